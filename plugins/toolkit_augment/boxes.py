@@ -1,0 +1,77 @@
+"""Boxes: int64 `[B, 4]` of top, left, height and width in pixels, one a sample. How they are drawn and pasted."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from toolkit_augment.pixels import on_host, uniform, uniform_int
+
+ATTEMPTS = 10
+"""Shapes drawn for each sample; the first that fits into the image counts."""
+
+
+def draw_boxes(
+    rng: torch.Generator,
+    count: int,
+    sides: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Tensor:
+    """Boxes inside an image of `sides`: share of its area uniform in `scale`, log of width / height in `ratio`.
+
+    Where no attempt fits, the largest box whose shape lies in `ratio`.
+    """
+    height, width = sides
+    area = uniform(rng, (count, ATTEMPTS), *scale) * (height * width)
+    shape = uniform(rng, (count, ATTEMPTS), math.log(ratio[0]), math.log(ratio[1])).exp()
+    tall, wide = (area / shape).sqrt().round(), (area * shape).sqrt().round()
+    fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
+    first = fits.long().argmax(dim=1, keepdim=True)
+    fitting = fits.any(dim=1)
+    tallest, widest = min(height, max(1, round(width / ratio[0]))), min(width, max(1, round(height * ratio[1])))
+    box_height = torch.where(fitting, tall.gather(1, first)[:, 0], tallest).long()
+    box_width = torch.where(fitting, wide.gather(1, first)[:, 0], widest).long()
+    top = uniform_int(rng, count, height - box_height + 1)
+    left = uniform_int(rng, count, width - box_width + 1)
+    return torch.stack((top, left, box_height, box_width), dim=1)
+
+
+def draw_centred(rng: torch.Generator, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:
+    """Boxes of height and width `extents` (`[B]` each) around a pixel anywhere, less what lies outside the image."""
+    starts, lengths = [], []
+    for side, extent in zip(sides, extents, strict=True):
+        start = uniform_int(rng, len(extent), side) - extent // 2
+        end = (start + extent).clamp(max=side)
+        start = start.clamp(min=0)
+        starts.append(start)
+        lengths.append(end - start)
+    return torch.stack((*starts, *lengths), dim=1)
+
+
+def pasted(pixels: Tensor, boxes: Tensor, other: Tensor) -> Tensor:
+    """A copy of `pixels` that shows `other` (of the same shape) inside each sample's box; one of no area is no box."""
+    return paste_one_by_one(pixels, boxes, other) if on_host(pixels) else paste_at_once(pixels, boxes, other)
+
+
+def paste_one_by_one(pixels: Tensor, boxes: Tensor, other: Tensor) -> Tensor:
+    out = pixels.clone()
+    for sample, (top, left, height, width) in enumerate(boxes.tolist()):
+        place = (sample, ..., slice(top, top + height), slice(left, left + width))
+        out[place] = other[place]
+    return out
+
+
+def paste_at_once(pixels: Tensor, boxes: Tensor, other: Tensor) -> Tensor:
+    lead = [1] * (pixels.ndim - 3)
+    rows = _within(boxes[:, 0], boxes[:, 2], pixels.shape[-2]).view(len(pixels), *lead, -1, 1)
+    columns = _within(boxes[:, 1], boxes[:, 3], pixels.shape[-1]).view(len(pixels), *lead, 1, -1)
+    return torch.where(rows & columns, other, pixels)
+
+
+def _within(start: Tensor, extent: Tensor, side: int) -> Tensor:
+    """bool `[B, side]`: which places along one side belong to the box."""
+    places = torch.arange(side, device=start.device)
+    return (places >= start[:, None]) & (places < (start + extent)[:, None])

@@ -1,0 +1,40 @@
+"""Horizontal flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from toolkit.contracts import Batch, DataSpec
+from toolkit_augment.pixels import Share, on_host, per_sample, uniform
+
+
+def horizontal_flip(spec: DataSpec, *, p: Share = 0.5) -> HorizontalFlip:  # noqa: ARG001 - every factory takes the spec
+    """Left and right exchanged, in all frames of a clip alike.
+
+    p: probability, 0 to 1, for each sample.
+    """
+    return HorizontalFlip(p)
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    p: float
+
+    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+        drawn = uniform(rng, (len(batch.pixels),)) < self.p
+        flip = flip_one_by_one if on_host(batch.pixels) else flip_at_once
+        return replace(batch, pixels=flip(batch.pixels, drawn))
+
+
+def flip_one_by_one(pixels: Tensor, drawn: Tensor) -> Tensor:
+    out = pixels.clone()
+    for sample in drawn.nonzero().flatten().tolist():
+        out[sample] = pixels[sample].flip(-1)
+    return out
+
+
+def flip_at_once(pixels: Tensor, drawn: Tensor) -> Tensor:
+    return torch.where(per_sample(drawn, pixels), pixels.flip(-1), pixels)

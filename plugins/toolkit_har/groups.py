@@ -1,0 +1,114 @@
+"""Which items come from one source and must stay on one side of a split."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import DataError
+from toolkit.images import Listing
+from toolkit_har.layouts import first_few, some
+from toolkit_har.tables import read_table
+
+GROUP_TABLE = "groups.csv"
+_UCF101 = re.compile(r"(v_\w+_g\d{2})_c\d{2}\.\w+$")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of each of N items, the rule that made them, and what a user must know."""
+
+    names: tuple[str, ...]
+    rule: str
+    notes: tuple[str, ...] = ()
+
+
+def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
+    """The regular expression of the argument `group_pattern`; ValueError when it is none or has not one group."""
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"group_pattern: is no regular expression: {error}") from None
+    if compiled.groups != 1:
+        raise ValueError(f"group_pattern: must have one group in parentheses, got {compiled.groups}")
+    return compiled
+
+
+def find_groups(listing: Listing, pattern: re.Pattern[str] | None) -> Groups:
+    """Group by `pattern` where given; else by groups.csv where there is one; else by UCF101's names where all have
+    that form (in v_Run_g01_c02.avi, the clips of g01 come from one video); else every item is a group of its own."""
+    table = listing.root / GROUP_TABLE
+    if pattern is not None:
+        return Groups(_matched(listing, pattern), f"pattern {pattern.pattern}")
+    if table.exists():
+        return _from_table(listing, table)
+    if all(_UCF101.search(item) for item in listing.ids):
+        note = (
+            "file names have the form of UCF101, so clips of one group (g01, g02, ...) stay together; "
+            "group_pattern = '(.+)' would put each clip in a group of its own"
+        )
+        return Groups(_matched(listing, _UCF101), "UCF101 names", (note,))
+    return Groups(listing.ids, "none")
+
+
+def _matched(listing: Listing, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    names = [_captured(pattern, item) for item in listing.ids]
+    without = [item for item, name in zip(listing.ids, names, strict=True) if name is None]
+    if without:
+        raise DataError(
+            f"group_pattern {pattern.pattern} finds no group in {some(len(without), 'path')}: {first_few(without)}",
+            path=listing.root,
+            next_step="Change data.group_pattern so that it fits every path relative to data.root.",
+        )
+    return tuple(name for name in names if name is not None)
+
+
+def _captured(pattern: re.Pattern[str], item: str) -> str | None:
+    found = pattern.search(item)
+    return found.group(1) if found else None
+
+
+def _from_table(listing: Listing, table: Path) -> Groups:
+    positions = {item: position for position, item in enumerate(listing.ids)}
+    grouped: dict[str, str] = {}
+    unknown: list[str] = []
+    for line, (written, label, group) in read_table(table, ("path", "label", "group")):
+        item = written.replace("\\", "/").removeprefix("./")
+        if item not in positions:
+            unknown.append(item)
+            continue
+        _check_label(table, line, item, label, listing.classes[listing.targets[positions[item]]])
+        if grouped.setdefault(item, group) != group:
+            raise DataError(f"line {line}: {item} is in group {group}, earlier in {grouped[item]}", path=table)
+    if unknown:
+        raise DataError(
+            f"{some(len(unknown), 'path')} not among the files: {first_few(unknown)}",
+            path=table,
+            next_step=f"Write paths relative to {listing.root}, such as {listing.ids[0]}, or remove these lines.",
+        )
+    return Groups(tuple(_named(grouped, item) for item in listing.ids), GROUP_TABLE, _alone(listing, grouped))
+
+
+def _check_label(table: Path, line: int, item: str, label: str, expected: str) -> None:
+    if label != expected:
+        raise DataError(
+            f"line {line}: {item} is labelled {label}, but its files say {expected}",
+            path=table,
+            next_step="Correct the label, or move the file to the folder of its class.",
+        )
+
+
+def _named(grouped: dict[str, str], item: str) -> str:
+    return f"group {grouped[item]}" if item in grouped else f"item {item}"
+
+
+def _alone(listing: Listing, grouped: dict[str, str]) -> tuple[str, ...]:
+    alone = [item for item in listing.ids if item not in grouped]
+    return (
+        (f"{some(len(alone), 'file')} not in {GROUP_TABLE}, each a group of its own: {first_few(alone)}",)
+        if alone
+        else ()
+    )

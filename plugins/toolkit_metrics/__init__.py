@@ -1,0 +1,19 @@
+"""Metrics of classification: what is right, per class, and how far the probabilities can be trusted."""
+
+from __future__ import annotations
+
+from toolkit import hookimpl
+
+
+@hookimpl
+def toolkit_metrics() -> dict[str, str]:
+    return {
+        "accuracy": "toolkit_metrics.accuracy:accuracy",
+        "top_k": "toolkit_metrics.accuracy:top_k",
+        "precision": "toolkit_metrics.per_class:precision",
+        "recall": "toolkit_metrics.per_class:recall",
+        "f1": "toolkit_metrics.per_class:f1",
+        "confusion_matrix": "toolkit_metrics.per_class:confusion_matrix",
+        "log_loss": "toolkit_metrics.probability:log_loss",
+        "calibration": "toolkit_metrics.probability:calibration",
+    }

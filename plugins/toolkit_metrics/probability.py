@@ -1,0 +1,85 @@
+"""How good the probabilities are: log loss and calibration. Both are NaN where a logit is not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from toolkit.contracts import DataSpec, Scores
+from toolkit_metrics.collected import Collected, Column
+
+
+def log_loss(spec: DataSpec) -> LogLoss:
+    """`log_loss`: mean over samples of -ln(probability of the target), in nats, by scikit-learn."""
+    if len(spec.classes) < 2:
+        raise ValueError(f"log_loss: needs at least 2 classes, the data has {len(spec.classes)}")
+    return LogLoss(len(spec.classes))
+
+
+def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Calibration:  # noqa: ARG001
+    """How far confidence (the largest probability) can be taken for the chance of being right (arXiv 1706.04599).
+
+    `ece` is the expected calibration error, 0..1: the mean gap between confidence and accuracy over bins of
+    confidence, weighted by share. `calibration_confidence`, `calibration_accuracy` and `calibration_share` give the
+    reliability curve, one number a bin; mean confidence and accuracy of an empty bin are NaN.
+
+    bins: how many equal intervals, each open on the left, cut confidence 0..1.
+    """
+    return Calibration(bins)
+
+
+class LogLoss:
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._logits = Collected()
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self._logits.add(logits, targets)
+
+    def compute(self) -> Scores:
+        logits, targets = self._logits.columns()
+        if not len(targets) or not np.isfinite(logits).all():
+            return {"log_loss": math.nan}
+        from sklearn import metrics
+
+        probabilities = _softmax(logits.astype(np.float64))
+        loss = metrics.log_loss(targets, probabilities, labels=np.arange(self._classes))
+        return {"log_loss": float(loss)}
+
+
+def _softmax(logits: Column) -> Column:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Column = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+class Calibration:
+    def __init__(self, bins: int) -> None:
+        self._bins = bins
+        self._confidence = Collected()
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        confidence, predicted = logits.detach().softmax(dim=1).max(dim=1)
+        self._confidence.add(confidence, predicted == targets)
+
+    def compute(self) -> Scores:
+        confidence, right = self._confidence.columns()
+        if not np.isfinite(confidence).all():
+            confidence, right = confidence[:0], right[:0]
+        place = np.clip(np.ceil(confidence * self._bins).astype(int) - 1, 0, self._bins - 1)
+        count = np.bincount(place, minlength=self._bins)
+        filled = np.where(count, count, math.nan)
+        mean_confidence = np.bincount(place, confidence, self._bins) / filled
+        mean_accuracy = np.bincount(place, right, self._bins) / filled
+        share = count / max(1, len(place))
+        gap = np.nansum(share * np.abs(mean_accuracy - mean_confidence))
+        return {
+            "ece": float(gap) if len(place) else math.nan,
+            "calibration_confidence": mean_confidence.tolist(),
+            "calibration_accuracy": mean_accuracy.tolist(),
+            "calibration_share": share.tolist(),
+        }

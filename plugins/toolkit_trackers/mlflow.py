@@ -1,0 +1,180 @@
+"""A tracker that logs to MLflow: a local database unless a server is named. Nothing else is sent anywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.contracts import EpochRecord, Record, RunFinished, RunStarted
+from toolkit.errors import UsageError
+from toolkit.files import write_atomically
+from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+ARTIFACTS = ("report.html", "recipe.toml", "scores.json", "predictions.csv", "environment.json")
+PARAMETERS_A_CALL = 100
+PARAMETER_LENGTH = 6000
+"""Limits of MLflow's own."""
+
+
+def mlflow(run: Path, *, tracking_uri: str | None = None, experiment: str | None = None) -> MLflow:
+    """Parameters, scores of each epoch, and at the end the report and figures, as one MLflow run.
+
+    tracking_uri: the store, `sqlite:///PATH` or a server's `http(s)://` address; None: `mlflow.db` in the folder of
+    all runs, with artifacts beside it.
+    experiment: name of the MLflow experiment; None: the recipe's name.
+
+    Look at it with `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. Raises `UsageError` when MLflow is not
+    installed.
+    """
+    store = tracking_uri or f"sqlite:///{run.resolve().parents[1] / 'mlflow.db'}"
+    if "://" not in store or store.startswith("file:"):
+        raise ValueError(f'tracking_uri: MLflow 3 writes to no folder, use "sqlite:///PATH", got "{store}"')
+    _require()
+    return MLflow(run, store, experiment or run.resolve().parent.name)
+
+
+def _require() -> None:
+    # Read by MLflow when it is imported: without them it reports its use to its makers.
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    try:
+        import mlflow  # noqa: F401 - whether they are there, before anything slow happens
+        import sqlalchemy  # noqa: F401
+    except ImportError as error:
+        raise not_installed("mlflow") from error
+
+
+class MLflow:
+    """Steps are epochs. A resumed run goes on in the MLflow run that `mlflow.json` of its directory names."""
+
+    def __init__(self, run: Path, store: str, experiment: str) -> None:
+        self.run = run
+        self.store = store
+        self.experiment = experiment
+        self._client: MlflowClient | None = None
+        self._run_id = ""
+        self._logged_epochs = 0
+        self._finished = False
+
+    @property
+    def note(self) -> Path:
+        """The file that names the MLflow run."""
+        return self.run / "mlflow.json"
+
+    def track(self, record: Record) -> None:
+        match record:
+            case RunStarted():
+                self._start(record)
+            case EpochRecord() if record.epoch > self._logged_epochs:
+                self._log(epoch_scalars(record), record.epoch)
+            case RunFinished():
+                self._finish(record)
+
+    def close(self) -> None:
+        if self._client is not None and not self._finished:
+            self._client.set_terminated(self._run_id, status="KILLED")
+
+    def _start(self, record: RunStarted) -> None:
+        self._client = _connect(self.store)
+        if self.note.is_file():
+            self._run_id = self._resume(self._client)
+            return
+        self._run_id = self._create(self._client, record)
+        note = {"tracking_uri": self.store, "run_id": self._run_id}
+        write_atomically(self.note, json.dumps(note, indent=2).encode())
+
+    def _create(self, client: MlflowClient, record: RunStarted) -> str:
+        created = client.create_run(
+            _experiment_id(client, self.experiment, self.store), run_name=self.run.name, tags=_tags(record.facts)
+        )
+        run_id: str = created.info.run_id
+        _log_parameters(client, run_id, flat(record.recipe))
+        return run_id
+
+    def _resume(self, client: MlflowClient) -> str:
+        from mlflow.exceptions import MlflowException
+
+        run_id: str = json.loads(self.note.read_text(encoding="utf-8"))["run_id"]
+        try:
+            client.update_run(run_id, status="RUNNING")
+        except MlflowException as error:
+            raise UsageError(
+                f"{self.note}: MLflow run {run_id} is not in {self.store}",
+                next_step=f"delete {self.note} to log to a new MLflow run",
+            ) from error
+        logged = client.get_metric_history(run_id, "train/loss")
+        self._logged_epochs = max((metric.step for metric in logged), default=0)
+        return run_id
+
+    def _log(self, scalars: Mapping[str, float], epoch: int) -> None:
+        from mlflow.entities import Metric
+
+        if self._client is None:
+            return
+        now = int(1000 * time.time())
+        metrics = [Metric(_allowed(name), value, now, epoch) for name, value in scalars.items()]
+        self._client.log_batch(self._run_id, metrics=metrics)
+        self._logged_epochs = epoch
+
+    def _finish(self, record: RunFinished) -> None:
+        if self._client is None:
+            return
+        self._log(final_scalars(record), self._logged_epochs)
+        for path in (record.run / name for name in ARTIFACTS):
+            if path.is_file():
+                self._client.log_artifact(self._run_id, str(path))
+        for path in sorted((record.run / "figures").glob("*.png")):
+            self._client.log_artifact(self._run_id, str(path), "figures")
+        self._client.set_terminated(self._run_id)
+        self._finished = True
+
+
+def _connect(store: str) -> MlflowClient:
+    with warnings.catch_warnings():
+        # MLflow 3 still maps a relation in a way that SQLAlchemy 2.1 deprecates; nothing of ours can change that.
+        warnings.filterwarnings("ignore", message=".*noload.* loader strategy", category=DeprecationWarning)
+        from mlflow.tracking import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each table it creates
+        return MlflowClient(store)
+
+
+def _experiment_id(client: MlflowClient, name: str, store: str) -> str:
+    found = client.get_experiment_by_name(name)
+    experiment_id: str = found.experiment_id if found else client.create_experiment(name, _artifacts_beside(store))
+    return experiment_id
+
+
+def _artifacts_beside(store: str) -> str | None:
+    """A folder beside a local database; a server keeps artifacts where it likes."""
+    if not store.startswith("sqlite:///"):
+        return None
+    return (Path(store.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
+def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
+    tags = {name: str(value) for name, value in facts.items() if isinstance(value, bool | int | float | str)}
+    return {**tags, "mlflow.note.content": SAMPLE_NOTICE} if facts.get("sample") else tags
+
+
+def _log_parameters(client: MlflowClient, run_id: str, recipe: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(_allowed(name), str(value)[:PARAMETER_LENGTH]) for name, value in recipe.items()]
+    for start in range(0, len(params), PARAMETERS_A_CALL):
+        client.log_batch(run_id, params=params[start : start + PARAMETERS_A_CALL])
+
+
+def _allowed(name: str) -> str:
+    """`name` with what MLflow allows in names."""
+    return re.sub(r"[^\w./ :-]", "_", name)

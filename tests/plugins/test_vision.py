@@ -1,0 +1,551 @@
+from __future__ import annotations
+
+import hashlib
+import http.server
+import importlib
+import inspect
+import io
+import os
+import subprocess
+import sys
+import threading
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import toolkit_vision
+from toolkit.contracts import DataSpec, Grouped, Noted, Staged
+from toolkit.errors import RecipeError, WeightsError
+from toolkit_vision import backbones, cnn, imagenet, small, transfer
+from toolkit_vision.classifier import Classifier, classification_head
+from toolkit_vision.names import BACKBONES, LEFT_OUT
+
+SPEC = DataSpec(classes=tuple("abc"), size=64)
+TINY = "shufflenet_v2_x0_5"
+OFFERED = toolkit_vision.toolkit_models()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_one_seed() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+def factory(name: str) -> Callable[..., nn.Module]:
+    module, _, attribute = OFFERED[name].partition(":")
+    found: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def build(name: str, spec: DataSpec = SPEC, **arguments: object) -> nn.Module:
+    return factory(name)(spec, **arguments)
+
+
+def pixels(size: int = 64, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, size, size)
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def train_one_step(model: nn.Module, size: int = 64) -> None:
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    nn.functional.cross_entropy(model(pixels(size, batch=4)).float(), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+
+
+# What is offered
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    code = "import sys, toolkit_vision as v; v.toolkit_models(); print(*{m.partition('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "torchvision", "pydantic"} & set(done.stdout.split())
+
+
+def test_every_torchvision_classifier_is_offered_or_left_out_for_a_reason() -> None:
+    known = set(torchvision.models.list_models(module=torchvision.models))
+    offered = {*BACKBONES, "resnet18", "vgg16_bn"}
+    assert offered | LEFT_OUT.keys() <= known  # a newer torchvision may know more
+    assert not offered & LEFT_OUT.keys()
+    assert len(set(BACKBONES)) == len(BACKBONES)
+    assert offered < OFFERED.keys()
+
+
+@pytest.mark.parametrize("name", sorted(OFFERED))
+def test_the_signature_is_a_schema(name: str) -> None:
+    found = factory(name)
+    hints = typing.get_type_hints(found, include_extras=True)
+    parameters = list(inspect.signature(found).parameters.values())
+    assert parameters[0].name == "spec"
+    for parameter in parameters[1:]:
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.default is not inspect.Parameter.empty
+        assert parameter.name in hints
+        assert f"\n{parameter.name}: " in str(inspect.getdoc(found))
+    assert found.__name__ == name
+
+
+def test_an_unknown_backbone_is_no_attribute() -> None:
+    assert not hasattr(backbones, "resnet49")
+
+
+# Logits
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alexnet", "cnn", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5",
+        "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet34", "resnet50",
+        "resnext50_32x4d", TINY, "swin_t", "swin_v2_t",
+    ],
+)  # fmt: skip
+def test_logits_of_each_family(name: str) -> None:
+    model = build(name)
+    for training in (True, False):
+        logits = model.train(training)(pixels())
+        assert logits.shape == (2, 3)
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "maxvit_t"])
+def test_logits_of_transformers_of_one_size(name: str) -> None:
+    model = build(name, DataSpec(classes=tuple("abc"), size=224)).eval()
+    with torch.no_grad():
+        assert model(pixels(224, batch=1)).shape == (1, 3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=st.integers(16, 70), widths=st.lists(st.integers(1, 9), min_size=1, max_size=4), classes=st.integers(2, 12))
+def test_cnn_takes_any_size_groups_and_classes(size: int, widths: list[int], classes: int) -> None:
+    model = cnn.cnn(DataSpec(classes=tuple(map(str, range(classes))), size=size), widths=tuple(widths))
+    assert model(pixels(size)).shape == (2, classes)
+
+
+def test_cnn_starts_as_the_identity_where_it_can() -> None:
+    layer = cnn.cnn(SPEC, widths=(5,)).groups[0][0]
+    image = pixels()
+    torch.testing.assert_close(layer(image)[:, :3], image)
+
+
+def test_cnn_scales_its_logits() -> None:
+    model = cnn.cnn(SPEC, widths=(4,), logit_scale=0.5).eval()
+    image = pixels()
+    half = model(image)
+    model.logit_scale = 1.0
+    torch.testing.assert_close(half * 2, model(image))
+
+
+def test_cnn_with_more_groups_than_the_image_can_be_halved() -> None:
+    with pytest.raises(ValueError, match="widths: at most 4 groups for 16 px, got 5"):
+        cnn.cnn(DataSpec(classes=("a", "b"), size=16), widths=(1, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "densenet121", "mobilenet_v3_small"])
+def test_trains_in_bf16_and_channels_last(name: str) -> None:
+    model = build(name, DataSpec(classes=tuple("abc"), size=32)).to(memory_format=torch.channels_last)
+    before = snapshot(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        train_one_step(model, size=32)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert changed(model, before) >= {name for name, _ in model.named_parameters() if name.endswith("conv1.weight")}
+
+
+def test_cnn_learns_a_batch_by_heart() -> None:
+    model = cnn.cnn(DataSpec(classes=("a", "b"), size=16), widths=(8, 8))
+    image, targets = pixels(16, batch=16), torch.arange(16) % 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(image), targets).backward()
+        optimizer.step()
+    assert (model(image).argmax(1) == targets).all()
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", TINY])
+def test_state_dict_round_trip(name: str) -> None:
+    first, second = build(name), build(name)
+    train_one_step(first)
+    second.load_state_dict(first.state_dict())
+    image = pixels()
+    torch.testing.assert_close(first.eval()(image), second.eval()(image), rtol=0, atol=0)
+
+
+# Forms for small images
+
+
+def test_the_cifar_stem_keeps_full_resolution() -> None:
+    stem = small.resnet18(SPEC).backbone
+    assert stem.maxpool(stem.conv1(pixels())).shape == (2, 64, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "stride"), [(64, "auto", 1), (65, "auto", 2), (64, "imagenet", 2), (65, "cifar", 1)]
+)
+def test_stem_follows_size_unless_told(size: int, stem: small.Form, stride: int) -> None:
+    model = small.resnet18(DataSpec(classes=("a", "b"), size=size), stem=stem)
+    assert model.backbone.conv1.stride == (stride, stride)
+
+
+def test_vgg16_bn_for_small_images_has_no_wide_layers() -> None:
+    model = small.vgg16_bn(DataSpec(classes=tuple("abc"), size=32))
+    assert sum(parameter.numel() for parameter in model.parameters()) < 16e6
+    assert model(pixels(32)).shape == (2, 3)
+
+
+def test_imagenet_weights_with_the_cifar_stem() -> None:
+    with pytest.raises(ValueError, match='stem: must be "imagenet"'):
+        small.resnet18(SPEC, weights="imagenet")
+
+
+def test_a_file_trained_with_the_other_stem(tmp_path: Path) -> None:
+    torch.save(small.resnet18(SPEC, stem="imagenet").backbone.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(WeightsError) as caught:
+        small.resnet18(SPEC, weights=str(tmp_path / "weights.pt"))
+    assert caught.value.mis_shaped == ("conv1.weight (64x3x7x7 given, 64x3x3x3 wanted)",)
+
+
+# The head, freezing, parts
+
+
+def test_the_head_standardises_features() -> None:
+    head = classification_head(5, 3, hidden=None, dropout=0.1)
+    assert [type(layer) for layer in head] == [nn.BatchNorm1d, nn.Dropout, nn.Linear]
+    assert head[1].p == 0.1
+
+
+def test_the_hidden_head_is_fully_connected_batch_norm_dropout() -> None:
+    head = classification_head(5, 3, hidden=7, dropout=0.1)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]
+    assert head(torch.randn(2, 5)).shape == (2, 3)
+
+
+def test_hidden_and_dropout_reach_the_head() -> None:
+    model = build(TINY, hidden=7, dropout=0.4)
+    assert model.head[0].out_features == 7
+    assert model.head[3].p == 0.4
+
+
+def test_the_replaced_layers_own_dropout_goes_with_it() -> None:
+    model = build("mobilenet_v3_small")
+    assert not any(isinstance(module, nn.Dropout) for module in model.backbone.modules())
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "swin_t", TINY])
+def test_parts_are_disjoint_and_complete(name: str) -> None:
+    model = build(name)
+    assert isinstance(model, Grouped)
+    parts = model.parts()
+    assert set(parts) == {"backbone", "head"}
+    in_parts = [id(parameter) for part in parts.values() for parameter in part.parameters()]
+    assert sorted(in_parts) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_classifiers_are_staged_and_noted() -> None:
+    model = build(TINY)
+    assert isinstance(model, Staged)
+    assert isinstance(model, Noted)
+    assert model.notes == ()
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics() -> None:
+    model = build(TINY, freeze=True)
+    before = snapshot(model)
+    train_one_step(model)
+    moved = changed(model, before)
+    assert moved
+    assert all(name.startswith("head.") for name in moved)
+    assert model.training
+    assert not any(module.training for module in model.backbone.modules())
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+def test_a_backbone_thaws_at_its_epoch() -> None:
+    model = build(TINY, freeze=True, thaw_epoch=2)
+    assert isinstance(model, Classifier)
+    for epoch in (0, 1):
+        model.begin_epoch(epoch)
+        before = snapshot(model.backbone)
+        train_one_step(model)
+        assert not changed(model.backbone, before)
+    model.begin_epoch(2)
+    before = snapshot(model.backbone)
+    train_one_step(model)
+    assert changed(model.backbone, before) == before.keys()
+
+
+def test_a_run_resumed_after_the_thaw_is_thawed_at_once() -> None:
+    model = build(TINY, freeze=True, thaw_epoch=2)
+    model.train()
+    model.begin_epoch(7)
+    assert all(module.training for module in model.backbone.modules())
+    model.begin_epoch(1)
+    assert not any(module.training for module in model.backbone.modules())
+
+
+def test_one_optimizer_serves_both_stages() -> None:
+    model = build(TINY, freeze=True, thaw_epoch=1)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_begin_epoch_leaves_eval_mode_alone() -> None:
+    model = build(TINY, freeze=True, thaw_epoch=1).eval()
+    model.begin_epoch(1)
+    assert not any(module.training for module in model.modules())
+
+
+def test_thaw_epoch_needs_freeze() -> None:
+    with pytest.raises(ValueError, match="thaw_epoch: needs freeze = true"):
+        build(TINY, thaw_epoch=3)
+
+
+def test_a_backbone_frozen_at_random_weights_is_noted() -> None:
+    (note,) = build(TINY, freeze=True).notes
+    assert "frozen at random weights" in note
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 64), ("alexnet", 32), ("densenet121", 16)])
+def test_a_size_the_model_cannot_take(name: str, size: int) -> None:
+    with pytest.raises(RecipeError, match=f"model {name}") as caught:
+        build(name, DataSpec(classes=("a", "b"), size=size))
+    (problem,) = caught.value.problems
+    assert problem.key == "input.size"
+    assert f"{name} cannot take images of {size} px" in problem.message
+    assert caught.value.next_step == "--set input.size=224"
+
+
+# Weights from files
+
+
+def pretrained(name: str) -> dict[str, Tensor]:
+    model = torchvision.models.get_model(name, weights=None)
+    return snapshot(model)
+
+
+@pytest.mark.parametrize("name", [TINY, "densenet121", "mobilenet_v3_small", "regnet_x_400mf"])
+def test_weights_from_a_file_fill_the_backbone(tmp_path: Path, name: str) -> None:
+    weights = pretrained(name)
+    torch.save(weights, tmp_path / "weights.pt")
+    model = build(name, weights=str(tmp_path / "weights.pt"))
+    assert model.notes == ()
+    for key, value in model.backbone.state_dict().items():
+        torch.testing.assert_close(value, weights[key], rtol=0, atol=0)
+
+
+def test_a_file_without_the_last_layer_fits(tmp_path: Path) -> None:
+    weights = {name: value for name, value in pretrained(TINY).items() if not name.startswith("fc.")}
+    torch.save(weights, tmp_path / "weights.pt")
+    build(TINY, weights=str(tmp_path / "weights.pt"))
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    torch.save(pretrained("shufflenet_v2_x1_0"), tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=f"weights.pt for {TINY}: the weights do not fit") as caught:
+        build(TINY, weights=str(tmp_path / "weights.pt"))
+    assert caught.value.mis_shaped
+    assert not any(name.startswith("fc.") for name in caught.value.mis_shaped)
+
+
+def test_densenet_files_of_2017(tmp_path: Path) -> None:
+    weights = pretrained("densenet121")
+    first = "features.denseblock1.denselayer1"
+    old = {}
+    for name, value in weights.items():
+        for layer in ("norm1", "norm2", "conv1", "conv2"):
+            name = name.replace(f"denselayer1.{layer}.", f"denselayer1.{layer[:-1]}.{layer[-1]}.")  # noqa: PLW2901
+        if not name.endswith("num_batches_tracked"):
+            old[name] = value
+    assert f"{first}.norm.1.weight" in old
+    torch.save(old, tmp_path / "weights.pth")
+    model = build("densenet121", weights=str(tmp_path / "weights.pth"))
+    for name in (f"{first}.norm1.weight", f"{first}.conv2.weight"):
+        torch.testing.assert_close(model.backbone.state_dict()[name], weights[name])
+
+
+def test_a_misspelt_choice_of_weights() -> None:
+    with pytest.raises(WeightsError, match="imagnet: no such weights file") as caught:
+        build(TINY, weights="imagnet")
+    assert caught.value.next_step == 'did you mean weights = "imagenet"?'
+
+
+def test_a_missing_weights_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.pt: no such weights file"):
+        build(TINY, weights=str(tmp_path / "absent.pt"))
+
+
+@pytest.mark.real
+def test_the_real_densenet121_weights() -> None:
+    path = Path(os.environ.get("TOOLKIT_DATA", "")) / "densenet121-imagenet-fp16.safetensors"
+    if not path.is_file():
+        pytest.skip("TOOLKIT_DATA names no folder with densenet121-imagenet-fp16.safetensors")
+    model = build("densenet121", weights=str(path), freeze=True)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    features = model.eval().backbone(pixels())
+    assert features.shape == (2, 1024)
+    assert features.isfinite().all()
+    assert (features >= 0).all()
+
+
+# ImageNet weights
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture
+def content() -> bytes:
+    stream = io.BytesIO()
+    torch.save(pretrained(TINY), stream)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def name_of_file(content: bytes) -> str:
+    return f"tiny-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a server on this machine, and the folder it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: typing.Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", folder
+        running.shutdown()
+        thread.join()
+
+
+def serve_from(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(imagenet, "weights_url", lambda name: url)
+
+
+def test_downloads_once_then_reads_the_cache(
+    cache: Path, content: bytes, name_of_file: str, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    (folder / name_of_file).write_bytes(content)
+    serve_from(monkeypatch, f"{address}/{name_of_file}")
+    first = build(TINY, weights="imagenet")
+    assert (cache / name_of_file).read_bytes() == content
+    (folder / name_of_file).unlink()
+    second = build(TINY, weights="imagenet")
+    for model in (first, second):
+        assert not changed(model.backbone, torch.load(io.BytesIO(content), weights_only=True))
+        assert model.notes == ()
+
+
+def test_finds_what_torch_hub_fetched(
+    cache: Path, tmp_path: Path, content: bytes, name_of_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_from(monkeypatch, f"http://127.0.0.1:1/{name_of_file}")
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / name_of_file).write_bytes(content)
+    assert imagenet.imagenet_weights(TINY, timeout=1).keys() == pretrained(TINY).keys()
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_download_with_the_wrong_hash_is_refused(
+    cache: Path, name_of_file: str, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, sample: bool
+) -> None:
+    address, folder = server
+    (folder / name_of_file).write_bytes(b"something else")
+    serve_from(monkeypatch, f"{address}/{name_of_file}")
+    with pytest.raises(WeightsError, match="damaged: its SHA-256 begins with") as caught:
+        build(TINY, DataSpec(classes=("a", "b"), size=64, sample=sample), weights="imagenet")
+    assert "try again" in str(caught.value.next_step)
+    assert not cache.exists()
+
+
+def test_a_damaged_file_in_the_cache(cache: Path, name_of_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.mkdir(parents=True)
+    (cache / name_of_file).write_bytes(b"half a fi")
+    serve_from(monkeypatch, f"http://127.0.0.1:1/{name_of_file}")
+    with pytest.raises(WeightsError, match="damaged: its SHA-256") as caught:
+        build(TINY, weights="imagenet")
+    assert caught.value.next_step == f"delete {cache / name_of_file} and try again"
+
+
+def assert_says_where_to_put(error: WeightsError, cache: Path, name: str) -> None:
+    assert "cannot be downloaded" in error.message
+    assert f"put {name} into {cache}" in str(error.next_step)
+    assert "--set model.weights=PATH" in str(error.next_step)
+
+
+def test_a_refused_connection_says_where_to_put_the_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve_from(monkeypatch, "http://127.0.0.1:1/tiny-01234567.pth")
+    with pytest.raises(WeightsError) as caught:
+        build(TINY, weights="imagenet")
+    assert_says_where_to_put(caught.value, cache, "tiny-01234567.pth")
+
+
+def test_a_file_the_server_does_not_have(
+    cache: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_from(monkeypatch, f"{server[0]}/tiny-01234567.pth")
+    with pytest.raises(WeightsError, match="404") as caught:
+        build(TINY, weights="imagenet")
+    assert_says_where_to_put(caught.value, cache, "tiny-01234567.pth")
+
+
+def test_a_server_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(imagenet.urllib.request, "urlopen", lambda url, timeout: released.wait(30))
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.05)
+    serve_from(monkeypatch, "http://127.0.0.1:1/tiny-01234567.pth")
+    with pytest.raises(WeightsError, match=r"no answer within 0\.05 s") as caught:
+        build(TINY, weights="imagenet")
+    released.set()
+    assert_says_where_to_put(caught.value, cache, "tiny-01234567.pth")
+
+
+def test_a_sample_run_goes_on_without_the_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve_from(monkeypatch, "http://127.0.0.1:1/tiny-01234567.pth")
+    sample = DataSpec(classes=tuple("abc"), size=64, sample=True)
+    model = build(TINY, sample, weights="imagenet")
+    note = "ImageNet weights could not be downloaded: starting from random weights (sample run)"
+    assert model.notes == (note,)
+    frozen = build(TINY, sample, weights="imagenet", freeze=True)
+    assert frozen.notes == (f"{note}; the backbone is not frozen",)
+    assert all(module.training for module in frozen.train().modules())
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "resnet18", "vgg16_bn"])
+def test_every_address_carries_a_hash(name: str) -> None:
+    url = imagenet.weights_url(name)
+    with pytest.raises(WeightsError, match=r'not with "[0-9a-f]{8,}"'):
+        imagenet._check(b"", url, next_step="")
+    assert url.startswith("https://")

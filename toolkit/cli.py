@@ -1,0 +1,214 @@
+"""The command line. Parses with the standard library alone; every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from toolkit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ToolkitError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of ending the process, and knows the nearest command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(_plainer(message), next_step=f"{self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
+    try:
+        options = _parser().parse_args(words)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except ToolkitError as error:
+        if debug:
+            raise
+        _tell(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m toolkit",
+        description="Train, evaluate and report vision models from recipes.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable, 4 plugin broken, "
+        "75 stopped by a signal and resumable, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    parser.set_defaults(command=lambda options: _no_command(parser, options))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    _add_run(commands)
+    _add_evaluate(commands)
+    _add_report(commands)
+    _add_check(commands)
+    _add_plugins(commands)
+    _add_schema(commands)
+    return parser
+
+
+def _add(commands: _Commands, name: str, text: str, command: Callable[[argparse.Namespace], int]) -> Parser:
+    parser: Parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_set(parser: Parser) -> None:
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override a recipe key"
+    )
+
+
+def _add_run(commands: _Commands) -> None:
+    parser = _add(commands, "run", "train, evaluate and report a recipe", _run)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help="a TOML file; not needed to resume")
+    _add_set(parser)
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+
+
+def _add_evaluate(commands: _Commands) -> None:
+    parser = _add(commands, "evaluate", "score the best checkpoint of a run anew", _evaluate)
+    parser.add_argument("run", metavar="RUN", type=Path)
+    _add_set(parser)
+
+
+def _add_report(commands: _Commands) -> None:
+    parser = _add(commands, "report", "write a run's report anew from its files", _report)
+    parser.add_argument("run", metavar="RUN", type=Path)
+
+
+def _add_check(commands: _Commands) -> None:
+    parser = _add(commands, "check", "check a recipe without running it", _check)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path)
+    _add_set(parser)
+
+
+def _add_plugins(commands: _Commands) -> None:
+    parser = _add(commands, "plugins", "list plugins, or show one component", _list)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser)
+    _add(actions, "list", "list all components, and plugins that are broken", _list)
+    show = _add(actions, "show", "show a component's origin and arguments", _show)
+    show.add_argument("name", metavar="NAME")
+
+
+def _add_schema(commands: _Commands) -> None:
+    _add(commands, "schema", "print the JSON Schema of a recipe with all installed components", _schema)
+
+
+def _no_command(parser: Parser, options: argparse.Namespace) -> int:
+    if options.version:
+        from toolkit import __version__
+
+        print(f"toolkit {__version__}")
+        return EXIT_DONE
+    raise UsageError("a command is missing", next_step=f"{parser.prog} --help")
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.resume is None and options.recipe is None:
+        raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
+    if options.resume is not None and options.runs is not None:
+        raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+    from toolkit.run import resume_run, start_run
+
+    if options.resume is not None:
+        resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=_console())
+    else:
+        start_run(options.recipe, options.overrides, runs=options.runs or Path("runs"), console=_console())
+    return EXIT_DONE
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from toolkit.run import evaluate_run
+
+    console = _console()
+    directory = evaluate_run(options.run, options.overrides, console=console)
+    console.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from toolkit.report import write_report
+
+    print(f"report {write_report(options.run)}")
+    return EXIT_DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from toolkit.components import plan
+    from toolkit.recipe import parse
+    from toolkit.registry import discover
+
+    plan(parse(options.recipe, options.overrides), discover())
+    print(f"{options.recipe}: valid")
+    return EXIT_DONE
+
+
+def _list(options: argparse.Namespace) -> int:  # noqa: ARG001 - one signature for all commands
+    from toolkit.listing import list_components
+    from toolkit.registry import discover
+
+    print("\n".join(list_components(discover())))
+    return EXIT_DONE
+
+
+def _show(options: argparse.Namespace) -> int:
+    from toolkit.listing import show_component
+    from toolkit.registry import discover
+
+    print("\n".join(show_component(discover(), options.name)))
+    return EXIT_DONE
+
+
+def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001 - one signature for all commands
+    import json
+
+    from toolkit.registry import discover
+    from toolkit.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(discover()), indent=2))
+    return EXIT_DONE
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=False, highlight=False)
+
+
+def _tell(error: ToolkitError) -> None:
+    for line in error.lines():
+        print(f"error: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+    if error.next_step:
+        print(f"next:  {error.next_step}", file=sys.stderr)
+
+
+def _plainer(message: str) -> str:
+    """argparse's text, with the nearest command instead of the whole list."""
+    if "invalid choice: " not in message:
+        return message
+    name = message.split("invalid choice: ", 1)[1].split("'")[1]
+    known = [choice.strip(" '") for choice in message.rsplit("choose from ", 1)[1].rstrip(")").split(",")]
+    near = nearest(name, known)
+    return f'no command "{name}"' + (f'; did you mean "{near}"?' if near else f"; there are {', '.join(known)}")
+
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[Parser]

@@ -1,0 +1,220 @@
+"""From names in a recipe to built components: every name and argument is checked before anything slow happens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import arguments
+from toolkit.contracts import Augmentation, Data, DataSpec, Metric, Tracker
+from toolkit.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
+from toolkit.recipe import Draft, InputTable, Recipe, Used, invalid, plain, used
+from toolkit.registry import Offer, Registry, described
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GIVEN_BY_CORE = {"optimizer": ("params", "lr"), "schedule": ("horizon", "direction")}
+"""The kinds whose factories are the core's own, and the arguments it gives them itself."""
+_MUST_HAVE = {
+    "dataset": ("spec", "train", "valid", "test"),
+    "model": ("forward", "parameters"),
+    "augmentation": ("__call__",),
+    "metric": ("update", "compute"),
+    "tracker": ("track", "close"),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A component a recipe uses, with its checked arguments; `offer` is None for what the core itself provides."""
+
+    key: str
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    args: Mapping[str, Any]
+    offer: Offer | None
+    source: str
+
+    def build(self, *first: Any) -> Any:
+        """Call the factory. Its ValueError `argument: what is wrong` is the recipe's fault, the rest the plugin's."""
+        try:
+            built = self.factory(*first, **self.args)
+        except ToolkitError:
+            raise
+        except Exception as error:
+            raise self._blamed(error) from error
+        lacking = [name for name in _MUST_HAVE.get(self.kind, ()) if not hasattr(built, name)]
+        if lacking and self.offer:
+            raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
+        return built
+
+    def _blamed(self, error: Exception) -> ToolkitError:
+        argument, colon, message = str(error).partition(": ")
+        if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
+            return invalid(self.source, [Problem(f"{self.key}.{argument}", message)])
+        if self.offer:
+            return self.offer.failed("cannot be built", error)
+        return invalid(self.source, [Problem(self.key, described(error))])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe whose components all exist and accept their arguments."""
+
+    source: str
+    """What problems found later are reported under: the recipe's file."""
+    resolved: Recipe
+    """The recipe with every component's defaults filled in."""
+    chosen: tuple[Chosen, ...]
+
+    def one(self, kind: str) -> Chosen:
+        return next(chosen for chosen in self.chosen if chosen.kind == kind)
+
+    def all(self, kind: str) -> list[Chosen]:
+        return [chosen for chosen in self.chosen if chosen.kind == kind]
+
+    def data(self) -> Data:
+        """The dataset, with the recipe's `[input]` put into its spec. Raises DataError where there is none to use."""
+        dataset = self.one("dataset")
+        data = _read_data(dataset, self.resolved.data.root)
+        return replace(data, spec=with_input(data.spec, self.resolved.input))
+
+    def model(self, spec: DataSpec) -> nn.Module:
+        model: nn.Module = self.one("model").build(spec)
+        return model
+
+    def augmentations(self, spec: DataSpec) -> list[Augmentation]:
+        return [chosen.build(spec) for chosen in self.all("augmentation")]
+
+    def metrics(self, spec: DataSpec) -> list[Metric]:
+        """Fresh ones: each pass over a split needs its own."""
+        return [chosen.build(spec) for chosen in self.all("metric")]
+
+    def trackers(self, run: Path) -> list[Tracker]:
+        return [chosen.build(run) for chosen in self.all("tracker")]
+
+
+def with_input(spec: DataSpec, asked: InputTable) -> DataSpec:
+    """`spec` with what the recipe asks for. `stored` belongs to `size`: a new size alone is stored as it is."""
+    given = {key: getattr(asked, key) for key in ("size", "stored", "fit", "mean", "std")}
+    given = {key: value for key, value in given.items() if value is not None}
+    if "size" in given:
+        given.setdefault("stored", None)
+    return replace(spec, **given)
+
+
+def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
+    """Find every component and check its arguments.
+
+    Raises RecipeError with every problem of the draft and of its components, or PluginError if the recipe needs
+    something that is broken or that several plugins offer.
+    """
+    draft = Draft.of(asked) if isinstance(asked, Recipe) else asked
+    problems, broken, chosen = list(draft.problems), [], []
+    for use in used(draft):
+        try:
+            found, more = _choose(use, registry, draft.source)
+        except PluginError as error:
+            broken.append(error)
+        else:
+            problems += more
+            chosen += found
+    if broken:
+        raise _all_in_one(broken, invalid(draft.source, problems))
+    if problems or draft.recipe is None:
+        raise invalid(draft.source, problems)
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
+
+
+def _all_in_one(broken: Sequence[PluginError], wrong: RecipeError) -> PluginError:
+    lines = [*(error.message for error in broken), *(wrong.lines() if wrong.problems else [])]
+    return PluginError("\n".join(dict.fromkeys(lines)), next_step=broken[0].next_step)
+
+
+def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], list[Problem]]:
+    found = _find(use, registry)
+    if isinstance(found, Problem):
+        return [], [found]
+    factory, offer = found
+    try:
+        args, problems = arguments.check(factory, use.args, use.key, skip=GIVEN_BY_CORE.get(use.kind, ()))
+    except (TypeError, ValueError) as error:
+        raise offer.failed("has an unusable signature", error) if offer else error from error
+    if problems:
+        return [], problems
+    return [Chosen(use.key, use.kind, use.name, factory, args, offer, source)], []
+
+
+def _find(use: Used, registry: Registry) -> tuple[Callable[..., Any], Offer | None] | Problem:
+    key = f"{use.key}.name"
+    if use.kind in GIVEN_BY_CORE:
+        factory = core_factory(use.kind, use.name)
+        return (factory, None) if factory else _unknown(use, key)
+    offer = registry.find(use.kind, use.name, key)
+    return offer if isinstance(offer, Problem) else (offer.load(), offer)
+
+
+def _unknown(use: Used, key: str) -> Problem:
+    return Problem(key, f'unknown {use.kind} "{use.name}"', nearest(use.name.lower(), core_names(use.kind)))
+
+
+def core_names(kind: str) -> list[str]:
+    """Names of the core's own optimizers or schedules, which no plugin offers. Imports torch."""
+    from toolkit import optimize
+
+    return optimize.optimizer_names() if kind == "optimizer" else optimize.schedule_names()
+
+
+def core_factory(kind: str, name: str) -> Callable[..., Any] | None:
+    """The factory of one of the core's own optimizers or schedules; None for an unknown name. Imports torch."""
+    from toolkit import optimize
+
+    try:
+        return optimize.optimizer_factory(name) if kind == "optimizer" else optimize.schedule_factory(name)
+    except KeyError:
+        return None
+
+
+def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
+    """`recipe` with the defaults of every chosen component under what it gives itself."""
+    tables = recipe.tables()
+    for one in chosen:
+        holder, place = _holder(tables, one, chosen)
+        filled = arguments.defaults(one.factory, skip=GIVEN_BY_CORE.get(one.kind, ())) | dict(one.args)
+        holder[place] |= plain(filled)
+    return recipe.replace(tables)
+
+
+def _holder(tables: dict[str, Any], one: Chosen, chosen: Sequence[Chosen]) -> tuple[Any, Any]:
+    """What holds this component's table in a recipe's tables, and under which key or number."""
+    first, _, rest = one.key.partition(".")
+    siblings = [other for other in chosen if other.kind == one.kind]
+    if isinstance(tables[first], list):
+        return tables[first], siblings.index(one)
+    return (tables[first], rest) if rest else (tables, first)
+
+
+def _read_data(dataset: Chosen, root: Path | None) -> Data:
+    """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
+    place = root or _default_place(dataset.name)
+    try:
+        data: Data = dataset.build(place)
+    except PluginError as error:
+        if place and not holds_something(place):
+            raise DataError("there is no data here", path=place, next_step=f"see {error.next_step}") from error
+        raise
+    return data
+
+
+def _default_place(name: str) -> Path | None:
+    place = Path("data") / name.rpartition(":")[2]
+    return place if holds_something(place) else None
+
+
+def holds_something(place: Path) -> bool:
+    return place.is_file() or (place.is_dir() and any(place.iterdir()))

@@ -1,0 +1,70 @@
+"""Where the arithmetic runs, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeAlias
+
+import torch
+
+from toolkit.errors import UsageError
+
+Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"') from (
+            error
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f'train.device: "{name}" asked for, {torch.cuda.device_count()} CUDA devices found',
+            next_step="use --set train.device=auto, or install a driver and a CUDA build of torch",
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """`auto` is bf16 where the processor computes in it, else fp32."""
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError(
+            "train.precision: fp16 trains on CUDA only", next_step="use --set train.precision=bf16, or auto"
+        )
+    precision: Precision = name  # type: ignore[assignment]
+    return precision
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """The context for a forward pass in `precision`; weights and optimizer stay float32."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype)
+
+
+def describe(device: torch.device) -> str:
+    """The device as people call it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU thread{'s' if torch.get_num_threads() != 1 else ''}"
+
+
+def make_deterministic() -> None:
+    """Refuse operations that give other results on the next try."""
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    supported: bool = torch.cpu._is_avx512_bf16_supported()
+    return supported

@@ -1,0 +1,137 @@
+"""What can go wrong, as data. Every error carries its parts; the text shown is made from them in one place.
+
+An error says what is wrong and where, then what to type next, and knows its exit code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_DATA = 3
+EXIT_PLUGIN = 4
+EXIT_PARITY = 5
+EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `name` most likely meant, or None."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong at one place: `key` is dotted (`train.optimizer.lr`), empty for the file as a whole."""
+
+    key: str
+    message: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.key}: {self.message}" if self.key else self.message
+        return f'{text}; did you mean "{self.suggestion}"?' if self.suggestion else text
+
+
+class ToolkitError(Exception):
+    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def lines(self) -> list[str]:
+        return [self.message]
+
+
+class UsageError(ToolkitError):
+    """The command line cannot be understood."""
+
+    exit_code = EXIT_USAGE
+
+
+class RecipeError(ToolkitError):
+    """A recipe is invalid; holds every problem found, not only the first."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, source: str, problems: Sequence[Problem], *, next_step: str | None = None) -> None:
+        count = len(problems)
+        super().__init__(f"{source}: {count} problem{'s' if count != 1 else ''}", next_step=next_step)
+        self.source = source
+        self.problems = tuple(problems)
+
+    def lines(self) -> list[str]:
+        return [f"{self.source}: {problem}" for problem in self.problems]
+
+
+class DataError(ToolkitError):
+    """The data cannot be used; `path` is the file or folder at fault where there is one."""
+
+    exit_code = EXIT_DATA
+
+    def __init__(self, message: str, *, path: Path | None = None, next_step: str | None = None) -> None:
+        super().__init__(f"{path}: {message}" if path else message, next_step=next_step)
+        self.path = path
+
+
+class WeightsError(ToolkitError):
+    """Weights are missing or do not fit the model; key lists are complete, the text shows the first few."""
+
+    exit_code = EXIT_DATA
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        mis_shaped: Sequence[str] = (),
+        next_step: str | None = None,
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+        self.mis_shaped = tuple(mis_shaped)
+
+    def lines(self) -> list[str]:
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("mis-shaped", self.mis_shaped))
+        return [self.message, *(f"  {len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)]
+
+
+class PluginError(ToolkitError):
+    """A plugin that is needed is broken, or two plugins offer the name that is needed."""
+
+    exit_code = EXIT_PLUGIN
+
+
+class CheckpointError(ToolkitError):
+    """A checkpoint is missing, damaged or belongs to another recipe."""
+
+    exit_code = EXIT_USAGE
+
+
+class RunFailed(ToolkitError):
+    """Training cannot go on: a non-finite loss, a full disk, a directory that cannot be written."""
+
+
+class Stopped(ToolkitError):
+    """A signal ended the run after its state was saved; `next_step` is the command that resumes it."""
+
+    def __init__(self, message: str, *, exit_code: int, next_step: str) -> None:
+        super().__init__(message, next_step=next_step)
+        self.exit_code = exit_code
+
+
+def _first(keys: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(keys[:limit])
+    return shown if len(keys) <= limit else f"{shown}, and {len(keys) - limit} more"

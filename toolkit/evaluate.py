@@ -1,0 +1,83 @@
+"""A network's answers on a split, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.contracts import Batch, Metric, Scores
+
+Autocast = Callable[[], AbstractContextManager[None]]
+"""Makes the context that the network's forward pass runs in."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """N answers, on the CPU."""
+
+    index: Tensor
+    """int64 `[N]`: positions in the split."""
+    logits: Tensor
+    """float32 `[N, C]`."""
+    targets: Tensor
+    """int64 `[N]`."""
+    scores: Scores
+    """`loss` (mean cross-entropy, nats) and what the metrics computed."""
+
+    def scalars(self) -> dict[str, float]:
+        return {name: score for name, score in self.scores.items() if isinstance(score, float)}
+
+
+def evaluate(network: nn.Module, batches: Iterable[Batch], metrics: Sequence[Metric], autocast: Autocast) -> Evaluation:
+    """Run the network over all batches in evaluation mode; its mode is restored."""
+    answers = answering(network, batches, metrics, autocast)
+    while True:
+        try:
+            next(answers)
+        except StopIteration as done:
+            evaluation: Evaluation = done.value
+            return evaluation
+
+
+def answering(
+    network: nn.Module, batches: Iterable[Batch], metrics: Sequence[Metric], autocast: Autocast
+) -> Generator[int, None, Evaluation]:
+    """As `evaluate`, a batch at a time: yields the number of items answered so far, so that a caller may show
+    progress or leave."""
+    was_training = network.training
+    network.eval()
+    try:
+        logits, targets, index = yield from _answers(network, batches, autocast)
+    finally:
+        network.train(was_training)
+    return Evaluation(index, logits, targets, score(logits, targets, metrics))
+
+
+def _answers(
+    network: nn.Module, batches: Iterable[Batch], autocast: Autocast
+) -> Generator[int, None, tuple[Tensor, Tensor, Tensor]]:
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    done = 0
+    for batch in batches:
+        if not len(batch.index):
+            continue
+        with torch.inference_mode(), autocast():
+            kept.append((network(batch.pixels).float(), batch.targets, batch.index))
+        done += len(batch.index)
+        yield done
+    logits, targets, index = (torch.cat(column).cpu() for column in zip(*kept, strict=True))
+    return logits, targets, index
+
+
+def score(logits: Tensor, targets: Tensor, metrics: Sequence[Metric]) -> Scores:
+    """The loss and every metric's scores."""
+    scores: Scores = {"loss": float(functional.cross_entropy(logits, targets))}
+    for metric in metrics:
+        metric.update(logits, targets)
+        scores |= metric.compute()
+    return scores

@@ -1,0 +1,166 @@
+"""Batches of a split, on the device, ready for the step, while the step before is still running.
+
+Small splits are resident: fetching a batch is one gather, on the device itself where it has the room. Others come
+through a thread that fetches ahead, pins and copies on a side stream, so that the step does not wait.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.contracts import Augmentation, Batch, DataSpec
+from toolkit.pixels import Memory, Pixels, centre_crop
+from toolkit.randomness import generator, order
+
+AHEAD = 2
+"""Batches fetched ahead: one being copied while one waits."""
+
+
+def batches_in(count: int, size: int) -> int:
+    """Training batches in an epoch of `count` items: the last partial one is left out, unless it is the only one."""
+    return max(count // size, 1) if count else 0
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Batches of one split on one device."""
+
+    pixels: Pixels
+    spec: DataSpec
+    device: torch.device
+    share_of_device: float = 0.5
+    """Largest share of the device's free memory that a resident split may take."""
+
+    def training(
+        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
+    ) -> Iterator[Batch]:
+        """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
+        gets depends on (seed, epoch, number of the batch) alone."""
+        places = order(len(self.pixels), seed, epoch).split(size)[: batches_in(len(self.pixels), size)]
+        for number, batch in enumerate(self._fetch(places[start:]), start):
+            yield self._cropped(augment(batch, augmentations, self.device, seed=seed, epoch=epoch, step=number))
+
+    def evaluation(self, size: int) -> Iterator[Batch]:
+        """All items in order, centre-cropped."""
+        for batch in self._fetch(torch.arange(len(self.pixels)).split(size)):
+            yield self._cropped(batch)
+
+    def at(self, index: Sequence[int]) -> Batch:
+        """The items at `index`, as stored: not cropped, not augmented."""
+        return self._ready(torch.tensor(index, dtype=torch.int64))
+
+    def _cropped(self, batch: Batch) -> Batch:
+        if batch.pixels.shape[-1] == self.spec.size:
+            return batch
+        return Batch(centre_crop(batch.pixels, self.spec.size), batch.targets, batch.index)
+
+    def _fetch(self, places: Sequence[Tensor]) -> Iterator[Batch]:
+        if self._resident():
+            return map(self._ready, places)
+        return prefetched(places, self)
+
+    def _resident(self) -> bool:
+        if not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
+            return False
+        if self.device.type == "cuda" and self.pixels.storage.pixels.nbytes <= self._room():
+            self.pixels.move(self.device)
+            return True
+        return self.device.type == "cpu"
+
+    def _room(self) -> float:
+        return self.share_of_device * torch.cuda.mem_get_info(self.device)[0]
+
+    def _ready(self, index: Tensor) -> Batch:
+        pixels, index = self.pixels.fetch(index)
+        return Batch(self._sent(pixels), self._sent(self._targets(index)), index)
+
+    def _targets(self, index: Tensor) -> Tensor:
+        targets = self.pixels.split.targets
+        return torch.tensor([targets[i] for i in index.tolist()], dtype=torch.int64)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        if self.device.type != "cuda" or tensor.is_cuda:
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def augment(
+    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int, step: int
+) -> Batch:
+    """The batch after all augmentations; each draws from a generator of its own place."""
+    for place, augmentation in enumerate(augmentations):
+        batch = augmentation(batch, generator(device, seed, "augment", epoch, step, place))
+    return batch
+
+
+def prefetched(places: Sequence[Tensor], loader: Loader) -> Iterator[Batch]:
+    """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
+
+    The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
+    """
+    fetched: queue.Queue[_Sent | BaseException] = queue.Queue(AHEAD)
+    left = threading.Event()
+    thread = threading.Thread(target=_fetch_ahead, args=(places, loader, fetched, left), name="prefetch", daemon=True)
+    thread.start()
+    try:
+        for _ in places:
+            item = fetched.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item.received()
+    finally:
+        left.set()
+        while thread.is_alive():
+            _drain(fetched)
+            thread.join(timeout=0.01)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A batch under way: on CUDA its copy may still be running on the side stream."""
+
+    batch: Batch
+    copied: torch.cuda.Event | None
+
+    def received(self) -> Batch:
+        if self.copied is not None:
+            stream = torch.cuda.current_stream(self.batch.pixels.device)
+            stream.wait_event(self.copied)
+            self.batch.pixels.record_stream(stream)
+            self.batch.targets.record_stream(stream)
+        return self.batch
+
+
+def _fetch_ahead(
+    places: Sequence[Tensor], loader: Loader, fetched: queue.Queue[_Sent | BaseException], left: threading.Event
+) -> None:
+    try:
+        stream = torch.cuda.Stream(loader.device) if loader.device.type == "cuda" else None
+        for index in places:
+            if left.is_set():
+                return
+            fetched.put(_send(loader, index, stream))
+    except BaseException as error:
+        fetched.put(error)
+
+
+def _send(loader: Loader, index: Tensor, stream: torch.cuda.Stream | None) -> _Sent:
+    if stream is None:
+        return _Sent(loader._ready(index), None)
+    with torch.cuda.stream(stream):
+        batch = loader._ready(index)
+        return _Sent(batch, stream.record_event())
+
+
+def _drain(fetched: queue.Queue[_Sent | BaseException]) -> None:
+    while True:
+        try:
+            fetched.get_nowait()
+        except queue.Empty:
+            return

@@ -1,0 +1,40 @@
+"""The network: normalisation in front of a model, so that pixels go in as uint8 wherever it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from toolkit.contracts import DataSpec
+
+
+class Normalize(nn.Module):
+    """uint8 `[..., 3, H, W]` to float32 with zero mean and unit deviation per channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        super().__init__()
+        deviation = torch.tensor(std).view(3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / deviation, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, pixels.to(self.scale.dtype), self.scale)
+
+
+class Network(nn.Module):
+    """uint8 pixels `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`."""
+
+    def __init__(self, model: nn.Module, spec: DataSpec) -> None:
+        super().__init__()
+        self.normalize = Normalize(spec.mean, spec.std)
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.normalize(pixels))
+        return logits

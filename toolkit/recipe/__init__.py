@@ -1,0 +1,43 @@
+"""A recipe: what a run is made of, read from TOML, checked and frozen. Reading one runs no code of any plugin.
+
+What a component takes besides its name is checked by `toolkit.components` against the component's signature.
+"""
+
+from __future__ import annotations
+
+from toolkit.recipe.draft import Draft, Used, used
+from toolkit.recipe.read import invalid, load, parse
+from toolkit.recipe.tables import (
+    METRICS,
+    DataTable,
+    InputTable,
+    OptimizerTable,
+    PartRates,
+    Recipe,
+    ScheduleTable,
+    TrainTable,
+    Use,
+    plain,
+)
+from toolkit.recipe.write import digest, to_toml
+
+__all__ = [
+    "METRICS",
+    "DataTable",
+    "Draft",
+    "InputTable",
+    "OptimizerTable",
+    "PartRates",
+    "Recipe",
+    "ScheduleTable",
+    "TrainTable",
+    "Use",
+    "Used",
+    "digest",
+    "invalid",
+    "load",
+    "parse",
+    "plain",
+    "to_toml",
+    "used",
+]

@@ -1,0 +1,70 @@
+"""`--set a.b=value`: changes any key of a recipe's tables before they are checked."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from toolkit.errors import Problem, nearest
+from toolkit.recipe.draft import places
+from toolkit.recipe.tables import METRICS
+
+_COMPONENTS = frozenset({"data", "model", "optimizer", "schedule"})
+
+
+def override(tables: dict[str, Any], text: str) -> Problem | None:
+    """Apply one `a.b=value` to `tables` in place; the problem, if it cannot be.
+
+    The value is read as TOML, else taken as a string. An element of an array is addressed by its `name`, or by its
+    number from 0: `augment.random_crop.padding=2`, `augment.0.padding=2`.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    steps = key.split(".")
+    if not equals or not all(steps):
+        return Problem(text, "an override must look like key=value, such as train.epochs=20")
+    if not value:
+        return Problem(key, 'needs a value after "=" (write "" for an empty string)')
+    if not _is_unicode(text):
+        return Problem(key, "is not valid UTF-8")
+    if steps[0] == "metrics":
+        tables.setdefault("metrics", list(METRICS))
+    return _put(tables, steps, _value(value), key)
+
+
+def _is_unicode(text: str) -> bool:
+    """Arguments that are not UTF-8 reach Python as lone surrogates, which no file could hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return read["value"] if len(read) == 1 else text
+
+
+def _put(holder: Any, steps: Sequence[str], value: Any, key: str) -> Problem | None:
+    step, *rest = steps
+    in_list = isinstance(holder, list)
+    if not in_list and not isinstance(holder, dict):
+        return Problem(key, f'cannot be set: what holds "{step}" is a value, not a table')
+    place: Any = _element(holder, step) if in_list else step
+    if place is None:
+        return Problem(key, f'there is no element "{step}"', nearest(step, places(holder)))
+    if not rest:
+        holder[place] = value
+        return None
+    if not in_list:
+        holder.setdefault(place, {})
+    if isinstance(holder[place], str) and (in_list or step in _COMPONENTS):
+        holder[place] = {"name": holder[place]}
+    return _put(holder[place], rest, value, key)
+
+
+def _element(holder: list[Any], step: str) -> int | None:
+    known = places(holder)
+    if step in known:
+        return known.index(step)
+    return int(step) if step.isdecimal() and int(step) < len(holder) else None

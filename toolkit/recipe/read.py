@@ -1,0 +1,92 @@
+"""From a TOML file to a draft or a recipe, with every problem of the core's own tables told at once."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from toolkit.errors import Problem, RecipeError, nearest
+from toolkit.messages import problems
+from toolkit.recipe.draft import Draft
+from toolkit.recipe.overrides import override
+from toolkit.recipe.tables import InputTable, PartRates, Recipe, TrainTable
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
+    """The recipe in the file at `path`, with overrides `a.b=value` applied; named `name`, else after the file.
+
+    Raises RecipeError with every problem of the core's own tables. Components are not looked at: `components.plan`.
+    """
+    draft = parse(path, overrides, name=name)
+    if draft.recipe is None:
+        raise invalid(draft.source, draft.problems)
+    return draft.recipe
+
+
+def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
+    return RecipeError(source, found, next_step=f"correct it, then: python -m toolkit check {source}")
+
+
+def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Draft:
+    """Read and check, keeping problems instead of raising them; RecipeError only if the file cannot be read."""
+    tables = _read(path)
+    found = [problem for text in overrides if (problem := override(tables, text))]
+    if "name" in tables:
+        found.append(Problem("name", "unknown key: a recipe is named after its file"))
+    tables.pop("name", None)
+    recipe, more = _validate({**tables, "name": name or path.stem})
+    found += more
+    return Draft(str(path), tables, tuple(found), None if found else recipe)
+
+
+def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
+    try:
+        return Recipe.model_validate(tables), []
+    except ValidationError as error:
+        return None, problems(error, tables, "", _known_keys)
+
+
+def _known_keys(table: str) -> list[str]:
+    models: dict[str, type[BaseModel]] = {"": Recipe, "input": InputTable, "train": TrainTable}
+    model = models.get(table, PartRates)
+    return [key for key in model.model_fields if (table, key) != ("", "name")]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode()
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        problem = Problem("", "no such file", _nearest_file(path))
+    except IsADirectoryError:
+        problem = Problem("", "is a folder, not a recipe file", _nearest_file(path / "x.toml"))
+    except UnicodeDecodeError as error:
+        problem = Problem("", f"is not UTF-8 text (byte {error.start})")
+    except tomllib.TOMLDecodeError as error:
+        problem = _not_toml(error, text)
+    except OSError as error:
+        problem = Problem("", f"cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        problem = Problem("", f"cannot be read: {error}")
+    raise invalid(str(path), [problem])
+
+
+def _nearest_file(path: Path) -> str | None:
+    known = {str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml")}
+    by_name = {Path(file).stem: file for file in sorted(known)}
+    found = nearest(path.stem, by_name)
+    return by_name[found] if found else None
+
+
+def _not_toml(error: tomllib.TOMLDecodeError, text: str) -> Problem:
+    found = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
+    lines = text.splitlines() or [""]
+    line, column = (int(found[2]), int(found[3])) if found else (len(lines), len(lines[-1]) + 1)
+    reason = (found[1] if found else re.sub(r" \(at end of document\)$", "", str(error))).lower()
+    excerpt = lines[min(line, len(lines)) - 1].strip()[:60]
+    return Problem(f"line {line}, column {column}", f"not valid TOML ({reason}): {excerpt}")

@@ -1,0 +1,138 @@
+"""The tables of a recipe, as frozen models. What a component takes besides its name is kept as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
+
+T = TypeVar("T")
+TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
+Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
+Root: TypeAlias = Annotated[Path, Strict(False), AfterValidator(Path.expanduser)]
+
+METRICS = ("accuracy", "precision", "recall", "f1", "confusion_matrix", "log_loss", "calibration")
+_CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+_OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Use(BaseModel):
+    """A component by name, with arguments: every further key of its table. A name alone may stand for the table."""
+
+    model_config = _OPEN
+    name: Annotated[str, Field(min_length=1)]
+
+    @property
+    def args(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class DataTable(Use):
+    """The dataset and where its files lie; `root` unset: the default place, else the dataset's built-in sample."""
+
+    root: Root | None = None
+
+
+class PartRates(BaseModel):
+    model_config = _CLOSED
+    lr_scale: Annotated[float, Field(ge=0)] = 1.0
+
+
+class OptimizerTable(Use):
+    """The optimizer; `parts` scales the learning rate of named parts of the model (`backbone`, `head`)."""
+
+    lr: Annotated[float, Field(gt=0)]
+    decay_norms_and_biases: bool = True
+    parts: dict[str, PartRates] = Field(default_factory=dict)
+
+
+class ScheduleTable(Use):
+    """How the learning rate moves after a linear warm-up."""
+
+    name: Annotated[str, Field(min_length=1)] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+
+
+class InputTable(BaseModel):
+    """How items are decoded and kept; unset keys are the dataset's choice."""
+
+    model_config = _CLOSED
+    size: Annotated[int, Field(ge=1)] | None = None
+    stored: Annotated[int, Field(ge=1)] | None = None
+    fit: Literal["crop", "stretch"] | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    memory_gb: Annotated[float, Field(ge=0)] | None = None
+    """Largest split kept in memory; None: half of what is free."""
+    cache_gb: Annotated[float, Field(ge=0)] = 50.0
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Decoding threads; None: one per core."""
+    on_corrupt: Literal["error", "skip"] = "error"
+    corrupt_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Largest share of a split that may be skipped."""
+
+
+class TrainTable(BaseModel):
+    """How the model is trained."""
+
+    model_config = _CLOSED
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    eval_batch: Annotated[int, Field(ge=1)] | None = None
+    device: Annotated[str, Field(min_length=1)] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] | TomlArray[Annotated[float, Field(ge=0)]] = "none"
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the averaged weights at each step; None: no average."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better score before training stops; None: never."""
+    metric: Annotated[str, Field(min_length=1)] = "accuracy"
+    direction: Literal["maximize", "minimize"] = "maximize"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    deterministic: bool = False
+    optimizer: OptimizerTable
+    schedule: ScheduleTable = ScheduleTable()
+
+
+class Recipe(BaseModel):
+    """A valid recipe. `name` is that of its file."""
+
+    model_config = _CLOSED
+    name: Annotated[str, Field(exclude=True)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: DataTable
+    input: InputTable = InputTable()
+    model: Use
+    augment: TomlArray[Use] = ()
+    metrics: TomlArray[Use] = tuple(Use(name=name) for name in METRICS)
+    trackers: TomlArray[Use] = ()
+    train: TrainTable
+
+    def tables(self) -> dict[str, Any]:
+        """Everything but the name as plain TOML values; what is None is left out."""
+        return {key: plain(value) for key, value in self.model_dump(exclude_none=True).items()}
+
+    def replace(self, tables: Mapping[str, Any]) -> Self:
+        """This recipe's name with other tables; they must be valid."""
+        return type(self).model_validate({**tables, "name": self.name})
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types that TOML reads: paths as strings, tuples as lists."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

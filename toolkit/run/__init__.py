@@ -1,0 +1,221 @@
+"""A run: train, evaluate and report what a recipe says, in a directory that survives anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from toolkit import checkpoint
+from toolkit import device as devices
+from toolkit.components import Plan, plan
+from toolkit.contracts import DataSpec, RunFinished, RunStarted
+from toolkit.errors import CheckpointError, Stopped
+from toolkit.recipe import Recipe, digest, parse, to_toml
+from toolkit.registry import discover
+from toolkit.report import write_report
+from toolkit.run.assemble import Assembly, assemble, count_parameters, training
+from toolkit.run.directory import RunDirectory, create, existing
+from toolkit.run.environment import describe_environment
+from toolkit.run.finish import draw_pictures, evaluate_splits, predictions, scores, write_predictions
+from toolkit.run.loop import Saving, Trackers, train
+from toolkit.run.signals import Signalled, Signals, exit_code
+from toolkit.screen import Screen, score_table
+from toolkit.train import State, Task
+
+__all__ = ["evaluate_run", "resume_run", "start_run"]
+
+
+def start_run(recipe: Path, overrides: Sequence[str], *, runs: Path, console: Console) -> RunDirectory:
+    """Train what the recipe says in a new directory under `runs`."""
+    assembly = assemble(plan(parse(recipe, overrides), discover()))
+    directory = create(runs, assembly.recipe.name)
+    return _guarded(directory, lambda signals: _run(assembly, directory, signals, console, None))
+
+
+def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console) -> RunDirectory:
+    """Go on with a run from its last checkpoint, to the same end as if it had never stopped.
+
+    `recipe`, where given, must say the same as the run's own. Raises CheckpointError otherwise.
+    """
+    directory = existing(path)
+    planned = _planned(directory, recipe, overrides)
+    saved = checkpoint.load(directory.last) if directory.last.exists() else None
+    if saved:
+        _same_recipe(directory, saved, planned.resolved)
+    assembly = assemble(planned, saved)
+    return _guarded(directory, lambda signals: _run(assembly, directory, signals, console, saved))
+
+
+def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
+    """Score a run's best checkpoint anew, on other data where `overrides` says so.
+
+    Leaves scores, predictions and a recipe in a directory of its own below the run's.
+    """
+    run = existing(path)
+    planned = _planned(run, None, overrides)
+    kept = checkpoint.load(run.best)
+    assembly = assemble(planned, kept)
+    _show(console, assembly)
+    _same_classes(run, kept, assembly.spec)
+    assembly.network.load_state_dict(kept["network"])
+    evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
+    directory = create(run.path, "evaluations")
+    result = scores(evaluations, assembly, kept["epoch"])
+    directory.write_text("recipe.toml", to_toml(assembly.recipe))
+    directory.write_json("scores.json", result)
+    for name, evaluation in evaluations.items():
+        loader = assembly.loaders()[name]
+        rows = list(predictions(evaluation, loader.pixels.split.ids, assembly.spec))
+        write_predictions(directory, rows, assembly.spec)
+    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
+    return directory
+
+
+def _planned(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
+    source = recipe or directory.recipe
+    return plan(parse(source, overrides, name=directory.path.parent.name), discover())
+
+
+def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> RunDirectory:
+    """Do `work` on a run that no other process touches; a signal ends it with the command that resumes."""
+    with Signals() as signals, directory.locked():
+        try:
+            work(signals)
+        except Signalled as signal:
+            raise Stopped(
+                f"stopped by a signal; {directory.path} holds the last checkpoint",
+                exit_code=exit_code(signals.received or signal.number),
+                next_step=f"python -m toolkit run --resume {directory.path}",
+            ) from signal
+    return directory
+
+
+def _run(
+    assembly: Assembly,
+    directory: RunDirectory,
+    signals: Signals,
+    console: Console,
+    saved: Mapping[str, Any] | None,
+) -> None:
+    console.print(f"run {directory.path}", markup=False, soft_wrap=True)
+    _show(console, assembly)
+    state, task = training(assembly)
+    saving = Saving(directory, _identity(assembly), assembly.recipe.train.checkpoint_minutes)
+    if saved:
+        state.load_state_dict(saved["state"])
+    else:
+        _open(directory, assembly, state, saving, console)
+    facts = _facts(assembly, directory)
+    directory.write_json("facts.json", facts)
+    directory.write_records(state.records)
+    trackers = Trackers(assembly.plan.trackers(directory.path), console)
+    trackers.track(RunStarted(assembly.recipe.tables(), facts))
+    with Screen(console, task.epochs, task.metric, assembly.device) as screen:
+        train(
+            state,
+            task,
+            saving=saving,
+            trackers=trackers,
+            screen=screen,
+            signals=signals,
+            patience=assembly.recipe.train.patience,
+        )
+    _finish(directory, assembly, task, console, trackers)
+
+
+def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Saving, console: Console) -> None:
+    """What a new run does before its first step; the checkpoint shows early whether the disk takes one."""
+    directory.write_text("recipe.toml", to_toml(assembly.recipe))
+    summary = assembly.summary
+    console.print(summary.short, markup=False, highlight=False)
+    directory.write_text("summary.txt", summary.full)
+    directory.write_json("environment.json", describe_environment(assembly.device))
+    saving.save_last(state)
+
+
+def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Console, trackers: Trackers) -> None:
+    """Score the best checkpoint and report."""
+    kept = checkpoint.load(directory.best)
+    assembly.network.load_state_dict(kept["network"])
+    evaluations = evaluate_splits(assembly, batch=task.eval_batch)
+    result = scores(evaluations, assembly, kept["epoch"])
+    last = next(reversed(evaluations), None)
+    shown = assembly.loaders()[last] if last else assembly.train
+    rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
+    write_predictions(directory, rows, assembly.spec)
+    draw_pictures(directory, assembly, task.augmentations, rows, shown)
+    directory.write_json("facts.json", _facts(assembly, directory))
+    directory.write_json("scores.json", result)
+    page = write_report(directory.path)
+    trackers.track(RunFinished(result, directory.path))
+    trackers.close()
+    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
+    console.print(f"report {page}", markup=False, soft_wrap=True)
+
+
+def _identity(assembly: Assembly) -> dict[str, Any]:
+    return {
+        "recipe": to_toml(assembly.recipe),
+        "digest": digest(assembly.recipe),
+        "classes": list(assembly.spec.classes),
+        "sample": assembly.spec.sample,
+        "notes": list(assembly.model_notes),
+    }
+
+
+def _same_recipe(directory: RunDirectory, saved: Mapping[str, Any], recipe: Recipe) -> None:
+    if saved["digest"] != digest(recipe):
+        raise CheckpointError(
+            f"{directory.last}: belongs to another recipe than {directory.recipe} with these overrides",
+            next_step=f"resume without overrides: python -m toolkit run --resume {directory.path}",
+        )
+
+
+def _same_classes(run: RunDirectory, kept: Mapping[str, Any], spec: DataSpec) -> None:
+    if kept["classes"] != list(spec.classes):
+        raise CheckpointError(
+            f"{run.best}: knows the classes {', '.join(kept['classes'])}; the data has {', '.join(spec.classes)}",
+            next_step="evaluate on data with the same classes",
+        )
+
+
+def _facts(assembly: Assembly, directory: RunDirectory) -> dict[str, Any]:
+    """The contents of facts.json: what was found at run time."""
+    return {
+        "recipe": assembly.recipe.name,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(directory.recipe.stat().st_mtime)),
+        "sample": assembly.spec.sample,
+        "device": str(assembly.device),
+        "precision": assembly.precision,
+        "classes": list(assembly.spec.classes),
+        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "parameters": count_parameters(assembly.network),
+        "multiply_adds": assembly.summary.multiply_adds,
+        "notes": assembly.notes(),
+        "epochs": assembly.recipe.train.epochs,
+    }
+
+
+def _show(console: Console, assembly: Assembly) -> None:
+    items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
+    console.print(
+        f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
+        f"{assembly.spec.size} px",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
+    for note in assembly.notes():
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _title(assembly: Assembly) -> str:
+    return f"{assembly.recipe.name}{' (SAMPLE data)' if assembly.spec.sample else ''}"
+
+
+def _eval_batch(recipe: Recipe) -> int:
+    return recipe.train.eval_batch or recipe.train.batch

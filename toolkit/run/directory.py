@@ -1,0 +1,152 @@
+"""A run's directory: `runs/<recipe>/<time>/` and the files in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.contracts import EpochRecord
+from toolkit.errors import RunFailed, UsageError
+from toolkit.files import write_atomically
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run, and how its small files are written: whole or not at all."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.pt"
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one file of the run. Raises RunFailed when the file system refuses."""
+        with explained(self.path):
+            write_atomically(self.path / name, text.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """As `write_text`; NaN and infinity, which JSON has not, become null."""
+        self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+    def write_records(self, records: Iterable[EpochRecord]) -> None:
+        lines = (json.dumps(_finite(asdict(record)), ensure_ascii=False) + "\n" for record in records)
+        self.write_text(self.records.name, "".join(lines))
+
+    def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        self.write_text(name, text.getvalue())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process. Raises RunFailed while another one works on it."""
+        import fcntl
+
+        with explained(self.path), (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFailed(
+                    f"{self.path}: another process is working on this run",
+                    next_step="wait for it, or start a run of your own",
+                ) from error
+            yield
+
+
+def create(runs: Path, recipe_name: str) -> RunDirectory:
+    """A new, empty directory named after the recipe and the time. Raises RunFailed where none can be made."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    parent = runs / recipe_name
+    with explained(runs):
+        parent.mkdir(parents=True, exist_ok=True)
+        for name in _numbered(stamp):
+            try:
+                (parent / name).mkdir()
+            except FileExistsError:
+                continue
+            return RunDirectory(parent / name)
+    raise AssertionError("unreachable: names do not run out")
+
+
+def existing(path: Path) -> RunDirectory:
+    """The run at `path`. Raises UsageError where there is none."""
+    directory = RunDirectory(path)
+    if not directory.recipe.is_file():
+        raise UsageError(f"{path}: not a run directory (it has no recipe.toml)", next_step=_nearby(path))
+    return directory
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the file system's refusal into RunFailed, naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(
+            f"{path}: cannot be written: {error.strerror or error}",
+            next_step="make room or mend the folder, or choose another with --runs DIR",
+        ) from error
+
+
+def _numbered(stamp: str) -> Iterator[str]:
+    yield stamp
+    number = 2
+    while True:
+        yield f"{stamp}-{number}"
+        number += 1
+
+
+def _nearby(path: Path) -> str:
+    runs = sorted(path.glob("*/recipe.toml")) or sorted(path.glob("*/*/recipe.toml"))
+    if runs:
+        return f"name one of its runs, the latest is {runs[-1].parent}"
+    return "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>"
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {str(key): _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case os.PathLike():
+            return os.fspath(value)
+    return value

@@ -1,0 +1,108 @@
+"""What a run ran on: versions, hardware, the state of the source tree."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "torch", "torchvision", "numpy", "scikit-learn", "pluggy", "pydantic", "av", "safetensors", "onnx",
+    "onnxruntime-gpu", "optuna", "pytorchvideo",
+)  # fmt: skip
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """The contents of environment.json."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": _versions(),
+        "hardware": _hardware(device),
+        "git": _git(),
+        "command": sys.argv,
+    }
+
+
+def memory_available() -> int:
+    """Bytes of memory that this process may still take: what the system has free, within its control group."""
+    return max(min(_system_memory(), _group_memory()), 0)
+
+
+def _versions() -> dict[str, str]:
+    installed = {"vision-toolkit": _version("vision-toolkit")} | {name: _version(name) for name in PACKAGES}
+    return {name: version for name, version in installed.items() if version}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(_total_memory() / 2**30, 1),
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["gpu_memory_gib"] = round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1)
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    commit = _ask_git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "changed": bool(_ask_git("status", "--porcelain"))}
+
+
+def _ask_git(*words: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _total_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _system_memory() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _total_memory() // 2
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return available[0] if available else _total_memory() // 2
+
+
+def _group_memory() -> int:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return sys.maxsize
+    return sys.maxsize if limit == "max" else int(limit) - used

@@ -1,0 +1,124 @@
+"""What a run leaves once it is trained: scores, predictions, pictures, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.contracts import Augmentation, DataSpec
+from toolkit.evaluate import Evaluation, evaluate
+from toolkit.loader import Loader, augment
+from toolkit.pixels import centre_crop
+from toolkit.run.assemble import Assembly
+from toolkit.run.directory import RunDirectory
+
+TOP = 5
+"""Classes listed with each prediction."""
+SHEET = 16
+"""Pictures on a sheet."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of predictions.csv; classes by name, most probable first."""
+
+    id: str
+    target: str
+    prediction: str
+    confidence: float
+    top: tuple[tuple[str, float], ...]
+    index: int
+    """Position in the split."""
+
+    @property
+    def wrong(self) -> bool:
+        return self.prediction != self.target
+
+
+def evaluate_splits(assembly: Assembly, *, batch: int) -> dict[str, Evaluation]:
+    """The network's answers on the validation and the test split, those that have items."""
+    loaders = {"valid": assembly.valid, "test": assembly.test}
+    return {
+        name: evaluate(assembly.network, loader.evaluation(batch), assembly.metrics(), assembly.autocast)
+        for name, loader in loaders.items()
+        if len(loader.pixels)
+    }
+
+
+def scores(evaluations: Mapping[str, Evaluation], assembly: Assembly, best_epoch: int) -> dict[str, Any]:
+    """The contents of scores.json."""
+    splits = {name: dict(evaluations[name].scores) if name in evaluations else {} for name in ("valid", "test")}
+    return {**splits, "best_epoch": best_epoch, "protocol": assembly.protocol()}
+
+
+def predictions(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> Iterator[Prediction]:
+    """One prediction an item, in the split's order."""
+    probabilities = evaluation.logits.softmax(dim=1)
+    values, places = probabilities.topk(min(TOP, len(spec.classes)), dim=1)
+    columns = (evaluation.index, evaluation.targets, values, places)
+    for index, target, top, classes in zip(*(column.tolist() for column in columns), strict=True):
+        ranked = tuple((spec.classes[place], value) for place, value in zip(classes, top, strict=True))
+        yield Prediction(ids[index], spec.classes[target], *ranked[0], ranked, index)
+
+
+def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec: DataSpec) -> None:
+    count = min(TOP, len(spec.classes))
+    ranks = [column for rank in range(1, count + 1) for column in (f"class_{rank}", f"probability_{rank}")]
+    directory.write_rows(
+        directory.predictions.name,
+        ["id", "target", "prediction", "confidence", *ranks],
+        ([row.id, row.target, row.prediction, f"{row.confidence:.6f}", *_flat(row.top)] for row in rows),
+    )
+
+
+def _flat(top: Sequence[tuple[str, float]]) -> list[str]:
+    return [text for name, probability in top for text in (name, f"{probability:.6f}")]
+
+
+def draw_pictures(
+    directory: RunDirectory,
+    assembly: Assembly,
+    augmentations: Sequence[Augmentation],
+    rows: Sequence[Prediction],
+    shown: Loader,
+) -> None:
+    """The figures that need pixels or the model; `rows` are predictions on the split that `shown` loads."""
+    from toolkit.report import draw_augmented, draw_feature_maps, draw_worst_errors
+
+    before, after, labels = augmented_sheet(assembly, augmentations)
+    draw_augmented(directory.figures, before, after, labels)
+    worst = sorted((row for row in rows if row.wrong), key=lambda row: -row.confidence)[:SHEET]
+    if worst:
+        batch = shown.at([row.index for row in worst])
+        draw_worst_errors(directory.figures, batch.pixels.cpu(), worst)
+    if assembly.spec.frames is None and rows:
+        picture = centre_crop(shown.at([rows[0].index]).pixels, assembly.spec.size)
+        normalised = assembly.network.normalize(picture)
+        draw_feature_maps(directory.figures, assembly.network.model, picture[0].cpu(), normalised)
+
+
+def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
+    """Training items as stored and as the model sees them in the first epoch, with their labels."""
+    count = min(SHEET, len(assembly.train.pixels))
+    places = torch.linspace(0, len(assembly.train.pixels) - 1, count).long().tolist()
+    batch = assembly.train.at(places)
+    drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0, step=0)
+    after = centre_crop(drawn.pixels, assembly.spec.size).cpu()
+    return batch.pixels.cpu(), after, [label(target, assembly.spec) for target in drawn.targets.cpu()]
+
+
+def label(target: Tensor, spec: DataSpec) -> str:
+    """A target as text; a mixed one as its two largest shares."""
+    if target.ndim == 0:
+        return spec.classes[int(target)]
+    shares, places = target.topk(min(2, len(target)))
+    named = [
+        f"{spec.classes[place]} {share:.0%}"
+        for share, place in zip(shares.tolist(), places.tolist(), strict=True)
+        if share > 0.005
+    ]
+    return " + ".join(named)

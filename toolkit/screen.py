@@ -1,0 +1,150 @@
+"""What a run shows while it works: a live line on a terminal, one line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from toolkit.contracts import EpochRecord
+from toolkit.train import Event, StepDone, Validating
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+REFRESH_SECONDS = 0.5
+"""Reading the loss waits for a CUDA device: do it no more often than a person can read."""
+
+
+class Screen:
+    """Shows the events of `fit`; a context manager that gives the terminal back whatever happens."""
+
+    def __init__(self, console: Console, epochs: int, metric: str, device: torch.device) -> None:
+        self._console, self._epochs, self._metric, self._device = console, epochs, metric, device
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=not self._live,
+            refresh_per_second=4,
+        )
+        self._task: TaskID | None = None
+        self._shown = 0.0
+        self._speed = Speed()
+
+    def __enter__(self) -> Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        match event:
+            case StepDone():
+                self._speed.add(event.items)
+                self._show_step(event)
+            case Validating():
+                self._show_validation(event)
+            case EpochRecord():
+                self._console.print(epoch_line(event, self._epochs, self._metric, self._speed.taken()), soft_wrap=True)
+
+    def _show_step(self, event: StepDone) -> None:
+        now = time.perf_counter()
+        last = event.step == event.steps
+        if not self._live or (now - self._shown < REFRESH_SECONDS and not last):
+            return
+        self._shown = now
+        self._update(
+            f"epoch {event.epoch}/{self._epochs}",
+            done=(event.epoch - 1) * event.steps + event.step,
+            total=self._epochs * event.steps,
+            facts=step_facts(event, self._speed.rate(event.seconds), memory_used(self._device)),
+        )
+
+    def _show_validation(self, event: Validating) -> None:
+        if self._live and self._task is not None:
+            self._progress.update(self._task, facts=f"validating {event.done}/{event.count}")
+
+    def _update(self, description: str, *, done: int, total: int, facts: str) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(description, total=total, completed=done, facts=facts)
+        self._progress.update(self._task, description=description, completed=done, facts=facts)
+
+
+class Speed:
+    """Items trained in the epoch under way."""
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def add(self, items: int) -> None:
+        self._items += items
+
+    def rate(self, seconds: float) -> float:
+        return self._items / max(seconds, 1e-9)
+
+    def taken(self) -> int:
+        """The count, which starts again from 0."""
+        items, self._items = self._items, 0
+        return items
+
+
+def step_facts(event: StepDone, rate: float, memory: str) -> str:
+    waiting = event.waited / max(event.seconds, 1e-9)
+    return f"loss {float(event.loss):.4f}  {rate:,.0f} images/s  waiting {waiting:.0%}  {memory}"
+
+
+def epoch_line(record: EpochRecord, epochs: int, metric: str, items: int) -> str:
+    """One epoch as one line, the same on a terminal and in a log."""
+    parts = [f"epoch {record.epoch}/{epochs}", f"loss {record.train_loss:.4f}"]
+    if record.valid:
+        parts.append(f"valid loss {record.valid['loss']:.4f}")
+        parts += [f"{metric} {record.valid[metric]:.4f}"] if metric != "loss" else []
+    parts.append(f"lr {max(record.lr.values()):.3g}")
+    parts.append(f"{items / max(record.seconds, 1e-9):,.0f} images/s")
+    parts.append(f"waiting {record.waiting:.0%}")
+    parts.append(f"{record.seconds + record.valid_seconds:.1f} s")
+    return "  ".join(parts) + ("  best" if record.best else "")
+
+
+def memory_used(device: torch.device) -> str:
+    """Peak memory of this process: on the device when that is a GPU, else resident."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+
+
+def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
+    """Scalar scores, one column a split."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("score")
+    for split in scores:
+        table.add_column(split, justify="right")
+    for name in _scalar_names(scores.values()):
+        table.add_row(name, *(_number(split.get(name)) for split in scores.values()))
+    return table
+
+
+def _scalar_names(splits: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for split in splits for name, score in split.items() if isinstance(score, float)))
+
+
+def _number(score: Any) -> str:
+    return "" if not isinstance(score, float) else "undefined" if math.isnan(score) else f"{score:.4f}"
