@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from toolkit.arguments import Argument, check, defaults, describe, documented, json_schema
 from toolkit.errors import Problem
@@ -111,14 +111,29 @@ def test_limits_on_length():
     assert problems({"ends": []}, needs) == ["model.ends: must have at least 1 items, got 0"]
 
 
-def test_other_constraints_keep_their_own_words():
-    def needs(spec: Any, *, name: Annotated[str, Field(pattern="^a")] = "a") -> None: ...
+def test_limits_on_text():
+    def needs(
+        spec: Any, *, a: Annotated[str, Field(pattern="^a")] = "a", b: Annotated[str, Field(max_length=2)] = ""
+    ) -> None: ...
 
-    assert problems({"name": "b"}, needs) == ["model.name: must match pattern '^a', got \"b\""]
+    assert problems({"a": "b"}, needs) == ['model.a: must be text that matches ^a, got "b"']
+    assert problems({"b": "abc"}, needs) == ['model.b: must be text of at most 2 characters, got "abc"']
 
 
-def test_limits_that_do_not_suit_their_type_are_the_factorys_fault():
-    def confused(spec: Any, *, name: Annotated[list[str], Field(multiple_of=2)] = ()) -> None: ...  # type: ignore[assignment]
+def test_a_check_the_plugin_wrote_itself_is_quoted():
+    def even(value: int) -> int:
+        if value % 2:
+            raise ValueError("odd")
+        return value
+
+    def needs(spec: Any, *, a: Annotated[int, AfterValidator(even)] = 2) -> None: ...
+
+    needs.__annotations__["a"] = Annotated[int, AfterValidator(even)]
+    assert problems({"a": 3}, needs) == ["model.a: must be valid (Value error, odd), got 3"]
+
+
+def test_limits_that_make_no_sense_are_the_factorys_fault():
+    def confused(spec: Any, *, name: Annotated[str, Field(pattern="(")] = "") -> None: ...
 
     with pytest.raises(TypeError, match="limits do not suit"):
         check(confused, {}, "model")

@@ -40,7 +40,11 @@ def test_an_image_is_read_as_rgb(tmp_path, suffix, form):
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
 def test_other_modes_become_rgb(tmp_path, mode):
     form = "JPEG" if mode == "CMYK" else "PNG"
-    assert read_image(put(tmp_path / "a.img", encoded(Image.fromarray(PIXELS).convert(mode), form))).shape == (3, 20, 30)
+    assert read_image(put(tmp_path / "a.img", encoded(Image.fromarray(PIXELS).convert(mode), form))).shape == (
+        3,
+        20,
+        30,
+    )
 
 
 def test_sixteen_bits_become_eight(tmp_path):

@@ -84,8 +84,14 @@ class Plan:
         data = _read_data(dataset, self.resolved.data.root)
         return replace(data, spec=with_input(data.spec, self.resolved.input))
 
-    def model(self, spec: DataSpec) -> nn.Module:
-        model: nn.Module = self.one("model").build(spec)
+    def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
+        """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
+        loaded, and fetching others first could fail. On a sample the argument stays, since a model may ignore it
+        there and say so."""
+        chosen = self.one("model")
+        if not initial_weights and not spec.sample and "weights" in chosen.args:
+            chosen = replace(chosen, args={**chosen.args, "weights": "none"})
+        model: nn.Module = chosen.build(spec)
         return model
 
     def augmentations(self, spec: DataSpec) -> list[Augmentation]:
@@ -132,8 +138,9 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
 
 
 def _all_in_one(broken: Sequence[PluginError], wrong: RecipeError) -> PluginError:
-    lines = [*(error.message for error in broken), *(wrong.lines() if wrong.problems else [])]
-    return PluginError("\n".join(dict.fromkeys(lines)), next_step=broken[0].next_step)
+    """The plugins' faults first, for they decide the exit code; the recipe's own below."""
+    faults = [f"{wrong.source}: {error.message}" for error in broken]
+    return PluginError("\n".join([*faults, *(f"  {line}" for line in wrong.lines())]), next_step=broken[0].next_step)
 
 
 def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], list[Problem]]:

@@ -125,7 +125,7 @@ class Metric(Protocol):
     """
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Take float32 logits `[B, C]` and int64 targets `[B]`, on any device."""
+        """Take float32 logits `[B, C]` and int64 targets `[B]`, on any device. The caller may overwrite them later."""
 
     def compute(self) -> Scores:
         """Scores over all that was taken since construction."""
@@ -217,7 +217,7 @@ DatasetFactory: TypeAlias = Callable[..., Data]
 saying where to get the data."""
 ModelFactory: TypeAlias = "Callable[..., nn.Module]"
 """`(spec: DataSpec, *, ...) -> nn.Module` from a normalised float batch `[B, 3, H, W]` (or `[B, T, 3, H, W]`) to
-logits `[B, C]`."""
+logits `[B, C]`. An argument `weights` names initial weights; the core passes "none" where a checkpoint follows."""
 AugmentationFactory: TypeAlias = Callable[..., Augmentation]
 """`(spec: DataSpec, *, ...) -> Augmentation`."""
 MetricFactory: TypeAlias = Callable[..., Metric]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 
 
-def list_lines(registry: Registry) -> list[str]:
+def list_components(registry: Registry) -> list[str]:
     """Components by kind and plugin, then names offered twice, then broken plugins with their cause."""
     lines = [line for kind in HOOKS.values() for line in _kind_lines(kind, registry.offers(kind))]
     lines += _section("offered more than once", _clashes(registry))
@@ -25,7 +25,7 @@ def list_lines(registry: Registry) -> list[str]:
     return lines[:-1] or ["no plugin is installed"]
 
 
-def show_lines(registry: Registry, name: str) -> list[str]:
+def show_component(registry: Registry, name: str) -> list[str]:
     """All there is to know of a component (`name` or `distribution:name`) or of a plugin (`distribution[entry]`).
 
     Raises UsageError for a name that nothing has, PluginError if the component cannot be imported.

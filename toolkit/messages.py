@@ -30,11 +30,14 @@ _TYPES = {
     "finite_number": "a finite number",
 }
 _LIMITS = {
-    "greater_than_equal": ("at least", "ge"),
-    "greater_than": ("greater than", "gt"),
-    "less_than_equal": ("at most", "le"),
-    "less_than": ("less than", "lt"),
-    "multiple_of": ("a multiple of", "multiple_of"),
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "greater than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
 }
 
 
@@ -62,7 +65,13 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
         if found[0]["type"] == "extra_forbidden"
         else _problem(found, dotted(key, *place))
         for place, found in places.items()
+        if any(_right_type(details) for details in found) or not _has_deeper(place, places)
     ]
+
+
+def _has_deeper(place: Place, places: Iterable[Place]) -> bool:
+    """Whether one member of a union liked the value well enough to complain only of something inside it."""
+    return any(len(other) > len(place) and other[: len(place)] == place for other in places)
 
 
 def _place(details: ErrorDetails, given: Any) -> Place:
@@ -102,12 +111,11 @@ def _right_type(details: ErrorDetails) -> bool:
 def _wanted(details: ErrorDetails) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if kind in _LIMITS:
-        words, limit = _LIMITS[kind]
-        return f"{words} {context[limit]:g}"
+        return _LIMITS[kind].format(**context)
     if kind == "literal_error":
         names = [shown(name) for name in _literals(details)]
         return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
-    return _TYPES.get(kind) or re.sub(r"^(.*? should (be )?|Value error, )", "", details["msg"])
+    return _TYPES.get(kind) or f"valid ({details['msg']})"
 
 
 def _wrong_length(found: Sequence[ErrorDetails]) -> str:

@@ -101,7 +101,7 @@ class Mapped:
 
     def has(self, index: int) -> bool:
         if not self._checked[index]:
-            self._checked[index] = self._sums[index] != 0 and self._sums[index] == self._sum(index)
+            self._checked[index] = int(self._sums[index] != 0 and self._sums[index] == self._sum(index))
         return bool(self._checked[index])
 
     def put(self, index: int, item: Tensor) -> None:

@@ -123,7 +123,8 @@ class Registry:
             raise _clash(found, key)
         if found:
             return found[0]
-        problem = Problem(key, f'unknown {kind} "{name}"', nearest(name, [offer.name for offer in self.offers(kind)]))
+        known = [offer.name for offer in self.offers(kind)]
+        problem = Problem(key, f'unknown {kind} "{name}"', nearest(name.rpartition(":")[2], known))
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
             raise _perhaps_broken(problem, suspects)
@@ -150,7 +151,7 @@ def _clash(found: list[Offer], key: str) -> PluginError:
 
 
 def _perhaps_broken(problem: Problem, suspects: list[Broken]) -> PluginError:
-    lines = [str(problem), *(f"it may belong to a plugin that is broken: {broken}" for broken in suspects)]
+    lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]
     return PluginError("\n".join(lines), next_step="repair or uninstall it, then: python -m toolkit plugins list")
 
 

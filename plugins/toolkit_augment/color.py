@@ -73,7 +73,7 @@ def changed(pixels: Tensor, changes: list[tuple[Change, Tensor]]) -> Tensor:
     """uint8 `pixels` after each change by its amounts `[B]`, in order, rounded once at the end."""
     out = torch.empty_like(pixels)
     for part in parts(pixels):
-        images = pixels[part].float()
+        images = pixels[part].to(torch.float32, memory_format=torch.contiguous_format)
         for change, amounts in changes:
             images = change(images, per_sample(amounts[part], images))
         out[part] = images.round_()
@@ -103,7 +103,8 @@ def shift_hue(images: Tensor, amount: Tensor) -> Tensor:
     sector = torch.where(value == red, (green - blue) / safe, from_blue) + 6 * amount.squeeze(-3)
     out = torch.empty_like(images)
     for channel, place in enumerate(SECTORS):
-        distance = (sector + place).remainder_(6)
+        distance = sector + place
+        distance.sub_((distance / 6).floor_(), alpha=6)  # remainder, which torch has no fast form of
         distance = torch.minimum(distance, 4 - distance).clamp_(0, 1)
         torch.addcmul(value, chroma, distance, value=-1, out=out.select(-3, channel))
     return out

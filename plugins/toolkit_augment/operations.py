@@ -96,7 +96,8 @@ def rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
 def warp(pixels: Tensor, x_row: tuple[Tensor, Tensor, Tensor], y_row: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """What lies at `x_row . (x, y, 1)`, `y_row . (x, y, 1)`, pixels from the centre; bilinear, black outside."""
     height, width = pixels.shape[-2:]
-    images = pixels.flatten(1, -3).float()  # the frames of a clip share one grid as if they were channels
+    # the frames of a clip share one grid as if they were channels
+    images = pixels.flatten(1, -3).to(torch.float32, memory_format=torch.contiguous_format)
     in_x = torch.stack((x_row[0], x_row[1] * (height / width), x_row[2] * (2 / width)), dim=1)
     in_y = torch.stack((y_row[0] * (width / height), y_row[1], y_row[2] * (2 / height)), dim=1)
     grid = F.affine_grid(torch.stack((in_x, in_y), dim=1), list(images.shape), align_corners=False)

@@ -162,12 +162,12 @@ def clip(action: str, seed: int, *, frames: int = 16, size: int = 96) -> Pixels:
 
 
 def _camera(rng: np.random.Generator, frames: int, size: int) -> _Camera:
-    unit = size * rng.uniform(0.25, 0.335)
+    unit = size * rng.uniform(0.27, 0.335)
     origin = np.array([size * rng.uniform(0.4, 0.6), size * rng.uniform(0.86, 0.95)], np.float32)
     drift = np.linspace(-0.5, 0.5, frames)[:, None] * rng.uniform(-0.1, 0.1, 2) + rng.normal(0, 0.004, (frames, 2))
     limit = _MARGIN * 0.9
     pan = np.rint(np.clip(drift, -limit, limit) * size).astype(np.int64)
-    return _Camera(unit, origin, rng.normal(0, 3.5), bool(rng.random() < 0.5), pan, size)
+    return _Camera(unit, origin, rng.normal(0, 2.5), bool(rng.random() < 0.5), pan, size)
 
 
 def _angles(rng: np.random.Generator, track: _Track, frames: int) -> dict[str, Floats]:
@@ -271,13 +271,13 @@ def _room(rng: np.random.Generator, wall: Floats, floor: Floats, camera: _Camera
     across, down = (grid / camera.size).transpose(2, 0, 1).astype(np.float32)
     horizon = camera.origin[1] / camera.size - 0.5 - rng.uniform(0.04, 0.12)
     room: Floats = wall[:, None, None] * (1 + rng.uniform(-0.5, 0.5) * across + rng.uniform(-0.5, 0.5) * down)
-    room = room * (1 + rng.uniform(0, 0.16) * _pattern(rng, across, down))
-    for _ in range(rng.integers(1, 6)):
+    room = room * (1 + rng.uniform(0, 0.07) * _pattern(rng, across, down))
+    for _ in range(rng.integers(0, 4)):
         room = _with_thing(rng, room, across, down)
     below = np.clip((down - horizon) * camera.size + 0.5, 0, 1)
-    ground = floor[:, None, None] * (1 + rng.uniform(0, 0.2) * _pattern(rng, across, down * 3)) * (0.8 + 0.5 * down)
+    ground = floor[:, None, None] * (1 + rng.uniform(0, 0.1) * _pattern(rng, across, down * 3)) * (0.8 + 0.5 * down)
     room = room + below * (ground - room)
-    return (room * (1 + 0.12 * _clouds(rng, len(side)))).astype(np.float32)
+    return (room * (1 + 0.06 * _clouds(rng, len(side)))).astype(np.float32)
 
 
 def _pattern(rng: np.random.Generator, across: Floats, down: Floats) -> Floats:
@@ -354,7 +354,7 @@ def _exposed(rng: np.random.Generator, canvas: Floats) -> Pixels:
     canvas -= 128
     canvas *= np.float32(rng.uniform(0.7, 1.05))
     canvas += np.float32(128 + rng.uniform(-22, 22))
-    canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(2, 9))
+    canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(1, 6))
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 

@@ -435,6 +435,7 @@ def test_cutout_hides_a_square_or_what_of_it_lies_inside() -> None:
     assert torch.equal(out.flatten(1).sum(dim=1), tall * wide)
     assert [int(extent) for extent in (tall.max(), wide.max(), tall.min(), wide.min())] == [10, 10, 5, 5]
     assert (tall == 10).float().mean() == pytest.approx(15 / 24, abs=0.06)
+    assert out.any(dim=0).all(), "every pixel is hidden at some time, those of the rim too"
 
 
 def test_cutout_hides_half_the_side_by_default() -> None:

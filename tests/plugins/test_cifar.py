@@ -4,7 +4,11 @@ import hashlib
 import pickle
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -31,9 +35,14 @@ def image_folders(root: Path, *, train: int = 4, test: int = 1) -> Path:
     return root
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an archive in the form of the official one, 20 images a file, that torchvision takes for it."""
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an archive in the form of the official one, 20 images a file, served where torchvision looks."""
     folder = tmp_path / "made" / CIFAR10.base_folder
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -54,9 +63,12 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     archive = tmp_path / "made" / CIFAR10.filename
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, CIFAR10.base_folder)
-    monkeypatch.setattr(CIFAR10, "url", archive.as_uri())
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    return folder.parent
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder.parent)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        yield folder.parent
+        server.shutdown()
 
 
 def test_the_plugin_names_its_dataset():
@@ -105,7 +117,7 @@ def test_the_official_files_are_downloaded_verified_and_read(tmp_path, published
 
 def test_a_second_download_needs_no_network(tmp_path, published, monkeypatch):
     cifar10(tmp_path / "root", download=True)
-    monkeypatch.setattr(CIFAR10, "url", "file:///nowhere/archive.tar.gz")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-listens.tar.gz")
     assert len(cifar10(tmp_path / "root", download=True).test) == 20
 
 
@@ -123,7 +135,7 @@ def test_unpacked_official_files_are_read(published, inside):
 
 
 def test_a_download_that_fails_is_an_error_that_says_what_to_do(tmp_path, published, monkeypatch):
-    monkeypatch.setattr(CIFAR10, "url", "file:///nowhere/archive.tar.gz")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-listens.tar.gz")
     with pytest.raises(DataError, match="CIFAR-10 could not be downloaded: ") as caught:
         cifar10(tmp_path / "root", download=True)
     assert "cifar.html" in caught.value.next_step
@@ -211,6 +223,7 @@ def test_colour_alone_does_not_tell_the_objects_of_the_sample_apart():
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_real_archive_unpacks_to_what_the_dataset_reads(tmp_path):
     archive = real_data("cifar10-jpeg.tar.xz")
     kept = tmp_path / "kept"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def used(draft: Draft) -> Iterator[Used]:
         own = set(table.model_fields)
         yield from _use(key, kind, _at(tables, key), own)
     for key, kind in _LISTS.items():
-        elements = tables.get(key, METRICS if key == "metrics" else ())
+        elements = _elements(tables.get(key, METRICS if key == "metrics" else ()))
         for place, element in zip(places(elements), elements, strict=True):
             yield from _use(f"{key}.{place}", kind, element, {"name"})
 
@@ -71,10 +71,12 @@ def _at(tables: Mapping[str, Any], key: str) -> Any:
     return {} if found is None else found
 
 
-def places(elements: Any) -> list[str]:
+def _elements(array: Any) -> Sequence[Any]:
+    return array if isinstance(array, (list, tuple)) else ()
+
+
+def places(elements: Sequence[Any]) -> list[str]:
     """What addresses each element of `[[augment]]` and its like: its name, or its number where names repeat."""
-    if not isinstance(elements, (list, tuple)):
-        return []
     names = [_name(element) for element in elements]
     return [name if name and names.count(name) == 1 else str(place) for place, name in enumerate(names)]
 

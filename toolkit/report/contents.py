@@ -146,9 +146,10 @@ def _calibration_error(files: RunFiles) -> float | None:
 
 def _moment(text: str) -> str:
     try:
-        return datetime.fromisoformat(text).strftime("%-d %B %Y, %H:%M")
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return text
+    return f"{moment.day} {moment:%B %Y, %H:%M}"
 
 
 def _banners(files: RunFiles) -> Iterator[tuple[str, str]]:

@@ -245,7 +245,7 @@ def _tint(theme: Theme) -> Colormap:
 
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
-    size = max(3.5, min(8.0, 130 / len(classes)))
+    size = 8.0 if len(classes) <= 16 else 6.5
     names = [shorten(name) for name in classes]
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)

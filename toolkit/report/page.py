@@ -83,7 +83,7 @@ def _webp(data: bytes) -> bytes:
 
     file = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
-        image.convert("RGB").save(file, "WEBP", quality=82, method=3)
+        image.convert("RGB").save(file, "WEBP", quality=82, method=1)
     return file.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ def read_run(run: Path) -> RunFiles:
     records, cut_short = _read_records(run / "records.jsonl")
     return RunFiles(
         directory=run,
-        recipe=(run / "recipe.toml").read_text(encoding="utf-8"),
+        recipe=_text(run / "recipe.toml"),
         facts=_read_table(run / "facts.json"),
         records=records,
         scores=_nan_for_null(_read_table(run / "scores.json")),
@@ -93,11 +94,18 @@ def _newest_run_below(folder: Path) -> str:
     return str(max(found, key=lambda path: path.name)) if found else "runs/RECIPE/TIME"
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
 def _read_table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(_text(path))
     except ValueError as error:
         raise _damaged(path, f"not valid JSON ({error})") from error
     if not isinstance(table, dict):
@@ -108,7 +116,7 @@ def _read_table(path: Path) -> dict[str, Any]:
 def _read_records(path: Path) -> tuple[list[EpochRecord], bool]:
     if not path.is_file():
         return [], False
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     lines = text.splitlines()
     cut_short = bool(lines) and not text.endswith("\n") and not _is_json(lines[-1])
     complete = lines[:-1] if cut_short else lines
@@ -134,9 +142,11 @@ def _record(path: Path, number: int, line: str) -> EpochRecord:
 def _read_predictions(path: Path) -> list[Prediction]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
+    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
         return [_prediction(path, rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise _damaged(path, f"line {rows.line_num}: {error}") from error
 
 
 def _prediction(path: Path, number: int, row: Mapping[str, str]) -> Prediction:

@@ -79,7 +79,7 @@ def confusion_matrix(classes: Sequence[str], predictions: Sequence[Prediction]) 
 
 def normalised(matrix: Matrix) -> Matrix:
     """Each row as shares of its sum; a row without items is all zero."""
-    return [[cell / max(sum(row), 1) for cell in row] for row in matrix]
+    return [[cell / items for cell in row] for row, items in ((row, max(sum(row), 1)) for row in matrix)]
 
 
 def per_class(classes: Sequence[str], matrix: Matrix, scores: Mapping[str, Any]) -> list[ClassScores]:
@@ -110,8 +110,8 @@ def _ratio(part: float, whole: float) -> float:
 def most_confused(classes: Sequence[str], matrix: Matrix, limit: int) -> list[Confusion]:
     """The `limit` most frequent mistakes, most frequent first."""
     mistakes = [
-        Confusion(classes[target], classes[prediction], int(count), count / sum(row))
-        for target, row in enumerate(matrix)
+        Confusion(classes[target], classes[prediction], int(count), count / support)
+        for target, row, support in ((target, row, sum(row)) for target, row in enumerate(matrix))
         for prediction, count in enumerate(row)
         if count and target != prediction
     ]

@@ -168,7 +168,7 @@ def _state(assembly: Assembly, task: Task) -> State:
     schedule = _checked(
         assembly.recipe.name,
         "train.schedule",
-        partial(schedule_factory(table.schedule.name), horizon, task.direction, **table.schedule.args),
+        partial(schedule_factory(table.schedule.name), horizon, task.direction, **assembly.plan.one("schedule").args),
     )
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
@@ -190,7 +190,7 @@ def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
     if unknown:
         known = ", ".join(model_parts(model))
         raise invalid(
-            f"recipe {assembly.recipe.name}",
+            assembly.plan.source,
             [
                 Problem(f"train.optimizer.parts.{name}", f"the model has no such part; it has {known}")
                 for name in unknown
@@ -203,7 +203,7 @@ def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
             build_optimizer,
             model,
             table.name,
-            table.args,
+            assembly.plan.one("optimizer").args,
             lr=table.lr,
             lr_scales={name: rates.lr_scale for name, rates in table.parts.items()},
             decay_norms_and_biases=table.decay_norms_and_biases,
@@ -211,11 +211,11 @@ def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
     )
 
 
-def _checked(name: str, key: str, make: Callable[[], T]) -> T:
+def _checked(source: str, key: str, make: Callable[[], T]) -> T:
     try:
         return make()
     except (ValueError, TypeError) as error:
-        raise invalid(f"recipe {name}", [Problem(key, str(error))]) from error
+        raise invalid(source, [Problem(key, str(error))]) from error
 
 
 def _class_weights(assembly: Assembly) -> Tensor | None:
@@ -230,7 +230,7 @@ def _class_weights(assembly: Assembly) -> Tensor | None:
         weights = torch.tensor(wanted)
         if len(weights) != classes:
             problem = Problem("train.class_weights", f"has {len(weights)} weights for {classes} classes")
-            raise invalid(f"recipe {assembly.recipe.name}", [problem])
+            raise invalid(assembly.plan.source, [problem])
     return weights.float().to(assembly.device)
 
 

@@ -1,0 +1,245 @@
+"""Trackers: what they write is read back with the readers of TensorBoard and MLflow themselves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from toolkit.contracts import EpochRecord, RunFinished, RunStarted, Tracker
+from toolkit.errors import UsageError
+from toolkit_trackers import toolkit_trackers
+from toolkit_trackers.mlflow import mlflow
+from toolkit_trackers.tensorboard import tensorboard
+from toolkit_trackers.values import epoch_scalars, final_scalars, flat
+
+RECIPE: dict[str, Any] = {
+    "name": "mine",
+    "train": {"optimizer": {"name": "SGD", "lr": 0.1, "nesterov": True}, "clip": None},
+    "augment": [{"name": "crop", "scale": [0.5, 1.0]}, {"name": "flip"}],
+    "metrics": ["accuracy", "f1"],
+}
+STARTED = RunStarted(RECIPE, {"recipe": "mine", "device": "cpu", "sample": True, "classes": ["a", "b"]})
+
+
+def epoch(number: int, loss: float) -> EpochRecord:
+    return EpochRecord(
+        epoch=number,
+        step=10 * number,
+        train_loss=loss,
+        valid={"loss": loss, "accuracy": 0.25 * number, "auc": math.nan},
+        lr={"backbone": 0.01, "head": 0.1},
+        seconds=3.0,
+        valid_seconds=1.0,
+        waiting=0.1,
+        best=True,
+        sample=True,
+    )
+
+
+def finished(run: Path) -> RunFinished:
+    return RunFinished({"valid": {}, "test": {"accuracy": 0.75, "recall_per_class": [1, 0.5], "auc": None}}, run)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    run = tmp_path / "runs" / "mine" / "2026-11-22"
+    (run / "figures").mkdir(parents=True)
+    Image.new("RGB", (8, 6), "red").save(run / "figures" / "loss.png")
+    (run / "report.html").write_text("<!doctype html>", encoding="utf-8")
+    return run
+
+
+def drive(tracker: Tracker, *records: RunStarted | EpochRecord | RunFinished) -> None:
+    for record in records:
+        tracker.track(record)
+    tracker.close()
+
+
+def test_every_tracker_offered_exists() -> None:
+    for place in toolkit_trackers().values():
+        module, name = place.split(":")
+        assert callable(getattr(sys.modules[module], name))
+
+
+def test_a_recipe_becomes_flat_names_and_plain_values() -> None:
+    assert flat(RECIPE) == {
+        "name": "mine",
+        "train.optimizer.name": "SGD",
+        "train.optimizer.lr": 0.1,
+        "train.optimizer.nesterov": True,
+        "augment.0.name": "crop",
+        "augment.0.scale": "[0.5, 1.0]",
+        "augment.1.name": "flip",
+        "metrics": '["accuracy", "f1"]',
+    }
+
+
+def test_scalars_are_finite_numbers_only(run: Path) -> None:
+    assert epoch_scalars(epoch(1, 0.5)) == {
+        "train/loss": 0.5,
+        "valid/loss": 0.5,
+        "valid/accuracy": 0.25,
+        "lr/backbone": 0.01,
+        "lr/head": 0.1,
+        "time/seconds": 3.0,
+        "time/valid_seconds": 1.0,
+        "time/waiting": 0.1,
+    }
+    assert final_scalars(finished(run)) == {"best/test/accuracy": 0.75}
+
+
+def events(run: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0}).Reload()
+
+
+def scalars(run: Path, name: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(run).Scalars(name)]
+
+
+def test_tensorboard_holds_the_scalars_recipe_and_figures_of_a_run(run: Path) -> None:
+    drive(tensorboard(run), STARTED, epoch(1, 2.0), epoch(2, 1.0), finished(run))
+    assert scalars(run, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert scalars(run, "valid/accuracy") == [(1, 0.25), (2, 0.5)]
+    assert [value for _, value in scalars(run, "best/test/accuracy")] == [0.75]
+    tags = events(run).Tags()
+    assert tags["images"] == ["figures/loss"]
+    assert "valid/auc" not in tags["scalars"]
+    texts = {name: events(run).Tensors(f"{name}/text_summary")[0].tensor_proto for name in ("recipe", "notice")}
+    assert b'"nesterov": true' in texts["recipe"].string_val[0]
+    assert b"SAMPLE DATA" in texts["notice"].string_val[0]
+
+
+def test_tensorboard_keeps_hyperparameters_in_the_same_run(run: Path) -> None:
+    drive(tensorboard(run), STARTED, epoch(1, 2.0), finished(run))
+    assert events(run).summary_metadata["_hparams_/session_start_info"]
+    assert not [path for path in (run / "tensorboard").iterdir() if path.is_dir()]
+
+
+def test_tensorboard_forgets_epochs_that_a_resumed_run_repeats(run: Path) -> None:
+    drive(tensorboard(run), STARTED, epoch(1, 3.0), epoch(2, 2.0), epoch(3, 9.0))
+    drive(tensorboard(run), STARTED, epoch(3, 1.5), epoch(4, 1.0))
+    assert scalars(run, "train/loss") == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
+
+
+def test_closing_a_tracker_that_saw_nothing_writes_nothing(run: Path) -> None:
+    before = sorted(run.rglob("*"))
+    tensorboard(run).close()
+    mlflow(run).close()
+    assert sorted(run.rglob("*")) == before
+    assert not (run.parents[1] / "mlflow.db").exists()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests of this module: MLflow takes seconds to make one."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def client(store: str) -> Iterator[Any]:
+    from toolkit_trackers.mlflow import _connect
+
+    return _connect(store)
+
+
+def run_id(run: Path) -> str:
+    found: str = json.loads((run / "mlflow.json").read_text(encoding="utf-8"))["run_id"]
+    return found
+
+
+def history(client: Any, run: Path, name: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run_id(run), name)]
+
+
+def test_mlflow_holds_the_parameters_scores_and_artifacts_of_a_run(run: Path, store: str, client: Any) -> None:
+    drive(mlflow(run, tracking_uri=store), STARTED, epoch(1, 2.0), epoch(2, 1.0), finished(run))
+    found = client.get_run(run_id(run))
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "2026-11-22"
+    assert client.get_experiment(found.info.experiment_id).name == "mine"
+    assert found.data.params["train.optimizer.lr"] == "0.1"
+    assert found.data.tags["device"] == "cpu"
+    assert "SAMPLE DATA" in found.data.tags["mlflow.note.content"]
+    assert found.data.metrics["best/test/accuracy"] == 0.75
+    assert history(client, run, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert {item.path for item in client.list_artifacts(run_id(run))} == {"figures", "report.html"}
+    kept = Path(client.download_artifacts(run_id(run), "report.html"))
+    assert kept.read_text(encoding="utf-8") == "<!doctype html>"
+    beside = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
+    assert found.info.artifact_uri.startswith(beside.as_uri())
+
+
+def test_mlflow_goes_on_in_the_same_run_when_resumed(run: Path, store: str, client: Any) -> None:
+    drive(mlflow(run, tracking_uri=store, experiment="other"), STARTED, epoch(1, 3.0), epoch(2, 2.0))
+    first = run_id(run)
+    assert client.get_run(first).info.status == "KILLED"
+    drive(mlflow(run, tracking_uri=store), STARTED, epoch(2, 2.0), epoch(3, 1.0), finished(run))
+    assert run_id(run) == first
+    assert client.get_run(first).info.status == "FINISHED"
+    assert history(client, run, "train/loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+def test_mlflow_takes_recipes_of_many_and_long_values(run: Path, store: str, client: Any) -> None:
+    recipe = {**{f"key {number}": number for number in range(250)}, "a,b": "x" * 9000}
+    drive(mlflow(run, tracking_uri=store), RunStarted(recipe, {}))
+    found = client.get_run(run_id(run)).data.params
+    assert len(found) == 251
+    assert len(found["a_b"]) == 6000
+
+
+def test_mlflow_run_that_is_gone_is_an_error_that_says_what_to_delete(run: Path, store: str) -> None:
+    (run / "mlflow.json").write_text('{"run_id": "0123"}', encoding="utf-8")
+    with pytest.raises(UsageError, match="MLflow run 0123 is not in sqlite:///") as caught:
+        mlflow(run, tracking_uri=store).track(STARTED)
+    assert caught.value.next_step == f"delete {run / 'mlflow.json'} to log to a new MLflow run"
+
+
+def test_mlflow_default_store_lies_beside_the_runs(run: Path) -> None:
+    tracker = mlflow(run)
+    assert tracker.store == f"sqlite:///{run.resolve().parents[1] / 'mlflow.db'}"
+    assert tracker.experiment == "mine"
+
+
+@pytest.mark.parametrize("store", ["mlruns", "file:///somewhere/mlruns"])
+def test_mlflow_refuses_folders(run: Path, store: str) -> None:
+    with pytest.raises(ValueError, match='tracking_uri: MLflow 3 writes to no folder, use "sqlite:///PATH", got'):
+        mlflow(run, tracking_uri=store)
+
+
+def test_mlflow_telemetry_is_off_before_mlflow_is_imported(run: Path) -> None:
+    code = (
+        "import sys, pathlib; from toolkit_trackers.mlflow import mlflow\n"
+        "assert 'mlflow.telemetry' not in sys.modules\n"
+        "mlflow(pathlib.Path(sys.argv[1]))\n"
+        "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in {"MLFLOW_DISABLE_TELEMETRY", "CI"}}
+    shown = subprocess.run([sys.executable, "-c", code, run], capture_output=True, text=True, check=True, env=plain)
+    assert shown.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(("name", "factory"), [("tensorboard", tensorboard), ("mlflow", mlflow)])
+def test_package_that_is_not_installed_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, name: str, factory: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow"}[name], None)
+    with pytest.raises(UsageError, match=f'the tracker "{name}" needs the package {name}') as caught:
+        factory(run)
+    assert caught.value.next_step == f'pip install "vision-toolkit[{name}]"'
+
+
+def test_listing_the_trackers_imports_nothing_heavy() -> None:
+    code = "import sys, toolkit_trackers; print({'torch', 'numpy', 'mlflow', 'tensorboard'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"

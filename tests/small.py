@@ -1,0 +1,127 @@
+"""The smallest things that training works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit import device as devices
+from toolkit.contracts import Augmentation, Batch, DataSpec, Metric, Scores
+from toolkit.errors import DataError
+from toolkit.loader import Loader
+from toolkit.network import Network
+from toolkit.optimize import Horizon, build_optimizer, constant
+from toolkit.pixels import Corrupt, Memory, Pixels, Storage, stored_shape
+from toolkit.train import State, Task, Totals
+
+CPU = torch.device("cpu")
+SPEC = DataSpec(classes=("dark", "bright"), size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+@dataclass
+class Squares:
+    """Dark and bright squares with noise, `count` of them; remembers what was read."""
+
+    count: int
+    side: int = 8
+    broken: frozenset[int] = frozenset()
+    reads: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"square/{index:03}.png" for index in range(self.count)]
+
+    @property
+    def targets(self) -> list[int]:
+        return [index % 2 for index in range(self.count)]
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"{index} of {self.side}" for index in range(self.count)]
+
+    def read(self, index: int) -> Tensor:
+        self.reads.append(index)
+        if index in self.broken:
+            raise DataError(f"square/{index:03}.png: cannot be decoded")
+        rng = torch.Generator().manual_seed(index)
+        noise = torch.randint(0, 120, (3, self.side, self.side), generator=rng, dtype=torch.uint8)
+        return noise + (120 if index % 2 else 0)
+
+
+@dataclass
+class Accuracy:
+    right: int = 0
+    count: int = 0
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self.right += int((logits.argmax(1) == targets).sum())
+        self.count += len(targets)
+
+    def compute(self) -> Scores:
+        return {"accuracy": self.right / self.count, "pairs": [0.0, 1.0]}
+
+
+def noise(batch: Batch, rng: torch.Generator) -> Batch:
+    """An augmentation that draws."""
+    shift = torch.randint(0, 8, (len(batch.pixels), 1, 1, 1), generator=rng, dtype=torch.uint8)
+    return Batch(batch.pixels + shift, batch.targets, batch.index)
+
+
+def model(seed: int = 0, dropout: float = 0.2) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(144, 2)
+    )
+
+
+def loader(split: Any, spec: DataSpec = SPEC, storage: Storage | None = None, *, skip: bool = False) -> Loader:
+    kept = storage or Memory((len(split), *stored_shape(spec)))
+    return Loader(Pixels(split, spec, kept, workers=2, corrupt=Corrupt(skip=skip, limit=0.2)), spec, CPU)
+
+
+def task(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (noise,), **changes: Any) -> Task:
+    settings: dict[str, Any] = {
+        "seed": 0,
+        "epochs": 2,
+        "batch": 6,
+        "eval_batch": 5,
+        "accumulate": 1,
+        "clip_norm": None,
+        "label_smoothing": 0.0,
+        "class_weights": None,
+        "metric": "accuracy",
+        "direction": "maximize",
+        "sample": False,
+    }
+    return Task(
+        train=loader(train),
+        valid=loader(valid),
+        augmentations=list(augmentations),
+        metrics=lambda: [Accuracy()],
+        autocast=partial(devices.autocast, CPU, "fp32"),
+        **(settings | changes),
+    )
+
+
+def state(of: Task, *, network: nn.Module | None = None, name: str = "sgd", lr: float = 0.05, **args: Any) -> State:
+    built = network or Network(model(), SPEC)
+    return State(
+        network=built,
+        optimizer=build_optimizer(built, name, args, lr=lr, lr_scales={}, decay_norms_and_biases=True),
+        schedule=constant(Horizon(of.steps, of.epochs), "maximize"),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        average=None,
+        totals=Totals(torch.zeros((), dtype=torch.float64)),
+    )
+
+
+def metrics() -> list[Metric]:
+    return [Accuracy()]
