@@ -76,19 +76,19 @@ def test_an_image_cut_short_is_an_error_that_names_it(tmp_path, form):
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(Image.fromarray(PIXELS), "BMP")])
 def test_what_is_no_image_is_an_error_that_names_it(tmp_path, data):
-    with pytest.raises(DataError, match="a.jpg: cannot be decoded: .+"):
+    with pytest.raises(DataError, match=r"a.jpg: cannot be decoded: .+"):
         read_image(put(tmp_path / "a.jpg", data))
 
 
 def test_an_animation_is_no_image(tmp_path):
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match="it holds 2 pictures, not one"):
+    with pytest.raises(DataError, match=r"it holds 2 pictures, not one"):
         read_image(put(tmp_path / "a.jpg", data))
 
 
 def test_a_missing_image_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(DataError, match="gone.jpg: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"gone.jpg: cannot be read: No such file"):
         read_image(tmp_path / "gone.jpg")
 
 
@@ -126,14 +126,14 @@ def test_class_folders_are_listed_in_order_of_name(tmp_path):
 def test_files_without_class_folders_are_an_error_that_says_what_there_is(tmp_path):
     for name in "abcde":
         put(tmp_path / f"{name}.jpg", b"")
-    with pytest.raises(DataError, match="there are no class folders, only a.jpg, b.jpg, c.jpg and 2 more") as caught:
+    with pytest.raises(DataError, match=r"there are no class folders, only a.jpg, b.jpg, c.jpg and 2 more") as caught:
         list_class_folders(tmp_path)
     assert caught.value.next_step == f"Arrange the image files as {tmp_path}/<class>/<file>."
 
 
 def test_an_empty_class_folder_is_an_error(tmp_path):
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DataError, match="the class folder has no image file, only an empty folder") as caught:
+    with pytest.raises(DataError, match=r"the class folder has no image file, only an empty folder") as caught:
         list_class_folders(tmp_path)
     assert caught.value.path == tmp_path / "cat"
     assert caught.value.next_step.startswith("Put image files (.jpeg, .jpg, .png, .webp) there")
@@ -141,7 +141,7 @@ def test_an_empty_class_folder_is_an_error(tmp_path):
 
 def test_a_class_folder_without_images_is_an_error(tmp_path):
     put(tmp_path / "cat" / "a.txt", b"")
-    with pytest.raises(DataError, match="no image file, only a.txt"):
+    with pytest.raises(DataError, match=r"no image file, only a.txt"):
         list_class_folders(tmp_path)
 
 

@@ -21,6 +21,7 @@ from toolkit_har.sample import draw_clips, flatten
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS
 
 SAMPLE_SIZE = 96
+SAMPLE_FRAMES = 2
 
 
 def har(
@@ -31,7 +32,7 @@ def har(
     split_seed: int = 0,
     group_pattern: str | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
-    sample_clips: Annotated[int, Field(ge=3)] = 30,
+    sample_clips: Annotated[int, Field(ge=3)] = 100,
 ) -> Data:
     """Human action recognition from single images.
 
@@ -45,8 +46,8 @@ def har(
     split_seed: any whole number; another one gives other splits
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: items
         for which the group reads the same are never split; replaces groups.csv
-    frames_per_video: how many evenly spaced frames of each video (or clip of the sample) become items
-    sample_clips: clips of each action in the built-in sample
+    frames_per_video: how many evenly spaced frames of each video become items
+    sample_clips: clips of each action in the built-in sample; two frames of each become items
     """
     pattern = compile_pattern(group_pattern)
     if valid_share + test_share >= 1:
@@ -55,7 +56,7 @@ def har(
         )
     rule = _Rule(valid_share, test_share, split_seed)
     if root is None:
-        return _sample(rule, sample_clips, frames_per_video)
+        return _sample(rule, sample_clips)
     return _real(root.resolve(), rule, pattern, frames_per_video)
 
 
@@ -147,11 +148,11 @@ def _balance(listing: Listing) -> Iterator[str]:
         )
 
 
-def _sample(rule: _Rule, clips: int, frames: int) -> Data:
-    drawn = draw_clips(clips, frames, SAMPLE_SIZE)
+def _sample(rule: _Rule, clips: int) -> Data:
+    drawn = draw_clips(clips, SAMPLE_FRAMES, SAMPLE_SIZE)
     parts = rule.divide(drawn.ids, drawn.targets, ACTIONS)
     splits = [flatten(drawn.select(positions)) for positions in _sides(parts)]
     pairs = "; ".join(" and ".join(pair) for pair in REVERSED_PAIRS)
     notes = (f"stick figures drawn by code; one frame cannot tell apart: {pairs}", *parts.notes)
-    protocol = rule.protocol(splits, "clip") | {"frames_per_video": frames}
+    protocol = rule.protocol(splits, "clip") | {"frames_per_video": SAMPLE_FRAMES}
     return Data(DataSpec(ACTIONS, size=SAMPLE_SIZE, sample=True), splits[0], splits[1], splits[2], protocol, notes)

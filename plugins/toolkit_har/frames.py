@@ -2,7 +2,7 @@
 
 The frames of one video lie in one safetensors file, as JPEG of quality 95 in the video's own resolution: one atomic
 write a video, so that a killed process leaves nothing half-made and several may share the folder. JPEG, since the
-frames come from lossy video: it takes a sixth of the space of PNG and decodes three times as fast.
+frames come from lossy video: it takes a third of the space of PNG and decodes three times as fast.
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 
@@ -18,8 +15,7 @@ def draw_clips(clips: int, frames: int, size: int) -> ArrayItems:
     Clip n of an action is drawn from seed n, so that asking for more leaves the first ones as they are.
     """
     wanted = [(target, seed) for target in range(len(ACTIONS)) for seed in range(clips)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        drawn = list(pool.map(lambda one: clip(ACTIONS[one[0]], one[1], frames=frames, size=size), wanted))
+    drawn = [clip(ACTIONS[target], seed, frames=frames, size=size) for target, seed in wanted]
     ids = tuple(f"{ACTIONS[target]}/{seed:04d}" for target, seed in wanted)
     keys = tuple(f"stick-figure-1-{name.replace('/', '-')}-{frames}-{size}" for name in ids)
     return ArrayItems(ids, tuple(target for target, _ in wanted), keys, torch.from_numpy(np.stack(drawn)))

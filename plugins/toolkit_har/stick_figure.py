@@ -281,11 +281,14 @@ def _room(rng: np.random.Generator, wall: Floats, floor: Floats, camera: _Camera
 
 
 def _pattern(rng: np.random.Generator, across: Floats, down: Floats) -> Floats:
-    """Plain, stripes, planks or tiles: values from -1 to 1."""
-    waves = rng.uniform(12, 45, 2)
-    stripes, planks = np.sin(across * waves[0]), np.sin(down * waves[1])
-    kinds = (np.zeros_like(across), np.sign(stripes), np.sign(planks), np.sign(stripes * planks), stripes)
-    return kinds[rng.integers(len(kinds))].astype(np.float32)
+    """Plain, stripes, planks, tiles or folds: values from -1 to 1."""
+    kind, (upright, level) = rng.integers(5), rng.uniform(12, 45, 2).astype(np.float32)
+    wave: Floats = np.sin(down * level if kind == 2 else across * upright)
+    if kind == 0:
+        return np.zeros_like(wave)
+    if kind == 3:
+        wave = wave * np.sin(down * level)
+    return wave if kind == 4 else np.copysign(np.float32(1), wave)
 
 
 def _with_thing(rng: np.random.Generator, room: Floats, across: Floats, down: Floats) -> Floats:

@@ -136,14 +136,14 @@ def test_unpacked_official_files_are_read(published, inside):
 
 def test_a_download_that_fails_is_an_error_that_says_what_to_do(tmp_path, published, monkeypatch):
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nobody-listens.tar.gz")
-    with pytest.raises(DataError, match="CIFAR-10 could not be downloaded: ") as caught:
+    with pytest.raises(DataError, match=r"CIFAR-10 could not be downloaded: ") as caught:
         cifar10(tmp_path / "root", download=True)
     assert "cifar.html" in caught.value.next_step
 
 
 def test_a_download_with_another_checksum_is_refused(tmp_path, published, monkeypatch):
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
-    with pytest.raises(DataError, match="CIFAR-10 could not be downloaded: .*corrupted"):
+    with pytest.raises(DataError, match=r"CIFAR-10 could not be downloaded: .*corrupted"):
         cifar10(tmp_path / "root", download=True)
 
 
@@ -151,7 +151,7 @@ def test_missing_and_changed_official_files_are_named(published):
     folder = published / CIFAR10.base_folder
     (folder / "data_batch_2").unlink()
     (folder / "test_batch").write_bytes(b"changed")
-    with pytest.raises(DataError, match="not whole: data_batch_2, test_batch missing or changed") as caught:
+    with pytest.raises(DataError, match=r"not whole: data_batch_2, test_batch missing or changed") as caught:
         cifar10(published)
     assert caught.value.path == folder
     assert "data.download = true" in caught.value.next_step
@@ -181,14 +181,14 @@ def test_a_root_without_the_data_is_an_error_that_says_where_to_get_it(tmp_path,
 
 
 def test_a_root_that_is_a_file_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match=r"is no folder"):
         cifar10(write_image(tmp_path / "a.png"))
 
 
 def test_train_and_test_must_have_the_same_classes(tmp_path):
     image_folders(tmp_path)
     write_image(tmp_path / "train" / "bird" / "1.png")
-    with pytest.raises(DataError, match="train and test have not the same classes: only one of them has bird"):
+    with pytest.raises(DataError, match=r"train and test have not the same classes: only one of them has bird"):
         cifar10(tmp_path)
 
 

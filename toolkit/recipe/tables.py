@@ -64,8 +64,8 @@ class InputTable(BaseModel):
     """How items are decoded and kept; unset keys are the dataset's choice."""
 
     model_config = _CLOSED
-    size: Annotated[int, Field(ge=1)] | None = None
-    stored: Annotated[int, Field(ge=1)] | None = None
+    size: Annotated[int, Field(ge=8)] | None = None
+    stored: Annotated[int, Field(ge=8)] | None = None
     fit: Literal["crop", "stretch"] | None = None
     mean: Triple | None = None
     std: Triple | None = None
