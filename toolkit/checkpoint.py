@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises RunFailed when the file system refuses.
     """
+    run = shlex.quote(str(path.parent))
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     try:
@@ -27,7 +29,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     except OSError as error:
         raise RunFailed(
             f"{path}: cannot be written: {error.strerror or error}; what was there before is untouched",
-            next_step=f"make room or mend the folder, then: python -m toolkit run --resume {path.parent}",
+            next_step=f"make room or mend the folder, then: python -m toolkit run --resume {run}",
         ) from error
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from toolkit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ToolkitError, UsageError, nearest
+from toolkit.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    RunFailed,
+    Stopped,
+    ToolkitError,
+    UsageError,
+    nearest,
+)
+from toolkit.signals import Signalled, Signals, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,20 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
     try:
-        options = _parser().parse_args(words)
+        options = _parser().parse_args(words, argparse.Namespace(words=words))
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except ToolkitError as error:
-        if debug:
-            raise
-        _tell(error)
-        return error.exit_code
+        return _fail(error, debug=debug)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:
+        reason = error.strerror or str(error)
+        told = f"{error.filename}: {reason}" if error.filename else reason
+        return _fail(RunFailed(told, next_step="mend it, then give the same command again"), debug=debug)
 
 
 def _parser() -> Parser:
@@ -126,13 +139,25 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
     if options.resume is not None and options.runs is not None:
         raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+    try:
+        with Signals():
+            _start_or_resume(options)
+    except Signalled as signal:
+        raise Stopped(
+            "stopped by a signal before training began; nothing is lost",
+            exit_code=exit_code(signal.number),
+            next_step=f"python -m toolkit {shlex.join(options.words)}",
+        ) from signal
+    return EXIT_DONE
+
+
+def _start_or_resume(options: argparse.Namespace) -> None:
     from toolkit.run import resume_run, start_run
 
     if options.resume is not None:
         resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=_console())
     else:
         start_run(options.recipe, options.overrides, runs=options.runs or Path("runs"), console=_console())
-    return EXIT_DONE
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -193,11 +218,15 @@ def _console() -> Console:
     return Console(stderr=False, highlight=False)
 
 
-def _tell(error: ToolkitError) -> None:
+def _fail(error: ToolkitError, *, debug: bool) -> int:
+    """Tell what is wrong and what to type next; the exit code. Called while `error` or its cause is being handled."""
+    if debug:
+        traceback.print_exc()
     for line in error.lines():
         print(f"error: {line}" if not line.startswith(" ") else line, file=sys.stderr)
     if error.next_step:
         print(f"next:  {error.next_step}", file=sys.stderr)
+    return error.exit_code
 
 
 def _plainer(message: str) -> str:

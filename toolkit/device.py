@@ -13,21 +13,26 @@ Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for one that is not there."""
+    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for any other than these, and
+    for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"') from (
-            error
-        )
+    device = _named(name)
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f'train.device: "{name}" asked for, {torch.cuda.device_count()} CUDA devices found',
             next_step="use --set train.device=auto, or install a driver and a CUDA build of torch",
         )
     return device
+
+
+def _named(name: str) -> torch.device | None:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        return None
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:

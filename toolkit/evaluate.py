@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.contracts import Batch, Metric, Scores
+from toolkit.errors import DataError
 
 Autocast = Callable[[], AbstractContextManager[None]]
 """Makes the context that the network's forward pass runs in."""
@@ -34,7 +35,10 @@ class Evaluation:
 
 
 def evaluate(network: nn.Module, batches: Iterable[Batch], metrics: Sequence[Metric], autocast: Autocast) -> Evaluation:
-    """Run the network over all batches in evaluation mode; its mode is restored."""
+    """Run the network over all batches in evaluation mode; its mode is restored.
+
+    Raises DataError when they hold no item.
+    """
     answers = answering(network, batches, metrics, autocast)
     while True:
         try:
@@ -70,6 +74,8 @@ def _answers(
             kept.append((network(batch.pixels).float(), batch.targets, batch.index))
         done += len(batch.index)
         yield done
+    if not kept:
+        raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
     logits, targets, index = (torch.cat(column).cpu() for column in zip(*kept, strict=True))
     return logits, targets, index
 

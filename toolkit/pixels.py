@@ -161,12 +161,12 @@ class Pixels:
         that were skipped. Raises DataError for an item that cannot be decoded and may not be skipped."""
         if self._resident is not None:
             index = self._without_skipped(index)
-            return _channels_first(self._resident[index.to(self._resident.device, non_blocking=True)]), index
+            return _gathered(self._resident, index.to(self._resident.device, non_blocking=True)), index
         if self.storage is None:
             return self._decode_afresh(index)
         self._decode_missing(index.tolist())
         index = self._without_skipped(index)
-        return _channels_first(self.storage.pixels[index]), index
+        return _gathered(self.storage.pixels, index), index
 
     def move(self, device: torch.device) -> None:
         """Keep the decoded items on `device` from now on; call when `complete`."""
@@ -266,6 +266,11 @@ def make_room(folder: Path, *, keep: Path, limit: int) -> None:
         if total > limit:
             path.unlink(missing_ok=True)
             path.with_suffix(".sums").unlink(missing_ok=True)
+
+
+def _gathered(pixels: Tensor, index: Tensor) -> Tensor:
+    """`pixels[index]`, channels first. `index_select` copies whole items: ten times as fast as indexing on a CPU."""
+    return _channels_first(pixels.index_select(0, index))
 
 
 def _channels_first(pixels: Tensor) -> Tensor:

@@ -249,7 +249,7 @@ class Step:
 
     On CUDA nothing here waits for the device. A non-finite loss raises a flag there, which fused optimizers obey by
     leaving the weights alone; the host looks at it every `CHECKS_EVERY` steps and names the step. Other optimizers
-    are asked before each step.
+    are asked before each step. A batch whose items were all skipped changes nothing.
     """
 
     def __init__(self, state: State, task: Task) -> None:
@@ -259,6 +259,11 @@ class Step:
         self._deferred = state.totals.loss.device.type == "cuda" and fused and not state.scaler.is_enabled()
 
     def __call__(self, batch: Batch, step: int) -> Tensor:
+        if not len(batch.index):
+            return torch.zeros((), device=batch.pixels.device)
+        return self._take(batch, step)
+
+    def _take(self, batch: Batch, step: int) -> Tensor:
         state, task = self._state, self._task
         state.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(batch)

@@ -20,7 +20,7 @@ from toolkit_har.layouts import find_files, some
 from toolkit_har.sample import draw_clips, flatten
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS
 
-SAMPLE_SIZE = 96
+SAMPLE_SIZE = 64
 SAMPLE_FRAMES = 2
 
 

@@ -61,7 +61,9 @@ def classifier(
     layer = _last_linear(backbone)
     features = _detach(backbone, layer)
     _check_size(backbone, name, spec.size)
-    if weights is not None:
+    if weights is None:
+        start_as_identity(backbone)
+    else:
         load_weights(backbone, _modern_names(weights), ignore=(f"{layer}.",), source=_source(name, transfer.weights))
     head = classification_head(features, len(spec.classes), hidden=transfer.hidden, dropout=transfer.dropout)
     unobtained = transfer.weights == "imagenet" and weights is None
@@ -72,6 +74,16 @@ def classifier(
         thaw_epoch=transfer.thaw_epoch,
         notes=_notes(transfer, unobtained=unobtained),
     )
+
+
+def start_as_identity(backbone: nn.Module) -> None:
+    """Let every residual branch of a ResNet begin at zero, so that the untrained network is a shallow one, which
+    learns from the first steps (arXiv 1706.02677, section 5.1)."""
+    for module in backbone.modules():
+        if isinstance(module, torchvision.models.resnet.Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+        elif isinstance(module, torchvision.models.resnet.BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
 
 
 def _asked_for(name: str, spec: DataSpec, weights: str) -> dict[str, Tensor] | None:

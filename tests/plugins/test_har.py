@@ -473,13 +473,13 @@ def test_ucf101_names_are_grouped_and_told(tmp_path):
 def test_the_sample_is_marked_and_its_clips_are_not_split():
     data = har(None, sample_clips=4)
     assert data.spec.sample
-    assert (data.spec.classes, data.spec.size, data.spec.stored) == (ACTIONS, 96, None)
+    assert (data.spec.classes, data.spec.size, data.spec.stored) == (ACTIONS, 64, None)
     assert "falling and getting_up" in data.notes[0]
     assert sum(map(len, splits(data))) == len(ACTIONS) * 8
     assert all(set(split.targets) == set(range(len(ACTIONS))) for split in splits(data))
     clips = [{item.partition("#")[0] for item in split.ids} for split in splits(data)]
     assert sum(map(len, clips)) == len(set.union(*clips)) == len(ACTIONS) * 4
-    assert data.train.read(0).shape == (3, 96, 96)
+    assert data.train.read(0).shape == (3, 64, 64)
     assert data.train.read(0).dtype == torch.uint8
 
 

@@ -172,7 +172,7 @@ def _merged(curves: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]
     names: dict[tuple[str, ...], list[str]] = {}
     for name, values in curves.items():
         names.setdefault(tuple(f"{value:.9g}" for value in values), []).append(name)
-    return {" = ".join(same): curves[same[0]] for same in names.values()}
+    return {"\n= ".join(same): curves[same[0]] for same in names.values()}
 
 
 def _curves(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.errors import RunFailed
 from toolkit.files import write_atomically
 from toolkit.report import contents, figures, statistics
 from toolkit.report.contents import Contents
@@ -32,9 +34,19 @@ def write_report(run: Path) -> Path:
     """Draw the figures that files alone can give into `run/figures` and write `run/report.html`; returns its path.
 
     Works on unfinished runs too: what is missing is said to be missing. Raises `UsageError` when `run` is no run
-    directory and `DataError` when one of its files is damaged.
+    directory, `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
     """
     shown = contents.gather(read_run(run))
+    try:
+        return _write(run, shown)
+    except OSError as error:
+        raise RunFailed(
+            f"{run}: cannot be written: {error.strerror or error}",
+            next_step=f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}",
+        ) from error
+
+
+def _write(run: Path, shown: Contents) -> Path:
     folder = run / "figures"
     for name, drawing in _drawings(shown):
         figures.save(folder, name, drawing)

@@ -18,12 +18,12 @@ from toolkit.recipe import Recipe, digest, parse, to_toml
 from toolkit.registry import discover
 from toolkit.report import write_report
 from toolkit.run.assemble import Assembly, assemble, count_parameters, training
-from toolkit.run.directory import RunDirectory, create, existing
+from toolkit.run.directory import RunDirectory, create, existing, explained
 from toolkit.run.environment import describe_environment
 from toolkit.run.finish import draw_pictures, evaluate_splits, predictions, scores, write_predictions
 from toolkit.run.loop import Saving, Trackers, train
-from toolkit.run.signals import Signalled, Signals, exit_code
 from toolkit.screen import Screen, score_table
+from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.train import State, Task
 
 __all__ = ["evaluate_run", "resume_run", "start_run"]
@@ -32,14 +32,16 @@ __all__ = ["evaluate_run", "resume_run", "start_run"]
 def start_run(recipe: Path, overrides: Sequence[str], *, runs: Path, console: Console) -> RunDirectory:
     """Train what the recipe says in a new directory under `runs`."""
     assembly = assemble(plan(parse(recipe, overrides), discover()))
+    prepared = training(assembly)
     directory = create(runs, assembly.recipe.name)
-    return _guarded(directory, lambda signals: _run(assembly, directory, signals, console, None))
+    return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
 
 
 def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console) -> RunDirectory:
     """Go on with a run from its last checkpoint, to the same end as if it had never stopped.
 
-    `recipe`, where given, must say the same as the run's own. Raises CheckpointError otherwise.
+    `recipe`, where given, must say the same as the run's own, and the data must be the same. Raises CheckpointError
+    otherwise.
     """
     directory = existing(path)
     planned = _planned(directory, recipe, overrides)
@@ -47,7 +49,10 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     if saved:
         _same_recipe(directory, saved, planned.resolved)
     assembly = assemble(planned, saved)
-    return _guarded(directory, lambda signals: _run(assembly, directory, signals, console, saved))
+    if saved:
+        _same_data(directory, saved, assembly)
+    prepared = training(assembly)
+    return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, saved))
 
 
 def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
@@ -61,7 +66,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     assembly = assemble(planned, kept)
     _show(console, assembly)
     _same_classes(run, kept, assembly.spec)
-    assembly.network.load_state_dict(kept["network"])
+    _fill(assembly, kept, run.best)
     evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
     directory = create(run.path, "evaluations")
     result = scores(evaluations, assembly, kept["epoch"])
@@ -89,13 +94,14 @@ def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> RunDir
             raise Stopped(
                 f"stopped by a signal; {directory.path} holds the last checkpoint",
                 exit_code=exit_code(signals.received or signal.number),
-                next_step=f"python -m toolkit run --resume {directory.path}",
+                next_step=directory.resume_command,
             ) from signal
     return directory
 
 
 def _run(
     assembly: Assembly,
+    prepared: tuple[State, Task],
     directory: RunDirectory,
     signals: Signals,
     console: Console,
@@ -103,10 +109,13 @@ def _run(
 ) -> None:
     console.print(f"run {directory.path}", markup=False, soft_wrap=True)
     _show(console, assembly)
-    state, task = training(assembly)
-    saving = Saving(directory, _identity(assembly), assembly.recipe.train.checkpoint_minutes)
+    state, task = prepared
+    skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
+    saving = Saving(directory, _identity(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
     if saved:
         state.load_state_dict(saved["state"])
+        for name, items in saved["skipped"].items():
+            skipped[name].update(items)
     else:
         _open(directory, assembly, state, saving, console)
     facts = _facts(assembly, directory)
@@ -131,7 +140,7 @@ def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Sav
     """What a new run does before its first step; the checkpoint shows early whether the disk takes one."""
     directory.write_text("recipe.toml", to_toml(assembly.recipe))
     summary = assembly.summary
-    console.print(summary.short, markup=False, highlight=False)
+    console.print(summary.short, markup=False, highlight=False, soft_wrap=True)
     directory.write_text("summary.txt", summary.full)
     directory.write_json("environment.json", describe_environment(assembly.device))
     saving.save_last(state)
@@ -147,7 +156,8 @@ def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Co
     shown = assembly.loaders()[last] if last else assembly.train
     rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
     write_predictions(directory, rows, assembly.spec)
-    draw_pictures(directory, assembly, task.augmentations, rows, shown)
+    with explained(directory.path):
+        draw_pictures(directory, assembly, task.augmentations, rows, shown)
     directory.write_json("facts.json", _facts(assembly, directory))
     directory.write_json("scores.json", result)
     page = write_report(directory.path)
@@ -161,9 +171,17 @@ def _identity(assembly: Assembly) -> dict[str, Any]:
     return {
         "recipe": to_toml(assembly.recipe),
         "digest": digest(assembly.recipe),
+        **_data(assembly),
+        "notes": list(assembly.model_notes),
+    }
+
+
+def _data(assembly: Assembly) -> dict[str, Any]:
+    """What tells one run's data from another's, wherever its files lie."""
+    return {
         "classes": list(assembly.spec.classes),
         "sample": assembly.spec.sample,
-        "notes": list(assembly.model_notes),
+        "protocol": dict(assembly.data.protocol),
     }
 
 
@@ -171,8 +189,28 @@ def _same_recipe(directory: RunDirectory, saved: Mapping[str, Any], recipe: Reci
     if saved["digest"] != digest(recipe):
         raise CheckpointError(
             f"{directory.last}: belongs to another recipe than {directory.recipe} with these overrides",
-            next_step=f"resume without overrides: python -m toolkit run --resume {directory.path}",
+            next_step=f"resume without overrides: {directory.resume_command}",
         )
+
+
+def _same_data(directory: RunDirectory, saved: Mapping[str, Any], assembly: Assembly) -> None:
+    now = _data(assembly)
+    changed = [key for key in now if saved[key] != now[key]]
+    if changed:
+        raise CheckpointError(
+            f"{directory.last}: was trained on other data: its {' and '.join(changed)} differ from what is found now",
+            next_step=f"say where the run's own data lies: {directory.resume_command} --set data.root=FOLDER",
+        )
+
+
+def _fill(assembly: Assembly, kept: Mapping[str, Any], path: Path) -> None:
+    try:
+        assembly.network.load_state_dict(kept["network"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: does not fit the model of this recipe with these overrides",
+            next_step="leave out the overrides of the model",
+        ) from error
 
 
 def _same_classes(run: RunDirectory, kept: Mapping[str, Any], spec: DataSpec) -> None:

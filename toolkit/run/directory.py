@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,10 @@ class RunDirectory:
     def figures(self) -> Path:
         return self.path / "figures"
 
+    @property
+    def resume_command(self) -> str:
+        return f"python -m toolkit run --resume {shlex.quote(str(self.path))}"
+
     def write_text(self, name: str, text: str) -> None:
         """Write one file of the run. Raises RunFailed when the file system refuses."""
         with explained(self.path):
@@ -78,7 +83,9 @@ class RunDirectory:
         """Hold the run for this process. Raises RunFailed while another one works on it."""
         import fcntl
 
-        with explained(self.path), (self.path / ".lock").open("a") as file:
+        with explained(self.path):
+            file = (self.path / ".lock").open("a")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ from toolkit import checkpoint
 from toolkit.contracts import EpochRecord, Record, Tracker
 from toolkit.errors import Stopped
 from toolkit.run.directory import RunDirectory
-from toolkit.run.signals import Signals, exit_code
 from toolkit.screen import Screen
+from toolkit.signals import Signals, exit_code
 from toolkit.train import Event, State, Task, fit
 
 
@@ -27,9 +27,12 @@ class Saving:
     identity: Mapping[str, Any]
     """Recipe, its digest, classes and whether the data is a sample: stands in every checkpoint."""
     minutes: float
+    skipped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Items left out so far, by split: index to reason."""
 
     def save_last(self, state: State) -> None:
-        checkpoint.save(self.directory.last, {**self.identity, "state": state.state_dict()})
+        skipped = {name: dict(items) for name, items in self.skipped.items()}
+        checkpoint.save(self.directory.last, {**self.identity, "skipped": skipped, "state": state.state_dict()})
 
     def save_best(self, state: State, record: EpochRecord) -> None:
         kept = {"network": state.judged.state_dict(), "epoch": record.epoch, "valid": dict(record.valid)}
@@ -111,5 +114,5 @@ def _leave_if_signalled(event: Event, directory: RunDirectory, signals: Signals)
     raise Stopped(
         f"stopped by a signal in epoch {event.epoch}; everything is saved in {directory.path}",
         exit_code=exit_code(signals.received),
-        next_step=f"python -m toolkit run --resume {directory.path}",
+        next_step=directory.resume_command,
     )

@@ -27,7 +27,8 @@ def exit_code(number: int) -> int:
 class Signals:
     """Handles the two signals inside its block; handlers from before come back after it.
 
-    Inside `deferred` the first signal is only noted in `received`; a second one, or one outside, raises Signalled.
+    Inside `deferred` the first signal is only noted in `received`, and raises Signalled at the block's end at the
+    latest; a second one, or one outside, raises it at once.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,8 @@ class Signals:
             yield
         finally:
             self._deferring = False
+        if self.received is not None:
+            raise Signalled(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if not self._deferring or self.received is not None:

@@ -1,0 +1,65 @@
+"""`python -m bench NAME`: one line a figure; exit 1 when a target is missed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from bench.data import Options
+from toolkit.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
+
+BENCHES = {
+    "loader": "batches ready for the step, beside torchvision's ImageFolder and DataLoader",
+    "startup": "CPU seconds of commands that do no work, beside an empty interpreter",
+    "train": "epochs of a recipe with all that belongs to them, beside the bare step on synthetic batches",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(words)
+    if parsed.name is None:
+        print("\n".join(f"{name:8} {what}" for name, what in BENCHES.items()))
+        return EXIT_DONE
+    try:
+        return _measure(parsed.name, Options(parsed.pairs, parsed.data))
+    except ToolkitError as error:
+        print("\n".join(f"error: {line}" for line in error.lines()), file=sys.stderr)
+        print(f"next:  {error.next_step}", file=sys.stderr)
+        return error.exit_code
+
+
+def _measure(name: str, options: Options) -> int:
+    met = True
+    for figure in import_module(f"bench.{name}").figures(options):
+        print(figure, flush=True)
+        met = met and figure.met
+    return EXIT_DONE if met else EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", choices=BENCHES, help=f"{', '.join(BENCHES)}; none: list them"
+    )
+    parser.add_argument("--pairs", metavar="N", type=_pairs, help="pairs of timings for each figure")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="folder with har-subset and cifar10-jpeg, or one of these itself (default: what TOOLKIT_DATA names)",
+    )
+    return parser
+
+
+def _pairs(text: str) -> int:
+    pairs = int(text)
+    if pairs < 2:
+        raise argparse.ArgumentTypeError("a noise floor needs at least 2 pairs")
+    return pairs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Where the real data lies that a bench was given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    pairs: int | None
+    """Pairs of each figure; None: the bench's own number."""
+    data: Path | None
+    """A folder that holds the folders below, or is one of them; None: the one named by TOOLKIT_DATA, if any."""
+
+    def har(self) -> Path | None:
+        """HAR as published: train/ and Training_set.csv."""
+        return self._find("har-subset", "Training_set.csv")
+
+    def cifar10(self) -> Path | None:
+        """CIFAR-10 as image folders: train/<class>/ and test/<class>/."""
+        return self._find("cifar10-jpeg", "test")
+
+    def _find(self, name: str, mark: str) -> Path | None:
+        places = (place for folder in self._folders() for place in (folder / name, folder))
+        return next((place.resolve() for place in places if (place / mark).exists()), None)
+
+    def _folders(self) -> Iterator[Path]:
+        if self.data is not None:
+            yield self.data
+        named = os.environ.get("TOOLKIT_DATA")
+        if named:
+            yield Path(named)

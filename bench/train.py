@@ -1,0 +1,184 @@
+"""Whole epochs of a recipe beside the bare step.
+
+Ours is the loop of `python -m toolkit run`: batches fetched and augmented, the step with its checks, losses, the live
+progress line, validation with its metrics, records and checkpoints, the disk's sync included; from the second epoch
+on, so that every image is decoded. The bare side has the same network, optimizer, precision, batch size and number of
+steps on synthetic uint8 batches that lie on the device, and the forward pass over as many validation items.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
+
+from bench.data import Options
+from bench.pairs import Figure, interleave
+from toolkit.components import Plan, plan
+from toolkit.contracts import Data, DataSpec, Split
+from toolkit.images import ArrayItems, ImageFiles
+from toolkit.recipe import digest, parse, to_toml
+from toolkit.registry import discover
+from toolkit.run.assemble import Assembly, assemble, training
+from toolkit.run.directory import create
+from toolkit.run.loop import Saving, Trackers, train
+from toolkit.signals import Signals
+from toolkit.screen import Screen
+
+PAIRS = 5
+TARGET = 0.95
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, and how much of its data an epoch takes, so that many epochs fit into minutes."""
+
+    name: str
+    recipe: str
+    root: Callable[[Options], Path | None]
+    overrides: Sequence[str]
+    train_items: int
+    valid_items: int
+
+
+CASES = (
+    Case(
+        "cifar10_cnn",
+        "cifar10_cnn",
+        Options.cifar10,
+        ("data.valid_share=0.1", "data.sample_images=1200"),
+        train_items=10_240,
+        valid_items=1_024,
+    ),
+    Case(
+        "har_resnet18_64px",
+        "har_resnet50",
+        Options.har,
+        ("model.name=resnet18", "model.weights=none", "input.size=64", "input.stored=72"),
+        train_items=1_024,
+        valid_items=256,
+    ),
+)
+
+
+def figures(options: Options) -> Iterator[Figure]:
+    for case in CASES:
+        yield _figure(case, case.root(options), options.pairs or PAIRS)
+
+
+def _figure(case: Case, root: Path | None, pairs: int) -> Figure:
+    assembly = assemble(_plan(case, root, epochs=pairs + 1))
+    bare = BareEpoch(replace(assembly, network=copy.deepcopy(assembly.network)))
+    with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
+        whole_epoch()
+        bare()
+        paired = interleave(partial(_timed, whole_epoch), partial(_timed, bare), pairs)
+    facts = [f"epoch={median(paired.ours):.3g}s", *(["data=sample"] if assembly.spec.sample else [])]
+    return Figure(f"train/{case.name}", paired, TARGET, tuple(facts))
+
+
+def _plan(case: Case, root: Path | None, epochs: int) -> Plan:
+    """The recipe's plan, whose dataset hands out only some of its items."""
+    overrides = [*case.overrides, f"train.epochs={epochs}", *([f"data.root={root}"] if root else [])]
+    planned = plan(parse(RECIPES / f"{case.recipe}.toml", overrides), discover())
+    dataset = planned.one("dataset")
+
+    def smaller(root: Path | None, **arguments: Any) -> Data:
+        data: Data = dataset.factory(root, **arguments)
+        return replace(data, train=spread(data.train, case.train_items), valid=spread(data.valid, case.valid_items))
+
+    chosen = tuple(replace(one, factory=smaller) if one is dataset else one for one in planned.chosen)
+    return replace(planned, chosen=chosen)
+
+
+def spread(split: Split, count: int) -> Split:
+    """`count` evenly spaced items of a split of images; all of them where it has fewer."""
+    assert isinstance(split, (ImageFiles, ArrayItems))
+    count = min(count, len(split))
+    return split.select([place * len(split) // count for place in range(count)])
+
+
+@contextmanager
+def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], None]]:
+    """Gives a function that trains the next epoch as a run does, in a run directory below `folder`."""
+    state, task = training(assembly)
+    directory = create(folder, assembly.recipe.name)
+    identity = {"recipe": to_toml(assembly.recipe), "digest": digest(assembly.recipe)}
+    saving = Saving(directory, identity, assembly.recipe.train.checkpoint_minutes)
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "screen.log").open("w"))
+        console = Console(file=log, force_terminal=True, width=120)
+        signals = stack.enter_context(Signals())
+        screen = stack.enter_context(Screen(console, task.epochs, task.metric, assembly.device))
+
+        def epoch() -> None:
+            train(
+                state,
+                replace(task, epochs=state.epoch + 1),
+                saving=saving,
+                trackers=Trackers([], console),
+                screen=screen,
+                signals=signals,
+                patience=assembly.recipe.train.patience,
+            )
+
+        yield epoch
+
+
+class BareEpoch:
+    """The arithmetic of an epoch and nothing else. Pixels are noise, so that no value is special."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        state, task = training(assembly)
+        self._state, self._task = state, task
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * state.schedule.factor(0)
+        rng = torch.Generator().manual_seed(0)
+        noise = partial(_noise, assembly.spec, rng, assembly.device)
+        self._train = [noise(task.batch) for _ in range(task.steps)]
+        self._valid = [noise(len(part)) for part in torch.arange(len(task.valid.pixels)).split(task.eval_batch)]
+
+    def __call__(self) -> None:
+        network = self._state.network
+        network.train()
+        for pixels, targets in self._train:
+            self._step(pixels, targets)
+        network.eval()
+        with torch.inference_mode(), self._task.autocast():
+            for pixels, _ in self._valid:
+                network(pixels)
+
+    def _step(self, pixels: Tensor, targets: Tensor) -> None:
+        self._state.optimizer.zero_grad(set_to_none=True)
+        with self._task.autocast():
+            logits = self._state.network(pixels)
+        functional.cross_entropy(logits.float(), targets, label_smoothing=self._task.label_smoothing).backward()
+        self._state.optimizer.step()
+
+
+def _noise(spec: DataSpec, rng: torch.Generator, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
+    """uint8 pixels `[count, 3, size, size]`, channels last in memory as the loader gives them, and int64 targets."""
+    pixels = torch.randint(0, 256, (count, spec.size, spec.size, 3), generator=rng, dtype=torch.uint8)
+    targets = torch.randint(0, len(spec.classes), (count,), generator=rng)
+    return pixels.movedim(-1, -3).to(device), targets.to(device)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -1,0 +1,515 @@
+"""The documents against the code: what they name exists, what they show runs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import toolkit
+from tests.installed import install
+from tests.test_architecture import FOR_PLUGINS, ROWS
+from toolkit import errors
+from toolkit.arguments import Argument, describe, shown, type_text
+from toolkit.cli import _parser, main
+from toolkit.components import GIVEN_BY_CORE, core_factory, core_names, plan
+from toolkit.contracts import DataSpec
+from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
+from toolkit.recipe import (
+    DataTable,
+    InputTable,
+    OptimizerTable,
+    PartRates,
+    Recipe,
+    ScheduleTable,
+    TrainTable,
+    Use,
+    parse,
+)
+from toolkit.registry import Registry, discover
+
+ROOT = Path(toolkit.__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("exports/*.md")])
+README, RECIPES, PLUGINS, DESIGN = (
+    ROOT / name for name in ("README.md", "docs/recipes.md", "docs/plugins.md", "docs/DESIGN.md")
+)
+OURS = "vision-toolkit"
+
+MINIMAL: dict[str, Any] = {
+    "data": {"name": "cifar10"},
+    "model": {"name": "resnet50"},
+    "train": {"epochs": 1, "batch": 8, "optimizer": {"name": "sgd", "lr": 0.1}},
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', text, flags=re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(page.name, line, found[1], found[2] or "", found[3])
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def titled(page: Path, title: str) -> str:
+    return "".join(block.text for block in BLOCKS if (block.page, block.title) == (page.name, title))
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands below a heading, up to the next of its level or above."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^(?!\1#)#+ |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no heading {heading!r}"
+    return found[2]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the first table in `text`, without its header."""
+    lines = re.search(r"^\|.*\n\| ---.*\n((?:\|.*\n)+)", text, flags=re.MULTILINE)
+    assert lines, "there is no table"
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines[1].splitlines()]
+
+
+def code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    """What this project's own plugins offer, whatever else is installed here."""
+    found = discover(frozenset())
+    return Registry(found.plugins, tuple(offer for offer in found.offered if offer.plugin.distribution == OURS))
+
+
+# Commands
+
+
+def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+    """Name, help and parser of every command that does something itself."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for choice, inner in action.choices.items():
+                deeper = list(commands(inner, f"{name} {choice}".strip()))
+                yield from deeper or [(f"{name} {choice}".strip(), helps[choice], inner)]
+
+
+def usage(name: str, parser: argparse.ArgumentParser) -> str:
+    places = parser._get_positional_actions()
+    return " ".join([name, *(f"[{one.metavar}]" if one.nargs == "?" else str(one.metavar) for one in places)])
+
+
+def flags(parser: argparse.ArgumentParser) -> list[str]:
+    own = [one for one in parser._get_optional_actions() if one.dest not in {"help", "debug"}]
+    return [f"{one.option_strings[0]} {one.metavar}" for one in own]
+
+
+def test_the_readme_tells_of_every_command_and_flag() -> None:
+    real = [[[usage(name, parser)], flags(parser), text] for name, text, parser in commands(_parser())]
+    told = [[code(command), code(own), text] for command, own, text in rows(section(README, "Commands"))]
+    assert told == real
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Every `python -m toolkit ...` and `toolkit COMMAND ...` in a block or a code span, with its place."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in re.finditer(r"python -m toolkit([^`\n&>]*)", text):
+            yield f"{page.name}: {found[0].strip()}", found[1]
+
+
+def test_every_command_line_in_the_documents_is_understood() -> None:
+    lines = dict(command_lines())
+    assert len(lines) > 15
+    for place, line in lines.items():
+        words = shlex.split(line.replace("COMMAND", "check x.toml"))
+        if words in (["--help"], ["--version"]):
+            continue
+        options = _parser().parse_args(words)
+        assert options.command, place
+
+
+def test_every_override_in_the_documents_fits_its_recipe(registry: Registry) -> None:
+    tried = 0
+    for place, line in command_lines():
+        words = shlex.split(line)
+        if words[:1] not in (["run"], ["check"]) or "--set" not in words or "--resume" in words:
+            continue
+        options = _parser().parse_args(words)
+        if "mlp" not in line:
+            assert plan(parse(ROOT / options.recipe, options.overrides), registry), place
+            tried += 1
+    assert tried > 5
+
+
+def test_every_flag_in_the_documents_exists() -> None:
+    known = {flag for _, _, parser in commands(_parser()) for one in parser._actions for flag in one.option_strings}
+    for page in PAGES:
+        text = re.sub(r"^(?:ruff|pip|python -m pytest).*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        named = {
+            flag for span in re.findall(r"`[^`]+`|^python .*$", text, flags=re.MULTILINE) for flag in flags_in(span)
+        }
+        assert named <= known | {"--version"}, page.name
+
+
+def flags_in(span: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[a-z][\w-]*", span)
+
+
+def test_the_two_commands_are_those_that_ci_runs() -> None:
+    first, second = next(block.text for block in BLOCKS if block.page == "README.md").splitlines()
+    assert first == "pip install -e . && python -m toolkit run recipes/har_resnet50.toml"
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("--quiet ", "")
+    assert all(part in ci for part in second.split(" && "))
+
+
+def test_contributing_names_what_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    block = next(block.text for block in BLOCKS if block.page == "CONTRIBUTING.md")
+    wanted = [part for line in block.splitlines()[1:] for part in line.split(" && ")]
+    assert [part for part in wanted if not any(line.startswith(part) for line in ci)] == []
+
+
+def test_exit_codes_are_those_of_the_command_line() -> None:
+    text = section(README, "Commands")
+    told = rows(text[text.index("| exit code") :])
+    epilog = " ".join((_parser().epilog or "").split())
+    assert f"Exit codes: {', '.join(f'{number} {meaning}' for number, meaning in told)}." == epilog
+    known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert {int(number) for number, _ in told} <= known
+
+
+def test_every_variable_of_the_environment_is_told() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8") for name in ("toolkit", "plugins") for path in (ROOT / name).rglob("*.py")
+    )
+    text = section(README, "What a run leaves")
+    told = {name for cells in rows(text[text.index("| variable") :]) for name in code(cells[0])}
+    assert told == set(re.findall(r"TOOLKIT_[A-Z]+", sources))
+
+
+# Recipes
+
+TABLES: dict[str, type[BaseModel]] = {
+    "Top level": Recipe,
+    "`[data]`": DataTable,
+    "`[input]`": InputTable,
+    "`[model]`, `[[augment]]`, `[[metrics]]`, `[[trackers]]`": Use,
+    "`[train]`": TrainTable,
+    "`[train.optimizer]`": OptimizerTable,
+    "`[train.optimizer.parts.NAME]`": PartRates,
+    "`[train.schedule]`": ScheduleTable,
+}
+
+
+def key_row(name: str, field: FieldInfo) -> list[str]:
+    kind = type_text(field.rebuild_annotation())
+    return [f"`{name}`", "array of tables" if kind == "array of table" else kind, default_text(field)]
+
+
+def default_text(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if default is None:
+        return "unset"
+    if isinstance(default, Use):
+        return f"`{shown(default.name)}`"
+    if isinstance(default, BaseModel):
+        return "optional"
+    plain = [one.name for one in default] if isinstance(default, tuple) else default
+    return f"`{shown(plain, limit=200)}`"
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_every_key_of_a_recipe_is_told_with_type_and_default(heading: str) -> None:
+    fields = {name: field for name, field in TABLES[heading].model_fields.items() if field.exclude is not True}
+    told = rows(section(RECIPES, heading))
+    assert [cells[:3] for cells in told] == [key_row(name, field) for name, field in fields.items()]
+    assert all(cells[3] for cells in told)
+
+
+def test_every_table_of_a_recipe_is_told() -> None:
+    """The schema has a table that the documents do not know of when this fails."""
+    assert {model.__name__ for model in TABLES.values()} == {*Recipe.model_json_schema()["$defs"], "Recipe"}
+
+
+def argument_text(one: Argument) -> str:
+    return one.name if one.default == "unset" else f"{one.name} = {one.default}"
+
+
+def arguments_of(registry: Registry, kind: str, name: str) -> list[str]:
+    (offer,) = registry.named(kind, name)
+    return [argument_text(one) for one in describe(offer.load())]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "model", "augmentation", "metric", "tracker"])
+def test_every_component_is_told_with_its_arguments(registry: Registry, kind: str) -> None:
+    text = section(RECIPES, f"{kind.capitalize()}s")
+    told = {code(name)[0]: code(args) for name, args, _ in rows(text)}
+    alike = next((re.findall(r"\w+", block) for block in re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)), [])
+    for name in alike:
+        told[name] = told["resnet50"]
+    names = [offer.name for offer in registry.offers(kind)]
+    assert sorted(told) == names
+    assert told == {name: arguments_of(registry, kind, name) for name in names}
+
+
+def test_every_schedule_is_told_with_its_arguments() -> None:
+    told = {code(name)[0]: code(args) for name, args, _ in rows(section(RECIPES, "Schedules"))}
+    assert told == {name: core_arguments("schedule", name) for name in core_names("schedule")}
+
+
+def test_optimizers_take_the_arguments_that_are_told() -> None:
+    """Not every one of torch's: another version of torch may have more."""
+    for name, args in rows(section(RECIPES, "Optimizers")):
+        assert set(code(args)) <= set(core_arguments("optimizer", code(name)[0])), name
+
+
+def core_arguments(kind: str, name: str) -> list[str]:
+    factory = core_factory(kind, name)
+    assert factory, f"no {kind} {name}"
+    return [argument_text(one) for one in describe(factory, skip=GIVEN_BY_CORE[kind])]
+
+
+def recipe_blocks() -> list[Block]:
+    found = [block for block in BLOCKS if block.language == "toml" and block.page in {"README.md", "recipes.md"}]
+    return [block for block in found if not block.title]
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on `under`: tables that name a component replace, others are joined."""
+    joined = dict(under)
+    for key, value in over.items():
+        below = joined.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping) and "name" not in value
+        joined[key] = merged(below or {}, value) if both else value
+    return joined
+
+
+@pytest.mark.parametrize("block", recipe_blocks(), ids=str)
+def test_every_recipe_in_the_documents_is_valid(block: Block, registry: Registry, tmp_path: Path) -> None:
+    """A part of a recipe is put into a whole one."""
+    given = tomllib.loads(block.text)
+    tables = given if {"data", "model", "train"} <= given.keys() else merged(MINIMAL, given)
+    recipe = Recipe.model_validate({**tables, "name": "shown"})
+    assert plan(recipe, registry).resolved.model.name
+
+
+def test_what_the_shortest_recipe_has_is_needed() -> None:
+    text = next(block.text for block in recipe_blocks() if block.page == "recipes.md")
+    tables = tomllib.loads(text)
+    assert Recipe.model_validate({**tables, "name": "short"})
+    for key in tables:
+        with pytest.raises(ValueError, match=key):
+            Recipe.model_validate({**{other: tables[other] for other in tables if other != key}, "name": "short"})
+
+
+# Plugins
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder where distributions are found beside the installed ones; modules it gave are forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", None)):
+            del sys.modules[name]
+
+
+def install_from(page: Path, site: Path) -> str:
+    """Install the package that a page shows; its name."""
+    project = tomllib.loads(titled(page, "pyproject.toml"))["project"]
+    name = project.get("name", "acme")
+    modules = {
+        block.title.removesuffix(".py"): block.text
+        for block in BLOCKS
+        if block.page == page.name and block.language == "python"
+    }
+    install(site, name, modules, project["entry-points"]["toolkit"], project.get("version", "1.0"))
+    return str(name)
+
+
+def test_the_plugin_of_the_readme_has_twelve_lines_and_works(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(titled(README, "acme_mlp.py").splitlines()) <= 12
+    install_from(README, site)
+    assert main(["plugins", "show", "mlp"]) == EXIT_DONE
+    assert "width     integer  256" in capsys.readouterr().out
+    (overrides,) = [
+        _parser().parse_args(shlex.split(line)).overrides for _, line in command_lines() if "model.name=mlp" in line
+    ]
+    spec = DataSpec(classes=("a", "b", "c"), size=8)
+    planned = plan(parse(ROOT / "recipes" / "cifar10_cnn.toml", overrides), discover())
+    model = planned.model(spec)
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    assert model[1].out_features == 512
+
+
+def test_the_readme_is_right_about_a_wrong_width(site: Path) -> None:
+    install_from(README, site)
+    overrides = ["model.name=mlp", "model.width=big"]
+    with pytest.raises(RecipeError) as caught:
+        plan(parse(ROOT / "recipes" / "cifar10_cnn.toml", overrides), discover())
+    assert [problem.key for problem in caught.value.problems] == ["model.width"]
+
+
+def write_pictures(folder: Path) -> None:
+    from PIL import Image
+
+    for number in range(24):
+        name = "dark" if number % 2 else "bright"
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        shade = (20 if number % 2 else 220) + number // 2
+        Image.new("RGB", (20, 18), (shade, shade, 9 * number)).save(folder / name / f"{number:02}.png")
+
+
+def documented_files() -> dict[str, bool]:
+    told = [name for cells in rows(section(README, "What a run leaves")) for name in code(cells[0])]
+    return {name.rstrip("/"): name.endswith("/") for name in told}
+
+
+@pytest.mark.slow
+def test_five_kinds_of_components_work_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And a run leaves the files that the README lists, and no other."""
+    install_from(PLUGINS, site)
+    write_pictures(tmp_path / "pictures")
+    recipe = tmp_path / "acme.toml"
+    recipe.write_text(titled(PLUGINS, "acme.toml"), encoding="utf-8")
+    assert main(["run", str(recipe)]) == EXIT_DONE
+    assert "mean_rank" in capsys.readouterr().out
+    (run,) = (tmp_path / "runs" / "acme").iterdir()
+    assert (run / "log.txt").read_text(encoding="utf-8").count("epoch") == 2
+    left = {path.name: path.is_dir() for path in run.iterdir() if path.name not in {".lock", "log.txt"}}
+    assert left == documented_files()
+
+
+@pytest.mark.parametrize("name", ["folders", "patches", "invert", "mean_rank", "log"])
+def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    install_from(PLUGINS, site)
+    assert main(["plugins", "show", name]) == EXIT_DONE
+    assert ", from plugin acme-vision[main] 1.0" in capsys.readouterr().out
+    assert all(one.doc for one in describe(discover().named(kind_of(name), name)[0].load()))
+
+
+def kind_of(name: str) -> str:
+    return next(offer.kind for offer in discover().offered if offer.name == name)
+
+
+def test_a_component_of_the_example_says_what_is_wrong_with_its_arguments(site: Path) -> None:
+    install_from(PLUGINS, site)
+    recipe = Recipe.model_validate({**MINIMAL, "name": "r", "model": {"name": "patches", "side": 5}})
+    with pytest.raises(RecipeError) as caught:
+        plan(recipe, discover()).model(DataSpec(classes=("a", "b"), size=16))
+    assert [problem.key for problem in caught.value.problems] == ["model.side"]
+
+
+def install_the_unlucky(site: Path) -> None:
+    hook = "from toolkit import hookimpl\n@hookimpl\ndef {}(): return {{'patches': dict}}\n"
+    install(site, "acme-broken", {"acme_broken": "import acme_flash"}, {"main": "acme_broken"}, "0.3")
+    install(site, "acme-typo", {"acme_typo": hook.format("toolkit_modles")}, {"main": "acme_typo"}, "2.0")
+    install(site, "acme-other", {"acme_other": hook.format("toolkit_models")}, {"main": "acme_other"}, "1.1")
+
+
+def test_what_goes_wrong_with_plugins_is_told_as_shown(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_from(PLUGINS, site)
+    install_the_unlucky(site)
+    assert main(["plugins", "list"]) == EXIT_DONE
+    out = capsys.readouterr().out
+    for block in (block.text for block in BLOCKS if block.title == "plugins list"):
+        assert block in out
+    found = re.search(r"TOOLKIT_DISABLE=(\S+) python", PLUGINS.read_text(encoding="utf-8"))
+    assert found
+    monkeypatch.setenv("TOOLKIT_DISABLE", found[1])
+    assert main(["plugins", "list"]) == EXIT_DONE
+    out = capsys.readouterr().out
+    assert "acme-typo" in out
+    assert "acme-broken" not in out
+    assert "acme-vision" not in out
+
+
+def test_a_clash_is_chosen_between_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install_from(PLUGINS, site)
+    install_the_unlucky(site)
+    recipe = tmp_path / "acme.toml"
+    recipe.write_text(titled(PLUGINS, "acme.toml"), encoding="utf-8")
+    assert main(["check", str(recipe)]) == EXIT_PLUGIN
+    assert "acme-other[main] 1.1 and acme-vision[main] 1.0" in capsys.readouterr().err
+    chosen = tomllib.loads(titled(PLUGINS, "choice"))["model"]["name"]
+    assert main(["check", str(recipe), "--set", f"model.name={chosen}"]) == EXIT_DONE
+
+
+def test_modules_public_to_plugins_are_told() -> None:
+    told = set(re.findall(r"`toolkit\.(\w+)`", section(PLUGINS, "Factories")))
+    assert told == set(FOR_PLUGINS)
+
+
+# Pages
+
+
+def test_the_design_shows_the_rows_that_the_tests_hold() -> None:
+    assert [line.split() for line in titled(DESIGN, "rows").splitlines()] == [sorted(names) for names in ROWS]
+
+
+def test_the_design_tells_of_every_folder() -> None:
+    for cells in rows(section(DESIGN, "Layout")):
+        assert (ROOT / code(cells[0])[0]).is_dir()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)\)", text) if not target.startswith("https://")]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    assert not re.search(r"[A-Z]+_HERE|TODO|FIXME|\bTBD\b", page.read_text(encoding="utf-8"))
+
+
+def test_the_changelog_tells_of_every_command_and_dataset(registry: Registry) -> None:
+    told = set(code(section(ROOT / "CHANGELOG.md", "Unreleased")))
+    assert {name.split()[0] for name, _, _ in commands(_parser())} <= told
+    assert {offer.name for offer in registry.offers("dataset")} <= told
+
+
+def test_recipes_are_named_after_dataset_and_model() -> None:
+    for path in (ROOT / "recipes").glob("*.toml"):
+        recipe = parse(path).recipe
+        assert recipe
+        assert path.stem.endswith(f"_{recipe.model.name}")
+        assert path.stem.startswith(recipe.data.name)
