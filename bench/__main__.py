@@ -55,10 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pairs(text: str) -> int:
-    pairs = int(text)
-    if pairs < 2:
-        raise argparse.ArgumentTypeError("a noise floor needs at least 2 pairs")
-    return pairs
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 2, got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

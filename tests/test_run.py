@@ -501,7 +501,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         (["train.precision=fp16"], 2, "train.precision: fp16 trains on CUDA only"),
         (["train.device=gpu"], 2, 'train.device: no device is called "gpu"'),
         (["train.device=mps"], 2, 'train.device: no device is called "mps"'),
-        (["train.metric=acuracy"], 1, 'train.metric: no metric of this recipe gives "acuracy"'),
+        (["train.metric=acuracy"], 2, 'train.metric: no metric of this recipe gives "acuracy"'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -509,7 +509,7 @@ def test_what_fits_no_run_leaves_no_run(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], code: int, problem: str
 ) -> None:
     assert problem in failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), code)
-    assert code == 1 or not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("plain")
@@ -548,7 +548,7 @@ def full_disk(name: str, after: int) -> Callable[[Path, bytes], int]:
     write, written = Path.write_bytes, Counter[str]()
 
     def write_bytes(path: Path, data: bytes) -> int:
-        if not path.name.startswith(f".{name}."):
+        if not path.name.startswith(f".{name}.unfinished"):
             return write(path, data)
         written[name] += 1
         if written[name] <= after:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from toolkit.errors import (
     EXIT_DONE,
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the process, and knows the nearest command."""
+    """Raises UsageError instead of ending the process, knows the nearest command, takes no flag cut short."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(_plainer(message), next_step=f"{self.prog} --help")
@@ -41,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(words, argparse.Namespace(words=words))
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
+        return code
     except ToolkitError as error:
         return _fail(error, debug=debug)
     except KeyboardInterrupt:
@@ -231,10 +237,10 @@ def _fail(error: ToolkitError, *, debug: bool) -> int:
 
 def _plainer(message: str) -> str:
     """argparse's text, with the nearest command instead of the whole list."""
-    if "invalid choice: " not in message:
+    found = re.search(r"""invalid choice: (['"])(.*)\1.*\(choose from (.*)\)""", message)
+    if not found:
         return message
-    name = message.split("invalid choice: ", 1)[1].split("'")[1]
-    known = [choice.strip(" '") for choice in message.rsplit("choose from ", 1)[1].rstrip(")").split(",")]
+    name, known = found[2], [choice.strip(" '") for choice in found[3].split(",")]
     near = nearest(name, known)
     return f'no command "{name}"' + (f'; did you mean "{near}"?' if near else f"; there are {', '.join(known)}")
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".unfinished-"
+"""Stands in the name of a file that is still being written."""
+
 
 def cache_directory() -> Path:
     """The folder for what can be made again: `TOOLKIT_CACHE`, else the user's cache folder of this system."""
@@ -23,7 +26,7 @@ def cache_directory() -> Path:
 def replaced(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there takes its place, synced, when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{UNFINISHED}", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,6 +45,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` whole or not at all. Makes parent folders."""
     with replaced(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers have left in `folder` and below it, where nobody may be writing now."""
+    for path in folder.rglob(f".*{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

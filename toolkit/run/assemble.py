@@ -22,6 +22,7 @@ from toolkit.optimize import Horizon, build_optimizer, model_parts, schedule_fac
 from toolkit.pixels import Corrupt, Pixels, Storage, bytes_needed, open_storage
 from toolkit.randomness import seed_globally
 from toolkit.recipe import Recipe, invalid
+from toolkit.run.agreement import disagreements
 from toolkit.run.environment import memory_available
 from toolkit.run.summary import Summary, summarise
 from toolkit.train import Average, State, Task, Totals
@@ -135,7 +136,19 @@ def _pixels(split: Split, spec: DataSpec, storage: Storage | None, recipe: Recip
 
 
 def training(assembly: Assembly) -> tuple[State, Task]:
-    """What `fit` works with, at the start of training."""
+    """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
+    disagree."""
+    problems = list(
+        disagreements(
+            assembly.recipe,
+            assembly.spec,
+            parts=model_parts(assembly.network.model),
+            metrics=assembly.metrics(),
+            validates=len(assembly.valid.pixels) > 0,
+        )
+    )
+    if problems:
+        raise invalid(assembly.plan.source, problems)
     task = _task(assembly)
     return _state(assembly, task), task
 
@@ -166,7 +179,7 @@ def _state(assembly: Assembly, task: Task) -> State:
     network, table = assembly.network, assembly.recipe.train
     horizon = Horizon(task.steps, task.epochs)
     schedule = _checked(
-        assembly.recipe.name,
+        assembly.plan.source,
         "train.schedule",
         partial(schedule_factory(table.schedule.name), horizon, task.direction, **assembly.plan.one("schedule").args),
     )
@@ -185,23 +198,12 @@ def _state(assembly: Assembly, task: Task) -> State:
 
 def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
     table = assembly.recipe.train.optimizer
-    model = assembly.network.model
-    unknown = sorted(set(table.parts) - set(model_parts(model)))
-    if unknown:
-        known = ", ".join(model_parts(model))
-        raise invalid(
-            assembly.plan.source,
-            [
-                Problem(f"train.optimizer.parts.{name}", f"the model has no such part; it has {known}")
-                for name in unknown
-            ],
-        )
     return _checked(
-        assembly.recipe.name,
+        assembly.plan.source,
         "train.optimizer",
         partial(
             build_optimizer,
-            model,
+            assembly.network.model,
             table.name,
             assembly.plan.one("optimizer").args,
             lr=table.lr,
@@ -228,9 +230,6 @@ def _class_weights(assembly: Assembly) -> Tensor | None:
         weights = len(assembly.data.train) / (classes * counts.clamp(min=1))
     else:
         weights = torch.tensor(wanted)
-        if len(weights) != classes:
-            problem = Problem("train.class_weights", f"has {len(weights)} weights for {classes} classes")
-            raise invalid(assembly.plan.source, [problem])
     return weights.float().to(assembly.device)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from toolkit.contracts import EpochRecord
 from toolkit.errors import RunFailed, UsageError
-from toolkit.files import write_atomically
+from toolkit.files import remove_unfinished, write_atomically
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process. Raises RunFailed while another one works on it."""
+        """Hold the run for this process, and clear what a killed one left half-written. Raises RunFailed while another
+        process works on it."""
         import fcntl
 
         with explained(self.path):
@@ -93,6 +94,8 @@ class RunDirectory:
                     f"{self.path}: another process is working on this run",
                     next_step="wait for it, or start a run of your own",
                 ) from error
+            with explained(self.path):
+                remove_unfinished(self.path)
             yield
 
 

@@ -1,0 +1,217 @@
+"""The benches' arithmetic, on timings that are made up: nothing here depends on the machine's speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench import __main__ as command
+from bench import loader, startup, train
+from bench.data import Options
+from bench.pairs import Figure, Interval, Paired, bootstrap, interleave
+from toolkit.contracts import Data, DataSpec
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
+from toolkit.images import ArrayItems, ImageFiles
+
+TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
+
+
+def taking(*seconds: float) -> Callable[[], float]:
+    times = cycle(seconds)
+    return lambda: next(times)
+
+
+def test_sides_take_turns_at_going_first() -> None:
+    said: list[str] = []
+
+    def side(name: str) -> Callable[[], float]:
+        return lambda: said.append(name) or 1.0  # type: ignore[func-returns-value]
+
+    interleave(side("a"), side("b"), 3)
+    assert "".join(said) == "abbaab"
+
+
+def test_a_pair_is_made_of_neighbours_and_a_repeat_of_one_side() -> None:
+    paired = interleave(taking(1, 2, 4), taking(10, 20, 80), 3)  # in order: 1 10 | 20 2 | 4 80
+    assert paired.ours == (1, 2, 4)
+    assert paired.theirs == (10, 20, 80)
+    assert paired.ratios == (10, 10, 20)
+    assert paired.repeats == (10 / 20, 2 / 4)
+
+
+def test_the_ratio_is_the_median_of_pairs_and_above_one_where_ours_is_faster() -> None:
+    paired = Paired(ours=(1, 1, 1), theirs=(2, 3, 100), repeats=(1, 1))
+    assert paired.ratio == 3
+
+
+def test_a_drift_of_the_machine_leaves_the_ratio_alone() -> None:
+    slower = [1.0, 1.5, 2.0, 4.0, 8.0]
+    paired = interleave(taking(*slower), taking(*(3 * seconds for seconds in slower)), 5)
+    assert paired.ratio == 3
+    assert paired.interval == Interval(3, 3)
+
+
+def test_the_interval_comes_from_the_data_alone() -> None:
+    values = [0.9, 1.0, 1.1, 1.2, 5.0]
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values).low >= 0.9
+    assert bootstrap(values).high <= 5.0
+    assert bootstrap(values).holds(1.1)
+
+
+def test_the_interval_narrows_with_more_pairs() -> None:
+    def width(count: int) -> float:
+        values = torch.rand(count, generator=torch.Generator().manual_seed(0)).tolist()
+        interval = bootstrap(values)
+        return interval.high - interval.low
+
+    assert width(500) < width(5) / 2
+
+
+@pytest.mark.parametrize(
+    ("figure", "line", "met"),
+    [
+        (Figure("x/y", TWICE_AS_FAST), "x/y ratio=2 ci=[2,2] n=3 aa=[1,1.1]", True),
+        (Figure("x", TWICE_AS_FAST, 1.5), "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=1.5", True),
+        (Figure("x", TWICE_AS_FAST, 2.5), "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=2.5; MISSED", False),
+        (Figure("x", TWICE_AS_FAST, facts=("a=1", "b=2")), "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] a=1 b=2", True),
+        (
+            Figure("x", TWICE_AS_FAST, 1.5, faults=("loads torch",)),
+            "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=1.5; MISSED, loads torch",
+            False,
+        ),
+        (
+            Figure("x", replace(TWICE_AS_FAST, theirs=(1.0, 2.2, 2.7)), 1.9),
+            "x ratio=2 ci=[1,3] n=3 aa=[1,1.1] target>=1.9; the interval holds the target: take more --pairs",
+            True,
+        ),
+    ],
+)
+def test_a_figure_is_one_line_and_says_what_was_missed(figure: Figure, line: str, met: bool) -> None:
+    assert str(figure) == line
+    assert figure.met is met
+
+
+def test_without_a_name_the_benches_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == EXIT_DONE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["loader", "startup", "train"]
+
+
+@pytest.mark.parametrize(("target", "code"), [(1.5, EXIT_DONE), (2.5, EXIT_FAILED)])
+def test_a_missed_target_ends_with_1_after_all_lines(
+    target: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(options: Options) -> Iterator[Figure]:
+        assert options == Options(pairs=7, data=Path("here"))
+        yield Figure("first", TWICE_AS_FAST, target)
+        yield Figure("second", TWICE_AS_FAST)
+
+    monkeypatch.setattr(command, "import_module", lambda name: SimpleNamespace(figures=figures))
+    assert command.main(["loader", "--pairs", "7", "--data", "here"]) == code
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["speed"], "invalid choice: 'speed'"),
+        (["train", "--pairs", "1"], "--pairs: must be a whole number, at least 2, got 1"),
+        (["train", "--pairs", "many"], "--pairs: must be a whole number, at least 2, got many"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(
+    words: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(words)
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_loader_needs_real_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TOOLKIT_DATA", raising=False)
+    assert command.main(["loader", "--data", str(tmp_path)]) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert "error: bench loader measures on real image files and was given none" in told
+    assert "next:  name the folder that holds har-subset: python -m bench loader --data DIR" in told
+
+
+def test_data_is_a_folder_of_sets_or_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cifar10 = tmp_path / "elsewhere"
+    har = tmp_path / "sets" / "har-subset"
+    (cifar10 / "test").mkdir(parents=True)
+    har.mkdir(parents=True)
+    (har / "Training_set.csv").touch()
+    monkeypatch.setenv("TOOLKIT_DATA", str(har.parent))
+    given = Options(None, cifar10)
+    assert given.cifar10() == cifar10
+    assert given.har() == har
+    assert Options(None, har).har() == har
+    assert Options(None, None).cifar10() is None
+
+
+def test_heavy_modules_are_found_in_what_the_interpreter_imported() -> None:
+    times = (
+        "import time: self [us] | cumulative | imported package\n"
+        "import time:       120 |        120 |     numpy.core\n"
+        "import time:       120 |        120 |   torch\n"
+        "import time:       120 |        120 | torchinfo\n"
+    )
+    assert startup.heavy_modules(times) == ["numpy", "torch"]
+
+
+def test_a_command_that_fails_has_no_cpu_seconds() -> None:
+    assert startup.cpu_seconds(("-c", "pass")) > 0
+    with pytest.raises(startup.subprocess.CalledProcessError):
+        startup.cpu_seconds(("-c", "raise SystemExit(3)"))
+
+
+def test_what_is_slow_or_heavy_at_startup_misses_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "cpu_seconds", lambda command: 0.3 if "toolkit" in command else 0.1)
+    monkeypatch.setattr(startup, "_import_times", lambda command: "import time: 1 | 1 | torch.nn\n")
+    for figure in startup.figures(Options(2, None)):
+        assert not figure.met
+        assert "cpu=0.300s target<=0.2s heavy=torch; MISSED, loads torch, takes more than 0.2 s of CPU" in str(figure)
+
+
+def test_a_first_epoch_begins_with_nothing() -> None:
+    done: list[str] = []
+
+    class Side:
+        def __init__(self) -> None:
+            done.append("made")
+
+        def epoch(self) -> None:
+            done.append("epoch")
+
+    assert loader.first_epoch(Side) > 0
+    assert done == ["made", "epoch"]
+
+
+def test_files_are_linked_by_class(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.jpg", "b.jpg")]
+    for file in files:
+        file.touch()
+    split = ImageFiles(("a", "b"), (1, 0), ("", ""), tuple(files))
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    loader.link_by_class(Data(DataSpec(("walk", "run"), 8), split, split, split), linked)
+    assert {path.relative_to(linked).as_posix(): path.resolve() for path in linked.glob("*/*")} == {
+        "run/a.jpg": files[0],
+        "walk/b.jpg": files[1],
+    }
+
+
+@pytest.mark.parametrize(("count", "targets"), [(3, (0, 2, 4)), (6, (0, 1, 2, 3, 4, 5)), (9, (0, 1, 2, 3, 4, 5))])
+def test_a_smaller_split_is_spread_over_the_whole(count: int, targets: tuple[int, ...]) -> None:
+    names = tuple("abcdef")
+    split = ArrayItems(names, tuple(range(6)), names, torch.zeros(6, 3, 8, 8, dtype=torch.uint8))
+    assert train.spread(split, count).targets == targets
