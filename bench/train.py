@@ -34,71 +34,69 @@ from toolkit.registry import discover
 from toolkit.run.assemble import Assembly, assemble, training
 from toolkit.run.directory import create
 from toolkit.run.loop import Saving, Trackers, train
-from toolkit.signals import Signals
 from toolkit.screen import Screen
+from toolkit.signals import Signals
 
 PAIRS = 5
 TARGET = 0.95
+EPOCH_SECONDS = 14.0
+"""How long a bare epoch is to take at most: shorter than a real one, which is hard on what an epoch costs once."""
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, and how much of its data an epoch takes, so that many epochs fit into minutes."""
-
     name: str
     recipe: str
-    root: Callable[[Options], Path | None]
     overrides: Sequence[str]
-    train_items: int
-    valid_items: int
+    root: Callable[[Options], Path | None]
 
 
 CASES = (
-    Case(
-        "cifar10_cnn",
-        "cifar10_cnn",
-        Options.cifar10,
-        ("data.valid_share=0.1", "data.sample_images=1200"),
-        train_items=10_240,
-        valid_items=1_024,
-    ),
+    Case("cifar10_cnn", "cifar10_cnn", ("data.valid_share=0.1", "data.sample_images=1200"), Options.cifar10),
     Case(
         "har_resnet18_64px",
         "har_resnet50",
-        Options.har,
         ("model.name=resnet18", "model.weights=none", "input.size=64", "input.stored=72"),
-        train_items=1_024,
-        valid_items=256,
+        Options.har,
     ),
 )
 
 
 def figures(options: Options) -> Iterator[Figure]:
     for case in CASES:
-        yield _figure(case, case.root(options), options.pairs or PAIRS)
+        root = case.root(options)
+        overrides = [*case.overrides, *([f"data.root={root}"] if root else [])]
+        yield _figure(f"train/{case.name}", RECIPES / f"{case.recipe}.toml", overrides, options.pairs or PAIRS)
 
 
-def _figure(case: Case, root: Path | None, pairs: int) -> Figure:
-    assembly = assemble(_plan(case, root, epochs=pairs + 1))
+def _figure(name: str, recipe: Path, overrides: Sequence[str], pairs: int) -> Figure:
+    planned = plan(parse(recipe, [*overrides, f"train.epochs={pairs + 1}"]), discover())
+    assembly = assemble(limited(planned, _affordable_items(planned)))
     bare = BareEpoch(replace(assembly, network=copy.deepcopy(assembly.network)))
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
         whole_epoch()
         bare()
         paired = interleave(partial(_timed, whole_epoch), partial(_timed, bare), pairs)
-    facts = [f"epoch={median(paired.ours):.3g}s", *(["data=sample"] if assembly.spec.sample else [])]
-    return Figure(f"train/{case.name}", paired, TARGET, tuple(facts))
+    facts = [f"epoch={median(paired.ours):.3g}s", f"items={len(assembly.train.pixels)}"]
+    return Figure(name, paired, TARGET, (*facts, *(["data=sample"] if assembly.spec.sample else [])))
 
 
-def _plan(case: Case, root: Path | None, epochs: int) -> Plan:
-    """The recipe's plan, whose dataset hands out only some of its items."""
-    overrides = [*case.overrides, f"train.epochs={epochs}", *([f"data.root={root}"] if root else [])]
-    planned = plan(parse(RECIPES / f"{case.recipe}.toml", overrides), discover())
+def _affordable_items(planned: Plan) -> int:
+    """How many training items make an epoch of `EPOCH_SECONDS` on this machine."""
+    batch = planned.resolved.train.batch
+    bare = BareEpoch(assemble(limited(planned, 2 * batch)))
+    bare()
+    return batch * max(2, round(2 * EPOCH_SECONDS / _timed(bare)))
+
+
+def limited(planned: Plan, items: int) -> Plan:
+    """A plan whose dataset hands out at most `items` training items, and an eighth as many for validation."""
     dataset = planned.one("dataset")
 
     def smaller(root: Path | None, **arguments: Any) -> Data:
         data: Data = dataset.factory(root, **arguments)
-        return replace(data, train=spread(data.train, case.train_items), valid=spread(data.valid, case.valid_items))
+        return replace(data, train=spread(data.train, items), valid=spread(data.valid, items // 8))
 
     chosen = tuple(replace(one, factory=smaller) if one is dataset else one for one in planned.chosen)
     return replace(planned, chosen=chosen)

@@ -51,7 +51,7 @@ def test_batches_of_any_size_give_one_evaluation() -> None:
     assert parts.index.tolist() == list(range(9))
     assert parts.targets.tolist() == [0, 1] * 4 + [0]
     assert torch.allclose(parts.logits, whole.logits)
-    assert parts.scores == pytest.approx(whole.scores)
+    assert parts.scalars() == pytest.approx(whole.scalars())
     assert parts.scores["accuracy"] == 1.0
     assert parts.scores["loss"] == pytest.approx(float(functional.cross_entropy(whole.logits, whole.targets)))
 

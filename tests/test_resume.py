@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shlex
@@ -23,7 +24,9 @@ from toolkit.contracts import EpochRecord
 from toolkit.train import Event, State, StepDone, Task, Validating, fit
 
 TIMES = {"seconds", "valid_seconds", "waiting", "waited"}
-AVERAGED = tiny.RECIPE.replace("batch = 8", "batch = 8\nema = 0.9\ncheckpoint_minutes = 1e-9\neval_batch = 4")
+AVERAGED = tiny.RECIPE.replace("maximize", "minimize").replace(
+    "batch = 8", "batch = 8\nema = 0.9\ncheckpoint_minutes = 1e-9\neval_batch = 4"
+)
 """Saves at every event, which makes each of them a moment to be killed at."""
 
 
@@ -197,39 +200,51 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+def dying(fatal: int, *, after: bool) -> Callable[[Path, Path], Path]:
+    """A `Path.replace` that does not come back from its `fatal`th call, before or after it has done its work."""
+    replace, calls = Path.replace, itertools.count(1)
+
+    def replacing(path: Path, target: Path) -> Path:
+        call = next(calls)
+        if call == fatal and not after:
+            raise Killed
+        replace(path, target)
+        if call == fatal:
+            raise Killed
+        return target
+
+    return replacing
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_death_at_any_file_costs_nothing(
     recipe: Path, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    replace = Path.replace
-    for fatal in range(1, 100):
-        count = 0
-
-        def replacing(path: Path, target: Path) -> Path:
-            nonlocal count
-            count += 1
-            if count == fatal and not after:
-                raise Killed
-            replace(path, target)
-            if count == fatal:
-                raise Killed
-            return target
-
-        runs = tmp_path / f"{fatal}"
+    for fatal in itertools.count(1):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", replacing)
+            patch.setattr(Path, "replace", dying(fatal, after=after))
             try:
-                tiny.run(recipe, runs)
+                tiny.run(recipe, tmp_path / f"{fatal}")
             except Killed:
                 pass
             else:
-                assert fatal > 20
-                return
-        run = tiny.only_run(runs)
+                break
+        run = tiny.only_run(tmp_path / f"{fatal}")
         if (run / "recipe.toml").exists():
             assert main(["run", "--resume", str(run)]) == 0
             assert outcome(run) == whole
-    pytest.fail("the run never came to its end")
+    assert fatal > 20
+
+
+def test_what_a_killed_writer_left_is_cleared(recipe: Path, tmp_path: Path) -> None:
+    assert tiny.run(recipe, tmp_path / "runs") == 0
+    run = tiny.only_run(tmp_path / "runs")
+    (run / "figures").mkdir()
+    for left in (run / ".last.pt.unfinished-abcd1234.pt", run / "figures" / ".loss.png.unfinished-x.png"):
+        left.write_bytes(b"half of it")
+    assert main(["run", "--resume", str(run)]) == 0
+    assert leftovers(run) == set()
 
 
 # Real processes at random moments

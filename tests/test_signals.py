@@ -25,32 +25,48 @@ def test_a_signal_is_raised_at_once_and_handlers_come_back(number: int, code: in
 
 
 def test_a_deferred_signal_is_noted_and_raised_at_the_end() -> None:
-    done = False
-    with pytest.raises(Signalled) as raised, Signals() as signals, signals.deferred():
-        send(signal.SIGTERM)
-        done = signals.received == signal.SIGTERM
-    assert done
+    noted = []
+
+    def work(signals: Signals) -> None:
+        with signals.deferred():
+            send(signal.SIGTERM)
+            noted.append(signals.received)
+
+    with pytest.raises(Signalled) as raised, Signals() as signals:
+        work(signals)
+    assert noted == [signal.SIGTERM]
     assert raised.value.number == signal.SIGTERM
 
 
 def test_a_second_signal_is_raised_at_once() -> None:
-    later = False
-    with pytest.raises(Signalled) as raised, Signals() as signals, signals.deferred():
-        send(signal.SIGTERM)
-        send(signal.SIGINT)
-        later = True
-    assert not later
+    survived = []
+
+    def work(signals: Signals) -> None:
+        with signals.deferred():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                send(number)
+                survived.append(number)
+
+    with pytest.raises(Signalled) as raised, Signals() as signals:
+        work(signals)
+    assert survived == [signal.SIGTERM]
     assert raised.value.number == signal.SIGINT
 
 
 def test_an_error_in_a_deferred_block_goes_first() -> None:
-    with pytest.raises(ValueError, match="mine"), Signals() as signals, signals.deferred():
+    def fail() -> None:
         send(signal.SIGTERM)
         raise ValueError("mine")
 
+    with pytest.raises(ValueError, match="mine"), Signals() as signals, signals.deferred():
+        fail()
+
 
 def test_after_a_deferred_block_signals_are_raised_at_once_again() -> None:
-    with pytest.raises(Signalled), Signals() as signals:
+    def work(signals: Signals) -> None:
         with signals.deferred():
             pass
         send(signal.SIGINT)
+
+    with pytest.raises(Signalled), Signals() as signals:
+        work(signals)

@@ -90,7 +90,7 @@ def gather(files: RunFiles) -> Contents:
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
-        protocol=files.scores.get("protocol", {}),
+        protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
         environment=list(_environment(files)),
     )
 
@@ -248,3 +248,8 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def _in_words(value: Any) -> Any:
+    """A nested value of the protocol as one line of text."""
+    return ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, Mapping) else value
