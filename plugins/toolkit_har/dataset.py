@@ -32,7 +32,7 @@ def har(
     split_seed: int = 0,
     group_pattern: str | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
-    sample_clips: Annotated[int, Field(ge=3)] = 100,
+    sample_clips: Annotated[int, Field(ge=3)] = 120,
 ) -> Data:
     """Human action recognition from single images.
 
