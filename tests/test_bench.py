@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,9 +17,14 @@ from bench import __main__ as command
 from bench import loader, startup, train
 from bench.data import Options
 from bench.pairs import Figure, Interval, Paired, bootstrap, interleave
+from toolkit import checkpoint
+from toolkit.components import Plan, plan
 from toolkit.contracts import Data, DataSpec
 from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
 from toolkit.images import ArrayItems, ImageFiles
+from toolkit.recipe import parse
+from toolkit.registry import discover
+from toolkit.run.assemble import assemble
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
 
@@ -76,7 +82,7 @@ def test_the_interval_narrows_with_more_pairs() -> None:
         interval = bootstrap(values)
         return interval.high - interval.low
 
-    assert width(500) < width(5) / 2
+    assert width(100) < width(5) / 2
 
 
 @pytest.mark.parametrize(
@@ -220,3 +226,38 @@ def test_a_smaller_split_is_spread_over_the_whole(count: int, targets: tuple[int
     names = tuple("abcdef")
     split = ArrayItems(names, tuple(range(6)), names, torch.zeros(6, 3, 8, 8, dtype=torch.uint8))
     assert train.spread(split, count).targets == targets
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """`cifar10_cnn` on its sample, made small; run where no data lies at the default place."""
+    monkeypatch.chdir(tmp_path)
+    smaller = ["data.sample_images=20", "data.valid_share=0.2", "model.widths=[4]", "train.batch=16", "train.epochs=3"]
+    return plan(parse(train.RECIPES / "cifar10_cnn.toml", smaller), discover())
+
+
+def test_a_limited_plan_hands_out_fewer_items(planned: Plan) -> None:
+    limited = train.limited(planned, 48).data()
+    assert (len(limited.train), len(limited.valid)) == (48, 6)
+    assert limited.protocol == planned.data().protocol
+
+
+def test_whole_epochs_are_those_of_a_run(planned: Plan, tmp_path: Path) -> None:
+    with train.whole_epochs(assemble(train.limited(planned, 48)), tmp_path) as epoch:
+        epoch()
+        epoch()
+    (run,) = (tmp_path / "cifar10_cnn").iterdir()
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6]
+    assert "accuracy" in records[0]["valid"]
+    assert checkpoint.load(run / "last.pt")["state"]["epoch"] == 2
+    assert "epoch 2/3" in (tmp_path / "screen.log").read_text()
+
+
+def test_a_bare_epoch_takes_as_many_steps_over_as_many_items(planned: Plan) -> None:
+    bare = train.BareEpoch(assemble(train.limited(planned, 48)))
+    network = bare._state.network
+    seen: list[tuple[bool, int]] = []
+    network.register_forward_pre_hook(lambda module, given: seen.append((module.training, len(given[0]))))
+    bare()
+    assert seen == [(True, 16), (True, 16), (True, 16), (False, 6)]

@@ -45,10 +45,14 @@ class RandomResizedCrop:
 def resize_one_by_one(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
     out = empty(pixels, size, size)
     for sample, (top, left, height, width) in enumerate(boxes.tolist()):
-        part = pixels[sample, ..., top : top + height, left : left + width]
-        frames = part.view(-1, *part.shape[-3:])
-        out[sample] = F.interpolate(frames, (size, size), mode="bilinear", antialias=True).view_as(out[sample])
+        part = _frames(pixels, sample)[..., top : top + height, left : left + width]
+        _frames(out, sample).copy_(F.interpolate(part, (size, size), mode="bilinear", antialias=True))
     return out
+
+
+def _frames(pixels: Tensor, sample: int) -> Tensor:
+    """One sample as `[frames, 3, H, W]`; a slice keeps the stride by which torch knows that channels lie innermost."""
+    return pixels[sample : sample + 1].flatten(0, -4)
 
 
 def resize_at_once(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
