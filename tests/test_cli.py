@@ -178,6 +178,7 @@ def test_a_signal_before_training_ends_with_the_same_command(
     number: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
+    monkeypatch.setattr("toolkit.recipe.parse", lambda *arguments: None)
     monkeypatch.setattr("toolkit.run.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
     assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
@@ -285,3 +286,23 @@ def test_a_recipe_that_needs_a_bad_plugin_exits_4(
 def test_a_qualified_name_picks_the_good_one(tmp_path: Path) -> None:
     text = tiny.RECIPE.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', '"vision-toolkit:resnet18"')
     assert main(["check", str(tiny.write_recipe(tmp_path, text=text))]) == 0
+
+
+def test_what_nobody_foresaw_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks() -> NoReturn:
+        raise ZeroDivisionError("in a plugin's forward")
+
+    monkeypatch.setattr("toolkit.registry.discover", breaks)
+    assert main(["plugins", "list"]) == 1
+    told = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError: in a plugin's forward" in told
+    assert "--debug" in told
+    assert "Traceback" not in told
+
+
+def test_a_recipe_that_is_not_there_is_told_before_torch_is_loaded() -> None:
+    code = "import sys; from toolkit.cli import main; print(main(['run', 'nowhere.toml']), 'torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["2", "False"]

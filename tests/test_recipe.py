@@ -323,6 +323,7 @@ def test_the_digest_counts_what_is_computed(write):
             "train.device=cpu",
             "trackers=['tensorboard']",
             "input.workers=1",
+            "input.on_corrupt=skip",
             "train.checkpoint_minutes=1",
         )
         == of()

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = error.strerror or str(error)
         told = f"{error.filename}: {reason}" if error.filename else reason
         return _fail(RunFailed(told, next_step="mend it, then give the same command again"), debug=debug)
+    except Exception as error:
+        told = f"unexpected {type(error).__name__}: {error}"
+        return _fail(RunFailed(told, next_step="see where with --debug"), debug=debug)
 
 
 def _parser() -> Parser:
@@ -158,12 +161,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start_or_resume(options: argparse.Namespace) -> None:
-    from toolkit.run import resume_run, start_run
-
     if options.resume is not None:
+        from toolkit.run import resume_run
+
         resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=_console())
-    else:
-        start_run(options.recipe, options.overrides, runs=options.runs or Path("runs"), console=_console())
+        return
+    from toolkit.recipe import parse
+
+    draft = parse(options.recipe, options.overrides)
+    from toolkit.run import start_run
+
+    start_run(draft, runs=options.runs or Path("runs"), console=_console())
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from toolkit.recipe.tables import Recipe
 _NOT_COMPUTED = {
     "": ("trackers",),
     "data": ("root",),
-    "input": ("memory_gb", "cache_gb", "workers"),
+    "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit"),
     "train": ("device", "checkpoint_minutes"),
 }
 
@@ -30,7 +30,8 @@ def digest(recipe: Recipe) -> str:
 
     Left out is what only says where and how fast: where the data lies, which device, how much is kept in memory or
     cache, how often state is saved, who is told. So a run may be resumed on another machine, but not with another
-    batch size. The data itself is identified by its split hash, not by its folder.
+    batch size. What becomes of corrupt items is left out too: a run they stopped may go on without them. The data
+    itself is identified by its split hash, not by its folder.
     """
     tables = copy.deepcopy(recipe.tables())
     for table, keys in _NOT_COMPUTED.items():

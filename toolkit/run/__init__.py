@@ -14,7 +14,7 @@ from toolkit import device as devices
 from toolkit.components import Plan, plan
 from toolkit.contracts import DataSpec, RunFinished, RunStarted
 from toolkit.errors import CheckpointError, Stopped
-from toolkit.recipe import Recipe, digest, parse, to_toml
+from toolkit.recipe import Draft, Recipe, digest, parse, to_toml
 from toolkit.registry import discover
 from toolkit.report import write_report
 from toolkit.run.assemble import Assembly, assemble, count_parameters, training
@@ -29,9 +29,9 @@ from toolkit.train import State, Task
 __all__ = ["evaluate_run", "resume_run", "start_run"]
 
 
-def start_run(recipe: Path, overrides: Sequence[str], *, runs: Path, console: Console) -> RunDirectory:
+def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
     """Train what the recipe says in a new directory under `runs`."""
-    assembly = assemble(plan(parse(recipe, overrides), discover()))
+    assembly = assemble(plan(draft, discover()))
     prepared = training(assembly)
     directory = create(runs, assembly.recipe.name)
     return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
