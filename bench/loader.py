@@ -25,7 +25,7 @@ from bench.data import Options
 from bench.pairs import Figure, interleave
 from toolkit.components import Plan, plan
 from toolkit.contracts import Data
-from toolkit.device import choose_device
+from toolkit.device import choose_device, keep_freed_memory
 from toolkit.errors import DataError
 from toolkit.images import ImageFiles
 from toolkit.loader import Loader
@@ -88,6 +88,7 @@ def figures(options: Options) -> Iterator[Figure]:
             next_step="name the folder that holds har-subset: python -m bench loader --data DIR",
         )
     torch.set_num_threads(WORKERS)
+    keep_freed_memory()
     for case in CASES:
         yield from _case(case, root, options.pairs or PAIRS)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -102,3 +105,26 @@ def test_deterministic_is_asked_of_torch() -> None:
     make_deterministic()
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such option")
+def test_freed_memory_is_kept() -> None:
+    """In a process of its own: blocks taken again and again fault in their pages once."""
+    code = """
+import resource, sys, torch
+from toolkit.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("keep", "leave")
+    )
+    assert kept < given_back / 4

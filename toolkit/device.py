@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeAlias
 
 import torch
 
 from toolkit.errors import UsageError
+
+_KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
+"""glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
 
 Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
 
@@ -60,6 +64,17 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU thread{'s' if torch.get_num_threads() != 1 else ''}"
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed instead of giving it back: each step frees and takes the same large blocks,
+    and fresh pages cost the kernel more than many an operation on them. Whether this system's library takes the advice
+    (glibc does)."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return False
+    accepted = [library.mallopt(option, limit) for option, limit in _KEEP]
+    return all(accepted)
 
 
 def make_deterministic() -> None:

@@ -104,6 +104,8 @@ def assemble(plan: Plan, saved: Mapping[str, Any] | None = None) -> Assembly:
         devices.make_deterministic()
     device = devices.choose_device(recipe.train.device)
     precision = devices.choose_precision(recipe.train.precision, device)
+    if device.type == "cpu":
+        devices.keep_freed_memory()
     data = plan.data()
     train, valid, test = _loaders(data, recipe, device)
     seed_globally(recipe.seed, "weights")
