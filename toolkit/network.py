@@ -33,7 +33,8 @@ class Normalize(nn.Module):
         three channels are not for a processor's wide registers, and no second batch of floats is allocated."""
         rows = pixels.movedim(-3, -1).flatten(-2).to(self.scale.dtype, copy=True)
         scale, shift = (channels.flatten().repeat(pixels.shape[-1]) for channels in (self.scale, self.shift))
-        return torch.addcmul(shift, rows, scale, out=rows).unflatten(-1, (-1, 3)).movedim(-1, -3)
+        normalized: Tensor = torch.addcmul(shift, rows, scale, out=rows).unflatten(-1, (-1, 3))
+        return normalized.movedim(-1, -3)
 
 
 class Network(nn.Module):
