@@ -41,11 +41,15 @@ class Loader:
         self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
     ) -> Iterator[Batch]:
         """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
-        gets depends on (seed, epoch, number of the batch) alone. One whose items are all skipped is empty."""
-        places = order(len(self.pixels), seed, epoch).split(size)[: batches_in(len(self.pixels), size)]
-        for number, batch in enumerate(self._fetch(places[start:]), start):
+        gets depends on (seed, epoch, number of the batch) alone. One whose items are all skipped is empty. The items
+        left out of the last batch are decoded too, so that the next epoch finds all of them."""
+        places = order(len(self.pixels), seed, epoch).split(size)
+        count = batches_in(len(self.pixels), size)
+        for number, batch in enumerate(self._fetch(places[start:count]), start):
             chosen = augmentations if len(batch.index) else ()
             yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
+        for left_out in places[count:]:
+            self.pixels.keep(left_out)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """All items in order, centre-cropped."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -156,6 +155,10 @@ class Pixels:
         """Whether every item is decoded and kept, so that `fetch` is a copy."""
         if not self._complete and self.storage is not None:
             self._complete = all(self.storage.has(i) or i in self.skipped for i in range(len(self)))
+            if self._complete:
+                # Idle or not, each thread holds OpenMP helpers of its own. With more of them than cores OpenMP sends
+                # idle ones to sleep, those of the training step too, and waking them slows every operation down.
+                self._pool.shutdown()
         return self._complete
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,23 +169,24 @@ class Pixels:
             return _gathered(self._resident, index.to(self._resident.device, non_blocking=True)), index
         if self.storage is None:
             return self._decode_afresh(index)
-        self._decode_missing(index.tolist())
+        self.keep(index)
         index = self._without_skipped(index)
         return _gathered(self.storage.pixels, index), index
+
+    def keep(self, index: Tensor) -> None:
+        """Decode the items at `index` that are not kept yet, where there is room to keep them."""
+        storage = self.storage
+        if storage is None or self._complete:
+            return
+        missing = [i for i in index.tolist() if not storage.has(i) and i not in self.skipped]
+        for i, item in zip(missing, self._pool.map(self._decode, missing), strict=True):
+            if item is not None:
+                storage.put(i, item)
 
     def move(self, device: torch.device) -> None:
         """Keep the decoded items on `device` from now on; call when `complete`."""
         if self.storage is not None and self._resident is None:
             self._resident = self.storage.pixels.to(device)
-
-    def _decode_missing(self, index: Sequence[int]) -> None:
-        storage = self.storage
-        if storage is None or self._complete:
-            return
-        missing = [i for i in index if not storage.has(i) and i not in self.skipped]
-        for i, item in zip(missing, self._pool.map(self._decode, missing), strict=True):
-            if item is not None:
-                storage.put(i, item)
 
     def _decode_afresh(self, index: Tensor) -> tuple[Tensor, Tensor]:
         items = list(self._pool.map(self._decode, index.tolist()))

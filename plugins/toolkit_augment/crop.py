@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from toolkit.contracts import Batch, DataSpec
 from toolkit.errors import RunFailed
-from toolkit_augment.pixels import empty, on_host, uniform_int
+from toolkit_augment.pixels import empty, uniform_int
 
 Border: TypeAlias = Literal["reflect", "zero", "edge"]
 
@@ -55,7 +56,6 @@ class RandomCrop:
                 next_step="raise input.stored or random_crop's padding, or move random_crop up in the list",
             )
         tops, lefts = (uniform_int(rng, len(pixels), side - self.size + 1) for side in (height, width))
-        cut = cut_one_by_one if on_host(pixels) else cut_at_once
         return replace(batch, pixels=cut(pixels, torch.stack((tops, lefts), dim=1), self.size))
 
 
@@ -83,15 +83,18 @@ def _fill_ends(lines: Tensor, padding: int, border: Border) -> None:
         last.copy_(lines[..., -2 * padding - 1 : -padding - 1].flip(-1))
 
 
-def cut_one_by_one(pixels: Tensor, corners: Tensor, size: int) -> Tensor:
-    out = empty(pixels, size, size)
-    for sample, (top, left) in enumerate(corners.tolist()):
-        out[sample] = pixels[sample, ..., top : top + size, left : left + size]
-    return out
+def cut(pixels: Tensor, corners: Tensor, size: int) -> Tensor:
+    """The `size` x `size` window of each sample whose top left pixel is at `corners` `[B, 2]`; same memory layout.
 
-
-def cut_at_once(pixels: Tensor, corners: Tensor, size: int) -> Tensor:
-    windows = pixels.unfold(-2, size, 1).unfold(-2, size, 1)
-    samples = torch.arange(len(pixels), device=pixels.device)
-    # two indices around a slice put the indexed dimension first: [B, (T,) 3, size, size]
-    return windows[samples, ..., corners[:, 0], corners[:, 1], :, :]
+    A row of a window is one stretch of memory: all rows of a batch are one gather of overlapping stretches.
+    """
+    innermost = pixels.stride(-3) == 1
+    planes = pixels.movedim(-3, -1) if innermost else pixels.unsqueeze(-1)
+    *lead, height, width, values = planes.shape
+    count = math.prod(lead)
+    tops, lefts = corners.repeat_interleave(count // len(pixels), dim=0).unsqueeze(-1).unbind(1)
+    rows = torch.arange(0, count * height, height, device=pixels.device)[:, None] + tops
+    starts = ((rows + torch.arange(size, device=pixels.device)) * width + lefts) * values
+    stretches = planes.reshape(-1).unfold(0, size * values, 1)
+    windows = stretches.index_select(0, starts.flatten()).view(*lead, size, size, values)
+    return windows.movedim(-1, -3) if innermost else windows.squeeze(-1)
