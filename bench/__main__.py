@@ -13,6 +13,7 @@ from toolkit.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
 
 BENCHES = {
     "loader": "batches ready for the step, beside torchvision's ImageFolder and DataLoader",
+    "predict": "an exported ResNet-50 in int8, beside fp32, torch and the bare session",
     "startup": "CPU seconds of commands that do no work, beside an empty interpreter",
     "train": "epochs of a recipe with all that belongs to them, beside the bare step on synthetic batches",
 }
@@ -24,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:8} {what}" for name, what in BENCHES.items()))
         return EXIT_DONE
     try:
-        return _measure(parsed.name, Options(parsed.pairs, parsed.data))
+        return _measure(parsed.name, Options(parsed.pairs, parsed.data, parsed.run))
     except ToolkitError as error:
         print("\n".join(f"error: {line}" for line in error.lines()), file=sys.stderr)
         print(f"next:  {error.next_step}", file=sys.stderr)
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder with har-subset and cifar10-jpeg, or one of these itself (default: what TOOLKIT_DATA names)",
     )
+    parser.add_argument("--run", metavar="RUN", type=Path, help="predict: a trained run (default: random weights)")
     return parser
 
 

@@ -16,6 +16,8 @@ class Options:
     """Pairs of each figure; None: the bench's own number."""
     data: Path | None
     """A folder that holds the folders below, or is one of them; None: the one named by TOOLKIT_DATA, if any."""
+    run: Path | None = None
+    """A trained run, for benches of what comes after training; None: random weights."""
 
     def har(self) -> Path | None:
         """HAR as published: train/ and Training_set.csv."""

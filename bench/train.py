@@ -26,13 +26,13 @@ from torch.nn import functional
 
 from bench.data import Options
 from bench.pairs import Figure, interleave
+from toolkit.assembly import Assembly, assemble, training
 from toolkit.components import Plan, plan
 from toolkit.contracts import Data, DataSpec, Split
+from toolkit.directory import create
 from toolkit.images import ArrayItems, ImageFiles
 from toolkit.recipe import digest, parse, to_toml
 from toolkit.registry import discover
-from toolkit.run.assemble import Assembly, assemble, training
-from toolkit.run.directory import create
 from toolkit.run.loop import Saving, Trackers, train
 from toolkit.screen import Screen
 from toolkit.signals import Signals

@@ -18,13 +18,13 @@ from bench import loader, startup, train
 from bench.data import Options
 from bench.pairs import Figure, Interval, Paired, bootstrap, interleave
 from toolkit import checkpoint
+from toolkit.assembly import assemble
 from toolkit.components import Plan, plan
 from toolkit.contracts import Data, DataSpec
 from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
 from toolkit.images import ArrayItems, ImageFiles
 from toolkit.recipe import parse
 from toolkit.registry import discover
-from toolkit.run.assemble import assemble
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
 
@@ -111,7 +111,8 @@ def test_a_figure_is_one_line_and_says_what_was_missed(figure: Figure, line: str
 
 def test_without_a_name_the_benches_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == EXIT_DONE
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["loader", "startup", "train"]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == ["loader", "predict", "startup", "train"]
 
 
 @pytest.mark.parametrize(("target", "code"), [(1.5, EXIT_DONE), (2.5, EXIT_FAILED)])

@@ -25,8 +25,10 @@ EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
     "": {"--help", "--version"},
     "run": EVERYWHERE | {"--set", "--resume", "--runs"},
-    "evaluate": EVERYWHERE | {"--set"},
+    "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE,
+    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
+    "predict": EVERYWHERE | {"--output", "--top", "--batch", "--device", "--precision"},
     "check": EVERYWHERE | {"--set"},
     "plugins": EVERYWHERE,
     "plugins list": EVERYWHERE,
@@ -70,7 +72,7 @@ def listed(text: str) -> list[str]:
 
 def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     codes = help_of("", capsys).partition("Exit codes: ")[2]
-    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "75", "130"]
+    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130"]
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -30,7 +30,9 @@ from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.messages import shown
 from toolkit.recipe import (
     DataTable,
+    ExportTable,
     InputTable,
+    Limits,
     OptimizerTable,
     PartRates,
     Recipe,
@@ -235,6 +237,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[train.optimizer]`": OptimizerTable,
     "`[train.optimizer.parts.NAME]`": PartRates,
     "`[train.schedule]`": ScheduleTable,
+    "`[export]`": ExportTable,
+    "`[export.PRECISION]`": Limits,
 }
 
 

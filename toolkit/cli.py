@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+DEVICES = ("cpu", "cuda", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of ending the process, knows the nearest command, takes no flag cut short."""
 
@@ -68,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m toolkit",
-        description="Train, evaluate and report vision models from recipes.",
+        description="Train, evaluate, report, export and serve vision models from recipes.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable, 4 plugin broken, "
-        "75 stopped by a signal and resumable, 130 interrupted.",
+        "5 an export differs from the trained model, 75 stopped by a signal and resumable, 130 interrupted.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     parser.set_defaults(command=lambda options: _no_command(parser, options))
@@ -78,6 +82,8 @@ def _parser() -> Parser:
     _add_run(commands)
     _add_evaluate(commands)
     _add_report(commands)
+    _add_export(commands)
+    _add_predict(commands)
     _add_check(commands)
     _add_plugins(commands)
     _add_schema(commands)
@@ -106,9 +112,51 @@ def _add_run(commands: _Commands) -> None:
 
 
 def _add_evaluate(commands: _Commands) -> None:
-    parser = _add(commands, "evaluate", "score the best checkpoint of a run anew", _evaluate)
+    parser = _add(commands, "evaluate", "score the best checkpoint of a run, or an exported bundle, anew", _evaluate)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
+    _add_set(parser)
+    _add_use(parser)
+
+
+def _add_use(parser: Parser) -> None:
+    """How a bundle is used."""
+    places = f"for a bundle: {', '.join(DEVICES)} (default: the best)"
+    parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
+    chosen = f"for a bundle: {', '.join(PRECISIONS)} (default: its first)"
+    parser.add_argument("--precision", metavar="PRECISION", choices=PRECISIONS, help=chosen)
+
+
+def _add_export(commands: _Commands) -> None:
+    parser = _add(commands, "export", "export a run's best checkpoint as an ONNX bundle, proved against it", _export)
     parser.add_argument("run", metavar="RUN", type=Path)
     _add_set(parser)
+    parser.add_argument("--name", metavar="NAME", help="name of the bundle (default: the recipe's)")
+    parser.add_argument("--exports", metavar="DIR", type=Path, default=Path("exports"), help="where bundles go")
+    formats = {"bundle": "a bundle", "triton": "a bundle and a Triton model repository"}
+    told = ", ".join(f"{name}: {text}" for name, text in formats.items())
+    parser.add_argument("--format", metavar="FORMAT", choices=formats, default="bundle", help=told)
+
+
+def _add_predict(commands: _Commands) -> None:
+    parser = _add(commands, "predict", "classify images and videos with a bundle", _predict)
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="images, folders, globs, videos, - for a list on standard input, a camera's number, an rtsp or http URL",
+    )
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")
+    parser.add_argument("--top", metavar="K", type=_count, default=3, help="classes told for each input (default: 3)")
+    parser.add_argument("--batch", metavar="N", type=_count, help="inputs asked at a time (default: suits the device)")
+    _add_use(parser)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _add_report(commands: _Commands) -> None:
@@ -175,12 +223,53 @@ def _start_or_resume(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from toolkit.run import evaluate_run
-
     console = _console()
-    directory = evaluate_run(options.run, options.overrides, console=console)
+    if (options.run / "bundle.json").is_file():
+        from toolkit.export import evaluate_bundle
+
+        use = {"device": options.device or "auto", "precision": options.precision}
+        directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=console, **use)
+    else:
+        if options.device or options.precision:
+            raise UsageError(
+                f"{options.run}: not a bundle; --device and --precision are for bundles",
+                next_step="for a run use --set train.device=... and --set train.precision=...",
+            )
+        from toolkit.run import evaluate_run
+
+        directory = evaluate_run(options.run, options.overrides, console=console)
     console.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
     return EXIT_DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from toolkit.export import export_run
+
+    console = _console()
+    bundle = export_run(
+        options.run,
+        name=options.name,
+        exports=options.exports,
+        overrides=options.overrides,
+        triton=options.format == "triton",
+        console=console,
+    )
+    console.print(f"bundle {bundle}", markup=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from toolkit.predict import predict_files
+
+    return predict_files(
+        options.bundle,
+        options.inputs,
+        device=options.device or "auto",
+        precision=options.precision,
+        output=options.output,
+        top=options.top,
+        batch=options.batch,
+    )
 
 
 def _report(options: argparse.Namespace) -> int:

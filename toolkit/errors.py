@@ -114,6 +114,25 @@ class PluginError(ToolkitError):
     exit_code = EXIT_PLUGIN
 
 
+class BundleError(ToolkitError):
+    """A bundle is damaged, of another version, or holds what a bundle may not hold."""
+
+    exit_code = EXIT_DATA
+
+
+class ParityError(ToolkitError):
+    """An exported model does not answer as the trained one; `findings` are the lines shown below the message."""
+
+    exit_code = EXIT_PARITY
+
+    def __init__(self, message: str, *, findings: Sequence[str], next_step: str | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.findings = tuple(findings)
+
+    def lines(self) -> list[str]:
+        return [self.message, *(f"  {finding}" for finding in self.findings)]
+
+
 class CheckpointError(ToolkitError):
     """A checkpoint is missing, damaged or belongs to another recipe."""
 

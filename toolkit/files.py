@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,3 +66,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it takes the place of `path`, whole, when the block succeeds, and is removed
+    when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}{UNFINISHED}"
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+    try:
+        yield temporary
+        for written in temporary.rglob("*"):
+            _sync(written)
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as aside:
+                path.rename(Path(aside) / path.name)
+                temporary.rename(path)
+        else:
+            temporary.rename(path)
+        _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

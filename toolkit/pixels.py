@@ -26,7 +26,7 @@ from toolkit.files import cache_directory
 if TYPE_CHECKING:
     from toolkit.contracts import DataSpec, Fit, Split
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Part of every cache key: raised when the arithmetic of `to_square` changes."""
 
 
@@ -40,8 +40,14 @@ def to_square(image: Tensor, side: int, fit: Fit) -> Tensor:
         return image
     if fit == "stretch":
         return _resize(image, side, side)
-    short = min(height, width)
-    return centre_crop(_resize(image, round(height * side / short), round(width * side / short)), side)
+    return centre_crop(_resize(image, *covering(height, width, side)), side)
+
+
+def covering(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width with the short side brought to `side` and the long one in proportion, rounded half up; whole
+    numbers throughout, so that an exported graph does the same with sizes known only when it runs."""
+    short: int = torch.sym_min(height, width)  # type: ignore[assignment]  # an int of ints, symbolic of symbolic
+    return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
 
 
 def centre_crop(pixels: Tensor, side: int) -> Tensor:

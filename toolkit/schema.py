@@ -17,6 +17,7 @@ Schema: TypeAlias = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TABLES = {"dataset": "DataTable", "optimizer": "OptimizerTable", "schedule": "ScheduleTable"}
+_CLOSED = frozenset({"InputTable", "TrainTable", "PartRates", "ExportTable", "Limits"})
 _LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
 
 
@@ -38,7 +39,7 @@ def recipe_schema(registry: Registry) -> Schema:
         top[key]["items"] = _reference(kind)
     top |= {"data": _reference("dataset"), "model": _reference("model")}
     tables["TrainTable"]["properties"] |= {kind: _reference(kind) for kind in GIVEN_BY_CORE}
-    kept = {name: table for name, table in tables.items() if name in {"InputTable", "TrainTable", "PartRates"}}
+    kept = {name: table for name, table in tables.items() if name in _CLOSED}
     comment = {"$comment": f"left out: {'; '.join(left_out)}"} if left_out else {}
     whole: Schema = _tidy(schema | {"$defs": kept | components})
     return {"$schema": DIALECT, **comment, **whole}

@@ -6,11 +6,13 @@ What a component takes besides its name is checked by `toolkit.components` again
 from __future__ import annotations
 
 from toolkit.recipe.draft import Draft, Used, used
-from toolkit.recipe.read import invalid, load, parse
+from toolkit.recipe.read import invalid, load, parse, parse_text
 from toolkit.recipe.tables import (
     METRICS,
     DataTable,
+    ExportTable,
     InputTable,
+    Limits,
     OptimizerTable,
     PartRates,
     Recipe,
@@ -25,7 +27,9 @@ __all__ = [
     "METRICS",
     "DataTable",
     "Draft",
+    "ExportTable",
     "InputTable",
+    "Limits",
     "OptimizerTable",
     "PartRates",
     "Recipe",
@@ -37,6 +41,7 @@ __all__ = [
     "invalid",
     "load",
     "parse",
+    "parse_text",
     "plain",
     "to_toml",
     "used",

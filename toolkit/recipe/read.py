@@ -14,7 +14,7 @@ from toolkit.errors import Problem, RecipeError, nearest
 from toolkit.messages import problems
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.overrides import override
-from toolkit.recipe.tables import InputTable, PartRates, Recipe, TrainTable
+from toolkit.recipe.tables import ExportTable, InputTable, Limits, PartRates, Recipe, TrainTable
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
@@ -34,14 +34,26 @@ def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
 
 def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Draft:
     """Read and check, keeping problems instead of raising them; RecipeError only if the file cannot be read."""
-    tables = _read(path)
+    return _drafted(_read(path), str(path), overrides, name or path.stem)
+
+
+def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: str) -> Draft:
+    """As `parse`, of a recipe that lies in no file of its own; `source` names where it stands."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise invalid(source, [_not_toml(error, text)]) from error
+    return _drafted(tables, source, overrides, name)
+
+
+def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name: str) -> Draft:
     found = [problem for text in overrides if (problem := override(tables, text))]
     if "name" in tables:
         found.append(Problem("name", "unknown key: a recipe is named after its file"))
     tables.pop("name", None)
-    recipe, more = _validate({**tables, "name": name or path.stem})
+    recipe, more = _validate({**tables, "name": name})
     found += more
-    return Draft(str(path), tables, tuple(found), None if found else recipe)
+    return Draft(source, tables, tuple(found), None if found else recipe)
 
 
 def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
@@ -52,8 +64,8 @@ def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
 
 
 def _known_keys(table: str) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"": Recipe, "input": InputTable, "train": TrainTable}
-    model = models.get(table, PartRates)
+    models: dict[str, type[BaseModel]] = {"": Recipe, "input": InputTable, "train": TrainTable, "export": ExportTable}
+    model = models.get(table, Limits if table.startswith("export.") else PartRates)
     return [key for key in model.model_fields if (table, key) != ("", "name")]
 
 

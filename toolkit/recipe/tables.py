@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
 Root: TypeAlias = Annotated[Path, Strict(False), AfterValidator(Path.expanduser)]
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 METRICS = ("accuracy", "precision", "recall", "f1", "confusion_matrix", "log_loss", "calibration")
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -106,6 +117,48 @@ class TrainTable(BaseModel):
     schedule: ScheduleTable = ScheduleTable()
 
 
+class Limits(BaseModel):
+    """How far a model exported in one precision may be from the trained one on the validation split."""
+
+    model_config = _CLOSED
+    max_difference: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """Largest difference of a probability when both see the same pixels."""
+    tie: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """A prediction that flips between two classes whose probabilities are this close is a tie."""
+    max_drop: Annotated[float, Field(ge=0)] = 0.5
+    """Points (hundredths) by which `train.metric` may be worse."""
+    max_flips: Annotated[int, Field(ge=0)] | None = 0
+    """Predictions that may flip, ties not counted; None: any number."""
+
+
+LIMITS = {"fp32": Limits(), "fp16": Limits(max_difference=0.02), "int8": Limits(max_difference=1.0, max_flips=None)}
+"""What is usual for each precision: int8 is judged by its score, which is what its speed is paid with."""
+
+
+class ExportTable(BaseModel):
+    """What is exported, and how exact it must be."""
+
+    model_config = _CLOSED
+    precision: Precision | Annotated[TomlArray[Precision], Field(min_length=1)] = "fp32"
+    """One or several; the first is what a bundle uses unless told otherwise."""
+    calibration: Annotated[int, Field(ge=1)] = 128
+    """Training items that int8 takes the ranges of values from."""
+    fp32: Limits = LIMITS["fp32"]
+    fp16: Limits = LIMITS["fp16"]
+    int8: Limits = LIMITS["int8"]
+
+    @field_validator(*LIMITS, mode="before")
+    @classmethod
+    def _rest_as_usual(cls, given: Any, info: ValidationInfo) -> Any:
+        """A table that gives one limit leaves the others as they are for this precision."""
+        usual = LIMITS[info.field_name or ""].model_dump()
+        return {**usual, **given} if isinstance(given, Mapping) else given
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return (self.precision,) if isinstance(self.precision, str) else tuple(dict.fromkeys(self.precision))
+
+
 class Recipe(BaseModel):
     """A valid recipe. `name` is that of its file."""
 
@@ -119,6 +172,7 @@ class Recipe(BaseModel):
     metrics: TomlArray[Use] = tuple(Use(name=name) for name in METRICS)
     trackers: TomlArray[Use] = ()
     train: TrainTable
+    export: ExportTable = ExportTable()
 
     def tables(self) -> dict[str, Any]:
         """Everything but the name as plain TOML values; what is None is left out."""

@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.recipe.tables import Recipe
 
 _NOT_COMPUTED = {
-    "": ("trackers",),
+    "": ("trackers", "export"),
     "data": ("root",),
     "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit"),
     "train": ("device", "checkpoint_minutes"),
@@ -29,9 +29,9 @@ def digest(recipe: Recipe) -> str:
     """SHA-256 (hex) of everything that decides what is computed; give it the resolved recipe, so defaults count.
 
     Left out is what only says where and how fast: where the data lies, which device, how much is kept in memory or
-    cache, how often state is saved, who is told. So a run may be resumed on another machine, but not with another
-    batch size. What becomes of corrupt items is left out too: a run they stopped may go on without them. The data
-    itself is identified by its split hash, not by its folder.
+    cache, how often state is saved, who is told, what is exported. So a run may be resumed on another machine, but not
+    with another batch size. What becomes of corrupt items is left out too: a run they stopped may go on without them.
+    The data itself is identified by its split hash, not by its folder.
     """
     tables = copy.deepcopy(recipe.tables())
     for table, keys in _NOT_COMPUTED.items():

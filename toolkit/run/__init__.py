@@ -11,20 +11,22 @@ from rich.console import Console
 
 from toolkit import checkpoint
 from toolkit import device as devices
-from toolkit.components import Plan, plan
-from toolkit.contracts import DataSpec, RunFinished, RunStarted
+from toolkit.assembly import Assembly, assemble, count_parameters, training
+from toolkit.components import plan
+from toolkit.contracts import RunFinished, RunStarted
+from toolkit.directory import RunDirectory, create, existing, explained
+from toolkit.environment import describe_environment
 from toolkit.errors import CheckpointError, Stopped
-from toolkit.recipe import Draft, Recipe, digest, parse, to_toml
+from toolkit.predictions import predictions, write_predictions
+from toolkit.recipe import Draft, Recipe, digest, to_toml
 from toolkit.registry import discover
 from toolkit.report import write_report
-from toolkit.run.assemble import Assembly, assemble, count_parameters, training
-from toolkit.run.directory import RunDirectory, create, existing, explained
-from toolkit.run.environment import describe_environment
-from toolkit.run.finish import draw_pictures, evaluate_splits, predictions, scores, write_predictions
+from toolkit.run.finish import draw_pictures, evaluate_splits, scores
 from toolkit.run.loop import Saving, Trackers, train
 from toolkit.screen import Screen, score_table
 from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.train import State, Task
+from toolkit.trained import open_trained, planned_again
 
 __all__ = ["evaluate_run", "resume_run", "start_run"]
 
@@ -44,7 +46,7 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     otherwise.
     """
     directory = existing(path)
-    planned = _planned(directory, recipe, overrides)
+    planned = planned_again(directory, recipe, overrides)
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
     if saved:
         _same_recipe(directory, saved, planned.resolved)
@@ -60,16 +62,12 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
 
     Leaves scores, predictions and a recipe in a directory of its own below the run's.
     """
-    run = existing(path)
-    planned = _planned(run, None, overrides)
-    kept = checkpoint.load(run.best)
-    assembly = assemble(planned, kept)
+    trained = open_trained(path, overrides)
+    assembly = trained.assembly
     _show(console, assembly)
-    _same_classes(run, kept, assembly.spec)
-    _fill(assembly, kept, run.best)
     evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
-    directory = create(run.path, "evaluations")
-    result = scores(evaluations, assembly, kept["epoch"])
+    directory = create(trained.directory.path, "evaluations")
+    result = scores(evaluations, assembly, trained.best_epoch)
     directory.write_text("recipe.toml", to_toml(assembly.recipe))
     directory.write_json("scores.json", result)
     for name, evaluation in evaluations.items():
@@ -78,11 +76,6 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
         write_predictions(directory, rows, assembly.spec)
     console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
     return directory
-
-
-def _planned(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
-    source = recipe or directory.recipe
-    return plan(parse(source, overrides, name=directory.path.parent.name), discover())
 
 
 def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> RunDirectory:
@@ -200,24 +193,6 @@ def _same_data(directory: RunDirectory, saved: Mapping[str, Any], assembly: Asse
         raise CheckpointError(
             f"{directory.last}: was trained on other data: its {' and '.join(changed)} differ from what is found now",
             next_step=f"say where the run's own data lies: {directory.resume_command} --set data.root=FOLDER",
-        )
-
-
-def _fill(assembly: Assembly, kept: Mapping[str, Any], path: Path) -> None:
-    try:
-        assembly.network.load_state_dict(kept["network"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: does not fit the model of this recipe with these overrides",
-            next_step="leave out the overrides of the model",
-        ) from error
-
-
-def _same_classes(run: RunDirectory, kept: Mapping[str, Any], spec: DataSpec) -> None:
-    if kept["classes"] != list(spec.classes):
-        raise CheckpointError(
-            f"{run.best}: knows the classes {', '.join(kept['classes'])}; the data has {', '.join(spec.classes)}",
-            next_step="evaluate on data with the same classes",
         )
 
 

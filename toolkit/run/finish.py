@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from toolkit.assembly import Assembly
 from toolkit.contracts import Augmentation, DataSpec
+from toolkit.directory import RunDirectory
 from toolkit.evaluate import Evaluation, evaluate
 from toolkit.loader import Loader, augment
 from toolkit.pixels import centre_crop
-from toolkit.run.assemble import Assembly
-from toolkit.run.directory import RunDirectory
+from toolkit.predictions import Prediction
 
-TOP = 5
-"""Classes listed with each prediction."""
 SHEET = 16
 """Pictures on a sheet."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One line of predictions.csv; classes by name, most probable first."""
-
-    id: str
-    target: str
-    prediction: str
-    confidence: float
-    top: tuple[tuple[str, float], ...]
-    index: int
-    """Position in the split."""
-
-    @property
-    def wrong(self) -> bool:
-        return self.prediction != self.target
 
 
 def evaluate_splits(assembly: Assembly, *, batch: int) -> dict[str, Evaluation]:
@@ -53,30 +34,6 @@ def scores(evaluations: Mapping[str, Evaluation], assembly: Assembly, best_epoch
     """The contents of scores.json."""
     splits = {name: dict(evaluations[name].scores) if name in evaluations else {} for name in ("valid", "test")}
     return {**splits, "best_epoch": best_epoch, "protocol": assembly.protocol()}
-
-
-def predictions(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> Iterator[Prediction]:
-    """One prediction an item, in the split's order."""
-    probabilities = evaluation.logits.softmax(dim=1)
-    values, places = probabilities.topk(min(TOP, len(spec.classes)), dim=1)
-    columns = (evaluation.index, evaluation.targets, values, places)
-    for index, target, top, classes in zip(*(column.tolist() for column in columns), strict=True):
-        ranked = tuple((spec.classes[place], value) for place, value in zip(classes, top, strict=True))
-        yield Prediction(ids[index], spec.classes[target], *ranked[0], ranked, index)
-
-
-def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec: DataSpec) -> None:
-    count = min(TOP, len(spec.classes))
-    ranks = [column for rank in range(1, count + 1) for column in (f"class_{rank}", f"probability_{rank}")]
-    directory.write_rows(
-        directory.predictions.name,
-        ["id", "target", "prediction", "confidence", *ranks],
-        ([row.id, row.target, row.prediction, f"{row.confidence:.6f}", *_flat(row.top)] for row in rows),
-    )
-
-
-def _flat(top: Sequence[tuple[str, float]]) -> list[str]:
-    return [text for name, probability in top for text in (name, f"{probability:.6f}")]
 
 
 def draw_pictures(

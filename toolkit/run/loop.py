@@ -12,8 +12,8 @@ from rich.console import Console
 
 from toolkit import checkpoint
 from toolkit.contracts import EpochRecord, Record, Tracker
+from toolkit.directory import RunDirectory
 from toolkit.errors import Stopped
-from toolkit.run.directory import RunDirectory
 from toolkit.screen import Screen
 from toolkit.signals import Signals, exit_code
 from toolkit.train import Event, State, Task, fit

@@ -23,7 +23,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": _versions(),
+        "packages": versions(),
         "hardware": _hardware(device),
         "git": _git(),
         "command": sys.argv,
@@ -35,7 +35,8 @@ def memory_available() -> int:
     return max(min(_system_memory(), _group_memory()), 0)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package and of those whose version decides what a run or an export gives."""
     installed = {"vision-toolkit": _version("vision-toolkit")} | {name: _version(name) for name in PACKAGES}
     return {name: version for name, version in installed.items() if version}
 

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from toolkit import device as devices
+from toolkit.assembly.agreement import disagreements
+from toolkit.assembly.summary import Summary, summarise
 from toolkit.components import Plan
 from toolkit.contracts import Data, DataSpec, Metric, Noted, Split
+from toolkit.environment import memory_available
 from toolkit.errors import Problem
 from toolkit.loader import Loader
 from toolkit.network import Network
@@ -22,9 +25,6 @@ from toolkit.optimize import Horizon, build_optimizer, model_parts, schedule_fac
 from toolkit.pixels import Corrupt, Pixels, Storage, bytes_needed, open_storage
 from toolkit.randomness import seed_globally
 from toolkit.recipe import Recipe, invalid
-from toolkit.run.agreement import disagreements
-from toolkit.run.environment import memory_available
-from toolkit.run.summary import Summary, summarise
 from toolkit.train import Average, State, Task, Totals
 
 T = TypeVar("T")

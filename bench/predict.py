@@ -1,0 +1,156 @@
+"""A ResNet-50 at 224 px: the exported int8 model beside the exported fp32 one and the trained one in torch, and the
+whole `predict` command beside the bare session.
+
+All sides see the same stored squares in the same batches. A trained run given with `--run` is what is measured, with
+its accuracy; without one the weights are random, which changes no speed, and no accuracy is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from bench.data import Options
+from bench.pairs import Figure, interleave
+from toolkit import device as devices
+from toolkit.assembly import Assembly, assemble
+from toolkit.bundle import Bundle
+from toolkit.components import plan
+from toolkit.directory import RunDirectory
+from toolkit.errors import DataError
+from toolkit.export import write_models
+from toolkit.images import ImageFiles
+from toolkit.pixels import centre_crop
+from toolkit.predict import predict_files
+from toolkit.recipe import digest, parse
+from toolkit.registry import discover
+from toolkit.trained import Trained, open_trained
+
+PAIRS = 5
+BATCH = 16
+BATCHES = 4
+"""Batches of one timing."""
+SINGLES = 40
+"""Calls with one image, from which the latencies are taken."""
+FILES = 320
+RECIPE = Path(__file__).parents[1] / "recipes" / "har_resnet50.toml"
+PRECISIONS = 'export.precision=["int8", "fp32"]'
+TARGETS = {"onnx_fp32": 3.0, "torch_fp32": 6.0, "torch_bf16": 1.8}
+"""How many times as fast as each of these int8 is to be."""
+
+Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Squares, uint8 `[N, S, S, 3]`, to probabilities `[N, C]`."""
+
+
+@dataclass(frozen=True)
+class Side:
+    name: str
+    ask: Ask
+    accuracy: float | None
+
+    def seconds(self, batches: list[NDArray[np.uint8]]) -> float:
+        started = time.perf_counter()
+        for batch in batches:
+            self.ask(batch)
+        return time.perf_counter() - started
+
+    def facts(self, batches: list[NDArray[np.uint8]]) -> str:
+        """Images/s in batches; 50th and 99th percentile, in ms, of one image's latency; accuracy where it is known."""
+        rate = sum(map(len, batches)) / self.seconds(batches)
+        singles = [1e3 * self.seconds([batches[0][:1]]) for _ in range(SINGLES)]
+        median, slow = np.percentile(singles, [50, 99])
+        accuracy = "" if self.accuracy is None else f",accuracy={self.accuracy:.4f}"
+        return f"{self.name}:{rate:.1f}/s,p50={median:.1f}ms,p99={slow:.1f}ms{accuracy}"
+
+
+def figures(options: Options) -> Iterator[Figure]:
+    root = options.har()
+    if root is None:
+        raise DataError(
+            "bench predict measures on real image files and was given none",
+            next_step="name the folder that holds har-subset: python -m bench predict --data DIR",
+        )
+    pairs, trained = options.pairs or PAIRS, _trained(options.run, root)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_models(trained, "bench", Path(folder), Console(quiet=True))
+        opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
+        yield from _models(trained.assembly, opened, pairs, known=options.run is not None)
+        yield _command(trained.assembly, Path(folder), opened["int8"], pairs)
+
+
+def _trained(run: Path | None, root: Path) -> Trained:
+    overrides = [f"data.root={root}", "train.device=cpu", PRECISIONS]
+    if run is not None:
+        return open_trained(run, overrides)
+    planned = plan(parse(RECIPE, [*overrides, "model.weights=none"]), discover())
+    return Trained(RunDirectory(Path()), assemble(planned), 0, digest(planned.resolved))
+
+
+def _models(assembly: Assembly, opened: dict[str, Bundle], pairs: int, *, known: bool) -> Iterator[Figure]:
+    asks: dict[str, Ask] = {
+        "torch_fp32": partial(_in_torch, assembly, "fp32"),
+        "torch_bf16": partial(_in_torch, assembly, "bf16"),
+        "onnx_fp32": opened["fp32"].session.run,
+        "onnx_int8": opened["int8"].session.run,
+    }
+    squares, targets = _validation(assembly)
+    sides = {name: Side(name, ask, _accuracy(ask, squares, targets) if known else None) for name, ask in asks.items()}
+    batches = [squares[start : start + BATCH] for start in range(0, BATCH * BATCHES, BATCH)]
+    ours = sides["onnx_int8"]
+    for name, target in TARGETS.items():
+        paired = interleave(partial(ours.seconds, batches), partial(sides[name].seconds, batches), pairs)
+        facts = (ours.facts(batches), sides[name].facts(batches))
+        yield Figure(f"predict/int8_beside_{name}", paired, target, facts)
+
+
+def _validation(assembly: Assembly) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    loader = assembly.valid
+    pixels = loader.at(range(len(loader.pixels))).pixels.movedim(-3, -1)
+    return np.ascontiguousarray(pixels.numpy()), np.asarray(loader.pixels.split.targets)
+
+
+def _accuracy(ask: Ask, squares: NDArray[np.uint8], targets: NDArray[np.int64]) -> float:
+    parts = [ask(squares[start : start + BATCH]) for start in range(0, len(squares), BATCH)]
+    return float((np.concatenate(parts).argmax(1) == targets).mean())
+
+
+def _in_torch(assembly: Assembly, precision: devices.Precision, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """As evaluation does: the centre cut out, the network with its normalisation, channels last."""
+    network = assembly.network.eval().to(
+        memory_format=torch.channels_last if precision == "bf16" else torch.preserve_format
+    )
+    pixels = centre_crop(torch.from_numpy(squares).movedim(-1, -3), assembly.spec.size)
+    with torch.inference_mode(), devices.autocast(assembly.device, precision):
+        answers: NDArray[np.float32] = network(pixels).float().softmax(1).numpy()
+    return answers
+
+
+def _command(assembly: Assembly, folder: Path, bundle: Bundle, pairs: int) -> Figure:
+    """The whole command on files, beside the session on their squares in the same batches."""
+    split = assembly.train.pixels.split
+    assert isinstance(split, ImageFiles)
+    count = min(FILES, len(split))
+    names = [str(path) for path in split.paths[:count]]
+    squares = assembly.train.at(range(count)).pixels.movedim(-3, -1).contiguous().numpy()
+    session = Side("session", bundle.session.run, None)
+    batches = [squares[start : start + BATCH] for start in range(0, count, BATCH)]
+
+    def command() -> float:
+        started = time.perf_counter()
+        with contextlib.redirect_stderr(io.StringIO()):
+            predict_files(folder, names, device="cpu", batch=BATCH, output=folder / "answers.csv")
+        return time.perf_counter() - started
+
+    paired = interleave(command, partial(session.seconds, batches), pairs)
+    return Figure("predict/command_beside_session", paired, 0.85, (f"files={count}",))

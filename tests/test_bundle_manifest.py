@@ -1,0 +1,110 @@
+"""bundle.json: what is written is read, and what cannot be true is refused before anything else is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import toy_bundle
+from toolkit.bundle import MANIFEST, read_manifest
+from toolkit.errors import EXIT_DATA, BundleError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return toy_bundle.write(tmp_path / "toy", precisions=("int8", "fp32"))
+
+
+def changed(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    path = bundle / MANIFEST
+    claimed = json.loads(path.read_text(encoding="utf-8"))
+    change(claimed)
+    path.write_text(json.dumps(claimed), encoding="utf-8")
+    return bundle
+
+
+def refusal(bundle: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        read_manifest(bundle)
+    assert caught.value.exit_code == EXIT_DATA
+    assert caught.value.next_step
+    return caught.value
+
+
+def test_what_is_written_is_read(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest.classes == ("dark", "bright")
+    assert list(manifest.models) == ["int8", "fp32"]
+    assert (bundle / MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
+    other = replace(manifest, name="größe", input=replace(manifest.input, frames=4))
+    (bundle / MANIFEST).write_text(other.to_json(), encoding="utf-8")
+    assert read_manifest(bundle) == other
+
+
+def test_a_folder_without_a_manifest_names_the_bundles_near_it(bundle: Path) -> None:
+    assert refusal(bundle.parent).message == f"{bundle.parent}: not a bundle (it has no bundle.json)"
+    assert refusal(bundle.parent).next_step == f"name one of its bundles: {bundle}"
+    assert refusal(bundle.parent / "tyo").next_step == f"did you mean {bundle}?"
+    assert "python -m toolkit export RUN" in str(refusal(bundle.parent / "elsewhere" / "x").next_step)
+
+
+def test_a_file_is_no_bundle(bundle: Path) -> None:
+    assert "a bundle is a folder, this is a file" in refusal(bundle / "model.onnx").message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "not valid JSON"), ("[1]", "not a JSON object"), ("[" * 100_000, "not valid JSON"), ("\x80", "not valid")],
+)
+def test_what_is_not_json_is_refused(bundle: Path, text: str, said: str) -> None:
+    (bundle / MANIFEST).write_text(text, encoding="latin-1")
+    assert said in refusal(bundle).message
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    (bundle / MANIFEST).mkdir()
+    assert "cannot be read: Is a directory" in refusal(bundle).message
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
+    error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
+    assert f"schema version {version!r}; this toolkit reads version 1" in error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.pop("classes"), "classes: missing or of a wrong type"),
+        (lambda m: m.update(sample="no"), "sample: missing or of a wrong type"),
+        (lambda m: m.update(extra=1), "unexpected keyword argument 'extra'"),
+        (lambda m: m["input"].pop("fit"), "missing 1 required positional argument: 'fit'"),
+        (lambda m: m.update(classes=[]), "classes: must be names"),
+        (lambda m: m.update(classes=[1, 2]), "classes: must be names"),
+        (lambda m: m["input"].update(size=17), "size at most square"),
+        (lambda m: m["input"].update(square=True), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(square=100_000), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(frames=0), "sizes must be from 1 to 8192"),
+        (lambda m: m["sampling"].update(views=0), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(fit="fill"), 'input.fit: must be "crop" or "stretch", got \'fill\''),
+        (lambda m: m.update(models={}), "models: must name at least one"),
+        (lambda m: m.update(models={"fp32": ["model.onnx"]}), "models and files: must be names and digests"),
+        (lambda m: m["files"].update({"model.onnx": 1}), "models and files: must be names and digests"),
+        (lambda m: m.update(models={"fp8": "model.onnx"}), 'models: unknown precision "fp8"'),
+        (lambda m: m.update(models={"fp32": "other.onnx"}), "models.fp32: other.onnx is not among files"),
+        *(
+            (lambda m, name=name: m["files"].update({name: "0"}), "leads out of the bundle")
+            for name in ("../x", "/etc/passwd", "a/../../x", "C:x", "a\\b", "a\0b")
+        ),
+    ],
+)
+def test_what_cannot_be_true_is_refused(bundle: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
+    error = refusal(changed(bundle, change))
+    assert str(bundle / MANIFEST) in error.message
+    assert said in error.message

@@ -1,0 +1,235 @@
+"""docs/deploy.md: what it shows runs, on a bundle that is small but has all that a real one has."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests import toy_bundle
+from tests.test_docs import BLOCKS, ROOT, blocks, code, rows
+from toolkit.bundle import Bundle, read_manifest
+from toolkit.bundle.providers import missing_for
+from toolkit.export.triton import write_triton
+from toolkit.recipe import Recipe
+
+DEPLOY = ROOT / "docs" / "deploy.md"
+PYTHON = [block for block in blocks(DEPLOY) if block.language == "python"]
+
+
+def titled(title: str) -> str:
+    (text,) = (block.text for block in blocks(DEPLOY) if block.title == title)
+    return text
+
+
+def write_film(path: Path, frames: int = 24) -> None:
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for number in range(frames):
+            pixels = np.full((24, 32, 3), 230 if number % 8 else 200, np.uint8)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        film.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory that has what the page's examples name."""
+    folder = tmp_path_factory.mktemp("deploy")
+    toy_bundle.write(folder / "exports" / "har")
+    Image.new("RGB", (40, 30), (225, 225, 225)).save(folder / "photo.jpg")
+    (folder / "photos").mkdir()
+    for number, shade in enumerate((10, 240, 30)):
+        Image.new("RGB", (20 + number, 31), (shade, shade, shade)).save(folder / "photos" / f"{number}.jpg")
+    write_film(folder / "film.mp4")
+    return folder
+
+
+def run(place: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run `text` as a program of its own; a warning of Python's is an error."""
+    (place / "shown.py").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-X", "utf8", "-W", "error", "shown.py"]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+@pytest.fixture(scope="module")
+def shown(place: Path) -> list[str]:
+    """What the blocks of the page print, one after the other in one program, as one reads them."""
+    done = run(place, "\n".join(block.text for block in PYTHON if not block.title))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_there_are_examples() -> None:
+    assert [block.title for block in PYTHON] == ["", "", "", "", "gpu.py", "client.py", ""]
+
+
+def test_an_image_is_classified(shown: list[str]) -> None:
+    assert re.fullmatch(r"\[\('bright', 0\.\d+\)\]", shown[0])
+
+
+def test_a_batch_is_classified(shown: list[str]) -> None:
+    names = [line.split()[:2] for line in shown[1:4]]
+    assert names == [["photos/0.jpg", "dark"], ["photos/1.jpg", "bright"], ["photos/2.jpg", "dark"]]
+
+
+def test_a_video_is_classified(shown: list[str]) -> None:
+    assert shown[4].startswith("bright 0.")
+
+
+def test_a_bundle_answers(shown: list[str]) -> None:
+    assert shown[5].endswith(" fp32 ('dark', 'bright')")
+    assert shown[6] == "['bright', 'bright']"
+    assert shown[7].startswith("[('bright', 0.")
+    assert shown[9:] == ["(3, 2)"]
+
+
+def test_a_changed_file_is_found_as_shown(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "exports", tmp_path / "exports")
+    with (tmp_path / "exports" / "har" / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    done = run(tmp_path, "import json\nfrom pathlib import Path\n" + PYTHON[-1].text)
+    assert (done.returncode, done.stderr) == (1, "model.onnx: not the file that was exported\n")
+
+
+def page_functions(names: str) -> dict[str, Any]:
+    """What the page's functions are, with `side` and all else that stands before them."""
+    (text,) = (block.text for block in PYTHON if names in block.text)
+    before, _, rest = text.partition("\n\npaths = ")
+    assert rest
+    found: dict[str, Any] = {"np": np, "Image": Image, "side": 16}
+    exec(before[before.index("def ") :], found)
+    return found
+
+
+@settings(deadline=None, max_examples=200)
+@given(height=st.integers(16, 90), width=st.integers(16, 90))
+def test_the_square_shown_is_that_of_a_bundle(place: Path, height: int, width: int) -> None:
+    """But for rounding: a shift by half a pixel would differ by a hundred."""
+    bundle = Bundle.load(place / "exports" / "har", device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    shown, ours = page_functions("def square")["square"](pixels), bundle.square(pixels)
+    assert np.abs(shown.astype(int) - ours).max() <= 2
+
+
+def test_a_gpu_that_is_missing_is_told(place: Path) -> None:
+    done = run(place, titled("gpu.py"))
+    if missing_for("cuda") is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        assert "CUDA did not load: the model would run on the CPU" in done.stderr
+
+
+# Triton
+
+
+def triton_client(repository: Path) -> ModuleType:
+    """Stands in for tritonclient.http 2.73: the same names and arguments, answered from the model repository."""
+
+    class InferInput:
+        def __init__(self, name: str, shape: list[int], datatype: str) -> None:
+            self.name, self.shape, self.datatype = name, shape, datatype
+
+        def set_data_from_numpy(self, tensor: np.ndarray) -> None:
+            assert (list(tensor.shape), tensor.dtype.name.upper()) == (self.shape, self.datatype)
+            self.tensor = tensor
+
+    class InferRequestedOutput:
+        def __init__(self, name: str, binary_data: bool = True, class_count: int = 0) -> None:
+            self.name, self.count = name, class_count
+
+    class InferenceServerClient:
+        def __init__(self, url: str) -> None:
+            assert "://" not in url
+
+        def infer(self, model: str, inputs: list[InferInput], outputs: list[InferRequestedOutput]) -> SimpleNamespace:
+            folder = repository / model
+            session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+            ((row,),) = session.run([outputs[0].name], {inputs[0].name: inputs[0].tensor})
+            labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+            ranked = sorted(range(len(row)), key=lambda index: -row[index])[: outputs[0].count]
+            lines = np.array([[f"{row[index]:f}:{index}:{labels[index]}".encode() for index in ranked]], dtype=object)
+            return SimpleNamespace(as_numpy={outputs[0].name: lines}.__getitem__)
+
+    module = ModuleType("tritonclient.http")
+    vars(module).update(
+        InferInput=InferInput, InferRequestedOutput=InferRequestedOutput, InferenceServerClient=InferenceServerClient
+    )
+    return module
+
+
+def test_the_client_asks_what_the_repository_offers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = place / "exports" / "har"
+    repository = write_triton(bundle, read_manifest(bundle), place / "exports" / "har-triton").parent
+    client = triton_client(repository)
+    package = ModuleType("tritonclient")
+    vars(package)["http"] = client
+    monkeypatch.setitem(sys.modules, "tritonclient", package)
+    monkeypatch.setitem(sys.modules, "tritonclient.http", client)
+    monkeypatch.chdir(place)
+    exec(compile(titled("client.py"), "client.py", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"bright 0\.\d+", first)
+    assert second.startswith("dark 0.")
+
+
+def test_the_repository_has_the_files_shown(place: Path, tmp_path: Path) -> None:
+    bundle = place / "exports" / "har"
+    write_triton(bundle, read_manifest(bundle), tmp_path / "exports" / "har-triton")
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    (listed,) = (block.text for block in blocks(DEPLOY) if "config.pbtxt" in block.text and block.language == "text")
+    assert written == set(listed.split())
+
+
+# The rest of the page
+
+
+def test_every_precision_is_told() -> None:
+    text = DEPLOY.read_text(encoding="utf-8")
+    told = [code(cells[0])[0] for cells in rows(text[text.index("| precision |") :])]
+    assert told == ["fp32", "fp16", "int8"]
+
+
+def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:
+    (given_to_set,) = re.findall(r"`(export\.precision=\[[^`]*)`", DEPLOY.read_text(encoding="utf-8"))
+    export = tomllib.loads(given_to_set)["export"]
+    minimal = {
+        "name": "shown",
+        "data": {"name": "har"},
+        "model": {"name": "cnn"},
+        "train": {"epochs": 1, "batch": 8, "optimizer": {"name": "sgd", "lr": 0.1}},
+    }
+    assert Recipe.model_validate({**minimal, "export": export}).export.precisions == ("int8", "fp32")
+
+
+def test_the_files_of_a_bundle_are_told(tmp_path: Path) -> None:
+    text = (ROOT / "exports" / "README.md").read_text(encoding="utf-8")
+    bundle = toy_bundle.write(tmp_path / "har", precisions=("fp32", "int8"))
+    assert {code(cells[0])[0] for cells in rows(text)} == {path.name for path in bundle.iterdir()}
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (DEPLOY, ROOT / "exports" / "README.md"):
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
+        assert links
+        assert [link for link in links if not (page.parent / link).is_file()] == []
+
+
+def test_the_page_is_among_those_that_are_held_against_the_commands() -> None:
+    assert any(block.page == DEPLOY.name for block in BLOCKS)

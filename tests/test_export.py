@@ -1,0 +1,284 @@
+"""Export: what leaves answers as what was trained, or does not leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from toolkit import export
+from toolkit.bundle import Bundle, read_manifest
+from toolkit.cli import main
+from toolkit.contracts import DataSpec
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY, EXIT_USAGE
+from toolkit.export.graph import Prepare, to_onnx
+from toolkit.export.half import to_fp16
+from toolkit.network import Network
+from toolkit.pixels import centre_crop, to_square
+
+RECIPE = """
+[data]
+name = "cifar10"
+sample_images = 600
+[model]
+name = "cnn"
+[train]
+epochs = 1
+batch = 64
+precision = "fp32"
+[train.optimizer]
+name = "adam"
+lr = 0.003
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the sample, just good enough for its answers to differ."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.toml").write_text(RECIPE)
+    assert main(["run", str(folder / "tiny.toml"), "--runs", str(folder)]) == EXIT_DONE
+    (made,) = (folder / "tiny").iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exports = tmp_path_factory.mktemp("exports")
+    words = ["export", str(run), "--exports", str(exports), "--set", 'export.precision=["fp32","fp16","int8"]']
+    assert main([*words, "--set", "export.int8.max_drop=5"]) == EXIT_DONE
+    return exports / "tiny"
+
+
+def run_session(model: onnx.ModelProto | Path, frames: np.ndarray) -> np.ndarray:
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    answers: np.ndarray = session.run(["probabilities"], {"frames": frames})[0]
+    return answers
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+# The graph
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+@pytest.mark.parametrize(("height", "width"), [(183, 275), (40, 31), (24, 24), (7, 90), (333, 24)])
+def test_the_graph_resamples_as_training_does(fit: Any, height: int, width: int) -> None:
+    frames = torch.from_numpy(noise(3, height, width, 3))
+    trained = centre_crop(to_square(frames.movedim(-1, -3), 24, fit), 20).float()
+    difference = (Prepare(24, 20, fit)(frames) - trained).abs()
+    assert difference.max() <= 1  # training's uint8 kernel computes in fixed point
+    assert difference.mean() < 0.3
+
+
+@pytest.fixture(scope="module")
+def graph() -> tuple[Network, DataSpec, onnx.ModelProto]:
+    spec = DataSpec(classes=("dark", "bright", "other"), size=16, stored=20)
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
+    layers = nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 49, 3)
+    network = Network(nn.Sequential(*layers), spec).eval()
+    return network, spec, to_onnx(network, spec, {"classes": "[]"})
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 20), (2, 53, 61), (5, 20, 31), (3, 200, 21)])
+def test_any_batch_height_and_width_is_answered_as_by_the_network(
+    graph: tuple[Network, DataSpec, onnx.ModelProto], shape: tuple[int, int, int]
+) -> None:
+    network, spec, model = graph
+    frames = noise(*shape, 3)
+    with torch.no_grad():
+        seen = Prepare(spec.stored_size, spec.size, spec.fit)(torch.from_numpy(frames))
+        trained = network(seen).softmax(1).numpy()
+    np.testing.assert_allclose(run_session(model, frames), trained, atol=1e-4)  # a pixel may round the other way
+
+
+def test_batch_norm_is_folded_and_the_machine_is_not_told(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
+    model = graph[2]
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert str(Path(export.__file__).parents[2]).encode() not in model.SerializeToString()
+    assert {prop.key: prop.value for prop in model.metadata_props} == {"classes": "[]"}
+
+
+def test_half_precision_is_the_models_alone(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
+    model = graph[2]
+    half = to_fp16(model)
+    assert half.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert half.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    weights = {weight.name for weight in half.graph.initializer if weight.data_type == onnx.TensorProto.FLOAT16}
+    assert len(weights) == 4
+    frames = noise(3, 40, 30, 3)
+    answers, exact = run_session(half, frames), run_session(model, frames)
+    np.testing.assert_allclose(answers, exact, atol=5e-3)
+    assert not np.array_equal(answers, exact)
+
+
+def test_weights_beyond_half_precision_are_clamped(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(graph[2])
+    wide = next(weight for weight in model.graph.initializer if len(weight.dims) == 2)
+    wide.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wide) * np.float32(1e9), wide.name))
+    halved = [weight for weight in to_fp16(model).graph.initializer if weight.name.startswith(wide.name)]
+    assert np.isfinite(numpy_helper.to_array(halved[0])).all()
+
+
+# The bundle
+
+
+@pytest.mark.slow
+def test_a_bundle_holds_all_that_its_use_needs(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest.models == {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+    assert {path.name for path in bundle.iterdir()} == {*manifest.files, "bundle.json"}
+    assert manifest.sample
+    assert "SAMPLE" in (bundle / "README.md").read_text()
+    assert manifest.scores.keys() == {"torch", "fp32", "fp16", "int8"}
+    assert manifest.gate["fp32"]["squares"]["largest_difference"] < 1e-4
+    assert manifest.gate["fp32"]["raw_files"]["batch_sizes"] == [1, 3, 7]
+    assert json.loads(json.dumps(manifest.protocol)) == manifest.protocol
+
+
+@pytest.mark.slow
+def test_each_precision_answers_alike(bundle: Path) -> None:
+    frames = noise(4, 32, 32, 3)
+    exact = Bundle.load(bundle, device="cpu").predict(frames).probabilities
+    for precision, tolerance in (("fp16", 0.01), ("int8", 0.2)):
+        answers = Bundle.load(bundle, device="cpu", precision=precision).predict(frames).probabilities
+        np.testing.assert_allclose(answers, exact, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_integers_are_uint8_activations_and_int8_weights_a_channel(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.int8.onnx")
+    kinds = {weight.name: weight.data_type for weight in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    assert convolutions[0].input[1] in kinds  # the first layer stays float
+    for node in convolutions[1:]:
+        activation, weight = (made_by[name] for name in node.input[:2])
+        assert activation.op_type == weight.op_type == "DequantizeLinear"
+        assert kinds[activation.input[2]] == onnx.TensorProto.UINT8
+        assert kinds[weight.input[0]] == onnx.TensorProto.INT8
+    assert len(convolutions) > 3
+
+
+@pytest.mark.slow
+def test_a_bundle_is_evaluated_as_a_run_is(
+    bundle: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(bundle), "--precision", "fp32", "--device", "cpu"]) == EXIT_DONE
+    (made,) = (tmp_path / "runs" / "tiny-bundle").iterdir()
+    scores, trained = (json.loads((folder / "scores.json").read_text()) for folder in (made, run))
+    assert scores["test"].keys() == trained["test"].keys()
+    assert scores["test"]["accuracy"] == pytest.approx(trained["test"]["accuracy"], abs=0.02)
+    assert "SAMPLE" in capsys.readouterr().out
+    assert "SAMPLE" in (made / "report.html").read_text()
+
+
+def test_options_for_bundles_are_refused_for_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(tmp_path), "--device", "cpu"]) == EXIT_USAGE
+    assert "not a bundle; --device and --precision are for bundles" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_data_with_other_classes_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(bundle), "--set", 'data={name="har"}']) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert "knows the classes arrow, ball" in told
+    assert "next:  evaluate on data with the same classes" in told
+
+
+# The gate
+
+
+def tampered(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> onnx.ModelProto:
+    (weight,) = (weight for weight in model.graph.initializer if weight.name == name)
+    weight.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(weight)).astype(np.float32), name))
+    return model
+
+
+def first_weight(model: onnx.ModelProto) -> str:
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    return str(convolution.input[1])
+
+
+def other_mean(model: onnx.ModelProto) -> onnx.ModelProto:
+    shift = next(weight for weight in model.graph.initializer if weight.name.endswith("normalize.shift"))
+    return tampered(model, shift.name, lambda values: values + 0.5)
+
+
+def swapped_channels(model: onnx.ModelProto) -> onnx.ModelProto:
+    return tampered(model, first_weight(model), lambda values: values[:, ::-1].copy())
+
+
+def one_weight(model: onnx.ModelProto) -> onnx.ModelProto:
+    def change(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values.flat[0] += 3
+        return values
+
+    return tampered(model, first_weight(model), change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [other_mean, swapped_channels, one_weight])
+def test_a_twin_that_is_wrong_does_not_leave(
+    wrong: Callable[[onnx.ModelProto], onnx.ModelProto],
+    run: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(export, "to_onnx", lambda *_: wrong(onnx.load(bundle / "model.onnx")))
+    assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
+    told = capsys.readouterr().err
+    assert "tiny: not written: the exported model does not answer as the trained one" in told
+    assert "max_difference allows 0.001" in told
+    flipped = [line for line in told.splitlines() if "fp32: flipped" in line]
+    assert flipped
+    assert all("became" in line for line in flipped[:-1])
+    assert "next:" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_bundle_in_place_stays_when_a_later_export_fails(
+    run: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in bundle.iterdir()}
+    monkeypatch.setattr(export, "to_onnx", lambda *_: other_mean(onnx.load(bundle / "model.onnx")))
+    assert main(["export", str(run), "--exports", str(bundle.parent)]) == EXIT_PARITY
+    assert {path.name: path.stat().st_mtime_ns for path in bundle.iterdir()} == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.slow
+def test_limits_are_the_recipes(
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(bundle / "model.onnx"))
+    words = ["export", str(run), "--exports", str(tmp_path), "--set", "export.fp32.max_difference=0.0"]
+    assert main(words) == EXIT_PARITY
+    assert "max_difference allows 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path), "--name", name]) == EXIT_USAGE
+    assert f'"{name}" cannot name a bundle' in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""A bundle made in milliseconds: it answers by the mean brightness of its input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from toolkit.bundle.manifest import MANIFEST, Input, Manifest, Sampling
+
+
+def write(
+    folder: Path,
+    *,
+    classes: Sequence[str] = ("dark", "bright"),
+    square: int = 16,
+    size: int = 8,
+    fit: Literal["crop", "stretch"] = "crop",
+    frames: int | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    **changes: Any,
+) -> Path:
+    """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
+    255 (c + 1) / C. `changes` are fields of the manifest; the precisions differ in name alone."""
+    folder.mkdir(parents=True)
+    names = {precision: model_name(precision, precisions) for precision in precisions}
+    for name in names.values():
+        made = model(len(classes), frames)
+        helper.set_model_props(made, {"classes": json.dumps(list(classes), ensure_ascii=False)})
+        onnx.save(made, folder / name)
+    (folder / "README.md").write_text("# toy\n", encoding="utf-8")
+    manifest = Manifest(
+        name=folder.name,
+        created="2031-02-03T04:05:06+00:00",
+        classes=tuple(classes),
+        sample=False,
+        input=Input(square=square, size=size, fit=fit, frames=frames),
+        sampling=Sampling(views=4),
+        models=names,
+        files=digests(folder),
+        recipe='name = "toy"\n',
+        digest="0" * 64,
+        protocol={"metric": "accuracy"},
+        trained_on={"dataset": "toy"},
+        scores={"torch": {"accuracy": 1.0}, **{precision: {"accuracy": 1.0} for precision in precisions}},
+    )
+    (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
+    return folder
+
+
+def model_name(precision: str, precisions: Sequence[str]) -> str:
+    return "model.onnx" if precision == precisions[0] else f"model.{precision}.onnx"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the bundle but its manifest."""
+    return {
+        path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.name != MANIFEST
+    }
+
+
+def model(classes: int, frames: int | None = None) -> onnx.ModelProto:
+    """uint8 `frames` `[N, H, W, 3]` (`[N, T, H, W, 3]`) to float32 `probabilities` `[N, C]`."""
+    axes = [1, 2, 3] if frames is None else [1, 2, 3, 4]
+    shape: list[str | int | None] = ["N", *([] if frames is None else [frames]), "H", "W", 3]
+    centres = 255 * (np.arange(classes, dtype=np.float32) + 0.5) / classes
+    constants = {
+        "axes": np.array(axes, np.int64),
+        "flat": np.array([-1, 1], np.int64),
+        "weight": centres[None] / 1000,
+        "bias": -(centres**2) / 2000,
+    }
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["real"], "as_real", to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real", "axes"], ["means"], "mean"),
+        helper.make_node("Reshape", ["means", "flat"], ["column"], "column"),
+        helper.make_node("Gemm", ["column", "weight", "bias"], ["logits"], "head"),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(value.astype(value.dtype), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

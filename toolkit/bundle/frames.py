@@ -1,0 +1,70 @@
+"""What a bundle accepts as its input, and how an image becomes a square."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from toolkit.bundle.manifest import Input
+
+
+def rank(expected: Input) -> int:
+    """Dimensions of one input."""
+    return 3 if expected.frames is None else 4
+
+
+def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False) -> None:
+    """Raise UsageError unless `frames` is one input, or (`many`) a batch of them; `name` is what they are called."""
+    shape, dtype = getattr(frames, "shape", None), getattr(frames, "dtype", None)
+    one = tuple(shape or ())[1:] if many else tuple(shape or ())
+    if dtype is not None and str(dtype) == "uint8" and _is_one(one, expected):
+        return
+    clip = "" if expected.frames is None else f"{expected.frames}, "
+    given = f"{dtype} {list(shape)}" if shape is not None and dtype is not None else f"a {type(frames).__name__}"
+    raise UsageError(
+        f"{name}: given {given}, needed uint8 [{clip}H, W, 3]",
+        next_step="give NumPy arrays of RGB pixels from 0 to 255, channels last",
+    )
+
+
+def _is_one(shape: Sequence[int], expected: Input) -> bool:
+    if len(shape) != rank(expected) or shape[-1] != 3 or 0 in shape:
+        return False
+    return expected.frames is None or shape[0] == expected.frames
+
+
+def covering(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width with the short side brought to `side` and the long one in proportion, rounded half up: the
+    same arithmetic as in training and in the graph."""
+    short = min(height, width)
+    return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
+
+
+def to_square(picture: Image.Image, expected: Input) -> NDArray[np.uint8]:
+    """uint8 `[S, S, 3]` by antialiased bilinear resampling. With "crop" only what lies in the square is computed."""
+    import numpy as np
+    from PIL.Image import Resampling
+
+    side = expected.square
+    whole = (0.0, 0.0, float(picture.width), float(picture.height))
+    box = whole if expected.fit == "stretch" else _central(picture.width, picture.height, side)
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Resampling.BILINEAR, box=box)
+    return np.asarray(picture)
+
+
+def _central(width: int, height: int, side: int) -> tuple[float, float, float, float]:
+    """What of an image lies in the central square once its short side is `side`: left, top, right, bottom."""
+    tall, wide = covering(height, width, side)
+    left, top = (wide - side) // 2, (tall - side) // 2
+    across, down = width / wide, height / tall
+    return left * across, top * down, (left + side) * across, (top + side) * down

@@ -1,0 +1,38 @@
+"""Whether the files of a bundle are those that were exported."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+from toolkit.bundle.manifest import MANIFEST, Manifest
+from toolkit.errors import BundleError
+
+_NEXT = "copy the whole bundle again, or export the run again"
+
+
+def verify_files(manifest: Manifest, bundle: Path) -> None:
+    """Raise BundleError where a file that the manifest lists is missing, changed, or not really in the bundle."""
+    for name, expected in manifest.files.items():
+        path = bundle / name
+        try:
+            _check_place(path, bundle)
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}; {MANIFEST} lists it", next_step=_NEXT) from error
+        if found != expected:
+            raise BundleError(
+                f"{path}: changed or cut short: its SHA-256 is {found}, {MANIFEST} says {expected}", next_step=_NEXT
+            )
+
+
+def _check_place(path: Path, bundle: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BundleError(f"{path}: is not a plain file; {MANIFEST} lists it", next_step=_NEXT)
+    if not path.resolve().is_relative_to(bundle.resolve()):
+        raise BundleError(
+            f"{path}: is a link that leads out of the bundle",
+            next_step="copy what it leads to in its place, if you trust it",
+        )

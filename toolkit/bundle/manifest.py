@@ -1,0 +1,177 @@
+"""What a bundle says of itself: bundle.json, read with every claim checked before anything else is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BundleError, nearest
+
+if TYPE_CHECKING:
+    from toolkit.contracts import Fit
+
+SCHEMA = 1
+"""Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
+MANIFEST = "bundle.json"
+PRECISIONS = ("fp32", "fp16", "int8")
+_LARGEST = 8192
+"""Pixels of a side, frames of a clip or views of a video that no model here has."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the graph takes: uint8 RGB `[N, H, W, 3]` (`[N, T, H, W, 3]` for clips) of any N, H and W, and makes of it:
+    a `square` by `fit`, antialiased and bilinear, of which the central `size` pixels are seen."""
+
+    square: int
+    """Side, in pixels, that images are resized to. Images that are squares of this side already are not resampled."""
+    size: int
+    """Side, in pixels, of the central part the model sees."""
+    fit: Fit
+    frames: int | None = None
+    """T of a clip; None for an image."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a video becomes inputs: this many frames (or clips), evenly spaced; their probabilities are averaged."""
+
+    views: int
+    rule: str = "evenly spaced"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of bundle.json."""
+
+    name: str
+    created: str
+    """ISO 8601, with the offset from UTC."""
+    classes: tuple[str, ...]
+    sample: bool
+    """Whether the model was trained on a built-in sample: its answers then say nothing about real data."""
+    input: Input
+    sampling: Sampling
+    models: Mapping[str, str]
+    """Precision to file name, in order of preference."""
+    files: Mapping[str, str]
+    """Name of every other file of the bundle to its SHA-256 in hexadecimal."""
+    recipe: str
+    """The recipe, as TOML, with every default filled in."""
+    digest: str
+    """The recipe's."""
+    protocol: Mapping[str, Any]
+    """How the scores were made."""
+    trained_on: Mapping[str, Any]
+    """Dataset, items of each split, best epoch, notes."""
+    scores: Mapping[str, Mapping[str, float]]
+    """Scores on the validation split of the trained model ("torch") and of each precision."""
+    gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the export gate found, by precision."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of the bundle at `bundle`. Raises BundleError where there is none, or where it is damaged, of
+    another schema version or contradicts itself."""
+    path = bundle / MANIFEST
+    try:
+        claimed = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{bundle}: not a bundle (it has no {MANIFEST})", next_step=_nearby(bundle)) from error
+    except NotADirectoryError as error:
+        raise BundleError(
+            f"{bundle}: a bundle is a folder, this is a file", next_step=_nearby(bundle.parent)
+        ) from error
+    except OSError as error:
+        raise _damaged(path, f"cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"not valid JSON: {error}") from error
+    if not isinstance(claimed, dict):
+        raise _damaged(path, "not a JSON object")
+    version = claimed.get("schema")
+    if version != SCHEMA:
+        raise BundleError(
+            f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}",
+            next_step="use the toolkit version that wrote it, or export the run again",
+        )
+    manifest = _built(claimed, path)
+    problem = _contradiction(manifest)
+    if problem:
+        raise _damaged(path, problem)
+    return manifest
+
+
+def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(claimed.get(key), kind)]
+    if wrong:
+        raise _damaged(path, f"{wrong[0]}: missing or of a wrong type")
+    try:
+        return Manifest(
+            **{
+                **claimed,
+                "classes": tuple(claimed["classes"]),
+                "input": Input(**claimed["input"]),
+                "sampling": Sampling(**claimed["sampling"]),
+            }
+        )
+    except TypeError as error:
+        raise _damaged(path, str(error)) from error
+
+
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("name", "created", "recipe", "digest"), str),
+    "sample": bool,
+    "classes": list,
+    **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores"), dict),
+}
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """The first thing that cannot be true."""
+    return next(_contradictions(manifest), None)
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    shape = manifest.input
+    if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
+        yield "classes: must be names"
+    sides = (shape.size, shape.square, manifest.sampling.views, 1 if shape.frames is None else shape.frames)
+    if not all(type(side) is int and 0 < side <= _LARGEST for side in sides) or shape.size > shape.square:
+        yield f"input: sizes must be from 1 to {_LARGEST}, and size at most square"
+    if shape.fit not in ("crop", "stretch"):
+        yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
+    if not manifest.models:
+        yield "models: must name at least one"
+    if not all(isinstance(text, str) for text in (*manifest.models.values(), *manifest.files.values())):
+        yield "models and files: must be names and digests"
+    for precision, name in manifest.models.items():
+        if precision not in PRECISIONS:
+            yield f'models: unknown precision "{precision}"'
+        if name not in manifest.files:
+            yield f"models.{precision}: {name} is not among files"
+    yield from (f"files: {name!r} leads out of the bundle" for name in manifest.files if not _inside(name))
+
+
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and not set(name) & set("\\:\0")
+
+
+def _damaged(path: Path, problem: str) -> BundleError:
+    return BundleError(f"{path}: {problem}", next_step="copy the bundle again, or export the run again")
+
+
+def _nearby(folder: Path) -> str:
+    found = sorted(folder.glob(f"*/{MANIFEST}"))
+    if found:
+        return f"name one of its bundles: {', '.join(str(path.parent) for path in found[:3])}"
+    near = nearest(folder.name, [path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")])
+    return f"did you mean {folder.parent / near}?" if near else "make one with: python -m toolkit export RUN"

@@ -1,0 +1,246 @@
+"""From a trained run to a bundle: exported, held against the trained model, put in place whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from toolkit.bundle import MANIFEST, Bundle, Input, Manifest, Sampling
+from toolkit.environment import versions
+from toolkit.errors import ParityError, RunFailed, UsageError
+from toolkit.evaluate import Evaluation
+from toolkit.export.card import card
+from toolkit.export.evaluation import evaluate_bundle
+from toolkit.export.gate import Reference, Verdict, judge, reference
+from toolkit.export.graph import metadata, to_onnx
+from toolkit.files import replaced_folder
+from toolkit.recipe import Limits, to_toml
+from toolkit.trained import Trained, open_trained
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+
+__all__ = ["evaluate_bundle", "export_run", "write_models"]
+
+CALIBRATION_BATCH = 32
+"""Ranges of values are averaged over batches: the fewer items in each, the less a rare extreme stretches them."""
+SINGLE_FILE = 2**31 - 2**20
+"""Bytes that fit into one protobuf message, with room for the graph beside the weights."""
+
+
+def export_run(
+    run: Path,
+    *,
+    name: str | None,
+    exports: Path,
+    overrides: Sequence[str],
+    triton: bool,
+    console: Console,
+) -> Path:
+    """Write `exports/<name>`, a bundle of the run's best checkpoint. Raises ParityError, and writes nothing, where an
+    exported model does not answer as the trained one does."""
+    place = exports / _checked_name(run.resolve().parent.name if name is None else name)
+    trained = open_trained(run, overrides)
+    _refuse_clips(trained)
+    for note in trained.assembly.notes():
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    expected = reference(trained.assembly)
+    with replaced_folder(place) as folder:
+        unproved = write_models(trained, place.name, folder, console)
+        verdicts = _judge(unproved, folder, expected, console)
+        _refuse_failed(verdicts, place)
+        manifest = _proved(unproved, verdicts, expected)
+        _write_papers(manifest, folder, expected)
+        Bundle.load(folder, device="cpu")
+    if triton:
+        from toolkit.export.triton import write_triton
+
+        repository = write_triton(place, manifest, exports / f"{place.name}-triton")
+        console.print(f"triton {repository}", markup=False, soft_wrap=True)
+    return place
+
+
+def _checked_name(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise UsageError(f'export: "{name}" cannot name a bundle', next_step="give a plain name with --name NAME")
+    return name
+
+
+def _refuse_clips(trained: Trained) -> None:
+    if trained.assembly.spec.frames is not None:
+        raise RunFailed(
+            f"{trained.directory.path}: a model of clips cannot be exported yet", next_step="export a model of images"
+        )
+
+
+def write_models(trained: Trained, name: str, folder: Path, console: Console) -> Manifest:
+    """Every precision's model, and a manifest that claims nothing of them yet."""
+    assembly, table = trained.assembly, trained.assembly.recipe.export
+    spec, protocol = assembly.spec, {**assembly.protocol(), "precision": "fp32"}
+    with console.status("exporting the graph"):
+        model = to_onnx(assembly.network, spec, metadata(spec, protocol, trained.digest))
+    models, files = {}, {}
+    for place, precision in enumerate(table.precisions):
+        with console.status(f"writing {precision}"):
+            models[precision] = "model.onnx" if place == 0 else f"model.{precision}.onnx"
+            for path in _save(_in_precision(model, precision, trained), folder / models[precision]):
+                files[path.name] = _sha256(path)
+    assembly.network.to(assembly.device)
+    manifest = Manifest(
+        name=name,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        classes=spec.classes,
+        sample=spec.sample,
+        input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
+        sampling=Sampling(views=_views(assembly.recipe.data.args)),
+        models=models,
+        files=files,
+        recipe=to_toml(assembly.recipe),
+        digest=trained.digest,
+        protocol=protocol,
+        trained_on=_trained_on(trained),
+        scores={},
+        versions=versions(),
+    )
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _views(dataset: Mapping[str, Any]) -> int:
+    """Frames that stand for a video: as many as the dataset took of each, where it did."""
+    frames = dataset.get("frames_per_video")
+    return frames if isinstance(frames, int) else 8
+
+
+def _trained_on(trained: Trained) -> dict[str, Any]:
+    assembly = trained.assembly
+    return {
+        "dataset": assembly.recipe.data.name,
+        "sample": assembly.spec.sample,
+        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "model": assembly.recipe.model.name,
+        "best_epoch": trained.best_epoch,
+        "run": trained.directory.path.name,
+        "notes": assembly.notes(),
+    }
+
+
+def _in_precision(model: onnx.ModelProto, precision: str, trained: Trained) -> onnx.ModelProto:
+    match precision:
+        case "fp16":
+            from toolkit.export.half import to_fp16
+
+            return to_fp16(model)
+        case "int8":
+            from toolkit.export.integers import to_int8
+
+            return to_int8(model, _calibration(trained))
+    return model
+
+
+def _calibration(trained: Trained) -> Iterator[NDArray[np.uint8]]:
+    """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]`."""
+    import numpy as np
+    import torch
+
+    train = trained.assembly.train
+    count = min(trained.assembly.recipe.export.calibration, len(train.pixels))
+    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(CALIBRATION_BATCH):
+        pixels = train.at(places.tolist()).pixels
+        yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
+
+
+def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """The files written: one, or two where protobuf cannot hold the weights."""
+    import onnx
+
+    if model.ByteSize() <= SINGLE_FILE:
+        onnx.save(model, path)
+        return [path]
+    beside = f"{path.name}.data"
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside)
+    return [path, path.with_name(beside)]
+
+
+def _judge(manifest: Manifest, folder: Path, expected: Reference, console: Console) -> list[Verdict]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    verdicts = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for precision in manifest.models:
+            task = progress.add_task(f"gate {precision}", total=2 * len(expected.evaluation.index))
+            bundle = Bundle.load(folder, device="cpu", precision=precision)
+            limits: Limits = getattr(expected.assembly.recipe.export, precision)
+            told = _Advance(progress, task)
+            verdict = judge(bundle, expected, limits, progress=told)
+            verdicts.append(verdict)
+            console.print(_line(verdict), markup=False, highlight=False, soft_wrap=True)
+    return verdicts
+
+
+@dataclass(frozen=True)
+class _Advance:
+    progress: Progress
+    task: Any
+
+    def __call__(self, items: int) -> None:
+        self.progress.advance(self.task, items)
+
+
+def _line(verdict: Verdict) -> str:
+    flips = len(verdict.raw.flips)
+    return (
+        f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
+        f"{verdict.items} {verdict.split} items, {verdict.metric} {verdict.raw.scores[verdict.metric]:.4f} "
+        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g} "
+        f"({verdict.raw.difference:.2g} from raw files), {flips} prediction{'s' if flips != 1 else ''} flipped"
+    )
+
+
+def _refuse_failed(verdicts: Sequence[Verdict], place: Path) -> None:
+    failed = [verdict for verdict in verdicts if verdict.problems]
+    if failed:
+        first = failed[0].precision
+        findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
+        raise ParityError(
+            f"{place}: not written: the exported model does not answer as the trained one",
+            findings=findings,
+            next_step=f"leave {first} out, or accept more with --set export.{first}.KEY=VALUE",
+        )
+
+
+def _proved(manifest: Manifest, verdicts: Sequence[Verdict], expected: Reference) -> Manifest:
+    exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
+    return replace(
+        manifest,
+        scores={"torch": expected.evaluation.scalars(), **exported},
+        gate={verdict.precision: verdict.summary() for verdict in verdicts},
+    )
+
+
+def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
+    """The card, then the manifest with the hash of every other file."""
+    (folder / "README.md").write_text(card(manifest, _confusion(expected.evaluation)), encoding="utf-8")
+    files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
+    (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+
+
+def _confusion(evaluation: Evaluation) -> list[list[float]]:
+    """Counts, rows are targets; the card has it whether or not the recipe's metrics do."""
+    classes = evaluation.logits.shape[1]
+    cells = evaluation.targets * classes + evaluation.logits.argmax(1)
+    table: list[list[float]] = cells.bincount(minlength=classes**2).view(classes, classes).double().tolist()
+    return table
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

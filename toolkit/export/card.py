@@ -1,0 +1,176 @@
+"""The model card: a bundle's README.md, from its manifest."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.bundle.inspection import INPUT, OUTPUT
+from toolkit.bundle.manifest import Manifest
+from toolkit.report import statistics
+
+MATRIX_CLASSES = 20
+"""Most classes that the confusion matrix shows: a wider table is not read."""
+LISTED = 5
+"""Most entries shown of a list that the gate found; bundle.json has them all."""
+
+FLIPS = "flips"
+"""What a comparison of the gate calls the items that the exported model answers otherwise."""
+
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """The confusion matrix, or its part for the classes with most mistakes."""
+
+    classes: Sequence[str]
+    rows: Sequence[Sequence[float]]
+    """Counts, target by prediction; where classes are left out, the last column counts predictions of those."""
+    of: int
+    """Number of all classes."""
+
+    @property
+    def cut(self) -> bool:
+        return len(self.classes) < self.of
+
+
+def card(manifest: Manifest, confusion: Matrix | None) -> str:
+    """The model card as Markdown. `confusion` counts the items of the split that was scored, `[C, C]`, target by
+    prediction; None leaves the section out."""
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - Markdown, escaped by `text` and `code`
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"text": text, "code": code, "words": words, "score": score, "in_words": in_words}
+    return environment.get_template("card.md.j2").render(
+        manifest=manifest,
+        five_lines=five_lines(manifest),
+        model=_model(manifest),
+        metrics=_metrics(manifest),
+        findings=_findings(manifest.gate),
+        flips=_flips(manifest.gate),
+        split=_split(manifest.gate),
+        confusions=None if confusion is None else confusions(manifest.classes, confusion),
+        fence="`" * max(3, 1 + max(map(len, re.findall("`+", manifest.recipe)), default=0)),
+    )
+
+
+def five_lines(manifest: Manifest) -> str:
+    """Five lines of Python, for onnxruntime, numpy and Pillow, that classify the image (for a model of clips: the
+    frames) named on the command line. They run as they stand, in the bundle's folder."""
+    model = next(iter(manifest.models.values()))
+    opened = "PIL.ImageOps.exif_transpose(PIL.Image.open({})).convert('RGB')".replace("'", '"')
+    if manifest.input.frames is None:
+        read, frames = f"image = {opened.format('sys.argv[1]')}", "np.asarray(image)[None]"
+    else:
+        read, frames = f"frames = [{opened.format('path')} for path in sys.argv[1:]]", "np.stack(frames)[None]"
+    return f"""\
+import json, sys, numpy as np, onnxruntime as ort, PIL.Image, PIL.ImageOps
+session = ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+{read}
+(answer,) = session.run(["{OUTPUT}"], {{"{INPUT}": {frames}}})[0]
+print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[answer.argmax()], answer.max())
+"""
+
+
+def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:
+    """What is shown of the confusion matrix."""
+    if len(classes) <= MATRIX_CLASSES:
+        return Confusions(classes, matrix, len(classes))
+    chosen = statistics.hardest_classes(matrix, MATRIX_CLASSES)
+    shown = [[matrix[row][column] for column in chosen] for row in chosen]
+    elsewhere = [sum(matrix[row]) - sum(counts) for row, counts in zip(chosen, shown, strict=True)]
+    rows = [[*counts, other] for counts, other in zip(shown, elsewhere, strict=True)]
+    return Confusions([classes[index] for index in chosen], rows, len(classes))
+
+
+def text(value: str) -> str:
+    """`value` as Markdown that shows it as it is, in a sentence or in the cell of a table."""
+    escaped = re.sub(r"([\\`*\[\]<>|~&#])|(?<![^\W_])(_)|(_)(?![^\W_])", r"\\\1\2\3", value)
+    return " ".join(escaped.split())
+
+
+def code(value: str) -> str:
+    """`value` as a code span, in the cell of a table too."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", value)), default=0))
+    space = " " if "`" in value else ""
+    return f"{ticks}{space}{' '.join(value.split()).replace('|', chr(92) + '|')}{space}{ticks}"
+
+
+def words(name: str) -> str:
+    """A key, as words."""
+    return text(name.replace("_", " "))
+
+
+def score(value: float | None) -> str:
+    return "—" if value is None or value != value else f"{value:.4f}"  # noqa: PLR0124 - NaN alone is unlike itself
+
+
+def in_words(value: Any) -> str:
+    """A value of the protocol, the recipe or the gate as one line of Markdown."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{words(name)} {in_words(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        more = f" and {len(value) - LISTED} more" if len(value) > LISTED else ""
+        comma = "; " if any(isinstance(item, str) for item in value) else ", "
+        return comma.join(map(in_words, value[:LISTED])) + more if value else "none"
+    return "—" if value is None else text(str(value))
+
+
+def _model(manifest: Manifest) -> str | None:
+    """What the recipe says of the model, on one line."""
+    table = tomllib.loads(manifest.recipe).get("model")
+    return None if table is None else in_words(table if isinstance(table, Mapping) else {"name": table})
+
+
+def _metrics(manifest: Manifest) -> list[str]:
+    """The scores that any side has, in the order in which they first appear."""
+    return list(dict.fromkeys(name for scores in manifest.scores.values() for name in scores))
+
+
+def _split(gate: Mapping[str, Mapping[str, Any]]) -> str:
+    """The split that was scored: that of validation, unless the gate says that there was none."""
+    return "test" if any(findings.get("split") == "test" for findings in gate.values()) else "validation"
+
+
+def _findings(gate: Mapping[str, Mapping[str, Any]]) -> Mapping[str, list[str]]:
+    """What the gate looked at, to what it found for each precision."""
+    found = [dict(_flat(findings)) for findings in gate.values()]
+    looked_at = dict.fromkeys(name for findings in found for name in findings)
+    return {name: [findings.get(name, in_words(None)) for findings in found] for name in looked_at}
+
+
+def _flat(findings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values, both in words, of the findings and of the comparisons in them; of flips, how many."""
+    for name, value in findings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{words(name)}: ")
+        else:
+            yield above + words(name), in_words(len(value) if name == FLIPS else value)
+
+
+def _flips(gate: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """For each precision and comparison, the first items that are answered otherwise."""
+    compared = [
+        (f"{words(precision)}, {words(what)}", found.get(FLIPS))
+        for precision, findings in gate.items()
+        for what, found in findings.items()
+        if isinstance(found, Mapping)
+    ]
+    return [f"{where}: {in_words(flips)}" for where, flips in compared if flips]

@@ -1,0 +1,123 @@
+"""A bundle scored on a dataset, by the metrics of its recipe, as a run is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from toolkit.bundle import Bundle
+from toolkit.components import Plan, plan
+from toolkit.contracts import Data
+from toolkit.directory import RunDirectory, create
+from toolkit.environment import describe_environment
+from toolkit.errors import BundleError, DataError
+from toolkit.evaluate import Evaluation, score
+from toolkit.export.asking import ask_raw
+from toolkit.predictions import predictions, write_predictions
+from toolkit.recipe import parse_text, to_toml
+from toolkit.registry import discover
+from toolkit.report import write_report
+from toolkit.screen import score_table
+
+BATCHES = (16,)
+
+
+def evaluate_bundle(
+    path: Path, overrides: Sequence[str], *, device: str, precision: str | None, runs: Path, console: Console
+) -> RunDirectory:
+    """Score the bundle at `path` on the validation and test split of its recipe's data, or of other data where
+    `overrides` says so. Every file goes to the graph as it was decoded.
+
+    Leaves scores, predictions and a recipe in a new directory below `runs/<name>`.
+    """
+    bundle = Bundle.load(path, device=device, precision=precision)
+    manifest = bundle.manifest
+    planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
+    data = planned.data()
+    _same_classes(bundle, data)
+    console.print(
+        f"bundle {path}: {bundle.precision} on {bundle.device} ({bundle.reason})", markup=False, soft_wrap=True
+    )
+    if manifest.sample or data.spec.sample:
+        side = "model was trained on" if manifest.sample else "data is"
+        console.print(f"note: the {side} the built-in SAMPLE", style="yellow", markup=False)
+    evaluations = {
+        name: _evaluate(bundle, planned, data, name, console) for name in ("valid", "test") if len(getattr(data, name))
+    }
+    if not evaluations:
+        raise DataError("nothing to score: the data has neither a validation nor a test split")
+    return _kept(bundle, planned, data, evaluations, runs, console)
+
+
+def _same_classes(bundle: Bundle, data: Data) -> None:
+    known, found = bundle.manifest.classes, data.spec.classes
+    if known != found:
+        raise BundleError(
+            f"{bundle.path}: knows the classes {', '.join(known)}; the data has {', '.join(found)}",
+            next_step="evaluate on data with the same classes",
+        )
+
+
+def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, console: Console) -> Evaluation:
+    split = getattr(data, name)
+    bar = track(range(len(split)), name, console=console, transient=True, disable=not console.is_terminal)
+    steps = iter(bar)
+
+    def progress(items: int) -> None:
+        for _ in range(items):
+            next(steps)
+
+    answers = torch.from_numpy(ask_raw(bundle, split, range(len(split)), BATCHES, progress=progress))
+    # a metric sees logits: the logarithms of probabilities are logits of the same answers
+    logits = answers.clamp(min=torch.finfo(torch.float32).tiny).log()
+    targets = torch.tensor(list(split.targets))
+    scores = score(logits, targets, planned.metrics(data.spec))
+    return Evaluation(torch.arange(len(split)), logits, targets, scores)
+
+
+def _kept(
+    bundle: Bundle,
+    planned: Plan,
+    data: Data,
+    evaluations: dict[str, Evaluation],
+    runs: Path,
+    console: Console,
+) -> RunDirectory:
+    manifest = bundle.manifest
+    directory = create(runs, f"{manifest.name}-bundle")
+    protocol = {**manifest.protocol, "sample": data.spec.sample, **data.protocol, "precision": bundle.precision}
+    result: dict[str, Any] = {name: evaluation.scores for name, evaluation in evaluations.items()}
+    result |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": protocol}
+    directory.write_text("recipe.toml", to_toml(planned.resolved))
+    directory.write_json("scores.json", result)
+    directory.write_json("facts.json", _facts(bundle, data))
+    directory.write_json("environment.json", describe_environment(torch.device("cpu")))
+    last = next(reversed(evaluations))
+    rows = list(predictions(evaluations[last], getattr(data, last).ids, data.spec))
+    write_predictions(directory, rows, data.spec)
+    title = f"{manifest.name}{' (SAMPLE data)' if data.spec.sample else ''}"
+    console.print(score_table({name: dict(one.scores) for name, one in evaluations.items()}, title=title))
+    console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
+    return directory
+
+
+def _facts(bundle: Bundle, data: Data) -> dict[str, Any]:
+    """The contents of facts.json: what the report tells of this evaluation."""
+    manifest = bundle.manifest
+    trained = ["the model was trained on the built-in SAMPLE, generated by code"] if manifest.sample else []
+    return {
+        "recipe": manifest.name,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "sample": data.spec.sample,
+        "device": bundle.device,
+        "precision": bundle.precision,
+        "classes": list(manifest.classes),
+        "items": {name: len(getattr(data, name)) for name in ("train", "valid", "test")},
+        "notes": [f"scores of the exported bundle {bundle.path}", *trained, *data.notes],
+    }

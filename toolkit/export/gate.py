@@ -1,0 +1,217 @@
+"""The gate: an exported model must answer as the trained one does, or no bundle is put in place.
+
+Two comparisons on the same split. *Squares*: both sides see the very same pixels, so only the exported arithmetic can
+differ. *Raw files*: the exported graph gets every file as it was decoded, of any size and alone or in batches, and
+resamples by itself, which also proves what lies in front of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from toolkit.assembly import Assembly
+from toolkit.bundle import Bundle
+from toolkit.errors import DataError
+from toolkit.evaluate import Evaluation, evaluate, score
+from toolkit.export.asking import ask_raw
+from toolkit.loader import Loader
+from toolkit.recipe import Limits
+
+SQUARE_BATCHES = (1, 5, 32)
+RAW_BATCHES = (1, 3, 7)
+"""Sizes of the batches that the exported model is asked in, in turn; neither is the size it was traced with."""
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An item that the exported model answers otherwise than the trained one."""
+
+    id: str
+    trained: str
+    exported: str
+    margin: float
+    """How much more probable the trained model holds its answer than the other."""
+    tie: bool
+    """Whether that margin is one that the limits call a tie."""
+
+    def __str__(self) -> str:
+        kind = " (a tie)" if self.tie else ""
+        return f'{self.id}: "{self.trained}" became "{self.exported}", margin {self.margin:.4f}{kind}'
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The exported model beside the trained one on N items."""
+
+    what: str
+    batches: tuple[int, ...]
+    difference: float
+    """Largest difference of a probability."""
+    flips: tuple[Flip, ...]
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found for one precision; the bundle passes where `problems` is empty."""
+
+    precision: str
+    split: str
+    items: int
+    metric: str
+    trained: float
+    squares: Comparison
+    raw: Comparison
+    problems: tuple[str, ...]
+
+    def findings(self) -> list[str]:
+        """Every problem, then the flipped items by name."""
+        flips = self.squares.flips if len(self.squares.flips) > len(self.raw.flips) else self.raw.flips
+        more = [f"and {len(flips) - LISTED} more"] if len(flips) > LISTED else []
+        return [*self.problems, *(f"flipped {flip}" for flip in flips[:LISTED]), *more]
+
+    def summary(self) -> dict[str, Any]:
+        """For bundle.json: plain values."""
+        return {
+            "split": self.split,
+            "items": self.items,
+            "metric": self.metric,
+            "trained": self.trained,
+            **{
+                side.what: {
+                    "batch_sizes": list(side.batches),
+                    "largest_difference": side.difference,
+                    "flips": [str(flip) for flip in side.flips],
+                    "exported": side.scores[self.metric],
+                }
+                for side in (self.squares, self.raw)
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The trained model's answers in float32, which every precision is held against."""
+
+    assembly: Assembly
+    split: str
+    evaluation: Evaluation
+
+    @property
+    def loader(self) -> Loader:
+        return self.assembly.loaders()[self.split]
+
+    @property
+    def ids(self) -> list[str]:
+        ids = self.loader.pixels.split.ids
+        return [ids[index] for index in self.evaluation.index.tolist()]
+
+
+def reference(assembly: Assembly) -> Reference:
+    """Ask the trained model: on the validation split, or the test split where there is none. Raises DataError where
+    neither has an item."""
+    names = [name for name in ("valid", "test") if len(assembly.loaders()[name].pixels)]
+    if not names:
+        raise DataError(
+            "nothing to compare the exported model on: the data has neither a validation nor a test split",
+            next_step="give it one with: --set data.valid_share=0.1",
+        )
+    loader = assembly.loaders()[names[0]]
+    batch = assembly.recipe.train.eval_batch or assembly.recipe.train.batch
+    exact = torch.inference_mode  # no autocast: full float32
+    return Reference(
+        assembly, names[0], evaluate(assembly.network, loader.evaluation(batch), assembly.metrics(), exact)
+    )
+
+
+def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Callable[[int], None]) -> Verdict:
+    """Compare the bundle's model with the trained one; `progress` is told how many items were answered."""
+    squares = _compare("squares", SQUARE_BATCHES, _on_squares(bundle, expected, progress), expected, limits)
+    raw = _compare("raw_files", RAW_BATCHES, _on_raw_files(bundle, expected, progress), expected, limits)
+    metric = expected.assembly.recipe.train.metric
+    trained = float(expected.evaluation.scalars()[metric])
+    problems = [*_too_different(squares, limits), *_too_many_flips((squares, raw), limits)]
+    worse = expected.assembly.recipe.train.direction == "minimize"
+    for side in (squares, raw):
+        drop = 100 * (side.scores[metric] - trained) * (1 if worse else -1)
+        if drop > limits.max_drop:
+            problems.append(
+                f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}: worse by "
+                f"{drop:.2f} points, export.{bundle.precision}.max_drop allows {limits.max_drop:g}"
+            )
+    items = len(expected.evaluation.index)
+    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, tuple(problems))
+
+
+def _too_different(squares: Comparison, limits: Limits) -> Iterator[str]:
+    if squares.difference > limits.max_difference:
+        yield (
+            f"{squares.what}: a probability differs by {squares.difference:.2g}, max_difference allows "
+            f"{limits.max_difference:g}"
+        )
+
+
+def _too_many_flips(sides: Sequence[Comparison], limits: Limits) -> Iterator[str]:
+    for side in sides:
+        beyond = sum(not flip.tie for flip in side.flips)
+        if limits.max_flips is not None and beyond > limits.max_flips:
+            yield f"{side.what}: {beyond} predictions flipped that are no ties, max_flips allows {limits.max_flips}"
+
+
+def _compare(
+    what: str, batches: tuple[int, ...], probabilities: NDArray[np.float32], expected: Reference, limits: Limits
+) -> Comparison:
+    trained, answered = expected.evaluation.logits.softmax(1), torch.from_numpy(probabilities)
+    # a metric sees logits: the logarithms of probabilities are logits of the same answers
+    logits = answered.clamp(min=torch.finfo(torch.float32).tiny).log()
+    scores = score(logits, expected.evaluation.targets, expected.assembly.metrics())
+    return Comparison(
+        what,
+        batches,
+        float((trained - answered).abs().max()),
+        tuple(_flips(trained, answered, expected, limits)),
+        {name: value for name, value in scores.items() if isinstance(value, float)},
+    )
+
+
+def _flips(trained: Tensor, answered: Tensor, expected: Reference, limits: Limits) -> Iterator[Flip]:
+    classes, ids = expected.assembly.spec.classes, expected.ids
+    before, after = trained.argmax(1), answered.argmax(1)
+    for row in (before != after).nonzero().flatten().tolist():
+        first, other = int(before[row]), int(after[row])
+        margin = float(trained[row, first] - trained[row, other])
+        yield Flip(ids[row], classes[first], classes[other], margin, margin <= limits.tie)
+
+
+def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
+    index = expected.evaluation.index
+    answers = []
+    for part in _in_turn(index.tolist(), SQUARE_BATCHES):
+        pixels = expected.loader.at(part).pixels.movedim(-3, -1)
+        answers.append(bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy())))
+        progress(len(part))
+    return np.concatenate(answers)
+
+
+def _on_raw_files(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
+    split, index = expected.loader.pixels.split, expected.evaluation.index.tolist()
+    return ask_raw(bundle, split, index, RAW_BATCHES, progress=progress)
+
+
+def _in_turn(items: Sequence[int], sizes: Sequence[int]) -> Iterator[Sequence[int]]:
+    """`items` in parts of these sizes, over and over."""
+    start = 0
+    for size in cycle(sizes):
+        if start >= len(items):
+            return
+        yield items[start : start + size]
+        start += size

@@ -1,0 +1,169 @@
+"""A bundle as a model repository of NVIDIA Triton Inference Server.
+
+The fields of config.pbtxt are those of `protobuf/model_config.proto` in github.com/triton-inference-server/common;
+its `parameters` are the ones that github.com/triton-inference-server/onnxruntime_backend reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from toolkit.bundle.inspection import INPUT, OUTPUT
+from toolkit.bundle.manifest import Manifest
+from toolkit.errors import BundleError, RunFailed, UsageError, nearest
+from toolkit.files import replaced_folder
+
+CONFIGURATION = "config.pbtxt"
+LABELS = "labels.txt"
+MODEL = "model.onnx"
+VERSION = "1"
+
+
+def write_triton(
+    bundle: Path, manifest: Manifest, repository: Path, *, max_batch: int = 32, precision: str | None = None
+) -> Path:
+    """Put the model of the bundle at `bundle` into the model repository `repository` and return its folder there,
+    `<repository>/<name>/`: config.pbtxt, labels.txt and version `1`. A model of that name is replaced as a whole.
+
+    precision: which of the bundle's models; None: the one it prefers.
+    max_batch: most inputs that Triton may put into one batch.
+
+    Raises UsageError for a name or precision that cannot be served and where something else lies in the way,
+    BundleError where a file is not the one the manifest tells of, and RunFailed when the file system refuses.
+    """
+    if max_batch < 1:
+        raise UsageError(f"max_batch: must be at least 1, got {max_batch}", next_step="give the largest batch to form")
+    chosen = _chosen(manifest, precision)
+    target = repository / _servable(manifest.name)
+    if target.exists() and not (target / CONFIGURATION).is_file():
+        raise UsageError(
+            f"{target}: in the way, and no model of Triton (it has no {CONFIGURATION})",
+            next_step="name a folder of its own for the model repository, or remove what lies there",
+        )
+    try:
+        with replaced_folder(target) as folder:
+            _copy_model(bundle, manifest, chosen, folder / VERSION)
+            (folder / LABELS).write_text(_labels(manifest), encoding="utf-8")
+            (folder / CONFIGURATION).write_text(configuration(manifest, max_batch=max_batch), encoding="utf-8")
+    except OSError as error:
+        raise RunFailed(
+            f"{target}: cannot be written: {error.strerror or error}", next_step="make room or mend the folder"
+        ) from error
+    return target
+
+
+def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
+    """The text of config.pbtxt: one instance on each GPU, which Triton gives batches of up to `max_batch` inputs."""
+    shape = manifest.input
+    clip = [] if shape.frames is None else [shape.frames]
+    layout = "" if clip else "\n    format: FORMAT_NHWC"
+    square = [*clip, shape.square, shape.square, 3]
+    warm = ",\n".join(_warm_up(size, square) for size in sorted({1, max_batch}))
+    return f"""\
+name: {_quoted(manifest.name)}
+backend: "onnxruntime"
+default_model_filename: "{MODEL}"
+max_batch_size: {max_batch}
+input [
+  {{
+    name: "{INPUT}"
+    data_type: TYPE_UINT8{layout}
+    dims: {[*clip, -1, -1, 3]}
+  }}
+]
+output [
+  {{
+    name: "{OUTPUT}"
+    data_type: TYPE_FP32
+    dims: [{len(manifest.classes)}]
+    label_filename: "{LABELS}"
+  }}
+]
+# Requests whose frames have one size share a batch. A longer delay makes larger batches, and slower answers.
+dynamic_batching {{
+  max_queue_delay_microseconds: 500
+}}
+# A server without a GPU refuses the model. To serve it on CPUs, write KIND_CPU.
+instance_group [
+  {{
+    count: 1
+    kind: KIND_GPU
+  }}
+]
+# How cuDNN chooses its algorithms: 0 tries all of them, once for each batch size, 1 estimates. Batch sizes vary here.
+parameters {{ key: "cudnn_conv_algo_search" value {{ string_value: "1" }} }}
+# The smallest and the largest batch are run before the model counts as ready: no request waits for what starts once.
+model_warmup [
+{warm}
+]
+"""
+
+
+def _warm_up(batch: int, dims: list[int]) -> str:
+    return f"""\
+  {{
+    name: "batch of {batch}"
+    batch_size: {batch}
+    inputs {{
+      key: "{INPUT}"
+      value {{ data_type: TYPE_UINT8 dims: {dims} zero_data: true }}
+    }}
+  }}"""
+
+
+def _labels(manifest: Manifest) -> str:
+    """One class a line, in the order of the output."""
+    return "".join(" ".join(name.split()) + "\n" for name in manifest.classes)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _servable(name: str) -> str:
+    """`name`, which is a folder of the repository and a part of the URL."""
+    if not name or Path(name).name != name or name.startswith(".") or "\\" in name or not name.isprintable():
+        raise UsageError(
+            f"{name!r} cannot be the name of a model in Triton: it names a folder",
+            next_step="export under another name with: --name NAME",
+        )
+    return name
+
+
+def _chosen(manifest: Manifest, precision: str | None) -> str:
+    """The file name of the model of this precision."""
+    if precision is None:
+        return next(iter(manifest.models.values()))
+    if precision not in manifest.models:
+        near = nearest(precision, manifest.models)
+        raise UsageError(
+            f'the bundle has no precision "{precision}", only {", ".join(manifest.models)}',
+            next_step=f'did you mean "{near}"?' if near else f"export the run again with export.precision={precision}",
+        )
+    return manifest.models[precision]
+
+
+def _copy_model(bundle: Path, manifest: Manifest, model: str, version: Path) -> None:
+    """Copy the model, and the weights beside it that it names where it did not fit into one file."""
+    version.mkdir()
+    _copy_checked(bundle, manifest, model, version / MODEL)
+    for name in manifest.files:
+        if name.startswith(f"{model}."):
+            _copy_checked(bundle, manifest, name, version / Path(name).name)
+
+
+def _copy_checked(bundle: Path, manifest: Manifest, name: str, target: Path) -> None:
+    source = bundle / name
+    if not source.is_file():
+        raise BundleError(f"{source}: missing", next_step=_AGAIN)
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != manifest.files[name]:
+        raise BundleError(f"{source}: not the file that was exported (its SHA-256 differs)", next_step=_AGAIN)
+
+
+_AGAIN = "copy the bundle again, or export the run again"
