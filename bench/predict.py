@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from rich.console import Console
 
 from bench.data import Options
 from bench.pairs import Figure, interleave
+from bench.startup import cpu_seconds, modules
 from toolkit import device as devices
 from toolkit.assembly import Assembly, assemble
 from toolkit.bundle import Bundle
+from toolkit.bundle.machine import physical_cores
 from toolkit.components import plan
 from toolkit.directory import RunDirectory
 from toolkit.errors import DataError
@@ -48,6 +51,17 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "har_resnet50.toml"
 PRECISIONS = 'export.precision=["int8", "fp32"]'
 TARGETS = {"onnx_fp32": 3.0, "torch_fp32": 6.0, "torch_bf16": 1.8}
 """How many times as fast as each of these int8 is to be."""
+
+STARTUP = 1.3
+"""How many times the CPU of the bare session's program `predict` may take to answer one picture."""
+BARE = """
+import sys, numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(sys.argv[3])
+options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+session.run(None, {"frames": numpy.zeros((1, int(sys.argv[2]), int(sys.argv[2]), 3), numpy.uint8)})
+"""
 
 Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Squares, uint8 `[N, S, S, 3]`, to probabilities `[N, C]`."""
@@ -87,6 +101,7 @@ def figures(options: Options) -> Iterator[Figure]:
         opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
         yield from _models(trained.assembly, opened, pairs, known=options.run is not None)
         yield _command(trained.assembly, Path(folder), opened["int8"], pairs)
+        yield _startup(trained.assembly, Path(folder), pairs)
 
 
 def _trained(run: Path | None, root: Path) -> Trained:
@@ -98,6 +113,7 @@ def _trained(run: Path | None, root: Path) -> Trained:
 
 
 def _models(assembly: Assembly, opened: dict[str, Bundle], pairs: int, *, known: bool) -> Iterator[Figure]:
+    assembly.network.to(memory_format=torch.channels_last)
     asks: dict[str, Ask] = {
         "torch_fp32": partial(_in_torch, assembly, "fp32"),
         "torch_bf16": partial(_in_torch, assembly, "bf16"),
@@ -154,3 +170,16 @@ def _command(assembly: Assembly, folder: Path, bundle: Bundle, pairs: int) -> Fi
 
     paired = interleave(command, partial(session.seconds, batches), pairs)
     return Figure("predict/command_beside_session", paired, 0.85, (f"files={count}",))
+
+
+def _startup(assembly: Assembly, folder: Path, pairs: int) -> Figure:
+    """CPU of the command that answers one picture, beside a program that imports numpy and onnxruntime, loads the same
+    model and answers one square of zeros."""
+    split = assembly.train.pixels.split
+    assert isinstance(split, ImageFiles)
+    command = ("-m", "toolkit", "predict", str(folder), str(split.paths[0]), "--device", "cpu", "--precision", "fp32")
+    bare = ("-c", BARE, str(folder / "model.fp32.onnx"), str(assembly.spec.stored_size), str(physical_cores()))
+    loaded = [name for name in ("torch", "pydantic") if name in modules(command)]
+    paired = interleave(partial(cpu_seconds, command), partial(cpu_seconds, bare), 2 * pairs + 1)
+    fact = f"cpu={median(paired.ours):.3f}s bare={median(paired.theirs):.3f}s"
+    return Figure("predict/startup", paired, 1 / STARTUP, (fact,), tuple(f"loads {name}" for name in loaded))

@@ -46,6 +46,12 @@ def cpu_seconds(command: Sequence[str]) -> float:
     return used.ru_utime + used.ru_stime
 
 
+def modules(command: Sequence[str]) -> set[str]:
+    """Names of the packages that `python command` loads."""
+    lines = _import_times(command).splitlines()
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
 def heavy_modules(import_times: str) -> list[str]:
     """Which of `HEAVY` the output of `python -X importtime` names."""
     names = {line.rpartition("|")[2].strip().partition(".")[0] for line in import_times.splitlines()}
