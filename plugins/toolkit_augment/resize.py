@@ -44,9 +44,10 @@ class RandomResizedCrop:
 
 def resize_one_by_one(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
     out = empty(pixels, size, size)
+    room = out.numpy()  # its copies stay in this thread; torch would wake its helpers for each sample
     for sample, (top, left, height, width) in enumerate(boxes.tolist()):
         part = _frames(pixels, sample)[..., top : top + height, left : left + width]
-        _frames(out, sample).copy_(F.interpolate(part, (size, size), mode="bilinear", antialias=True))
+        room[sample] = F.interpolate(part, (size, size), mode="bilinear", antialias=True).numpy()
     return out
 
 
