@@ -38,12 +38,23 @@ def _figure(name: str, command: Sequence[str], pairs: int) -> Figure:
 
 def cpu_seconds(command: Sequence[str]) -> float:
     """User and system time of `python command`, its own children included."""
-    child = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=_ROOT)
+    child = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=_ROOT,
+        env=_with_bytecode(),
+    )
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, child.args)
     return used.ru_utime + used.ru_stime
+
+
+def _with_bytecode() -> dict[str, str]:
+    """The environment in which Python keeps what it compiled, as it is kept for an installed package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def modules(command: Sequence[str]) -> set[str]:

@@ -213,3 +213,11 @@ sys.exit(" ".join(sorted(heavy & set(sys.modules))) or 0)
 def test_answering_loads_neither_torch_nor_what_it_does_not_need(folder: Path) -> None:
     done = run([sys.executable, "-c", LOADS_LITTLE, str(folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_model_that_is_not_used_is_not_read(tmp_path: Path) -> None:
+    path = toy_bundle.write(tmp_path / "toy", precisions=("fp32", "int8"))
+    (path / "model.int8.onnx").write_bytes(b"other")
+    assert Bundle.load(path, device="cpu").precision == "fp32"
+    with pytest.raises(BundleError, match="changed or cut short"):
+        Bundle.load(path, device="cpu", precision="int8")

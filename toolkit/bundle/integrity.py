@@ -12,12 +12,17 @@ from toolkit.errors import BundleError
 _NEXT = "copy the whole bundle again, or export the run again"
 
 
-def verify_files(manifest: Manifest, bundle: Path) -> None:
-    """Raise BundleError where a file that the manifest lists is missing, changed, or not really in the bundle."""
+def verify_files(manifest: Manifest, bundle: Path, *, precision: str) -> None:
+    """Raise BundleError where a file that the manifest lists is missing, changed, or not really in the bundle.
+
+    Models of other precisions than `precision` are not read: hashing takes a tenth of the time of opening one."""
+    others = tuple(name for other, name in manifest.models.items() if other != precision)
     for name, expected in manifest.files.items():
         path = bundle / name
         try:
             _check_place(path, bundle)
+            if name.removesuffix(".data") in others:
+                continue
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:

@@ -67,7 +67,7 @@ class Bundle:
         path = Path(path)
         manifest = read_manifest(path)
         chosen = _precision(manifest, precision, path)
-        verify_files(manifest, path)
+        verify_files(manifest, path, precision=chosen)
         model = path / manifest.models[chosen]
         findings = inspect_model(model, allowed=manifest.files)
         check_interface(findings, manifest, model)
