@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.export.graph import INPUT, MODEL, quiet
 
-QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool")
-"""Operations that compute in integers. A Concat would force one scale on inputs of unlike ranges and gain nothing."""
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+QUANTISED = (*LAYERS, "Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")
+"""Operations that compute in integers, or vanish into the range of what is before them. A Concat would force one scale
+on inputs of unlike ranges and gain nothing."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +32,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         onnx.save(model, plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
-        # the first layer stays float: on real images its rounding alone cost DenseNet-121 three times the flips
-        first = next(node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul"))
-        kept = [first, *(node.name for node in nodes if not node.name.startswith(MODEL))]
+        kept = [*_until_second_layer(nodes), *(node.name for node in nodes if not node.name.startswith(MODEL))]
         quantize_static(
             str(prepared),
             str(quantised),
@@ -46,6 +47,13 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
             extra_options={"CalibMovingAverage": True},  # one extreme item must not stretch a range
         )
         return onnx.load(quantised)
+
+
+def _until_second_layer(nodes: Iterable[onnx.NodeProto]) -> list[str]:
+    """Names of the nodes before the second layer, which stay float: on real images the first layer's rounding alone
+    cost DenseNet-121 most of its flips, and what pools its output is faster in float than in integers."""
+    layers = count()
+    return [node.name for node in takewhile(lambda node: node.op_type not in LAYERS or next(layers) < 1, nodes)]
 
 
 class _Reader:
