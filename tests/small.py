@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -54,6 +54,45 @@ class Squares:
         rng = torch.Generator().manual_seed(index)
         noise = torch.randint(0, 120, (3, self.side, self.side), generator=rng, dtype=torch.uint8)
         return noise + (120 if index % 2 else 0)
+
+
+@dataclass
+class Reels:
+    """Videos of `length` frames at 10 frames a second; every pixel of a frame is 20 * video + its number, but its
+    column where `wide`. Remembers what was read."""
+
+    count: int
+    length: int = 12
+    size: tuple[int, int] = (8, 8)
+    broken: frozenset[int] = frozenset()
+    wide: bool = False
+    reads: list[tuple[int, list[int]]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"reel/{index:03}.mp4" for index in range(self.count)]
+
+    @property
+    def targets(self) -> list[int]:
+        return [index % 2 for index in range(self.count)]
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"reel {index} of {self.length} {self.size}" for index in range(self.count)]
+
+    def times(self, index: int) -> list[float]:
+        if index in self.broken:
+            raise DataError(f"reel/{index:03}.mp4: cannot be decoded")
+        return [number / 10 for number in range(self.length)]
+
+    def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
+        self.reads.append((index, list(frames)))
+        for number in frames:
+            frame = torch.full((3, *self.size), 20 * index + number, dtype=torch.uint8)
+            yield torch.arange(self.size[1], dtype=torch.uint8).expand(3, *self.size) if self.wide else frame
 
 
 @dataclass

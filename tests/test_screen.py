@@ -64,7 +64,7 @@ LINE = "epoch 1/2  loss 1.5000  valid loss 1.2500  accuracy 0.5000  lr 0.1  16 i
 def test_a_log_gets_one_line_an_epoch() -> None:
     again = record(2, best=False)
     text = shown([*EPOCH, step(1, epoch=2, items=6), again], terminal=False)
-    assert text == LINE + LINE.replace("1/2", "2/2").replace("  best", "").replace("16 images", "3 images")
+    assert text == LINE + LINE.replace("1/2", "2/2").replace("  best", "").replace("16 images", "3.0 images")
 
 
 def test_a_terminal_gets_a_live_line_too() -> None:
@@ -103,23 +103,22 @@ def test_the_terminal_is_given_back_after_an_error() -> None:
 
 
 def test_a_line_without_validation_and_one_that_watches_the_loss() -> None:
-    assert "valid" not in epoch_line(record(valid={}), 2, "accuracy", 8)
-    assert epoch_line(record(), 2, "loss", 8).count("loss") == 2
+    assert "valid" not in epoch_line(record(valid={}), 2, "accuracy", "8 images/s")
+    assert epoch_line(record(), 2, "loss", "8 images/s").count("loss") == 2
 
 
 def test_no_time_is_no_division_by_zero() -> None:
-    assert "waiting 0%" in step_facts(step(1, seconds=0.0, waited=0.0), 0.0, "")
-    assert "images/s" in epoch_line(record(seconds=0.0), 2, "accuracy", 0)
-    assert Speed().rate(0.0) == 0
+    assert "waiting 0%" in step_facts(step(1, seconds=0.0, waited=0.0), "0 images/s", "")
+    assert Speed("images").after(0.0) == "0.0 images/s"
 
 
 def test_speed_counts_items_of_one_epoch() -> None:
-    speed = Speed()
+    speed = Speed("clips")
     speed.add(6)
-    speed.add(4)
-    assert speed.rate(2.0) == 5
-    assert speed.taken() == 10
-    assert speed.taken() == 0
+    speed.add(18)
+    assert speed.after(2.0) == "12 clips/s"
+    assert speed.ended(10.0) == "2.4 clips/s"
+    assert speed.ended(10.0) == "0.0 clips/s"
 
 
 def test_memory_is_told_in_gib() -> None:

@@ -25,6 +25,9 @@ from toolkit.messages import problems, shown
 
 Factory: TypeAlias = Callable[..., Any]
 
+GIVEN_BY_CORE = {"dataset": ("clips",), "optimizer": ("params", "lr"), "schedule": ("horizon", "direction")}
+"""Arguments of factories that the core gives itself, by kind: they are no keys of a recipe."""
+
 _SCALARS = {int: "integer", float: "number", bool: "true or false", str: "string", Path: "path", Any: "anything"}
 _ARRAYS = (list, tuple, Sequence)
 _TABLES = (dict, Mapping)

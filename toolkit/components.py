@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import arguments
-from toolkit.contracts import Augmentation, Data, DataSpec, Metric, Tracker
+from toolkit.arguments import GIVEN_BY_CORE
+from toolkit.clips import Clip
+from toolkit.contracts import Augmentation, Data, DataSpec, Metric, Takes, Tracker
 from toolkit.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
-from toolkit.recipe import Draft, InputTable, Recipe, Used, invalid, plain, used
+from toolkit.recipe import ClipTable, Draft, InputTable, Recipe, Used, invalid, plain, used
 from toolkit.registry import Offer, Registry, described
 
 if TYPE_CHECKING:
     from torch import nn
 
-GIVEN_BY_CORE = {"optimizer": ("params", "lr"), "schedule": ("horizon", "direction")}
-"""The kinds whose factories are the core's own, and the arguments it gives them itself."""
+CORE_KINDS = ("optimizer", "schedule")
+"""The kinds whose factories are the core's own; the others come from plugins."""
 _MUST_HAVE = {
     "dataset": ("spec", "train", "valid", "test"),
     "model": ("forward", "parameters"),
@@ -40,10 +43,10 @@ class Chosen:
     offer: Offer | None
     source: str
 
-    def build(self, *first: Any) -> Any:
+    def build(self, *first: Any, **given: Any) -> Any:
         """Call the factory. Its ValueError `argument: what is wrong` is the recipe's fault, the rest the plugin's."""
         try:
-            built = self.factory(*first, **self.args)
+            built = self.factory(*first, **self.args, **given)
         except ToolkitError:
             raise
         except Exception as error:
@@ -79,10 +82,12 @@ class Plan:
         return [chosen for chosen in self.chosen if chosen.kind == kind]
 
     def data(self) -> Data:
-        """The dataset, with the recipe's `[input]` put into its spec. Raises DataError where there is none to use."""
-        dataset = self.one("dataset")
-        data = _read_data(dataset, self.resolved.data.root)
-        return replace(data, spec=with_input(data.spec, self.resolved.input))
+        """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
+        DataError where there is none to use."""
+        clip = clip_of(self.resolved)
+        data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
+        spec = with_input(designed_for(data.spec, takes(self.one("model"))), self.resolved.input)
+        return replace(data, spec=replace(spec, clip=clip))
 
     def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
         """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
@@ -114,6 +119,25 @@ def with_input(spec: DataSpec, asked: InputTable) -> DataSpec:
     return replace(spec, **given)
 
 
+def clip_of(resolved: Recipe) -> Clip | None:
+    """How videos become clips by a resolved recipe; None where its model sees images."""
+    return None if resolved.clip is None else Clip(**resolved.clip.model_dump(exclude_none=True))
+
+
+def takes(model: Chosen) -> Takes | None:
+    """What a model of clips was designed for; None for a model that does not say."""
+    found: Takes | None = getattr(model.factory, "takes", None)
+    return found
+
+
+def designed_for(spec: DataSpec, design: Takes | None) -> DataSpec:
+    """`spec` with what the model was designed for; the sample keeps its own size, in which it is drawn."""
+    if design is None:
+        return spec
+    spec = replace(spec, mean=design.mean, std=design.std)
+    return spec if spec.sample else replace(spec, size=design.size, stored=design.stored)
+
+
 def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     """Find every component and check its arguments.
 
@@ -130,11 +154,38 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         else:
             problems += more
             chosen += found
+    if draft.recipe is not None:
+        problems += _clip_problems(draft.recipe, chosen)
     if broken:
         raise _all_in_one(broken, invalid(draft.source, problems))
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
     return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
+
+
+def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem]:
+    """What the recipe does not say of clips and the model does not know, and a dataset that has none."""
+    by_kind = {one.kind: one for one in chosen}
+    model, dataset = by_kind.get("model"), by_kind.get("dataset")
+    if model is None or dataset is None or _clip_table(recipe, model) is None:
+        return
+    if "clips" not in inspect.signature(dataset.factory).parameters:
+        yield Problem("clip", f'dataset "{dataset.name}" has images, no videos that clips could be taken of')
+    if takes(model) is None:
+        table = recipe.clip or ClipTable()
+        needed = ("frames",) if table.sampling == "segments" else ("frames", "rate")
+        for key in needed:
+            if getattr(table, key) is None:
+                yield Problem(f"clip.{key}", f'required: model "{model.name}" takes clips of any length')
+
+
+def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
+    """The recipe's `[clip]` with the model's choices under it; None where the model sees images."""
+    design = takes(model)
+    if recipe.clip is None and design is None:
+        return None
+    own = {"frames": design.frames, "rate": design.rate} if design else {"rate": 1}
+    return own | (recipe.clip or ClipTable()).model_dump(exclude_none=True)
 
 
 def _all_in_one(broken: Sequence[PluginError], wrong: RecipeError) -> PluginError:
@@ -159,7 +210,7 @@ def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], l
 
 def _find(use: Used, registry: Registry) -> tuple[Callable[..., Any], Offer | None] | Problem:
     key = f"{use.key}.name"
-    if use.kind in GIVEN_BY_CORE:
+    if use.kind in CORE_KINDS:
         factory = core_factory(use.kind, use.name)
         return (factory, None) if factory else _unknown(use, key)
     offer = registry.find(use.kind, use.name, key)
@@ -194,6 +245,8 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
         holder, place = _holder(tables, one, chosen)
         filled = arguments.defaults(one.factory, skip=GIVEN_BY_CORE.get(one.kind, ())) | dict(one.args)
         holder[place] |= plain(filled)
+        if one.kind == "model" and (clip := _clip_table(recipe, one)):
+            tables["clip"] = clip
     return recipe.replace(tables)
 
 
@@ -206,11 +259,12 @@ def _holder(tables: dict[str, Any], one: Chosen, chosen: Sequence[Chosen]) -> tu
     return (tables[first], rest) if rest else (tables, first)
 
 
-def _read_data(dataset: Chosen, root: Path | None) -> Data:
+def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
     place = root or _default_place(dataset.name)
+    asked = {"clips": True} if clips else {}
     try:
-        data: Data = dataset.build(place)
+        data: Data = dataset.build(place, **asked)
     except PluginError as error:
         if place and not holds_something(place):
             raise DataError("there is no data here", path=place, next_step=f"see {error.next_step}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from toolkit.clips import Averaged
 from toolkit.contracts import Batch, Metric, Scores
 from toolkit.errors import DataError
 
@@ -34,12 +36,20 @@ class Evaluation:
         return {name: score for name, score in self.scores.items() if isinstance(score, float)}
 
 
-def evaluate(network: nn.Module, batches: Iterable[Batch], metrics: Sequence[Metric], autocast: Autocast) -> Evaluation:
-    """Run the network over all batches in evaluation mode; its mode is restored.
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    metrics: Sequence[Metric],
+    autocast: Autocast,
+    *,
+    average: Averaged = "probabilities",
+) -> Evaluation:
+    """Run the network over all batches in evaluation mode; its mode is restored. Where a batch has several views of
+    each item, an item's answer is their average.
 
     Raises DataError when they hold no item.
     """
-    answers = answering(network, batches, metrics, autocast)
+    answers = answering(network, batches, metrics, autocast, average=average)
     while True:
         try:
             next(answers)
@@ -49,21 +59,35 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], metrics: Sequence[Met
 
 
 def answering(
-    network: nn.Module, batches: Iterable[Batch], metrics: Sequence[Metric], autocast: Autocast
+    network: nn.Module,
+    batches: Iterable[Batch],
+    metrics: Sequence[Metric],
+    autocast: Autocast,
+    *,
+    average: Averaged = "probabilities",
 ) -> Generator[int, None, Evaluation]:
     """As `evaluate`, a batch at a time: yields the number of items answered so far, so that a caller may show
     progress or leave."""
     was_training = network.training
     network.eval()
     try:
-        logits, targets, index = yield from _answers(network, batches, autocast)
+        logits, targets, index = yield from _answers(network, batches, autocast, average)
     finally:
         network.train(was_training)
     return Evaluation(index, logits, targets, score(logits, targets, metrics))
 
 
+def averaged(logits: Tensor, items: int, average: Averaged) -> Tensor:
+    """Logits `[items, C]` of logits `[items * V, C]`: of V views of each item, one item after the other, the mean of
+    the logits or of the probabilities they stand for (whose logarithms are logits again)."""
+    views = logits.view(items, -1, logits.shape[-1])
+    if views.shape[1] == 1 or average == "logits":
+        return views.mean(1)
+    return views.log_softmax(-1).logsumexp(1) - math.log(views.shape[1])
+
+
 def _answers(
-    network: nn.Module, batches: Iterable[Batch], autocast: Autocast
+    network: nn.Module, batches: Iterable[Batch], autocast: Autocast, average: Averaged
 ) -> Generator[int, None, tuple[Tensor, Tensor, Tensor]]:
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     done = 0
@@ -71,7 +95,8 @@ def _answers(
         if not len(batch.index):
             continue
         with torch.inference_mode(), autocast():
-            kept.append((network(batch.pixels).float(), batch.targets, batch.index))
+            logits = averaged(network(batch.pixels).float(), len(batch.index), average)
+            kept.append((logits, batch.targets, batch.index))
         done += len(batch.index)
         yield done
     if not kept:

@@ -44,7 +44,7 @@ class ImageFiles:
 
 @dataclass(frozen=True, eq=False)
 class ArrayItems:
-    """A split of N images or clips in memory; `pixels` is uint8 `[N, 3, H, W]` or `[N, T, 3, H, W]`."""
+    """A split of N images in memory; `pixels` is uint8 `[N, 3, H, W]`."""
 
     ids: tuple[str, ...]
     targets: tuple[int, ...]

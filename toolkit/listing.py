@@ -89,11 +89,11 @@ def _file(plugin: Plugin) -> list[str]:
 
 
 def _offer_lines(offer: Offer) -> list[str]:
-    from toolkit.arguments import describe
+    from toolkit.arguments import GIVEN_BY_CORE, describe
 
     factory = offer.load()
     try:
-        arguments = describe(factory)
+        arguments = describe(factory, skip=GIVEN_BY_CORE.get(offer.kind, ()))
     except (TypeError, ValueError) as error:
         raise offer.failed("has an unusable signature", error) from error
     return [

@@ -1,22 +1,30 @@
 """Batches of a split, on the device, ready for the step, while the step before is still running.
 
-Small splits are resident: fetching a batch is one gather, on the device itself where it has the room. Others come
-through a thread that fetches ahead, pins and copies on a side stream, so that the step does not wait.
+Small splits of images are resident: fetching a batch is one gather, on the device itself where it has the room. Others,
+and clips, come through a thread that fetches ahead, pins and copies on a side stream, so that the step does not wait.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from toolkit.clips import Averaged
 from toolkit.contracts import Augmentation, Batch, DataSpec
-from toolkit.pixels import Memory, Pixels, centre_crop
+from toolkit.pixels import Draws, Footage, Memory, Pixels, centre_crop
 from toolkit.randomness import generator, order
+
+Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Pixels at an index, and the index without the items that were skipped."""
+Ready: TypeAlias = Callable[[Tensor], Batch]
+"""The batch of an index, on its way to the device."""
 
 AHEAD = 2
 """Batches fetched ahead: one being copied while one waits."""
@@ -31,7 +39,7 @@ def batches_in(count: int, size: int) -> int:
 class Loader:
     """Batches of one split on one device."""
 
-    pixels: Pixels
+    pixels: Pixels | Footage
     spec: DataSpec
     device: torch.device
     share_of_device: float = 0.5
@@ -43,35 +51,60 @@ class Loader:
         """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
         gets depends on (seed, epoch, number of the batch) alone. One whose items are all skipped is empty. The items
         left out of the last batch are decoded too, so that the next epoch finds all of them."""
-        places = order(len(self.pixels), seed, epoch).split(size)
-        count = batches_in(len(self.pixels), size)
-        for number, batch in enumerate(self._fetch(places[start:count]), start):
+        places = self.places(size, seed=seed, epoch=epoch)
+        count = batches_in(self.training_items, size)
+        fetch = partial(self.pixels.drawn, draws=Draws(seed, epoch))
+        for number, batch in enumerate(self._fetch(places[start:count], fetch), start):
             chosen = augmentations if len(batch.index) else ()
             yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
         for left_out in places[count:]:
             self.pixels.keep(left_out)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
-        """All items in order, centre-cropped."""
-        for batch in self._fetch(torch.arange(len(self.pixels)).split(size)):
+        """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
+        `size`, where V is."""
+        items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
+        for batch in self._fetch(torch.arange(len(self.pixels)).split(items), self.pixels.views):
             yield self._cropped(batch)
 
     def at(self, index: Sequence[int]) -> Batch:
-        """The items at `index`, as stored: not cropped, not augmented."""
-        return self._ready(torch.tensor(index, dtype=torch.int64))
+        """The items at `index`, as stored: not cropped, not augmented; of videos the middle."""
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.fetch)
+
+    def views(self, index: Sequence[int]) -> Batch:
+        """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.views)
+
+    @property
+    def training_items(self) -> int:
+        """Items of a training epoch: images, or clips of all videos."""
+        return len(self.pixels) * self._clips_per_video
+
+    @property
+    def average(self) -> Averaged:
+        """What evaluation averages over the views of an item."""
+        return self.spec.clip.average if self.spec.clip else "probabilities"
+
+    @property
+    def _clips_per_video(self) -> int:
+        return self.spec.clip.clips_per_video if self.spec.clip else 1
+
+    def places(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
+        """The items of each batch of a training epoch, what is left over last."""
+        visited = order(len(self.pixels), seed, epoch).repeat_interleave(self._clips_per_video)
+        return list(torch.split(visited, size))
 
     def _cropped(self, batch: Batch) -> Batch:
         if batch.pixels.shape[-1] == self.spec.size:
             return batch
         return Batch(centre_crop(batch.pixels, self.spec.size), batch.targets, batch.index)
 
-    def _fetch(self, places: Sequence[Tensor]) -> Iterator[Batch]:
-        if self._resident():
-            return map(self._ready, places)
-        return prefetched(places, self)
+    def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
+        ready = partial(self._ready, fetch=fetch)
+        return map(ready, places) if self._resident() else prefetched(places, ready, self.device)
 
     def _resident(self) -> bool:
-        if not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
+        if isinstance(self.pixels, Footage) or not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
             return False
         if self.device.type == "cuda" and self.pixels.storage.pixels.nbytes <= self._room():
             self.pixels.move(self.device)
@@ -81,8 +114,8 @@ class Loader:
     def _room(self) -> float:
         return self.share_of_device * torch.cuda.mem_get_info(self.device)[0]
 
-    def _ready(self, index: Tensor) -> Batch:
-        pixels, index = self.pixels.fetch(index)
+    def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
+        pixels, index = fetch(index)
         return Batch(self._sent(pixels), self._sent(self._targets(index)), index)
 
     def _targets(self, index: Tensor) -> Tensor:
@@ -104,14 +137,16 @@ def augment(
     return batch
 
 
-def prefetched(places: Sequence[Tensor], loader: Loader) -> Iterator[Batch]:
+def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device) -> Iterator[Batch]:
     """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
 
     The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
     """
     fetched: queue.Queue[_Sent | BaseException] = queue.Queue(AHEAD)
     left = threading.Event()
-    thread = threading.Thread(target=_fetch_ahead, args=(places, loader, fetched, left), name="prefetch", daemon=True)
+    thread = threading.Thread(
+        target=_fetch_ahead, args=(places, ready, device, fetched, left), name="prefetch", daemon=True
+    )
     thread.start()
     try:
         for _ in places:
@@ -143,23 +178,27 @@ class _Sent:
 
 
 def _fetch_ahead(
-    places: Sequence[Tensor], loader: Loader, fetched: queue.Queue[_Sent | BaseException], left: threading.Event
+    places: Sequence[Tensor],
+    ready: Ready,
+    device: torch.device,
+    fetched: queue.Queue[_Sent | BaseException],
+    left: threading.Event,
 ) -> None:
     try:
-        stream = torch.cuda.Stream(loader.device) if loader.device.type == "cuda" else None
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         for index in places:
             if left.is_set():
                 return
-            fetched.put(_send(loader, index, stream))
+            fetched.put(_send(ready, index, stream))
     except BaseException as error:
         fetched.put(error)
 
 
-def _send(loader: Loader, index: Tensor, stream: torch.cuda.Stream | None) -> _Sent:
+def _send(ready: Ready, index: Tensor, stream: torch.cuda.Stream | None) -> _Sent:
     if stream is None:
-        return _Sent(loader._ready(index), None)
+        return _Sent(ready(index), None)
     with torch.cuda.stream(stream):
-        batch = loader._ready(index)
+        batch = ready(index)
         return _Sent(batch, stream.record_event())
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from toolkit import arguments
-from toolkit.components import GIVEN_BY_CORE, core_factory, core_names
+from toolkit.arguments import GIVEN_BY_CORE
+from toolkit.components import CORE_KINDS, core_factory, core_names
 from toolkit.errors import PluginError
 from toolkit.recipe import Recipe
 from toolkit.registry import HOOKS, Registry
@@ -17,7 +18,7 @@ Schema: TypeAlias = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TABLES = {"dataset": "DataTable", "optimizer": "OptimizerTable", "schedule": "ScheduleTable"}
-_CLOSED = frozenset({"InputTable", "TrainTable", "PartRates", "ExportTable", "Limits"})
+_CLOSED = frozenset({"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits"})
 _LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
 
 
@@ -33,12 +34,12 @@ def recipe_schema(registry: Registry) -> Schema:
     left_out = [str(broken) for broken in registry.broken]
     components = {
         kind: _component(kind, tables[_TABLES.get(kind, "Use")], _described(registry, kind, left_out))
-        for kind in (*HOOKS.values(), *GIVEN_BY_CORE)
+        for kind in (*HOOKS.values(), *CORE_KINDS)
     }
     for key, kind in _LISTS.items():
         top[key]["items"] = _reference(kind)
     top |= {"data": _reference("dataset"), "model": _reference("model")}
-    tables["TrainTable"]["properties"] |= {kind: _reference(kind) for kind in GIVEN_BY_CORE}
+    tables["TrainTable"]["properties"] |= {kind: _reference(kind) for kind in CORE_KINDS}
     kept = {name: table for name, table in tables.items() if name in _CLOSED}
     comment = {"$comment": f"left out: {'; '.join(left_out)}"} if left_out else {}
     whole: Schema = _tidy(schema | {"$defs": kept | components})
@@ -51,7 +52,7 @@ def _reference(kind: str) -> Schema:
 
 def _described(registry: Registry, kind: str, left_out: list[str]) -> list[tuple[str, Schema]]:
     """Name and table of arguments of every component of a kind; what cannot be described is added to `left_out`."""
-    if kind in GIVEN_BY_CORE:
+    if kind in CORE_KINDS:
         return [(name, _arguments(core_factory(kind, name), kind)) for name in core_names(kind)]
     offers = registry.offers(kind)
     times = Counter(offer.name for offer in offers)
@@ -79,7 +80,7 @@ def _component(kind: str, table: Schema, described: Iterable[tuple[str, Schema]]
     branches = [_branch(table, names, json.loads(schema)) for schema, names in alike.items()]
     short = [name for branch in branches if set(branch["required"]) <= {"name"} for name in _names(branch)]
     alone = [{"enum": sorted(short)}] if short else []
-    elsewhere = [] if kind in GIVEN_BY_CORE else [_named_in_full(table)]
+    elsewhere = [] if kind in CORE_KINDS else [_named_in_full(table)]
     return {"anyOf": [*alone, *branches, *elsewhere], "description": table["description"]}
 
 

@@ -24,9 +24,12 @@ REFRESH_SECONDS = 0.5
 
 
 class Screen:
-    """Shows the events of `fit`; a context manager that gives the terminal back whatever happens."""
+    """Shows the events of `fit`; a context manager that gives the terminal back whatever happens. `unit` is what is
+    trained on: images or clips."""
 
-    def __init__(self, console: Console, epochs: int, metric: str, device: torch.device) -> None:
+    def __init__(
+        self, console: Console, epochs: int, metric: str, device: torch.device, *, unit: str = "images"
+    ) -> None:
         self._console, self._epochs, self._metric, self._device = console, epochs, metric, device
         self._live = console.is_terminal
         self._progress = Progress(
@@ -41,7 +44,7 @@ class Screen:
         )
         self._task: TaskID | None = None
         self._shown = 0.0
-        self._speed = Speed()
+        self._speed = Speed(unit)
 
     def __enter__(self) -> Screen:
         self._progress.start()
@@ -60,7 +63,9 @@ class Screen:
             case Validating():
                 self._show_validation(event)
             case EpochRecord():
-                self._console.print(epoch_line(event, self._epochs, self._metric, self._speed.taken()), soft_wrap=True)
+                self._console.print(
+                    epoch_line(event, self._epochs, self._metric, self._speed.ended(event.seconds)), soft_wrap=True
+                )
 
     def _show_step(self, event: StepDone) -> None:
         now = time.perf_counter()
@@ -72,7 +77,7 @@ class Screen:
             f"epoch {event.epoch}/{self._epochs}",
             done=(event.epoch - 1) * event.steps + event.step,
             total=self._epochs * event.steps,
-            facts=step_facts(event, self._speed.rate(event.seconds), memory_used(self._device)),
+            facts=step_facts(event, self._speed.after(event.seconds), memory_used(self._device)),
         )
 
     def _show_validation(self, event: Validating) -> None:
@@ -86,36 +91,40 @@ class Screen:
 
 
 class Speed:
-    """Items trained in the epoch under way."""
+    """Items trained in the epoch under way, as a rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self._items = 0
 
     def add(self, items: int) -> None:
         self._items += items
 
-    def rate(self, seconds: float) -> float:
-        return self._items / max(seconds, 1e-9)
+    def after(self, seconds: float) -> str:
+        """As text, for an epoch that has lasted so long."""
+        rate = self._items / max(seconds, 1e-9)
+        return f"{rate:,.{0 if rate >= 9.95 else 1}f} {self._unit}/s"
 
-    def taken(self) -> int:
-        """The count, which starts again from 0."""
-        items, self._items = self._items, 0
-        return items
+    def ended(self, seconds: float) -> str:
+        """As `after`; the count starts again from 0."""
+        text = self.after(seconds)
+        self._items = 0
+        return text
 
 
-def step_facts(event: StepDone, rate: float, memory: str) -> str:
+def step_facts(event: StepDone, speed: str, memory: str) -> str:
     waiting = event.waited / max(event.seconds, 1e-9)
-    return f"loss {float(event.loss):.4f}  {rate:,.0f} images/s  waiting {waiting:.0%}  {memory}"
+    return f"loss {float(event.loss):.4f}  {speed}  waiting {waiting:.0%}  {memory}"
 
 
-def epoch_line(record: EpochRecord, epochs: int, metric: str, items: int) -> str:
+def epoch_line(record: EpochRecord, epochs: int, metric: str, speed: str) -> str:
     """One epoch as one line, the same on a terminal and in a log."""
     parts = [f"epoch {record.epoch}/{epochs}", f"loss {record.train_loss:.4f}"]
     if record.valid:
         parts.append(f"valid loss {record.valid['loss']:.4f}")
         parts += [f"{metric} {record.valid[metric]:.4f}"] if metric != "loss" else []
     parts.append(f"lr {max(record.lr.values()):.3g}")
-    parts.append(f"{items / max(record.seconds, 1e-9):,.0f} images/s")
+    parts.append(speed)
     parts.append(f"waiting {record.waiting:.0%}")
     parts.append(f"{record.seconds + record.valid_seconds:.1f} s")
     return "  ".join(parts) + ("  best" if record.best else "")

@@ -22,7 +22,7 @@ from toolkit.errors import RunFailed
 from toolkit.evaluate import Evaluation, answering
 from toolkit.loader import Loader, batches_in
 from toolkit.optimize import Schedule
-from toolkit.randomness import order, seed_globally
+from toolkit.randomness import seed_globally
 
 CHECKS_EVERY = 50
 """Steps between two looks at a CUDA device's non-finite flag: a look waits for the device."""
@@ -52,7 +52,7 @@ class Task:
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
-        return batches_in(len(self.train.pixels), self.batch)
+        return batches_in(self.train.training_items, self.batch)
 
 
 class Average:
@@ -313,7 +313,7 @@ class Step:
 
 def non_finite(state: State, task: Task, step: int) -> RunFailed:
     """What to say of a loss that is not finite: when, at which rate, and on which items."""
-    places = order(len(task.train.pixels), task.seed, state.epoch).split(task.batch)[step]
+    places = task.train.places(task.batch, seed=task.seed, epoch=state.epoch)[step]
     ids = task.train.pixels.split.ids
     names = [ids[i] for i in places.tolist()]
     rates = ", ".join(f"{group['name']} {group['lr']:.3g}" for group in state.optimizer.param_groups)
@@ -362,7 +362,8 @@ def _validate(state: State, task: Task) -> Generator[Validating, None, Evaluatio
     count = len(task.valid.pixels)
     if not count:
         return None
-    answers = answering(state.judged, task.valid.evaluation(task.eval_batch), task.metrics(), task.autocast)
+    batches = task.valid.evaluation(task.eval_batch)
+    answers = answering(state.judged, batches, task.metrics(), task.autocast, average=task.valid.average)
     while True:
         try:
             yield Validating(state.epoch + 1, next(answers), count)

@@ -16,13 +16,13 @@ from toolkit import device as devices
 from toolkit.assembly.agreement import disagreements
 from toolkit.assembly.summary import Summary, summarise
 from toolkit.components import Plan
-from toolkit.contracts import Data, DataSpec, Metric, Noted, Split
+from toolkit.contracts import Data, DataSpec, Metric, Noted, Split, VideoSplit
 from toolkit.environment import memory_available
-from toolkit.errors import Problem
+from toolkit.errors import PluginError, Problem
 from toolkit.loader import Loader
 from toolkit.network import Network
 from toolkit.optimize import Horizon, build_optimizer, model_parts, schedule_factory, warmed_up
-from toolkit.pixels import Corrupt, Pixels, Storage, bytes_needed, open_storage
+from toolkit.pixels import Corrupt, Footage, Pixels, VideoCache, bytes_needed, open_storage
 from toolkit.randomness import seed_globally
 from toolkit.recipe import Recipe, invalid
 from toolkit.train import Average, State, Task, Totals
@@ -52,6 +52,11 @@ class Assembly:
     def spec(self) -> DataSpec:
         return self.data.spec
 
+    @property
+    def unit(self) -> str:
+        """What the model sees."""
+        return "clips" if self.spec.clip else "images"
+
     def autocast(self) -> AbstractContextManager[None]:
         return devices.autocast(self.device, self.precision)
 
@@ -79,7 +84,7 @@ class Assembly:
             "size": self.spec.size,
             "stored": self.spec.stored_size,
             "fit": self.spec.fit,
-            "views": "1 clip x 1 centre crop" if self.spec.frames else "1 centre crop",
+            **_views(self.spec),
             "precision": self.precision,
             "skipped": {name: len(loader.pixels.skipped) for name, loader in self.loaders().items()},
         }
@@ -116,25 +121,77 @@ def assemble(plan: Plan, saved: Mapping[str, Any] | None = None) -> Assembly:
 
 def _network(plan: Plan, model: nn.Module, spec: DataSpec, device: torch.device) -> Network:
     network = Network(model, spec).to(device)
-    if plan.resolved.train.channels_last and spec.frames is None:
+    if plan.resolved.train.channels_last and spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
     return network
 
 
+def _views(spec: DataSpec) -> dict[str, str]:
+    """What of an item is seen: a part of the protocol."""
+    clip = spec.clip
+    if clip is None:
+        return {"views": "1 centre crop"}
+    strided = f"{clip.frames} x {clip.rate} frames at {clip.fps:g}/s"
+    return {
+        "frames": f"{clip.frames} segments" if clip.sampling == "segments" else strided,
+        "views": f"{clip.clips} clip{'s' if clip.clips > 1 else ''} x {clip.crops} crop{'s' if clip.crops > 1 else ''}",
+        "average": clip.average,
+        "short": clip.short,
+    }
+
+
 def _loaders(data: Data, recipe: Recipe, device: torch.device) -> tuple[Loader, Loader, Loader]:
-    budget = memory_available() // 2 if recipe.input.memory_gb is None else int(recipe.input.memory_gb * 2**30)
-    loaders = []
-    for split in (data.train, data.valid, data.test):
-        storage = open_storage(split, data.spec, memory_bytes=budget, cache_bytes=int(recipe.input.cache_gb * 2**30))
-        budget -= min(bytes_needed(split, data.spec), budget)
-        loaders.append(Loader(_pixels(split, data.spec, storage, recipe), data.spec, device))
-    train, valid, test = loaders
+    pixels = _footage(data, recipe) if data.spec.clip else _pixels(data, recipe)
+    train, valid, test = (Loader(one, data.spec, device) for one in pixels)
     return train, valid, test
 
 
-def _pixels(split: Split, spec: DataSpec, storage: Storage | None, recipe: Recipe) -> Pixels:
-    corrupt = Corrupt(skip=recipe.input.on_corrupt == "skip", limit=recipe.input.corrupt_limit)
-    return Pixels(split, spec, storage, recipe.input.workers or torch.get_num_threads(), corrupt)
+def _pixels(data: Data, recipe: Recipe) -> list[Pixels]:
+    budget = memory_available() // 2 if recipe.input.memory_gb is None else int(recipe.input.memory_gb * 2**30)
+    found = []
+    for split in _images(data):
+        storage = open_storage(split, data.spec, memory_bytes=budget, cache_bytes=_cache_bytes(recipe))
+        budget -= min(bytes_needed(split, data.spec), budget)
+        found.append(Pixels(split, data.spec, storage, _workers(recipe), _corrupt(recipe)))
+    return found
+
+
+def _footage(data: Data, recipe: Recipe) -> list[Footage]:
+    cache = VideoCache.of_user(_cache_bytes(recipe))
+    return [
+        Footage(split, data.spec, cache, _workers(recipe), _corrupt(recipe), training=split is data.train)
+        for split in _videos(data)
+    ]
+
+
+def _images(data: Data) -> list[Split]:
+    images: list[Split] = []
+    for split in (data.train, data.valid, data.test):
+        if isinstance(split, VideoSplit):
+            raise PluginError(f"the dataset gave videos ({type(split).__name__}) where images were asked for")
+        images.append(split)
+    return images
+
+
+def _videos(data: Data) -> list[VideoSplit]:
+    videos: list[VideoSplit] = []
+    for split in (data.train, data.valid, data.test):
+        if not isinstance(split, VideoSplit):
+            raise PluginError(f"the dataset gave images ({type(split).__name__}) where videos were asked for")
+        videos.append(split)
+    return videos
+
+
+def _cache_bytes(recipe: Recipe) -> int:
+    return int(recipe.input.cache_gb * 2**30)
+
+
+def _workers(recipe: Recipe) -> int:
+    return recipe.input.workers or torch.get_num_threads()
+
+
+def _corrupt(recipe: Recipe) -> Corrupt:
+    return Corrupt(skip=recipe.input.on_corrupt == "skip", limit=recipe.input.corrupt_limit)
 
 
 def training(assembly: Assembly) -> tuple[State, Task]:

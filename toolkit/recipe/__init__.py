@@ -9,6 +9,7 @@ from toolkit.recipe.draft import Draft, Used, used
 from toolkit.recipe.read import invalid, load, parse, parse_text
 from toolkit.recipe.tables import (
     METRICS,
+    ClipTable,
     DataTable,
     ExportTable,
     InputTable,
@@ -25,6 +26,7 @@ from toolkit.recipe.write import digest, to_toml
 
 __all__ = [
     "METRICS",
+    "ClipTable",
     "DataTable",
     "Draft",
     "ExportTable",

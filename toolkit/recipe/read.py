@@ -14,7 +14,7 @@ from toolkit.errors import Problem, RecipeError, nearest
 from toolkit.messages import problems
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.overrides import override
-from toolkit.recipe.tables import ExportTable, InputTable, Limits, PartRates, Recipe, TrainTable
+from toolkit.recipe.tables import ClipTable, ExportTable, InputTable, Limits, PartRates, Recipe, TrainTable
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
@@ -64,7 +64,13 @@ def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
 
 
 def _known_keys(table: str) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"": Recipe, "input": InputTable, "train": TrainTable, "export": ExportTable}
+    models: dict[str, type[BaseModel]] = {
+        "": Recipe,
+        "input": InputTable,
+        "clip": ClipTable,
+        "train": TrainTable,
+        "export": ExportTable,
+    }
     model = models.get(table, Limits if table.startswith("export.") else PartRates)
     return [key for key in model.model_fields if (table, key) != ("", "name")]
 

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from toolkit.clips import Averaged, Sampling, Short
+
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
@@ -88,6 +90,30 @@ class InputTable(BaseModel):
     on_corrupt: Literal["error", "skip"] = "error"
     corrupt_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Largest share of a split that may be skipped."""
+
+
+class ClipTable(BaseModel):
+    """How videos become clips. Its presence, or a model of clips, makes the model see clips instead of images."""
+
+    model_config = _CLOSED
+    frames: Annotated[int, Field(ge=1)] | None = None
+    """Frames of a clip; None: the model's choice."""
+    rate: Annotated[int, Field(ge=1)] | None = None
+    """Frames from one frame of a clip to the next, counted at `fps`; None: the model's choice."""
+    fps: Annotated[float, Field(gt=0)] = 30.0
+    """Frames a second that `rate` counts, whatever a file has."""
+    sampling: Sampling = "strided"
+    """strided: frames `rate` apart from a random start; segments: one of each of `frames` equal parts of the video."""
+    clips: Annotated[int, Field(ge=1)] = 1
+    """Clips of a video at evaluation, evenly spread over it."""
+    crops: Literal[1, 3] = 1
+    """Squares of a clip at evaluation: the centre, or both ends of the long side too."""
+    average: Averaged = "probabilities"
+    """What is averaged over clips and crops."""
+    short: Short = "loop"
+    """How a video shorter than the clip goes on: from its first frame again, or with its last one held."""
+    clips_per_video: Annotated[int, Field(ge=1)] = 1
+    """Training clips drawn from a video each time it is opened."""
 
 
 class TrainTable(BaseModel):
@@ -167,6 +193,7 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataTable
     input: InputTable = InputTable()
+    clip: ClipTable | None = None
     model: Use
     augment: TomlArray[Use] = ()
     metrics: TomlArray[Use] = tuple(Use(name=name) for name in METRICS)

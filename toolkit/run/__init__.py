@@ -116,7 +116,7 @@ def _run(
     directory.write_records(state.records)
     trackers = Trackers(assembly.plan.trackers(directory.path), console)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
-    with Screen(console, task.epochs, task.metric, assembly.device) as screen:
+    with Screen(console, task.epochs, task.metric, assembly.device, unit=assembly.unit) as screen:
         train(
             state,
             task,
@@ -217,13 +217,18 @@ def _show(console: Console, assembly: Assembly) -> None:
     items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
     console.print(
         f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
-        f"{assembly.spec.size} px",
+        f"{assembly.spec.size} px{_clips(assembly)}",
         markup=False,
         soft_wrap=True,
     )
     console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
     for note in assembly.notes():
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _clips(assembly: Assembly) -> str:
+    protocol = assembly.protocol()
+    return f", clips of {protocol['frames']}, {protocol['views']}" if assembly.spec.clip else ""
 
 
 def _title(assembly: Assembly) -> str:

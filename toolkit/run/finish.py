@@ -24,7 +24,13 @@ def evaluate_splits(assembly: Assembly, *, batch: int) -> dict[str, Evaluation]:
     """The network's answers on the validation and the test split, those that have items."""
     loaders = {"valid": assembly.valid, "test": assembly.test}
     return {
-        name: evaluate(assembly.network, loader.evaluation(batch), assembly.metrics(), assembly.autocast)
+        name: evaluate(
+            assembly.network,
+            loader.evaluation(batch),
+            assembly.metrics(),
+            assembly.autocast,
+            average=loader.average,
+        )
         for name, loader in loaders.items()
         if len(loader.pixels)
     }

@@ -1,0 +1,38 @@
+"""Pixels of a split, decoded once: images kept in memory or a cache file, videos as files of frames, or (where nothing
+fits) decoded anew each time. All are uint8 of the spec's stored size; what is kept changes no result, only what it
+costs."""
+
+from toolkit.pixels.corrupt import Corrupt
+from toolkit.pixels.draws import Draws
+from toolkit.pixels.footage import Footage, VideoCache
+from toolkit.pixels.images import Pixels
+from toolkit.pixels.resampling import centre_crop, covering, to_square
+from toolkit.pixels.storage import (
+    Mapped,
+    Memory,
+    Storage,
+    bytes_needed,
+    cache_key,
+    make_room,
+    open_storage,
+    stored_shape,
+)
+
+__all__ = [
+    "Corrupt",
+    "Draws",
+    "Footage",
+    "Mapped",
+    "Memory",
+    "Pixels",
+    "Storage",
+    "VideoCache",
+    "bytes_needed",
+    "cache_key",
+    "centre_crop",
+    "covering",
+    "make_room",
+    "open_storage",
+    "stored_shape",
+    "to_square",
+]
