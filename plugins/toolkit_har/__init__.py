@@ -1,4 +1,4 @@
-"""Human action recognition: images or videos of labelled actions, and a sample of animated stick figures."""
+"""Labelled actions as images or videos: human action recognition, folders of videos, and a sample of stick figures."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from toolkit import hookimpl
 
 @hookimpl
 def toolkit_datasets() -> dict[str, str]:
-    return {"har": "toolkit_har.dataset:har"}
+    return {"har": "toolkit_har.dataset:har", "video_folder": "toolkit_har.video_folder:video_folder"}

@@ -1,158 +1,65 @@
-"""The dataset `har`: labelled actions as images, split so that nothing of one source stands on two sides."""
+"""The dataset `har`: labelled actions as images or videos, split so that nothing of one source stands on two sides."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from toolkit.contracts import Data, DataSpec, Split
-from toolkit.images import ImageFiles, Listing
-from toolkit.splits import SPLITS, Contents, Partition, contents, merge_groups, partition, split_hash
-from toolkit_har.frames import Kept, VideoFrames, keep_frames, shown_progress
-from toolkit_har.groups import compile_pattern, find_groups
-from toolkit_har.layouts import find_files, some
-from toolkit_har.sample import draw_clips, flatten
-from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS
-
-SAMPLE_SIZE = 64
-SAMPLE_FRAMES = 2
+from toolkit.contracts import Data
+from toolkit_har.division import Division
+from toolkit_har.groups import compile_pattern
+from toolkit_har.labelled import labelled
+from toolkit_har.layouts import check_root, find_files
+from toolkit_har.lists import Lists, find_listed
+from toolkit_har.sample import sample
 
 
-def har(
+def har(  # noqa: PLR0913 - the keys of a recipe
     root: Path | None,
     *,
+    train: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+    official_split: Literal[1, 2, 3] | None = None,
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
     group_pattern: str | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     sample_clips: Annotated[int, Field(ge=3)] = 120,
+    clips: bool = False,
 ) -> Data:
-    """Human action recognition from single images.
+    """Human action recognition from single images or from clips of videos.
 
-    `root` holds the Kaggle layout (train/ and Training_set.csv with filename,label), class folders of images, or class
-    folders of videos, whose frames are taken once and kept in the cache directory. A groups.csv (path,label,group)
-    names items that come from one source. Splits are stratified by class; byte-identical files, items of one group
-    and frames of one video stay on one side. Without `root`: frames of animated stick figures, drawn by code.
+    `root` holds the Kaggle layout (train/ and Training_set.csv with filename,label), class folders of images, or
+    videos: in class folders, or named in lists. A groups.csv (path,label,group) names items that come from one source.
+    Splits that no list gives are stratified by class; byte-identical files, items of one group and frames of one video
+    stay on one side. Without `root`: animated stick figures, drawn by code. A recipe with `[clip]` sees clips of the
+    videos, any other one single frames of them.
 
+    train: list of the videos to train on, a file relative to `root`: CSV with path,label or Kinetics' own columns, or
+        lines of a path and a label
+    valid: list of the videos to validate on; without it `valid_share` is taken from those to train on
+    test: list of the videos to test on; without it `test_share` is taken from those to train on
+    official_split: which of the three official splits of UCF101 or HMDB51, whose files lie in `root`; of its training
+        videos `valid_share` are for validation
     valid_share: share of the items for validation, 0 to 1
     test_share: share of the items for the test, 0 to 1
     split_seed: any whole number; another one gives other splits
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: items
         for which the group reads the same are never split; replaces groups.csv
-    frames_per_video: how many evenly spaced frames of each video become items
-    sample_clips: clips of each action in the built-in sample; two frames of each become items
+    frames_per_video: how many evenly spaced frames of each video become items where single frames are seen
+    sample_clips: clips of each action in the built-in sample; two frames of each become items where single frames are
+        seen
     """
     pattern = compile_pattern(group_pattern)
-    if valid_share + test_share >= 1:
-        raise ValueError(
-            f"test_share: must leave a share for train, got {test_share:g} beside valid_share {valid_share:g}"
-        )
-    rule = _Rule(valid_share, test_share, split_seed)
+    division = Division(valid_share, test_share, split_seed)
+    lists = Lists(train, valid, test, official_split)
     if root is None:
-        return _sample(rule, sample_clips)
-    return _real(root.resolve(), rule, pattern, frames_per_video)
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """How the items are divided."""
-
-    valid_share: float
-    test_share: float
-    seed: int
-
-    def divide(
-        self, ids: Sequence[str], targets: Sequence[int], classes: Sequence[str], groups: Sequence[str] | None = None
-    ) -> Partition:
-        return partition(
-            ids,
-            targets,
-            classes=classes,
-            valid_share=self.valid_share,
-            test_share=self.test_share,
-            seed=self.seed,
-            groups=groups,
-        )
-
-    def protocol(self, splits: Sequence[Split], grouping: str) -> dict[str, str | int | float]:
-        return {
-            "split": "stratified",
-            "split_hash": split_hash({name: split.ids for name, split in zip(SPLITS, splits, strict=True)}),
-            "split_seed": self.seed,
-            "valid_share": self.valid_share,
-            "test_share": self.test_share,
-            "grouping": grouping,
-        }
-
-
-def _real(root: Path, rule: _Rule, pattern: re.Pattern[str] | None, frames: int) -> Data:
-    found = find_files(root)
-    listing = found.listing
-    groups = find_groups(listing, pattern)
-    known = contents(listing.paths)
-    parts = rule.divide(listing.ids, listing.targets, listing.classes, merge_groups(groups.names, known.identical))
-    splits: list[Split]
-    if found.videos:
-        kept = _kept_frames(listing, known, frames)
-        splits = [_frames_of(listing, known, kept, positions) for positions in _sides(parts)]
-    else:
-        images = ImageFiles(listing.ids, listing.targets, known.keys, listing.paths)
-        splits = [images.select(positions) for positions in _sides(parts)]
-    protocol = rule.protocol(splits, groups.rule) | ({"frames_per_video": frames} if found.videos else {})
-    notes = (*found.notes, *groups.notes, *_twins(listing, known), *_balance(listing), *parts.notes)
-    return Data(DataSpec(listing.classes, size=224, stored=256), splits[0], splits[1], splits[2], protocol, notes)
-
-
-def _sides(parts: Partition) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    return parts.train, parts.valid, parts.test
-
-
-def _kept_frames(listing: Listing, known: Contents, frames: int) -> list[Kept]:
-    with shown_progress() as progress:
-        return keep_frames(listing.paths, known.keys, frames, progress)
-
-
-def _frames_of(listing: Listing, known: Contents, kept: Sequence[Kept], positions: Sequence[int]) -> VideoFrames:
-    places = [(position, number) for position in positions for number in range(kept[position].count)]
-    return VideoFrames(
-        ids=tuple(f"{listing.ids[position]}#{number}" for position, number in places),
-        targets=tuple(listing.targets[position] for position, _ in places),
-        keys=tuple(f"{kept[position].path.stem}-{known.keys[position][:8]}-{number}" for position, number in places),
-        files=tuple(kept[position].path for position, _ in places),
-        numbers=tuple(number for _, number in places),
-    )
-
-
-def _twins(listing: Listing, known: Contents) -> Iterator[str]:
-    if not known.identical:
-        return
-    labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
-    kept = f"{some(len(known.identical), 'set')} of byte-identical files, each kept on one side of the split"
-    yield f"{kept}; {labelled_twice} of them under more than one label" if labelled_twice else kept
-
-
-def _balance(listing: Listing) -> Iterator[str]:
-    counts = Counter(listing.targets)
-    fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
-    if counts[most] > 1.5 * counts[fewest]:
-        yield (
-            f"the classes are unbalanced: {counts[fewest]} of {listing.classes[fewest]}, "
-            f"{counts[most]} of {listing.classes[most]}"
-        )
-
-
-def _sample(rule: _Rule, clips: int) -> Data:
-    drawn = draw_clips(clips, SAMPLE_FRAMES, SAMPLE_SIZE)
-    parts = rule.divide(drawn.ids, drawn.targets, ACTIONS)
-    splits = [flatten(drawn.select(positions)) for positions in _sides(parts)]
-    pairs = "; ".join(" and ".join(pair) for pair in REVERSED_PAIRS)
-    notes = (f"stick figures drawn by code; one frame cannot tell apart: {pairs}", *parts.notes)
-    protocol = rule.protocol(splits, "clip") | {"frames_per_video": SAMPLE_FRAMES}
-    return Data(DataSpec(ACTIONS, size=SAMPLE_SIZE, sample=True), splits[0], splits[1], splits[2], protocol, notes)
+        return sample(division, sample_clips, clips=clips)
+    root = root.resolve()
+    check_root(root)
+    found = find_listed(root, lists) if lists.given else find_files(root)
+    return labelled(found, division, pattern, frames_per_video, clips=clips)

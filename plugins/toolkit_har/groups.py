@@ -8,10 +8,12 @@ from pathlib import Path
 
 from toolkit.errors import DataError
 from toolkit.images import Listing
-from toolkit_har.layouts import first_few, some
 from toolkit_har.tables import read_table
+from toolkit_har.wording import first_few, some
 
 GROUP_TABLE = "groups.csv"
+UNGROUPED = "none"
+"""The rule where every item is a group of its own."""
 _UCF101 = re.compile(r"(v_\w+_g\d{2})_c\d{2}\.\w+$")
 
 
@@ -37,21 +39,24 @@ def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
     return compiled
 
 
-def find_groups(listing: Listing, pattern: re.Pattern[str] | None) -> Groups:
+def find_groups(listing: Listing, pattern: re.Pattern[str] | None, *, partial: bool = False) -> Groups:
     """Group by `pattern` where given; else by groups.csv where there is one; else by UCF101's names where all have
-    that form (in v_Run_g01_c02.avi, the clips of g01 come from one video); else every item is a group of its own."""
+    that form (in v_Run_g01_c02.avi, the clips of g01 come from one video); else every item is a group of its own.
+
+    partial: whether the listing may leave out files that groups.csv names.
+    """
     table = listing.root / GROUP_TABLE
     if pattern is not None:
         return Groups(_matched(listing, pattern), f"pattern {pattern.pattern}")
     if table.exists():
-        return _from_table(listing, table)
+        return _from_table(listing, table, partial=partial)
     if all(_UCF101.search(item) for item in listing.ids):
         note = (
             "file names have the form of UCF101, so clips of one group (g01, g02, ...) stay together; "
             "group_pattern = '(.+)' would put each clip in a group of its own"
         )
         return Groups(_matched(listing, _UCF101), "UCF101 names", (note,))
-    return Groups(listing.ids, "none")
+    return Groups(listing.ids, UNGROUPED)
 
 
 def _matched(listing: Listing, pattern: re.Pattern[str]) -> tuple[str, ...]:
@@ -71,7 +76,7 @@ def _captured(pattern: re.Pattern[str], item: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _from_table(listing: Listing, table: Path) -> Groups:
+def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
     positions = {item: position for position, item in enumerate(listing.ids)}
     grouped: dict[str, str] = {}
     unknown: list[str] = []
@@ -83,7 +88,7 @@ def _from_table(listing: Listing, table: Path) -> Groups:
         _check_label(table, line, item, label, listing.classes[listing.targets[positions[item]]])
         if grouped.setdefault(item, group) != group:
             raise DataError(f"line {line}: {item} is in group {group}, earlier in {grouped[item]}", path=table)
-    if unknown:
+    if unknown and not partial:
         raise DataError(
             f"{some(len(unknown), 'path')} not among the files: {first_few(unknown)}",
             path=table,

@@ -1,17 +1,19 @@
-"""Which files there are and what they show: the Kaggle layout and class folders."""
+"""Which files there are and what they show, as their places tell: the Kaggle layout and class folders."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from toolkit.errors import DataError
 from toolkit.images import IMAGE_SUFFIXES, Listing, has_files, list_class_folders
+from toolkit.videos import VIDEO_SUFFIXES
+from toolkit_har.division import Given
 from toolkit_har.tables import read_table
+from toolkit_har.wording import first_few, some
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 KAGGLE_TABLE = "Training_set.csv"
 KAGGLE_FOLDER = "train"
 WHERE = (
@@ -19,45 +21,58 @@ WHERE = (
     "human-action-recognition-har-dataset and give the folder that holds train/ and Training_set.csv; or give a folder "
     "of <class>/<image or video>. Leave data.root out to use the built-in sample."
 )
+VIDEO_SETS = (
+    "Arrange videos as <class>/<video>, or set data.train to a list of them. UCF101 is at "
+    "https://www.crcv.ucf.edu/data/UCF101.php, KTH at https://www.csc.kth.se/cvap/actions/."
+)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The labelled files below a root, whether they are videos, and what a user must know of them."""
+    """The labelled files below a root, whether they are videos or images, and what a user must know of them."""
 
     listing: Listing
     videos: bool
     notes: tuple[str, ...] = ()
+    given: Given | None = None
+    """The splits that lists give; None where there are no lists."""
+
+
+def check_root(root: Path, where: str = WHERE) -> None:
+    """Raise DataError unless `root` is a folder with something in it; `where` says where data can be had."""
+    if not root.is_dir():
+        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=where)
+    if not any(root.iterdir()):
+        raise DataError("is empty", path=root, next_step=where)
 
 
 def find_files(root: Path) -> Found:
     """Recognise the layout of `root` and list its files; DataError saying what was found when it has neither layout."""
-    if not root.is_dir():
-        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=WHERE)
     names = sorted(path.name for path in root.iterdir())
-    if not names:
-        raise DataError("is empty", path=root, next_step=WHERE)
     if KAGGLE_TABLE in names:
         return _kaggle(root)
     images, videos = has_files(root, IMAGE_SUFFIXES), has_files(root, VIDEO_SUFFIXES)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
     if not images and not videos:
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise DataError(
-            f"has neither {KAGGLE_TABLE} nor class folders with files, only {shown}", path=root, next_step=WHERE
+            f"has neither {KAGGLE_TABLE} nor class folders with files, only {first_few(names, 5)}",
+            path=root,
+            next_step=WHERE,
         )
-    return _class_folders(root, videos=videos)
+    return class_folders(root, videos=videos)
 
 
-def _class_folders(root: Path, *, videos: bool) -> Found:
+def class_folders(root: Path, *, videos: bool) -> Found:
+    """The files of `<root>/<class>/**`; DataError when there are no two class folders, or one has no such file."""
     kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
     listing = list_class_folders(root, suffixes, kind=kind)
     if len(listing.classes) < 2:
         raise DataError(
             f"has one class folder only, {listing.classes[0]}",
             path=root,
-            next_step=f"Give the folder that holds the class folders, or put {KAGGLE_TABLE} beside {KAGGLE_FOLDER}/.",
+            next_step="Give the folder that holds the class folders"
+            + ("." if videos else f", or put {KAGGLE_TABLE} beside {KAGGLE_FOLDER}/."),
         )
     return Found(listing, videos)
 
@@ -108,12 +123,3 @@ def _listing(root: Path, labels: Mapping[str, str]) -> Listing:
     names = sorted(labels)
     ids = tuple(f"{KAGGLE_FOLDER}/{name}" for name in names)
     return Listing(root, ids, tuple(numbers[labels[name]] for name in names), classes)
-
-
-def some(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def first_few(names: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

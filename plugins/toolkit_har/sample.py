@@ -1,32 +1,93 @@
-"""The built-in sample: clips of animated stick figures, made by code from seeds."""
+"""The built-in sample: animated stick figures, made by code from seeds; whole videos, or two frames of each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from toolkit.images import ArrayItems
-from toolkit_har.stick_figure import ACTIONS, clip
+from toolkit.contracts import Data, DataSpec
+from toolkit.splits import SPLITS
+from toolkit.videos import ArrayVideos, FramesOf
+from toolkit_har.division import Division
+from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 
-
-def draw_clips(clips: int, frames: int, size: int) -> ArrayItems:
-    """`clips` clips of each action: pixels are uint8 `[actions * clips, frames, 3, size, size]`.
-
-    Clip n of an action is drawn from seed n, so that asking for more leaves the first ones as they are.
-    """
-    wanted = [(target, seed) for target in range(len(ACTIONS)) for seed in range(clips)]
-    drawn = [clip(ACTIONS[target], seed, frames=frames, size=size) for target, seed in wanted]
-    ids = tuple(f"{ACTIONS[target]}/{seed:04d}" for target, seed in wanted)
-    keys = tuple(f"stick-figure-1-{name.replace('/', '-')}-{frames}-{size}" for name in ids)
-    return ArrayItems(ids, tuple(target for target, _ in wanted), keys, torch.from_numpy(np.stack(drawn)))
+SIZE = 64
+FRAMES = 32
+FPS = 12.0
+FRAMES_ALONE = 2
+"""Frames drawn of each video where single frames are seen."""
 
 
-def flatten(clips: ArrayItems) -> ArrayItems:
-    """The frames of all clips `[N, T, 3, H, W]` as items of their own, `[N * T, 3, H, W]`."""
-    frames = range(clips.pixels.shape[1])
-    return ArrayItems(
-        ids=tuple(f"{name}#{frame}" for name in clips.ids for frame in frames),
-        targets=tuple(target for target in clips.targets for _ in frames),
-        keys=tuple(f"{key}-{frame}" for key in clips.keys for frame in frames),
-        pixels=clips.pixels.flatten(0, 1),
+@dataclass(frozen=True)
+class DrawnVideos:
+    """A split of videos that are drawn when they are read: frame n of F shows the middle of the n-th part of the whole
+    action."""
+
+    ids: tuple[str, ...]
+    targets: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(_key(name, FRAMES) for name in self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def times(self, index: int) -> Sequence[float]:  # noqa: ARG002 (all are alike in this)
+        """When each frame is shown, in seconds from the first."""
+        return tuple(number / FPS for number in range(FRAMES))
+
+    def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
+        """The frames with these numbers, uint8 `[3, 64, 64]`."""
+        drawn = torch.from_numpy(clip(ACTIONS[self.targets[index]], self.seeds[index], frames=FRAMES, size=SIZE))
+        for number in frames:
+            yield drawn[number]
+
+    def select(self, positions: Sequence[int]) -> DrawnVideos:
+        """The split of the videos at these positions."""
+        return DrawnVideos(
+            tuple(self.ids[position] for position in positions),
+            tuple(self.targets[position] for position in positions),
+            tuple(self.seeds[position] for position in positions),
+        )
+
+    def frames_alone(self) -> FramesOf:
+        """The split of two frames of each video, drawn at once and without the others."""
+        drawn = np.empty((len(self), FRAMES_ALONE, 3, SIZE, SIZE), np.uint8)
+        for index, (target, seed) in enumerate(zip(self.targets, self.seeds, strict=True)):
+            drawn[index] = clip(ACTIONS[target], seed, frames=FRAMES_ALONE, size=SIZE)
+        keys = tuple(_key(name, FRAMES_ALONE) for name in self.ids)
+        fps = FPS * FRAMES_ALONE / FRAMES
+        return FramesOf(ArrayVideos(self.ids, self.targets, keys, torch.from_numpy(drawn), fps), FRAMES_ALONE)
+
+
+def sample(division: Division, count: int, *, clips: bool) -> Data:
+    """`count` videos of each action: whole ones where `clips`, else two frames of each."""
+    videos = _videos(count)
+    parts = division.divide(videos.ids, videos.targets, ACTIONS)
+    whole = [videos.select(getattr(parts, name)) for name in SPLITS]
+    train, valid, test = whole if clips else [split.frames_alone() for split in whole]
+    pairs = "; ".join(" and ".join(pair) for pair in REVERSED_PAIRS)
+    protocol = division.protocol(videos.ids, parts, "clip")
+    return Data(
+        DataSpec(ACTIONS, size=SIZE, sample=True),
+        *(train, valid, test),
+        protocol | ({} if clips else {"frames_per_video": FRAMES_ALONE}),
+        (f"stick figures drawn by code; one frame cannot tell apart: {pairs}", *parts.notes),
     )
+
+
+def _videos(count: int) -> DrawnVideos:
+    """Video n of an action is drawn from seed n, so that asking for more leaves the first ones as they are."""
+    wanted = [(target, seed) for target in range(len(ACTIONS)) for seed in range(count)]
+    ids = tuple(f"{ACTIONS[target]}/{seed:04d}" for target, seed in wanted)
+    return DrawnVideos(ids, tuple(target for target, _ in wanted), tuple(seed for _, seed in wanted))
+
+
+def _key(name: str, frames: int) -> str:
+    return f"stick-figure-1-{name.replace('/', '-')}-{frames}-{SIZE}"

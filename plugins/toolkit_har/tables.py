@@ -1,10 +1,12 @@
-"""Reading the small CSV files that come with a dataset."""
+"""Reading the small text files that come with a dataset: CSV, and lists of lines."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from toolkit.errors import DataError
 
@@ -15,15 +17,29 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, tuple[str,
     The header names the columns, in any order and beside others. Raises DataError naming the file, and the line where
     there is one, when it cannot be read, lacks a column, or a row lacks a value.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+    with _opened(path) as file:
+        reader = csv.reader(file, strict=True)
+        try:
             places = _places(path, next(reader, []), columns)
             return [(reader.line_num, _values(path, reader.line_num, row, places, columns)) for row in reader if row]
+        except csv.Error as error:
+            raise DataError(f"line {reader.line_num}: is not CSV: {error}", path=path) from error
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file in UTF-8 as (line number, text without blanks around it); blank ones are passed over.
+    Raises DataError naming the file when it cannot be read."""
+    with _opened(path) as file:
+        return [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except UnicodeDecodeError as error:
         raise DataError(f"is not UTF-8: {error.reason}", path=path, next_step="Save the file as UTF-8.") from error
-    except csv.Error as error:
-        raise DataError(f"line {reader.line_num}: is not CSV: {error}", path=path) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
 

@@ -3,18 +3,15 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from data_files import real_data, write_image, write_video
 
-import toolkit_har.frames as frames_module
-from toolkit.contracts import Data, Split
+from toolkit.contracts import Data, Split, VideoSplit
 from toolkit.errors import DataError
 from toolkit_har import toolkit_datasets
 from toolkit_har.dataset import har
-from toolkit_har.frames import keep_frames, middles, sample_frames
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 
 SHARES = {"valid_share": 0.25, "test_share": 0.25}
@@ -66,8 +63,11 @@ def problem(root: Path, **arguments: object) -> DataError:
     return caught.value
 
 
-def test_the_plugin_names_its_dataset():
-    assert toolkit_datasets() == {"har": "toolkit_har.dataset:har"}
+def test_the_plugin_names_its_datasets():
+    assert toolkit_datasets() == {
+        "har": "toolkit_har.dataset:har",
+        "video_folder": "toolkit_har.video_folder:video_folder",
+    }
 
 
 # The Kaggle layout
@@ -365,92 +365,53 @@ def test_frames_are_the_middles_of_equal_parts(videos):
     assert data.train.read(item).shape == (3, 48, 64)
 
 
-@pytest.mark.parametrize(
-    ("total", "wanted", "expected"), [(12, 3, [2, 6, 10]), (10, 4, [1, 3, 6, 8]), (2, 4, [0, 1]), (9, 1, [4])]
-)
-def test_middles(total, wanted, expected):
-    assert middles(total, wanted) == expected
+def test_a_short_video_gives_its_frames_more_than_once(tmp_path):
+    root = tmp_path / "short"
+    for number, name in enumerate(("run", "sit")):
+        write_video(root / name / "a.mp4", frames=2, shade=number)
+    data = har(root, frames_per_video=4, valid_share=0.0, test_share=0.0)
+    levels = [round(data.train.read(frame).float().mean().item() / 16) for frame in range(4)]
+    assert levels == [0, 0, 1, 1]
 
 
-def test_a_short_video_gives_all_its_frames(tmp_path):
-    assert len(sample_frames(write_video(tmp_path / "a.mp4", frames=2), 5)) == 2
+def test_keys_change_with_the_video_and_the_number_of_frames(videos):
+    def keys(frames: int) -> set[str]:
+        return set(har(videos, frames_per_video=frames, valid_share=0.0, test_share=0.0).train.keys)
+
+    before = keys(2)
+    assert before.isdisjoint(keys(3))
+    write_video(videos / "run" / "0.mp4", frames=11, shade=70)
+    assert len(before - keys(2)) == 2
 
 
-def test_frames_are_taken_once(videos, monkeypatch):
-    before = har(videos)
-
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("a video was decoded again")
-
-    monkeypatch.setattr(frames_module, "sample_frames", refuse)
-    after = har(videos)
-    assert torch.equal(before.train.read(0), after.train.read(0))
+def test_frames_and_clips_have_the_same_splits(videos):
+    frames, clips = (har(videos, clips=clips, **SHARES) for clips in (False, True))
+    for of_frames, of_clips in zip(splits(frames), splits(clips), strict=True):
+        assert {item.partition("#")[0] for item in of_frames.ids} == set(of_clips.ids)
+    assert frames.protocol == clips.protocol | {"frames_per_video": 4}
 
 
-def test_another_number_of_frames_or_a_changed_video_is_taken_anew(videos):
-    first = har(videos, frames_per_video=2)
-    assert len(all_ids(har(videos, frames_per_video=3))) == 24
-    write_video(videos / "run" / "0.mp4", frames=12, shade=70)
-    changed = har(videos, frames_per_video=2)
-    side = splits(changed)[side_of(changed, "run/0.mp4#0")]
-    assert side.read(side.ids.index("run/0.mp4#0")).float().mean() > 80
-    assert all_ids(first) == all_ids(changed)
+def test_clips_are_taken_of_whole_videos(videos):
+    data = har(videos, clips=True, **SHARES)
+    assert [len(split) for split in splits(data)] == [4, 2, 2]
+    assert all(isinstance(split, VideoSplit) for split in splits(data))
+    assert list(data.train.times(0)) == pytest.approx([number / 10 for number in range(12)])
+    assert [pixels.shape for pixels in data.train.read(0, [0, 11])] == [(3, 48, 64)] * 2
 
 
-def test_what_a_killed_process_left_is_made_again(videos, cache):
-    har(videos)
-    kept = sorted(cache.rglob("*.safetensors"))
-    kept[0].write_bytes(kept[0].read_bytes()[:100])
-    kept[1].write_bytes(b"")
-    data = har(videos)
-    assert all(split.read(n).shape == (3, 48, 64) for split in splits(data) for n in range(len(split)))
-    assert sorted(cache.rglob("*")) == sorted(
-        {*kept, *(path for one in kept for path in one.parents if cache in path.parents)}
-    )
+def test_there_are_no_clips_of_images(tmp_path):
+    error = problem(class_folders(tmp_path / "root"), clips=True)
+    assert error.message == f"{tmp_path / 'root'}: holds images, and clips are taken of videos"
+    assert "remove [clip]" in error.next_step
 
 
-def test_kept_frames_that_are_damaged_later_are_an_error_that_names_the_file(videos, cache):
-    data = har(videos)
-    for path in cache.rglob("*.safetensors"):
-        path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"the frames kept of .*#0 are damaged") as caught:
-        data.train.read(0)
-    assert caught.value.path.suffix == ".safetensors"
-    assert caught.value.next_step == "Delete the file: it is made again."
-
-
-def test_progress_tells_how_many_videos_are_done(videos):
-    paths = sorted(videos.rglob("*.mp4"))
-    told: list[tuple[int, int]] = []
-    keep_frames(paths, [path.name + path.parent.name for path in paths], 2, lambda *counts: told.append(counts))
-    assert told == [(done, 8) for done in range(1, 9)]
-
-
-def test_a_broken_video_is_an_error_that_names_it(videos):
+def test_a_broken_video_is_an_error_that_names_it_when_it_is_read(videos):
     broken = videos / "run" / "0.mp4"
     broken.write_bytes(broken.read_bytes()[:300])
-    error = problem(videos)
-    assert error.path == broken
-    assert "cannot be decoded: " in error.message
-    assert error.next_step == "Replace or remove the file."
-
-
-def test_a_video_without_pictures_is_an_error(tmp_path):
-    path = tmp_path / "sound.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
-        sound.rate = 8000
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
-    with pytest.raises(DataError, match=r"sound.mkv: has no video stream"):
-        sample_frames(path, 2)
-
-
-def test_a_video_without_frames_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames_module, "_decode", lambda *arguments: iter(()))
-    with pytest.raises(DataError, match=r"a.mp4: has no frames"):
-        sample_frames(write_video(tmp_path / "a.mp4"), 2)
+    data = har(videos, valid_share=0.0, test_share=0.0)
+    with pytest.raises(DataError, match=r"cannot be decoded: ") as caught:
+        data.train.read(data.train.ids.index("run/0.mp4#0"))
+    assert caught.value.path == broken
 
 
 def test_ucf101_names_are_grouped_and_told(tmp_path):
@@ -481,6 +442,23 @@ def test_the_sample_is_marked_and_its_clips_are_not_split():
     assert sum(map(len, clips)) == len(set.union(*clips)) == len(ACTIONS) * 4
     assert data.train.read(0).shape == (3, 64, 64)
     assert data.train.read(0).dtype == torch.uint8
+
+
+def test_the_sample_has_whole_videos_for_clips():
+    frames, clips = (har(None, sample_clips=4, clips=clips) for clips in (False, True))
+    assert clips.spec == frames.spec
+    assert clips.notes == frames.notes
+    assert all(isinstance(split, VideoSplit) for split in splits(clips))
+    for of_frames, of_clips in zip(splits(frames), splits(clips), strict=True):
+        assert {item.partition("#")[0] for item in of_frames.ids} == set(of_clips.ids)
+        assert set(of_frames.keys).isdisjoint(of_clips.keys)
+    times = clips.train.times(0)
+    assert list(times) == pytest.approx([number / 12 for number in range(32)])
+    first, last = clips.train.read(0, [0, 31])
+    action, seed = clips.train.ids[0].split("/")
+    whole = torch.from_numpy(clip(action, int(seed), frames=32, size=64))
+    assert torch.equal(first, whole[0])
+    assert torch.equal(last, whole[31])
 
 
 def test_the_sample_has_enough_actions_and_pairs_that_one_frame_cannot_tell_apart():

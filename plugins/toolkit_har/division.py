@@ -1,0 +1,83 @@
+"""Dividing items into train, valid and test: as lists give them, and by shares where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.splits import SPLITS, Partition, partition, split_hash
+
+
+@dataclass(frozen=True)
+class Given:
+    """What lists say of N items."""
+
+    splits: tuple[str, ...]
+    """The split of each item: train, valid or test."""
+    rule: str
+    """What lists they are."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """The shares of the items that become the splits which no list gives."""
+
+    valid_share: float
+    test_share: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.valid_share + self.test_share >= 1:
+            raise ValueError(
+                f"test_share: must leave a share for train, got {self.test_share:g} beside valid_share "
+                f"{self.valid_share:g}"
+            )
+
+    def divide(
+        self,
+        ids: Sequence[str],
+        targets: Sequence[int],
+        classes: Sequence[str],
+        groups: Sequence[str] | None = None,
+        given: Given | None = None,
+    ) -> Partition:
+        """Take the splits that are given, and the others from the items to train on, in which the items of one group
+        stay together (None: each item alone)."""
+        splits = given.splits if given else ("train",) * len(ids)
+        places = {name: [position for position, split in enumerate(splits) if split == name] for name in SPLITS}
+        pool = places["train"]
+        shares = self._shares(given)
+        cut = partition(
+            [ids[position] for position in pool],
+            [targets[position] for position in pool],
+            classes=classes,
+            valid_share=shares.get("valid_share", 0),
+            test_share=shares.get("test_share", 0),
+            seed=self.seed,
+            groups=[groups[position] for position in pool] if groups else None,
+        )
+        return Partition(
+            train=tuple(pool[position] for position in cut.train),
+            valid=tuple(places["valid"]) or tuple(pool[position] for position in cut.valid),
+            test=tuple(places["test"]) or tuple(pool[position] for position in cut.test),
+            notes=cut.notes,
+        )
+
+    def protocol(
+        self, ids: Sequence[str], parts: Partition, grouping: str, given: Given | None = None
+    ) -> dict[str, str | int | float]:
+        """How the splits were made, with all that it depends on."""
+        shares = self._shares(given)
+        named = {name: [ids[position] for position in getattr(parts, name)] for name in SPLITS}
+        return {
+            "split": given.rule if given else "stratified",
+            "split_hash": split_hash(named),
+            **({"split_seed": self.seed} if shares else {}),
+            **shares,
+            "grouping": grouping,
+        }
+
+    def _shares(self, given: Given | None) -> dict[str, float]:
+        """Of the splits that no list gives."""
+        shares = {"valid": self.valid_share, "test": self.test_share}
+        return {f"{name}_share": share for name, share in shares.items() if not given or name not in given.splits}

@@ -1,0 +1,108 @@
+"""From labelled files to the splits of a dataset, and what a user must know of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from toolkit.contracts import Data, DataSpec, Split, VideoSplit
+from toolkit.errors import DataError
+from toolkit.images import ImageFiles, Listing
+from toolkit.splits import SPLITS, Contents, Partition, contents, merge_groups
+from toolkit.videos import FramesOf, VideoFiles
+from toolkit_har.division import Division
+from toolkit_har.groups import UNGROUPED, Groups, find_groups
+from toolkit_har.layouts import Found
+from toolkit_har.sources import suggest_source
+from toolkit_har.wording import some
+
+SIZE, STORED = 224, 256
+
+
+def labelled(
+    found: Found, division: Division, pattern: re.Pattern[str] | None, frames_per_video: int, *, clips: bool
+) -> Data:
+    """Divide what was found.
+
+    pattern: tells the group of each item, in place of groups.csv; clips: whether the splits are of videos, not of
+    `frames_per_video` frames of each. Raises DataError where clips are wanted of images.
+    """
+    listing = found.listing
+    if clips and not found.videos:
+        raise DataError(
+            "holds images, and clips are taken of videos",
+            path=listing.root,
+            next_step="Set data.root to a folder of videos, or remove [clip] and take a model that sees images.",
+        )
+    groups = find_groups(listing, pattern, partial=found.given is not None)
+    known = contents(listing.paths)
+    bound = merge_groups(groups.names, known.identical)
+    parts = division.divide(listing.ids, listing.targets, listing.classes, bound, found.given)
+    frames = frames_per_video if found.videos and not clips else None
+    notes = (
+        *(*found.notes, *groups.notes),
+        *_twins(listing, known, parts),
+        *_torn(listing, groups, parts),
+        *_balance(listing),
+        *parts.notes,
+    )
+    protocol = division.protocol(listing.ids, parts, groups.rule, found.given)
+    train, valid, test = (_split(found, known, getattr(parts, name), frames) for name in SPLITS)
+    spec = DataSpec(listing.classes, size=SIZE, stored=STORED)
+    return Data(spec, train, valid, test, protocol | ({"frames_per_video": frames} if frames else {}), notes)
+
+
+def _split(found: Found, known: Contents, positions: Sequence[int], frames: int | None) -> Split | VideoSplit:
+    listing = found.listing
+    if not found.videos:
+        return ImageFiles(listing.ids, listing.targets, known.keys, listing.paths).select(positions)
+    videos = VideoFiles(listing.ids, listing.targets, known.keys, listing.paths).select(positions)
+    return FramesOf(videos, frames) if frames else videos
+
+
+def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]:
+    if not known.identical:
+        return
+    apart = sum(len(_splits_of(positions, parts)) > 1 for positions in known.identical)
+    labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
+    sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
+    labels = f"; {labelled_twice} of them under more than one label" if labelled_twice else ""
+    yield f"{some(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
+
+
+def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
+    """Whether one source stands in several splits: by the groups in force, or else as file names suggest."""
+    if groups.rule != UNGROUPED:
+        if torn := _count_torn(groups.names, parts):
+            yield f"the lists tear {some(torn, 'group')} ({groups.rule}) apart, so scores may tell of the source"
+        return
+    source = suggest_source(listing)
+    if source and (torn := _count_torn(source.names, parts)):
+        yield (
+            f"file names suggest {len(set(source.names))} sources ({source.words}); {torn} of them "
+            f"stand{'s' if torn == 1 else ''} in more than one split, so scores may tell of the scene, not the action: "
+            f"set data.group_pattern = '{source.pattern}'"
+        )
+
+
+def _count_torn(names: Sequence[str], parts: Partition) -> int:
+    members: dict[str, list[int]] = defaultdict(list)
+    for position, name in enumerate(names):
+        members[name].append(position)
+    return sum(len(_splits_of(positions, parts)) > 1 for positions in members.values())
+
+
+def _splits_of(positions: Sequence[int], parts: Partition) -> set[str]:
+    wanted = set(positions)
+    return {name for name in SPLITS if not wanted.isdisjoint(getattr(parts, name))}
+
+
+def _balance(listing: Listing) -> Iterator[str]:
+    counts = Counter(listing.targets)
+    fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
+    if counts[most] > 1.5 * counts[fewest]:
+        yield (
+            f"the classes are unbalanced: {counts[fewest]} of {listing.classes[fewest]}, "
+            f"{counts[most]} of {listing.classes[most]}"
+        )

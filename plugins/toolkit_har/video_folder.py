@@ -1,0 +1,60 @@
+"""The dataset `video_folder`: any labelled videos, in class folders or named in lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from toolkit.contracts import Data
+from toolkit.errors import DataError
+from toolkit_har.division import Division
+from toolkit_har.groups import compile_pattern
+from toolkit_har.labelled import labelled
+from toolkit_har.layouts import VIDEO_SETS, check_root, class_folders
+from toolkit_har.lists import Lists, find_listed
+
+
+def video_folder(  # noqa: PLR0913 - the keys of a recipe
+    root: Path | None,
+    *,
+    train: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+    official_split: Literal[1, 2, 3] | None = None,
+    valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
+    split_seed: int = 0,
+    group_pattern: str | None = None,
+    frames_per_video: Annotated[int, Field(ge=1)] = 4,
+    clips: bool = False,
+) -> Data:
+    """Labelled videos: class folders as of UCF101, HMDB51 or KTH, or videos named in lists.
+
+    Without lists `root` holds <class>/<video>. A groups.csv (path,label,group) names videos that come from one source.
+    Splits that no list gives are stratified by class; byte-identical files and videos of one group stay on one side. A
+    recipe with `[clip]` sees clips of the videos, any other one single frames of them. There is no built-in sample.
+
+    train: list of the videos to train on, a file relative to `root`: CSV with path,label or Kinetics' own columns, or
+        lines of a path and a label
+    valid: list of the videos to validate on; without it `valid_share` is taken from those to train on
+    test: list of the videos to test on; without it `test_share` is taken from those to train on
+    official_split: which of the three official splits of UCF101 or HMDB51, whose files lie in `root`; of its training
+        videos `valid_share` are for validation
+    valid_share: share of the videos for validation, 0 to 1
+    test_share: share of the videos for the test, 0 to 1
+    split_seed: any whole number; another one gives other splits
+    group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: videos
+        for which the group reads the same are never split; replaces groups.csv
+    frames_per_video: how many evenly spaced frames of each video become items where single frames are seen
+    """
+    pattern = compile_pattern(group_pattern)
+    division = Division(valid_share, test_share, split_seed)
+    lists = Lists(train, valid, test, official_split)
+    if root is None:
+        raise DataError("video_folder has no built-in sample", next_step=f"Set data.root. {VIDEO_SETS}")
+    root = root.resolve()
+    check_root(root, VIDEO_SETS)
+    found = find_listed(root, lists) if lists.given else class_folders(root, videos=True)
+    return labelled(found, division, pattern, frames_per_video, clips=clips)

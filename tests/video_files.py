@@ -1,0 +1,135 @@
+"""Small video files, good and broken: each frame shows its own number as black and white bars."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+BITS = 8
+WIDTH, HEIGHT = 64, 48
+
+
+def bars(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """uint8 `[height, width, 3]`: one upright bar a bit of `number`, the lowest on the left."""
+    bits = [255 * (number >> place & 1) for place in range(BITS)]
+    row = np.array(bits, np.uint8)[np.arange(width) * BITS // width]
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+
+def number_in(pixels: Any) -> int:
+    """The number that a frame `[H, W, 3]` shows."""
+    pixels = np.asarray(pixels)
+    middles = (2 * np.arange(BITS) + 1) * pixels.shape[1] // (2 * BITS)
+    return sum(1 << place for place, level in enumerate(pixels[pixels.shape[0] // 2, middles, 0]) if level > 127)
+
+
+def write_video(
+    path: Path,
+    frames: int = 12,
+    *,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    rate: int = 10,
+    codec: str = "mpeg4",
+    pix_fmt: str = "yuv420p",
+    gop: int = 12,
+    reordered: int = 0,
+    times: Sequence[float] | None = None,
+    **muxer: str,
+) -> Path:
+    """A video of `frames` numbered frames. `reordered`: B-frames in a row; `times`: seconds at which frames are shown,
+    where that is not every 1 / `rate`; `muxer`: options of the container."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", container_options=muxer) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *size, pix_fmt, 4_000_000
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = gop, reordered
+        stream.codec_context.time_base = Fraction(1, 1000 if times else rate)
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(bars(number, *size), format="rgb24")
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(times[number] * 1000) if times else number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    """A tenth of a second of silence, and no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        silence.rate = 8000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    """The file, with only its first part left."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    return path
+
+
+def spoil(path: Path, packets: Sequence[int]) -> Path:
+    """The file, with the data of the packets with these numbers (in the order of decoding) overwritten."""
+    with av.open(str(path)) as container:
+        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in packets:
+        place, size = found[number]
+        data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    return path
+
+
+def rotate(path: Path) -> Path:
+    """The MP4 file, with metadata that asks for a quarter turn to the right."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, HEIGHT << 16, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def without_times(path: Path) -> Path:
+    """The MP4 file, with all packets but the last said to take no time, so that all are shown at 0."""
+    data = bytearray(path.read_bytes())
+    table = data.index(b"stts") + 8
+    (entries,) = struct.unpack_from(">I", data, table)
+    for entry in range(entries - 1):
+        struct.pack_into(">I", data, table + 8 * (entry + 1), 0)
+    path.write_bytes(data)
+    return path
+
+
+def small(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+BROKEN: dict[str, Callable[[Path], Path]] = {
+    "truncated.mp4": lambda folder: cut(write_video(folder / "truncated.mp4", 60, movflags="+faststart"), 0.7),
+    "without_index.mp4": lambda folder: cut(write_video(folder / "without_index.mp4", 60), 0.7),
+    "zero_bytes.mp4": lambda folder: small(folder / "zero_bytes.mp4", b""),
+    "text.mp4": lambda folder: small(folder / "text.mp4", b"no video, but text\n" * 500),
+    "sound_only.mkv": lambda folder: write_sound(folder / "sound_only.mkv"),
+    "one_frame.mp4": lambda folder: write_video(folder / "one_frame.mp4", 1),
+    "rotated.mp4": lambda folder: rotate(write_video(folder / "rotated.mp4")),
+    "variable_rate.mp4": lambda folder: write_video(
+        folder / "variable_rate.mp4", 6, times=[0, 0.1, 0.15, 0.5, 1.5, 1.6]
+    ),
+    "4k.mp4": lambda folder: write_video(folder / "4k.mp4", 2, size=(3840, 2160)),
+    "odd_size.mkv": lambda folder: write_video(
+        folder / "odd_size.mkv", 3, size=(321, 241), codec="ffv1", pix_fmt="yuv444p"
+    ),
+    "wrong_suffix.avi": lambda folder: write_video(folder / "right.mp4").rename(folder / "wrong_suffix.avi"),
+}
+"""Ten ways for a video to be out of the ordinary (the first in two forms), by file name: what writes it."""
