@@ -67,7 +67,7 @@ def test_unknown_suffix(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").touch()
     with pytest.raises(WeightsError, match=r'weights\.h5: unknown suffix "\.h5"') as caught:
         read_weights(tmp_path / "weights.h5")
-    assert caught.value.next_step == "give a file that ends in .safetensors, .pt, .pth"
+    assert caught.value.next_step == "give a file that ends in .safetensors, .pt, .pth, .pyth"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])

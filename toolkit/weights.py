@@ -17,7 +17,7 @@ from toolkit.errors import WeightsError
 
 Weights: TypeAlias = dict[str, Tensor]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1; no default batch norm reads it
 
@@ -25,9 +25,9 @@ _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1; 
 def read_weights(path: Path) -> Weights:
     """Read a state dict onto the CPU, in the precision it is stored in.
 
-    `.safetensors` files are read as they are. `.pt` and `.pth` files are read without running code
-    (`weights_only=True`); a state dict inside `state_dict`, `model_state_dict` or `model` is found, and a prefix
-    `module.` or `_orig_mod.` that all names share is taken off.
+    `.safetensors` files are read as they are. `.pt`, `.pth` and `.pyth` files are read without running code
+    (`weights_only=True`); a state dict inside `state_dict`, `model_state_dict`, `model_state` or `model` is found, and
+    a prefix `module.` or `_orig_mod.` that all names share is taken off.
 
     Raises:
         WeightsError: no such file, an unknown suffix, a damaged file, or content that is no state dict.
@@ -78,7 +78,10 @@ def _read_pickle(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": load_file, ".pt": _read_pickle, ".pth": _read_pickle}
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": load_file,
+    **dict.fromkeys((".pt", ".pth", ".pyth"), _read_pickle),
+}
 
 
 def _content(path: Path, read: Callable[[Path], Any]) -> Any:

@@ -1,6 +1,7 @@
 """One factory for each torchvision classifier in `names.BACKBONES`, made when it is asked for.
 
-`toolkit_vision.backbones:resnet50` is a function with the arguments of `_factory`'s inner function.
+`toolkit_vision.backbones:resnet50` is a function with the arguments of `_resnet`'s inner function, the others have
+those of `_factory`'s.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from torch import nn
 
 from toolkit.contracts import DataSpec
-from toolkit_vision.names import BACKBONES
-from toolkit_vision.transfer import Dropout, Hidden, ThawEpoch, Transfer, classifier
+from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
+from toolkit_vision.names import BACKBONES, RESNETS
+from toolkit_vision.transfer import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier
 
-_DOC = """torchvision's {name} with a new head.
+_DOC = """torchvision's {name} with a new head; of clips it sees each frame on its own.
 
 weights: none; imagenet (torchvision's own, downloaded once and cached); or the path of a .safetensors, .pt or .pth
     file with the names torchvision gives, in which only the last fully connected layer may differ or be absent.
@@ -22,11 +24,19 @@ thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained t
 dropout: share of features zeroed before the last fully connected layer.
 hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: batch norm, dropout and
     one fully connected layer on the features themselves.
+head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru (mean
+    of its outputs), or attention (transformer encoder with learned positions).
+head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
+head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
+"""
+
+_SHIFT = """shift: move an eighth of the channels a frame forward and an eighth a frame back before the first
+    convolution of each residual branch (TSM, arXiv 1811.08383).
 """
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
-    def build(
+    def build(  # noqa: PLR0913 - the keys of a recipe
         spec: DataSpec,
         *,
         weights: str = "none",
@@ -34,15 +44,43 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         thaw_epoch: ThawEpoch | None = None,
         dropout: Dropout = 0.2,
         hidden: Hidden | None = None,
+        head: Head = "average",
+        head_width: HeadWidth | None = None,
+        head_layers: HeadLayers | None = None,
     ) -> nn.Module:
-        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch, dropout, hidden))
+        layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
+        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch), layers)
 
+    return _named(build, name, _DOC)
+
+
+def _resnet(name: str) -> Callable[..., nn.Module]:
+    def build(  # noqa: PLR0913 - the keys of a recipe
+        spec: DataSpec,
+        *,
+        weights: str = "none",
+        freeze: bool = False,
+        thaw_epoch: ThawEpoch | None = None,
+        dropout: Dropout = 0.2,
+        hidden: Hidden | None = None,
+        head: Head = "average",
+        head_width: HeadWidth | None = None,
+        head_layers: HeadLayers | None = None,
+        shift: bool = False,
+    ) -> nn.Module:
+        layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
+        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch), layers, shift=shift)
+
+    return _named(build, name, _DOC + _SHIFT)
+
+
+def _named(build: Callable[..., nn.Module], name: str, doc: str) -> Callable[..., nn.Module]:
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = _DOC.format(name=name)
+    build.__doc__ = doc.format(name=name)
     return build
 
 
 def __getattr__(name: str) -> Callable[..., nn.Module]:
     if name not in BACKBONES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _factory(name)
+    return _resnet(name) if name in RESNETS else _factory(name)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """`[B, 3, H, W]` float -> logits `[B, C]`; the backbone may stay frozen, for good or until `thaw_epoch`.
+    """`[B, 3, H, W]` or `[B, T, 3, H, W]` float -> logits `[B, C]`; the backbone may stay frozen, for good or until
+    `thaw_epoch`.
 
     While frozen the backbone is in eval mode whatever mode the model is in, so its batch-norm statistics keep still,
     and runs without gradients. A backbone that is never to thaw also has `requires_grad` off, which spares the

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.contracts import DataSpec
+from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal, framewise
 
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -19,30 +21,47 @@ def cnn(
     widths: Widths = (48, 128, 256),
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     logit_scale: Annotated[float, Field(gt=0)] = 0.125,
+    head: Head = "average",
+    head_width: HeadWidth | None = None,
+    head_layers: HeadLayers | None = None,
 ) -> Cnn:
     """A CNN in the manner of the CIFAR-10 speed records (K. Jordan, arXiv 2404.00498): 1.1 M parameters by
     default, 58 M multiply-adds at 32 px.
 
     Each group is convolution, max-pooling, batch norm, GELU, convolution, batch norm, GELU, and halves the side. The
-    largest value of each channel then goes to one fully connected layer.
+    largest value of each channel then goes to one fully connected layer. Of clips it sees each frame on its own.
 
     widths: channels of each group; there may be as many groups as the image can be halved.
     dropout: share of features zeroed before the fully connected layer.
     logit_scale: factor on the logits; a small one keeps the first steps of a fast schedule calm.
+    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
+        (mean of its outputs), or attention (transformer encoder with learned positions).
+    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
+    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
     """
     if spec.size >> len(widths) == 0:
         raise ValueError(f"widths: at most {spec.size.bit_length() - 1} groups for {spec.size} px, got {len(widths)}")
-    return Cnn(widths, len(spec.classes), dropout, logit_scale)
+    return Cnn(widths, len(spec.classes), dropout, logit_scale, spec.frames, Temporal(head, head_width, head_layers))
 
 
 class Cnn(nn.Module):
-    """`[B, 3, H, W]` float, H and W at least 2 to the power of the number of groups -> logits `[B, C]`."""
+    """`[B, 3, H, W]` or, with `frames`, `[B, T, 3, H, W]` float -> logits `[B, C]`; H and W are at least 2 to the power
+    of the number of groups."""
 
-    def __init__(self, widths: Sequence[int], classes: int, dropout: float, logit_scale: float) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        classes: int,
+        dropout: float,
+        logit_scale: float,
+        frames: int | None = None,
+        temporal: Temporal = Temporal(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__()
         channels = [3, *widths]
-        self.groups = nn.Sequential(*map(_group, channels, widths))
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], classes, bias=False))
+        self.groups = framewise(nn.Sequential(*map(_group, channels, widths)), frames)
+        classify = partial(_fully_connected, classes=classes, dropout=dropout)
+        self.head = temporal.over_frames(frames, widths[-1], classify)
         self.logit_scale = logit_scale
 
     def parts(self) -> Mapping[str, nn.Module]:
@@ -52,6 +71,10 @@ class Cnn(nn.Module):
         features = self.groups(pixels).amax(dim=(2, 3))
         logits: Tensor = self.head(features) * self.logit_scale
         return logits
+
+
+def _fully_connected(features: int, *, classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes, bias=False))
 
 
 def _group(inputs: int, outputs: int) -> nn.Sequential:

@@ -78,6 +78,19 @@ BACKBONES = (
 )
 """Offered as they are; `resnet18` and `vgg16_bn` have factories of their own."""
 
+RESNETS = (
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+"""Those of them whose residual branches can be shifted in time."""
+
 LEFT_OUT = {
     "googlenet": "trains with auxiliary classifiers, so it returns several logits",
     "inception_v3": "trains with auxiliary classifiers, so it returns several logits",

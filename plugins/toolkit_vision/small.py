@@ -8,7 +8,8 @@ from torch import nn
 
 from toolkit.contracts import DataSpec
 from toolkit_vision.classifier import Classifier
-from toolkit_vision.transfer import Dropout, Hidden, ThawEpoch, Transfer, classifier
+from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
+from toolkit_vision.transfer import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier
 
 Form: TypeAlias = Literal["auto", "cifar", "imagenet"]
 
@@ -16,7 +17,7 @@ SMALL = 64
 """Largest image side, in pixels, for which `auto` means `cifar`."""
 
 
-def resnet18(
+def resnet18(  # noqa: PLR0913 - the keys of a recipe
     spec: DataSpec,
     *,
     stem: Form = "auto",
@@ -25,8 +26,13 @@ def resnet18(
     thaw_epoch: ThawEpoch | None = None,
     dropout: Dropout = 0.2,
     hidden: Hidden | None = None,
+    head: Head = "average",
+    head_width: HeadWidth | None = None,
+    head_layers: HeadLayers | None = None,
+    shift: bool = False,
 ) -> Classifier:
     """torchvision's resnet18 with a new head and, for small images, the stem of He et al. (arXiv 1512.03385, 4.2).
+    Of clips it sees each frame on its own.
 
     stem: cifar (3x3 convolution, stride 1, no max-pooling), imagenet (7x7, stride 2, max-pooling), or auto: cifar up
         to 64 px. The cifar stem keeps full resolution and so costs 16 times the multiply-adds.
@@ -36,15 +42,22 @@ def resnet18(
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.
     hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
+    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
+        (mean of its outputs), or attention (transformer encoder with learned positions).
+    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
+    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
+    shift: move an eighth of the channels a frame forward and an eighth a frame back before the first convolution of
+        each residual branch (TSM, arXiv 1811.08383).
     """
     cifar = _is_cifar(stem, spec)
     if cifar and weights == "imagenet":
         raise ValueError('stem: must be "imagenet" with ImageNet weights, which were trained with that stem')
-    transfer = Transfer(weights, freeze, thaw_epoch, dropout, hidden)
-    return classifier("resnet18", spec, transfer, alter=_cifar_stem if cifar else None)
+    transfer = Transfer(weights, freeze, thaw_epoch)
+    layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
+    return classifier("resnet18", spec, transfer, layers, alter=_cifar_stem if cifar else None, shift=shift)
 
 
-def vgg16_bn(
+def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe
     spec: DataSpec,
     *,
     layers: Form = "auto",
@@ -53,8 +66,12 @@ def vgg16_bn(
     thaw_epoch: ThawEpoch | None = None,
     dropout: Dropout = 0.2,
     hidden: Hidden | None = None,
+    head: Head = "average",
+    head_width: HeadWidth | None = None,
+    head_layers: HeadLayers | None = None,
 ) -> Classifier:
-    """torchvision's vgg16_bn with a new head and, for small images, without its two layers of 4096 units.
+    """torchvision's vgg16_bn with a new head and, for small images, without its two layers of 4096 units. Of clips it
+    sees each frame on its own.
 
     layers: the fully connected layers before the head: cifar (none: the head takes the 512 averaged features, 15 M
         parameters), imagenet (two of 4096 units, 134 M parameters), or auto: cifar up to 64 px.
@@ -64,9 +81,15 @@ def vgg16_bn(
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.
     hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
+    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
+        (mean of its outputs), or attention (transformer encoder with learned positions).
+    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
+    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
     """
-    transfer = Transfer(weights, freeze, thaw_epoch, dropout, hidden)
-    return classifier("vgg16_bn", spec, transfer, alter=_averaged_features if _is_cifar(layers, spec) else None)
+    transfer = Transfer(weights, freeze, thaw_epoch)
+    ours = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
+    alter = _averaged_features if _is_cifar(layers, spec) else None
+    return classifier("vgg16_bn", spec, transfer, ours, alter=alter)
 
 
 def _is_cifar(form: Form, spec: DataSpec) -> bool:

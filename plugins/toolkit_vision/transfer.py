@@ -17,7 +17,10 @@ from toolkit.contracts import DataSpec
 from toolkit.errors import Problem, RecipeError, WeightsError, nearest
 from toolkit.weights import load_weights, read_weights
 from toolkit_vision.classifier import Classifier, classification_head
-from toolkit_vision.imagenet import UnreachableError, imagenet_weights
+from toolkit_vision.framewise import Temporal, framewise
+from toolkit_vision.imagenet import imagenet
+from toolkit_vision.published import Published, UnreachableError, Weights, published_weights
+from toolkit_vision.shift import shift_in_time
 
 ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
 Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -30,31 +33,104 @@ SAMPLE_TIMEOUT = 3.0
 
 @dataclass(frozen=True)
 class Transfer:
-    """The arguments all torchvision classifiers share."""
+    """The arguments that say where a backbone's weights come from and whether they are trained."""
 
     weights: str
     freeze: bool
     thaw_epoch: int | None
-    dropout: float
-    hidden: int | None
 
     def __post_init__(self) -> None:
         if self.thaw_epoch is not None and not self.freeze:
             raise ValueError("thaw_epoch: needs freeze = true")
 
+    def initial_weights(self, published: Published, spec: DataSpec) -> Weights | None:
+        """The weights asked for: none, the published ones, or those of a file; None also where a run on the sample
+        could not download them.
+
+        Raises:
+            WeightsError: they cannot be had or read.
+        """
+        if self.weights == "none":
+            return None
+        if self.weights != published.word:
+            return self._from_file(published)
+        try:
+            return published_weights(published, timeout=SAMPLE_TIMEOUT if spec.sample else TIMEOUT)
+        except UnreachableError:
+            if not spec.sample:
+                raise
+            return None
+
+    def source(self, published: Published, name: str) -> str:
+        """Where the weights of the model `name` come from, for messages."""
+        return f"{published.title} of {name}" if self.weights == published.word else f"{self.weights} for {name}"
+
+    def classifier(
+        self, backbone: nn.Module, head: nn.Module, published: Published, weights: Weights | None
+    ) -> Classifier:
+        """The two parts as one model, frozen as asked for unless the weights to freeze could not be downloaded."""
+        unobtained = self.weights == published.word and weights is None
+        freeze = self.freeze and not unobtained
+        notes = self._notes(published, unobtained=unobtained)
+        return Classifier(backbone, head, freeze=freeze, thaw_epoch=self.thaw_epoch, notes=notes)
+
+    def _from_file(self, published: Published) -> Weights:
+        path = Path(self.weights).expanduser()
+        meant = nearest(self.weights, ("none", published.word))
+        if meant and not path.exists():
+            raise WeightsError(f"{self.weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
+        return read_weights(path)
+
+    def _notes(self, published: Published, *, unobtained: bool) -> tuple[str, ...]:
+        if unobtained:
+            kept = "; the backbone is not frozen" if self.freeze else ""
+            return (f"{published.title} could not be downloaded: starting from random weights (sample run){kept}",)
+        if self.freeze and self.weights == "none":
+            return (f'the backbone is frozen at random weights: set model.weights = "{published.word}" or a path',)
+        return ()
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The arguments that say what stands in the place of a classifier's last layer."""
+
+    dropout: float
+    hidden: int | None
+    temporal: Temporal
+
+    def head(self, spec: DataSpec, features: int) -> nn.Module:
+        """From a backbone's features of images or frames to logits `[B, C]`."""
+
+        def classify(features: int) -> nn.Module:
+            return classification_head(features, len(spec.classes), hidden=self.hidden, dropout=self.dropout)
+
+        return self.temporal.over_frames(spec.frames, features, classify)
+
 
 def classifier(
-    name: str, spec: DataSpec, transfer: Transfer, *, alter: Callable[[nn.Module], None] | None = None
+    name: str,
+    spec: DataSpec,
+    transfer: Transfer,
+    layers: Layers,
+    *,
+    alter: Callable[[nn.Module], None] | None = None,
+    shift: bool = False,
 ) -> Classifier:
     """Build torchvision's model `name`, load its weights and put a head in the place of its last layer.
 
     alter: changes the fresh model before weights are loaded (another stem, say).
+    shift: let the branches of a ResNet see their neighbours in time.
 
     Raises:
         RecipeError: the model cannot take images of the size the recipe asks for.
         WeightsError: the weights cannot be had, read or fitted.
+        ValueError: what is asked for needs clips, and these are images.
     """
-    weights = _asked_for(name, spec, transfer.weights)
+    layers.temporal.check(spec.frames)
+    if shift and spec.frames is None:
+        raise ValueError("shift: needs clips, and these are images: add a [clip] table")
+    published = imagenet(name)
+    weights = transfer.initial_weights(published, spec)
     backbone: nn.Module = torchvision.models.get_model(name, weights=None)
     if alter:
         alter(backbone)
@@ -64,16 +140,12 @@ def classifier(
     if weights is None:
         start_as_identity(backbone)
     else:
-        load_weights(backbone, _modern_names(weights), ignore=(f"{layer}.",), source=_source(name, transfer.weights))
-    head = classification_head(features, len(spec.classes), hidden=transfer.hidden, dropout=transfer.dropout)
-    unobtained = transfer.weights == "imagenet" and weights is None
-    return Classifier(
-        backbone,
-        head,
-        freeze=transfer.freeze and not unobtained,
-        thaw_epoch=transfer.thaw_epoch,
-        notes=_notes(transfer, unobtained=unobtained),
-    )
+        source = transfer.source(published, name)
+        load_weights(backbone, _modern_names(weights), ignore=(f"{layer}.",), source=source)
+    if shift and spec.frames:
+        shift_in_time(backbone, spec.frames)
+    head = layers.head(spec, features)
+    return transfer.classifier(framewise(backbone, spec.frames), head, published, weights)
 
 
 def start_as_identity(backbone: nn.Module) -> None:
@@ -84,40 +156,6 @@ def start_as_identity(backbone: nn.Module) -> None:
             nn.init.zeros_(module.bn3.weight)
         elif isinstance(module, torchvision.models.resnet.BasicBlock):
             nn.init.zeros_(module.bn2.weight)
-
-
-def _asked_for(name: str, spec: DataSpec, weights: str) -> dict[str, Tensor] | None:
-    if weights == "none":
-        return None
-    if weights != "imagenet":
-        return _read(weights)
-    try:
-        return imagenet_weights(name, timeout=SAMPLE_TIMEOUT if spec.sample else TIMEOUT)
-    except UnreachableError:
-        if not spec.sample:
-            raise
-        return None
-
-
-def _read(weights: str) -> dict[str, Tensor]:
-    path = Path(weights).expanduser()
-    meant = nearest(weights, ("none", "imagenet"))
-    if meant and not path.exists():
-        raise WeightsError(f"{weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
-    return read_weights(path)
-
-
-def _source(name: str, weights: str) -> str:
-    return f"ImageNet weights of {name}" if weights == "imagenet" else f"{weights} for {name}"
-
-
-def _notes(transfer: Transfer, *, unobtained: bool) -> tuple[str, ...]:
-    if unobtained:
-        kept = "; the backbone is not frozen" if transfer.freeze else ""
-        return (f"ImageNet weights could not be downloaded: starting from random weights (sample run){kept}",)
-    if transfer.freeze and transfer.weights == "none":
-        return ('the backbone is frozen at random weights: set model.weights = "imagenet" or a path',)
-    return ()
 
 
 def _last_linear(backbone: nn.Module) -> str:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 import toolkit_vision
 from toolkit.contracts import DataSpec, Grouped, Noted, Staged
 from toolkit.errors import RecipeError, WeightsError
-from toolkit_vision import backbones, cnn, imagenet, small, transfer
+from toolkit_vision import backbones, cnn, imagenet, published, small, transfer
 from toolkit_vision.classifier import Classifier, classification_head
 from toolkit_vision.names import BACKBONES, LEFT_OUT
 
@@ -475,7 +476,8 @@ def test_finds_what_torch_hub_fetched(
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / name_of_file).write_bytes(content)
-    assert imagenet.imagenet_weights(TINY, timeout=1).keys() == pretrained(TINY).keys()
+    found = published.published_weights(imagenet.imagenet(TINY), timeout=1)
+    assert found.keys() == pretrained(TINY).keys()
 
 
 @pytest.mark.parametrize("sample", [False, True])
@@ -488,7 +490,7 @@ def test_a_download_with_the_wrong_hash_is_refused(
     with pytest.raises(WeightsError, match="damaged: its SHA-256 begins with") as caught:
         build(TINY, DataSpec(classes=("a", "b"), size=64, sample=sample), weights="imagenet")
     assert "try again" in str(caught.value.next_step)
-    assert not cache.exists()
+    assert list(cache.iterdir()) == []
 
 
 def test_a_damaged_file_in_the_cache(cache: Path, name_of_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,7 +526,7 @@ def test_a_file_the_server_does_not_have(
 
 def test_a_server_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr(imagenet.urllib.request, "urlopen", lambda url, timeout: released.wait(30))
+    monkeypatch.setattr(published.urllib.request, "urlopen", lambda url, timeout: released.wait(30))
     monkeypatch.setattr(transfer, "TIMEOUT", 0.05)
     serve_from(monkeypatch, "http://127.0.0.1:1/tiny-01234567.pth")
     with pytest.raises(WeightsError, match=r"no answer within 0\.05 s") as caught:
@@ -544,9 +546,71 @@ def test_a_sample_run_goes_on_without_the_weights(cache: Path, monkeypatch: pyte
     assert all(module.training for module in frozen.train().modules())
 
 
+class Flaky(http.server.BaseHTTPRequestHandler):
+    """Sends at most `piece` bytes an answer; from where it is asked to, if it `resumes`."""
+
+    content = b""
+    piece = 1
+    resumes = True
+    asked: typing.ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        self.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.resumes else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.end_headers()
+        self.wfile.write(self.content[start : start + self.piece])
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def flaky(content: bytes) -> Iterator[tuple[str, type[Flaky]]]:
+    class Handler(Flaky):
+        pass
+
+    Handler.content, Handler.asked = content, []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", Handler
+        running.shutdown()
+        thread.join()
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(
+    cache: Path,
+    content: bytes,
+    name_of_file: str,
+    flaky: tuple[str, type[Flaky]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address, handler = flaky
+    handler.piece = len(content) // 2 - 1
+    serve_from(monkeypatch, f"{address}/{name_of_file}")
+    build(TINY, weights="imagenet")
+    assert (cache / name_of_file).read_bytes() == content
+    assert handler.asked == [None, f"bytes={handler.piece}-", f"bytes={2 * handler.piece}-"]
+
+
+def test_a_server_that_breaks_off_and_cannot_go_on(
+    cache: Path, name_of_file: str, flaky: tuple[str, type[Flaky]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, handler = flaky
+    handler.piece, handler.resumes = 1000, False
+    serve_from(monkeypatch, f"{address}/{name_of_file}")
+    with pytest.raises(WeightsError, match="cannot be downloaded: it broke off after 1000 of") as caught:
+        build(TINY, weights="imagenet")
+    assert_says_where_to_put(caught.value, cache, name_of_file)
+    assert list(cache.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", [*BACKBONES, "resnet18", "vgg16_bn"])
 def test_every_address_carries_a_hash(name: str) -> None:
-    url = imagenet.weights_url(name)
-    with pytest.raises(WeightsError, match=r'not with "[0-9a-f]{8,}"'):
-        imagenet._check(b"", url, next_step="")
-    assert url.startswith("https://")
+    found = imagenet.imagenet(name)
+    assert re.fullmatch("[0-9a-f]{8,64}", str(found.sha256))
+    assert found.url.startswith("https://")
+    assert found.file_name.endswith(f"-{found.sha256}.pth")

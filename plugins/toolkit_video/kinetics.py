@@ -1,0 +1,12 @@
+"""The Kinetics-400 weights of PyTorchVideo's model zoo, whose files are named `*.pyth`."""
+
+from __future__ import annotations
+
+from toolkit_vision.published import Published
+
+ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
+
+
+def kinetics400(file_name: str) -> Published:
+    """The zoo's file of this name. The zoo tells no SHA-256: the first file used is the one that later ones must be."""
+    return Published("kinetics400", "Kinetics-400 weights", f"{ZOO}/{file_name}")

@@ -1,0 +1,165 @@
+"""Weights that others have published: fetched once, checked by their SHA-256, kept in the cache directory."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import queue
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from toolkit.errors import WeightsError
+from toolkit.files import cache_directory, replaced, write_atomically
+from toolkit.weights import read_weights
+
+Weights: TypeAlias = Mapping[str, Tensor]
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """A weights file at an address of its publisher.
+
+    Where the publisher tells no SHA-256, that of the first file used is kept beside it in the cache, and a file that
+    comes later with another is refused. This shows every change, but cannot tell whether the first file was right.
+    """
+
+    word: str
+    """What a recipe writes for it: `imagenet`, say."""
+    title: str
+    """What it is called on screen: "ImageNet weights", say."""
+    url: str
+    sha256: str | None = None
+    """The first hex digits of the file's SHA-256, as many as the publisher tells."""
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+class UnreachableError(WeightsError):
+    """The weights are not in the cache and could not be downloaded."""
+
+
+def published_weights(published: Published, *, timeout: float) -> Weights:
+    """The published weights: from the toolkit's cache, else from that of `torch.hub`, else downloaded into the former.
+
+    A download that breaks off goes on where it stopped, for as long as each try brings more of the file.
+    timeout: longest wait for the server to answer, and for each piece of the file, in seconds.
+
+    Raises:
+        UnreachableError: not on this machine, and not to be had from the server.
+        WeightsError: the file is damaged, or is no longer the one that was used first.
+    """
+    cached = weights_directory() / published.file_name
+    for path in (cached, Path(torch.hub.get_dir()) / "checkpoints" / published.file_name):
+        if path.is_file():
+            _check(published, path, source=path, next_step=f"delete {path} and try again")
+            return read_weights(path)
+    with replaced(cached) as arriving:
+        _download(published.url, arriving, timeout, by_hand=_by_hand(published, cached))
+        next_step = f"try again, or {_by_hand(published, cached)}"
+        _check(published, arriving, source=published.url, next_step=next_step)
+    return read_weights(cached)
+
+
+def weights_directory() -> Path:
+    """The folder in the cache directory that holds weights files."""
+    return cache_directory() / "weights"
+
+
+def _check(published: Published, path: Path, *, source: Path | str, next_step: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if published.sha256 is None:
+        _check_unchanged(published, digest, source, next_step)
+    elif not digest.startswith(published.sha256):
+        begins = digest[: len(published.sha256)]
+        raise WeightsError(
+            f'{source}: damaged: its SHA-256 begins with "{begins}", not with "{published.sha256}"',
+            next_step=next_step,
+        )
+
+
+def _check_unchanged(published: Published, digest: str, source: Path | str, next_step: str) -> None:
+    """Compare with the digest of the first file used, kept as `sha256sum` writes it; or keep this one as the first."""
+    kept = weights_directory() / f"{published.file_name}.sha256"
+    if not kept.is_file():
+        write_atomically(kept, f"{digest}  {published.file_name}\n".encode())
+        return
+    first = kept.read_text(encoding="utf-8").partition(" ")[0]
+    if digest != first:
+        raise WeightsError(
+            f'{source}: changed since its first use: its SHA-256 was "{first}" and is "{digest}"',
+            next_step=f"{next_step}; if the change is meant, delete {kept}",
+        )
+
+
+def _by_hand(published: Published, cached: Path) -> str:
+    return (
+        f"on a machine with network download {published.url}, put {cached.name} into {cached.parent}, and run again; "
+        f"or --set model.weights=PATH names a weights file anywhere"
+    )
+
+
+def _download(url: str, target: Path, timeout: float, *, by_hand: str) -> None:
+    with target.open("wb") as file, Progress(console=Console(stderr=True), transient=True) as progress:
+        show = partial(progress.update, progress.add_task(f"Downloading {url.rpartition('/')[2]}", total=None))
+        while True:
+            start = file.tell()
+            try:
+                return _receive(url, file, timeout, show)
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
+                if file.tell() <= start:
+                    raise UnreachableError(f"{url}: cannot be downloaded: {error}", next_step=by_hand) from error
+
+
+def _receive(url: str, file: IO[bytes], timeout: float, show: Callable[..., None]) -> None:
+    """Append the rest of what is at `url` to `file`; from the start where the server cannot send a part."""
+    request = urllib.request.Request(url)  # noqa: S310 - a publisher's own https address
+    if file.tell():
+        request.add_header("Range", f"bytes={file.tell()}-")
+    with _open(request, timeout) as response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            file.seek(0)
+            file.truncate()
+        whole = None if response.length is None else file.tell() + response.length
+        while piece := response.read(_CHUNK):
+            file.write(piece)
+            show(completed=file.tell(), total=whole)
+    if whole is not None and file.tell() < whole:
+        raise ConnectionError(f"it broke off after {file.tell()} of {whole} bytes")
+
+
+def _open(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
+    """Open in a thread: looking up a host name knows no timeout of its own."""
+    answers: queue.Queue[http.client.HTTPResponse | Exception] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=timeout))  # noqa: S310 - as above
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {timeout:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
