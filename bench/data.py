@@ -27,6 +27,11 @@ class Options:
         """CIFAR-10 as image folders: train/<class>/ and test/<class>/."""
         return self._find("cifar10-jpeg", "test")
 
+    def folder(self, name: str) -> Path | None:
+        """The folder of this name."""
+        places = (place for folder in self._folders() for place in (folder / name, folder))
+        return next((place.resolve() for place in places if place.name == name and place.is_dir()), None)
+
     def _find(self, name: str, mark: str) -> Path | None:
         places = (place for folder in self._folders() for place in (folder / name, folder))
         return next((place.resolve() for place in places if (place / mark).exists()), None)

@@ -1,8 +1,9 @@
-"""A ResNet-50 at 224 px: the exported int8 model beside the exported fp32 one and the trained one in torch, and the
-whole `predict` command beside the bare session.
+"""A ResNet-50 at 224 px, an X3D-S and a Slow R50: the exported int8 model beside the exported fp32 one and the trained
+one in torch; and of the ResNet-50 the whole `predict` command beside the bare session.
 
 All sides see the same stored squares in the same batches. A trained run given with `--run` is what is measured, with
-its accuracy; without one the weights are random, which changes no speed, and no accuracy is told.
+its accuracy; without one the weights are random, which changes no speed, and no accuracy is told. Those of the models
+of clips always are, and their clips are the built-in sample.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from toolkit.export import write_models
 from toolkit.images import ImageFiles
 from toolkit.pixels import centre_crop
 from toolkit.predict import predict_files
-from toolkit.recipe import digest, parse
+from toolkit.recipe import digest, parse, parse_text
 from toolkit.registry import discover
 from toolkit.trained import Trained, open_trained
 
@@ -51,6 +52,33 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "har_resnet50.toml"
 PRECISIONS = 'export.precision=["int8", "fp32"]'
 TARGETS = {"onnx_fp32": 3.0, "torch_fp32": 6.0, "torch_bf16": 1.8}
 """How many times as fast as each of these int8 is to be."""
+CLIPS = """
+[data]
+name = "har"
+sample_clips = 3
+[input]
+size = {size}
+stored = {stored}
+[model]
+name = "{name}"
+weights = "none"
+[train]
+epochs = 1
+batch = 1
+device = "cpu"
+[train.optimizer]
+name = "sgd"
+lr = 0.1
+[export]
+precision = ["int8", "fp32"]
+calibration = 8
+"""
+"""A recipe for random weights; `har` without a root is its sample."""
+CLIP_MODELS = {"x3d_s": (160, 182), "slow_r50": (224, 256)}
+"""Models of clips, with the sizes they were designed for, which the sample replaces by its own otherwise."""
+CLIP_BATCH = 2
+CLIP_TARGETS = {"x3d_s": {"onnx_fp32": 1.5}, "slow_r50": {"onnx_fp32": 3.0}}
+"""As `TARGETS`; what is not named is only shown."""
 
 STARTUP = 1.3
 """How many times the CPU of the bare session's program `predict` may take to answer one picture."""
@@ -64,7 +92,7 @@ session.run(None, {"frames": numpy.zeros((1, int(sys.argv[2]), int(sys.argv[2]),
 """
 
 Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Squares, uint8 `[N, S, S, 3]`, to probabilities `[N, C]`."""
+"""Squares, uint8 `[N, S, S, 3]`, or clips of them, `[N, T, S, S, 3]`, to probabilities `[N, C]`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +108,7 @@ class Side:
         return time.perf_counter() - started
 
     def facts(self, batches: list[NDArray[np.uint8]]) -> str:
-        """Images/s in batches; 50th and 99th percentile, in ms, of one image's latency; accuracy where it is known."""
+        """Items/s in batches; 50th and 99th percentile, in ms, of the latency of one; accuracy where it is known."""
         rate = sum(map(len, batches)) / self.seconds(batches)
         singles = [1e3 * self.seconds([batches[0][:1]]) for _ in range(SINGLES)]
         median, slow = np.percentile(singles, [50, 99])
@@ -102,6 +130,8 @@ def figures(options: Options) -> Iterator[Figure]:
         yield from _models(trained.assembly, opened, pairs, known=options.run is not None)
         yield _command(trained.assembly, Path(folder), opened["int8"], pairs)
         yield _startup(trained.assembly, Path(folder), pairs)
+    for name in CLIP_MODELS:
+        yield from _clips(name, pairs)
 
 
 def _trained(run: Path | None, root: Path) -> Trained:
@@ -123,11 +153,37 @@ def _models(assembly: Assembly, opened: dict[str, Bundle], pairs: int, *, known:
     squares, targets = _validation(assembly)
     sides = {name: Side(name, ask, _accuracy(ask, squares, targets) if known else None) for name, ask in asks.items()}
     batches = [squares[start : start + BATCH] for start in range(0, BATCH * BATCHES, BATCH)]
+    yield from _beside("predict", sides, batches, TARGETS, pairs)
+
+
+def _beside(
+    where: str, sides: Mapping[str, Side], batches: list[NDArray[np.uint8]], targets: Mapping[str, float], pairs: int
+) -> Iterator[Figure]:
+    """int8 beside each of the others."""
     ours = sides["onnx_int8"]
-    for name, target in TARGETS.items():
-        paired = interleave(partial(ours.seconds, batches), partial(sides[name].seconds, batches), pairs)
-        facts = (ours.facts(batches), sides[name].facts(batches))
-        yield Figure(f"predict/int8_beside_{name}", paired, target, facts)
+    for name, side in sides.items():
+        if side is not ours:
+            paired = interleave(partial(ours.seconds, batches), partial(side.seconds, batches), pairs)
+            facts = (ours.facts(batches), side.facts(batches))
+            yield Figure(f"{where}/int8_beside_{name}", paired, targets.get(name), facts)
+
+
+def _clips(name: str, pairs: int) -> Iterator[Figure]:
+    size, stored = CLIP_MODELS[name]
+    planned = plan(parse_text(CLIPS.format(name=name, size=size, stored=stored), "bench", [], name="bench"), discover())
+    trained = Trained(RunDirectory(Path()), assemble(planned), 0, digest(planned.resolved))
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_models(trained, "bench", Path(folder), Console(quiet=True))
+        opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
+        asks: dict[str, Ask] = {
+            "torch_fp32": partial(_in_torch, trained.assembly, "fp32"),
+            "onnx_fp32": opened["fp32"].session.run,
+            "onnx_int8": opened["int8"].session.run,
+        }
+        pixels = trained.assembly.train.at(range(CLIP_BATCH)).pixels.movedim(-3, -1)
+        batches = [np.ascontiguousarray(pixels.numpy())]
+        sides = {each: Side(each, ask, None) for each, ask in asks.items()}
+        yield from _beside(f"predict/{name}", sides, batches, CLIP_TARGETS[name], pairs)
 
 
 def _validation(assembly: Assembly) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -143,9 +199,9 @@ def _accuracy(ask: Ask, squares: NDArray[np.uint8], targets: NDArray[np.int64]) 
 
 def _in_torch(assembly: Assembly, precision: devices.Precision, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
     """As evaluation does: the centre cut out, the network with its normalisation, channels last."""
-    network = assembly.network.eval().to(
-        memory_format=torch.channels_last if precision == "bf16" else torch.preserve_format
-    )
+    network = assembly.network.eval()
+    if precision == "bf16":
+        network = network.to(memory_format=torch.channels_last)
     pixels = centre_crop(torch.from_numpy(squares).movedim(-1, -3), assembly.spec.size)
     with torch.inference_mode(), devices.autocast(assembly.device, precision):
         answers: NDArray[np.float32] = network(pixels).float().softmax(1).numpy()

@@ -28,7 +28,7 @@ from bench.data import Options
 from bench.pairs import Figure, interleave
 from toolkit.assembly import Assembly, assemble, training
 from toolkit.components import Plan, plan
-from toolkit.contracts import Data, DataSpec, Split
+from toolkit.contracts import Data, DataSpec, Split, VideoSplit
 from toolkit.directory import create
 from toolkit.images import ArrayItems, ImageFiles
 from toolkit.recipe import digest, parse, to_toml
@@ -36,6 +36,7 @@ from toolkit.registry import discover
 from toolkit.run.loop import Saving, Trackers, train
 from toolkit.screen import Screen
 from toolkit.signals import Signals
+from toolkit.videos import ArrayVideos, FramesOf, VideoFiles
 
 PAIRS = 5
 TARGET = 0.95
@@ -74,18 +75,20 @@ def figures(options: Options) -> Iterator[Figure]:
     for case in CASES:
         pairs, root = options.pairs or PAIRS, case.root(options)
         overrides = [*case.overrides, f"train.epochs={pairs + 1}", *([f"data.root={root}"] if root else [])]
-        yield _figure(case, plan(parse(RECIPES / f"{case.recipe}.toml", overrides), discover()), pairs)
+        planned = plan(parse(RECIPES / f"{case.recipe}.toml", overrides), discover())
+        yield compared(f"train/{case.name}", planned, pairs, TARGET, seconds=case.seconds)
 
 
-def _figure(case: Case, planned: Plan, pairs: int) -> Figure:
-    assembly = assemble(limited(planned, _affordable_items(planned, case.seconds)))
+def compared(name: str, planned: Plan, pairs: int, target: float, *, seconds: float) -> Figure:
+    """Whole epochs beside the bare step, on as many items as make an epoch of about `seconds`."""
+    assembly = assemble(limited(planned, _affordable_items(planned, seconds)))
     bare = BareEpoch(replace(assembly, network=copy.deepcopy(assembly.network)))
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
         whole_epoch()
         bare()
         paired = interleave(partial(_timed, whole_epoch), partial(_timed, bare), pairs)
     facts = [f"epoch={median(paired.ours):.3g}s", f"items={len(assembly.train.pixels)}"]
-    return Figure(f"train/{case.name}", paired, TARGET, (*facts, *(["data=sample"] if assembly.spec.sample else [])))
+    return Figure(name, paired, target, (*facts, *(["data=sample"] if assembly.spec.sample else [])))
 
 
 def _affordable_items(planned: Plan, seconds: float) -> int:
@@ -108,9 +111,9 @@ def limited(planned: Plan, items: int) -> Plan:
     return replace(planned, chosen=chosen)
 
 
-def spread(split: Split, count: int) -> Split:
-    """`count` evenly spaced items of a split of images; all of them where it has fewer."""
-    assert isinstance(split, (ImageFiles, ArrayItems))
+def spread(split: Split | VideoSplit, count: int) -> Split | VideoSplit:
+    """`count` evenly spaced items of a split of ours; all of them where it has fewer."""
+    assert isinstance(split, (ArrayItems, ArrayVideos, FramesOf, ImageFiles, VideoFiles))
     count = min(count, len(split))
     return split.select([place * len(split) // count for place in range(count)])
 
@@ -174,8 +177,9 @@ class BareEpoch:
 
 
 def _noise(spec: DataSpec, rng: torch.Generator, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
-    """uint8 pixels `[count, 3, size, size]`, channels last in memory as the loader gives them, and int64 targets."""
-    pixels = torch.randint(0, 256, (count, spec.size, spec.size, 3), generator=rng, dtype=torch.uint8)
+    """uint8 pixels `[count, ..., 3, size, size]`, laid out as the loader gives them, and int64 targets."""
+    shape = (count, *([spec.frames] if spec.frames else []), spec.size, spec.size, 3)
+    pixels = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
     targets = torch.randint(0, len(spec.classes), (count,), generator=rng)
     return pixels.movedim(-1, -3).to(device), targets.to(device)
 

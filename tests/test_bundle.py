@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from subprocess import run
 
@@ -19,9 +20,11 @@ from PIL import Image
 from tests import toy_bundle
 from toolkit import pixels
 from toolkit.bundle import MANIFEST, Answers, Bundle, Input
-from toolkit.bundle.frames import covering, to_square
+from toolkit.bundle.frames import covering, to_squares
+from toolkit.clips import Clip
 from toolkit.contracts import Fit
 from toolkit.errors import EXIT_USAGE, BundleError, UsageError
+from toolkit.pixels.resampling import resize
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_frames_need_not_be_contiguous(bundle: Bundle) -> None:
 
 
 def test_clips_are_answered(tmp_path: Path) -> None:
-    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", frames=4, classes="abc"), device="cpu")
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=Clip(frames=4), classes="abc"), device="cpu")
     assert bundle.predict(grey(130, 4, 6, 8)).labels == ["b"]
     assert bundle.predict([grey(130, 4, 6, 8), grey(255, 4, 3, 3)]).labels == ["b", "c"]
     assert bundle.predict(grey(10, 2, 4, 6, 8)).labels == ["a", "a"]
@@ -152,6 +155,8 @@ def test_a_model_that_is_not_what_the_manifest_says_is_refused(
     claimed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     claimed["classes"] = classes
     claimed["input"]["frames"] = frames
+    if frames:
+        claimed["sampling"] = {"clip": asdict(Clip(frames=frames)), "span": 1.0}
     (folder / MANIFEST).write_text(json.dumps(claimed), encoding="utf-8")
     with pytest.raises(BundleError, match=r"bundle\.json it (takes|gives)"):
         Bundle.load(folder)
@@ -166,7 +171,7 @@ FITS = st.sampled_from(["crop", "stretch"])
 def test_squares_are_those_of_training(height: int, width: int, side: int, fit: Fit, seed: int) -> None:
     """Pillow and torch round their weights differently: at most 2 of 255 apart, and hardly ever more than 1."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    found = to_square(Image.fromarray(image), Input(square=side, size=side, fit=fit))
+    (found,) = to_squares(Image.fromarray(image), Input(square=side, size=side, fit=fit))
     wanted = pixels.to_square(torch.from_numpy(image).movedim(-1, 0), side, fit).movedim(0, -1).numpy()
     assert found.shape == wanted.shape
     apart = np.abs(found.astype(int) - wanted)
@@ -221,3 +226,23 @@ def test_a_model_that_is_not_used_is_not_read(tmp_path: Path) -> None:
     assert Bundle.load(path, device="cpu").precision == "fp32"
     with pytest.raises(BundleError, match="changed or cut short"):
         Bundle.load(path, device="cpu", precision="int8")
+
+
+@settings(max_examples=150, deadline=None)
+@given(height=SIDES, width=SIDES, side=SIDES, fit=FITS)
+def test_three_crops_are_the_ends_and_the_centre_of_the_long_side(height: int, width: int, side: int, fit: Fit) -> None:
+    image = np.random.default_rng(height * 91 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    found = to_squares(Image.fromarray(image), Input(square=side, size=side, fit=fit), crops=3)
+    extent = pixels.covering(height, width, side) if fit == "crop" else (side, side)
+    resized = resize(torch.from_numpy(image).movedim(-1, 0), *extent).movedim(0, -1).numpy()
+    for place, square in enumerate(found):
+        top, left = (place * (length - side) // 2 for length in extent)
+        difference = np.abs(resized[top : top + side, left : left + side].astype(int) - square)
+        assert difference.max() <= 2
+
+
+def test_a_frame_that_is_a_square_is_every_crop(folder: Path) -> None:
+    bundle = Bundle.load(folder, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for crops in (1, 3):
+        assert [np.array_equal(image, square) for square in bundle.squares(image, crops)] == [True] * crops

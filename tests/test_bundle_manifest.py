@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests import toy_bundle
-from toolkit.bundle import MANIFEST, read_manifest
+from toolkit.bundle import MANIFEST, FrameSampling, read_manifest
+from toolkit.clips import Clip
 from toolkit.errors import EXIT_DATA, BundleError
 
 
@@ -41,7 +42,7 @@ def test_what_is_written_is_read(bundle: Path) -> None:
     assert manifest.classes == ("dark", "bright")
     assert list(manifest.models) == ["int8", "fp32"]
     assert (bundle / MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
-    other = replace(manifest, name="größe", input=replace(manifest.input, frames=4))
+    other = replace(manifest, name="größe", sampling=FrameSampling(3))
     (bundle / MANIFEST).write_text(other.to_json(), encoding="utf-8")
     assert read_manifest(bundle) == other
 
@@ -72,10 +73,10 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
     assert "cannot be read: Is a directory" in refusal(bundle).message
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
     error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
-    assert f"schema version {version!r}; this toolkit reads version 1" in error.message
+    assert f"schema version {version!r}; this toolkit reads version 2" in error.message
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,9 @@ def test_another_schema_version_is_refused(bundle: Path, version: object) -> Non
         (lambda m: m["input"].update(square=True), "sizes must be from 1 to 8192"),
         (lambda m: m["input"].update(square=100_000), "sizes must be from 1 to 8192"),
         (lambda m: m["input"].update(frames=0), "sizes must be from 1 to 8192"),
-        (lambda m: m["sampling"].update(views=0), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(frames=4), "sampling: must tell a clip for a model of clips"),
+        (lambda m: m["sampling"].update(frames=0), "sampling: must tell a clip for a model of clips, and else from 1"),
+        (lambda m: m["sampling"].update(rule="even"), "unexpected keyword argument 'rule'"),
         (lambda m: m["input"].update(fit="fill"), 'input.fit: must be "crop" or "stretch", got \'fill\''),
         (lambda m: m.update(models={}), "models: must name at least one"),
         (lambda m: m.update(models={"fp32": ["model.onnx"]}), "models and files: must be names and digests"),
@@ -108,3 +111,44 @@ def test_what_cannot_be_true_is_refused(bundle: Path, change: Callable[[dict[str
     error = refusal(changed(bundle, change))
     assert str(bundle / MANIFEST) in error.message
     assert said in error.message
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    return toy_bundle.write(tmp_path / "clips", clip=Clip(frames=4, rate=2, clips=10, crops=3, average="logits"))
+
+
+def test_how_a_video_becomes_clips_is_read(clips: Path) -> None:
+    manifest = read_manifest(clips)
+    assert manifest.clip == Clip(frames=4, rate=2, clips=10, crops=3, average="logits")
+    assert (clips / MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
+
+
+def test_a_model_of_images_has_no_clip(bundle: Path) -> None:
+    assert read_manifest(bundle).clip is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s["clip"].pop("average"), "sampling.clip: must have frames, rate, fps, sampling, clips, crops,"),
+        (lambda s: s["clip"].update(speed=2), "sampling.clip: must have frames, rate,"),
+        (lambda s: s.update(clip=7), "sampling.clip: must have frames, rate,"),
+        (lambda s: s.pop("span"), "missing 1 required positional argument: 'span'"),
+        (lambda s: s["clip"].update(frames=5), "sampling.clip.frames: 5, where input.frames is 4"),
+        (lambda s: s["clip"].update(rate=0), "sampling.clip.rate: must be from 1 to 8192, got 0"),
+        (lambda s: s["clip"].update(clips=True), "sampling.clip.clips: must be from 1 to 8192, got True"),
+        (lambda s: s["clip"].update(clips_per_video="2"), "sampling.clip.clips_per_video: must be from 1 to 8192"),
+        (lambda s: s["clip"].update(crops=2), "sampling.clip.crops: must be 1 or 3, got 2"),
+        (lambda s: s["clip"].update(sampling="random"), "sampling.clip.sampling: must be strided or segments, got"),
+        (lambda s: s["clip"].update(average="votes"), "sampling.clip.average: must be probabilities or logits, got"),
+        (lambda s: s["clip"].update(short="pad"), "sampling.clip.short: must be loop or hold, got 'pad'"),
+        (lambda s: s["clip"].update(short=["loop"]), "sampling.clip.short: must be loop or hold, got"),
+        (lambda s: s["clip"].update(fps=0), "sampling.clip.fps: must be a number above 0, got 0"),
+        (lambda s: s["clip"].update(fps="30"), "sampling.clip.fps: must be a number above 0, got '30'"),
+        (lambda s: s.update(span=-1.0), "sampling.span: must be a number above 0, got -1.0"),
+        (lambda s: s.update(span=float("nan")), "sampling.span: must be a number above 0, got nan"),
+    ],
+)
+def test_clips_that_cannot_be_are_refused(clips: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
+    assert said in refusal(changed(clips, lambda claimed: change(claimed["sampling"]))).message

@@ -20,6 +20,7 @@ from toolkit.bundle import Bundle, providers, read_manifest, session
 from toolkit.bundle.inspection import inspect_model
 from toolkit.bundle.machine import memory, physical_cores
 from toolkit.bundle.session import BUCKETS, Session, bucket, padded, session_options, split
+from toolkit.clips import Clip
 from toolkit.errors import EXIT_USAGE, BundleError, UsageError
 
 CUDA = providers.missing_for("cuda") is None
@@ -136,8 +137,11 @@ def test_long_batches_are_run_in_parts_and_answer_alike(folder: Path) -> None:
 def test_a_call_takes_fewer_of_large_frames_and_of_clips(folder: Path, tmp_path: Path) -> None:
     assert Bundle.load(folder, device="cpu").session.largest((224, 224, 3)) == 32
     assert Bundle.load(folder, device="cpu").session.largest((8000, 6000, 3)) == 1
-    clips = Bundle.load(toy_bundle.write(tmp_path / "clips", frames=8), device="cpu").session
+    clips = Bundle.load(toy_bundle.write(tmp_path / "clips", clip=Clip(frames=8)), device="cpu").session
     assert clips.largest((8, 224, 224, 3)) == 4
+    longer = Bundle.load(toy_bundle.write(tmp_path / "longer", clip=Clip(frames=32)), device="cpu").session
+    assert longer.largest((32, 224, 224, 3)) == 4
+    assert longer.largest((32, 2160, 3840, 3)) == 1
 
 
 def test_what_onnxruntime_cannot_open_is_told_in_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from PIL import Image
 
 from tests import toy_bundle
 from toolkit.bundle.manifest import Manifest, read_manifest
+from toolkit.clips import Clip
 from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, five_lines, in_words, score, text, words
 
 FLIP = 'run/a_1.jpg: "dark" became "bright", margin 0.0121'
@@ -93,14 +96,58 @@ def test_the_five_lines_turn_an_image_upright_and_drop_its_alpha(tmp_path: Path)
     assert run_lines(tmp_path / "toy", f"```python\n{shown}```", tmp_path / "b.png").startswith("(5, 6, 3)\ndark")
 
 
-def test_the_five_lines_of_a_model_of_clips_take_its_frames(tmp_path: Path) -> None:
-    page = card(manifest(tmp_path, frames=3), None)
-    images = [tmp_path / f"{number}.png" for number in range(3)]
-    for image in images:
-        Image.new("RGB", (9, 8), (220, 220, 220)).save(image)
-    assert run_lines(tmp_path / "toy", page, *images).startswith("bright ")
-    assert "give the 3 frames of a clip in order" in page
-    assert "uint8 | `[N, 3, H, W, 3]`" in page
+@pytest.mark.parametrize(
+    ("clip", "shown", "expected"),
+    [
+        (Clip(frames=3, rate=2, fps=10), [40, 255, 40, 255, 40, 255, 255, 255], "dark"),
+        (Clip(frames=3, rate=2, fps=10), [255, 0, 255, 0, 255, 0, 0, 0], "bright"),
+        (Clip(frames=9, rate=1, fps=10, short="loop"), [0, 0, 255], "dark"),
+        (Clip(frames=9, rate=1, fps=10, short="hold"), [0, 0, 255], "bright"),
+        (Clip(frames=2, sampling="segments"), [0, 255, 255, 0, 0, 0, 255, 0], "bright"),
+    ],
+)
+def test_the_five_lines_of_a_model_of_clips_take_one_of_a_film(
+    tmp_path: Path, clip: Clip, shown: list[int], expected: str
+) -> None:
+    page = card(manifest(tmp_path, clip=clip, precisions=("int8", "fp32")), None)
+    film = write_film(tmp_path / "film.mkv", shown)
+    assert run_lines(tmp_path / "toy", page, film).split()[0] == expected
+    assert f"uint8 | `[N, {clip.frames}, H, W, 3]`" in page
+    (lines,) = python_blocks(page)
+    assert len(lines.splitlines()) == 5
+    assert max(map(len, lines.splitlines())) <= 120
+
+
+def write_film(path: Path, shown: list[int]) -> Path:
+    """A film of flat grey frames of these levels, ten a second, none of them lost to compression."""
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "bgr0"
+        for level in shown:
+            pixels = np.full((24, 32, 3), level, np.uint8)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        film.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("clip", "told"),
+    [
+        (None, "Of a video, the middles of 4 equal parts are classified, and averaged."),
+        (
+            Clip(frames=13, rate=6, clips=10, crops=3),
+            "Of a video, 10 clips in time (13 frames, 0.2 seconds apart) and of each both ends and the centre of its "
+            "long side are classified, and their probabilities averaged.",
+        ),
+        (
+            Clip(frames=8, sampling="segments", average="logits"),
+            "Of a video, 1 clip in time (one frame of each of 8 equal parts of it) and of each its centre are "
+            "classified, and their logits averaged.",
+        ),
+    ],
+)
+def test_how_a_video_is_answered_is_told(tmp_path: Path, clip: Clip | None, told: str) -> None:
+    assert told in card(manifest(tmp_path, clip=clip), None)
 
 
 def test_the_five_lines_name_the_preferred_model(tmp_path: Path) -> None:
@@ -334,7 +381,7 @@ def test_every_card_is_tidy(
     found = manifest(
         tmp_path_factory.mktemp("tidy"),
         sample=sample,
-        frames=2 if clips else None,
+        clip=Clip(frames=2) if clips else None,
         gate=GATE if gated else {},
         trained_on={"dataset": "toy", "notes": notes},
         versions=versions,

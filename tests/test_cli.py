@@ -28,7 +28,8 @@ FLAGS = {
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE,
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
-    "predict": EVERYWHERE | {"--output", "--top", "--batch", "--device", "--precision"},
+    "predict": EVERYWHERE
+    | {"--output", "--top", "--batch", "--every", "--stream", "--plot", "--device", "--precision"},
     "check": EVERYWHERE | {"--set"},
     "plugins": EVERYWHERE,
     "plugins list": EVERYWHERE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -23,7 +24,9 @@ from tests import toy_bundle
 from tests.test_docs import BLOCKS, ROOT, blocks, code, rows
 from toolkit.bundle import Bundle, read_manifest
 from toolkit.bundle.providers import missing_for
+from toolkit.clips import Clip
 from toolkit.export.triton import write_triton
+from toolkit.predict import predict_files
 from toolkit.recipe import Recipe
 
 DEPLOY = ROOT / "docs" / "deploy.md"
@@ -50,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory that has what the page's examples name."""
     folder = tmp_path_factory.mktemp("deploy")
     toy_bundle.write(folder / "exports" / "har")
+    toy_bundle.write(folder / "exports" / "actions", clip=Clip(frames=5, rate=6))
     Image.new("RGB", (40, 30), (225, 225, 225)).save(folder / "photo.jpg")
     (folder / "photos").mkdir()
     for number, shade in enumerate((10, 240, 30)):
@@ -74,7 +78,7 @@ def shown(place: Path) -> list[str]:
 
 
 def test_there_are_examples() -> None:
-    assert [block.title for block in PYTHON] == ["", "", "", "", "gpu.py", "client.py", ""]
+    assert [block.title for block in PYTHON] == ["", "", "", "", "clips.py", "gpu.py", "client.py", ""]
 
 
 def test_an_image_is_classified(shown: list[str]) -> None:
@@ -95,6 +99,16 @@ def test_a_bundle_answers(shown: list[str]) -> None:
     assert shown[6] == "['bright', 'bright']"
     assert shown[7].startswith("[('bright', 0.")
     assert shown[9:] == ["(3, 2)"]
+
+
+def test_a_clip_is_classified_as_by_predict(place: Path) -> None:
+    done = run(place, titled("clips.py"))
+    assert done.returncode == 0, done.stderr
+    name, probability = done.stdout.split()
+    out = place / "actions.jsonl"
+    predict_files(place / "exports" / "actions", [str(place / "film.mp4")], output=out, every=60.0, device="cpu")
+    answer = json.loads(out.read_text(encoding="utf-8"))
+    assert (answer["class_1"], answer["probability_1"]) == (name, pytest.approx(float(probability), abs=1e-3))
 
 
 def test_a_changed_file_is_found_as_shown(place: Path, tmp_path: Path) -> None:

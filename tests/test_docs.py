@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,17 @@ import toolkit
 from bench.__main__ import BENCHES
 from tests.installed import install
 from tests.test_architecture import FOR_PLUGINS, ROWS
-from toolkit import errors
-from toolkit.arguments import Argument, describe, type_text
+from tests.video_files import write_video
+from toolkit import errors, videos
+from toolkit.arguments import GIVEN_BY_CORE, Argument, describe, type_text
 from toolkit.cli import _parser, main
-from toolkit.components import GIVEN_BY_CORE, core_factory, core_names, plan
-from toolkit.contracts import DataSpec
+from toolkit.clips import Clip
+from toolkit.components import Plan, clip_of, core_factory, core_names, plan
+from toolkit.contracts import DataSpec, Takes
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.messages import shown
 from toolkit.recipe import (
+    ClipTable,
     DataTable,
     ExportTable,
     InputTable,
@@ -131,7 +136,7 @@ def usage(name: str, parser: argparse.ArgumentParser) -> str:
 
 def flags(parser: argparse.ArgumentParser) -> list[str]:
     own = [one for one in parser._get_optional_actions() if one.dest not in {"help", "debug"}]
-    return [f"{one.option_strings[0]} {one.metavar}" for one in own]
+    return [" ".join(filter(None, (one.option_strings[0], one.metavar))) for one in own]
 
 
 def test_the_readme_tells_of_every_command_and_flag() -> None:
@@ -232,6 +237,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "Top level": Recipe,
     "`[data]`": DataTable,
     "`[input]`": InputTable,
+    "`[clip]`": ClipTable,
     "`[model]`, `[[augment]]`, `[[metrics]]`, `[[trackers]]`": Use,
     "`[train]`": TrainTable,
     "`[train.optimizer]`": OptimizerTable,
@@ -280,16 +286,15 @@ def argument_text(one: Argument) -> str:
 
 def arguments_of(registry: Registry, kind: str, name: str) -> list[str]:
     (offer,) = registry.named(kind, name)
-    return [argument_text(one) for one in describe(offer.load())]
+    return [argument_text(one) for one in describe(offer.load(), skip=GIVEN_BY_CORE.get(kind, ()))]
 
 
 @pytest.mark.parametrize("kind", ["dataset", "model", "augmentation", "metric", "tracker"])
 def test_every_component_is_told_with_its_arguments(registry: Registry, kind: str) -> None:
     text = section(RECIPES, f"{kind.capitalize()}s")
     told = {code(name)[0]: code(args) for name, args, _ in rows(text)}
-    alike = next((re.findall(r"\w+", block) for block in re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)), [])
-    for name in alike:
-        told[name] = told["resnet50"]
+    for like, alike in re.findall(r'```text title="as (\w+)"\n(.*?)```', text, flags=re.DOTALL):
+        told |= dict.fromkeys(re.findall(r"\w+", alike), told[like])
     names = [offer.name for offer in registry.offers(kind)]
     assert sorted(told) == names
     assert told == {name: arguments_of(registry, kind, name) for name in names}
@@ -343,6 +348,75 @@ def test_what_the_shortest_recipe_has_is_needed() -> None:
     for key in tables:
         with pytest.raises(ValueError, match=key):
             Recipe.model_validate({**{other: tables[other] for other in tables if other != key}, "name": "short"})
+
+
+# Clips
+
+
+def planned(text: str, registry: Registry) -> Plan:
+    return plan(Recipe.model_validate({**tomllib.loads(text), "name": "shown"}), registry)
+
+
+def test_the_recipes_for_videos_see_the_clips_that_are_told(registry: Registry) -> None:
+    x3d, attention, _ = (block.text for block in recipe_blocks() if block.text in section(RECIPES, "Clips of videos"))
+    first, second = (clip_of(planned(text, registry).resolved) for text in (x3d, attention))
+    assert first == Clip(frames=13, rate=6)
+    assert first.span == pytest.approx(2.6)
+    assert second == Clip(frames=8, sampling="segments")
+
+
+def test_what_each_model_of_clips_takes_is_told(registry: Registry) -> None:
+    told = {code(cells[0])[0]: cells[1:] for cells in rows(section(RECIPES, "What models take"))}
+    taken = {offer.name: getattr(offer.load(), "takes", None) for offer in registry.offers("model")}
+    assert told == {name: taken_text(one) for name, one in taken.items() if one}
+
+
+def taken_text(one: Takes) -> list[str]:
+    return [f"{one.frames} x {one.rate}", str(one.size), str(one.stored)]
+
+
+def test_the_heads_that_are_told_need_clips_as_told(registry: Registry) -> None:
+    text = section(RECIPES, "What models take")
+    told = {name: needs for names, _, needs in rows(text[text.index("| `head` |") :]) for name in code(names)}
+    wrong = {"no": [], "yes": ["model.head"]}
+    assert {name: refused_for_images(registry, name) for name in told} == {name: wrong[told[name]] for name in told}
+    (offer,) = registry.named("model", "resnet50")
+    (head,) = [one for one in describe(offer.load()) if one.name == "head"]
+    assert head.type == " or ".join(f'"{name}"' for name in told)
+
+
+def refused_for_images(registry: Registry, head: str) -> list[str]:
+    """The keys of a recipe that are wrong where a model with this head sees images."""
+    recipe = Recipe.model_validate({**MINIMAL, "name": "r", "model": {"name": "cnn", "widths": [4], "head": head}})
+    try:
+        plan(recipe, registry).model(DataSpec(classes=("a", "b"), size=8))
+    except RecipeError as error:
+        return [problem.key for problem in error.problems]
+    return []
+
+
+def test_what_becomes_of_broken_videos_is_told_as_where_they_are_read() -> None:
+    written = str(videos.__doc__).replace("`DataError`", "an error")
+    assert rows(section(RECIPES, "Videos that are not as they should be")) == rows(written)
+
+
+def test_the_suffixes_of_videos_are_told() -> None:
+    assert set(re.findall(r"`(\.\w+)`", section(RECIPES, "Folders and lists"))) == videos.VIDEO_SUFFIXES
+
+
+def test_the_warning_of_a_split_that_scenes_span_reads_as_shown(tmp_path: Path, registry: Registry) -> None:
+    for number, (action, scene, take) in enumerate(product(("Jump", "Run"), range(1, 7), range(1, 5))):
+        write_bytes(tmp_path / action / f"{action}_{scene}_{take}.mp4", number)
+    (offer,) = registry.named("dataset", "video_folder")
+    shown_there = titled(RECIPES, "a split that scenes span").strip()
+    notes = [re.sub(r"^(\D+)\d+(\D+)\d+", r"\g<1>N\g<2>N", note) for note in offer.load()(tmp_path, clips=True).notes]
+    assert re.sub(r"^(\D+)\d+(\D+)\d+", r"\g<1>N\g<2>N", shown_there) in notes
+
+
+def write_bytes(path: Path, count: int) -> None:
+    """A file of this size: only that and its name are looked at."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"." * count)
 
 
 # Plugins
@@ -428,12 +502,43 @@ def test_five_kinds_of_components_work_as_shown(site: Path, tmp_path: Path, caps
     assert left == documented_files()
 
 
-@pytest.mark.parametrize("name", ["folders", "patches", "invert", "mean_rank", "log"])
+def test_clips_of_films_work_as_shown(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a recipe whose model says what clips it takes; where the model sees images, the dataset gives frames."""
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    install_from(PLUGINS, site)
+    for number in range(10):
+        write_video(tmp_path / "films" / ("runs", "sits")[number % 2] / f"{number}.mp4", 10 + number)
+    recipe = tmp_path / "acme_films.toml"
+    recipe.write_text(titled(PLUGINS, "acme_films.toml"), encoding="utf-8")
+    assert main(["run", str(recipe)]) == EXIT_DONE
+    (run,) = (tmp_path / "runs" / "acme_films").iterdir()
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    seen = scores["protocol"]
+    assert seen["frames"].startswith("4 x 5 ")
+    assert (seen["size"], seen["stored"]) == (112, 128)
+    of_images = plan(parse(recipe, ["model=resnet18", "input.size=32"]), discover()).data()
+    assert of_images.train.read(0).shape == (3, 48, 64)
+    assert len(of_images.test) == 4 * 4
+
+
+def test_the_model_of_clips_needs_two_frames_as_it_says(site: Path) -> None:
+    install_from(PLUGINS, site)
+    offer = discover().named("model", "motion")[0]
+    with pytest.raises(RecipeError) as caught:
+        offer.load()(DataSpec(classes=("a", "b"), size=16, clip=Clip(frames=1)))
+    assert [str(problem) for problem in caught.value.problems] == [
+        "clip.frames: motion is seen between two frames, got 1"
+    ]
+    assert caught.value.next_step == "--set clip.frames=4"
+
+
+@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "invert", "mean_rank", "log"])
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     install_from(PLUGINS, site)
     assert main(["plugins", "show", name]) == EXIT_DONE
     assert ", from plugin acme-vision[main] 1.0" in capsys.readouterr().out
-    assert all(one.doc for one in describe(discover().named(kind_of(name), name)[0].load()))
+    skip = GIVEN_BY_CORE.get(kind_of(name), ())
+    assert all(one.doc for one in describe(discover().named(kind_of(name), name)[0].load(), skip=skip))
 
 
 def kind_of(name: str) -> str:
@@ -521,8 +626,9 @@ def test_the_changelog_tells_of_every_command_and_dataset(registry: Registry) ->
 
 
 def test_recipes_are_named_after_dataset_and_model() -> None:
+    """And, where several have both in common, after what tells them apart."""
     for path in (ROOT / "recipes").glob("*.toml"):
         recipe = parse(path).recipe
         assert recipe
-        assert path.stem.endswith(f"_{recipe.model.name}")
-        assert path.stem.startswith(recipe.data.name)
+        form = path.stem.removeprefix(f"{recipe.data.name}_{recipe.model.name}")
+        assert re.fullmatch(r"(_[a-z]+)?", form), path.stem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,19 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from tests import toy_bundle
 from toolkit import export
 from toolkit.bundle import Bundle, read_manifest
+from toolkit.bundle.views import average_views
 from toolkit.cli import main
+from toolkit.clips import Clip, evaluation_clips
 from toolkit.contracts import DataSpec
 from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY, EXIT_USAGE
+from toolkit.export import asking
+from toolkit.export.asking import ask_raw
 from toolkit.export.graph import Prepare, to_onnx
 from toolkit.export.half import to_fp16
+from toolkit.export.integers import to_int8
 from toolkit.network import Network
 from toolkit.pixels import centre_crop, to_square
 
@@ -282,3 +288,204 @@ def test_limits_are_the_recipes(
 def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--name", name]) == EXIT_USAGE
     assert f'"{name}" cannot name a bundle' in capsys.readouterr().err
+
+
+# Clips
+
+CLIP_RECIPE = """
+[data]
+name = "har"
+sample_clips = 6
+[clip]
+frames = 4
+rate = 6
+clips = 2
+crops = {crops}
+average = "{average}"
+[model]
+name = "cnn"
+widths = [8, 8]
+[train]
+epochs = 2
+batch = 16
+device = "cpu"
+precision = "fp32"
+[train.optimizer]
+name = "adam"
+lr = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def clip_graph() -> tuple[Network, DataSpec, onnx.ModelProto]:
+    clip = Clip(frames=4)
+    spec = DataSpec(classes=("dark", "bright", "other"), size=16, stored=20, clip=clip)
+    torch.manual_seed(0)
+    layers = nn.Conv3d(3, 16, (1, 3, 3)), nn.BatchNorm3d(16), nn.ReLU(), nn.Conv3d(16, 16, 3), nn.BatchNorm3d(16)
+    network = Network(_TimeSecond(nn.Sequential(*layers, nn.ReLU(), nn.Conv3d(16, 16, (1, 3, 3)))), spec).eval()
+    return network, spec, to_onnx(network, spec, {"classes": "[]"})
+
+
+class _TimeSecond(nn.Module):
+    """Convolutions over time, as models of clips have them, and a pooling that wants to know what it pools."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = torch.nn.functional.adaptive_avg_pool3d(self.layers(pixels.movedim(1, 2)), 1)
+        logits: torch.Tensor = self.head(features.view(features.shape[0], -1))
+        return logits
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (53, 61), (20, 47), (200, 21)])
+def test_clips_of_any_batch_height_and_width_are_answered_as_by_the_network(
+    clip_graph: tuple[Network, DataSpec, onnx.ModelProto], batch: int, height: int, width: int
+) -> None:
+    network, spec, model = clip_graph
+    frames = noise(batch, 4, height, width, 3)
+    with torch.no_grad():
+        seen = Prepare(spec.stored_size, spec.size, spec.fit)(torch.from_numpy(frames))
+        trained = network(seen).softmax(1).numpy()
+    assert seen.shape == (batch, 4, 3, 16, 16)
+    answered = run_session(model, frames)
+    np.testing.assert_allclose(answered, trained, atol=1e-4)
+    assert np.ptp(answered, axis=1).min() > 1e-3
+
+
+def test_a_clip_is_prepared_as_its_frames_are() -> None:
+    frames = torch.from_numpy(noise(2, 3, 41, 30, 3))
+    prepare = Prepare(24, 20, "crop")
+    assert torch.equal(prepare(frames), torch.stack([prepare(clip) for clip in frames]))
+
+
+def test_a_model_of_clips_in_half_precision_and_in_integers(
+    clip_graph: tuple[Network, DataSpec, onnx.ModelProto],
+) -> None:
+    model, frames = clip_graph[2], noise(3, 4, 20, 20, 3)
+    exact = run_session(model, frames)
+    np.testing.assert_allclose(run_session(to_fp16(model), frames), exact, atol=5e-3)
+    integers = to_int8(model, iter([frames]))
+    made_by = {name: node for node in integers.graph.node for name in node.output}
+    convolutions = [node for node in integers.graph.node if node.op_type == "Conv"]
+    assert [made_by[node.input[0]].op_type == "DequantizeLinear" for node in convolutions] == [False, True, True]
+    np.testing.assert_allclose(run_session(integers, frames), exact, atol=0.05)
+
+
+WHOLE, SQUARES = ("1", "logits"), ("3", "probabilities")
+
+
+@pytest.fixture(scope="module", params=[WHOLE, SQUARES], ids=["whole", "squares"])
+def clip_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the sample's clips."""
+    folder = tmp_path_factory.mktemp("clips")
+    crops, average = request.param
+    (folder / "tiny.toml").write_text(CLIP_RECIPE.format(crops=crops, average=average))
+    assert main(["run", str(folder / "tiny.toml"), "--runs", str(folder)]) == EXIT_DONE
+    (made,) = (folder / "tiny").iterdir()
+    return made
+
+
+@pytest.mark.slow
+def test_a_run_on_clips_is_exported_evaluated_and_used(
+    clip_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(clip_run), "--exports", str(tmp_path), "--set", 'export.precision=["fp32","int8"]']
+    assert main([*words, "--set", "export.int8.max_drop=50"]) == EXIT_DONE
+    manifest = read_manifest(tmp_path / "tiny")
+    assert manifest.clip is not None
+    assert (manifest.clip.frames, manifest.clip.clips, manifest.input.frames) == (4, 2, 4)
+    found = manifest.gate["fp32"]
+    assert found["squares"]["largest_difference"] < 1e-4
+    assert found["raw_files"]["batch_sizes"] == found["squares"]["batch_sizes"] == [1, 2, 3]
+    assert manifest.scores["fp32"]["accuracy"] == pytest.approx(manifest.scores["torch"]["accuracy"], abs=0.05)
+    assert "video clips" in (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "tiny", "--precision", "fp32", "--device", "cpu"]) == EXIT_DONE
+    (made,) = (tmp_path / "runs" / "tiny-bundle").iterdir()
+    scores, trained = (json.loads((folder / "scores.json").read_text()) for folder in (made, clip_run))
+    assert scores["test"]["accuracy"] == pytest.approx(trained["test"]["accuracy"], abs=0.02)
+    assert scores["protocol"]["views"] == trained["protocol"]["views"]
+
+    capsys.readouterr()
+    assert main(["evaluate", "tiny", "--set", "clip.clips=5"]) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert "was exported to see clips (frames 4, rate 6" in told
+    assert "clips 2" in told
+    assert "clips 5" in told
+    assert "next:  leave out the overrides of clip" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip_run", [WHOLE], indirect=True, ids=["whole"])
+def test_a_clip_model_that_is_wrong_does_not_leave(
+    clip_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = export.to_onnx
+    monkeypatch.setattr(export, "to_onnx", lambda *given: other_mean(honest(*given)))
+    assert main(["export", str(clip_run), "--exports", str(tmp_path)]) == EXIT_PARITY
+    assert "max_difference allows 0.001" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# Views as they were decoded
+
+
+class _Videos:
+    """A split of videos in memory: video n has `lengths[n]` frames of `sizes[n]`, frame f is all 10 n + f."""
+
+    def __init__(self, lengths: Sequence[int], sizes: Sequence[tuple[int, int]]) -> None:
+        self.lengths, self.sizes = lengths, sizes
+        self.ids = self.keys = [str(number) for number in range(len(lengths))]
+        self.targets = [0] * len(lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def times(self, index: int) -> list[float]:
+        return [frame / 10 for frame in range(self.lengths[index])]
+
+    def read(self, index: int, frames: Sequence[int]) -> Iterator[torch.Tensor]:
+        for frame in frames:
+            yield torch.full((3, *self.sizes[index]), 30 * index + 3 * frame, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("crops", [1, 3])
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_every_view_of_every_video_is_asked_once(tmp_path: Path, crops: int, average: Any) -> None:
+    clip = Clip(frames=3, rate=2, fps=10, clips=2, crops=crops, average=average)
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
+    split = _Videos([12, 3, 20, 9, 15], [(24, 32), (24, 32), (40, 20), (24, 32), (16, 16)])
+    told: list[int] = []
+    found = ask_raw(bundle, split, [4, 0, 1, 3, 2], (1, 2, 3), progress=told.append)
+    assert sum(told) == 5
+    for row, item in enumerate([4, 0, 1, 3, 2]):
+        clips = evaluation_clips(clip, split.times(item))
+        levels = np.array([[30 * item + 3 * frame for frame in numbers] for numbers in clips], np.uint8)
+        frames = np.broadcast_to(levels[:, :, None, None, None], (2, 3, 16, 16, 3)).copy()
+        wanted = average_views(bundle.predict(frames).probabilities, average)
+        np.testing.assert_allclose(found[row], wanted, atol=1e-5)
+
+
+def test_frames_too_large_for_one_call_are_cut_to_squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=Clip(frames=3)), device="cpu")
+    seen: list[tuple[int, ...]] = []
+    run = type(bundle.session).run
+
+    def noted(self: Any, pixels: np.ndarray) -> np.ndarray:
+        seen.append(pixels.shape)
+        return run(self, pixels)
+
+    monkeypatch.setattr(type(bundle.session), "run", noted)
+    monkeypatch.setattr(asking, "LARGEST_BYTES", 3 * 24 * 32 * 3)
+    ask_raw(bundle, _Videos([5, 5], [(24, 32), (25, 32)]), [0, 1], (1,), progress=lambda _: None)
+    assert seen == [(1, 3, 24, 32, 3), (1, 3, 16, 16, 3)]
+
+
+def test_segments_are_as_long_as_training_videos_usually_are() -> None:
+    split = _Videos([10, 30, 20, 40, 1000], [(2, 2)] * 5)
+    assert export._usual_length(split) == pytest.approx(3.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +20,12 @@ from rich.console import Console
 from tests import toy_bundle
 from tests.loopback import serving
 from tests.plugins.data_files import write_image, write_video
-from toolkit.bundle import Answers, Bundle, Sampling
+from toolkit.bundle import Answers, Bundle, FrameSampling
+from toolkit.bundle.views import middles
+from toolkit.clips import Clip
 from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, BundleError, DataError, UsageError
-from toolkit.predict import command, predict_files, videos
+from toolkit.frames import read_frames, timeline
+from toolkit.predict import live, predict_files, videos
 
 
 @pytest.fixture
@@ -79,8 +83,7 @@ def test_the_answer_to_a_video_is_the_mean_over_its_frames(tmp_path, bundle) -> 
     path = write_video(tmp_path / "a.mp4")
     assert predict_files(bundle, [str(path)], output=tmp_path / "out.csv", device="cpu") == EXIT_DONE
     opened = Bundle.load(bundle, device="cpu")
-    source = command.Source(str(path), "video", str(path))
-    frames = videos.sample_frames(source, 4, threads=1, stop=command.threading.Event())
+    frames = read_frames(path, timeline(path), middles(12, 4))
     expected = opened.predict([opened.square(frame) for frame in frames]).probabilities.mean(0)
     (row,) = read_rows(tmp_path / "out.csv")
     assert float(row["probability_1"]) == pytest.approx(expected.max(), abs=1e-6)
@@ -151,6 +154,11 @@ def test_as_many_classes_are_told_as_there_are(tmp_path, bundle, top, told) -> N
     [
         ({"top": 0}, "--top: must be at least 1, got 0"),
         ({"batch": 0}, "--batch: must be at least 1, got 0"),
+        ({"every": 0.0}, "--every: must be seconds above 0, got 0"),
+        ({"every": float("nan")}, "--every: must be seconds above 0, got nan"),
+        ({"every": float("inf")}, "--every: must be seconds above 0, got inf"),
+        ({"plot": Path("a.pdf"), "every": 1.0}, "--plot a.pdf: the suffix tells the format"),
+        ({"plot": Path("a.png"), "every": 1.0}, "--plot: draws the timeline of one video"),
         ({"output": Path("a.txt")}, "--output a.txt: the suffix tells the format"),
         ({"inputs": []}, "predict: no input is given"),
     ],
@@ -166,12 +174,6 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, options, message) -
 def test_what_is_no_bundle_is_refused(tmp_path) -> None:
     with pytest.raises(BundleError, match="not a bundle"):
         predict_files(tmp_path, [str(grey(tmp_path / "a.png", 0))])
-
-
-def test_a_bundle_of_clips_is_refused(tmp_path) -> None:
-    clips = toy_bundle.write(tmp_path / "clips", frames=8)
-    with pytest.raises(BundleError, match="takes clips of 8 frames, and predict answers single frames only"):
-        predict_files(clips, [str(grey(tmp_path / "a.png", 0))])
 
 
 @pytest.mark.parametrize(("terminal", "plain", "coloured"), [(False, "", False), (True, "", True), (True, "1", False)])
@@ -253,28 +255,29 @@ def test_a_stream_is_followed_to_its_end(tmp_path, bundle, capsys) -> None:
     assert all(line.startswith(f"{address}/live#t=") for line in lines[1:])
     assert lines[-1].split()[0] == f"{address}/live#t=1.500"
     assert lines[-1].split()[1] == "bright"
-    assert said.err.splitlines()[1:] == [
-        f"{address}/live: Ctrl-C ends it",
-        f"{address}/live: {len(lines) - 1} frames answered",
-    ]
+    begin, end = said.err.splitlines()[1:]
+    assert begin == f"{address}/live: Ctrl-C ends it"
+    assert re.match(
+        rf"{address}/live: {len(lines) - 1} answers?(, \d+ dropped)?, latency \d\.\d+ s in the median, ", end
+    )
 
 
 def test_ctrl_c_is_how_a_stream_ends_and_its_file_is_written(tmp_path, bundle, monkeypatch, signalled) -> None:
-    endless = (videos.LiveFrame(np.zeros((9, 9, 3), np.uint8), n / 10) for n in range(10**9))
-    monkeypatch.setattr(videos, "live_frames", lambda source: endless)
+    endless = (videos.LiveFrame(n / 10, lambda: np.zeros((9, 9, 3), np.uint8)) for n in range(10**9))
+    monkeypatch.setattr(live, "live_frames", lambda source, now: endless)
     signalled(signal.SIGINT, 5)
     assert predict_files(bundle, ["rtsp://me:secret@yard/1"], output=tmp_path / "out.csv") == EXIT_DONE
-    assert [row["file"] for row in read_rows(tmp_path / "out.csv")] == [
-        f"rtsp://yard/1#t={seconds:.3f}" for seconds in (0, 0.1, 0.2, 0.3)
-    ]
+    rows = read_rows(tmp_path / "out.csv")
+    assert len(rows) == 4
+    assert all(row["file"] == f"rtsp://yard/1#t={float(row['start']):.3f}" for row in rows)
 
 
 def test_what_a_stream_answered_before_it_was_lost_is_kept(tmp_path, bundle, capsys, monkeypatch) -> None:
-    def lost(source):
-        yield videos.LiveFrame(np.zeros((9, 9, 3), np.uint8), 0.0)
+    def lost(source, now):
+        yield videos.LiveFrame(0.0, lambda: np.zeros((9, 9, 3), np.uint8))
         raise DataError("rtsp://yard/1: cannot be decoded: Connection reset by peer")
 
-    monkeypatch.setattr(videos, "live_frames", lost)
+    monkeypatch.setattr(live, "live_frames", lost)
     assert predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv") == EXIT_DATA
     assert len(read_rows(tmp_path / "out.csv")) == 1
     assert "Connection reset by peer" in capsys.readouterr().err
@@ -308,13 +311,17 @@ def test_nothing_is_loaded_that_is_not_needed(tmp_path, bundle) -> None:
     for_video = loaded(PREDICT, str(bundle), str(write_video(tmp_path / "a.mp4")))
     assert "av" in for_video
     assert for_video & NEVER == set()
+    clips = toy_bundle.write(tmp_path / "clips", clip=Clip(frames=2, fps=10))
+    for_clips = loaded(PREDICT, str(clips), str(tmp_path / "a.mp4"))
+    assert for_clips & NEVER == set()
+    assert loaded(PREDICT.replace("'cpu'", "'cpu', stream=True"), str(clips), str(tmp_path / "a.mp4")) & NEVER == set()
 
 
 def test_sampling_is_the_bundles(tmp_path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=15)
     probabilities = []
     for views in (1, 15):
-        made = toy_bundle.write(tmp_path / f"views{views}", sampling=Sampling(views))
+        made = toy_bundle.write(tmp_path / f"views{views}", sampling=FrameSampling(views))
         predict_files(made, [str(path)], output=tmp_path / f"{views}.csv", device="cpu")
         (row,) = read_rows(tmp_path / f"{views}.csv")
         probabilities.append(float(row["probability_1"]))

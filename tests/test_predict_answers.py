@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import DataError
-from toolkit.predict.answers import AHEAD, Answer, Square, answer_all
+from toolkit.predict.answers import AHEAD, Answer, View, answer_all, in_background, read_ahead
 from toolkit.predict.inputs import Source
 
 
@@ -20,18 +21,36 @@ def sources(count: int) -> list[Source]:
     return [Source(str(number), "image", str(number)) for number in range(count)]
 
 
-def square(value: float) -> Square:
+def square(value: float) -> View:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def read(source: Source, stop: threading.Event) -> list[Square]:
+def read(source: Source, stop: threading.Event) -> list[View]:
     return [square(int(source.place) % 251)]
 
 
-def predict(squares: Sequence[Square]) -> np.ndarray:
+def predict(squares: Sequence[View]) -> np.ndarray:
     """The level of each square and its complement."""
     levels = np.array([item[0, 0, 0] for item in squares], np.float32) / 255
     return np.stack([levels, 1 - levels], axis=1)
+
+
+def mean(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities.mean(0)
+
+
+def answers(
+    items: Sequence[Source],
+    read: Callable[[Source, threading.Event], Sequence[View]],
+    predict: Callable[[Sequence[View]], np.ndarray],
+    *,
+    batch: int,
+    threads: int,
+    views: Callable[[Source], int] = lambda _: 1,
+) -> Iterator[Answer]:
+    """As `predict` puts the two halves together."""
+    with closing(read_ahead(items, read, threads=threads, batch=batch, views=views)) as decoded:
+        yield from answer_all(decoded, predict, mean, batch=batch)
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,25 +66,25 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
     levels = [[(7 * place + 31 * number) % 251 for place in range(count)] for number, count in enumerate(counts)]
     calls: list[int] = []
 
-    def read_some(source: Source, stop: threading.Event) -> list[Square]:
+    def read_some(source: Source, stop: threading.Event) -> list[View]:
         number = int(source.place)
         time.sleep(delays[number])
         if not levels[number]:
             raise DataError(f"{source.name}: broken")
         return [square(level) for level in levels[number]]
 
-    def counted(squares: Sequence[Square]) -> np.ndarray:
+    def counted(squares: Sequence[View]) -> np.ndarray:
         calls.append(len(squares))
         return predict(squares)
 
     found = list(
-        answer_all(
+        answers(
             sources(len(counts)),
             read_some,
             counted,
             batch=batch,
             threads=threads,
-            squares=lambda s: counts[int(s.place)],
+            views=lambda s: counts[int(s.place)],
         )
     )
     assert [answer.source for answer in found] == sources(len(counts))
@@ -83,14 +102,14 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
 def test_an_answer_does_not_wait_for_batches_after_its_own() -> None:
     read_so_far: list[str] = []
 
-    def noted(source: Source, stop: threading.Event) -> list[Square]:
+    def noted(source: Source, stop: threading.Event) -> list[View]:
         read_so_far.append(source.name)
         return read(source, stop)
 
-    answers = answer_all(sources(500), noted, predict, batch=4, threads=2)
-    assert next(answers).source.name == "0"
+    found = answers(sources(500), noted, predict, batch=4, threads=2)
+    assert next(found).source.name == "0"
     assert len(read_so_far) <= (AHEAD + 1) * 4
-    answers.close()
+    found.close()
 
 
 @pytest.mark.parametrize("count", [200, 1800])
@@ -102,16 +121,16 @@ def test_what_is_held_does_not_grow_with_the_number_of_sources(count: int) -> No
             with lock:
                 alive[0] -= 1
 
-    def counted(source: Source, stop: threading.Event) -> list[Square]:
+    def counted(source: Source, stop: threading.Event) -> list[View]:
         with lock:
             alive[0] += 1
             most[0] = max(most[0], alive[0])
         return [np.zeros((2, 2, 3), np.uint8).view(Counted)]
 
-    def constant(squares: Sequence[Square]) -> np.ndarray:
+    def constant(squares: Sequence[View]) -> np.ndarray:
         return np.ones((len(squares), 2), np.float32)
 
-    assert sum(1 for _ in answer_all(sources(count), counted, constant, batch=batch, threads=2)) == count
+    assert sum(1 for _ in answers(sources(count), counted, constant, batch=batch, threads=2)) == count
     assert batch <= most[0] <= (AHEAD + 1) * batch + 2
     assert alive[0] == 0
 
@@ -120,16 +139,16 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
     together = threading.Barrier(3, timeout=20)
     begun = [0]
 
-    def wide(source: Source, stop: threading.Event) -> list[Square]:
+    def wide(source: Source, stop: threading.Event) -> list[View]:
         begun[0] += 1
         if int(source.place) < 3:
             together.wait()
         return [square(1)] * 100
 
-    answers = answer_all(sources(50), wide, predict, batch=4, threads=3, squares=lambda _: 100)
-    next(answers)
+    found = answers(sources(50), wide, predict, batch=4, threads=3, views=lambda _: 100)
+    next(found)
     assert begun[0] <= 4
-    answers.close()
+    found.close()
 
 
 def decoding() -> int:
@@ -139,32 +158,77 @@ def decoding() -> int:
 def test_leaving_early_stops_reading_and_ends_the_threads() -> None:
     stopped: list[bool] = []
 
-    def slow(source: Source, stop: threading.Event) -> list[Square]:
+    def slow(source: Source, stop: threading.Event) -> list[View]:
         if int(source.place) > 8:
             stopped.append(stop.wait(30))
         return [square(1)]
 
-    answers = answer_all(sources(100), slow, predict, batch=4, threads=2)
-    next(answers)
-    answers.close()
+    found = answers(sources(100), slow, predict, batch=4, threads=2)
+    next(found)
+    found.close()
     assert all(stopped)
     assert len(stopped) <= 2
     assert decoding() == 0
 
 
 def test_what_the_session_raises_ends_it() -> None:
-    def fails(squares: Sequence[Square]) -> np.ndarray:
+    def fails(squares: Sequence[View]) -> np.ndarray:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(answer_all(sources(100), read, fails, batch=4, threads=2))
+        list(answers(sources(100), read, fails, batch=4, threads=2))
     assert decoding() == 0
 
 
 def test_what_is_unforeseen_in_a_reader_is_not_passed_over() -> None:
-    def fails(source: Source, stop: threading.Event) -> list[Square]:
+    def fails(source: Source, stop: threading.Event) -> list[View]:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(answer_all(sources(3), fails, predict, batch=4, threads=2))
+        list(answers(sources(3), fails, predict, batch=4, threads=2))
+    assert decoding() == 0
+
+
+def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead() -> None:
+    made = [0]
+
+    def make(stop: threading.Event) -> Iterator[int]:
+        for number in range(50):
+            made[0] += 1
+            yield number
+
+    found = in_background(make, room=3)
+    for number in range(50):
+        assert next(found) == number
+        assert made[0] <= number + 1 + 3 + 1 + 1
+    assert list(found) == []
+    assert decoding() == 0
+
+
+def test_leaving_the_background_stops_it() -> None:
+    told: list[bool] = []
+
+    def make(stop: threading.Event) -> Iterator[int]:
+        try:
+            while not stop.is_set():
+                yield 1
+        finally:
+            told.append(stop.is_set())
+
+    found = in_background(make, room=2)
+    next(found)
+    found.close()
+    assert told == [True]
+    assert decoding() == 0
+
+
+def test_what_the_background_raises_is_raised_here() -> None:
+    def make(stop: threading.Event) -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    found = in_background(make, room=2)
+    assert next(found) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(found)
     assert decoding() == 0

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import UsageError
 from toolkit.predict import rows as module
+from toolkit.predict.inputs import Moment, Source
 from toolkit.predict.rows import Table, check_output, columns, table_width, written
 
 NAMES = ["a.png", 'quote".png', "comma,.png", "new\nline.png", "é.png", "byte\udce9.png"]
@@ -20,10 +21,14 @@ STORED = [*NAMES[:-1], "byte\\udce9.png"]
 TOP = [("bright", 0.7000000476837158), ("dark", 1.25e-9)]
 
 
+def source(name: str, moment: Moment | None = None) -> Source:
+    return Source(name, "video", name, moment=moment)
+
+
 def fill(output: Path) -> None:
     with written(output, 2) as rows:
         for name in NAMES:
-            rows.add(name, TOP)
+            rows.add(source(name), TOP)
 
 
 def test_columns_are_named_by_rank() -> None:
@@ -65,7 +70,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"a.{suffix}"
     output.write_bytes(b"before")
     with pytest.raises(ValueError, match=r"unpack|longer"), written(output, 2) as rows:
-        rows.add("a.png", [*TOP, ("no probability",)])  # type: ignore[list-item]
+        rows.add(source("a.png"), [*TOP, ("no probability",)])  # type: ignore[list-item]
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     assert output.read_bytes() == b"before"
 
@@ -76,7 +81,7 @@ def test_every_name_and_probability_survives_csv(
 ) -> None:
     output = tmp_path_factory.mktemp("rows") / "a.csv"
     with written(output, 1) as rows:
-        rows.add(name, [("x", probability)])
+        rows.add(source(name), [("x", probability)])
     with output.open(encoding="utf-8", newline="") as file:
         ((found, _, value),) = list(csv.reader(file))[1:]
     assert found == name
@@ -86,7 +91,7 @@ def test_every_name_and_probability_survives_csv(
 def test_the_table_is_aligned_and_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(width=table_width(NAMES), classes=["dark", "bright"], top=2)
     for name in NAMES:
-        table.add(name, TOP)
+        table.add(source(name), TOP)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(NAMES) + 1
     assert lines[0].split() == ["file", "top", "1", "top", "2"]
@@ -126,3 +131,27 @@ def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         check_output(Path("a.parquet"))
     assert "pyarrow, which is not installed" in caught.value.message
     assert "pip install pyarrow" in str(caught.value.next_step)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_about_parts_of_a_video_tell_which(tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"a.{suffix}"
+    with written(output, 1, timed=True) as rows:
+        rows.add(source("a.mp4", (0.5, 2.2999999999999998)), [("x", 0.25)])
+        rows.add(source("a.mp4", (3.0, 3.0)), [("y", 0.5)])
+    assert columns(1, timed=True) == ["file", "start", "end", "class_1", "probability_1"]
+    wanted = [["a.mp4#t=0.500,2.300", 0.5, 2.3, "x", 0.25], ["a.mp4#t=3.000", 3.0, 3.0, "y", 0.5]]
+    if suffix == "csv":
+        with output.open(encoding="utf-8", newline="") as file:
+            found = [list(row.values()) for row in csv.DictReader(file, quoting=csv.QUOTE_NONNUMERIC)]
+    elif suffix == "jsonl":
+        found = [list(json.loads(line).values()) for line in output.read_text(encoding="utf-8").splitlines()]
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        found = [list(row.values()) for row in parquet.read_table(output).to_pylist()]
+    assert found == wanted
+
+
+def test_the_table_tells_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+    Table(width=4, classes=["x"], top=1).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "a\\n.mp4#t=0.000,2.000"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests import toy_bundle, triton_schema
 from toolkit.bundle.manifest import read_manifest
+from toolkit.clips import Clip
 from toolkit.errors import BundleError, RunFailed, UsageError
 from toolkit.export.triton import configuration, write_triton
 
@@ -80,7 +81,7 @@ def test_labels_stand_in_the_order_of_the_output(tmp_path: Path) -> None:
 
 
 def test_a_clip_has_its_frames_among_the_dimensions(tmp_path: Path) -> None:
-    bundle = toy_bundle.write(tmp_path / "toy", frames=5)
+    bundle = toy_bundle.write(tmp_path / "toy", clip=Clip(frames=5))
     said = parsed(write_triton(bundle, read_manifest(bundle), tmp_path / "models"))
     assert list(said.input[0].dims) == [5, -1, -1, 3]
     assert not said.input[0].format

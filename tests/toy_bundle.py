@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.bundle.manifest import MANIFEST, Input, Manifest, Sampling
+from toolkit.bundle.manifest import MANIFEST, ClipSampling, FrameSampling, Input, Manifest
+from toolkit.clips import Clip
 
 
 def write(
@@ -23,13 +24,14 @@ def write(
     square: int = 16,
     size: int = 8,
     fit: Literal["crop", "stretch"] = "crop",
-    frames: int | None = None,
+    clip: Clip | None = None,
     precisions: Sequence[str] = ("fp32",),
     **changes: Any,
 ) -> Path:
     """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
     255 (c + 1) / C. `changes` are fields of the manifest; the precisions differ in name alone."""
     folder.mkdir(parents=True)
+    frames = None if clip is None else clip.frames
     names = {precision: model_name(precision, precisions) for precision in precisions}
     for name in names.values():
         made = model(len(classes), frames)
@@ -42,7 +44,7 @@ def write(
         classes=tuple(classes),
         sample=False,
         input=Input(square=square, size=size, fit=fit, frames=frames),
-        sampling=Sampling(views=4),
+        sampling=FrameSampling(4) if clip is None else ClipSampling(clip, clip.span),
         models=names,
         files=digests(folder),
         recipe='name = "toy"\n',

@@ -149,6 +149,9 @@ def _add_predict(commands: _Commands) -> None:
     parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")
     parser.add_argument("--top", metavar="K", type=_count, default=3, help="classes told for each input (default: 3)")
     parser.add_argument("--batch", metavar="N", type=_count, help="inputs asked at a time (default: suits the device)")
+    parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every so often")
+    parser.add_argument("--stream", action="store_true", help="answer a video as it is played, as a camera is")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
     _add_use(parser)
 
 
@@ -269,6 +272,9 @@ def _predict(options: argparse.Namespace) -> int:
         output=options.output,
         top=options.top,
         batch=options.batch,
+        every=options.every,
+        stream=options.stream,
+        plot=options.plot,
     )
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from toolkit.bundle.manifest import Input
 
 
+PLACES = {1: (1,), 3: (0, 1, 2)}
+"""Where the crops of a frame lie on its long side, by how many they are: 0 is its start, 1 the centre, 2 its end."""
+
+
 def rank(expected: Input) -> int:
     """Dimensions of one input."""
     return 3 if expected.frames is None else 4
@@ -47,24 +51,27 @@ def covering(height: int, width: int, side: int) -> tuple[int, int]:
     return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
 
 
-def to_square(picture: Image.Image, expected: Input) -> NDArray[np.uint8]:
-    """uint8 `[S, S, 3]` by antialiased bilinear resampling. With "crop" only what lies in the square is computed."""
+def to_squares(picture: Image.Image, expected: Input, crops: int = 1) -> list[NDArray[np.uint8]]:
+    """uint8 `[S, S, 3]` by antialiased bilinear resampling, one for each of the `crops`: the centre, or three of them
+    the two ends of the long side and the centre between. With "crop" only what lies in a square is computed."""
     import numpy as np
     from PIL.Image import Resampling
 
     side = expected.square
-    whole = (0.0, 0.0, float(picture.width), float(picture.height))
-    box = whole if expected.fit == "stretch" else _central(picture.width, picture.height, side)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
-    if picture.size != (side, side):
-        picture = picture.resize((side, side), Resampling.BILINEAR, box=box)
-    return np.asarray(picture)
+    squares = []
+    for place in PLACES[crops]:
+        box = _part(picture.width, picture.height, side, place) if expected.fit == "crop" else None
+        same = picture.size == (side, side)
+        squares.append(np.asarray(picture if same else picture.resize((side, side), Resampling.BILINEAR, box=box)))
+    return squares
 
 
-def _central(width: int, height: int, side: int) -> tuple[float, float, float, float]:
-    """What of an image lies in the central square once its short side is `side`: left, top, right, bottom."""
+def _part(width: int, height: int, side: int, place: int) -> tuple[float, float, float, float]:
+    """What of an image lies in a square once its short side is `side`: left, top, right, bottom. The square stands
+    `place` halves of the room from the start of the long side."""
     tall, wide = covering(height, width, side)
-    left, top = (wide - side) // 2, (tall - side) // 2
+    left, top = place * (wide - side) // 2, place * (tall - side) // 2
     across, down = width / wide, height / tall
     return left * across, top * down, (left + side) * across, (top + side) * down

@@ -6,19 +6,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
+from toolkit.clips import Averaged, Clip, Short
+from toolkit.clips import Sampling as ClipRule
 from toolkit.errors import BundleError, nearest
 
 if TYPE_CHECKING:
     from toolkit.contracts import Fit
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
 PRECISIONS = ("fp32", "fp16", "int8")
 _LARGEST = 8192
 """Pixels of a side, frames of a clip or views of a video that no model here has."""
+_CROPS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,23 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How a video becomes inputs: this many frames (or clips), evenly spaced; their probabilities are averaged."""
+class FrameSampling:
+    """How a model of images answers a video: by the mean over frames."""
 
-    views: int
-    rule: str = "evenly spaced"
+    frames: int
+    """How many, from the middles of as many equal parts; of a shorter video all."""
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """How a model of clips answers a video: by the mean over the views of `clip`."""
+
+    clip: Clip
+    span: float
+    """Seconds that one clip of a timeline sees: a strided one its own, segments as much as training videos last."""
+
+
+Sampling: TypeAlias = FrameSampling | ClipSampling
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,11 @@ class Manifest:
     """What the export gate found, by precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def clip(self) -> Clip | None:
+        """How a video becomes clips; None for a model of images."""
+        return self.sampling.clip if isinstance(self.sampling, ClipSampling) else None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -119,11 +139,21 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
                 **claimed,
                 "classes": tuple(claimed["classes"]),
                 "input": Input(**claimed["input"]),
-                "sampling": Sampling(**claimed["sampling"]),
+                "sampling": _sampling(claimed["sampling"]),
             }
         )
     except TypeError as error:
         raise _damaged(path, str(error)) from error
+
+
+def _sampling(claimed: Mapping[str, Any]) -> Sampling:
+    """Raises TypeError for keys that are too many or too few."""
+    if "clip" not in claimed:
+        return FrameSampling(**claimed)
+    clip = claimed["clip"]
+    if not isinstance(clip, dict) or set(clip) != set(Clip.__dataclass_fields__):
+        raise TypeError(f"sampling.clip: must have {', '.join(Clip.__dataclass_fields__)}")
+    return ClipSampling(**{**claimed, "clip": Clip(**clip)})
 
 
 _KINDS: Mapping[str, type] = {
@@ -143,11 +173,12 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     shape = manifest.input
     if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
         yield "classes: must be names"
-    sides = (shape.size, shape.square, manifest.sampling.views, 1 if shape.frames is None else shape.frames)
-    if not all(type(side) is int and 0 < side <= _LARGEST for side in sides) or shape.size > shape.square:
+    sides = (shape.size, shape.square, 1 if shape.frames is None else shape.frames)
+    if not all(map(_is_count, sides)) or shape.size > shape.square:
         yield f"input: sizes must be from 1 to {_LARGEST}, and size at most square"
     if shape.fit not in ("crop", "stretch"):
         yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
+    yield from _wrong_sampling(manifest.sampling, shape)
     if not manifest.models:
         yield "models: must name at least one"
     if not all(isinstance(text, str) for text in (*manifest.models.values(), *manifest.files.values())):
@@ -158,6 +189,32 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         if name not in manifest.files:
             yield f"models.{precision}: {name} is not among files"
     yield from (f"files: {name!r} leads out of the bundle" for name in manifest.files if not _inside(name))
+
+
+def _wrong_sampling(sampling: Sampling, shape: Input) -> Iterator[str]:
+    if isinstance(sampling, FrameSampling):
+        if shape.frames is not None or not _is_count(sampling.frames):
+            yield f"sampling: must tell a clip for a model of clips, and else from 1 to {_LARGEST} frames"
+        return
+    clip = sampling.clip
+    if clip.frames != shape.frames:
+        yield f"sampling.clip.frames: {clip.frames!r}, where input.frames is {shape.frames!r}"
+    for name in ("frames", "rate", "clips", "clips_per_video"):
+        if not _is_count(getattr(clip, name)):
+            yield f"sampling.clip.{name}: must be from 1 to {_LARGEST}, got {getattr(clip, name)!r}"
+    for name, known in (*_WORDS.items(), ("crops", _CROPS)):
+        if getattr(clip, name) not in known:
+            yield f"sampling.clip.{name}: must be {' or '.join(map(str, known))}, got {getattr(clip, name)!r}"
+    for name, number in (("clip.fps", clip.fps), ("span", sampling.span)):
+        if type(number) not in (int, float) or not 0 < number < _LARGEST**2:
+            yield f"sampling.{name}: must be a number above 0, got {number!r}"
+
+
+_WORDS = {"sampling": get_args(ClipRule), "average": get_args(Averaged), "short": get_args(Short)}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value <= _LARGEST
 
 
 def _inside(name: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.bundle.frames import check_frames, rank, to_square
+from toolkit.bundle.frames import check_frames, rank, to_squares
 from toolkit.bundle.inspection import check_interface, inspect_model
 from toolkit.bundle.integrity import verify_files
 from toolkit.bundle.manifest import Manifest, read_manifest
@@ -88,13 +88,21 @@ class Bundle:
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`, resampled by Pillow as for training, to 2 of 255 at most;
         the graph takes such a square as it is, so images of any sizes become batches of one."""
+        (square,) = self.squares(image)
+        return square
+
+    def squares(self, image: NDArray[np.uint8] | Image.Image, crops: int = 1) -> list[NDArray[np.uint8]]:
+        """As `square`, one for each of the `crops` of a frame: 1 is the centre; 3 are the left end (of a tall one the
+        top), the centre and the right end (the bottom)."""
         from PIL import Image
 
         if isinstance(image, Image.Image):
-            return to_square(image, self.manifest.input)
+            return to_squares(image, self.manifest.input, crops)
         check_frames(image, replace(self.manifest.input, frames=None), "image")
         side = self.manifest.input.square
-        return image if image.shape[:2] == (side, side) else to_square(Image.fromarray(image), self.manifest.input)
+        if image.shape[:2] == (side, side):
+            return [image] * crops
+        return to_squares(Image.fromarray(image), self.manifest.input, crops)
 
     def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)

@@ -29,6 +29,8 @@ BUCKETS = (1, 8, 32, 128)
 """Batch sizes on a GPU: each is tuned (and captured) once, what lies between is padded."""
 LARGEST = {"cpu": 32, "cuda": BUCKETS[-1], "tensorrt": BUCKETS[-1]}
 """Frames of one call at most, by device: more gain no speed and take more memory."""
+FEWEST = 4
+"""Clips of one call at most, where they have so many frames that `LARGEST` would give fewer."""
 LARGEST_BYTES = 256 << 20
 """Pixels of one call at most, in bytes, where a single input is not larger; the graph makes them four times as wide."""
 MEMORY_SHARE = 0.75
@@ -83,7 +85,8 @@ class Session:
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
         by_bytes = LARGEST_BYTES // int(np.prod(shape))
-        return max(1, min(LARGEST[self.device] // self._frames, by_bytes))
+        by_frames = LARGEST[self.device] // self._frames
+        return max(1, min(max(FEWEST, by_frames), by_bytes))
 
     def _answered(self, pixels: NDArray[np.uint8], largest: int) -> NDArray[np.float32]:
         try:

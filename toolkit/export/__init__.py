@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from toolkit.bundle import MANIFEST, Bundle, Input, Manifest, Sampling
+from toolkit.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, Sampling
+from toolkit.clips import duration
+from toolkit.contracts import Split, VideoSplit
 from toolkit.environment import versions
-from toolkit.errors import ParityError, RunFailed, UsageError
+from toolkit.errors import DataError, ParityError, UsageError
 from toolkit.evaluate import Evaluation
 from toolkit.export.card import card
 from toolkit.export.evaluation import evaluate_bundle
@@ -32,7 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_bundle", "export_run", "write_models"]
 
 CALIBRATION_BATCH = 32
-"""Ranges of values are averaged over batches: the fewer items in each, the less a rare extreme stretches them."""
+"""Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
+MEASURED = 100
+"""Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
 """Bytes that fit into one protobuf message, with room for the graph beside the weights."""
 
@@ -50,7 +56,6 @@ def export_run(
     exported model does not answer as the trained one does."""
     place = exports / _checked_name(run.resolve().parent.name if name is None else name)
     trained = open_trained(run, overrides)
-    _refuse_clips(trained)
     for note in trained.assembly.notes():
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
     expected = reference(trained.assembly)
@@ -75,13 +80,6 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _refuse_clips(trained: Trained) -> None:
-    if trained.assembly.spec.frames is not None:
-        raise RunFailed(
-            f"{trained.directory.path}: a model of clips cannot be exported yet", next_step="export a model of images"
-        )
-
-
 def write_models(trained: Trained, name: str, folder: Path, console: Console) -> Manifest:
     """Every precision's model, and a manifest that claims nothing of them yet."""
     assembly, table = trained.assembly, trained.assembly.recipe.export
@@ -101,7 +99,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
         classes=spec.classes,
         sample=spec.sample,
         input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
-        sampling=Sampling(views=_views(assembly.recipe.data.args)),
+        sampling=_sampling(trained),
         models=models,
         files=files,
         recipe=to_toml(assembly.recipe),
@@ -115,10 +113,26 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     return manifest
 
 
-def _views(dataset: Mapping[str, Any]) -> int:
-    """Frames that stand for a video: as many as the dataset took of each, where it did."""
-    frames = dataset.get("frames_per_video")
-    return frames if isinstance(frames, int) else 8
+def _sampling(trained: Trained) -> Sampling:
+    """How the bundle answers a video: by clips as evaluation saw them, or by as many frames as the dataset took of
+    each, where it did."""
+    assembly = trained.assembly
+    clip = assembly.spec.clip
+    if clip is None:
+        frames = assembly.recipe.data.args.get("frames_per_video")
+        return FrameSampling(frames if isinstance(frames, int) else 8)
+    return ClipSampling(clip, clip.span if clip.sampling == "strided" else _usual_length(assembly.data.train))
+
+
+def _usual_length(split: Split | VideoSplit) -> float:
+    """Seconds of a training video: the median."""
+    if not isinstance(split, VideoSplit):
+        raise AssertionError("clips are taken of videos")
+    lengths = []
+    for index in range(0, len(split), max(len(split) // MEASURED, 1)):
+        with suppress(DataError):  # one that cannot be read was told, or left out, in training
+            lengths.append(duration(split.times(index)))
+    return median(lengths)
 
 
 def _trained_on(trained: Trained) -> dict[str, Any]:
@@ -148,13 +162,14 @@ def _in_precision(model: onnx.ModelProto, precision: str, trained: Trained) -> o
 
 
 def _calibration(trained: Trained) -> Iterator[NDArray[np.uint8]]:
-    """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]`."""
+    """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`."""
     import numpy as np
     import torch
 
     train = trained.assembly.train
     count = min(trained.assembly.recipe.export.calibration, len(train.pixels))
-    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(CALIBRATION_BATCH):
+    batch = max(CALIBRATION_BATCH // (trained.assembly.spec.frames or 1), 1)
+    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
         pixels = train.at(places.tolist()).pixels
         yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bundle.inspection import INPUT, OUTPUT
-from toolkit.bundle.manifest import Manifest
+from toolkit.bundle.manifest import FrameSampling, Manifest
+from toolkit.clips import Clip
 from toolkit.report import statistics
 
 MATRIX_CLASSES = 20
@@ -55,6 +56,7 @@ def card(manifest: Manifest, confusion: Matrix | None) -> str:
     return environment.get_template("card.md.j2").render(
         manifest=manifest,
         five_lines=five_lines(manifest),
+        sampling=_sampling(manifest),
         model=_model(manifest),
         metrics=_metrics(manifest),
         findings=_findings(manifest.gate),
@@ -66,21 +68,50 @@ def card(manifest: Manifest, confusion: Matrix | None) -> str:
 
 
 def five_lines(manifest: Manifest) -> str:
-    """Five lines of Python, for onnxruntime, numpy and Pillow, that classify the image (for a model of clips: the
-    frames) named on the command line. They run as they stand, in the bundle's folder."""
+    """Five lines of Python that classify the image, or the beginning of the video, named on the command line. They run
+    as they stand, in the bundle's folder, with onnxruntime, numpy and Pillow, or for a video PyAV."""
     model = next(iter(manifest.models.values()))
-    opened = "PIL.ImageOps.exif_transpose(PIL.Image.open({})).convert('RGB')".replace("'", '"')
-    if manifest.input.frames is None:
-        read, frames = f"image = {opened.format('sys.argv[1]')}", "np.asarray(image)[None]"
+    session = f'ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])'
+    if manifest.clip is None:
+        lines = (
+            "import json, sys, numpy as np, onnxruntime as ort, PIL.Image, PIL.ImageOps",
+            f"session = {session}",
+            'image = PIL.ImageOps.exif_transpose(PIL.Image.open(sys.argv[1])).convert("RGB")',
+            f'(answer,) = session.run(["{OUTPUT}"], {{"{INPUT}": np.asarray(image)[None]}})[0]',
+        )
     else:
-        read, frames = f"frames = [{opened.format('path')} for path in sys.argv[1:]]", "np.stack(frames)[None]"
-    return f"""\
-import json, sys, numpy as np, onnxruntime as ort, PIL.Image, PIL.ImageOps
-session = ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])
-{read}
-(answer,) = session.run(["{OUTPUT}"], {{"{INPUT}": {frames}}})[0]
-print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[answer.argmax()], answer.max())
-"""
+        decoded = '[f.to_ndarray(format="rgb24") for f in film.decode(video=0)]'
+        lines = (
+            "import json, sys, av, numpy as np, onnxruntime as ort",
+            f"film, session = av.open(sys.argv[1]), {session}",
+            f"fps, frames = film.streams.video[0].average_rate, {decoded}",
+            f'(answer,) = session.run(None, {{"{INPUT}": np.take([frames], {_places(manifest.clip)})}})[0]',
+        )
+    told = 'print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[answer.argmax()], answer.max())'
+    return "".join(f"{line}\n" for line in (*lines, told))
+
+
+def _places(clip: Clip) -> str:
+    """The other arguments of np.take, which take one clip of all frames: the first, or the middles of equal parts."""
+    if clip.sampling == "segments":
+        return f"[(2 * n + 1) * len(frames) // {2 * clip.frames} for n in range({clip.frames})], 1"
+    mode = "wrap" if clip.short == "loop" else "clip"
+    return f'[int(n * {clip.step:.4g} * fps) for n in range({clip.frames})], 1, mode="{mode}"'
+
+
+def _sampling(manifest: Manifest) -> str:
+    """How a video is answered, as one sentence."""
+    if isinstance(manifest.sampling, FrameSampling):
+        return f"Of a video, the middles of {manifest.sampling.frames} equal parts are classified, and averaged."
+    clip = manifest.sampling.clip
+    frames = (
+        f"one frame of each of {clip.frames} equal parts of it"
+        if clip.sampling == "segments"
+        else f"{clip.frames} frames, {clip.step:.3g} seconds apart"
+    )
+    crops = "its centre" if clip.crops == 1 else "both ends and the centre of its long side"
+    count = f"{clip.clips} clip{'s' if clip.clips > 1 else ''} in time"
+    return f"Of a video, {count} ({frames}) and of each {crops} are classified, and their {clip.average} averaged."
 
 
 def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:

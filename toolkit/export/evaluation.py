@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from toolkit.bundle import Bundle
+from toolkit.clips import Clip
 from toolkit.components import Plan, plan
 from toolkit.contracts import Data
 from toolkit.directory import RunDirectory, create
@@ -25,7 +27,8 @@ from toolkit.registry import discover
 from toolkit.report import write_report
 from toolkit.screen import score_table
 
-BATCHES = (16,)
+BATCHES, CLIP_BATCHES = (16,), (4,)
+"""Images, and clips, of a call."""
 
 
 def evaluate_bundle(
@@ -41,6 +44,7 @@ def evaluate_bundle(
     planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
     data = planned.data()
     _same_classes(bundle, data)
+    _same_clips(bundle, data)
     console.print(
         f"bundle {path}: {bundle.precision} on {bundle.device} ({bundle.reason})", markup=False, soft_wrap=True
     )
@@ -64,6 +68,22 @@ def _same_classes(bundle: Bundle, data: Data) -> None:
         )
 
 
+def _same_clips(bundle: Bundle, data: Data) -> None:
+    if bundle.manifest.clip != data.spec.clip:
+        raise BundleError(
+            f"{bundle.path}: was exported to see {_told(bundle.manifest.clip)}; the recipe asks for "
+            f"{_told(data.spec.clip)}",
+            next_step="leave out the overrides of clip",
+        )
+
+
+def _told(clip: Clip | None) -> str:
+    if clip is None:
+        return "images"
+    told = (f"{name} {value}" for name, value in asdict(clip).items() if name != "clips_per_video")
+    return f"clips ({', '.join(told)})"
+
+
 def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, console: Console) -> Evaluation:
     split = getattr(data, name)
     bar = track(range(len(split)), name, console=console, transient=True, disable=not console.is_terminal)
@@ -73,7 +93,8 @@ def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, console: Con
         for _ in range(items):
             next(steps)
 
-    answers = torch.from_numpy(ask_raw(bundle, split, range(len(split)), BATCHES, progress=progress))
+    sizes = BATCHES if bundle.manifest.clip is None else CLIP_BATCHES
+    answers = torch.from_numpy(ask_raw(bundle, split, range(len(split)), sizes, progress=progress))
     # a metric sees logits: the logarithms of probabilities are logits of the same answers
     logits = answers.clamp(min=torch.finfo(torch.float32).tiny).log()
     targets = torch.tensor(list(split.targets))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from toolkit.assembly import Assembly
 from toolkit.bundle import Bundle
+from toolkit.bundle.views import average_views
 from toolkit.errors import DataError
 from toolkit.evaluate import Evaluation, evaluate, score
 from toolkit.export.asking import ask_raw
@@ -27,7 +28,9 @@ from toolkit.recipe import Limits
 
 SQUARE_BATCHES = (1, 5, 32)
 RAW_BATCHES = (1, 3, 7)
-"""Sizes of the batches that the exported model is asked in, in turn; neither is the size it was traced with."""
+"""Images in the batches that the exported model is asked in, in turn; none is the size it was traced with."""
+CLIP_BATCHES = (1, 2, 3)
+"""Clips in those batches, and videos, all of whose views share one: 2 is the size that it was traced with."""
 LISTED = 20
 
 
@@ -111,6 +114,14 @@ class Reference:
         return self.assembly.loaders()[self.split]
 
     @property
+    def square_batches(self) -> tuple[int, ...]:
+        return SQUARE_BATCHES if self.assembly.spec.clip is None else CLIP_BATCHES
+
+    @property
+    def raw_batches(self) -> tuple[int, ...]:
+        return RAW_BATCHES if self.assembly.spec.clip is None else CLIP_BATCHES
+
+    @property
     def ids(self) -> list[str]:
         ids = self.loader.pixels.split.ids
         return [ids[index] for index in self.evaluation.index.tolist()]
@@ -128,15 +139,14 @@ def reference(assembly: Assembly) -> Reference:
     loader = assembly.loaders()[names[0]]
     batch = assembly.recipe.train.eval_batch or assembly.recipe.train.batch
     exact = torch.inference_mode  # no autocast: full float32
-    return Reference(
-        assembly, names[0], evaluate(assembly.network, loader.evaluation(batch), assembly.metrics(), exact)
-    )
+    batches, metrics = loader.evaluation(batch), assembly.metrics()
+    return Reference(assembly, names[0], evaluate(assembly.network, batches, metrics, exact, average=loader.average))
 
 
 def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Callable[[int], None]) -> Verdict:
     """Compare the bundle's model with the trained one; `progress` is told how many items were answered."""
-    squares = _compare("squares", SQUARE_BATCHES, _on_squares(bundle, expected, progress), expected, limits)
-    raw = _compare("raw_files", RAW_BATCHES, _on_raw_files(bundle, expected, progress), expected, limits)
+    squares = _compare("squares", expected.square_batches, _on_squares(bundle, expected, progress), expected, limits)
+    raw = _compare("raw_files", expected.raw_batches, _on_raw_files(bundle, expected, progress), expected, limits)
     metric = expected.assembly.recipe.train.metric
     trained = float(expected.evaluation.scalars()[metric])
     problems = [*_too_different(squares, limits), *_too_many_flips((squares, raw), limits)]
@@ -195,16 +205,18 @@ def _flips(trained: Tensor, answered: Tensor, expected: Reference, limits: Limit
 def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
     index = expected.evaluation.index
     answers = []
-    for part in _in_turn(index.tolist(), SQUARE_BATCHES):
-        pixels = expected.loader.at(part).pixels.movedim(-3, -1)
-        answers.append(bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy())))
+    for part in _in_turn(index.tolist(), expected.square_batches):
+        pixels = expected.loader.views(part).pixels.movedim(-3, -1)
+        probabilities = bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy()))
+        views = probabilities.reshape(len(part), -1, probabilities.shape[1])
+        answers.append(average_views(views, expected.loader.average))
         progress(len(part))
     return np.concatenate(answers)
 
 
 def _on_raw_files(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
     split, index = expected.loader.pixels.split, expected.evaluation.index.tolist()
-    return ask_raw(bundle, split, index, RAW_BATCHES, progress=progress)
+    return ask_raw(bundle, split, index, expected.raw_batches, progress=progress)
 
 
 def _in_turn(items: Sequence[int], sizes: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -22,33 +22,44 @@ if TYPE_CHECKING:
 
 INPUT = "frames"
 OUTPUT = "probabilities"
-TRACED = (2, 53, 61)
-"""Batch, height and width of the traced input: none is 1, which would be taken for a constant, and all are unlike what
-the gate tries."""
+BATCH_TRACED = 2
+"""Not 1, which would be taken for a constant: SlowFast would not export then, and MViT would refuse a batch of 3."""
+SIDES_TRACED = (53, 61)
+"""Height and width of the traced input, unlike what the gate tries."""
 LARGEST_SIDE = 1 << 15
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class Prepare(nn.Module):
-    """uint8 `[N, H, W, 3]` of any size to what the model sees, float32 `[N, 3, size, size]` of whole numbers 0..255:
-    the resampling of `toolkit.pixels.to_square`, then the centre crop of evaluation."""
+    """uint8 `[N, H, W, 3]` or `[N, T, H, W, 3]` of any size to what the model sees, float32 `[N, 3, size, size]` or
+    `[N, T, 3, size, size]` of whole numbers 0..255: the resampling of `toolkit.pixels.to_square`, frame by frame, then
+    the centre crop of evaluation."""
 
     def __init__(self, square: int, size: int, fit: Fit) -> None:
         super().__init__()
         self.square, self.size, self.fit = square, size, fit
 
     def forward(self, frames: Tensor) -> Tensor:
+        if frames.ndim == 4:
+            return self.prepared(frames)
+        prepared: Tensor = self.prepared(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return prepared
+
+    def prepared(self, frames: Tensor) -> Tensor:
         pixels = frames.movedim(-1, -3).float()
         height, width = pixels.shape[-2:]
         stretched = self.square, self.square
         sides = covering(height, width, self.square) if self.fit == "crop" else stretched
         resized = functional.interpolate(pixels, size=sides, mode="bilinear", antialias=True).round().clamp(0, 255)
         top, left = ((side - self.square) // 2 + (self.square - self.size) // 2 for side in sides)
-        return resized[..., top : top + self.size, left : left + self.size]
+        seen = resized[..., top : top + self.size, left : left + self.size]
+        for side in seen.shape[-2:]:  # which the exporter cannot know of a slice
+            torch._check(side == self.size)
+        return seen
 
 
 class Deployed(nn.Module):
-    """uint8 frames `[N, H, W, 3]` to float32 class probabilities `[N, C]`."""
+    """uint8 frames `[N, H, W, 3]`, or clips `[N, T, H, W, 3]`, to float32 class probabilities `[N, C]`."""
 
     def __init__(self, network: Network, spec: DataSpec) -> None:
         super().__init__()
@@ -61,23 +72,25 @@ class Deployed(nn.Module):
 
 
 def to_onnx(network: Network, spec: DataSpec, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, batch norm folded.
+    """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, the frames of a clip
+    fixed, batch norm folded.
 
     Nodes of the model proper have names that start with `MODEL`; the others prepare the input and end in softmax.
     """
     import onnx
 
     deployed = Deployed(network, spec).cpu().eval().to(memory_format=torch.contiguous_format)
+    clip = () if spec.frames is None else (spec.frames,)
     side = torch.export.Dim
     dynamic = {
         0: side("N", min=1, max=1 << 16),
-        1: side("H", min=2, max=LARGEST_SIDE),
-        2: side("W", min=2, max=LARGEST_SIDE),
+        len(clip) + 1: side("H", min=2, max=LARGEST_SIDE),
+        len(clip) + 2: side("W", min=2, max=LARGEST_SIDE),
     }
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             deployed,
-            (torch.zeros((*TRACED, 3), dtype=torch.uint8),),
+            (torch.zeros((BATCH_TRACED, *clip, *SIDES_TRACED, 3), dtype=torch.uint8),),
             dynamo=True,
             dynamic_shapes=(dynamic,),
             input_names=[INPUT],

@@ -18,6 +18,8 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 STANDARD_INPUT = "-"
 
+Moment: TypeAlias = tuple[float, float]
+"""Start and end of a part of a video, in seconds from its first frame; both are one where it is a single frame."""
 Kind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
@@ -35,10 +37,20 @@ class Source:
     """What is opened: a path, a URL, or the number of a camera."""
     problem: str = ""
     """Why it is unusable."""
+    moment: Moment | None = None
+    """The part of a video that is asked about; None for all of it."""
 
     @property
     def endless(self) -> bool:
         return self.kind in ("camera", "stream")
+
+    @property
+    def title(self) -> str:
+        """Its name, with the part behind it as URLs write it."""
+        if self.moment is None:
+            return self.name
+        start, end = self.moment
+        return f"{self.name}#t={start:.3f}" + (f",{end:.3f}" if end > start else "")
 
 
 def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[Source]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TextIO, TypeAlias
 
 from toolkit.errors import UsageError
 from toolkit.files import replaced
-from toolkit.predict.inputs import printable
+from toolkit.predict.inputs import Source, printable
 
 Top: TypeAlias = Sequence[tuple[str, float]]
 """Classes with their probabilities, likeliest first."""
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 4096
 class Rows(Protocol):
     """Where answers go."""
 
-    def add(self, name: str, top: Top) -> None: ...
+    def add(self, source: Source, top: Top) -> None: ...
 
 
 class Table:
@@ -32,11 +32,11 @@ class Table:
         self._width, self._class_width, self._top = width, max(map(len, classes)), top
         self._titled = False
 
-    def add(self, name: str, top: Top) -> None:
+    def add(self, source: Source, top: Top) -> None:
         if not self._titled:
             self._line("file", [f"top {rank}" for rank in range(1, self._top + 1)])
             self._titled = True
-        self._line(printable(name), [f"{label:<{self._class_width}}  {value:7.2%}" for label, value in top])
+        self._line(printable(source.title), [f"{label:<{self._class_width}}  {value:7.2%}" for label, value in top])
 
     def _line(self, name: str, cells: Sequence[str]) -> None:
         width = self._class_width + len("  100.00%")
@@ -44,37 +44,37 @@ class Table:
 
 
 class CsvRows:
-    def __init__(self, file: TextIO, top: int) -> None:
+    def __init__(self, file: TextIO, top: int, *, timed: bool) -> None:
         self._writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        self._writer.writerow(columns(top))
+        self._writer.writerow(columns(top, timed=timed))
 
-    def add(self, name: str, top: Top) -> None:
-        self._writer.writerow([_text(name), *(part for label, value in top for part in (label, _rounded(value)))])
+    def add(self, source: Source, top: Top) -> None:
+        self._writer.writerow(_values(source, top))
 
 
 class JsonRows:
-    def __init__(self, file: TextIO, top: int) -> None:
-        self._file, self._columns = file, columns(top)
+    def __init__(self, file: TextIO, top: int, *, timed: bool) -> None:
+        self._file, self._columns = file, columns(top, timed=timed)
 
-    def add(self, name: str, top: Top) -> None:
-        values = [_text(name), *(part for label, value in top for part in (label, _rounded(value)))]
-        row = dict(zip(self._columns, values, strict=True))
+    def add(self, source: Source, top: Top) -> None:
+        row = dict(zip(self._columns, _values(source, top), strict=True))
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 class ParquetRows:
-    def __init__(self, path: Path, top: int) -> None:
+    def __init__(self, path: Path, top: int, *, timed: bool) -> None:
         import pyarrow
         from pyarrow import parquet
 
-        kinds = [pyarrow.string(), *[pyarrow.string(), pyarrow.float32()] * top]
-        self._schema = pyarrow.schema(list(zip(columns(top), kinds, strict=True)))
+        moments = [pyarrow.float64()] * (2 * timed)
+        kinds = [pyarrow.string(), *moments, *[pyarrow.string(), pyarrow.float32()] * top]
+        self._schema = pyarrow.schema(list(zip(columns(top, timed=timed), kinds, strict=True)))
         self._table: Callable[..., Any] = pyarrow.Table.from_pydict
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._held: list[list[object]] = []
 
-    def add(self, name: str, top: Top) -> None:
-        self._held.append([_text(name), *(part for pair in top for part in pair)])
+    def add(self, source: Source, top: Top) -> None:
+        self._held.append(_values(source, top))
         if len(self._held) >= ROWS_AT_ONCE:
             self._write()
 
@@ -89,9 +89,15 @@ class ParquetRows:
         self._held.clear()
 
 
-def columns(top: int) -> list[str]:
-    """Names of the columns of every format."""
-    return ["file", *(f"{kind}_{rank}" for rank in range(1, top + 1) for kind in ("class", "probability"))]
+def columns(top: int, *, timed: bool = False) -> list[str]:
+    """Names of the columns of every format; `timed` rows say which seconds of a video they are about."""
+    moment = ["start", "end"] if timed else []
+    return ["file", *moment, *(f"{kind}_{rank}" for rank in range(1, top + 1) for kind in ("class", "probability"))]
+
+
+def _values(source: Source, top: Top) -> list[object]:
+    moment = [] if source.moment is None else [round(seconds, 3) for seconds in source.moment]
+    return [_text(source.title), *moment, *(part for label, value in top for part in (label, _rounded(value)))]
 
 
 def check_output(output: Path) -> None:
@@ -115,34 +121,34 @@ def check_output(output: Path) -> None:
 
 
 @contextmanager
-def written(output: Path, top: int) -> Iterator[Rows]:
+def written(output: Path, top: int, *, timed: bool = False) -> Iterator[Rows]:
     """Rows of a file that takes its place when the block succeeds, and is never seen otherwise."""
-    with replaced(output) as temporary, _WRITERS[output.suffix.lower()](temporary, top) as rows:
+    with replaced(output) as temporary, _WRITERS[output.suffix.lower()](temporary, top, timed) as rows:
         yield rows
 
 
 @contextmanager
-def _csv(path: Path, top: int) -> Iterator[Rows]:
+def _csv(path: Path, top: int, timed: bool) -> Iterator[Rows]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        yield CsvRows(file, top)
+        yield CsvRows(file, top, timed=timed)
 
 
 @contextmanager
-def _json(path: Path, top: int) -> Iterator[Rows]:
+def _json(path: Path, top: int, timed: bool) -> Iterator[Rows]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        yield JsonRows(file, top)
+        yield JsonRows(file, top, timed=timed)
 
 
 @contextmanager
-def _parquet(path: Path, top: int) -> Iterator[Rows]:
-    rows = ParquetRows(path, top)
+def _parquet(path: Path, top: int, timed: bool) -> Iterator[Rows]:
+    rows = ParquetRows(path, top, timed=timed)
     try:
         yield rows
     finally:
         rows.close()
 
 
-_WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Rows]]] = {
+_WRITERS: dict[str, Callable[[Path, int, bool], AbstractContextManager[Rows]]] = {
     ".csv": _csv,
     ".jsonl": _json,
     ".parquet": _parquet,
