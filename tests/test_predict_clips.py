@@ -99,7 +99,7 @@ def test_an_image_is_no_clip(tmp_path, bundle, film, capsys) -> None:
     assert predict_files(bundle, [str(tmp_path / "a.png"), str(film)], device="cpu") == EXIT_DATA
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
-    assert f"{tmp_path / 'a.png'}: an image, where this bundle takes clips of video" in said.err.splitlines()
+    assert f"{tmp_path / 'a.png'}: no video by its name, and this bundle takes clips of video" in said.err.splitlines()
     with pytest.raises(DataError, match="none of the 1 input could be read"):
         predict_files(bundle, [str(tmp_path / "a.png")], device="cpu")
 

@@ -117,7 +117,7 @@ def _picture(job: Job, source: Source) -> View:
     from toolkit.predict.pictures import read_picture
 
     if job.bundle.manifest.clip is not None:
-        raise DataError(f"{printable(source.name)}: an image, where this bundle takes clips of video")
+        raise DataError(f"{printable(source.name)}: no video by its name, and this bundle takes clips of video")
     return job.bundle.square(read_picture(source.place))
 
 
