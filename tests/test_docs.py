@@ -28,6 +28,7 @@ from toolkit import errors, videos
 from toolkit.arguments import GIVEN_BY_CORE, Argument, describe, type_text
 from toolkit.cli import _parser, main
 from toolkit.clips import Clip
+from toolkit.clips import VIDEO_SUFFIXES
 from toolkit.components import Plan, clip_of, core_factory, core_names, plan
 from toolkit.contracts import DataSpec, Takes
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
@@ -401,7 +402,7 @@ def test_what_becomes_of_broken_videos_is_told_as_where_they_are_read() -> None:
 
 
 def test_the_suffixes_of_videos_are_told() -> None:
-    assert set(re.findall(r"`(\.\w+)`", section(RECIPES, "Folders and lists"))) == videos.VIDEO_SUFFIXES
+    assert set(re.findall(r"`(\.\w+)`", section(RECIPES, "Folders and lists"))) == VIDEO_SUFFIXES
 
 
 def test_the_warning_of_a_split_that_scenes_span_reads_as_shown(tmp_path: Path, registry: Registry) -> None:

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from toolkit.contracts import VideoSplit
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-
 _OPEN_AT_ONCE = 64
 """Timelines kept between a video's `times` and its `read`; of all others only the times stay, 8 bytes a frame."""
 

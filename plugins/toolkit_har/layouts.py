@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
+from toolkit.clips import VIDEO_SUFFIXES
 from toolkit.errors import DataError
 from toolkit.images import IMAGE_SUFFIXES, Listing, has_files, list_class_folders
-from toolkit.videos import VIDEO_SUFFIXES
 from toolkit_har.division import Given
 from toolkit_har.tables import read_table
 from toolkit_har.wording import first_few, some

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from toolkit.clips import VIDEO_SUFFIXES
 from toolkit.errors import DataError, UsageError, nearest
 from toolkit.images import IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 STANDARD_INPUT = "-"
 
