@@ -132,7 +132,7 @@ def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], None
         screen = stack.enter_context(Screen(console, task.epochs, task.metric, assembly.device))
 
         def epoch() -> None:
-            train(
+            for _ in train(
                 state,
                 replace(task, epochs=state.epoch + 1),
                 saving=saving,
@@ -140,7 +140,8 @@ def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], None
                 screen=screen,
                 signals=signals,
                 patience=assembly.recipe.train.patience,
-            )
+            ):
+                pass
 
         yield epoch
 

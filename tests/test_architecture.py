@@ -20,6 +20,7 @@ PLUGINS = CORE.parent / "plugins"
 ROWS = (
     ("__main__",),
     ("cli",),
+    ("tune",),
     ("export", "predict", "run"),
     ("schema", "screen", "trained"),
     ("assembly",),
@@ -101,7 +102,9 @@ def test_imports_point_down() -> None:
     assert [f"{module} -> {other}" for module, other in sorted(between) if row(module) <= row(other)] == []
 
 
-@pytest.mark.parametrize("package", ["assembly", "bundle", "export", "pixels", "predict", "recipe", "report", "run"])
+@pytest.mark.parametrize(
+    "package", ["assembly", "bundle", "export", "pixels", "predict", "recipe", "report", "run", "tune"]
+)
 def test_there_is_no_circle_within_a_package(package: str) -> None:
     inside: dict[str, set[str]] = {}
     for module, other in arrows():

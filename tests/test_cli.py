@@ -25,6 +25,7 @@ EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
     "": {"--help", "--version"},
     "run": EVERYWHERE | {"--set", "--resume", "--runs"},
+    "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE,
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
@@ -85,7 +86,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     [
         ([], "a command is missing", "python -m toolkit --help"),
         (["rnu", "a.toml"], 'no command "rnu"; did you mean "run"?', "python -m toolkit --help"),
-        (["it's"], 'no command "it\'s"; there are run, evaluate, report,', "python -m toolkit --help"),
+        (["it's"], 'no command "it\'s"; there are run, tune, evaluate, report,', "python -m toolkit --help"),
         (["plugins", "shwo"], 'no command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
         (["run"], "run: a recipe is missing", "python -m toolkit run recipes/har_resnet50.toml"),
         (["run", "--resume", "a", "--runs", "b"], "run: --runs has no meaning with --resume", "leave one of them out"),

@@ -80,6 +80,7 @@ def _parser() -> Parser:
     parser.set_defaults(command=lambda options: _no_command(parser, options))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_tune(commands)
     _add_evaluate(commands)
     _add_report(commands)
     _add_export(commands)
@@ -109,6 +110,16 @@ def _add_run(commands: _Commands) -> None:
     _add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+
+
+def _add_tune(commands: _Commands) -> None:
+    parser = _add(commands, "tune", "try the values that a recipe's [tune] table names, and keep the best", _tune)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a TOML file with a [tune] table")
+    _add_set(parser)
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")
+    parser.add_argument("--storage", metavar="URL", help="a database that holds the study (default: a journal file)")
+    queued = "values to try next: key=value,key=value; may be repeated"
+    parser.add_argument("--enqueue", metavar="VALUES", action="append", default=[], help=queued)
 
 
 def _add_evaluate(commands: _Commands) -> None:
@@ -223,6 +234,23 @@ def _start_or_resume(options: argparse.Namespace) -> None:
     from toolkit.run import start_run
 
     start_run(draft, runs=options.runs or Path("runs"), console=_console())
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from toolkit.recipe import parse
+
+    draft = parse(options.recipe, options.overrides)
+    from toolkit.tune import tune_recipe
+
+    tune_recipe(
+        draft,
+        runs=options.runs,
+        storage=options.storage,
+        enqueued=options.enqueue,
+        again=f"python -m toolkit {shlex.join(options.words)}",
+        console=_console(),
+    )
+    return EXIT_DONE
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -18,7 +18,8 @@ Schema: TypeAlias = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TABLES = {"dataset": "DataTable", "optimizer": "OptimizerTable", "schedule": "ScheduleTable"}
-_CLOSED = frozenset({"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits"})
+_CLOSED = frozenset({"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits", "TuneTable"})
+_OPEN = ("SamplerTable", "PrunerTable")
 _LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
 
 
@@ -40,7 +41,9 @@ def recipe_schema(registry: Registry) -> Schema:
         top[key]["items"] = _reference(kind)
     top |= {"data": _reference("dataset"), "model": _reference("model")}
     tables["TrainTable"]["properties"] |= {kind: _reference(kind) for kind in CORE_KINDS}
-    kept = {name: table for name, table in tables.items() if name in _CLOSED}
+    for name in _OPEN:
+        tables[name] = {"anyOf": [{"type": "string"}, tables[name]]}
+    kept = {name: table for name, table in tables.items() if name in {*_CLOSED, *_OPEN}}
     comment = {"$comment": f"left out: {'; '.join(left_out)}"} if left_out else {}
     whole: Schema = _tidy(schema | {"$defs": kept | components})
     return {"$schema": DIALECT, **comment, **whole}

@@ -6,7 +6,8 @@ What a component takes besides its name is checked by `toolkit.components` again
 from __future__ import annotations
 
 from toolkit.recipe.draft import Draft, Used, used
-from toolkit.recipe.read import invalid, load, parse, parse_text
+from toolkit.recipe.overrides import from_inline
+from toolkit.recipe.read import invalid, load, overridden, parse, parse_text
 from toolkit.recipe.tables import (
     METRICS,
     ClipTable,
@@ -16,13 +17,17 @@ from toolkit.recipe.tables import (
     Limits,
     OptimizerTable,
     PartRates,
+    PrunerTable,
     Recipe,
+    SamplerTable,
     ScheduleTable,
+    TomlArray,
     TrainTable,
+    TuneTable,
     Use,
     plain,
 )
-from toolkit.recipe.write import digest, to_toml
+from toolkit.recipe.write import digest, inline, to_toml
 
 __all__ = [
     "METRICS",
@@ -34,14 +39,21 @@ __all__ = [
     "Limits",
     "OptimizerTable",
     "PartRates",
+    "PrunerTable",
     "Recipe",
+    "SamplerTable",
     "ScheduleTable",
+    "TomlArray",
     "TrainTable",
+    "TuneTable",
     "Use",
     "Used",
     "digest",
+    "from_inline",
+    "inline",
     "invalid",
     "load",
+    "overridden",
     "parse",
     "parse_text",
     "plain",

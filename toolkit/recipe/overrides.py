@@ -29,7 +29,7 @@ def override(tables: dict[str, Any], text: str) -> Problem | None:
         return Problem(key, "is not valid UTF-8")
     if steps[0] == "metrics":
         tables.setdefault("metrics", list(METRICS))
-    return _put(tables, steps, _value(value), key)
+    return _put(tables, steps, from_inline(value), key)
 
 
 def _is_unicode(text: str) -> bool:
@@ -37,7 +37,8 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _value(text: str) -> Any:
+def from_inline(text: str) -> Any:
+    """The value that `text` is as TOML, else the text itself."""
     try:
         read = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

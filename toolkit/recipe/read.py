@@ -14,7 +14,7 @@ from toolkit.errors import Problem, RecipeError, nearest
 from toolkit.messages import problems
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.overrides import override
-from toolkit.recipe.tables import ClipTable, ExportTable, InputTable, Limits, PartRates, Recipe, TrainTable
+from toolkit.recipe.tables import ClipTable, ExportTable, InputTable, Limits, PartRates, Recipe, TrainTable, TuneTable
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
@@ -46,6 +46,11 @@ def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: s
     return _drafted(tables, source, overrides, name)
 
 
+def overridden(recipe: Recipe, source: str, overrides: Sequence[str]) -> Draft:
+    """The draft that overrides make of a recipe; `source` is where its problems are reported."""
+    return _drafted(recipe.tables(), source, overrides, recipe.name)
+
+
 def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name: str) -> Draft:
     found = [problem for text in overrides if (problem := override(tables, text))]
     if "name" in tables:
@@ -70,6 +75,7 @@ def _known_keys(table: str) -> list[str]:
         "clip": ClipTable,
         "train": TrainTable,
         "export": ExportTable,
+        "tune": TuneTable,
     }
     model = models.get(table, Limits if table.startswith("export.") else PartRates)
     return [key for key in model.model_fields if (table, key) != ("", "name")]

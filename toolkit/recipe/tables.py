@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from toolkit.clips import Averaged, Sampling, Short
+from toolkit.contracts import Direction
 
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
@@ -136,7 +137,7 @@ class TrainTable(BaseModel):
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better score before training stops; None: never."""
     metric: Annotated[str, Field(min_length=1)] = "accuracy"
-    direction: Literal["maximize", "minimize"] = "maximize"
+    direction: Direction = "maximize"
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     deterministic: bool = False
     optimizer: OptimizerTable
@@ -185,6 +186,37 @@ class ExportTable(BaseModel):
         return (self.precision,) if isinstance(self.precision, str) else tuple(dict.fromkeys(self.precision))
 
 
+class SamplerTable(Use):
+    """Which sampler of Optuna proposes a trial's values; further keys are its arguments."""
+
+
+class PrunerTable(Use):
+    """Which pruner of Optuna ends a trial early; further keys are its arguments."""
+
+
+class TuneTable(BaseModel):
+    """How a study looks for better values of the recipe's keys. Says nothing of what one run computes."""
+
+    model_config = _CLOSED
+    trials: Annotated[int, Field(ge=1)]
+    """Trials that must be finished or pruned; failed ones are not counted."""
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which a worker begins no further trial; None: never."""
+    metric: Annotated[str, Field(min_length=1)] | None = None
+    """Score on the validation split, of a trial's best epoch; None: `train.metric`."""
+    direction: Direction | None = None
+    """None: `train.direction`."""
+    metrics: TomlArray[str] = ()
+    """Several scores, each with its own of `directions`, in place of one; no trial is pruned then."""
+    directions: TomlArray[Direction] = ()
+    sampler: SamplerTable = SamplerTable(name="tpe")
+    pruner: PrunerTable = PrunerTable(name="hyperband")
+    max_failures: Annotated[int, Field(ge=1)] = 5
+    """Failed trials that end the study."""
+    space: dict[str, Any]
+    """Keys of the recipe, each with a range or choices: see `toolkit.tune.space`."""
+
+
 class Recipe(BaseModel):
     """A valid recipe. `name` is that of its file."""
 
@@ -200,6 +232,7 @@ class Recipe(BaseModel):
     trackers: TomlArray[Use] = ()
     train: TrainTable
     export: ExportTable = ExportTable()
+    tune: TuneTable | None = None
 
     def tables(self) -> dict[str, Any]:
         """Everything but the name as plain TOML values; what is None is left out."""

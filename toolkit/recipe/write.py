@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.recipe.tables import Recipe
 
 _NOT_COMPUTED = {
-    "": ("trackers", "export"),
+    "": ("trackers", "export", "tune"),
     "data": ("root",),
     "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit"),
     "train": ("device", "checkpoint_minutes"),
@@ -29,9 +29,9 @@ def digest(recipe: Recipe) -> str:
     """SHA-256 (hex) of everything that decides what is computed; give it the resolved recipe, so defaults count.
 
     Left out is what only says where and how fast: where the data lies, which device, how much is kept in memory or
-    cache, how often state is saved, who is told, what is exported. So a run may be resumed on another machine, but not
-    with another batch size. What becomes of corrupt items is left out too: a run they stopped may go on without them.
-    The data itself is identified by its split hash, not by its folder.
+    cache, how often state is saved, who is told, what is exported or tuned. So a run may be resumed on another machine,
+    but not with another batch size. What becomes of corrupt items is left out too: a run they stopped may go on without
+    them. The data itself is identified by its split hash, not by its folder.
     """
     tables = copy.deepcopy(recipe.tables())
     for table, keys in _NOT_COMPUTED.items():
@@ -43,7 +43,7 @@ def digest(recipe: Recipe) -> str:
 
 def _table(name: str, table: Mapping[str, Any]) -> list[str]:
     """Values first, then tables and arrays of tables: what follows a header belongs to it."""
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not _has_header(value)]
+    lines = [f"{_key(key)} = {inline(value)}" for key, value in table.items() if not _has_header(value)]
     for key, value in table.items():
         if not _has_header(value):
             continue
@@ -66,15 +66,16 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
 
 
-def _value(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as TOML writes it on one line: `tomllib` reads it as an equal one."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, list):
-        return f"[{', '.join(_value(element) for element in value)}]"
+        return f"[{', '.join(inline(element) for element in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_key(key)} = {_value(inner)}' for key, inner in value.items())}}}"
+        return f"{{{', '.join(f'{_key(key)} = {inline(inner)}' for key, inner in value.items())}}}"
     return value.isoformat() if isinstance(value, (date, time)) else repr(value)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
@@ -13,7 +13,7 @@ from toolkit import checkpoint
 from toolkit import device as devices
 from toolkit.assembly import Assembly, assemble, count_parameters, training
 from toolkit.components import plan
-from toolkit.contracts import RunFinished, RunStarted
+from toolkit.contracts import EpochRecord, RunFinished, RunStarted
 from toolkit.directory import RunDirectory, create, existing, explained
 from toolkit.environment import describe_environment
 from toolkit.errors import CheckpointError, Stopped
@@ -28,7 +28,9 @@ from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.train import State, Task
 from toolkit.trained import open_trained, planned_again
 
-__all__ = ["evaluate_run", "resume_run", "start_run"]
+__all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
+
+Records: TypeAlias = Generator[EpochRecord, None, None]
 
 
 def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
@@ -102,7 +104,37 @@ def _run(
 ) -> None:
     console.print(f"run {directory.path}", markup=False, soft_wrap=True)
     _show(console, assembly)
-    state, task = prepared
+    saving, trackers = _begin(assembly, prepared[0], directory, console, saved)
+    for _ in _train(assembly, prepared, saving, trackers, signals, console):
+        pass
+    _finish(directory, assembly, prepared[1], console, trackers)
+
+
+def train_run(draft: Draft, directory: RunDirectory, *, signals: Signals, console: Console) -> Records:
+    """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
+    has one; yields the records of all epochs, the earlier ones too.
+
+    Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Closing the generator ends
+    training early.
+    """
+    saved = checkpoint.load(directory.last) if directory.last.exists() else None
+    assembly = assemble(plan(draft, discover()), saved)
+    if saved:
+        _same_recipe(directory, saved, assembly.recipe)
+        _same_data(directory, saved, assembly)
+        yield from (EpochRecord(**record) for record in saved["state"]["records"])
+    prepared = training(assembly)
+    saving, trackers = _begin(assembly, prepared[0], directory, console, saved)
+    try:
+        yield from _train(assembly, prepared, saving, trackers, signals, console)
+    finally:
+        trackers.close()
+
+
+def _begin(
+    assembly: Assembly, state: State, directory: RunDirectory, console: Console, saved: Mapping[str, Any] | None
+) -> tuple[Saving, Trackers]:
+    """Bring `state` to where `saved` stands, or write what a new run starts with; what saves and tracks it."""
     skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
     saving = Saving(directory, _identity(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
     if saved:
@@ -116,8 +148,21 @@ def _run(
     directory.write_records(state.records)
     trackers = Trackers(assembly.plan.trackers(directory.path), console)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
+    return saving, trackers
+
+
+def _train(
+    assembly: Assembly,
+    prepared: tuple[State, Task],
+    saving: Saving,
+    trackers: Trackers,
+    signals: Signals,
+    console: Console,
+) -> Iterator[EpochRecord]:
+    """Train from where the state stands; yields the records of the epochs still to come."""
+    state, task = prepared
     with Screen(console, task.epochs, task.metric, assembly.device, unit=assembly.unit) as screen:
-        train(
+        yield from train(
             state,
             task,
             saving=saving,
@@ -126,7 +171,6 @@ def _run(
             signals=signals,
             patience=assembly.recipe.train.patience,
         )
-    _finish(directory, assembly, task, console, trackers)
 
 
 def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Saving, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -75,9 +75,11 @@ def train(
     screen: Screen,
     signals: Signals,
     patience: int | None,
-) -> None:
-    """Train to the end, or until `patience` epochs brought nothing better. Raises Stopped, after saving, when a
-    signal came."""
+) -> Iterator[EpochRecord]:
+    """Train to the end, or until `patience` epochs brought nothing better; yields each epoch's record once it is saved.
+
+    Raises Stopped, after saving, when a signal came. Leave the generator (`close`) to end training early.
+    """
     saved = time.monotonic()
     with signals.deferred():
         if stale(state, patience):
@@ -91,8 +93,10 @@ def train(
                 saving.save_last(state)
                 saved = time.monotonic()
             _leave_if_signalled(event, saving.directory, signals)
-            if isinstance(event, EpochRecord) and stale(state, patience):
-                return
+            if isinstance(event, EpochRecord):
+                yield event
+                if stale(state, patience):
+                    return
 
 
 def stale(state: State, patience: int | None) -> bool:

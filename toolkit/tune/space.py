@@ -1,0 +1,344 @@
+"""The space of a study: which keys of a recipe are tried with which values, checked before the first trial.
+
+A key is written as for `--set`, and what a trial tries becomes overrides, so a trial's recipe is made and checked by
+the code that makes everyone's. Whether a key exists and which values it takes is found by trying the ends of its range,
+or its choices, on the recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.components import plan
+from toolkit.errors import Problem, RecipeError
+from toolkit.messages import problems
+from toolkit.recipe import DataTable, OptimizerTable, Recipe, ScheduleTable, TomlArray, Use, inline, overridden
+from toolkit.registry import Registry
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Scalar: TypeAlias = bool | int | float | str
+
+TABLES: Mapping[str, type[Use]] = {
+    "data": DataTable,
+    "model": Use,
+    "train.optimizer": OptimizerTable,
+    "train.schedule": ScheduleTable,
+}
+"""Where a recipe holds one component, and which keys of that table belong to the recipe whatever the component is."""
+
+
+class Values(BaseModel):
+    """What a key is tried with: a range, both ends in it, or choices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: Annotated[int | float, Field(gt=0)] | None = None
+    choices: TomlArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One key of the space, found right."""
+
+    key: str
+    values: Values
+    integer: bool = False
+    """Whether only integers are tried; of a range."""
+    components: frozenset[str] | None = None
+    """The components that have this key, where the component itself is tried; None: the key is always there."""
+
+    @property
+    def choices(self) -> list[Scalar]:
+        """As Optuna keeps them: arrays and tables as TOML. Empty for a range."""
+        return [label(value) for value in self.values.choices or ()]
+
+    def suggest(self, trial: BaseTrial) -> Any:
+        """The value that the trial tries."""
+        low, high, step, log = self.values.low, self.values.high, self.values.step, self.values.log
+        if self.values.choices is not None:
+            chosen = trial.suggest_categorical(self.key, self.choices)
+            return self.values.choices[_place(chosen, self.choices)]
+        if low is None or high is None:
+            raise AssertionError("unreachable: a range is checked before it becomes a dimension")
+        if self.integer:
+            return trial.suggest_int(self.key, int(low), int(high), step=int(step or 1), log=log)
+        return trial.suggest_float(self.key, float(low), float(high), step=step, log=log)
+
+    def holds(self, value: Any) -> bool:
+        """Whether the dimension could have suggested `value`."""
+        low, high, step = self.values.low, self.values.high, self.values.step
+        if self.values.choices is not None:
+            return _place(label(value), self.choices) >= 0
+        if low is None or high is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        steps = (value - low) / step if step else 0
+        return low <= value <= high and math.isclose(steps, round(steps), abs_tol=1e-9)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All dimensions, those that choose a component before those below it."""
+
+    recipe: Recipe
+    dimensions: tuple[Dimension, ...]
+
+    def suggest(self, trial: BaseTrial) -> list[str]:
+        """The overrides of a trial; a key of a component that was not chosen is not asked for."""
+        chosen: dict[str, str] = {}
+        overrides = []
+        for one in self.dimensions:
+            at = component_of(one.key)
+            if one.components is not None and chosen.get(at) not in one.components:
+                continue
+            value = one.suggest(trial)
+            overrides.append(override_text(self.recipe, one.key, value))
+            if chooses(one.key):
+                chosen[at] = component_name(value)
+        return overrides
+
+    def own(self, resolved: Recipe) -> dict[str, Scalar]:
+        """The values of the recipe itself, as Optuna keeps them, where the space holds them."""
+        tables = resolved.tables()
+        found = {one.key: (one, _at(tables, one.key)) for one in self.dimensions}
+        return {key: label(value) for key, (one, value) in found.items() if value is not None and one.holds(value)}
+
+    def described(self) -> dict[str, Any]:
+        """What identifies the space, as JSON has it."""
+        return {one.key: one.values.model_dump(mode="json", exclude_none=True) for one in self.dimensions}
+
+
+def check_space(recipe: Recipe, source: str, registry: Registry) -> Space:
+    """The space of a recipe's `[tune]` table.
+
+    Raises RecipeError with every problem of the space: keys that neither the recipe nor a chosen component has, empty
+    ranges, values a key does not take, `log` of what is not positive.
+    """
+    asked = flattened(recipe.tune.space if recipe.tune else {})
+    plain_recipe = recipe.model_copy(update={"tune": None})
+    found: list[Problem] = [] if asked else [Problem("tune.space", "has no key to try values of")]
+    sound: list[Dimension] = []
+    for key, table in asked.items():
+        values, wrong = _read(key, table)
+        found += wrong
+        if values is not None:
+            sound.append(Dimension(key, values))
+    sound.sort(key=lambda one: not chooses(one.key))
+    probe = Probe(plain_recipe, source, registry, tuple(sound))
+    dimensions = []
+    for one in sound:
+        dimension, wrong = probe.check(one)
+        found += wrong
+        dimensions.append(dimension)
+    if found:
+        raise RecipeError(source, found, next_step=f"correct [tune.space] in {source}, then give the command again")
+    return Space(plain_recipe, tuple(dimensions))
+
+
+def flattened(space: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Dotted key to table: TOML reads a key such as `train.epochs = {...}` as tables in tables."""
+    found: dict[str, Any] = {}
+    for key, value in space.items():
+        dotted = f"{above}.{key}" if above else key
+        nested = isinstance(value, Mapping) and value and not _says_values(value)
+        found |= flattened(value, dotted) if nested else {dotted: value}
+    return found
+
+
+def _says_values(table: Mapping[str, Any]) -> bool:
+    """Whether a table is a range or choices: an argument may be called `low`, but what it holds is then a table."""
+    return any(key in Values.model_fields and not isinstance(value, Mapping) for key, value in table.items())
+
+
+def _read(key: str, table: Any) -> tuple[Values | None, list[Problem]]:
+    """A key's table by itself."""
+    at = f"tune.space.{key}"
+    if not isinstance(table, Mapping):
+        return None, [Problem(at, "must be a table with low and high, or with choices")]
+    try:
+        values = Values.model_validate(table)
+    except ValidationError as error:
+        return None, problems(error, table, at, lambda _: list(Values.model_fields))
+    wrong = [Problem(at, message) for message in _wrong(values)]
+    return (None if wrong else values), wrong
+
+
+def _wrong(values: Values) -> Iterator[str]:
+    if values.choices is not None:
+        if values.model_fields_set != {"choices"}:
+            yield "has choices, so it takes no low, high, log or step"
+        if not values.choices:
+            yield "has no choices"
+        labels = [repr(label(value)) for value in values.choices]
+        yield from (f"has the choice {one} twice" for one in sorted({one for one in labels if labels.count(one) > 1}))
+        return
+    if values.low is None or values.high is None:
+        yield "needs both low and high, or choices"
+        return
+    if values.low >= values.high:
+        yield f"is an empty range: low {values.low:g} is not below high {values.high:g}"
+    if values.log and values.low <= 0:
+        yield f"cannot be logarithmic: low {values.low:g} is not above 0"
+    if values.log and values.step is not None:
+        yield "cannot have both log and step"
+    if values.step is not None and values.step > values.high - values.low > 0:
+        yield f"has a step of {values.step:g}, wider than the range"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Tries values on the recipe, to hear from the recipe's own checks what is wrong with them."""
+
+    recipe: Recipe
+    source: str
+    registry: Registry
+    dimensions: tuple[Dimension, ...]
+
+    def check(self, one: Dimension) -> tuple[Dimension, list[Problem]]:
+        """The dimension with what was found out of it, and all that is wrong with it."""
+        contexts = self._contexts(one)
+        value = _sampled(one)[0]
+        absent = {name: self._unknown(one, value, context) for name, context in contexts.items()}
+        known = {name: context for name, context in contexts.items() if not absent[name]}
+        if not known:
+            return one, [_at_space(one, problem, "") for problem in next(iter(absent.values()))]
+        found = [problem for context in known.values() for problem in self._refused(one, context)]
+        components = frozenset(name for name in known if name is not None)
+        checked = replace(one, components=components or None, integer=self._is_integer(one, known))
+        return checked, list(dict.fromkeys(found))
+
+    def _contexts(self, one: Dimension) -> dict[str | None, list[str]]:
+        """Overrides that choose each component this key may stand below; none where its component is the recipe's."""
+        at = component_of(one.key)
+        choosing = next((other for other in self.dimensions if chooses(other.key, at)), None)
+        below = one.key.removeprefix(f"{at}.").partition(".")[0]
+        if not at or choosing is None or chooses(one.key) or below in TABLES[at].model_fields:
+            return {None: []}
+        values = choosing.values.choices or ()
+        chosen = {component_name(value): [override_text(self.recipe, choosing.key, value)] for value in values}
+        return {name: context for name, context in chosen.items() if self._exists(at, context)} or {None: []}
+
+    def _exists(self, at: str, context: Sequence[str]) -> bool:
+        """Whether there is such a component: nothing can be said of the keys of one that there is not."""
+        return all(problem.key != f"{at}.name" for problem in self._problems(context))
+
+    def _unknown(self, one: Dimension, value: Any, context: Sequence[str]) -> list[Problem]:
+        override = override_text(self.recipe, one.key, value)
+        return [problem for problem in self._problems([*context, override]) if _is_unknown(problem, one.key)]
+
+    def _refused(self, one: Dimension, context: Sequence[str]) -> Iterator[Problem]:
+        """What is wrong with each value, beyond what is wrong without it."""
+        before = set() if chooses(one.key) else {problem.key for problem in self._problems(context)}
+        for place, value in zip(_places(one), _sampled(one), strict=True):
+            below = self._below(one, value) if chooses(one.key) else []
+            for problem in self._problems([*context, override_text(self.recipe, one.key, value), *below]):
+                if problem.key == one.key or problem.key not in before:
+                    yield _at_space(one, problem, place)
+
+    def _below(self, one: Dimension, value: Any) -> list[str]:
+        """The first value of every dimension below a component that has it: some may be required."""
+        at = component_of(one.key)
+        context = [override_text(self.recipe, one.key, value)]
+        inner = [other for other in self.dimensions if component_of(other.key) == at and not chooses(other.key)]
+        return [
+            override_text(self.recipe, other.key, _sampled(other)[0])
+            for other in inner
+            if not self._unknown(other, _sampled(other)[0], context)
+        ]
+
+    def _is_integer(self, one: Dimension, known: Mapping[str | None, Sequence[str]]) -> bool:
+        """Whether the key refuses what lies between two integers."""
+        low, high = one.values.low, one.values.high
+        if not isinstance(low, int) or not isinstance(high, int) or isinstance(one.values.step, float):
+            return False
+        between = override_text(self.recipe, one.key, low + 0.5)
+        return any(
+            problem.key == one.key for context in known.values() for problem in self._problems([*context, between])
+        )
+
+    def _problems(self, overrides: Sequence[str]) -> tuple[Problem, ...]:
+        try:
+            plan(overridden(self.recipe, self.source, overrides), self.registry)
+        except RecipeError as error:
+            return error.problems
+        return ()
+
+
+def component_of(key: str) -> str:
+    """The table of the component that `key` is, or stands below; empty for the recipe's own keys."""
+    return next((table for table in TABLES if key == table or key.startswith(f"{table}.")), "")
+
+
+def chooses(key: str, table: str | None = None) -> bool:
+    """Whether `key` chooses a component, that in `table` where it is given."""
+    tables = TABLES if table is None else [table]
+    return any(key in {one, f"{one}.name"} for one in tables if one)
+
+
+def component_name(value: Any) -> str:
+    return str(value.get("name", "")) if isinstance(value, Mapping) else str(value)
+
+
+def override_text(recipe: Recipe, key: str, value: Any) -> str:
+    """`--set` for one value. Another component than the recipe's own takes none of the arguments of that one."""
+    at = component_of(key)
+    if at and chooses(key):
+        table = _at(recipe.tables(), at) or {}
+        if isinstance(value, str):
+            value = table if value == table.get("name") else {"name": value}
+        kept = {name: inner for name, inner in table.items() if name in TABLES[at].model_fields}
+        return f"{at}={inline({**kept, **value})}" if isinstance(value, Mapping) else f"{at}.name={inline(value)}"
+    return f"{key}={inline(value)}"
+
+
+def label(value: Any) -> Scalar:
+    """A value as Optuna keeps it."""
+    return value if isinstance(value, (bool, int, float, str)) else inline(value)
+
+
+def _place(value: Scalar | None, choices: Sequence[Scalar]) -> int:
+    """Where `value` stands among the choices, -1 for nowhere; `true` is not 1."""
+    return next((n for n, one in enumerate(choices) if (type(one), one) == (type(value), value)), -1)
+
+
+def _sampled(one: Dimension) -> tuple[Any, ...]:
+    return one.values.choices if one.values.choices is not None else (one.values.low, one.values.high)
+
+
+def _places(one: Dimension) -> list[str]:
+    choices = one.values.choices
+    return ["low", "high"] if choices is None else [f"choices.{number}" for number in range(len(choices))]
+
+
+def _is_unknown(problem: Problem, key: str) -> bool:
+    """Whether the problem is that there is no such key, or nothing that could hold it."""
+    absent = ("unknown key", "cannot be set", "there is no element")
+    return (problem.key == key or key.startswith(f"{problem.key}.")) and problem.message.startswith(absent)
+
+
+def _at_space(one: Dimension, problem: Problem, place: str) -> Problem:
+    """A problem of the recipe with a value, as one of the space."""
+    at = ".".join(filter(None, ("tune.space", one.key, place)))
+    same = problem.key == one.key or not place or (chooses(one.key) and problem.key == f"{component_of(one.key)}.name")
+    return Problem(at, problem.message if same else f"{problem.key}: {problem.message}", problem.suggestion)
+
+
+def _at(tables: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, an element of an array by its `name` or number; None where there is none."""
+    found: Any = tables
+    for step in key.split("."):
+        if isinstance(found, list):
+            named = [one for one in found if isinstance(one, Mapping) and one.get("name") == step]
+            numbered = found[int(step) : int(step) + 1] if step.isdecimal() else []
+            found = next(iter([*named, *numbered]), None)
+        else:
+            found = found.get(step) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,303 @@
+"""A study: Optuna's, in a storage that outlives every worker, of one space and one aim."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from toolkit import arguments
+from toolkit.contracts import Direction
+from toolkit.errors import Problem, RunFailed, UsageError, nearest
+from toolkit.recipe import Recipe, TuneTable, Use, digest, from_inline
+from toolkit.tune.space import Space, label
+
+SAMPLERS = {
+    "tpe": "TPESampler",
+    "gp": "GPSampler",
+    "cmaes": "CmaEsSampler",
+    "random": "RandomSampler",
+    "grid": "GridSampler",
+    "nsga2": "NSGAIISampler",
+}
+PRUNERS = {
+    "hyperband": "HyperbandPruner",
+    "asha": "SuccessiveHalvingPruner",
+    "median": "MedianPruner",
+    "wilcoxon": "WilcoxonPruner",
+    "none": "NopPruner",
+}
+NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy"}
+"""What a sampler imports that Optuna does not bring."""
+_GIVEN = {"GridSampler": ("search_space",), "HyperbandPruner": ("max_resource",)}
+"""Arguments that follow from the recipe: they are no keys."""
+_ABSENT = ("BaseSampler", "BaseGASampler", "BasePruner", "BruteForceSampler")
+"""What cannot be chosen: bases, and a sampler that stops a study that Optuna runs itself. `grid` tries all."""
+
+
+class Grid(optuna.samplers.GridSampler):
+    """Optuna's, which stops a study that it runs itself; a worker asks `is_exhausted`."""
+
+    def after_trial(self, *_: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a study looks for: scores on the validation split and which way is better."""
+
+    metrics: tuple[str, ...]
+    directions: tuple[Direction, ...]
+
+    def better(self, one: float, other: float) -> bool:
+        """By the first metric."""
+        return one > other if self.directions[0] == "maximize" else one < other
+
+
+def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
+    """The aim, the recipe's own where `[tune]` names none, and what is wrong with it."""
+    if not tune.metrics and not tune.directions:
+        return Aim((tune.metric or recipe.train.metric,), (tune.direction or recipe.train.direction,)), []
+    found = []
+    if tune.metric or tune.direction:
+        found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
+    if len(tune.metrics) != len(tune.directions):
+        message = f"has {len(tune.directions)} directions for {len(tune.metrics)} metrics"
+        found.append(Problem("tune.directions", message))
+    return Aim(tuple(tune.metrics), tuple(tune.directions)), found
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a study proposes trials and ends poor ones."""
+
+    sampler: optuna.samplers.BaseSampler
+    pruner: optuna.pruners.BasePruner
+
+
+def search_of(recipe: Recipe, tune: TuneTable, space: Space) -> tuple[Search | None, list[Problem]]:
+    """The recipe's sampler and pruner, and what is wrong with their names and arguments."""
+    grid, wrong = _grid(space) if SAMPLERS.get(tune.sampler.name, tune.sampler.name) == "GridSampler" else ({}, [])
+    given = {"search_space": grid, "max_resource": recipe.train.epochs}
+    sampler, found = _built("sampler", tune.sampler, SAMPLERS, optuna.samplers, given)
+    pruner, more = _built("pruner", tune.pruner, PRUNERS, optuna.pruners, given)
+    problems = [*wrong, *found, *more]
+    return (None if problems else Search(sampler, pruner)), problems
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """A journal file in the study's folder, or the database at `url`. Raises UsageError where there is none to use."""
+    if url is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # the driver's own errors have no common kind
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"--storage {url}: cannot be used: {reason}",
+            next_step="give the URL of a database that is there, such as --storage sqlite:///study.db",
+        ) from error
+
+
+def open_study(recipe: Recipe, space: Space, aim: Aim, search: Search, storage: BaseStorage) -> optuna.Study:
+    """The study of this recipe in `storage`, made now or gone on with.
+
+    A study is what its recipe, space and aim are; sampler, pruner and number of trials may change. Raises UsageError
+    where the storage has a study of this name that is another.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=recipe.name,
+        directions=list(aim.directions),
+        sampler=search.sampler,
+        pruner=search.pruner,
+        load_if_exists=True,
+    )
+    now = identity(recipe, space, aim)
+    before = study.user_attrs.get("identity")
+    if before is None:
+        study.set_user_attr("identity", now)
+    elif changed := differences(before, now):
+        raise UsageError(
+            f"study {recipe.name} was begun otherwise: {'; '.join(changed)}",
+            next_step="take the change back, or tune a copy of the recipe under another name",
+        )
+    return study
+
+
+def identity(recipe: Recipe, space: Space, aim: Aim) -> dict[str, Any]:
+    """What tells one study from another, as JSON has it."""
+    return {
+        "recipe": digest(recipe),
+        "metrics": list(aim.metrics),
+        "directions": list(aim.directions),
+        "space": space.described(),
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of a study's identity has changed, in words."""
+    found = [
+        f"{key} {', '.join(before[key])}, now {', '.join(now[key])}"
+        for key in ("metrics", "directions")
+        if before[key] != now[key]
+    ]
+    old, new = before["space"], now["space"]
+    found += [
+        f"tune.space.{key} {_told(old.get(key))}, now {_told(new.get(key))}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if before["recipe"] != now["recipe"]:
+        found.append("the recipe itself has other values")
+    return found
+
+
+def enqueue_own(study: optuna.Study, space: Space, resolved: Recipe) -> None:
+    """Let the recipe's own values be the first trial of a new study."""
+    if not study.get_trials(deepcopy=False):
+        own = space.own(resolved)
+        study.enqueue_trial(own, user_attrs={"own": sorted(own)})
+
+
+def enqueue(study: optuna.Study, space: Space, asked: Sequence[str]) -> None:
+    """Let known-good values be tried next: each text is `key=value,key=value`.
+
+    Raises UsageError for what is not of the space, before any is queued.
+    """
+    for values in [_values(space, text) for text in asked]:
+        study.enqueue_trial(values, skip_if_exists=True)
+
+
+def _values(space: Space, text: str) -> dict[str, Any]:
+    known = {one.key: one for one in space.dimensions}
+    found: dict[str, Any] = {}
+    for part in re.split(r",(?=[^,=]+=)", text):
+        key, equals, written = (piece.strip() for piece in part.partition("="))
+        value = from_inline(written)
+        if not equals:
+            raise _not_enqueued(text, f'"{part}" does not look like key=value', known)
+        if key not in known:
+            raise _not_enqueued(text, str(Problem(key, "is not in the space", nearest(key, known))), known)
+        if not known[key].holds(value):
+            raise _not_enqueued(text, f"{written} is outside what the space has for {key}", known)
+        found[key] = label(value)
+    return found
+
+
+def _not_enqueued(text: str, why: str, known: Mapping[str, Any]) -> UsageError:
+    return UsageError(f"--enqueue {text}: {why}", next_step=f"give values of {', '.join(known)} that are in the space")
+
+
+def _told(values: Any) -> str:
+    return "absent" if values is None else json.dumps(values)
+
+
+def _grid(space: Space) -> tuple[dict[str, list[Any]], list[Problem]]:
+    """Every value of every dimension; a range needs a step, but one of integers, which has all of them."""
+    grid: dict[str, list[Any]] = {}
+    found = []
+    for one in space.dimensions:
+        low, high = one.values.low, one.values.high
+        step = one.values.step or (1 if one.integer else None)
+        if low is None or high is None:
+            grid[one.key] = one.choices
+        elif step is None:
+            found.append(Problem(f"tune.space.{one.key}", "needs a step, or choices, for a grid"))
+        else:
+            values = [low + number * step for number in range(int((high - low) / step + 1e-9) + 1)]
+            grid[one.key] = values if one.integer else [float(value) for value in values]
+    return grid, found
+
+
+def _built(
+    kind: str, use: Use, short: Mapping[str, str], module: Any, given: Mapping[str, Any]
+) -> tuple[Any, list[Problem]]:
+    """One of Optuna's classes by its short name or its own, built with checked arguments."""
+    key = f"tune.{kind}"
+    known = [name for name in module.__all__ if name.endswith(kind.capitalize()) and name not in _ABSENT]
+    name = short.get(use.name, use.name)
+    if name not in known:
+        near = nearest(use.name, [*short, *known])
+        return None, [Problem(f"{key}.name", f'unknown {kind} "{use.name}"; there are {", ".join(short)}', near)]
+    if missing := _missing(name):
+        message = f'"{use.name}" needs the package {missing}: pip install {missing}'
+        return None, [Problem(f"{key}.name", message)]
+    own = {argument: given[argument] for argument in _GIVEN.get(name, ())}
+    return _constructed(Grid if name == "GridSampler" else getattr(module, name), use, key, own)
+
+
+def _constructed(kind: type[Any], use: Use, key: str, own: Mapping[str, Any]) -> tuple[Any, list[Problem]]:
+    factory = _as_factory(kind)
+    try:
+        args, found = arguments.check(factory, use.args, key, skip=tuple(own))
+    except TypeError as error:
+        return None, [Problem(f"{key}.name", f'"{use.name}" cannot be given in a recipe: {error}')]
+    if found:
+        return None, found
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return kind(**args, **own), []
+    except (TypeError, ValueError) as error:
+        return None, [Problem(key, str(error))]
+
+
+def _missing(name: str) -> str | None:
+    needed = NEEDS.get(name)
+    return needed if needed and importlib.util.find_spec(needed) is None else None
+
+
+def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
+    return eval(annotation, dict(names)) if isinstance(annotation, str) else annotation  # noqa: S307 - Optuna's own code
+
+
+def _as_factory(kind: type[Any]) -> Callable[..., Any]:
+    """A class of Optuna as `toolkit.arguments` reads factories: a first parameter that the core gives, then keys.
+
+    What is annotated by names that only type checkers import is left out where it has a default: no recipe could give
+    it.
+    """
+    names = vars(sys.modules[kind.__module__])
+    keys = []
+    for parameter in list(inspect.signature(kind).parameters.values()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        try:
+            annotation = _evaluated(parameter.annotation, names)
+        except NameError:
+            if parameter.default is not parameter.empty:
+                continue
+            annotation = object
+        keys.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation))
+
+    def build(_: None, **given: Any) -> Any:
+        return kind(**given)
+
+    first = inspect.Parameter("_", inspect.Parameter.POSITIONAL_ONLY)
+    build.__signature__ = inspect.Signature([first, *keys])  # type: ignore[attr-defined]
+    return build
+
+
+def too_many_failures(study: optuna.Study, limit: int) -> RunFailed | None:
+    """The error that ends a study, once `limit` trials have failed."""
+    failed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+    if len(failed) < limit:
+        return None
+    return RunFailed(
+        f"study {study.study_name}: {len(failed)} trials failed, the last by {failed[-1].user_attrs.get('cause')}",
+        next_step="mend the cause or narrow the space; more are allowed with --set tune.max_failures=N",
+    )
