@@ -74,13 +74,8 @@ class Takes:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
-@runtime_checkable
-class Split(Protocol):
-    """One split (train, valid or test) as a plugin hands it out: items that can be read by index, in any order.
-
-    `read` is called from several threads at once. It returns uint8 `[3, H, W]` of any H and W, on the CPU; the core
-    resizes, keeps and batches. An item that cannot be decoded raises `toolkit.errors.DataError` naming its file.
-    """
+class Items(Protocol):
+    """N labelled items: what splits of images and of videos have in common."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -96,27 +91,22 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
+
+@runtime_checkable
+class Split(Items, Protocol):
+    """One split (train, valid or test) as a plugin hands it out: items that can be read by index, in any order.
+
+    `read` is called from several threads at once. It returns uint8 `[3, H, W]` of any H and W, on the CPU; the core
+    resizes, keeps and batches. An item that cannot be decoded raises `toolkit.errors.DataError` naming its file.
+    """
+
     def read(self, index: int) -> Tensor: ...
 
 
 @runtime_checkable
-class VideoSplit(Protocol):
+class VideoSplit(Items, Protocol):
     """One split of videos. The core decides which of their frames are seen; all methods are called from several threads
     at once, and raise `toolkit.errors.DataError` naming the file where a video cannot be decoded."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """As of `Split`."""
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """As of `Split`."""
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """As of `Split`."""
-
-    def __len__(self) -> int: ...
 
     def times(self, index: int) -> Sequence[float]:
         """When each of the F >= 1 frames of a video is shown, in seconds, ascending."""
