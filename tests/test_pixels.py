@@ -151,6 +151,19 @@ def test_corrupt_items_are_skipped_counted_and_listed(kept: bool) -> None:
     assert "square/007.png" in pixels.skipped[7]
 
 
+def test_what_is_begun_is_decoded_once_and_its_error_waits_for_who_asks() -> None:
+    squares = small.Squares(6, broken=frozenset({5}))
+    pixels = stored(squares, Memory((6, 8, 8, 3)))
+    for batch in ([4, 1], [5, 0], [4, 1]):
+        pixels.begin(torch.tensor(batch))
+    fetched, index = pixels.fetch(torch.tensor([4, 1]))
+    assert index.tolist() == [4, 1]
+    with pytest.raises(DataError, match=r"005\.png"):
+        pixels.keep(torch.tensor([5, 0]))
+    assert sorted(squares.reads) == [0, 1, 4, 5]
+    assert torch.equal(fetched[1], squares.read(1))
+
+
 def test_too_many_corrupt_items_stop_the_run() -> None:
     pixels = stored(small.Squares(24, broken=frozenset({1, 2, 3})), Memory((24, 8, 8, 3)), skip=True, limit=0.1)
     with pytest.raises(DataError, match=r"3 of 24 items cannot be read, more than input.corrupt_limit = 0.1 allows"):

@@ -25,6 +25,8 @@ Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pixels at an index, and the index without the items that were skipped."""
 Ready: TypeAlias = Callable[[Tensor], Batch]
 """The batch of an index, on its way to the device."""
+Begin: TypeAlias = Callable[[Tensor], None]
+"""Starts on the items at an index, without waiting for them."""
 
 AHEAD = 2
 """Batches fetched ahead: one being copied while one waits."""
@@ -101,7 +103,9 @@ class Loader:
 
     def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
         ready = partial(self._ready, fetch=fetch)
-        return map(ready, places) if self._resident() else prefetched(places, ready, self.device)
+        if self._resident():
+            return map(ready, places)
+        return prefetched(places, ready, self.device, begin=self.pixels.begin)
 
     def _resident(self) -> bool:
         if isinstance(self.pixels, Footage) or not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
@@ -137,15 +141,16 @@ def augment(
     return batch
 
 
-def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device) -> Iterator[Batch]:
+def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, begin: Begin) -> Iterator[Batch]:
     """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
 
+    `begin` is told of a batch while the one before is fetched, so that decoding never waits for a copy.
     The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
     """
     fetched: queue.Queue[_Sent | BaseException] = queue.Queue(AHEAD)
     left = threading.Event()
     thread = threading.Thread(
-        target=_fetch_ahead, args=(places, ready, device, fetched, left), name="prefetch", daemon=True
+        target=_fetch_ahead, args=(places, ready, device, begin, fetched, left), name="prefetch", daemon=True
     )
     thread.start()
     try:
@@ -181,14 +186,17 @@ def _fetch_ahead(
     places: Sequence[Tensor],
     ready: Ready,
     device: torch.device,
+    begin: Begin,
     fetched: queue.Queue[_Sent | BaseException],
     left: threading.Event,
 ) -> None:
     try:
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        for index in places:
+        for place, index in enumerate(places):
             if left.is_set():
                 return
+            for soon in places[place : place + 2]:
+                begin(soon)
             fetched.put(_send(ready, index, stream))
     except BaseException as error:
         fetched.put(error)

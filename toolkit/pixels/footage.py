@@ -167,6 +167,9 @@ class Footage:
     def keep(self, index: Tensor) -> None:
         """Do nothing: a video that no batch holds is decoded when one does."""
 
+    def begin(self, index: Tensor) -> None:
+        """Do nothing: which frames of a video are needed is known when its batch is fetched."""
+
     def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
         side = self.spec.stored_size
         clips = np.empty((sum(one.count for one in wanted), self.clip.frames, side, side, 3), np.uint8)

@@ -5,7 +5,8 @@ A store never changes what is computed, only what it costs.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class Pixels:
         self._left_out = LeftOut(self.corrupt, len(self.split))
         self._resident: Tensor | None = None
         self._complete = False
+        self._under_way: dict[int, Future[None]] = {}
 
     def __len__(self) -> int:
         return len(self.split)
@@ -80,13 +82,20 @@ class Pixels:
 
     def keep(self, index: Tensor) -> None:
         """Decode the items at `index` that are not kept yet, where there is room to keep them."""
+        self.begin(index)
+        for decoding in {self._under_way.pop(i) for i in index.tolist() if i in self._under_way}:
+            decoding.result()
+
+    def begin(self, index: Tensor) -> None:
+        """Have the items at `index` decoded meanwhile; `keep` and `fetch` then wait for what is left of it."""
         storage = self.storage
         if storage is None or self._complete:
             return
-        missing = [i for i in index.tolist() if not storage.has(i) and i not in self.skipped]
-        for i, item in zip(missing, self._pool.map(self._decode, missing), strict=True):
-            if item is not None:
-                storage.put(i, item)
+        begun = self._under_way
+        asked = [i for i in index.tolist() if not storage.has(i) and i not in self.skipped and i not in begun]
+        for first in range(min(self.workers, len(asked))):
+            share = asked[first :: self.workers]
+            begun |= dict.fromkeys(share, self._pool.submit(self._decode_into, storage, share))
 
     def move(self, device: torch.device) -> None:
         """Keep the decoded items on `device` from now on; call when `complete`."""
@@ -100,6 +109,12 @@ class Pixels:
         return _channels_first(torch.stack(kept) if kept else torch.empty(shape, dtype=torch.uint8)), (
             self._left_out.without(index)
         )
+
+    def _decode_into(self, storage: Storage, share: Sequence[int]) -> None:
+        for index in share:
+            item = self._decode(index)
+            if item is not None:
+                storage.put(index, item)
 
     def _decode(self, index: int) -> Tensor | None:
         try:
