@@ -112,8 +112,11 @@ def limited(planned: Plan, items: int) -> Plan:
 
 
 def spread(split: Split | VideoSplit, count: int) -> Split | VideoSplit:
-    """`count` evenly spaced items of a split of ours; all of them where it has fewer."""
-    assert isinstance(split, (ArrayItems, ArrayVideos, FramesOf, ImageFiles, VideoFiles))
+    """`count` evenly spaced items of a split of ours, of frames as many as whole videos give; all of them where it has
+    fewer."""
+    if isinstance(split, FramesOf):
+        return replace(split, videos=spread(split.videos, max(count // split.per_video, 1)))
+    assert isinstance(split, (ArrayItems, ArrayVideos, ImageFiles, VideoFiles))
     count = min(count, len(split))
     return split.select([place * len(split) // count for place in range(count)])
 

@@ -25,6 +25,7 @@ from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
 from toolkit.images import ArrayItems, ImageFiles
 from toolkit.recipe import parse
 from toolkit.registry import discover
+from toolkit.videos import ArrayVideos, FramesOf
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
 
@@ -227,6 +228,12 @@ def test_a_smaller_split_is_spread_over_the_whole(count: int, targets: tuple[int
     names = tuple("abcdef")
     split = ArrayItems(names, tuple(range(6)), names, torch.zeros(6, 3, 8, 8, dtype=torch.uint8))
     assert train.spread(split, count).targets == targets
+
+
+def test_a_smaller_split_of_frames_has_whole_videos() -> None:
+    names = tuple("abcdef")
+    videos = ArrayVideos(names, tuple(range(6)), names, torch.zeros(6, 4, 3, 8, 8, dtype=torch.uint8), fps=10.0)
+    assert train.spread(FramesOf(videos, 2), 5).targets == (0, 0, 3, 3)
 
 
 @pytest.fixture
