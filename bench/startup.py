@@ -1,10 +1,13 @@
-"""What a command costs that does no work: CPU seconds and modules loaded, beside an empty interpreter."""
+"""What a command costs that does no work: CPU seconds and modules loaded, beside an empty interpreter; and what hostile
+plugins add to it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +15,12 @@ from statistics import median
 
 from bench.data import Options
 from bench.pairs import Figure, interleave
+from tests.hostile.zoo import ZOO, release
 
 PAIRS = 15
 CPU_SECONDS = 0.2
+HOSTILE = 1.3
+"""Most that `--help` may take with hostile plugins installed, as a multiple of its time without them."""
 HEAVY = frozenset({"matplotlib", "numpy", "onnxruntime", "optuna", "sklearn", "torch"})
 COMMANDS = {"help": ("--help",), "plugins": ("plugins", "list")}
 _ROOT = Path(__file__).parents[1]
@@ -23,6 +29,24 @@ _ROOT = Path(__file__).parents[1]
 def figures(options: Options) -> Iterator[Figure]:
     for name, words in COMMANDS.items():
         yield _figure(f"startup/{name}", ("-m", "toolkit", *words), options.pairs or PAIRS)
+    with tempfile.TemporaryDirectory() as site:
+        release(Path(site))
+        yield _hostile(site, options.pairs or PAIRS)
+
+
+def _hostile(site: str, pairs: int) -> Figure:
+    """`--help` with the zoo on the path, beside `--help` with an empty folder in its place."""
+    with tempfile.TemporaryDirectory() as empty:
+        paired = interleave(partial(_seconds_of_help, site), partial(_seconds_of_help, empty), pairs)
+    return Figure("startup/hostile", paired, 1 / HOSTILE, (f"plugins={len(ZOO)}",))
+
+
+def _seconds_of_help(site: str) -> float:
+    """Wall time, for one of the plugins sleeps."""
+    started = time.perf_counter()
+    words = [sys.executable, "-m", "toolkit", "--help"]
+    subprocess.run(words, stdout=subprocess.DEVNULL, check=True, cwd=_ROOT, env=_with_bytecode() | {"PYTHONPATH": site})
+    return time.perf_counter() - started
 
 
 def _figure(name: str, command: Sequence[str], pairs: int) -> Figure:

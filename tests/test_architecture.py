@@ -20,16 +20,19 @@ PLUGINS = CORE.parent / "plugins"
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("tune",),
+    ("doctor",),
+    ("testing", "tune"),
     ("export", "predict", "run"),
     ("schema", "screen", "trained"),
     ("assembly",),
-    ("components", "listing", "predictions", "train"),
+    ("components", "disabling", "listing", "predictions", "scaffold", "train"),
     ("arguments", "loader", "recipe", "registry", "toolkit", "videos"),
     (
         *("bundle", "checkpoint", "device", "directory", "environment", "evaluate", "frames", "hookspecs", "images"),
-        *("messages", "network", "optimize", "pixels", "report", "signals", "splits", "weights"),
+        *("isolation", "messages", "network", "optimize", "pixels", "project", "report", "signals", "splits"),
+        "weights",
     ),
+    ("blame",),
     ("contracts", "errors", "files", "randomness"),
     ("clips",),
 )
@@ -103,7 +106,11 @@ def test_imports_point_down() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["assembly", "bundle", "export", "pixels", "predict", "recipe", "report", "run", "tune"]
+    "package",
+    [
+        *("assembly", "bundle", "doctor", "export", "pixels", "predict", "recipe", "report", "run", "scaffold"),
+        *("testing", "tune"),
+    ],
 )
 def test_there_is_no_circle_within_a_package(package: str) -> None:
     inside: dict[str, set[str]] = {}

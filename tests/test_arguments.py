@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
-from toolkit.arguments import Argument, check, defaults, describe, documented, json_schema
+from toolkit.arguments import Argument, check, defaults, describe, documented, json_schema, without_arguments
 from toolkit.errors import Problem
 
 if TYPE_CHECKING:
@@ -302,3 +302,26 @@ def test_each_wrong_argument_is_one_problem(values: dict[str, Any]):
     wrong = [name for name, value in values.items() if check(factory, {name: value}, "m")[1]]
     found = {problem.key.split(".")[1] for problem in check(factory, values, "m")[1]}
     assert found == set(wrong)
+
+
+def test_a_factory_takes_what_the_core_gives_and_nothing_that_nobody_can_give():
+    def given_nothing(*, width: int = 8) -> None: ...
+
+    def positional(spec: Any, width: int, /) -> None: ...
+
+    def optional(spec: Any, width: int = 8, /, *, depth: int = 2) -> None: ...
+
+    def anything(*args: Any, depth: int = 2) -> None: ...
+
+    for factory in (given_nothing, lambda: None):
+        with pytest.raises(TypeError, match="takes no positional argument, but the core gives every factory one"):
+            check(factory, {}, "m")
+    with pytest.raises(TypeError, match="argument width: is positional-only, so no recipe can give it"):
+        check(positional, {}, "m")
+    assert [one.name for one in describe(optional)] == [one.name for one in describe(anything)] == ["depth"]
+
+
+def test_a_docstring_without_its_arguments():
+    text = "What it is.\n\nMore: of it.\n\nwidth: channels,\n    of the first layer\nother: stays"
+    assert without_arguments(text, ["width"]) == "What it is.\n\nMore: of it.\n\nother: stays"
+    assert without_arguments("width: channels", ["width"]) == ""

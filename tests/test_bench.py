@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import loader, startup, train
+from bench import loader, postgres, startup, train, tune
 from bench.data import Options
 from bench.pairs import Figure, Interval, Paired, bootstrap, interleave
+from bench.storages import SPACE, filled
 from toolkit import checkpoint
 from toolkit.assembly import assemble
 from toolkit.components import Plan, plan
@@ -113,7 +114,7 @@ def test_a_figure_is_one_line_and_says_what_was_missed(figure: Figure, line: str
 def test_without_a_name_the_benches_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == EXIT_DONE
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["clips", "loader", "predict", "startup", "train"]
+    assert listed == ["clips", "loader", "predict", "startup", "train", "tune"]
 
 
 @pytest.mark.parametrize(("target", "code"), [(1.5, EXIT_DONE), (2.5, EXIT_FAILED)])
@@ -190,9 +191,13 @@ def test_a_command_that_fails_has_no_cpu_seconds() -> None:
 def test_what_is_slow_or_heavy_at_startup_misses_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "cpu_seconds", lambda command: 0.3 if "toolkit" in command else 0.1)
     monkeypatch.setattr(startup, "_import_times", lambda command: "import time: 1 | 1 | torch.nn\n")
-    for figure in startup.figures(Options(2, None)):
+    monkeypatch.setattr(startup, "_seconds_of_help", lambda site: 0.3 if any(Path(site).iterdir()) else 0.2)
+    *commands, hostile = startup.figures(Options(2, None))
+    for figure in commands:
         assert not figure.met
         assert "cpu=0.300s target<=0.2s heavy=torch; MISSED, loads torch, takes more than 0.2 s of CPU" in str(figure)
+    assert not hostile.met
+    assert hostile.paired.ratio == pytest.approx(0.2 / 0.3)
 
 
 def test_a_first_epoch_begins_with_nothing() -> None:
@@ -269,3 +274,55 @@ def test_a_bare_epoch_takes_as_many_steps_over_as_many_items(planned: Plan) -> N
     network.register_forward_pre_hook(lambda module, given: seen.append((module.training, len(given[0]))))
     bare()
     assert seen == [(True, 16), (True, 16), (True, 16), (False, 6)]
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///{folder}/study.db"])
+def test_a_filled_storage_takes_one_more_trial(tmp_path: Path, url: str | None) -> None:
+    with filled(tmp_path / "storage", url and url.format(folder=tmp_path), 300) as held:
+        assert held.opened > 0
+        assert held.trial() > 0
+        assert held.report() > 0
+        trials = held.study.get_trials()
+    assert [trial.number for trial in trials] == list(range(302))
+    assert {len(trial.params) for trial in trials} == {len(SPACE)}
+    assert [len(trial.intermediate_values) for trial in trials[298:]] == [12, 12, 0, 12]
+
+
+@pytest.mark.slow  # starts a database server
+def test_a_postgresql_server_comes_and_goes(tmp_path: Path) -> None:
+    binaries = postgres.programs()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg")
+    with postgres.server(binaries) as url, filled(tmp_path / "storage", url, 200) as held:
+        held.trial()
+        assert len(held.study.get_trials()) == 201
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    smaller = ("data.sample_images=12", "model.widths=[4]", "train.batch=16", "train.threads=1")
+    monkeypatch.setattr(tune, "SMALL", (*smaller, "tune.space.train.batch.choices=[8,16]"))
+    monkeypatch.setattr(tune, "EPOCHS", 3)
+    monkeypatch.setattr(tune, "FULL_RUNS", 2)
+
+
+@pytest.mark.slow  # trains a dozen trials
+@pytest.mark.usefixtures("briefly")
+def test_time_between_trials_is_not_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "OVERHEAD_SECONDS", 0.0)
+    figure = tune.overhead(2)
+    assert min(figure.paired.ours) > 0
+    assert figure.faults == ("takes more than 0 s",)
+
+
+@pytest.mark.slow  # trains a dozen trials
+@pytest.mark.usefixtures("briefly")
+def test_both_ways_to_search_spend_as_many_epochs() -> None:
+    study = tune.Study("random", "none")
+    assert 0 <= study() <= 1
+    assert (study.epochs, study.trials) == ([6], [2])
+    pruned = tune.Study("tpe", '{name="hyperband",reduction_factor=3}')
+    assert 0 <= pruned() <= 1
+    assert 4 <= pruned.epochs[0] <= 6

@@ -25,7 +25,7 @@ EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
     "": {"--help", "--version"},
     "run": EVERYWHERE | {"--set", "--resume", "--runs"},
-    "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue"},
+    "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE,
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
@@ -35,6 +35,10 @@ FLAGS = {
     "plugins": EVERYWHERE,
     "plugins list": EVERYWHERE,
     "plugins show": EVERYWHERE,
+    "plugins doctor": EVERYWHERE | {"--set"},
+    "plugins disable": EVERYWHERE,
+    "plugins enable": EVERYWHERE,
+    "plugins new": EVERYWHERE | {"--kinds", "--license"},
     "schema": EVERYWHERE,
 }
 """All commands and all flags. A new flag is a decision: most wishes are a recipe's key and `--set` away."""

@@ -67,7 +67,10 @@ def shapes(root: Path | None, *, seed: int = 0) -> Data:
 
 
 def flip(spec: DataSpec, *, p: float = 0.5) -> Callable[..., Any]:
-    return lambda batch, rng: (batch, p)
+    def flipped(batch: Any, rng: Any) -> Any: ...
+
+    flipped.p = p  # type: ignore[attr-defined]
+    return flipped
 
 
 def registry(*broken: Broken, **models: Any) -> Registry:
@@ -120,8 +123,15 @@ def test_a_plan_builds_what_the_recipe_names(path: Path):
     first, second = planned.metrics(data.spec), planned.metrics(data.spec)
     assert [metric.bins for metric in first] == [10, 5]  # type: ignore[attr-defined]
     assert first[0] is not second[0]
-    assert [made(1, 2) for made in planned.augmentations(data.spec)] == [(1, 0.5)]  # type: ignore[arg-type]
+    assert [made.p for made in planned.augmentations(data.spec)] == [0.5]  # type: ignore[attr-defined]
     assert planned.trackers(Path("run"))[0].first == Path("run")  # type: ignore[attr-defined]
+
+
+def test_an_argument_called_name_does_not_rename_the_component(path: Path):
+    def named(spec: DataSpec, *, name: str = "other", width: int = 3) -> None: ...
+
+    resolved = plan(load(path, ["model=net"]), registry(net=named)).resolved
+    assert (resolved.model.name, resolved.model.args) == ("net", {"width": 3})
 
 
 def test_the_resolved_recipe_holds_every_default_and_stays_as_it_is(path: Path):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from toolkit.device import autocast, choose_device, choose_precision, describe, make_deterministic
+from toolkit.device import autocast, choose_device, choose_precision, describe, make_deterministic, use_threads
 from toolkit.errors import EXIT_USAGE, UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -102,9 +102,32 @@ def indeterminate() -> Iterator[None]:
 
 @pytest.mark.usefixtures("indeterminate")
 def test_deterministic_is_asked_of_torch() -> None:
-    make_deterministic()
+    torch.backends.cudnn.benchmark = True
+    for _ in range(2):
+        make_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    for _ in range(2):
+        make_deterministic(False)
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.benchmark
+
+
+@pytest.mark.usefixtures("indeterminate")
+def test_what_torch_was_told_by_others_stays() -> None:
+    torch.use_deterministic_algorithms(True)
+    make_deterministic(False)
     assert torch.are_deterministic_algorithms_enabled()
-    assert not torch.backends.cudnn.benchmark
+
+
+def test_threads_are_those_asked_for_until_none_are() -> None:
+    own = torch.get_num_threads()
+    try:
+        for count, found in ((None, own), (own + 2, own + 2), (own + 1, own + 1), (None, own), (None, own)):
+            use_threads(count)
+            assert torch.get_num_threads() == found
+    finally:
+        torch.set_num_threads(own)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such option")

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 import toolkit
 from bench.__main__ import BENCHES
+from tests import tiny
 from tests.installed import install
 from tests.test_architecture import FOR_PLUGINS, ROWS
 from tests.video_files import write_video
@@ -31,7 +32,9 @@ from toolkit.clips import VIDEO_SUFFIXES, Clip
 from toolkit.components import Plan, clip_of, core_factory, core_names, plan
 from toolkit.contracts import DataSpec, Takes
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
+from toolkit.hookspecs import CONTRACT
 from toolkit.messages import shown
+from toolkit.project import disabled_here
 from toolkit.recipe import (
     ClipTable,
     DataTable,
@@ -47,14 +50,17 @@ from toolkit.recipe import (
     TrainTable,
     TuneTable,
     Use,
+    load,
     parse,
 )
 from toolkit.registry import Registry, discover
+from toolkit.tune.checked import checked
+from toolkit.tune.study import PRUNERS, SAMPLERS
 
 ROOT = Path(toolkit.__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("exports/*.md")])
-README, RECIPES, PLUGINS, DESIGN = (
-    ROOT / name for name in ("README.md", "docs/recipes.md", "docs/plugins.md", "docs/DESIGN.md")
+README, RECIPES, PLUGINS, TUNING, DESIGN = (
+    ROOT / name for name in ("README.md", "docs/recipes.md", "docs/plugins.md", "docs/tuning.md", "docs/DESIGN.md")
 )
 OURS = "vision-toolkit"
 
@@ -115,7 +121,7 @@ def code(cell: str) -> list[str]:
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     """What this project's own plugins offer, whatever else is installed here."""
-    found = discover(frozenset())
+    found = discover({})
     return Registry(found.plugins, tuple(offer for offer in found.offered if offer.plugin.distribution == OURS))
 
 
@@ -324,7 +330,8 @@ def core_arguments(kind: str, name: str) -> list[str]:
 
 
 def recipe_blocks() -> list[Block]:
-    found = [block for block in BLOCKS if block.language == "toml" and block.page in {"README.md", "recipes.md"}]
+    pages = {"README.md", "recipes.md", "tuning.md"}
+    found = [block for block in BLOCKS if block.language == "toml" and block.page in pages]
     return [block for block in found if not block.title]
 
 
@@ -345,6 +352,40 @@ def test_every_recipe_in_the_documents_is_valid(block: Block, registry: Registry
     tables = given if {"data", "model", "train"} <= given.keys() else merged(MINIMAL, given)
     recipe = Recipe.model_validate({**tables, "name": "shown"})
     assert plan(recipe, registry).resolved.model.name
+
+
+def studies() -> list[Recipe]:
+    """Every recipe with a `[tune]` table: those of the documents, and the files."""
+    shown = [tomllib.loads(block.text) for block in recipe_blocks()]
+    whole = [Recipe.model_validate({**merged(MINIMAL, one), "name": "shown"}) for one in shown if "tune" in one]
+    return whole + [recipe for path in (ROOT / "recipes").glob("*.toml") if (recipe := load(path)).tune]
+
+
+@pytest.mark.parametrize("recipe", studies(), ids=lambda recipe: recipe.name)
+def test_every_study_in_the_documents_is_found_right(recipe: Recipe, registry: Registry) -> None:
+    assert checked(recipe, recipe.name, registry).space.dimensions
+
+
+def test_every_sampler_and_pruner_is_told() -> None:
+    text = section(TUNING, "Samplers and pruners")
+    assert [code(name)[0] for name, _ in rows(text)] == list(SAMPLERS)
+    assert [code(name)[0] for name, _ in rows(text[text.index("| `pruner`") :])] == list(PRUNERS)
+
+
+@pytest.mark.slow  # trains two trials and a repeat of the better one
+def test_a_study_leaves_the_files_that_are_told(tmp_path: Path) -> None:
+    told = {name.rstrip("/") for cells in rows(section(TUNING, "Begin")) for text in cells for name in code(text)}
+    tune = "\n[tune]\ntrials = 2\n[tune.space]\ntrain.batch = {choices = [4, 8]}\n"
+    recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"), text=tiny.RECIPE + tune)
+    assert main(["tune", str(recipe), "--runs", str(tmp_path / "runs"), "--seeds", "2"]) == EXIT_DONE
+    left = {path.name for path in (tmp_path / "runs" / "tiny").iterdir() if not path.name.startswith(".")}
+    assert {re.sub(r"trial-\d+", "trial-0007", name) for name in left} == told - {
+        "own",
+        "best-0007.toml",
+        "seed-1",
+        "run",
+    }
+    assert (tmp_path / "runs" / "tiny" / "trial-0000" / "seed-1" / "report.html").is_file()
 
 
 def test_what_the_shortest_recipe_has_is_needed() -> None:
@@ -580,9 +621,11 @@ def test_what_goes_wrong_with_plugins_is_told_as_shown(
     monkeypatch.setenv("TOOLKIT_DISABLE", found[1])
     assert main(["plugins", "list"]) == EXIT_DONE
     out = capsys.readouterr().out
-    assert "acme-typo" in out
-    assert "acme-broken" not in out
-    assert "acme-vision" not in out
+    asked, _, rest = out.partition("disabled plugins\n")
+    disabled, _, broken = rest.partition("broken plugins\n")
+    assert "acme-vision" not in asked
+    assert re.findall(r"  (\S+)\[main\] \S+: by TOOLKIT_DISABLE", disabled) == ["acme-broken", "acme-vision"]
+    assert re.findall(r"  (\S+)\[main\]", broken) == ["acme-typo"]
 
 
 def test_a_clash_is_chosen_between_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -599,6 +642,20 @@ def test_a_clash_is_chosen_between_as_shown(site: Path, tmp_path: Path, capsys: 
 def test_modules_public_to_plugins_are_told() -> None:
     told = set(re.findall(r"`toolkit\.(\w+)`", section(PLUGINS, "Factories")))
     assert told == set(FOR_PLUGINS)
+
+
+def test_the_contract_that_is_told_is_the_one_that_is_checked() -> None:
+    told = ".".join(map(str, CONTRACT))
+    text = section(PLUGINS, "Stability")
+    assert f'toolkit_contract = "{told}"' in text
+    assert f"now {told}" in text
+    assert f"this toolkit has {told}:" in text
+
+
+def test_the_table_of_disabled_plugins_is_read_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toolkit.toml").write_text(titled(PLUGINS, "toolkit.toml"), encoding="utf-8")
+    assert disabled_here() == ["acme-broken", "acme-vision[main]"]
 
 
 # Pages

@@ -131,6 +131,15 @@ def test_files_without_class_folders_are_an_error_that_says_what_there_is(tmp_pa
     assert caught.value.next_step == f"Arrange the image files as {tmp_path}/<class>/<file>."
 
 
+@pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is no folder")])
+def test_a_root_that_is_no_folder_is_an_error(tmp_path, name, message):
+    put(tmp_path / "file", b"")
+    with pytest.raises(DataError, match=message) as caught:
+        list_class_folders(tmp_path / name)
+    assert caught.value.path == tmp_path / name
+    assert caught.value.next_step == f"Arrange the image files as {tmp_path / name}/<class>/<file>."
+
+
 def test_an_empty_class_folder_is_an_error(tmp_path):
     (tmp_path / "cat").mkdir()
     with pytest.raises(DataError, match=r"the class folder has no image file, only an empty folder") as caught:

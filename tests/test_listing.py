@@ -5,11 +5,13 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from toolkit.errors import EXIT_USAGE, PluginError, UsageError
+from toolkit.errors import EXIT_USAGE, UsageError
+from toolkit.isolation import Seen
 from toolkit.listing import WIDTH, list_components, show_component
-from toolkit.registry import Broken, Offer, Plugin, Registry
+from toolkit.registry import Broken, Disabled, Loaded, Offer, Plugin, Registry
 
 ACME, LATE = Plugin("acme", "1.0", "main", "json"), Plugin("late", "2.0", "x", "no_such_module")
+OFF = Plugin("off", "3.0", "main", "off")
 
 
 def net(spec: Any, *, width: Annotated[int, Field(ge=1)] = 8, classes: int) -> None:
@@ -65,13 +67,29 @@ def test_no_plugins():
 def test_a_component_shows_origin_docs_and_arguments():
     lines = show_component(registry(), "net")
     assert lines[0] == "model net, from plugin acme[main] 1.0"
-    assert lines[1].startswith("  file ")
-    assert "  A small net." in lines
-    assert lines[-3:] == [
+    assert lines[1] == "  entry point main = json"
+    assert lines[2].startswith("  file ")
+    assert lines[3] == f"  factory net in {__file__}"
+    assert lines[4:] == [
+        "",
+        "  A small net.",
+        "",
         "  argument  type                 default",
         "  width     integer, at least 1  8",
+        "            channels",
         "  classes   integer              required",
     ]
+
+
+def test_what_an_argument_means_is_wrapped_below_it():
+    def wordy(spec: Any, *, width: int = 1) -> None:
+        pass
+
+    wordy.__doc__ = f"width: {'word ' * 60}"
+    lines = show_component(Registry((ACME,), (Offer("model", "net", ACME, wordy),)), "net")
+    assert lines[5] == "  no description"
+    assert sum(line.count("word") for line in lines[8:]) == 60
+    assert max(map(len, lines[8:])) <= WIDTH + 2
 
 
 def test_a_component_without_docs_or_arguments():
@@ -102,10 +120,36 @@ def test_an_unknown_name_suggests_the_nearest():
     assert caught.value.next_step == "python -m toolkit plugins list"
 
 
-def test_what_cannot_be_imported_or_read_is_its_plugins_fault():
+def test_what_cannot_be_imported_or_read_is_shown_as_broken():
     def odd(spec: Any, *, width: Nowhere = 3) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
-    with pytest.raises(PluginError, match="cannot import no_such_module:net"):
-        show_component(Registry((ACME,), (Offer("model", "net", ACME, "no_such_module:net"),)), "net")
-    with pytest.raises(PluginError, match="has an unusable signature"):
-        show_component(Registry((ACME,), (Offer("model", "net", ACME, odd),)), "net")
+    lost = show_component(Registry((ACME,), (Offer("model", "net", ACME, "no_such_module:net"),)), "net")
+    assert lost[0] == "model net, from plugin acme[main] 1.0"
+    assert lost[-1].startswith('  broken: model "net" of plugin acme[main] 1.0: cannot import no_such_module:net: ')
+    unreadable = show_component(Registry((ACME,), (Offer("model", "net", ACME, odd),)), "net")
+    assert 'net" of plugin acme[main] 1.0: has an unusable signature: TypeError: argument width' in unreadable[-1]
+
+
+def test_disabled_and_slow_plugins_are_listed():
+    seen = (Loaded(ACME, Seen(seconds=0.02)), Loaded(LATE, Seen(seconds=2.0)))
+    found = Registry((ACME, LATE), disabled=(Disabled(OFF, "toolkit.toml"),), loaded=seen)
+    assert list_components(found) == [
+        "slow to import",
+        "  late[x] 2.0: 2000 ms",
+        "",
+        "disabled plugins",
+        "  off[main] 3.0: by toolkit.toml",
+    ]
+    assert show_component(found, "Off")[-1] == "  disabled by toolkit.toml"
+
+
+def test_a_plugin_shows_what_it_did_while_it_was_imported():
+    seen = Seen(seconds=2.0, printed="Hello\n" * 40, changed=("the environment", "thread worker"))
+    lines = show_component(Registry((LATE,), loaded=(Loaded(LATE, seen),)), "late[x]")
+    assert lines[2] == "  slow to import: 2000 ms"
+    assert lines[3].startswith("  prints while it is imported: Hello Hello")
+    assert lines[3].endswith("...")
+    assert lines[4:] == [
+        "  changes the process while it is imported: the environment",
+        "  changes the process while it is imported: thread worker",
+    ]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.installed import install
 from toolkit.errors import EXIT_PLUGIN, PluginError, Problem
-from toolkit.registry import Broken, Offer, Plugin, Registry, discover
+from toolkit.registry import Broken, Disabled, Offer, Plugin, Registry, discover
 
 
 @pytest.fixture
@@ -70,6 +70,9 @@ BROKEN = {
     "listed": (hook("return ['tiny']"), "TypeError: toolkit_models returned list, not names"),
     "numbered": (hook("return {3: dict}"), "TypeError: toolkit_models: 3 is no name for a component"),
     "coloned": (hook("return {'a:b': dict}"), "TypeError: toolkit_models: 'a:b' is no name for a component"),
+    "basic": ("class Stop(BaseException): ...\nraise Stop('no')", "Stop: no"),
+    "generator": ("raise GeneratorExit", "GeneratorExit"),
+    "mute": ("class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute", "Mute"),
     "pathless": (hook("return {'tiny': 'acme.build'}"), 'TypeError: toolkit_models: "tiny" is neither callable nor'),
 }
 
@@ -123,7 +126,76 @@ def test_disabled_plugins_are_not_even_imported(site: Path, monkeypatch: pytest.
     monkeypatch.setenv("TOOLKIT_DISABLE", " acme[b] ,")
     assert [plugin.entry for plugin in discover().plugins] == ["a"]
     assert "acme_b" not in sys.modules
-    assert discover(frozenset({"acme"})) == Registry()
+    assert discover({"acme": "a test"}).offered == ()
+
+
+def test_what_is_disabled_is_kept_with_what_disables_it(site: Path):
+    install(site, "acme", {"acme": hook("return {}")}, {"main": "acme"})
+    (disabled,) = discover({"acme": "toolkit.toml"}).disabled
+    assert str(disabled) == "acme[main] 1.0: by toolkit.toml"
+    assert discover({}).disabled == ()
+
+
+def test_a_plugin_that_prints_and_changes_the_process_does_neither(site: Path, capsys: pytest.CaptureFixture[str]):
+    source = "import os\nprint('Welcome')\nos.environ['ZOO'] = 'open'\n" + hook("return {}")
+    install(site, "acme", {"acme": source}, {"main": "acme"})
+    (loaded,) = discover().loaded
+    assert capsys.readouterr().out == ""
+    assert "ZOO" not in os.environ
+    assert (loaded.seen.printed, loaded.seen.changed) == ("Welcome\n", ("the environment",))
+    assert loaded.seen.seconds > 0
+    assert not loaded.slow
+
+
+def test_what_a_component_prints_when_it_is_imported_goes_to_standard_error(
+    site: Path, capsys: pytest.CaptureFixture[str]
+):
+    (site / "loud.py").write_text("print('Hello')\ndef build(spec): ...\n")
+    assert Offer("model", "loud", Plugin("acme", "1", "main", "acme"), "loud:build").load()
+    assert capsys.readouterr() == ("", "Hello\n")
+
+
+@pytest.mark.parametrize("declared", ["1.0"])
+def test_a_plugin_may_declare_the_contract_it_was_written_for(site: Path, declared: str):
+    install(site, "acme", {"acme": f"toolkit_contract = '{declared}'\n" + hook("return {}")}, {"main": "acme"})
+    assert discover().broken == ()
+
+
+def test_a_later_minor_version_of_the_contract_keeps_its_promises(site: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("toolkit.hookspecs.CONTRACT", (1, 4))
+    install(site, "acme", {"acme": "toolkit_contract = '1.3'\n" + hook("return {}")}, {"main": "acme"})
+    assert discover().broken == ()
+
+
+CONTRACTS = {
+    "'1.1'": "ContractError: needs contract 1.1, this toolkit has 1.0: upgrade vision-toolkit",
+    "'2.0'": "ContractError: needs contract 2.0, this toolkit has 1.0: upgrade vision-toolkit",
+    "'0.9'": "ContractError: needs contract 0.9, this toolkit has 1.0: upgrade the plugin",
+    "'1'": """ContractError: toolkit_contract must be text such as "1.0", not '1'""",
+    "1.0": 'ContractError: toolkit_contract must be text such as "1.0", not 1.0',
+}
+
+
+@pytest.mark.parametrize("declared", CONTRACTS)
+def test_a_plugin_of_another_contract_is_broken(site: Path, declared: str):
+    install(site, "acme", {"acme": f"toolkit_contract = {declared}\n" + hook("return {}")}, {"main": "acme"})
+    assert [broken.cause for broken in discover().broken] == [CONTRACTS[declared]]
+
+
+def test_an_interrupt_is_no_plugins_fault(site: Path):
+    install(site, "acme", {"acme": "raise KeyboardInterrupt"}, {"main": "acme"})
+    with pytest.raises(KeyboardInterrupt):
+        discover()
+    (site / "slow_import.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Offer("model", "m", Plugin("acme", "1", "main", "acme"), "slow_import:build").load()
+
+
+def test_a_disabled_plugin_may_offer_an_unknown_name():
+    plugins = [Plugin(name, "1", "main", name) for name in ("acme", "other")]
+    registry = Registry(disabled=tuple(Disabled(plugin, "toolkit.toml") for plugin in plugins))
+    told = 'unknown model "acme:tiny"; disabled, and so not asked: acme[main] 1 (by toolkit.toml)'
+    assert registry.find("model", "acme:tiny", "k") == Problem("k", told)
 
 
 def test_the_order_of_installation_decides_nothing(site: Path):

@@ -159,7 +159,7 @@ def test_a_second_signal_does_not_wait(
 
 
 @pytest.mark.parametrize(
-    "moment", ["describe_environment", "Trackers", "evaluate_splits", "draw_pictures", "write_report"]
+    "moment", ["Assembly.environment", "Trackers", "evaluate_splits", "draw_pictures", "write_report"]
 )
 def test_a_signal_before_or_after_training_ends_at_once(
     recipe: Path,

@@ -10,17 +10,18 @@ import pytest
 from tests.tiny import RECIPE
 from toolkit.components import plan
 from toolkit.errors import EXIT_USAGE, ToolkitError, UsageError
-from toolkit.recipe import Recipe, TuneTable
+from toolkit.recipe import Recipe, TuneTable, Use
 from toolkit.registry import discover
 from toolkit.tune.space import Space, check_space
+from toolkit.tune.storage import open_storage
 from toolkit.tune.study import (
     PRUNERS,
     SAMPLERS,
+    UNCOUNTED,
     Search,
     aim_of,
     enqueue,
     enqueue_own,
-    open_storage,
     open_study,
     search_of,
     too_many_failures,
@@ -47,7 +48,7 @@ def begun(folder: Path, tune: str = "", space: str = SPACE, url: str | None = No
     search, more = search_of(made, table, checked)
     assert search
     assert [*problems, *more] == []
-    return open_study(made, checked, aim, search, open_storage(folder, url))
+    return open_study(made, table, checked, aim, search, open_storage(folder, url))
 
 
 def found_by(tune: str, space: str = SPACE) -> tuple[Search | None, list[str]]:
@@ -63,19 +64,6 @@ def test_a_study_lives_in_a_journal_file(tmp_path: Path) -> None:
     assert [trial.value for trial in again.trials] == [0.5]
 
 
-def test_a_study_may_live_in_a_database(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    begun(tmp_path, url=url).add_trial(optuna.trial.create_trial(value=0.25))
-    assert [trial.value for trial in begun(tmp_path, url=url).trials] == [0.25]
-
-
-def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/no/such/study.db"
-    with pytest.raises(UsageError, match=r"--storage sqlite.*cannot be used") as caught:
-        open_storage(tmp_path, url)
-    assert caught.value.next_step
-
-
 @pytest.mark.parametrize("name", sorted({*SAMPLERS} - {"cmaes", "grid"}))
 def test_every_sampler_is_found_by_its_short_name(name: str) -> None:
     search, problems = found_by(f'sampler = "{name}"')
@@ -86,7 +74,7 @@ def test_every_sampler_is_found_by_its_short_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_every_pruner_is_found_by_its_short_name(name: str) -> None:
-    search, problems = found_by(f'pruner = "{name}"')
+    search, problems = found_by(f'pruner = "{name}"\nseeds_per_trial = 2')
     assert problems == []
     assert search
     assert type(search.pruner).__name__ == PRUNERS[name]
@@ -115,6 +103,7 @@ WRONG = {
     'pruner = {name = "PercentilePruner", percentile = 150.0}': "tune.pruner: ",
     'pruner = "PatientPruner"': 'tune.pruner.name: "PatientPruner" cannot be given in a recipe',
     'pruner = "PercentilePruner"': "tune.pruner.percentile: is required",
+    'pruner = "wilcoxon"': 'tune.pruner.name: "wilcoxon" compares seeds: it needs tune.seeds_per_trial above 1',
     'sampler = "grid"': "tune.space.train.optimizer.lr: needs a step, or choices, for a grid",
 }
 
@@ -152,6 +141,7 @@ CHANGED = {
         SPACE.replace("0.1", "0.2"),
         'tune.space.train.optimizer.lr {"low": 0.01, "high": 0.1, ',
     ),
+    "seeds": ("seeds_per_trial = 3", SPACE, "seeds_per_trial 1, now 3"),
     "key": ("", SPACE + "train.epochs = {low = 1, high = 2}", "tune.space.train.epochs absent, now"),
 }
 
@@ -179,7 +169,7 @@ def test_a_study_of_another_recipe_is_refused(tmp_path: Path) -> None:
     search, _ = search_of(other, table, checked)
     assert search
     with pytest.raises(UsageError, match="the recipe itself has other values"):
-        open_study(other, checked, aim_of(other, table)[0], search, open_storage(tmp_path, None))
+        open_study(other, table, checked, aim_of(other, table)[0], search, open_storage(tmp_path, None))
 
 
 def test_one_score_or_several() -> None:
@@ -190,6 +180,73 @@ def test_one_score_or_several() -> None:
         "tune.metric: cannot stand beside metrics and directions: one score or several",
         "tune.directions: has 1 directions for 2 metrics",
     ]
+
+
+WRONG_LATENCY = {
+    'metric = "latency"': [
+        'tune.metric: "latency" alone would be best of a model that knows nothing: name a score too'
+    ],
+    'metrics = ["accuracy", "latency"]\ndirections = ["maximize", "maximize"]': [
+        'tune.directions: "latency" is time: it can only be minimized'
+    ],
+    'metrics = ["latency", "latency", "f1"]\ndirections = ["minimize", "minimize", "maximize"]': [
+        'tune.metrics: has "latency" twice'
+    ],
+}
+
+
+@pytest.mark.parametrize("tune", WRONG_LATENCY)
+def test_a_wrong_latency_is_told(tune: str) -> None:
+    made, table, _ = parts(tune)
+    assert [str(problem) for problem in aim_of(made, table)[1]] == WRONG_LATENCY[tune]
+
+
+def test_a_metric_of_the_recipe_may_be_called_latency_unless_the_study_asks_for_the_time() -> None:
+    made, table, _ = parts('metrics = ["accuracy", "latency"]\ndirections = ["maximize", "minimize"]')
+    clashing = made.model_copy(update={"metrics": (Use(name="mine:latency"),)})
+    (problem,) = aim_of(clashing, table)[1]
+    assert str(problem).startswith('tune.metrics: "latency" is the recipe\'s own metric and the time that')
+    alone = clashing.model_copy(update={"train": clashing.train.model_copy(update={"metric": "latency"})})
+    assert aim_of(alone, table.model_copy(update={"metrics": (), "directions": ()}))[1] != []
+    assert aim_of(clashing, table.model_copy(update={"metrics": ("f1",), "directions": ("maximize",)}))[1] == []
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_workers_with_one_seed_draw_as_one_worker_would(tmp_path: Path, sampler: str) -> None:
+    """And unlike values: which worker draws makes no difference."""
+    tune = f'sampler = {{name = "{sampler}", seed = 3}}'
+
+    def drawn(studies: list[optuna.Study]) -> list[dict[str, Any]]:
+        _, _, space = parts(tune)
+        search, _ = search_of(*parts(tune))
+        assert search
+        for number in range(4):
+            study = studies[number % len(studies)]
+            study.sampler = search.sampler_of(number)
+            trial = study.ask()
+            space.suggest(trial)
+            study.tell(trial, float(number))
+        return [trial.params for trial in studies[0].trials]
+
+    together = drawn([begun(tmp_path / "together", tune) for _ in range(2)])
+    assert together == drawn([begun(tmp_path / "alone", tune)])
+    assert len({params["train.optimizer.lr"] for params in together}) == 4
+
+
+def test_without_a_seed_no_two_workers_draw_the_same() -> None:
+    drawn = set()
+    for _ in range(2):
+        search, _ = found_by('sampler = "random"')
+        assert search
+        study = optuna.create_study(sampler=search.sampler_of(0))
+        drawn.add(study.ask().suggest_float("x", 0, 1))
+    assert len(drawn) == 2
+
+
+def test_a_shared_sequence_keeps_its_seed() -> None:
+    search, _ = found_by('sampler = {name = "QMCSampler", seed = 3}')
+    assert search
+    assert search.sampler_of(0) is search.sampler_of(1) is search.sampler
 
 
 def test_the_recipes_own_values_are_the_first_trial(tmp_path: Path) -> None:
@@ -241,3 +298,11 @@ def test_a_study_ends_at_its_limit_of_failures(tmp_path: Path) -> None:
     assert isinstance(error, ToolkitError)
     assert "1 trials failed, the last by RunFailed: the loss is not finite" in error.message
     assert too_many_failures(study, 2) is None
+
+
+def test_a_failure_that_is_no_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    trial = study.ask()
+    trial.set_user_attr(UNCOUNTED, True)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert too_many_failures(study, 1) is None

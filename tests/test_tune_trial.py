@@ -2,24 +2,36 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
+from toolkit import device as devices
+from toolkit.assembly import Assembly
 from toolkit.cli import main
-from toolkit.components import plan
+from toolkit.components import Plan, plan
+from toolkit.contracts import EpochRecord
 from toolkit.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, RecipeError, RunFailed, Stopped
 from toolkit.recipe import load
 from toolkit.registry import discover
-from toolkit.tune import trial as trials
-from toolkit.tune.space import check_space
-from toolkit.tune.study import aim_of, enqueue_own, open_storage, open_study, search_of
+from toolkit.signals import Signals
+from toolkit.tune import latency, presence
+from toolkit.tune.checked import checked
+from toolkit.tune.folder import trial_run
+from toolkit.tune.join import Job, joined
+from toolkit.tune.scoring import Scoring
+from toolkit.tune.storage import open_storage
+from toolkit.tune.study import enqueue_own
 from toolkit.tune.trial import Worker, write_best
 
 SPACE = "train.optimizer.lr = {low = 0.01, high = 0.1}\n"
@@ -34,15 +46,14 @@ def recipe_file(tmp_path: Path, tune: str, space: str = SPACE) -> Path:
 
 def worker(path: Path, runs: Path) -> Worker:
     recipe, registry = load(path), discover()
-    assert recipe.tune
-    space = check_space(recipe, str(path), registry)
-    aim, _ = aim_of(recipe, recipe.tune)
-    search, _ = search_of(recipe, recipe.tune, space)
-    assert search
-    folder = runs / recipe.name
-    study = open_study(recipe, space, aim, search, open_storage(folder, None))
-    enqueue_own(study, space, plan(space.recipe, registry).resolved)
-    return Worker(study, space, aim, recipe.tune, str(path), folder, "again")
+    found = checked(recipe, str(path), registry)
+    with joined(Job(runs, None, "again"), recipe, str(path), found, registry) as one:
+        enqueue_own(one.study, found.space, plan(found.space.recipe, registry).resolved)
+    return one  # a journal file needs no closing
+
+
+def run_of(one: Worker, number: int) -> Path:
+    return trial_run(one.folder, number).path
 
 
 def records(directory: Path) -> list[tuple[int, float, dict[str, float]]]:
@@ -60,8 +71,8 @@ def test_a_study_ends_with_the_asked_trials_and_a_recipe_that_gives_its_best_aga
     (best,) = write_best(one)
     assert best == tmp_path / "runs" / "tiny" / "best.toml"
     assert run(best, tmp_path / "again") == EXIT_DONE
-    winner = one.directory(one.study.best_trial.number)
-    assert records(only_run(tmp_path / "again", "best")) == records(winner.path)
+    winner = run_of(one, one.study.best_trial.number)
+    assert records(only_run(tmp_path / "again", "best")) == records(winner)
 
 
 class Always(optuna.pruners.BasePruner):
@@ -74,7 +85,7 @@ def test_a_pruned_trial_leaves_after_its_epoch(tmp_path: Path) -> None:
     one.study.pruner = Always()
     one.work()
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
-    assert [len(records(one.directory(number).path)) for number in (0, 1)] == [2, 1]
+    assert [len(records(run_of(one, number))) for number in (0, 1)] == [2, 1]
 
 
 def test_failures_are_kept_with_their_cause_until_there_are_too_many(tmp_path: Path) -> None:
@@ -102,21 +113,21 @@ def test_a_signal_keeps_the_trial_and_the_next_worker_goes_on_with_it(
     whole = worker(path, tmp_path / "whole")
     whole.work()
     one = worker(path, tmp_path / "runs")
-    scores = Worker._scores
+    scores = Scoring.scores
 
-    def interrupted(self: Worker, record: object) -> list[float]:
+    def interrupted(self: Scoring, record: object) -> list[float]:
         os.kill(os.getpid(), signal.SIGTERM)
         return scores(self, record)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(trials.Worker, "_scores", interrupted)
+        patched.setattr(Scoring, "scores", interrupted)
         with pytest.raises(Stopped, match=r"the study in .* keeps all trials") as caught:
             one.work()
     assert (caught.value.exit_code, caught.value.next_step) == (EXIT_STOPPED, "again")
     assert [trial.state for trial in one.study.trials] == [TrialState.RUNNING]
     worker(path, tmp_path / "runs").work()
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE] * 2
-    assert records(one.directory(0).path) == records(whole.directory(0).path)
+    assert records(run_of(one, 0)) == records(run_of(whole, 0))
 
 
 KILLED = """
@@ -125,14 +136,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.test_tune_trial import worker
-from toolkit.tune import trial
-scores, seen = trial.Worker._scores, []
+from toolkit.tune.scoring import Scoring
+scores, seen = Scoring.scores, []
 def killed(self, record):
     seen.append(record)
     if len(seen) == 3:
         os.kill(os.getpid(), 9)
     return scores(self, record)
-trial.Worker._scores = killed
+Scoring.scores = killed
 worker(Path(sys.argv[1]), Path(sys.argv[2])).work()
 """
 
@@ -147,7 +158,7 @@ def test_a_killed_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE, TrialState.RUNNING]
     one.work()
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE] * 2
-    assert [row[0] for row in records(one.directory(1).path)] == [3, 6]
+    assert [row[0] for row in records(run_of(one, 1))] == [3, 6]
 
 
 def test_the_command_tunes_and_names_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +170,54 @@ def test_the_command_tunes_and_names_the_best(tmp_path: Path, capsys: pytest.Cap
     assert str(tmp_path / "runs" / "tiny" / "best.toml") in told
     tried = {trial.number: trial.params for trial in worker_study(tmp_path)}
     assert tried == {0: {"train.optimizer.lr": 0.05}, 1: {"train.optimizer.lr": 0.02}}
+
+
+def test_the_best_is_repeated_and_exported_when_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = recipe_file(tmp_path, 'trials = 2\nsampler = "random"\npruner = "none"')
+    assert main(["tune", str(path), "--seeds", "2", "--export", "--set", "train.epochs=1"]) == EXIT_DONE
+    told = capsys.readouterr().out
+    compared = json.loads((tmp_path / "runs" / "tiny" / "best.json").read_text())
+    assert len(compared["candidates"][0]["seeds"]) == 2
+    assert (tmp_path / "exports" / "tiny" / "bundle.json").is_file()
+    assert "bundle exports/tiny" in told
+
+
+def test_a_stopped_study_has_its_report_and_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe_file(tmp_path, 'trials = 2\npruner = "none"')
+    scores, seen = Scoring.scores, []
+
+    def interrupted(self: Scoring, record: EpochRecord) -> list[float]:
+        seen.append(record)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scores(self, record)
+
+    monkeypatch.setattr(Scoring, "scores", interrupted)
+    words = ["tune", str(path), "--runs", str(tmp_path / "runs")]
+    assert main(words) == EXIT_STOPPED
+    told = capsys.readouterr()
+    assert f"next:  python -m toolkit {' '.join(words)}" in told.err
+    assert "trials: 1 finished, 0 pruned, 0 failed" in told.out
+    assert {"best.toml", "study.html"} <= {path.name for path in (tmp_path / "runs" / "tiny").iterdir()}
+
+
+def test_a_report_that_fails_does_not_hide_what_ended_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError("no room for a report")
+
+    monkeypatch.setattr("toolkit.tune.write_study_report", failing)
+    path = recipe_file(tmp_path, 'trials = 2\nmetric = "acuracy"')
+    assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_USAGE
+    told = capsys.readouterr()
+    assert 'tune.metric: there is no score "acuracy"' in told.err
+    assert "warning: OSError: no room for a report" in told.out
 
 
 def worker_study(tmp_path: Path) -> list[optuna.trial.FrozenTrial]:
@@ -181,3 +240,281 @@ def test_a_recipe_that_says_nothing_of_tuning_is_told(tmp_path: Path, capsys: py
     path = write_recipe(tmp_path)
     assert main(["tune", str(path)]) == EXIT_USAGE
     assert f"{path}: tune: is required: a table with trials and the space" in capsys.readouterr().err
+
+
+def study_of(one: Worker) -> list[TrialState]:
+    return [trial.state for trial in one.study.get_trials(deepcopy=False)]
+
+
+WARM = """
+train.batch = {choices = [8, 6]}
+input.size = {choices = [32, 24]}
+data.valid_share = {choices = [0.2, 0.4]}
+augment.random_crop.padding = {low = 1, high = 3}
+"""
+
+
+def test_a_warm_worker_computes_what_a_fresh_process_would(tmp_path: Path) -> None:
+    """Whether the data of the trial before serves it too or not."""
+    one = worker(recipe_file(tmp_path, 'trials = 7\nsampler = {name = "random", seed = 2}', WARM), tmp_path / "runs")
+    one.study.pruner = optuna.pruners.NopPruner()
+    one.work()
+    recipes = [load(run_of(one, number) / "recipe.toml") for number in range(7)]
+    data = [(recipe.input.size, recipe.data.args["valid_share"]) for recipe in recipes]
+    again = [number for number in range(1, 7) if data[number] == data[number - 1]]
+    assert 0 < len(again) < 6
+    for number in (again[0], next(number for number in range(1, 7) if number not in again)):
+        fresh = tmp_path / f"fresh-{number}"
+        assert run(run_of(one, number) / "recipe.toml", fresh) == EXIT_DONE
+        assert records(only_run(fresh, "recipe")) == records(run_of(one, number))
+
+
+def test_data_is_read_once_for_all_trials_that_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    data = Plan.data
+    monkeypatch.setattr(Plan, "data", lambda self: read.append(self.resolved.seed) or data(self))
+    one = worker(recipe_file(tmp_path, 'trials = 3\npruner = "none"'), tmp_path / "runs")
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE] * 3
+    assert len(read) == 1
+
+
+def test_what_a_trial_asks_of_torch_ends_with_it(tmp_path: Path) -> None:
+    space = "train.deterministic = {choices = [true, false]}\ntrain.threads = {choices = [1, 2]}\n"
+    tune = 'trials = 4\nsampler = "grid"\npruner = "none"'
+    one = worker(recipe_file(tmp_path, tune, space), tmp_path / "runs")
+    seen, own = [], torch.get_num_threads()
+    scores = Scoring.scores
+
+    def looking(self: Scoring, record: EpochRecord) -> list[float]:
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()))
+        return scores(self, record)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Scoring, "scores", looking)
+        one.work()
+    asked = [trial.params for trial in one.study.trials[1:]]
+    assert seen.pop(0) == seen.pop(0) == (False, own)  # the recipe's own values: of threads it has none
+    assert seen == [(params["train.deterministic"], params["train.threads"]) for params in asked for _ in range(2)]
+    devices.make_deterministic(False)
+    devices.use_threads(None)
+
+
+SEEDS = 'trials = 2\nseeds_per_trial = 2\nsampler = {name = "random", seed = 1}\n'
+
+
+def test_a_trial_of_several_seeds_is_worth_their_mean(tmp_path: Path) -> None:
+    tune = f'{SEEDS}pruner = "none"\nmetric = "accuracy"\ndirection = "maximize"'
+    one = worker(recipe_file(tmp_path, tune), tmp_path / "runs")
+    one.work()
+    for trial in one.study.trials:
+        first = run_of(one, trial.number)
+        best = [max(row[2]["accuracy"] for row in records(folder)) for folder in (first, first / "seed-1")]
+        assert trial.value == pytest.approx(sum(best) / 2)
+        assert [load(folder / "recipe.toml").seed for folder in (first, first / "seed-1")] == [0, 1]
+        assert records(first) != records(first / "seed-1")
+    assert run(run_of(one, 1) / "seed-1" / "recipe.toml", tmp_path / "again") == EXIT_DONE
+    assert records(only_run(tmp_path / "again", "recipe")) == records(run_of(one, 1) / "seed-1")
+
+
+def test_a_trial_interrupted_in_its_second_seed_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = recipe_file(tmp_path, f'{SEEDS}pruner = "none"')
+    whole = worker(path, tmp_path / "whole")
+    whole.work()
+    one = worker(path, tmp_path / "runs")
+    seen: list[EpochRecord] = []
+    scores = Scoring.scores
+
+    def interrupted(self: Scoring, record: EpochRecord) -> list[float]:
+        seen.append(record)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scores(self, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scoring, "scores", interrupted)
+        with pytest.raises(Stopped):
+            one.work()
+    assert study_of(one) == [TrialState.RUNNING]
+    worker(path, tmp_path / "runs").work()
+    assert [trial.value for trial in one.study.trials] == [trial.value for trial in whole.study.trials]
+    assert records(run_of(one, 0) / "seed-1") == records(run_of(whole, 0) / "seed-1")
+
+
+def test_wilcoxon_hears_of_each_seed(tmp_path: Path) -> None:
+    one = worker(recipe_file(tmp_path, f'{SEEDS}pruner = "wilcoxon"'), tmp_path / "runs")
+    one.work()
+    for trial in one.study.trials:
+        assert sorted(trial.intermediate_values) == [0, 1]
+        assert trial.value == pytest.approx(sum(trial.intermediate_values.values()) / 2)
+
+
+def test_a_pruner_of_seeds_ends_a_trial_between_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = worker(recipe_file(tmp_path, f'{SEEDS}pruner = "wilcoxon"'), tmp_path / "runs")
+    monkeypatch.setattr(optuna.pruners.WilcoxonPruner, "prune", lambda pruner, study, trial: trial.number > 0)
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert len(records(run_of(one, 1))) == 2
+    assert not (run_of(one, 1) / "seed-1").exists()
+
+
+def test_the_time_that_the_exported_model_takes_is_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, measure = [], latency.measure
+
+    def measuring(assembly: Assembly) -> float:
+        measured.append(assembly.recipe.model)
+        return measure(assembly)
+
+    monkeypatch.setattr(latency, "measure", measuring)
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    tune = 'trials = 3\nsampler = "grid"\nmetrics = ["latency", "accuracy"]\ndirections = ["minimize", "maximize"]'
+    space = "model.widths = {choices = [[8, 8], [32, 32]]}\ntrain.epochs = {choices = [1, 2]}\n"
+    one = worker(recipe_file(tmp_path, tune, space), tmp_path / "runs")
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE] * 3
+    for trial in one.study.trials:
+        assert 0 < trial.values[0] < 10_000
+        assert trial.values[1] == max(row[2]["accuracy"] for row in records(run_of(one, trial.number)))
+    assert len(measured) == len({trial.params["model.widths"] for trial in one.study.trials})
+    assert len(write_best(one)) == len(one.study.best_trials)
+
+
+# Workers on other machines
+
+
+def beside(one: Worker) -> optuna.Study:
+    """The study as another machine has it."""
+    return optuna.load_study(study_name="tiny", storage=open_storage(one.folder, None))
+
+
+def test_a_silent_machines_trial_is_given_up_and_its_values_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "SILENT_SECONDS", 0.0)
+    one = replace(worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs"), shared=True)
+    trial = beside(one).ask()  # the recipe's own values
+    trial.set_user_attr("machine", "elsewhere:/runs/tiny")
+    lost = beside(one).ask()
+    lost.suggest_float("train.optimizer.lr", 0.01, 0.1)
+    one.work()
+    states = study_of(one)
+    assert states[:2] == [TrialState.FAIL] * 2
+    assert sorted(states[2:], key=str) == [TrialState.COMPLETE] * 2
+    assert "(elsewhere:/runs/tiny) has been silent for" in one.study.trials[0].user_attrs["cause"]
+    assert [one.study.trials[number].params for number in (2, 3)] == [
+        {"train.optimizer.lr": 0.05},
+        lost.params,
+    ]
+    assert "own" in one.study.trials[2].user_attrs
+
+
+def test_a_machine_that_signs_is_waited_for(tmp_path: Path) -> None:
+    watch = presence.Watch()
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.set_user_attr("machine", "elsewhere")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(presence, "SIGN_SECONDS", 0.01)
+        patched.setattr(presence, "SILENT_SECONDS", 0.0)
+        with presence.signing(trial):
+            assert not watch.is_silent(study.trials[0])
+            before = study.trials[0].user_attrs.get(presence.SIGNATURE)
+            while study.trials[0].user_attrs.get(presence.SIGNATURE) == before:
+                time.sleep(0.01)
+            assert not watch.is_silent(study.trials[0])
+        watch.is_silent(study.trials[0])
+        assert watch.is_silent(study.trials[0])
+
+
+def test_a_storage_that_fails_for_a_moment_ends_no_signing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "SIGN_SECONDS", 0.01)
+    trial = optuna.create_study().ask()
+    calls = []
+
+    def failing(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError
+
+    monkeypatch.setattr(trial.storage, "set_trial_user_attr", failing)
+    with presence.signing(trial):
+        while len(calls) < 3:
+            time.sleep(0.01)
+
+
+def test_a_trial_whose_worker_was_killed_as_it_took_it_is_tried_again(tmp_path: Path) -> None:
+    one = worker(recipe_file(tmp_path, 'trials = 1\npruner = "none"'), tmp_path / "runs")
+    beside(one).ask()
+    one.work()
+    assert study_of(one) == [TrialState.FAIL, TrialState.COMPLETE]
+    assert one.study.trials[1].params == {"train.optimizer.lr": 0.05}
+    assert "own" in one.study.trials[1].user_attrs
+
+
+def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other takes one between our look and our asking."""
+    one = replace(worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs"), shared=True)
+    other = beside(one)
+    ask = optuna.Study.ask
+
+    def late(self: optuna.Study) -> optuna.Trial:
+        if self is one.study and len(other.get_trials(deepcopy=False)) == 1:
+            for _ in range(2):
+                other.tell(ask(other), 0.5)
+        return ask(self)
+
+    monkeypatch.setattr(optuna.Study, "ask", late)
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
+    assert one.study.trials[2].user_attrs["cause"] == "there were enough trials already"
+
+
+def test_the_recipes_own_values_are_tried_once_whoever_queues_them(tmp_path: Path) -> None:
+    one = worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs")
+    own = one.study.trials[0]
+    one.study.enqueue_trial(own.system_attrs["fixed_params"], user_attrs=own.user_attrs)
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert one.study.trials[1].user_attrs["cause"] == "the recipe's own values are another trial already"
+
+
+def test_a_trial_that_others_have_given_up_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs")
+    values = Scoring.values
+
+    def taken(self: Scoring, trial: optuna.Trial, signals: Signals) -> list[float]:
+        if trial.number == 0:
+            beside(one).tell(0, state=TrialState.FAIL)
+        return values(self, trial, signals)
+
+    monkeypatch.setattr(Scoring, "values", taken)
+    one.work()
+    assert study_of(one) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+
+
+def test_a_storage_that_fails_ends_the_worker_and_keeps_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = worker(recipe_file(tmp_path, 'trials = 1\npruner = "none"'), tmp_path / "runs")
+
+    def failing(self: optuna.Trial, value: float, step: int) -> None:
+        raise optuna.exceptions.StorageInternalError("commit") from OSError("server closed the connection")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Trial, "report", failing)
+        with pytest.raises(RunFailed, match="the storage of study tiny has failed: server closed") as caught:
+            one.work()
+    assert caught.value.next_step == "when it answers again: again"
+    assert study_of(one) == [TrialState.RUNNING]
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE]
+
+
+def test_the_best_of_another_machine_is_written_by_its_values(tmp_path: Path) -> None:
+    one = worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs")
+    one.work()
+    winner = one.study.best_trial.number
+    there = (run_of(one, winner) / "recipe.toml").read_text()
+    shutil.rmtree(run_of(one, winner))
+    (best,) = write_best(one)
+    assert best.read_text() == there

@@ -28,6 +28,7 @@ Factory: TypeAlias = Callable[..., Any]
 GIVEN_BY_CORE = {"dataset": ("clips",), "optimizer": ("params", "lr"), "schedule": ("horizon", "direction")}
 """Arguments of factories that the core gives itself, by kind: they are no keys of a recipe."""
 
+_DOCUMENTED = re.compile(r"^( *)`?(\w+)`?: +(\S.*(?:\n\1 +\S.*)*)", flags=re.MULTILINE)
 _SCALARS = {int: "integer", float: "number", bool: "true or false", str: "string", Path: "path", Any: "anything"}
 _ARRAYS = (list, tuple, Sequence)
 _TABLES = (dict, Mapping)
@@ -102,8 +103,13 @@ def describe(factory: Factory, *, skip: Collection[str] = ()) -> list[Argument]:
 
 def documented(docstring: str) -> dict[str, str]:
     """What a docstring says of each argument: lines `name: text`, continued by deeper indented lines."""
-    found = re.findall(r"^( *)`?(\w+)`?: +(\S.*(?:\n\1 +\S.*)*)", docstring, flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text) for _, name, text in found}
+    return {found[2]: re.sub(r"\s+", " ", found[3]) for found in _DOCUMENTED.finditer(docstring)}
+
+
+def without_arguments(docstring: str, names: Collection[str]) -> str:
+    """A docstring without what it says of these arguments."""
+    kept = _DOCUMENTED.sub(lambda found: "" if found[2] in names else found[0], docstring)
+    return re.sub(r"\n{3,}", "\n\n", kept).strip()
 
 
 def type_text(annotation: Any) -> str:
@@ -169,10 +175,16 @@ def _keys(factory: Factory, skip: frozenset[str]) -> list[tuple[str, inspect.Par
 
 
 def _parameters(factory: Factory) -> list[inspect.Parameter]:
+    """All but the first, which the core gives. TypeError where there is no first, or nobody could give another."""
     found = list(inspect.signature(factory).parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    own = found[1:] if found and found[0].kind in positional else found
+    if not found or found[0].kind not in (*positional, inspect.Parameter.VAR_POSITIONAL):
+        raise TypeError("takes no positional argument, but the core gives every factory one")
+    for parameter in found[1:]:
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise TypeError(f"argument {parameter.name}: is positional-only, so no recipe can give it")
+    own = found[1:] if found[0].kind in positional else found
     return [parameter for parameter in own if parameter.kind in named]
 
 

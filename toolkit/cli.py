@@ -120,6 +120,11 @@ def _add_tune(commands: _Commands) -> None:
     parser.add_argument("--storage", metavar="URL", help="a database that holds the study (default: a journal file)")
     queued = "values to try next: key=value,key=value; may be repeated"
     parser.add_argument("--enqueue", metavar="VALUES", action="append", default=[], help=queued)
+    shared = "processes that work on the study here, one for each GPU where there are GPUs (default: 1)"
+    parser.add_argument("--workers", metavar="N", type=_count, default=1, help=shared)
+    repeated = "runs of the best trial and of the recipe's own values at the end, each with another seed (default: 1)"
+    parser.add_argument("--seeds", metavar="K", type=_count, default=1, help=repeated)
+    parser.add_argument("--export", action="store_true", help="export the best trial at the end")
 
 
 def _add_evaluate(commands: _Commands) -> None:
@@ -185,11 +190,35 @@ def _add_check(commands: _Commands) -> None:
 
 
 def _add_plugins(commands: _Commands) -> None:
-    parser = _add(commands, "plugins", "list plugins, or show one component", _list)
+    parser = _add(commands, "plugins", "list, show, examine, disable and make plugins", _list)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser)
     _add(actions, "list", "list all components, and plugins that are broken", _list)
     show = _add(actions, "show", "show a component's origin and arguments", _show)
     show.add_argument("name", metavar="NAME")
+    _add_doctor(actions)
+    disable = _add(actions, "disable", "leave a plugin out of this project, unread", _disable)
+    disable.add_argument("name", metavar="NAME")
+    enable = _add(actions, "enable", "take a disabled plugin back", _enable)
+    enable.add_argument("name", metavar="NAME")
+    _add_new(actions)
+
+
+def _add_doctor(actions: _Commands) -> None:
+    parser = _add(actions, "doctor", "examine plugins by the rules of the conformance kit", _doctor)
+    told = "a plugin or a component (default: every plugin but those included)"
+    parser.add_argument("name", metavar="NAME", nargs="?", help=told)
+    key = "a key of the component's table; may be repeated"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=key)
+
+
+def _add_new(actions: _Commands) -> None:
+    parser = _add(actions, "new", "write a package with a component of each kind", _new)
+    parser.add_argument("name", metavar="NAME", help="of the distribution, and of its folder")
+    kinds = "kinds of components, separated by commas (default: all five)"
+    parser.add_argument("--kinds", metavar="KINDS", help=kinds)
+    licences = ("MIT", "Apache-2.0", "BSD-3-Clause", "none")
+    told = f"{', '.join(licences)} (default: MIT)"
+    parser.add_argument("--license", metavar="LICENSE", choices=licences, default="MIT", help=told)
 
 
 def _add_schema(commands: _Commands) -> None:
@@ -240,14 +269,15 @@ def _tune(options: argparse.Namespace) -> int:
     from toolkit.recipe import parse
 
     draft = parse(options.recipe, options.overrides)
-    from toolkit.tune import tune_recipe
+    from toolkit.tune import Job, tune_recipe
 
     tune_recipe(
         draft,
-        runs=options.runs,
-        storage=options.storage,
+        Job(options.runs, options.storage, again=f"python -m toolkit {shlex.join(options.words)}"),
         enqueued=options.enqueue,
-        again=f"python -m toolkit {shlex.join(options.words)}",
+        workers=options.workers,
+        seeds=options.seeds,
+        exports=Path("exports") if options.export else None,
         console=_console(),
     )
     return EXIT_DONE
@@ -318,7 +348,12 @@ def _check(options: argparse.Namespace) -> int:
     from toolkit.recipe import parse
     from toolkit.registry import discover
 
-    plan(parse(options.recipe, options.overrides), discover())
+    draft, registry = parse(options.recipe, options.overrides), discover()
+    plan(draft, registry)
+    if draft.recipe is not None and draft.recipe.tune is not None:
+        from toolkit.tune.checked import checked
+
+        checked(draft.recipe, draft.source, registry)
     print(f"{options.recipe}: valid")
     return EXIT_DONE
 
@@ -336,6 +371,33 @@ def _show(options: argparse.Namespace) -> int:
     from toolkit.registry import discover
 
     print("\n".join(show_component(discover(), options.name)))
+    return EXIT_DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from toolkit.doctor import examine_installed
+
+    return examine_installed(options.name, options.overrides)
+
+
+def _disable(options: argparse.Namespace) -> int:
+    from toolkit.disabling import disable_plugin
+
+    print(disable_plugin(options.name))
+    return EXIT_DONE
+
+
+def _enable(options: argparse.Namespace) -> int:
+    from toolkit.disabling import enable_plugin
+
+    print(enable_plugin(options.name))
+    return EXIT_DONE
+
+
+def _new(options: argparse.Namespace) -> int:
+    from toolkit.scaffold import write_package
+
+    print("\n".join(write_package(options.name, kinds=options.kinds, licence=options.license)))
     return EXIT_DONE
 
 

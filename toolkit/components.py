@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import arguments
 from toolkit.arguments import GIVEN_BY_CORE
+from toolkit.blame import blamed_augmentation, blamed_metric
 from toolkit.clips import Clip
 from toolkit.contracts import Augmentation, Data, DataSpec, Metric, Takes, Tracker
 from toolkit.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
@@ -47,22 +48,27 @@ class Chosen:
         """Call the factory. Its ValueError `argument: what is wrong` is the recipe's fault, the rest the plugin's."""
         try:
             built = self.factory(*first, **self.args, **given)
-        except ToolkitError:
+        except (KeyboardInterrupt, ToolkitError):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise self._blamed(error) from error
         lacking = [name for name in _MUST_HAVE.get(self.kind, ()) if not hasattr(built, name)]
         if lacking and self.offer:
             raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
         return built
 
-    def _blamed(self, error: Exception) -> ToolkitError:
+    def failed(self, what: str, error: BaseException | None = None) -> ToolkitError:
+        """What went wrong while the component was used."""
+        if self.offer:
+            return self.offer.failed(what, error)
+        cause = f": {described(error)}" if error else ""
+        return invalid(self.source, [Problem(self.key, f"{what}{cause}")])
+
+    def _blamed(self, error: BaseException) -> ToolkitError:
         argument, colon, message = str(error).partition(": ")
         if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
             return invalid(self.source, [Problem(f"{self.key}.{argument}", message)])
-        if self.offer:
-            return self.offer.failed("cannot be built", error)
-        return invalid(self.source, [Problem(self.key, described(error))])
+        return self.failed("cannot be built", error)
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,11 @@ class Plan:
         return model
 
     def augmentations(self, spec: DataSpec) -> list[Augmentation]:
-        return [chosen.build(spec) for chosen in self.all("augmentation")]
+        return [blamed_augmentation(chosen.build(spec), chosen.failed) for chosen in self.all("augmentation")]
 
     def metrics(self, spec: DataSpec) -> list[Metric]:
         """Fresh ones: each pass over a split needs its own."""
-        return [chosen.build(spec) for chosen in self.all("metric")]
+        return [blamed_metric(chosen.build(spec), chosen.failed) for chosen in self.all("metric")]
 
     def trackers(self, run: Path) -> list[Tracker]:
         return [chosen.build(run) for chosen in self.all("tracker")]
@@ -239,12 +245,14 @@ def core_factory(kind: str, name: str) -> Callable[..., Any] | None:
 
 
 def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
-    """`recipe` with the defaults of every chosen component under what it gives itself."""
+    """`recipe` with the defaults of every chosen component under what it gives itself. An argument that is called as a
+    key of the table itself (`name`) keeps its default: no recipe can give it."""
     tables = recipe.tables()
     for one in chosen:
         holder, place = _holder(tables, one, chosen)
         filled = arguments.defaults(one.factory, skip=GIVEN_BY_CORE.get(one.kind, ())) | dict(one.args)
-        holder[place] |= plain(filled)
+        tables_own = holder[place].keys() - one.args.keys()
+        holder[place] |= plain({key: value for key, value in filled.items() if key not in tables_own})
         if one.kind == "model" and (clip := _clip_table(recipe, one)):
             tables["clip"] = clip
     return recipe.replace(tables)

@@ -13,6 +13,9 @@ from toolkit.errors import UsageError
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
 
+_BEFORE: dict[str, int] = {}
+"""Settings of torch that a run has changed, as they were."""
+
 Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
 
 
@@ -77,10 +80,26 @@ def keep_freed_memory() -> bool:
     return all(accepted)
 
 
-def make_deterministic() -> None:
-    """Refuse operations that give other results on the next try."""
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+def make_deterministic(wanted: bool = True) -> None:
+    """Refuse operations that give other results on the next try. Not `wanted`: take back an earlier call, so that a run
+    leaves nothing to the next one of its process."""
+    if wanted:
+        _BEFORE.setdefault("deterministic", torch.are_deterministic_algorithms_enabled())
+        _BEFORE.setdefault("benchmark", torch.backends.cudnn.benchmark)
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif "deterministic" in _BEFORE:
+        torch.use_deterministic_algorithms(bool(_BEFORE.pop("deterministic")))
+        torch.backends.cudnn.benchmark = bool(_BEFORE.pop("benchmark"))
+
+
+def use_threads(count: int | None) -> None:
+    """Compute on `count` CPU threads. None: on as many as before an earlier call, or as torch has chosen."""
+    if count is not None:
+        _BEFORE.setdefault("threads", torch.get_num_threads())
+        torch.set_num_threads(count)
+    elif "threads" in _BEFORE:
+        torch.set_num_threads(_BEFORE.pop("threads"))
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -74,6 +74,12 @@ class RecipeError(ToolkitError):
         return [f"{self.source}: {problem}" for problem in self.problems]
 
 
+class ProjectError(ToolkitError):
+    """The project's file, toolkit.toml, cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
 class DataError(ToolkitError):
     """The data cannot be used; `path` is the file or folder at fault where there is one."""
 

@@ -14,6 +14,9 @@ import pluggy
 from toolkit import contracts
 
 PROJECT = "toolkit"
+CONTRACT = (1, 0)
+"""Version of the contract with plugins: of these hooks, of what factories take and return, and of the modules public to
+plugins. A plugin module may declare the one it was written for: `toolkit_contract = "1.0"`."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

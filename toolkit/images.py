@@ -121,9 +121,11 @@ def decode_image(data: Tensor) -> Tensor:
 def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *, kind: str = "image") -> Listing:
     """The files of `<root>/<class>/**` whose suffix, in lower case, is among `suffixes`; classes in order of name.
 
-    Hidden files and folders are passed over. Raises DataError when there are no class folders, or a class has no such
-    file; `kind` names what was looked for.
+    Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
+    a class has no such file; `kind` names what was looked for.
     """
+    if not root.is_dir():
+        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=_layout(root, kind))
     classes = _folders(root)
     if not classes:
         raise DataError(f"there are no class folders, only {_summary(root)}", path=root, next_step=_layout(root, kind))

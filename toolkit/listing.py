@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import UsageError, nearest
-from toolkit.registry import HOOKS, Offer, Plugin, Registry, owners
+from toolkit.errors import PluginError, UsageError, nearest
+from toolkit.project import owner
+from toolkit.registry import HOOKS, Loaded, Offer, Plugin, Registry, owners
 
 if TYPE_CHECKING:
     from toolkit.arguments import Argument
@@ -18,25 +19,39 @@ WIDTH = 100
 
 
 def list_components(registry: Registry) -> list[str]:
-    """Components by kind and plugin, then names offered twice, then broken plugins with their cause."""
+    """Components by kind and plugin, then names offered twice, then plugins that are slow to import, disabled or
+    broken."""
     lines = [line for kind in HOOKS.values() for line in _kind_lines(kind, registry.offers(kind))]
     lines += _section("offered more than once", _clashes(registry))
+    lines += _section("slow to import", _slow(registry))
+    lines += _section("disabled plugins", (str(disabled) for disabled in registry.disabled))
     lines += _section("broken plugins", (str(broken) for broken in registry.broken))
     return lines[:-1] or ["no plugin is installed"]
+
+
+def _slow(registry: Registry) -> list[str]:
+    slowest = sorted(registry.loaded, key=lambda loaded: -loaded.seen.seconds)
+    return [f"{loaded.plugin}: {loaded.took}" for loaded in slowest if loaded.slow]
 
 
 def show_component(registry: Registry, name: str) -> list[str]:
     """All there is to know of a component (`name` or `distribution:name`) or of a plugin (`distribution[entry]`).
 
-    Raises UsageError for a name that nothing has, PluginError if the component cannot be imported.
+    Raises UsageError for a name that nothing has.
     """
     offers = [offer for kind in HOOKS.values() for offer in registry.named(kind, name)]
-    plugins = [plugin for plugin in registry.plugins if name in owners(plugin)]
+    plugins = [plugin for plugin in _plugins(registry) if owner(name) in owners(plugin)]
     if not offers and not plugins:
-        known = [known for offer in registry.offered for known in (offer.name, *owners(offer.plugin))]
+        known = [*(offer.name for offer in registry.offered), *(of for one in _plugins(registry) for of in owners(one))]
         raise _unknown(name, known)
     shown = [*(_offer_lines(offer) for offer in offers), *(_plugin_lines(plugin, registry) for plugin in plugins)]
     return [line for lines in shown for line in [*lines, ""]][:-1]
+
+
+def _plugins(registry: Registry) -> list[Plugin]:
+    """All that are installed, those that could not be read or were not asked among them."""
+    unread = [*(broken.plugin for broken in registry.broken), *(disabled.plugin for disabled in registry.disabled)]
+    return sorted({*registry.plugins, *unread})
 
 
 def _unknown(name: str, known: Sequence[str]) -> UsageError:
@@ -69,46 +84,83 @@ def _clashes(registry: Registry) -> Iterator[str]:
 
 
 def _plugin_lines(plugin: Plugin, registry: Registry) -> list[str]:
-    """Where a plugin comes from and what it offers, or why it is broken."""
+    """Where a plugin comes from and what it offers, or why it does not."""
     causes = [f"broken: {broken.cause}" for broken in registry.broken if broken.plugin == plugin]
+    causes += [f"disabled by {disabled.by}" for disabled in registry.disabled if disabled.plugin == plugin]
     offers = [f"{offer.kind} {offer.name}" for offer in registry.offered if offer.plugin == plugin]
-    return [
-        f"plugin {plugin}",
-        f"  entry point {plugin.entry} = {plugin.value}",
-        *_file(plugin),
-        *_section_of(causes + offers),
-    ]
+    seen = [line for loaded in registry.loaded if loaded.plugin == plugin for line in _seen(loaded)]
+    return [f"plugin {plugin}", *_indented([*_origin(plugin), *seen, *causes, *offers])]
 
 
-def _section_of(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
+def _seen(loaded: Loaded) -> Iterator[str]:
+    """What was seen while the plugin was imported and should not be."""
+    if loaded.slow:
+        yield f"slow to import: {loaded.took}"
+    if loaded.seen.printed:
+        yield f"prints while it is imported: {shortened(loaded.seen.printed)}"
+    for change in loaded.seen.changed:
+        yield f"changes the process while it is imported: {change}"
 
 
-def _file(plugin: Plugin) -> list[str]:
-    return [f"  file {plugin.file}"] if plugin.file else []
+def shortened(text: str) -> str:
+    """`text` on one line, cut to a third of it."""
+    return textwrap.shorten(text, WIDTH // 3, placeholder="...") or "blank lines"
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" if line else "" for line in lines]
+
+
+def _origin(plugin: Plugin) -> list[str]:
+    """The entry point and the file that it leads to."""
+    return [f"entry point {plugin.entry} = {plugin.value}", *([f"file {plugin.file}"] if plugin.file else [])]
 
 
 def _offer_lines(offer: Offer) -> list[str]:
-    from toolkit.arguments import GIVEN_BY_CORE, describe
+    """A component's origin, description and arguments, or why they cannot be told."""
+    title = f"{offer.kind} {offer.name}, from plugin {offer.plugin}"
+    try:
+        lines = _factory_lines(offer, offer.load())
+    except PluginError as error:
+        lines = [f"broken: {error.message}"]
+    return [title, *_indented([*_origin(offer.plugin), *lines])]
 
-    factory = offer.load()
+
+def _factory_lines(offer: Offer, factory: Callable[..., Any]) -> list[str]:
+    from toolkit.arguments import GIVEN_BY_CORE, describe, without_arguments
+
     try:
         arguments = describe(factory, skip=GIVEN_BY_CORE.get(offer.kind, ()))
     except (TypeError, ValueError) as error:
         raise offer.failed("has an unusable signature", error) from error
+    description = without_arguments(inspect.getdoc(factory) or "", [one.name for one in arguments])
     return [
-        f"{offer.kind} {offer.name}, from plugin {offer.plugin}",
-        *_file(offer.plugin),
-        *_section_of((inspect.getdoc(factory) or "no description").splitlines()),
+        f"factory {_place(offer, factory)}",
+        "",
+        *(description or "no description").splitlines(),
+        "",
         *_argument_lines(arguments),
     ]
 
 
+def _place(offer: Offer, factory: Callable[..., Any]) -> str:
+    """Where the factory is written, as far as Python knows."""
+    name = offer.factory if isinstance(offer.factory, str) else getattr(factory, "__qualname__", repr(factory))
+    try:
+        return f"{name} in {inspect.getsourcefile(inspect.unwrap(factory))}"
+    except (TypeError, ValueError):
+        return name
+
+
 def _argument_lines(arguments: Sequence[Argument]) -> list[str]:
-    """A table: name, type, default."""
+    """A table: name, type, default; what each means below it."""
     if not arguments:
-        return ["", "  takes no arguments"]
+        return ["takes no arguments"]
     rows = [("argument", "type", "default")]
     rows += [(one.name, one.type, "required" if one.required else one.default) for one in arguments]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return ["", *(f"  {name:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for name, kind, default in rows)]
+    lines = [f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for name, kind, default in rows]
+    margin = " " * (widths[0] + 2)
+    meanings = [textwrap.wrap(one.doc, WIDTH, initial_indent=margin, subsequent_indent=margin) for one in arguments]
+    told = (line for row, meaning in zip(lines[1:], meanings, strict=True) for line in (row, *meaning))
+    return [lines[0], *told]

@@ -110,7 +110,7 @@ class Loader:
     def _resident(self) -> bool:
         if isinstance(self.pixels, Footage) or not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
             return False
-        if self.device.type == "cuda" and self.pixels.storage.pixels.nbytes <= self._room():
+        if self.device.type == "cuda" and (self.pixels.moved or self.pixels.storage.pixels.nbytes <= self._room()):
             self.pixels.move(self.device)
             return True
         return self.device.type == "cpu"

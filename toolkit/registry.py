@@ -1,24 +1,27 @@
 """Which plugins are installed, what each offers, and which are broken: found without importing anything heavy.
 
 A plugin is an entry point of group `toolkit`. Each is loaded behind a plugin manager of its own, so none can shadow,
-wrap or stop another; what is wrong with one is kept as data and told when a recipe needs it.
+wrap or stop another; what it changes in the process meanwhile is put back. What is wrong with one is kept as data and
+told when a recipe needs it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from toolkit import hookspecs
 from toolkit.errors import PluginError, Problem, nearest
+from toolkit.isolation import Seen, isolated, quiet
+from toolkit.project import left_out, normalised
 
 GROUP = "toolkit"
 HOOKS = {
@@ -28,6 +31,8 @@ HOOKS = {
     "toolkit_metrics": "metric",
     "toolkit_trackers": "tracker",
 }
+SLOW_SECONDS = 0.1
+"""An import that takes longer is told: it delays every command that needs to know what is installed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -76,16 +81,16 @@ class Offer:
         """The factory itself, imported now if need be; PluginError if that fails."""
         if not isinstance(self.factory, str):
             return self.factory
-        module, _, attribute = self.factory.partition(":")
         try:
-            found = importlib.import_module(module)
-            for step in attribute.split("."):
-                found = getattr(found, step)
-        except (Exception, SystemExit) as error:
+            found = _imported(*self.factory.split(":"))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self.failed(f"cannot import {self.factory}", error) from error
-        if not callable(found):
-            raise self.failed(f"{self.factory} is not callable")
-        return found
+        if callable(found):
+            factory: Callable[..., Any] = found
+            return factory
+        raise self.failed(f"{self.factory} is not callable")
 
     def failed(self, what: str, error: BaseException | None = None) -> PluginError:
         """What went wrong inside this component, with the plugin to blame."""
@@ -96,6 +101,47 @@ class Offer:
         )
 
 
+def _imported(module: str, attribute: str) -> Any:
+    """What stands at `module:attribute`; what the import prints goes to standard error."""
+    if module in sys.modules:
+        found: Any = sys.modules[module]
+    else:
+        with quiet() as printed:
+            found = importlib.import_module(module)
+        sys.stderr.write("".join(printed))
+    for step in attribute.split("."):
+        found = getattr(found, step)
+    return found
+
+
+@dataclass(frozen=True)
+class Disabled:
+    """A plugin that is installed and left out, unread."""
+
+    plugin: Plugin
+    by: str
+    """The file or the variable that leaves it out."""
+
+    def __str__(self) -> str:
+        return f"{self.plugin}: by {self.by}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was seen while a plugin was imported and its hooks were asked."""
+
+    plugin: Plugin
+    seen: Seen
+
+    @property
+    def slow(self) -> bool:
+        return self.seen.seconds > SLOW_SECONDS
+
+    @property
+    def took(self) -> str:
+        return f"{self.seen.seconds * 1000:.0f} ms"
+
+
 @dataclass(frozen=True)
 class Registry:
     """All that was discovered, sorted."""
@@ -103,6 +149,9 @@ class Registry:
     plugins: tuple[Plugin, ...] = ()
     offered: tuple[Offer, ...] = ()
     broken: tuple[Broken, ...] = ()
+    disabled: tuple[Disabled, ...] = ()
+    loaded: tuple[Loaded, ...] = field(default=(), compare=False)
+    """How loading went; no two times are alike, so it is no part of what a registry is."""
 
     def offers(self, kind: str) -> list[Offer]:
         return [offer for offer in self.offered if offer.kind == kind]
@@ -124,7 +173,8 @@ class Registry:
         if found:
             return found[0]
         known = [offer.name for offer in self.offers(kind)]
-        problem = Problem(key, f'unknown {kind} "{name}"', nearest(name.rpartition(":")[2], known))
+        told = f'unknown {kind} "{name}"{_unasked(self.disabled, name)}'
+        problem = Problem(key, told, nearest(name.rpartition(":")[2], known))
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
             raise _perhaps_broken(problem, suspects)
@@ -139,6 +189,12 @@ def owners(plugin: Plugin) -> tuple[str, str]:
 def _may_offer(plugin: Plugin, name: str) -> bool:
     owner = name.rpartition(":")[0]
     return not owner or owner in owners(plugin)
+
+
+def _unasked(disabled: Iterable[Disabled], name: str) -> str:
+    """The disabled plugins that may offer `name`: nobody asked them."""
+    plugins = [f"{one.plugin} (by {one.by})" for one in disabled if _may_offer(one.plugin, name)]
+    return f"; disabled, and so not asked: {', '.join(plugins)}" if plugins else ""
 
 
 def _clash(found: list[Offer], key: str) -> PluginError:
@@ -156,39 +212,61 @@ def _perhaps_broken(problem: Problem, suspects: list[Broken]) -> PluginError:
 
 
 def described(error: BaseException) -> str:
-    """An exception as one line: its type and its text."""
-    text = " ".join(str(error).split())
+    """An exception as one line: its type and its text, if it has one that can be read."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def disabled_plugins() -> frozenset[str]:
-    """The names in `TOOLKIT_DISABLE`, separated by commas: `distribution` or `distribution[entry]`."""
-    names = os.environ.get("TOOLKIT_DISABLE", "").split(",")
-    return frozenset(name.strip() for name in names if name.strip())
+def discover(disabled: Mapping[str, str] | None = None) -> Registry:
+    """Find and load every installed plugin but the disabled ones, names mapped to what leaves them out (default: those
+    that the project's file and `TOOLKIT_DISABLE` name). Raises ProjectError where that file cannot be read."""
+    names = left_out() if disabled is None else disabled
+    plugins, unreadable = installed()
+    unread = [Disabled(plugin, by) for plugin in plugins if (by := _leaves_out(names, plugin))]
+    wanted = [plugin for plugin in plugins if not _leaves_out(names, plugin)]
+    registry = load(wanted)
+    broken = tuple(sorted([*unreadable, *registry.broken], key=lambda item: item.plugin))
+    return Registry(registry.plugins, registry.offered, broken, tuple(unread), registry.loaded)
 
 
-def discover(disabled: frozenset[str] | None = None) -> Registry:
-    """Find and load every installed plugin but the disabled ones (default: those `TOOLKIT_DISABLE` names)."""
-    left_out = disabled_plugins() if disabled is None else disabled
+def _leaves_out(names: Mapping[str, str], plugin: Plugin) -> str | None:
+    return next((names[owner] for owner in owners(plugin) if owner in names), None)
+
+
+def installed() -> tuple[list[Plugin], list[Broken]]:
+    """Every plugin that is installed, unread and in order, and every distribution whose entry points cannot be read."""
     found: dict[tuple[str, str, str], Plugin] = {}
     broken = []
-    for item in _installed():
+    for item in _entry_points():
         if isinstance(item, Broken):
             broken.append(item)
         else:
             found[item.distribution, item.entry, item.value] = item
-    wanted = sorted(plugin for plugin in found.values() if left_out.isdisjoint(owners(plugin)))
-    offered = []
-    for plugin in wanted:
-        try:
-            offered += _offers_of(plugin)
-        except (Exception, SystemExit) as error:
-            broken.append(Broken(plugin, described(error)))
+    return sorted(found.values()), broken
+
+
+def load(plugins: Iterable[Plugin]) -> Registry:
+    """Import these plugins, ask what they offer, and put back what they change in the process."""
+    asked = tuple(plugins)
+    offered: list[Offer] = []
+    broken, loaded = [], []
+    for plugin in asked:
+        with isolated() as seen:
+            try:
+                offered += _offers_of(plugin)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                broken.append(Broken(plugin, described(error)))
+        loaded.append(Loaded(plugin, seen))
     offered.sort(key=lambda offer: (offer.kind, offer.name, offer.plugin))
-    return Registry(tuple(wanted), tuple(offered), tuple(sorted(broken, key=lambda item: item.plugin)))
+    return Registry(asked, tuple(offered), tuple(broken), loaded=tuple(loaded))
 
 
-def _installed() -> Iterator[Plugin | Broken]:
+def _entry_points() -> Iterator[Plugin | Broken]:
     """Every entry point of the group; only distributions that mention it are parsed, for there may be hundreds."""
     for distribution in importlib.metadata.distributions():
         try:
@@ -202,13 +280,13 @@ def _installed() -> Iterator[Plugin | Broken]:
 
 def _plugin(distribution: importlib.metadata.Distribution, entry: str, value: str) -> Plugin:
     known = {key: distribution.metadata[key] for key in ("Name", "Version") if key in distribution.metadata}
-    name = re.sub(r"[-_.]+", "-", known.get("Name", "unknown")).lower()
-    return Plugin(name, known.get("Version", "unknown"), entry, value)
+    return Plugin(normalised(known.get("Name", "unknown")), known.get("Version", "unknown"), entry, value)
 
 
 def _offers_of(plugin: Plugin) -> list[Offer]:
     """Load the plugin and ask its hooks; any exception means that the plugin is broken."""
     module = importlib.metadata.EntryPoint(plugin.entry, plugin.value, GROUP).load()
+    _check_contract(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module, plugin.name)
@@ -220,6 +298,29 @@ def _offers_of(plugin: Plugin) -> list[Offer]:
     if not callers:
         raise LookupError("has no hook: nothing in it is marked with toolkit.hookimpl")
     return [offer for caller in callers for offer in _answers(plugin, caller.name, caller())]
+
+
+class ContractError(Exception):
+    """A plugin was written for another contract than this toolkit's."""
+
+
+def _check_contract(module: ModuleType) -> None:
+    """A plugin written for this major version works with every minor version from its own on."""
+    declared = getattr(module, "toolkit_contract", None)
+    if declared is None:
+        return
+    form = re.fullmatch(r"(\d+)\.(\d+)", declared) if isinstance(declared, str) else None
+    if form is None:
+        raise ContractError(f'toolkit_contract must be text such as "{_version(hookspecs.CONTRACT)}", not {declared!r}')
+    wanted = int(form[1]), int(form[2])
+    if wanted[0] != hookspecs.CONTRACT[0] or wanted > hookspecs.CONTRACT:
+        older = "vision-toolkit" if wanted > hookspecs.CONTRACT else "the plugin"
+        ours = _version(hookspecs.CONTRACT)
+        raise ContractError(f"needs contract {declared}, this toolkit has {ours}: upgrade {older}")
+
+
+def _version(contract: tuple[int, int]) -> str:
+    return ".".join(map(str, contract))
 
 
 def _answers(plugin: Plugin, hook: str, results: list[Any]) -> Iterator[Offer]:

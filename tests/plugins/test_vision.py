@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import toolkit_vision
-from toolkit.contracts import DataSpec, Grouped, Noted, Staged
+from toolkit.contracts import DataSpec, Noted, Staged
 from toolkit.errors import RecipeError, WeightsError
 from toolkit_vision import backbones, cnn, imagenet, published, small, transfer
 from toolkit_vision.classifier import Classifier, classification_head
@@ -111,29 +111,6 @@ def test_an_unknown_backbone_is_no_attribute() -> None:
 # Logits
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "alexnet", "cnn", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5",
-        "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet34", "resnet50",
-        "resnext50_32x4d", TINY, "swin_t", "swin_v2_t",
-    ],
-)  # fmt: skip
-def test_logits_of_each_family(name: str) -> None:
-    model = build(name)
-    for training in (True, False):
-        logits = model.train(training)(pixels())
-        assert logits.shape == (2, 3)
-        assert logits.isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["vit_b_32", "maxvit_t"])
-def test_logits_of_transformers_of_one_size(name: str) -> None:
-    model = build(name, DataSpec(classes=tuple("abc"), size=224)).eval()
-    with torch.no_grad():
-        assert model(pixels(224, batch=1)).shape == (1, 3)
-
-
 @settings(max_examples=15, deadline=None)
 @given(size=st.integers(16, 70), widths=st.lists(st.integers(1, 9), min_size=1, max_size=4), classes=st.integers(2, 12))
 def test_cnn_takes_any_size_groups_and_classes(size: int, widths: list[int], classes: int) -> None:
@@ -180,15 +157,6 @@ def test_cnn_learns_a_batch_by_heart() -> None:
         nn.functional.cross_entropy(model(image), targets).backward()
         optimizer.step()
     assert (model(image).argmax(1) == targets).all()
-
-
-@pytest.mark.parametrize("name", ["cnn", "resnet18", TINY])
-def test_state_dict_round_trip(name: str) -> None:
-    first, second = build(name), build(name)
-    train_one_step(first)
-    second.load_state_dict(first.state_dict())
-    image = pixels()
-    torch.testing.assert_close(first.eval()(image), second.eval()(image), rtol=0, atol=0)
 
 
 # Forms for small images
@@ -249,16 +217,6 @@ def test_hidden_and_dropout_reach_the_head() -> None:
 def test_the_replaced_layers_own_dropout_goes_with_it() -> None:
     model = build("mobilenet_v3_small")
     assert not any(isinstance(module, nn.Dropout) for module in model.backbone.modules())
-
-
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "swin_t", TINY])
-def test_parts_are_disjoint_and_complete(name: str) -> None:
-    model = build(name)
-    assert isinstance(model, Grouped)
-    parts = model.parts()
-    assert set(parts) == {"backbone", "head"}
-    in_parts = [id(parameter) for part in parts.values() for parameter in part.parameters()]
-    assert sorted(in_parts) == sorted(id(parameter) for parameter in model.parameters())
 
 
 def test_classifiers_are_staged_and_noted() -> None:

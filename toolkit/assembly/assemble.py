@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from toolkit import device as devices
 from toolkit.assembly.agreement import disagreements
+from toolkit.assembly.kept import Kept, Opened
 from toolkit.assembly.summary import Summary, summarise
+from toolkit.blame import check_answers
 from toolkit.components import Plan
 from toolkit.contracts import Data, DataSpec, Metric, Noted, Split, VideoSplit
 from toolkit.environment import memory_available
@@ -35,14 +37,28 @@ class Assembly:
     """A recipe's components, built and joined."""
 
     plan: Plan
-    data: Data
     network: Network
     device: torch.device
     precision: devices.Precision
-    train: Loader
-    valid: Loader
-    test: Loader
+    opened: Opened
     model_notes: tuple[str, ...]
+    kept: Kept
+
+    @property
+    def data(self) -> Data:
+        return self.opened.data
+
+    @property
+    def train(self) -> Loader:
+        return self.opened.train
+
+    @property
+    def valid(self) -> Loader:
+        return self.opened.valid
+
+    @property
+    def test(self) -> Loader:
+        return self.opened.test
 
     @property
     def recipe(self) -> Recipe:
@@ -63,9 +79,14 @@ class Assembly:
     def metrics(self) -> list[Metric]:
         return self.plan.metrics(self.spec)
 
-    @cached_property
+    @property
     def summary(self) -> Summary:
-        return summarise(self.network, self.spec, self.device)
+        decided = self.recipe.model, self.spec, self.device
+        return self.kept.summary(decided, partial(summarise, self.network, self.spec, self.device))
+
+    def environment(self) -> Mapping[str, Any]:
+        """The contents of environment.json."""
+        return self.kept.environment(self.device)
 
     def loaders(self) -> dict[str, Loader]:
         return {"train": self.train, "valid": self.valid, "test": self.test}
@@ -98,25 +119,28 @@ class Assembly:
         ]
 
 
-def assemble(plan: Plan, saved: Mapping[str, Any] | None = None) -> Assembly:
+def assemble(plan: Plan, saved: Mapping[str, Any] | None = None, kept: Kept | None = None) -> Assembly:
     """Build what evaluation needs. Raises the errors of the components.
 
     `saved` is the checkpoint whose weights will be loaded: the model is then built without fetching initial weights,
-    and its notes are those of the run that made the checkpoint.
+    and its notes are those of the run that made the checkpoint. `kept` is what this process has kept of the last run.
     """
     recipe = plan.resolved
-    if recipe.train.deterministic:
-        devices.make_deterministic()
+    kept = kept or Kept()
+    devices.make_deterministic(recipe.train.deterministic)
     device = devices.choose_device(recipe.train.device)
     precision = devices.choose_precision(recipe.train.precision, device)
+    devices.use_threads(recipe.train.threads if device.type == "cpu" else None)
     if device.type == "cpu":
         devices.keep_freed_memory()
-    data = plan.data()
-    train, valid, test = _loaders(data, recipe, device)
+    opened = kept.opened(plan, device, partial(_opened, plan, device))
+    if recipe.train.compile:
+        kept.compiling(recipe)
     seed_globally(recipe.seed, "weights")
-    model = plan.model(data.spec, initial_weights=saved is None)
+    model = plan.model(opened.data.spec, initial_weights=saved is None)
     noted = tuple(saved["notes"]) if saved else tuple(model.notes) if isinstance(model, Noted) else ()
-    return Assembly(plan, data, _network(plan, model, data.spec, device), device, precision, train, valid, test, noted)
+    network = _network(plan, model, opened.data.spec, device)
+    return Assembly(plan, network, device, precision, opened, noted, kept)
 
 
 def _network(plan: Plan, model: nn.Module, spec: DataSpec, device: torch.device) -> Network:
@@ -140,10 +164,10 @@ def _views(spec: DataSpec) -> dict[str, str]:
     }
 
 
-def _loaders(data: Data, recipe: Recipe, device: torch.device) -> tuple[Loader, Loader, Loader]:
+def _opened(plan: Plan, device: torch.device) -> Opened:
+    data, recipe = plan.data(), plan.resolved
     pixels = _footage(data, recipe) if data.spec.clip else _pixels(data, recipe)
-    train, valid, test = (Loader(one, data.spec, device) for one in pixels)
-    return train, valid, test
+    return Opened(data, *(Loader(one, data.spec, device) for one in pixels))
 
 
 def _pixels(data: Data, recipe: Recipe) -> list[Pixels]:
@@ -208,6 +232,8 @@ def training(assembly: Assembly) -> tuple[State, Task]:
     )
     if problems:
         raise invalid(assembly.plan.source, problems)
+    with assembly.autocast():
+        check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").failed)
     task = _task(assembly)
     return _state(assembly, task), task
 

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from toolkit.blame import read_frames_of
 from toolkit.clips import PHASES, Clip, evaluation_clips, seen, snapped, training_clip
 from toolkit.errors import DataError
 from toolkit.files import cache_directory, replaced
@@ -246,7 +247,7 @@ class Footage:
 
     def _decoded(self, item: int, numbers: Sequence[int]) -> Generator[NDArray[np.uint8], None, None]:
         """Frames uint8 `[h, w, 3]` at training size."""
-        for frame in self.split.read(item, numbers):
+        for frame in read_frames_of(self.split, item, numbers):
             yield resize(frame, *self._sides(frame)).movedim(0, -1).numpy()
 
     def _sides(self, frame: Tensor) -> tuple[int, int]:

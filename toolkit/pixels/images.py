@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from toolkit.blame import read_image_of
 from toolkit.errors import DataError
 from toolkit.pixels.corrupt import Corrupt, LeftOut
 from toolkit.pixels.draws import Draws
@@ -97,6 +98,11 @@ class Pixels:
             share = asked[first :: self.workers]
             begun |= dict.fromkeys(share, self._pool.submit(self._decode_into, storage, share))
 
+    @property
+    def moved(self) -> bool:
+        """Whether the decoded items are kept on a device."""
+        return self._resident is not None
+
     def move(self, device: torch.device) -> None:
         """Keep the decoded items on `device` from now on; call when `complete`."""
         if self.storage is not None and self._resident is None:
@@ -118,7 +124,7 @@ class Pixels:
 
     def _decode(self, index: int) -> Tensor | None:
         try:
-            image = self.split.read(index)
+            image = read_image_of(self.split, index)
         except DataError as error:
             self._left_out.add(index, error)
             return None

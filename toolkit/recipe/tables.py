@@ -125,6 +125,8 @@ class TrainTable(BaseModel):
     batch: Annotated[int, Field(ge=1)]
     eval_batch: Annotated[int, Field(ge=1)] | None = None
     device: Annotated[str, Field(min_length=1)] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads that compute; None: torch's own choice, one per core."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     channels_last: bool = True
     compile: bool = False
@@ -211,6 +213,8 @@ class TuneTable(BaseModel):
     directions: TomlArray[Direction] = ()
     sampler: SamplerTable = SamplerTable(name="tpe")
     pruner: PrunerTable = PrunerTable(name="hyperband")
+    seeds_per_trial: Annotated[int, Field(ge=1)] = 1
+    """Runs of a trial, with the recipe's seed and those that follow it; its score is their mean."""
     max_failures: Annotated[int, Field(ge=1)] = 5
     """Failed trials that end the study."""
     space: dict[str, Any]

@@ -16,7 +16,7 @@ _NOT_COMPUTED = {
     "": ("trackers", "export", "tune"),
     "data": ("root",),
     "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit"),
-    "train": ("device", "checkpoint_minutes"),
+    "train": ("device", "threads", "checkpoint_minutes"),
 }
 
 
@@ -28,10 +28,10 @@ def to_toml(recipe: Recipe) -> str:
 def digest(recipe: Recipe) -> str:
     """SHA-256 (hex) of everything that decides what is computed; give it the resolved recipe, so defaults count.
 
-    Left out is what only says where and how fast: where the data lies, which device, how much is kept in memory or
-    cache, how often state is saved, who is told, what is exported or tuned. So a run may be resumed on another machine,
-    but not with another batch size. What becomes of corrupt items is left out too: a run they stopped may go on without
-    them. The data itself is identified by its split hash, not by its folder.
+    Left out is what only says where and how fast: where the data lies, which device, how many threads, how much is kept
+    in memory or cache, how often state is saved, who is told, what is exported or tuned. So a run may be resumed on
+    another machine, but not with another batch size. What becomes of corrupt items is left out too: a run they stopped
+    may go on without them. The data itself is identified by its split hash, not by its folder.
     """
     tables = copy.deepcopy(recipe.tables())
     for table, keys in _NOT_COMPUTED.items():

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import io
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import RunFailed
 from toolkit.files import write_atomically
@@ -51,7 +52,8 @@ def _write(run: Path, shown: Contents) -> Path:
     for name, drawing in _drawings(shown):
         figures.save(folder, name, drawing)
     path = run / "report.html"
-    write_atomically(path, _render(shown, _pictures(folder)).encode())
+    template = Path(__file__).parent / "template.html.j2"
+    write_atomically(path, render(template, pictures(folder), shown=shown).encode())
     return path
 
 
@@ -69,7 +71,8 @@ def _drawings(shown: Contents) -> Iterator[tuple[str, figures.Drawing]]:
         yield "calibration", figures.reliability(statistics.calibration(shown.files.predictions))
 
 
-def _pictures(folder: Path) -> dict[str, Picture]:
+def pictures(folder: Path) -> dict[str, Picture]:
+    """The figures in a folder, by name."""
     return {path.stem: _picture(path) for path in sorted(folder.glob("*.png"))}
 
 
@@ -99,13 +102,14 @@ def _webp(data: bytes) -> bytes:
     return file.getvalue()
 
 
-def _render(shown: Contents, pictures: dict[str, Picture]) -> str:
+def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:
+    """A page of `template`, which may use the macros of parts.html.j2, our style and our script."""
     import jinja2
     from markupsafe import Markup
 
     here = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
+        loader=jinja2.FileSystemLoader([template.parent, here]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -114,8 +118,8 @@ def _render(shown: Contents, pictures: dict[str, Picture]) -> str:
     environment.filters |= {"percent": contents.percent, "score": contents.score}
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
     script = (here / "sort.js").read_text(encoding="utf-8")
-    return environment.get_template("template.html.j2").render(
-        shown=shown,
+    return environment.get_template(template.name).render(
+        **values,
         pictures=pictures,
         style=Markup((here / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package

@@ -11,11 +11,10 @@ from rich.console import Console
 
 from toolkit import checkpoint
 from toolkit import device as devices
-from toolkit.assembly import Assembly, assemble, count_parameters, training
-from toolkit.components import plan
+from toolkit.assembly import Assembly, Kept, assemble, count_parameters, training
+from toolkit.components import Plan, plan
 from toolkit.contracts import EpochRecord, RunFinished, RunStarted
 from toolkit.directory import RunDirectory, create, existing, explained
-from toolkit.environment import describe_environment
 from toolkit.errors import CheckpointError, Stopped
 from toolkit.predictions import predictions, write_predictions
 from toolkit.recipe import Draft, Recipe, digest, to_toml
@@ -110,15 +109,15 @@ def _run(
     _finish(directory, assembly, prepared[1], console, trackers)
 
 
-def train_run(draft: Draft, directory: RunDirectory, *, signals: Signals, console: Console) -> Records:
+def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals, console: Console) -> Records:
     """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
-    has one; yields the records of all epochs, the earlier ones too.
+    has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
 
     Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Closing the generator ends
     training early.
     """
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
-    assembly = assemble(plan(draft, discover()), saved)
+    assembly = assemble(planned, saved, kept)
     if saved:
         _same_recipe(directory, saved, assembly.recipe)
         _same_data(directory, saved, assembly)
@@ -179,7 +178,7 @@ def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Sav
     summary = assembly.summary
     console.print(summary.short, markup=False, highlight=False, soft_wrap=True)
     directory.write_text("summary.txt", summary.full)
-    directory.write_json("environment.json", describe_environment(assembly.device))
+    directory.write_json("environment.json", assembly.environment())
     saving.save_last(state)
 
 

@@ -2,73 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
 from toolkit.components import plan
-from toolkit.errors import Problem, RecipeError
-from toolkit.recipe import Draft, Recipe, TuneTable
-from toolkit.registry import Registry, discover
-from toolkit.tune.space import Space, check_space
-from toolkit.tune.study import Aim, Search, aim_of, enqueue, enqueue_own, open_storage, open_study, search_of
-from toolkit.tune.trial import Worker, write_best
+from toolkit.recipe import Draft
+from toolkit.registry import discover
+from toolkit.tune.best import export_best, finish_best
+from toolkit.tune.checked import checked
+from toolkit.tune.join import Job, joined
+from toolkit.tune.report import write_study_report
+from toolkit.tune.screen import StudyScreen
+from toolkit.tune.study import enqueue, enqueue_own
+from toolkit.tune.trial import Worker, alone, write_best
+from toolkit.tune.workers import Workers
 
-__all__ = ["tune_recipe"]
+__all__ = ["Job", "tune_recipe"]
 
 
 def tune_recipe(
-    draft: Draft, *, runs: Path, storage: str | None, enqueued: Sequence[str], again: str, console: Console
+    draft: Draft,
+    job: Job,
+    *,
+    enqueued: Sequence[str] = (),
+    workers: int = 1,
+    seeds: int = 1,
+    exports: Path | None = None,
+    console: Console,
 ) -> Path:
-    """Work on the study of a recipe until it has all its trials; the study's folder `runs/<recipe>`.
+    """Work on the study of a recipe until it has all its trials, then finish its best; the study's folder
+    `runs/<recipe>`.
 
-    Begins the study, goes on with it or joins it. `storage` is a database's URL, None for the journal file in the
-    folder; `again` is the command that does the same. Raises RecipeError with all that is wrong before any trial.
+    Begins the study, goes on with it or joins it, in this process or in several `workers`. `enqueued` are values to be
+    tried next, each text `key=value,key=value`. The best trial and the recipe's own values get `seeds` runs each; the
+    best is exported into `exports` where that is given. Raises RecipeError with all that is wrong before any trial.
     """
     registry = discover()
     planned = plan(draft, registry)
     recipe = draft.recipe or planned.resolved
-    if recipe.tune is None:
-        problem = Problem("tune", "is required: a table with trials and the space of values to try")
-        raise RecipeError(draft.source, [problem], next_step=f"add [tune] and [tune.space] to {draft.source}")
-    space, aim, search = _checked(recipe, recipe.tune, draft.source, registry)
-    folder = runs / recipe.name
-    study = open_study(recipe, space, aim, search, open_storage(folder, storage))
-    enqueue_own(study, space, planned.resolved)
-    enqueue(study, space, enqueued)
-    console.print(f"study {folder}", markup=False, soft_wrap=True)
-    worker = Worker(study, space, aim, recipe.tune, draft.source, folder, again)
-    worker.work()
-    _show(console, study)
-    for path in write_best(worker):
-        console.print(f"best {path}", markup=False, soft_wrap=True)
-    return folder
+    found = checked(recipe, draft.source, registry)
+    with joined(job, recipe, draft.source, found, registry) as worker:
+        study, folder = worker.study, worker.folder
+        with alone(folder):
+            enqueue_own(study, found.space, planned.resolved)
+            enqueue(study, found.space, enqueued)
+        console.print(f"study {folder}", markup=False, soft_wrap=True)
+        with at_the_end(lambda: _report(worker, console), console):
+            with at_the_end(lambda: _tell(worker, console), console), StudyScreen(console, study, found.tune, folder):
+                if workers == 1:
+                    worker.work()
+                else:
+                    Workers(recipe, draft.source, job, workers, console).work()
+            finish_best(study, found.space, draft.source, folder, seeds=seeds, again=job.again, console=console)
+        if exports is not None:
+            export_best(study, folder, exports=exports, console=console)
+        return folder
 
 
-def _checked(recipe: Recipe, tune: TuneTable, source: str, registry: Registry) -> tuple[Space, Aim, Search]:
-    """Everything of a `[tune]` table, found right; RecipeError with all that is not."""
-    problems: list[Problem] = []
+@contextmanager
+def at_the_end(act: Callable[[], None], console: Console) -> Iterator[None]:
+    """Do `act` after the block, also where the block fails: then what fails in `act` is told, and no more."""
     try:
-        space = check_space(recipe, source, registry)
-    except RecipeError as error:
-        problems += error.problems
-        space = Space(recipe, ())
-    aim, wrong_aim = aim_of(recipe, tune)
-    search, wrong_search = search_of(recipe, tune, space)
-    problems += [*wrong_aim, *wrong_search]
-    if problems or search is None:
-        raise RecipeError(source, problems, next_step=f"correct [tune] in {source}, then give the command again")
-    return space, aim, search
+        yield
+    except BaseException:
+        try:
+            act()
+        except Exception as error:  # must not take the place of what has ended the block
+            console.print(f"warning: {type(error).__name__}: {error}", style="yellow", markup=False, soft_wrap=True)
+        raise
+    act()
 
 
-def _show(console: Console, study: optuna.Study) -> None:
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+def _tell(worker: Worker, console: Console) -> None:
+    """How many trials there are and which is best, on screen and as a recipe."""
+    states = [trial.state for trial in worker.study.get_trials(deepcopy=False)]
     told = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     counts = ", ".join(f"{states.count(state)} {word}" for word, state in told.items())
     console.print(f"trials: {counts}", markup=False)
-    for trial in study.best_trials:
+    if TrialState.COMPLETE not in states:
+        return
+    for trial in worker.study.best_trials:
         values = ", ".join(f"{value:g}" for value in trial.values)
         console.print(f"trial {trial.number}: {values} with {trial.params}", markup=False, soft_wrap=True)
+    for path in write_best(worker):
+        console.print(f"best {path}", markup=False, soft_wrap=True)
+
+
+def _report(worker: Worker, console: Console) -> None:
+    scoring = worker.scoring
+    if all(trial.state == TrialState.WAITING for trial in worker.study.get_trials(deepcopy=False)):
+        return
+    seeds = scoring.tune.seeds_per_trial
+    page = write_study_report(worker.study, worker.folder, scoring.aim, scoring.space, seeds=seeds)
+    console.print(f"report {page}", markup=False, soft_wrap=True)

@@ -10,16 +10,16 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 
 from toolkit import arguments
 from toolkit.contracts import Direction
 from toolkit.errors import Problem, RunFailed, UsageError, nearest
+from toolkit.randomness import derive
 from toolkit.recipe import Recipe, TuneTable, Use, digest, from_inline
 from toolkit.tune.space import Space, label
 
@@ -44,6 +44,13 @@ _GIVEN = {"GridSampler": ("search_space",), "HyperbandPruner": ("max_resource",)
 """Arguments that follow from the recipe: they are no keys."""
 _ABSENT = ("BaseSampler", "BaseGASampler", "BasePruner", "BruteForceSampler")
 """What cannot be chosen: bases, and a sampler that stops a study that Optuna runs itself. `grid` tries all."""
+LATENCY = "latency"
+"""The metric that is no score: milliseconds that the exported model takes to answer one item."""
+UNCOUNTED = "uncounted"
+"""The user attribute of a failed trial that failed by no fault of its values."""
+
+Maker: TypeAlias = partial[Any]
+"""What makes one object of a class of Optuna, arguments included."""
 
 
 class Grid(optuna.samplers.GridSampler):
@@ -55,27 +62,61 @@ class Grid(optuna.samplers.GridSampler):
 
 @dataclass(frozen=True)
 class Aim:
-    """What a study looks for: scores on the validation split and which way is better."""
+    """What a study looks for: scores on the validation split, or the latency, and which way is better."""
 
     metrics: tuple[str, ...]
     directions: tuple[Direction, ...]
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The metrics that an epoch has."""
+        return tuple(metric for metric in self.metrics if metric != LATENCY)
+
+    @property
+    def times(self) -> bool:
+        """Whether the latency is among the metrics."""
+        return LATENCY in self.metrics
+
     def better(self, one: float, other: float) -> bool:
-        """By the first metric."""
-        return one > other if self.directions[0] == "maximize" else one < other
+        """By the first score."""
+        (direction, *_) = [way for metric, way in zip(self.metrics, self.directions, strict=True) if metric != LATENCY]
+        return one > other if direction == "maximize" else one < other
 
 
 def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
     """The aim, the recipe's own where `[tune]` names none, and what is wrong with it."""
     if not tune.metrics and not tune.directions:
-        return Aim((tune.metric or recipe.train.metric,), (tune.direction or recipe.train.direction,)), []
+        metric = tune.metric or recipe.train.metric
+        usual: Direction = "minimize" if metric == LATENCY else recipe.train.direction
+        aim = Aim((metric,), (tune.direction or usual,))
+        return aim, _wrong_latency(recipe, aim, "tune.metric", "tune.direction")
     found = []
     if tune.metric or tune.direction:
         found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
     if len(tune.metrics) != len(tune.directions):
         message = f"has {len(tune.directions)} directions for {len(tune.metrics)} metrics"
         found.append(Problem("tune.directions", message))
-    return Aim(tuple(tune.metrics), tuple(tune.directions)), found
+    found += [
+        Problem("tune.metrics", f'has "{metric}" twice')
+        for metric in dict.fromkeys(tune.metrics)
+        if tune.metrics.count(metric) > 1
+    ]
+    aim = Aim(tuple(tune.metrics), tuple(tune.directions))
+    return aim, [*found, *_wrong_latency(recipe, aim, "tune.metrics", "tune.directions")]
+
+
+def _wrong_latency(recipe: Recipe, aim: Aim, key: str, direction_key: str) -> list[Problem]:
+    if not aim.times:
+        return []
+    found = []
+    if not aim.scores:
+        found.append(Problem(key, f'"{LATENCY}" alone would be best of a model that knows nothing: name a score too'))
+    if (LATENCY, "maximize") in zip(aim.metrics, aim.directions, strict=False):
+        found.append(Problem(direction_key, f'"{LATENCY}" is time: it can only be minimized'))
+    if any(use.name.rpartition(":")[2] == LATENCY for use in recipe.metrics):
+        message = f'"{LATENCY}" is the recipe\'s own metric and the time that the exported model takes'
+        found.append(Problem(key, f"{message}: leave one of them out"))
+    return found
 
 
 @dataclass(frozen=True)
@@ -84,34 +125,44 @@ class Search:
 
     sampler: optuna.samplers.BaseSampler
     pruner: optuna.pruners.BasePruner
+    seeded: Callable[[int], optuna.samplers.BaseSampler] | None = None
+    """The sampler with the seed of one trial, by its number; None where the recipe gives no seed."""
+
+    def sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
+        """What proposes the values of a trial. A seeded sampler draws by the trial's number, whichever worker asks and
+        however often the study was stopped; with the seed alone, two workers would draw the same values."""
+        return self.seeded(number) if self.seeded else self.sampler
 
 
 def search_of(recipe: Recipe, tune: TuneTable, space: Space) -> tuple[Search | None, list[Problem]]:
     """The recipe's sampler and pruner, and what is wrong with their names and arguments."""
     grid, wrong = _grid(space) if SAMPLERS.get(tune.sampler.name, tune.sampler.name) == "GridSampler" else ({}, [])
     given = {"search_space": grid, "max_resource": recipe.train.epochs}
-    sampler, found = _built("sampler", tune.sampler, SAMPLERS, optuna.samplers, given)
-    pruner, more = _built("pruner", tune.pruner, PRUNERS, optuna.pruners, given)
-    problems = [*wrong, *found, *more]
-    return (None if problems else Search(sampler, pruner)), problems
+    sampler, found = _maker("sampler", tune.sampler, SAMPLERS, optuna.samplers, given)
+    pruner, more = _maker("pruner", tune.pruner, PRUNERS, optuna.pruners, given)
+    problems = [*wrong, *found, *more, *_wrong_seeds(tune)]
+    if problems or sampler is None or pruner is None:
+        return None, problems
+    return Search(sampler(), pruner(), _seeded(sampler)), []
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """A journal file in the study's folder, or the database at `url`. Raises UsageError where there is none to use."""
-    if url is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # the driver's own errors have no common kind
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UsageError(
-            f"--storage {url}: cannot be used: {reason}",
-            next_step="give the URL of a database that is there, such as --storage sqlite:///study.db",
-        ) from error
+def _wrong_seeds(tune: TuneTable) -> list[Problem]:
+    if PRUNERS.get(tune.pruner.name, tune.pruner.name) != "WilcoxonPruner" or tune.seeds_per_trial > 1:
+        return []
+    return [Problem("tune.pruner.name", f'"{tune.pruner.name}" compares seeds: it needs tune.seeds_per_trial above 1')]
 
 
-def open_study(recipe: Recipe, space: Space, aim: Aim, search: Search, storage: BaseStorage) -> optuna.Study:
+def _seeded(sampler: Maker) -> Callable[[int], optuna.samplers.BaseSampler] | None:
+    """Grids and quasi-random sequences are shared by all workers, so they keep their one seed."""
+    seed = sampler.keywords.get("seed")
+    if seed is None or issubclass(sampler.args[0], (optuna.samplers.GridSampler, optuna.samplers.QMCSampler)):
+        return None
+    return lambda number: sampler(seed=derive(seed, "trial", number) % 2**32)
+
+
+def open_study(
+    recipe: Recipe, tune: TuneTable, space: Space, aim: Aim, search: Search, storage: BaseStorage
+) -> optuna.Study:
     """The study of this recipe in `storage`, made now or gone on with.
 
     A study is what its recipe, space and aim are; sampler, pruner and number of trials may change. Raises UsageError
@@ -126,7 +177,7 @@ def open_study(recipe: Recipe, space: Space, aim: Aim, search: Search, storage: 
         pruner=search.pruner,
         load_if_exists=True,
     )
-    now = identity(recipe, space, aim)
+    now = identity(recipe, tune, space, aim)
     before = study.user_attrs.get("identity")
     if before is None:
         study.set_user_attr("identity", now)
@@ -138,12 +189,13 @@ def open_study(recipe: Recipe, space: Space, aim: Aim, search: Search, storage: 
     return study
 
 
-def identity(recipe: Recipe, space: Space, aim: Aim) -> dict[str, Any]:
+def identity(recipe: Recipe, tune: TuneTable, space: Space, aim: Aim) -> dict[str, Any]:
     """What tells one study from another, as JSON has it."""
     return {
         "recipe": digest(recipe),
         "metrics": list(aim.metrics),
         "directions": list(aim.directions),
+        "seeds_per_trial": tune.seeds_per_trial,
         "space": space.described(),
     }
 
@@ -155,6 +207,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in ("metrics", "directions")
         if before[key] != now[key]
     ]
+    if before["seeds_per_trial"] != now["seeds_per_trial"]:
+        found.append(f"seeds_per_trial {before['seeds_per_trial']}, now {now['seeds_per_trial']}")
     old, new = before["space"], now["space"]
     found += [
         f"tune.space.{key} {_told(old.get(key))}, now {_told(new.get(key))}"
@@ -223,10 +277,10 @@ def _grid(space: Space) -> tuple[dict[str, list[Any]], list[Problem]]:
     return grid, found
 
 
-def _built(
+def _maker(
     kind: str, use: Use, short: Mapping[str, str], module: Any, given: Mapping[str, Any]
-) -> tuple[Any, list[Problem]]:
-    """One of Optuna's classes by its short name or its own, built with checked arguments."""
+) -> tuple[Maker | None, list[Problem]]:
+    """One of Optuna's classes by its short name or its own, with checked arguments."""
     key = f"tune.{kind}"
     known = [name for name in module.__all__ if name.endswith(kind.capitalize()) and name not in _ABSENT]
     name = short.get(use.name, use.name)
@@ -237,10 +291,10 @@ def _built(
         message = f'"{use.name}" needs the package {missing}: pip install {missing}'
         return None, [Problem(f"{key}.name", message)]
     own = {argument: given[argument] for argument in _GIVEN.get(name, ())}
-    return _constructed(Grid if name == "GridSampler" else getattr(module, name), use, key, own)
+    return _tried(Grid if name == "GridSampler" else getattr(module, name), use, key, own)
 
 
-def _constructed(kind: type[Any], use: Use, key: str, own: Mapping[str, Any]) -> tuple[Any, list[Problem]]:
+def _tried(kind: type[Any], use: Use, key: str, own: Mapping[str, Any]) -> tuple[Maker | None, list[Problem]]:
     factory = _as_factory(kind)
     try:
         args, found = arguments.check(factory, use.args, key, skip=tuple(own))
@@ -248,12 +302,18 @@ def _constructed(kind: type[Any], use: Use, key: str, own: Mapping[str, Any]) ->
         return None, [Problem(f"{key}.name", f'"{use.name}" cannot be given in a recipe: {error}')]
     if found:
         return None, found
+    maker = partial(_made, kind, **args, **own)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return kind(**args, **own), []
+        maker()
     except (TypeError, ValueError) as error:
         return None, [Problem(key, str(error))]
+    return maker, []
+
+
+def _made(kind: type[Any], **arguments: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return kind(**arguments)
 
 
 def _missing(name: str) -> str | None:
@@ -293,8 +353,9 @@ def _as_factory(kind: type[Any]) -> Callable[..., Any]:
 
 
 def too_many_failures(study: optuna.Study, limit: int) -> RunFailed | None:
-    """The error that ends a study, once `limit` trials have failed."""
-    failed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+    """The error that ends a study, once `limit` trials have failed by what they tried."""
+    ended = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+    failed = [trial for trial in ended if UNCOUNTED not in trial.user_attrs]
     if len(failed) < limit:
         return None
     return RunFailed(

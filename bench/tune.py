@@ -1,0 +1,208 @@
+"""What a study costs besides training, and what pruning and proposing gain.
+
+Overhead: from the end of one trial's last epoch to the first step of the next, in a worker that keeps data and imports
+beside one that begins each trial with nothing kept. Storage: one more trial, and one more report, in studies of many
+trials, the journal file beside databases. Quality: the validation error of the best trial after as many epochs, TPE
+with Hyperband beside random values without pruning. All on the built-in sample.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+from bench import postgres
+from bench.data import Options
+from bench.pairs import Figure, interleave
+from bench.storages import Filled, filled
+from toolkit.assembly import Kept
+from toolkit.components import plan
+from toolkit.contracts import EpochRecord
+from toolkit.recipe import parse
+from toolkit.registry import discover
+from toolkit.run import loop
+from toolkit.train import Event, State, StepDone, Task
+from toolkit.tune.checked import checked
+from toolkit.tune.join import Job, joined
+from toolkit.tune.outcome import DONE
+from toolkit.tune.study import enqueue_own
+from toolkit.tune.trial import Worker
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10_cnn.toml"
+SMALL = (
+    *("data.sample_images=60", "data.valid_share=0.25", "model.widths=[16,32,32]"),
+    *("train.batch=32", "train.threads=1"),
+    "tune.space.train.batch.choices=[8,16,32]",
+)
+"""A network so small that a second thread would only wait for the first."""
+OVERHEAD_SECONDS = 0.3
+TRIALS = (1_000, 10_000)
+EPOCHS = 9
+FULL_RUNS = 10
+"""Runs of `EPOCHS` whose epochs a study may spend, however it spreads them over trials."""
+
+
+def figures(options: Options) -> Iterator[Figure]:
+    yield overhead(options.pairs or 10)
+    yield from storage(options.pairs or 5)
+    yield quality(options.pairs or 3)
+
+
+# Overhead
+
+
+class Watch:
+    """Notes when trials train: a stand-in for `fit` that passes its events on."""
+
+    def __init__(self, fit: Callable[[State, Task], Iterator[Event]]) -> None:
+        self._fit = fit
+        self.first = self.last = self.step = 0.0
+
+    def __call__(self, state: State, task: Task) -> Iterator[Event]:
+        steps: list[float] = []
+        for event in self._fit(state, task):
+            if isinstance(event, StepDone):
+                steps.append(time.perf_counter())
+            elif isinstance(event, EpochRecord):
+                self.last = time.perf_counter()
+            yield event
+        self.first = steps[0]
+        self.step = median(after - before for before, after in pairwise(steps))
+
+
+@dataclass
+class Between:
+    """One more trial of a worker; gives the seconds before its first step and after its last epoch."""
+
+    worker: Worker
+    watch: Watch
+    warm: bool
+
+    def __call__(self) -> float:
+        if not self.warm:
+            self.worker = replace(self.worker, scoring=replace(self.worker.scoring, kept=Kept()))
+        began = time.perf_counter()
+        one_more(self.worker)
+        ended = time.perf_counter()
+        return max(0.0, self.watch.first - self.watch.step - began) + ended - self.watch.last
+
+
+def overhead(pairs: int) -> Figure:
+    """A worker that keeps what it can beside one that keeps nothing."""
+    overrides = ["train.epochs=1", "tune.pruner=none", "tune.sampler=random", f"tune.trials={2 * pairs + 2}"]
+    with ExitStack() as stack:
+        watch = Watch(loop.fit)
+        stack.enter_context(mock.patch.object(loop, "fit", watch))
+        kept, anew = (Between(stack.enter_context(begun(overrides)), watch, warm) for warm in (True, False))
+        kept()
+        anew()
+        paired = interleave(kept, anew, pairs)
+    seconds = median(paired.ours)
+    faults = [f"takes more than {OVERHEAD_SECONDS:g} s"] if seconds > OVERHEAD_SECONDS else []
+    facts = (f"between={seconds:.3f}s target<={OVERHEAD_SECONDS:g}s", "data=sample")
+    return Figure("tune/overhead", paired, facts=facts, faults=tuple(faults))
+
+
+@contextmanager
+def begun(overrides: Sequence[str], *, own: bool = True) -> Iterator[Worker]:
+    """A worker of a study of the small recipe, in a folder that goes with it; `own`: the recipe's own values first."""
+    with tempfile.TemporaryDirectory() as folder:
+        registry = discover()
+        draft = parse(RECIPE, [*SMALL, *overrides])
+        resolved = plan(draft, registry).resolved
+        recipe = draft.recipe or resolved
+        found = checked(recipe, draft.source, registry)
+        job = Job(Path(folder), None, "python -m bench tune")
+        with joined(job, recipe, draft.source, found, registry) as worker:
+            if own:
+                enqueue_own(worker.study, found.space, resolved)
+            yield worker
+
+
+def one_more(worker: Worker) -> None:
+    """Let the worker take one trial."""
+    scoring = worker.scoring
+    done = worker.study.get_trials(deepcopy=False, states=DONE)
+    tune = scoring.tune.model_copy(update={"trials": len(done) + 1})
+    replace(worker, scoring=replace(scoring, tune=tune)).work()
+
+
+# Storage
+
+
+def storage(pairs: int) -> Iterator[Figure]:
+    """The journal file beside each database, at each number of trials."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        binaries = postgres.programs()
+        if binaries is None:
+            print("tune/storage: PostgreSQL is left out, for it is not installed", file=sys.stderr)
+        for trials in TRIALS:
+            journal = stack.enter_context(filled(folder / f"journal-{trials}", None, trials))
+            urls = {"sqlite": f"sqlite:///{folder}/{trials}.db"}
+            if binaries:
+                urls["postgresql"] = stack.enter_context(postgres.server(binaries))
+            for kind, url in urls.items():
+                with filled(folder / f"{kind}-{trials}", url, trials) as other:
+                    yield from _beside(journal, kind, other, trials, pairs)
+
+
+def _beside(journal: Filled, kind: str, other: Filled, trials: int, pairs: int) -> Iterator[Figure]:
+    opened = (f"opened={journal.opened:.2g}s", f"{kind}_opened={other.opened:.2g}s")
+    for what in ("trial", "report"):
+        paired = interleave(getattr(journal, what), getattr(other, what), pairs)
+        ours, theirs = (f"{1000 * median(side):.3g}ms" for side in (paired.ours, paired.theirs))
+        yield Figure(f"tune/{what}/{kind}_{trials}", paired, facts=(f"journal={ours}", f"{kind}={theirs}", *opened))
+
+
+# Quality
+
+
+@dataclass
+class Study:
+    """Each call is a study with another seed; gives the validation error of its best trial."""
+
+    sampler: str
+    pruner: str
+    epochs: list[int] = field(default_factory=list)
+    trials: list[int] = field(default_factory=list)
+    _seeds: Iterator[int] = field(default_factory=count)
+
+    def __call__(self) -> float:
+        seed, budget = next(self._seeds), FULL_RUNS * EPOCHS
+        sampler = f"tune.sampler={{name={self.sampler!r},seed={seed}}}"
+        overrides = [f"seed={seed}", f"train.epochs={EPOCHS}", sampler, f"tune.pruner={self.pruner}"]
+        with begun([*overrides, f"tune.trials={budget}"], own=False) as worker:
+            spent = 0
+            while spent + EPOCHS <= budget:
+                one_more(worker)
+                spent = sum(len(trial.intermediate_values) for trial in worker.study.get_trials(deepcopy=False))
+            self.epochs.append(spent)
+            self.trials.append(len(worker.study.trials))
+            return 1 - float(worker.study.best_value)
+
+
+def quality(pairs: int) -> Figure:
+    """The error of the best trial, TPE with Hyperband beside random values without pruning, at equal epochs. Neither
+    begins with the recipe's own values, which are good already."""
+    ours, theirs = Study("tpe", '{name="hyperband",reduction_factor=4}'), Study("random", "none")
+    paired = interleave(ours, theirs, pairs)
+    facts: dict[str, Any] = {
+        "error": f"{median(paired.ours):.3f}",
+        "random_error": f"{median(paired.theirs):.3f}",
+        "epochs": median(ours.epochs),
+        "random_epochs": median(theirs.epochs),
+        "trials": median(ours.trials),
+        "random_trials": median(theirs.trials),
+        "data": "sample",
+    }
+    return Figure("tune/quality", paired, facts=tuple(f"{name}={value}" for name, value in facts.items()))

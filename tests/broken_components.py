@@ -1,0 +1,920 @@
+"""Components that each break one rule of the conformance kit, as authors do by mistake, and sound ones beside them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.contracts import Batch, Data, DataSpec, EpochRecord, Record, RunFinished, RunStarted, Scores, Takes
+from toolkit.errors import DataError
+from toolkit.images import ArrayItems
+from toolkit.testing import Case, image_folders
+from toolkit.videos import ArrayVideos
+
+SPEC = DataSpec(("first", "second", "third"), size=16)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A component that breaks a rule; and, where that cannot be helped, others."""
+
+    rule: str
+    case: Case
+    also: frozenset[str] = frozenset()
+
+
+BROKEN: list[Broken] = []
+
+
+def breaks(kind: Any, rule: str, *also: str, **case: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Marks a factory as one whose component breaks this rule of its kind."""
+
+    def marked(factory: Callable[..., Any]) -> Callable[..., Any]:
+        given = {"spec": SPEC} if kind == "model" else {}
+        BROKEN.append(Broken(rule, Case(kind, factory, **given | case), frozenset(also)))
+        return factory
+
+    return marked
+
+
+# Datasets ----------------------------------------------------------------------------------------------------------
+
+CLASSES = ("bright", "dark")
+DRAWN = torch.randint(0, 256, (192, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def drawn(name: str, first: int, count: int = 64) -> ArrayItems:
+    """Items `first`, `first + 1`, ... of the drawn images."""
+    numbers = range(first, first + count)
+    return ArrayItems(
+        tuple(f"{name}/{number}" for number in numbers),
+        tuple(number % 2 for number in numbers),
+        tuple(f"drawn-{number}" for number in numbers),
+        DRAWN[first : first + count],
+    )
+
+
+def data(train: Any = None, valid: Any = None, test: Any = None, spec: DataSpec | None = None) -> Data:
+    return Data(
+        spec or DataSpec(CLASSES, size=8, sample=True),
+        train or drawn("train", 0),
+        valid or drawn("valid", 64),
+        test or drawn("test", 128),
+        {"split": "drawn"},
+        ("drawn by code",),
+    )
+
+
+def absent(root: Path | None) -> None:
+    if root is not None:
+        raise DataError("holds no data", path=root, next_step="leave data.root out")
+
+
+def sound_dataset(root: Path | None) -> Data:
+    """Noise, drawn by code."""
+    absent(root)
+    return data()
+
+
+@breaks("dataset", "arguments")
+def undocumented_dataset(root: Path | None, *, split_seed: int = 0) -> Data:
+    """Noise, drawn by code."""
+    absent(root)
+    return data()
+
+
+@breaks("dataset", "spec")
+def dataset_with_a_class_twice(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    return data(spec=DataSpec(("bright", "bright"), size=8, sample=True))
+
+
+@breaks("dataset", "items")
+def dataset_with_a_target_too_large(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    return data(spec=DataSpec(("bright",), size=8, sample=True))
+
+
+built_before = itertools.count()
+
+
+@breaks("dataset", "repeatable")
+def dataset_with_other_splits_each_time(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    return data(train=drawn("train", next(built_before) % 4, 60))
+
+
+@dataclass(frozen=True, eq=False)
+class Floats(ArrayItems):
+    def read(self, index: int) -> Tensor:
+        return self.pixels[index] / 255
+
+
+@breaks("dataset", "pixels")
+def dataset_of_floats(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    items = drawn("train", 0)
+    return data(train=Floats(items.ids, items.targets, items.keys, items.pixels))
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffled(ArrayVideos):
+    def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
+        yield from (self.pixels[index, place] for place in range(len(frames)))
+
+
+@breaks("dataset", "frames")
+def dataset_that_counts_frames_from_the_first_one_asked_for(root: Path | None, *, clips: bool = False) -> Data:
+    """Noise."""
+    absent(root)
+    if not clips:
+        return data()
+    images = {name: drawn(name, first) for name, first in (("train", 0), ("valid", 64), ("test", 128))}
+    return data(
+        **{
+            name: Shuffled(one.ids, one.targets, one.keys, one.pixels.unfold(2, 2, 1).movedim(2, 1), 10.0)
+            for name, one in images.items()
+        }
+    )
+
+
+@breaks("dataset", "disjoint")
+def dataset_with_one_picture_on_two_sides(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    test = drawn("test", 128)
+    leaked = torch.cat((DRAWN[:1], test.pixels[1:]))
+    return data(test=ArrayItems(test.ids, test.targets, test.keys, leaked))
+
+
+@breaks("dataset", "balance")
+def dataset_with_one_class_in_the_test(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    return data(test=drawn("test", 128).select(range(0, 64, 2)))
+
+
+@dataclass(frozen=True, eq=False)
+class Buffered(ArrayItems):
+    """Decodes into a buffer that all threads share."""
+
+    buffer: Tensor = field(default_factory=lambda: torch.empty(3, 8, 8, dtype=torch.uint8))
+
+    def read(self, index: int) -> Tensor:
+        for channel in range(3):
+            self.buffer[channel] = self.pixels[index, channel]
+            time.sleep(1e-5)
+        return self.buffer.clone()
+
+
+@breaks("dataset", "threads")
+def dataset_with_one_buffer(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    items = drawn("train", 0)
+    return data(train=Buffered(items.ids, items.targets, items.keys, items.pixels))
+
+
+@breaks("dataset", "processes")
+def dataset_of_this_process(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    items = drawn("train", 0)
+    return data(train=ArrayItems(items.ids, items.targets, items.keys, items.pixels ^ (os.getpid() % 251 + 1)))
+
+
+@breaks("dataset", "global_state")
+def dataset_that_draws_from_the_global_generator(root: Path | None) -> Data:
+    """Noise."""
+    absent(root)
+    torch.rand(1)
+    return data()
+
+
+@breaks("dataset", "missing", root=image_folders)
+def dataset_that_opens_what_is_not_there(root: Path | None) -> Data:
+    """Noise."""
+    if root is not None:
+        next(root.iterdir())
+    return data(spec=DataSpec(CLASSES, size=8))
+
+
+@breaks("dataset", "sample", root=image_folders)
+def dataset_that_does_not_say_what_to_do(root: Path | None) -> Data:
+    """Noise."""
+    if root is None:
+        raise DataError("there is no sample")
+    if not root.is_dir() or not any(root.iterdir()):
+        absent(root)
+    return data(spec=DataSpec(CLASSES, size=8))
+
+
+# Models ------------------------------------------------------------------------------------------------------------
+
+
+class Sound(nn.Module):
+    """A small network that keeps every rule."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1))
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(pixels).mean(dim=(2, 3)))
+        return logits
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        return {"backbone": self.backbone, "head": self.head}
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.backbone.requires_grad_(epoch > 0)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return ("small",)
+
+
+def sound_model(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Sound(len(spec.classes))
+
+
+@breaks("model", "arguments")
+def model_with_an_argument_nobody_explains(spec: DataSpec, *, width=8) -> nn.Module:  # type: ignore[no-untyped-def]
+    """A small network.
+
+    width: channels
+    """
+    return Sound(len(spec.classes))
+
+
+class Extra(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels)[..., None]
+
+
+@breaks("model", "logits", "classes", "sizes", "gradients", "onnx")
+def model_with_a_dimension_too_many(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Extra(len(spec.classes))
+
+
+class Softmax(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels).softmax(dim=1)
+
+
+@breaks("model", "unnormalised")
+def model_of_probabilities(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Softmax(len(spec.classes))
+
+
+@breaks("model", "classes")
+def model_of_three_classes(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Sound(3)
+
+
+class Flat(Sound):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.head = nn.Linear(8 * 7 * 7, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(pixels).flatten(1))
+        return logits
+
+
+@breaks("model", "sizes")
+def model_of_sixteen_pixels(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Flat(len(spec.classes))
+
+
+class Idle(Sound):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.head = nn.Sequential(nn.Linear(8, classes))
+        self.head.spare = nn.Linear(1, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.head[0](self.backbone(pixels).mean(dim=(2, 3)))
+        return logits
+
+
+@breaks("model", "gradients")
+def model_with_a_layer_it_does_not_use(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Idle(len(spec.classes))
+
+
+class Doubled(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels) * (1 if self.training else 2)
+
+
+@breaks("model", "modes")
+def model_that_answers_otherwise_in_evaluation(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Doubled(len(spec.classes))
+
+
+class Centred(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels - pixels.mean(dim=0))
+
+
+@breaks("model", "items", "onnx")
+def model_that_looks_at_the_whole_batch(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Centred(len(spec.classes))
+
+
+class Forgetful(Sound):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.training:
+            self.scale += 1
+        return super().forward(pixels) * self.scale
+
+
+@breaks("model", "state")
+def model_that_learns_what_it_does_not_save(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Forgetful(len(spec.classes))
+
+
+class Single(Sound):
+    def __deepcopy__(self, memo: object) -> Single:
+        return self
+
+
+@breaks("model", "copies")
+def model_that_cannot_be_copied(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Single(len(spec.classes))
+
+
+@breaks("model", "seeds")
+def model_that_seeds_torch(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    torch.manual_seed(0)
+    return Sound(len(spec.classes))
+
+
+class Overwriting(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels.clamp_(-1, 1))
+
+
+@breaks("model", "untouched")
+def model_that_clamps_its_batch(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Overwriting(len(spec.classes))
+
+
+class Rooted(Sound):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.shift = torch.ones(3, 1, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels + self.shift)
+
+
+@breaks("model", "moves")
+def model_with_a_tensor_that_stays(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Rooted(len(spec.classes))
+
+
+class Coarse(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels) + 300 - 300
+
+
+@breaks("model", "bf16")
+def model_that_needs_many_digits(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Coarse(len(spec.classes))
+
+
+class Viewing(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels.view(len(pixels), -1).view_as(pixels))
+
+
+@breaks("model", "channels_last")
+def model_that_counts_on_the_order_in_memory(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Viewing(len(spec.classes))
+
+
+class Choosing(Sound):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels if pixels.mean() > -9 else -pixels)
+
+
+@breaks("model", "onnx")
+def model_that_branches_on_numbers(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Choosing(len(spec.classes))
+
+
+class Headless(Sound):
+    def parts(self) -> Mapping[str, nn.Module]:
+        return {"backbone": self.backbone}
+
+
+@breaks("model", "parts")
+def model_whose_head_is_in_no_part(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Headless(len(spec.classes))
+
+
+class Toggling(Sound):
+    def begin_epoch(self, epoch: int) -> None:
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad = not parameter.requires_grad
+
+
+@breaks("model", "epochs")
+def model_that_counts_calls_of_begin_epoch(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Toggling(len(spec.classes))
+
+
+class Telling(Sound):
+    @property
+    def notes(self) -> Sequence[str]:
+        return "small"
+
+
+@breaks("model", "notes")
+def model_whose_notes_are_one_text(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Telling(len(spec.classes))
+
+
+@breaks("model", "takes")
+def model_designed_for_no_frames(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Sound(len(spec.classes))
+
+
+setattr(model_designed_for_no_frames, "takes", Takes(frames=0, rate=1, size=16, stored=16))  # noqa: B010
+
+
+# Augmentations -----------------------------------------------------------------------------------------------------
+
+Augment = Callable[[Batch, torch.Generator], Batch]
+
+
+def spread(batch: Batch, values: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (batch.pixels.ndim - 1))
+
+
+def brightened(batch: Batch, rng: torch.Generator, p: float = 1.0) -> Batch:
+    """A number of its own is added to each sample."""
+    shift = torch.randint(0, 90, (len(batch.pixels),), generator=rng, device=rng.device)
+    chosen = torch.rand(len(shift), generator=rng, device=rng.device) < p
+    shift = torch.where(chosen, shift, 0).to(torch.uint8)
+    return replace(batch, pixels=batch.pixels + spread(batch, shift))
+
+
+def sound_augmentation(spec: DataSpec, *, p: float = 1.0) -> Augment:
+    """A number of its own is added to each sample.
+
+    p: probability for each sample
+    """
+    return lambda batch, rng: brightened(batch, rng, p)
+
+
+@breaks("augmentation", "arguments")
+def augmentation_with_an_argument_by_place(spec: DataSpec, share: float = 0.1) -> Augment:
+    """Brighter.
+
+    share: of what
+    """
+    return brightened
+
+
+@breaks("augmentation", "pixels")
+def augmentation_to_floats(spec: DataSpec) -> Augment:
+    """Brighter."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        return replace(batch, pixels=brightened(batch, rng).pixels / 255)
+
+    return changed
+
+
+@breaks("augmentation", "targets")
+def augmentation_of_smoothed_targets(spec: DataSpec) -> Augment:
+    """Targets that do not sum to 1."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        own = batch.targets if batch.targets.ndim == 2 else torch.eye(len(spec.classes))[batch.targets]
+        return replace(brightened(batch, rng), targets=own + 0.1)
+
+    return changed
+
+
+@breaks("augmentation", "index")
+def augmentation_that_counts_anew(spec: DataSpec) -> Augment:
+    """Brighter."""
+    return lambda batch, rng: replace(brightened(batch, rng), index=batch.index.flip(0))
+
+
+@breaks("augmentation", "untouched")
+def augmentation_in_place(spec: DataSpec) -> Augment:
+    """Brighter."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        batch.pixels.copy_(brightened(batch, rng).pixels)
+        return batch
+
+    return changed
+
+
+@breaks("augmentation", "repeatable", "layout")
+def augmentation_that_counts_calls(spec: DataSpec) -> Augment:
+    """Brighter with every call."""
+    calls = itertools.count()
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        brighter = brightened(batch, rng)
+        return replace(brighter, pixels=brighter.pixels + next(calls))
+
+    return changed
+
+
+@breaks("augmentation", "generator", "repeatable", "layout")
+def augmentation_from_the_global_generator(spec: DataSpec) -> Augment:
+    """Brighter."""
+    return lambda batch, rng: brightened(batch, torch.default_generator)
+
+
+@breaks("augmentation", "draws")
+def augmentation_with_a_generator_of_its_own(spec: DataSpec) -> Augment:
+    """Brighter."""
+    return lambda batch, rng: brightened(batch, torch.Generator().manual_seed(0))
+
+
+@breaks("augmentation", "samples")
+def augmentation_with_one_draw_a_batch(spec: DataSpec) -> Augment:
+    """Brighter."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        shift = torch.randint(0, 90, (1,), generator=rng).to(torch.uint8)
+        return replace(batch, pixels=batch.pixels + shift)
+
+    return changed
+
+
+@breaks("augmentation", "clips")
+def augmentation_with_one_draw_a_frame(spec: DataSpec) -> Augment:
+    """Brighter."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        shape = batch.pixels.shape[:-3]
+        shift = torch.randint(0, 90, shape, generator=rng).to(torch.uint8)
+        return replace(batch, pixels=batch.pixels + shift[..., None, None, None])
+
+    return changed
+
+
+@breaks("augmentation", "layout")
+def augmentation_with_draws_in_the_order_of_memory(spec: DataSpec) -> Augment:
+    """Noise, the same in all frames."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        first = batch.pixels if batch.pixels.ndim == 4 else batch.pixels[:, 0]
+        noise = torch.empty_like(first).random_(0, 30, generator=rng)
+        return replace(batch, pixels=batch.pixels + (noise if batch.pixels.ndim == 4 else noise[:, None]))
+
+    return changed
+
+
+@breaks("augmentation", "identity")
+def augmentation_that_ignores_p(spec: DataSpec, *, p: float = 0.5) -> Augment:
+    """Brighter.
+
+    p: probability
+    """
+    return brightened
+
+
+@breaks("augmentation", "device")
+def augmentation_that_asks_what_was_drawn(spec: DataSpec) -> Augment:
+    """Brighter."""
+
+    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+        drawn = torch.rand(len(batch.pixels), generator=rng, device=rng.device)
+        shift = torch.tensor([int(90 * value) for value in drawn.tolist()], dtype=torch.uint8)
+        return replace(batch, pixels=batch.pixels + spread(batch, shift.to(batch.pixels.device)))
+
+    return changed
+
+
+# Metrics -----------------------------------------------------------------------------------------------------------
+
+NAN = float("nan")
+
+
+class Hits:
+    """Counts right answers."""
+
+    name = "hits"
+
+    def __init__(self) -> None:
+        self.right: list[Tensor] = []
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self.right.append(logits.detach().argmax(dim=1) == targets)
+
+    def share(self) -> float:
+        return float(torch.cat(self.right).float().mean()) if self.right else NAN
+
+    def compute(self) -> Scores:
+        return {self.name: self.share()}
+
+
+def sound_metric(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Hits()
+
+
+@breaks("metric", "arguments")
+def undescribed_metric(spec: DataSpec) -> Hits:
+    return Hits()
+
+
+class AsTensor(Hits):
+    def compute(self) -> Scores:
+        return {"hits": torch.tensor(self.share())}  # type: ignore[dict-item]
+
+
+@breaks("metric", "scores", "absent")
+def metric_that_gives_a_tensor(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return AsTensor()
+
+
+class MeanOfMeans(Hits):
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self.right.append((logits.detach().argmax(dim=1) == targets).float().mean()[None])
+
+
+@breaks("metric", "batches")
+def metric_that_weighs_batches_alike(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return MeanOfMeans()
+
+
+class Resetting(Hits):
+    def compute(self) -> Scores:
+        scores = super().compute()
+        self.right = []
+        return scores
+
+
+@breaks("metric", "again")
+def metric_that_begins_anew_when_asked(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Resetting()
+
+
+class Shared(Hits):
+    everyones: list[Tensor] = []  # noqa: RUF012 - the mistake that is shown
+
+    def __init__(self) -> None:
+        self.right = self.everyones
+
+
+@breaks("metric", "apart", "batches", "empty", "overwritten", "inference")
+def metric_whose_answers_are_everyones(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Shared()
+
+
+class Hopeful(Hits):
+    def share(self) -> float:
+        return super().share() if self.right else 0.0
+
+
+@breaks("metric", "empty")
+def metric_that_knows_before_it_saw(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Hopeful()
+
+
+class Complete(Hits):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = set[int]()
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        super().update(logits, targets)
+        self.seen |= set(targets.tolist())
+
+    def compute(self) -> Scores:
+        if len(self.seen) == 1:
+            raise ZeroDivisionError("the other classes have no items")
+        return super().compute()
+
+
+@breaks("metric", "absent")
+def metric_that_needs_two_classes(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Complete()
+
+
+class Keeping(Hits):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self.seen.append((logits.detach(), targets))
+
+    def share(self) -> float:
+        self.right = [logits.argmax(dim=1) == targets for logits, targets in self.seen]
+        return super().share()
+
+
+@breaks("metric", "overwritten")
+def metric_that_keeps_what_is_not_its_own(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Keeping()
+
+
+class ByNumpy(Hits):
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self.right.append(torch.from_numpy(logits.numpy().argmax(axis=1) == targets.numpy()))
+
+
+@breaks("metric", "inference")
+def metric_that_forgets_to_detach(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return ByNumpy()
+
+
+class Doubt(Hits):
+    def compute(self) -> Scores:
+        return {"hits": self.share() * (1 - self.share())}
+
+
+@breaks("metric", "bounds")
+def metric_that_is_largest_between_right_and_wrong(spec: DataSpec) -> Hits:
+    """`hits`: variance of right answers."""
+    return Doubt()
+
+
+class Percent(Hits):
+    def compute(self) -> Scores:
+        return {"accuracy": 100 * self.share()}
+
+
+@breaks("metric", "reference")
+def metric_in_percent(spec: DataSpec) -> Hits:
+    """`accuracy`: percentage of right answers."""
+    return Percent()
+
+
+class Waiting(Hits):
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        super().update(logits.cpu(), targets.cpu())
+
+
+@breaks("metric", "device")
+def metric_that_waits_for_each_batch(spec: DataSpec) -> Hits:
+    """`hits`: share of right answers."""
+    return Waiting()
+
+
+# Trackers ----------------------------------------------------------------------------------------------------------
+
+
+class Log:
+    """Writes a line an epoch."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / "log.txt"
+
+    def track(self, record: Record) -> None:
+        if isinstance(record, EpochRecord):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"epoch {record.epoch}: {record.train_loss:.4f}\n")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def sound_tracker(run: Path) -> Log:
+    """One line an epoch."""
+    return Log(run)
+
+
+@breaks("tracker", "arguments")
+def tracker_without_a_word_on_its_argument(run: Path, *, name: str = "log.txt") -> Log:
+    """One line an epoch."""
+    return Log(run)
+
+
+class Impatient(Log):
+    def track(self, record: Record) -> None:
+        if isinstance(record, RunFinished):
+            raise NotImplementedError("the end of a run")
+        super().track(record)
+
+
+@breaks("tracker", "records", "unusual", "inside", "resumed", "unchanged")
+def tracker_that_knows_no_end(run: Path) -> Log:
+    """One line an epoch."""
+    return Impatient(run)
+
+
+class Validated(Log):
+    def track(self, record: Record) -> None:
+        if isinstance(record, EpochRecord) and record.valid["loss"] < record.train_loss:
+            super().track(record)
+
+
+@breaks("tracker", "unusual")
+def tracker_that_needs_a_validation_split(run: Path) -> Log:
+    """One line an epoch."""
+    return Validated(run)
+
+
+class Once(Log):
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+        self.file: Any = self.path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        self.file.close()
+        self.file = None
+
+
+@breaks("tracker", "close")
+def tracker_that_closes_once(run: Path) -> Log:
+    """One line an epoch."""
+    return Once(run)
+
+
+@breaks("tracker", "inside")
+def tracker_that_writes_where_it_was_started(run: Path) -> Log:
+    """One line an epoch."""
+    return Log(Path())
+
+
+class Anew(Log):
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+        self.path.write_text("", encoding="utf-8")
+
+
+@breaks("tracker", "resumed")
+def tracker_that_begins_anew(run: Path) -> Log:
+    """One line an epoch."""
+    return Anew(run)
+
+
+class Tidying(Log):
+    def track(self, record: Record) -> None:
+        if isinstance(record, RunStarted):
+            record.facts.pop("sample", None)  # type: ignore[attr-defined]
+        super().track(record)
+
+
+@breaks("tracker", "unchanged")
+def tracker_that_takes_from_records(run: Path) -> Log:
+    """One line an epoch."""
+    return Tidying(run)
+
+
+SOUND = [
+    Case("dataset", sound_dataset),
+    Case("model", sound_model, spec=SPEC),
+    Case("augmentation", sound_augmentation),
+    Case("metric", sound_metric),
+    Case("tracker", sound_tracker),
+]

@@ -1,0 +1,1 @@
+"""Plugins that do everything wrong that a plugin can do."""

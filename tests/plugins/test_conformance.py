@@ -1,0 +1,163 @@
+"""Every component of this repository keeps its contract, as the conformance kit asks anyone's to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugins.data_files import write_image
+from toolkit.clips import Clip
+from toolkit.contracts import DataSpec
+from toolkit.registry import discover
+from toolkit.testing import Case, conformance, image_folders, video_folders
+
+CLASSES = tuple("abc")
+FEW_ITEMS: Mapping[str, Any] = {"sample_images": 30}
+ONE_STORE = "MLflow keeps one store for all runs, beside them"
+
+
+def cifar_folders(folder: Path) -> Path:
+    """Images at train/<class>/ and test/<class>/."""
+    for number in range(24):
+        split, name = ("train", "train", "test")[number % 3], ("cat", "dog")[number // 3 % 2]
+        write_image(folder / split / name / f"{number:02}.png", number, height=32)
+    return folder
+
+
+DATASETS = [
+    Case("dataset", "cifar10", FEW_ITEMS),
+    Case("dataset", "cifar10", FEW_ITEMS, root=cifar_folders),
+    Case("dataset", "har", {"sample_clips": 8}),
+    Case("dataset", "har", {"sample_clips": 3}, root=image_folders),
+    Case("dataset", "har", {"sample_clips": 3}, root=video_folders),
+    Case("dataset", "video_folder", root=video_folders),
+]
+AUGMENTATIONS = [
+    Case("augmentation", "random_crop", identity={"padding": 0}),
+    Case("augmentation", "random_resized_crop", identity={"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}),
+    Case("augmentation", "horizontal_flip"),
+    Case("augmentation", "color_jitter", identity={"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
+    Case("augmentation", "random_erasing"),
+    Case("augmentation", "cutout"),
+    Case("augmentation", "rand_augment"),
+    Case("augmentation", "trivial_augment"),
+    Case("augmentation", "mixup"),
+    Case("augmentation", "cutmix"),
+]
+METRICS = [
+    Case("metric", name)
+    for name in ("accuracy", "calibration", "confusion_matrix", "f1", "log_loss", "precision", "recall", "top_k")
+]
+TRACKERS = [Case("tracker", "tensorboard")]
+MLFLOW = Case("tracker", "mlflow", excused={"inside": ONE_STORE})
+
+
+def of_images(name: str, size: int = 32, **args: Any) -> Case:
+    return Case("model", name, args, spec=DataSpec(CLASSES, size=size))
+
+
+def of_clips(name: str, size: int = 32, frames: int = 4, **args: Any) -> Case:
+    return Case("model", name, args, spec=DataSpec(CLASSES, size=size, clip=Clip(frames=frames)))
+
+
+MODELS = [
+    of_images("cnn"),
+    of_images("shufflenet_v2_x0_5", freeze=True, thaw_epoch=1),
+    of_images("densenet121"),
+    of_images("efficientnet_b0"),
+    of_images("mnasnet0_5"),
+    of_images("mobilenet_v2"),
+    of_images("mobilenet_v3_small"),
+    of_images("regnet_x_400mf"),
+    of_clips("x3d_xs"),
+]
+FRAMEWISE = [
+    of_clips("cnn"),
+    of_clips("cnn", head="lstm", head_width=8),
+    of_clips("cnn", head="gru", head_width=8),
+    of_clips("cnn", head="attention", head_width=64),
+]
+LARGE = [
+    of_images("resnet18"),
+    of_clips("resnet18", shift=True),
+    of_images("resnet50"),
+    of_images("convnext_tiny"),
+    of_images("swin_v2_t"),
+    of_clips("slowfast_r50"),
+    of_clips("mvit_b"),
+]
+LIKE_OTHERS = [
+    of_images("alexnet", size=64),
+    of_images("efficientnet_v2_s"),
+    of_images("maxvit_t", size=224),
+    of_images("regnet_y_400mf"),
+    of_images("resnext50_32x4d"),
+    of_images("swin_t"),
+    of_images("vgg11"),
+    of_images("vit_b_32", size=224),
+    of_images("wide_resnet50_2"),
+    of_clips("csn_r101"),
+    of_clips("r2plus1d_r50"),
+    of_clips("slow_r50"),
+]
+"""Large ones, built by the same code as others: asked only what their own layers could break."""
+OF_LAYERS = ["logits", "gradients", "parts"]
+EXPORTED = [of_images("cnn"), of_clips("cnn", head="attention", head_width=64), of_clips("x3d_xs")]
+"""An image model, one that sees clips frame by frame, and one of clips."""
+
+test_datasets = conformance(*DATASETS, slow=False)
+test_augmentations = conformance(*AUGMENTATIONS)
+test_metrics = conformance(*METRICS)
+test_trackers = conformance(*TRACKERS)
+test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
+
+# Each starts a Python of its own, which imports torch anew.
+test_datasets_in_other_processes = pytest.mark.slow(conformance(*DATASETS[2:5], only=["processes"]))
+# Each rule makes a database of its own, with all tables that MLflow has.
+test_mlflow = pytest.mark.slow(conformance(MLFLOW))
+# Dozens of forward passes, of seconds together.
+test_large_models = pytest.mark.slow(conformance(*LARGE, slow=False))
+test_models_like_others = pytest.mark.slow(conformance(*LIKE_OTHERS, only=OF_LAYERS))
+# Tracing takes seconds.
+test_graphs = pytest.mark.slow(conformance(*EXPORTED, only=["onnx"]))
+
+
+def real(name: str) -> Callable[[Path], Path]:
+    """The root of real data."""
+    return lambda _: Path(os.environ["TOOLKIT_DATA"], name)
+
+
+REAL = [
+    Case("dataset", "har", {"sample_clips": 3}, root=real("har-subset")),
+    Case("dataset", "har", {"sample_clips": 3}, root=real("fight")),
+    Case("dataset", "video_folder", root=real("arid-dark")),
+    Case("dataset", "video_folder", root=real("ucf101-fixture")),
+]
+absent = pytest.mark.skipif(not os.environ.get("TOOLKIT_DATA"), reason="TOOLKIT_DATA names no folder of real data")
+test_real_datasets = absent(pytest.mark.real(conformance(*REAL, only=["items", "repeatable", "disjoint", "balance"])))
+
+
+def family(name: str) -> str:
+    """The letters that a name begins with: swin of swin_v2_t, resnet of resnet18."""
+    return re.match(r"[a-z]+", name)[0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "tracker"])
+def test_every_component_of_ours_is_examined(kind: str) -> None:
+    examined = {case.factory for case in (*DATASETS, *AUGMENTATIONS, *METRICS, *TRACKERS, MLFLOW) if case.kind == kind}
+    assert examined == offered(kind)
+
+
+def test_of_every_family_of_models_one_is_examined() -> None:
+    examined = {family(str(case.factory)) for case in (*MODELS, *LARGE, *LIKE_OTHERS)}
+    assert examined == {family(name) for name in offered("model")}
+
+
+def offered(kind: str) -> set[str]:
+    offers = discover(frozenset()).offers(kind)
+    return {offer.name for offer in offers if offer.plugin.distribution == "vision-toolkit"}

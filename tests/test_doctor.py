@@ -1,0 +1,249 @@
+"""The doctor: what it says of plugins, and that nothing they do ends it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.zoo import DEADLY, ZOO, Animal, hook, offering, release
+from tests.installed import install
+from toolkit.cli import main
+from toolkit.doctor import PAGE, examine_installed
+from toolkit.doctor.process import _manner
+from toolkit.doctor.report import FACTORIES, HOST, Begun, Done, Imported, Remark, Request, read_lines, written
+from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE
+
+GOOD = '''
+from toolkit import hookimpl
+
+def board(run, *, title: str = "Runs", side: int):
+    """A board of runs.
+
+    title: what stands above it
+    side: in pixels
+    """
+    return Board()
+
+class Board:
+    def track(self, record): ...
+    def close(self): ...
+
+@hookimpl
+def toolkit_trackers():
+    return {"board": board}
+'''
+"""A tracker that needs an argument, and keeps the rules."""
+
+
+@pytest.fixture(autouse=True)
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder from which this process and those it starts take plugins."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def good(site: Path) -> None:
+    install(site, "acme-board", {"acme_board": GOOD}, {"main": "acme_board"})
+
+
+def of(name: str, text: str) -> str:
+    """What is said of one animal."""
+    found = re.search(rf"^zoo-{name}\[main\] \S+: .*\n((?: .*\n)*)", text, flags=re.MULTILINE)
+    assert found, f"nothing is said of {name}"
+    return found[1]
+
+
+def is_named(name: str, animals: Mapping[str, Animal], text: str) -> bool:
+    return bool(re.search(animals[name].named, of(name, text), flags=re.MULTILINE))
+
+
+def test_where_only_ours_is_installed_that_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "doctor"]) == EXIT_DONE
+    assert capsys.readouterr().out == "no plugin but those included is installed; examine one of these by its name\n"
+
+
+@pytest.mark.usefixtures("good")
+def test_a_component_that_needs_arguments_is_examined_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "doctor"]) == EXIT_DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"acme-board\[main\] 1\.0: imported in \d+ ms, 1 component", lines[0])
+    assert lines[1:] == [
+        "  tracker board: keeps 2 rules, 1 not asked",
+        "    not examined: it needs --set side=...",
+    ]
+    assert main(["plugins", "doctor", "board", "--set", "side=3"]) == EXIT_DONE
+    assert re.fullmatch(r"  tracker board: keeps \d+ rules", capsys.readouterr().out.splitlines()[1])
+    assert main(["plugins", "doctor", "acme-board:board", "--set", "side=wide"]) == EXIT_PLUGIN
+    assert 'arguments: --set.side: must be an integer, got "wide"' in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("good")
+@pytest.mark.parametrize(
+    ("words", "error", "next_step"),
+    [
+        (["bord"], 'no component or plugin is called "bord"; did you mean "board"?', "python -m toolkit plugins list"),
+        (
+            ["acme-bord"],
+            'no component or plugin is called "acme-bord"; did you mean "acme-board"?',
+            "python -m toolkit",
+        ),
+        (["board", "--set", "side"], "--set side: must look like key=value", "--set width=8, say"),
+        (["vision-toolkit[trackers]", "--set", "a=1"], "--set is for one component; here are 2", "name it: python -m"),
+    ],
+)
+def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "doctor", *words]) == EXIT_USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: {error}"
+    assert lines[1].startswith(f"next:  {next_step}")
+
+
+@pytest.mark.usefixtures("good")
+def test_a_disabled_plugin_is_examined_only_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "disable", "acme-board"]) == EXIT_DONE
+    capsys.readouterr()
+    assert main(["plugins", "doctor"]) == EXIT_DONE
+    assert capsys.readouterr().out.splitlines()[0] == "acme-board[main] 1.0: disabled, not examined"
+    assert main(["plugins", "doctor", "acme-board"]) == EXIT_DONE
+    assert "tracker board" in capsys.readouterr().out
+
+
+def test_metadata_that_cannot_be_read_is_told(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(site, "odd", {}, {"main": "odd"})
+    (site / "odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"[toolkit]\nx = \xff")
+    assert main(["plugins", "doctor"]) == EXIT_PLUGIN
+    assert capsys.readouterr().out.startswith("odd[entry_points.txt] 1.0: UnicodeDecodeError: ")
+
+
+def test_plugins_that_end_the_process_end_only_theirs(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release(site, DEADLY)
+    assert examine_installed(None, [], silence=5) == EXIT_PLUGIN
+    text = capsys.readouterr().out
+    assert [name for name in DEADLY if not is_named(name, DEADLY, text)] == []
+
+
+def test_the_deadly_can_be_disabled(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release(site, DEADLY)
+    for name in DEADLY:
+        assert main(["plugins", "disable", f"zoo-{name}"]) == EXIT_DONE
+    assert main(["plugins", "list"]) == EXIT_DONE
+    assert capsys.readouterr().out.count(": by toolkit.toml") == len(DEADLY)
+
+
+MENAGERIE = '''
+from toolkit import hookimpl
+
+def killer(run):
+    """It kills."""
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def sloth(run):
+    """It hangs."""
+    import threading
+    threading.Event().wait()
+
+def dove(run):
+    """It does nothing."""
+    return Dove()
+
+class Dove:
+    def track(self, record): ...
+    def close(self): ...
+
+@hookimpl
+def toolkit_trackers():
+    return {"ape": killer, "bear": sloth, "dove": dove}
+'''
+
+
+@pytest.mark.slow
+def test_a_component_that_kills_or_hangs_is_named_and_the_next_is_examined(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slow, for it waits until one is silent for longer than torch takes to be imported."""
+    install(site, "zoo-menagerie", {"zoo_menagerie": MENAGERIE}, {"main": "zoo_menagerie"})
+    assert examine_installed("zoo-menagerie", [], silence=10) == EXIT_PLUGIN
+    text = capsys.readouterr().out
+    assert "records: it ended the process by SIGKILL" in text
+    assert "records: it did not answer for 10 s and was ended" in text
+    assert re.search(r"^  tracker dove: keeps \d+ rules$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_every_animal_is_named_with_its_cause(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Slow, for each that offers something is examined in a process of its own, which imports torch."""
+    release(site)
+    assert main(["plugins", "doctor"]) == EXIT_PLUGIN
+    text = capsys.readouterr().out
+    assert {name: of(name, text) for name in ZOO if not is_named(name, ZOO, text)} == {}
+
+
+@pytest.fixture
+def alone(site: Path, request: pytest.FixtureRequest) -> str:
+    animals: Mapping[str, Animal] = {request.param: ZOO[request.param]}
+    release(site, animals)
+    return f"zoo-{request.param}"
+
+
+@pytest.mark.parametrize("alone", ["sleeper", "printer", "mover", "mutating"], indirect=True)
+def test_an_animal_is_named_with_its_cause(alone: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = alone.removeprefix("zoo-")
+    code = main(["plugins", "doctor", alone])
+    text = capsys.readouterr().out
+    assert is_named(name, ZOO, text)
+    assert code == (EXIT_PLUGIN if ZOO[name].fault else EXIT_DONE)
+    assert re.search(rf"^      see {PAGE}#\S+$", text, flags=re.MULTILINE)
+
+
+def test_a_name_that_others_have_is_told_and_breaks_nothing(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release(site, {"resnet": Animal(hook('{"resnet18": "zoo_absent:build"}'), "")})
+    assert main(["plugins", "doctor", "zoo-resnet"]) == EXIT_PLUGIN
+    text = capsys.readouterr().out
+    assert 'names: model "resnet18" is also offered by vision-toolkit[vision]' in text
+    assert "breaks 1 of 1 rules" in text
+
+
+def test_a_dataset_without_a_sample_needs_a_folder(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raises = 'from toolkit.errors import DataError\n    raise DataError("none")'
+    source = f'def build(root):\n    """It has no sample."""\n    {raises}'
+    release(site, {"cave": Animal(offering(source, "datasets"), "")})
+    assert main(["plugins", "doctor", "cave"]) == EXIT_DONE
+    assert "    not examined: none; give --set root=FOLDER" in capsys.readouterr().out
+    assert main(["plugins", "doctor", "cave", "--set", "root=."]) == EXIT_PLUGIN
+
+
+def test_the_sections_that_are_named_exist() -> None:
+    page = (Path(__file__).parents[1] / PAGE).read_text(encoding="utf-8")
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)}
+    assert {HOST, FACTORIES} <= headings
+
+
+def test_lines_pass_between_processes_unchanged() -> None:
+    lines = [
+        Begun("model a", "logits"),
+        Imported(0.5, "x\n", ["the environment"], None, []),
+        Remark("model a", "logits", None, "model-logits", skipped="why"),
+        Done(),
+    ]
+    text = "".join(map(written, lines))
+    assert list(read_lines(text)) == lines
+    assert list(read_lines(text + '["Beg')) == lines
+    request = Request(("a", "1", "main", "a"), (("model", "b"),), {"width": 3})
+    assert Request.read(request.text()) == request
+    assert Request.read(Request(("a", "1", "main", "a")).text()).offers is None
+
+
+@pytest.mark.parametrize(("code", "manner"), [(3, "with exit code 3"), (-9, "by SIGKILL"), (-99, "by signal 99")])
+def test_how_a_process_ended_is_told(code: int, manner: str) -> None:
+    assert _manner(code) == f"it ended the process {manner}"

@@ -1,0 +1,181 @@
+"""Code of others, run so that it leaves nothing behind but what it made.
+
+What it prints is kept from our standard output, which machines read; what it changes in the process is put back and
+named.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Seen:
+    """What was seen of some code, filled in when it has run."""
+
+    seconds: float = 0.0
+    """Wall time."""
+    printed: str = ""
+    """What went to standard output."""
+    changed: tuple[str, ...] = ()
+    """What it changed in the process, by the names in `STATES`, and the threads it left running."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """Something of the whole process: how to read it (None: it does not exist yet) and how to put it back."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+@contextmanager
+def isolated() -> Iterator[Seen]:
+    """Run the block, then put back what it changed; what was seen is complete when the block has ended, even by an
+    error."""
+    seen = Seen()
+    before = [(state, state.read()) for state in STATES]
+    threads = set(threading.enumerate())
+    started = time.perf_counter()
+    try:
+        with quiet() as printed:
+            yield seen
+    finally:
+        seen.seconds = time.perf_counter() - started
+        seen.printed = "".join(printed)
+        seen.changed = (*_restored(before), *_left_running(threads))
+
+
+@contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Keep what the block writes to standard output, by Python or beneath it; the list is filled at its end."""
+    kept: list[str] = []
+    written = _Unclosed()
+    with tempfile.TemporaryFile() as beneath:
+        held = _redirected(beneath.fileno())
+        try:
+            with redirect_stdout(written):
+                yield kept
+        finally:
+            _put_back(held)
+            beneath.seek(0)
+            kept += [written.getvalue(), beneath.read().decode(errors="replace")]
+
+
+class _Unclosed(io.StringIO):
+    """Stays open for whoever kept it, and for us when someone has closed it."""
+
+    def close(self) -> None:
+        pass
+
+
+def _redirected(target: int) -> int | None:
+    """Let the process's standard output lead to `target`; a copy of what it was, None where it was closed."""
+    sys.stdout.flush()
+    try:
+        held = os.dup(1)
+    except OSError:
+        return None
+    os.dup2(target, 1)
+    return held
+
+
+def _put_back(held: int | None) -> None:
+    if held is not None:
+        os.dup2(held, 1)
+        os.close(held)
+
+
+def _restored(before: list[tuple[_State, Any]]) -> list[str]:
+    changed = [(state, value) for state, value in before if value is not None and state.read() != value]
+    for state, value in changed:
+        state.write(value)
+    return [state.name for state, _ in changed]
+
+
+def _left_running(before: set[threading.Thread]) -> list[str]:
+    return [f"thread {thread.name}" for thread in threading.enumerate() if thread not in before]
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 (a string suits os.chdir, and another process may have removed the folder)
+    except OSError:
+        return None
+
+
+def _put_environment(before: dict[str, str]) -> None:
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _handlers() -> dict[int, Any] | None:
+    """Handlers of signals that Python can put back; only the main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    found = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
+    return {number: handler for number, handler in found.items() if handler is not None}
+
+
+def _put_handlers(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _put_filters(before: list[Any]) -> None:
+    warnings.resetwarnings()
+    warnings.filters[:] = before  # type: ignore[index]
+
+
+def _numpy_state() -> tuple[Any, ...] | None:
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is None:
+        return None
+    name, words, *rest = numpy_random.get_state()
+    return name, words.tobytes(), *rest
+
+
+def _put_numpy_state(before: tuple[Any, ...]) -> None:
+    import numpy as np
+
+    name, words, *rest = before
+    np.random.set_state((name, np.frombuffer(words, dtype=np.uint32), *rest))
+
+
+def _torch_state() -> bytes | None:
+    state = getattr(sys.modules.get("torch"), "get_rng_state", None)
+    return state().numpy().tobytes() if state else None
+
+
+def _put_torch_state(before: bytes) -> None:
+    import torch
+
+    torch.set_rng_state(torch.frombuffer(bytearray(before), dtype=torch.uint8))
+
+
+STATES = (
+    _State("the working directory", _working_directory, os.chdir),
+    _State("the environment", lambda: dict(os.environ), _put_environment),
+    _State("signal handlers", _handlers, _put_handlers),
+    _State("warnings filters", lambda: list(warnings.filters), _put_filters),
+    _State("sys.excepthook", lambda: sys.excepthook, lambda hook: setattr(sys, "excepthook", hook)),
+    _State("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    _State("random's global state", random.getstate, random.setstate),
+    _State("numpy's global random state", _numpy_state, _put_numpy_state),
+    _State("torch's global random state", _torch_state, _put_torch_state),
+)

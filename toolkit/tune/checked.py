@@ -1,0 +1,40 @@
+"""All that a `[tune]` table says, found right before any trial; every problem of it is told at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from toolkit.errors import Problem, RecipeError
+from toolkit.recipe import Recipe, TuneTable
+from toolkit.registry import Registry
+from toolkit.tune.space import Space, check_space
+from toolkit.tune.study import Aim, Search, aim_of, search_of
+
+
+class Checked(NamedTuple):
+    """A `[tune]` table and what it means."""
+
+    tune: TuneTable
+    space: Space
+    aim: Aim
+    search: Search
+
+
+def checked(recipe: Recipe, source: str, registry: Registry) -> Checked:
+    """What the recipe's `[tune]` table says. Raises RecipeError, with `source`, the recipe's file, for all that is
+    wrong with it."""
+    if recipe.tune is None:
+        problem = Problem("tune", "is required: a table with trials and the space of values to try")
+        raise RecipeError(source, [problem], next_step=f"add [tune] and [tune.space] to {source}")
+    problems: list[Problem] = []
+    try:
+        space = check_space(recipe, source, registry)
+    except RecipeError as error:
+        problems += error.problems
+        space = Space(recipe, ())
+    aim, wrong_aim = aim_of(recipe, recipe.tune)
+    search, wrong_search = search_of(recipe, recipe.tune, space)
+    problems += [*wrong_aim, *wrong_search]
+    if problems or search is None:
+        raise RecipeError(source, problems, next_step=f"correct [tune] in {source}, then give the command again")
+    return Checked(recipe.tune, space, aim, search)

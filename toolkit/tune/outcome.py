@@ -1,0 +1,87 @@
+"""What became of a trial, or becomes of it now, as the screen and the report tell it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+WORDS = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+"""What counts towards the trials that were asked for."""
+
+
+def scores(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> tuple[float, ...]:
+    """One number a metric of a finished trial; of any other the best that it has reported, if it has."""
+    if trial.values is not None and trial.state == TrialState.COMPLETE:
+        return tuple(trial.values)
+    reported = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    if len(directions) > 1 or not reported:
+        return ()
+    return (max(reported) if directions[0] == StudyDirection.MAXIMIZE else min(reported),)
+
+
+def reported_epochs(trial: FrozenTrial) -> int:
+    return max(trial.intermediate_values, default=0)
+
+
+def seconds(trial: FrozenTrial) -> float:
+    """From a trial's start to its end, or until now, the time that it lay interrupted included."""
+    if trial.datetime_start is None:
+        return 0.0
+    return ((trial.datetime_complete or datetime.now()) - trial.datetime_start).total_seconds()
+
+
+def cause(trial: FrozenTrial) -> str:
+    """Why a trial failed, on one line; empty for any other."""
+    return " ".join(str(trial.user_attrs.get("cause", "unknown")).split()) if trial.state == TrialState.FAIL else ""
+
+
+def best_numbers(trials: Iterable[FrozenTrial], directions: Sequence[StudyDirection]) -> set[int]:
+    """The finished trials that no other is better than: by one score the first of the best, by several the front."""
+    signs = [1 if direction == StudyDirection.MAXIMIZE else -1 for direction in directions]
+    points = {
+        trial.number: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+    }
+    if len(signs) == 1:
+        return {max(points, key=lambda number: (points[number], -number))} if points else set()
+    front: dict[int, tuple[float, ...]] = {}
+    for number, point in sorted(points.items(), key=lambda one: one[1], reverse=True):
+        if not any(_dominates(other, point) for other in front.values()):  # nothing further down dominates it
+            front[number] = point
+    return set(front)
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Every key by as few of its last parts as tell it from the others: `lr` for `train.optimizer.lr`. A component's
+    name is that of its table: `model` for `model.name`."""
+    plain = {key: key.removesuffix(".name") for key in keys}
+    return {key: next(_endings(one, list(plain.values()))) for key, one in plain.items()}
+
+
+def _endings(key: str, known: Sequence[str]) -> Iterator[str]:
+    parts = key.split(".")
+    endings = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    return (
+        ending for ending in endings if ending == key or sum(f".{other}".endswith(f".{ending}") for other in known) == 1
+    )
+
+
+def shown(value: object) -> str:
+    """A tried value as short text."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,39 @@
+"""What a study looks like: `study.html`, one self-contained page made from the study and the files of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from toolkit.directory import explained
+from toolkit.files import write_atomically
+from toolkit.report import figures
+from toolkit.report.page import pictures, render
+from toolkit.tune.best import told
+from toolkit.tune.outcome import shown
+from toolkit.tune.report.charts import sections
+from toolkit.tune.report.contents import gather
+from toolkit.tune.space import Space
+from toolkit.tune.study import Aim
+
+__all__ = ["write_study_report"]
+
+
+def write_study_report(study: optuna.Study, folder: Path, aim: Aim, space: Space, *, seeds: int = 1) -> Path:
+    """Draw the study's figures into `folder/figures` and write `folder/study.html`; returns its path.
+
+    `seeds` is how many runs a trial has. Works on a study under way; what cannot be shown is told with the reason.
+    Raises RunFailed when the file system refuses.
+    """
+    contents = gather(study, folder, aim, space, seeds)
+    drawn = sections(contents)
+    path = folder / "study.html"
+    template = Path(__file__).parent / "study.html.j2"
+    with explained(folder):
+        for chart in (chart for section in drawn for chart in section.charts):
+            if chart.drawing:
+                figures.save(folder / "figures", chart.name, chart.drawing)
+        page = render(template, pictures(folder / "figures"), contents=contents, sections=drawn, told=told, shown=shown)
+        write_atomically(path, page.encode())
+    return path

@@ -1,0 +1,130 @@
+"""Where a study lives: a journal file in its folder, or a database that workers on many machines share."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from toolkit.errors import RunFailed, UsageError
+
+DRIVERS = {
+    "postgresql": ("psycopg", "psycopg2", "pg8000"),
+    "mysql": ("pymysql", "MySQLdb"),
+}
+"""Packages that speak to a kind of database, by preference; SQLite's is Python's own."""
+_DIALECTS = {"MySQLdb": "mysqldb"}
+"""What SQLAlchemy calls a package, where it is not by its name."""
+EXTRAS = {"psycopg": "vision-toolkit[postgresql]"}
+"""What to install to get a package."""
+_MAKING_SECONDS = 1.0
+"""How long to wait for another process that makes the tables of a new database at the same moment."""
+
+
+class JournalLock(BaseJournalFileLock):
+    """Keeps other writers from a journal file. The kernel lifts it when its holder is killed, where Optuna's own locks
+    keep everyone waiting for half a minute; and what a killed writer has left of a line is removed by the next one,
+    where it would make the whole journal unreadable."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._held: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        self._held = self._journal.with_suffix(".lock").open("ab")
+        fcntl.flock(self._held, fcntl.LOCK_EX)
+        self._mend()
+        return True
+
+    def release(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _mend(self) -> None:
+        with self._journal.open("r+b") as journal:
+            end = journal.seek(0, os.SEEK_END)
+            if end == 0 or _byte_before(journal, end) == b"\n":
+                return
+            while end and _byte_before(journal, end) != b"\n":
+                end -= 1
+            journal.truncate(end)
+
+
+def _byte_before(file: IO[bytes], place: int) -> bytes:
+    file.seek(place - 1)
+    return file.read(1)
+
+
+@contextmanager
+def opened_storage(folder: Path, url: str | None) -> Iterator[BaseStorage]:
+    """As `open_storage`; connections are closed after the block."""
+    storage = open_storage(folder, url)
+    try:
+        yield storage
+    finally:
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """A journal file in the study's folder, or the database at `url`. Raises UsageError where there is none to use."""
+    if url is None:
+        return _open_journal(folder / "journal.log")
+    known = with_driver(url)
+    try:
+        return RDBStorage(known)
+    except Exception:  # the drivers' own errors have no common kind
+        time.sleep(_MAKING_SECONDS)
+    try:
+        return RDBStorage(known)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"--storage {_without_password(url)}: cannot be used: {reason}",
+            next_step="give the URL of a database that is there, such as --storage sqlite:///study.db",
+        ) from error
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+    except ValueError as error:  # a line that is not JSON
+        raise RunFailed(
+            f"{path}: is damaged: {error}", next_step="restore it, or tune a copy of the recipe under another name"
+        ) from error
+
+
+def with_driver(url: str) -> str:
+    """The URL with the driver that is installed, where it names none. Raises UsageError where none is."""
+    scheme, separator, rest = url.partition("://")
+    kind = {"postgres": "postgresql"}.get(scheme, scheme)
+    if not separator or kind not in DRIVERS:
+        return url
+    drivers = DRIVERS[kind]
+    driver = next((name for name in drivers if importlib.util.find_spec(name) is not None), None)
+    if driver is None:
+        raise UsageError(
+            f"--storage {_without_password(url)}: no driver for {kind} is installed",
+            next_step=f"pip install '{EXTRAS.get(drivers[0], drivers[0])}'",
+        )
+    return f"{kind}+{_DIALECTS.get(driver, driver)}://{rest}"
+
+
+def _without_password(url: str) -> str:
+    """For messages: they end up in logs."""
+    scheme, separator, rest = url.partition("://")
+    account, at, place = rest.rpartition("@")
+    user, colon, _ = account.partition(":")
+    return f"{scheme}{separator}{user}{':…' if colon else ''}{at}{place}"
