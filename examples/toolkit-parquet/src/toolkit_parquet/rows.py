@@ -1,0 +1,131 @@
+"""Rows of Parquet files, read one by one in any order by any number of threads."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import pyarrow as pa
+import torch
+from toolkit.errors import DataError
+from toolkit.images import decode_image
+from torch import Tensor
+
+from toolkit_parquet.columns import opened, read_images
+
+KEPT = 2**30
+"""Bytes of row groups that are kept: a file is read by whole row groups, and neighbours are often asked for soon."""
+
+
+_Key: TypeAlias = tuple[Path, int]
+
+
+class Place(NamedTuple):
+    """Where an image lies."""
+
+    path: Path
+    row_group: int
+    row: int
+    """Within the row group."""
+
+
+@dataclass
+class _RowGroup:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    images: pa.ChunkedArray | None = None
+    counted: int = 0
+    """Bytes."""
+
+
+class RowGroups:
+    """A column of images, by row group; what was read last is kept, for all threads together.
+
+    Pickled, it starts with nothing kept.
+    """
+
+    def __init__(self, column: str, kept: int = KEPT) -> None:
+        self._column = column
+        self._limit = kept
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[_Key, _RowGroup] = OrderedDict()
+        self._held = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowGroups, (self._column, self._limit)
+
+    def read(self, place: Place) -> bytes | None:
+        """The encoded image at a place; None where the row has none."""
+        key = place.path, place.row_group
+        group = self._group(key)
+        with group.lock:  # one thread reads it, the others wait for it
+            if group.images is None:
+                with opened(place.path) as file:
+                    group.images = read_images(file, place.row_group, self._column)
+                self._count(key, group, group.images.nbytes)
+        found: bytes | None = group.images[place.row].as_py()
+        return found
+
+    def _group(self, key: _Key) -> _RowGroup:
+        with self._lock:
+            group = self._kept.setdefault(key, _RowGroup())
+            self._kept.move_to_end(key)
+            return group
+
+    def _count(self, key: _Key, group: _RowGroup, size: int) -> None:
+        """Count a group that was read, and forget those that were asked for longest ago, but never the last one."""
+        with self._lock:
+            if self._kept.get(key) is group:
+                group.counted = size
+                self._held += size
+            while self._held > self._limit and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._held -= oldest.counted
+
+
+@dataclass(frozen=True)
+class ParquetImages:
+    """A split of N images in rows of Parquet files."""
+
+    ids: tuple[str, ...]
+    targets: tuple[int, ...]
+    keys: tuple[str, ...]
+    places: tuple[Place, ...]
+    row_groups: RowGroups
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> Tensor:
+        """Pixels, uint8 `[3, H, W]`; DataError naming file and row where they cannot be decoded."""
+        place = self.places[index]
+        encoded = self.row_groups.read(place)
+        if not encoded:
+            raise self._unreadable(index, "has no image")
+        try:
+            return decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
+        except RuntimeError as error:
+            reason = re.sub(r"^.*\.cpp:\d+, |\n.*$", "", str(error), flags=re.DOTALL)  # without where in its source
+            raise self._unreadable(index, f"cannot be decoded: {reason}") from error
+
+    def select(self, positions: Sequence[int]) -> ParquetImages:
+        """The split of the items at these positions."""
+        return ParquetImages(
+            tuple(self.ids[position] for position in positions),
+            tuple(self.targets[position] for position in positions),
+            tuple(self.keys[position] for position in positions),
+            tuple(self.places[position] for position in positions),
+            self.row_groups,
+        )
+
+    def _unreadable(self, index: int, what: str) -> DataError:
+        row = self.ids[index].rpartition(":")[2]
+        return DataError(
+            f"row {row} {what}",
+            path=self.places[index].path,
+            next_step='Write the file again, or set input.on_corrupt = "skip".',
+        )

@@ -1,0 +1,86 @@
+"""The example packages, as far as they can be known without installing what they wrap; CI tests the rest."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_architecture import FOR_PLUGINS, imports, sources
+from toolkit.hookspecs import CONTRACT
+from toolkit.registry import HOOKS
+
+EXAMPLES = sorted(path.parent for path in Path(__file__).parents[1].glob("examples/*/pyproject.toml"))
+
+each = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+
+
+def project(example: Path) -> dict[str, Any]:
+    return tomllib.loads((example / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]
+
+
+def plugin(example: Path) -> ast.Module:
+    """The module that the entry point names."""
+    (module,) = project(example)["entry-points"]["toolkit"].values()
+    return sources(example / "src")[module]
+
+
+def offered(example: Path) -> dict[str, dict[str, str]]:
+    """Names and places of the factories, by kind."""
+    hooks = [node for node in plugin(example).body if isinstance(node, ast.FunctionDef)]
+    returned = {hook.name: next(node for node in hook.body if isinstance(node, ast.Return)) for hook in hooks}
+    return {HOOKS[name]: ast.literal_eval(node.value) for name, node in returned.items() if node.value}
+
+
+def test_there_are_two_examples() -> None:
+    assert [path.name for path in EXAMPLES] == ["toolkit-parquet", "toolkit-timm"]
+
+
+@each
+def test_factories_are_where_the_hooks_say(example: Path) -> None:
+    modules = sources(example / "src")
+    for factories in offered(example).values():
+        for place in factories.values():
+            module, _, name = place.partition(":")
+            assert name in {node.name for node in modules[module].body if isinstance(node, ast.FunctionDef)}, place
+
+
+@each
+def test_readme_names_what_is_offered(example: Path) -> None:
+    told = re.findall(r"^\| (\w+) \| `(\w+)` \|", (example / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(told) == sorted((kind, name) for kind, names in offered(example).items() for name in names)
+
+
+@each
+def test_examples_stand_on_the_public_modules_alone(example: Path) -> None:
+    allowed = {"toolkit", *(f"toolkit.{module}" for module in FOR_PLUGINS)}
+    for module, tree in sources(example / "src").items():
+        used = {other for other in imports(tree) if other.split(".")[0] == "toolkit"}
+        assert used <= allowed, f"{module} imports {used - allowed}"
+
+
+@each
+def test_examples_declare_the_contract_in_force(example: Path) -> None:
+    assert f"toolkit_contract = '{CONTRACT[0]}.{CONTRACT[1]}'" in ast.unparse(plugin(example))
+
+
+@each
+def test_the_recipe_uses_the_components(example: Path) -> None:
+    (recipe,) = (path for path in example.glob("*.toml") if path.name != "pyproject.toml")
+    tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    used = {tables["data"]["name"], tables["model"]["name"]}
+    used |= {table["name"] for key in ("augment", "metrics") for table in tables.get(key, ())}
+    assert used >= {name for names in offered(example).values() for name in names}
+
+
+@each
+def test_what_a_published_package_needs_is_there(example: Path) -> None:
+    (module,) = project(example)["entry-points"]["toolkit"].values()
+    assert (example / "src" / module / "py.typed").is_file()
+    assert (example / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+    assert any(needed.startswith("vision-toolkit>=") for needed in project(example)["dependencies"])
+    assert all(">=" in needed for needed in project(example)["dependencies"])
