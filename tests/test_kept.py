@@ -75,7 +75,7 @@ def test_a_summary_is_that_of_the_model(bench: Bench) -> None:
 def test_the_environment_is_asked_for_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(kept, "describe_environment", lambda device: asked.append(device) or {"python": "3"})
-    assert [bench.made().environment for _ in range(2)] == [{"python": "3"}] * 2
+    assert [bench.made().environment() for _ in range(2)] == [{"python": "3"}] * 2
     assert asked == [torch.device("cpu")]
 
 
