@@ -351,9 +351,11 @@ def _check(options: argparse.Namespace) -> int:
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.checked import checked
+        from toolkit.tune.checked import checked, of_study
 
-        checked(draft.recipe, draft.source, registry)
+        draft = of_study(draft)
+        planned = plan(draft, registry)
+        checked(draft.recipe or planned.resolved, draft.source, registry)
     print(f"{options.recipe}: valid")
     return EXIT_DONE
 

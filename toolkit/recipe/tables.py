@@ -217,6 +217,8 @@ class TuneTable(BaseModel):
     """Runs of a trial, with the recipe's seed and those that follow it; its score is their mean."""
     max_failures: Annotated[int, Field(ge=1)] = 5
     """Failed trials that end the study."""
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the recipe, each with a value that all trials have in place of the recipe's own."""
     space: dict[str, Any]
     """Keys of the recipe, each with a range or choices: see `toolkit.tune.space`."""
 

@@ -13,7 +13,7 @@ from toolkit.components import plan
 from toolkit.recipe import Draft
 from toolkit.registry import discover
 from toolkit.tune.best import export_best, finish_best
-from toolkit.tune.checked import checked
+from toolkit.tune.checked import checked, of_study
 from toolkit.tune.join import Job, joined
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
@@ -41,7 +41,7 @@ def tune_recipe(
     tried next, each text `key=value,key=value`. The best trial and the recipe's own values get `seeds` runs each; the
     best is exported into `exports` where that is given. Raises RecipeError with all that is wrong before any trial.
     """
-    registry = discover()
+    registry, draft = discover(), of_study(draft)
     planned = plan(draft, registry)
     recipe = draft.recipe or planned.resolved
     found = checked(recipe, draft.source, registry)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from toolkit.errors import Problem, RecipeError
-from toolkit.recipe import Recipe, TuneTable
+from toolkit.recipe import Draft, Recipe, TuneTable, inline, overridden
 from toolkit.registry import Registry
-from toolkit.tune.space import Space, check_space
+from toolkit.tune.space import Space, check_space, flattened
 from toolkit.tune.study import Aim, Search, aim_of, search_of
 
 
@@ -18,6 +19,16 @@ class Checked(NamedTuple):
     space: Space
     aim: Aim
     search: Search
+
+
+def of_study(draft: Draft) -> Draft:
+    """The draft with the values that `[tune.fixed]` gives all trials, and what is wrong with them."""
+    if draft.recipe is None or draft.recipe.tune is None:
+        return draft
+    fixed = flattened(draft.recipe.tune.fixed)
+    changed = overridden(draft.recipe, draft.source, [f"{key}={inline(value)}" for key, value in fixed.items()])
+    problems = tuple(replace(problem, key=f"tune.fixed.{problem.key}") for problem in changed.problems)
+    return replace(changed, problems=problems)
 
 
 def checked(recipe: Recipe, source: str, registry: Registry) -> Checked:
