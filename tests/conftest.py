@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,17 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A plugin that a test installs for itself is not found imported by the next, which may have one of its name."""
+    before = set(sys.modules)
+    yield
+    made_here = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(made_here):
+            del sys.modules[name]
 
 
 @pytest.fixture

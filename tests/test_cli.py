@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -229,7 +229,7 @@ TAKEN = """
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with three bad plugins that every process and this one find."""
     folder = tmp_path / "site"
     folder.mkdir()
@@ -237,9 +237,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     install(folder, "bad-speller", {"bad_speller": MISSPELT}, {"main": "bad_speller"}, "0.2")
     install(folder, "bad-taker", {"bad_taker": TAKEN}, {"main": "bad_taker"}, "0.3")
     monkeypatch.syspath_prepend(str(folder))
-    yield folder
-    for name in ("bad_raiser", "bad_speller", "bad_taker"):
-        sys.modules.pop(name, None)
+    return folder
 
 
 def test_bad_plugins_are_listed_with_distribution_version_and_cause(site: Path) -> None:

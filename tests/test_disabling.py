@@ -27,8 +27,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
-    for name in ("acme_den", "acme_other"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -470,18 +469,14 @@ def write_bytes(path: Path, count: int) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder where distributions are found beside the installed ones; modules it gave are forgotten afterwards."""
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where distributions are found beside the installed ones."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield folder
-    for name in set(sys.modules) - before:
-        if str(folder) in str(getattr(sys.modules[name], "__file__", None)):
-            del sys.modules[name]
+    return folder
 
 
 def install_from(page: Path, site: Path) -> str:

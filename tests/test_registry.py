@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,17 +15,13 @@ from toolkit.registry import Broken, Disabled, Offer, Plugin, Registry, discover
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that is the only place where distributions are found; modules it gave are forgotten afterwards."""
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the only place where distributions are found."""
     found = partial(importlib.metadata.distributions, path=[str(tmp_path), str(tmp_path / "stale")])
     monkeypatch.setattr(importlib.metadata, "distributions", found)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", None)):
-            del sys.modules[name]
+    return tmp_path
 
 
 def hook(body: str, name: str = "toolkit_models") -> str:
