@@ -31,7 +31,7 @@ from toolkit.recipe import parse
 from toolkit.registry import discover
 from toolkit.run import loop
 from toolkit.train import Event, State, StepDone, Task
-from toolkit.tune.checked import checked
+from toolkit.tune.checked import checked, of_study
 from toolkit.tune.join import Job, joined
 from toolkit.tune.outcome import DONE
 from toolkit.tune.study import enqueue_own
@@ -39,7 +39,7 @@ from toolkit.tune.trial import Worker
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10_cnn.toml"
 SMALL = (
-    *("data.sample_images=60", "data.valid_share=0.25", "model.widths=[16,32,32]"),
+    *("data.sample_images=60", "tune.fixed.data.valid_share=0.25", "model.widths=[16,32,32]"),
     *("train.batch=32", "train.threads=1"),
     "tune.space.train.batch.choices=[8,16,32]",
 )
@@ -117,7 +117,7 @@ def begun(overrides: Sequence[str], *, own: bool = True) -> Iterator[Worker]:
     """A worker of a study of the small recipe, in a folder that goes with it; `own`: the recipe's own values first."""
     with tempfile.TemporaryDirectory() as folder:
         registry = discover()
-        draft = parse(RECIPE, [*SMALL, *overrides])
+        draft = of_study(parse(RECIPE, [*SMALL, *overrides]))
         resolved = plan(draft, registry).resolved
         recipe = draft.recipe or resolved
         found = checked(recipe, draft.source, registry)

@@ -93,10 +93,13 @@ LARGE = [
 ]
 LIKE_OTHERS = [
     of_images("alexnet", size=64),
+    of_images("maxvit_t", size=224),
     of_images("regnet_y_400mf"),
+    of_images("resnext50_32x4d"),
     of_images("swin_t"),
     of_images("vgg11"),
     of_images("vit_b_32", size=224),
+    of_images("wide_resnet50_2"),
     of_clips("csn_r101"),
     of_clips("r2plus1d_r50"),
     of_clips("slow_r50"),
