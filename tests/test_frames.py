@@ -217,6 +217,13 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
         timeline(path)
 
 
+def test_a_title_of_unknown_encoding_is_no_hindrance(tmp_path):
+    written = write_video(tmp_path / "a.mkv", title="TITLE123").read_bytes()
+    assert b"TITLE123" in written
+    path = small(tmp_path / "b.mkv", written.replace(b"TITLE123", b"\xff\xfe\x80TITLE"))
+    assert seen(path, [3]) == [3]
+
+
 def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_video(tmp_path / "a.mp4").rename("concat:a.mp4")

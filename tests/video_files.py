@@ -41,12 +41,15 @@ def write_video(
     gop: int = 12,
     reordered: int = 0,
     times: Sequence[float] | None = None,
+    title: str | None = None,
     **muxer: str,
 ) -> Path:
     """A video of `frames` numbered frames. `reordered`: B-frames in a row; `times`: seconds at which frames are shown,
     where that is not every 1 / `rate`; `muxer`: options of the container."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=muxer) as container:
+        if title is not None:
+            container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *size, pix_fmt, 4_000_000
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = gop, reordered

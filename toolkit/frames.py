@@ -32,6 +32,9 @@ _WRITES_PRESENTATION_TIMES = ("mov", "matroska", "mpegts", "flv")
 """Containers, by the start of their names in FFmpeg, that say of each frame when it is shown. For others the demuxer
 derives it from the order of decoding, and guesses wrong where frames are reordered (AVI with packed B-frames)."""
 
+_ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""Lets titles and comments that are no UTF-8 pass, as PyAV does by itself from 19 on."""
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -253,7 +256,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _container(path: Path) -> Any:
     # "file:", so that a name with a colon is no protocol; and no other one, so that a playlist named .mp4 fetches none.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **_ANY_METADATA)
 
 
 def _video_stream(path: Path, container: Any) -> Any:

@@ -28,14 +28,15 @@ def summarise(network: nn.Module, spec: DataSpec, device: torch.device) -> Summa
 
     shape = (1, 3, spec.size, spec.size) if spec.frames is None else (1, spec.frames, 3, spec.size, spec.size)
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    seen = summary(
-        network,
-        input_data=torch.zeros(shape, dtype=torch.uint8, device=device),
-        depth=FULL_DEPTH,
-        col_names=columns,
-        mode="same" if not network.training else "eval",
-        verbose=0,
-    )
+    with torch.compiler.set_stance("force_eager"):  # torchinfo's hooks are not to be compiled, nor an item alone
+        seen = summary(
+            network,
+            input_data=torch.zeros(shape, dtype=torch.uint8, device=device),
+            depth=FULL_DEPTH,
+            col_names=columns,
+            mode="same" if not network.training else "eval",
+            verbose=0,
+        )
     full = str(seen)
     seen.formatting.max_depth = SHORT_DEPTH
     return Summary(str(seen), full + "\n", int(seen.total_mult_adds))

@@ -16,6 +16,7 @@ from toolkit.testing.global_states import GlobalStates
 from toolkit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.testing.signatures import arguments
 from toolkit.testing.subject import Subject
+from toolkit.testing.waiting import no_waiting
 
 RULES = Rulebook("augmentation")
 RULES.rule(arguments)
@@ -190,17 +191,6 @@ def device(subject: Subject) -> Iterator[str]:
             found = augment(there, rng)
         if not (found.pixels.is_cuda and found.targets.is_cuda):
             yield f"{scene.what}: the batch came back on {found.pixels.device} and {found.targets.device}"
-
-
-class no_waiting:  # noqa: N801 - used as `torch.no_grad` is
-    """Makes whatever waits for the CUDA device raise RuntimeError."""
-
-    def __enter__(self) -> None:
-        self._before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-
-    def __exit__(self, *_: object) -> None:
-        torch.cuda.set_sync_debug_mode(self._before)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from toolkit.contracts import DataSpec, Metric, Score, Scores
-from toolkit.testing.augmentations import no_waiting
 from toolkit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.testing.signatures import arguments
 from toolkit.testing.subject import Subject
+from toolkit.testing.waiting import no_waiting
 
 RULES = Rulebook("metric")
 RULES.rule(arguments)
