@@ -526,7 +526,7 @@ def augmentation_to_floats(spec: DataSpec) -> Augment:
     return changed
 
 
-@breaks("augmentation", "targets")
+@breaks("augmentation", "targets", "device")
 def augmentation_of_smoothed_targets(spec: DataSpec) -> Augment:
     """Targets that do not sum to 1."""
 
@@ -566,19 +566,19 @@ def augmentation_that_counts_calls(spec: DataSpec) -> Augment:
     return changed
 
 
-@breaks("augmentation", "generator", "repeatable", "layout")
+@breaks("augmentation", "generator", "repeatable", "layout", "device")
 def augmentation_from_the_global_generator(spec: DataSpec) -> Augment:
     """Brighter."""
     return lambda batch, rng: brightened(batch, torch.default_generator)
 
 
-@breaks("augmentation", "draws")
+@breaks("augmentation", "draws", "device")
 def augmentation_with_a_generator_of_its_own(spec: DataSpec) -> Augment:
     """Brighter."""
     return lambda batch, rng: brightened(batch, torch.Generator().manual_seed(0))
 
 
-@breaks("augmentation", "samples")
+@breaks("augmentation", "samples", "device")
 def augmentation_with_one_draw_a_batch(spec: DataSpec) -> Augment:
     """Brighter."""
 
@@ -589,7 +589,7 @@ def augmentation_with_one_draw_a_batch(spec: DataSpec) -> Augment:
     return changed
 
 
-@breaks("augmentation", "clips")
+@breaks("augmentation", "clips", "device")
 def augmentation_with_one_draw_a_frame(spec: DataSpec) -> Augment:
     """Brighter."""
 
@@ -709,7 +709,7 @@ class Shared(Hits):
         self.right = self.everyones
 
 
-@breaks("metric", "apart", "batches", "empty", "overwritten", "inference")
+@breaks("metric", "apart", "batches", "empty", "overwritten", "inference", "device")
 def metric_whose_answers_are_everyones(spec: DataSpec) -> Hits:
     """`hits`: share of right answers."""
     return Shared()
@@ -741,7 +741,7 @@ class Complete(Hits):
         return super().compute()
 
 
-@breaks("metric", "absent")
+@breaks("metric", "absent", "device")
 def metric_that_needs_two_classes(spec: DataSpec) -> Hits:
     """`hits`: share of right answers."""
     return Complete()
@@ -771,7 +771,7 @@ class ByNumpy(Hits):
         self.right.append(torch.from_numpy(logits.numpy().argmax(axis=1) == targets.numpy()))
 
 
-@breaks("metric", "inference")
+@breaks("metric", "inference", "device")
 def metric_that_forgets_to_detach(spec: DataSpec) -> Hits:
     """`hits`: share of right answers."""
     return ByNumpy()
