@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import torch
@@ -120,11 +120,13 @@ class Loader:
 
     def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
         pixels, index = fetch(index)
-        return Batch(self._sent(pixels), self._sent(self._targets(index)), index)
+        targets = self._targets.index_select(0, index.to(self.device, non_blocking=True))
+        return Batch(self._sent(pixels), targets, index)
 
-    def _targets(self, index: Tensor) -> Tensor:
-        targets = self.pixels.split.targets
-        return torch.tensor([targets[i] for i in index.tolist()], dtype=torch.int64)
+    @cached_property
+    def _targets(self) -> Tensor:
+        """int64 `[N]` of all items, on the device."""
+        return torch.tensor(self.pixels.split.targets, dtype=torch.int64, device=self.device)
 
     def _sent(self, tensor: Tensor) -> Tensor:
         if self.device.type != "cuda" or tensor.is_cuda:
