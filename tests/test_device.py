@@ -10,7 +10,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from toolkit.device import autocast, choose_device, choose_precision, describe, make_deterministic, use_threads
+from toolkit.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    describe,
+    make_deterministic,
+    use_full_float32,
+    use_threads,
+)
 from toolkit.errors import EXIT_USAGE, UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -118,6 +126,14 @@ def test_what_torch_was_told_by_others_stays() -> None:
     torch.use_deterministic_algorithms(True)
     make_deterministic(False)
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_float32_is_in_full_until_that_is_taken_back() -> None:
+    operations = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    own = [one.fp32_precision for one in operations]
+    for wanted, found in ((False, own), (True, ["ieee"] * 3), (True, ["ieee"] * 3), (False, own), (False, own)):
+        use_full_float32(wanted)
+        assert [one.fp32_precision for one in operations] == found
 
 
 def test_threads_are_those_asked_for_until_none_are() -> None:

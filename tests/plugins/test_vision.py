@@ -148,6 +148,19 @@ def test_trains_in_bf16_and_channels_last(name: str) -> None:
     assert changed(model, before) >= {name for name, _ in model.named_parameters() if name.endswith("conv1.weight")}
 
 
+@pytest.mark.slow  # compiles
+def test_a_compiled_cnn_in_bf16_has_the_gradients_of_one_that_is_not() -> None:
+    model, image = cnn.cnn(DataSpec(classes=("a", "b"), size=16), widths=(8, 8)), pixels(16, batch=16)
+    norms = []
+    for forward in (model, torch.compile(model)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = forward(image)
+        nn.functional.cross_entropy(logits.float(), torch.arange(16) % 2).backward()
+        norms.append([float(parameter.grad.norm()) for parameter in model.parameters() if parameter.grad is not None])
+    assert norms[0] == pytest.approx(norms[1], rel=0.1, abs=1e-3)
+
+
 def test_cnn_learns_a_batch_by_heart() -> None:
     model = cnn.cnn(DataSpec(classes=("a", "b"), size=16), widths=(8, 8))
     image, targets = pixels(16, batch=16), torch.arange(16) % 2

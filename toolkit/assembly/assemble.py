@@ -130,6 +130,7 @@ def assemble(plan: Plan, saved: Mapping[str, Any] | None = None, kept: Kept | No
     devices.make_deterministic(recipe.train.deterministic)
     device = devices.choose_device(recipe.train.device)
     precision = devices.choose_precision(recipe.train.precision, device)
+    devices.use_full_float32(precision == "fp32")
     devices.use_threads(recipe.train.threads if device.type == "cpu" else None)
     if device.type == "cpu":
         devices.keep_freed_memory()

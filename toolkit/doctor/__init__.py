@@ -13,7 +13,7 @@ from toolkit.doctor.visit import INCLUDED, Component, Doctor, Patient, chosen, r
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, UsageError
 from toolkit.project import left_out, owner
 from toolkit.recipe import from_inline
-from toolkit.registry import Plugin, installed, owners
+from toolkit.registry import Broken, Plugin, installed, owners
 
 __all__ = ["examine_installed"]
 
@@ -28,8 +28,18 @@ def examine_installed(name: str | None, overrides: Sequence[str], *, silence: fl
     Raises UsageError for a name that nothing has and for overrides that fit no one component.
     """
     plugins, unreadable = installed()
+    with Doctor(",".join(sorted({plugin.name for plugin in plugins})), silence) as doctor:
+        return _examine(doctor, plugins, unreadable, name, overrides)
+
+
+def _examine(
+    doctor: Doctor,
+    plugins: Sequence[Plugin],
+    unreadable: Sequence[Broken],
+    name: str | None,
+    overrides: Sequence[str],
+) -> int:
     disabled = [plugin for plugin in plugins if _asleep(plugin, name)]
-    doctor = Doctor(",".join(sorted({plugin.name for plugin in plugins})), silence)
     patients = [
         doctor.receive(plugin) if _is_asked_for(plugin, name) else received(plugin)
         for plugin in plugins

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeAlias
 
+from toolkit.doctor.examination import KNOWN_STATE
 from toolkit.doctor.process import SILENCE_SECONDS, Ended, answers
 from toolkit.doctor.report import HOST, Imported, Line, Remark, Request, imported
+from toolkit.doctor.started import Starter
 from toolkit.errors import UsageError, nearest
 from toolkit.listing import shortened
 from toolkit.project import owner
@@ -65,13 +68,26 @@ def _remark(rule: str, what: str, *, notice: bool = False) -> Remark:
     return Remark("", rule, what, HOST, notice=notice)
 
 
-@dataclass(frozen=True)
 class Doctor:
-    """Starts the processes in which plugins are examined."""
+    """Starts the processes in which plugins are examined; none is left after its block.
 
-    left_out: str
-    """All installed plugins, in the form of `TOOLKIT_DISABLE`: a process loads the one that it is asked for."""
-    silence: float = SILENCE_SECONDS
+    `left_out` names all installed plugins, in the form of `TOOLKIT_DISABLE`: a process loads the one that it is asked
+    for. `silence` is that of `answers`.
+    """
+
+    def __init__(self, left_out: str, silence: float = SILENCE_SECONDS) -> None:
+        self._silence = silence
+        self._bare = Starter((), {"TOOLKIT_DISABLE": left_out})
+        self._equipped = Starter(KNOWN_STATE, {"TOOLKIT_DISABLE": left_out})
+
+    def __enter__(self) -> Doctor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bare.close()
+        self._equipped.close()
 
     def receive(self, plugin: Plugin) -> Patient:
         """Import a plugin, and nothing else."""
@@ -100,7 +116,7 @@ class Doctor:
     def _answers(self, plugin: Plugin, offers: Sequence[Component] | None, args: Mapping[str, Any]) -> Iterator[Line]:
         fields = plugin.distribution, plugin.version, plugin.entry, plugin.value
         request = Request(fields, None if offers is None else tuple(offers), dict(args))
-        return answers(request, left_out=self.left_out, silence=self.silence)
+        return answers(request, self._bare if offers is None else self._equipped, silence=self._silence)
 
 
 def _after(offers: Sequence[Component], component: str) -> list[Component]:

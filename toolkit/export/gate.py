@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from toolkit import device as devices
 from toolkit.assembly import Assembly
 from toolkit.bundle import Bundle
 from toolkit.bundle.views import average_views
@@ -138,7 +139,8 @@ def reference(assembly: Assembly) -> Reference:
         )
     loader = assembly.loaders()[names[0]]
     batch = assembly.recipe.train.eval_batch or assembly.recipe.train.batch
-    exact = torch.inference_mode  # no autocast: full float32
+    exact = torch.inference_mode  # no autocast
+    devices.use_full_float32()
     batches, metrics = loader.evaluation(batch), assembly.metrics()
     return Reference(assembly, names[0], evaluate(assembly.network, batches, metrics, exact, average=loader.average))
 
