@@ -129,11 +129,10 @@ def test_what_torch_was_told_by_others_stays() -> None:
 
 
 def test_float32_is_in_full_until_that_is_taken_back() -> None:
-    operations = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
-    own = [one.fp32_precision for one in operations]
-    for wanted, found in ((False, own), (True, ["ieee"] * 3), (True, ["ieee"] * 3), (False, own), (False, own)):
+    assert torch.backends.cudnn.allow_tf32
+    for wanted in (False, True, True, False, False):
         use_full_float32(wanted)
-        assert [one.fp32_precision for one in operations] == found
+        assert torch.backends.cudnn.allow_tf32 is not wanted
 
 
 def test_threads_are_those_asked_for_until_none_are() -> None:

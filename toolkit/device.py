@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -13,7 +13,7 @@ from toolkit.errors import UsageError
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
 
-_BEFORE: dict[str, Any] = {}
+_BEFORE: dict[str, int] = {}
 """Settings of torch that a run has changed, as they were."""
 
 Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
@@ -94,20 +94,13 @@ def make_deterministic(wanted: bool = True) -> None:
 
 
 def use_full_float32(wanted: bool = True) -> None:
-    """Compute with all 24 bits of a float32 where torch rounds the factors of convolutions to the 11 of TF32 on CUDA.
-    Not `wanted`: take back an earlier call."""
-    for name, operations in _float32_operations().items():
-        if wanted:
-            _BEFORE.setdefault(name, operations.fp32_precision)
-            operations.fp32_precision = "ieee"
-        elif name in _BEFORE:
-            operations.fp32_precision = _BEFORE.pop(name)
-
-
-def _float32_operations() -> dict[str, Any]:
-    """Settings of torch that say how CUDA computes in float32."""
-    cudnn: Any = torch.backends.cudnn
-    return {"convolutions": cudnn.conv, "recurrences": cudnn.rnn, "products": torch.backends.cuda.matmul}
+    """Compute with all 24 bits of a float32 where torch rounds the factors of convolutions and recurrences to the 11 of
+    TF32 on CUDA. Not `wanted`: take back an earlier call."""
+    if wanted:
+        _BEFORE.setdefault("tf32", torch.backends.cudnn.allow_tf32)
+        torch.backends.cudnn.allow_tf32 = False
+    elif "tf32" in _BEFORE:
+        torch.backends.cudnn.allow_tf32 = bool(_BEFORE.pop("tf32"))
 
 
 def use_threads(count: int | None) -> None:
@@ -116,7 +109,7 @@ def use_threads(count: int | None) -> None:
         _BEFORE.setdefault("threads", torch.get_num_threads())
         torch.set_num_threads(count)
     elif "threads" in _BEFORE:
-        torch.set_num_threads(int(_BEFORE.pop("threads")))
+        torch.set_num_threads(_BEFORE.pop("threads"))
 
 
 def _has_bf16(device: torch.device) -> bool:
