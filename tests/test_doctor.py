@@ -12,8 +12,8 @@ import pytest
 from tests.hostile.zoo import DEADLY, ZOO, Animal, hook, offering, release
 from tests.installed import install
 from toolkit.cli import main
-from toolkit.doctor import PAGE, examine_installed
-from toolkit.doctor.process import _manner
+from toolkit.doctor import PAGE, examine_installed, started
+from toolkit.doctor.process import Ended, _manner, answers
 from toolkit.doctor.report import FACTORIES, HOST, Begun, Done, Imported, Remark, Request, read_lines, written
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE
 
@@ -37,6 +37,18 @@ def toolkit_trackers():
     return {"board": board}
 '''
 """A tracker that needs an argument, and keeps the rules."""
+
+
+CUCKOO = """
+import os, pathlib, signal, threading
+if b"toolkit.doctor.host" in pathlib.Path(f"/proc/{os.getppid()}/cmdline").read_bytes():
+    pathlib.Path(__file__).with_name("cuckoo").write_text(str(os.getpid()))
+    os.kill(os.getppid(), signal.SIGKILL)
+    threading.Event().wait()
+"""
+"""A plugin that ends the process of which its own is a fork, and no other that imports it."""
+
+needs_forks = pytest.mark.skipif(not started.FORKS, reason="examinations are no forks here")
 
 
 @pytest.fixture(autouse=True)
@@ -125,11 +137,55 @@ def test_metadata_that_cannot_be_read_is_told(site: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith("odd[entry_points.txt] 1.0: UnicodeDecodeError: ")
 
 
-def test_plugins_that_end_the_process_end_only_theirs(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("forks", [pytest.param(True, marks=needs_forks), False])
+def test_plugins_that_end_the_process_end_only_theirs(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, forks: bool
+) -> None:
+    monkeypatch.setattr(started, "FORKS", forks)
     release(site, DEADLY)
     assert examine_installed(None, [], silence=5) == EXIT_PLUGIN
     text = capsys.readouterr().out
     assert [name for name in DEADLY if not is_named(name, DEADLY, text)] == []
+
+
+@needs_forks
+def test_one_that_ends_the_process_it_came_from_ends_only_its_own_examination(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release(site, {"cuckoo": Animal(CUCKOO, ""), "heir": Animal(hook("{}"), "")})
+    assert main(["plugins", "doctor"]) == EXIT_PLUGIN
+    text = capsys.readouterr().out
+    assert "import: it ended the process by SIGKILL" in of("cuckoo", text)
+    assert of("heir", text) == ""
+    left = int((site / "cuckoo").read_text())
+    assert not Path(f"/proc/{left}").exists() or " Z " in Path(f"/proc/{left}/stat").read_text()
+
+
+@needs_forks
+def test_what_a_plugin_does_as_its_process_ends_is_done(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    farewell = f"import atexit, pathlib\natexit.register(pathlib.Path({str(site / 'swan')!r}).touch)"
+    release(site, {"swan": Animal(hook("{}", before=farewell), "")})
+    assert main(["plugins", "doctor"]) == EXIT_DONE
+    assert (site / "swan").exists()
+
+
+@needs_forks
+def test_an_examination_that_fails_by_itself_is_told_with_its_error(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(site, {"idle": Animal(hook("{}"), "")})
+    monkeypatch.setattr(Request, "text", lambda request: "no request")
+    assert main(["plugins", "doctor"]) == EXIT_PLUGIN
+    told = of("idle", capsys.readouterr().out)
+    assert "import: it ended the process with exit code 1: json.decoder.JSONDecodeError: " in told
+
+
+@needs_forks
+def test_a_host_that_cannot_start_is_told_with_its_error(tmp_path: Path) -> None:
+    starter = started.Starter(["no_such_module"], {})
+    with pytest.raises(Ended, match="exit code 1: ModuleNotFoundError: No module named 'no_such_module'"):
+        list(answers(Request(("zoo", "1", "main", "zoo")), starter))
+    starter.close()
 
 
 def test_the_deadly_can_be_disabled(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +238,7 @@ def test_a_component_that_kills_or_hangs_is_named_and_the_next_is_examined(
 
 @pytest.mark.slow
 def test_every_animal_is_named_with_its_cause(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Slow, for each that offers something is examined in a process of its own, which imports torch."""
+    """Slow, for the models among them are exported."""
     release(site)
     assert main(["plugins", "doctor"]) == EXIT_PLUGIN
     text = capsys.readouterr().out

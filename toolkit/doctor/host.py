@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -51,9 +53,24 @@ def _tell(number: int) -> None:
     print(number, flush=True)
 
 
+def examine(words: Sequence[str]) -> None:
+    """An examination, after which the process leaves without taking apart what it shares with the host: that would copy
+    all of it first."""
+    told_all = False
+
+    def leave() -> None:
+        if told_all:
+            os._exit(0)
+
+    atexit.register(leave)
+    main(words)
+    told_all = True
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    gc.freeze()
     asked = serve()
     if asked is not None:
-        main(asked)
+        examine(asked)

@@ -29,6 +29,7 @@ def answers(request: Request, starter: Starter, *, silence: float = SILENCE_SECO
     with tempfile.TemporaryDirectory(prefix="toolkit-doctor-") as folder:
         report, errors = Path(folder) / "report.jsonl", Path(folder) / "errors.txt"
         report.touch()
+        errors.touch()
         started = starter.start([request.text(), str(report)], errors)
         try:
             yield from _heard(started, report, silence)
@@ -71,4 +72,3 @@ def _manner(code: int) -> str:
 
 def _during(lines: list[Line]) -> Begun:
     return next((line for line in reversed(lines) if isinstance(line, Begun)), Begun("", "import"))
-

@@ -167,4 +167,3 @@ def _kill(leader: int) -> None:
     """End a process and those of its session."""
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-
