@@ -1,25 +1,30 @@
-"""The official CIFAR-10 files, verified by their checksums before anything in them is read."""
+"""The official CIFAR-10 files, verified by their checksums before anything in them is read.
+
+torchvision, which reads them, is imported where there are any: it takes seconds.
+"""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-
-import torch
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import check_integrity
+from typing import TYPE_CHECKING
 
 from toolkit.errors import DataError
 from toolkit.images import ArrayItems
 
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-FOLDER = CIFAR10.base_folder
-ARCHIVE = CIFAR10.filename
+FOLDER = "cifar-10-batches-py"
+ARCHIVE = "cifar-10-python.tar.gz"
 SIZE = 32
 
 
 def download(root: Path) -> None:
     """Get the archive into `root`, verify and unpack it, unless verified files are there; DataError when that fails."""
+    from torchvision.datasets import CIFAR10
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(action="ignore"):
@@ -50,16 +55,23 @@ def load(root: Path) -> tuple[ArrayItems, tuple[str, ...], ArrayItems]:
 
 
 def _damaged(root: Path) -> list[str]:
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
     listed = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     return [name for name, digest in listed if not check_integrity(str(root / FOLDER / name), digest)]
 
 
 def _read(root: Path, *, train: bool) -> CIFAR10:
+    from torchvision.datasets import CIFAR10
+
     with warnings.catch_warnings(action="ignore"):  # the files are pickles of 2009, of which newer numpy complains
         return CIFAR10(root, train=train)
 
 
 def _items(split: str, found: CIFAR10) -> ArrayItems:
+    import torch
+
     count = len(found.targets)
     return ArrayItems(
         ids=tuple(f"{split}/{number:05d}" for number in range(count)),
