@@ -86,11 +86,23 @@ def save(directory: Path, name: str, draw: Drawing, dots: int = CHART) -> Path:
 def _png(draw: Drawing, theme: Theme, dots: int) -> bytes:
     import matplotlib
 
-    file = io.BytesIO()
     with matplotlib.rc_context(_settings(theme, dots)), warnings.catch_warnings():
         # A class name in a script the font lacks is drawn as boxes; the page itself shows it as text.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font", category=UserWarning)
-        draw(theme).savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+        return _encoded(draw(theme), dots)
+
+
+def _encoded(figure: Figure, dots: int) -> bytes:
+    """What `savefig` gives, which draws twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    file = io.BytesIO()
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    size = canvas.get_width_height(physical=True)
+    pixels = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    pixels.save(file, "png", compress_level=4, dpi=(dots, dots))
     return file.getvalue()
 
 
