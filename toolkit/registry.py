@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -273,14 +273,24 @@ def _entry_points() -> Iterator[Plugin | Broken]:
             text = distribution.read_text("entry_points.txt") or ""
             entries = distribution.entry_points.select(group=GROUP) if f"[{GROUP}]" in text else ()
         except (OSError, ValueError) as error:
-            yield Broken(_plugin(distribution, "entry_points.txt", ""), described(error))
+            yield Broken(Plugin(*_told(distribution), "entry_points.txt", ""), described(error))
         else:
-            yield from (_plugin(distribution, entry.name, entry.value) for entry in entries)
+            yield from _plugins(distribution, entries)
 
 
-def _plugin(distribution: importlib.metadata.Distribution, entry: str, value: str) -> Plugin:
-    known = {key: distribution.metadata[key] for key in ("Name", "Version") if key in distribution.metadata}
-    return Plugin(normalised(known.get("Name", "unknown")), known.get("Version", "unknown"), entry, value)
+def _plugins(
+    distribution: importlib.metadata.Distribution, entries: Collection[importlib.metadata.EntryPoint]
+) -> Iterator[Plugin]:
+    if entries:
+        name, version = _told(distribution)
+        yield from (Plugin(name, version, entry.name, entry.value) for entry in entries)
+
+
+def _told(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """Name and version; a distribution's metadata is parsed each time it is asked for, with all of its README."""
+    metadata = distribution.metadata
+    known = {key: metadata[key] for key in ("Name", "Version") if key in metadata}
+    return normalised(known.get("Name", "unknown")), known.get("Version", "unknown")
 
 
 def _offers_of(plugin: Plugin) -> list[Offer]:
