@@ -134,7 +134,7 @@ def storage(request: pytest.FixtureRequest) -> str | None:
 @pytest.mark.slow  # four processes load torch
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs /proc/locks to see who trains what")
 def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
-    tmp_path: Path, storage: str | None
+    tmp_path: Path, storage: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, folder = recipe_file(tmp_path), tmp_path / "runs" / "tiny"
     given = ["--storage", storage] if storage else []
@@ -158,6 +158,8 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
         trials = optuna.load_study(study_name="tiny", storage=opened).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
     assert len({trial.params["train.optimizer.lr"] for trial in trials}) == TRIALS
+    monkeypatch.setattr("toolkit.run.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.run.write_report", lambda path: path)
     for number in interrupted:
         made = folder / f"trial-{number:04}"
         threads = load(made / "recipe.toml").train.threads or 2
