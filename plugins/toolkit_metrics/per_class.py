@@ -1,6 +1,4 @@
-"""Precision, recall, F1 and the confusion matrix, as scikit-learn's, from the class with the largest logit.
-
-scikit-learn itself would take two seconds to be imported, and milliseconds of every epoch to check its arguments.
+"""Precision, recall, F1 and the confusion matrix, by scikit-learn, from the class with the largest logit.
 
 A class that never occurs among the targets has no score: NaN in the per-class list, left out of the macro mean, no
 weight in the weighted one. A class that occurs but is never predicted has precision 0.
@@ -10,27 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from toolkit.contracts import DataSpec, Scores
-from toolkit_metrics.collected import Collected, Column
+from toolkit_metrics.collected import Collected
 
 
 def precision(spec: DataSpec) -> PerClass:
     """`precision_macro`, `precision_weighted` (by a class's share of the targets) and `precision_per_class`, 0..1."""
-    return PerClass("precision", _precision, len(spec.classes))
+    return PerClass("precision", len(spec.classes))
 
 
 def recall(spec: DataSpec) -> PerClass:
     """`recall_macro`, `recall_weighted` (by a class's share of the targets) and `recall_per_class`, 0..1."""
-    return PerClass("recall", _recall, len(spec.classes))
+    return PerClass("recall", len(spec.classes))
 
 
 def f1(spec: DataSpec) -> PerClass:
     """`f1_macro`, `f1_weighted` (by a class's share of the targets) and `f1_per_class`, 0..1."""
-    return PerClass("f1", _f1, len(spec.classes))
+    return PerClass("f1", len(spec.classes))
 
 
 def confusion_matrix(spec: DataSpec) -> ConfusionMatrix:
@@ -39,10 +38,10 @@ def confusion_matrix(spec: DataSpec) -> ConfusionMatrix:
 
 
 class PerClass:
-    """One score of every class, and its two means."""
+    """One score of scikit-learn's, by its name there less `_score`."""
 
-    def __init__(self, name: str, score: Callable[[Column], Column], classes: int) -> None:
-        self._name, self._score = name, score
+    def __init__(self, name: str, classes: int) -> None:
+        self._name = name
         self._classes = classes
         self._predicted = Collected()
 
@@ -50,14 +49,18 @@ class PerClass:
         self._predicted.add(logits.argmax(dim=1), targets)
 
     def compute(self) -> Scores:
-        counts = _counts(self._predicted, self._classes)
-        occurring = counts.sum(axis=1)
-        present = occurring > 0
-        if not present.any():
+        predicted, targets = self._predicted.columns()
+        present = np.unique(targets)
+        if not len(present):
             return self._scores(math.nan, math.nan, [math.nan] * self._classes)
-        per_class = np.where(present, self._score(counts), math.nan)
-        weighted = np.average(per_class[present], weights=occurring[present])
-        return self._scores(float(per_class[present].mean()), float(weighted), per_class.tolist())
+        score = _score_of_sklearn(self._name)
+
+        def averaged(average: str | None) -> Any:
+            return score(targets, predicted, labels=present, average=average, zero_division=0.0)
+
+        per_class = np.full(self._classes, math.nan)
+        per_class[present] = averaged(None)
+        return self._scores(float(averaged("macro")), float(averaged("weighted")), per_class.tolist())
 
     def _scores(self, macro: float, weighted: float, per_class: list[float]) -> Scores:
         return {
@@ -65,6 +68,13 @@ class PerClass:
             f"{self._name}_weighted": weighted,
             f"{self._name}_per_class": per_class,
         }
+
+
+def _score_of_sklearn(name: str) -> Callable[..., Any]:
+    from sklearn import metrics
+
+    score: Callable[..., Any] = getattr(metrics, f"{name}_score")
+    return score
 
 
 class ConfusionMatrix:
@@ -76,28 +86,10 @@ class ConfusionMatrix:
         self._predicted.add(logits.argmax(dim=1), targets)
 
     def compute(self) -> Scores:
-        return {"confusion_matrix": _counts(self._predicted, self._classes).tolist()}
+        from sklearn import metrics
 
-
-def _counts(predicted: Collected, classes: int) -> Column:
-    """How many samples of each target (row) were predicted as each class (column)."""
-    columns, rows = predicted.columns()
-    places = (rows * classes + columns).astype(np.int64)
-    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
-
-
-def _precision(counts: Column) -> Column:
-    return _ratio(counts.diagonal(), counts.sum(axis=0))
-
-
-def _recall(counts: Column) -> Column:
-    return _ratio(counts.diagonal(), counts.sum(axis=1))
-
-
-def _f1(counts: Column) -> Column:
-    return _ratio(2 * counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1))
-
-
-def _ratio(part: Column, whole: Column) -> Column:
-    """0 where the whole is."""
-    return part / np.maximum(whole, 1)
+        predicted, targets = self._predicted.columns()
+        if not len(targets):
+            return {"confusion_matrix": np.zeros((self._classes, self._classes), dtype=int).tolist()}
+        counts = metrics.confusion_matrix(targets, predicted, labels=np.arange(self._classes))
+        return {"confusion_matrix": counts.tolist()}

@@ -14,10 +14,10 @@ from toolkit_metrics.collected import Collected, Column
 
 
 def log_loss(spec: DataSpec) -> LogLoss:
-    """`log_loss`: mean over samples of -ln(probability of the target), in nats, as scikit-learn's."""
+    """`log_loss`: mean over samples of -ln(probability of the target), in nats, by scikit-learn."""
     if len(spec.classes) < 2:
         raise ValueError(f"log_loss: needs at least 2 classes, the data has {len(spec.classes)}")
-    return LogLoss()
+    return LogLoss(len(spec.classes))
 
 
 def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Calibration:  # noqa: ARG001
@@ -32,12 +32,9 @@ def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Ca
     return Calibration(bins)
 
 
-_EPSILON = np.finfo(np.float64).eps
-"""Nearer to 0 and 1 no probability is taken to be, as in scikit-learn: the loss of one answer is at most 36."""
-
-
 class LogLoss:
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
         self._logits = Collected()
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -47,8 +44,11 @@ class LogLoss:
         logits, targets = self._logits.columns()
         if not len(targets) or not np.isfinite(logits).all():
             return {"log_loss": math.nan}
-        probabilities = _softmax(logits.astype(np.float64))[np.arange(len(targets)), targets]
-        return {"log_loss": float(-np.log(np.clip(probabilities, _EPSILON, 1 - _EPSILON)).mean())}
+        from sklearn import metrics
+
+        probabilities = _softmax(logits.astype(np.float64))
+        loss = metrics.log_loss(targets, probabilities, labels=np.arange(self._classes))
+        return {"log_loss": float(loss)}
 
 
 def _softmax(logits: Column) -> Column:
