@@ -129,7 +129,6 @@ def test_what_torch_was_told_by_others_stays() -> None:
 
 
 def test_float32_is_in_full_until_that_is_taken_back() -> None:
-    assert torch.backends.cudnn.allow_tf32
     for wanted in (False, True, True, False, False):
         use_full_float32(wanted)
         assert torch.backends.cudnn.allow_tf32 is not wanted
