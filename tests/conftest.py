@@ -12,6 +12,12 @@ import torch
 
 from tests.small import Squares
 
+BLANK = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a4944415478da63f80f00010101001cb08c990000000049454e44ae426082"
+)
+"""A PNG of one pixel."""
+
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
@@ -31,6 +37,14 @@ def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(made_here):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are composed but not painted, which takes longer than all else of a small run, unless a test's mark
+    `draws` says that it looks at them."""
+    if not request.node.get_closest_marker("draws"):
+        monkeypatch.setattr("toolkit.report.figures._encoded", lambda figure: BLANK)
 
 
 @pytest.fixture

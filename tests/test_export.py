@@ -37,6 +37,7 @@ name = "cifar10"
 sample_images = 600
 [model]
 name = "cnn"
+widths = [16, 32, 64]
 [train]
 epochs = 1
 batch = 64

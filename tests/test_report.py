@@ -29,6 +29,8 @@ from toolkit.errors import DataError, UsageError
 from toolkit.report import draw_augmented, draw_feature_maps, draw_worst_errors, statistics, write_report
 from toolkit.report.sources import Prediction, read_run
 
+pytestmark = pytest.mark.draws
+
 CLASSES = ["calling", "eating", "<script>alert(1)</script>", "$50 & more"]
 ITEMS = 60
 

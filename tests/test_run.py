@@ -106,6 +106,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 # What a run leaves
 
 
+@pytest.mark.draws
 def test_every_file_is_there_and_no_other(made: Path) -> None:
     assert {path.name for path in made.iterdir()} == FILES
     assert {path.stem for path in (made / "figures").glob("*.png")} - {"worst_errors"} == FIGURES

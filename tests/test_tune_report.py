@@ -27,6 +27,8 @@ from toolkit.tune.report.contents import Contents, gather
 from toolkit.tune.space import Dimension, Space, Values
 from toolkit.tune.study import Aim
 
+pytestmark = pytest.mark.draws
+
 RATES: Mapping[str, BaseDistribution] = {"train.optimizer.lr": FloatDistribution(1e-3, 1.0, log=True)}
 MODELS: Mapping[str, BaseDistribution] = {"model.name": CategoricalDistribution(["cnn", "resnet18"])}
 EPOCHS = 4

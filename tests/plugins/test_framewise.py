@@ -55,8 +55,10 @@ def of_frames(head: str, frames: int = T, **arguments: int) -> nn.Module:
 # Logits of clips
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet34", "vgg16_bn", TINY])
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [*((name, head) for name in ("cnn", "resnet18", "resnet34", TINY) for head in HEADS), ("vgg16_bn", "attention")],
+)
 def test_a_clip_has_one_row_of_logits(name: str, head: str) -> None:
     model = build(name, head=head)
     for training in (True, False):
@@ -160,11 +162,15 @@ def test_a_width_that_attention_cannot_divide() -> None:
 # Training
 
 
-@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("name", "arguments", "precision"), [("resnet18", {"shift": True}, torch.float32), ("cnn", {}, torch.bfloat16)]
+)
 @pytest.mark.parametrize("head", HEADS)
-def test_a_step_reaches_every_parameter(head: str, autocast: bool) -> None:
-    model = build("resnet18", head=head, shift=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+def test_a_step_reaches_every_parameter(
+    name: str, arguments: dict[str, bool], head: str, precision: torch.dtype
+) -> None:
+    model = build(name, head=head, **arguments)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         nn.functional.cross_entropy(model(clips()).float(), torch.tensor([0, 2])).backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []

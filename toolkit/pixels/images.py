@@ -6,7 +6,7 @@ A store never changes what is computed, only what it costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,9 @@ class Pixels:
     def keep(self, index: Tensor) -> None:
         """Decode the items at `index` that are not kept yet, where there is room to keep them."""
         self.begin(index)
-        for decoding in {self._under_way.pop(i) for i in index.tolist() if i in self._under_way}:
+        begun = {self._under_way.pop(i) for i in index.tolist() if i in self._under_way}
+        wait(begun)  # all of them, before the error of one is raised
+        for decoding in begun:
             decoding.result()
 
     def begin(self, index: Tensor) -> None:
