@@ -60,8 +60,26 @@ def test_orders_differ_by_seed_and_epoch_and_leave_the_global_state() -> None:
 
 def test_dropout_draws_from_the_place_it_is_seeded_with() -> None:
     def draw(*place: int | str) -> list[float]:
-        seed_globally(0, *place)
+        seed_globally(torch.device("cpu"), 0, *place)
         return torch.rand(3).tolist()
 
     assert draw("step", 0, 1) == draw("step", 0, 1)
     assert draw("step", 0, 1) != draw("step", 1, 0)
+
+
+def test_seeding_is_that_of_torch_without_noting_down_the_call_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(derive(0, "step", 0, 1))
+    drawn = torch.rand(3)
+    monkeypatch.setattr("traceback.format_stack", lambda: pytest.fail("the call stack is noted down"))
+    seed_globally(torch.device("cpu"), 0, "step", 0, 1)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.gpu  # it asks for a GPU's draws
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_seeded_too() -> None:
+    def draw() -> list[float]:
+        seed_globally(torch.device("cuda"), 0, "step", 0, 1)
+        return torch.rand(3, device="cuda").tolist()
+
+    assert draw() == draw()

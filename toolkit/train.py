@@ -206,7 +206,7 @@ def _train_epoch(state: State, task: Task, take_step: StepFunction) -> Iterator[
     for batch, waited in timed(batches):
         started = time.perf_counter()
         _set_rates(state, task)
-        seed_globally(task.seed, "step", state.epoch, state.step)
+        seed_globally(state.totals.loss.device, task.seed, "step", state.epoch, state.step)
         loss = take_step(batch, state.step)
         state.step += 1
         state.totals.waited += waited

@@ -137,7 +137,7 @@ def assemble(plan: Plan, saved: Mapping[str, Any] | None = None, kept: Kept | No
     opened = kept.opened(plan, device, partial(_opened, plan, device))
     if recipe.train.compile:
         kept.compiling(recipe)
-    seed_globally(recipe.seed, "weights")
+    seed_globally(device, recipe.seed, "weights")
     model = plan.model(opened.data.spec, initial_weights=saved is None)
     noted = tuple(saved["notes"]) if saved else tuple(model.notes) if isinstance(model, Noted) else ()
     network = _network(plan, model, opened.data.spec, device)
