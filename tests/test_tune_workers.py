@@ -89,19 +89,22 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(number) for number in task.read_text().split()] if task.exists() else []
 
 
-def caught(folder: Path, worker: int) -> int:
-    """Hold a process while it trains, and give the trial's number. It holds no lock that others need."""
+def caught(folder: Path, *workers: int) -> tuple[int, int]:
+    """Hold the first of these processes that trains: it, and the trial's number. It holds no lock that others need."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
-        time.sleep(0.02)
-        os.kill(worker, signal.SIGSTOP)
-        held = [
-            path for path in (*folder.glob("*.lock"), *folder.glob("*/.lock")) if path.stat().st_ino in locks(worker)
-        ]
-        if len(held) == 1 and held[0].parent != folder and 3 <= epochs(held[0].parent) < EPOCHS - 1:
-            return int(held[0].parent.name.removeprefix("trial-"))
-        os.kill(worker, signal.SIGCONT)
-    raise AssertionError(f"process {worker} trained nothing")
+        for worker in workers:
+            time.sleep(0.02)
+            os.kill(worker, signal.SIGSTOP)
+            held = [lock for lock in locks_of(folder) if lock.stat().st_ino in locks(worker)]
+            if len(held) == 1 and held[0].parent != folder and 3 <= epochs(held[0].parent) < EPOCHS - 1:
+                return worker, int(held[0].parent.name.removeprefix("trial-"))
+            os.kill(worker, signal.SIGCONT)
+    raise AssertionError(f"processes {workers} trained nothing")
+
+
+def locks_of(folder: Path) -> list[Path]:
+    return [*folder.glob("*.lock"), *folder.glob("*/.lock")]
 
 
 def locks(process: int) -> set[int]:
@@ -140,19 +143,21 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
     given = ["--storage", storage] if storage else []
     with ExitStack() as stack:
         parent = stack.enter_context(tuning(path, *given, "--workers", "2"))
-        first, second = wait_for(lambda: children(parent)[1:] and children(parent), beside=parent)
-        interrupted = {caught(folder, second), caught(folder, first)}
-        os.kill(first, signal.SIGKILL)
+        workers = wait_for(lambda: children(parent)[1:] and children(parent), beside=parent)
+        held, left_waiting = caught(folder, *workers)
+        (other,) = set(workers) - {held}
+        killed, left_dead = caught(folder, other)
+        os.kill(killed, signal.SIGKILL)
         by_hand = stack.enter_context(tuning(path, *given))
-        interrupted.add(caught(folder, by_hand.pid))
+        _, left_stopped = caught(folder, by_hand.pid)
         by_hand.send_signal(signal.SIGTERM)
         by_hand.send_signal(signal.SIGCONT)
         code, told = ended(by_hand)
         assert (code, "stopped by a signal" in told) == (EXIT_STOPPED, True), told
-        os.kill(second, signal.SIGCONT)
+        os.kill(held, signal.SIGCONT)
         code, told = ended(parent)
     assert code == EXIT_DONE, told
-    assert "worker 1 was killed by SIGKILL; its trial is left to the others" in told
+    assert f"worker {workers.index(killed) + 1} was killed by SIGKILL; its trial is left to the others" in told
     assert f"trials: {TRIALS} finished, 0 pruned, 0 failed" in told
     with opened_storage(folder, storage) as opened:
         trials = optuna.load_study(study_name="tiny", storage=opened).trials
@@ -160,7 +165,7 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
     assert len({trial.params["train.optimizer.lr"] for trial in trials}) == TRIALS
     monkeypatch.setattr("toolkit.run.draw_pictures", lambda *arguments: None)
     monkeypatch.setattr("toolkit.run.write_report", lambda path: path)
-    for number in interrupted:
+    for number in {left_waiting, left_dead, left_stopped}:
         made = folder / f"trial-{number:04}"
         threads = load(made / "recipe.toml").train.threads or 2
         assert run(made / "recipe.toml", tmp_path / f"fresh-{number}", f"train.threads={threads}") == EXIT_DONE
