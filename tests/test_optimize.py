@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -126,3 +129,37 @@ def test_a_fused_step_obeys_the_non_finite_flag() -> None:
     optimizer.step()
     assert torch.equal(model.weight, before)
     assert not math.isnan(float(model.weight.detach().sum()))
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_an_optimizer_steps_as_torchs_own(name: str) -> None:
+    torch.manual_seed(0)
+    model, pixels = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(5, 4)
+    twin = copy.deepcopy(model)
+    ours = build_optimizer(model, name, {}, lr=0.01, lr_scales={}, decay_norms_and_biases=True)
+    theirs = optimizer_factory(name)(
+        twin.parameters(), **({"fused": True} if ours.defaults.get("fused") else {}), lr=0.01
+    )
+    for number in range(3):
+        for network, optimizer in ((model, ours), (twin, theirs)):
+            optimizer.zero_grad()
+            network(pixels).square().sum().backward()
+            optimizer.step()
+        ours.load_state_dict(ours.state_dict())
+        assert all(map(torch.equal, model.parameters(), twin.parameters())), f"step {number}"
+
+
+def test_a_step_does_not_import_torchs_compiler() -> None:
+    """In a Python of its own, for another test may have imported it here."""
+    code = """
+import sys, torch
+from toolkit.optimize import build_optimizer
+model = torch.nn.Linear(2, 2)
+optimizer = build_optimizer(model, "adam", {}, lr=0.1, lr_scales={}, decay_norms_and_biases=False)
+optimizer.zero_grad()
+model(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

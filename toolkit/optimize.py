@@ -256,12 +256,28 @@ def build_optimizer(
     """An optimizer over all of the model's parameters, in one group per part and kind of parameter.
 
     Each group has a `name` and its `base_lr`, which the loop multiplies by the schedule's factor. The fused
-    implementation is used where torch has one.
+    implementation is used where torch has one. It does not import torch's compiler, which torch's own do.
     """
     groups = list(parameter_groups(model, lr, lr_scales, decay_norms_and_biases=decay_norms_and_biases))
     kind = optimizer_factory(name)
     fused = {"fused": True} if "fused" in inspect.signature(kind).parameters and "foreach" not in arguments else {}
-    return kind(groups, **({"lr": lr} | fused | dict(arguments)))
+    return _bare(kind)(groups, **({"lr": lr} | fused | dict(arguments)))
+
+
+def _bare(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The optimizer without the wrappers that keep its methods from being compiled.
+
+    Each of them imports torch's compiler, which takes seconds before a run's first step; no optimizer is compiled here.
+    """
+    take_step: Callable[..., float | None] = inspect.unwrap(kind.step)
+
+    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> float | None:
+        with torch.set_grad_enabled(bool(self.defaults.get("differentiable"))):
+            return take_step(self, closure)
+
+    guarded = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in guarded}
+    return type(kind.__name__, (kind,), methods | {"step": step})
 
 
 def parameter_groups(

@@ -82,7 +82,8 @@ class Assembly:
     @property
     def summary(self) -> Summary:
         decided = self.recipe.model, self.spec, self.device
-        return self.kept.summary(decided, partial(summarise, self.network, self.spec, self.device))
+        anew = partial(summarise, self.network, self.spec, self.device, compiled=self.recipe.train.compile)
+        return self.kept.summary(decided, anew)
 
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""

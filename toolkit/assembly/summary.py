@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +23,16 @@ class Summary:
     """Of one item's forward pass."""
 
 
-def summarise(network: nn.Module, spec: DataSpec, device: torch.device) -> Summary:
-    """Run one black item through the network, as torchinfo does, and tell what it saw."""
+def summarise(network: nn.Module, spec: DataSpec, device: torch.device, *, compiled: bool) -> Summary:
+    """Run one black item through the network, as torchinfo does, and tell what it saw.
+
+    compiled: whether calling the network compiles it, which torchinfo's hooks, and an item alone, are not worth.
+    """
     from torchinfo import summary
 
     shape = (1, 3, spec.size, spec.size) if spec.frames is None else (1, spec.frames, 3, spec.size, spec.size)
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    with torch.compiler.set_stance("force_eager"):  # torchinfo's hooks are not to be compiled, nor an item alone
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         seen = summary(
             network,
             input_data=torch.zeros(shape, dtype=torch.uint8, device=device),
