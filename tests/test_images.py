@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -162,7 +163,32 @@ def test_it_can_be_asked_whether_there_are_files(tmp_path):
 
 
 def test_the_module_is_light():
-    import subprocess
-
     code = "import sys, toolkit.images, toolkit.splits; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+DECODING = """
+import sys
+from pathlib import Path
+import torch
+from toolkit.images import read_image
+before = read_image(Path(sys.argv[1]))
+assert "torchvision" not in sys.modules
+from torchvision.io import ImageReadMode, decode_image, read_file
+from toolkit import images
+assert images._RGB == ImageReadMode.RGB.value
+assert torch.equal(before, read_image(Path(sys.argv[1])))
+"""
+
+
+def test_images_are_decoded_without_the_rest_of_torchvision_and_beside_it(tmp_path):
+    path = put(tmp_path / "a.png", encoded(Image.new("RGB", (4, 3), (1, 2, 3)), "PNG"))
+    done = subprocess.run([sys.executable, "-c", DECODING, str(path)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_where_the_operators_are_elsewhere_all_of_torchvision_brings_them(tmp_path):
+    path = put(tmp_path / "a.png", encoded(Image.new("RGB", (4, 3), (1, 2, 3)), "PNG"))
+    code = "import sys, toolkit.images as images\nimages._libraries = list\nfrom pathlib import Path\n"
+    code += "sys.exit(tuple(images.read_image(Path(sys.argv[1])).shape) != (3, 3, 4))"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 
@@ -108,14 +111,36 @@ def read_image(path: Path) -> Tensor:
 def decode_image(data: Tensor) -> Tensor:
     """Pixels, uint8 `[3, H, W]`, of an encoded image given as its bytes, uint8 `[L]`; RuntimeError when damaged."""
     import torch
-    from torchvision.io import ImageReadMode
 
     # The operator, not torchvision's function around it: that one warns since 0.29 that TorchCodec is to replace it,
     # which does not bring its own FFmpeg.
-    pixels: Tensor = torch.ops.image.decode_image(data, ImageReadMode.RGB.value, True)
+    pixels: Tensor = _operators().decode_image(data, _RGB, True)
     if pixels.ndim != 3:
         raise RuntimeError(f"it holds {len(pixels)} pictures, not one")
     return (pixels.to(torch.int32) >> 8).to(torch.uint8) if pixels.dtype == torch.uint16 else pixels
+
+
+_RGB = 3
+"""torchvision's `ImageReadMode.RGB`."""
+
+
+@cache
+def _operators() -> Any:
+    """torchvision's operators for images, without its rest, which imports torch's compiler: that takes seconds."""
+    import torch
+
+    for library in _libraries():
+        with suppress(OSError):
+            torch.ops.load_library(library)
+    if not hasattr(torch.ops.image, "decode_image"):
+        importlib.import_module("torchvision.io")
+    return torch.ops.image
+
+
+def _libraries() -> list[Path]:
+    """The files of torchvision that hold these operators; their name is not the same in all of its versions."""
+    found = importlib.util.find_spec("torchvision")
+    return sorted(Path(found.origin).parent.glob("image*.so")) if found and found.origin else []
 
 
 def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *, kind: str = "image") -> Listing:
