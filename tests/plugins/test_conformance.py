@@ -85,7 +85,6 @@ FRAMEWISE = [
 LARGE = [
     of_images("resnet18"),
     of_clips("resnet18", shift=True),
-    of_images("resnet50"),
     of_clips("slowfast_r50"),
     of_clips("mvit_b"),
 ]
@@ -94,6 +93,7 @@ LIKE_OTHERS = [
     of_images("convnext_tiny"),
     of_images("maxvit_t", size=224),
     of_images("regnet_y_400mf"),
+    of_images("resnet50"),
     of_images("resnext50_32x4d"),
     of_images("swin_t"),
     of_images("swin_v2_t"),

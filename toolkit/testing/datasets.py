@@ -160,8 +160,9 @@ def processes(subject: Subject) -> Iterator[str]:
     factory = subject.factory
     if not _importable(factory):
         raise DoesNotApply("the factory cannot be imported by name in another process")
-    for mode, data in _all(subject):
-        if digests(data) != _elsewhere(subject, clips=mode == CLIPS):
+    modes = _modes(subject)
+    for mode, found in zip(modes, _elsewhere(subject, modes), strict=True):
+        if digests(built(subject, clips=mode == CLIPS)) != found:
             yield f"{mode}: it reads otherwise in another process"
 
 
@@ -373,11 +374,12 @@ def _importable(factory: Any) -> bool:
         return False
 
 
-def _elsewhere(subject: Subject, *, clips: bool) -> dict[str, list[str]]:
-    """The digests that a new interpreter makes of the same data."""
-    request, answer = subject.scratch("elsewhere") / "request", subject.scratch("elsewhere") / "answer"
-    others = {"clips": True} if clips else {}
-    request.write_bytes(pickle.dumps((subject.factory, subject.root, {**subject.args, **others})))
+def _elsewhere(subject: Subject, modes: Sequence[str]) -> list[dict[str, list[str]]]:
+    """The digests that a new interpreter makes of the same data, seen in each of these modes."""
+    place = subject.scratch("elsewhere")
+    request, answer = place / "request", place / "answer"
+    args = [subject.args | ({"clips": True} if mode == CLIPS else {}) for mode in modes]
+    request.write_bytes(pickle.dumps((subject.factory, subject.root, args)))
     done = subprocess.run(  # noqa: S603 - this interpreter, and files of this examination
         [sys.executable, "-m", "toolkit.testing.elsewhere", str(request), str(answer)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -387,5 +389,5 @@ def _elsewhere(subject: Subject, *, clips: bool) -> dict[str, list[str]]:
     )
     if done.returncode:
         raise RuntimeError(f"another process failed: {done.stderr.strip().rpartition(chr(10))[2]}")
-    found: dict[str, list[str]] = json.loads(answer.read_text(encoding="utf-8"))
+    found: list[dict[str, list[str]]] = json.loads(answer.read_text(encoding="utf-8"))
     return found

@@ -12,4 +12,4 @@ from toolkit.testing.datasets import digests
 if __name__ == "__main__":
     request, answer = map(Path, sys.argv[1:])
     factory, root, args = pickle.loads(request.read_bytes())  # noqa: S301 - written by the process that started this one
-    answer.write_text(json.dumps(digests(factory(root, **args))), encoding="utf-8")
+    answer.write_text(json.dumps([digests(factory(root, **each)) for each in args]), encoding="utf-8")
