@@ -8,10 +8,12 @@ imports. The keyword-only arguments of a factory are the keys of its table in a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from toolkit import contracts
+if TYPE_CHECKING:
+    from toolkit import contracts
 
 PROJECT = "toolkit"
 CONTRACT = (1, 0)

@@ -27,15 +27,18 @@ from toolkit_timm.models import image_model
 RECIPE = Path(__file__).parents[1] / "toolkit_timm.toml"
 SPEC = DataSpec(("cat", "dog"), size=64)
 
+FROZEN = {"model": "test_resnet", "drop_path": 0.1, "dropout": 0.5, "freeze": True}
+
 test_components = conformance(
     Case("model", "toolkit-timm:timm", {"model": "test_efficientnet"}),
-    Case("model", "toolkit-timm:timm", {"model": "test_resnet", "drop_path": 0.1, "dropout": 0.5, "freeze": True}),
     Case("model", "toolkit-timm:timm", {"model": "test_vit"}),
     Case("augmentation", "toolkit-timm:timm_mixup"),
     Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8, "mode": "const"}),
     Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8, "mode": "rand", "max_count": 3}),
     Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8}),
 )
+# Without the slow rule, for what is left out, dropped or frozen in training is no part of what is exported.
+test_a_frozen_model = conformance(Case("model", "toolkit-timm:timm", FROZEN), slow=False)
 
 
 def test_the_recipe_runs(tmp_path: Path) -> None:
