@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +209,20 @@ def test_all_files_are_whole_while_threads_write_them(tmp_path: Path) -> None:
         thread.join()
     assert all(np.load(path).shape == (12, 8, 8, 3) for path in tmp_path.glob("*/*.npy"))
     assert len(list(tmp_path.glob("*/*.npy"))) == 6
+
+
+def test_headers_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 fails now and then where two threads are in its parser, by which NumPy reads them."""
+    store, load, reading = footage(small.Reels(6), VideoCache(tmp_path, GIB)), np.load, threading.Lock()
+
+    def loading(*args: object, **named: object) -> object:
+        assert reading.acquire(blocking=False), "two threads read a header"
+        time.sleep(0.01)
+        reading.release()
+        return load(*args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np, "load", loading)
+    assert len(asked_twice(store, range(6))) == 6
 
 
 def test_the_path_tells_contents_and_resampling_apart(tmp_path: Path) -> None:

@@ -294,10 +294,16 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
+_ONE_HEADER = threading.Lock()
+"""NumPy reads headers by Python's parser, and that of Python 3.11 raises a SystemError now and then where two threads
+are in it at once (github.com/python/cpython/issues/106905)."""
+
+
 def _mapped(path: Path, count: int) -> NDArray[np.uint8] | None:
     """The frames in a kept file; None where there is none that is whole."""
     try:
-        frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+        with _ONE_HEADER:
+            frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
     return frames.view(np.ndarray) if len(frames) == count else None
