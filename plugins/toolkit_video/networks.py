@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolkit_video.depthwise import with_fast_gradients
 from toolkit_video.wanted import Wanted
 
 with warnings.catch_warnings():
@@ -52,6 +53,7 @@ def x3d(wanted: Wanted, *, depth_factor: float = 2.2) -> Network:
         model_num_class=wanted.classes, depth_factor=depth_factor, inner_act=nn.SiLU, head_activation=None
     )
     network.set_submodule("blocks.5.pool.pool", nn.AdaptiveAvgPool3d(1))
+    with_fast_gradients(network)
     return _of_blocks(network)
 
 
@@ -73,6 +75,7 @@ def r2plus1d(wanted: Wanted) -> Network:
 def csn(wanted: Wanted) -> Network:
     """Channel-separated ResNet-101 (arXiv 1904.02811)."""
     network = create_csn(model_num_class=wanted.classes, model_depth=101, stem_pool=nn.MaxPool3d, **_GLOBAL)
+    with_fast_gradients(network)
     return _of_blocks(network)
 
 
