@@ -1,4 +1,5 @@
-"""What all tests share: one thread (the results are the same, the machine is shared) and a cache of their own."""
+"""What all tests share: one thread, also in the processes they start (the results are the same, and threads of several
+processes that wait for each other on the same cores take many times as long), and a cache of their own."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ BLANK = bytes.fromhex(
 
 
 def pytest_configure() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

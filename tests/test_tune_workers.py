@@ -26,7 +26,7 @@ from bench import postgres
 from tests.test_tune_trial import records
 from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
 from toolkit.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE, RunFailed, Stopped
-from toolkit.recipe import Recipe, load
+from toolkit.recipe import Recipe
 from toolkit.tune.join import Job
 from toolkit.tune.storage import opened_storage
 from toolkit.tune.workers import Place, Started, WorkerError, Workers, places
@@ -67,7 +67,6 @@ def tuning(recipe: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "toolkit", "tune", str(recipe), *words],
         cwd=recipe.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -167,8 +166,7 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
     monkeypatch.setattr("toolkit.run.write_report", lambda path: path)
     for number in {left_waiting, left_dead, left_stopped}:
         made = folder / f"trial-{number:04}"
-        threads = load(made / "recipe.toml").train.threads or 2
-        assert run(made / "recipe.toml", tmp_path / f"fresh-{number}", f"train.threads={threads}") == EXIT_DONE
+        assert run(made / "recipe.toml", tmp_path / f"fresh-{number}") == EXIT_DONE
         assert records(made) == records(only_run(tmp_path / f"fresh-{number}", "recipe"))
 
 
