@@ -166,6 +166,10 @@ def test_problems_of_the_core_and_of_components_are_told_together(path: Path):
     assert error.next_step == f"correct it, then: python -m toolkit check {path}"
 
 
+def test_a_key_of_the_core_given_to_a_component_is_sent_home(path: Path):
+    assert 'model.batch: unknown key; did you mean "train.batch"?' in failure(path, "model.batch=8").lines()[0]
+
+
 @pytest.mark.parametrize("override", ["train.optimizer.name=sdg", "train.optimizer.name=SDG"])
 def test_an_unknown_optimizer(path: Path, override: str):
     assert 'did you mean "sgd"?' in failure(path, override).lines()[0]

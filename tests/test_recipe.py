@@ -130,6 +130,13 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
         (('name = "cnn"', "name = 3"), ["model.name: must be a string, got 3"]),
         (('name = "cnn"', 'name = ""'), ['model.name: must be text of at least 1 characters, got ""']),
         (("[data]", '"" = 1\n[data]'), ["unknown key"]),
+        (("[data]", "epochs = 3\n[data]"), ['epochs: unknown key; did you mean "train.epochs"?']),
+        (("batch = 8", "batch = 8\nseed = 1"), ['train.seed: unknown key; did you mean "seed"?']),
+        (("batch = 8", "batch = 8\nlr = 1"), ['train.lr: unknown key; did you mean "train.optimizer.lr"?']),
+        (("batch = 8", "batch = 8\ntrials = 1"), ['train.trials: unknown key; did you mean "tune.trials"?']),
+        (("[data]", "frames = 8\n[data]"), ['frames: unknown key; did you mean "clip.frames"?']),
+        (("[data]", "[optimizer]\nlr = 1\n[data]"), ['optimizer: unknown key; did you mean "train.optimizer"?']),
+        (("batch = 8", "batch = 8\nzzz = 1"), ["train.zzz: unknown key"]),
     ],
 )
 def test_what_is_wrong_with_a_table(write, change: tuple[str, str], found: list[str]):

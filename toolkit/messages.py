@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str | int, ...]
 
+UNKNOWN_KEY = "unknown key"
+
 _TYPES = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -61,7 +63,7 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
     for details in error.errors(include_url=False):
         places.setdefault(_place(details, given), []).append(details)
     return [
-        Problem(dotted(key, *place), "unknown key", nearest(str(place[-1]), known(dotted(key, *place[:-1]))))
+        Problem(dotted(key, *place), UNKNOWN_KEY, nearest(str(place[-1]), known(dotted(key, *place[:-1]))))
         if found[0]["type"] == "extra_forbidden"
         else _problem(found, dotted(key, *place))
         for place, found in places.items()

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from toolkit.errors import Problem, RecipeError, nearest
 from toolkit.messages import problems
 from toolkit.recipe.draft import Draft
+from toolkit.recipe.keys import at_home, keys_of
 from toolkit.recipe.overrides import override
-from toolkit.recipe.tables import ClipTable, ExportTable, InputTable, Limits, PartRates, Recipe, TrainTable, TuneTable
+from toolkit.recipe.tables import Recipe
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
@@ -29,7 +30,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) 
 
 
 def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
-    return RecipeError(source, found, next_step=f"correct it, then: python -m toolkit check {source}")
+    placed = [at_home(problem) for problem in found]
+    return RecipeError(source, placed, next_step=f"correct it, then: python -m toolkit check {source}")
 
 
 def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Draft:
@@ -65,20 +67,7 @@ def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
     try:
         return Recipe.model_validate(tables), []
     except ValidationError as error:
-        return None, problems(error, tables, "", _known_keys)
-
-
-def _known_keys(table: str) -> list[str]:
-    models: dict[str, type[BaseModel]] = {
-        "": Recipe,
-        "input": InputTable,
-        "clip": ClipTable,
-        "train": TrainTable,
-        "export": ExportTable,
-        "tune": TuneTable,
-    }
-    model = models.get(table, Limits if table.startswith("export.") else PartRates)
-    return [key for key in model.model_fields if (table, key) != ("", "name")]
+        return None, problems(error, tables, "", keys_of)
 
 
 def _read(path: Path) -> dict[str, Any]:

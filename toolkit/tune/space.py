@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.components import plan
 from toolkit.errors import Problem, RecipeError
-from toolkit.messages import problems
+from toolkit.messages import UNKNOWN_KEY, problems
 from toolkit.recipe import DataTable, OptimizerTable, Recipe, ScheduleTable, TomlArray, Use, inline, overridden
 from toolkit.registry import Registry
 
@@ -320,7 +320,7 @@ def _places(one: Dimension) -> list[str]:
 
 def _is_unknown(problem: Problem, key: str) -> bool:
     """Whether the problem is that there is no such key, or nothing that could hold it."""
-    absent = ("unknown key", "cannot be set", "there is no element")
+    absent = (UNKNOWN_KEY, "cannot be set", "there is no element")
     return (problem.key == key or key.startswith(f"{problem.key}.")) and problem.message.startswith(absent)
 
 

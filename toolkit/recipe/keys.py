@@ -1,0 +1,55 @@
+"""Which keys each of the core's own tables has, and where a key belongs that stands in the wrong one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydantic import BaseModel
+
+from toolkit.errors import Problem
+from toolkit.messages import UNKNOWN_KEY
+from toolkit.recipe.tables import (
+    ClipTable,
+    ExportTable,
+    InputTable,
+    Limits,
+    OptimizerTable,
+    PartRates,
+    Recipe,
+    ScheduleTable,
+    TrainTable,
+    TuneTable,
+)
+
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "": Recipe,
+    "input": InputTable,
+    "clip": ClipTable,
+    "train": TrainTable,
+    "train.optimizer": OptimizerTable,
+    "train.schedule": ScheduleTable,
+    "export": ExportTable,
+    "tune": TuneTable,
+}
+
+
+def keys_of(table: str) -> list[str]:
+    """The keys that the table with this dotted name may have."""
+    model = _TABLES.get(table, Limits if table.startswith("export.") else PartRates)
+    return [key for key in model.model_fields if (table, key) != ("", "name")]
+
+
+def at_home(problem: Problem) -> Problem:
+    """`problem`; an unknown key that just one table has, by this very name, is suggested there."""
+    if problem.message != UNKNOWN_KEY:
+        return problem
+    return replace(problem, suggestion=_homes().get(problem.key.rpartition(".")[2], problem.suggestion))
+
+
+def _homes() -> dict[str, str]:
+    """The whole name of each key that only one table has."""
+    places = [(key, f"{table}.{key}" if table else key) for table in _TABLES for key in keys_of(table)]
+    tables_with = Counter(key for key, _ in places)
+    return {key: place for key, place in places if tables_with[key] == 1}
