@@ -270,9 +270,23 @@ def test_known_good_values_are_tried_next(tmp_path: Path) -> None:
     assert trial.params == {"train.optimizer.lr": 0.02, "train.batch": 16, "model.widths": "[4, 4]"}
 
 
+def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
+    tables = '["horizontal_flip", {name = "cutout", size = 8}]'
+    space = SPACE + f"augment = {{choices = [[], {tables}]}}\n"
+    study = begun(tmp_path, space=space)
+    _, _, checked = parts(space=space)
+    enqueue(study, checked, [f"train.batch=16,augment={tables},train.optimizer.lr=0.02"])
+    trial = study.ask()
+    checked.suggest(trial)
+    assert trial.params["train.batch"] == 16
+    assert trial.params["train.optimizer.lr"] == 0.02
+    assert "cutout" in trial.params["augment"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ('train.batch="8,train.optimizer.lr=0.02', "is outside what the space has for train.batch"),
         ("train.optimizer.lr", "does not look like key=value"),
         ("train.optimizer.rl=0.02", 'train.optimizer.rl: is not in the space; did you mean "train.optimizer.lr"?'),
         ("train.optimizer.lr=0.5", "0.5 is outside what the space has for train.optimizer.lr"),

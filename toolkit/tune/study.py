@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -239,7 +239,7 @@ def enqueue(study: optuna.Study, space: Space, asked: Sequence[str]) -> None:
 def _values(space: Space, text: str) -> dict[str, Any]:
     known = {one.key: one for one in space.dimensions}
     found: dict[str, Any] = {}
-    for part in re.split(r",(?=[^,=]+=)", text):
+    for part in _parts(text):
         key, equals, written = (piece.strip() for piece in part.partition("="))
         value = from_inline(written)
         if not equals:
@@ -250,6 +250,25 @@ def _values(space: Space, text: str) -> dict[str, Any]:
             raise _not_enqueued(text, f"{written} is outside what the space has for {key}", known)
         found[key] = label(value)
     return found
+
+
+def _parts(text: str) -> Iterator[str]:
+    """`a=1,b=[{c = 2, d = 3}]` -> `a=1` and `b=[{c = 2, d = 3}]`."""
+    part = ""
+    for piece in re.split(r",(?=[^,=]+=)", text):
+        part = f"{part},{piece}" if part else piece
+        if _is_whole(part):
+            yield part
+            part = ""
+    if part:
+        yield part
+
+
+def _is_whole(text: str) -> bool:
+    """Whether every bracket and quote of this TOML is closed."""
+    unquoted = re.sub(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', "", text)
+    pairs = (unquoted.count(left) == unquoted.count(right) for left, right in ("[]", "{}"))
+    return all(pairs) and not {'"', "'"} & {*unquoted}
 
 
 def _not_enqueued(text: str, why: str, known: Mapping[str, Any]) -> UsageError:
