@@ -74,7 +74,13 @@ def test_plateau_waits_then_drops() -> None:
     for score in (1.0, 0.9, 0.9, 0.9, 0.9, 0.9):
         schedule.observe(score)
         factors.append(schedule.factor(0))
-    assert factors == [1, 1, 1, 0.5, 0.5, 0.3]
+    assert factors == [1, 1, 0.5, 0.3, 0.3, 0.3]
+    schedule = plateau(TEN, "maximize", gamma=0.5, patience=2)
+    for score in (0.5, 0.5, 0.6, 0.6):
+        schedule.observe(score)
+        assert schedule.factor(0) == 1
+    schedule.observe(0.6)
+    assert schedule.factor(0) == 0.5
 
 
 def test_step_takes_one_kind_of_drop() -> None:

@@ -146,7 +146,7 @@ class Plateau:
             self._state |= {"best": self._sign * score, "stale": 0.0}
             return
         self._state["stale"] += 1
-        if self._state["stale"] > self._wait:
+        if self._state["stale"] >= self._wait:
             self._state |= {"factor": max(self._state["factor"] * self._drop, self._floor), "stale": 0.0}
 
     def state_dict(self) -> dict[str, float]:
@@ -161,13 +161,13 @@ def plateau(
     direction: Direction,
     *,
     gamma: Share = 0.1,
-    patience: Annotated[int, Field(ge=0)] = 5,
+    patience: Annotated[int, Field(ge=1)] = 5,
     floor: Share = 0.0,
 ) -> Schedule:
     """Multiply the rate by `gamma` after `patience` epochs without a better `train.metric`.
 
     gamma: factor of one drop.
-    patience: epochs to wait for a better score.
+    patience: epochs to wait for a better score, counted as `train.patience` counts them.
     floor: lowest factor.
     """
     return Plateau(direction, gamma, patience, floor)

@@ -8,7 +8,6 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from toolkit.contracts import DataSpec
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal, framewise
@@ -69,8 +68,9 @@ class Cnn(nn.Module):
         return {"backbone": self.groups, "head": self.head}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # Not amax: its gradient looks for values that equal the largest, and a compiled step in bf16 finds none.
-        features = functional.adaptive_max_pool2d(self.groups(pixels), 1).flatten(1)
+        # Not amax: its gradient looks for values that equal the largest, and a compiled step in bf16 finds none. Not
+        # adaptive_max_pool2d: its gradient has no deterministic form on a GPU.
+        features = self.groups(pixels).flatten(2).max(dim=2).values
         logits: Tensor = self.head(features) * self.logit_scale
         return logits
 

@@ -161,6 +161,18 @@ def test_a_compiled_cnn_in_bf16_has_the_gradients_of_one_that_is_not() -> None:
     assert norms[0] == pytest.approx(norms[1], rel=0.1, abs=1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_every_gradient_of_the_cnn_has_a_deterministic_form_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    model = build("cnn").cuda()
+    torch.use_deterministic_algorithms(True)
+    try:
+        model(pixels().cuda()).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_cnn_learns_a_batch_by_heart() -> None:
     model = cnn.cnn(DataSpec(classes=("a", "b"), size=16), widths=(8, 8))
     image, targets = pixels(16, batch=16), torch.arange(16) % 2
