@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from toolkit import device as devices
 from toolkit.contracts import Augmentation, Batch, DataSpec, Metric, Scores
@@ -114,6 +115,11 @@ def noise(batch: Batch, rng: torch.Generator) -> Batch:
     return Batch(batch.pixels + shift, batch.targets, batch.index)
 
 
+def shares(batch: Batch, rng: torch.Generator) -> Batch:
+    """An augmentation that makes targets shares of classes."""
+    return Batch(batch.pixels, 0.8 * functional.one_hot(batch.targets, 2) + 0.1, batch.index)
+
+
 def model(seed: int = 0, dropout: float = 0.2) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
@@ -158,7 +164,7 @@ def state(of: Task, *, network: nn.Module | None = None, name: str = "sgd", lr: 
         schedule=constant(Horizon(of.steps, of.epochs), "maximize"),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=None,
-        totals=Totals(torch.zeros((), dtype=torch.float64)),
+        totals=Totals.on(torch.device("cpu")),
     )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import RECIPE, write_images, write_recipe
+from tests.tiny import RECIPE, SIDE, write_images, write_recipe
 from toolkit.assembly import Assembly, Kept, assemble, kept, training
 from toolkit.components import plan
+from toolkit.pixels import Mapped, Memory, Pixels
 from toolkit.recipe import load, overridden
 from toolkit.registry import discover
 
@@ -44,6 +45,14 @@ def test_what_says_nothing_of_the_data_leaves_it(bench: Bench, override: str) ->
 def test_data_that_is_otherwise_is_opened_anew(bench: Bench, override: str) -> None:
     before = bench.made().opened
     assert bench.made(override).opened is not before
+
+
+def test_a_split_outside_memory_leaves_its_room_to_the_others(bench: Bench) -> None:
+    one_item = 3 * SIDE**2
+    loaders = bench.made(f"input.memory_gb={20 * one_item / 2**30}").loaders()
+    assert [len(loader.pixels) for loader in loaders.values()] == [24, 6, 12]
+    kept_in = [type(loader.pixels.storage) for loader in loaders.values() if isinstance(loader.pixels, Pixels)]
+    assert kept_in == [Mapped, Memory, Memory]
 
 
 def test_the_data_before_the_last_is_let_go(bench: Bench) -> None:

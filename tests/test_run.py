@@ -33,6 +33,7 @@ from toolkit.components import plan
 from toolkit.contracts import EpochRecord
 from toolkit.recipe import digest, load
 from toolkit.registry import discover
+from toolkit.train import State, Step, Task
 from toolkit_vision.cnn import Cnn
 
 FILES = {
@@ -381,6 +382,33 @@ def test_a_tracker_that_fails_costs_a_warning(
     assert screen.count(warning) == 1
 
 
+@pytest.mark.usefixtures("plain")
+def test_trackers_are_closed_when_training_fails(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "tracking", {"tracking_of_failed_run": TRACKERS}, {"main": "tracking_of_failed_run"})
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    code = tiny.run(recipe, tmp_path / "runs", 'trackers=["loud"]', "train.optimizer.lr=1e30")
+    assert "the loss is not finite" in failure(capsys, code, 1)
+    assert (tiny.only_run(tmp_path / "runs") / "heard.txt").read_text().split() == ["RunStarted", "Loud"]
+
+
+@pytest.mark.usefixtures("plain")
+def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Deferred(Step):
+        def __init__(self, state: State, task: Task) -> None:
+            super().__init__(state, task)
+            self._deferred = True
+
+    monkeypatch.setattr("toolkit.train.Step", Deferred)
+    code = tiny.run(recipe, tmp_path / "runs", "train.optimizer.lr=1e30", "train.checkpoint_minutes=1e-9")
+    assert "not finite at epoch 1, step 2 of 3" in failure(capsys, code, 1)
+    assert checkpoint.load(tiny.only_run(tmp_path / "runs") / "last.pt")["state"]["step"] == 1
+
+
 # What is refused
 
 
@@ -422,6 +450,13 @@ def test_a_root_without_data_is_told_with_where_to_get_it(
     told = failure(capsys, tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs"), 3)
     assert str(root) in told
     assert "cifar-10-python.tar.gz" in told
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("plain")
+def test_no_more_can_be_seen_than_is_stored(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = failure(capsys, tiny.run(recipe, tmp_path / "runs", "input.stored=24"), 2)
+    assert f"error: {recipe}: input.stored: must be at least what the model sees of it, 32 px, got 24" in told
     assert not (tmp_path / "runs").exists()
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from tests import small
 from toolkit.contracts import Batch, EpochRecord
 from toolkit.errors import RunFailed
 from toolkit.network import Network
 from toolkit.optimize import Horizon, Plateau, one_cycle
-from toolkit.train import Average, State, StepDone, Task, Validating, fit
+from toolkit.train import Average, State, Step, StepDone, Task, Validating, fit, require_finite
 
 TIMES = {"seconds", "valid_seconds", "waiting"}
 
@@ -104,7 +105,7 @@ def make(task: Task, with_average: bool, seed: int = 0) -> State:
 def test_the_plateau_schedule_resumes_too(task: Task) -> None:
     def drops() -> State:
         state = small.state(task, lr=1e-9)
-        state.schedule = Plateau("maximize", 0.1, 0, 0.0)
+        state.schedule = Plateau("maximize", 0.1, 1, 0.0)
         return state
 
     longer = replace(task, epochs=4)
@@ -141,15 +142,47 @@ def test_a_non_finite_loss_stops_before_the_step(task: Task) -> None:
     assert failure.value.next_step is not None
 
 
+def poisoned(batch: Batch, rng: torch.Generator) -> Batch:
+    return Batch(batch.pixels, torch.full((len(batch.targets), 2), math.inf), batch.index)
+
+
 def spoil(network: nn.Module) -> None:
     last = list(network.parameters())[-1]
     last.fill_(math.nan)
 
 
-def test_no_weight_moves_in_the_step_that_fails(task: Task) -> None:
-    def poisoned(batch: Batch, rng: torch.Generator) -> Batch:
-        return Batch(batch.pixels, torch.full((len(batch.targets), 2), math.inf), batch.index)
+@pytest.fixture
+def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps look for losses that are not finite as seldom as on a GPU."""
 
+    class Deferred(Step):
+        def __init__(self, state: State, task: Task) -> None:
+            super().__init__(state, task)
+            self._deferred = True
+
+    monkeypatch.setattr("toolkit.train.Step", Deferred)
+
+
+@pytest.mark.usefixtures("deferred")
+def test_a_non_finite_loss_is_told_as_it_was_and_no_state_after_it_is_worth_saving(task: Task) -> None:
+    def fresh() -> State:
+        state = small.state(task, lr=0.1)
+        state.schedule = one_cycle(Horizon(task.steps, task.epochs), "maximize", start=0.5)
+        return state
+
+    state, resumed = fresh(), fresh()
+    events = fit(state, replace(task, augmentations=[poisoned]))
+    next(events)
+    next(events)
+    resumed.load_state_dict(saved(state))
+    for one in (state, resumed):
+        with pytest.raises(RunFailed, match=r"step 1 of 3 \(learning rate model 0.05\)"):
+            require_finite(one, task)
+    with pytest.raises(RunFailed, match="step 1 of 3"):
+        list(events)
+
+
+def test_no_weight_moves_in_the_step_that_fails(task: Task) -> None:
     state = small.state(task)
     before = [p.detach().clone() for p in state.network.parameters()]
     with pytest.raises(RunFailed, match="step 1 of 3"):
@@ -157,17 +190,64 @@ def test_no_weight_moves_in_the_step_that_fails(task: Task) -> None:
     assert all(map(torch.equal, before, state.network.parameters()))
 
 
-def test_accumulating_is_the_same_step(task: Task) -> None:
-    def last_loss(accumulate: int) -> float:
+WEIGHINGS: list[dict[str, Any]] = [
+    {},
+    {"class_weights": torch.tensor([1.0, 9.0])},
+    {"class_weights": torch.tensor([0.0, 2.0])},
+    {"class_weights": torch.tensor([1.0, 9.0]), "label_smoothing": 0.2},
+    {"class_weights": torch.tensor([1.0, 9.0]), "augmentations": [small.shares]},
+]
+
+
+@pytest.mark.parametrize("weighing", WEIGHINGS)
+@pytest.mark.parametrize("accumulate", [2, 4, 6, 9])
+def test_accumulating_is_the_same_step(task: Task, accumulate: int, weighing: dict[str, Any]) -> None:
+    def trained(accumulate: int) -> tuple[float, list[Tensor]]:
         network = Network(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), small.SPEC)
         torch.manual_seed(1)
         nn.init.normal_(network.model[1].weight, std=0.01)  # type: ignore[index]
         nn.init.zeros_(network.model[1].bias)  # type: ignore[index]
         state = small.state(task, network=network)
-        list(fit(state, replace(task, accumulate=accumulate)))
-        return state.records[-1].train_loss
+        list(fit(state, replace(task, accumulate=accumulate, **weighing)))
+        return state.records[-1].train_loss, list(network.parameters())
 
-    assert last_loss(3) == pytest.approx(last_loss(1), rel=1e-5)
+    (loss, weights), (expected_loss, expected) = trained(accumulate), trained(1)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for one, other in zip(weights, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", WEIGHINGS)
+def test_the_loss_is_torchs_own(task: Task, changes: dict[str, Any]) -> None:
+    changed = replace(task, **changes)
+    network = Network(small.model(dropout=0), small.SPEC).train()
+    batch = next(iter(task.train.training(task.batch, changed.augmentations, seed=task.seed, epoch=0, start=0)))
+    expected = functional.cross_entropy(
+        network(batch.pixels),
+        batch.targets,
+        weight=changed.class_weights,
+        label_smoothing=changed.label_smoothing,
+    )
+    event = next(iter(fit(small.state(task, network=network), changed)))
+    assert isinstance(event, StepDone)
+    torch.testing.assert_close(event.loss, expected.detach())
+
+
+def test_a_batch_of_classes_without_weight_changes_nothing(task: Task) -> None:
+    state = small.state(task)
+    before = [p.detach().clone() for p in state.network.parameters()]
+    list(fit(state, replace(task, class_weights=torch.zeros(2))))
+    assert all(map(torch.equal, before, state.network.parameters()))
+    assert [record.train_loss for record in state.records] == [0, 0]
+
+
+def test_what_cannot_be_trained_on_one_item_says_what_to_change(task: Task) -> None:
+    layers = nn.Flatten(), nn.Linear(192, 2), nn.BatchNorm1d(2)
+    state = small.state(task, network=Network(nn.Sequential(*layers), small.SPEC))
+    list(fit(state, replace(task, accumulate=3)))
+    with pytest.raises(RunFailed, match="cannot be trained on one item at a time") as failure:
+        list(fit(state, replace(task, accumulate=6, epochs=4)))
+    assert "train.accumulate" in str(failure.value.next_step)
 
 
 def test_clipping_bounds_the_step(task: Task) -> None:

@@ -89,10 +89,13 @@ class Plan:
 
     def data(self) -> Data:
         """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
-        DataError where there is none to use."""
+        DataError where there is none to use, RecipeError where the model would see more than is stored."""
         clip = clip_of(self.resolved)
         data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
         spec = with_input(designed_for(data.spec, takes(self.one("model"))), self.resolved.input)
+        if spec.stored_size < spec.size:
+            message = f"must be at least what the model sees of it, {spec.size} px, got {spec.stored_size}"
+            raise invalid(self.source, [Problem("input.stored", message)])
         return replace(data, spec=replace(spec, clip=clip))
 
     def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:

@@ -10,8 +10,8 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, TypeAlias
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -77,13 +77,32 @@ class Totals:
 
     loss: Tensor
     """float64 scalar on the device: sum over items."""
+    failed_at: Tensor
+    """int64 scalar on the device: the first step whose loss was not finite; -1: none."""
     items: int = 0
     seconds: float = 0.0
     waited: float = 0.0
 
+    @classmethod
+    def on(cls, device: torch.device) -> Self:
+        """Those of an epoch that has not begun."""
+        return cls(torch.zeros((), dtype=torch.float64, device=device), torch.full((), -1, device=device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.loss.device
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, loss=self.loss.to(device), failed_at=self.failed_at.to(device))
+
     def add(self, loss: Tensor, items: int) -> None:
         self.loss += loss * items
         self.items += items
+
+    def flag(self, loss: Tensor, step: int) -> None:
+        """Remember the first step whose loss is not finite, without waiting for the device."""
+        first = ~torch.isfinite(loss) & (self.failed_at < 0)
+        self.failed_at = torch.where(first, step, self.failed_at)
 
 
 @dataclass
@@ -131,8 +150,7 @@ class State:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
-        totals = state["totals"]
-        self.totals = Totals(**{**totals, "loss": totals["loss"].to(self.totals.loss.device)})
+        self.totals = Totals(**state["totals"]).to(self.totals.device)
         self.epoch, self.step = state["epoch"], state["step"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.records = [EpochRecord(**record) for record in state["records"]]
@@ -170,15 +188,16 @@ class Validating:
 Event: TypeAlias = StepDone | Validating | EpochRecord
 
 
-def fit(state: State, task: Task, step_function: StepFunction | None = None) -> Iterator[Event]:
+def fit(state: State, task: Task) -> Iterator[Event]:
     """Train from where `state` stands to the last epoch.
 
     Yields `StepDone` after every optimizer step, `Validating` after every validation batch and an `EpochRecord` at
     the end of every epoch. The caller may save the state at any yield, and stops training by leaving the generator.
     Seeds torch's global generators at every step. Raises RunFailed when the loss is not finite, before the
-    optimizer's step: `state` then holds the weights from before it.
+    optimizer's step: `state` then holds the weights from before it. On a GPU that may be noticed some steps later: a
+    state is worth saving only after `require_finite`.
     """
-    take_step = step_function or Step(state, task)
+    take_step = Step(state, task)
     while state.epoch < task.epochs:
         _begin_epoch(state)
         yield from _train_epoch(state, task, take_step)
@@ -191,28 +210,19 @@ def _begin_epoch(state: State) -> None:
             module.begin_epoch(state.epoch)
 
 
-class StepFunction(Protocol):
-    """One optimizer step on one batch; gives the batch's mean loss and adds it to the totals."""
-
-    def __call__(self, batch: Batch, step: int) -> Tensor: ...
-
-    def check(self) -> None:
-        """Raise RunFailed if a loss since the last look was not finite."""
-
-
-def _train_epoch(state: State, task: Task, take_step: StepFunction) -> Iterator[StepDone]:
+def _train_epoch(state: State, task: Task, take_step: Step) -> Iterator[StepDone]:
     state.network.train()
     batches = task.train.training(task.batch, task.augmentations, seed=task.seed, epoch=state.epoch, start=state.step)
     for batch, waited in timed(batches):
         started = time.perf_counter()
         _set_rates(state, task)
-        seed_globally(state.totals.loss.device, task.seed, "step", state.epoch, state.step)
+        seed_globally(state.totals.device, task.seed, "step", state.epoch, state.step)
         loss = take_step(batch, state.step)
         state.step += 1
         state.totals.waited += waited
         state.totals.seconds += waited + time.perf_counter() - started
         yield _step_done(state, task, batch, loss)
-    take_step.check()
+    require_finite(state, task)
 
 
 def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
@@ -239,9 +249,14 @@ def _step_done(state: State, task: Task, batch: Batch, loss: Tensor) -> StepDone
 
 
 def _set_rates(state: State, task: Task) -> None:
-    factor = state.schedule.factor(state.epoch * task.steps + state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+    for group, rate in zip(state.optimizer.param_groups, _rates(state, task, state.step), strict=True):
+        group["lr"] = rate
+
+
+def _rates(state: State, task: Task, step: int) -> list[float]:
+    """The learning rate of each group at a step of the epoch under way."""
+    factor = state.schedule.factor(state.epoch * task.steps + step)
+    return [group["base_lr"] * factor for group in state.optimizer.param_groups]
 
 
 class Step:
@@ -254,9 +269,8 @@ class Step:
 
     def __init__(self, state: State, task: Task) -> None:
         self._state, self._task = state, task
-        self._failed_at = torch.full((), -1, dtype=torch.int64, device=state.totals.loss.device)
         fused = bool(state.optimizer.defaults.get("fused"))
-        self._deferred = state.totals.loss.device.type == "cuda" and fused and not state.scaler.is_enabled()
+        self._deferred = state.totals.device.type == "cuda" and fused and not state.scaler.is_enabled()
 
     def __call__(self, batch: Batch, step: int) -> Tensor:
         if not len(batch.index):
@@ -267,9 +281,11 @@ class Step:
         state, task = self._state, self._task
         state.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(batch)
-        self._flag(loss, step)
+        state.totals.flag(loss, step)
+        if self._deferred:
+            state.optimizer.found_inf = (state.totals.failed_at >= 0).float()  # type: ignore[attr-defined]
         if not self._deferred or (step + 1) % CHECKS_EVERY == 0:
-            self.check()
+            require_finite(state, task)
         if task.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.network.parameters(), task.clip_norm)
@@ -281,34 +297,54 @@ class Step:
         return loss
 
     def _backward(self, batch: Batch) -> Tensor:
+        """The batch's mean loss. Its parts are divided by what the whole batch weighs, so their number changes nothing
+        but sums of floats."""
         total = torch.zeros((), device=batch.pixels.device)
-        parts = zip(batch.pixels.chunk(self._task.accumulate), batch.targets.chunk(self._task.accumulate), strict=True)
-        for pixels, targets in parts:
-            loss = self._loss(pixels, targets) * (len(pixels) / len(batch.pixels))
+        count = min(self._task.accumulate, len(batch.pixels))
+        weight = self._weight(batch.targets)
+        for pixels, targets in zip(batch.pixels.tensor_split(count), batch.targets.tensor_split(count), strict=True):
+            loss = self._summed_loss(pixels, targets) / weight
             self._state.scaler.scale(loss).backward()
             total += loss.detach()
         return total
 
-    def _loss(self, pixels: Tensor, targets: Tensor) -> Tensor:
+    def _weight(self, targets: Tensor) -> Tensor | int:
+        """What a sum of losses is divided by: the weights of the items' classes, or where targets are shares of classes
+        the number of items, as in torch's own mean. No weight at all makes the loss 0."""
+        weights = self._task.class_weights
+        if weights is None or targets.is_floating_point():
+            return len(targets)
+        return weights[targets].sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+    def _summed_loss(self, pixels: Tensor, targets: Tensor) -> Tensor:
         with self._task.autocast():
-            logits = self._state.network(pixels)
+            logits = self._logits(pixels)
         return functional.cross_entropy(
             logits.float(),
             targets,
             weight=self._task.class_weights,
+            reduction="sum",
             label_smoothing=self._task.label_smoothing,
         )
 
-    def _flag(self, loss: Tensor, step: int) -> None:
-        first = ~torch.isfinite(loss) & (self._failed_at < 0)
-        self._failed_at = torch.where(first, step, self._failed_at)
-        if self._deferred:
-            self._state.optimizer.found_inf = (self._failed_at >= 0).float()  # type: ignore[attr-defined]
+    def _logits(self, pixels: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self._state.network(pixels)
+        except ValueError as error:  # batch norm has no spread to divide by
+            if len(pixels) > 1:
+                raise
+            raise RunFailed(
+                f"the model cannot be trained on one item at a time: {error}",
+                next_step="use larger batches (--set train.batch=...) or fewer parts (--set train.accumulate=...)",
+            ) from error
+        return logits
 
-    def check(self) -> None:
-        failed_at = int(self._failed_at)
-        if failed_at >= 0:
-            raise non_finite(self._state, self._task, failed_at)
+
+def require_finite(state: State, task: Task) -> None:
+    """Raise RunFailed if a loss of the epoch under way was not finite. Waits for the device."""
+    failed_at = int(state.totals.failed_at)
+    if failed_at >= 0:
+        raise non_finite(state, task, failed_at)
 
 
 def non_finite(state: State, task: Task, step: int) -> RunFailed:
@@ -316,7 +352,8 @@ def non_finite(state: State, task: Task, step: int) -> RunFailed:
     places = task.train.places(task.batch, seed=task.seed, epoch=state.epoch)[step]
     ids = task.train.pixels.split.ids
     names = [ids[i] for i in places.tolist()]
-    rates = ", ".join(f"{group['name']} {group['lr']:.3g}" for group in state.optimizer.param_groups)
+    groups = zip(state.optimizer.param_groups, _rates(state, task, step), strict=True)
+    rates = ", ".join(f"{group['name']} {rate:.3g}" for group, rate in groups)
     return RunFailed(
         f"the loss is not finite at epoch {state.epoch + 1}, step {step + 1} of {task.steps} (learning rate {rates}); "
         f"the batch: {', '.join(names)}",
@@ -355,7 +392,7 @@ def _close(state: State, record: EpochRecord, score: float | None) -> None:
         state.best_score, state.best_epoch = score, record.epoch
     state.records.append(record)
     state.epoch, state.step = record.epoch, 0
-    state.totals = Totals(torch.zeros_like(state.totals.loss))
+    state.totals = Totals.on(state.totals.device)
 
 
 def _validate(state: State, task: Task) -> Generator[Validating, None, Evaluation | None]:

@@ -24,7 +24,7 @@ from toolkit.errors import PluginError, Problem
 from toolkit.loader import Loader
 from toolkit.network import Network
 from toolkit.optimize import Horizon, build_optimizer, model_parts, schedule_factory, warmed_up
-from toolkit.pixels import Corrupt, Footage, Pixels, VideoCache, bytes_needed, open_storage
+from toolkit.pixels import Corrupt, Footage, Memory, Pixels, VideoCache, bytes_needed, open_storage
 from toolkit.randomness import seed_globally
 from toolkit.recipe import Recipe, invalid
 from toolkit.train import Average, State, Task, Totals
@@ -177,7 +177,8 @@ def _pixels(data: Data, recipe: Recipe) -> list[Pixels]:
     found = []
     for split in _images(data):
         storage = open_storage(split, data.spec, memory_bytes=budget, cache_bytes=_cache_bytes(recipe))
-        budget -= min(bytes_needed(split, data.spec), budget)
+        if isinstance(storage, Memory):
+            budget -= bytes_needed(split, data.spec)
         found.append(Pixels(split, data.spec, storage, _workers(recipe), _corrupt(recipe)))
     return found
 
@@ -279,7 +280,7 @@ def _state(assembly: Assembly, task: Task) -> State:
         schedule=warmed_up(schedule, table.schedule.warmup_epochs * task.steps),
         scaler=torch.amp.GradScaler(assembly.device.type, enabled=assembly.precision == "fp16"),
         average=average,
-        totals=Totals(torch.zeros((), dtype=torch.float64, device=assembly.device)),
+        totals=Totals.on(assembly.device),
     )
 
 

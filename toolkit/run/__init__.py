@@ -104,9 +104,12 @@ def _run(
     console.print(f"run {directory.path}", markup=False, soft_wrap=True)
     _show(console, assembly)
     saving, trackers = _begin(assembly, prepared[0], directory, console, saved)
-    for _ in _train(assembly, prepared, saving, trackers, signals, console):
-        pass
-    _finish(directory, assembly, prepared[1], console, trackers)
+    try:
+        for _ in _train(assembly, prepared, saving, trackers, signals, console):
+            pass
+        _finish(directory, assembly, prepared[1], console, trackers)
+    finally:
+        trackers.close()
 
 
 def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals, console: Console) -> Records:
@@ -198,7 +201,6 @@ def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Co
     directory.write_json("scores.json", result)
     page = write_report(directory.path)
     trackers.track(RunFinished(result, directory.path))
-    trackers.close()
     console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
     console.print(f"report {page}", markup=False, soft_wrap=True)
 
