@@ -244,6 +244,8 @@ def test_many_fields_and_much_besides_weights_are_refused(tmp_path: Path, monkey
         (b"\x3a\x05\x0a", "cut short"),
         (b"\x08" + b"\xff" * 11, "an endless integer"),
         (b"\x0b", "wire type 3"),
+        (b"\x02\x00", "field 0 at byte 0"),
+        (b"\xba\x80\x80\x80\x10\x00", "field 536870919 at byte 0"),  # other readers take it for field 7
         (b"\x3a\x02\x0a\x00" * 2, "field 7 stands there twice"),
     ],
 )

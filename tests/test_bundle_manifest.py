@@ -52,6 +52,8 @@ def test_a_folder_without_a_manifest_names_the_bundles_near_it(bundle: Path) -> 
     assert refusal(bundle.parent).next_step == f"name one of its bundles: {bundle}"
     assert refusal(bundle.parent / "tyo").next_step == f"did you mean {bundle}?"
     assert "python -m toolkit export RUN" in str(refusal(bundle.parent / "elsewhere" / "x").next_step)
+    bundle.rename(bundle.with_name(".toy.unfinished-1"))
+    assert "python -m toolkit export RUN" in str(refusal(bundle.parent).next_step)
 
 
 def test_a_file_is_no_bundle(bundle: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from pathlib import Path
 from subprocess import run
 
@@ -92,12 +93,59 @@ def test_another_provider_than_asked_for_is_never_taken_quietly(folder: Path, mo
 
 def test_options_of_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
-    cuda, cpu = providers.provider_options("cuda", graphs=True)
+    cuda, cpu = providers.provider_options("cuda", "fp32", "a" * 64, graphs=True)
     assert cuda[1]["enable_cuda_graph"] == "1"
     assert cpu[0] == "CPUExecutionProvider"
-    names = [name for name, _ in providers.provider_options("tensorrt", graphs=False)]
-    assert names == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert (tmp_path / "tensorrt").is_dir()
+    named = providers.provider_options("tensorrt", "fp16", "a" * 64, graphs=False)
+    assert [name for name, _ in named] == [
+        "TensorrtExecutionProvider",
+        "CUDAExecutionProvider",
+        "CPUExecutionProvider",
+    ]
+
+
+def test_engines_of_one_graph_with_other_weights_lie_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    first, second = (providers.provider_options("tensorrt", "fp32", digest * 64, graphs=False)[0][1] for digest in "ab")
+    assert first["trt_engine_cache_path"] != second["trt_engine_cache_path"]
+    assert Path(first["trt_engine_cache_path"]).is_dir()
+    assert first["trt_timing_cache_path"] == second["trt_timing_cache_path"]
+
+
+def test_each_precision_is_computed_as_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+
+    def options(precision: str) -> dict[str, str]:
+        given = providers.provider_options("tensorrt", precision, "a" * 64, graphs=False)
+        return {key: value for _, one in given for key, value in one.items() if key in ("use_tf32", "trt_fp16_enable")}
+
+    assert options("fp32") == {"use_tf32": "0", "trt_fp16_enable": "0"}
+    assert options("fp16") == {"use_tf32": "1", "trt_fp16_enable": "1"}
+    with pytest.raises(UsageError, match="uint8 activations") as caught:
+        options("int8")
+    assert "--precision fp16" in str(caught.value.next_step)
+
+
+def test_all_calls_on_a_gpu_come_from_one_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime keeps the CUDA graphs of each thread that calls it."""
+    bundle = Bundle.load(folder, device="cpu")
+    monkeypatch.setattr(bundle.session, "device", "cuda")
+    threads = []
+
+    def on_gpu(pixels: np.ndarray) -> np.ndarray:
+        threads.append(threading.get_ident())
+        return np.zeros((len(pixels), 2), np.float32)
+
+    monkeypatch.setattr(bundle.session, "_on_gpu", on_gpu)
+    frames = np.zeros((3, 4, 4, 3), np.uint8)
+    callers = [threading.Thread(target=bundle.predict, args=(frames,)) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert bundle.predict(frames).probabilities.shape == (3, 2)
+    assert len(threads) == 5
+    assert len(set(threads)) == 1
 
 
 @given(st.integers(0, 400), st.integers(1, 130))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -97,6 +98,26 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (["run", "a.toml", "--epochs", "3"], "unrecognized arguments: --epochs 3", "python -m toolkit --help"),
         (["run", "a.toml", "--res", "b"], "unrecognized arguments: --res b", "python -m toolkit --help"),
         (["check"], "the following arguments are required: RECIPE", "python -m toolkit check --help"),
+        (
+            ["predict", "b", "i", "--device", "gpu"],
+            'argument --device: there is no "gpu"',
+            "python -m toolkit predict --help",
+        ),
+        (
+            ["predict", "b", "i", "--top", "0"],
+            'argument --top: must be an integer, at least 1, got "0"',
+            "python -m toolkit predict --help",
+        ),
+        (
+            ["predict", "b", "i", "--batch", "x"],
+            'argument --batch: must be an integer, at least 1, got "x"',
+            "python -m toolkit predict --help",
+        ),
+        (
+            ["evaluate", "nowhere", "--device", "auto"],
+            "nowhere: not a bundle",
+            "for a run use --set train.device=... and --set train.precision=...",
+        ),
         (["run", "--set"], "argument --set: expected one argument", "python -m toolkit run --help"),
         (["plugins", "show", "cnnn"], 'no component or plugin is called "cnnn"', "python -m toolkit plugins list"),
         (["report", "nowhere"], "nowhere: no such directory", "python -m toolkit report runs/RECIPE/TIME"),
@@ -190,6 +211,21 @@ def test_a_signal_before_training_ends_with_the_same_command(
     monkeypatch.setattr("toolkit.run.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
     assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_unfinished_bundle(
+    number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.export.open_trained", lambda *_: SimpleNamespace(assembly=SimpleNamespace(notes=list)))
+    monkeypatch.setattr("toolkit.export.reference", lambda *_: None)
+    monkeypatch.setattr("toolkit.export.write_models", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
+    assert main(words) == code
+    assert told(capsys)[1] == f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}"
+    assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) is before
 
 

@@ -291,6 +291,25 @@ def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.Cap
     assert f'"{name}" cannot name a bundle' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("inside", ["file", "folder", "link"])
+def test_nothing_but_a_bundle_is_replaced(inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default name is the recipe's, and so is that of the folder that holds its runs."""
+    place = tmp_path / "runs" / "tiny"
+    run_directory = place / "2026-11-28_10-00-00"
+    run_directory.mkdir(parents=True)
+    (run_directory / "best.pt").write_bytes(b"precious")
+    if inside == "link":
+        (tmp_path / "exports").mkdir()
+        (tmp_path / "exports" / "tiny").symlink_to(place)
+    exports = {"file": place.parent, "folder": tmp_path, "link": tmp_path / "exports"}[inside]
+    name = "runs" if inside == "folder" else "tiny"
+    assert main(["export", str(run_directory), "--exports", str(exports), "--name", name]) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert f"error: {exports / name}: in the way, and no bundle (it has no bundle.json)" in told
+    assert "--name NAME" in told
+    assert (run_directory / "best.pt").read_bytes() == b"precious"
+
+
 # Clips
 
 CLIP_RECIPE = """

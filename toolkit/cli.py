@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-DEVICES = ("cpu", "cuda", "tensorrt")
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -136,7 +136,7 @@ def _add_evaluate(commands: _Commands) -> None:
 
 def _add_use(parser: Parser) -> None:
     """How a bundle is used."""
-    places = f"for a bundle: {', '.join(DEVICES)} (default: the best)"
+    places = f"for a bundle: {', '.join(DEVICES)} (default: auto, the best that loads)"
     parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
     chosen = f"for a bundle: {', '.join(PRECISIONS)} (default: its first)"
     parser.add_argument("--precision", metavar="PRECISION", choices=PRECISIONS, help=chosen)
@@ -172,10 +172,9 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be an integer, at least 1, got "{text}"')
+    return int(text)
 
 
 def _add_report(commands: _Commands) -> None:
@@ -307,14 +306,22 @@ def _export(options: argparse.Namespace) -> int:
     from toolkit.export import export_run
 
     console = _console()
-    bundle = export_run(
-        options.run,
-        name=options.name,
-        exports=options.exports,
-        overrides=options.overrides,
-        triton=options.format == "triton",
-        console=console,
-    )
+    try:
+        with Signals():  # an unfinished bundle is removed
+            bundle = export_run(
+                options.run,
+                name=options.name,
+                exports=options.exports,
+                overrides=options.overrides,
+                triton=options.format == "triton",
+                console=console,
+            )
+    except Signalled as signal:
+        raise Stopped(
+            "stopped by a signal; nothing is written",
+            exit_code=exit_code(signal.number),
+            next_step=f"python -m toolkit {shlex.join(options.words)}",
+        ) from signal
     console.print(f"bundle {bundle}", markup=False, soft_wrap=True)
     return EXIT_DONE
 
@@ -431,13 +438,14 @@ def _fail(error: ToolkitError, *, debug: bool) -> int:
 
 
 def _plainer(message: str) -> str:
-    """argparse's text, with the nearest command instead of the whole list."""
-    found = re.search(r"""invalid choice: (['"])(.*)\1.*\(choose from (.*)\)""", message)
+    """argparse's text, with the nearest command or choice instead of the whole list."""
+    found = re.search(r"""(?:argument (-[^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
     if not found:
         return message
-    name, known = found[2], [choice.strip(" '") for choice in found[3].split(",")]
+    name, known = found[3], [choice.strip(" '") for choice in found[4].split(",")]
     near = nearest(name, known)
-    return f'no command "{name}"' + (f'; did you mean "{near}"?' if near else f"; there are {', '.join(known)}")
+    told = f'argument {found[1]}: there is no "{name}"' if found[1] else f'no command "{name}"'
+    return told + (f'; did you mean "{near}"?' if near else f"; there are {', '.join(known)}")
 
 
 if TYPE_CHECKING:

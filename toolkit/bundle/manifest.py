@@ -227,8 +227,13 @@ def _damaged(path: Path, problem: str) -> BundleError:
 
 
 def _nearby(folder: Path) -> str:
-    found = sorted(folder.glob(f"*/{MANIFEST}"))
+    found = _bundles_in(folder)
     if found:
-        return f"name one of its bundles: {', '.join(str(path.parent) for path in found[:3])}"
-    near = nearest(folder.name, [path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")])
+        return f"name one of its bundles: {', '.join(map(str, found[:3]))}"
+    near = nearest(folder.name, [bundle.name for bundle in _bundles_in(folder.parent)])
     return f"did you mean {folder.parent / near}?" if near else "make one with: python -m toolkit export RUN"
+
+
+def _bundles_in(folder: Path) -> list[Path]:
+    """Without hidden ones: these were never finished."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))

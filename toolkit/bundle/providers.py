@@ -109,15 +109,19 @@ def _first_missing(libraries: Iterable[str | Path]) -> str | None:
     return None
 
 
-def provider_options(device: Device, *, graphs: bool) -> list[tuple[str, dict[str, Any]]]:
-    """What to give `InferenceSession` as `providers`, best first; `graphs` is whether CUDA graphs are captured."""
+def provider_options(device: Device, precision: str, sha256: str, *, graphs: bool) -> list[tuple[str, dict[str, Any]]]:
+    """What to give `InferenceSession` as `providers`, best first, for a model of this precision and digest; `graphs` is
+    whether CUDA graphs are captured.
+
+    fp32 is computed in full, as it was proved, on any device: `fp16` is for tensor cores. Raises UsageError for int8 on
+    TensorRT."""
     cuda = (
         PROVIDERS["cuda"],
         {
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "cudnn_conv_use_max_workspace": "1",
             "prefer_nhwc": "1",
-            "use_tf32": "1",
+            "use_tf32": "0" if precision == "fp32" else "1",
             "enable_cuda_graph": "1" if graphs else "0",
         },
     )
@@ -126,14 +130,20 @@ def provider_options(device: Device, *, graphs: bool) -> list[tuple[str, dict[st
         return [cpu]
     if device == "cuda":
         return [cuda, cpu]
-    kept = cache_directory() / "tensorrt"
-    kept.mkdir(parents=True, exist_ok=True)
+    if precision == "int8":
+        raise UsageError(
+            "--device tensorrt: TensorRT knows no uint8 activations, which int8 models have here",
+            next_step="use --precision fp16, from a run exported with --set export.precision=fp16, or --device cuda",
+        )
+    timings = cache_directory() / "tensorrt"
+    engines = timings / sha256[:16]  # onnxruntime names an engine after the graph, whatever its weights
+    engines.mkdir(parents=True, exist_ok=True)
     tensorrt = {
-        "trt_fp16_enable": "1",
+        "trt_fp16_enable": "1" if precision == "fp16" else "0",
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(kept),
+        "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(kept),
+        "trt_timing_cache_path": str(timings),
         "trt_cuda_graph_enable": "1" if graphs else "0",
     }
     return [(PROVIDERS["tensorrt"], tensorrt), cuda, cpu]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["INPUT", "OUTPUT", "Session"]
+
+Providers: TypeAlias = Callable[..., list[tuple[str, dict[str, Any]]]]
+"""`provider_options` of one model, to which only `graphs` has still to be given."""
 
 BUCKETS = (1, 8, 32, 128)
 """Batch sizes on a GPU: each is tuned (and captured) once, what lies between is padded."""
@@ -62,7 +65,8 @@ def padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 class Session:
-    """One model on one device. Calls from several threads are safe; on a GPU they take turns."""
+    """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
+    session: onnxruntime captures a CUDA graph anew for each thread, and keeps it."""
 
     def __init__(self, path: Path, device: Device, findings: Findings, manifest: Manifest) -> None:
         self.path = path
@@ -70,8 +74,10 @@ class Session:
         self._square = manifest.input.square
         self._classes = len(manifest.classes)
         self._frames = manifest.input.frames or 1
-        self._session, self.graphs = _opened(path, device, findings)
-        self._turn = threading.Lock()
+        precision = next(precision for precision, name in manifest.models.items() if name == path.name)
+        providers = partial(provider_options, device, precision, manifest.files[path.name])
+        self._session, self.graphs = _opened(path, device, findings, providers)
+        self._turns = ThreadPoolExecutor(1, "gpu")
         self._captured: dict[tuple[int, ...], _Captured] = {}
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -92,8 +98,8 @@ class Session:
         try:
             if self.device == "cpu":
                 return self._on_cpu(pixels)
-            with self._turn:
-                return self._on_gpu(padded(pixels, bucket(len(pixels), largest)))[: len(pixels)]
+            whole = padded(pixels, bucket(len(pixels), largest))
+            return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
         except Exception as error:  # onnxruntime's own errors have no other class in common
             raise BundleError(
                 f"{self.path}: onnxruntime cannot compute it for {list(pixels.shape)}: {_cause(error)}",
@@ -158,19 +164,19 @@ class _NotCapturedError(Exception):
     """A part of the model cannot be in a CUDA graph."""
 
 
-def _opened(path: Path, device: Device, findings: Findings) -> tuple[Any, bool]:
+def _opened(path: Path, device: Device, findings: Findings, providers: Providers) -> tuple[Any, bool]:
     """The session, and whether it captures CUDA graphs: onnxruntime decides whether all of a model can be."""
     if device == "cuda" and not findings.branches:
         with suppress(_NotCapturedError):
-            return _created(path, device, findings, graphs=True), True
-    return _created(path, device, findings, graphs=False), False
+            return _created(path, device, findings, providers, graphs=True), True
+    return _created(path, device, findings, providers, graphs=False), False
 
 
-def _created(path: Path, device: Device, findings: Findings, *, graphs: bool) -> Any:
-    options, providers = session_options(device, findings.folded), provider_options(device, graphs=graphs)
+def _created(path: Path, device: Device, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
+    options, wanted = session_options(device, findings.folded), providers(graphs=graphs)
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=providers, enable_fallback=0, disabled_optimizers=_LEFT_OUT
+            str(path), options, providers=wanted, enable_fallback=0, disabled_optimizers=_LEFT_OUT
         )
     except Exception as error:
         if graphs and "graph capture" in str(error):

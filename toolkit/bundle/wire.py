@@ -11,6 +11,8 @@ from toolkit.errors import BundleError
 
 AGAIN = "copy the bundle again, or export the run again"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIELDS = 1 << 29
+"""Above the largest number of a field."""
 _LONGEST_VARINT = 10
 """Bytes of 64 bits at 7 bits each."""
 
@@ -48,7 +50,7 @@ class Reader:
         fields: Fields = {}
         position, end = span.start, span.end
         while position < end:
-            key, position = self._varint(position, end)
+            key, position = self._key(position, end)
             kind = key & 7
             if kind == _VARINT:
                 value, position = self._varint(position, end)
@@ -85,6 +87,14 @@ class Reader:
             value, position = self._varint(position, span.end)
             self._count()
             yield value
+
+    def _key(self, position: int, end: int) -> tuple[int, int]:
+        """Number and wire type of a field. Other readers cut a key to 32 bits, and would find other fields than this
+        one in keys that are longer."""
+        key, after = self._varint(position, end)
+        if not 0 < key >> 3 < _FIELDS:
+            raise self.damaged(f"field {key >> 3} at byte {position}")
+        return key, after
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
         value = shift = 0

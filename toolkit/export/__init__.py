@@ -52,9 +52,11 @@ def export_run(
     triton: bool,
     console: Console,
 ) -> Path:
-    """Write `exports/<name>`, a bundle of the run's best checkpoint. Raises ParityError, and writes nothing, where an
-    exported model does not answer as the trained one does."""
-    place = exports / _checked_name(run.resolve().parent.name if name is None else name)
+    """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
+
+    Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
+    where something else than a bundle has that name."""
+    place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
     trained = open_trained(run, overrides)
     for note in trained.assembly.notes():
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
@@ -78,6 +80,21 @@ def _checked_name(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise UsageError(f'export: "{name}" cannot name a bundle', next_step="give a plain name with --name NAME")
     return name
+
+
+def _free(place: Path) -> Path:
+    """`place`, if a bundle may be put there: what stands there now is replaced as a whole."""
+    is_bundle = (place / MANIFEST).is_file()
+    if place.is_symlink() or (place.exists() and not is_bundle and not _is_empty(place)):
+        raise UsageError(
+            f"{place}: in the way, and no bundle (it has no {MANIFEST})",
+            next_step="give another name with --name NAME, or another folder with --exports DIR",
+        )
+    return place
+
+
+def _is_empty(place: Path) -> bool:
+    return place.is_dir() and not any(place.iterdir())
 
 
 def write_models(trained: Trained, name: str, folder: Path, console: Console) -> Manifest:
