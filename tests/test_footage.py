@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 
 from tests import small
 from toolkit.clips import Clip
-from toolkit.contracts import DataSpec
+from toolkit.contracts import Batch, DataSpec
 from toolkit.errors import DataError
 from toolkit.loader import Loader
 from toolkit.pixels import Corrupt, Draws, Footage, VideoCache
@@ -134,6 +135,58 @@ def test_a_run_keeps_no_more_than_the_limit(tmp_path: Path) -> None:
     assert levels(clips)[2] == [42, 44, 46, 48]
 
 
+@pytest.mark.parametrize("place", ["cache", "cache/videos"])
+def test_a_cache_that_cannot_be_written_keeps_nothing_and_that_is_told_once(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("in its place")
+    cache, reels = VideoCache(tmp_path / "cache" / "videos", GIB), small.Reels(3)
+    wanted = footage(small.Reels(3), None).fetch(torch.arange(3))[0]
+    for store in (footage(reels, cache), footage(reels, cache)):
+        assert all(torch.equal(store.fetch(torch.arange(3))[0], wanted) for _ in range(3))
+    assert capsys.readouterr().err.count(f"warning: {cache.folder}: cannot be written: ") == 1
+
+
+def test_on_a_full_disk_videos_are_decoded_anew_and_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache, reels = VideoCache(tmp_path, GIB), small.Reels(2)
+    store = footage(reels, cache)
+    with monkeypatch.context() as patched:
+        patched.setattr("toolkit.pixels.footage._write_header", full)
+        assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert cache.taken == 0
+    assert "No space left on device; what it does not keep is decoded anew" in capsys.readouterr().err
+    reels.reads.clear()
+    assert levels(store.fetch(torch.tensor([0]))[0]) == [[2, 4, 6, 8]]
+    assert reels.reads == [(0, [2, 4, 6, 8])]
+    asked_twice(store, [1])
+    assert len(list(tmp_path.glob("*/*.npy"))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EROFS])
+def test_a_kept_video_is_seen_though_its_use_cannot_be_noted(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has removed it since it was opened, or the cache is only to be read."""
+    reels = small.Reels(1)
+    wanted = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    reels.reads.clear()
+
+    def fail(path: Path) -> None:
+        path.unlink()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "utime", fail)
+    assert torch.equal(footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0]))[0], wanted)
+    assert reels.reads == []
+
+
 def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> None:
     reels = small.Reels(8, length=60)
     kept, bare = footage(reels, VideoCache(tmp_path, GIB)), footage(reels, None)
@@ -149,7 +202,8 @@ def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> N
 
 def test_several_clips_of_a_video_share_one_opening() -> None:
     reels = small.Reels(2, length=60)
-    clips, index = footage(reels, None).drawn(torch.tensor([1, 1, 1, 0]), Draws(0, 0))
+    spec = replace(SPEC, clip=replace(CLIP, clips_per_video=3))
+    clips, index = footage(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), Draws(0, 0))
     assert len(clips) == 4
     assert index.tolist() == [1, 1, 1, 0]
     assert [item for item, _ in sorted(reels.reads)] == [0, 1]
@@ -242,6 +296,22 @@ def test_of_what_is_only_evaluated_no_other_frame_is_kept(tmp_path: Path) -> Non
     assert torch.equal(store.views(torch.tensor([0]))[0], first)
     assert reels.reads[-1] == (0, [0, 2, 4, 6, 32, 34, 36, 38])
     assert levels(store.fetch(torch.tensor([0]))[0]) == [[32, 34, 36, 38]]
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_the_clips_of_an_epoch_are_the_same_in_batches_of_any_size(size: int) -> None:
+    spec = replace(SPEC, clip=replace(CLIP, clips_per_video=4))
+    loader = Loader(footage(small.Reels(3, length=60), None, spec), spec, small.CPU)
+
+    def batches(size: int, start: int = 0) -> list[Batch]:
+        return list(loader.training(size, [], seed=0, epoch=0, start=start))
+
+    (whole,), found = batches(12), batches(size)
+    assert torch.equal(torch.cat([batch.pixels for batch in found]), whole.pixels)
+    assert torch.equal(torch.cat([batch.index for batch in found]), whole.index)
+    assert all(len({tuple(clip) for clip in levels(clips)}) > 2 for clips in whole.pixels.split(4))
+    assert all(map(torch.equal, loader.places(size, seed=0, epoch=0), [batch.index for batch in found]))
+    assert torch.equal(batches(size, start=1)[0].pixels, found[1].pixels)
 
 
 def test_a_loader_gives_clips_of_every_video(tmp_path: Path) -> None:

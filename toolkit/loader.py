@@ -51,16 +51,17 @@ class Loader:
         self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
     ) -> Iterator[Batch]:
         """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
-        gets depends on (seed, epoch, number of the batch) alone. One whose items are all skipped is empty. The items
-        left out of the last batch are decoded too, so that the next epoch finds all of them."""
-        places = self.places(size, seed=seed, epoch=epoch)
+        gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
+        `size`. One whose items are all skipped is empty. The items left out of the last batch are decoded too, so that
+        the next epoch finds all of them."""
+        numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
         fetch = partial(self.pixels.drawn, draws=Draws(seed, epoch))
-        for number, batch in enumerate(self._fetch(places[start:count], fetch), start):
+        for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
             chosen = augmentations if len(batch.index) else ()
             yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
-        for left_out in places[count:]:
-            self.pixels.keep(left_out)
+        for left_out in numbers[count:]:
+            self.pixels.keep(left_out // self._clips_per_video)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
@@ -93,8 +94,13 @@ class Loader:
 
     def places(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
         """The items of each batch of a training epoch, what is left over last."""
-        visited = order(len(self.pixels), seed, epoch).repeat_interleave(self._clips_per_video)
-        return list(torch.split(visited, size))
+        return [numbers // self._clips_per_video for numbers in self._numbers(size, seed=seed, epoch=epoch)]
+
+    def _numbers(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
+        """As `places`, by the numbers that `drawn` takes: an image's own, or those of a video's clips."""
+        each = self._clips_per_video
+        visited = order(len(self.pixels), seed, epoch)[:, None] * each + torch.arange(each)
+        return list(torch.split(visited.flatten(), size))
 
     def _cropped(self, batch: Batch) -> Batch:
         if batch.pixels.shape[-1] == self.spec.size:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -32,6 +32,7 @@ from toolkit.errors import DataError
 from toolkit.files import cache_directory, replaced
 from toolkit.pixels.corrupt import Corrupt, LeftOut
 from toolkit.pixels.draws import Draws
+from toolkit.pixels.notice import tell_unwritten
 from toolkit.pixels.resampling import CACHE_VERSION, covering, resize
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ class VideoCache:
             self.taken += size if fits else 0
         return fits
 
+    def release(self, size: int) -> None:
+        """Give back what was reserved."""
+        with self._lock:
+            self.taken -= size
+
     def added(self, size: int) -> None:
         """Count a file that was put into the cache; now and then this makes room for more."""
         with self._lock:
@@ -130,7 +136,7 @@ class Footage:
         self._left_out = LeftOut(self.corrupt, len(self.split))
         self._asked: set[int] = set()
         self._counted: set[int] = set()
-        self._too_large: set[int] = set()
+        self._unkept: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.split)
@@ -158,11 +164,14 @@ class Footage:
         return self._gathered(index, [_Wanted(item, self.clip.views, choose) for item in index.tolist()])
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8 `[B, T, 3, S, S]`: a clip drawn from each video. One that stands in `index` several times, side by
-        side, is opened once and gives as many clips."""
-        runs = [(item, len(list(run))) for item, run in groupby(index.tolist())]
+        """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
+        the n-th of video i is number i * V + n, whatever else is asked for. A video whose clips stand side by side is
+        opened once."""
+        each = self.clip.clips_per_video
+        runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
         return self._gathered(
-            index, [_Wanted(item, count, partial(drawn_from, self.clip, draws, item, count)) for item, count in runs]
+            index // each,
+            [_Wanted(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
         )
 
     def keep(self, index: Tensor) -> None:
@@ -206,7 +215,7 @@ class Footage:
 
     def _kept(self, item: int) -> Frames | None:
         """All frames of a video that clips see, mapped from the cache; None where there is no room for them."""
-        if self.cache is None or item in self._too_large:
+        if self.cache is None or item in self._unkept:
             return None
         numbers = self._seen(item)
         path = self.cache.path(self.split.keys[item], self.spec, training=self.training)
@@ -214,11 +223,12 @@ class Footage:
         if frames is None and item not in self._asked:
             self._asked.add(item)
         elif frames is None:
-            self._keep(item, numbers, path)
+            self._keep(self.cache, item, numbers, path)
             frames = _mapped(path, len(numbers))
         elif item not in self._counted:
-            os.utime(path)
-            self._count(item, frames.nbytes)
+            with suppress(OSError):  # removed by another run, or only to be read: what is mapped can be seen
+                os.utime(path)
+            self._count(self.cache, item, frames.nbytes)
         return None if frames is None else dict(zip(numbers, frames, strict=True))
 
     def _seen(self, item: int) -> list[int]:
@@ -227,23 +237,30 @@ class Footage:
             return seen(self.clip, times)
         return sorted({number for clip in evaluation_clips(self.clip, times) for number in clip})
 
-    def _keep(self, item: int, numbers: Sequence[int], path: Path) -> None:
+    def _keep(self, cache: VideoCache, item: int, numbers: Sequence[int], path: Path) -> None:
         """Decode the frames of a video that clips see into its file, unless there is no room."""
         with closing(self._decoded(item, numbers)) as decoded:
             first = next(decoded)
-            if not self._count(item, len(numbers) * first.nbytes):
+            size = len(numbers) * first.nbytes
+            if not self._count(cache, item, size):
                 return
-            with replaced(path) as temporary, temporary.open("wb") as file:
-                _write_header(file, (len(numbers), *first.shape))
-                for frame in chain([first], decoded):
-                    file.write(np.ascontiguousarray(frame).data)
-        if self.cache:
-            self.cache.added(len(numbers) * first.nbytes)
+            try:
+                _write(path, (len(numbers), *first.shape), chain([first], decoded))
+                cache.added(size)
+            except OSError as error:
+                self._leave(cache, item, size)
+                tell_unwritten(cache.folder, error)
 
-    def _count(self, item: int, size: int) -> bool:
-        fits = item in self._counted or (self.cache is not None and self.cache.reserve(size))
-        (self._counted if fits else self._too_large).add(item)
+    def _count(self, cache: VideoCache, item: int, size: int) -> bool:
+        fits = item in self._counted or cache.reserve(size)
+        (self._counted if fits else self._unkept).add(item)
         return fits
+
+    def _leave(self, cache: VideoCache, item: int, size: int) -> None:
+        """Decode a video anew from now on, and count it no more."""
+        self._counted.discard(item)
+        self._unkept.add(item)
+        cache.release(size)
 
     def _decoded(self, item: int, numbers: Sequence[int]) -> Generator[NDArray[np.uint8], None, None]:
         """Frames uint8 `[h, w, 3]` at training size."""
@@ -276,9 +293,9 @@ def views_of(clip: Clip, times: Sequence[float]) -> list[View]:
     return [View(frames, place) for frames in evaluation_clips(clip, times) for place in places]
 
 
-def drawn_from(clip: Clip, draws: Draws, item: int, count: int, times: Sequence[float]) -> list[View]:
-    """`count` training clips of a video, each from a place of its own in time and along the long side."""
-    drawn = (draws.of(item, number, clip.frames + 1) for number in range(count))
+def drawn_from(clip: Clip, draws: Draws, item: int, clips: Sequence[int], times: Sequence[float]) -> list[View]:
+    """Training clips of a video by number, from 0, each from a place of its own in time and along the long side."""
+    drawn = (draws.of(item, number, clip.frames + 1) for number in clips)
     return [View(training_clip(clip, times, numbers[1:]), numbers[0]) for numbers in drawn]
 
 
@@ -287,6 +304,13 @@ def _grid(spec: DataSpec, *, training: bool) -> str:
     clip = spec.clip or Clip(frames=1)
     views = "" if training else f"{clip.clips} x {clip.frames} {clip.short}"
     return f"{PHASES} {clip.sampling} {clip.frames if clip.sampling == 'segments' else clip.step} {views}"
+
+
+def _write(path: Path, shape: tuple[int, ...], frames: Iterable[NDArray[np.uint8]]) -> None:
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, shape)
+        for frame in frames:
+            file.write(np.ascontiguousarray(frame).data)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:

@@ -111,12 +111,13 @@ class Pixels:
             self._resident = self.storage.pixels.to(device)
 
     def _decode_afresh(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        items = list(self._pool.map(self._decode, index.tolist()))
-        kept = [item for item in items if item is not None]
+        asked = self._left_out.without(index)
+        items = list(self._pool.map(self._decode, asked.tolist()))
+        decoded = [item for item in items if item is not None]
+        there = torch.tensor([item is not None for item in items], dtype=torch.bool)
         shape = (0, *stored_shape(self.spec))
-        return _channels_first(torch.stack(kept) if kept else torch.empty(shape, dtype=torch.uint8)), (
-            self._left_out.without(index)
-        )
+        pixels = torch.stack(decoded) if decoded else torch.empty(shape, dtype=torch.uint8)
+        return _channels_first(pixels), asked[there]
 
     def _decode_into(self, storage: Storage, share: Sequence[int]) -> None:
         for index in share:

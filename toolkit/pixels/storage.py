@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toolkit.files import cache_directory
+from toolkit.pixels.notice import tell_unwritten
 from toolkit.pixels.resampling import CACHE_VERSION
 
 if TYPE_CHECKING:
@@ -50,15 +56,21 @@ class Mapped:
 
     Beside the pixels lies one checksum an item, written after its pixels: an item cut short by a kill or a power
     loss does not match and is decoded again. Two writers of one item write the same bytes.
+
+    The room of all items is taken at once, for a disk that fills up later ends a process that writes to mapped memory.
+    Raises OSError where there is no such room, or the file cannot be written.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._sums = _mapped(path.with_suffix(".sums"), np.dtype(np.uint64), (shape[0],))
-        self._bytes = _mapped(path, np.dtype(np.uint8), shape)
+        sums = path.with_suffix(".sums")
+        with _removed_on_failure(sums, path):
+            self._sums = _mapped(sums, np.dtype(np.uint64), (shape[0],))
+            self._bytes = _mapped(path, np.dtype(np.uint8), shape)
         self.pixels = torch.from_numpy(self._bytes)
         self._checked = bytearray(shape[0])
-        os.utime(path)
+        with suppress(FileNotFoundError):  # removed by another run: what is mapped stays
+            os.utime(path)
 
     def has(self, index: int) -> bool:
         if not self._checked[index]:
@@ -75,9 +87,47 @@ class Mapped:
 
 
 def _mapped(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> np.ndarray:
-    with path.open("ab") as file:
-        file.truncate(int(np.prod(shape)) * dtype.itemsize)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        _reserve(file, int(np.prod(shape)) * dtype.itemsize)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+@contextmanager
+def _removed_on_failure(*paths: Path) -> Iterator[None]:
+    """Where the block fails, remove those files that were not there before; others may be in use."""
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Make a file `size` bytes long and take the room that it does not have yet; what stands in it stays. Raises
+    OSError, with the disk as it was, where there is too little."""
+    found = os.fstat(file.fileno())
+    missing = size - found.st_blocks * 512
+    if found.st_size >= size and missing <= 0:
+        return
+    if missing > shutil.disk_usage(file.fileno()).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if not _allocated(file, size):
+        file.truncate(size)
+
+
+def _allocated(file: BinaryIO, size: int) -> bool:
+    """Whether the file system can take room ahead, and has taken it."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
 
 
 def stored_shape(spec: DataSpec) -> tuple[int, ...]:
@@ -91,7 +141,8 @@ def bytes_needed(split: Split, spec: DataSpec) -> int:
 
 
 def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes: int) -> Storage | None:
-    """The fastest storage the split fits into: memory, else a cache file, else None."""
+    """The fastest storage the split fits into: memory, else a cache file, else None. So it is, and is told, where the
+    disk has too little room for the file or the cache cannot be written."""
     shape = (len(split), *stored_shape(spec))
     needed = bytes_needed(split, spec)
     if needed <= memory_bytes:
@@ -100,8 +151,12 @@ def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes
         return None
     folder = cache_directory() / "pixels"
     path = folder / f"{cache_key(split, spec)}.u8"
-    make_room(folder, keep=path, limit=cache_bytes - needed)
-    return Mapped(path, shape)
+    try:
+        make_room(folder, keep=path, limit=cache_bytes - needed)
+        return Mapped(path, shape)
+    except OSError as error:
+        tell_unwritten(folder, error)
+        return None
 
 
 def cache_key(split: Split, spec: DataSpec) -> str:
@@ -117,10 +172,17 @@ def make_room(folder: Path, *, keep: Path, limit: int) -> None:
 
     A process that still maps a removed file keeps its pages: it loses nothing, and the room is freed when it ends.
     """
-    files = sorted((path for path in folder.glob("*.u8") if path != keep), key=lambda path: -path.stat().st_mtime)
-    total = 0
-    for path in files:
-        total += path.stat().st_blocks * 512
+    opened = sorted(((*_opened(path), path) for path in folder.glob("*.u8") if path != keep), reverse=True)
+    for (_, _, path), total in zip(opened, accumulate(size for _, size, _ in opened), strict=True):
         if total > limit:
             path.unlink(missing_ok=True)
             path.with_suffix(".sums").unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> tuple[float, int]:
+    """When a file was opened last, and the room it takes; nothing where another process removed it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0.0, 0
+    return found.st_mtime, found.st_blocks * 512
