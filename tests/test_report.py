@@ -76,7 +76,7 @@ def write_predictions(run: Path, classes: list[str]) -> None:
             rows.writerow([f"item<{item}>", target, prediction, confidence, prediction, confidence, other, 0.1])
 
 
-def write_run(run: Path, classes: list[str] = CLASSES, *, sample: bool = False) -> Path:
+def write_run(run: Path, classes: list[str] = CLASSES, *, sample: bool = False, test: int = ITEMS) -> Path:
     run.mkdir(parents=True)
     (run / "recipe.toml").write_text('# why\nname = "mine"\n\n[data]\nname = "<b>har</b>"\n', encoding="utf-8")
     write_json(
@@ -88,7 +88,7 @@ def write_run(run: Path, classes: list[str] = CLASSES, *, sample: bool = False) 
             "device": "cpu",
             "precision": "bf16",
             "classes": classes,
-            "items": {"train": 1200, "valid": 40, "test": ITEMS},
+            "items": {"train": 1200, "valid": 40, "test": test},
             "parameters": 23_600_000,
             "multiply_adds": None,
             "notes": ["2 duplicates <found>"],
@@ -266,6 +266,87 @@ def test_scores_of_metrics_win_over_derived_ones(tmp_path: Path) -> None:
     assert "12.3 %" in page.text
     assert "expected calibration error 7.7 %" in page.text
     assert "yes no 10 33.3 %" in page.text
+
+
+@pytest.mark.parametrize("untested", [{"test": {}}, {}], ids=["run", "bundle"])
+def test_scores_without_a_test_split_are_said_to_be_of_valid(tmp_path: Path, untested: dict[str, object]) -> None:
+    run = write_run(tmp_path / "run", ["yes", "no"], test=0)
+    valid = {"accuracy": 0.75, "ece": 0.077, "recall_per_class": [0.123, None]}
+    matrix = {"confusion_matrix": [[20, 10], [5, 25]]}
+    write_json(run / "scores.json", {"valid": {**valid, **matrix}, **untested, "protocol": {}})
+    page = read_page(write_report(run))
+    assert "valid accuracy 75.0 %" in page.text
+    assert "(Wilson, 60 items)" in page.text
+    assert "always the most frequent class 50.0 %" in page.text
+    assert "expected calibration error 7.7 %" in page.text
+    assert "yes no 10 33.3 %" in page.text
+    assert "12.3 %" in page.text
+    assert_predictions_are_of(page, "valid")
+
+
+def assert_predictions_are_of(page: Reader, split: str) -> None:
+    assert f"items of the {split} split; rows are targets" in page.text
+    assert f"items of the {split} split in one band of confidence" in page.text
+    assert f"highest confidence on the {split} split" in page.text
+    assert f"One picture of the {split} split" in page.text
+    assert page.text.count("test split") == (4 if split == "test" else 0)
+
+
+def test_predictions_on_test_are_said_to_be_of_test(page: Reader) -> None:
+    assert_predictions_are_of(page, "test")
+
+
+def test_predictions_of_a_run_that_was_stopped_before_its_scores_are_of_the_split_it_has(tmp_path: Path) -> None:
+    for split, count in (("valid", 0), ("test", ITEMS)):
+        page = read_page(write_report(write_run(tmp_path / split, test=count)))
+        assert f"{split} accuracy" in page.text
+        assert_predictions_are_of(page, split)
+
+
+def test_a_run_without_a_split_to_score_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "predictions.csv").write_text("id,target,prediction,confidence\n", encoding="utf-8")
+    write_json(run / "scores.json", {"valid": {}, "test": {}, "protocol": {}, "best_epoch": 3})
+    page = read_page(write_report(run))
+    assert "No accuracy was computed." in page.text
+    assert "Nothing was scored: the data has neither a validation nor a test split." in page.text
+    assert "not finished" not in page.text
+    assert page.text.count("No predictions on a validation or a test split.") == 3
+
+
+@pytest.mark.parametrize("left", ["scores.json", "predictions.csv"])
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [(None, "is missing, and with it the names of the classes"), ("{}", "names no classes")],
+    ids=["no facts", "no names"],
+)
+def test_classes_without_names_are_refused(tmp_path: Path, left: str, facts: str | None, message: str) -> None:
+    run = write_run(tmp_path / "run")
+    write_scores(run, confusion_matrix=[[1, 0], [0, 1]])
+    (run / ("scores.json" if left == "predictions.csv" else "predictions.csv")).unlink()
+    (run / "facts.json").unlink()
+    if facts is not None:
+        (run / "facts.json").write_text(facts)
+    with pytest.raises(DataError, match=message) as caught:
+        write_report(run)
+    assert caught.value.path == run / "facts.json"
+    assert caught.value.next_step == f"python -m toolkit evaluate {run}"
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["facts.json", "scores.json"])
+def test_a_damaged_evaluation_leads_to_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    run = tmp_path / "a run"
+    evaluation = write_run(run / "evaluations" / "2026-11-23")
+    write_scores(evaluation)
+    (evaluation / name).write_text("{")
+    monkeypatch.chdir(evaluation)
+    for path in (evaluation, Path()):
+        with pytest.raises(DataError) as caught:
+            write_report(path)
+        assert caught.value.next_step == (
+            f"evaluate the run again, with the same overrides: python -m toolkit evaluate '{run}'"
+        )
 
 
 def test_a_thousand_classes_are_limited_to_the_most_confused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,12 +28,14 @@ from torch.nn import functional
 from tests import tiny
 from tests.installed import install
 from tests.test_architecture import loaded_by
+from tests.test_report import read_page
 from toolkit import checkpoint
 from toolkit.cli import main
 from toolkit.components import plan
 from toolkit.contracts import EpochRecord
 from toolkit.recipe import digest, load
 from toolkit.registry import discover
+from toolkit.report import write_report
 from toolkit.train import State, Step, Task
 from toolkit_vision.cnn import Cnn
 
@@ -217,6 +220,35 @@ def test_the_page_shows_the_run(made: Path) -> None:
     assert all(name in page for name in (*tiny.CLASSES, "one_cycle", "random_crop"))
     assert read_json(made / "scores.json")["protocol"]["split_hash"] in page
     assert "SAMPLE" not in page
+
+
+# Splits that the data has not
+
+
+def test_validation_items_are_never_called_test_items(tmp_path: Path) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=HAR)
+    with chdir(tmp_path):
+        assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", "data.test_share=0") == 0
+    run = tiny.only_run(tmp_path / "runs")
+    scores, rows = read_json(run / "scores.json"), predictions(run)
+    assert scores["test"] == {}
+    assert len(rows) == read_json(run / "facts.json")["items"]["valid"] > 0
+    page = read_page(run / "report.html").text
+    assert f"valid accuracy {100 * scores['valid']['accuracy']:.1f} %" in page
+    assert "test accuracy" not in page
+    assert "test split" not in page
+    assert "items of the valid split" in page
+
+
+@pytest.mark.usefixtures("plain")
+def test_without_validation_and_test_items_there_are_no_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=HAR)
+    monkeypatch.setattr("toolkit.run.write_report", write_report)
+    with chdir(tmp_path):
+        overrides = ["data.test_share=0", "data.valid_share=0"]
+        assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", *overrides) == 0
+    page = read_page(tiny.only_run(tmp_path / "runs") / "report.html").text
+    assert "Nothing was scored: the data has neither a validation nor a test split." in page
 
 
 # The built-in sample
@@ -728,7 +760,85 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
     assert str(evaluation / "scores.json") in capsys.readouterr().out
     assert read_json(evaluation / "scores.json") == read_json(finished / "scores.json")
     assert (evaluation / "predictions.csv").read_text() == (finished / "predictions.csv").read_text()
-    assert {path.name for path in evaluation.iterdir()} == {"recipe.toml", "scores.json", "predictions.csv"}
+    assert {path.name for path in evaluation.iterdir()} == {
+        *("recipe.toml", "facts.json", "scores.json", "predictions.csv")
+    }
+
+
+def test_facts_of_an_evaluation_are_those_of_its_run_and_say_what_was_evaluated(finished: Path) -> None:
+    assert main(["evaluate", str(finished)]) == 0
+    (evaluation,) = (finished / "evaluations").iterdir()
+    again, before = read_json(evaluation / "facts.json"), read_json(finished / "facts.json")
+    assert again.pop("started") >= before.pop("started")
+    assert again.pop("notes") == [f"scores of {finished / 'best.pt'}, evaluated anew", *before.pop("notes")]
+    assert again == before
+
+
+NUMBERS = """
+    import torch
+    from toolkit import hookimpl
+    from toolkit.contracts import Data, DataSpec
+    from toolkit.images import ArrayItems
+
+    CLASSES = tuple(str(number) for number in range(11))
+
+    def split(name, count):
+        ids = tuple(f"{name}/{number}" for number in range(count * len(CLASSES)))
+        draw = torch.Generator().manual_seed(count)
+        pixels = torch.randint(256, (len(ids), 3, 32, 32), generator=draw, dtype=torch.uint8)
+        return ArrayItems(ids, tuple(range(len(CLASSES))) * count, ids, pixels)
+
+    def numbers(root):
+        spec = DataSpec(CLASSES, size=32, sample=root is None)
+        return Data(spec, split("train", 2), split("valid", 1), split("test", 1))
+
+    @hookimpl
+    def toolkit_datasets():
+        return {"numbers": numbers}
+"""
+
+
+def test_the_report_of_an_evaluation_names_classes_and_sample_as_that_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "numbers", {"numbers_of_test_run": NUMBERS}, {"main": "numbers_of_test_run"})
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setattr("toolkit.run.draw_pictures", lambda *arguments: None)
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace('"cifar10"\nvalid_share = 0.2', '"numbers"'))
+    assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1") == 0
+    run = tiny.only_run(tmp_path / "runs")
+    assert main(["evaluate", str(run)]) == 0
+    (evaluation,) = (run / "evaluations").iterdir()
+    assert main(["report", str(evaluation)]) == 0
+    assert table(evaluation, "classes") == table(run, "classes")
+    assert table(evaluation, "confusion") == table(run, "confusion")
+    page = read_page(evaluation / "report.html").text
+    assert "SAMPLE DATA" in page
+    assert f"scores of {run / 'best.pt'}, evaluated anew" in page
+    assert "11 classes" in page
+    assert "tiny · run report" in page
+
+
+def table(run: Path, section: str) -> list[str]:
+    """The rows of a section's table in the report of `run`."""
+    page = (run / "report.html").read_text(encoding="utf-8")
+    (body,) = re.findall(rf'<section id="{section}".*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    rows: list[str] = re.findall(r"<tr>.*?</tr>", body, re.DOTALL)
+    assert rows
+    return rows
+
+
+def test_the_report_of_an_evaluation_of_old_leads_to_a_new_one(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One without facts, as evaluations were once written."""
+    assert main(["evaluate", str(finished)]) == 0
+    (evaluation,) = (finished / "evaluations").iterdir()
+    (evaluation / "facts.json").unlink()
+    told = failure(capsys, main(["report", str(evaluation)]), 3)
+    assert f"{evaluation / 'facts.json'}: is missing, and with it the names of the classes" in told
+    assert f"python -m toolkit evaluate {finished}" in told
 
 
 def test_evaluating_on_other_data(finished: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.errors import DataError
 from toolkit.report import statistics
-from toolkit.report.sources import Prediction, RunFiles
+from toolkit.report.sources import Prediction, RunFiles, how_to_score_again
 from toolkit.report.statistics import ClassScores, Confusion, Matrix
 
 MATRIX_CLASSES = 40
@@ -73,9 +73,10 @@ class Contents:
 
 
 def gather(files: RunFiles) -> Contents:
-    """Decide what a report of `files` says. Raises `DataError` when the files contradict each other."""
+    """Decide what a report of `files` says. Raises `DataError` when the files contradict each other, or name no classes
+    of what was predicted."""
+    _require_classes(files)
     matrix = _matrix(files)
-    test = files.scores.get("test", {})
     return Contents(
         files=files,
         started=_moment(str(files.facts.get("started", ""))),
@@ -85,7 +86,7 @@ def gather(files: RunFiles) -> Contents:
         scores=_scalar_scores(files),
         best_epoch=_best_epoch(files),
         matrix=_shown(files.classes, matrix) if matrix else None,
-        classes=statistics.per_class(files.classes, matrix, test) if matrix else [],
+        classes=statistics.per_class(files.classes, matrix, files.predicted_scores) if matrix else [],
         confusions=statistics.most_confused(files.classes, matrix, LISTED_CONFUSIONS) if matrix else [],
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
@@ -105,15 +106,23 @@ def score(value: Any) -> str:
     return "—" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
+def _require_classes(files: RunFiles) -> None:
+    if files.classes or not (files.scores or files.predictions):
+        return
+    path = files.directory / "facts.json"
+    cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
+    raise DataError(cause, path=path, next_step=how_to_score_again(files.directory))
+
+
 def _matrix(files: RunFiles) -> Matrix | None:
-    scored: Matrix | None = files.scores.get("test", {}).get("confusion_matrix")
+    scored: Matrix | None = files.predicted_scores.get("confusion_matrix")
     if scored is None:
         return statistics.confusion_matrix(files.classes, files.predictions) if files.predictions else None
     if len(scored) != len(files.classes):
         raise DataError(
             f"the confusion matrix has {len(scored)} rows, but the run has {len(files.classes)} classes",
             path=files.directory / "scores.json",
-            next_step=f"python -m toolkit evaluate {files.directory}",
+            next_step=how_to_score_again(files.directory),
         )
     return scored
 
@@ -138,7 +147,7 @@ def _best_epoch(files: RunFiles) -> int | None:
 
 
 def _calibration_error(files: RunFiles) -> float | None:
-    scored: float | None = files.scores.get("test", {}).get("ece")
+    scored: float | None = files.predicted_scores.get("ece")
     if scored is None and files.predictions:
         return statistics.calibration(files.predictions).expected_error
     return scored
@@ -164,15 +173,14 @@ def _banners(files: RunFiles) -> Iterator[tuple[str, str]]:
 
 
 def _headline(files: RunFiles) -> Headline | None:
-    for split in ("test", "valid"):
-        predictions = files.predictions if split == "test" else ()
-        accuracy = files.scores.get(split, {}).get("accuracy", statistics.accuracy(predictions))
-        count = len(predictions) or int(files.facts.get("items", {}).get(split, 0))
-        if count and math.isfinite(accuracy):
-            low, high = statistics.wilson_interval(accuracy, count)
-            chance = 1 / max(len(files.classes), 1)
-            return Headline(split, accuracy, low, high, count, chance, statistics.most_frequent_share(predictions))
-    return None
+    split, predictions = files.predicted, files.predictions
+    accuracy = files.predicted_scores.get("accuracy", statistics.accuracy(predictions))
+    count = len(predictions) or int(files.facts.get("items", {}).get(split, 0))
+    if not count or not math.isfinite(accuracy):
+        return None
+    low, high = statistics.wilson_interval(accuracy, count)
+    chance = 1 / len(files.classes)
+    return Headline(split, accuracy, low, high, count, chance, statistics.most_frequent_share(predictions))
 
 
 def _tiles(files: RunFiles) -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -54,9 +55,19 @@ class RunFiles:
 
     @property
     def classes(self) -> Sequence[str]:
-        """Class names in the order of their indices, or sorted where only predictions are known."""
-        named = self.facts.get("classes")
-        return list(named) if named else sorted({name for row in self.predictions for name in (row.target, *row.top)})
+        """Class names in the order of their indices."""
+        return list(self.facts.get("classes") or ())
+
+    @property
+    def predicted(self) -> str:
+        """The split that predictions.csv is of: test, or valid where there is no test split."""
+        splits = self.scores or self.facts.get("items", {})
+        return "test" if splits.get("test") else "valid"
+
+    @property
+    def predicted_scores(self) -> Mapping[str, Any]:
+        scores: Mapping[str, Any] = self.scores.get(self.predicted, {})
+        return scores
 
     @property
     def finished(self) -> bool:
@@ -172,4 +183,16 @@ def _nan_for_null(value: Any) -> Any:
 
 
 def _damaged(path: Path, cause: str) -> DataError:
-    return DataError(cause, path=path, next_step=f"python -m toolkit evaluate {path.parent}")
+    return DataError(cause, path=path, next_step=how_to_score_again(path.parent))
+
+
+def how_to_score_again(directory: Path) -> str:
+    """What to type for new scores of a run, or of the run that an evaluation stands below."""
+    parent = directory.resolve().parent
+    if parent.name == "evaluations":
+        return f"evaluate the run again, with the same overrides: {_evaluate(parent.parent)}"
+    return _evaluate(directory)
+
+
+def _evaluate(run: Path) -> str:
+    return f"python -m toolkit evaluate {shlex.quote(str(run))}"

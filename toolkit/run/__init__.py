@@ -25,7 +25,7 @@ from toolkit.run.loop import Saving, Trackers, train
 from toolkit.screen import Screen, score_table
 from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.train import State, Task
-from toolkit.trained import open_trained, planned_again
+from toolkit.trained import Trained, open_trained, planned_again
 
 __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 
@@ -61,7 +61,7 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
 def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
     """Score a run's best checkpoint anew, on other data where `overrides` says so.
 
-    Leaves scores, predictions and a recipe in a directory of its own below the run's.
+    Leaves scores, predictions, facts and a recipe in a directory of its own below the run's.
     """
     trained = open_trained(path, overrides)
     assembly = trained.assembly
@@ -70,6 +70,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     directory = create(trained.directory.path, "evaluations")
     result = scores(evaluations, assembly, trained.best_epoch)
     directory.write_text("recipe.toml", to_toml(assembly.recipe))
+    directory.write_json("facts.json", _facts_anew(trained, directory))
     directory.write_json("scores.json", result)
     for name, evaluation in evaluations.items():
         loader = assembly.loaders()[name]
@@ -256,6 +257,12 @@ def _facts(assembly: Assembly, directory: RunDirectory) -> dict[str, Any]:
         "notes": assembly.notes(),
         "epochs": assembly.recipe.train.epochs,
     }
+
+
+def _facts_anew(trained: Trained, directory: RunDirectory) -> dict[str, Any]:
+    """What the report tells of an evaluation in `directory`."""
+    facts = _facts(trained.assembly, directory)
+    return {**facts, "notes": [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]}
 
 
 def _show(console: Console, assembly: Assembly) -> None:
