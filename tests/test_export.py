@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,21 +18,26 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from tests import toy_bundle
+from tests import small, tiny, toy_bundle
 from toolkit import export
 from toolkit.bundle import Bundle, read_manifest
+from toolkit.bundle.session import Session
 from toolkit.bundle.views import average_views
 from toolkit.cli import main
 from toolkit.clips import Clip, evaluation_clips
 from toolkit.contracts import DataSpec
-from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY, EXIT_USAGE
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY, EXIT_USAGE, DataError
+from toolkit.evaluate import Evaluation, score
 from toolkit.export import asking
 from toolkit.export.asking import ask_raw
+from toolkit.export.gate import LISTED, Reference, Verdict, judge
 from toolkit.export.graph import Prepare, to_onnx
 from toolkit.export.half import to_fp16
 from toolkit.export.integers import to_int8
 from toolkit.network import Network
-from toolkit.pixels import centre_crop, to_square
+from toolkit.pixels import Corrupt, centre_crop, to_square
+from toolkit.pixels.corrupt import LeftOut
+from toolkit.recipe.tables import LIMITS
 
 RECIPE = """
 [data]
@@ -143,6 +151,22 @@ def test_weights_beyond_half_precision_are_clamped(graph: tuple[Network, DataSpe
     assert np.isfinite(numpy_helper.to_array(halved[0])).all()
 
 
+def test_batches_whose_items_were_all_left_out_do_not_change_the_ranges(
+    graph: tuple[Network, DataSpec, onnx.ModelProto],
+) -> None:
+    model, frames = graph[2], noise(4, 20, 20, 3)
+    nothing = frames[:0]
+    wanted = to_int8(model, [frames[:2], frames[2:]])
+    found = to_int8(model, iter([nothing, frames[:2], nothing, frames[2:], nothing]))
+    assert found.SerializeToString() == wanted.SerializeToString()
+
+
+def test_integers_need_an_item_to_take_ranges_from(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
+    with pytest.raises(DataError, match="int8 has no ranges of values: every training item") as caught:
+        to_int8(graph[2], iter([noise(0, 20, 20, 3)] * 2))
+    assert "--set export.calibration=NUMBER" in (caught.value.next_step or "")
+
+
 # The bundle
 
 
@@ -193,6 +217,7 @@ def test_a_bundle_is_evaluated_as_a_run_is(
     scores, trained = (json.loads((folder / "scores.json").read_text()) for folder in (made, run))
     assert scores["test"].keys() == trained["test"].keys()
     assert scores["test"]["accuracy"] == pytest.approx(trained["test"]["accuracy"], abs=0.02)
+    assert scores["protocol"] == trained["protocol"]
     assert "SAMPLE" in capsys.readouterr().out
     assert "SAMPLE" in (made / "report.html").read_text()
 
@@ -208,6 +233,85 @@ def test_data_with_other_classes_is_refused(bundle: Path, capsys: pytest.Capture
     told = capsys.readouterr().err
     assert "knows the classes arrow, ball" in told
     assert "next:  evaluate on data with the same classes" in told
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Class folders of images, where the command finds a toy bundle that knows their classes."""
+    monkeypatch.chdir(tmp_path)
+    root = tiny.write_images(tmp_path / "images")
+    recipe = tiny.write_recipe(tmp_path, root).read_text(encoding="utf-8")
+    toy_bundle.write(tmp_path / "toy", classes=tiny.CLASSES, recipe=recipe)
+    return root
+
+
+def evaluated(*overrides: str) -> int:
+    return main(["evaluate", "toy", "--device", "cpu", *tiny.overridden(overrides)])
+
+
+def spoil(root: Path, *items: str) -> None:
+    for item in items:
+        (root / item).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+
+
+def test_corrupt_images_are_left_out_of_a_bundles_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(pictures, "test/blue/01.png", "test/red/03.png")
+    assert evaluated("input.on_corrupt=skip", "input.corrupt_limit=0.2") == EXIT_DONE
+    made = tiny.only_run(pictures.parent / "runs", "toy-bundle")
+    assert json.loads((made / "scores.json").read_text())["protocol"]["skipped"] == {"train": 0, "valid": 0, "test": 2}
+    with (made / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    left = [f"{name}/{number:02}" for name in tiny.CLASSES for number in range(4)]
+    left = [item for item in left if item not in ("blue/01", "red/03")]
+    assert [(row["id"], row["target"]) for row in rows] == [(f"test/{item}.png", item.split("/")[0]) for item in left]
+    (note,) = (note for note in json.loads((made / "facts.json").read_text())["notes"] if "left out" in note)
+    assert note.startswith("test: 2 of 12 items were left out because they cannot be read: ")
+    assert all(str(pictures / item) in note for item in ("test/blue/01.png", "test/red/03.png"))
+    assert f"note: {note}" in capsys.readouterr().out
+    assert "2 of 12 items were left out" in (made / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem", "advice"),
+    [
+        ([], "test/blue/01.png: cannot be decoded", "--set input.on_corrupt=skip"),
+        (
+            ["input.on_corrupt=skip"],
+            "1 of 12 items cannot be read, more than input.corrupt_limit = 0.01 allows",
+            "--set input.corrupt_limit=SHARE",
+        ),
+    ],
+)
+def test_a_corrupt_image_that_may_not_be_left_out_ends_a_bundles_evaluation(
+    overrides: list[str], problem: str, advice: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(pictures, "test/blue/01.png")
+    assert evaluated(*overrides) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert problem in told
+    assert advice in told
+    assert not Path("runs").exists()
+
+
+def test_a_bundle_is_not_scored_on_a_split_that_is_all_corrupt(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(pictures, *(f"test/{name}/{number:02}.png" for name in tiny.CLASSES for number in range(4)))
+    assert evaluated("input.on_corrupt=skip", "input.corrupt_limit=1") == EXIT_DATA
+    assert "nothing can be scored: every item of a split was left out" in capsys.readouterr().err
+
+
+def test_the_protocol_of_a_bundles_scores_is_of_the_data_that_was_seen(tmp_path: Path, pictures: Path) -> None:
+    protocol = {"dataset": "har", "sample": True, "grouping": "of har", "size": 24, "views": "1 centre crop"}
+    recipe = tiny.RECIPE.replace("cifar10", "har")
+    toy_bundle.write(tmp_path / "other" / "toy", classes=tiny.CLASSES, recipe=recipe, protocol=protocol)
+    words = tiny.overridden(["data.name=cifar10", f'data.root="{pictures}"'])
+    assert main(["evaluate", "other/toy", "--device", "cpu", *words]) == EXIT_DONE
+    made = tiny.only_run(tmp_path / "runs", "toy-bundle")
+    told = json.loads((made / "scores.json").read_text())["protocol"]
+    assert (told["dataset"], told["sample"]) == ("cifar10", False)
+    assert "grouping" not in told
+    assert (told["size"], told["views"]) == (24, "1 centre crop")
 
 
 # The gate
@@ -283,6 +387,104 @@ def test_limits_are_the_recipes(
     words = ["export", str(run), "--exports", str(tmp_path), "--set", "export.fp32.max_difference=0.0"]
     assert main(words) == EXIT_PARITY
     assert "max_difference allows 0" in capsys.readouterr().err
+
+
+def overflowing(model: onnx.ModelProto) -> onnx.ModelProto:
+    return tampered(model, first_weight(model), lambda values: values * 1e38)
+
+
+@pytest.mark.slow
+def test_a_model_that_overflows_does_not_leave(
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "to_onnx", lambda *_: overflowing(onnx.load(bundle / "model.onnx")))
+    assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
+    printed = capsys.readouterr()
+    items = read_manifest(bundle).gate["fp32"]["items"]
+    assert f"squares: {items} answers are not finite numbers, to " in printed.err
+    assert f"raw_files: {items} answers are not finite numbers, to " in printed.err
+    assert "a probability differs by nan, max_difference allows 0.001" in printed.err
+    assert "flipped" not in printed.err
+    assert "gate fp32: FAILED" in printed.out
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Judged:
+    """A toy bundle, and a trained model of dark and bright squares that answers as it does."""
+
+    def __init__(self, folder: Path, count: int = 8) -> None:
+        self.bundle = Bundle.load(toy_bundle.write(folder / "toy"), device="cpu")
+        split = small.Squares(count, side=10)  # stored at 8: the raw files have another size
+        loader, index = small.loader(split), torch.arange(count)
+        frames = loader.at(range(count)).pixels.movedim(-3, -1).numpy()
+        logits = torch.from_numpy(self.bundle.session.run(frames)).log()
+        train = SimpleNamespace(metric="accuracy", direction="maximize")
+        self.assembly: Any = SimpleNamespace(
+            loaders=lambda: {"valid": loader},
+            metrics=small.metrics,
+            spec=small.SPEC,
+            recipe=SimpleNamespace(train=train),
+        )
+        targets = torch.tensor(split.targets)
+        self.evaluation = Evaluation(index, logits, targets, score(logits, targets, small.metrics()))
+        self.ids = split.ids
+
+    def verdict(self, precision: str = "fp32") -> Verdict:
+        expected = Reference(self.assembly, "valid", self.evaluation)
+        return judge(self.bundle, expected, LIMITS[precision], progress=lambda _: None)
+
+
+def dark_becomes(value: float, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the exported model answer dark frames of this height with `value`: class 0, which NaN looks like."""
+    run = Session.run
+
+    def overflown(self: Session, pixels: np.ndarray) -> np.ndarray:
+        answers = run(self, pixels)
+        if pixels.shape[1] == side:
+            answers[pixels.mean((1, 2, 3)) < 128] = value
+        return answers
+
+    monkeypatch.setattr(Session, "run", overflown)
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_a_model_that_answers_as_the_trained_one_has_no_problems(precision: str, tmp_path: Path) -> None:
+    assert _Judged(tmp_path).verdict(precision).findings() == []
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("side", "what"), [(8, "squares"), (10, "raw_files")])
+def test_answers_that_are_no_numbers_fail_the_gate(
+    precision: str, value: float, side: int, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = _Judged(tmp_path)
+    dark_becomes(value, side, monkeypatch)
+    verdict = judged.verdict(precision)
+    assert verdict.problems[0] == f"{what}: 4 answers are not finite numbers, to {', '.join(judged.ids[::2])}"
+    assert verdict.squares.flips == verdict.raw.flips == ()
+    assert all(problem.startswith(what) for problem in verdict.problems)
+
+
+def test_many_answers_that_are_no_numbers_are_not_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = _Judged(tmp_path, count=2 * LISTED + 4)
+    dark_becomes(math.nan, 8, monkeypatch)
+    assert judged.verdict().problems[0].endswith(f"{judged.ids[2 * LISTED - 2]}, and 2 more")
+
+
+def test_a_score_that_is_no_number_fails_the_gate(tmp_path: Path) -> None:
+    judged = _Judged(tmp_path)
+    judged.evaluation.scores["accuracy"] = math.nan
+    problems = judged.verdict("int8").problems
+    assert [problem.partition(":")[0] for problem in problems] == ["squares", "raw_files"]
+    assert all("accuracy 1.0000 where the trained model has nan" in problem for problem in problems)
+
+
+def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) -> None:
+    judged = _Judged(tmp_path)
+    judged.evaluation.logits[0] = math.nan
+    (problem,) = judged.verdict("int8").problems
+    assert problem == "squares: a probability differs by nan, max_difference allows 1"
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b"])
@@ -429,7 +631,7 @@ def test_a_run_on_clips_is_exported_evaluated_and_used(
     (made,) = (tmp_path / "runs" / "tiny-bundle").iterdir()
     scores, trained = (json.loads((folder / "scores.json").read_text()) for folder in (made, clip_run))
     assert scores["test"]["accuracy"] == pytest.approx(trained["test"]["accuracy"], abs=0.02)
-    assert scores["protocol"]["views"] == trained["protocol"]["views"]
+    assert scores["protocol"] == trained["protocol"]
 
     capsys.readouterr()
     assert main(["evaluate", "tiny", "--set", "clip.clips=5"]) == EXIT_DATA
@@ -504,6 +706,109 @@ def test_frames_too_large_for_one_call_are_cut_to_squares(tmp_path: Path, monkey
     monkeypatch.setattr(asking, "LARGEST_BYTES", 3 * 24 * 32 * 3)
     ask_raw(bundle, _Videos([5, 5], [(24, 32), (25, 32)]), [0, 1], (1,), progress=lambda _: None)
     assert seen == [(1, 3, 24, 32, 3), (1, 3, 16, 16, 3)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_pixels_that_wait_for_others_of_their_size_are_bounded(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "WAITING_BYTES", 1000)
+    waiting, most = 0, 0
+
+    def mixed() -> Iterator[asking._View]:
+        nonlocal waiting, most
+        for row in range(60):
+            pixels = np.zeros((1, 10 * (1 + row % 7), 3), np.uint8)
+            waiting += pixels.nbytes
+            most = max(most, waiting)
+            yield asking._View(row, 0, pixels)
+
+    rows = []
+    for group in asking._grouped(mixed(), (size,)):
+        assert len({view.pixels.shape for view in group}) == 1
+        assert len(group) <= size
+        waiting -= sum(view.pixels.nbytes for view in group)
+        rows += [view.row for view in group]
+    assert sorted(rows) == list(range(60))
+    assert most <= 1000 + 210
+
+
+def test_of_what_waits_too_much_the_largest_group_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "WAITING_BYTES", 50)
+    widths = [6, 4, 4, 3]
+    views = (asking._View(row, 0, np.zeros((1, width, 3), np.uint8)) for row, width in enumerate(widths))
+    assert [[view.row for view in group] for group in asking._grouped(views, (9,))] == [[1, 2], [0], [3]]
+
+
+class _Pictures:
+    """A split of images in memory: image n is of `sizes[n]` and all 10 n."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], broken: frozenset[int] = frozenset()) -> None:
+        self.sizes, self.broken = sizes, broken
+        self.ids = self.keys = [str(number) for number in range(len(sizes))]
+        self.targets = [0] * len(sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def read(self, index: int) -> torch.Tensor:
+        if index in self.broken:
+            raise DataError(f"image {index} cannot be decoded")
+        return torch.full((3, *self.sizes[index]), 10 * index, dtype=torch.uint8)
+
+
+def grey(bundle: Bundle, numbers: Sequence[int]) -> np.ndarray:
+    """Answers to the images of `_Pictures` with these numbers, each asked alone."""
+    frames = [np.full((1, 16, 16, 3), 10 * number, np.uint8) for number in numbers]
+    return np.concatenate([bundle.session.run(frame) for frame in frames])
+
+
+@pytest.mark.parametrize("bound", [1, 3000, 1 << 30])
+def test_images_of_mixed_sizes_are_answered_in_order(
+    bound: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "WAITING_BYTES", bound)
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy"), device="cpu")
+    split = _Pictures([(16, 16 + number % 5) for number in range(25)])
+    order, told = [*range(24, -1, -2), *range(1, 25, 2)], list[int]()
+    found = ask_raw(bundle, split, order, (1, 3, 7), progress=told.append)
+    assert sum(told) == 25
+    np.testing.assert_allclose(found, grey(bundle, order), atol=1e-5)
+
+
+def test_images_that_cannot_be_read_have_no_row(tmp_path: Path) -> None:
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy"), device="cpu")
+    split = _Pictures([(16, 16 + number % 2) for number in range(10)], broken=frozenset({0, 4, 7}))
+    left_out, told = LeftOut(Corrupt(skip=True, limit=0.3), len(split)), list[int]()
+    found = ask_raw(bundle, split, [7, 9, 4, 1, 2], (3,), progress=told.append, left_out=left_out)
+    np.testing.assert_allclose(found, grey(bundle, [9, 1, 2]), atol=1e-5)
+    assert left_out.reasons == {7: "image 7 cannot be decoded", 4: "image 4 cannot be decoded"}
+    assert sum(told) == 3
+    with pytest.raises(DataError, match="image 7 cannot be decoded"):
+        ask_raw(bundle, split, [7, 9], (3,), progress=told.append)
+
+
+class _CutShort(_Videos):
+    """Videos of which those in `broken` end in an error: after their last frame where they are even."""
+
+    broken = frozenset({1, 2})
+
+    def read(self, index: int, frames: Sequence[int]) -> Iterator[torch.Tensor]:
+        whole = index not in self.broken
+        yield from super().read(index, frames if whole or index % 2 == 0 else frames[:-1])
+        if not whole:
+            raise DataError(f"video {index} is cut short")
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_a_video_that_cannot_be_read_to_its_end_is_left_out_whole(tmp_path: Path, average: Any) -> None:
+    clip = Clip(frames=3, rate=2, fps=10, clips=3, average=average)
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
+    split = _CutShort([20, 18, 25, 14], [(24, 32)] * 4)
+    left_out, told = LeftOut(Corrupt(skip=True, limit=0.5), len(split)), list[int]()
+    found = ask_raw(bundle, split, range(4), (2,), progress=told.append, left_out=left_out)
+    assert left_out.reasons == {1: "video 1 is cut short", 2: "video 2 is cut short"}
+    assert sum(told) <= 4
+    whole = _Videos(split.lengths, split.sizes)
+    np.testing.assert_allclose(found, ask_raw(bundle, whole, [0, 3], (2,), progress=told.append), atol=1e-5)
 
 
 def test_segments_are_as_long_as_training_videos_usually_are() -> None:

@@ -24,7 +24,7 @@ from toolkit.errors import PluginError, Problem
 from toolkit.loader import Loader
 from toolkit.network import Network
 from toolkit.optimize import Horizon, build_optimizer, model_parts, schedule_factory, warmed_up
-from toolkit.pixels import Corrupt, Footage, Memory, Pixels, VideoCache, bytes_needed, open_storage
+from toolkit.pixels import Corrupt, Footage, Memory, Pixels, VideoCache, bytes_needed, left_out_note, open_storage
 from toolkit.randomness import seed_globally
 from toolkit.recipe import Recipe, invalid
 from toolkit.train import Average, State, Task, Totals
@@ -113,8 +113,7 @@ class Assembly:
 
     def _skipped(self) -> list[str]:
         return [
-            f"{name}: {len(loader.pixels.skipped)} of {len(loader.pixels)} items were left out because they cannot be "
-            f"read: {'; '.join(list(loader.pixels.skipped.values())[:20])}"
+            left_out_note(name, loader.pixels.skipped, len(loader.pixels))
             for name, loader in self.loaders().items()
             if loader.pixels.skipped
         ]
@@ -179,14 +178,14 @@ def _pixels(data: Data, recipe: Recipe) -> list[Pixels]:
         storage = open_storage(split, data.spec, memory_bytes=budget, cache_bytes=_cache_bytes(recipe))
         if isinstance(storage, Memory):
             budget -= bytes_needed(split, data.spec)
-        found.append(Pixels(split, data.spec, storage, _workers(recipe), _corrupt(recipe)))
+        found.append(Pixels(split, data.spec, storage, _workers(recipe), corrupt_of(recipe)))
     return found
 
 
 def _footage(data: Data, recipe: Recipe) -> list[Footage]:
     cache = VideoCache.of_user(_cache_bytes(recipe))
     return [
-        Footage(split, data.spec, cache, _workers(recipe), _corrupt(recipe), training=split is data.train)
+        Footage(split, data.spec, cache, _workers(recipe), corrupt_of(recipe), training=split is data.train)
         for split in _videos(data)
     ]
 
@@ -217,7 +216,8 @@ def _workers(recipe: Recipe) -> int:
     return recipe.input.workers or torch.get_num_threads()
 
 
-def _corrupt(recipe: Recipe) -> Corrupt:
+def corrupt_of(recipe: Recipe) -> Corrupt:
+    """What the recipe does with items that cannot be read."""
     return Corrupt(skip=recipe.input.on_corrupt == "skip", limit=recipe.input.corrupt_limit)
 
 

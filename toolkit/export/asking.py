@@ -9,15 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from toolkit.blame import read_frames_of, read_image_of
 from toolkit.bundle import Bundle
 from toolkit.bundle.session import LARGEST_BYTES
 from toolkit.bundle.views import average_views, gathered, inputs, needed, views
 from toolkit.clips import Clip
 from toolkit.contracts import Split, VideoSplit
+from toolkit.errors import DataError
+from toolkit.pixels import LeftOut
 
 AHEAD = 64
 """Images read ahead of the model."""
+WAITING_BYTES = 2 * LARGEST_BYTES
+"""Pixels that wait for others of their size, in bytes; beyond, the model is asked about fewer at a time."""
 
 
 class _View(NamedTuple):
@@ -34,74 +40,112 @@ def ask_raw(
     sizes: Sequence[int],
     *,
     progress: Callable[[int], None],
+    left_out: LeftOut | None = None,
 ) -> NDArray[np.float32]:
-    """Probabilities `[len(index), C]` of the items at `index`, in that order. `progress` is told how many are answered.
+    """Probabilities `[N, C]` of the items at `index`, in that order; those that cannot be read go to `left_out` and
+    have no row. `progress` is told how many are answered.
 
     An image goes to the graph whole; of a video all views do, and are averaged. Where there are several crops, or one
     clip is larger than `LARGEST_BYTES`, a view is the square that the bundle cuts; else its frames are whole. Views of
-    one height and width share batches, of `sizes` in turn. Raises the split's DataError.
+    one height and width share batches, of `sizes` in turn, smaller where more than `WAITING_BYTES` would wait for them.
+    Raises the split's DataError where there is no `left_out`, else that of one item too many.
     """
     clip = bundle.manifest.clip
     count = 1 if clip is None else clip.views
     answers = np.empty((len(index), count, len(bundle.manifest.classes)), np.float32)
     missing = [count] * len(index)
-    for group in _grouped(_views(bundle, split, index), sizes):
+    for group in _grouped(_views(bundle, split, index, left_out), sizes):
         rows = [view.row for view in group]
         answers[rows, [view.place for view in group]] = bundle.session.run(np.stack([view.pixels for view in group]))
         for row in rows:
             missing[row] -= 1
             progress(missing[row] == 0)
-    return average_views(answers, "probabilities" if clip is None else clip.average)
+    gone = {} if left_out is None else left_out.reasons
+    there = [row for row, item in enumerate(index) if item not in gone]
+    return average_views(answers[there], "probabilities" if clip is None else clip.average)
 
 
 def _grouped(items: Iterator[_View], sizes: Sequence[int]) -> Iterator[list[_View]]:
     waiting: dict[tuple[int, ...], list[_View]] = {}
     wanted = cycle(sizes)
-    size = next(wanted)
+    size, held = next(wanted), 0
     for view in items:
         group = waiting.setdefault(view.pixels.shape, [])
         group.append(view)
+        held += view.pixels.nbytes
         if len(group) >= size:
-            yield waiting.pop(view.pixels.shape)
             size = next(wanted)
+        elif held > WAITING_BYTES:
+            group = max(waiting.values(), key=_nbytes)
+        else:
+            continue
+        held -= _nbytes(group)
+        yield waiting.pop(group[0].pixels.shape)
     yield from waiting.values()
 
 
-def _views(bundle: Bundle, split: Split | VideoSplit, index: Sequence[int]) -> Iterator[_View]:
-    """Every view of each item, with its row."""
+def _nbytes(group: Sequence[_View]) -> int:
+    return len(group) * group[0].pixels.nbytes
+
+
+def _views(
+    bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], left_out: LeftOut | None
+) -> Iterator[_View]:
+    """Every view of each item, with its row; of a video that cannot be read to its end, those before."""
     clip = bundle.manifest.clip
     if isinstance(split, VideoSplit):
         if clip is None:
             raise AssertionError("a model of images is asked about images")
-        return _clips(bundle, clip, split, index)
-    return _images(split, index)
+        return _clips(bundle, clip, split, index, left_out)
+    return _images(split, index, left_out)
 
 
-def _images(split: Split, index: Sequence[int]) -> Iterator[_View]:
+def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_View]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
 
-    def read(item: int) -> NDArray[np.uint8]:
-        frames: NDArray[np.uint8] = split.read(item).movedim(-3, -1).contiguous().numpy()
-        return frames
+    def read(item: int) -> NDArray[np.uint8] | None:
+        try:
+            return _channels_last(read_image_of(split, item))
+        except DataError as error:
+            _leave_out(item, left_out, error)
+            return None
 
     with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
         for start in range(0, len(index), AHEAD):
             for row, pixels in enumerate(pool.map(read, index[start : start + AHEAD]), start):
-                yield _View(row, 0, pixels)
+                if pixels is not None:
+                    yield _View(row, 0, pixels)
 
 
-def _clips(bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int]) -> Iterator[_View]:
+def _clips(
+    bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int], left_out: LeftOut | None
+) -> Iterator[_View]:
     """Each view of each video, uint8 `[T, H, W, 3]` or `[T, S, S, 3]`, as soon as its last frame is decoded."""
     for row, item in enumerate(index):
-        wanted = views(bundle.manifest.sampling, split.times(item))
-        numbers = needed(wanted)
-        frames = (frame.movedim(-3, -1).contiguous().numpy() for frame in split.read(item, numbers))
-        cut = (_cut(bundle, clip, frame) for frame in frames)
-        place = 0
-        for parts in gathered(wanted, zip(numbers, cut, strict=True)):
-            for pixels in inputs(parts, clips=True):
+        try:
+            for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
                 yield _View(row, place, pixels)
-                place += 1
+        except DataError as error:
+            _leave_out(item, left_out, error)
+
+
+def _clips_of(bundle: Bundle, clip: Clip, split: VideoSplit, item: int) -> Iterator[NDArray[np.uint8]]:
+    wanted = views(bundle.manifest.sampling, split.times(item))
+    numbers = needed(wanted)
+    cut = (_cut(bundle, clip, _channels_last(frame)) for frame in read_frames_of(split, item, numbers))
+    for parts in gathered(wanted, zip(numbers, cut, strict=True)):
+        yield from inputs(parts, clips=True)
+
+
+def _leave_out(item: int, left_out: LeftOut | None, error: DataError) -> None:
+    if left_out is None:
+        raise error
+    left_out.add(item, error)
+
+
+def _channels_last(frame: Tensor) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = frame.movedim(-3, -1).contiguous().numpy()
+    return pixels
 
 
 def _cut(bundle: Bundle, clip: Clip, frame: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

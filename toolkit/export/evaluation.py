@@ -8,34 +8,42 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from toolkit.assembly import corrupt_of
 from toolkit.bundle import Bundle
 from toolkit.clips import Clip
 from toolkit.components import Plan, plan
-from toolkit.contracts import Data
+from toolkit.contracts import Data, Split, VideoSplit
 from toolkit.directory import RunDirectory, create
 from toolkit.environment import describe_environment
 from toolkit.errors import BundleError, DataError
 from toolkit.evaluate import Evaluation, score
 from toolkit.export.asking import ask_raw
+from toolkit.pixels import LeftOut, left_out_note
 from toolkit.predictions import predictions, write_predictions
 from toolkit.recipe import parse_text, to_toml
 from toolkit.registry import discover
 from toolkit.report import write_report
 from toolkit.screen import score_table
+from toolkit.splits import SPLITS
 
 BATCHES, CLIP_BATCHES = (16,), (4,)
 """Images, and clips, of a call."""
+SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
+"""What a protocol says of how the model sees an item, which is the bundle's own; the rest is the data's."""
 
 
 def evaluate_bundle(
     path: Path, overrides: Sequence[str], *, device: str, precision: str | None, runs: Path, console: Console
 ) -> RunDirectory:
     """Score the bundle at `path` on the validation and test split of its recipe's data, or of other data where
-    `overrides` says so. Every file goes to the graph as it was decoded.
+    `overrides` says so. Every file goes to the graph as it was decoded; one that cannot be is an error or left out, as
+    the recipe says.
 
     Leaves scores, predictions and a recipe in a new directory below `runs/<name>`.
     """
@@ -51,12 +59,18 @@ def evaluate_bundle(
     if manifest.sample or data.spec.sample:
         side = "model was trained on" if manifest.sample else "data is"
         console.print(f"note: the {side} the built-in SAMPLE", style="yellow", markup=False)
+    corrupt = corrupt_of(planned.resolved)
+    left_out = {name: LeftOut(corrupt, len(getattr(data, name))) for name in SPLITS}
     evaluations = {
-        name: _evaluate(bundle, planned, data, name, console) for name in ("valid", "test") if len(getattr(data, name))
+        name: _evaluate(bundle, planned, data, name, left_out[name], console)
+        for name in ("valid", "test")
+        if len(getattr(data, name))
     }
     if not evaluations:
         raise DataError("nothing to score: the data has neither a validation nor a test split")
-    return _kept(bundle, planned, data, evaluations, runs, console)
+    for note in _skipped(left_out):
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    return _kept(bundle, planned, data, evaluations, left_out, runs, console)
 
 
 def _same_classes(bundle: Bundle, data: Data) -> None:
@@ -84,8 +98,22 @@ def _told(clip: Clip | None) -> str:
     return f"clips ({', '.join(told)})"
 
 
-def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, console: Console) -> Evaluation:
+def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, left_out: LeftOut, console: Console) -> Evaluation:
     split = getattr(data, name)
+    answers = torch.from_numpy(_asked(bundle, split, name, left_out, console))
+    index = left_out.without(torch.arange(len(split)))
+    if not len(index):
+        raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
+    # a metric sees logits: the logarithms of probabilities are logits of the same answers
+    logits = answers.clamp(min=torch.finfo(torch.float32).tiny).log()
+    targets = torch.tensor(list(split.targets))[index]
+    scores = score(logits, targets, planned.metrics(data.spec))
+    return Evaluation(index, logits, targets, scores)
+
+
+def _asked(
+    bundle: Bundle, split: Split | VideoSplit, name: str, left_out: LeftOut, console: Console
+) -> NDArray[np.float32]:
     bar = track(range(len(split)), name, console=console, transient=True, disable=not console.is_terminal)
     steps = iter(bar)
 
@@ -94,12 +122,24 @@ def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, console: Con
             next(steps)
 
     sizes = BATCHES if bundle.manifest.clip is None else CLIP_BATCHES
-    answers = torch.from_numpy(ask_raw(bundle, split, range(len(split)), sizes, progress=progress))
-    # a metric sees logits: the logarithms of probabilities are logits of the same answers
-    logits = answers.clamp(min=torch.finfo(torch.float32).tiny).log()
-    targets = torch.tensor(list(split.targets))
-    scores = score(logits, targets, planned.metrics(data.spec))
-    return Evaluation(torch.arange(len(split)), logits, targets, scores)
+    return ask_raw(bundle, split, range(len(split)), sizes, progress=progress, left_out=left_out)
+
+
+def _skipped(left_out: dict[str, LeftOut]) -> list[str]:
+    return [left_out_note(name, one.reasons, one.count) for name, one in left_out.items() if one.reasons]
+
+
+def _protocol(bundle: Bundle, planned: Plan, data: Data, left_out: dict[str, LeftOut]) -> dict[str, Any]:
+    """As a run's, of the data that was seen here by the model of the bundle."""
+    own = bundle.manifest.protocol
+    return {
+        "dataset": planned.resolved.data.name,
+        "sample": data.spec.sample,
+        **data.protocol,
+        **{key: own[key] for key in SEEN if key in own},
+        "precision": bundle.precision,
+        "skipped": {name: len(one.reasons) for name, one in left_out.items()},
+    }
 
 
 def _kept(
@@ -107,17 +147,18 @@ def _kept(
     planned: Plan,
     data: Data,
     evaluations: dict[str, Evaluation],
+    left_out: dict[str, LeftOut],
     runs: Path,
     console: Console,
 ) -> RunDirectory:
     manifest = bundle.manifest
     directory = create(runs, f"{manifest.name}-bundle")
-    protocol = {**manifest.protocol, "sample": data.spec.sample, **data.protocol, "precision": bundle.precision}
+    protocol = _protocol(bundle, planned, data, left_out)
     result: dict[str, Any] = {name: evaluation.scores for name, evaluation in evaluations.items()}
     result |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": protocol}
     directory.write_text("recipe.toml", to_toml(planned.resolved))
     directory.write_json("scores.json", result)
-    directory.write_json("facts.json", _facts(bundle, data))
+    directory.write_json("facts.json", _facts(bundle, data, left_out))
     directory.write_json("environment.json", describe_environment(torch.device("cpu")))
     last = next(reversed(evaluations))
     rows = list(predictions(evaluations[last], getattr(data, last).ids, data.spec))
@@ -128,7 +169,7 @@ def _kept(
     return directory
 
 
-def _facts(bundle: Bundle, data: Data) -> dict[str, Any]:
+def _facts(bundle: Bundle, data: Data, left_out: dict[str, LeftOut]) -> dict[str, Any]:
     """The contents of facts.json: what the report tells of this evaluation."""
     manifest = bundle.manifest
     trained = ["the model was trained on the built-in SAMPLE, generated by code"] if manifest.sample else []
@@ -140,5 +181,5 @@ def _facts(bundle: Bundle, data: Data) -> dict[str, Any]:
         "precision": bundle.precision,
         "classes": list(manifest.classes),
         "items": {name: len(getattr(data, name)) for name in ("train", "valid", "test")},
-        "notes": [f"scores of the exported bundle {bundle.path}", *trained, *data.notes],
+        "notes": [f"scores of the exported bundle {bundle.path}", *trained, *data.notes, *_skipped(left_out)],
     }

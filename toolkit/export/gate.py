@@ -7,6 +7,7 @@ resamples by itself, which also proves what lies in front of the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -59,9 +60,12 @@ class Comparison:
     what: str
     batches: tuple[int, ...]
     difference: float
-    """Largest difference of a probability."""
+    """Largest difference of a probability; NaN where one is no number."""
     flips: tuple[Flip, ...]
+    unanswered: tuple[str, ...]
+    """Ids of the items to which the exported model's answer is not finite; no flips."""
     scores: dict[str, float]
+    """All NaN where an item is unanswered."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,12 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
     raw = _compare("raw_files", expected.raw_batches, _on_raw_files(bundle, expected, progress), expected, limits)
     metric = expected.assembly.recipe.train.metric
     trained = float(expected.evaluation.scalars()[metric])
-    problems = [*_too_different(squares, limits), *_too_many_flips((squares, raw), limits)]
+    sides = squares, raw
+    problems = [*_not_finite(sides), *_too_different(squares, limits), *_too_many_flips(sides, limits)]
     worse = expected.assembly.recipe.train.direction == "minimize"
-    for side in (squares, raw):
+    for side in sides:
         drop = 100 * (side.scores[metric] - trained) * (1 if worse else -1)
-        if drop > limits.max_drop:
+        if _beyond(drop, limits.max_drop):
             problems.append(
                 f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}: worse by "
                 f"{drop:.2f} points, export.{bundle.precision}.max_drop allows {limits.max_drop:g}"
@@ -164,8 +169,20 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
     return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, tuple(problems))
 
 
+def _beyond(value: float, limit: float) -> bool:
+    """Whether `value` is above `limit`, or no number."""
+    return math.isnan(value) or value > limit
+
+
+def _not_finite(sides: Sequence[Comparison]) -> Iterator[str]:
+    for side in sides:
+        if ids := side.unanswered:
+            more = f", and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
+            yield f"{side.what}: {len(ids)} answers are not finite numbers, to {', '.join(ids[:LISTED])}{more}"
+
+
 def _too_different(squares: Comparison, limits: Limits) -> Iterator[str]:
-    if squares.difference > limits.max_difference:
+    if _beyond(squares.difference, limits.max_difference):
         yield (
             f"{squares.what}: a probability differs by {squares.difference:.2g}, max_difference allows "
             f"{limits.max_difference:g}"
@@ -183,22 +200,30 @@ def _compare(
     what: str, batches: tuple[int, ...], probabilities: NDArray[np.float32], expected: Reference, limits: Limits
 ) -> Comparison:
     trained, answered = expected.evaluation.logits.softmax(1), torch.from_numpy(probabilities)
-    # a metric sees logits: the logarithms of probabilities are logits of the same answers
-    logits = answered.clamp(min=torch.finfo(torch.float32).tiny).log()
-    scores = score(logits, expected.evaluation.targets, expected.assembly.metrics())
+    finite = answered.isfinite().all(1)
     return Comparison(
         what,
         batches,
         float((trained - answered).abs().max()),
-        tuple(_flips(trained, answered, expected, limits)),
-        {name: value for name, value in scores.items() if isinstance(value, float)},
+        tuple(_flips(trained, answered, finite, expected, limits)),
+        tuple(expected.ids[row] for row in (~finite).nonzero().flatten().tolist()),
+        _scores(answered, finite, expected),
     )
 
 
-def _flips(trained: Tensor, answered: Tensor, expected: Reference, limits: Limits) -> Iterator[Flip]:
+def _scores(answered: Tensor, finite: Tensor, expected: Reference) -> dict[str, float]:
+    if not finite.all():
+        return dict.fromkeys(expected.evaluation.scalars(), math.nan)
+    # a metric sees logits: the logarithms of probabilities are logits of the same answers
+    logits = answered.clamp(min=torch.finfo(torch.float32).tiny).log()
+    scores = score(logits, expected.evaluation.targets, expected.assembly.metrics())
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def _flips(trained: Tensor, answered: Tensor, finite: Tensor, expected: Reference, limits: Limits) -> Iterator[Flip]:
     classes, ids = expected.assembly.spec.classes, expected.ids
     before, after = trained.argmax(1), answered.argmax(1)
-    for row in (before != after).nonzero().flatten().tolist():
+    for row in ((before != after) & finite).nonzero().flatten().tolist():
         first, other = int(before[row]), int(after[row])
         margin = float(trained[row, first] - trained[row, other])
         yield Flip(ids[row], classes[first], classes[other], margin, margin <= limits.tie)

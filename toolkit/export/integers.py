@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import DataError
 from toolkit.export.graph import INPUT, MODEL, quiet
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Static quantisation between QuantizeLinear and DequantizeLinear nodes: uint8 activations, int8 weights with a
-    scale for each channel. `calibration` gives batches of uint8 frames, training items as the graph sees them.
+    scale for each channel. `calibration` gives batches of uint8 frames, training items as the graph sees them; a batch
+    whose items were all left out is passed over. Raises DataError where every one is.
 
     Convolutions over time gain as others do, grouped ones too: left in float, those of an X3D-S would cost almost all
     of what the others gain, since every second layer is one."""
@@ -30,6 +32,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    batches = _with_items(calibration)
     with tempfile.TemporaryDirectory() as folder, quiet():
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
         onnx.save(model, plain)
@@ -39,7 +42,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         quantize_static(
             str(prepared),
             str(quantised),
-            _Reader(calibration),
+            _Reader(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -59,11 +62,23 @@ def _until_second_layer(nodes: Iterable[onnx.NodeProto]) -> list[str]:
     return [node.name for node in takewhile(lambda node: node.op_type not in LAYERS or next(layers) < 1, nodes)]
 
 
+def _with_items(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The batches that are not empty: one that is has ranges too, which would be averaged with those of the others."""
+    found = (batch for batch in batches if len(batch))
+    first = next(found, None)
+    if first is None:
+        raise DataError(
+            "int8 has no ranges of values: every training item that they were to be taken from was left out",
+            next_step="repair the data, or take more items with: --set export.calibration=NUMBER",
+        )
+    return chain([first], found)
+
+
 class _Reader:
     """Hands batches to the quantiser, in the shape it asks for."""
 
-    def __init__(self, batches: Iterable[np.ndarray]) -> None:
-        self._batches: Iterator[np.ndarray] = iter(batches)
+    def __init__(self, batches: Iterator[np.ndarray]) -> None:
+        self._batches = batches
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self._batches, None)

@@ -2,7 +2,7 @@
 fits) decoded anew each time. All are uint8 of the spec's stored size; what is kept changes no result, only what it
 costs."""
 
-from toolkit.pixels.corrupt import Corrupt
+from toolkit.pixels.corrupt import Corrupt, LeftOut, left_out_note
 from toolkit.pixels.draws import Draws
 from toolkit.pixels.footage import Footage, VideoCache
 from toolkit.pixels.images import Pixels
@@ -22,6 +22,7 @@ __all__ = [
     "Corrupt",
     "Draws",
     "Footage",
+    "LeftOut",
     "Mapped",
     "Memory",
     "Pixels",
@@ -31,6 +32,7 @@ __all__ = [
     "cache_key",
     "centre_crop",
     "covering",
+    "left_out_note",
     "make_room",
     "open_storage",
     "stored_shape",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from toolkit.errors import DataError
+
+LISTED = 20
+"""Items of a split that are named at most."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,9 @@ class LeftOut:
         if not self.reasons:
             return index
         return torch.tensor([i for i in index.tolist() if i not in self.reasons], dtype=torch.int64)
+
+
+def left_out_note(split: str, reasons: Mapping[int, str], count: int) -> str:
+    """What a user reads of the items, of the `count` of a split, that were left out."""
+    named = "; ".join(list(reasons.values())[:LISTED])
+    return f"{split}: {len(reasons)} of {count} items were left out because they cannot be read: {named}"
