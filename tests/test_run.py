@@ -399,13 +399,15 @@ TRACKERS = """
 """
 
 
-@pytest.mark.usefixtures("plain")
-def test_a_tracker_that_fails_costs_a_warning(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site").mkdir()
     install(tmp_path / "site", "tracking", {"tracking_of_test_run": TRACKERS}, {"main": "tracking_of_test_run"})
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+@pytest.mark.usefixtures("plain", "tracking")
+def test_a_tracker_that_fails_costs_a_warning(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.run(recipe, tmp_path / "runs", 'trackers=["failing", "loud"]') == 0
     heard = (tiny.only_run(tmp_path / "runs") / "heard.txt").read_text().split()
     assert heard == ["RunStarted", "EpochRecord", "EpochRecord", "RunFinished", "Loud"]
@@ -414,13 +416,10 @@ def test_a_tracker_that_fails_costs_a_warning(
     assert screen.count(warning) == 1
 
 
-@pytest.mark.usefixtures("plain")
+@pytest.mark.usefixtures("plain", "tracking")
 def test_trackers_are_closed_when_training_fails(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "site").mkdir()
-    install(tmp_path / "site", "tracking", {"tracking_of_failed_run": TRACKERS}, {"main": "tracking_of_failed_run"})
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     code = tiny.run(recipe, tmp_path / "runs", 'trackers=["loud"]', "train.optimizer.lr=1e30")
     assert "the loss is not finite" in failure(capsys, code, 1)
     assert (tiny.only_run(tmp_path / "runs") / "heard.txt").read_text().split() == ["RunStarted", "Loud"]

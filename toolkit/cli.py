@@ -8,7 +8,8 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -238,16 +239,23 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
     if options.resume is not None and options.runs is not None:
         raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+    with _stopped("stopped by a signal before training began; nothing is lost", options):
+        _start_or_resume(options)
+    return EXIT_DONE
+
+
+@contextmanager
+def _stopped(message: str, options: argparse.Namespace) -> Iterator[None]:
+    """A signal ends the block with this message and the same command as what to type next."""
     try:
         with Signals():
-            _start_or_resume(options)
+            yield
     except Signalled as signal:
         raise Stopped(
-            "stopped by a signal before training began; nothing is lost",
+            message,
             exit_code=exit_code(signal.number),
             next_step=f"python -m toolkit {shlex.join(options.words)}",
         ) from signal
-    return EXIT_DONE
 
 
 def _start_or_resume(options: argparse.Namespace) -> None:
@@ -306,22 +314,15 @@ def _export(options: argparse.Namespace) -> int:
     from toolkit.export import export_run
 
     console = _console()
-    try:
-        with Signals():  # an unfinished bundle is removed
-            bundle = export_run(
-                options.run,
-                name=options.name,
-                exports=options.exports,
-                overrides=options.overrides,
-                triton=options.format == "triton",
-                console=console,
-            )
-    except Signalled as signal:
-        raise Stopped(
-            "stopped by a signal; nothing is written",
-            exit_code=exit_code(signal.number),
-            next_step=f"python -m toolkit {shlex.join(options.words)}",
-        ) from signal
+    with _stopped("stopped by a signal; nothing is written", options):
+        bundle = export_run(
+            options.run,
+            name=options.name,
+            exports=options.exports,
+            overrides=options.overrides,
+            triton=options.format == "triton",
+            console=console,
+        )
     console.print(f"bundle {bundle}", markup=False, soft_wrap=True)
     return EXIT_DONE
 
