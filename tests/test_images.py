@@ -192,3 +192,11 @@ def test_where_the_operators_are_elsewhere_all_of_torchvision_brings_them(tmp_pa
     code = "import sys, toolkit.images as images\nimages._libraries = list\nfrom pathlib import Path\n"
     code += "sys.exit(tuple(images.read_image(Path(sys.argv[1])).shape) != (3, 3, 4))"
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    put(tmp_path / "loop/a/1.png", b"")
+    put(tmp_path / "loop/b/2.png", b"")
+    (tmp_path / "loop/a/all").symlink_to(tmp_path / "loop/a")
+    (tmp_path / "loop/b/beside").symlink_to(tmp_path / "loop/a")
+    assert list_class_folders(tmp_path / "loop").ids == ("a/1.png", "b/2.png", "b/beside/1.png")

@@ -21,7 +21,7 @@ from toolkit.bundle import Bundle, ClipSampling
 from toolkit.bundle.views import average_views
 from toolkit.cli import main
 from toolkit.clips import Clip, duration, evaluation_clips, window_starts
-from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, DataError, UsageError
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, DataError, UsageError
 from toolkit.frames import read_frames, timeline
 from toolkit.predict import live, predict_files, videos
 from toolkit.predict.following import Delays, Smoothing
@@ -304,6 +304,14 @@ def test_the_timeline_is_drawn(tmp_path, bundle, film, suffix) -> None:
     again = plot.read_bytes()
     assert main(words) == EXIT_DONE
     assert plot.read_bytes() == again
+
+
+def test_answers_are_kept_where_the_plot_cannot_be_drawn(tmp_path, bundle, film) -> None:
+    (tmp_path / "file").touch()
+    rows, plot = tmp_path / "a.csv", tmp_path / "file" / "a.png"
+    words = ["predict", str(bundle), str(film), "--every", "0.1", "--output", str(rows), "--plot", str(plot)]
+    assert main([*words, "--device", "cpu"]) == EXIT_FAILED
+    assert len(rows.read_text(encoding="utf-8").splitlines()) > 2
 
 
 def test_the_plot_of_a_sample_says_so(tmp_path, film) -> None:

@@ -51,19 +51,27 @@ def streamed(windows: Windows, times: Sequence[float]) -> list[tuple[float, list
 
 @settings(max_examples=300, deadline=None)
 @given(
-    gaps=st.lists(st.integers(10, 70), min_size=0, max_size=120),
+    gaps=st.lists(st.integers(10, 70) | st.integers(10, 500), min_size=0, max_size=120),
     frames=st.integers(1, 9),
     rate=st.integers(1, 12),
-    every=st.integers(80, 900),
+    rest=st.integers(10, 900),
     sampling=st.sampled_from(["strided", "segments"]),
     short=st.sampled_from(["loop", "hold"]),
 )
-def test_a_file_streamed_gives_the_windows_of_the_file_read_whole(gaps, frames, rate, every, sampling, short) -> None:
-    """At any frame rate, constant or not: `gaps` and `every` are in milliseconds."""
+def test_a_file_streamed_gives_the_windows_of_the_file_read_whole(gaps, frames, rate, rest, sampling, short) -> None:
+    """At any frame rate, constant or not. Windows are `rest` milliseconds farther apart than the widest of `gaps`."""
     times = [sum(gaps[:place]) / 1000 for place in range(len(gaps) + 1)]
     clip = Clip(frames=frames, rate=rate, sampling=sampling, short=short)
-    windows = Windows(clip, clip.span, every / 1000)
+    windows = Windows(clip, clip.span, (max(gaps, default=0) + rest) / 1000)
     assert streamed(windows, times) == offline(windows, times)
+
+
+def test_the_last_window_holds_the_last_frame_where_the_rate_has_risen() -> None:
+    times = [*(number / 2 for number in range(20)), *(10 + number / 20 for number in range(4))]
+    windows = Windows(Clip(frames=4, rate=3, fps=30, short="loop"), 0.4, 1.0)
+    found = streamed(windows, times)
+    assert found == offline(windows, times)
+    assert found[-1] == (10, [20, 22, 23, 23])
 
 
 def test_a_still_is_the_frame_on_show() -> None:

@@ -117,18 +117,24 @@ def test_a_picture_cut_short_is_an_error_that_names_it(tmp_path: Path, form: str
     assert caught.value.message.startswith(f"{path}: cannot be decoded: ")
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", encoded("BMP"), encoded("GIF")])
+@pytest.mark.parametrize("data", [b"", b"no image", encoded("BMP"), encoded("TIFF")])
 def test_what_is_no_such_image_is_told(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded: it is no JPEG, PNG or WebP image"):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded: it is no JPEG, PNG, WebP or GIF image"):
         read_picture(str(tmp_path / "a.jpg"))
 
 
-def test_an_animation_is_no_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["WEBP", "GIF"])
+def test_an_animation_is_no_image(tmp_path: Path, form: str) -> None:
     other = SMOOTH.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    path = saved(tmp_path / "a.webp", SMOOTH, "WEBP", save_all=True, append_images=[other])
-    with pytest.raises(DataError, match=r"a\.webp: cannot be decoded: it is an animation"):
+    path = saved(tmp_path / "a.png", SMOOTH, form, save_all=True, append_images=[other])
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded: it is an animation"):
         read_picture(str(path))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_a_gif_that_is_called_otherwise_becomes_the_rgb_of_training(tmp_path: Path, mode: str) -> None:
+    assert_as_in_training(saved(tmp_path / "a.png", SMOOTH.convert(mode), "GIF"))
 
 
 def test_a_missing_picture_is_told(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ import av
 import numpy as np
 import pytest
 
+from tests import video_files
 from tests.loopback import serving
 from tests.plugins.data_files import write_image, write_video
+from tests.video_files import number_in, spoil
 from toolkit.errors import DataError
 from toolkit.predict import videos
 from toolkit.predict.inputs import Source
@@ -94,6 +96,59 @@ def test_reading_from_a_url_ends_once_it_is_told_to(tmp_path: Path, served: str)
     assert list(frames) == []
 
 
+def write_photos(path: Path) -> Path:
+    """A video of ten numbered frames, each of which is a JPEG of its own, as cameras send them."""
+    return video_files.write_video(path, 10, codec="mjpeg", pix_fmt="yuvj420p")
+
+
+@pytest.mark.parametrize("damaged", [[0], [4], [3, 4], [9], [0, 5, 8, 9]])
+def test_damaged_packets_behind_a_url_are_stood_in_for_as_in_a_file(
+    tmp_path: Path, served: str, damaged: list[int]
+) -> None:
+    path = spoil(write_photos(tmp_path / "a.avi"), damaged)
+    here, there = read(video(path), range(10)), read(video(f"{served}/a.avi"), range(10))
+    assert [number_in(frame) for frame in there] == [number_in(frame) for frame in here]
+    assert len(there) == 10
+
+
+def trimmed(path: Path, begin: int) -> Path:
+    """The MP4 file, with an edit list that hides the frames before `begin`, as after `ffmpeg -ss ... -c copy`."""
+    target = path.with_name(f"trimmed-{path.name}")
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        shift = sorted(packet.pts for packet in packets)[begin]
+        for packet in packets:
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+            container.mux(packet)
+    return target
+
+
+def test_the_frames_that_a_trimmed_video_hides_do_not_count_behind_a_url_either(tmp_path: Path, served: str) -> None:
+    path = trimmed(video_files.write_video(tmp_path / "a.mp4", 20), 5)
+    here, there = video(path), video(f"{served}/{path.name}")
+    assert len(timeline(here).times) == 15
+    assert timeline(there).times == pytest.approx(timeline(here).times)
+    assert [number_in(frame) for frame in read(there, [0, 7, 14])] == [5, 12, 19]
+
+
+def test_a_video_behind_a_url_with_fewer_frames_than_it_said_is_told(tmp_path: Path, served: str) -> None:
+    source = video(f"{served}/a.mp4")
+    write_video(tmp_path / "a.mp4")
+    line = timeline(source)
+    write_video(tmp_path / "a.mp4", frames=6)
+    frames = read_frames(source, line, [2, 5, 6], threads=1, stop=threading.Event())
+    assert levels([next(frames), next(frames)]) == [2, 5]
+    with pytest.raises(DataError, match=r"http://.*/a\.mp4: only 6 of its 12 frames can be decoded"):
+        next(frames)
+
+
+def test_a_video_behind_a_url_none_of_whose_frames_can_be_decoded_is_told(tmp_path: Path, served: str) -> None:
+    spoil(write_photos(tmp_path / "a.avi"), range(10))
+    with pytest.raises(DataError, match=r"a\.avi: only 0 of its 10 frames can be decoded"):
+        read(video(f"{served}/a.avi"), [3])
+
+
 def test_what_is_no_video_behind_a_url_is_told(tmp_path: Path, served: str) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
     with pytest.raises(DataError, match=r"a\.mp4: cannot be decoded: Invalid data"):
@@ -119,12 +174,41 @@ def test_the_frames_of_a_stream_come_in_order_with_their_times(tmp_path: Path, s
     assert [frame.seconds for frame in found] == pytest.approx([number / 10 for number in range(12)])
 
 
+def test_a_stream_goes_on_after_a_damaged_packet(tmp_path: Path, served: str) -> None:
+    spoil(write_photos(tmp_path / "a.avi"), [0, 4]).rename(tmp_path / "live")
+    found = list(live(f"{served}/live"))
+    assert [number_in(frame.pixels()) for frame in found] == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert [frame.seconds for frame in found] == pytest.approx([0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8])
+
+
+def test_a_stream_that_ends_without_a_frame_is_told(tmp_path: Path, served: str) -> None:
+    spoil(write_photos(tmp_path / "a.avi"), range(10)).rename(tmp_path / "live")
+    with pytest.raises(DataError, match="live: none of its frames can be decoded"):
+        next(live(f"{served}/live"))
+
+
+def test_a_stream_of_nothing_but_damage_is_given_up(
+    tmp_path: Path, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos, "DAMAGED_IN_A_ROW", 3)
+    spoil(write_photos(tmp_path / "a.avi"), [0, 1, 2, 4, 6, 7, 8, 9]).rename(tmp_path / "live")
+    frames = live(f"{served}/live")
+    assert [number_in(next(frames).pixels()) for _ in range(2)] == [3, 5]
+    with pytest.raises(DataError, match="live: cannot be decoded: Invalid data"):
+        next(frames)
+
+
+def packet(time: float | None) -> SimpleNamespace:
+    """One that is decoded to a frame of this time."""
+    return SimpleNamespace(decode=lambda: [SimpleNamespace(time=time)])
+
+
 def clocked(monkeypatch: pytest.MonkeyPatch, times: Sequence[float | None]) -> list[float]:
     """The times that frames get whose source says these; ours shows 100, 101, ..."""
 
     @contextmanager
     def opened(source: Source) -> Iterator[tuple[object, object]]:
-        yield SimpleNamespace(decode=lambda stream: (SimpleNamespace(time=time) for time in times)), None
+        yield SimpleNamespace(demux=lambda stream: map(packet, times)), None
 
     monkeypatch.setattr(videos, "opened", opened)
     clock = count(100.0)
@@ -141,10 +225,10 @@ def test_where_a_clock_goes_back_or_leaps_time_goes_on(monkeypatch: pytest.Monke
 
 def test_a_stream_that_is_lost_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(stream: object) -> Iterator[object]:
-        yield SimpleNamespace(time=0.0)
+        yield packet(0.0)
         raise OSError(104, "Connection reset by peer")
 
-    container = MagicMock(decode=lost)
+    container = MagicMock(demux=lost)
     container.streams.video = [None]
     monkeypatch.setattr(av, "open", lambda *arguments, **options: container)
     frames = live("rtsp://yard/1")

@@ -228,6 +228,13 @@ def test_a_qualified_name_picks_one(clashing: Registry, name: str, factory: type
     assert offer.factory is factory
 
 
+@pytest.mark.parametrize("owner", ["My_Vision", "my.vision", "my-vision[main]", "MY-VISION[main]"])
+def test_a_distribution_is_named_as_package_indexes_compare_names(owner: str):
+    plugin = Plugin("my-vision", "1", "main", "my_vision")
+    registry = Registry((plugin,), (Offer("model", "tiny", plugin, dict),))
+    assert registry.find("model", f"{owner}:tiny", "model.name") == registry.offered[0]
+
+
 def test_one_distribution_may_clash_with_itself():
     plugins = [Plugin("acme", "1", entry, entry) for entry in ("a", "b")]
     registry = Registry(tuple(plugins), tuple(Offer("model", "tiny", plugin, dict) for plugin in plugins))

@@ -327,6 +327,19 @@ def test_where_pixels_lie_does_not_change_what_is_computed(recipe: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("plain")
+def test_a_file_whose_name_is_no_text_costs_nothing(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(images, tmp_path / "named")
+    (root / "test/blue/00.png").rename(root / "test/blue" / os.fsdecode(b"caf\xe9.png"))
+    (root / "train/red/00.png").rename(root / "train/red" / os.fsdecode(b"caf\xe9.png"))
+    for number, memory in enumerate(("input.memory_gb=1", "input.memory_gb=0")):
+        assert tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / f"{number}", memory) == 0, capsys.readouterr().err
+        run = tiny.only_run(tmp_path / f"{number}")
+        assert r"test/blue/caf\udce9.png" in (run / "predictions.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("plain")
 def test_parts_learn_at_their_own_rates(recipe: Path, tmp_path: Path) -> None:
     overrides = ["train.optimizer.parts.head.lr_scale=0.1", "train.schedule=constant"]
     assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0

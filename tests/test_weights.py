@@ -42,7 +42,7 @@ def test_reads_what_was_written(tmp_path: Path, suffix: str, save: Callable[[Any
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_finds_a_wrapped_and_prefixed_state_dict(tmp_path: Path, wrapper: str, prefix: str) -> None:
     weights = snapshot(network())
     content = {wrapper: {prefix + name: value for name, value in weights.items()}, "epoch": 3}

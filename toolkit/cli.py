@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shlex
@@ -46,6 +47,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
     try:
         options = _parser().parse_args(words, argparse.Namespace(words=words))

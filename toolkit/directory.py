@@ -17,7 +17,7 @@ from typing import Any
 
 from toolkit.contracts import EpochRecord
 from toolkit.errors import RunFailed, UsageError
-from toolkit.files import remove_unfinished, write_atomically
+from toolkit.files import as_utf8, remove_unfinished, write_atomically
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RunDirectory:
     def write_text(self, name: str, text: str) -> None:
         """Write one file of the run. Raises RunFailed when the file system refuses."""
         with explained(self.path):
-            write_atomically(self.path / name, text.encode())
+            write_atomically(self.path / name, as_utf8(text))
 
     def write_json(self, name: str, value: Any) -> None:
         """As `write_text`; NaN and infinity, which JSON has not, become null."""

@@ -99,11 +99,23 @@ def _system_memory() -> int:
     return available[0] if available else _total_memory() // 2
 
 
-def _group_memory() -> int:
-    group = Path("/sys/fs/cgroup")
+_GROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Where a control group of version 2, and of 1, tells its limit, what it uses, and how much of that are pages of files
+that it drops when it needs room."""
+
+
+def _group_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    return min((_left(group, *names) for names in _GROUPS), default=sys.maxsize)
+
+
+def _left(group: Path, limit: str, used: str, details: str, droppable: str) -> int:
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
+        allowed = (group / limit).read_text().strip()
+        taken = int((group / used).read_text())
+        told = dict(line.split() for line in (group / details).read_text().splitlines())
     except (OSError, ValueError):
         return sys.maxsize
-    return sys.maxsize if limit == "max" else int(limit) - used
+    return int(allowed) - taken + int(told.get(droppable, 0)) if allowed.isdecimal() else sys.maxsize

@@ -48,6 +48,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def as_utf8(text: str) -> bytes:
+    """`text` for a file that may tell names of files: bytes of a name that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed writers have left in `folder` and below it, where nobody may be writing now."""
     for path in folder.rglob(f".*{UNFINISHED}*"):

@@ -179,7 +179,14 @@ def _folders(root: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path, prefix: str, suffixes: frozenset[str]) -> Iterator[str]:
+def _files(
+    folder: Path, prefix: str, suffixes: frozenset[str], above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[str]:
+    """Links are followed, but not back into a folder that lies above."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -187,7 +194,7 @@ def _files(folder: Path, prefix: str, suffixes: frozenset[str]) -> Iterator[str]
             if os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
                 yield f"{prefix}/{entry.name}"
             elif entry.is_dir():
-                yield from _files(Path(entry.path), f"{prefix}/{entry.name}", suffixes)
+                yield from _files(Path(entry.path), f"{prefix}/{entry.name}", suffixes, (*above, here))
 
 
 def _summary(folder: Path, limit: int = 3) -> str:

@@ -21,7 +21,7 @@ import pluggy
 from toolkit import hookspecs
 from toolkit.errors import PluginError, Problem, nearest
 from toolkit.isolation import Seen, isolated, quiet
-from toolkit.project import left_out, normalised
+from toolkit.project import left_out, normalised, owner
 
 GROUP = "toolkit"
 HOOKS = {
@@ -158,9 +158,9 @@ class Registry:
 
     def named(self, kind: str, name: str) -> list[Offer]:
         """All offers `name` may mean: a component's name, or that after `distribution:` or `distribution[entry]:`."""
-        owner, _, component = name.rpartition(":")
+        component = name.rpartition(":")[2]
         found = [offer for offer in self.offers(kind) if offer.name == component]
-        return [offer for offer in found if not owner or owner in owners(offer.plugin)]
+        return [offer for offer in found if _may_offer(offer.plugin, name)]
 
     def find(self, kind: str, name: str, key: str) -> Offer | Problem:
         """The one offer `name` means, or the problem at `key` if nothing like it is installed.
@@ -187,8 +187,8 @@ def owners(plugin: Plugin) -> tuple[str, str]:
 
 
 def _may_offer(plugin: Plugin, name: str) -> bool:
-    owner = name.rpartition(":")[0]
-    return not owner or owner in owners(plugin)
+    before = name.rpartition(":")[0]
+    return not before or owner(before) in map(owner, owners(plugin))
 
 
 def _unasked(disabled: Iterable[Disabled], name: str) -> str:

@@ -107,10 +107,10 @@ def _state_dict(content: Any, path: Path) -> Weights:
 
 
 def _without_prefixes(weights: Weights) -> Weights:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+    shared = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights)), None)
+    if shared is None:
+        return weights
+    return _without_prefixes({name.removeprefix(shared): value for name, value in weights.items()})
 
 
 def _considered(weights: Mapping[str, Tensor], ignore: Sequence[str]) -> Weights:

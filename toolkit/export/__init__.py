@@ -24,7 +24,7 @@ from toolkit.export.card import card
 from toolkit.export.evaluation import evaluate_bundle
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
-from toolkit.files import replaced_folder
+from toolkit.files import as_utf8, replaced_folder
 from toolkit.recipe import Limits, to_toml
 from toolkit.trained import Trained, open_trained
 
@@ -126,7 +126,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
         scores={},
         versions=versions(),
     )
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
     return manifest
 
 
@@ -260,9 +260,9 @@ def _proved(manifest: Manifest, verdicts: Sequence[Verdict], expected: Reference
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
     """The card, then the manifest with the hash of every other file."""
-    (folder / "README.md").write_text(card(manifest, _confusion(expected.evaluation)), encoding="utf-8")
+    (folder / "README.md").write_bytes(as_utf8(card(manifest, _confusion(expected.evaluation))))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
-    (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+    (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))
 
 
 def _confusion(evaluation: Evaluation) -> list[list[float]]:

@@ -163,7 +163,7 @@ def cache_key(split: Split, spec: DataSpec) -> str:
     """Names the cache file: changes with any item's content, the order of items, and how pixels are resampled."""
     digest = blake2b(f"{CACHE_VERSION} {stored_shape(spec)} {spec.fit}".encode(), digest_size=16)
     for key in split.keys:
-        digest.update(b"\0" + key.encode())
+        digest.update(b"\0" + key.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

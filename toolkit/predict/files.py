@@ -49,7 +49,7 @@ def answer_files(job: Job) -> int:
     tally, started, total = _Tally(), time.perf_counter(), len(job.sources)
     try:
         with Signals(), job.rows() as rows, _progress(job) as notes:
-            _answer_into(rows, notes, job, tally)
+            timelines = _answer_into(rows, notes, job, tally)
             if not tally.answered:
                 raise DataError(f"none of the {_inputs(total)} could be read", next_step="see the lines above")
     except Signalled as signal:
@@ -59,12 +59,15 @@ def answer_files(job: Job) -> int:
     if job.output is not None:
         rate = tally.answered / max(time.perf_counter() - started, 1e-9)
         print(f"{job.output}: {tally.rows:,} rows ({rate:,.1f} inputs/s)", file=sys.stderr)
+    if job.plot is not None and tally.rows:
+        timelines.draw(job.plot, sample=job.bundle.manifest.sample)
     if tally.unreadable:
         print(f"{tally.unreadable:,} of {_inputs(total)} could not be read", file=sys.stderr)
     return EXIT_DATA if tally.unreadable else EXIT_DONE
 
 
-def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> None:
+def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> Timelines:
+    """Answer all sources; the timelines that are to be drawn, once the rows are in place."""
     timelines = Timelines(job.bundle.manifest.classes)
     decoded = _whole(job) if job.every is None else _timelines(job, job.every)
     with _pillow_quiet(job.sources), closing(decoded):
@@ -77,8 +80,7 @@ def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> None:
             rows.add(answer.source, job.best(answer.probabilities))
             if job.plot is not None:
                 timelines.add(answer.source, answer.probabilities)
-    if job.plot is not None and tally.rows:
-        timelines.draw(job.plot, sample=job.bundle.manifest.sample)
+    return timelines
 
 
 def _whole(job: Job) -> Generator[Decoded, None, None]:

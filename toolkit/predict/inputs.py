@@ -115,6 +115,7 @@ def _below(folder: str) -> list[Source]:
     """The image and video files below `folder`, in order of their paths. Links are followed, each folder once."""
     errors: list[OSError] = []
     seen: set[tuple[int, int]] = set()
+    _is_new(folder, "", seen)
     found: list[str] = []
     for place, folders, files in os.walk(folder, followlinks=True, onerror=errors.append):
         folders[:] = [name for name in folders if not name.startswith(".") and _is_new(place, name, seen)]

@@ -151,7 +151,8 @@ class Ring(Generic[T]):
     def _make(self, latest: float) -> None:
         """The windows that begin at `latest` or before and were not made yet."""
         while self._next is not None and self._next <= latest:
-            numbers = self._windows.numbers(self._times, self._next - self._times[0])
+            later = self._next > 0  # only the first window can be longer than its source, and loop
+            numbers = self._windows.numbers(self._times, self._next - self._times[0], hold=later)
             shown = max(self._frames[number][1] for number in numbers)
             frames = [self._frames[number][0] for number in numbers]
             self._offer(Window(self._windows.moment(self._next), frames, shown))

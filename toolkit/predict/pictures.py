@@ -15,7 +15,7 @@ from toolkit.predict.inputs import printable
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _TURNED = ("JPEG", "MPO", "PNG")
 """Formats whose EXIF orientation training obeys. MPO is what Pillow calls a JPEG that carries more pictures."""
 _ORIENTATION = 0x0112
@@ -31,7 +31,7 @@ _UPRIGHT = {
 
 
 def read_picture(path: str) -> Image.Image:
-    """The picture in a JPEG, PNG or WebP file: mode RGB, turned upright as its EXIF says.
+    """The picture in a JPEG, PNG, WebP or GIF file: mode RGB, turned upright as its EXIF says.
 
     Grey and palette pictures become RGB, an alpha channel is dropped, 16 bits become 8. Raises DataError naming the
     file when it is missing, damaged, cut short, of another format, animated, or so large that it must be meant to
@@ -41,7 +41,7 @@ def read_picture(path: str) -> Image.Image:
         with open(path, "rb") as file:  # noqa: PTH123 (a Path a file costs time)
             return _decoded(Image.open(file, formats=FORMATS))
     except UnidentifiedImageError as error:
-        raise _unreadable(path, "cannot be decoded: it is no JPEG, PNG or WebP image") from error
+        raise _unreadable(path, "cannot be decoded: it is no JPEG, PNG, WebP or GIF image") from error
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror}" if error.errno else _undecodable(error)) from error
     except Exception as error:  # a damaged file makes Pillow's parsers raise anything
@@ -58,7 +58,7 @@ def quiet() -> Iterator[None]:
 
 
 def _decoded(image: ImageFile) -> Image.Image:
-    if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1:
+    if image.format in ("WEBP", "GIF") and getattr(image, "n_frames", 1) > 1:
         raise ValueError("it is an animation")
     image.load()
     turn = _UPRIGHT.get(_orientation(image)) if image.format in _TURNED else None

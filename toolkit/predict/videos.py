@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 
 from toolkit import frames
 from toolkit.errors import DataError, ToolkitError
@@ -29,6 +30,9 @@ OPENING_SECONDS, READING_SECONDS = 10.0, 10.0
 """How long a URL may stay silent before it counts as gone."""
 LEAP_SECONDS = 60.0
 """From one frame of a source to the next, by its clock: more is no time that has passed."""
+DAMAGED_IN_A_ROW = 1000
+"""Packets that cannot be decoded, one after the other, before a source counts as broken: many more than a stream sends
+from where it was joined to its next keyframe."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def timeline(source: Source) -> Timeline:
     if not is_remote(source):
         return frames.timeline(Path(source.place))
     with opened(source) as (container, stream):
-        stamps = sorted(packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
+        stamps = sorted(packet.pts for packet in container.demux(stream) if _shown(packet))
         if not stamps:
             raise DataError(f"{printable(source.name)}: has no frames that say when they are shown")
         return Timeline(tuple(float((stamp - stamps[0]) * stream.time_base) for stamp in stamps), (0,))
@@ -56,24 +60,30 @@ def read_frames(
     source: Source, line: Timeline, numbers: Sequence[int], *, threads: int, stop: threading.Event
 ) -> Iterator[NDArray[np.uint8]]:
     """The frames with these numbers (ascending, each once), uint8 `[H, W, 3]`, upright. Ends early once `stop` is set.
-    Raises DataError naming the video when it cannot be decoded."""
+    In place of a frame that cannot be decoded comes the last one before it that can, or at the start the first one.
+    Raises DataError naming the video when it cannot be decoded or has fewer frames than `line`."""
     if is_remote(source):
-        return _read_remote(source, numbers, threads, stop)
+        return _read_remote(source, line, numbers, threads, stop)
     return frames.read_frames(Path(source.place), line, numbers, threads=threads, stop=stop)
 
 
 def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame, None, None]:
     """The frames of a camera or stream as they come. A source without a clock is timed by `now`; where its clock goes
-    back, or leaps by more than `LEAP_SECONDS`, time goes on. Raises DataError when the source cannot be opened or is
-    lost."""
+    back, or leaps by more than `LEAP_SECONDS`, time goes on. Frames that cannot be decoded are passed over. Raises
+    DataError when the source cannot be opened or is lost, or none of its frames can be decoded."""
     with opened(source) as (container, stream):
-        ahead = latest = 0.0
-        for number, frame in enumerate(container.decode(stream)):
+        ahead: float | None = None
+        latest = 0.0
+        for frame in _decoded(container, stream):
+            if frame is None:
+                continue
             time = now() if frame.time is None else frame.time
-            if number == 0 or not 0 <= time + ahead - latest <= LEAP_SECONDS:
+            if ahead is None or not 0 <= time + ahead - latest <= LEAP_SECONDS:
                 ahead = latest - time
             latest = time + ahead
             yield LiveFrame(latest, lambda frame=frame: upright(frame))  # type: ignore[misc]
+        if ahead is None:
+            raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
 
 
 def upright(frame: Any) -> NDArray[np.uint8]:
@@ -100,19 +110,44 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
             raise _undecodable(source, error) from error
 
 
+def _shown(packet: Any) -> bool:
+    return packet.size > 0 and packet.pts is not None and not packet.is_discard
+
+
 def _read_remote(
-    source: Source, numbers: Sequence[int], threads: int, stop: threading.Event
+    source: Source, line: Timeline, numbers: Sequence[int], threads: int, stop: threading.Event
 ) -> Iterator[NDArray[np.uint8]]:
-    wanted = iter(numbers)
-    following = next(wanted, None)
+    wanted = deque(numbers)
+    latest, decoded = None, 0
     with opened(source) as (container, stream):
         stream.codec_context.thread_count = threads
-        for number, frame in enumerate(container.decode(stream)):
-            if following is None or stop.is_set():
+        for number, frame in enumerate(_decoded(container, stream)):
+            if not wanted or stop.is_set():
                 return
-            if number == following:
-                yield upright(frame)
-                following = next(wanted, None)
+            if frame is not None:
+                latest, decoded = frame, decoded + 1
+            while latest is not None and wanted and wanted[0] <= number:
+                yield upright(latest)
+                wanted.popleft()
+    if wanted and not stop.is_set():
+        promised = len(line.times)
+        raise DataError(f"{printable(source.name)}: only {decoded:,} of its {promised:,} frames can be decoded")
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of a stream, from its start on; None for a packet that cannot be decoded."""
+    damaged = 0
+    for packet in container.demux(stream):
+        try:
+            pictures = packet.decode()
+        except InvalidDataError:
+            damaged += 1
+            if damaged > DAMAGED_IN_A_ROW:
+                raise
+            yield None
+        else:
+            damaged = 0 if pictures else damaged
+            yield from pictures
 
 
 def _open(source: Source) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.bundle import ClipSampling, Sampling
 from toolkit.clips import Clip, window, window_starts
@@ -31,8 +31,11 @@ class Windows:
         """When each begins, in a source of so many seconds."""
         return window_starts(length, self.span, self.every)
 
-    def numbers(self, times: Sequence[float], start: float) -> list[int]:
-        return window(self.clip, times, start, self.span)
+    def numbers(self, times: Sequence[float], start: float, *, hold: bool = False) -> list[int]:
+        """Which of the frames shown at `times` are seen by a window that begins `start` seconds after the first one.
+        `hold`: after the last comes no loop, since `times` are only a part of the source's."""
+        clip = replace(self.clip, short="hold") if hold else self.clip
+        return window(clip, times, start, self.span)
 
     def moment(self, start: float) -> tuple[float, float]:
         """What a window shows: its start and end, which are one for a single frame."""

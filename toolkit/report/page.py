@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunFailed
-from toolkit.files import write_atomically
+from toolkit.files import as_utf8, write_atomically
 from toolkit.report import contents, figures, statistics
 from toolkit.report.contents import Contents
 from toolkit.report.sources import read_run
@@ -53,7 +53,7 @@ def _write(run: Path, shown: Contents) -> Path:
         figures.save(folder, name, drawing)
     path = run / "report.html"
     template = Path(__file__).parent / "template.html.j2"
-    write_atomically(path, render(template, pictures(folder), shown=shown).encode())
+    write_atomically(path, as_utf8(render(template, pictures(folder), shown=shown)))
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 
 from toolkit.directory import explained
-from toolkit.files import write_atomically
+from toolkit.files import as_utf8, write_atomically
 from toolkit.report import figures
 from toolkit.report.page import pictures, render
 from toolkit.tune.best import told
@@ -35,5 +35,5 @@ def write_study_report(study: optuna.Study, folder: Path, aim: Aim, space: Space
             if chart.drawing:
                 figures.save(folder / "figures", chart.name, chart.drawing)
         page = render(template, pictures(folder / "figures"), contents=contents, sections=drawn, told=told, shown=shown)
-        write_atomically(path, page.encode())
+        write_atomically(path, as_utf8(page))
     return path
