@@ -102,3 +102,7 @@ def test_windows_of_a_timeline_are_whole_and_there_is_one_at_least() -> None:
 def test_a_window_begins_where_it_is_told() -> None:
     assert window(Clip(frames=3, rate=5), THIRTY, 1.0, 0.5) == [30, 35, 40]
     assert window(Clip(frames=2, sampling="segments"), THIRTY, 1.0, 1.0) == [37, 52]
+
+
+def test_frames_that_are_all_shown_at_once_are_no_error():
+    assert frames_at(Clip(frames=2, rate=1, short="loop"), (0.0, 0.0), (0.0, 0.5)) == [1, 1]

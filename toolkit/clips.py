@@ -144,7 +144,7 @@ def _strided(clip: Clip, times: Sequence[float], start: float) -> list[int]:
 
 
 def _within(moment: float, length: float, short: Short) -> float:
-    return (moment + _EARLY) % length - _EARLY if short == "loop" else moment
+    return (moment + _EARLY) % length - _EARLY if short == "loop" and length else moment
 
 
 def _frame_at(times: Sequence[float], moment: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -157,7 +157,7 @@ def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *,
     ids: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
-        found = sorted(_files(root / name, name, suffixes))
+        found = sorted(files_below(root / name, suffixes, f"{name}/"))
         if not found:
             raise DataError(
                 f"the class folder has no {kind} file, only {_summary(root / name)}",
@@ -171,7 +171,7 @@ def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *,
 
 def has_files(root: Path, suffixes: frozenset[str]) -> bool:
     """Whether any class folder of `root` holds a file with one of these suffixes."""
-    return any(True for name in _folders(root) for _ in _files(root / name, name, suffixes))
+    return any(True for name in _folders(root) for _ in files_below(root / name, suffixes, f"{name}/"))
 
 
 def _folders(root: Path) -> list[str]:
@@ -179,10 +179,11 @@ def _folders(root: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(
-    folder: Path, prefix: str, suffixes: frozenset[str], above: tuple[tuple[int, int], ...] = ()
+def files_below(
+    folder: Path, suffixes: Collection[str], prefix: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[str]:
-    """Links are followed, but not back into a folder that lies above."""
+    """The paths, relative to `folder` and with `prefix` before them, of the files with one of these suffixes; hidden
+    ones are left out. Links are followed, but not back into a folder that lies above."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -192,9 +193,9 @@ def _files(
             if entry.name.startswith("."):
                 continue
             if os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
-                yield f"{prefix}/{entry.name}"
+                yield f"{prefix}{entry.name}"
             elif entry.is_dir():
-                yield from _files(Path(entry.path), f"{prefix}/{entry.name}", suffixes, (*above, here))
+                yield from files_below(Path(entry.path), suffixes, f"{prefix}{entry.name}/", (*above, here))
 
 
 def _summary(folder: Path, limit: int = 3) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from toolkit.contracts import Data, DataSpec, Split, VideoSplit
 from toolkit.errors import DataError
@@ -64,7 +64,7 @@ def _split(found: Found, known: Contents, positions: Sequence[int], frames: int 
 def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]:
     if not known.identical:
         return
-    apart = sum(len(_splits_of(positions, parts)) > 1 for positions in known.identical)
+    apart = _count_apart(known.identical, parts)
     labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
     sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
     labels = f"; {labelled_twice} of them under more than one label" if labelled_twice else ""
@@ -90,12 +90,13 @@ def _count_torn(names: Sequence[str], parts: Partition) -> int:
     members: dict[str, list[int]] = defaultdict(list)
     for position, name in enumerate(names):
         members[name].append(position)
-    return sum(len(_splits_of(positions, parts)) > 1 for positions in members.values())
+    return _count_apart(members.values(), parts)
 
 
-def _splits_of(positions: Sequence[int], parts: Partition) -> set[str]:
-    wanted = set(positions)
-    return {name for name in SPLITS if not wanted.isdisjoint(getattr(parts, name))}
+def _count_apart(sets: Iterable[Iterable[int]], parts: Partition) -> int:
+    """How many sets of positions stand in more than one split."""
+    split_of = {position: name for name in SPLITS for position in getattr(parts, name)}
+    return sum(len({split_of[position] for position in one if position in split_of}) > 1 for one in sets)
 
 
 def _balance(listing: Listing) -> Iterator[str]:

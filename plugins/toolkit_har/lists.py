@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from toolkit.errors import DataError
-from toolkit.images import Listing
+from toolkit.images import Listing, files_below
 from toolkit_har.division import Given
 from toolkit_har.layouts import Found
 from toolkit_har.tables import read_lines, read_table
@@ -179,7 +178,7 @@ class _Files:
     def __init__(self, root: Path, suffixes: Collection[str]) -> None:
         self._root = root
         self._by_name: dict[str, list[str]] = defaultdict(list)
-        for item in sorted(_files(root, suffixes)):
+        for item in sorted(files_below(root, suffixes)):
             self._by_name[item.rpartition("/")[2]].append(item)
 
     def find(self, written: str) -> str | None:
@@ -195,14 +194,6 @@ class _Files:
             path=self._root,
             next_step="Write paths relative to that folder.",
         )
-
-
-def _files(root: Path, suffixes: Collection[str]) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
-        below = PurePath(folder).relative_to(root).as_posix()
-        for name in names:
-            if os.path.splitext(name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
-                yield name if below == "." else f"{below}/{name}"
 
 
 class _Located(NamedTuple):

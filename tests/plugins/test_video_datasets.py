@@ -355,6 +355,16 @@ def test_official_splits_of_ucf101(tmp_path, dataset, number):
     assert {"valid_share", "split_seed"} <= set(data.protocol)
 
 
+@BOTH
+def test_videos_of_lists_may_lie_behind_links(tmp_path, dataset):
+    real, root = ucf101(tmp_path / "real"), tmp_path / "root"
+    root.mkdir()
+    for folder in real.iterdir():
+        (root / folder.name).symlink_to(folder)
+    names = [ids(dataset(one, official_split=1, clips=True, valid_share=0.2)) for one in (real, root)]
+    assert names[0] == names[1]
+
+
 def hmdb51(root: Path) -> Path:
     names = {name: [f"Film{n}_{name}_u_nm_np1_{n}.avi" for n in range(6)] for name in ("brush_hair", "wave")}
     for name, videos in names.items():
