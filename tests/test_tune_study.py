@@ -18,8 +18,10 @@ from toolkit.tune.study import (
     PRUNERS,
     SAMPLERS,
     UNCOUNTED,
+    Aim,
     Search,
     aim_of,
+    drawn_at_random,
     enqueue,
     enqueue_own,
     open_study,
@@ -133,8 +135,26 @@ def test_a_grid_has_every_value_once(tmp_path: Path) -> None:
     assert tried == [(dropout, batch) for dropout in (0.0, 0.1, 0.2) for batch in (8, 9)]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_grid_is_seen_whole_in_as_many_trials_as_it_has_points(tmp_path: Path, seed: int) -> None:
+    """The recipe's own values and those that were queued are points like any other."""
+    tune = f'sampler = {{name = "grid", seed = {seed}}}'
+    space = "model.dropout = {low = 0.0, high = 0.3, step = 0.1}\ntrain.batch = {choices = [8, 16]}\n"
+    study = begun(tmp_path, tune, space)
+    _, _, checked = parts(tune, space)
+    enqueue_own(study, checked, plan(checked.recipe, REGISTRY).resolved)
+    enqueue(study, checked, ["model.dropout=0.3,train.batch=16"], trials=8)
+    for _ in range(8):
+        trial = study.ask()
+        checked.suggest(trial)
+        study.tell(trial, 1.0)
+    assert len({(round(trial.params["model.dropout"], 6), trial.params["train.batch"]) for trial in study.trials}) == 8
+    assert isinstance(study.sampler, optuna.samplers.GridSampler)
+    assert study.sampler.is_exhausted(study)
+
+
 CHANGED = {
-    "metric": ('metric = "accuracy"', SPACE, "metrics loss, now accuracy"),
+    "metric": ('metric = "accuracy"\ndirection = "maximize"', SPACE, "metrics loss, now accuracy"),
     "direction": ('direction = "minimize"', SPACE, "directions maximize, now minimize"),
     "range": (
         "",
@@ -180,6 +200,21 @@ def test_one_score_or_several() -> None:
         "tune.metric: cannot stand beside metrics and directions: one score or several",
         "tune.directions: has 1 directions for 2 metrics",
     ]
+
+
+@pytest.mark.parametrize("tune", ["", 'metric = "loss"'])
+def test_the_recipes_own_score_keeps_its_direction(tune: str) -> None:
+    made, table, _ = parts(tune)
+    assert aim_of(made, table) == (Aim(("loss",), ("maximize",)), [])
+
+
+def test_another_score_needs_a_direction_of_its_own() -> None:
+    made, table, _ = parts('metric = "accuracy"')
+    assert [str(problem) for problem in aim_of(made, table)[1]] == [
+        'tune.direction: is required for "accuracy": train.direction says which way "loss" is better'
+    ]
+    made, table, _ = parts('metric = "accuracy"\ndirection = "minimize"')
+    assert aim_of(made, table) == (Aim(("accuracy",), ("minimize",)), [])
 
 
 WRONG_LATENCY = {
@@ -260,14 +295,50 @@ def test_the_recipes_own_values_are_the_first_trial(tmp_path: Path) -> None:
     assert len(study.trials) == 1
 
 
+@pytest.mark.parametrize(("sampler", "keys"), [("nsga2", ["train.batch"]), ("tpe", [])])
+def test_keys_that_the_own_values_take_from_a_sampler_are_known(tmp_path: Path, sampler: str, keys: list[str]) -> None:
+    tune, space = f'sampler = "{sampler}"', SPACE.replace("[8, 16]", "[16, 32]")
+    study = begun(tmp_path, tune, space)
+    made, table, checked = parts(tune, space)
+    search, _ = search_of(made, table, checked)
+    assert search
+    resolved = plan(checked.recipe, REGISTRY).resolved
+    assert drawn_at_random(search, checked, resolved) == keys
+    own = study.ask({"train.optimizer.lr": optuna.distributions.FloatDistribution(0.01, 0.1)})
+    study.tell(own, 0.5)
+    trial = study.ask()
+    checked.suggest(trial)
+    study.tell(trial, 0.4)
+    learnt = search.sampler.infer_relative_search_space(study, study.trials[1])
+    assert [key for key in keys if key in learnt] == []
+
+
 def test_known_good_values_are_tried_next(tmp_path: Path) -> None:
     space = SPACE + "model.widths = {choices = [[4, 4], [8, 8]]}"
     study = begun(tmp_path, space=space)
     _, _, checked = parts(space=space)
-    enqueue(study, checked, ["train.optimizer.lr=0.02,model.widths=[4, 4],train.batch=16"])
+    enqueue(study, checked, ["train.optimizer.lr=0.02,model.widths=[4, 4],train.batch=16"], trials=1)
     trial = study.ask()
     checked.suggest(trial)
     assert trial.params == {"train.optimizer.lr": 0.02, "train.batch": 16, "model.widths": "[4, 4]"}
+
+
+def test_values_that_the_study_would_end_without_are_refused(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    _, _, checked = parts()
+    asked = ["train.optimizer.lr=0.02,train.batch=16"]
+    enqueue(study, checked, asked, trials=1)
+    for state in (optuna.trial.TrialState.FAIL, optuna.trial.TrialState.COMPLETE):
+        trial = study.ask({"train.batch": optuna.distributions.CategoricalDistribution([8, 16])})
+        study.tell(trial, 0.5 if state == optuna.trial.TrialState.COMPLETE else None, state)
+    enqueue(study, checked, asked, trials=1)
+    with pytest.raises(UsageError) as caught:
+        enqueue(study, checked, [*asked, "train.batch=8,train.optimizer.lr=0.03"], trials=1)
+    assert caught.value.message == "study tiny has 1 of its 1 trials, begun or queued: --enqueue asks for 1 more"
+    assert caught.value.next_step == "give the same command with --set tune.trials=2"
+    assert len(study.trials) == 2
+    enqueue(study, checked, ["train.batch=8,train.optimizer.lr=0.03"], trials=2)
+    assert len(study.trials) == 3
 
 
 def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
@@ -275,7 +346,7 @@ def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
     space = SPACE + f"augment = {{choices = [[], {tables}]}}\n"
     study = begun(tmp_path, space=space)
     _, _, checked = parts(space=space)
-    enqueue(study, checked, [f"train.batch=16,augment={tables},train.optimizer.lr=0.02"])
+    enqueue(study, checked, [f"train.batch=16,augment={tables},train.optimizer.lr=0.02"], trials=1)
     trial = study.ask()
     checked.suggest(trial)
     assert trial.params["train.batch"] == 16
@@ -296,7 +367,7 @@ def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
 def test_what_is_not_in_the_space_cannot_be_enqueued(tmp_path: Path, text: str, told: str) -> None:
     study = begun(tmp_path)
     with pytest.raises(UsageError) as caught:
-        enqueue(study, parts()[2], ["train.batch=8", text])
+        enqueue(study, parts()[2], ["train.batch=8", text], trials=2)
     assert told in caught.value.message
     assert "train.optimizer.lr, train.batch" in str(caught.value.next_step)
     assert study.trials == []

@@ -99,7 +99,7 @@ def test_failures_are_kept_with_their_cause_until_there_are_too_many(tmp_path: P
 
 
 def test_a_score_that_no_epoch_has_ends_the_study_at_once(tmp_path: Path) -> None:
-    one = worker(recipe_file(tmp_path, 'trials = 3\nmetric = "acuracy"'), tmp_path / "runs")
+    one = worker(recipe_file(tmp_path, 'trials = 3\nmetric = "acuracy"\ndirection = "maximize"'), tmp_path / "runs")
     with pytest.raises(RecipeError) as caught:
         one.work()
     assert 'tune.metric: there is no score "acuracy" of an epoch; there are' in str(caught.value.problems[0])
@@ -172,6 +172,21 @@ def test_the_command_tunes_and_names_the_best(tmp_path: Path, capsys: pytest.Cap
     assert tried == {0: {"train.optimizer.lr": 0.05}, 1: {"train.optimizer.lr": 0.02}}
 
 
+def test_values_cannot_be_queued_in_a_study_that_has_all_its_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe_file(tmp_path, 'trials = 1\nsampler = "random"\npruner = "none"')
+    words = ["tune", str(path), "--runs", str(tmp_path / "runs"), "--set", "train.epochs=1"]
+    assert main(words) == EXIT_DONE
+    words += ["--enqueue", "train.optimizer.lr=0.02"]
+    assert main(words) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert "study tiny has 1 of its 1 trials, begun or queued: --enqueue asks for 1 more" in told
+    assert "--set tune.trials=2" in told
+    assert main([*words, "--set", "tune.trials=2"]) == EXIT_DONE
+    assert [trial.params["train.optimizer.lr"] for trial in worker_study(tmp_path)] == [0.05, 0.02]
+
+
 def test_the_best_is_repeated_and_exported_when_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,7 +228,7 @@ def test_a_report_that_fails_does_not_hide_what_ended_the_study(
         raise OSError("no room for a report")
 
     monkeypatch.setattr("toolkit.tune.write_study_report", failing)
-    path = recipe_file(tmp_path, 'trials = 2\nmetric = "acuracy"')
+    path = recipe_file(tmp_path, 'trials = 2\nmetric = "acuracy"\ndirection = "maximize"')
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_USAGE
     told = capsys.readouterr()
     assert 'tune.metric: there is no score "acuracy"' in told.err
@@ -379,6 +394,17 @@ def test_the_time_that_the_exported_model_takes_is_a_metric(tmp_path: Path, monk
     assert len(write_best(one)) == len(one.study.best_trials)
 
 
+def test_what_has_left_the_front_is_no_longer_among_the_best(tmp_path: Path) -> None:
+    tune = 'trials = 2\nmetrics = ["accuracy", "loss"]\ndirections = ["maximize", "minimize"]'
+    one = worker(recipe_file(tmp_path, tune), tmp_path / "runs")
+    values = {"train.optimizer.lr": optuna.distributions.FloatDistribution(0.01, 0.1)}
+    one.study.tell(one.study.ask(values), [0.5, 0.5])
+    assert [path.name for path in write_best(one)] == ["best-0000.toml"]
+    one.study.tell(one.study.ask(values), [0.6, 0.4])
+    assert [path.name for path in write_best(one)] == ["best-0001.toml"]
+    assert [path.name for path in one.folder.glob("best*.toml")] == ["best-0001.toml"]
+
+
 # Workers on other machines
 
 
@@ -449,6 +475,25 @@ def test_a_trial_whose_worker_was_killed_as_it_took_it_is_tried_again(tmp_path: 
     assert study_of(one) == [TrialState.FAIL, TrialState.COMPLETE]
     assert one.study.trials[1].params == {"train.optimizer.lr": 0.05}
     assert "own" in one.study.trials[1].user_attrs
+
+
+def test_a_point_of_a_grid_that_was_lost_is_tried_again(tmp_path: Path) -> None:
+    space = "train.optimizer.lr = {choices = [0.05, 0.02]}\n"
+    one = worker(recipe_file(tmp_path, 'trials = 2\nsampler = "grid"\npruner = "none"', space), tmp_path / "runs")
+    for _ in range(2):
+        lost = one.study.ask()
+        lost.suggest_categorical("train.optimizer.lr", [0.05, 0.02])
+        if lost.number == 0:
+            one.study.tell(lost, 0.5)
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert one.study.trials[2].params == lost.params == {"train.optimizer.lr": 0.02}
+
+
+def test_the_command_tells_what_a_sampler_draws_at_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recipe_file(tmp_path, 'trials = 1\nsampler = "nsga2"', SPACE + "train.batch = {choices = [4, 6]}\n")
+    assert main(["tune", str(path), "--runs", str(tmp_path / "runs"), "--set", "train.epochs=1"]) == EXIT_DONE
+    assert "note: tune.space.train.batch: the recipe's own value is outside the space" in capsys.readouterr().out
 
 
 def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,9 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.slow  # processes of their own load torch
 def test_a_workers_error_is_that_of_the_command(tmp_path: Path) -> None:
-    path = recipe_file(tmp_path, TUNE.replace('pruner = "none"', 'pruner = "none"\nmetric = "acuracy"'))
+    path = recipe_file(
+        tmp_path, TUNE.replace('pruner = "none"', 'pruner = "none"\nmetric = "acuracy"\ndirection = "maximize"')
+    )
     with tuning(path, "--workers", "2") as parent:
         code, told = ended(parent)
     assert code == EXIT_USAGE, told

@@ -207,7 +207,7 @@ class TuneTable(BaseModel):
     metric: Annotated[str, Field(min_length=1)] | None = None
     """Score on the validation split, of a trial's best epoch; None: `train.metric`."""
     direction: Direction | None = None
-    """None: `train.direction`."""
+    """None: `train.direction`, where the metric is `train.metric`; another needs its own, but `latency`."""
     metrics: TomlArray[str] = ()
     """Several scores, each with its own of `directions`, in place of one; no trial is pruned then."""
     directions: TomlArray[Direction] = ()

@@ -17,7 +17,7 @@ from toolkit.tune.checked import checked, of_study
 from toolkit.tune.join import Job, joined
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
-from toolkit.tune.study import enqueue, enqueue_own
+from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own
 from toolkit.tune.trial import Worker, alone, write_best
 from toolkit.tune.workers import Workers
 
@@ -49,8 +49,11 @@ def tune_recipe(
         study, folder = worker.study, worker.folder
         with alone(folder):
             enqueue_own(study, found.space, planned.resolved)
-            enqueue(study, found.space, enqueued)
+            enqueue(study, found.space, enqueued, trials=found.tune.trials)
         console.print(f"study {folder}", markup=False, soft_wrap=True)
+        for key in drawn_at_random(found.search, found.space, planned.resolved):
+            told = "the recipe's own value is outside the space, so this sampler draws every trial's at random"
+            console.print(f"note: tune.space.{key}: {told}", markup=False, soft_wrap=True)
         with at_the_end(lambda: _report(worker, console), console):
             with at_the_end(lambda: _tell(worker, console), console), StudyScreen(console, study, found.tune, folder):
                 if workers == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import math
 import re
 import sys
 import warnings
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from toolkit import arguments
 from toolkit.contracts import Direction
@@ -44,6 +46,12 @@ _GIVEN = {"GridSampler": ("search_space",), "HyperbandPruner": ("max_resource",)
 """Arguments that follow from the recipe: they are no keys."""
 _ABSENT = ("BaseSampler", "BaseGASampler", "BasePruner", "BruteForceSampler")
 """What cannot be chosen: bases, and a sampler that stops a study that Optuna runs itself. `grid` tries all."""
+_LEARN_WHAT_ALL_HAVE = (
+    optuna.samplers.GPSampler,
+    optuna.samplers.CmaEsSampler,
+    optuna.samplers.NSGAIISampler,
+    optuna.samplers.NSGAIIISampler,
+)
 LATENCY = "latency"
 """The metric that is no score: milliseconds that the exported model takes to answer one item."""
 UNCOUNTED = "uncounted"
@@ -54,10 +62,43 @@ Maker: TypeAlias = partial[Any]
 
 
 class Grid(optuna.samplers.GridSampler):
-    """Optuna's, which stops a study that it runs itself; a worker asks `is_exhausted`."""
+    """Optuna's, which stops a study that it runs itself; a worker asks `is_exhausted`.
+
+    A queued trial whose values are a point of the grid has been to that point, which Optuna's does not see: a study of
+    as many trials as there are points would miss one.
+    """
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if "grid_id" in trial.system_attrs or trial.state.is_finished():
+            return
+        queued = trial.system_attrs.get("fixed_params")
+        place = self._unvisited(study, trial.number) if queued is None else self._place_of(queued)
+        if place is not None:
+            study._storage.set_trial_system_attr(trial._trial_id, "search_space", self._search_space)
+            study._storage.set_trial_system_attr(trial._trial_id, "grid_id", place)
+
+    def _unvisited(self, study: optuna.Study, number: int) -> int:
+        """The point of the trial's number, as Optuna has it, unless a queued trial has been there."""
+        unvisited = self._get_unvisited_grid_ids(study) or list(range(len(self._all_grids)))
+        return number if number in unvisited else int(self._rng.rng.choice(unvisited))
+
+    def _place_of(self, values: Mapping[str, Any]) -> int | None:
+        if values.keys() != {*self._param_names}:
+            return None
+        wanted = [values[name] for name in self._param_names]
+        return next((place for place, point in enumerate(self._all_grids) if _is_same(point, wanted)), None)
 
     def after_trial(self, *_: Any) -> None:
         pass
+
+
+def _is_same(point: Sequence[Any], values: Sequence[Any]) -> bool:
+    """Whether these are one point of a grid, whose steps add up with rounding."""
+    return all(
+        (type(one), one) == (type(other), other)
+        or (type(one) is float and type(other) in (int, float) and math.isclose(one, other))
+        for one, other in zip(point, values, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +130,8 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
         metric = tune.metric or recipe.train.metric
         usual: Direction = "minimize" if metric == LATENCY else recipe.train.direction
         aim = Aim((metric,), (tune.direction or usual,))
-        return aim, _wrong_latency(recipe, aim, "tune.metric", "tune.direction")
+        wrong_latency = _wrong_latency(recipe, aim, "tune.metric", "tune.direction")
+        return aim, [*_missing_direction(recipe, tune, metric), *wrong_latency]
     found = []
     if tune.metric or tune.direction:
         found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
@@ -103,6 +145,14 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
     ]
     aim = Aim(tuple(tune.metrics), tuple(tune.directions))
     return aim, [*found, *_wrong_latency(recipe, aim, "tune.metrics", "tune.directions")]
+
+
+def _missing_direction(recipe: Recipe, tune: TuneTable, metric: str) -> list[Problem]:
+    usual = recipe.train.metric
+    if tune.direction or metric in (usual, LATENCY):
+        return []
+    message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
+    return [Problem("tune.direction", message)]
 
 
 def _wrong_latency(recipe: Recipe, aim: Aim, key: str, direction_key: str) -> list[Problem]:
@@ -227,13 +277,36 @@ def enqueue_own(study: optuna.Study, space: Space, resolved: Recipe) -> None:
         study.enqueue_trial(own, user_attrs={"own": sorted(own)})
 
 
-def enqueue(study: optuna.Study, space: Space, asked: Sequence[str]) -> None:
-    """Let known-good values be tried next: each text is `key=value,key=value`.
+def drawn_at_random(search: Search, space: Space, resolved: Recipe) -> list[str]:
+    """Keys that the sampler learns nothing of: some draw by what all finished trials have, and the trial of the
+    recipe's own values has no value of these."""
+    if not isinstance(search.sampler, _LEARN_WHAT_ALL_HAVE):
+        return []
+    own = space.own(resolved)
+    return [one.key for one in space.dimensions if one.components is None and one.key not in own]
 
-    Raises UsageError for what is not of the space, before any is queued.
+
+def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: int) -> None:
+    """Let known-good values be tried next: each text is `key=value,key=value`. Those the study has are passed over.
+
+    Raises UsageError, before any is queued, for what is not of the space and where the study would end at its `trials`
+    without them.
     """
-    for values in [_values(space, text) for text in asked]:
+    new = [values for values in (_values(space, text) for text in asked) if not _has(study, values)]
+    taken = sum(trial.state != TrialState.FAIL for trial in study.get_trials(deepcopy=False))
+    if new and taken + len(new) > trials:
+        raise UsageError(
+            f"study {study.study_name} has {taken} of its {trials} trials, begun or queued: "
+            f"--enqueue asks for {len(new)} more",
+            next_step=f"give the same command with --set tune.trials={taken + len(new)}",
+        )
+    for values in new:
         study.enqueue_trial(values, skip_if_exists=True)
+
+
+def _has(study: optuna.Study, values: Mapping[str, Any]) -> bool:
+    trials = study.get_trials(deepcopy=False)
+    return any(values == trial.system_attrs.get("fixed_params", trial.params) for trial in trials)
 
 
 def _values(space: Space, text: str) -> dict[str, Any]:
@@ -291,7 +364,7 @@ def _grid(space: Space) -> tuple[dict[str, list[Any]], list[Problem]]:
         elif step is None:
             found.append(Problem(f"tune.space.{one.key}", "needs a step, or choices, for a grid"))
         else:
-            values = [low + number * step for number in range(int((high - low) / step + 1e-9) + 1)]
+            values = [min(low + number * step, high) for number in range(int((high - low) / step + 1e-9) + 1)]
             grid[one.key] = values if one.integer else [float(value) for value in values]
     return grid, found
 
@@ -373,7 +446,7 @@ def _as_factory(kind: type[Any]) -> Callable[..., Any]:
 
 def too_many_failures(study: optuna.Study, limit: int) -> RunFailed | None:
     """The error that ends a study, once `limit` trials have failed by what they tried."""
-    ended = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
+    ended = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     failed = [trial for trial in ended if UNCOUNTED not in trial.user_attrs]
     if len(failed) < limit:
         return None

@@ -163,7 +163,10 @@ class Worker:
     def _full(self) -> bool:
         live = self.study.get_trials(deepcopy=False, states=_LIVE)
         exhausted = isinstance(self.study.sampler, Grid) and self.study.sampler.is_exhausted(self.study)
-        return exhausted or len(live) >= self.tune.trials
+        return (exhausted and not self._queued()) or len(live) >= self.tune.trials
+
+    def _queued(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
     def _upcoming(self) -> int:
         """The number of the trial that `ask` gives next."""
@@ -213,7 +216,8 @@ def alone(folder: Path) -> Iterator[None]:
 def write_best(worker: Worker) -> list[Path]:
     """`best.toml`, or one `best-NNNN.toml` for each trial that no other is better than by all of several scores.
 
-    Each is the complete recipe of its trial, as `run` takes it. Empty while no trial is finished.
+    Each is the complete recipe of its trial, as `run` takes it. Empty while no trial is finished. Those of trials that
+    are no longer among the best are removed.
     """
     if not worker.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         return []
@@ -223,6 +227,9 @@ def write_best(worker: Worker) -> list[Path]:
         path = worker.folder / ("best.toml" if single else f"best-{trial.number:04}.toml")
         RunDirectory(worker.folder).write_text(path.name, _recipe_of(worker, trial))
         written.append(path)
+    with explained(worker.folder):
+        for path in {*worker.folder.glob("best-[0-9]*.toml")} - {*written}:
+            path.unlink(missing_ok=True)
     return written
 
 
