@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,6 @@ BLANK = bytes.fromhex(
 def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of slow tests come first: what is left at the end, when one process waits for the others, is short."""
-    all_of = Counter(item.path for item in items)
-    slow_of = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow_of[item.path] / all_of[item.path])
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +62,11 @@ def real_data() -> Path:
     if not named or not Path(named).is_dir():
         pytest.skip("the real data is not here: TOOLKIT_DATA names no folder")
     return Path(named).resolve()
+
+
+@pytest.fixture
+def decoding() -> Callable[[], int]:
+    """Counts the threads for decoding that were started since the test began: pools of earlier tests may not have been
+    collected yet."""
+    before = set(threading.enumerate())
+    return lambda: sum(thread.name.startswith("decode") for thread in set(threading.enumerate()) - before)

@@ -151,11 +151,7 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
     found.close()
 
 
-def decoding() -> int:
-    return sum(thread.name.startswith("decode") for thread in threading.enumerate())
-
-
-def test_leaving_early_stops_reading_and_ends_the_threads() -> None:
+def test_leaving_early_stops_reading_and_ends_the_threads(decoding: Callable[[], int]) -> None:
     stopped: list[bool] = []
 
     def slow(source: Source, stop: threading.Event) -> list[View]:
@@ -171,7 +167,7 @@ def test_leaving_early_stops_reading_and_ends_the_threads() -> None:
     assert decoding() == 0
 
 
-def test_what_the_session_raises_ends_it() -> None:
+def test_what_the_session_raises_ends_it(decoding: Callable[[], int]) -> None:
     def fails(squares: Sequence[View]) -> np.ndarray:
         raise RuntimeError("out of memory")
 
@@ -180,7 +176,7 @@ def test_what_the_session_raises_ends_it() -> None:
     assert decoding() == 0
 
 
-def test_what_is_unforeseen_in_a_reader_is_not_passed_over() -> None:
+def test_what_is_unforeseen_in_a_reader_is_not_passed_over(decoding: Callable[[], int]) -> None:
     def fails(source: Source, stop: threading.Event) -> list[View]:
         raise ZeroDivisionError
 
@@ -189,7 +185,7 @@ def test_what_is_unforeseen_in_a_reader_is_not_passed_over() -> None:
     assert decoding() == 0
 
 
-def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead() -> None:
+def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead(decoding: Callable[[], int]) -> None:
     made = [0]
 
     def make(stop: threading.Event) -> Iterator[int]:
@@ -205,7 +201,7 @@ def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead() -> 
     assert decoding() == 0
 
 
-def test_leaving_the_background_stops_it() -> None:
+def test_leaving_the_background_stops_it(decoding: Callable[[], int]) -> None:
     told: list[bool] = []
 
     def make(stop: threading.Event) -> Iterator[int]:
@@ -222,7 +218,7 @@ def test_leaving_the_background_stops_it() -> None:
     assert decoding() == 0
 
 
-def test_what_the_background_raises_is_raised_here() -> None:
+def test_what_the_background_raises_is_raised_here(decoding: Callable[[], int]) -> None:
     def make(stop: threading.Event) -> Iterator[int]:
         yield 1
         raise ZeroDivisionError

@@ -176,7 +176,7 @@ def test_timelines_of_many_sources_come_one_after_the_other(tmp_path, bundle, fi
     assert said[5] == "3 of 5 inputs could not be read"
 
 
-def test_a_signal_ends_a_timeline(tmp_path, bundle, film, monkeypatch, capsys) -> None:
+def test_a_signal_ends_a_timeline(tmp_path, bundle, film, monkeypatch, capsys, decoding) -> None:
     predict, made = Bundle.predict, [0]
 
     def predict_and_signal(self, frames):
@@ -190,7 +190,7 @@ def test_a_signal_ends_a_timeline(tmp_path, bundle, film, monkeypatch, capsys) -
     assert predict_files(bundle, [str(film)] * 9, output=out, every=0.05, device="cpu") == EXIT_INTERRUPTED
     assert not out.exists()
     assert "of 9 inputs" in capsys.readouterr().err
-    assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+    assert decoding() == 0
 
 
 # Streams
