@@ -108,7 +108,7 @@ that it drops when it needs room."""
 
 
 def _group_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    return min((_left(group, *names) for names in _GROUPS), default=sys.maxsize)
+    return min(_left(group, *names) for names in _GROUPS)
 
 
 def _left(group: Path, limit: str, used: str, details: str, droppable: str) -> int:

@@ -85,7 +85,7 @@ def _checked_name(name: str) -> str:
 def _free(place: Path) -> Path:
     """`place`, if a bundle may be put there: what stands there now is replaced as a whole."""
     is_bundle = (place / MANIFEST).is_file()
-    if place.is_symlink() or (place.exists() and not is_bundle and not _is_empty(place)):
+    if place.exists() and not is_bundle and not _is_empty(place):
         raise UsageError(
             f"{place}: in the way, and no bundle (it has no {MANIFEST})",
             next_step="give another name with --name NAME, or another folder with --exports DIR",
