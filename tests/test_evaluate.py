@@ -1,20 +1,29 @@
-"""Evaluation: answers in order, scores over all of them, and a network left as it was."""
+"""Evaluation: answers in order, scores over all of them, and a network left as it was; of a run and of a bundle."""
 
 from __future__ import annotations
 
+import csv
+import json
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests import small
+from tests import small, tiny, toy_bundle
 from toolkit import device as devices
+from toolkit.bundle import Bundle
+from toolkit.cli import main
 from toolkit.contracts import Batch
-from toolkit.errors import DataError
+from toolkit.directory import RunDirectory
+from toolkit.errors import EXIT_DATA, EXIT_DONE, DataError
 from toolkit.evaluate import answering, evaluate, score
+from toolkit.export import evaluation
 
 
 class Brightness(nn.Module):
@@ -98,3 +107,79 @@ def test_scalars_leave_out_lists() -> None:
 def test_the_loss_is_the_mean_cross_entropy() -> None:
     logits, targets = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
     assert score(logits, targets, [])["loss"] == pytest.approx((0.126928 + 0.693147) / 2, abs=1e-5)
+
+
+# The command
+
+UNDIVIDED = tiny.overridden(["data.valid_share=0", "data.test_share=0"])
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images in class folders, of which the recipe beside them takes shares for validation and test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toolkit.run.draw_pictures", lambda *arguments: None)
+    root = tiny.write_images(tmp_path / "images") / "train"
+    shares = '"har"\nvalid_share = 0.2\ntest_share = 0.2'
+    return tiny.write_recipe(tmp_path, root, text=tiny.RECIPE.replace('"cifar10"\nvalid_share = 0.2', shares))
+
+
+def trained(recipe: Path, *overrides: str) -> Path:
+    assert tiny.run(recipe, Path("runs"), "train.epochs=1", *overrides) == EXIT_DONE
+    return tiny.only_run(Path("runs"))
+
+
+def bundled(recipe: Path) -> Path:
+    """A bundle that knows the classes of the recipe's data."""
+    return toy_bundle.write(Path("exports/toy"), classes=tiny.CLASSES, recipe=recipe.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("make", [trained, bundled])
+def test_data_without_a_split_to_score_is_refused_before_anything_is_written(
+    make: Any, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make(folders)
+    before = sorted(Path().rglob("*"))
+    capsys.readouterr()
+    assert main(["evaluate", str(made), *UNDIVIDED]) == EXIT_DATA
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "error: nothing to score: the data has neither a validation nor a test split"
+    assert told[1].startswith(f"next:  name data that has one: python -m toolkit evaluate {made} --set data.KEY=VALUE")
+    assert "python -m toolkit plugins show har" in told[1]
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_predictions_are_those_of_the_test_split_and_written_once(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, written = trained(folders), []
+    monkeypatch.setattr(RunDirectory, "write_rows", lambda self, name, header, rows: written.append((name, [*rows])))
+    assert main(["evaluate", str(made)]) == EXIT_DONE
+    ((name, rows),) = written
+    assert name == "predictions.csv"
+    with (made / name).open(encoding="utf-8", newline="") as file:
+        assert [row[0] for row in rows] == [row["id"] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("make", [trained, bundled])
+def test_an_evaluation_says_what_it_ran_on(make: Any, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["toolkit", "evaluate", "here"])
+    made = make(folders)
+    assert main(["evaluate", str(made)]) == EXIT_DONE
+    (evaluation,) = made.glob("evaluations/*") if make is trained else Path("runs/toy-bundle").iterdir()
+    told = json.loads((evaluation / "environment.json").read_text(encoding="utf-8"))
+    assert told["command"] == ["toolkit", "evaluate", "here"]
+    assert "torch" in told["packages"]
+
+
+@pytest.mark.parametrize(("there", "described"), [(True, "cuda"), (False, "cpu")])
+def test_the_environment_of_a_bundle_is_that_of_its_device(
+    there: bool, described: str, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "describe_environment", lambda found: {"described": str(found)})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    loaded = Bundle.load(bundled(folders), device="cpu")
+    monkeypatch.setattr(Bundle, "load", lambda *_, **__: replace(loaded, device="cuda"))
+    assert main(["evaluate", "exports/toy"]) == EXIT_DONE
+    (made,) = Path("runs/toy-bundle").iterdir()
+    assert json.loads((made / "environment.json").read_text(encoding="utf-8")) == {"described": described}

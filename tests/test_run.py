@@ -773,7 +773,7 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
     assert read_json(evaluation / "scores.json") == read_json(finished / "scores.json")
     assert (evaluation / "predictions.csv").read_text() == (finished / "predictions.csv").read_text()
     assert {path.name for path in evaluation.iterdir()} == {
-        *("recipe.toml", "facts.json", "scores.json", "predictions.csv")
+        *("recipe.toml", "facts.json", "environment.json", "scores.json", "predictions.csv")
     }
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.clips import Averaged
-from toolkit.contracts import Batch, Metric, Scores
+from toolkit.contracts import Batch, Data, Metric, Scores
 from toolkit.errors import DataError
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -34,6 +36,20 @@ class Evaluation:
 
     def scalars(self) -> dict[str, float]:
         return {name: score for name, score in self.scores.items() if isinstance(score, float)}
+
+
+def scored_splits(data: Data, *, dataset: str, scored: Path) -> list[str]:
+    """Which of the validation and the test split have items. Raises DataError where neither has: then there is nothing
+    that the run or bundle at `scored` could be scored on."""
+    names = [name for name in ("valid", "test") if len(getattr(data, name))]
+    if not names:
+        again = shlex.join(["python", "-m", "toolkit", "evaluate", str(scored)])
+        raise DataError(
+            "nothing to score: the data has neither a validation nor a test split",
+            next_step=f"name data that has one: {again} --set data.KEY=VALUE; the keys are told by: "
+            f"python -m toolkit plugins show {dataset}",
+        )
+    return names
 
 
 def evaluate(

@@ -22,7 +22,7 @@ from toolkit.contracts import Data, Split, VideoSplit
 from toolkit.directory import RunDirectory, create
 from toolkit.environment import describe_environment
 from toolkit.errors import BundleError, DataError
-from toolkit.evaluate import Evaluation, score
+from toolkit.evaluate import Evaluation, score, scored_splits
 from toolkit.export.asking import ask_raw
 from toolkit.pixels import LeftOut, left_out_note
 from toolkit.predictions import predictions, write_predictions
@@ -53,6 +53,7 @@ def evaluate_bundle(
     data = planned.data()
     _same_classes(bundle, data)
     _same_clips(bundle, data)
+    scored = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
     console.print(
         f"bundle {path}: {bundle.precision} on {bundle.device} ({bundle.reason})", markup=False, soft_wrap=True
     )
@@ -61,13 +62,7 @@ def evaluate_bundle(
         console.print(f"note: the {side} the built-in SAMPLE", style="yellow", markup=False)
     corrupt = corrupt_of(planned.resolved)
     left_out = {name: LeftOut(corrupt, len(getattr(data, name))) for name in SPLITS}
-    evaluations = {
-        name: _evaluate(bundle, planned, data, name, left_out[name], console)
-        for name in ("valid", "test")
-        if len(getattr(data, name))
-    }
-    if not evaluations:
-        raise DataError("nothing to score: the data has neither a validation nor a test split")
+    evaluations = {name: _evaluate(bundle, planned, data, name, left_out[name], console) for name in scored}
     for note in _skipped(left_out):
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
     return _kept(bundle, planned, data, evaluations, left_out, runs, console)
@@ -159,7 +154,7 @@ def _kept(
     directory.write_text("recipe.toml", to_toml(planned.resolved))
     directory.write_json("scores.json", result)
     directory.write_json("facts.json", _facts(bundle, data, left_out))
-    directory.write_json("environment.json", describe_environment(torch.device("cpu")))
+    directory.write_json("environment.json", describe_environment(_hardware(bundle)))
     last = next(reversed(evaluations))
     rows = list(predictions(evaluations[last], getattr(data, last).ids, data.spec))
     write_predictions(directory, rows, data.spec)
@@ -167,6 +162,11 @@ def _kept(
     console.print(score_table({name: dict(one.scores) for name, one in evaluations.items()}, title=title))
     console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
     return directory
+
+
+def _hardware(bundle: Bundle) -> torch.device:
+    """What torch can tell of what the bundle ran on; onnxruntime may use a GPU that this torch cannot."""
+    return torch.device("cuda" if bundle.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _facts(bundle: Bundle, data: Data, left_out: dict[str, LeftOut]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from toolkit.components import Plan, plan
 from toolkit.contracts import EpochRecord, RunFinished, RunStarted
 from toolkit.directory import RunDirectory, create, existing, explained
 from toolkit.errors import CheckpointError, Stopped
+from toolkit.evaluate import scored_splits
 from toolkit.predictions import predictions, write_predictions
 from toolkit.recipe import Draft, Recipe, digest, to_toml
 from toolkit.registry import discover
@@ -61,21 +62,23 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
 def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
     """Score a run's best checkpoint anew, on other data where `overrides` says so.
 
-    Leaves scores, predictions, facts and a recipe in a directory of its own below the run's.
+    Leaves scores, predictions, facts, environment and a recipe in a directory of its own below the run's. Raises
+    DataError, and writes nothing, where the data has no split to score.
     """
     trained = open_trained(path, overrides)
     assembly = trained.assembly
+    scored_splits(assembly.data, dataset=assembly.recipe.data.name, scored=path)
     _show(console, assembly)
     evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
     directory = create(trained.directory.path, "evaluations")
     result = scores(evaluations, assembly, trained.best_epoch)
     directory.write_text("recipe.toml", to_toml(assembly.recipe))
     directory.write_json("facts.json", _facts_anew(trained, directory))
+    directory.write_json("environment.json", assembly.environment())
     directory.write_json("scores.json", result)
-    for name, evaluation in evaluations.items():
-        loader = assembly.loaders()[name]
-        rows = list(predictions(evaluation, loader.pixels.split.ids, assembly.spec))
-        write_predictions(directory, rows, assembly.spec)
+    last = next(reversed(evaluations))
+    ids = assembly.loaders()[last].pixels.split.ids
+    write_predictions(directory, list(predictions(evaluations[last], ids, assembly.spec)), assembly.spec)
     console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
     return directory
 
