@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +30,7 @@ from toolkit.registry import discover
 from toolkit.signals import Signals
 from toolkit.tune import latency, presence
 from toolkit.tune.checked import checked
-from toolkit.tune.folder import trial_run
+from toolkit.tune.folder import mark_of, trial_run
 from toolkit.tune.join import Job, joined
 from toolkit.tune.scoring import Scoring
 from toolkit.tune.storage import open_storage
@@ -44,12 +47,12 @@ def recipe_file(tmp_path: Path, tune: str, space: str = SPACE) -> Path:
     return write_recipe(tmp_path, root, text=f"{RECIPE}\n[tune]\n{tune}\n[tune.space]\n{space}")
 
 
-def worker(path: Path, runs: Path) -> Worker:
+def worker(path: Path, runs: Path, storage: str | None = None) -> Worker:
     recipe, registry = load(path), discover()
     found = checked(recipe, str(path), registry)
-    with joined(Job(runs, None, "again"), recipe, str(path), found, registry) as one:
+    with joined(Job(runs, storage, "again"), recipe, str(path), found, registry) as one:
         enqueue_own(one.study, found.space, plan(found.space.recipe, registry).resolved)
-    return one  # a journal file needs no closing
+    return one  # a journal file needs no closing, and a database is opened again
 
 
 def run_of(one: Worker, number: int) -> Path:
@@ -405,6 +408,121 @@ def test_what_has_left_the_front_is_no_longer_among_the_best(tmp_path: Path) -> 
     assert [path.name for path in one.folder.glob("best*.toml")] == ["best-0001.toml"]
 
 
+# Where a trial lies
+
+
+def interrupt(one: Worker, epochs: int = 1) -> None:
+    """Work until a signal comes, which is after so many epochs of this worker."""
+    scores, seen = Scoring.scores, []
+
+    def interrupted(self: Scoring, record: EpochRecord) -> list[float]:
+        seen.append(record)
+        if len(seen) == epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scores(self, record)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Scoring, "scores", interrupted)
+        with pytest.raises(Stopped):
+            one.work()
+
+
+def on(host: str, monkeypatch: pytest.MonkeyPatch, *, boot: str) -> None:
+    """Be on another machine from here on, as far as names tell."""
+    monkeypatch.setattr(presence, "machine", lambda: [host, boot])
+
+
+TWO = 'trials = 2\nsampler = {name = "random", seed = 1}\npruner = "none"'
+
+
+@pytest.mark.parametrize("database", [False, True])
+@pytest.mark.parametrize("change", ["moved", "renamed host", "new boot"])
+def test_an_interrupted_trial_goes_on_in_its_folder_wherever_that_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, database: bool
+) -> None:
+    path, runs = recipe_file(tmp_path, TWO), tmp_path / "runs"
+    storage = f"sqlite:///{tmp_path}/study.db" if database else None
+    on("here", monkeypatch, boot="first")
+    interrupt(worker(path, runs, storage))
+    if change == "moved":
+        runs = runs.rename(tmp_path / "elsewhere")
+    else:
+        on("here" if change == "new boot" else "there", monkeypatch, boot="second" if change == "new boot" else "first")
+    one = worker(path, runs, storage)
+    monkeypatch.setattr(presence, "SILENT_SECONDS", 0.0)  # who takes it for another machine's does not wait for ever
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE] * 2
+
+
+def test_the_folder_of_a_journal_may_go_to_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = recipe_file(tmp_path, TWO)
+    on("here", monkeypatch, boot="first")
+    interrupt(worker(path, tmp_path / "runs"))
+    shutil.move(tmp_path / "runs", tmp_path / "there")
+    on("there", monkeypatch, boot="second")
+    one = worker(path, tmp_path / "there")
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE] * 2
+
+
+def test_another_machines_folder_of_the_study_does_not_have_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, storage = recipe_file(tmp_path, TWO), f"sqlite:///{tmp_path}/study.db"
+    interrupt(worker(path, tmp_path / "runs", storage))
+    one = worker(path, tmp_path / "other", storage)
+    run_of(one, 0).mkdir()
+    monkeypatch.setattr(presence, "SILENT_SECONDS", 0.0)
+    one.work()
+    assert study_of(one) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+
+
+def test_a_folder_on_two_machines_is_worked_on_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy, or a drive that both see, whose locks need not reach from one to the other."""
+    path, storage = recipe_file(tmp_path, TWO), f"sqlite:///{tmp_path}/study.db"
+    on("here", monkeypatch, boot="first")
+    interrupt(worker(path, tmp_path / "runs", storage))
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    here = worker(path, tmp_path / "runs", storage)
+    on("there", monkeypatch, boot="second")
+    there = worker(path, tmp_path / "copy", storage)
+
+    def taken(one: Worker) -> bool:
+        with ExitStack() as held:
+            return one._left_behind(held) is not None
+
+    assert [taken(there), taken(there)] == [False, False]
+    with monkeypatch.context() as patched:
+        patched.setattr(presence, "SILENT_SECONDS", 0.0)
+        assert taken(there)
+    on("here", monkeypatch, boot="first")
+    assert not taken(here)  # it is the other's by now
+
+
+def test_workers_that_begin_at_once_agree_on_their_folder(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def asked(_: int) -> str:
+        together.wait()
+        return mark_of(tmp_path / "tiny")
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len({*threads.map(asked, range(8))}) == 1
+    assert mark_of(tmp_path / "other") != mark_of(tmp_path / "tiny")
+
+
+def test_a_trial_that_was_taken_and_left_draws_what_its_number_says(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, TWO)
+    whole = worker(path, tmp_path / "whole")
+    whole.work()
+    one = worker(path, tmp_path / "runs")
+    with ExitStack() as held:
+        for _ in range(2):
+            assert one._next(held)
+    worker(path, tmp_path / "runs").work()
+    assert [trial.params for trial in one.study.trials] == [trial.params for trial in whole.study.trials]
+
+
 # Workers on other machines
 
 
@@ -419,14 +537,14 @@ def test_a_silent_machines_trial_is_given_up_and_its_values_are_tried_again(
     monkeypatch.setattr(presence, "SILENT_SECONDS", 0.0)
     one = replace(worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs"), shared=True)
     trial = beside(one).ask()  # the recipe's own values
-    trial.set_user_attr("machine", "elsewhere:/runs/tiny")
+    trial.set_user_attr("machine", ["elsewhere", "its boot"])
     lost = beside(one).ask()
     lost.suggest_float("train.optimizer.lr", 0.01, 0.1)
     one.work()
     states = study_of(one)
     assert states[:2] == [TrialState.FAIL] * 2
     assert sorted(states[2:], key=str) == [TrialState.COMPLETE] * 2
-    assert "(elsewhere:/runs/tiny) has been silent for" in one.study.trials[0].user_attrs["cause"]
+    assert "its worker on elsewhere has been silent for" in one.study.trials[0].user_attrs["cause"]
     assert [one.study.trials[number].params for number in (2, 3)] == [
         {"train.optimizer.lr": 0.05},
         lost.params,

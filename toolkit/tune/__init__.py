@@ -14,11 +14,12 @@ from toolkit.recipe import Draft
 from toolkit.registry import discover
 from toolkit.tune.best import export_best, finish_best
 from toolkit.tune.checked import checked, of_study
+from toolkit.tune.folder import alone
 from toolkit.tune.join import Job, joined
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
 from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own
-from toolkit.tune.trial import Worker, alone, write_best
+from toolkit.tune.trial import Worker, write_best
 from toolkit.tune.workers import Workers
 
 __all__ = ["Job", "tune_recipe"]

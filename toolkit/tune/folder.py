@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
-from toolkit.directory import RunDirectory
+from toolkit.directory import RunDirectory, explained
+from toolkit.files import write_atomically
 
 
 def trial_run(folder: Path, number: int) -> RunDirectory:
@@ -15,3 +19,26 @@ def trial_run(folder: Path, number: int) -> RunDirectory:
 def repeat_of(run: RunDirectory, number: int) -> RunDirectory:
     """The same recipe with the seed that is `number` higher; 0 is the run itself."""
     return RunDirectory(run.path / f"seed-{number}") if number else run
+
+
+def mark_of(folder: Path) -> str:
+    """What tells this folder from those that other machines have of the same study. It lies in the folder, so it stays
+    when the folder is moved or its machine gets another name; drawn when it is first asked for."""
+    path = folder / "folder.id"
+    with alone(folder), explained(folder):
+        if not path.is_file():
+            write_atomically(path, uuid4().hex.encode())
+        return path.read_text(encoding="utf-8")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other workers on a study's folder from what is done in the block."""
+    import fcntl
+
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

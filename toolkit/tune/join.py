@@ -10,6 +10,7 @@ from pathlib import Path
 from toolkit.recipe import Recipe
 from toolkit.registry import Registry
 from toolkit.tune.checked import Checked
+from toolkit.tune.folder import mark_of
 from toolkit.tune.scoring import Scoring
 from toolkit.tune.storage import opened_storage
 from toolkit.tune.study import open_study
@@ -40,4 +41,4 @@ def joined(
     with opened_storage(folder, job.storage) as storage:
         study = open_study(recipe, tune, space, aim, search, storage)
         scoring = Scoring(study, space, aim, tune, source, folder, threads, registry)
-        yield Worker(scoring, search, job.again, shared=job.storage is not None)
+        yield Worker(scoring, search, job.again, mark_of(folder), shared=job.storage is not None)

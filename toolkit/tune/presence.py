@@ -7,11 +7,13 @@ latest sign.
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -21,6 +23,14 @@ SIGNATURE = "signed"
 SIGN_SECONDS = 30.0
 SILENT_SECONDS = 600.0
 """Silence after which a worker is held to be gone."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def machine() -> list[str]:
+    """The names of this machine: that of its host, which outlives a boot, and that of the boot, which outlives a new
+    name of the host and is one for all containers on it."""
+    return [platform.node(), *([_BOOT.read_text(encoding="ascii").strip()] if _BOOT.is_file() else [])]
 
 
 @contextmanager

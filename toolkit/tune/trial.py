@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-import platform
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,14 +18,19 @@ from toolkit.directory import RunDirectory, explained
 from toolkit.errors import RunFailed, Stopped
 from toolkit.recipe import TuneTable, to_toml
 from toolkit.signals import Signalled, Signals, exit_code
-from toolkit.tune.folder import trial_run
+from toolkit.tune import presence
+from toolkit.tune.folder import alone, trial_run
 from toolkit.tune.outcome import DONE
-from toolkit.tune.presence import SILENT_SECONDS, Watch, signing
+from toolkit.tune.presence import Watch, signing
 from toolkit.tune.scoring import ScoreMissing, Scoring
 from toolkit.tune.study import UNCOUNTED, Grid, Search, too_many_failures
 
 LOOK_SECONDS = 0.5
 """How long a worker waits before it asks anew whether there is a trial to take."""
+FOLDER = "folder"
+"""The user attribute of a trial that marks the folder in which its run lies."""
+MACHINE = "machine"
+"""The user attribute of a trial that names the machine of its worker."""
 _LIVE = (*DONE, TrialState.RUNNING)
 
 
@@ -39,6 +42,8 @@ class Worker:
     search: Search
     again: str
     """The command that goes on with the study."""
+    mark: str
+    """What tells the study's folder from those of other machines."""
     shared: bool = False
     """Whether workers on other machines, with folders of their own, may work on the study."""
     watch: Watch = field(default_factory=Watch)
@@ -99,28 +104,30 @@ class Worker:
         time.sleep(LOOK_SECONDS if busy else 0)
         return bool(busy)
 
-    @property
-    def _machine(self) -> str:
-        """Where runs lie: this machine and the study's folder on it."""
-        return f"{platform.node()}:{self.folder.resolve()}"
-
     def _running(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _is_here(self, trial: FrozenTrial) -> bool:
-        directory = trial_run(self.folder, trial.number).path
-        return trial.user_attrs.get("machine") == self._machine and directory.is_dir()
+        """Whether the trial's run lies in this folder, as those of all trials do that a journal in it tells of."""
+        own = not self.shared or trial.user_attrs.get(FOLDER) == self.mark
+        return own and trial_run(self.folder, trial.number).path.is_dir()
+
+    def _locks_tell(self, trial: FrozenTrial) -> bool:
+        """Whether a run that nobody holds locked is one that nobody works on. What another machine locks may not be
+        seen from here, on a drive that both share or in a copy of its folder: there, silence tells."""
+        same_machine = {*trial.user_attrs.get(MACHINE, ())} & {*presence.machine()}
+        return not self.shared or bool(same_machine) or self.watch.is_silent(trial)
 
     def _give_up_lost(self) -> None:
         """Fail the trials whose workers are gone and whose runs lie elsewhere or nowhere; their values are queued."""
         for trial in self._running():
             if self._is_here(trial):
                 continue
-            if "machine" not in trial.user_attrs and not self.shared:
-                self._give_up(trial, "its worker was killed as it took the trial", queue=True)
+            if not self.shared:
+                self._give_up(trial, "its worker was killed as it took the trial, or its run was removed", queue=True)
             elif self.watch.is_silent(trial):
-                place = trial.user_attrs.get("machine", "unknown")
-                self._give_up(trial, f"its worker ({place}) has been silent for {SILENT_SECONDS:g} s", queue=True)
+                host = next(iter(trial.user_attrs.get(MACHINE, ())), "an unknown machine")
+                self._give_up(trial, f"its worker on {host} has been silent for {presence.SILENT_SECONDS:g} s", queue=True)
 
     def _give_up(self, trial: FrozenTrial, cause: str, *, queue: bool) -> None:
         """Fail a trial by no fault of its values, and let them be tried again where that is asked."""
@@ -136,13 +143,18 @@ class Worker:
     def _left_behind(self, held: ExitStack) -> optuna.Trial | None:
         """A trial of this folder whose worker is gone: its run is locked by nobody."""
         for trial in self._running():
-            if self._is_here(trial):
-                try:
+            if self._is_here(trial) and self._locks_tell(trial):
+                self.study.sampler = self.search.sampler_of(trial.number)  # it may have drawn nothing yet
+                with suppress(RunFailed, UpdateFinishedTrialError):  # somebody works on it, or has given it up
                     held.enter_context(trial_run(self.folder, trial.number).locked())
-                except RunFailed:
-                    continue
-                return optuna.Trial(self.study, trial._trial_id)
+                    return self._claimed(optuna.Trial(self.study, trial._trial_id))
         return None
+
+    def _claimed(self, trial: optuna.Trial) -> optuna.Trial:
+        """The trial, which tells all workers where its run lies and which machine works on it."""
+        trial.set_user_attr(FOLDER, self.mark)
+        trial.set_user_attr(MACHINE, presence.machine())
+        return trial
 
     def _next(self, held: ExitStack) -> optuna.Trial | None:
         """A new trial, its run locked; None where there are as many as were asked for."""
@@ -153,7 +165,7 @@ class Worker:
             with explained(directory.path):
                 directory.path.mkdir(parents=True, exist_ok=True)
             held.enter_context(directory.locked())
-            trial.set_user_attr("machine", self._machine)
+            self._claimed(trial)
             if (why := self._surplus(trial.number)) is None:
                 return trial
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
@@ -198,19 +210,6 @@ class Worker:
                 self.study.tell(trial, values)
                 return
         gc.collect()  # what an error holds, its tracebacks do: a whole network may be in it
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other workers on a study's folder from what is done in the block."""
-    import fcntl
-
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def write_best(worker: Worker) -> list[Path]:
