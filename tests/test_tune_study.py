@@ -155,7 +155,7 @@ def test_a_grid_is_seen_whole_in_as_many_trials_as_it_has_points(tmp_path: Path,
 
 CHANGED = {
     "metric": ('metric = "accuracy"\ndirection = "maximize"', SPACE, "metrics loss, now accuracy"),
-    "direction": ('direction = "minimize"', SPACE, "directions maximize, now minimize"),
+    "direction": ('metric = "accuracy"\ndirection = "minimize"', SPACE, "directions maximize, now minimize"),
     "range": (
         "",
         SPACE.replace("0.1", "0.2"),
@@ -215,6 +215,15 @@ def test_another_score_needs_a_direction_of_its_own() -> None:
     ]
     made, table, _ = parts('metric = "accuracy"\ndirection = "minimize"')
     assert aim_of(made, table) == (Aim(("accuracy",), ("minimize",)), [])
+
+
+def test_the_recipes_own_score_is_not_better_the_other_way_round() -> None:
+    """Each run would keep its worst epoch."""
+    made, table, _ = parts('direction = "minimize"')
+    assert [str(problem) for problem in aim_of(made, table)[1]] == [
+        'tune.direction: is "minimize", but train.direction keeps the epoch of each run with the highest "loss": '
+        'set both to "minimize" or both to "maximize"'
+    ]
 
 
 WRONG_LATENCY = {

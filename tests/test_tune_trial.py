@@ -19,6 +19,7 @@ import torch
 from optuna.trial import TrialState
 
 from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
+from toolkit import checkpoint
 from toolkit import device as devices
 from toolkit.assembly import Assembly
 from toolkit.cli import main
@@ -63,6 +64,12 @@ def records(directory: Path) -> list[tuple[int, float, dict[str, float]]]:
     """What is computed, without how long it took."""
     rows = [json.loads(line) for line in (directory / "records.jsonl").read_text().splitlines()]
     return [(row["step"], row["train_loss"], row["valid"]) for row in rows]
+
+
+def kept(directory: Path) -> dict[str, float]:
+    """Scores on the validation split of the weights that a run keeps."""
+    scores: dict[str, float] = checkpoint.load(directory / "best.pt")["valid"]
+    return scores
 
 
 def test_a_study_ends_with_the_asked_trials_and_a_recipe_that_gives_its_best_again(tmp_path: Path) -> None:
@@ -318,6 +325,16 @@ def test_what_a_trial_asks_of_torch_ends_with_it(tmp_path: Path) -> None:
     devices.use_threads(None)
 
 
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_trial_is_worth_what_the_weights_are_that_its_run_keeps(tmp_path: Path, direction: str) -> None:
+    """Whichever epoch has the best of the study's score, the run keeps that of the best `train.metric`."""
+    path = recipe_file(tmp_path, f'trials = 1\nmetric = "loss"\ndirection = "{direction}"')
+    path.write_text(path.read_text().replace('metric = "loss"\ndirection = "maximize"\n', "", 1))
+    one = worker(path, tmp_path / "runs")
+    one.work()
+    assert one.study.best_value == kept(run_of(one, 0))["loss"]
+
+
 SEEDS = 'trials = 2\nseeds_per_trial = 2\nsampler = {name = "random", seed = 1}\n'
 
 
@@ -327,8 +344,7 @@ def test_a_trial_of_several_seeds_is_worth_their_mean(tmp_path: Path) -> None:
     one.work()
     for trial in one.study.trials:
         first = run_of(one, trial.number)
-        best = [max(row[2]["accuracy"] for row in records(folder)) for folder in (first, first / "seed-1")]
-        assert trial.value == pytest.approx(sum(best) / 2)
+        assert trial.value == pytest.approx((kept(first)["accuracy"] + kept(first / "seed-1")["accuracy"]) / 2)
         assert [load(folder / "recipe.toml").seed for folder in (first, first / "seed-1")] == [0, 1]
         assert records(first) != records(first / "seed-1")
     assert run(run_of(one, 1) / "seed-1" / "recipe.toml", tmp_path / "again") == EXIT_DONE
@@ -392,7 +408,7 @@ def test_the_time_that_the_exported_model_takes_is_a_metric(tmp_path: Path, monk
     assert study_of(one) == [TrialState.COMPLETE] * 3
     for trial in one.study.trials:
         assert 0 < trial.values[0] < 10_000
-        assert trial.values[1] == max(row[2]["accuracy"] for row in records(run_of(one, trial.number)))
+        assert trial.values[1] == kept(run_of(one, trial.number))["accuracy"]
     assert len(measured) == len({trial.params["model.widths"] for trial in one.study.trials})
     assert len(write_best(one)) == len(one.study.best_trials)
 

@@ -51,8 +51,8 @@ class Scoring:
     latencies: Latencies = field(default_factory=Latencies)
 
     def values(self, trial: optuna.Trial, signals: Signals) -> list[float]:
-        """One number for each metric: the mean over the trial's seeds of the scores of their best epochs. Raises
-        TrialPruned once the trial is too poor to go on."""
+        """One number for each metric: the mean over the trial's seeds of the scores of the weights that each run
+        keeps. Raises TrialPruned once the trial is too poor to go on."""
         planned = self._planned(trial)
         latency = self.latencies.of(planned, self.kept) if self.aim.times else math.nan
         found: list[list[float]] = []
@@ -86,11 +86,11 @@ class Scoring:
         return overridden(recipe, self.source, overrides)
 
     def _trained(self, trial: optuna.Trial, planned: Plan, number: int, signals: Signals) -> list[float]:
-        """The scores of the best epoch of one run."""
+        """The scores of the weights that one run keeps: those of its best epoch by `train.metric`."""
         run = repeat_of(trial_run(self.folder, trial.number), number)
         seeded = planned.resolved.model_copy(update={"seed": planned.resolved.seed + number})
         reported = number == 0 and len(self.aim.metrics) == 1 and not self._compares_seeds
-        best: list[float] | None = None
+        kept: list[float] | None = None
         with ExitStack() as held:
             if number:
                 with explained(run.path):
@@ -101,12 +101,12 @@ class Scoring:
             )
             for record in held.enter_context(closing(training)):
                 scores = self.scores(record)
-                best = scores if best is None or self.aim.better(scores[0], best[0]) else best
+                kept = scores if record.best else kept
                 if reported:
                     self._report(trial, scores[0], record.epoch, last=seeded.train.epochs)
-        if best is None:
+        if kept is None:
             raise RunFailed(f"{run.path}: ended without an epoch")
-        return best
+        return kept
 
     @property
     def _compares_seeds(self) -> bool:

@@ -118,11 +118,6 @@ class Aim:
         """Whether the latency is among the metrics."""
         return LATENCY in self.metrics
 
-    def better(self, one: float, other: float) -> bool:
-        """By the first score."""
-        (direction, *_) = [way for metric, way in zip(self.metrics, self.directions, strict=True) if metric != LATENCY]
-        return one > other if direction == "maximize" else one < other
-
 
 def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
     """The aim, the recipe's own where `[tune]` names none, and what is wrong with it."""
@@ -131,7 +126,7 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
         usual: Direction = "minimize" if metric == LATENCY else recipe.train.direction
         aim = Aim((metric,), (tune.direction or usual,))
         wrong_latency = _wrong_latency(recipe, aim, "tune.metric", "tune.direction")
-        return aim, [*_missing_direction(recipe, tune, metric), *wrong_latency]
+        return aim, [*_wrong_direction(recipe, tune, metric), *wrong_latency]
     found = []
     if tune.metric or tune.direction:
         found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
@@ -147,12 +142,16 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
     return aim, [*found, *_wrong_latency(recipe, aim, "tune.metrics", "tune.directions")]
 
 
-def _missing_direction(recipe: Recipe, tune: TuneTable, metric: str) -> list[Problem]:
-    usual = recipe.train.metric
-    if tune.direction or metric in (usual, LATENCY):
-        return []
-    message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
-    return [Problem("tune.direction", message)]
+def _wrong_direction(recipe: Recipe, tune: TuneTable, metric: str) -> list[Problem]:
+    usual, way = recipe.train.metric, recipe.train.direction
+    if metric not in (usual, LATENCY) and not tune.direction:
+        message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
+        return [Problem("tune.direction", message)]
+    if metric == usual and tune.direction not in (None, way):
+        end = "highest" if way == "maximize" else "lowest"
+        message = f'is "{tune.direction}", but train.direction keeps the epoch of each run with the {end} "{usual}"'
+        return [Problem("tune.direction", f'{message}: set both to "minimize" or both to "maximize"')]
+    return []
 
 
 def _wrong_latency(recipe: Recipe, aim: Aim, key: str, direction_key: str) -> list[Problem]:

@@ -127,7 +127,9 @@ class Worker:
                 self._give_up(trial, "its worker was killed as it took the trial, or its run was removed", queue=True)
             elif self.watch.is_silent(trial):
                 host = next(iter(trial.user_attrs.get(MACHINE, ())), "an unknown machine")
-                self._give_up(trial, f"its worker on {host} has been silent for {presence.SILENT_SECONDS:g} s", queue=True)
+                self._give_up(
+                    trial, f"its worker on {host} has been silent for {presence.SILENT_SECONDS:g} s", queue=True
+                )
 
     def _give_up(self, trial: FrozenTrial, cause: str, *, queue: bool) -> None:
         """Fail a trial by no fault of its values, and let them be tried again where that is asked."""
