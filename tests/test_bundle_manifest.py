@@ -29,6 +29,9 @@ def changed(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
     return bundle
 
 
+NO_NAMES = ("", ".", "..", "../x", "/etc/x", "a/b", "a\\b", "a\0b")
+
+
 def refusal(bundle: Path) -> BundleError:
     with pytest.raises(BundleError) as caught:
         read_manifest(bundle)
@@ -57,7 +60,23 @@ def test_a_folder_without_a_manifest_names_the_bundles_near_it(bundle: Path) -> 
 
 
 def test_a_file_is_no_bundle(bundle: Path) -> None:
-    assert "a bundle is a folder, this is a file" in refusal(bundle / "model.onnx").message
+    error = refusal(bundle / "model.onnx")
+    assert "a bundle is a folder, this is a file" in error.message
+    assert error.next_step == f"give its folder: {bundle}"
+    (bundle.parent / "alone.onnx").touch()
+    assert refusal(bundle.parent / "alone.onnx").next_step == f"name one of its bundles: {bundle}"
+
+
+def test_a_bundle_that_lost_its_manifest_is_to_be_copied_again(bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    assert str(refusal(bundle).next_step).startswith("copy the whole bundle again")
+
+
+def test_a_run_is_to_be_exported_first(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "my run"
+    run.mkdir(parents=True)
+    (run / "best.pt").touch()
+    assert refusal(run).next_step == f"export it first: python -m toolkit export '{run}'"
 
 
 @pytest.mark.parametrize(
@@ -75,10 +94,20 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
     assert "cannot be read: Is a directory" in refusal(bundle).message
 
 
-@pytest.mark.parametrize("version", [0, 1, "2", None])
-def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
+@pytest.mark.parametrize(
+    ("version", "next_step"),
+    [
+        (1, "export the run again: python -m toolkit export RUN"),
+        (3, "install a newer toolkit; bundle.json says under versions which one wrote it"),
+        ("2", "copy the whole bundle again, or export the run again"),
+        (None, "copy the whole bundle again, or export the run again"),
+        (True, "copy the whole bundle again, or export the run again"),
+    ],
+)
+def test_another_schema_version_is_refused(bundle: Path, version: object, next_step: str) -> None:
     error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
     assert f"schema version {version!r}; this toolkit reads version 2" in error.message
+    assert error.next_step == next_step
 
 
 @pytest.mark.parametrize(
@@ -98,6 +127,7 @@ def test_another_schema_version_is_refused(bundle: Path, version: object) -> Non
         (lambda m: m["sampling"].update(frames=0), "sampling: must tell a clip for a model of clips, and else from 1"),
         (lambda m: m["sampling"].update(rule="even"), "unexpected keyword argument 'rule'"),
         (lambda m: m["input"].update(fit="fill"), 'input.fit: must be "crop" or "stretch", got \'fill\''),
+        *((lambda m, name=name: m.update(name=name), "name: must name a folder") for name in NO_NAMES),
         (lambda m: m.update(models={}), "models: must name at least one"),
         (lambda m: m.update(models={"fp32": ["model.onnx"]}), "models and files: must be names and digests"),
         (lambda m: m["files"].update({"model.onnx": 1}), "models and files: must be names and digests"),

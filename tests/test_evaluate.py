@@ -21,7 +21,7 @@ from toolkit.bundle import Bundle
 from toolkit.cli import main
 from toolkit.contracts import Batch
 from toolkit.directory import RunDirectory
-from toolkit.errors import EXIT_DATA, EXIT_DONE, DataError
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, DataError
 from toolkit.evaluate import answering, evaluate, score
 from toolkit.export import evaluation
 
@@ -147,6 +147,59 @@ def test_data_without_a_split_to_score_is_refused_before_anything_is_written(
     assert told[1].startswith(f"next:  name data that has one: python -m toolkit evaluate {made} --set data.KEY=VALUE")
     assert "python -m toolkit plugins show har" in told[1]
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("flags", [[], ["--device", "cpu"]])
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("exports", "name one of its bundles: exports/toy"),
+        ("exports/toyy", "did you mean exports/toy?"),
+        ("exports/toy/model.onnx", "give its folder: exports/toy"),
+        ("cut", "copy the whole bundle again, or export the run again"),
+    ],
+)
+def test_what_was_meant_to_be_a_bundle_leads_to_one(
+    given: str, advice: str, flags: list[str], folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundled(folders)
+    toy_bundle.write(Path("cut")).joinpath("bundle.json").unlink()
+    assert main(["evaluate", given, *flags]) == EXIT_USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {given}: not a bundle (it has no bundle.json), nor a run directory (it has no recipe.toml)",
+        f"next:  {advice}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "problem", "advice"),
+    [
+        ("[[", [], "not valid TOML", "install the plugins"),
+        (tiny.RECIPE.replace('"cnn"', '"cnnx"'), [], 'unknown model "cnnx"', "install the plugins"),
+        (tiny.RECIPE, ["data.rooot=x"], "data.rooot: unknown key", "correct what --set says"),
+        (tiny.RECIPE, ["input.size=9", "input.stored=8"], "input.stored: must be", "correct what --set says"),
+    ],
+)
+def test_a_bundles_recipe_is_not_to_be_checked_as_a_file(
+    recipe: str, overrides: list[str], problem: str, advice: str, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_bundle.write(Path("toy"), classes=tiny.CLASSES, recipe=recipe)
+    assert main(["evaluate", "toy", *tiny.overridden(overrides)]) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert problem in told
+    assert told.splitlines()[-1].startswith(f"next:  {advice}")
+    assert "toolkit check" not in told
+
+
+def test_other_classes_than_a_bundle_knows_lead_to_other_data(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_bundle.write(Path("my toy"), classes=("ant", "bee"), recipe=folders.read_text(encoding="utf-8"))
+    assert main(["evaluate", "my toy"]) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert "knows the classes ant, bee; the data has blue, green, red" in told
+    again = "python -m toolkit evaluate 'my toy' --set data.root=FOLDER"
+    assert f"next:  evaluate on data with the same classes: {again}" in told
 
 
 def test_predictions_are_those_of_the_test_split_and_written_once(

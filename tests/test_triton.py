@@ -15,11 +15,13 @@ import pytest
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests import toy_bundle, triton_schema
 from toolkit.bundle.manifest import read_manifest
 from toolkit.clips import Clip
 from toolkit.errors import BundleError, RunFailed, UsageError
+from toolkit.export import export_run
 from toolkit.export.triton import configuration, write_triton
 
 UINT8, FP32, GPU = 2, 11, 1
@@ -150,10 +152,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc", ".hidden", "a\\b", "line\nbreak"])
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    bundle = toy_bundle.write(tmp_path / "toy", name=name)
+    bundle = toy_bundle.write(tmp_path / "toy")
     with pytest.raises(UsageError, match="cannot be the name of a model in Triton"):
-        write_triton(bundle, read_manifest(bundle), tmp_path / "models" / "inner")
+        write_triton(bundle, replace(read_manifest(bundle), name=name), tmp_path / "models" / "inner")
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("name", "in_the_way"), [(".hidden", False), ("toy", True)])
+def test_what_triton_cannot_serve_is_refused_before_the_run_is_exported(
+    tmp_path: Path, name: str, in_the_way: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("toolkit.export.open_trained", opened.append)
+    if in_the_way:
+        (tmp_path / f"{name}-triton" / name).mkdir(parents=True)
+    use: dict[str, Any] = {"overrides": (), "triton": True, "console": Console(quiet=True)}
+    with pytest.raises(UsageError, match=r"Triton"):
+        export_run(tmp_path / "run", name=name, exports=tmp_path, **use)
+    assert not opened
 
 
 def test_a_precision_that_is_not_there_is_refused(tmp_path: Path) -> None:

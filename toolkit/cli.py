@@ -301,6 +301,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         use = {"device": options.device or "auto", "precision": options.precision}
         directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=console, **use)
     else:
+        _refuse_near_bundles(options.run)
         if options.device or options.precision:
             raise UsageError(
                 f"{options.run}: not a bundle; --device and --precision are for bundles",
@@ -311,6 +312,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         directory = evaluate_run(options.run, options.overrides, console=console)
     console.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
     return EXIT_DONE
+
+
+def _refuse_near_bundles(path: Path) -> None:
+    """Raise UsageError where `path` is no run, and a bundle must have been meant."""
+    from toolkit.bundle import bundle_near
+
+    near = None if (path / "recipe.toml").is_file() else bundle_near(path)
+    if near:
+        told = "not a bundle (it has no bundle.json), nor a run directory (it has no recipe.toml)"
+        raise UsageError(f"{path}: {told}", next_step=near)
 
 
 def _export(options: argparse.Namespace) -> int:

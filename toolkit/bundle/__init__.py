@@ -8,6 +8,7 @@ from toolkit.bundle.manifest import (
     Input,
     Manifest,
     Sampling,
+    bundle_near,
     read_manifest,
 )
 from toolkit.bundle.model import Answers, Bundle
@@ -22,5 +23,6 @@ __all__ = [
     "Input",
     "Manifest",
     "Sampling",
+    "bundle_near",
     "read_manifest",
 ]

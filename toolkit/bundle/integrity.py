@@ -7,9 +7,8 @@ import stat
 from pathlib import Path
 
 from toolkit.bundle.manifest import MANIFEST, Manifest
+from toolkit.bundle.wire import AGAIN
 from toolkit.errors import BundleError
-
-_NEXT = "copy the whole bundle again, or export the run again"
 
 
 def verify_files(manifest: Manifest, bundle: Path, *, precision: str) -> None:
@@ -26,16 +25,16 @@ def verify_files(manifest: Manifest, bundle: Path, *, precision: str) -> None:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise BundleError(f"{path}: {error.strerror}; {MANIFEST} lists it", next_step=_NEXT) from error
+            raise BundleError(f"{path}: {error.strerror}; {MANIFEST} lists it", next_step=AGAIN) from error
         if found != expected:
             raise BundleError(
-                f"{path}: changed or cut short: its SHA-256 is {found}, {MANIFEST} says {expected}", next_step=_NEXT
+                f"{path}: changed or cut short: its SHA-256 is {found}, {MANIFEST} says {expected}", next_step=AGAIN
             )
 
 
 def _check_place(path: Path, bundle: Path) -> None:
     if not stat.S_ISREG(path.stat().st_mode):
-        raise BundleError(f"{path}: is not a plain file; {MANIFEST} lists it", next_step=_NEXT)
+        raise BundleError(f"{path}: is not a plain file; {MANIFEST} lists it", next_step=AGAIN)
     if not path.resolve().is_relative_to(bundle.resolve()):
         raise BundleError(
             f"{path}: is a link that leads out of the bundle",

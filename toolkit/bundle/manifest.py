@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
+from toolkit.bundle.wire import AGAIN
 from toolkit.clips import Averaged, Clip, Short
 from toolkit.clips import Sampling as ClipRule
 from toolkit.errors import BundleError, nearest
@@ -107,9 +109,7 @@ def read_manifest(bundle: Path) -> Manifest:
     except FileNotFoundError as error:
         raise BundleError(f"{bundle}: not a bundle (it has no {MANIFEST})", next_step=_nearby(bundle)) from error
     except NotADirectoryError as error:
-        raise BundleError(
-            f"{bundle}: a bundle is a folder, this is a file", next_step=_nearby(bundle.parent)
-        ) from error
+        raise BundleError(f"{bundle}: a bundle is a folder, this is a file", next_step=_nearby(bundle)) from error
     except OSError as error:
         raise _damaged(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -117,16 +117,23 @@ def read_manifest(bundle: Path) -> Manifest:
     if not isinstance(claimed, dict):
         raise _damaged(path, "not a JSON object")
     version = claimed.get("schema")
-    if version != SCHEMA:
+    if type(version) is not int or version != SCHEMA:
         raise BundleError(
-            f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}",
-            next_step="use the toolkit version that wrote it, or export the run again",
+            f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}", next_step=_other_schema(version)
         )
     manifest = _built(claimed, path)
     problem = _contradiction(manifest)
     if problem:
         raise _damaged(path, problem)
     return manifest
+
+
+def _other_schema(version: object) -> str:
+    if type(version) is not int:
+        return AGAIN
+    if version > SCHEMA:
+        return f"install a newer toolkit; {MANIFEST} says under versions which one wrote it"
+    return "export the run again: python -m toolkit export RUN"
 
 
 def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
@@ -171,6 +178,8 @@ def _contradiction(manifest: Manifest) -> str | None:
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
     shape = manifest.input
+    if manifest.name in ("", ".", "..") or set(manifest.name) & set("/\\\0"):
+        yield f"name: must name a folder, got {manifest.name!r}"
     if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
         yield "classes: must be names"
     sides = (shape.size, shape.square, 1 if shape.frames is None else shape.frames)
@@ -223,15 +232,26 @@ def _inside(name: str) -> bool:
 
 
 def _damaged(path: Path, problem: str) -> BundleError:
-    return BundleError(f"{path}: {problem}", next_step="copy the bundle again, or export the run again")
+    return BundleError(f"{path}: {problem}", next_step=AGAIN)
 
 
-def _nearby(folder: Path) -> str:
-    found = _bundles_in(folder)
-    if found:
+def bundle_near(path: Path) -> str | None:
+    """What to do instead of giving `path`, which is no bundle, where a bundle must have been meant."""
+    folder = path.parent if path.is_file() else path
+    if (folder / MANIFEST).is_file():
+        return f"give its folder: {folder}"
+    if found := _bundles_in(folder):
         return f"name one of its bundles: {', '.join(map(str, found[:3]))}"
+    if any(folder.glob("*.onnx")):
+        return AGAIN
     near = nearest(folder.name, [bundle.name for bundle in _bundles_in(folder.parent)])
-    return f"did you mean {folder.parent / near}?" if near else "make one with: python -m toolkit export RUN"
+    return f"did you mean {folder.parent / near}?" if near else None
+
+
+def _nearby(path: Path) -> str:
+    if (path / "best.pt").is_file():
+        return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
+    return bundle_near(path) or "make one with: python -m toolkit export RUN"
 
 
 def _bundles_in(folder: Path) -> list[Path]:

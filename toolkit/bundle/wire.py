@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from toolkit.errors import BundleError
 
-AGAIN = "copy the bundle again, or export the run again"
+AGAIN = "copy the whole bundle again, or export the run again"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIELDS = 1 << 29
 """Above the largest number of a field."""

@@ -24,6 +24,7 @@ from toolkit.export.card import card
 from toolkit.export.evaluation import evaluate_bundle
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
+from toolkit.export.triton import place_in, write_triton
 from toolkit.files import as_utf8, replaced_folder
 from toolkit.recipe import Limits, to_toml
 from toolkit.trained import Trained, open_trained
@@ -57,6 +58,9 @@ def export_run(
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
     place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
+    repository = exports / f"{place.name}-triton"
+    if triton:
+        place_in(repository, place.name)  # what would be refused in the end is refused first
     trained = open_trained(run, overrides)
     for note in trained.assembly.notes():
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
@@ -69,10 +73,7 @@ def export_run(
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
     if triton:
-        from toolkit.export.triton import write_triton
-
-        repository = write_triton(place, manifest, exports / f"{place.name}-triton")
-        console.print(f"triton {repository}", markup=False, soft_wrap=True)
+        console.print(f"triton {write_triton(place, manifest, repository)}", markup=False, soft_wrap=True)
     return place
 
 

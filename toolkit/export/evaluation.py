@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from toolkit.components import Plan, plan
 from toolkit.contracts import Data, Split, VideoSplit
 from toolkit.directory import RunDirectory, create
 from toolkit.environment import describe_environment
-from toolkit.errors import BundleError, DataError
+from toolkit.errors import BundleError, DataError, RecipeError
 from toolkit.evaluate import Evaluation, score, scored_splits
 from toolkit.export.asking import ask_raw
 from toolkit.pixels import LeftOut, left_out_note
@@ -49,8 +51,9 @@ def evaluate_bundle(
     """
     bundle = Bundle.load(path, device=device, precision=precision)
     manifest = bundle.manifest
-    planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
-    data = planned.data()
+    with _told_of_bundle(bundle, overrides):
+        planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
+        data = planned.data()
     _same_classes(bundle, data)
     _same_clips(bundle, data)
     scored = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
@@ -68,12 +71,29 @@ def evaluate_bundle(
     return _kept(bundle, planned, data, evaluations, left_out, runs, console)
 
 
+@contextmanager
+def _told_of_bundle(bundle: Bundle, overrides: Sequence[str]) -> Iterator[None]:
+    """What is wrong with the recipe of a bundle cannot be corrected in a file."""
+    try:
+        yield
+    except RecipeError as error:
+        lacking = (
+            "install the plugins that offer what is missing, or export the run again: python -m toolkit export RUN"
+        )
+        given = f"correct what --set says, or leave it out: {_command(bundle)}"
+        raise RecipeError(error.source, error.problems, next_step=given if overrides else lacking) from error
+
+
+def _command(bundle: Bundle) -> str:
+    return shlex.join(["python", "-m", "toolkit", "evaluate", str(bundle.path)])
+
+
 def _same_classes(bundle: Bundle, data: Data) -> None:
     known, found = bundle.manifest.classes, data.spec.classes
     if known != found:
         raise BundleError(
             f"{bundle.path}: knows the classes {', '.join(known)}; the data has {', '.join(found)}",
-            next_step="evaluate on data with the same classes",
+            next_step=f"evaluate on data with the same classes: {_command(bundle)} --set data.root=FOLDER",
         )
 
 

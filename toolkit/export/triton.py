@@ -12,6 +12,7 @@ from pathlib import Path
 
 from toolkit.bundle.inspection import INPUT, OUTPUT
 from toolkit.bundle.manifest import Manifest
+from toolkit.bundle.wire import AGAIN
 from toolkit.errors import BundleError, RunFailed, UsageError, nearest
 from toolkit.files import replaced_folder
 
@@ -36,12 +37,7 @@ def write_triton(
     if max_batch < 1:
         raise UsageError(f"max_batch: must be at least 1, got {max_batch}", next_step="give the largest batch to form")
     chosen = _chosen(manifest, precision)
-    target = repository / _servable(manifest.name)
-    if target.exists() and not (target / CONFIGURATION).is_file():
-        raise UsageError(
-            f"{target}: in the way, and no model of Triton (it has no {CONFIGURATION})",
-            next_step="name a folder of its own for the model repository, or remove what lies there",
-        )
+    target = place_in(repository, manifest.name)
     try:
         with replaced_folder(target) as folder:
             _copy_model(bundle, manifest, chosen, folder / VERSION)
@@ -51,6 +47,18 @@ def write_triton(
         raise RunFailed(
             f"{target}: cannot be written: {error.strerror or error}", next_step="make room or mend the folder"
         ) from error
+    return target
+
+
+def place_in(repository: Path, name: str) -> Path:
+    """The folder of the model `name` in a model repository. Raises UsageError for a name that cannot be served, and
+    where something else than a model lies there."""
+    target = repository / _servable(name)
+    if target.exists() and not (target / CONFIGURATION).is_file():
+        raise UsageError(
+            f"{target}: in the way, and no model of Triton (it has no {CONFIGURATION})",
+            next_step="name a folder of its own for the model repository, or remove what lies there",
+        )
     return target
 
 
@@ -158,12 +166,9 @@ def _copy_model(bundle: Path, manifest: Manifest, model: str, version: Path) -> 
 def _copy_checked(bundle: Path, manifest: Manifest, name: str, target: Path) -> None:
     source = bundle / name
     if not source.is_file():
-        raise BundleError(f"{source}: missing", next_step=_AGAIN)
+        raise BundleError(f"{source}: missing", next_step=AGAIN)
     shutil.copyfile(source, target)
     with target.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != manifest.files[name]:
-        raise BundleError(f"{source}: not the file that was exported (its SHA-256 differs)", next_step=_AGAIN)
-
-
-_AGAIN = "copy the bundle again, or export the run again"
+        raise BundleError(f"{source}: not the file that was exported (its SHA-256 differs)", next_step=AGAIN)
