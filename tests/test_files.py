@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from toolkit.files import replaced_folder
+from toolkit import files
+from toolkit.files import remove_unfinished, replaced_folder, write_atomically
 
 
 def filled(place: Path, text: str) -> None:
@@ -40,3 +47,156 @@ def test_what_failed_leaves_the_old_folder_and_nothing_else(tmp_path: Path, erro
         fail(folder)
     assert (place / "inner" / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [place]
+
+
+FOLDER = """
+with replaced_folder(Path("place")) as folder:
+    (folder / "half").touch()
+    input()
+"""
+FILE = """
+with replaced(Path("place")) as path:
+    path.write_text("half")
+    input()
+"""
+BETWEEN = """
+rename = Path.rename
+def renamed(path, target):
+    rename(path, target)
+    input()
+Path.rename = renamed
+with replaced_folder(Path("place")) as folder:
+    (folder / "inner").mkdir()
+"""
+
+
+@contextmanager
+def writing(parent: Path, code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that writes below `parent` and is in the middle of it; killed in the end."""
+    code = "from pathlib import Path\nfrom toolkit.files import replaced, replaced_folder\n" + code
+    told = code.replace("input()", "print(flush=True); input()")
+    with subprocess.Popen(
+        [sys.executable, "-c", told], cwd=parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_folder(tmp_path: Path) -> None:
+    with writing(tmp_path, FOLDER):
+        assert list(tmp_path.glob(".*"))
+    filled(tmp_path / "other", "new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+
+
+def test_what_a_living_writer_has_begun_stays(tmp_path: Path) -> None:
+    with writing(tmp_path, FOLDER) as process:
+        filled(tmp_path / "place", "new")
+        filled(tmp_path / "other", "new")
+        (half,) = tmp_path.rglob("half")
+        assert half.parent.parent == tmp_path
+        process.communicate(b"\n")
+    assert process.returncode == 0
+    assert (tmp_path / "place" / "half").exists()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other", tmp_path / "place"]
+
+
+def test_a_folder_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    filled(place, "old")
+    with writing(tmp_path, BETWEEN):
+        assert not place.exists()
+    filled(tmp_path / "other", "new")
+    assert (place / "inner" / "file").read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other", place]
+
+
+def test_a_folder_moved_aside_comes_back_when_its_successor_cannot_be_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    filled(place, "old")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target == place and path.joinpath("inner", "file").read_text() == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        filled(place, "new")
+    assert (place / "inner" / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "parent").mkdir()
+    place = tmp_path / "parent" / "place"
+    for number, target in enumerate(("elsewhere", "nowhere")):
+        if target == "elsewhere":
+            filled(tmp_path / target, "kept")
+        else:
+            place.rename(tmp_path / f"moved-{number}")
+        place.symlink_to(tmp_path / target)
+        filled(place, "new")
+        assert not place.is_symlink()
+        assert (place / "inner" / "file").read_text() == "new"
+        assert list(place.parent.iterdir()) == [place]
+    assert (tmp_path / "elsewhere" / "inner" / "file").read_text() == "kept"
+
+
+def test_what_a_killed_writer_left_of_a_file_goes_with_the_next_one_there(tmp_path: Path) -> None:
+    with writing(tmp_path, FILE):
+        write_atomically(tmp_path / "place", b"other")
+        assert len(list(tmp_path.glob(".*"))) == 1  # a living writer's stays
+    write_atomically(tmp_path / "place", b"new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "place"]
+
+
+def test_only_what_nobody_works_on_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    with writing(tmp_path / "inner", FILE), writing(tmp_path, FOLDER):
+        before = sorted(tmp_path.rglob("*"))
+        remove_unfinished(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == before
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "inner"]
+
+
+def test_where_nothing_can_be_locked_files_are_written_and_none_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(os.strerror(95))
+
+    with writing(tmp_path, FOLDER):
+        pass
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("fcntl.flock", refuse)
+    filled(tmp_path / "other", "new")
+    write_atomically(tmp_path / "file", b"new")
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "other", tmp_path / "file"])
+
+
+def test_a_file_that_another_cleaned_away_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, tried = files._locked, []
+
+    def late(descriptor: int, *, wait: bool) -> bool:
+        tried.append(descriptor)
+        if len(tried) == 1:
+            for path in tmp_path.glob(".*"):
+                path.unlink()
+        return lock(descriptor, wait=wait)
+
+    monkeypatch.setattr(files, "_locked", late)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert len(tried) == 2

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"
 """Stands in the name of a file that is still being written."""
+_CLAIM = ".claim"
+"""Ends the name of the file that says, by its lock, whether a folder is still being written."""
 
 
 def cache_directory() -> Path:
@@ -25,19 +29,19 @@ def cache_directory() -> Path:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there takes its place, synced, when the block succeeds."""
+    """Yield a temporary path beside `path`; what is written there takes its place, synced, when the block succeeds.
+    What killed writers of `path` have left is removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{UNFINISHED}", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
+    with _claimed(path, path.suffix) as temporary:
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     if os.name == "posix":
         _sync(path.parent)
 
@@ -54,9 +58,45 @@ def as_utf8(text: str) -> bytes:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers have left in `folder` and below it, where nobody may be writing now."""
-    for path in folder.rglob(f".*{UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+    """Remove what killed writers have left in `folder` and below it; what is being written stays."""
+    _remove_abandoned(folder.rglob(f".*{UNFINISHED}*"))
+
+
+def _remove_abandoned(found: Iterable[Path]) -> None:
+    for path in list(found):
+        with suppress(OSError, ValueError), path.open("r+b") as file:  # a folder cannot be opened: its claim can
+            if not _locked(file.fileno(), wait=False):
+                continue
+            if path.suffix == _CLAIM:
+                _Folders.claimed_by(path).clear()
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _claimed(path: Path, suffix: str) -> Iterator[Path]:
+    """Yield a new, empty file beside `path`. This process holds its lock, which the system takes back when the process
+    dies, however it does and whichever machine it ran on: who gets the lock knows that nobody works on it any more."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{UNFINISHED}", suffix=suffix)
+        _locked(descriptor, wait=True)
+        if Path(name).exists():
+            break
+        os.close(descriptor)  # another cleaned up between the two
+    try:
+        yield Path(name)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, *, wait: bool) -> bool:
+    """Whether a lock could be had; file systems without locks have none."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:
@@ -73,25 +113,52 @@ def _umask() -> int:
     return mask
 
 
+@dataclass(frozen=True)
+class _Folders:
+    """Where a folder goes, and what lies beside it until it is there."""
+
+    place: Path
+    coming: Path
+    before: Path
+    """What stood at `place`."""
+
+    @classmethod
+    def claimed_by(cls, claim: Path) -> _Folders:
+        stem = claim.name.removesuffix(_CLAIM)
+        place = stem.removeprefix(".").rpartition(UNFINISHED)[0]
+        return cls(claim.with_name(place), claim.with_name(stem), claim.with_name(f"{stem}.before"))
+
+    def move(self) -> None:
+        if os.path.lexists(self.place):
+            self.place.rename(self.before)
+        self.coming.rename(self.place)
+
+    def clear(self) -> None:
+        """Remove what is not at `place`, but that which stood there, where nothing does."""
+        if os.path.lexists(self.before) and not os.path.lexists(self.place):
+            self.before.rename(self.place)
+        for path in (self.coming, self.before):
+            if path.is_symlink():
+                path.unlink()
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path`, whole, when the block succeeds, and is removed
-    when it does not."""
+    when it does not. Folders that killed writers have left beside `path` are removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}{UNFINISHED}"
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
-    try:
-        yield temporary
-        for written in temporary.rglob("*"):
-            _sync(written)
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as aside:
-                path.rename(Path(aside) / path.name)
-                temporary.rename(path)
-        else:
-            temporary.rename(path)
-        _sync(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    _remove_abandoned(path.parent.glob(f".*{UNFINISHED}*{_CLAIM}"))
+    with _claimed(path, _CLAIM) as claim:
+        folders = _Folders.claimed_by(claim)
+        try:
+            folders.coming.mkdir(0o700)
+            yield folders.coming
+            for written in folders.coming.rglob("*"):
+                _sync(written)
+            folders.coming.chmod(0o777 & ~_umask())
+            folders.move()
+            _sync(path.parent)
+        finally:
+            folders.clear()
+            claim.unlink(missing_ok=True)
