@@ -24,7 +24,7 @@ from toolkit import device as devices
 from toolkit.assembly import Assembly
 from toolkit.cli import main
 from toolkit.components import Plan, plan
-from toolkit.contracts import EpochRecord
+from toolkit.contracts import EpochRecord, Record
 from toolkit.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, RecipeError, RunFailed, Stopped
 from toolkit.recipe import load
 from toolkit.registry import discover
@@ -333,6 +333,18 @@ def test_a_trial_is_worth_what_the_weights_are_that_its_run_keeps(tmp_path: Path
     one = worker(path, tmp_path / "runs")
     one.work()
     assert one.study.best_value == kept(run_of(one, 0))["loss"]
+
+
+def test_a_tracker_that_fails_in_a_study_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Failing:
+        def track(self, record: Record) -> None:
+            raise OSError("no room for records")
+
+    monkeypatch.setattr(Plan, "trackers", lambda self, directory: [Failing()])
+    worker(recipe_file(tmp_path, "trials = 1"), tmp_path / "runs").work()
+    assert "warning: tracker Failing failed and is left out from here on: OSError: no room" in capsys.readouterr().err
 
 
 SEEDS = 'trials = 2\nseeds_per_trial = 2\nsampler = {name = "random", seed = 1}\n'

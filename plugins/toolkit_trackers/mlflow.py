@@ -6,14 +6,16 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import EpochRecord, Record, RunFinished, RunStarted
-from toolkit.errors import UsageError
+from toolkit.errors import Stopped, UsageError
 from toolkit.files import write_atomically
 from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
 
@@ -30,17 +32,23 @@ def mlflow(run: Path, *, tracking_uri: str | None = None, experiment: str | None
     """Parameters, scores of each epoch, and at the end the report and figures, as one MLflow run.
 
     tracking_uri: the store, `sqlite:///PATH` or a server's `http(s)://` address; None: `mlflow.db` in the folder of
-    all runs, with artifacts beside it.
-    experiment: name of the MLflow experiment; None: the recipe's name.
+    all runs, those of studies too, with artifacts beside it.
+    experiment: name of the MLflow experiment; None: the recipe's name, for all trials of a study too.
 
     Look at it with `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. Raises `UsageError` when MLflow is not
     installed.
     """
-    store = tracking_uri or f"sqlite:///{run.resolve().parents[1] / 'mlflow.db'}"
+    recipe = _outermost(run.resolve()).parent
+    store = tracking_uri or f"sqlite:///{recipe.parent / 'mlflow.db'}"
     if "://" not in store or store.startswith("file:"):
         raise ValueError(f'tracking_uri: MLflow 3 writes to no folder, use "sqlite:///PATH", got "{store}"')
     _require()
-    return MLflow(run, store, experiment or run.resolve().parent.name)
+    return MLflow(run, store, experiment or recipe.name, str(run.resolve().relative_to(recipe)))
+
+
+def _outermost(run: Path) -> Path:
+    """The run in whose directory `run` lies, as a repeat with another seed does; else `run` itself."""
+    return _outermost(run.parent) if (run.parent / "recipe.toml").is_file() else run
 
 
 def _require() -> None:
@@ -57,14 +65,15 @@ def _require() -> None:
 class MLflow:
     """Steps are epochs. A resumed run goes on in the MLflow run that `mlflow.json` of its directory names."""
 
-    def __init__(self, run: Path, store: str, experiment: str) -> None:
+    def __init__(self, run: Path, store: str, experiment: str, name: str) -> None:
         self.run = run
         self.store = store
         self.experiment = experiment
+        self.name = name
         self._client: MlflowClient | None = None
         self._run_id = ""
         self._logged_epochs = 0
-        self._finished = False
+        self._ended = False
 
     @property
     def note(self) -> Path:
@@ -81,24 +90,22 @@ class MLflow:
                 self._finish(record)
 
     def close(self) -> None:
-        if self._client is not None and not self._finished:
-            self._client.set_terminated(self._run_id, status="KILLED")
+        if self._client is not None and not self._ended:
+            self._client.set_terminated(self._run_id, status=_early_end())
+            self._ended = True
 
     def _start(self, record: RunStarted) -> None:
-        self._client = _connect(self.store)
-        if self.note.is_file():
-            self._run_id = self._resume(self._client)
-            return
-        self._run_id = self._create(self._client, record)
-        note = {"tracking_uri": self.store, "run_id": self._run_id}
-        write_atomically(self.note, json.dumps(note, indent=2).encode())
+        with _alone(self.store):
+            self._client = _connect(self.store)
+            self._run_id = self._resume(self._client) if self.note.is_file() else self._create(self._client, record)
 
     def _create(self, client: MlflowClient, record: RunStarted) -> str:
         created = client.create_run(
-            _experiment_id(client, self.experiment, self.store), run_name=self.run.name, tags=_tags(record.facts)
+            _experiment_id(client, self.experiment, self.store), run_name=self.name, tags=_tags(record.facts)
         )
         run_id: str = created.info.run_id
         _log_parameters(client, run_id, flat(record.recipe))
+        write_atomically(self.note, json.dumps({"tracking_uri": self.store, "run_id": run_id}, indent=2).encode())
         return run_id
 
     def _resume(self, client: MlflowClient) -> str:
@@ -136,7 +143,22 @@ class MLflow:
         for path in sorted((record.run / "figures").glob("*.png")):
             self._client.log_artifact(self._run_id, str(path), "figures")
         self._client.set_terminated(self._run_id)
-        self._finished = True
+        self._ended = True
+
+
+@contextmanager
+def _alone(store: str) -> Iterator[None]:
+    """Keep others from a local database in the block: one that two workers of a study make at once stays half made."""
+    import fcntl
+
+    database = _local(store)
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _connect(store: str) -> MlflowClient:
@@ -149,17 +171,40 @@ def _connect(store: str) -> MlflowClient:
         return MlflowClient(store)
 
 
+def _early_end() -> str:
+    """What MLflow calls the end of a run that is not finished. The error that ends it is on its way while its trackers
+    are closed."""
+    error = sys.exc_info()[1]
+    return "FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED"
+
+
 def _experiment_id(client: MlflowClient, name: str, store: str) -> str:
     found = client.get_experiment_by_name(name)
-    experiment_id: str = found.experiment_id if found else client.create_experiment(name, _artifacts_beside(store))
+    experiment_id: str = found.experiment_id if found else _new_experiment(client, name, store)
     return experiment_id
+
+
+def _new_experiment(client: MlflowClient, name: str, store: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.create_experiment(name, _artifacts_beside(store))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found.experiment_id  # another worker of the study has made it meanwhile
 
 
 def _artifacts_beside(store: str) -> str | None:
     """A folder beside a local database; a server keeps artifacts where it likes."""
-    if not store.startswith("sqlite:///"):
-        return None
-    return (Path(store.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    database = _local(store)
+    return (database.parent / "mlartifacts").as_uri() if database else None
+
+
+def _local(store: str) -> Path | None:
+    """The file of a local database; None for a server's."""
+    return Path(store.removeprefix("sqlite:///")).resolve() if store.startswith("sqlite:///") else None
 
 
 def _tags(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -8,14 +8,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 from PIL import Image
 
+from tests.test_tune_trial import worker
+from tests.tiny import RECIPE as RECIPE_OF_RUNS
+from tests.tiny import write_images, write_recipe
 from toolkit.contracts import EpochRecord, RunFinished, RunStarted, Tracker
-from toolkit.errors import UsageError
+from toolkit.errors import RunFailed, Stopped, UsageError
+from toolkit.tune.scoring import Scoring
 from toolkit_trackers import toolkit_trackers
 from toolkit_trackers.mlflow import mlflow
 from toolkit_trackers.tensorboard import tensorboard
@@ -198,6 +206,139 @@ def test_mlflow_takes_recipes_of_many_and_long_values(run: Path, store: str, cli
     assert len(found["a_b"]) == 6000
 
 
+def end_by(error: Exception, tracker: Tracker) -> None:
+    """As a run does that an error ends after it has started."""
+    with closing(tracker):
+        tracker.track(STARTED)
+        raise error
+
+
+def test_mlflow_calls_a_run_failed_that_an_error_ends(run: Path, store: str, client: Any) -> None:
+    tracker = mlflow(run, tracking_uri=store)
+    with pytest.raises(RunFailed):
+        end_by(RunFailed("the loss is not finite"), tracker)
+    tracker.close()
+    assert client.get_run(run_id(run)).info.status == "FAILED"
+
+
+def test_mlflow_calls_a_stopped_run_killed(run: Path, store: str, client: Any) -> None:
+    with pytest.raises(Stopped):
+        end_by(Stopped("stopped by a signal", exit_code=75, next_step="again"), mlflow(run, tracking_uri=store))
+    assert client.get_run(run_id(run)).info.status == "KILLED"
+
+
+def test_mlflow_experiment_that_another_process_makes_meanwhile_is_taken(
+    run: Path, store: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, answers = type(client).get_experiment_by_name, iter([None])
+    monkeypatch.setattr(type(client), "get_experiment_by_name", lambda self, name: next(answers, get(self, name)))
+    made = client.create_experiment("theirs")
+    drive(mlflow(run, tracking_uri=store, experiment="theirs"), STARTED)
+    assert client.get_run(run_id(run)).info.experiment_id == made
+
+
+STARTING = """
+import pathlib, sys
+from tests.plugins.test_trackers import STARTED
+from toolkit_trackers.mlflow import mlflow
+import mlflow.store.tracking.sqlalchemy_store as loaded
+tracker = mlflow(pathlib.Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+tracker.track(STARTED)
+"""
+
+
+@pytest.mark.slow  # processes of their own load MLflow
+def test_workers_that_begin_at_once_make_one_database(run: Path) -> None:
+    """MLflow's own tables, made by two at once, would be left half made for ever."""
+    trials = [run.parent / f"trial-{number:04}" for number in range(3)]
+    processes = []
+    for trial in trials:
+        trial.mkdir()
+        words = [sys.executable, "-W", "ignore", "-c", STARTING, str(trial)]
+        processes.append(
+            subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("begin\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert len({run_id(trial) for trial in trials}) == 3
+
+
+STUDY = """
+[[trackers]]
+name = "mlflow"
+
+[[trackers]]
+name = "tensorboard"
+
+[tune]
+trials = 5
+seeds_per_trial = 2
+sampler = {name = "random", seed = 1}
+
+[tune.space]
+train.optimizer.lr = {choices = [0.05, 0.02, 1e30, 0.04, 0.03]}
+"""
+
+
+class PrunesSecond(optuna.pruners.BasePruner):
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return trial.number == 1
+
+
+def test_trackers_hear_what_becomes_of_the_trials_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one database and one experiment; trials finished, pruned, failed by training and by their score."""
+    from toolkit_trackers.mlflow import _connect
+
+    path = write_recipe(tmp_path, write_images(tmp_path / "images"), text=RECIPE_OF_RUNS + STUDY)
+    one = worker(path, tmp_path / "runs")
+    one.study.pruner = PrunesSecond()
+    for rate in (0.02, 1e30, 0.04):
+        one.study.enqueue_trial({"train.optimizer.lr": rate})
+    scores = Scoring.scores
+
+    def failing(self: Scoring, record: EpochRecord) -> list[float]:
+        if len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))) == 0:
+            raise RunFailed("the score is not finite")
+        return scores(self, record)
+
+    monkeypatch.setattr(Scoring, "scores", failing)
+    one = replace(one, scoring=replace(one.scoring, tune=one.tune.model_copy(update={"max_failures": 2})))
+    with pytest.raises(RunFailed, match="2 trials failed, the last by RunFailed: the score is not finite"):
+        one.work()
+    client = _connect(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
+    assert experiment.name == "tiny"
+    assert {found.info.run_name: found.info.status for found in client.search_runs([experiment.experiment_id])} == {
+        "trial-0000": "FINISHED",
+        "trial-0000/seed-1": "FINISHED",
+        "trial-0001": "KILLED",
+        "trial-0002": "FAILED",
+        "trial-0003": "FAILED",
+    }
+    assert [path.name for path in tmp_path.rglob("mlflow.db")] == ["mlflow.db"]
+    whole, pruned = (events(one.folder / f"trial-000{number}") for number in (0, 1))
+    assert whole.summary_metadata["_hparams_/session_start_info"]
+    assert "best/valid/loss" in whole.Tags()["scalars"]
+    assert "best/valid/loss" not in pruned.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("made", [tensorboard, mlflow])
+def test_a_run_may_be_finished_twice(run: Path, made: Any) -> None:
+    """As a trial is by its study, and then by its report."""
+    first = RunFinished({"valid": {"accuracy": 0.5}, "test": {}}, run)
+    for records in ((STARTED, epoch(1, 2.0), first), (STARTED, finished(run))):
+        drive(made(run), *records)
+
+
 def test_mlflow_run_that_is_gone_is_an_error_that_says_what_to_delete(run: Path, store: str) -> None:
     (run / "mlflow.json").write_text('{"run_id": "0123"}', encoding="utf-8")
     with pytest.raises(UsageError, match="MLflow run 0123 is not in sqlite:///") as caught:
@@ -209,6 +350,9 @@ def test_mlflow_default_store_lies_beside_the_runs(run: Path) -> None:
     tracker = mlflow(run)
     assert tracker.store == f"sqlite:///{run.resolve().parents[1] / 'mlflow.db'}"
     assert tracker.experiment == "mine"
+    (run / "recipe.toml").touch()
+    repeat = mlflow(run / "seed-1")
+    assert (repeat.store, repeat.experiment) == (tracker.store, "mine")
 
 
 @pytest.mark.parametrize("store", ["mlruns", "file:///somewhere/mlruns"])

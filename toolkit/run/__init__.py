@@ -21,14 +21,14 @@ from toolkit.predictions import predictions, write_predictions
 from toolkit.recipe import Draft, Recipe, digest, to_toml
 from toolkit.registry import discover
 from toolkit.report import write_report
-from toolkit.run.finish import draw_pictures, evaluate_splits, scores
+from toolkit.run.finish import draw_pictures, evaluate_splits, kept_scores, scores
 from toolkit.run.loop import Saving, Trackers, train
 from toolkit.screen import Screen, score_table
 from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.train import State, Task
 from toolkit.trained import Trained, open_trained, planned_again
 
-__all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
+__all__ = ["Records", "evaluate_run", "resume_run", "start_run", "train_run"]
 
 Records: TypeAlias = Generator[EpochRecord, None, None]
 
@@ -107,7 +107,7 @@ def _run(
 ) -> None:
     console.print(f"run {directory.path}", markup=False, soft_wrap=True)
     _show(console, assembly)
-    saving, trackers = _begin(assembly, prepared[0], directory, console, saved)
+    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=console)
     try:
         for _ in _train(assembly, prepared, saving, trackers, signals, console):
             pass
@@ -116,13 +116,15 @@ def _run(
         trackers.close()
 
 
-def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals, console: Console) -> Records:
+def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
     """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
     has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
 
-    Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Closing the generator ends
-    training early.
+    Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Shows nothing but what is wrong
+    with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
+    is what trackers see the run end by.
     """
+    console = Console(quiet=True)
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
     assembly = assemble(planned, saved, kept)
     if saved:
@@ -130,15 +132,22 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
         _same_data(directory, saved, assembly)
         yield from (EpochRecord(**record) for record in saved["state"]["records"])
     prepared = training(assembly)
-    saving, trackers = _begin(assembly, prepared[0], directory, console, saved)
+    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=Console(stderr=True))
     try:
         yield from _train(assembly, prepared, saving, trackers, signals, console)
+        trackers.track(RunFinished(kept_scores(assembly, prepared[0]), directory.path))
     finally:
         trackers.close()
 
 
 def _begin(
-    assembly: Assembly, state: State, directory: RunDirectory, console: Console, saved: Mapping[str, Any] | None
+    assembly: Assembly,
+    state: State,
+    directory: RunDirectory,
+    console: Console,
+    saved: Mapping[str, Any] | None,
+    *,
+    warnings: Console,
 ) -> tuple[Saving, Trackers]:
     """Bring `state` to where `saved` stands, or write what a new run starts with; what saves and tracks it."""
     skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
@@ -152,7 +161,7 @@ def _begin(
     facts = _facts(assembly, directory)
     directory.write_json("facts.json", facts)
     directory.write_records(state.records)
-    trackers = Trackers(assembly.plan.trackers(directory.path), console)
+    trackers = Trackers(assembly.plan.trackers(directory.path), warnings)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
     return saving, trackers
 

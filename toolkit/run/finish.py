@@ -15,6 +15,7 @@ from toolkit.evaluate import Evaluation, evaluate
 from toolkit.loader import Loader, augment
 from toolkit.pixels import centre_crop
 from toolkit.predictions import Prediction
+from toolkit.train import State
 
 SHEET = 16
 """Pictures on a sheet."""
@@ -40,6 +41,12 @@ def scores(evaluations: Mapping[str, Evaluation], assembly: Assembly, best_epoch
     """The contents of scores.json."""
     splits = {name: dict(evaluations[name].scores) if name in evaluations else {} for name in ("valid", "test")}
     return {**splits, "best_epoch": best_epoch, "protocol": assembly.protocol()}
+
+
+def kept_scores(assembly: Assembly, state: State) -> dict[str, Any]:
+    """As `scores`, of the best checkpoint where it is not evaluated: what its epoch scored on the validation split."""
+    best = state.records[state.best_epoch - 1]
+    return {"valid": dict(best.valid), "test": {}, "best_epoch": best.epoch, "protocol": assembly.protocol()}
 
 
 def draw_pictures(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
 import optuna
 from optuna.pruners import WilcoxonPruner
-from rich.console import Console
 
 from toolkit import device as devices
 from toolkit.assembly import Kept
@@ -20,7 +20,7 @@ from toolkit.directory import explained
 from toolkit.errors import Problem, RecipeError, RunFailed
 from toolkit.recipe import Draft, TuneTable, load, overridden
 from toolkit.registry import Registry, discover
-from toolkit.run import train_run
+from toolkit.run import Records, train_run
 from toolkit.signals import Signals
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.latency import Latencies
@@ -96,10 +96,8 @@ class Scoring:
                 with explained(run.path):
                     run.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(run.locked())  # the first run is locked by who took the trial
-            training = train_run(
-                replace(planned, resolved=seeded), run, kept=self.kept, signals=signals, console=Console(quiet=True)
-            )
-            for record in held.enter_context(closing(training)):
+            training = train_run(replace(planned, resolved=seeded), run, kept=self.kept, signals=signals)
+            for record in held.enter_context(_ended(training)):
                 scores = self.scores(record)
                 kept = scores if record.best else kept
                 if reported:
@@ -139,3 +137,17 @@ class Scoring:
         if not all(math.isfinite(score) for score in scores):
             raise RunFailed(f"epoch {record.epoch}: the score is not finite")
         return scores
+
+
+@contextmanager
+def _ended(training: Records) -> Iterator[Records]:
+    """Training that is left with the block, and hears of an error that ends it: a trial that fails by its score has
+    failed for the recipe's trackers too."""
+    try:
+        yield training
+    except optuna.TrialPruned:
+        raise
+    except Exception as error:
+        training.throw(error)
+    finally:
+        training.close()
