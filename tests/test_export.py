@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -752,7 +753,7 @@ class _Pictures:
     def read(self, index: int) -> torch.Tensor:
         if index in self.broken:
             raise DataError(f"image {index} cannot be decoded")
-        return torch.full((3, *self.sizes[index]), 10 * index, dtype=torch.uint8)
+        return torch.full((3, *self.sizes[index]), 10 * index % 256, dtype=torch.uint8)
 
 
 def grey(bundle: Bundle, numbers: Sequence[int]) -> np.ndarray:
@@ -772,6 +773,47 @@ def test_images_of_mixed_sizes_are_answered_in_order(
     found = ask_raw(bundle, split, order, (1, 3, 7), progress=told.append)
     assert sum(told) == 25
     np.testing.assert_allclose(found, grey(bundle, order), atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [frozenset[int](), frozenset({0, 1, 2})])
+@pytest.mark.parametrize("first", [1, 9])
+def test_images_that_are_read_ahead_are_bounded_by_their_bytes(
+    first: int, broken: frozenset[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was read before: the size of an image is known only once it is there."""
+    side, small, room = 100, 40, 5
+    monkeypatch.setattr(asking, "WAITING_BYTES", room * side * side * 3)
+    split = _Pictures([(1, 1)] * small + [(side, side)] * 60, broken=broken)
+    reads, too_many = [], threading.Event()
+
+    def read(index: int) -> torch.Tensor:
+        reads.append(index)
+        if len(reads) > small + room + asking.READERS:
+            too_many.set()
+        return _Pictures.read(split, index)
+
+    monkeypatch.setattr(split, "read", read)
+    left_out = LeftOut(Corrupt(skip=True, limit=1), len(split))
+    views = asking._images(split, range(len(split)), left_out)
+    rows = [next(views).row for _ in range(first)]
+    assert not too_many.wait(0.3)
+    rows += [view.row for view in views]
+    assert rows == [row for row in range(100) if row not in broken]
+
+
+def test_images_larger_than_all_that_may_wait_are_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "WAITING_BYTES", 10)
+    views = asking._images(_Pictures([(20, 20)] * 30), range(30), None)
+    assert [view.row for view in views] == list(range(30))
+
+
+def test_reading_ahead_ends_with_who_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "WAITING_BYTES", 10)
+    threads = set(threading.enumerate())
+    views = asking._images(_Pictures([(20, 20)] * 30), range(30), None)
+    next(views)
+    views.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) <= threads
 
 
 def test_images_that_cannot_be_read_have_no_row(tmp_path: Path) -> None:

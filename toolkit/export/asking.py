@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from typing import NamedTuple
 
@@ -20,10 +22,12 @@ from toolkit.contracts import Split, VideoSplit
 from toolkit.errors import DataError
 from toolkit.pixels import LeftOut
 
+READERS = 2
 AHEAD = 64
-"""Images read ahead of the model."""
+"""Images read ahead of the model at most."""
 WAITING_BYTES = 2 * LARGEST_BYTES
-"""Pixels that wait for others of their size, in bytes; beyond, the model is asked about fewer at a time."""
+"""Pixels that wait for others of their size, in bytes: beyond, the model is asked about fewer at a time. As many that
+were read ahead may wait for their turn."""
 
 
 class _View(NamedTuple):
@@ -102,19 +106,56 @@ def _views(
 
 def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_View]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
+    room, pending = _Room(WAITING_BYTES), deque[Future[NDArray[np.uint8] | None]]()
 
-    def read(item: int) -> NDArray[np.uint8] | None:
+    def read(row: int) -> NDArray[np.uint8] | None:
+        room.wait(row)
         try:
-            return _channels_last(read_image_of(split, item))
+            pixels = _channels_last(read_image_of(split, index[row]))
         except DataError as error:
-            _leave_out(item, left_out, error)
+            _leave_out(index[row], left_out, error)
             return None
+        room.fill(pixels.nbytes)
+        return pixels
 
-    with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
-        for start in range(0, len(index), AHEAD):
-            for row, pixels in enumerate(pool.map(read, index[start : start + AHEAD]), start):
-                if pixels is not None:
-                    yield _View(row, 0, pixels)
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="decode")
+    try:
+        pending.extend(pool.submit(read, row) for row in range(min(AHEAD, len(index))))
+        for row in range(len(index)):
+            pixels = pending.popleft().result()
+            room.take(row, 0 if pixels is None else pixels.nbytes)
+            if row + AHEAD < len(index):
+                pending.append(pool.submit(read, row + AHEAD))
+            if pixels is not None:
+                yield _View(row, 0, pixels)
+    finally:
+        room.take(len(index))
+        pool.shutdown(cancel_futures=True)
+
+
+class _Room:
+    """The bytes of what was read and waits to be taken in its turn."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._turn = 0
+        self._changed = threading.Condition()
+
+    def wait(self, place: int) -> None:
+        """Return once there is room, or it is the turn of `place`: what waits behind it cannot leave before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held < self._limit or place <= self._turn)
+
+    def fill(self, size: int) -> None:
+        with self._changed:
+            self._held += size
+
+    def take(self, place: int, size: int = 0) -> None:
+        with self._changed:
+            self._turn = place + 1
+            self._held -= size
+            self._changed.notify_all()
 
 
 def _clips(
