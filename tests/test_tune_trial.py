@@ -642,6 +642,34 @@ def test_the_command_tells_what_a_sampler_draws_at_random(tmp_path: Path, capsys
     assert "note: tune.space.train.batch: the recipe's own value is outside the space" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("rates", "trials", "told"),
+    [
+        ("[0.02, 0.03]", 2, "2 of the 3 that it takes to see the whole grid: --set tune.trials=3"),
+        ("[0.02, 0.03]", 3, ""),
+        ("[0.05, 0.03]", 1, "1 of the 2 that it takes to see the whole grid: --set tune.trials=2"),
+        ("[0.05, 0.03]", 2, ""),
+    ],
+)
+def test_the_command_tells_that_a_grid_will_not_be_seen_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rates: str, trials: int, told: str
+) -> None:
+    path = recipe_file(
+        tmp_path, f'trials = {trials}\nsampler = "grid"', f"train.optimizer.lr = {{choices = {rates}}}\n"
+    )
+    one = worker(path, tmp_path / "runs")
+    for _ in range(trials):
+        one.study.tell(one.study.ask(), 0.5)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("toolkit.tune.finish_best", lambda *arguments, **others: None)
+        patched.setattr("toolkit.tune.write_study_report", lambda *arguments, **others: None)
+        patched.setattr("toolkit.tune.write_best", lambda one: [])
+        assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_DONE
+    assert [
+        line.removeprefix("note: tune.trials: ") for line in capsys.readouterr().out.splitlines() if "grid" in line
+    ] == ([told] if told else [])
+
+
 def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other takes one between our look and our asking."""
     one = replace(worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs"), shared=True)

@@ -18,7 +18,7 @@ from toolkit.tune.folder import alone
 from toolkit.tune.join import Job, joined
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
-from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own
+from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own, short_of_grid
 from toolkit.tune.trial import Worker, write_best
 from toolkit.tune.workers import Workers
 
@@ -55,6 +55,8 @@ def tune_recipe(
         for key in drawn_at_random(found.search, found.space, planned.resolved):
             told = "the recipe's own value is outside the space, so this sampler draws every trial's at random"
             console.print(f"note: tune.space.{key}: {told}", markup=False, soft_wrap=True)
+        if short := short_of_grid(found.search, found.space, planned.resolved, found.tune.trials):
+            console.print(f"note: tune.trials: {short}", markup=False, soft_wrap=True)
         with at_the_end(lambda: _report(worker, console), console):
             with at_the_end(lambda: _tell(worker, console), console), StudyScreen(console, study, found.tune, folder):
                 if workers == 1:

@@ -88,6 +88,10 @@ class Grid(optuna.samplers.GridSampler):
         wanted = [values[name] for name in self._param_names]
         return next((place for place, point in enumerate(self._all_grids) if _is_same(point, wanted)), None)
 
+    def trials(self, own: Mapping[str, Any]) -> int:
+        """How many it takes to see every point; the recipe's `own` values are one of them or one trial more."""
+        return len(self._all_grids) + (self._place_of(own) is None)
+
     def after_trial(self, *_: Any) -> None:
         pass
 
@@ -283,6 +287,13 @@ def drawn_at_random(search: Search, space: Space, resolved: Recipe) -> list[str]
         return []
     own = space.own(resolved)
     return [one.key for one in space.dimensions if one.components is None and one.key not in own]
+
+
+def short_of_grid(search: Search, space: Space, resolved: Recipe, trials: int) -> str | None:
+    """That a grid will not be seen whole, where so many trials leave points out."""
+    if not isinstance(search.sampler, Grid) or trials >= (whole := search.sampler.trials(space.own(resolved))):
+        return None
+    return f"{trials} of the {whole} that it takes to see the whole grid: --set tune.trials={whole}"
 
 
 def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: int) -> None:
