@@ -1,4 +1,4 @@
-"""The frames of a video file, by PyAV: when they are shown, and those that are wanted. No torch here, and no audio."""
+"""The frames of a video, by PyAV: when they are shown, and those that are wanted. No torch here, and no audio."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import av
 from av.error import FFmpegError, InvalidDataError
@@ -32,7 +32,7 @@ _WRITES_PRESENTATION_TIMES = ("mov", "matroska", "mpegts", "flv")
 """Containers, by the start of their names in FFmpeg, that say of each frame when it is shown. For others the demuxer
 derives it from the order of decoding, and guesses wrong where frames are reordered (AVI with packed B-frames)."""
 
-_ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 """Lets titles and comments that are no UTF-8 pass, as PyAV does by itself from 19 on."""
 
 
@@ -47,6 +47,17 @@ class Timeline:
     stamps: tuple[int, ...] = ()
     """The moments as the file writes them, in the time base of its stream: by these a frame is found after a seek.
     Empty where they cannot be relied on: such a file is decoded from its start, and its frames are counted."""
+
+
+class Video(Protocol):
+    """Where a video comes from."""
+
+    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """A container of PyAV and its stream of moving pictures, from the start. All that PyAV raises inside becomes
+        the error of `broken`."""
+
+    def broken(self, message: str) -> DataError:
+        """The error that names the video and says this of it."""
 
 
 class _Packet(NamedTuple):
@@ -67,10 +78,15 @@ def timeline(path: Path) -> Timeline:
     Where their times do not ascend, their durations are summed; where those are missing too, it is 30 frames a second.
     Raises DataError naming the file when it cannot be opened, or has no video stream or no frames.
     """
-    with _opened(path) as (container, stream):
+    return timeline_of(_File(path))
+
+
+def timeline_of(video: Video) -> Timeline:
+    """As `timeline`, of a video that need not be a file."""
+    with video.opened() as (container, stream):
         packets = list(_packets(container, stream))
         if not packets:
-            raise _broken(path, "has no frames")
+            raise video.broken("has no frames")
         stored = container.format.name.startswith(_WRITES_PRESENTATION_TIMES)
         return _timeline(packets, float(stream.time_base), stored=stored)
 
@@ -85,13 +101,20 @@ def read_frames(
     between what is wanted, decoding leaps to it. Ends early once `stop` is set. Raises DataError naming the file when
     it cannot be opened or none of its frames can be decoded.
     """
+    return frames_of(_File(path), timeline, numbers, threads=threads, stop=stop)
+
+
+def frames_of(
+    video: Video, timeline: Timeline, numbers: Sequence[int], *, threads: int = 1, stop: threading.Event | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """As `read_frames`, of a video that need not be a file."""
     given = 0
     try:
-        for pixels in _read(path, timeline, numbers, threads, stop, seeking=True):
+        for pixels in _read(video, timeline, numbers, threads, stop, seeking=True):
             yield pixels
             given += 1
     except _MissedError:
-        yield from _read(path, timeline, numbers[given:], threads, stop, seeking=False)
+        yield from _read(video, timeline, numbers[given:], threads, stop, seeking=False)
 
 
 def _timeline(packets: Sequence[_Packet], unit: float, *, stored: bool) -> Timeline:
@@ -129,7 +152,7 @@ def _packets(container: Any, stream: Any) -> Iterator[_Packet]:
 
 
 def _read(
-    path: Path,
+    video: Video,
     timeline: Timeline,
     numbers: Sequence[int],
     threads: int,
@@ -139,7 +162,7 @@ def _read(
 ) -> Iterator[NDArray[np.uint8]]:
     if not numbers:
         return
-    with _opened(path) as (container, stream):
+    with video.opened() as (container, stream):
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO"
         size = stream.codec_context.width, stream.codec_context.height
@@ -150,7 +173,7 @@ def _read(
             if stop.is_set():
                 return
             if frame is None:
-                raise _broken(path, "none of its frames can be decoded")
+                raise video.broken("none of its frames can be decoded")
             yield _pixels(frame, size, threads)
 
 
@@ -242,32 +265,35 @@ def _pixels(frame: Any, size: tuple[int, int], threads: int) -> NDArray[np.uint8
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """A container of PyAV and its video stream."""
-    if not path.is_file():
-        raise _broken(path, "is no file" if path.exists() else "does not exist")
-    try:
-        with _container(path) as container:
-            yield container, _video_stream(path, container)
-    except (FFmpegError, OSError) as error:
-        raise _broken(path, f"cannot be decoded: {error.strerror or error}") from error
+@dataclass(frozen=True)
+class _File:
+    path: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Any, Any]]:
+        if not self.path.is_file():
+            raise self.broken("is no file" if self.path.exists() else "does not exist")
+        try:
+            with _container(self.path) as container:
+                yield container, moving_pictures(container, self)
+        except (FFmpegError, OSError) as error:
+            raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
+
+    def broken(self, message: str) -> DataError:
+        next_step = 'Replace or remove the file, or set input.on_corrupt = "skip".'
+        return DataError(message, path=self.path, next_step=next_step)
 
 
 def _container(path: Path) -> Any:
     # "file:", so that a name with a colon is no protocol; and no other one, so that a playlist named .mp4 fetches none.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **_ANY_METADATA)
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **ANY_METADATA)
 
 
-def _video_stream(path: Path, container: Any) -> Any:
+def moving_pictures(container: Any, video: Video) -> Any:
     """The first stream of moving pictures: the cover of a song is none."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
-                raise _broken(path, "cannot be decoded: its codec is unknown")
+                raise video.broken("cannot be decoded: its codec is unknown")
             return stream
-    raise _broken(path, "has no video stream")
-
-
-def _broken(path: Path, message: str) -> DataError:
-    return DataError(message, path=path, next_step='Replace or remove the file, or set input.on_corrupt = "skip".')
+    raise video.broken("has no video stream")

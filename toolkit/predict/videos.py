@@ -1,13 +1,12 @@
 """Frames of videos, cameras and streams, by PyAV. Audio is never decoded.
 
-Files are read by `toolkit.frames`; here is what lies behind a URL or a camera.
+Videos are read by `toolkit.frames`, wherever they lie; here is how a URL or a camera is opened, and what has no end.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from av.error import FFmpegError, InvalidDataError
 
 from toolkit import frames
 from toolkit.errors import DataError, ToolkitError
-from toolkit.frames import Timeline
+from toolkit.frames import ANY_METADATA, Timeline
 from toolkit.predict.inputs import Source, printable
 
 if TYPE_CHECKING:
@@ -47,23 +46,15 @@ class LiveFrame:
 
 def timeline(source: Source) -> Timeline:
     """When the frames of a video are shown. Raises DataError naming it when it cannot be opened or has no frames."""
-    if not is_remote(source):
-        return frames.timeline(Path(source.place))
-    with opened(source) as (container, stream):
-        stamps = sorted(packet.pts for packet in container.demux(stream) if _shown(packet))
-        if not stamps:
-            raise DataError(f"{printable(source.name)}: has no frames that say when they are shown")
-        return Timeline(tuple(float((stamp - stamps[0]) * stream.time_base) for stamp in stamps), (0,))
+    return frames.timeline_of(Remote(source)) if is_remote(source) else frames.timeline(Path(source.place))
 
 
 def read_frames(
     source: Source, line: Timeline, numbers: Sequence[int], *, threads: int, stop: threading.Event
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames with these numbers (ascending, each once), uint8 `[H, W, 3]`, upright. Ends early once `stop` is set.
-    In place of a frame that cannot be decoded comes the last one before it that can, or at the start the first one.
-    Raises DataError naming the video when it cannot be decoded or has fewer frames than `line`."""
+    """As `toolkit.frames.read_frames`, which a video behind a URL is read by as a file is."""
     if is_remote(source):
-        return _read_remote(source, line, numbers, threads, stop)
+        return frames.frames_of(Remote(source), line, numbers, threads=threads, stop=stop)
     return frames.read_frames(Path(source.place), line, numbers, threads=threads, stop=stop)
 
 
@@ -71,7 +62,7 @@ def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame
     """The frames of a camera or stream as they come. A source without a clock is timed by `now`; where its clock goes
     back, or leaps by more than `LEAP_SECONDS`, time goes on. Frames that cannot be decoded are passed over. Raises
     DataError when the source cannot be opened or is lost, or none of its frames can be decoded."""
-    with opened(source) as (container, stream):
+    with Remote(source).opened() as (container, stream):
         ahead: float | None = None
         latest = 0.0
         for frame in _decoded(container, stream):
@@ -90,48 +81,31 @@ def upright(frame: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
 
+@dataclass(frozen=True)
+class Remote:
+    """A camera, a stream, or a video behind a URL."""
+
+    source: Source
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Any, Any]]:
+        """A container of PyAV and its video stream. Raises DataError naming the source for all that goes wrong."""
+        try:
+            container = _open(self.source)
+        except (FFmpegError, OSError) as error:
+            raise _unopened(self.source, error) from error
+        with container:
+            try:
+                yield container, frames.moving_pictures(container, self)
+            except (FFmpegError, OSError) as error:
+                raise _undecodable(self.source, error) from error
+
+    def broken(self, message: str) -> DataError:
+        return DataError(f"{printable(self.source.name)}: {message}", next_step="download it, and give the file")
+
+
 def is_remote(source: Source) -> bool:
     return "://" in source.place and not Path(source.place).exists()
-
-
-@contextmanager
-def opened(source: Source) -> Iterator[tuple[Any, Any]]:
-    """A container of PyAV and its video stream. Raises DataError naming the source for all that goes wrong inside."""
-    try:
-        container = _open(source)
-    except (FFmpegError, OSError) as error:
-        raise _unopened(source, error) from error
-    with container:
-        if not container.streams.video:
-            raise DataError(f"{printable(source.name)}: has no video stream")
-        try:
-            yield container, container.streams.video[0]
-        except (FFmpegError, OSError) as error:
-            raise _undecodable(source, error) from error
-
-
-def _shown(packet: Any) -> bool:
-    return packet.size > 0 and packet.pts is not None and not packet.is_discard
-
-
-def _read_remote(
-    source: Source, line: Timeline, numbers: Sequence[int], threads: int, stop: threading.Event
-) -> Iterator[NDArray[np.uint8]]:
-    wanted = deque(numbers)
-    latest, decoded = None, 0
-    with opened(source) as (container, stream):
-        stream.codec_context.thread_count = threads
-        for number, frame in enumerate(_decoded(container, stream)):
-            if not wanted or stop.is_set():
-                return
-            if frame is not None:
-                latest, decoded = frame, decoded + 1
-            while latest is not None and wanted and wanted[0] <= number:
-                yield upright(latest)
-                wanted.popleft()
-    if wanted and not stop.is_set():
-        promised = len(line.times)
-        raise DataError(f"{printable(source.name)}: only {decoded:,} of its {promised:,} frames can be decoded")
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
@@ -152,11 +126,10 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 def _open(source: Source) -> Any:
     if source.kind == "camera":
-        return av.open(_camera(source), format="v4l2")
-    if is_remote(source):
-        options = {"rtsp_transport": "tcp"} if source.place.lower().startswith("rtsp") else {}
-        return av.open(source.place, options=options, timeout=(OPENING_SECONDS, READING_SECONDS))
-    return av.open(f"file:{source.place}")  # so that a name with a colon is no protocol to FFmpeg
+        return av.open(_camera(source), format="v4l2", **ANY_METADATA)
+    options = {"rtsp_transport": "tcp"} if source.place.lower().startswith("rtsp") else {}
+    timeout = OPENING_SECONDS, READING_SECONDS
+    return av.open(source.place, options=options, timeout=timeout, **ANY_METADATA)
 
 
 def _camera(source: Source) -> str:
@@ -193,4 +166,4 @@ def _unopened(source: Source, error: OSError | FFmpegError) -> ToolkitError:
 
 
 def _undecodable(source: Source, error: OSError | FFmpegError) -> DataError:
-    return DataError(f"{printable(source.name)}: cannot be decoded: {error.strerror or error}")
+    return Remote(source).broken(f"cannot be decoded: {error.strerror or error}")
