@@ -30,6 +30,7 @@ from toolkit.tune.study import (
 )
 
 REGISTRY = discover()
+EPOCHS = "train.epochs = {low = 1, high = 3}\n"
 SPACE = "train.optimizer.lr = {low = 0.01, high = 0.1}\ntrain.batch = {choices = [8, 16]}\n"
 
 
@@ -371,12 +372,13 @@ def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
         ("train.optimizer.rl=0.02", 'train.optimizer.rl: is not in the space; did you mean "train.optimizer.lr"?'),
         ("train.optimizer.lr=0.5", "0.5 is outside what the space has for train.optimizer.lr"),
         ("train.batch=12", "12 is outside what the space has for train.batch"),
+        ("train.epochs=2.5", "2.5 is outside what the space has for train.epochs"),
     ],
 )
 def test_what_is_not_in_the_space_cannot_be_enqueued(tmp_path: Path, text: str, told: str) -> None:
     study = begun(tmp_path)
     with pytest.raises(UsageError) as caught:
-        enqueue(study, parts()[2], ["train.batch=8", text], trials=2)
+        enqueue(study, parts(space=SPACE + EPOCHS)[2], ["train.batch=8", text], trials=2)
     assert told in caught.value.message
     assert "train.optimizer.lr, train.batch" in str(caught.value.next_step)
     assert study.trials == []

@@ -25,7 +25,7 @@ from toolkit.assembly import Assembly
 from toolkit.cli import main
 from toolkit.components import Plan, plan
 from toolkit.contracts import EpochRecord, Record
-from toolkit.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, RecipeError, RunFailed, Stopped
+from toolkit.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, RecipeError, RunFailed, Stopped, UsageError
 from toolkit.recipe import load
 from toolkit.registry import discover
 from toolkit.signals import Signals
@@ -668,6 +668,18 @@ def test_the_command_tells_that_a_grid_will_not_be_seen_whole(
     assert [
         line.removeprefix("note: tune.trials: ") for line in capsys.readouterr().out.splitlines() if "grid" in line
     ] == ([told] if told else [])
+
+
+def test_runs_of_another_study_are_no_runs_of_this_one(tmp_path: Path) -> None:
+    """Of one in another database, or whose journal was removed."""
+    path = recipe_file(tmp_path, TWO.replace("seed = 1", "seed = 2"))
+    worker(path, tmp_path / "runs").work()
+    path = recipe_file(tmp_path, TWO)
+    one = worker(path, tmp_path / "runs", f"sqlite:///{tmp_path}/study.db")
+    with pytest.raises(UsageError, match="trial-0000: is a run of another study") as caught:
+        one.work()
+    assert str(caught.value.next_step).startswith(f"move {one.folder} away")
+    assert study_of(one) == [TrialState.WAITING]
 
 
 def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,9 +61,14 @@ class Dimension:
         """As Optuna keeps them: arrays and tables as TOML. Empty for a range."""
         return [label(value) for value in self.values.choices or ()]
 
+    @property
+    def step(self) -> int | float | None:
+        """From one value of a range to the next; None where all between its ends are tried."""
+        return self.values.step or (1 if self.integer else None)
+
     def suggest(self, trial: BaseTrial) -> Any:
         """The value that the trial tries."""
-        low, high, step, log = self.values.low, self.values.high, self.values.step, self.values.log
+        low, high, step, log = self.values.low, self.values.high, self.step, self.values.log
         if self.values.choices is not None:
             chosen = trial.suggest_categorical(self.key, self.choices)
             return self.values.choices[_place(chosen, self.choices)]
@@ -75,7 +80,7 @@ class Dimension:
 
     def holds(self, value: Any) -> bool:
         """Whether the dimension could have suggested `value`."""
-        low, high, step = self.values.low, self.values.high, self.values.step
+        low, high, step = self.values.low, self.values.high, self.step
         if self.values.choices is not None:
             return _place(label(value), self.choices) >= 0
         if low is None or high is None or isinstance(value, bool) or not isinstance(value, (int, float)):

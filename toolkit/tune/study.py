@@ -367,8 +367,7 @@ def _grid(space: Space) -> tuple[dict[str, list[Any]], list[Problem]]:
     grid: dict[str, list[Any]] = {}
     found = []
     for one in space.dimensions:
-        low, high = one.values.low, one.values.high
-        step = one.values.step or (1 if one.integer else None)
+        low, high, step = one.values.low, one.values.high, one.step
         if low is None or high is None:
             grid[one.key] = one.choices
         elif step is None:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from toolkit.components import plan
 from toolkit.directory import RunDirectory, explained
-from toolkit.errors import RunFailed, Stopped
+from toolkit.errors import RunFailed, Stopped, UsageError
 from toolkit.recipe import TuneTable, to_toml
 from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.tune import presence
@@ -65,7 +65,8 @@ class Worker:
         """Take one trial after another; wait for those of other workers, for they may leave one behind.
 
         Raises Stopped when a signal came, RunFailed after too many failures or when the storage fails, RecipeError for
-        a metric that no epoch has. What was finished or saved until then is kept.
+        a metric that no epoch has, UsageError where the folder is another study's. What was finished or saved until
+        then is kept.
         """
         until = time.monotonic() + self.tune.timeout if self.tune.timeout else math.inf
         with Signals() as signals:
@@ -161,6 +162,7 @@ class Worker:
     def _next(self, held: ExitStack) -> optuna.Trial | None:
         """A new trial, its run locked; None where there are as many as were asked for."""
         while not self._full():
+            self._require_no_run(trial_run(self.folder, self._upcoming()))
             self.study.sampler = self.search.sampler_of(self._upcoming())
             trial = self.study.ask()
             directory = trial_run(self.folder, trial.number)
@@ -173,6 +175,14 @@ class Worker:
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
             self._give_up(frozen, why, queue=False)
         return None
+
+    def _require_no_run(self, directory: RunDirectory) -> None:
+        """Raise UsageError where a trial to come has a run: it would be taken for the trial's own."""
+        if directory.recipe.is_file():
+            raise UsageError(
+                f"{directory.path}: is a run of another study than the one in this storage",
+                next_step=f"move {self.folder} away, or tune a copy of the recipe under another name",
+            )
 
     def _full(self) -> bool:
         live = self.study.get_trials(deepcopy=False, states=_LIVE)
