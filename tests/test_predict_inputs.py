@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import string
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,7 @@ def test_cameras_and_urls(word: str, source: Source) -> None:
         (["0", "a.png"], "camera 0 does not end", "give 0 alone"),
         (["a.png", "rtsp://me:secret@cam/1"], "rtsp://cam/1 does not end", "give rtsp://cam/1 alone"),
         (["ftp://x/v.mp4"], "ftp://x/v.mp4: ftp is not read", "http, https, rtsp"),
+        (["http://[x/v.mp4"], "http://[x/v.mp4: no address: Invalid IPv6 URL", "http://server/film.mp4"),
         (["https://x/a.jpg"], "a URL must be of a video, not of an image", "download it"),
     ],
 )
@@ -155,6 +157,21 @@ def test_a_folder_that_may_not_be_read_is_unusable(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "scandir", refuse)
     found = find_sources(["in"], ())
     assert [(source.name, source.problem) for source in found] == [("in/1.png", ""), ("in/locked", "Permission denied")]
+
+
+def test_a_folder_in_one_that_may_only_be_listed_is_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "in/1.png", "in/sub/2.png")
+    scan, stat = os.scandir, Path.stat
+
+    def refuse(path: Path | str, *given: object, **more: object) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return (stat if isinstance(path, Path) else scan)(path, *given, **more)  # type: ignore[operator]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    found = find_sources(["in"], ())
+    assert [(source.name, source.problem) for source in found] == [("in/1.png", ""), ("in/sub", "Permission denied")]
 
 
 @given(st.lists(st.text(string.ascii_letters + string.digits + " .[]*?-_é", min_size=1, max_size=12), min_size=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -177,3 +178,10 @@ def test_damaged_bytes_are_read_or_told(
 def test_real_pictures_are_read_as_in_training() -> None:
     for path in sorted(real_data("har-subset").glob("train/*.jpg"))[:40]:
         assert_as_in_training(path)
+
+
+def test_what_would_never_end_is_not_opened(tmp_path: Path) -> None:
+    """A named pipe that nobody writes to, in a folder of pictures say."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: cannot be read: it is no plain file"):
+        read_picture(str(tmp_path / "pipe.png"))

@@ -127,7 +127,10 @@ def _below(folder: str) -> list[Source]:
 
 
 def _is_new(place: str, name: str, seen: set[tuple[int, int]]) -> bool:
-    status = Path(place, name).stat()
+    try:
+        status = Path(place, name).stat()
+    except OSError:
+        return True  # to be told why it cannot be gone into
     identity = (status.st_dev, status.st_ino)
     new = identity not in seen
     seen.add(identity)
@@ -151,7 +154,10 @@ def _matching(pattern: str) -> list[Source]:
 
 
 def _remote(url: str, scheme: str) -> Source:
-    name = _without_password(url)
+    try:
+        name = _without_password(url)
+    except ValueError as error:
+        raise UsageError(f"{url}: no address: {error}", next_step="give one as http://server/film.mp4") from error
     if scheme not in SCHEMES:
         raise UsageError(f"{name}: {scheme} is not read", next_step=f"use one of {', '.join(SCHEMES)}")
     suffix = _suffix(urlsplit(url).path)

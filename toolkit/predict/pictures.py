@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,8 +40,12 @@ def read_picture(path: str) -> Image.Image:
     exhaust memory.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (a Path a file costs time)
+            raise _unreadable(path, "cannot be read: it is no plain file")
         with open(path, "rb") as file:  # noqa: PTH123 (a Path a file costs time)
             return _decoded(Image.open(file, formats=FORMATS))
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
         raise _unreadable(path, "cannot be decoded: it is no JPEG, PNG, WebP or GIF image") from error
     except OSError as error:
