@@ -208,9 +208,10 @@ class RunFinished:
     """The last record a tracker sees."""
 
     scores: Mapping[str, Any]
-    """The contents of scores.json."""
+    """The contents of scores.json; of a trial in a study, which is not evaluated at its end, the validation scores of
+    the epoch whose weights it keeps."""
     run: Path
-    """The run directory, figures included."""
+    """The run directory, figures included where it has any."""
 
 
 Record: TypeAlias = RunStarted | EpochRecord | RunFinished
