@@ -224,7 +224,10 @@ def test_a_signal_leaves_no_unfinished_bundle(
     before = signal.getsignal(number)
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
     assert main(words) == code
-    assert told(capsys)[1] == f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}"
+    assert told(capsys) == [
+        "error: stopped by a signal; nothing is left half-written",
+        f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}",
+    ]
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) is before
 

@@ -328,7 +328,7 @@ def _export(options: argparse.Namespace) -> int:
     from toolkit.export import export_run
 
     console = _console()
-    with _stopped("stopped by a signal; nothing is written", options):
+    with _stopped("stopped by a signal; nothing is left half-written", options):
         bundle = export_run(
             options.run,
             name=options.name,
