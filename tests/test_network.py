@@ -41,6 +41,16 @@ def test_a_crop_of_channels_last_pixels_is_normalised_alike() -> None:
     assert torch.equal(normalize(crop), normalize(crop.contiguous()))
 
 
+def test_pixels_are_normalised_alike_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randint(0, 256, (3, 9, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels, normalize = values.movedim(-1, -3), Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    whole = normalize(pixels)
+    for count in (1, 24, 60):
+        monkeypatch.setattr("toolkit.network.CACHED", count)
+        assert torch.equal(normalize(pixels), whole)
+    assert normalize(pixels[:0]).shape == (0, 3, 9, 4)
+
+
 def test_each_channel_has_its_own_mean_and_deviation() -> None:
     grey = torch.full((1, 3, 1, 1), 51, dtype=torch.uint8)
     assert Normalize((0.2, 0.0, 0.1), (0.5, 0.1, 0.2))(grey).flatten().tolist() == pytest.approx([0, 2, 0.5], abs=1e-6)
