@@ -154,9 +154,10 @@ def test_as_many_classes_are_told_as_there_are(tmp_path, bundle, top, told) -> N
     [
         ({"top": 0}, "--top: must be at least 1, got 0"),
         ({"batch": 0}, "--batch: must be at least 1, got 0"),
-        ({"every": 0.0}, "--every: must be seconds above 0, got 0"),
-        ({"every": float("nan")}, "--every: must be seconds above 0, got nan"),
-        ({"every": float("inf")}, "--every: must be seconds above 0, got inf"),
+        ({"every": 0.0}, "--every: must be at least 0.001 seconds, got 0"),
+        ({"every": 1e-9}, "--every: must be at least 0.001 seconds, got 1e-09"),
+        ({"every": float("nan")}, "--every: must be at least 0.001 seconds, got nan"),
+        ({"every": float("inf")}, "--every: must be at least 0.001 seconds, got inf"),
         ({"plot": Path("a.pdf"), "every": 1.0}, "--plot a.pdf: the suffix tells the format"),
         ({"plot": Path("a.png"), "every": 1.0}, "--plot: draws the timeline of one video"),
         ({"output": Path("a.txt")}, "--output a.txt: the suffix tells the format"),

@@ -339,6 +339,18 @@ def test_a_file_whose_name_is_no_text_costs_nothing(
         assert r"test/blue/caf\udce9.png" in (run / "predictions.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.draws
+def test_a_class_whose_folders_name_is_no_text_is_escaped(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(images, tmp_path / "named")
+    for split in ("train", "test"):
+        (root / split / "red").rename(root / split / os.fsdecode(b"caf\xe9"))
+    assert tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs") == 0, capsys.readouterr().err
+    run = tiny.only_run(tmp_path / "runs")
+    assert json.loads((run / "facts.json").read_text(encoding="utf-8"))["classes"] == ["blue", r"caf\udce9", "green"]
+
+
 @pytest.mark.usefixtures("plain")
 def test_parts_learn_at_their_own_rates(recipe: Path, tmp_path: Path) -> None:
     overrides = ["train.optimizer.parts.head.lr_scale=0.1", "train.schedule=constant"]

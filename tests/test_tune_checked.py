@@ -50,6 +50,13 @@ def test_what_is_fixed_wrongly_is_told_where_it_stands(tmp_path: Path, capsys: p
     assert 'tune.fixed.train.epoks: unknown key; did you mean "epochs"?' in told
 
 
+def test_what_is_fixed_cannot_be_tried_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.batch = 4"))
+    assert main(["check", str(path)]) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in told
+
+
 def test_check_tells_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tune = '[tune]\ntrials = 3\nsampler = "tpee"\n[tune.space]\ntrain.epoks = {low = 1, high = 2}\n'
     path = write_recipe(tmp_path, text=RECIPE + tune)

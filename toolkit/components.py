@@ -15,6 +15,7 @@ from toolkit.blame import blamed_augmentation, blamed_metric
 from toolkit.clips import Clip
 from toolkit.contracts import Augmentation, Data, DataSpec, Metric, Takes, Tracker
 from toolkit.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
+from toolkit.files import as_utf8
 from toolkit.recipe import ClipTable, Draft, InputTable, Recipe, Used, invalid, plain, used
 from toolkit.registry import Offer, Registry, described
 
@@ -96,7 +97,9 @@ class Plan:
         if spec.stored_size < spec.size:
             message = f"must be at least what the model sees of it, {spec.size} px, got {spec.stored_size}"
             raise invalid(self.source, [Problem("input.stored", message)])
-        return replace(data, spec=replace(spec, clip=clip))
+        # A class may have the name of a folder, which need not be text; what reports, cards and graphs show must be.
+        classes = tuple(as_utf8(name).decode() for name in spec.classes)
+        return replace(data, spec=replace(spec, classes=classes, clip=clip))
 
     def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
         """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be

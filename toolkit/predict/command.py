@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from toolkit.predict.live import Clock
 
 
+LEAST_SECONDS = 0.001
+"""Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
+
+
 def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     bundle: Path,
     inputs: Sequence[str],
@@ -82,8 +86,9 @@ def _check_options(top: int, batch: int | None, every: float | None) -> None:
         raise UsageError(f"--top: must be at least 1, got {top}", next_step="--top 1 tells the likeliest class alone")
     if batch is not None and batch < 1:
         raise UsageError(f"--batch: must be at least 1, got {batch}", next_step="leave it out to have it chosen")
-    if every is not None and not (every > 0 and math.isfinite(every)):
-        raise UsageError(f"--every: must be seconds above 0, got {every:g}", next_step="--every 1 gives a row a second")
+    if every is not None and not (every >= LEAST_SECONDS and math.isfinite(every)):
+        told = f"--every: must be at least {LEAST_SECONDS:g} seconds, got {every:g}"
+        raise UsageError(told, next_step="--every 1 gives a row a second")
 
 
 def _check_stream(sources: Sequence[Source]) -> None:

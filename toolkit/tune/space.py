@@ -128,8 +128,14 @@ def check_space(recipe: Recipe, source: str, registry: Registry) -> Space:
     ranges, values a key does not take, `log` of what is not positive.
     """
     asked = flattened(recipe.tune.space if recipe.tune else {})
+    fixed = flattened(recipe.tune.fixed if recipe.tune else {})
     plain_recipe = recipe.model_copy(update={"tune": None})
     found: list[Problem] = [] if asked else [Problem("tune.space", "has no key to try values of")]
+    found += [
+        Problem(f"tune.fixed.{key}", "is tried in tune.space: leave it out of one of the two")
+        for key in fixed
+        if key in asked
+    ]
     sound: list[Dimension] = []
     for key, table in asked.items():
         values, wrong = _read(key, table)
