@@ -207,8 +207,8 @@ def test_a_signal_before_training_ends_with_the_same_command(
     number: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
-    monkeypatch.setattr("toolkit.recipe.parse", lambda *arguments: None)
     monkeypatch.setattr("toolkit.run.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
+    monkeypatch.setattr("toolkit.recipe.parse", lambda *arguments: None)  # after what imports it is imported
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
     assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
     assert signal.getsignal(number) is before
