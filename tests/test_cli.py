@@ -249,6 +249,12 @@ def test_a_reader_that_left_is_no_error(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_a_command_started_without_standard_output_does_its_work():
+    words = [sys.executable, "-m", "toolkit", "plugins", "list"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # Three bad plugins
 
 MISSPELT = """

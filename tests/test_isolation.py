@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -17,6 +18,18 @@ import pytest
 import torch
 
 from toolkit.isolation import STATES, isolated, quiet
+
+STANDARD_OUTPUT_CLOSED = """
+import os
+os.close(1)
+import sys
+sys.stdout = None  # as Python has it that is started so
+from toolkit.isolation import isolated
+with isolated() as seen:
+    print("into nothing")
+    os.write(1, b"beneath")
+sys.stderr.write(seen.printed)
+"""
 
 
 def unchanged() -> tuple[Any, ...]:
@@ -121,6 +134,11 @@ def test_closing_standard_output_closes_nothing(capfd: pytest.CaptureFixture[str
     assert "".join(printed) == "last words\n"
     os.write(1, b"open")
     assert capfd.readouterr().out == "open"
+
+
+def test_what_is_printed_is_kept_where_there_is_no_standard_output() -> None:
+    done = subprocess.run([sys.executable, "-c", STANDARD_OUTPUT_CLOSED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "into nothing\nbeneath")
 
 
 def test_an_error_passes_and_the_rest_is_seen() -> None:

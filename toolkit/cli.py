@@ -47,6 +47,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if not sys.stdout:  # closed from the start: the next file that is opened would take its place, and what is printed
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))

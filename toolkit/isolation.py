@@ -84,7 +84,8 @@ class _Unclosed(io.StringIO):
 
 def _redirected(target: int) -> int | None:
     """Let the process's standard output lead to `target`; a copy of what it was, None where it was closed."""
-    sys.stdout.flush()
+    if sys.stdout:  # Python has none where it was closed from the start
+        sys.stdout.flush()
     try:
         held = os.dup(1)
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,12 +96,12 @@ def _holds(value: Any, step: str | int) -> bool:
 
 
 def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
-    first = found[0]
+    close = [details for details in found if _right_type(details)] or found
+    first = close[0]
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return Problem(key, "is required")
     if first["type"] in {"missing", "too_long", "too_short"}:
-        return Problem(key, _wrong_length(found))
-    close = [details for details in found if _right_type(details)] or found
+        return Problem(key, _wrong_length(close))
     wanted = list(dict.fromkeys(_wanted(details) for details in close))
     return Problem(key, f"must be {' or '.join(wanted)}, got {shown(first['input'])}", _nearest_literal(close))
 
@@ -131,11 +132,14 @@ def _wrong_length(found: Sequence[ErrorDetails]) -> str:
     return f"must have {int(last['loc'][-1]) + 1} items, got {len(last['input'])}"
 
 
-def _literals(details: ErrorDetails) -> list[str]:
-    return re.findall(r"'([^']*)'", details.get("ctx", {})["expected"])
+def _literals(details: ErrorDetails) -> list[Any]:
+    """The values that pydantic names, as Python writes them: `'a', "it's" or 3`."""
+    written = re.findall(r"""'[^']*'|"[^"]*"|-?\d+|True|False""", details.get("ctx", {})["expected"])
+    return [ast.literal_eval(value) for value in written]
 
 
 def _nearest_literal(found: Sequence[ErrorDetails]) -> str | None:
-    names = [name for details in found if details["type"] == "literal_error" for name in _literals(details)]
+    values = [value for details in found if details["type"] == "literal_error" for value in _literals(details)]
+    names = [value for value in values if isinstance(value, str)]
     given = found[0]["input"]
     return nearest(given, names) if isinstance(given, str) else None

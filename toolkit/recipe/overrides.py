@@ -11,6 +11,8 @@ from toolkit.recipe.draft import places
 from toolkit.recipe.tables import METRICS
 
 _COMPONENTS = frozenset({"data", "model", "optimizer", "schedule"})
+_LISTS = {"augment": (), "metrics": METRICS, "trackers": ()}
+"""The arrays of components, with what they are where a recipe is silent."""
 
 
 def override(tables: dict[str, Any], text: str) -> Problem | None:
@@ -27,8 +29,8 @@ def override(tables: dict[str, Any], text: str) -> Problem | None:
         return Problem(key, 'needs a value after "=" (write "" for an empty string)')
     if not _is_unicode(text):
         return Problem(key, "is not valid UTF-8")
-    if steps[0] == "metrics":
-        tables.setdefault("metrics", list(METRICS))
+    if steps[0] in _LISTS:
+        tables.setdefault(steps[0], list(_LISTS[steps[0]]))
     return _put(tables, steps, from_inline(value), key)
 
 
