@@ -534,7 +534,9 @@ def test_a_corrupt_image_is_named(tmp_path: Path, images: Path, capsys: pytest.C
 
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("memory", ["input.workers=2", "input.memory_gb=0"])
-def test_skipped_images_are_counted_and_listed(tmp_path: Path, images: Path, memory: str) -> None:
+def test_skipped_images_are_counted_and_listed(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], memory: str
+) -> None:
     root = spoil(images, tmp_path, "train/red/03.png", "train/red/04.png", "test/blue/01.png")
     recipe = tiny.write_recipe(tmp_path, root)
     overrides = ["input.on_corrupt=skip", "input.corrupt_limit=0.4", "input.cache_gb=0", memory]
@@ -547,6 +549,10 @@ def test_skipped_images_are_counted_and_listed(tmp_path: Path, images: Path, mem
     notes = " ".join(read_json(run / "facts.json")["notes"])
     assert all(str(root / item) in notes for item in ("train/red/03.png", "train/red/04.png", "test/blue/01.png"))
     assert "test: 1 of 12 items were left out" in notes
+    told = f"note: test: 1 of 12 items were left out because they cannot be read: {root / 'test/blue/01.png'}"
+    assert told in capsys.readouterr().out
+    assert main(["evaluate", str(run), *tiny.overridden(overrides)]) == 0
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("plain")
@@ -707,6 +713,24 @@ def test_resuming_a_finished_run_finishes_it_again(finished: Path) -> None:
         (finished / name).unlink()
     assert main(["run", "--resume", str(finished)]) == 0
     assert {name: (finished / name).read_bytes() for name in kept} == kept
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("path", [".", "../RUN"])
+def test_a_run_keeps_its_name_from_wherever_it_is_looked_at(finished: Path, path: str) -> None:
+    with chdir(finished):
+        assert main(["run", "--resume", path.replace("RUN", finished.name)]) == 0
+    assert read_json(finished / "facts.json")["recipe"] == "tiny"
+
+
+def test_an_evaluation_is_no_run_to_resume(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(finished)]) == 0
+    (evaluation,) = (finished / "evaluations").iterdir()
+    before = {path.name for path in evaluation.iterdir()}
+    told = failure(capsys, main(["run", "--resume", str(evaluation)]), 2)
+    assert f"{evaluation}: holds scores of a run, and nothing to go on from" in told
+    assert told.splitlines()[-1] == f"next:  python -m toolkit run --resume {finished}"
+    assert {path.name for path in evaluation.iterdir()} == before
 
 
 @pytest.mark.usefixtures("plain")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,6 +49,7 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     otherwise.
     """
     directory = existing(path)
+    _require_training(directory)
     planned = planned_again(directory, recipe, overrides)
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
     if saved:
@@ -79,6 +81,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     last = next(reversed(evaluations))
     ids = assembly.loaders()[last].pixels.split.ids
     write_predictions(directory, list(predictions(evaluations[last], ids, assembly.spec)), assembly.spec)
+    _tell(console, assembly.left_out())
     console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
     return directory
 
@@ -214,8 +217,22 @@ def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Co
     directory.write_json("scores.json", result)
     page = write_report(directory.path)
     trackers.track(RunFinished(result, directory.path))
+    _tell(console, assembly.left_out())
     console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
     console.print(f"report {page}", markup=False, soft_wrap=True)
+
+
+def _require_training(directory: RunDirectory) -> None:
+    """Raise CheckpointError for a directory of scores alone, as `evaluate` leaves: training would begin anew there."""
+    has_scores = (directory.path / "facts.json").exists()
+    if directory.last.exists() or directory.best.exists() or not has_scores:
+        return
+    run = RunDirectory(directory.path.resolve().parent.parent)
+    anew = f"python -m toolkit run {shlex.quote(str(directory.recipe))}"
+    raise CheckpointError(
+        f"{directory.path}: holds scores of a run, and nothing to go on from",
+        next_step=run.resume_command if run.last.exists() else anew,
+    )
 
 
 def _identity(assembly: Assembly) -> dict[str, Any]:
@@ -286,7 +303,11 @@ def _show(console: Console, assembly: Assembly) -> None:
         soft_wrap=True,
     )
     console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
-    for note in assembly.notes():
+    _tell(console, assembly.notes())
+
+
+def _tell(console: Console, notes: Iterable[str]) -> None:
+    for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
 
 
