@@ -124,6 +124,11 @@ def test_class_folders_are_listed_in_order_of_name(tmp_path):
     assert listing.paths == tuple(tmp_path / item for item in listing.ids)
 
 
+def test_a_folder_may_be_named_as_a_file_is(tmp_path):
+    put(tmp_path / "cat" / "1.jpg" / "2.jpg", b"")
+    assert list_class_folders(tmp_path).ids == ("cat/1.jpg/2.jpg",)
+
+
 def test_files_without_class_folders_are_an_error_that_says_what_there_is(tmp_path):
     for name in "abcde":
         put(tmp_path / f"{name}.jpg", b"")

@@ -192,10 +192,10 @@ def files_below(
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
-                yield f"{prefix}{entry.name}"
-            elif entry.is_dir():
+            if entry.is_dir():
                 yield from files_below(Path(entry.path), suffixes, f"{prefix}{entry.name}/", (*above, here))
+            elif os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
+                yield f"{prefix}{entry.name}"
 
 
 def _summary(folder: Path, limit: int = 3) -> str:

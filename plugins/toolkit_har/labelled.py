@@ -44,6 +44,7 @@ def labelled(
         *(*found.notes, *groups.notes),
         *_twins(listing, known, parts),
         *_torn(listing, groups, parts),
+        *_alike(listing.classes),
         *_balance(listing),
         *parts.notes,
     )
@@ -97,6 +98,15 @@ def _count_apart(sets: Iterable[Iterable[int]], parts: Partition) -> int:
     """How many sets of positions stand in more than one split."""
     split_of = {position: name for name in SPLITS for position in getattr(parts, name)}
     return sum(len({split_of[position] for position in one if position in split_of}) > 1 for one in sets)
+
+
+def _alike(classes: Sequence[str]) -> Iterator[str]:
+    written: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        written[" ".join(name.split()).casefold()].append(name)
+    for names in written.values():
+        if len(names) > 1:
+            yield f"classes differ in case or blanks alone: {' and '.join(names)}"
 
 
 def _balance(listing: Listing) -> Iterator[str]:

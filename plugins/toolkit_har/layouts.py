@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 
 from toolkit.clips import VIDEO_SUFFIXES
 from toolkit.errors import DataError
@@ -21,6 +21,7 @@ WHERE = (
     "human-action-recognition-har-dataset and give the folder that holds train/ and Training_set.csv; or give a folder "
     "of <class>/<image or video>. Leave data.root out to use the built-in sample."
 )
+_SPLIT_FOLDERS = frozenset({"train", "training", "valid", "val", "validation", "test", "testing"})
 VIDEO_SETS = (
     "Arrange videos as <class>/<video>, or set data.train to a list of them. UCF101 is at "
     "https://www.crcv.ucf.edu/data/UCF101.php, KTH at https://www.csc.kth.se/cvap/actions/."
@@ -67,6 +68,8 @@ def class_folders(root: Path, *, videos: bool) -> Found:
     """The files of `<root>/<class>/**`; DataError when there are no two class folders, or one has no such file."""
     kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
     listing = list_class_folders(root, suffixes, kind=kind)
+    if len(listing.classes) > 1 and all(name.lower() in _SPLIT_FOLDERS for name in listing.classes):
+        raise _splits_for_classes(root, listing.classes, videos=videos)
     if len(listing.classes) < 2:
         raise DataError(
             f"has one class folder only, {listing.classes[0]}",
@@ -77,24 +80,44 @@ def class_folders(root: Path, *, videos: bool) -> Found:
     return Found(listing, videos)
 
 
+def _splits_for_classes(root: Path, names: Sequence[str], *, videos: bool) -> DataError:
+    train = next((name for name in names if name.lower().startswith("train")), names[0])
+    other = "set data.train, data.valid and data.test to lists" if videos else f"put {KAGGLE_TABLE} beside them"
+    return DataError(
+        f"has splits in place of class folders: {', '.join(names)}",
+        path=root,
+        next_step=f"Give one of them, which is divided anew: --set data.root={root / train}; or {other}.",
+    )
+
+
 def _kaggle(root: Path) -> Found:
     table, folder = root / KAGGLE_TABLE, root / KAGGLE_FOLDER
     if not folder.is_dir():
         raise DataError(f"there is no folder {KAGGLE_FOLDER} beside {KAGGLE_TABLE}", path=root, next_step=WHERE)
     labels, notes = _labels(table)
-    present = {path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
-    missing = [name for name in labels if name not in present]
-    if missing:
-        raise DataError(
-            f"{some(len(missing), 'file')} named in it {'is' if len(missing) == 1 else 'are'} not in {KAGGLE_FOLDER}/: "
-            f"{first_few(missing)}",
-            path=table,
-            next_step="Unpack the archive again, or remove these lines.",
-        )
-    unlabelled = sorted(present - labels.keys())
+    files = {path.name for path in folder.iterdir()}
+    _check_files(table, labels, files)
+    unlabelled = sorted(name for name in files - labels.keys() if _is_image(name))
     if unlabelled:
         notes.append(f"{some(len(unlabelled), 'image')} without a label left out: {first_few(unlabelled)}")
     return Found(_listing(root, labels), videos=False, notes=tuple(notes))
+
+
+def _check_files(table: Path, labels: Mapping[str, str], files: Collection[str]) -> None:
+    missing = [name for name in labels if name not in files]
+    foreign = [name for name in labels if name in files and not _is_image(name)]
+    for names, what, next_step in (
+        (missing, f"not in {KAGGLE_FOLDER}/", "Unpack the archive again, or remove these lines."),
+        (foreign, "no JPEG, PNG or WebP", "Convert them, or remove these lines."),
+    ):
+        if names:
+            verb = "is" if len(names) == 1 else "are"
+            message = f"{some(len(names), 'file')} named in it {verb} {what}: {first_few(names)}"
+            raise DataError(message, path=table, next_step=next_step)
+
+
+def _is_image(name: str) -> bool:
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _labels(table: Path) -> tuple[dict[str, str], list[str]]:
@@ -111,6 +134,8 @@ def _labels(table: Path) -> tuple[dict[str, str], list[str]]:
         repeated[name] += 1
     if not labels:
         raise DataError("has no rows", path=table, next_step=WHERE)
+    if len(named := set(labels.values())) < 2:
+        raise DataError(f"has one label only, {', '.join(named)}", path=table, next_step="Add lines of another label.")
     twice = sorted(name for name, count in repeated.items() if count > 1)
     return labels, [
         f"{some(len(twice), 'file')} named more than once in {table.name}: {first_few(twice)}"

@@ -97,10 +97,15 @@ def _listing(root: Path, videos: Iterable[Named]) -> tuple[Listing, tuple[str, .
 def read_list(file: Path, split: str) -> VideoList:
     """The videos that a list names: a CSV file with the columns path,label, or those of Kinetics; or lines of a path
     and, after the last blank, a label."""
-    lines = read_lines(file)
-    if not lines:
+    read = _read_list(file, split)
+    if not read.videos:
         raise DataError("names no videos", path=file, next_step="Write a line of a path and a label for each video.")
-    header = [cell.strip().lower() for cell in lines[0][1].split(",")]
+    return read
+
+
+def _read_list(file: Path, split: str) -> VideoList:
+    lines = read_lines(file)
+    header = [cell.strip().lower() for cell in lines[0][1].split(",")] if lines else []
     if "youtube_id" in header:
         return VideoList(file, [_of_kinetics(file, line, row, split) for line, row in read_table(file, KINETICS)], True)
     if "path" in header or (file.suffix.lower() == ".csv" and len(header) > 1):
@@ -150,7 +155,8 @@ def _official(root: Path, number: int) -> VideoList:
 
 
 def _beside(root: Path, name: str) -> list[Path]:
-    return sorted(root.glob(name)) or sorted(root.glob(f"*/{name}"))
+    places = ([place for place in root.glob(form) if not place.name.startswith(".")] for form in (name, f"*/{name}"))
+    return sorted(next(filter(None, places), []))
 
 
 def _of_ucf(file: Path, line: int, text: str, split: str) -> Named:

@@ -10,6 +10,8 @@ from typing import TextIO
 
 from toolkit.errors import DataError
 
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:
     """The rows of a CSV file in UTF-8 as (line number, values of `columns`); blank lines are passed over.
@@ -51,9 +53,16 @@ def _places(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[i
         raise DataError(
             f"line 1: the header has no column {', '.join(missing)}; it reads {','.join(header) or '(nothing)'}",
             path=path,
-            next_step=f"Make the first line {','.join(columns)}",
+            next_step=_header_step(header, columns),
         )
     return [names.index(column) for column in columns]
+
+
+def _header_step(header: Sequence[str], columns: Sequence[str]) -> str:
+    for separator, words in _OTHER_SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            return f"Separate the values by commas, not by {words}."
+    return f"Make the first line {','.join(columns)}"
 
 
 def _values(

@@ -143,6 +143,7 @@ def test_rows_whose_files_are_missing_are_an_error(kaggle):
         (b"name,class\na,b\n", "line 1: the header has no column filename, label; it reads name,class"),
         (b"", "line 1: the header has no column filename, label; it reads (nothing)"),
         (b"filename,label\n", "has no rows"),
+        (b"filename,label\nImage_0.jpg,run\nImage_1.jpg,run\n", "has one label only, run"),
         (b"filename,label\nImage_0.jpg\n", "line 2: label is empty"),
         (b"filename,label\n,run\n", "line 2: filename is empty"),
         (b"filename,label\n\xff,run\n", "is not UTF-8: invalid start byte"),
@@ -153,6 +154,30 @@ def test_a_table_that_cannot_be_used_is_an_error(kaggle, text, message):
     (kaggle / "Training_set.csv").write_bytes(text)
     error = problem(kaggle)
     assert error.message == f"{kaggle / 'Training_set.csv'}: {message}"
+
+
+@pytest.mark.parametrize(("separator", "words"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_with_other_separators_says_which_to_take(kaggle, separator, words):
+    (kaggle / "Training_set.csv").write_text(separator.join(("filename", "label")) + "\n")
+    assert problem(kaggle).next_step == f"Separate the values by commas, not by {words}."
+
+
+def test_files_that_are_there_and_cannot_be_read_are_told_for_that(kaggle):
+    for number in range(2):
+        (kaggle / "train" / f"Image_{number}.jpg").rename(kaggle / "train" / f"Image_{number}.gif")
+    label(kaggle, [f"Image_{number}.{('gif', 'jpg')[number > 1]},{'ab'[number % 2]}" for number in range(8)])
+    error = problem(kaggle)
+    assert error.message.endswith("2 files named in it are no JPEG, PNG or WebP: Image_0.gif, Image_1.gif")
+    assert error.next_step == "Convert them, or remove these lines."
+
+
+def test_labels_that_differ_only_in_case_or_blanks_are_told(kaggle):
+    names = ("running", "sitting down", "Running", "sitting  down")
+    label(kaggle, [f"Image_{number}.jpg,{names[number % 4]}" for number in range(8)])
+    assert [note for note in har(kaggle).notes if "differ" in note] == [
+        "classes differ in case or blanks alone: Running and running",
+        "classes differ in case or blanks alone: sitting  down and sitting down",
+    ]
 
 
 def test_a_table_that_is_a_folder_is_an_error(tmp_path):
@@ -222,6 +247,15 @@ def test_a_root_that_is_a_file_is_an_error(tmp_path):
 def test_an_empty_class_folder_is_an_error(tmp_path):
     (class_folders(tmp_path / "root") / "walk").mkdir()
     assert "the class folder has no image file, only an empty folder" in problem(tmp_path / "root").message
+
+
+def test_folders_named_as_splits_are_no_classes(tmp_path):
+    root = tmp_path / "root"
+    for split in ("test", "Train", "val"):
+        class_folders(root / split)
+    error = problem(root)
+    assert error.message == f"{root}: has splits in place of class folders: Train, test, val"
+    assert f"--set data.root={root / 'Train'}" in error.next_step
 
 
 def test_unbalanced_classes_are_told(tmp_path):

@@ -255,6 +255,15 @@ def test_a_list_that_cannot_be_read_is_an_error_that_names_it(tmp_path, name, li
     assert caught.value.message.startswith(f"{tmp_path / name}: {message}")
 
 
+@pytest.mark.parametrize("header", ["path,label", "label,youtube_id,time_start,time_end,split"])
+def test_a_table_that_names_no_videos_is_an_error(tmp_path, header):
+    folders(tmp_path)
+    train = written(tmp_path / "train.txt", "run/runa.mp4 run", "sit/sita.mp4 sit")
+    valid = written(tmp_path / "valid.csv", header)
+    error = problem(lambda: video_folder(tmp_path, train=train, valid=valid))
+    assert error.message == f"{tmp_path / 'valid.csv'}: names no videos"
+
+
 def test_a_list_that_is_no_text_is_an_error(tmp_path):
     folders(tmp_path)
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
@@ -381,6 +390,12 @@ def test_official_splits_of_hmdb51(tmp_path, dataset):
     numbers = [sorted({int(name[-5]) for name in names}) for names in ids(data)]
     assert numbers == [[0, 1, 2], [], [3, 4]]
     assert data.protocol["split"] == "official split 3"
+
+
+def test_hidden_files_beside_official_ones_are_passed_over(tmp_path):
+    root = hmdb51(tmp_path)
+    (root / "testTrainMulti_7030_splits" / "._wave_test_split3.txt").write_bytes(b"\xa3Mac OS X")
+    assert video_folder(root, official_split=3, clips=True).spec.classes == ("brush_hair", "wave")
 
 
 def test_official_splits_that_are_not_there_are_an_error(tmp_path):
