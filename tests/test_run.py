@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -683,6 +684,9 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_run_to_resume(
     run = tiny.only_run(tmp_path / "runs")
     assert "cannot be written: No space left on device" in told
     assert str(run) in told
+    again = "report" if name == "report.html" else "run --resume"
+    begun = (name, after) != ("last.pt", 0)
+    assert told.endswith(f"then: python -m toolkit {again} {run}\n") or not begun
     assert {path.name for path in run.rglob(".*")} == {".lock"}
     monkeypatch.setattr("toolkit.run.draw_pictures", lambda *arguments: None)
     monkeypatch.setattr("toolkit.run.write_report", lambda path: path)
@@ -788,6 +792,38 @@ def test_two_processes_do_not_work_on_one_run(finished: Path, capsys: pytest.Cap
         fcntl.flock(other, fcntl.LOCK_EX)
         told = failure(capsys, main(["run", "--resume", str(finished)]), 1)
     assert f"{finished}: another process is working on this run" in told
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_run_goes_on_where_nothing_can_be_locked(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert main(["run", "--resume", str(finished)]) == 0
+    told = f"warning: {finished}: cannot be locked: Function not implemented; let no other process work on this run\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("command", [["run", "--resume"], ["report"]])
+def test_the_latest_run_is_the_latest_of_all_recipes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    for run in ("a b/2026-02-01_00-00-00", "c/2026-01-01_00-00-00"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "recipe.toml").touch()
+    told = failure(capsys, main([*command, str(tmp_path)]), 2)
+    assert told.endswith(f"{shlex.quote(str(tmp_path / 'a b' / '2026-02-01_00-00-00'))}\n")
+
+
+def test_an_evaluation_that_cannot_be_written_tells_of_no_option_that_is_not_there(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "evaluations").touch()
+    told = failure(capsys, main(["evaluate", str(finished)]), 1)
+    assert told.endswith("next:  make room or mend the folder, then type the same command again\n")
 
 
 @pytest.mark.parametrize("command", [["run", "--resume"], ["evaluate"], ["report"]])

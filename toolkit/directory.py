@@ -8,9 +8,10 @@ import json
 import math
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 from toolkit.contracts import EpochRecord
 from toolkit.errors import RunFailed, UsageError
 from toolkit.files import as_utf8, remove_unfinished, write_atomically
+
+_MEND = "make room or mend the folder"
+MEND_AND_REPEAT = f"{_MEND}, then type the same command again"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write one file of the run. Raises RunFailed when the file system refuses."""
-        with explained(self.path):
+        with self.explained():
             write_atomically(self.path / name, as_utf8(text))
 
     def write_json(self, name: str, value: Any) -> None:
@@ -78,13 +82,18 @@ class RunDirectory:
         writer.writerows(rows)
         self.write_text(name, text.getvalue())
 
+    def explained(self) -> AbstractContextManager[None]:
+        """As `explained`, of what is written here."""
+        begun = self.last.exists()
+        return explained(self.path, next_step=f"{_MEND}, then: {self.resume_command}" if begun else MEND_AND_REPEAT)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process, and clear what a killed one left half-written. Raises RunFailed while another
-        process works on it."""
+        process works on it; where the file system has no locks, says so and goes on."""
         import fcntl
 
-        with explained(self.path):
+        with self.explained():
             file = (self.path / ".lock").open("a")
         with file:
             try:
@@ -94,16 +103,22 @@ class RunDirectory:
                     f"{self.path}: another process is working on this run",
                     next_step="wait for it, or start a run of your own",
                 ) from error
-            with explained(self.path):
+            except OSError as error:
+                print(
+                    f"warning: {self.path}: cannot be locked: {error.strerror}; let no other process work on this run",
+                    file=sys.stderr,
+                )
+            with self.explained():
                 remove_unfinished(self.path)
             yield
 
 
-def create(runs: Path, recipe_name: str) -> RunDirectory:
-    """A new, empty directory named after the recipe and the time. Raises RunFailed where none can be made."""
+def create(runs: Path, recipe_name: str, *, next_step: str | None = None) -> RunDirectory:
+    """A new, empty directory named after the recipe and the time. Raises RunFailed, with `next_step`, where none can be
+    made."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     parent = runs / recipe_name
-    with explained(runs):
+    with explained(runs, next_step=next_step):
         parent.mkdir(parents=True, exist_ok=True)
         for name in _numbered(stamp):
             try:
@@ -123,14 +138,15 @@ def existing(path: Path) -> RunDirectory:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the file system's refusal into RunFailed, naming `path`."""
+def explained(path: Path, *, next_step: str | None = None) -> Iterator[None]:
+    """Turn the file system's refusal into RunFailed, naming `path` and, unless told otherwise, the option for another
+    folder."""
     try:
         yield
     except OSError as error:
         raise RunFailed(
             f"{path}: cannot be written: {error.strerror or error}",
-            next_step="make room or mend the folder, or choose another with --runs DIR",
+            next_step=next_step or f"{_MEND}, or choose another with --runs DIR",
         ) from error
 
 
@@ -143,9 +159,10 @@ def _numbered(stamp: str) -> Iterator[str]:
 
 
 def _nearby(path: Path) -> str:
-    runs = sorted(path.glob("*/recipe.toml")) or sorted(path.glob("*/*/recipe.toml"))
+    runs = [found.parent for found in (*path.glob("*/recipe.toml"), *path.glob("*/*/recipe.toml"))]
     if runs:
-        return f"name one of its runs, the latest is {runs[-1].parent}"
+        latest = max(runs, key=lambda run: run.name)
+        return f"name one of its runs, the latest is {shlex.quote(str(latest))}"
     return "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>"
 
 

@@ -102,7 +102,7 @@ def _require_run(run: Path) -> None:
 
 def _newest_run_below(folder: Path) -> str:
     found = [path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/recipe.toml")]
-    return str(max(found, key=lambda path: path.name)) if found else "runs/RECIPE/TIME"
+    return shlex.quote(str(max(found, key=lambda path: path.name))) if found else "runs/RECIPE/TIME"
 
 
 def _text(path: Path) -> str:

@@ -15,7 +15,7 @@ from toolkit import device as devices
 from toolkit.assembly import Assembly, Kept, assemble, count_parameters, training
 from toolkit.components import Plan, plan
 from toolkit.contracts import EpochRecord, RunFinished, RunStarted
-from toolkit.directory import RunDirectory, create, existing, explained
+from toolkit.directory import MEND_AND_REPEAT, RunDirectory, create, existing
 from toolkit.errors import CheckpointError, Stopped
 from toolkit.evaluate import scored_splits
 from toolkit.predictions import predictions, write_predictions
@@ -72,7 +72,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     scored_splits(assembly.data, dataset=assembly.recipe.data.name, scored=path)
     _show(console, assembly)
     evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
-    directory = create(trained.directory.path, "evaluations")
+    directory = create(trained.directory.path, "evaluations", next_step=MEND_AND_REPEAT)
     result = scores(evaluations, assembly, trained.best_epoch)
     directory.write_text("recipe.toml", to_toml(assembly.recipe))
     directory.write_json("facts.json", _facts_anew(trained, directory))
@@ -211,7 +211,7 @@ def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Co
     shown = assembly.loaders()[last] if last else assembly.train
     rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
     write_predictions(directory, rows, assembly.spec)
-    with explained(directory.path):
+    with directory.explained():
         draw_pictures(directory, assembly, task.augmentations, rows, shown)
     directory.write_json("facts.json", _facts(assembly, directory))
     directory.write_json("scores.json", result)
