@@ -595,6 +595,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
             "train.optimizer.parts.neck: the model has no such part; it has",
         ),
         (["train.optimizer.nesterov=true", "train.optimizer.momentum=0"], 2, "train.optimizer: Nesterov momentum"),
+        (["train.optimizer.differentiable=true"], 2, "train.optimizer: `fused` does not support `differentiable`"),
         (["train.schedule=step"], 2, "train.schedule: every: give either every or milestones"),
         (["train.precision=fp16"], 2, "train.precision: fp16 trains on CUDA only"),
         (["train.device=gpu"], 2, 'train.device: no device is called "gpu"'),
@@ -741,6 +742,21 @@ def test_an_evaluation_is_no_run_to_resume(finished: Path, capsys: pytest.Captur
 def test_what_changes_no_result_may_change_on_resume(finished: Path) -> None:
     overrides = tiny.overridden(["train.checkpoint_minutes=1", "input.memory_gb=0", "input.cache_gb=0"])
     assert main(["run", "--resume", str(finished), *overrides]) == 0
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_run_goes_on_in_the_precision_it_began_with(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.device._has_bf16", lambda device: True)
+    assert tiny.run(recipe, tmp_path / "runs", "train.precision=auto", "train.epochs=1") == 0
+    run = tiny.only_run(tmp_path / "runs")
+    monkeypatch.setattr("toolkit.device._has_bf16", lambda device: False)
+    assert main(["run", "--resume", str(run)]) == 0
+    assert read_json(run / "facts.json")["precision"] == "bf16"
+    assert main(["evaluate", str(run)]) == 0
+    (evaluation,) = (run / "evaluations").iterdir()
+    assert read_json(evaluation / "facts.json")["precision"] == "fp32"
 
 
 @pytest.mark.parametrize("override", ["train.batch=4", "seed=3", "model.dropout=0.0"])

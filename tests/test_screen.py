@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from toolkit.contracts import EpochRecord
-from toolkit.screen import Screen, Speed, epoch_line, memory_used, score_table, step_facts
+from toolkit.screen import Screen, epoch_line, memory_used, score_table, speed, step_facts
 from toolkit.train import Event, StepDone, Validating
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def step(number: int, **changes: Any) -> StepDone:
         "epoch": 1,
         "step": number,
         "steps": 4,
-        "items": 8,
+        "items": 8 * number,
         "loss": torch.tensor(1.25),
         "lr": 0.1,
         "seconds": 0.5 * number,
@@ -74,6 +74,11 @@ def test_a_terminal_gets_a_live_line_too() -> None:
     assert "validating 6/6" in text
 
 
+def test_the_speed_of_an_epoch_that_was_resumed_is_that_of_its_own_steps() -> None:
+    """Steps 1 to 3 took 1.5 s before the stop, the fourth 0.5 s after it."""
+    assert "  16 images/s" in shown([step(4), record()], terminal=False)
+
+
 def test_the_live_line_has_an_eta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the first of two epochs took 10 s: 30 s are left."""
     now = 100.0
@@ -109,16 +114,12 @@ def test_a_line_without_validation_and_one_that_watches_the_loss() -> None:
 
 def test_no_time_is_no_division_by_zero() -> None:
     assert "waiting 0%" in step_facts(step(1, seconds=0.0, waited=0.0), "0 images/s", "")
-    assert Speed("images").after(0.0) == "0.0 images/s"
+    assert speed(0, 0.0, "images") == "0.0 images/s"
 
 
-def test_speed_counts_items_of_one_epoch() -> None:
-    speed = Speed("clips")
-    speed.add(6)
-    speed.add(18)
-    assert speed.after(2.0) == "12 clips/s"
-    assert speed.ended(10.0) == "2.4 clips/s"
-    assert speed.ended(10.0) == "0.0 clips/s"
+@pytest.mark.parametrize(("items", "told"), [(24, "12 clips/s"), (5, "2.5 clips/s"), (5000, "2,500 clips/s")])
+def test_speed_has_as_many_digits_as_it_needs(items: int, told: str) -> None:
+    assert speed(items, 2.0, "clips") == told
 
 
 def test_memory_is_told_in_gib() -> None:

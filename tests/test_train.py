@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests import small
-from toolkit.contracts import Batch, EpochRecord
+from toolkit.contracts import Batch, Direction, EpochRecord
 from toolkit.errors import RunFailed
 from toolkit.network import Network
 from toolkit.optimize import Horizon, Plateau, one_cycle
-from toolkit.train import Average, State, Step, StepDone, Task, Validating, fit, require_finite
+from toolkit.train import Average, State, Step, StepDone, Task, Validating, _better, fit, require_finite
 
+DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 TIMES = {"seconds", "valid_seconds", "waiting"}
 
 
@@ -299,6 +300,14 @@ def test_smaller_is_better_when_minimizing(task: Task) -> None:
     list(fit(state, replace(task, metric="loss", direction="minimize", epochs=4)))
     losses = [record.valid["loss"] for record in state.records]
     assert state.best_score == min(losses)
+
+
+@pytest.mark.parametrize("score", [0.5, -math.inf])
+def test_an_undefined_score_is_no_better_than_any_other(score: float) -> None:
+    for direction in DIRECTIONS:
+        assert _better(score, math.nan, direction)
+        assert not _better(math.nan, score, direction)
+        assert not _better(math.nan, math.nan, direction)
 
 
 def test_staged_models_hear_of_every_epoch(task: Task) -> None:

@@ -44,7 +44,8 @@ class Screen:
         )
         self._task: TaskID | None = None
         self._shown = 0.0
-        self._speed = Speed(unit)
+        self._unit = unit
+        self._items = 0
 
     def __enter__(self) -> Screen:
         self._progress.start()
@@ -58,14 +59,13 @@ class Screen:
     def show(self, event: Event) -> None:
         match event:
             case StepDone():
-                self._speed.add(event.items)
+                self._items = event.items
                 self._show_step(event)
             case Validating():
                 self._show_validation(event)
             case EpochRecord():
-                self._console.print(
-                    epoch_line(event, self._epochs, self._metric, self._speed.ended(event.seconds)), soft_wrap=True
-                )
+                rate = speed(self._items, event.seconds, self._unit)
+                self._console.print(epoch_line(event, self._epochs, self._metric, rate), soft_wrap=True)
 
     def _show_step(self, event: StepDone) -> None:
         now = time.perf_counter()
@@ -77,7 +77,7 @@ class Screen:
             f"epoch {event.epoch}/{self._epochs}",
             done=(event.epoch - 1) * event.steps + event.step,
             total=self._epochs * event.steps,
-            facts=step_facts(event, self._speed.after(event.seconds), memory_used(self._device)),
+            facts=step_facts(event, speed(event.items, event.seconds, self._unit), memory_used(self._device)),
         )
 
     def _show_validation(self, event: Validating) -> None:
@@ -90,41 +90,25 @@ class Screen:
         self._progress.update(self._task, description=description, completed=done, facts=facts)
 
 
-class Speed:
-    """Items trained in the epoch under way, as a rate."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._items = 0
-
-    def add(self, items: int) -> None:
-        self._items += items
-
-    def after(self, seconds: float) -> str:
-        """As text, for an epoch that has lasted so long."""
-        rate = self._items / max(seconds, 1e-9)
-        return f"{rate:,.{0 if rate >= 9.95 else 1}f} {self._unit}/s"
-
-    def ended(self, seconds: float) -> str:
-        """As `after`; the count starts again from 0."""
-        text = self.after(seconds)
-        self._items = 0
-        return text
+def speed(items: int, seconds: float, unit: str) -> str:
+    """The rate of so many items trained, as text."""
+    rate = items / max(seconds, 1e-9)
+    return f"{rate:,.{0 if rate >= 9.95 else 1}f} {unit}/s"
 
 
-def step_facts(event: StepDone, speed: str, memory: str) -> str:
+def step_facts(event: StepDone, rate: str, memory: str) -> str:
     waiting = event.waited / max(event.seconds, 1e-9)
-    return f"loss {float(event.loss):.4f}  {speed}  waiting {waiting:.0%}  {memory}"
+    return f"loss {float(event.loss):.4f}  {rate}  waiting {waiting:.0%}  {memory}"
 
 
-def epoch_line(record: EpochRecord, epochs: int, metric: str, speed: str) -> str:
+def epoch_line(record: EpochRecord, epochs: int, metric: str, rate: str) -> str:
     """One epoch as one line, the same on a terminal and in a log."""
     parts = [f"epoch {record.epoch}/{epochs}", f"loss {record.train_loss:.4f}"]
     if record.valid:
         parts.append(f"valid loss {record.valid['loss']:.4f}")
         parts += [f"{metric} {record.valid[metric]:.4f}"] if metric != "loss" else []
     parts.append(f"lr {max(record.lr.values()):.3g}")
-    parts.append(speed)
+    parts.append(rate)
     parts.append(f"waiting {record.waiting:.0%}")
     parts.append(f"{record.seconds + record.valid_seconds:.1f} s")
     return "  ".join(parts) + ("  best" if record.best else "")

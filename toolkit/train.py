@@ -166,6 +166,7 @@ class StepDone:
     """Steps done in this epoch."""
     steps: int
     items: int
+    """Trained in this epoch so far."""
     loss: Tensor
     """Scalar on the device; reading it waits for the device."""
     lr: float
@@ -221,7 +222,7 @@ def _train_epoch(state: State, task: Task, take_step: Step) -> Iterator[StepDone
         state.step += 1
         state.totals.waited += waited
         state.totals.seconds += waited + time.perf_counter() - started
-        yield _step_done(state, task, batch, loss)
+        yield _step_done(state, task, loss)
     require_finite(state, task)
 
 
@@ -235,12 +236,12 @@ def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         yield batch, time.perf_counter() - started
 
 
-def _step_done(state: State, task: Task, batch: Batch, loss: Tensor) -> StepDone:
+def _step_done(state: State, task: Task, loss: Tensor) -> StepDone:
     return StepDone(
         epoch=state.epoch + 1,
         step=state.step,
         steps=task.steps,
-        items=len(batch.index),
+        items=state.totals.items,
         loss=loss,
         lr=state.optimizer.param_groups[-1]["lr"],
         seconds=state.totals.seconds,
@@ -423,7 +424,7 @@ def watched(valid: dict[str, float], metric: str) -> float | None:
 
 def _better(score: float, than: float, direction: Direction) -> bool:
     if math.isnan(than):
-        return True
+        return not math.isnan(score)
     return score > than if direction == "maximize" else score < than
 
 

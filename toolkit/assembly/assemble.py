@@ -120,17 +120,24 @@ class Assembly:
         ]
 
 
-def assemble(plan: Plan, saved: Mapping[str, Any] | None = None, kept: Kept | None = None) -> Assembly:
+def assemble(
+    plan: Plan,
+    saved: Mapping[str, Any] | None = None,
+    kept: Kept | None = None,
+    *,
+    precision: devices.Precision | None = None,
+) -> Assembly:
     """Build what evaluation needs. Raises the errors of the components.
 
     `saved` is the checkpoint whose weights will be loaded: the model is then built without fetching initial weights,
     and its notes are those of the run that made the checkpoint. `kept` is what this process has kept of the last run.
+    `precision` is the one to go on in, whatever would be chosen here.
     """
     recipe = plan.resolved
     kept = kept or Kept()
     devices.make_deterministic(recipe.train.deterministic)
     device = devices.choose_device(recipe.train.device)
-    precision = devices.choose_precision(recipe.train.precision, device)
+    precision = devices.choose_precision(precision or recipe.train.precision, device)
     devices.use_full_float32(precision == "fp32")
     devices.use_threads(recipe.train.threads if device.type == "cpu" else None)
     if device.type == "cpu":
@@ -305,7 +312,7 @@ def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
 def _checked(source: str, key: str, make: Callable[[], T]) -> T:
     try:
         return make()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise invalid(source, [Problem(key, str(error))]) from error
 
 

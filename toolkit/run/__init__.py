@@ -15,6 +15,7 @@ from toolkit import device as devices
 from toolkit.assembly import Assembly, Kept, assemble, count_parameters, training
 from toolkit.components import Plan, plan
 from toolkit.contracts import EpochRecord, RunFinished, RunStarted
+from toolkit.device import Precision
 from toolkit.directory import MEND_AND_REPEAT, RunDirectory, create, existing
 from toolkit.errors import CheckpointError, Stopped
 from toolkit.evaluate import scored_splits
@@ -54,7 +55,7 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
     if saved:
         _same_recipe(directory, saved, planned.resolved)
-    assembly = assemble(planned, saved)
+    assembly = assemble(planned, saved, precision=_begun_in(saved))
     if saved:
         _same_data(directory, saved, assembly)
     prepared = training(assembly)
@@ -129,7 +130,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     """
     console = Console(quiet=True)
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
-    assembly = assemble(planned, saved, kept)
+    assembly = assemble(planned, saved, kept, precision=_begun_in(saved))
     if saved:
         _same_recipe(directory, saved, assembly.recipe)
         _same_data(directory, saved, assembly)
@@ -241,6 +242,7 @@ def _identity(assembly: Assembly) -> dict[str, Any]:
         "digest": digest(assembly.recipe),
         **_data(assembly),
         "notes": list(assembly.model_notes),
+        "precision": assembly.precision,
     }
 
 
@@ -251,6 +253,11 @@ def _data(assembly: Assembly) -> dict[str, Any]:
         "sample": assembly.spec.sample,
         "protocol": dict(assembly.data.protocol),
     }
+
+
+def _begun_in(saved: Mapping[str, Any] | None) -> Precision | None:
+    """The precision that training began in, which another device would not choose."""
+    return saved.get("precision") if saved else None
 
 
 def _same_recipe(directory: RunDirectory, saved: Mapping[str, Any], recipe: Recipe) -> None:
