@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,15 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(WeightsError, match="damaged, or no weights file"):
         read_weights(Path("weights.pt"))
     assert not Path("ran").exists()
+
+
+def test_a_checkpoint_with_objects_says_how_to_take_its_tensors_out(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=0.1)}, path)
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    assert caught.value.message == f"{path}: holds argparse.Namespace beside tensors, and reading that could run code"
+    assert "torch.save(torch.load(PATH, weights_only=False)[KEY], NEW)" in str(caught.value.next_step)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"model": {"epoch": 3}}, {"a": torch.zeros(1), "b": 1}])

@@ -5,6 +5,7 @@ A weights file holds one tensor for each parameter and buffer, under the names o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +21,11 @@ Weights: TypeAlias = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1; no default batch norm reads it
+
+_TENSORS_ALONE = (
+    "if you trust the file, write its state dict alone: torch.save(torch.load(PATH, weights_only=False)[KEY], NEW), "
+    "where KEY is what it stands under"
+)
 
 
 def read_weights(path: Path) -> Weights:
@@ -88,6 +94,10 @@ def _content(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except Exception as error:  # a damaged file makes the readers raise almost anything
+        if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+            raise WeightsError(
+                f"{path}: holds {foreign[1]} beside tensors, and reading that could run code", next_step=_TENSORS_ALONE
+            ) from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{path}: damaged, or no weights file: {reason}", next_step="fetch or write the file again"

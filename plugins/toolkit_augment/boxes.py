@@ -27,8 +27,8 @@ def draw_boxes(
     height, width = sides
     area = uniform(rng, (count, ATTEMPTS), *scale) * (height * width)
     shape = uniform(rng, (count, ATTEMPTS), math.log(ratio[0]), math.log(ratio[1])).exp()
-    tall, wide = (area / shape).sqrt().round(), (area * shape).sqrt().round()
-    fits = (tall >= 1) & (tall <= height) & (wide >= 1) & (wide <= width)
+    tall, wide = (extent.sqrt().round().clamp(min=1) for extent in (area / shape, area * shape))
+    fits = (tall <= height) & (wide <= width)
     first = fits.long().argmax(dim=1, keepdim=True)
     fitting = fits.any(dim=1)
     tallest, widest = min(height, max(1, round(width / ratio[0]))), min(width, max(1, round(height * ratio[1])))

@@ -307,6 +307,11 @@ def test_boxes_have_the_area_and_shape_asked_for() -> None:
     assert shape.max() < 2.1
 
 
+def test_an_area_below_a_pixel_gives_one() -> None:
+    drawn = boxes.draw_boxes(seeded(), 50, (20, 40), (1e-5, 1e-4), (0.5, 2.0))
+    assert (drawn[:, 2:] == 1).all()
+
+
 def test_a_shape_that_cannot_fit_gives_the_largest_that_does() -> None:
     drawn = boxes.draw_boxes(seeded(), 4, (20, 40), (1.0, 1.0), (1.0, 1.0))
     assert drawn[:, 2:].tolist() == [[20, 20]] * 4
