@@ -96,6 +96,22 @@ def test_unreadable_metadata_is_a_cause(site: Path):
     assert discover().broken[0].cause.startswith("UnicodeDecodeError: ")
 
 
+@pytest.mark.parametrize("text", ["[toolkit]\nx = y\nno entry point\n", "[toolkit]\n= y\n"])
+def test_entry_points_that_are_none_stop_nothing(site: Path, text: str):
+    install(site, "acme", {"acme": hook('return {"tiny": dict}')}, {"main": "acme"})
+    install(site, "odd", {}, {"main": "odd"})
+    (site / "odd-1.0.dist-info" / "entry_points.txt").write_text(text)
+    registry = discover()
+    assert [offer.name for offer in registry.offered] == ["tiny"]
+    assert [broken.plugin.distribution for broken in registry.broken] == ["odd"]
+
+
+@pytest.mark.parametrize("value", ["", "acme vision", "acme:"])
+def test_an_entry_point_that_names_no_module(site: Path, value: str):
+    install(site, "odd", {}, {"main": value})
+    assert [broken.cause for broken in discover().broken] == [f'LookupError: "{value}" is no name of a module']
+
+
 def test_a_distribution_without_name_or_version(site: Path):
     install(site, "bare", {"bare": hook("return {}")}, {"main": "bare"})
     (site / "bare-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")

@@ -272,7 +272,7 @@ def _entry_points() -> Iterator[Plugin | Broken]:
         try:
             text = distribution.read_text("entry_points.txt") or ""
             entries = distribution.entry_points.select(group=GROUP) if f"[{GROUP}]" in text else ()
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a line that is no entry point makes importlib.metadata raise almost anything
             yield Broken(Plugin(*_told(distribution), "entry_points.txt", ""), described(error))
         else:
             yield from _plugins(distribution, entries)
@@ -295,7 +295,10 @@ def _told(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
 
 def _offers_of(plugin: Plugin) -> list[Offer]:
     """Load the plugin and ask its hooks; any exception means that the plugin is broken."""
-    module = importlib.metadata.EntryPoint(plugin.entry, plugin.value, GROUP).load()
+    entry = importlib.metadata.EntryPoint(plugin.entry, plugin.value, GROUP)
+    if not entry.pattern.match(plugin.value):
+        raise LookupError(f'"{plugin.value}" is no name of a module')
+    module = entry.load()
     _check_contract(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
