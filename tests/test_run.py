@@ -196,7 +196,8 @@ def test_predictions_list_every_test_item(made: Path, images: Path) -> None:
 def test_facts_and_environment_say_what_it_ran_on(made: Path) -> None:
     facts, environment = read_json(made / "facts.json"), read_json(made / "environment.json")
     assert facts["items"] == {"train": 24, "valid": 6, "test": 12}
-    assert (facts["sample"], facts["classes"], facts["notes"]) == (False, list(tiny.CLASSES), [])
+    assert (facts["sample"], facts["classes"]) == (False, list(tiny.CLASSES))
+    assert [note.partition(" = ")[0] for note in facts["notes"]] == ["train.direction"]
     assert (facts["device"], facts["precision"], facts["epochs"]) == ("cpu", "fp32", 2)
     counted = sum(value.numel() for key, value in weights(made / "best.pt").items() if "weight" in key or "bias" in key)
     assert facts["parameters"] == counted
@@ -366,6 +367,28 @@ def test_the_averaged_network_is_what_is_kept(recipe: Path, tmp_path: Path) -> N
     state = checkpoint.load(run / "last.pt")["state"]
     assert same(weights(run / "best.pt"), state["average"])
     assert not same(weights(run / "best.pt"), state["network"])
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize(
+    ("metric", "direction", "noted"),
+    [
+        *(("loss", "maximize", True), ("ece", "maximize", True), ("loss", "minimize", False)),
+        *(("accuracy", "minimize", True), ("accuracy", "maximize", False)),
+    ],
+)
+def test_a_direction_that_keeps_the_worst_epoch_is_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, direction: str, noted: bool
+) -> None:
+    overrides = [f"train.metric={metric}", f"train.direction={direction}", "train.epochs=1"]
+    assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
+    other = "minimize" if direction == "maximize" else "maximize"
+    note = (
+        f'train.direction = "{direction}" keeps the epoch with the worst "{metric}": answers that are all right score '
+        f"worse by it than answers that are all wrong; for the best: --set train.direction={other}"
+    )
+    assert (f"note: {note}\n" in capsys.readouterr().out) == noted
+    assert (note in read_json(tiny.only_run(tmp_path / "runs") / "facts.json")["notes"]) == noted
 
 
 @pytest.mark.usefixtures("plain")

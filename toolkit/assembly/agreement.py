@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 
@@ -10,6 +11,9 @@ from toolkit.contracts import DataSpec, Metric
 from toolkit.errors import Problem, nearest
 from toolkit.evaluate import score
 from toolkit.recipe import Recipe
+
+SURE = 100.0
+"""A logit that leaves no probability to other classes."""
 
 
 def disagreements(
@@ -32,11 +36,30 @@ def disagreements(
 
 def _unknown_metric(metric: str, metrics: list[Metric], spec: DataSpec) -> Iterator[Problem]:
     """Ask the metrics what they give, by an answer that is right once for every class."""
-    perfect = score(torch.eye(len(spec.classes)), torch.arange(len(spec.classes)), metrics)
-    names = sorted(name for name, value in perfect.items() if isinstance(value, float))
+    names = sorted(_answered(spec, metrics, wrong_by=0))
     if metric not in names:
         message = f'no metric of this recipe gives "{metric}"; there are {", ".join(names)}'
         yield Problem("train.metric", message, nearest(metric, names))
+
+
+def contrary_direction(recipe: Recipe, spec: DataSpec, metrics: Callable[[], list[Metric]]) -> list[str]:
+    """A note where the recipe calls better what its metric gives worse answers."""
+    name, direction = recipe.train.metric, recipe.train.direction
+    right, wrong = (_answered(spec, metrics(), wrong_by=step).get(name, math.nan) for step in (0, 1))
+    if not (right < wrong if direction == "maximize" else right > wrong):
+        return []
+    other = "minimize" if direction == "maximize" else "maximize"
+    return [
+        f'train.direction = "{direction}" keeps the epoch with the worst "{name}": answers that are all right score '
+        f"worse by it than answers that are all wrong; for the best: --set train.direction={other}"
+    ]
+
+
+def _answered(spec: DataSpec, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
+    """Scores of sure answers to one item of each class, each `wrong_by` classes beside the right one."""
+    classes = torch.arange(len(spec.classes))
+    found = score(SURE * torch.eye(len(classes)).roll(wrong_by, dims=1), classes, metrics)
+    return {name: value for name, value in found.items() if isinstance(value, float)}
 
 
 def _needs_validation(recipe: Recipe) -> Iterator[Problem]:
