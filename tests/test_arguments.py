@@ -172,6 +172,19 @@ def test_without_annotation_the_default_tells_the_type():
     assert problems({"width": "x"}, bare) == ['model.width: must be an integer, got "x"']
 
 
+def test_without_annotation_none_tells_nothing():
+    def bare(spec, *, width=None): ...  # type: ignore[no-untyped-def]
+
+    assert check(bare, {"width": 3}, "model") == ({"width": 3}, [])
+
+
+def test_an_annotation_in_quotes_is_read():
+    def quoted(spec: Any, *, width: "int | Literal['auto']" = "auto") -> None: ...  # noqa: UP037 - what is tested
+
+    assert problems({"width": 3}, quoted) == []
+    assert problems({"width": "atuo"}, quoted)[0].endswith('did you mean "auto"?')
+
+
 class Callable:
     """A factory that is an object.
 

@@ -189,13 +189,15 @@ def _parameters(factory: Factory) -> list[inspect.Parameter]:
 
 
 def _annotation(factory: Factory, parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation; without one, the type of its default."""
-    if parameter.annotation is parameter.empty:
-        return type(parameter.default) if parameter.default is not parameter.empty else Any
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
+    """The parameter's annotation; without one, the type of its default, unless that is None."""
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        tells = parameter.default is not parameter.empty and parameter.default is not None
+        return type(parameter.default) if tells else Any
     try:
-        return eval(parameter.annotation, _globals(factory))  # noqa: S307 - the plugin's own code, already imported
+        while isinstance(annotation, str):  # twice where it stands in quotes below `from __future__ import annotations`
+            annotation = eval(annotation, _globals(factory))  # noqa: S307 - the plugin's own code, already imported
+        return annotation
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         raise TypeError(f"argument {parameter.name}: annotation {parameter.annotation}: {cause}") from error
