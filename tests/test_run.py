@@ -637,6 +637,19 @@ def test_what_fits_no_run_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("place", ["train.Step._backward", "blame.BlamedAugmentation._component"])
+def test_too_little_memory_on_the_device_says_what_takes_less(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    def refuse(*_: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of ...")
+
+    monkeypatch.setattr(f"toolkit.{place}", property(lambda _: refuse, lambda *_: None), raising=False)
+    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
+    assert "error: too little memory on the device: CUDA out of memory. Tried to allocate 2.00 GiB\n" in told
+    assert "--set train.accumulate=" in told
+
+
 @pytest.mark.usefixtures("plain")
 def test_a_loss_that_is_not_finite_stops_before_harm(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -22,12 +22,15 @@ Failed: TypeAlias = "Callable[[str, BaseException | None], ToolkitError]"
 
 @contextmanager
 def blaming(failed: Failed, what: str) -> Iterator[None]:
-    """Let an exception in the block be the component's, which could not do `what`; expected failures pass."""
+    """Let an exception in the block be the component's, which could not do `what`; expected failures pass, and those of
+    a device whose memory is taken by all components together."""
     try:
         yield
     except ToolkitError:
         raise
     except (Exception, SystemExit) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which need not have been imported
+            raise
         raise failed(f"cannot {what}", error) from error
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeAlias
 
 import torch
 
-from toolkit.errors import UsageError
+from toolkit.errors import RunFailed, UsageError
 
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
@@ -67,6 +68,20 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU thread{'s' if torch.get_num_threads() != 1 else ''}"
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn a device's refusal of memory into RunFailed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        told = ". ".join(str(error).split(". ")[:2])
+        raise RunFailed(
+            f"too little memory on the device: {told}",
+            next_step="cut batches into parts that are computed one after the other (--set train.accumulate=2), take "
+            "smaller ones (--set train.batch=... and train.eval_batch=...), or end what else runs on the device",
+        ) from error
 
 
 def keep_freed_memory() -> bool:

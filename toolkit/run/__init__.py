@@ -35,6 +35,7 @@ __all__ = ["Records", "evaluate_run", "resume_run", "start_run", "train_run"]
 Records: TypeAlias = Generator[EpochRecord, None, None]
 
 
+@devices.enough_memory()
 def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
     """Train what the recipe says in a new directory under `runs`."""
     assembly = assemble(plan(draft, discover()))
@@ -43,6 +44,7 @@ def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
     return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
 
 
+@devices.enough_memory()
 def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console) -> RunDirectory:
     """Go on with a run from its last checkpoint, to the same end as if it had never stopped.
 
@@ -62,6 +64,7 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, saved))
 
 
+@devices.enough_memory()
 def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
     """Score a run's best checkpoint anew, on other data where `overrides` says so.
 
