@@ -223,6 +223,15 @@ def test_page_shows_scores_recipe_protocol_environment_and_notes(page: Reader) -
     assert "best: 2" in page.text
 
 
+@pytest.mark.parametrize(("trained", "speed"), [({"epoch_items": 1000}, "80/s"), ({}, "96/s")])
+def test_the_speed_is_that_of_what_was_trained(tmp_path: Path, trained: dict[str, int], speed: str) -> None:
+    """Epochs of 12.5 s. A run of an earlier version does not say what one trained: then it is the split's 1200."""
+    run = write_run(tmp_path / "run")
+    facts = json.loads((run / "facts.json").read_text())
+    write_json(run / "facts.json", facts | trained)
+    assert f"Speed {speed}" in read_page(write_report(run)).text
+
+
 def test_missing_pictures_are_said_to_be_missing(page: Reader) -> None:
     assert "No feature maps" in page.text
     assert "No augmented samples" not in page.text

@@ -196,6 +196,7 @@ def test_predictions_list_every_test_item(made: Path, images: Path) -> None:
 def test_facts_and_environment_say_what_it_ran_on(made: Path) -> None:
     facts, environment = read_json(made / "facts.json"), read_json(made / "environment.json")
     assert facts["items"] == {"train": 24, "valid": 6, "test": 12}
+    assert facts["epoch_items"] == 24
     assert (facts["sample"], facts["classes"]) == (False, list(tiny.CLASSES))
     assert [note.partition(" = ")[0] for note in facts["notes"]] == ["train.direction"]
     assert (facts["device"], facts["precision"], facts["epochs"]) == ("cpu", "fp32", 2)
@@ -351,6 +352,13 @@ def test_a_class_whose_folders_name_is_no_text_is_escaped(
     assert tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs") == 0, capsys.readouterr().err
     run = tiny.only_run(tmp_path / "runs")
     assert json.loads((run / "facts.json").read_text(encoding="utf-8"))["classes"] == ["blue", r"caf\udce9", "green"]
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize(("batch", "items"), [(10, 20), (24, 24), (100, 24)])
+def test_facts_say_what_an_epoch_trains(recipe: Path, tmp_path: Path, batch: int, items: int) -> None:
+    assert tiny.run(recipe, tmp_path / "runs", f"train.batch={batch}", "train.epochs=1") == 0
+    assert read_json(tiny.only_run(tmp_path / "runs") / "facts.json")["epoch_items"] == items
 
 
 @pytest.mark.usefixtures("plain")

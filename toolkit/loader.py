@@ -83,6 +83,10 @@ class Loader:
         """Items of a training epoch: images, or clips of all videos."""
         return len(self.pixels) * self._clips_per_video
 
+    def epoch_items(self, size: int) -> int:
+        """Of them, those in the batches of `size` that an epoch trains."""
+        return min(batches_in(self.training_items, size) * size, self.training_items)
+
     @property
     def average(self) -> Averaged:
         """What evaluation averages over the views of an item."""

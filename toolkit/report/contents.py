@@ -205,8 +205,9 @@ def _training_tiles(files: RunFiles) -> Iterator[tuple[str, str, str]]:
     best = _best_epoch(files)
     yield "Epochs", str(len(records)), f"best: {best}" if best else ""
     yield "Training time", _duration(seconds), f"{percent(waited)} waiting for data"
-    if (train := files.facts.get("items", {}).get("train")) and seconds:
-        yield "Speed", f"{_scaled(train * len(records) / seconds)}/s", "training items"
+    trained = files.facts.get("epoch_items") or files.facts.get("items", {}).get("train")
+    if trained and seconds:
+        yield "Speed", f"{_scaled(trained * len(records) / seconds)}/s", "training items"
 
 
 def _scalar_scores(files: RunFiles) -> list[tuple[str, float | None, float | None]]:

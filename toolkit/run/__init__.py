@@ -291,6 +291,7 @@ def _facts(assembly: Assembly, directory: RunDirectory) -> dict[str, Any]:
         "precision": assembly.precision,
         "classes": list(assembly.spec.classes),
         "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "epoch_items": assembly.train.epoch_items(assembly.recipe.train.batch),
         "parameters": count_parameters(assembly.network),
         "multiply_adds": assembly.summary.multiply_adds,
         "notes": assembly.notes(),
