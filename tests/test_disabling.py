@@ -35,6 +35,13 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [*captured.out.splitlines(), *captured.err.splitlines()]
 
 
+def test_a_byte_order_mark_is_passed_over() -> None:
+    Path(FILE).write_bytes(b'\xef\xbb\xbf[plugins]\ndisable = ["acme-den"]\n')
+    assert disabled_here() == ["acme-den"]
+    disable([])
+    assert not Path(FILE).exists()
+
+
 def test_a_plugin_is_disabled_unread_and_enabled_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "disable", "acme_den[main]"]) == EXIT_DONE
     assert told(capsys) == ["acme-den[main] is disabled in toolkit.toml"]

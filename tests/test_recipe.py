@@ -165,6 +165,12 @@ def test_broken_toml_names_line_and_column(write, text: str, place: str, excerpt
     assert found.endswith(f"): {excerpt}")
 
 
+def test_a_byte_order_mark_is_passed_over(write):
+    path = write(SMALLEST)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(path).train.epochs == 2
+
+
 def test_what_cannot_be_read_says_why(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(SMALLEST)

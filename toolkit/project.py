@@ -75,7 +75,7 @@ def _holds(text: str, tables: Mapping[str, Any]) -> bool:
 
 def _text() -> str:
     try:
-        return Path(FILE).read_text(encoding="utf-8")
+        return Path(FILE).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:

@@ -72,7 +72,7 @@ def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
         problem = Problem("", "no such file", _nearest_file(path))
