@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,6 +184,21 @@ def test_where_nothing_can_be_locked_files_are_written_and_none_is_removed(
     write_atomically(tmp_path / "file", b"new")
     remove_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "other", tmp_path / "file"])
+
+
+def test_files_are_written_where_folders_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_atomically(tmp_path / "file", b"new")
+    filled(tmp_path / "folder", "new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert (tmp_path / "folder" / "inner" / "file").read_text() == "new"
 
 
 def test_a_file_that_another_cleaned_away_before_it_was_locked_is_made_again(

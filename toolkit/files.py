@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -103,6 +104,11 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if (
+            error.errno != errno.EINVAL or not path.is_dir()
+        ):  # some file systems sync no folder
+            raise
     finally:
         os.close(descriptor)
 
