@@ -31,6 +31,7 @@ from tests.installed import install
 from tests.test_architecture import loaded_by
 from tests.test_report import read_page
 from toolkit import checkpoint
+from toolkit.assembly.assemble import balanced
 from toolkit.cli import main
 from toolkit.components import plan
 from toolkit.contracts import EpochRecord
@@ -375,6 +376,12 @@ def test_the_averaged_network_is_what_is_kept(recipe: Path, tmp_path: Path) -> N
     state = checkpoint.load(run / "last.pt")["state"]
     assert same(weights(run / "best.pt"), state["average"])
     assert not same(weights(run / "best.pt"), state["network"])
+
+
+def test_a_class_that_training_lacks_weighs_nothing() -> None:
+    """Its share of a smoothed target would outweigh all others together."""
+    weights = balanced([0, 0, 0, 2], classes=3)
+    assert weights.tolist() == pytest.approx([4 / 9, 0, 4 / 3])
 
 
 @pytest.mark.usefixtures("plain")

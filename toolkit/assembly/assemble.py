@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -322,13 +322,15 @@ def _class_weights(assembly: Assembly) -> Tensor | None:
     wanted = assembly.recipe.train.class_weights
     if wanted == "none":
         return None
-    classes = len(assembly.spec.classes)
-    if wanted == "balanced":
-        counts = torch.bincount(torch.tensor(assembly.data.train.targets), minlength=classes)
-        weights = len(assembly.data.train) / (classes * counts.clamp(min=1))
-    else:
-        weights = torch.tensor(wanted)
+    targets, classes = assembly.data.train.targets, len(assembly.spec.classes)
+    weights = balanced(targets, classes) if wanted == "balanced" else torch.tensor(wanted)
     return weights.float().to(assembly.device)
+
+
+def balanced(targets: Sequence[int], classes: int) -> Tensor:
+    """`[C]`: a weight for each class, inverse to its number of items; 0 for one without."""
+    counts = torch.bincount(torch.tensor(targets), minlength=classes)
+    return torch.where(counts > 0, len(targets) / (classes * counts), 0)
 
 
 def count_parameters(network: nn.Module) -> int:
