@@ -111,6 +111,12 @@ def test_limits_on_length():
     assert problems({"ends": []}, needs) == ["model.ends: must have at least 1 items, got 0"]
 
 
+def test_a_wrong_item_is_no_missing_one():
+    def needs(spec: Any, *, ends: Annotated[tuple[int, ...], Field(min_length=1)]) -> None: ...
+
+    assert problems({"ends": ["x"]}, needs) == ['model.ends.0: must be an integer, got "x"']
+
+
 def test_limits_on_text():
     def needs(
         spec: Any, *, a: Annotated[str, Field(pattern="^a")] = "a", b: Annotated[str, Field(max_length=2)] = ""

@@ -62,7 +62,8 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
     """
     places: dict[Place, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        places.setdefault(_place(details, given), []).append(details)
+        if not _counts_right_items_alone(details):
+            places.setdefault(_place(details, given), []).append(details)
     return [
         Problem(dotted(key, *place), UNKNOWN_KEY, nearest(str(place[-1]), known(dotted(key, *place[:-1]))))
         if found[0]["type"] == "extra_forbidden"
@@ -70,6 +71,11 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
         for place, found in places.items()
         if any(_right_type(details) for details in found) or not _has_deeper(place, places)
     ]
+
+
+def _counts_right_items_alone(details: ErrorDetails) -> bool:
+    """Whether an array is called too short only because pydantic leaves out its wrong items, which it tells too."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def _has_deeper(place: Place, places: Iterable[Place]) -> bool:
