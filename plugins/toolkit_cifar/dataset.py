@@ -105,6 +105,12 @@ def _image_folders(root: Path) -> _Found:
             path=root,
             next_step="Give both the same class folders.",
         )
+    if len(train.classes) < 2:
+        raise DataError(
+            f"train and test have one class folder only, {train.classes[0]}",
+            path=root,
+            next_step="Give both a folder of another class.",
+        )
     return _Found(train.classes, _files(train), _files(test))
 
 

@@ -95,7 +95,7 @@ def _kaggle(root: Path) -> Found:
     if not folder.is_dir():
         raise DataError(f"there is no folder {KAGGLE_FOLDER} beside {KAGGLE_TABLE}", path=root, next_step=WHERE)
     labels, notes = _labels(table)
-    files = {path.name for path in folder.iterdir()}
+    files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     _check_files(table, labels, files)
     unlabelled = sorted(name for name in files - labels.keys() if _is_image(name))
     if unlabelled:

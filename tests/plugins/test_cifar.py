@@ -185,6 +185,13 @@ def test_a_root_that_is_a_file_is_an_error(tmp_path):
         cifar10(write_image(tmp_path / "a.png"))
 
 
+def test_one_class_is_none(tmp_path):
+    for split in ("train", "test"):
+        write_image(tmp_path / split / "bird" / "1.png")
+    with pytest.raises(DataError, match=r"train and test have one class folder only, bird"):
+        cifar10(tmp_path)
+
+
 def test_train_and_test_must_have_the_same_classes(tmp_path):
     image_folders(tmp_path)
     write_image(tmp_path / "train" / "bird" / "1.png")

@@ -106,6 +106,7 @@ def test_byte_order_marks_other_line_ends_columns_and_blank_lines_are_read(kaggl
 
 def test_images_without_a_label_are_left_out_and_told(kaggle):
     write_image(kaggle / "train" / "Image_9.jpg", 9)
+    (kaggle / "train" / "._Image_0.jpg").write_bytes(b"hidden, as macOS leaves them")
     data = har(kaggle)
     assert len(all_ids(data)) == 8
     assert data.notes == ("1 image without a label left out: Image_9.jpg",)
