@@ -854,7 +854,11 @@ def test_a_damaged_checkpoint_is_told_and_an_absent_one_starts_anew(
         assert same(weights(last), weights(made / "last.pt"))
 
 
-def test_two_processes_do_not_work_on_one_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_do_not_work_on_one_run(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the other one is about to save must be read after it, not before."""
+    monkeypatch.setattr(checkpoint, "load", lambda path: pytest.fail(f"{path} was read"))
     with (finished / ".lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         told = failure(capsys, main(["run", "--resume", str(finished)]), 1)

@@ -105,9 +105,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if (
-            error.errno != errno.EINVAL or not path.is_dir()
-        ):  # some file systems sync no folder
+        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems sync no folder
             raise
     finally:
         os.close(descriptor)

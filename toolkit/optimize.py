@@ -96,7 +96,7 @@ def step(
 
 
 def cosine(horizon: Horizon, direction: Direction, *, final: Share = 0.0) -> Schedule:  # noqa: ARG001
-    """Half a cosine from the full rate down to `final` of it at the last step (arXiv 1608.03983, without restarts).
+    """Half a cosine from the full rate down to `final` of it as training ends (arXiv 1608.03983, without restarts).
 
     final: factor at the end.
     """

@@ -41,7 +41,9 @@ def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
     assembly = assemble(plan(draft, discover()))
     prepared = training(assembly)
     directory = create(runs, assembly.recipe.name)
-    return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
+    with directory.locked():
+        _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
+    return directory
 
 
 @devices.enough_memory()
@@ -53,7 +55,12 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     """
     directory = existing(path)
     _require_training(directory)
-    planned = planned_again(directory, recipe, overrides)
+    with directory.locked():  # before its checkpoint is read: who works on it may be about to save another
+        _resume(directory, planned_again(directory, recipe, overrides), console)
+    return directory
+
+
+def _resume(directory: RunDirectory, planned: Plan, console: Console) -> None:
     saved = checkpoint.load(directory.last) if directory.last.exists() else None
     if saved:
         _same_recipe(directory, saved, planned.resolved)
@@ -61,7 +68,7 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     if saved:
         _same_data(directory, saved, assembly)
     prepared = training(assembly)
-    return _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, saved))
+    _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, saved))
 
 
 @devices.enough_memory()
@@ -90,9 +97,9 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     return directory
 
 
-def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> RunDirectory:
-    """Do `work` on a run that no other process touches; a signal ends it with the command that resumes."""
-    with Signals() as signals, directory.locked():
+def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
+    """Do `work` on a run; a signal ends it with the command that resumes."""
+    with Signals() as signals:
         try:
             work(signals)
         except Signalled as signal:
@@ -101,7 +108,6 @@ def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> RunDir
                 exit_code=exit_code(signals.received or signal.number),
                 next_step=directory.resume_command,
             ) from signal
-    return directory
 
 
 def _run(
