@@ -1025,6 +1025,28 @@ def test_evaluating_another_model_is_refused(finished: Path, capsys: pytest.Capt
     assert f"{finished / 'best.pt'}: does not fit" in told
 
 
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_run_of_which_no_epoch_has_ended_is_to_be_resumed_first(
+    finished: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (finished / "best.pt").unlink()
+    (finished / "records.jsonl").write_text("")
+    told = failure(capsys, main([command, str(finished)]), 2)
+    assert told.splitlines() == [
+        f"error: {finished / 'best.pt'}: not there yet: no epoch of this run has ended",
+        f"next:  python -m toolkit run --resume {finished}",
+    ]
+
+
+@pytest.mark.parametrize("command", [["run", "--resume"], ["evaluate"], ["report"]])
+def test_a_file_of_a_run_leads_to_the_run(
+    finished: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    told = failure(capsys, main([*command, str(finished / "last.pt")]), 2)
+    assert f"{finished / 'last.pt'}: not a run directory" in told
+    assert told.endswith(f" {finished}\n")
+
+
 def test_evaluating_without_a_checkpoint_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (finished / "best.pt").unlink()
     assert "no checkpoint here" in failure(capsys, main(["evaluate", str(finished)]), 2)

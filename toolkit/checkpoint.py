@@ -38,7 +38,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no checkpoint here", next_step="name a run directory") from error
+        raise CheckpointError(
+            f"{path}: no checkpoint here", next_step="name a run that has one, or train anew"
+        ) from error
     except Exception as error:
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({type(error).__name__})",

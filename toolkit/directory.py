@@ -159,6 +159,8 @@ def _numbered(stamp: str) -> Iterator[str]:
 
 
 def _nearby(path: Path) -> str:
+    if path.is_file() and (path.parent / "recipe.toml").is_file():
+        return f"name its run: {shlex.quote(str(path.parent))}"
     runs = [found.parent for found in (*path.glob("*/recipe.toml"), *path.glob("*/*/recipe.toml"))]
     if runs:
         latest = max(runs, key=lambda run: run.name)

@@ -33,6 +33,7 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
     they do not fit."""
     run = existing(path)
     planned = planned_again(run, None, overrides)
+    _require_an_epoch(run)
     kept = checkpoint.load(run.best)
     assembly = assemble(planned, kept)
     _same_classes(run, kept, assembly.spec)
@@ -43,6 +44,14 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
 def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
     """The plan of a run's recipe, or of `recipe` in its place, under the run's own name."""
     return plan(parse(recipe or directory.recipe, overrides, name=directory.path.resolve().parent.name), discover())
+
+
+def _require_an_epoch(run: RunDirectory) -> None:
+    ended = run.best.exists() or (run.records.exists() and run.records.stat().st_size > 0)
+    if run.last.exists() and not ended:
+        raise CheckpointError(
+            f"{run.best}: not there yet: no epoch of this run has ended", next_step=run.resume_command
+        )
 
 
 def _same_classes(run: RunDirectory, kept: Mapping[str, Any], spec: DataSpec) -> None:

@@ -96,11 +96,14 @@ def read_run(run: Path) -> RunFiles:
 def _require_run(run: Path) -> None:
     if (run / "recipe.toml").is_file():
         return
-    cause = "not a run directory: it has no recipe.toml" if run.is_dir() else "no such directory"
-    raise UsageError(f"{run}: {cause}", next_step=f"python -m toolkit report {_newest_run_below(run)}")
+    cause = "not a run directory: it has no recipe.toml" if run.exists() else "no such directory"
+    raise UsageError(f"{run}: {cause}", next_step=f"python -m toolkit report {_nearest_run(run)}")
 
 
-def _newest_run_below(folder: Path) -> str:
+def _nearest_run(folder: Path) -> str:
+    """The run whose file this is, or the newest one below."""
+    if folder.is_file() and (folder.parent / "recipe.toml").is_file():
+        return shlex.quote(str(folder.parent))
     found = [path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/recipe.toml")]
     return shlex.quote(str(max(found, key=lambda path: path.name))) if found else "runs/RECIPE/TIME"
 
