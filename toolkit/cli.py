@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # finding them reads malformed packages too
     try:
         options = _parser().parse_args(words, argparse.Namespace(words=words))
         command: Callable[[argparse.Namespace], int] = options.command
