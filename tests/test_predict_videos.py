@@ -23,7 +23,7 @@ from tests.video_files import number_in, spoil
 from toolkit import frames
 from toolkit.errors import DataError
 from toolkit.predict import videos
-from toolkit.predict.inputs import Source
+from toolkit.predict.inputs import Kind, Source
 from toolkit.predict.videos import LiveFrame, Remote, live_frames, read_frames, timeline, upright
 
 
@@ -180,6 +180,19 @@ def test_a_connection_that_is_lost_is_no_damage_to_stand_in_for(
         assert caught.value.next_step == "download it, and give the file"
         with pytest.raises(DataError, match="Input/output error"):
             timeline(source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "next_step"),
+    [
+        ("camera", "0", "connect the camera anew, or give another"),
+        ("stream", "RTSP://host/door", "see whether another player shows it"),
+        ("stream", "http://host/a.mp4", "download it, and give the file"),
+        ("video", "https://host/a.mp4", "download it, and give the file"),
+    ],
+)
+def test_what_can_be_done_depends_on_where_a_video_comes_from(kind: Kind, place: str, next_step: str) -> None:
+    assert Remote(Source("x", kind, place)).broken("has no video stream").next_step == next_step
 
 
 def test_a_video_behind_a_url_is_not_read_from_its_start_to_a_late_frame(

@@ -101,7 +101,7 @@ class Remote:
                 raise _undecodable(self.source, error) from error
 
     def broken(self, message: str) -> DataError:
-        return DataError(f"{printable(self.source.name)}: {message}", next_step="download it, and give the file")
+        return DataError(f"{printable(self.source.name)}: {message}", next_step=_other_way(self.source))
 
 
 def is_remote(source: Source) -> bool:
@@ -163,6 +163,15 @@ def _unopened(source: Source, error: OSError | FFmpegError) -> ToolkitError:
             next_step="see that the address is right and reachable",
         )
     return _undecodable(source, error)
+
+
+def _other_way(source: Source) -> str:
+    """What to do about a source that can be opened and gives no pictures."""
+    if source.kind == "camera":
+        return "connect the camera anew, or give another"
+    if source.place.lower().startswith("rtsp"):
+        return "see whether another player shows it"
+    return "download it, and give the file"
 
 
 def _undecodable(source: Source, error: OSError | FFmpegError) -> DataError:
