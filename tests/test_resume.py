@@ -201,7 +201,7 @@ class Killed(BaseException):
 
 
 def dying(fatal: int) -> Callable[[Path, Path], Path]:
-    """A `Path.replace` that dies at its `fatal`th call. To die after it would leave what dying at the next call does."""
+    """A `Path.replace` that dies at its `fatal`th call: to die after it would leave what dying at the next one does."""
     replace, calls = Path.replace, itertools.count(1)
 
     def replacing(path: Path, target: Path) -> Path:
