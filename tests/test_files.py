@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from toolkit import files
-from toolkit.files import remove_unfinished, replaced_folder, write_atomically
+from toolkit.files import exclusive, remove_unfinished, replaced_folder, write_atomically
 
 
 def filled(place: Path, text: str) -> None:
@@ -217,3 +218,28 @@ def test_a_file_that_another_cleaned_away_before_it_was_locked_is_made_again(
     write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert len(tried) == 2
+
+
+def test_a_block_is_for_one_at_a_time(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def second() -> None:
+        with exclusive(tmp_path / ".lock"):
+            seen.append("second")
+
+    other = threading.Thread(target=second)
+    with exclusive(tmp_path / ".lock"):
+        other.start()
+        other.join(timeout=0.2)
+        seen.append("first")
+    other.join()
+    assert seen == ["first", "second"]
+
+
+def test_a_block_is_entered_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with exclusive(tmp_path / ".lock"):
+        assert (tmp_path / ".lock").read_bytes() == b""

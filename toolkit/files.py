@@ -89,6 +89,15 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Keep every other process out of the block that names the same file, which stays empty. A file system without
+    locks keeps nobody out."""
+    with lock.open("a") as file:
+        _locked(file.fileno(), wait=True)
+        yield
+
+
 def _locked(descriptor: int, *, wait: bool) -> bool:
     """Whether a lock could be had; file systems without locks have none."""
     import fcntl

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import EpochRecord, Record, RunFinished, RunStarted
 from toolkit.errors import Stopped, UsageError
-from toolkit.files import write_atomically
+from toolkit.files import exclusive, write_atomically
 from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
 
 if TYPE_CHECKING:
@@ -149,15 +149,12 @@ class MLflow:
 @contextmanager
 def _alone(store: str) -> Iterator[None]:
     """Keep others from a local database in the block: one that two workers of a study make at once stays half made."""
-    import fcntl
-
     database = _local(store)
     if database is None:
         yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(database.with_name(f"{database.name}.lock")):
         yield
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from toolkit.directory import RunDirectory, explained
-from toolkit.files import write_atomically
+from toolkit.files import exclusive, write_atomically
 
 
 def trial_run(folder: Path, number: int) -> RunDirectory:
@@ -34,11 +34,8 @@ def mark_of(folder: Path) -> str:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Keep other workers on a study's folder from what is done in the block."""
-    import fcntl
-
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(folder / ".lock"))
         yield
