@@ -31,9 +31,8 @@ class HorizontalFlip:
 
 def flip_one_by_one(pixels: Tensor, drawn: Tensor) -> Tensor:
     out = pixels.clone()
-    room = out.numpy()  # its copies stay in this thread; torch would wake its helpers for each sample
     for sample in drawn.nonzero().flatten().tolist():
-        room[sample] = pixels[sample].flip(-1).numpy()
+        out[sample] = pixels[sample].flip(-1)
     return out
 
 
