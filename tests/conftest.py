@@ -3,6 +3,7 @@ processes that wait for each other on the same cores take many times as long), a
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -24,6 +25,15 @@ BLANK = bytes.fromhex(
 def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup() -> None:
+    """torch's exporter gathers its operators anew for each model, which takes a second: let it do so once. Where a
+    later torch has no such class, tests are slower."""
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    registry = getattr(registration, "ONNXRegistry", None)
+    if hasattr(registry, "from_torchlib") and not hasattr(registry.from_torchlib, "cache_info"):
+        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
 @pytest.fixture(autouse=True)

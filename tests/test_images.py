@@ -12,7 +12,7 @@ from PIL import Image
 
 from toolkit.contracts import Split
 from toolkit.errors import DataError
-from toolkit.images import ArrayItems, ImageFiles, has_files, list_class_folders, read_image
+from toolkit.images import ArrayItems, ImageFiles, folders_with, list_class_folders, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -160,11 +160,11 @@ def test_a_class_folder_without_images_is_an_error(tmp_path):
         list_class_folders(tmp_path)
 
 
-def test_it_can_be_asked_whether_there_are_files(tmp_path):
+def test_it_can_be_asked_which_folders_hold_files(tmp_path):
     put(tmp_path / "cat" / "a.MP4", b"")
     put(tmp_path / "a.jpg", b"")
-    assert has_files(tmp_path, frozenset({".mp4"}))
-    assert not has_files(tmp_path, frozenset({".jpg"}))
+    assert folders_with(tmp_path, frozenset({".mp4"})) == ["cat"]
+    assert folders_with(tmp_path, frozenset({".jpg"})) == []
 
 
 def test_the_module_is_light():

@@ -151,7 +151,7 @@ def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *,
     """
     if not root.is_dir():
         raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=_layout(root, kind))
-    classes = _folders(root)
+    classes = folders(root)
     if not classes:
         raise DataError(f"there are no class folders, only {_summary(root)}", path=root, next_step=_layout(root, kind))
     ids: list[str] = []
@@ -169,12 +169,13 @@ def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *,
     return Listing(root, tuple(ids), tuple(targets), tuple(classes))
 
 
-def has_files(root: Path, suffixes: frozenset[str]) -> bool:
-    """Whether any class folder of `root` holds a file with one of these suffixes."""
-    return any(True for name in _folders(root) for _ in files_below(root / name, suffixes, f"{name}/"))
+def folders_with(root: Path, suffixes: frozenset[str]) -> list[str]:
+    """The folders of `root` that hold a file with one of these suffixes, in order of name."""
+    return [name for name in folders(root) if any(True for _ in files_below(root / name, suffixes))]
 
 
-def _folders(root: Path) -> list[str]:
+def folders(root: Path) -> list[str]:
+    """The names of the folders of `root`, in order, without hidden ones."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 

@@ -1,4 +1,4 @@
-"""Labelled actions as images or videos: human action recognition, folders of videos, and a sample of stick figures."""
+"""Labelled images and videos: human action recognition with its sample of stick figures, and folders of anything."""
 
 from __future__ import annotations
 
@@ -7,4 +7,8 @@ from toolkit import hookimpl
 
 @hookimpl
 def toolkit_datasets() -> dict[str, str]:
-    return {"har": "toolkit_har.dataset:har", "video_folder": "toolkit_har.video_folder:video_folder"}
+    return {
+        "har": "toolkit_har.dataset:har",
+        "image_folder": "toolkit_har.image_folder:image_folder",
+        "video_folder": "toolkit_har.video_folder:video_folder",
+    }

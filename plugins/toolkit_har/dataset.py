@@ -33,11 +33,11 @@ def har(  # noqa: PLR0913 - the keys of a recipe
 ) -> Data:
     """Human action recognition from single images or from clips of videos.
 
-    `root` holds the Kaggle layout (train/ and Training_set.csv with filename,label), class folders of images, or
-    videos: in class folders, or named in lists. A groups.csv (path,label,group) names items that come from one source.
-    Splits that no list gives are stratified by class; byte-identical files, items of one group and frames of one video
-    stay on one side. Without `root`: animated stick figures, drawn by code. A recipe with `[clip]` sees clips of the
-    videos, any other one single frames of them.
+    `root` holds the Kaggle layout (train/ and Training_set.csv with filename,label), class folders of images or videos,
+    alone or below the splits train/, valid/ and test/, or videos named in lists. A groups.csv (path,label,group) names
+    items that come from one source. Splits that neither lists nor folders give are stratified by class; byte-identical
+    files, items of one group and frames of one video stay on one side. Without `root`: animated stick figures, drawn by
+    code. A recipe with `[clip]` sees clips of the videos, any other one single frames of them.
 
     train: list of the videos to train on, a file relative to `root`: CSV with path,label or Kinetics' own columns, or
         lines of a path and a label

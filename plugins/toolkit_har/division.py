@@ -1,4 +1,4 @@
-"""Dividing items into train, valid and test: as lists give them, and by shares where they do not."""
+"""Dividing items into train, valid and test: as lists or folders give them, and by shares where they do not."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from toolkit.splits import SPLITS, Partition, partition, split_hash
 
 @dataclass(frozen=True)
 class Given:
-    """What lists say of N items."""
+    """What lists or folders say of N items."""
 
     splits: tuple[str, ...]
     """The split of each item: train, valid or test."""
     rule: str
-    """What lists they are."""
+    """What gives them."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """The shares of the items that become the splits which no list gives."""
+    """The shares of the items that become the splits which nothing gives."""
 
     valid_share: float
     test_share: float
@@ -78,6 +78,6 @@ class Division:
         }
 
     def _shares(self, given: Given | None) -> dict[str, float]:
-        """Of the splits that no list gives."""
+        """Of the splits that nothing gives."""
         shares = {"valid": self.valid_share, "test": self.test_share}
         return {f"{name}_share": share for name, share in shares.items() if not given or name not in given.splits}

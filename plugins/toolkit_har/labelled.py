@@ -12,8 +12,8 @@ from toolkit.images import ImageFiles, Listing
 from toolkit.splits import SPLITS, Contents, Partition, contents, merge_groups
 from toolkit.videos import FramesOf, VideoFiles
 from toolkit_har.division import Division
+from toolkit_har.folders import Found
 from toolkit_har.groups import UNGROUPED, Groups, find_groups
-from toolkit_har.layouts import Found
 from toolkit_har.sources import suggest_source
 from toolkit_har.wording import some
 
@@ -21,7 +21,12 @@ SIZE, STORED = 224, 256
 
 
 def labelled(
-    found: Found, division: Division, pattern: re.Pattern[str] | None, frames_per_video: int, *, clips: bool
+    found: Found,
+    division: Division,
+    pattern: re.Pattern[str] | None,
+    frames_per_video: int = 1,
+    *,
+    clips: bool = False,
 ) -> Data:
     """Divide what was found.
 
@@ -76,7 +81,7 @@ def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
     """Whether one source stands in several splits: by the groups in force, or else as file names suggest."""
     if groups.rule != UNGROUPED:
         if torn := _count_torn(groups.names, parts):
-            yield f"the lists tear {some(torn, 'group')} ({groups.rule}) apart, so scores may tell of the source"
+            yield f"the given splits tear {some(torn, 'group')} ({groups.rule}) apart, so scores may tell of the source"
         return
     source = suggest_source(listing)
     if source and (torn := _count_torn(source.names, parts)):

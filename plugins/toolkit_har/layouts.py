@@ -1,16 +1,15 @@
-"""Which files there are and what they show, as their places tell: the Kaggle layout and class folders."""
+"""Which files there are and what they show: the Kaggle layout, or folders."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath, PureWindowsPath
 
 from toolkit.clips import VIDEO_SUFFIXES
 from toolkit.errors import DataError
-from toolkit.images import IMAGE_SUFFIXES, Listing, has_files, list_class_folders
-from toolkit_har.division import Given
+from toolkit.images import IMAGE_SUFFIXES, Listing, folders, folders_with
+from toolkit_har.folders import Found, class_folders
 from toolkit_har.tables import read_table
 from toolkit_har.wording import first_few, some
 
@@ -21,22 +20,11 @@ WHERE = (
     "human-action-recognition-har-dataset and give the folder that holds train/ and Training_set.csv; or give a folder "
     "of <class>/<image or video>. Leave data.root out to use the built-in sample."
 )
-_SPLIT_FOLDERS = frozenset({"train", "training", "valid", "val", "validation", "test", "testing"})
+IMAGE_SETS = "Arrange images as <class>/<image>, or as train/<class>/<image> beside valid/ and test/."
 VIDEO_SETS = (
     "Arrange videos as <class>/<video>, or set data.train to a list of them. UCF101 is at "
     "https://www.crcv.ucf.edu/data/UCF101.php, KTH at https://www.csc.kth.se/cvap/actions/."
 )
-
-
-@dataclass(frozen=True)
-class Found:
-    """The labelled files below a root, whether they are videos or images, and what a user must know of them."""
-
-    listing: Listing
-    videos: bool
-    notes: tuple[str, ...] = ()
-    given: Given | None = None
-    """The splits that lists give; None where there are no lists."""
 
 
 def check_root(root: Path, where: str = WHERE) -> None:
@@ -52,7 +40,7 @@ def find_files(root: Path) -> Found:
     names = sorted(path.name for path in root.iterdir())
     if KAGGLE_TABLE in names:
         return _kaggle(root)
-    images, videos = has_files(root, IMAGE_SUFFIXES), has_files(root, VIDEO_SUFFIXES)
+    images, videos = folders_with(root, IMAGE_SUFFIXES), folders_with(root, VIDEO_SUFFIXES)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
     if not images and not videos:
@@ -61,33 +49,11 @@ def find_files(root: Path) -> Found:
             path=root,
             next_step=WHERE,
         )
-    return class_folders(root, videos=videos)
-
-
-def class_folders(root: Path, *, videos: bool) -> Found:
-    """The files of `<root>/<class>/**`; DataError when there are no two class folders, or one has no such file."""
-    kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
-    listing = list_class_folders(root, suffixes, kind=kind)
-    if len(listing.classes) > 1 and all(name.lower() in _SPLIT_FOLDERS for name in listing.classes):
-        raise _splits_for_classes(root, listing.classes, videos=videos)
-    if len(listing.classes) < 2:
+    if KAGGLE_FOLDER in images and not folders(root / KAGGLE_FOLDER):
         raise DataError(
-            f"has one class folder only, {listing.classes[0]}",
-            path=root,
-            next_step="Give the folder that holds the class folders"
-            + ("." if videos else f", or put {KAGGLE_TABLE} beside {KAGGLE_FOLDER}/."),
+            f"has no {KAGGLE_TABLE} to tell what the images in {KAGGLE_FOLDER}/ show", path=root, next_step=WHERE
         )
-    return Found(listing, videos)
-
-
-def _splits_for_classes(root: Path, names: Sequence[str], *, videos: bool) -> DataError:
-    train = next((name for name in names if name.lower().startswith("train")), names[0])
-    other = "set data.train, data.valid and data.test to lists" if videos else f"put {KAGGLE_TABLE} beside them"
-    return DataError(
-        f"has splits in place of class folders: {', '.join(names)}",
-        path=root,
-        next_step=f"Give one of them, which is divided anew: --set data.root={root / train}; or {other}.",
-    )
+    return class_folders(root, videos=bool(videos))
 
 
 def _kaggle(root: Path) -> Found:

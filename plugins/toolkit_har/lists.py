@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from toolkit.errors import DataError
 from toolkit.images import Listing, files_below
 from toolkit_har.division import Given
-from toolkit_har.layouts import Found
+from toolkit_har.folders import Found
 from toolkit_har.tables import read_lines, read_table
 from toolkit_har.wording import first_few, some
 

@@ -10,9 +10,10 @@ from pydantic import Field
 from toolkit.contracts import Data
 from toolkit.errors import DataError
 from toolkit_har.division import Division
+from toolkit_har.folders import class_folders
 from toolkit_har.groups import compile_pattern
 from toolkit_har.labelled import labelled
-from toolkit_har.layouts import VIDEO_SETS, check_root, class_folders
+from toolkit_har.layouts import VIDEO_SETS, check_root
 from toolkit_har.lists import Lists, find_listed
 
 
@@ -32,9 +33,10 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
 ) -> Data:
     """Labelled videos: class folders as of UCF101, HMDB51 or KTH, or videos named in lists.
 
-    Without lists `root` holds <class>/<video>. A groups.csv (path,label,group) names videos that come from one source.
-    Splits that no list gives are stratified by class; byte-identical files and videos of one group stay on one side. A
-    recipe with `[clip]` sees clips of the videos, any other one single frames of them. There is no built-in sample.
+    Without lists `root` holds <class>/<video>, or the splits train/, valid/ and test/ with class folders in each. A
+    groups.csv (path,label,group) names videos that come from one source. Splits that neither lists nor folders give are
+    stratified by class; byte-identical files and videos of one group stay on one side. A recipe with `[clip]` sees
+    clips of the videos, any other one single frames of them. There is no built-in sample.
 
     train: list of the videos to train on, a file relative to `root`: CSV with path,label or Kinetics' own columns, or
         lines of a path and a label

@@ -36,6 +36,7 @@ DATASETS = [
     Case("dataset", "har", {"sample_clips": 3}, root=image_folders),
     Case("dataset", "har", {"sample_clips": 3}, root=video_folders),
     Case("dataset", "video_folder", root=video_folders),
+    Case("dataset", "image_folder", root=image_folders),
 ]
 AUGMENTATIONS = [
     Case("augmentation", "random_crop", identity={"padding": 0}),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from toolkit.contracts import Data, Split, VideoSplit
 from toolkit.errors import DataError
 from toolkit_har import toolkit_datasets
 from toolkit_har.dataset import har
+from toolkit_har.image_folder import image_folder
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 
 SHARES = {"valid_share": 0.25, "test_share": 0.25}
@@ -56,9 +58,9 @@ def side_of(data: Data, item: str) -> int:
     return next(number for number, split in enumerate(splits(data)) if item in split.ids)
 
 
-def problem(root: Path, **arguments: object) -> DataError:
+def problem(root: Path, dataset: Callable[..., Data] = har, **arguments: object) -> DataError:
     with pytest.raises(DataError) as caught:
-        har(root, **arguments)
+        dataset(root, **arguments)
     assert caught.value.message.startswith(str(caught.value.path))
     return caught.value
 
@@ -66,6 +68,7 @@ def problem(root: Path, **arguments: object) -> DataError:
 def test_the_plugin_names_its_datasets():
     assert toolkit_datasets() == {
         "har": "toolkit_har.dataset:har",
+        "image_folder": "toolkit_har.image_folder:image_folder",
         "video_folder": "toolkit_har.video_folder:video_folder",
     }
 
@@ -221,7 +224,8 @@ def test_another_seed_gives_another_split_with_another_hash(tmp_path):
             ("run/a.txt", *"abcdef"),
             "has neither Training_set.csv nor class folders with files, only a, b, c, d, e and 2 more",
         ),
-        (("train/a.jpg",), "has one class folder only, train"),
+        (("run/a.jpg",), "has one class folder only, run"),
+        (("train/a.jpg",), "has no Training_set.csv to tell what the images in train/ show"),
         (("run/a.jpg", "sit/a.mp4"), "holds both images and videos"),
     ],
 )
@@ -250,13 +254,122 @@ def test_an_empty_class_folder_is_an_error(tmp_path):
     assert "the class folder has no image file, only an empty folder" in problem(tmp_path / "root").message
 
 
-def test_folders_named_as_splits_are_no_classes(tmp_path):
-    root = tmp_path / "root"
-    for split in ("test", "Train", "val"):
-        class_folders(root / split)
-    error = problem(root)
-    assert error.message == f"{root}: has splits in place of class folders: Train, test, val"
-    assert f"--set data.root={root / 'Train'}" in error.next_step
+# Folders of splits
+
+
+def split_folders(root: Path, *splits: str, images: int = 8) -> Path:
+    """Images that are all unlike each other: `images` of two classes in each split."""
+    for place, split in enumerate(splits):
+        for target, name in enumerate(("run", "sit")):
+            for number in range(images):
+                write_image(root / split / name / f"{number}.png", 1000 * place + 100 * target + number)
+    return root
+
+
+DATASETS = pytest.mark.parametrize("dataset", [har, image_folder])
+
+
+@DATASETS
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "VAL", "testing")])
+def test_folders_of_splits_give_the_splits(tmp_path, dataset, names):
+    data = dataset(split_folders(tmp_path, *names))
+    assert data.spec.classes == ("run", "sit")
+    for split, name in zip(splits(data), names, strict=True):
+        assert split.ids == tuple(f"{name}/{label}/{number}.png" for label in ("run", "sit") for number in range(8))
+        assert split.targets == (0,) * 8 + (1,) * 8
+    assert {name: data.protocol.get(name) for name in ("split", "split_seed", "valid_share", "grouping")} == {
+        "split": "folders",
+        "split_seed": None,
+        "valid_share": None,
+        "grouping": "none",
+    }
+    assert data.notes == ()
+
+
+@DATASETS
+@pytest.mark.parametrize(
+    ("names", "sizes", "told"),
+    [
+        (("train",), [8, 4, 4], {"valid_share", "test_share", "split_seed"}),
+        (("train", "val"), [12, 16, 4], {"test_share", "split_seed"}),
+        (("train", "test"), [12, 4, 16], {"valid_share", "split_seed"}),
+    ],
+)
+def test_splits_that_no_folder_gives_are_taken_from_those_to_train_on(tmp_path, dataset, names, sizes, told):
+    data = dataset(split_folders(tmp_path, *names), **SHARES)
+    assert [len(split) for split in splits(data)] == sizes
+    assert all(item.startswith(("train/", f"{names[-1]}/")) for item in all_ids(data))
+    assert {"valid_share", "test_share", "split_seed"} & set(data.protocol) == told
+
+
+def test_a_split_may_lack_a_class(tmp_path):
+    root = split_folders(tmp_path, "train", "test")
+    for image in (root / "test" / "run").iterdir():
+        image.unlink()
+    (root / "test" / "run").rmdir()
+    assert set(image_folder(root).test.targets) == {1}
+
+
+def test_folders_without_images_beside_splits_are_left_out_and_told(tmp_path):
+    root = split_folders(tmp_path, "train", "test")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "a.xml").write_text("")
+    assert image_folder(root).notes == ("1 folder without image files left out: annotations",)
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path):
+    assert image_folder(class_folders(tmp_path, classes=("bus", "train"))).spec.classes == ("bus", "train")
+
+
+def test_twins_in_splits_that_are_given_are_told(tmp_path):
+    root = split_folders(tmp_path, "train", "test")
+    (root / "test" / "run" / "0.png").write_bytes((root / "train" / "run" / "0.png").read_bytes())
+    assert image_folder(root, valid_share=0).notes == (
+        "1 set of byte-identical files, 1 of them in more than one split",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "place", "message"),
+    [
+        (("test/a/1.png", "val/a/1.png"), "", "has no folder train, only val, test"),
+        (("train/a/1.png", "val/a/1.png", "Valid/a/1.png"), "", "has several folders for valid: Valid, val"),
+        (("train/a/1.png", "train/b/1.png", "test/1.png"), "test", "there are no class folders, only 1.png"),
+        (("train/a/1.png", "train/b/1.png", "test/x.txt"), "test", "there are no class folders, only x.txt"),
+        (("train/a/1.png", "train/b/1.png", "val/b/x.txt"), "val/b", "the class folder has no image file, only x.txt"),
+        (("train/a/1.png", "val/a/1.png"), "train", "has one class folder only, a"),
+        (
+            ("train/a/1.png", "train/b/1.png", "val/c/1.png", "val/d/1.png"),
+            "val",
+            "2 class folders not among those of train: c, d",
+        ),
+    ],
+)
+def test_folders_of_splits_that_do_not_fit_are_an_error(tmp_path, names, place, message):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / name, number) if name.endswith("png") else (tmp_path / name).touch()
+    error = problem(tmp_path, image_folder)
+    assert error.message == f"{tmp_path / place}: {message}"
+    assert error.next_step
+
+
+def test_image_folder_has_no_sample_and_names_its_layouts(tmp_path):
+    with pytest.raises(DataError, match="image_folder has no built-in sample") as caught:
+        image_folder(None)
+    assert "train/<class>/<image>" in caught.value.next_step
+    assert problem(tmp_path / "gone", image_folder).message == f"{tmp_path / 'gone'}: does not exist"
+    assert problem(write_image(tmp_path / "a" / "1.txt.png").parent, image_folder).next_step
+
+
+def test_groups_of_folders_stay_together(tmp_path):
+    root = split_folders(tmp_path, "train", "test")
+    data = image_folder(root, group_pattern=r"(\d)\.png", valid_share=0.25)
+    train, valid = ({item[-5] for item in split.ids} for split in (data.train, data.valid))
+    assert not train & valid
+    assert (
+        data.notes[0] == r"the given splits tear 8 groups (pattern (\d)\.png) apart, so scores may tell of the source"
+    )
 
 
 def test_unbalanced_classes_are_told(tmp_path):

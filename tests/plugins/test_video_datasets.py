@@ -504,7 +504,7 @@ def test_lists_that_tear_groups_apart_are_warned_of(tmp_path):
     written(tmp_path / "train.txt", "run/runa.mp4 run", "sit/sita.mp4 sit")
     written(tmp_path / "test.txt", "run/runb.mp4 run", "sit/sitc.mp4 sit")
     data = video_folder(tmp_path, train="train.txt", test="test.txt", clips=True, valid_share=0.0)
-    assert data.notes == ("the lists tear 1 group (groups.csv) apart, so scores may tell of the source",)
+    assert data.notes == ("the given splits tear 1 group (groups.csv) apart, so scores may tell of the source",)
 
 
 def test_lists_that_tear_identical_files_apart_are_warned_of(tmp_path):

@@ -1,0 +1,97 @@
+"""Which files there are and what they show, as their folders tell: classes, or splits that hold classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.clips import VIDEO_SUFFIXES
+from toolkit.errors import DataError
+from toolkit.images import IMAGE_SUFFIXES, Listing, folders, folders_with, list_class_folders
+from toolkit_har.division import Given
+from toolkit_har.wording import first_few, some
+
+_NAMES = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation"),
+    "test": ("test", "testing"),
+}
+"""What the folder of a split may be called, in any case."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The labelled files below a root, whether they are videos or images, and what a user must know of them."""
+
+    listing: Listing
+    videos: bool
+    notes: tuple[str, ...] = ()
+    given: Given | None = None
+    """The splits that lists or folders give; None where neither does."""
+
+
+def class_folders(root: Path, *, videos: bool) -> Found:
+    """The files of `<root>/<class>/**`, or of `<root>/<split>/<class>/**` where all folders that hold files are called
+    as splits are. DataError where there are no two class folders, or one has no such file."""
+    kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
+    holding = folders_with(root, suffixes)
+    if holding and all(map(_split_called, holding)):
+        return _split_folders(root, suffixes, kind)
+    listing = list_class_folders(root, suffixes, kind=kind)
+    _check_classes(root, listing)
+    return Found(listing, videos)
+
+
+def _split_called(folder: str) -> str | None:
+    """The split that a folder of this name holds."""
+    return next((split for split, names in _NAMES.items() if folder.lower() in names), None)
+
+
+def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
+    names = _folders_of_splits(root)
+    listed = {split: list_class_folders(root / name, suffixes, kind=kind) for split, name in names.items()}
+    learnt = listed["train"].classes
+    _check_classes(root / names["train"], listed["train"])
+    for split, listing in listed.items():
+        if unlearnt := sorted(set(listing.classes) - set(learnt)):
+            raise DataError(
+                f"{some(len(unlearnt), 'class folder')} not among those of {names['train']}: {first_few(unlearnt)}",
+                path=root / names[split],
+                next_step=f"Call them as in {names['train']}, or move them away.",
+            )
+    rows = sorted(
+        (f"{names[split]}/{item}", learnt.index(listing.classes[target]), split)
+        for split, listing in listed.items()
+        for item, target in zip(listing.ids, listing.targets, strict=True)
+    )
+    ids, targets, splits = zip(*rows, strict=True)
+    others = sorted(set(folders(root)) - set(names.values()))
+    notes = (f"{some(len(others), 'folder')} without {kind} files left out: {first_few(others)}",) if others else ()
+    return Found(Listing(root, ids, targets, learnt), kind == "video", notes, Given(splits, "folders"))
+
+
+def _folders_of_splits(root: Path) -> dict[str, str]:
+    """The folder of each split that there is one for, train among them."""
+    called = {split: [name for name in folders(root) if _split_called(name) == split] for split in _NAMES}
+    for split, names in called.items():
+        if len(names) > 1:
+            raise DataError(
+                f"has several folders for {split}: {first_few(names)}", path=root, next_step="Keep one of them there."
+            )
+    if not called["train"]:
+        others = [name for names in called.values() for name in names]
+        raise DataError(
+            f"has no folder train, only {first_few(others)}",
+            path=root,
+            next_step="Give the folder that holds train/; or, if these are classes, call their folders otherwise.",
+        )
+    return {split: name for split, names in called.items() for name in names}
+
+
+def _check_classes(root: Path, listing: Listing) -> None:
+    if len(listing.classes) < 2:
+        raise DataError(
+            f"has one class folder only, {listing.classes[0]}",
+            path=root,
+            next_step="Give the folder that holds the class folders, or add one of another class.",
+        )
