@@ -404,7 +404,7 @@ def planned(text: str, registry: Registry) -> Plan:
 
 
 def test_the_recipes_for_videos_see_the_clips_that_are_told(registry: Registry) -> None:
-    x3d, attention, _ = (block.text for block in recipe_blocks() if block.text in section(RECIPES, "Clips of videos"))
+    x3d, attention, *_ = (block.text for block in recipe_blocks() if block.text in section(RECIPES, "Clips of videos"))
     first, second = (clip_of(planned(text, registry).resolved) for text in (x3d, attention))
     assert first == Clip(frames=13, rate=6)
     assert first.span == pytest.approx(2.6)

@@ -407,6 +407,17 @@ def test_a_direction_that_keeps_the_worst_epoch_is_told(
 
 
 @pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize(("epochs", "noted"), [(0.5, False), (1, False), (1.5, True)])
+def test_a_warm_up_that_training_does_not_see_the_end_of_is_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], epochs: float, noted: bool
+) -> None:
+    overrides = [f"train.schedule.warmup_epochs={epochs}", "train.epochs=1"]
+    assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
+    told = capsys.readouterr().out
+    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up is of 1.5 epochs" in told) == noted
+
+
+@pytest.mark.usefixtures("plain")
 def test_runs_of_one_seed_are_equal_and_of_another_not(recipe: Path, tmp_path: Path, made: Path) -> None:
     assert tiny.run(recipe, tmp_path / "again") == 0
     assert tiny.run(recipe, tmp_path / "other", "seed=1") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from toolkit.contracts import Batch, Direction, EpochRecord
 from toolkit.errors import RunFailed
 from toolkit.network import Network
 from toolkit.optimize import Horizon, Plateau, one_cycle
-from toolkit.train import Average, State, Step, StepDone, Task, Validating, _better, fit, require_finite
+from toolkit.train import Average, State, Step, StepDone, Task, Validating, _better, fit, require_finite, require_worth
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 TIMES = {"seconds", "valid_seconds", "waiting"}
@@ -181,6 +182,41 @@ def test_a_non_finite_loss_is_told_as_it_was_and_no_state_after_it_is_worth_savi
             require_finite(one, task)
     with pytest.raises(RunFailed, match="step 1 of 3"):
         list(events)
+
+
+class Infinite(torch.autograd.Function):
+    """Whose gradient is not finite where its answer is."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient * math.inf
+
+
+def test_weights_that_are_not_finite_are_not_worth_saving(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though each loss so far was finite: of the last step of an epoch no further loss tells."""
+    state = small.state(task)
+    bare, calls = state.network.forward, itertools.count(1)
+
+    def forward(pixels: Tensor) -> Tensor:
+        logits = bare(pixels)
+        return Infinite.apply(logits) if next(calls) == task.steps else logits
+
+    monkeypatch.setattr(state.network, "forward", forward)
+    events = fit(state, task)
+    for _ in range(task.steps - 1):
+        next(events)
+        require_worth(state, task)
+    next(events)
+    require_finite(state, task)
+    for look in (lambda: require_worth(state, task), lambda: next(events)):
+        with pytest.raises(RunFailed, match="the weights are not finite after epoch 1, step 3 of 3") as failure:
+            look()
+    assert "train.precision=fp32" in str(failure.value.next_step)
+    assert state.records == []
 
 
 def test_no_weight_moves_in_the_step_that_fails(task: Task) -> None:

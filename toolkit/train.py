@@ -196,7 +196,7 @@ def fit(state: State, task: Task) -> Iterator[Event]:
     the end of every epoch. The caller may save the state at any yield, and stops training by leaving the generator.
     Seeds torch's global generators at every step. Raises RunFailed when the loss is not finite, before the
     optimizer's step: `state` then holds the weights from before it. On a GPU that may be noticed some steps later: a
-    state is worth saving only after `require_finite`.
+    state is worth saving only after `require_worth`.
     """
     take_step = Step(state, task)
     while state.epoch < task.epochs:
@@ -223,7 +223,7 @@ def _train_epoch(state: State, task: Task, take_step: Step) -> Iterator[StepDone
         state.totals.waited += waited
         state.totals.seconds += waited + time.perf_counter() - started
         yield _step_done(state, task, loss)
-    require_finite(state, task)
+    require_worth(state, task)
 
 
 def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
@@ -346,6 +346,19 @@ def require_finite(state: State, task: Task) -> None:
     failed_at = int(state.totals.failed_at)
     if failed_at >= 0:
         raise non_finite(state, task, failed_at)
+
+
+def require_worth(state: State, task: Task) -> None:
+    """Raise RunFailed unless `state` is worth saving: a finite loss may have gradients that are not, and then the next
+    loss is the first to tell. Waits for the device."""
+    require_finite(state, task)
+    if not torch.stack([parameter.isfinite().all() for parameter in state.network.parameters()]).all():
+        raise RunFailed(
+            f"the weights are not finite after epoch {state.epoch + 1}, step {state.step} of {task.steps}: a gradient "
+            "was not, of a loss that was",
+            next_step="lower the rate (--set train.optimizer.lr=...) or compute in full precision (--set "
+            "train.precision=fp32); the last checkpoint is untouched",
+        )
 
 
 def non_finite(state: State, task: Task, step: int) -> RunFailed:

@@ -55,6 +55,17 @@ def contrary_direction(recipe: Recipe, spec: DataSpec, metrics: Callable[[], lis
     ]
 
 
+def endless_warm_up(recipe: Recipe) -> list[str]:
+    """A note where training ends before its warm-up does."""
+    warm_up, epochs = recipe.train.schedule.warmup_epochs, recipe.train.epochs
+    if warm_up <= epochs:
+        return []
+    return [
+        f"the learning rate never reaches train.optimizer.lr: the warm-up is of {warm_up:g} epochs (--set "
+        f"train.schedule.warmup_epochs=...) and the training of {epochs}"
+    ]
+
+
 def _answered(spec: DataSpec, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
     """Scores of sure answers to one item of each class, each `wrong_by` classes beside the right one."""
     classes = torch.arange(len(spec.classes))

@@ -16,7 +16,7 @@ from toolkit.directory import RunDirectory
 from toolkit.errors import Stopped
 from toolkit.screen import Screen
 from toolkit.signals import Signals, exit_code
-from toolkit.train import Event, State, Task, fit, require_finite
+from toolkit.train import Event, State, Task, fit, require_worth
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def train(
                 _close_epoch(state, event, saving, trackers)
                 saved = time.monotonic()
             elif signals.received is not None or time.monotonic() - saved > 60 * saving.minutes:
-                require_finite(state, task)
+                require_worth(state, task)
                 saving.save_last(state)
                 saved = time.monotonic()
             _leave_if_signalled(event, saving.directory, signals)
