@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from tests.hostile.zoo import DEADLY, ZOO, Animal, hook, offering, release
 from tests.installed import install
 from toolkit.cli import main
 from toolkit.doctor import PAGE, examine_installed, started
+from toolkit.doctor.examination import OF_RULES, needs
 from toolkit.doctor.process import Ended, _manner, answers
 from toolkit.doctor.report import FACTORIES, HOST, Begun, Done, Imported, Remark, Request, read_lines, written
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE
@@ -186,6 +188,31 @@ def test_a_host_that_cannot_start_is_told_with_its_error(tmp_path: Path) -> None
     with pytest.raises(Ended, match="exit code 1: ModuleNotFoundError: No module named 'no_such_module'"):
         list(answers(Request(("zoo", "1", "main", "zoo")), starter))
     starter.close()
+
+
+def test_what_the_rules_of_a_kind_import_is_there() -> None:
+    """The host passes over what it cannot import, so nothing else would tell of a name that is gone."""
+    assert all(importlib.util.find_spec(module) for modules in OF_RULES.values() for module in modules)
+    assert needs(Request(("zoo", "1", "main", "zoo"), (("model", "ape"), ("metric", "bat")))) == list(OF_RULES["model"])
+    assert needs(Request(("zoo", "1", "main", "zoo"))) == []
+
+
+@needs_forks
+def test_the_host_imports_what_it_is_told_before_it_forks(tmp_path: Path) -> None:
+    """The fork then finds it imported; a module that is not there is passed over."""
+    code = "import pathlib; pathlib.Path(__file__).with_suffix('.txt').open('a').write('!')"
+    (tmp_path / "dear.py").write_text(code)
+    starter = started.Starter((), {"PYTHONPATH": f"{tmp_path}"})
+    (tmp_path / "errors.txt").touch()
+    words = [Request(("zoo", "1", "main", "dear")).text(), str(tmp_path / "report.jsonl")]
+    for _ in range(2):
+        (tmp_path / "report.jsonl").touch()
+        examination = starter.start(words, tmp_path / "errors.txt", ["no_such_module", "dear"])
+        while (code := examination.ended(60)) is None:
+            pass
+        assert code == 0
+    starter.close()
+    assert (tmp_path / "dear.txt").read_text() == "!"
 
 
 def test_the_deadly_can_be_disabled(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,19 @@ from toolkit.registry import Offer, Plugin, described, load
 
 KNOWN_STATE = ("numpy.random", "torch")
 """Imported before the plugin whose components are examined, so that it is seen when it changes their global state."""
+OF_RULES = {
+    "model": (
+        *("toolkit.testing.models", "toolkit.export.graph", "onnx", "onnxruntime"),
+        *("torch._dynamo", "onnxscript.function_libs.torch_lib"),
+    )
+}
+"""What the rules of a kind import, for seconds each time it is not done once for all examinations."""
+
+
+def needs(request: Request) -> Sequence[str]:
+    """The modules that the rules import by which the components of `request` are examined."""
+    kinds = {kind for kind, _ in request.offers or ()}
+    return [module for kind in sorted(kinds) for module in OF_RULES.get(kind, ())]
 
 
 def main(words: Sequence[str]) -> None:

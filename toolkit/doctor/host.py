@@ -10,15 +10,18 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from toolkit.doctor.examination import main
 
 
 def serve() -> Sequence[str] | None:
-    """For each line of standard input, the words of an examination and the file of its errors, tell the number of its
-    process and then how that ended. Returns these words in such a process, and None here at the end of the input."""
+    """For each line of standard input, the words of an examination, the file of its errors and modules to import before
+    it, tell the number of its process and then how that ended. Returns these words in such a process, and None here at
+    the end of the input."""
     for line in sys.stdin:
-        words, errors = json.loads(line)
+        words, errors, modules = json.loads(line)
+        _prepare(modules)
         process = _fork()
         if not process:
             _detach(errors)
@@ -26,6 +29,14 @@ def serve() -> Sequence[str] | None:
         _tell(process)
         _tell(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
     return None
+
+
+def _prepare(modules: Sequence[str]) -> None:
+    """Import what the examination will: it tells itself of what cannot be imported."""
+    for name in modules:
+        with suppress(Exception):
+            importlib.import_module(name)
+    gc.freeze()
 
 
 def _fork() -> int:
@@ -70,7 +81,6 @@ def examine(words: Sequence[str]) -> None:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         importlib.import_module(name)
-    gc.freeze()
     asked = serve()
     if asked is not None:
         examine(asked)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from toolkit.doctor.examination import needs
 from toolkit.doctor.report import Begun, Done, Line, Request, read_lines
 from toolkit.doctor.started import Started, Starter
 
@@ -30,7 +31,7 @@ def answers(request: Request, starter: Starter, *, silence: float = SILENCE_SECO
         report, errors = Path(folder) / "report.jsonl", Path(folder) / "errors.txt"
         report.touch()
         errors.touch()
-        started = starter.start([request.text(), str(report)], errors)
+        started = starter.start([request.text(), str(report)], errors, needs(request))
         try:
             yield from _heard(started, report, silence)
         finally:

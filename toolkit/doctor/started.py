@@ -35,13 +35,14 @@ class Starter:
         self._modules, self._variables = modules, variables
         self._host: Host | None = None
 
-    def start(self, words: Sequence[str], errors: Path) -> Started:
-        """`toolkit.doctor.examination` with these words; what it complains of goes to the file `errors`."""
+    def start(self, words: Sequence[str], errors: Path, needs: Sequence[str] = ()) -> Started:
+        """`toolkit.doctor.examination` with these words; what it complains of goes to the file `errors`. `needs` are
+        modules that it imports by itself too, where it is no fork."""
         if not FORKS:
             return Process(self._python(subprocess.DEVNULL, errors, "toolkit.doctor.examination", *words))
         if self._host is None or self._host.is_gone:
             self._host = self._new_host(errors)
-        self._host.ask(words, errors)
+        self._host.ask(words, errors, needs)
         return Fork(self._host)
 
     def close(self) -> None:
@@ -94,10 +95,10 @@ class Host:
     def is_gone(self) -> bool:
         return self._process.poll() is not None
 
-    def ask(self, words: Sequence[str], errors: Path) -> None:
+    def ask(self, words: Sequence[str], errors: Path, needs: Sequence[str]) -> None:
         """That it is gone is seen when it is listened to."""
         with suppress(ConnectionError):
-            self._channel.sendall(f"{json.dumps([list(words), str(errors)])}\n".encode())
+            self._channel.sendall(f"{json.dumps([list(words), str(errors), list(needs)])}\n".encode())
 
     def told(self, seconds: float | None) -> int | None:
         """The next number it tells, None where there is none after so many seconds. Raises EOFError once it is gone."""
