@@ -87,6 +87,14 @@ def test_a_named_precision_is_kept_where_it_works() -> None:
     assert caught.value.next_step == "use --set train.precision=bf16, or auto"
 
 
+def test_a_run_goes_on_in_the_precision_it_began_in() -> None:
+    assert choose_precision("auto", CPU, "bf16") == "bf16"
+    assert choose_precision("bf16", CUDA, "fp32") == "fp32"
+    with pytest.raises(UsageError, match="the run began in fp16, which trains on CUDA only") as caught:
+        choose_precision("auto", CPU, "fp16")
+    assert caught.value.next_step == "resume it where there is a CUDA device"
+
+
 def test_autocast_computes_in_the_precision() -> None:
     layer, numbers = torch.nn.Linear(2, 2), torch.ones(1, 2)
     with autocast(CPU, "bf16"):

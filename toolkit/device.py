@@ -43,15 +43,17 @@ def _named(name: str) -> torch.device | None:
         return None
 
 
-def choose_precision(name: str, device: torch.device) -> Precision:
-    """`auto` is bf16 where the processor computes in it, else fp32."""
-    if name == "auto":
+def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:
+    """The precision in which a run has `begun`, whatever is asked for. `auto` is bf16 where the processor computes in
+    it, else fp32. Raises UsageError where the device cannot train in it."""
+    if begun is None and name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
-    if name == "fp16" and device.type == "cpu":
+    precision: Precision = begun or name  # type: ignore[assignment]
+    if precision == "fp16" and device.type == "cpu":
         raise UsageError(
-            "train.precision: fp16 trains on CUDA only", next_step="use --set train.precision=bf16, or auto"
+            f"train.precision: {'the run began in fp16, which' if begun else 'fp16'} trains on CUDA only",
+            next_step="resume it where there is a CUDA device" if begun else "use --set train.precision=bf16, or auto",
         )
-    precision: Precision = name  # type: ignore[assignment]
     return precision
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _OFFICIAL = (
     "Unpack the split files there: UCF101TrainTestSplits-RecognitionTask.zip of UCF101, or test_train_splits.rar of "
     "HMDB51; or leave data.official_split out."
 )
+_OF_FRAMES = re.compile(r"\S+ \d+")
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,23 @@ def find_listed(root: Path, lists: Lists) -> Found:
         raise DataError(
             "; ".join(problems),
             path=root,
-            next_step=f"Correct the lists: paths are relative to {root}, and each video stands in one of them.",
+            next_step=_hint(located)
+            or f"Correct the lists: paths are relative to {root}, and each video stands in one of them.",
         )
     listing, splits = _listing(root, videos)
     given = Given(splits, f"official split {number}" if number else "lists")
     return Found(listing, videos=True, notes=tuple(_notes(located, videos)), given=given)
+
+
+def _hint(located: Iterable[_Located]) -> str | None:
+    """What to do where the lists are of another form."""
+    missing = [path for one in located for path in one.missing]
+    if missing and all(_OF_FRAMES.fullmatch(path) for path in missing):
+        return (
+            "Lines of a folder, its number of frames and a label are MMAction2's lists of extracted frames: list the "
+            "videos themselves, as lines of a path and a label."
+        )
+    return None
 
 
 def _listing(root: Path, videos: Iterable[Named]) -> tuple[Listing, tuple[str, ...]]:

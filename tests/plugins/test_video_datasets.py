@@ -255,6 +255,14 @@ def test_a_list_that_cannot_be_read_is_an_error_that_names_it(tmp_path, name, li
     assert caught.value.message.startswith(f"{tmp_path / name}: {message}")
 
 
+def test_a_list_of_extracted_frames_is_told_as_that(tmp_path):
+    make(tmp_path, ("run/1.mp4",))
+    (tmp_path / "train.txt").write_text("run/one 120 0\nsit/two 96 1\n")
+    error = problem(lambda: video_folder(tmp_path, train="train.txt"))
+    assert "2 videos named there not found: run/one 120, sit/two 96" in error.message
+    assert "MMAction2's lists of extracted frames" in error.next_step
+
+
 @pytest.mark.parametrize("header", ["path,label", "label,youtube_id,time_start,time_end,split"])
 def test_a_table_that_names_no_videos_is_an_error(tmp_path, header):
     folders(tmp_path)

@@ -139,7 +139,7 @@ def assemble(
     kept = kept or Kept()
     devices.make_deterministic(recipe.train.deterministic)
     device = devices.choose_device(recipe.train.device)
-    precision = devices.choose_precision(precision or recipe.train.precision, device)
+    precision = devices.choose_precision(recipe.train.precision, device, precision)
     devices.use_full_float32(precision == "fp32")
     devices.use_threads(recipe.train.threads if device.type == "cpu" else None)
     if device.type == "cpu":
