@@ -83,7 +83,7 @@ def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
         if torn := _count_torn(groups.names, parts):
             yield f"the given splits tear {some(torn, 'group')} ({groups.rule}) apart, so scores may tell of the source"
         return
-    source = suggest_source(listing)
+    source = suggest_source(listing, parts.train)
     if source and (torn := _count_torn(source.names, parts)):
         yield (
             f"file names suggest {len(set(source.names))} sources ({source.words}); {torn} of them "

@@ -21,16 +21,21 @@ class Source:
     """A regular expression that finds it in every path."""
 
 
-def suggest_source(listing: Listing) -> Source | None:
+def suggest_source(listing: Listing, learnt: Sequence[int]) -> Source | None:
     """The source of each item, if their names have one of the forms in which data sets write it; None otherwise.
 
     A part of a name counts as a source only if most items share it with others, and if it is no mere name of a class.
+    That is asked of the items to train on alone, at the positions `learnt`: those of a split that is given may be named
+    in another way, as in ImageNet.
     """
+    targets = [listing.targets[position] for position in learnt]
     for words, pattern, plausible in _FORMS:
         found = [re.search(pattern, item) for item in listing.ids]
         names = [match.group(1) for match in found if match]
+        if len(names) < len(found) or not _mostly_shared(names):
+            continue
         heads = [match.string[: match.start()] for match in found if match]
-        if len(names) == len(listing.ids) and _mostly_shared(names) and plausible(names, heads, listing):
+        if plausible([names[position] for position in learnt], [heads[position] for position in learnt], targets):
             return Source(tuple(names), words, pattern)
     return None
 
@@ -40,17 +45,17 @@ def _mostly_shared(names: Sequence[str]) -> bool:
     return len(counts) > 1 and 2 * sum(count for count in counts.values() if count > 1) >= len(names)
 
 
-def _after_the_class(_: Sequence[str], heads: Sequence[str], listing: Listing) -> bool:
+def _after_the_class(_: Sequence[str], heads: Sequence[str], targets: Sequence[int]) -> bool:
     """Whether nothing else stands before: in YOUTUBEID_START_END, as of Kinetics, the first number is a second."""
-    return len(set(heads)) <= len(listing.classes)
+    return len(set(heads)) <= len(set(targets))
 
 
-def _in_several_classes(names: Sequence[str], _: Sequence[str], listing: Listing) -> bool:
-    return len(set(zip(names, listing.targets, strict=True))) > len(set(names))
+def _in_several_classes(names: Sequence[str], _: Sequence[str], targets: Sequence[int]) -> bool:
+    return len(set(zip(names, targets, strict=True))) > len(set(names))
 
 
-def _more_than_classes(names: Sequence[str], _: Sequence[str], listing: Listing) -> bool:
-    return len(set(names)) > len(listing.classes)
+def _more_than_classes(names: Sequence[str], _: Sequence[str], targets: Sequence[int]) -> bool:
+    return len(set(names)) > len(set(targets))
 
 
 _FORMS = (

@@ -16,6 +16,7 @@ from toolkit.contracts import Data, VideoSplit
 from toolkit.errors import DataError
 from toolkit.images import Listing
 from toolkit_har.dataset import har
+from toolkit_har.image_folder import image_folder
 from toolkit_har.sources import suggest_source
 from toolkit_har.video_folder import video_folder
 
@@ -505,6 +506,15 @@ def test_images_that_show_sources_are_warned_of(tmp_path):
     assert "file names suggest 4 sources (the first number)" in har(tmp_path).notes[0]
 
 
+def test_names_of_classes_are_no_sources_where_a_split_is_named_otherwise(tmp_path):
+    for number, name in enumerate(("n01440764", "n01443537")):
+        for image in range(6):
+            seed = 10 * number + image
+            write_image(tmp_path / "train" / name / f"{name}_{seed}.JPEG", seed)
+            write_image(tmp_path / "val" / name / f"ILSVRC2012_val_{seed:08d}.JPEG", 100 + seed)
+    assert image_folder(tmp_path, test_share=0.25).notes == ()
+
+
 def test_lists_that_tear_groups_apart_are_warned_of(tmp_path):
     folders(tmp_path)
     rows = [f"{name}/{name}{letter}.mp4,{name},{letter in 'ab'}" for name in ("run", "sit") for letter in "abcd"]
@@ -528,7 +538,7 @@ def test_lists_that_tear_identical_files_apart_are_warned_of(tmp_path):
 def test_whatever_the_names_a_suggestion_fits_them_all(names):
     names = sorted(names)
     listing = Listing(Path("root"), tuple(names), tuple("ab".index(name[0]) for name in names), ("a", "b"))
-    source = suggest_source(listing)
+    source = suggest_source(listing, range(len(names)))
     if source:
         assert tuple(re.search(source.pattern, name).group(1) for name in names) == source.names
         assert 1 < len(set(source.names)) < len(names)
