@@ -32,6 +32,7 @@ from toolkit.components import Plan, clip_of, core_factory, core_names, plan
 from toolkit.contracts import DataSpec, Takes
 from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.hookspecs import CONTRACT
+from toolkit.images import IMAGE_SUFFIXES
 from toolkit.messages import shown
 from toolkit.project import disabled_here
 from toolkit.recipe import (
@@ -446,8 +447,8 @@ def test_what_becomes_of_broken_videos_is_told_as_where_they_are_read() -> None:
     assert rows(section(RECIPES, "Videos that are not as they should be")) == rows(written)
 
 
-def test_the_suffixes_of_videos_are_told() -> None:
-    assert set(re.findall(r"`(\.\w+)`", section(RECIPES, "Folders and lists"))) == VIDEO_SUFFIXES
+def test_the_suffixes_of_images_and_videos_are_told() -> None:
+    assert set(re.findall(r"`(\.\w+)`", section(RECIPES, "Folders and lists"))) == IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def test_the_warning_of_a_split_that_scenes_span_reads_as_shown(tmp_path: Path, registry: Registry) -> None:

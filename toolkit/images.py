@@ -181,10 +181,10 @@ def folders(root: Path) -> list[str]:
 
 
 def files_below(
-    folder: Path, suffixes: Collection[str], prefix: str = "", above: tuple[tuple[int, int], ...] = ()
+    folder: Path, suffixes: Collection[str] | None, prefix: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[str]:
-    """The paths, relative to `folder` and with `prefix` before them, of the files with one of these suffixes; hidden
-    ones are left out. Links are followed, but not back into a folder that lies above."""
+    """The paths, relative to `folder` and with `prefix` before them, of the files with one of these suffixes (None:
+    any); hidden ones are left out. Links are followed, but not back into a folder that lies above."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -195,7 +195,7 @@ def files_below(
                 continue
             if entry.is_dir():
                 yield from files_below(Path(entry.path), suffixes, f"{prefix}{entry.name}/", (*above, here))
-            elif os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
+            elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
                 yield f"{prefix}{entry.name}"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from toolkit.clips import VIDEO_SUFFIXES
 from toolkit.errors import DataError
-from toolkit.images import IMAGE_SUFFIXES, Listing, folders, folders_with, list_class_folders
+from toolkit.images import IMAGE_SUFFIXES, Listing, files_below, folders, folders_with, list_class_folders
 from toolkit_har.division import Given
 from toolkit_har.wording import first_few, some
 
@@ -39,7 +40,7 @@ def class_folders(root: Path, *, videos: bool) -> Found:
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
-    return Found(listing, videos)
+    return Found(listing, videos, tuple(_left_out(_unlisted(listing, suffixes), suffixes, kind)))
 
 
 def _split_called(folder: str) -> str | None:
@@ -66,8 +67,10 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     )
     ids, targets, splits = zip(*rows, strict=True)
     others = sorted(set(folders(root)) - set(names.values()))
-    notes = (f"{some(len(others), 'folder')} without {kind} files left out: {first_few(others)}",) if others else ()
-    return Found(Listing(root, ids, targets, learnt), kind == "video", notes, Given(splits, "folders"))
+    notes = [f"{some(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
+    unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
+    notes += _left_out(unlisted, suffixes, kind)
+    return Found(Listing(root, ids, targets, learnt), kind == "video", tuple(notes), Given(splits, "folders"))
 
 
 def _folders_of_splits(root: Path) -> dict[str, str]:
@@ -86,6 +89,26 @@ def _folders_of_splits(root: Path) -> dict[str, str]:
             next_step="Give the folder that holds train/; or, if these are classes, call their folders otherwise.",
         )
     return {split: name for split, names in called.items() for name in names}
+
+
+def _unlisted(listing: Listing, suffixes: frozenset[str]) -> list[str]:
+    """The files of other suffixes in the class folders, and those of these suffixes that lie beside the folders."""
+    others = set(files_below(listing.root, None)).difference(listing.ids)
+    return sorted(item for item in others if "/" in item or _suffix(item) in suffixes)
+
+
+def _left_out(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> Iterator[str]:
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for item in unlisted:
+        found[_suffix(item) in suffixes].append(item)
+    for outside, items in found.items():
+        if items:
+            what = "outside the class folders" if outside else f"without a suffix of {kind}s"
+            yield f"{some(len(items), 'file')} {what} left out: {first_few(items)}"
+
+
+def _suffix(item: str) -> str:
+    return PurePath(item).suffix.lower()
 
 
 def _check_classes(root: Path, listing: Listing) -> None:

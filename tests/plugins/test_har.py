@@ -317,6 +317,21 @@ def test_folders_without_images_beside_splits_are_left_out_and_told(tmp_path):
     assert image_folder(root).notes == ("1 folder without image files left out: annotations",)
 
 
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_files_that_are_no_items_are_left_out_and_told(tmp_path, place):
+    class_folders(tmp_path / place)
+    write_image(tmp_path / place / "loose.png", 7)
+    for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db", "sit/.DS_Store", "README.md"):
+        (tmp_path / place / name).parent.mkdir(exist_ok=True)
+        (tmp_path / place / name).write_bytes(name.encode())
+    data = image_folder(tmp_path)
+    assert all_ids(data) == sorted(f"{place}{name}/{number}.png" for name in ("run", "sit") for number in range(4))
+    assert data.notes == (
+        f"1 file outside the class folders left out: {place}loose.png",
+        f"3 files without a suffix of images left out: {place}run/0.bmp, {place}run/deep/1.TIFF, {place}sit/Thumbs.db",
+    )
+
+
 def test_a_class_may_be_called_as_a_split_is(tmp_path):
     assert image_folder(class_folders(tmp_path, classes=("bus", "train"))).spec.classes == ("bus", "train")
 
