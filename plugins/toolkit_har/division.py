@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.splits import SPLITS, Partition, partition, split_hash
+from toolkit_har.wording import first_few
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Division:
             train=tuple(pool[position] for position in cut.train),
             valid=tuple(places["valid"]) or tuple(pool[position] for position in cut.valid),
             test=tuple(places["test"]) or tuple(pool[position] for position in cut.test),
-            notes=cut.notes,
+            notes=(*_lacking(places, targets, classes), *cut.notes),
         )
 
     def protocol(
@@ -81,3 +82,11 @@ class Division:
         """Of the splits that nothing gives."""
         shares = {"valid": self.valid_share, "test": self.test_share}
         return {f"{name}_share": share for name, share in shares.items() if not given or name not in given.splits}
+
+
+def _lacking(places: Mapping[str, Sequence[int]], targets: Sequence[int], classes: Sequence[str]) -> Iterator[str]:
+    """Which classes a given split for validation or test has no item of."""
+    for split in ("valid", "test"):
+        held = {targets[position] for position in places[split]}
+        if held and (absent := [name for target, name in enumerate(classes) if target not in held]):
+            yield f"the given {split} split has no item of {first_few(absent)}"

@@ -302,12 +302,14 @@ def test_splits_that_no_folder_gives_are_taken_from_those_to_train_on(tmp_path, 
     assert {"valid_share", "test_share", "split_seed"} & set(data.protocol) == told
 
 
-def test_a_split_may_lack_a_class(tmp_path):
+def test_a_split_may_lack_a_class_which_is_told(tmp_path):
     root = split_folders(tmp_path, "train", "test")
     for image in (root / "test" / "run").iterdir():
         image.unlink()
     (root / "test" / "run").rmdir()
-    assert set(image_folder(root).test.targets) == {1}
+    data = image_folder(root)
+    assert set(data.test.targets) == {1}
+    assert "the given test split has no item of run" in data.notes
 
 
 def test_folders_without_images_beside_splits_are_left_out_and_told(tmp_path):
