@@ -120,6 +120,10 @@ def decode_image(data: Tensor) -> Tensor:
     return (pixels.to(torch.int32) >> 8).to(torch.uint8) if pixels.dtype == torch.uint16 else pixels
 
 
+_IN_OTHER_WORDS = {
+    "Expected a non empty": "it is empty",
+    "Unsupported image file": "it is no JPEG, PNG, WebP or GIF image",
+}
 _RGB = 3
 """torchvision's `ImageReadMode.RGB`."""
 
@@ -212,5 +216,7 @@ def _layout(root: Path, kind: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """What the decoder said, without the place in its source that it puts in front."""
-    return str(error).strip().partition("\n")[0].rpartition("cpp:")[2].lstrip("0123456789, ")
+    """What the decoder said, without the place in its source that it puts in front; in other words where it speaks of
+    its own arguments and functions."""
+    said = str(error).strip().partition("\n")[0].rpartition("cpp:")[2].lstrip("0123456789, ")
+    return next((words for start, words in _IN_OTHER_WORDS.items() if said.startswith(start)), said)
