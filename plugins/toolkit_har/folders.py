@@ -52,6 +52,7 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     names = _folders_of_splits(root)
     listed = {split: list_class_folders(root / name, suffixes, kind=kind) for split, name in names.items()}
     learnt = listed["train"].classes
+    numbers = {name: number for number, name in enumerate(learnt)}
     _check_classes(root / names["train"], listed["train"])
     for split, listing in listed.items():
         if unlearnt := sorted(set(listing.classes) - set(learnt)):
@@ -61,7 +62,7 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
                 next_step=f"Call them as in {names['train']}, or move them away.",
             )
     rows = sorted(
-        (f"{names[split]}/{item}", learnt.index(listing.classes[target]), split)
+        (f"{names[split]}/{item}", numbers[listing.classes[target]], split)
         for split, listing in listed.items()
         for item, target in zip(listing.ids, listing.targets, strict=True)
     )
