@@ -50,7 +50,7 @@ def _split_called(folder: str) -> str | None:
 
 def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     names = _folders_of_splits(root)
-    listed = {split: list_class_folders(root / name, suffixes, kind=kind) for split, name in names.items()}
+    listed = {split: _listed(root / name, split, suffixes, kind) for split, name in names.items()}
     learnt = listed["train"].classes
     numbers = {name: number for number, name in enumerate(learnt)}
     _check_classes(root / names["train"], listed["train"])
@@ -72,6 +72,15 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
     notes += _left_out(unlisted, suffixes, kind)
     return Found(Listing(root, ids, targets, learnt), kind == "video", tuple(notes), Given(splits, "folders"))
+
+
+def _listed(folder: Path, split: str, suffixes: frozenset[str], kind: str) -> Listing:
+    try:
+        return list_class_folders(folder, suffixes, kind=kind)
+    except DataError as error:
+        if split != "train" and not folders(folder):
+            error.next_step = f"{error.next_step} Or move the folder away: the split is then taken from train/."
+        raise
 
 
 def _folders_of_splits(root: Path) -> dict[str, str]:

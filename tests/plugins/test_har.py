@@ -371,6 +371,17 @@ def test_folders_of_splits_that_do_not_fit_are_an_error(tmp_path, names, place, 
     assert error.next_step
 
 
+@pytest.mark.parametrize("names", [(), ("1.png", "2.png")])
+def test_a_folder_of_a_split_without_class_folders_may_be_moved_away(tmp_path, names):
+    root = split_folders(tmp_path, "train")
+    (root / "test").mkdir()
+    for name in names:
+        write_image(root / "test" / name)
+    error = problem(root, image_folder)
+    assert error.path == root / "test"
+    assert error.next_step.endswith(" Or move the folder away: the split is then taken from train/.")
+
+
 def test_image_folder_has_no_sample_and_names_its_layouts(tmp_path):
     with pytest.raises(DataError, match="image_folder has no built-in sample") as caught:
         image_folder(None)
