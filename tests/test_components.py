@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -269,6 +270,20 @@ def test_a_dataset_that_trips_over_a_missing_root_is_told_apart_from_a_broken_on
     (tmp_path / "gone" / "x").touch()
     with pytest.raises(PluginError, match="FileNotFoundError"):
         planned.data()
+
+
+@pytest.mark.parametrize(("named", "expected"), [("{root}/run/deep", DataError), ("{root}s/x", PluginError)])
+def test_a_file_of_the_data_that_may_not_be_read_is_no_plugins_fault(path: Path, tmp_path: Path, named, expected):
+    def trusting(root: Path | None) -> Data:
+        raise PermissionError(errno.EACCES, "Permission denied", named.format(root=root))
+
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    offers = (*registry().offered, Offer("dataset", "trusting", PLUGIN, trusting))
+    planned = plan(parse(path, ["data.name=trusting", "data.root=here"]), Registry((PLUGIN,), offers))
+    with pytest.raises(expected) as caught:
+        planned.data()
+    if expected is DataError:
+        assert caught.value.message == "here/run/deep: cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize(

@@ -280,10 +280,25 @@ def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
     try:
         data: Data = dataset.build(place, **asked)
     except PluginError as error:
+        if place and (unreadable := _unreadable(error.__cause__, place)):
+            raise unreadable from error
         if place and not holds_something(place):
             raise DataError("there is no data here", path=place, next_step=f"see {error.next_step}") from error
         raise
     return data
+
+
+def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
+    """What the data's owner is told where a file or folder at `place` may not be read, or its disk fails. That one is
+    not there at all is for the dataset to tell."""
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    if not any(path.absolute().is_relative_to(base) for base in (place.absolute(), place.resolve())):
+        return None
+    return DataError(
+        f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
+    )
 
 
 def _default_place(name: str) -> Path | None:
