@@ -87,7 +87,7 @@ def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
     if source and (torn := _count_torn(source.names, parts)):
         yield (
             f"file names suggest {len(set(source.names))} sources ({source.words}); {torn} of them "
-            f"stand{'s' if torn == 1 else ''} in more than one split, so scores may tell of the scene, not the action: "
+            f"stand{'s' if torn == 1 else ''} in more than one split, so scores may tell of the source, not the class: "
             f"set data.group_pattern = '{source.pattern}'"
         )
 
