@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests import tiny
 from tests.installed import install
 from tests.test_architecture import FOR_PLUGINS, ROWS
 from tests.video_files import write_video
-from toolkit import errors, videos
+from toolkit import errors, images, videos
 from toolkit.arguments import GIVEN_BY_CORE, Argument, describe, type_text
 from toolkit.cli import _parser, main
 from toolkit.clips import VIDEO_SUFFIXES, Clip
@@ -442,9 +443,10 @@ def refused_for_images(registry: Registry, head: str) -> list[str]:
     return []
 
 
-def test_what_becomes_of_broken_videos_is_told_as_where_they_are_read() -> None:
-    written = str(videos.__doc__).replace("`DataError`", "an error")
-    assert rows(section(RECIPES, "Videos that are not as they should be")) == rows(written)
+@pytest.mark.parametrize(("what", "module"), [("Images", images), ("Videos", videos)])
+def test_what_becomes_of_odd_files_is_told_as_where_they_are_read(what: str, module: ModuleType) -> None:
+    written = str(module.__doc__).replace("`DataError`", "an error")
+    assert rows(section(RECIPES, f"{what} that are not as they should be")) == rows(written)
 
 
 def test_the_suffixes_of_images_and_videos_are_told() -> None:

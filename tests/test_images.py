@@ -88,11 +88,25 @@ def test_what_is_no_image_is_an_error_that_names_it(tmp_path, data, cause):
         read_image(put(tmp_path / "a.jpg", data))
 
 
-def test_an_animation_is_no_image(tmp_path):
+@pytest.mark.parametrize(
+    ("form", "cause"), [("GIF", "it holds 2 pictures, not one"), ("WEBP", "it holds several pictures, not one")]
+)
+def test_an_animation_is_no_image(tmp_path, form, cause):
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=r"it holds 2 pictures, not one"):
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=rf"cannot be decoded: {cause}$"):
         read_image(put(tmp_path / "a.jpg", data))
+
+
+def test_transparent_pixels_keep_their_colours(tmp_path):
+    alpha = np.dstack([PIXELS, np.zeros((20, 30), np.uint8)])
+    pixels = read_image(put(tmp_path / "a.png", encoded(Image.fromarray(alpha), "PNG")))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), PIXELS)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_a_suffix_may_be_another_formats(tmp_path, form):
+    assert read_image(put(tmp_path / "a.bmp", encoded(Image.fromarray(PIXELS), form))).shape == (3, 20, 30)
 
 
 def test_a_missing_image_is_an_error_that_names_it(tmp_path):

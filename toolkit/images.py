@@ -1,4 +1,17 @@
-"""Images as splits: files that are decoded when read, and pixels already in memory."""
+"""Images as splits: files that are decoded when read, and pixels already in memory.
+
+What becomes of a file that is not as it should be:
+
+| file | what is read |
+| --- | --- |
+| grey, black and white, with a palette, or CMYK | RGB |
+| with an alpha channel | its colours, as if none were transparent |
+| 16 bits a channel | the upper eight |
+| turned by its EXIF data | an upright image |
+| another suffix than its format (JPEG, PNG, WebP, GIF) | as if the suffix were right |
+| animated (WebP or GIF), or of another format | `DataError` |
+| empty, cut short, or no image (text, say) | `DataError` |
+"""
 
 from __future__ import annotations
 
@@ -121,6 +134,7 @@ def decode_image(data: Tensor) -> Tensor:
 
 
 _IN_OTHER_WORDS = {
+    "Animated webp": "it holds several pictures, not one",
     "Expected a non empty": "it is empty",
     "Unsupported image file": "it is no JPEG, PNG, WebP or GIF image",
 }
