@@ -40,12 +40,24 @@ def class_folders(root: Path, *, videos: bool) -> Found:
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
-    return Found(listing, videos, tuple(_left_out(_unlisted(listing, suffixes), suffixes, kind)))
+    notes = (*_called_as_splits(listing), *_left_out(_unlisted(listing, suffixes), suffixes, kind))
+    return Found(listing, videos, notes)
 
 
 def _split_called(folder: str) -> str | None:
     """The split that a folder of this name holds."""
     return next((split for split, names in _NAMES.items() if folder.lower() in names), None)
+
+
+def _called_as_splits(listing: Listing) -> Iterator[str]:
+    """Whether classes look like splits: they are called so, and hold folders."""
+    splits = [name for name in listing.classes if _split_called(name) and folders(listing.root / name)]
+    if splits:
+        others = [name for name in listing.classes if not _split_called(name)]
+        yield (
+            f"taken for classes: {first_few(splits)}, beside {first_few(others)}; if they are splits, move what is "
+            "none out of the folder"
+        )
 
 
 def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:

@@ -335,7 +335,18 @@ def test_files_that_are_no_items_are_left_out_and_told(tmp_path, place):
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path):
-    assert image_folder(class_folders(tmp_path, classes=("bus", "train"))).spec.classes == ("bus", "train")
+    data = image_folder(class_folders(tmp_path, classes=("bus", "train")))
+    assert (data.spec.classes, data.notes) == (("bus", "train"), ())
+
+
+def test_splits_that_are_taken_for_classes_are_told(tmp_path):
+    root = split_folders(tmp_path, "train", "val")
+    write_image(root / "examples" / "0.png", 5)
+    data = image_folder(root)
+    assert data.spec.classes == ("examples", "train", "val")
+    assert data.notes[0] == (
+        "taken for classes: train, val, beside examples; if they are splits, move what is none out of the folder"
+    )
 
 
 def test_twins_in_splits_that_are_given_are_told(tmp_path):
