@@ -323,6 +323,12 @@ def test_a_run_without_a_split_to_score_says_so(tmp_path: Path) -> None:
     assert page.text.count("No predictions on a validation or a test split.") == 3
 
 
+def scored_anew(run: Path) -> str:
+    """What is told next of a damaged run: new scores lie beside the damage, and have a report of their own."""
+    scored = run / "evaluations" / "TIME"
+    return f"score it anew: python -m toolkit evaluate {run}, and report that: python -m toolkit report {scored}"
+
+
 @pytest.mark.parametrize("left", ["scores.json", "predictions.csv"])
 @pytest.mark.parametrize(
     ("facts", "message"),
@@ -339,7 +345,7 @@ def test_classes_without_names_are_refused(tmp_path: Path, left: str, facts: str
     with pytest.raises(DataError, match=message) as caught:
         write_report(run)
     assert caught.value.path == run / "facts.json"
-    assert caught.value.next_step == f"python -m toolkit evaluate {run}"
+    assert caught.value.next_step == scored_anew(run)
     assert not (run / "report.html").exists()
 
 
@@ -356,6 +362,14 @@ def test_a_damaged_evaluation_leads_to_its_run(tmp_path: Path, monkeypatch: pyte
         assert caught.value.next_step == (
             f"evaluate the run again, with the same overrides: python -m toolkit evaluate '{run}'"
         )
+
+
+def test_a_damaged_evaluation_of_a_bundle_leads_to_the_bundle(tmp_path: Path) -> None:
+    evaluation = write_run(tmp_path / "har-bundle" / "2026-11-23")
+    (evaluation / "scores.json").write_text("{")
+    with pytest.raises(DataError) as caught:
+        write_report(evaluation)
+    assert str(caught.value.next_step).endswith("python -m toolkit evaluate BUNDLE")
 
 
 def test_a_thousand_classes_are_limited_to_the_most_confused(tmp_path: Path) -> None:
@@ -419,7 +433,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, text: str, message: 
     with pytest.raises(DataError, match=message) as caught:
         write_report(run)
     assert caught.value.path == run / name
-    assert caught.value.next_step == f"python -m toolkit evaluate {run}"
+    assert caught.value.next_step == scored_anew(run)
 
 
 def test_importing_the_report_loads_no_heavy_package() -> None:

@@ -190,11 +190,15 @@ def _damaged(path: Path, cause: str) -> DataError:
 
 
 def how_to_score_again(directory: Path) -> str:
-    """What to type for new scores of a run, or of the run that an evaluation stands below."""
+    """What to type for new scores of a run, or of the run or bundle that an evaluation is of. They go to a directory of
+    their own: what is damaged stays."""
     parent = directory.resolve().parent
     if parent.name == "evaluations":
         return f"evaluate the run again, with the same overrides: {_evaluate(parent.parent)}"
-    return _evaluate(directory)
+    if parent.name.endswith("-bundle"):
+        return "evaluate the bundle again, with the same overrides: python -m toolkit evaluate BUNDLE"
+    scored = shlex.quote(str(directory / "evaluations" / "TIME"))
+    return f"score it anew: {_evaluate(directory)}, and report that: python -m toolkit report {scored}"
 
 
 def _evaluate(run: Path) -> str:
