@@ -37,6 +37,20 @@ def test_a_folder_takes_its_place_whole(tmp_path: Path, before: str | None) -> N
     assert list(place.parent.iterdir()) == [place]
 
 
+def test_the_umask_decides_on_permissions_and_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it means to set it, for all threads of the process."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("set"))
+            write_atomically(tmp_path / "file", b"")
+            filled(tmp_path / "place", "")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "place": 0o750}
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_what_failed_leaves_the_old_folder_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     place = tmp_path / "place"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +38,6 @@ def replaced(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -78,13 +77,14 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
     """Yield a new, empty file beside `path`. This process holds its lock, which the system takes back when the process
     dies, however it does and whichever machine it ran on: who gets the lock knows that nobody works on it any more."""
     while True:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{UNFINISHED}", suffix=suffix)
+        temporary = path.with_name(f".{path.name}{UNFINISHED}{secrets.token_hex(4)}{suffix}")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         _locked(descriptor, wait=True)
-        if Path(name).exists():
+        if temporary.exists():
             break
         os.close(descriptor)  # another cleaned up between the two
     try:
-        yield Path(name)
+        yield temporary
     finally:
         os.close(descriptor)
 
@@ -118,12 +118,6 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @dataclass(frozen=True)
@@ -165,11 +159,10 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     with _claimed(path, _CLAIM) as claim:
         folders = _Folders.claimed_by(claim)
         try:
-            folders.coming.mkdir(0o700)
+            folders.coming.mkdir()
             yield folders.coming
             for written in folders.coming.rglob("*"):
                 _sync(written)
-            folders.coming.chmod(0o777 & ~_umask())
             folders.move()
             _sync(path.parent)
         finally:
