@@ -27,7 +27,7 @@ from toolkit.bundle.views import average_views
 from toolkit.cli import main
 from toolkit.clips import Clip, evaluation_clips
 from toolkit.contracts import DataSpec
-from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY, EXIT_USAGE, DataError
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_PARITY, EXIT_USAGE, DataError
 from toolkit.evaluate import Evaluation, score
 from toolkit.export import asking
 from toolkit.export.asking import ask_raw
@@ -492,6 +492,15 @@ def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) ->
 def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--name", name]) == EXIT_USAGE
     assert f'"{name}" cannot name a bundle' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_slow_part(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("toolkit.export.reference", lambda assembly: pytest.fail("scored"))
+    (tmp_path / "file").touch()
+    assert main(["export", str(run), "--exports", str(tmp_path / "file")]) == EXIT_FAILED
+    assert f"error: {tmp_path / 'file'}: Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inside", ["file", "folder", "link"])

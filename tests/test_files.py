@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,19 @@ def test_what_failed_leaves_the_old_folder_and_nothing_else(tmp_path: Path, erro
         fail(folder)
     assert (place / "inner" / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("write", [lambda place: write_atomically(place, b""), lambda place: filled(place, "")])
+def test_what_cannot_be_written_is_named_as_the_caller_did(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """Not by the temporary file beside it; and of a file where a folder should be is not said that it exists."""
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as within_a_file:
+        write(tmp_path / "file" / "place")
+    assert within_a_file.value.filename == str(tmp_path / "file")
+    place = tmp_path / ("long" * 60)
+    with pytest.raises(OSError, match="too long") as refused:
+        write(place)
+    assert refused.value.filename == str(place)
 
 
 FOLDER = """

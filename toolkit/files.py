@@ -32,7 +32,7 @@ def cache_directory() -> Path:
 def replaced(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there takes its place, synced, when the block succeeds.
     What killed writers of `path` have left is removed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parents(path)
     _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
     with _claimed(path, path.suffix) as temporary:
         try:
@@ -72,13 +72,24 @@ def _remove_abandoned(found: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from error
+
+
 @contextmanager
 def _claimed(path: Path, suffix: str) -> Iterator[Path]:
     """Yield a new, empty file beside `path`. This process holds its lock, which the system takes back when the process
     dies, however it does and whichever machine it ran on: who gets the lock knows that nobody works on it any more."""
     while True:
         temporary = path.with_name(f".{path.name}{UNFINISHED}{secrets.token_hex(4)}{suffix}")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            error.filename = str(path)  # what the caller knows of
+            raise
         _locked(descriptor, wait=True)
         if temporary.exists():
             break
@@ -154,7 +165,7 @@ class _Folders:
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path`, whole, when the block succeeds, and is removed
     when it does not. Folders that killed writers have left beside `path` are removed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parents(path)
     _remove_abandoned(path.parent.glob(f".*{UNFINISHED}*{_CLAIM}"))
     with _claimed(path, _CLAIM) as claim:
         folders = _Folders.claimed_by(claim)

@@ -64,8 +64,8 @@ def export_run(
     trained = open_trained(run, overrides)
     for note in trained.assembly.notes():
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
-    expected = reference(trained.assembly)
-    with replaced_folder(place) as folder:
+    with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
+        expected = reference(trained.assembly)
         unproved = write_models(trained, place.name, folder, console)
         verdicts = _judge(unproved, folder, expected, console)
         _refuse_failed(verdicts, place)
