@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -38,12 +39,12 @@ def titled(title: str) -> str:
     return text
 
 
-def write_film(path: Path, frames: int = 24) -> None:
+def write_film(path: Path, frames: int = 24, shade: Callable[[int], int] = lambda n: 230 if n % 8 else 200) -> None:
     with av.open(str(path), "w") as film:
         stream = film.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
         for number in range(frames):
-            pixels = np.full((24, 32, 3), 230 if number % 8 else 200, np.uint8)
+            pixels = np.full((24, 32, 3), shade(number), np.uint8)
             film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         film.mux(stream.encode())
 
@@ -101,12 +102,18 @@ def test_a_bundle_answers(shown: list[str]) -> None:
     assert shown[9:] == ["(3, 2)"]
 
 
-def test_a_clip_is_classified_as_by_predict(place: Path) -> None:
-    done = run(place, titled("clips.py"))
+@pytest.mark.parametrize(
+    ("clip", "every"), [(Clip(frames=5, rate=6), 60.0), (Clip(frames=3, sampling="segments"), None)]
+)
+def test_a_clip_is_classified_as_by_predict(tmp_path: Path, clip: Clip, every: float | None) -> None:
+    """Of a film that grows darker, so that the moments that are seen matter: the first ones, or those of all of it."""
+    toy_bundle.write(tmp_path / "exports" / "actions", clip=clip)
+    write_film(tmp_path / "film.mp4", shade=lambda number: 240 - 8 * number)
+    done = run(tmp_path, titled("clips.py"))
     assert done.returncode == 0, done.stderr
     name, probability = done.stdout.split()
-    out = place / "actions.jsonl"
-    predict_files(place / "exports" / "actions", [str(place / "film.mp4")], output=out, every=60.0, device="cpu")
+    out = tmp_path / "actions.jsonl"
+    predict_files(tmp_path / "exports" / "actions", [str(tmp_path / "film.mp4")], output=out, every=every, device="cpu")
     answer = json.loads(out.read_text(encoding="utf-8"))
     assert (answer["class_1"], answer["probability_1"]) == (name, pytest.approx(float(probability), abs=1e-3))
 
