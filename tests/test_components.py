@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,8 @@ class Net:
     def __init__(self, spec: DataSpec, *, widths: list[int] = [8], file: Path | None = None) -> None:  # noqa: B006
         if min(widths) < 1:
             raise ValueError("widths: must be at least 1, got 0")
+        if len(spec.classes) < 2:
+            raise ValueError("net: needs at least 2 classes, the data has 1")
         if max(widths) > 99:
             raise RuntimeError("out of memory")
         self.spec, self.widths, self.file = spec, widths, file
@@ -213,6 +216,12 @@ def test_a_value_error_that_names_an_argument_is_the_recipes_fault(path: Path):
     with pytest.raises(RecipeError) as caught:
         plan(parse(path, ["model.widths=[0]"]), registry()).model(SPEC)
     assert caught.value.lines() == [f"{path}: model.widths: must be at least 1, got 0"]
+
+
+def test_what_a_factory_says_of_itself_is_told_at_its_table(path: Path):
+    with pytest.raises(RecipeError) as caught:
+        plan(parse(path), registry()).model(replace(SPEC, classes=("round",)))
+    assert caught.value.lines() == [f"{path}: model: needs at least 2 classes, the data has 1"]
 
 
 def test_any_other_exception_is_the_plugins_fault(path: Path):

@@ -46,7 +46,8 @@ class Chosen:
     source: str
 
     def build(self, *first: Any, **given: Any) -> Any:
-        """Call the factory. Its ValueError `argument: what is wrong` is the recipe's fault, the rest the plugin's."""
+        """Call the factory. Its ValueError `argument: what is wrong`, or with its own name before the colon, is the
+        recipe's fault, the rest the plugin's."""
         try:
             built = self.factory(*first, **self.args, **given)
         except (KeyboardInterrupt, ToolkitError):
@@ -68,7 +69,8 @@ class Chosen:
     def _blamed(self, error: BaseException) -> ToolkitError:
         argument, colon, message = str(error).partition(": ")
         if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
-            return invalid(self.source, [Problem(f"{self.key}.{argument}", message)])
+            key = self.key if argument == self.name else f"{self.key}.{argument}"
+            return invalid(self.source, [Problem(key, message)])
         return self.failed("cannot be built", error)
 
 
