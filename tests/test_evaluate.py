@@ -21,7 +21,7 @@ from toolkit.bundle import Bundle
 from toolkit.cli import main
 from toolkit.contracts import Batch
 from toolkit.directory import RunDirectory
-from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, DataError
+from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, DataError
 from toolkit.evaluate import answering, evaluate, score
 from toolkit.export import evaluation
 
@@ -189,6 +189,18 @@ def test_a_bundles_recipe_is_not_to_be_checked_as_a_file(
     assert problem in told
     assert told.splitlines()[-1].startswith(f"next:  {advice}")
     assert "toolkit check" not in told
+
+
+def test_an_evaluation_that_cannot_be_written_tells_of_no_flag_that_there_is_not(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = bundled(folders)
+    Path("runs").touch()
+    assert main(["evaluate", str(made)]) == EXIT_FAILED
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "error: runs: cannot be written: Not a directory",
+        "next:  make room or mend the folder, then type the same command again",
+    ]
 
 
 def test_other_classes_than_a_bundle_knows_lead_to_other_data(

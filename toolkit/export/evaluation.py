@@ -21,7 +21,7 @@ from toolkit.bundle import Bundle
 from toolkit.clips import Clip
 from toolkit.components import Plan, plan
 from toolkit.contracts import Data, Split, VideoSplit
-from toolkit.directory import RunDirectory, create
+from toolkit.directory import MEND_AND_REPEAT, RunDirectory, create
 from toolkit.environment import describe_environment
 from toolkit.errors import BundleError, DataError, RecipeError
 from toolkit.evaluate import Evaluation, score, scored_splits
@@ -167,7 +167,7 @@ def _kept(
     console: Console,
 ) -> RunDirectory:
     manifest = bundle.manifest
-    directory = create(runs, f"{manifest.name}-bundle")
+    directory = create(runs, f"{manifest.name}-bundle", next_step=MEND_AND_REPEAT)
     protocol = _protocol(bundle, planned, data, left_out)
     result: dict[str, Any] = {name: evaluation.scores for name, evaluation in evaluations.items()}
     result |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": protocol}
