@@ -142,6 +142,12 @@ def test_a_list_on_standard_input(tmp_path, bundle, capsys, monkeypatch) -> None
     assert [line.split()[-2] for line in lines] == ["dark", "bright"]
 
 
+def test_a_standard_input_that_is_closed_names_nothing(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="standard input: it names no path"):
+        predict_files(bundle, ["-"])
+
+
 @pytest.mark.parametrize(("top", "told"), [(1, 1), (2, 2), (9, 2)])
 def test_as_many_classes_are_told_as_there_are(tmp_path, bundle, top, told) -> None:
     predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], top=top, output=tmp_path / "out.csv")

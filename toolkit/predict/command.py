@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     _check_options(top, batch, every)
     if output is not None:
         check_output(output)
-    sources = find_sources(inputs, sys.stdin.buffer if "-" in inputs else ())
+    sources = find_sources(inputs, _standard_input() if "-" in inputs else ())
     if stream:
         _check_stream(sources)
     if plot is not None:
@@ -79,6 +79,11 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     from toolkit.predict.files import answer_files
 
     return answer_files(job)
+
+
+def _standard_input() -> Iterable[bytes]:
+    """Its lines; none where it is closed."""
+    return sys.stdin.buffer if sys.stdin else ()
 
 
 def _check_options(top: int, batch: int | None, every: float | None) -> None:
