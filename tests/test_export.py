@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import threading
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -492,6 +493,15 @@ def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) ->
 def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--name", name]) == EXIT_USAGE
     assert f'"{name}" cannot name a bundle' in capsys.readouterr().err
+
+
+def test_a_bundle_tells_how_it_was_trained_whatever_overrides_say(run: Path, tmp_path: Path) -> None:
+    overrides = ["train.epochs=99", "export.fp32.max_flips=3"]
+    assert main(["export", str(run), "--exports", str(tmp_path), *tiny.overridden(overrides)]) == EXIT_DONE
+    told = tomllib.loads(read_manifest(tmp_path / "tiny").recipe)
+    own = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    assert told["train"] == own["train"]
+    assert told["export"]["fp32"]["max_flips"] == 3
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_slow_part(

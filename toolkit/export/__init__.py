@@ -26,8 +26,8 @@ from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.triton import place_in, write_triton
 from toolkit.files import as_utf8, replaced_folder
-from toolkit.recipe import Limits, to_toml
-from toolkit.trained import Trained, open_trained
+from toolkit.recipe import Limits, Recipe, to_toml
+from toolkit.trained import Trained, open_trained, planned_again
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def export_run(
         unproved = write_models(trained, place.name, folder, console)
         verdicts = _judge(unproved, folder, expected, console)
         _refuse_failed(verdicts, place)
-        manifest = _proved(unproved, verdicts, expected)
+        manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
     if triton:
@@ -250,13 +250,20 @@ def _refuse_failed(verdicts: Sequence[Verdict], place: Path) -> None:
         )
 
 
-def _proved(manifest: Manifest, verdicts: Sequence[Verdict], expected: Reference) -> Manifest:
+def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, expected: Reference) -> Manifest:
     exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
     return replace(
         manifest,
+        recipe=to_toml(_told_recipe(trained)),
         scores={"torch": expected.evaluation.scalars(), **exported},
         gate={verdict.precision: verdict.summary() for verdict in verdicts},
     )
+
+
+def _told_recipe(trained: Trained) -> Recipe:
+    """What the weights were made by as it was then, whatever overrides say now; the rest as it is in the export."""
+    made, now = planned_again(trained.directory, None, ()).resolved, trained.assembly.recipe
+    return made.model_copy(update={key: getattr(now, key) for key in ("data", "input", "clip", "metrics", "export")})
 
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
