@@ -142,6 +142,11 @@ def test_a_list_on_standard_input(tmp_path, bundle, capsys, monkeypatch) -> None
     assert [line.split()[-2] for line in lines] == ["dark", "bright"]
 
 
+def test_one_row_is_told_as_one(tmp_path, bundle, capsys) -> None:
+    predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], output=tmp_path / "out.csv")
+    assert f"{tmp_path / 'out.csv'}: 1 row (" in capsys.readouterr().err
+
+
 def test_a_standard_input_that_is_closed_names_nothing(bundle, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(DataError, match="standard input: it names no path"):

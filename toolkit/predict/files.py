@@ -58,7 +58,7 @@ def answer_files(job: Job) -> int:
         return exit_code(signal.number)
     if job.output is not None:
         rate = tally.answered / max(time.perf_counter() - started, 1e-9)
-        print(f"{job.output}: {tally.rows:,} rows ({rate:,.1f} inputs/s)", file=sys.stderr)
+        print(f"{job.output}: {_counted(tally.rows, 'row')} ({rate:,.1f} inputs/s)", file=sys.stderr)
     if job.plot is not None and tally.rows:
         timelines.draw(job.plot, sample=job.bundle.manifest.sample)
     if tally.unreadable:
@@ -196,4 +196,8 @@ def _pillow_quiet(sources: Sequence[Source]) -> AbstractContextManager[None]:
 
 
 def _inputs(count: int) -> str:
-    return f"{count:,} input{'s' if count != 1 else ''}"
+    return _counted(count, "input")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
