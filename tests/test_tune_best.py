@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -267,6 +268,17 @@ def test_one_process_at_a_time_finishes_the_best(study: Study, monkeypatch: pyte
         assert study.ran == []
     waiting.join()
     assert study.ran == ["trial-0000"]
+
+
+def test_the_best_is_finished_where_nothing_can_be_locked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    study.add(0.5, [0.9])
+    study.finish()
+    assert study.ran == ["trial-0000"]
+    assert "waiting for it" not in study.log.getvalue()
 
 
 def test_the_comparison_is_read_as_it_was_written(study: Study) -> None:

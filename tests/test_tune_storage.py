@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +86,16 @@ def test_the_lock_of_a_killed_writer_holds_nobody_up(tmp_path: Path) -> None:
     with journal.with_suffix(".lock").open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     lock.release()
+
+
+def test_a_journal_is_written_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    study = study_in(tmp_path)
+    study.tell(study.ask(), 0.5)
+    assert [trial.value for trial in study_in(tmp_path).trials] == [0.5]
 
 
 APPENDING = """

@@ -7,7 +7,7 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +101,25 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Keep every other process out of the block that names the same file, which stays empty. A file system without
-    locks keeps nobody out."""
+    locks keeps nobody out. `waiting` is called where another process is in its block."""
     with lock.open("a") as file:
-        _locked(file.fileno(), wait=True)
+        if _is_held(file.fileno()):
+            waiting()
+            _locked(file.fileno(), wait=True)
         yield
+
+
+def _is_held(descriptor: int) -> bool:
+    """Whether another process has the lock; else this one has it now, where there are locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def _locked(descriptor: int, *, wait: bool) -> bool:

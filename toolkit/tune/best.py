@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from toolkit.directory import RunDirectory, explained
 from toolkit.errors import RunFailed, Stopped, ToolkitError
+from toolkit.files import exclusive
 from toolkit.recipe import load, overridden, to_toml
 from toolkit.run import resume_run
 from toolkit.signals import Signalled, Signals, exit_code
@@ -257,16 +258,13 @@ class Runs:
 @contextmanager
 def _alone(folder: Path, console: Console) -> Iterator[None]:
     """Keep other processes from finishing the same runs: they wait, and find them finished."""
-    import fcntl
 
-    with explained(folder):
-        file = (folder / ".best.lock").open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print("another process is finishing the best trial's run: waiting for it", markup=False)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    def waiting() -> None:
+        console.print("another process is finishing the best trial's run: waiting for it", markup=False)
+
+    with ExitStack() as held:
+        with explained(folder):
+            held.enter_context(exclusive(folder / ".best.lock", waiting=waiting))
         yield
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from toolkit.errors import RunFailed, UsageError
+from toolkit.files import exclusive
 
 DRIVERS = {
     "postgresql": ("psycopg", "psycopg2", "pg8000"),
@@ -37,18 +37,15 @@ class JournalLock(BaseJournalFileLock):
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self._held: IO[bytes] | None = None
+        self._held = ExitStack()
 
     def acquire(self) -> bool:
-        self._held = self._journal.with_suffix(".lock").open("ab")
-        fcntl.flock(self._held, fcntl.LOCK_EX)
+        self._held.enter_context(exclusive(self._journal.with_suffix(".lock")))
         self._mend()
         return True
 
     def release(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        self._held.close()
 
     def _mend(self) -> None:
         with self._journal.open("r+b") as journal:
