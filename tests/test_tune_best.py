@@ -345,4 +345,6 @@ def test_real_runs_are_repeated_with_other_seeds(tmp_path: Path) -> None:
     assert own.seeds == (0, 1)
     assert len(set(own.scores["loss"])) == 2
     assert (study.folder / "trial-0000" / "seed-1" / "report.html").is_file()
+    facts = [json.loads((study.folder / run / "facts.json").read_text()) for run in own.runs]
+    assert [one["recipe"] for one in facts] == ["tiny", "tiny"]
     assert repeat_of(trial_run(study.folder, 0), 0).path == study.folder / "trial-0000"

@@ -59,6 +59,12 @@ class RunDirectory:
         return self.path / "figures"
 
     @property
+    def recipe_name(self) -> str:
+        """What the run's recipe is called: as the folder of its runs. A run in another's folder is its repeat."""
+        folder = self.path.resolve().parent
+        return RunDirectory(folder).recipe_name if RunDirectory(folder).recipe.is_file() else folder.name
+
+    @property
     def resume_command(self) -> str:
         return f"python -m toolkit run --resume {shlex.quote(str(self.path))}"
 

@@ -43,7 +43,7 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
 
 def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
     """The plan of a run's recipe, or of `recipe` in its place, under the run's own name."""
-    return plan(parse(recipe or directory.recipe, overrides, name=directory.path.resolve().parent.name), discover())
+    return plan(parse(recipe or directory.recipe, overrides, name=directory.recipe_name), discover())
 
 
 def _require_an_epoch(run: RunDirectory) -> None:
