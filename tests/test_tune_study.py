@@ -19,6 +19,7 @@ from toolkit.tune.study import (
     SAMPLERS,
     UNCOUNTED,
     Aim,
+    Grid,
     Search,
     aim_of,
     drawn_at_random,
@@ -152,6 +153,54 @@ def test_a_grid_is_seen_whole_in_as_many_trials_as_it_has_points(tmp_path: Path,
     assert len({(round(trial.params["model.dropout"], 6), trial.params["train.batch"]) for trial in study.trials}) == 8
     assert isinstance(study.sampler, optuna.samplers.GridSampler)
     assert study.sampler.is_exhausted(study)
+
+
+CONDITIONAL = """
+train.optimizer.name = {choices = ["sgd", "adamw"]}
+train.optimizer.momentum = {choices = [0.8, 0.9]}
+train.batch = {choices = [8, 16]}
+"""
+
+
+def test_a_grid_tries_no_point_again_for_a_key_that_its_component_has_not(tmp_path: Path) -> None:
+    study = begun(tmp_path, 'sampler = "grid"', CONDITIONAL)
+    _, _, checked = parts('sampler = "grid"', CONDITIONAL)
+    assert isinstance(study.sampler, Grid)
+    own = plan(checked.recipe, REGISTRY).resolved
+    assert study.sampler.trials(checked.own(own)) == 6
+    enqueue_own(study, checked, own)
+    while not study.sampler.is_exhausted(study):
+        trial = study.ask()
+        checked.suggest(trial)
+        study.tell(trial, 1.0)
+    tried = [tuple(sorted(trial.params.items())) for trial in study.trials]
+    assert len(tried) == len({*tried}) == 6
+
+
+def test_no_second_worker_gets_a_point_of_a_grid_that_is_under_way(tmp_path: Path) -> None:
+    space = "train.batch = {choices = [8, 16]}\n"
+    study = begun(tmp_path, 'sampler = "grid"', space)
+    _, _, checked = parts('sampler = "grid"', space)
+    assert isinstance(study.sampler, Grid)
+    for _ in range(2):
+        assert not study.sampler.is_exhausted(study)
+        checked.suggest(study.ask())
+    assert study.sampler.is_exhausted(study)
+    assert len({trial.params["train.batch"] for trial in study.trials}) == 2
+
+
+@pytest.mark.parametrize("queued", [{}, {"train.batch": 16}])
+def test_what_a_queued_trial_leaves_open_a_grid_gives(tmp_path: Path, queued: dict[str, int]) -> None:
+    space = "model.dropout = {low = 0.0, high = 0.2, step = 0.1}\ntrain.batch = {choices = [8, 16]}\n"
+    study = begun(tmp_path, 'sampler = "grid"', space)
+    _, _, checked = parts('sampler = "grid"', space)
+    for _ in range(3):
+        study.enqueue_trial(queued)
+        trial = study.ask()
+        checked.suggest(trial)
+        study.tell(trial, 1.0)
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 3
+    assert all(trial.params.items() >= queued.items() for trial in study.trials)
 
 
 CHANGED = {

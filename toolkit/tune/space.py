@@ -98,17 +98,26 @@ class Space:
 
     def suggest(self, trial: BaseTrial) -> list[str]:
         """The overrides of a trial; a key of a component that was not chosen is not asked for."""
+        return [override_text(self.recipe, one.key, value) for one, value in self._values(trial)]
+
+    def _values(self, trial: BaseTrial) -> Iterator[tuple[Dimension, Any]]:
         chosen: dict[str, str] = {}
-        overrides = []
         for one in self.dimensions:
             at = component_of(one.key)
             if one.components is not None and chosen.get(at) not in one.components:
                 continue
             value = one.suggest(trial)
-            overrides.append(override_text(self.recipe, one.key, value))
+            yield one, value
             if chooses(one.key):
                 chosen[at] = component_name(value)
-        return overrides
+
+    def asked(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Those of a value for every key, as Optuna keeps them, that a trial would ask for."""
+        from optuna.trial import FixedTrial
+
+        if all(one.components is None for one in self.dimensions):
+            return dict(values)
+        return {one.key: values[one.key] for one, _ in self._values(FixedTrial(dict(values)))}
 
     def own(self, resolved: Recipe) -> dict[str, Scalar]:
         """The values of the recipe itself, as Optuna keeps them, where the space holds them."""

@@ -42,7 +42,7 @@ PRUNERS = {
 }
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy"}
 """What a sampler imports that Optuna does not bring."""
-_GIVEN = {"GridSampler": ("search_space",), "HyperbandPruner": ("max_resource",)}
+_GIVEN = {"GridSampler": ("search_space", "asked"), "HyperbandPruner": ("max_resource",)}
 """Arguments that follow from the recipe: they are no keys."""
 _ABSENT = ("BaseSampler", "BaseGASampler", "BasePruner", "BruteForceSampler")
 """What cannot be chosen: bases, and a sampler that stops a study that Optuna runs itself. `grid` tries all."""
@@ -64,45 +64,75 @@ Maker: TypeAlias = partial[Any]
 class Grid(optuna.samplers.GridSampler):
     """Optuna's, which stops a study that it runs itself; a worker asks `is_exhausted`.
 
-    A queued trial whose values are a point of the grid has been to that point, which Optuna's does not see: a study of
-    as many trials as there are points would miss one.
+    Here no point is tried twice: neither for each value of a key that its components do not have, nor by a second
+    worker while it is under way, nor where a queued trial has its values.
     """
+
+    def __init__(
+        self,
+        search_space: Mapping[str, Sequence[Any]],
+        seed: int | None = None,
+        *,
+        asked: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> None:
+        """`asked` gives those of the values of all keys that a trial would ask for."""
+        super().__init__(search_space, seed)
+        points = [(point, asked(dict(zip(self._param_names, point, strict=True)))) for point in self._all_grids]
+        distinct = {repr(values): (point, values) for point, values in points}
+        self._all_grids = [point for point, _ in distinct.values()]
+        self._points = [values for _, values in distinct.values()]
+        self._n_min_trials = len(self._all_grids)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         if "grid_id" in trial.system_attrs or trial.state.is_finished():
             return
-        queued = trial.system_attrs.get("fixed_params")
-        place = self._unvisited(study, trial.number) if queued is None else self._place_of(queued)
+        place = self._place(study, trial)
         if place is not None:
             study._storage.set_trial_system_attr(trial._trial_id, "search_space", self._search_space)
             study._storage.set_trial_system_attr(trial._trial_id, "grid_id", place)
 
-    def _unvisited(self, study: optuna.Study, number: int) -> int:
-        """The point of the trial's number, as Optuna has it, unless a queued trial has been there."""
-        unvisited = self._get_unvisited_grid_ids(study) or list(range(len(self._all_grids)))
-        return number if number in unvisited else int(self._rng.rng.choice(unvisited))
+    def _place(self, study: optuna.Study, trial: FrozenTrial) -> int | None:
+        """The point that a trial is to try: that of its number, as Optuna has it, unless it has been tried; of a queued
+        trial one that has its values."""
+        queued = trial.system_attrs.get("fixed_params", {})
+        if "own" in trial.user_attrs:
+            return self._place_of(queued)
+        unvisited = self._get_unvisited_grid_ids(study)
+        if not queued:
+            return trial.number if trial.number in unvisited else int(self._rng.rng.choice(unvisited or self._all()))
+        fitting = [place for place in self._all() if _is_in(queued, self._points[place])]
+        return next((place for place in fitting if place in unvisited), next(iter(fitting), None))
+
+    def _all(self) -> range:
+        return range(len(self._points))
+
+    def _get_unvisited_grid_ids(self, study: optuna.Study) -> list[int]:
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        told = [trial.system_attrs for trial in trials if "grid_id" in trial.system_attrs]
+        visited = {attrs["grid_id"] for attrs in told if self._same_search_space(attrs["search_space"])}
+        return [place for place in self._all() if place not in visited]
 
     def _place_of(self, values: Mapping[str, Any]) -> int | None:
-        if values.keys() != {*self._param_names}:
-            return None
-        wanted = [values[name] for name in self._param_names]
-        return next((place for place, point in enumerate(self._all_grids) if _is_same(point, wanted)), None)
+        same = (place for place in self._all() if len(values) == len(self._points[place]))
+        return next((place for place in same if _is_in(values, self._points[place])), None)
 
     def trials(self, own: Mapping[str, Any]) -> int:
         """How many it takes to see every point; the recipe's `own` values are one of them or one trial more."""
-        return len(self._all_grids) + (self._place_of(own) is None)
+        return len(self._points) + (self._place_of(own) is None)
 
     def after_trial(self, *_: Any) -> None:
         pass
 
 
-def _is_same(point: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether these are one point of a grid, whose steps add up with rounding."""
-    return all(
-        (type(one), one) == (type(other), other)
-        or (type(one) is float and type(other) in (int, float) and math.isclose(one, other))
-        for one, other in zip(point, values, strict=True)
-    )
+def _is_in(values: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Whether a point of a grid, whose steps add up with rounding, has these values."""
+    return all(key in point and _is_same(point[key], value) for key, value in values.items())
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if type(one) is float and type(other) in (int, float):
+        return math.isclose(one, other, abs_tol=1e-12)
+    return (type(one), one) == (type(other), other)
 
 
 @dataclass(frozen=True)
@@ -190,7 +220,7 @@ class Search:
 def search_of(recipe: Recipe, tune: TuneTable, space: Space) -> tuple[Search | None, list[Problem]]:
     """The recipe's sampler and pruner, and what is wrong with their names and arguments."""
     grid, wrong = _grid(space) if SAMPLERS.get(tune.sampler.name, tune.sampler.name) == "GridSampler" else ({}, [])
-    given = {"search_space": grid, "max_resource": recipe.train.epochs}
+    given = {"search_space": grid, "asked": space.asked, "max_resource": recipe.train.epochs}
     sampler, found = _maker("sampler", tune.sampler, SAMPLERS, optuna.samplers, given)
     pruner, more = _maker("pruner", tune.pruner, PRUNERS, optuna.pruners, given)
     problems = [*wrong, *found, *more, *_wrong_seeds(tune)]
