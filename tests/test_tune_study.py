@@ -382,6 +382,32 @@ def test_known_good_values_are_tried_next(tmp_path: Path) -> None:
     assert trial.params == {"train.optimizer.lr": 0.02, "train.batch": 16, "model.widths": "[4, 4]"}
 
 
+def test_values_that_the_study_has_are_passed_over_and_told(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    _, _, checked = parts()
+    asked = ["train.batch=16,train.optimizer.lr=0.02", "train.batch=8,train.optimizer.lr=0.03"]
+    assert enqueue(study, checked, [*asked, asked[0]], trials=2) == []
+    trial = study.ask()
+    trial.set_user_attr("cause", "RunFailed: the loss is not finite")
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert enqueue(study, checked, asked, trials=2) == [
+        f"--enqueue {asked[0]}: trial 0 has these values and failed: RunFailed: the loss is not finite",
+        f"--enqueue {asked[1]}: trial 1 has these values",
+    ]
+    assert len(study.trials) == 2
+
+
+def test_values_that_failed_by_no_fault_of_theirs_are_queued_again(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    _, _, checked = parts()
+    for _ in range(2):
+        assert enqueue(study, checked, ["train.batch=16,train.optimizer.lr=0.02"], trials=1) == []
+        trial = study.ask()
+        trial.set_user_attr(UNCOUNTED, True)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert len(study.trials) == 2
+
+
 def test_values_that_the_study_would_end_without_are_refused(tmp_path: Path) -> None:
     study = begun(tmp_path)
     _, _, checked = parts()

@@ -50,8 +50,10 @@ def tune_recipe(
         study, folder = worker.study, worker.folder
         with alone(folder):
             enqueue_own(study, found.space, planned.resolved)
-            enqueue(study, found.space, enqueued, trials=found.tune.trials)
+            passed_over = enqueue(study, found.space, enqueued, trials=found.tune.trials)
         console.print(f"study {folder}", markup=False, soft_wrap=True)
+        for told in passed_over:
+            console.print(f"note: {told}", markup=False, soft_wrap=True)
         for key in drawn_at_random(found.search, found.space, planned.resolved):
             told = "the recipe's own value is outside the space, so this sampler draws every trial's at random"
             console.print(f"note: tune.space.{key}: {told}", markup=False, soft_wrap=True)

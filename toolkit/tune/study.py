@@ -23,6 +23,7 @@ from toolkit.contracts import Direction
 from toolkit.errors import Problem, RunFailed, UsageError, nearest
 from toolkit.randomness import derive
 from toolkit.recipe import Recipe, TuneTable, Use, digest, from_inline
+from toolkit.tune.outcome import cause
 from toolkit.tune.space import Space, label
 
 SAMPLERS = {
@@ -326,13 +327,22 @@ def short_of_grid(search: Search, space: Space, resolved: Recipe, trials: int) -
     return f"{trials} of the {whole} that it takes to see the whole grid: --set tune.trials={whole}"
 
 
-def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: int) -> None:
-    """Let known-good values be tried next: each text is `key=value,key=value`. Those the study has are passed over.
+def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: int) -> list[str]:
+    """Let known-good values be tried next: each text is `key=value,key=value`. Those the study has are passed over,
+    which is what is returned, in words.
 
     Raises UsageError, before any is queued, for what is not of the space and where the study would end at its `trials`
     without them.
     """
-    new = [values for values in (_values(space, text) for text in asked) if not _has(study, values)]
+    new, had = [], []
+    for text in asked:
+        values = _values(space, text)
+        trial = _with_values(study, values)
+        if trial is not None:
+            failed = f" and failed: {cause(trial)}" if trial.state == TrialState.FAIL else ""
+            had.append(f"--enqueue {text}: trial {trial.number} has these values{failed}")
+        elif values not in new:
+            new.append(values)
     taken = sum(trial.state != TrialState.FAIL for trial in study.get_trials(deepcopy=False))
     if new and taken + len(new) > trials:
         raise UsageError(
@@ -341,12 +351,14 @@ def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: 
             next_step=f"give the same command with --set tune.trials={taken + len(new)}",
         )
     for values in new:
-        study.enqueue_trial(values, skip_if_exists=True)
+        study.enqueue_trial(values)
+    return had
 
 
-def _has(study: optuna.Study, values: Mapping[str, Any]) -> bool:
-    trials = study.get_trials(deepcopy=False)
-    return any(values == trial.system_attrs.get("fixed_params", trial.params) for trial in trials)
+def _with_values(study: optuna.Study, values: Mapping[str, Any]) -> FrozenTrial | None:
+    """The trial that has these values, or was queued with them; not one that failed by no fault of them."""
+    trials = (trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs)
+    return next((trial for trial in trials if values == trial.system_attrs.get("fixed_params", trial.params)), None)
 
 
 def _values(space: Space, text: str) -> dict[str, Any]:
