@@ -182,6 +182,22 @@ def test_the_command_tunes_and_names_the_best(tmp_path: Path, capsys: pytest.Cap
     assert tried == {0: {"train.optimizer.lr": 0.05}, 1: {"train.optimizer.lr": 0.02}}
 
 
+def test_of_equal_trials_the_first_is_named_as_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe_file(tmp_path, "trials = 2")
+    one = worker(path, tmp_path / "runs")
+    for _ in range(2):
+        trial = one.study.ask()
+        one.scoring.draft(trial)
+        one.study.tell(trial, 0.5)
+    monkeypatch.setattr("toolkit.tune.finish_best", lambda *arguments, **others: None)
+    monkeypatch.setattr("toolkit.tune.write_study_report", lambda *arguments, **others: None)
+    assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_DONE
+    named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial ")]
+    assert named == ["trial 0: 0.5 with {'train.optimizer.lr': 0.05}"]
+
+
 def test_values_cannot_be_queued_in_a_study_that_has_all_its_trials(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

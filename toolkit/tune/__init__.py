@@ -16,6 +16,7 @@ from toolkit.tune.best import export_best, finish_best
 from toolkit.tune.checked import checked, of_study
 from toolkit.tune.folder import alone
 from toolkit.tune.join import Job, joined
+from toolkit.tune.outcome import best_finished
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
 from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own, short_of_grid
@@ -91,9 +92,7 @@ def _tell(worker: Worker, console: Console) -> None:
     told = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     counts = ", ".join(f"{states.count(state)} {word}" for word, state in told.items())
     console.print(f"trials: {counts}", markup=False)
-    if TrialState.COMPLETE not in states:
-        return
-    for trial in worker.study.best_trials:
+    for trial in best_finished(worker.study):
         values = ", ".join(f"{value:g}" for value in trial.values)
         console.print(f"trial {trial.number}: {values} with {trial.params}", markup=False, soft_wrap=True)
     for path in write_best(worker):

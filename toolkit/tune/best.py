@@ -28,6 +28,7 @@ from toolkit.recipe import load, overridden, to_toml
 from toolkit.run import resume_run
 from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.tune.folder import repeat_of, trial_run
+from toolkit.tune.outcome import best_finished
 from toolkit.tune.space import Space
 
 FRONT = 5
@@ -161,12 +162,7 @@ def read_comparison(folder: Path) -> Comparison | None:
 
 def best_trials(study: optuna.Study) -> tuple[list[FrozenTrial], list[str]]:
     """The best trial, or the Pareto front by its first metric, thinned to `FRONT`; and what was left out."""
-    found = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    if not found:
-        return [], []
-    if len(study.directions) == 1:
-        return [study.best_trial], []
-    front = sorted(study.best_trials, key=lambda trial: trial.values)
+    front = sorted(best_finished(study), key=lambda trial: trial.values)
     if len(front) <= FRONT:
         return front, []
     places = [round(place * (len(front) - 1) / (FRONT - 1)) for place in range(FRONT)]

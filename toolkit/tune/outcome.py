@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 WORDS = {
@@ -61,6 +61,13 @@ def best_numbers(trials: Iterable[FrozenTrial], directions: Sequence[StudyDirect
         if not any(_dominates(other, point) for other in front.values()):  # nothing further down dominates it
             front[number] = point
     return set(front)
+
+
+def best_finished(study: Study) -> list[FrozenTrial]:
+    """The trials that `best_numbers` has."""
+    trials = study.get_trials(deepcopy=False)
+    best = best_numbers(trials, study.directions)
+    return [trial for trial in trials if trial.number in best]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

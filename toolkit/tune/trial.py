@@ -20,7 +20,7 @@ from toolkit.recipe import TuneTable, to_toml
 from toolkit.signals import Signalled, Signals, exit_code
 from toolkit.tune import presence
 from toolkit.tune.folder import alone, trial_run
-from toolkit.tune.outcome import DONE
+from toolkit.tune.outcome import DONE, best_finished
 from toolkit.tune.presence import Watch, signing
 from toolkit.tune.scoring import ScoreMissing, Scoring
 from toolkit.tune.study import UNCOUNTED, Grid, Search, too_many_failures
@@ -230,11 +230,12 @@ def write_best(worker: Worker) -> list[Path]:
     Each is the complete recipe of its trial, as `run` takes it. Empty while no trial is finished. Those of trials that
     are no longer among the best are removed.
     """
-    if not worker.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    best = best_finished(worker.study)
+    if not best:
         return []
     single = len(worker.study.directions) == 1
     written = []
-    for trial in worker.study.best_trials[:1] if single else worker.study.best_trials:
+    for trial in best:
         path = worker.folder / ("best.toml" if single else f"best-{trial.number:04}.toml")
         RunDirectory(worker.folder).write_text(path.name, _recipe_of(worker, trial))
         written.append(path)
