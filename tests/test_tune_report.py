@@ -290,6 +290,18 @@ def test_epochs_of_all_seeds_of_a_trial_count(study: Study) -> None:
     assert study.contents().epochs == 2
 
 
+def test_a_trial_that_was_pruned_after_its_first_seed_is_told_by_the_epochs_of_all(study: Study) -> None:
+    study.add({"train.optimizer.lr": 0.05}, [0.5] * EPOCHS, TrialState.PRUNED)
+    assert "pruned 0.5000 4 of 12" in study.page(seeds=3).text
+
+
+def test_own_values_that_were_tried_again_are_told_by_the_trial_that_got_furthest(study: Study) -> None:
+    study.add({"train.optimizer.lr": 0.05}, [0.5], TrialState.FAIL, own=["train.optimizer.lr"])
+    study.add({"train.optimizer.lr": 0.2}, [0.9])
+    study.add({"train.optimizer.lr": 0.05}, [0.6], own=["train.optimizer.lr"])
+    assert "trial 1, on the validation split; the recipe's own values: 0.6000" in study.page().text
+
+
 def test_the_comparison_over_seeds_is_shown(study: Study) -> None:
     candidates = [
         Candidate(1, False, {}, (0, 1), ("a", "b"), {"accuracy": (0.8, 0.9)}, {"trial-0001/seed-2": "no <memory>"}),

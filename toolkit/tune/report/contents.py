@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from toolkit.contracts import EpochRecord
 from toolkit.errors import ToolkitError
 from toolkit.report.sources import RunFiles, read_run
-from toolkit.tune.best import Comparison, read_comparison
+from toolkit.tune.best import Comparison, own_trial, read_comparison
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys
 from toolkit.tune.space import Space
@@ -87,6 +87,8 @@ class Contents:
     score: str
     """The first metric that every epoch has: that of the learning curves."""
     trials: Sequence[Tried]
+    own: Tried | None
+    """The trial of the recipe's own values that got furthest."""
     keys: Sequence[str]
     """Keys that any trial has tried, in the order of the space."""
     short: Mapping[str, str]
@@ -105,10 +107,6 @@ class Contents:
     @property
     def best(self) -> list[Tried]:
         return [one for one in self.trials if one.best]
-
-    @property
-    def own(self) -> Tried | None:
-        return next((one for one in self.trials if one.own), None)
 
     @property
     def counts(self) -> str:
@@ -143,8 +141,9 @@ def gather(study: optuna.Study, folder: Path, aim: Aim, space: Space, seeds: int
     trials = study.get_trials(deepcopy=False)
     runs, notes = _read_runs(folder, trials, seeds)
     best = best_numbers(trials, study.directions)
+    own = own_trial(study)
     tried = [
-        _tried(trial, runs.get(trial.number, []), study, aim, space.recipe.train.epochs * seeds, best)
+        _tried(trial, runs.get(trial.number, []), study, aim, space.recipe.train.epochs, seeds, best)
         for trial in trials
     ]
     asked = [one.key for one in space.dimensions]
@@ -158,6 +157,7 @@ def gather(study: optuna.Study, folder: Path, aim: Aim, space: Space, seeds: int
         directions=aim.directions,
         score=aim.scores[0],
         trials=tried,
+        own=None if own is None else tried[own.number],
         keys=keys,
         short=short_keys(asked),
         importances=importances,
@@ -192,10 +192,10 @@ def _read_runs(folder: Path, trials: Sequence[FrozenTrial], seeds: int) -> tuple
 
 
 def _tried(
-    trial: FrozenTrial, runs: Sequence[RunFiles], study: optuna.Study, aim: Aim, epochs: int, best: set[int]
+    trial: FrozenTrial, runs: Sequence[RunFiles], study: optuna.Study, aim: Aim, epochs: int, seeds: int, best: set[int]
 ) -> Tried:
     records = [record for run in runs for record in run.records]
-    planned = sum(int(run.facts.get("epochs", 0)) for run in runs)
+    planned = seeds * int(runs[0].facts.get("epochs", epochs)) if runs else seeds * epochs
     return Tried(
         number=trial.number,
         state=trial.state,
@@ -204,7 +204,7 @@ def _tried(
         scores=scores(trial, study.directions),
         curve=list(_curve(trial, runs[0].records if runs else (), aim.scores[0])),
         epochs=len(records) if runs else max(trial.intermediate_values, default=0),
-        planned=max(planned, epochs if not runs else 0, len(records)),
+        planned=max(planned, len(records)),
         spent=_spent(records, seconds(trial)),
         cause=cause(trial),
         best=trial.number in best,
