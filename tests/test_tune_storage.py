@@ -62,6 +62,23 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
     assert caught.value.next_step
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(RunFailed, match=r"runs/tiny: cannot be written: Not a directory") as caught:
+        open_storage(tmp_path / "runs" / "tiny", None)
+    assert "--runs DIR" in str(caught.value.next_step)
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    study = study_in(tmp_path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunFailed, match=f"{tmp_path}: cannot be written: No space left on device"):
+        study.ask()
+
+
 HOLDING = """
 import fcntl, sys, time
 file = open(sys.argv[1], "ab")

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
+from toolkit.directory import MEND_AND_REPEAT, explained
 from toolkit.errors import RunFailed, UsageError
 from toolkit.files import exclusive
 
@@ -57,6 +58,20 @@ class JournalLock(BaseJournalFileLock):
             journal.truncate(end)
 
 
+class Journal(JournalFileBackend):
+    """Optuna's, which says where a file system refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent
+        with explained(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            super().__init__(str(path), lock_obj=JournalLock(path))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with explained(self._folder, next_step=MEND_AND_REPEAT):
+            super().append_logs(logs)
+
+
 def _byte_before(file: IO[bytes], place: int) -> bytes:
     file.seek(place - 1)
     return file.read(1)
@@ -94,9 +109,8 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def _open_journal(path: Path) -> JournalStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+        return JournalStorage(Journal(path))
     except ValueError as error:  # a line that is not JSON
         raise RunFailed(
             f"{path}: is damaged: {error}", next_step="restore it, or tune a copy of the recipe under another name"
