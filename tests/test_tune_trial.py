@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -106,6 +107,21 @@ def test_failures_are_kept_with_their_cause_until_there_are_too_many(tmp_path: P
     assert caught.value.next_step
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
     assert all("finite" in trial.user_attrs["cause"] for trial in one.study.trials[1:])
+
+
+def test_a_full_disk_fails_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    one = worker(recipe_file(tmp_path, 'trials = 1\npruner = "none"'), tmp_path / "runs")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_atomically", full)
+        with pytest.raises(RunFailed, match=r"last\.pt: cannot be written: No space left") as caught:
+            one.work()
+    assert caught.value.next_step == "when that is mended: again"
+    assert study_of(one) == [TrialState.RUNNING]
+    one.work()
+    assert study_of(one) == [TrialState.COMPLETE]
 
 
 def test_a_score_that_no_epoch_has_ends_the_study_at_once(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ class Worker:
     def work(self) -> None:
         """Take one trial after another; wait for those of other workers, for they may leave one behind.
 
-        Raises Stopped when a signal came, RunFailed after too many failures or when the storage fails, RecipeError for
-        a metric that no epoch has, UsageError where the folder is another study's. What was finished or saved until
-        then is kept.
+        Raises Stopped when a signal came, RunFailed after too many failures or when the storage or the file system
+        fails, RecipeError for a metric that no epoch has, UsageError where the folder is another study's. What was
+        finished or saved until then is kept.
         """
         until = time.monotonic() + self.tune.timeout if self.tune.timeout else math.inf
         with Signals() as signals:
@@ -83,6 +83,10 @@ class Worker:
                     f"the storage of study {self.study.study_name} has failed: {error.__cause__ or error}",
                     next_step=f"when it answers again: {self.again}",
                 ) from error
+            except RunFailed as error:
+                if not _cannot_write(error):
+                    raise
+                raise RunFailed(error.message, next_step=f"when that is mended: {self.again}") from error
 
     def _stopped(self, stopped: Signalled | Stopped) -> Stopped:
         return Stopped(
@@ -216,12 +220,19 @@ class Worker:
             except optuna.TrialPruned:
                 self.study.tell(trial, state=TrialState.PRUNED)
             except Exception as error:  # whatever a trial's values bring about is that trial's end alone
+                if _cannot_write(error):
+                    raise
                 trial.set_user_attr("cause", f"{type(error).__name__}: {error}")
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
                 self.study.tell(trial, values)
                 return
         gc.collect()  # what an error holds, its tracebacks do: a whole network may be in it
+
+
+def _cannot_write(error: Exception) -> bool:
+    """Whether the file system has refused: no fault of a trial's values, and the end of the next trial too."""
+    return isinstance(error, RunFailed) and isinstance(error.__cause__, OSError)
 
 
 def write_best(worker: Worker) -> list[Path]:
