@@ -258,6 +258,10 @@ def test_later_overrides_win(write):
     assert load(write(SMALLEST), ["seed=1", "seed=2"]).seed == 2
 
 
+def test_a_table_is_replaced_whole(write):
+    assert load(write(SMALLEST), ["model.width=3", 'model={name = "mlp"}']).model == Use(name="mlp")
+
+
 def test_a_draft_keeps_what_was_read_beside_what_is_wrong(write):
     draft = parse(write(SMALLEST.replace("epochs = 2", "epochs = 0")))
     assert draft.recipe is None
