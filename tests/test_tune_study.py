@@ -235,10 +235,13 @@ def test_sampler_pruner_and_trials_may_change(tmp_path: Path) -> None:
 def test_a_study_of_another_recipe_is_refused(tmp_path: Path) -> None:
     begun(tmp_path)
     made, table, checked = parts()
-    other = made.model_copy(update={"seed": 5})
+    other = made.model_copy(update={"seed": 5, "model": Use(name="cnn", widths=[4])})
     search, _ = search_of(other, table, checked)
     assert search
-    with pytest.raises(UsageError, match="the recipe itself has other values"):
+    with pytest.raises(
+        UsageError,
+        match=r"otherwise: model\.dropout 0\.1, now absent; model\.widths \[8, 8\], now \[4\]; seed 0, now 5$",
+    ):
         open_study(other, table, checked, aim_of(other, table)[0], search, open_storage(tmp_path, None))
 
 

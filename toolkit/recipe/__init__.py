@@ -27,7 +27,7 @@ from toolkit.recipe.tables import (
     Use,
     plain,
 )
-from toolkit.recipe.write import digest, inline, to_toml
+from toolkit.recipe.write import computed, digest, inline, to_toml
 
 __all__ = [
     "METRICS",
@@ -48,6 +48,7 @@ __all__ = [
     "TuneTable",
     "Use",
     "Used",
+    "computed",
     "digest",
     "from_inline",
     "inline",

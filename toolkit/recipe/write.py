@@ -33,12 +33,17 @@ def digest(recipe: Recipe) -> str:
     another machine, but not with another batch size. What becomes of corrupt items is left out too: a run they stopped
     may go on without them. The data itself is identified by its split hash, not by its folder.
     """
+    return hashlib.sha256(json.dumps(computed(recipe), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def computed(recipe: Recipe) -> dict[str, Any]:
+    """The tables of what `digest` counts."""
     tables = copy.deepcopy(recipe.tables())
     for table, keys in _NOT_COMPUTED.items():
         holder = tables[table] if table else tables
         for key in keys:
             holder.pop(key, None)
-    return hashlib.sha256(json.dumps(tables, sort_keys=True, default=str).encode()).hexdigest()
+    return tables
 
 
 def _table(name: str, table: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from toolkit import arguments
 from toolkit.contracts import Direction
 from toolkit.errors import Problem, RunFailed, UsageError, nearest
 from toolkit.randomness import derive
-from toolkit.recipe import Recipe, TuneTable, Use, digest, from_inline
+from toolkit.recipe import Recipe, TuneTable, Use, computed, digest, from_inline, inline
 from toolkit.tune.outcome import cause
 from toolkit.tune.space import Space, label
 
@@ -277,6 +277,7 @@ def identity(recipe: Recipe, tune: TuneTable, space: Space, aim: Aim) -> dict[st
     """What tells one study from another, as JSON has it."""
     return {
         "recipe": digest(recipe),
+        "values": {key: inline(value) for key, value in _flat(computed(recipe)).items()},
         "metrics": list(aim.metrics),
         "directions": list(aim.directions),
         "seeds_per_trial": tune.seeds_per_trial,
@@ -300,7 +301,20 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if old.get(key) != new.get(key)
     ]
     if before["recipe"] != now["recipe"]:
-        found.append("the recipe itself has other values")
+        old, new = before.get("values", {}), now["values"]
+        found += [
+            f"{key} {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
+            for key in sorted({*old, *new} if old else ())
+            if old.get(key) != new.get(key)
+        ] or ["the recipe itself has other values"]
+    return found
+
+
+def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Dotted key to value, of tables in tables."""
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
     return found
 
 
