@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -84,7 +83,7 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
     """Yield a new, empty file beside `path`. This process holds its lock, which the system takes back when the process
     dies, however it does and whichever machine it ran on: who gets the lock knows that nobody works on it any more."""
     while True:
-        temporary = path.with_name(f".{path.name}{UNFINISHED}{secrets.token_hex(4)}{suffix}")
+        temporary = path.with_name(f".{path.name}{UNFINISHED}{os.urandom(4).hex()}{suffix}")
         try:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
