@@ -125,6 +125,21 @@ for number in range(40):
 """
 
 
+def test_a_journal_that_cannot_be_mended_stays_locked_for_nobody(tmp_path: Path) -> None:
+    """Not for this process either, which would wait for itself."""
+    journal = tmp_path / "journal.log"
+    lock = JournalLock(journal)
+    with pytest.raises(FileNotFoundError):
+        lock.acquire()
+    with (tmp_path / "journal.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    journal.touch()
+    assert lock.acquire()
+    with (tmp_path / "journal.lock").open("a") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock.release()
+
+
 @pytest.mark.slow  # processes of their own load torch
 def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     study_in(tmp_path)

@@ -41,8 +41,10 @@ class JournalLock(BaseJournalFileLock):
         self._held = ExitStack()
 
     def acquire(self) -> bool:
-        self._held.enter_context(exclusive(self._journal.with_suffix(".lock")))
-        self._mend()
+        with ExitStack() as taken:
+            taken.enter_context(exclusive(self._journal.with_suffix(".lock")))
+            self._mend()
+            self._held = taken.pop_all()
         return True
 
     def release(self) -> None:
