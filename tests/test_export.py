@@ -163,6 +163,21 @@ def test_batches_whose_items_were_all_left_out_do_not_change_the_ranges(
     assert found.SerializeToString() == wanted.SerializeToString()
 
 
+def test_onnxruntime_pools_the_first_layer_in_float(
+    graph: tuple[Network, DataSpec, onnx.ModelProto], tmp_path: Path
+) -> None:
+    model, frames = graph[2], noise(4, 20, 20, 3)
+    integers = to_int8(model, iter([frames]))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")
+    onnxruntime.InferenceSession(integers.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    run = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
+    assert run.index("MaxPool") < run.index("QuantizeLinear")
+    onnx.checker.check_model(integers, full_check=True)
+    np.testing.assert_allclose(run_session(integers, frames), run_session(model, frames), atol=0.05)
+
+
 def test_integers_need_an_item_to_take_ranges_from(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
     with pytest.raises(DataError, match="int8 has no ranges of values: every training item") as caught:
         to_int8(graph[2], iter([noise(0, 20, 20, 3)] * 2))

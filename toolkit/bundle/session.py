@@ -38,9 +38,6 @@ LARGEST_BYTES = 256 << 20
 """Pixels of one call at most, in bytes, where a single input is not larger; the graph makes them four times as wide."""
 MEMORY_SHARE = 0.75
 """Share of this process's memory that all sessions on the CPU may take together."""
-_LEFT_OUT = ["QDQPropagationTransformer"]
-"""Passes over the graph that slow it down: this one moves quantisation before a pooling of floats, and pooling uint8 on
-a CPU takes seven times as long."""
 _NO_GRAPH = "-1"
 """onnxruntime's id of a run that is neither captured nor replayed."""
 
@@ -175,9 +172,7 @@ def _opened(path: Path, device: Device, findings: Findings, providers: Providers
 def _created(path: Path, device: Device, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
     options, wanted = session_options(device, findings.folded), providers(graphs=graphs)
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=wanted, enable_fallback=0, disabled_optimizers=_LEFT_OUT
-        )
+        session = onnxruntime.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
     except Exception as error:
         if graphs and "graph capture" in str(error):
             raise _NotCapturedError from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, count, takewhile
 from pathlib import Path
@@ -37,8 +38,12 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
         onnx.save(model, plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-        nodes = onnx.load(prepared).graph.node
-        kept = [*_until_second_layer(nodes), *(node.name for node in nodes if not node.name.startswith(MODEL))]
+        graph = onnx.load(prepared)
+        nodes = graph.graph.node
+        first = _until_second_layer(nodes)
+        kept = [*(node.name for node in first), *(node.name for node in nodes if not node.name.startswith(MODEL))]
+        _pool_before_relu(graph.graph, first)
+        onnx.save(graph, prepared)
         quantize_static(
             str(prepared),
             str(quantised),
@@ -55,11 +60,38 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         return onnx.load(quantised)
 
 
-def _until_second_layer(nodes: Iterable[onnx.NodeProto]) -> list[str]:
-    """Names of the nodes before the second layer, which stay float: on real images the first layer's rounding alone
-    cost DenseNet-121 most of its flips, and what pools its output is faster in float than in integers."""
+def _until_second_layer(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes before the second layer, which stay float: on real images the first layer's rounding alone cost
+    DenseNet-121 most of its flips, and what pools its output is faster in float than in integers."""
     layers = count()
-    return [node.name for node in takewhile(lambda node: node.op_type not in LAYERS or next(layers) < 1, nodes)]
+    return list(takewhile(lambda node: node.op_type not in LAYERS or next(layers) < 1, nodes))
+
+
+def _pool_before_relu(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Exchanges a Relu of `nodes` with the MaxPool that alone reads it, which changes no answer.
+
+    onnxruntime moves a QuantizeLinear before a MaxPool but not before a Relu. Pooling the first layer's output as
+    uint8 on a CPU takes over ten times as long as in float, a sixth of all the time of a ResNet-50."""
+    read = Counter(chain((name for node in graph.node for name in node.input), (told.name for told in graph.output)))
+    relus = {node.output[0]: node for node in nodes if node.op_type == "Relu"}
+    for pool in nodes:
+        relu = relus.get(pool.input[0]) if pool.op_type == "MaxPool" else None
+        if relu is not None and read[pool.input[0]] == 1 and len(pool.output) == 1:
+            _exchange(graph, relu, pool)
+
+
+def _exchange(graph: onnx.GraphProto, earlier: onnx.NodeProto, later: onnx.NodeProto) -> None:
+    """Each of two nodes, of which the second alone reads the first, takes the other's place in the graph."""
+    source, between, target = earlier.input[0], earlier.output[0], later.output[0]
+    held = type(earlier)()
+    held.CopyFrom(earlier)
+    earlier.CopyFrom(later)
+    later.CopyFrom(held)
+    earlier.input[0], earlier.output[0] = source, between
+    later.input[0], later.output[0] = between, target
+    outdated = [told for told in graph.value_info if told.name == between]  # the shape of what is between them
+    for told in outdated:
+        graph.value_info.remove(told)
 
 
 def _with_items(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
