@@ -237,6 +237,16 @@ def test_an_evaluation_says_what_it_ran_on(make: Any, folders: Path, monkeypatch
     assert "torch" in told["packages"]
 
 
+def test_a_bundles_evaluation_that_cannot_be_written_ends_before_the_work(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = bundled(folders)
+    monkeypatch.delattr(evaluation, "ask_raw")
+    Path("runs").touch()
+    assert main(["evaluate", str(made)]) == EXIT_FAILED
+    assert "runs: cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("there", "described"), [(True, "cuda"), (False, "cpu")])
 def test_the_environment_of_a_bundle_is_that_of_its_device(
     there: bool, described: str, folders: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ from toolkit.assembly.assemble import balanced
 from toolkit.cli import main
 from toolkit.components import plan
 from toolkit.contracts import EpochRecord
+from toolkit.errors import DataError
 from toolkit.recipe import digest, load
 from toolkit.registry import discover
 from toolkit.report import write_report
@@ -900,9 +901,10 @@ def test_the_latest_run_is_the_latest_of_all_recipes(
     assert told.endswith(f"{shlex.quote(str(tmp_path / 'a b' / '2026-02-01_00-00-00'))}\n")
 
 
-def test_an_evaluation_that_cannot_be_written_tells_of_no_option_that_is_not_there(
-    finished: Path, capsys: pytest.CaptureFixture[str]
+def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_no_option_that_is_not_there(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delattr("toolkit.run.evaluate_splits")
     (finished / "evaluations").touch()
     told = failure(capsys, main(["evaluate", str(finished)]), 1)
     assert told.endswith("next:  make room or mend the folder, then type the same command again\n")
@@ -927,8 +929,17 @@ def test_evaluating_again_gives_the_same_scores(finished: Path, capsys: pytest.C
     assert read_json(evaluation / "scores.json") == read_json(finished / "scores.json")
     assert (evaluation / "predictions.csv").read_text() == (finished / "predictions.csv").read_text()
     assert {path.name for path in evaluation.iterdir()} == {
-        *("recipe.toml", "facts.json", "environment.json", "scores.json", "predictions.csv")
+        *("recipe.toml", "facts.json", "environment.json", "scores.json", "predictions.csv", "report.html", "figures")
     }
+
+
+def test_an_evaluation_that_fails_leaves_no_empty_folder(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise DataError("no item can be read", next_step="repair the data")
+
+    monkeypatch.setattr("toolkit.run.evaluate_splits", fail)
+    assert main(["evaluate", str(finished)]) == 3
+    assert not (finished / "evaluations").exists()
 
 
 def test_facts_of_an_evaluation_are_those_of_its_run_and_say_what_was_evaluated(finished: Path) -> None:
@@ -976,7 +987,6 @@ def test_the_report_of_an_evaluation_names_classes_and_sample_as_that_of_its_run
     run = tiny.only_run(tmp_path / "runs")
     assert main(["evaluate", str(run)]) == 0
     (evaluation,) = (run / "evaluations").iterdir()
-    assert main(["report", str(evaluation)]) == 0
     assert table(evaluation, "classes") == table(run, "classes")
     assert table(evaluation, "confusion") == table(run, "confusion")
     page = read_page(evaluation / "report.html").text

@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,19 @@ def create(runs: Path, recipe_name: str, *, next_step: str | None = None) -> Run
                 continue
             return RunDirectory(parent / name)
     raise AssertionError("unreachable: names do not run out")
+
+
+@contextmanager
+def created(runs: Path, recipe_name: str) -> Iterator[RunDirectory]:
+    """As `create`, for work that writes at its end: a folder that takes nothing is told first, and what was made goes
+    again where nothing was written into it."""
+    directory = create(runs, recipe_name, next_step=MEND_AND_REPEAT)
+    try:
+        yield directory
+    finally:
+        with suppress(OSError):  # what holds something stays
+            directory.path.rmdir()
+            directory.path.parent.rmdir()
 
 
 def existing(path: Path) -> RunDirectory:

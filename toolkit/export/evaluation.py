@@ -21,7 +21,7 @@ from toolkit.bundle import Bundle
 from toolkit.clips import Clip
 from toolkit.components import Plan, plan
 from toolkit.contracts import Data, Split, VideoSplit
-from toolkit.directory import MEND_AND_REPEAT, RunDirectory, create
+from toolkit.directory import RunDirectory, created
 from toolkit.environment import describe_environment
 from toolkit.errors import BundleError, DataError, RecipeError
 from toolkit.evaluate import Evaluation, score, scored_splits
@@ -47,7 +47,7 @@ def evaluate_bundle(
     `overrides` says so. Every file goes to the graph as it was decoded; one that cannot be is an error or left out, as
     the recipe says.
 
-    Leaves scores, predictions and a recipe in a new directory below `runs/<name>`.
+    Leaves scores, predictions, a recipe and a report in a new directory below `runs/<name>`.
     """
     bundle = Bundle.load(path, device=device, precision=precision)
     manifest = bundle.manifest
@@ -65,10 +65,12 @@ def evaluate_bundle(
         console.print(f"note: the {side} the built-in SAMPLE", style="yellow", markup=False)
     corrupt = corrupt_of(planned.resolved)
     left_out = {name: LeftOut(corrupt, len(getattr(data, name))) for name in SPLITS}
-    evaluations = {name: _evaluate(bundle, planned, data, name, left_out[name], console) for name in scored}
-    for note in _skipped(left_out):
-        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
-    return _kept(bundle, planned, data, evaluations, left_out, runs, console)
+    with created(runs, f"{manifest.name}-bundle") as directory:
+        evaluations = {name: _evaluate(bundle, planned, data, name, left_out[name], console) for name in scored}
+        for note in _skipped(left_out):
+            console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+        _keep(directory, bundle, planned, data, evaluations, left_out, console)
+    return directory
 
 
 @contextmanager
@@ -157,17 +159,16 @@ def _protocol(bundle: Bundle, planned: Plan, data: Data, left_out: dict[str, Lef
     }
 
 
-def _kept(
+def _keep(
+    directory: RunDirectory,
     bundle: Bundle,
     planned: Plan,
     data: Data,
     evaluations: dict[str, Evaluation],
     left_out: dict[str, LeftOut],
-    runs: Path,
     console: Console,
-) -> RunDirectory:
+) -> None:
     manifest = bundle.manifest
-    directory = create(runs, f"{manifest.name}-bundle", next_step=MEND_AND_REPEAT)
     protocol = _protocol(bundle, planned, data, left_out)
     result: dict[str, Any] = {name: evaluation.scores for name, evaluation in evaluations.items()}
     result |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": protocol}
@@ -181,7 +182,6 @@ def _kept(
     title = f"{manifest.name}{' (SAMPLE data)' if data.spec.sample else ''}"
     console.print(score_table({name: dict(one.scores) for name, one in evaluations.items()}, title=title))
     console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
-    return directory
 
 
 def _hardware(bundle: Bundle) -> torch.device:

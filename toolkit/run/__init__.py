@@ -16,9 +16,9 @@ from toolkit.assembly import Assembly, Kept, assemble, count_parameters, trainin
 from toolkit.components import Plan, plan
 from toolkit.contracts import EpochRecord, RunFinished, RunStarted
 from toolkit.device import Precision
-from toolkit.directory import MEND_AND_REPEAT, RunDirectory, create, existing
+from toolkit.directory import RunDirectory, create, created, existing
 from toolkit.errors import CheckpointError, Stopped
-from toolkit.evaluate import scored_splits
+from toolkit.evaluate import Evaluation, scored_splits
 from toolkit.predictions import predictions, write_predictions
 from toolkit.recipe import Draft, Recipe, digest, to_toml
 from toolkit.registry import discover
@@ -75,15 +75,23 @@ def _resume(directory: RunDirectory, planned: Plan, console: Console) -> None:
 def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
     """Score a run's best checkpoint anew, on other data where `overrides` says so.
 
-    Leaves scores, predictions, facts, environment and a recipe in a directory of its own below the run's. Raises
-    DataError, and writes nothing, where the data has no split to score.
+    Leaves scores, predictions, facts, environment, a recipe and a report in a directory of its own below the run's.
+    Raises DataError, and writes nothing, where the data has no split to score.
     """
     trained = open_trained(path, overrides)
     assembly = trained.assembly
     scored_splits(assembly.data, dataset=assembly.recipe.data.name, scored=path)
     _show(console, assembly)
-    evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
-    directory = create(trained.directory.path, "evaluations", next_step=MEND_AND_REPEAT)
+    with created(trained.directory.path, "evaluations") as directory:
+        evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
+        _keep_evaluation(directory, trained, evaluations, console)
+    return directory
+
+
+def _keep_evaluation(
+    directory: RunDirectory, trained: Trained, evaluations: dict[str, Evaluation], console: Console
+) -> None:
+    assembly = trained.assembly
     result = scores(evaluations, assembly, trained.best_epoch)
     directory.write_text("recipe.toml", to_toml(assembly.recipe))
     directory.write_json("facts.json", _facts_anew(trained, directory))
@@ -94,7 +102,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     write_predictions(directory, list(predictions(evaluations[last], ids, assembly.spec)), assembly.spec)
     _tell(console, assembly.left_out())
     console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
-    return directory
+    console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
 
 
 def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
