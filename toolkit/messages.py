@@ -106,6 +106,8 @@ def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
     first = close[0]
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return Problem(key, "is required")
+    if first["type"] == "value_error":  # of a validator, which says what is wrong in its own words
+        return Problem(key, str(first["ctx"]["error"]))
     if first["type"] in {"missing", "too_long", "too_short"}:
         return Problem(key, _wrong_length(close))
     wanted = list(dict.fromkeys(_wanted(details) for details in close))

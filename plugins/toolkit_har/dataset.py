@@ -9,7 +9,7 @@ from pydantic import Field
 
 from toolkit.contracts import Data
 from toolkit_har.division import Division
-from toolkit_har.groups import compile_pattern
+from toolkit_har.groups import GroupPattern, compile_pattern
 from toolkit_har.labelled import labelled
 from toolkit_har.layouts import check_root, find_files
 from toolkit_har.lists import Lists, find_listed
@@ -26,7 +26,7 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
-    group_pattern: str | None = None,
+    group_pattern: GroupPattern | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     sample_clips: Annotated[int, Field(ge=3)] = 120,
     clips: bool = False,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator
 
 from toolkit.errors import DataError
 from toolkit.images import Listing
@@ -31,12 +34,22 @@ def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
     if pattern is None:
         return None
     try:
-        compiled = re.compile(pattern)
+        return re.compile(_with_one_group(pattern))
+    except ValueError as error:
+        raise ValueError(f"group_pattern: {error}") from None
+
+
+def _with_one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"group_pattern: is no regular expression: {error}") from None
-    if compiled.groups != 1:
-        raise ValueError(f"group_pattern: must have one group in parentheses, got {compiled.groups}")
-    return compiled
+        raise ValueError(f"is no regular expression: {error}") from None
+    if groups != 1:
+        raise ValueError(f"must have one group in parentheses, got {groups}")
+    return pattern
+
+
+GroupPattern: TypeAlias = Annotated[str, AfterValidator(_with_one_group)]
 
 
 def find_groups(listing: Listing, pattern: re.Pattern[str] | None, *, partial: bool = False) -> Groups:

@@ -11,7 +11,7 @@ from toolkit.contracts import Data
 from toolkit.errors import DataError
 from toolkit_har.division import Division
 from toolkit_har.folders import class_folders
-from toolkit_har.groups import compile_pattern
+from toolkit_har.groups import GroupPattern, compile_pattern
 from toolkit_har.labelled import labelled
 from toolkit_har.layouts import IMAGE_SETS, check_root
 
@@ -22,7 +22,7 @@ def image_folder(
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
-    group_pattern: str | None = None,
+    group_pattern: GroupPattern | None = None,
 ) -> Data:
     """Labelled images of any kind, in class folders.
 

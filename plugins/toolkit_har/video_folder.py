@@ -11,7 +11,7 @@ from toolkit.contracts import Data
 from toolkit.errors import DataError
 from toolkit_har.division import Division
 from toolkit_har.folders import class_folders
-from toolkit_har.groups import compile_pattern
+from toolkit_har.groups import GroupPattern, compile_pattern
 from toolkit_har.labelled import labelled
 from toolkit_har.layouts import VIDEO_SETS, check_root
 from toolkit_har.lists import Lists, find_listed
@@ -27,7 +27,7 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
-    group_pattern: str | None = None,
+    group_pattern: GroupPattern | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     clips: bool = False,
 ) -> Data:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from data_files import real_data, write_image, write_video
 
+from toolkit.arguments import check
 from toolkit.contracts import Data, Split, VideoSplit
 from toolkit.errors import DataError
 from toolkit_har import toolkit_datasets
 from toolkit_har.dataset import har
 from toolkit_har.image_folder import image_folder
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
+from toolkit_har.video_folder import video_folder
 
 SHARES = {"valid_share": 0.25, "test_share": 0.25}
 
@@ -520,6 +522,14 @@ def test_arguments_are_checked_before_anything_is_read(tmp_path, arguments, mess
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is compared below)
         har(tmp_path / "gone", **arguments)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("dataset", [har, image_folder, video_folder])
+def test_a_wrong_pattern_is_told_without_making_the_dataset(dataset):
+    arguments, problems = check(dataset, {"group_pattern": "("}, "data", skip=("clips",))
+    assert not arguments
+    assert [problem.key for problem in problems] == ["data.group_pattern"]
+    assert problems[0].message.startswith("is no regular expression: missing )")
 
 
 # Videos
