@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -49,12 +50,22 @@ def recipe_file(tmp_path: Path, tune: str, space: str = SPACE) -> Path:
     return write_recipe(tmp_path, root, text=f"{RECIPE}\n[tune]\n{tune}\n[tune.space]\n{space}")
 
 
+_JOINED = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _closed_studies() -> Iterator[None]:
+    with _JOINED:
+        yield
+
+
 def worker(path: Path, runs: Path, storage: str | None = None) -> Worker:
+    """One that has joined the study, until the test ends."""
     recipe, registry = load(path), discover()
     found = checked(recipe, str(path), registry)
-    with joined(Job(runs, storage, "again"), recipe, str(path), found, registry) as one:
-        enqueue_own(one.study, found.space, plan(found.space.recipe, registry).resolved)
-    return one  # a journal file needs no closing, and a database is opened again
+    one = _JOINED.enter_context(joined(Job(runs, storage, "again"), recipe, str(path), found, registry))
+    enqueue_own(one.study, found.space, plan(found.space.recipe, registry).resolved)
+    return one
 
 
 def run_of(one: Worker, number: int) -> Path:

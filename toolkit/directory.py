@@ -139,13 +139,14 @@ def create(runs: Path, recipe_name: str, *, next_step: str | None = None) -> Run
 def created(runs: Path, recipe_name: str) -> Iterator[RunDirectory]:
     """As `create`, for work that writes at its end: a folder that takes nothing is told first, and what was made goes
     again where nothing was written into it."""
+    made = [folder for folder in (runs / recipe_name, runs) if not folder.exists()]
     directory = create(runs, recipe_name, next_step=MEND_AND_REPEAT)
     try:
         yield directory
     finally:
         with suppress(OSError):  # what holds something stays
-            directory.path.rmdir()
-            directory.path.parent.rmdir()
+            for folder in (directory.path, *made):
+                folder.rmdir()
 
 
 def existing(path: Path) -> RunDirectory:

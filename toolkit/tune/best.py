@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from rich.table import Table
 
 from toolkit.directory import RunDirectory, explained
 from toolkit.errors import RunFailed, Stopped, ToolkitError
-from toolkit.files import exclusive
 from toolkit.recipe import load, overridden, to_toml
 from toolkit.run import resume_run
 from toolkit.signals import Signalled, Signals, exit_code
-from toolkit.tune.folder import repeat_of, trial_run
+from toolkit.tune.folder import alone, repeat_of, trial_run
 from toolkit.tune.outcome import best_finished
 from toolkit.tune.space import Space
 
@@ -105,8 +103,12 @@ def finish_best(
     best, notes = best_trials(study)
     if not best:
         return None
+
+    def waiting() -> None:
+        console.print("another process is finishing the best trial's run: waiting for it", markup=False)
+
     try:
-        with Signals(), _alone(folder, console):
+        with Signals(), alone(folder, ".best.lock", waiting=waiting):
             runs = Runs(study, space, source, folder, seeds, console)
             candidates = [runs.candidate(trial, trial_run(folder, trial.number)) for trial in best]
             own, why_not = runs.own(best)
@@ -249,19 +251,6 @@ class Runs:
             return
         self.console.print(title, style="bold", markup=False)
         resume_run(run.path, recipe=None, overrides=(), console=self.console)
-
-
-@contextmanager
-def _alone(folder: Path, console: Console) -> Iterator[None]:
-    """Keep other processes from finishing the same runs: they wait, and find them finished."""
-
-    def waiting() -> None:
-        console.print("another process is finishing the best trial's run: waiting for it", markup=False)
-
-    with ExitStack() as held:
-        with explained(folder):
-            held.enter_context(exclusive(folder / ".best.lock", waiting=waiting))
-        yield
 
 
 def _compared(folder: Path, candidates: Sequence[Candidate], notes: Sequence[str]) -> Comparison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -32,10 +32,11 @@ def mark_of(folder: Path) -> str:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other workers on a study's folder from what is done in the block."""
+def alone(folder: Path, lock: str = ".lock", *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes that name the same `lock` in a study's folder out of the block; `waiting` is called where
+    one is in its own."""
     with ExitStack() as held:
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(exclusive(folder / ".lock"))
+            held.enter_context(exclusive(folder / lock, waiting=waiting))
         yield
