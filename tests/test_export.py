@@ -32,7 +32,7 @@ from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_PARITY, EXIT_
 from toolkit.evaluate import Evaluation, score
 from toolkit.export import asking
 from toolkit.export.asking import ask_raw
-from toolkit.export.gate import LISTED, Reference, Verdict, judge
+from toolkit.export.gate import LISTED, Reference, Verdict, judge, reference
 from toolkit.export.graph import Prepare, to_onnx
 from toolkit.export.half import to_fp16
 from toolkit.export.integers import to_int8
@@ -182,6 +182,14 @@ def test_integers_need_an_item_to_take_ranges_from(graph: tuple[Network, DataSpe
     with pytest.raises(DataError, match="int8 has no ranges of values: every training item") as caught:
         to_int8(graph[2], iter([noise(0, 20, 20, 3)] * 2))
     assert "--set export.calibration=NUMBER" in (caught.value.next_step or "")
+
+
+def test_there_must_be_items_to_compare_on() -> None:
+    nothing = SimpleNamespace(pixels=())
+    recipe = SimpleNamespace(data=SimpleNamespace(name="har"))
+    with pytest.raises(DataError, match="nothing to compare the exported model on") as caught:
+        reference(SimpleNamespace(loaders=lambda: {"valid": nothing, "test": nothing}, recipe=recipe))  # type: ignore[arg-type]
+    assert str(caught.value.next_step).endswith("the keys are told by: python -m toolkit plugins show har")
 
 
 # The bundle

@@ -139,7 +139,8 @@ def reference(assembly: Assembly) -> Reference:
     if not names:
         raise DataError(
             "nothing to compare the exported model on: the data has neither a validation nor a test split",
-            next_step="give it one with: --set data.valid_share=0.1",
+            next_step="name data that has one, with: --set data.KEY=VALUE; the keys are told by: "
+            f"python -m toolkit plugins show {assembly.recipe.data.name}",
         )
     loader = assembly.loaders()[names[0]]
     batch = assembly.recipe.train.eval_batch or assembly.recipe.train.batch
