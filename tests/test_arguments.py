@@ -108,7 +108,7 @@ def test_missing_required_argument():
 def test_limits_on_length():
     def needs(spec: Any, *, ends: Annotated[list[int], Field(min_length=1)]) -> None: ...
 
-    assert problems({"ends": []}, needs) == ["model.ends: must have at least 1 items, got 0"]
+    assert problems({"ends": []}, needs) == ["model.ends: must have at least 1 item, got 0"]
 
 
 def test_a_wrong_item_is_no_missing_one():

@@ -39,8 +39,6 @@ _LIMITS = {
     "less_than": "less than {lt:g}",
     "multiple_of": "a multiple of {multiple_of:g}",
     "string_pattern_mismatch": "text that matches {pattern}",
-    "string_too_short": "text of at least {min_length} characters",
-    "string_too_long": "text of at most {max_length} characters",
 }
 
 
@@ -121,6 +119,10 @@ def _right_type(details: ErrorDetails) -> bool:
 
 def _wanted(details: ErrorDetails) -> str:
     kind, context = details["type"], details.get("ctx", {})
+    if kind == "string_too_short":
+        return f"text of at least {_counted(context['min_length'], 'character')}"
+    if kind == "string_too_long":
+        return f"text of at most {_counted(context['max_length'], 'character')}"
     if kind in _LIMITS:
         return _LIMITS[kind].format(**context)
     if kind == "literal_error":
@@ -134,10 +136,14 @@ def _wrong_length(found: Sequence[ErrorDetails]) -> str:
     last = found[-1]
     context = last.get("ctx", {})
     if last["type"] == "too_short":
-        return f"must have at least {context['min_length']} items, got {context['actual_length']}"
+        return f"must have at least {_counted(context['min_length'], 'item')}, got {context['actual_length']}"
     if last["type"] == "too_long":
-        return f"must have at most {context['max_length']} items, got {len(last['input'])}"
-    return f"must have {int(last['loc'][-1]) + 1} items, got {len(last['input'])}"
+        return f"must have at most {_counted(context['max_length'], 'item')}, got {len(last['input'])}"
+    return f"must have {_counted(int(last['loc'][-1]) + 1, 'item')}, got {len(last['input'])}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _literals(details: ErrorDetails) -> list[Any]:

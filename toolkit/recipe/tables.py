@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -20,10 +21,18 @@ from pydantic import (
 from toolkit.clips import Averaged, Sampling, Short
 from toolkit.contracts import Direction
 
+
+def _named(value: object) -> object:
+    """An empty path would be the working folder, which nobody means who writes nothing."""
+    if value == "":
+        raise ValueError('must name a folder, got ""; without the key the default place is looked at')
+    return value
+
+
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
-Root: TypeAlias = Annotated[Path, Strict(False), AfterValidator(Path.expanduser)]
+Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_named), AfterValidator(Path.expanduser)]
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
