@@ -14,7 +14,7 @@ import torch
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "scikit-learn", "pluggy", "pydantic", "av", "safetensors", "onnx",
-    "onnxruntime-gpu", "optuna", "pytorchvideo",
+    "onnxruntime-gpu", "onnxruntime", "optuna", "pytorchvideo",
 )  # fmt: skip
 
 
