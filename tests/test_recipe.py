@@ -319,7 +319,7 @@ USES = st.builds(
     data=USES,
     augment=st.lists(USES, max_size=3),
     scale=st.floats(0, 9),
-    root=st.none() | st.text(max_size=9),
+    root=st.none() | st.text(min_size=1, max_size=9),
 )
 def test_toml_round_trip(tmp_path_factory, model, data, augment, scale, root):
     tables = tomllib.loads(SMALLEST) | {
