@@ -18,7 +18,8 @@ from toolkit_video.depthwise import with_fast_gradients
 from toolkit_video.wanted import Wanted
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # fvcore scripts a loss nobody here uses; torch.jit is deprecated
+    for kind in (FutureWarning, DeprecationWarning):  # fvcore scripts a loss nobody here uses; torch.jit is deprecated
+        warnings.simplefilter("ignore", kind)
     from pytorchvideo.models.csn import create_csn
     from pytorchvideo.models.r2plus1d import create_r2plus1d
     from pytorchvideo.models.resnet import create_resnet
