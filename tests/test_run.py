@@ -901,6 +901,17 @@ def test_the_latest_run_is_the_latest_of_all_recipes(
     assert told.endswith(f"{shlex.quote(str(tmp_path / 'a b' / '2026-02-01_00-00-00'))}\n")
 
 
+def test_a_run_with_weights_is_named_before_a_later_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("a/2026-01-01_00-00-00", "a-bundle/2026-02-01_00-00-00"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "recipe.toml").touch()
+    (tmp_path / "a/2026-01-01_00-00-00/best.pt").touch()
+    told = failure(capsys, main(["export", str(tmp_path)]), 2)
+    assert told.endswith(f"the latest is {tmp_path / 'a/2026-01-01_00-00-00'}\n")
+
+
 def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_no_option_that_is_not_there(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

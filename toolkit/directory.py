@@ -183,7 +183,8 @@ def _nearby(path: Path) -> str:
         return f"name its run: {shlex.quote(str(path.parent))}"
     runs = [found.parent for found in (*path.glob("*/recipe.toml"), *path.glob("*/*/recipe.toml"))]
     if runs:
-        latest = max(runs, key=lambda run: run.name)
+        trained = [run for run in runs if RunDirectory(run).best.exists()]  # an evaluation has no weights
+        latest = max(trained or runs, key=lambda run: run.name)
         return f"name one of its runs, the latest is {shlex.quote(str(latest))}"
     return "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>"
 
