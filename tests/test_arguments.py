@@ -123,7 +123,7 @@ def test_limits_on_text():
     ) -> None: ...
 
     assert problems({"a": "b"}, needs) == ['model.a: must be text that matches ^a, got "b"']
-    assert problems({"b": "abc"}, needs) == ['model.b: must be text of at most 2 characters, got "abc"']
+    assert problems({"b": "abc"}, needs) == ['model.b: must be text of length 2 or less, got "abc"']
 
 
 def test_a_check_the_plugin_wrote_itself_is_quoted():

@@ -134,7 +134,7 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
             ['data.root: must name a folder, got ""; without the key the default place is looked at'],
         ),
         (('name = "cnn"', "name = 3"), ["model.name: must be a string, got 3"]),
-        (('name = "cnn"', 'name = ""'), ['model.name: must be text of at least 1 character, got ""']),
+        (('name = "cnn"', 'name = ""'), ['model.name: must be text of length 1 or more, got ""']),
         (("[data]", '"" = 1\n[data]'), ["unknown key"]),
         (("[data]", "epochs = 3\n[data]"), ['epochs: unknown key; did you mean "train.epochs"?']),
         (("batch = 8", "batch = 8\nseed = 1"), ['train.seed: unknown key; did you mean "seed"?']),

@@ -39,6 +39,8 @@ _LIMITS = {
     "less_than": "less than {lt:g}",
     "multiple_of": "a multiple of {multiple_of:g}",
     "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text of length {min_length} or more",
+    "string_too_long": "text of length {max_length} or less",
 }
 
 
@@ -119,10 +121,6 @@ def _right_type(details: ErrorDetails) -> bool:
 
 def _wanted(details: ErrorDetails) -> str:
     kind, context = details["type"], details.get("ctx", {})
-    if kind == "string_too_short":
-        return f"text of at least {_counted(context['min_length'], 'character')}"
-    if kind == "string_too_long":
-        return f"text of at most {_counted(context['max_length'], 'character')}"
     if kind in _LIMITS:
         return _LIMITS[kind].format(**context)
     if kind == "literal_error":

@@ -38,12 +38,12 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
         onnx.save(model, plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-        graph = onnx.load(prepared)
-        nodes = graph.graph.node
+        loaded = onnx.load(prepared)
+        nodes = loaded.graph.node
         first = _until_second_layer(nodes)
         kept = [*(node.name for node in first), *(node.name for node in nodes if not node.name.startswith(MODEL))]
-        _pool_before_relu(graph.graph, first)
-        onnx.save(graph, prepared)
+        _pool_before_relu(loaded.graph, first)
+        onnx.save(loaded, prepared)
         quantize_static(
             str(prepared),
             str(quantised),

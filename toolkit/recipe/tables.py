@@ -22,7 +22,7 @@ from toolkit.clips import Averaged, Sampling, Short
 from toolkit.contracts import Direction
 
 
-def _named(value: object) -> object:
+def _not_empty(value: object) -> object:
     """An empty path would be the working folder, which nobody means who writes nothing."""
     if value == "":
         raise ValueError('must name a folder, got ""; without the key the default place is looked at')
@@ -32,7 +32,7 @@ def _named(value: object) -> object:
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
-Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_named), AfterValidator(Path.expanduser)]
+Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
