@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bench.data import Options
-from toolkit.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
+from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
 
 BENCHES = {
     "clips": "clips of videos beside PyTorchVideo's loader, and training from kept videos beside the bare step",

@@ -25,16 +25,16 @@ from torch.nn import functional
 from bench.data import Options
 from bench.pairs import Figure, interleave
 from bench.train import compared
-from toolkit.clips import Clip
-from toolkit.components import plan
-from toolkit.contracts import DataSpec
-from toolkit.device import keep_freed_memory
-from toolkit.errors import DataError
-from toolkit.loader import Loader
-from toolkit.pixels import Footage, VideoCache
-from toolkit.recipe import parse
-from toolkit.registry import discover
-from toolkit.videos import VideoFiles
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import DataError
+from toolkit.build.plan import plan
+from toolkit.data.loader import Loader
+from toolkit.data.store import Footage, VideoCache
+from toolkit.data.videos import VideoFiles
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.system.device import keep_freed_memory
 
 PAIRS = 5
 BATCH = 8

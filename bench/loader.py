@@ -23,16 +23,16 @@ from torchvision.datasets import ImageFolder
 
 from bench.data import Options
 from bench.pairs import Figure, interleave
-from toolkit.components import Plan, plan
-from toolkit.contracts import Data
-from toolkit.device import choose_device, keep_freed_memory
-from toolkit.errors import DataError
-from toolkit.images import ImageFiles
-from toolkit.loader import Loader
-from toolkit.network import Normalize
-from toolkit.pixels import Memory, Pixels, stored_shape
-from toolkit.recipe import parse
-from toolkit.registry import discover
+from toolkit.api.contracts import Data
+from toolkit.api.errors import DataError
+from toolkit.build.plan import Plan, plan
+from toolkit.data.images import ImageFiles
+from toolkit.data.loader import Loader
+from toolkit.data.store import Memory, Pixels, stored_shape
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.system.device import choose_device, keep_freed_memory
+from toolkit.training.network import Normalize
 
 PAIRS = 5
 BATCH = 32

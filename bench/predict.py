@@ -27,20 +27,21 @@ from rich.console import Console
 from bench.data import Options
 from bench.pairs import Figure, interleave
 from bench.startup import cpu_seconds, modules
-from toolkit import device as devices
-from toolkit.assembly import Assembly, assemble
-from toolkit.bundle import Bundle
-from toolkit.bundle.machine import physical_cores
-from toolkit.components import plan
-from toolkit.directory import RunDirectory
-from toolkit.errors import DataError
-from toolkit.export import write_models
-from toolkit.images import ImageFiles
-from toolkit.pixels import centre_crop
-from toolkit.predict import predict_files
-from toolkit.recipe import digest, parse, parse_text
-from toolkit.registry import discover
-from toolkit.trained import Trained, open_trained
+from toolkit.api.errors import DataError
+from toolkit.build.assemble import Assembly, assemble
+from toolkit.build.plan import plan
+from toolkit.data.images import ImageFiles
+from toolkit.data.store import centre_crop
+from toolkit.export.write import write_models
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse, parse_text
+from toolkit.recipe.write import digest
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.reopen import Trained, open_trained
+from toolkit.serving.bundle import Bundle
+from toolkit.serving.predict import predict_files
+from toolkit.system import device as devices
+from toolkit.system.machine import physical_cores
 
 PAIRS = 5
 BATCH = 16

@@ -26,17 +26,18 @@ from torch.nn import functional
 
 from bench.data import Options
 from bench.pairs import Figure, interleave
-from toolkit.assembly import Assembly, assemble, training
-from toolkit.components import Plan, plan
-from toolkit.contracts import Data, DataSpec, Split, VideoSplit
-from toolkit.directory import create
-from toolkit.images import ArrayItems, ImageFiles
-from toolkit.recipe import digest, parse, to_toml
-from toolkit.registry import discover
-from toolkit.run.loop import Saving, Trackers, train
-from toolkit.screen import Screen
-from toolkit.signals import Signals
-from toolkit.videos import ArrayVideos, FramesOf, VideoFiles
+from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
+from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.plan import Plan, plan
+from toolkit.data.images import ArrayItems, ImageFiles
+from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.recipe.write import digest, to_toml
+from toolkit.runs.directory import create
+from toolkit.runs.loop import Saving, Trackers, train
+from toolkit.runs.screen import Screen
+from toolkit.system.signals import Signals
 
 PAIRS = 5
 TARGET = 0.95

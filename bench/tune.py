@@ -24,13 +24,13 @@ from bench import postgres
 from bench.data import Options
 from bench.pairs import Figure, interleave
 from bench.storages import Filled, filled
-from toolkit.assembly import Kept
-from toolkit.components import plan
-from toolkit.contracts import EpochRecord
-from toolkit.recipe import parse
-from toolkit.registry import discover
-from toolkit.run import loop
-from toolkit.train import Event, State, StepDone, Task
+from toolkit.api.contracts import EpochRecord
+from toolkit.build.kept import Kept
+from toolkit.build.plan import plan
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.runs import loop
+from toolkit.training.fit import Event, State, StepDone, Task
 from toolkit.tune.checked import checked, of_study
 from toolkit.tune.join import Job, joined
 from toolkit.tune.outcome import DONE

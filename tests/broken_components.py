@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.contracts import Batch, Data, DataSpec, EpochRecord, Record, RunFinished, RunStarted, Scores, Takes
-from toolkit.errors import DataError
-from toolkit.images import ArrayItems
-from toolkit.testing import Case, image_folders
-from toolkit.videos import ArrayVideos
+from toolkit.api.contracts import Batch, Data, DataSpec, EpochRecord, Record, RunFinished, RunStarted, Scores, Takes
+from toolkit.api.errors import DataError
+from toolkit.data.images import ArrayItems
+from toolkit.data.videos import ArrayVideos
+from toolkit.kit.testing import Case, image_folders
 
 SPEC = DataSpec(("first", "second", "third"), size=16)
 

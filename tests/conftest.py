@@ -57,7 +57,7 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Figures are composed but not painted, which takes longer than all else of a small run, unless a test's mark
     `draws` says that it looks at them."""
     if not request.node.get_closest_marker("draws"):
-        monkeypatch.setattr("toolkit.report.figures._encoded", lambda figure: BLANK)
+        monkeypatch.setattr("toolkit.runs.report.figures._encoded", lambda figure: BLANK)
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit import device as devices
-from toolkit.contracts import Augmentation, Batch, DataSpec, Metric, Scores
-from toolkit.errors import DataError
-from toolkit.loader import Loader
-from toolkit.network import Network
-from toolkit.optimize import Horizon, build_optimizer, constant
-from toolkit.pixels import Corrupt, Memory, Pixels, Storage, stored_shape
-from toolkit.train import State, Task, Totals
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Scores
+from toolkit.api.errors import DataError
+from toolkit.data.loader import Loader
+from toolkit.data.store import Corrupt, Memory, Pixels, Storage, stored_shape
+from toolkit.system import device as devices
+from toolkit.training.fit import State, Task, Totals
+from toolkit.training.network import Network
+from toolkit.training.optimize import Horizon, build_optimizer, constant
 
 CPU = torch.device("cpu")
 SPEC = DataSpec(classes=("dark", "bright"), size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

@@ -17,34 +17,15 @@ import toolkit
 CORE = Path(toolkit.__file__).parent
 PLUGINS = CORE.parent / "plugins"
 
-ROWS = (
-    ("__main__",),
-    ("cli",),
-    ("doctor",),
-    ("testing", "tune"),
-    ("export", "predict", "run"),
-    ("schema", "screen", "trained"),
-    ("assembly",),
-    ("components", "disabling", "listing", "predictions", "scaffold", "train"),
-    ("arguments", "loader", "recipe", "registry", "toolkit", "videos"),
-    (
-        *("bundle", "checkpoint", "device", "directory", "environment", "evaluate", "frames", "hookspecs", "images"),
-        *("isolation", "messages", "network", "optimize", "pixels", "project", "report", "signals", "splits"),
-        "weights",
-    ),
-    ("blame",),
-    ("contracts", "errors", "files", "randomness"),
-    ("clips",),
+ROOMS = (
+    *("api", "system", "recipe", "host", "data", "transfer", "training", "build", "runs", "serving", "export", "tune"),
+    *("kit", "cli"),
 )
-"""Modules of the core from top to bottom; a package is one module, `toolkit` is its `__init__`.
+"""The folders of the core from bottom to top. An import between two points down; imports for type checkers and inside
+functions count. `__main__` stands above all, and `toolkit/__init__.py` gives plugins `hookimpl`."""
 
-An import points down: to a lower row, never to its own. Imports for type checkers and inside functions count.
-"""
-
-FOR_PLUGINS = (
-    *("clips", "contracts", "errors", "files", "hookspecs", "images", "randomness", "splits", "videos", "weights"),
-)
-"""Modules that a plugin may import, besides `from toolkit import hookimpl`: a promise. All but `weights` are light."""
+PUBLIC = ("api", "data.images", "data.splits", "data.videos", "transfer")
+"""What a plugin may import, besides `from toolkit import hookimpl`: rooms and modules, a promise."""
 
 LEANS = {"toolkit_video": {"toolkit_vision"}}
 """Plugins of ours that share code: models of clips freeze and load weights as those of images do. Any other plugin
@@ -76,8 +57,8 @@ def imports(tree: ast.Module, known: frozenset[str] = frozenset()) -> Iterator[s
             yield from (f"{module}.{a.name}" if f"{module}.{a.name}" in known else module for a in node.names)
 
 
-def unit(module: str) -> str:
-    """The name in `ROWS` that a module of the core belongs to."""
+def room(module: str) -> str:
+    """The folder that a module of the core stands in."""
     return module.split(".")[1] if "." in module else module
 
 
@@ -89,36 +70,52 @@ def arrows() -> set[tuple[str, str]]:
     }
 
 
-def row(module: str) -> int:
-    """How far up `module` stands."""
-    return next(height for height, names in enumerate(reversed(ROWS)) if unit(module) in names)
+def is_public(module: str) -> bool:
+    return any(f"{module}.".startswith(f"toolkit.{public}.") for public in PUBLIC)
 
 
-def test_every_module_has_one_place() -> None:
-    places = [place for names in ROWS for place in names]
-    assert sorted(places) == sorted({unit(module) for module in sources(CORE)})
+def public_modules() -> list[str]:
+    return [module for module in sources(CORE) if is_public(module)]
 
 
-def test_imports_point_down() -> None:
-    between = [(module, other) for module, other in arrows() if unit(module) != unit(other)]
+def test_the_core_is_rooms_and_a_door() -> None:
+    """At most 14 folders and 4 files, so that `ls toolkit` tells the story."""
+    found = [path for path in CORE.iterdir() if path.name != "__pycache__"]
+    assert sorted(path.name for path in found if path.is_dir()) == sorted(ROOMS)
+    assert len(ROOMS) <= 14
+    assert {path.name for path in found if path.is_file()} == {"__init__.py", "__main__.py", "py.typed"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_in_a_sentence_what_belongs_there(room: str) -> None:
+    (sentence,) = sources(CORE)[f"toolkit.{room}"].body
+    assert isinstance(sentence, ast.Expr)
+    text = ast.get_docstring(sources(CORE)[f"toolkit.{room}"])
+    assert text
+    assert "\n" not in text
+
+
+def test_imports_between_rooms_point_down() -> None:
+    between = [(a, b) for a, b in arrows() if room(a) != room(b) and {room(a), room(b)} <= {*ROOMS}]
     assert len(between) > 50
-    assert [f"{module} -> {other}" for module, other in sorted(between) if row(module) <= row(other)] == []
+    up = [f"{a} -> {b}" for a, b in sorted(between) if ROOMS.index(room(a)) <= ROOMS.index(room(b))]
+    assert up == []
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        *("assembly", "bundle", "doctor", "export", "pixels", "predict", "recipe", "report", "run", "scaffold"),
-        *("testing", "tune"),
-    ],
-)
-def test_there_is_no_circle_within_a_package(package: str) -> None:
-    inside: dict[str, set[str]] = {}
+def test_nothing_imports_the_door_but_for_its_version() -> None:
+    """`toolkit/__init__.py` and `__main__.py` stand above the rooms, so nothing may need them to be loaded first."""
+    for module, tree in sources(CORE).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "toolkit" and module != "toolkit":
+                assert [alias.name for alias in node.names] == ["__version__"], module
+
+
+def test_there_is_no_circle_between_modules() -> None:
+    graph: dict[str, set[str]] = {}
     for module, other in arrows():
-        if unit(module) == unit(other) == package:
-            inside.setdefault(module, set()).add(other)
-    assert inside
-    graphlib.TopologicalSorter(inside).prepare()
+        if "toolkit" not in (module, other):
+            graph.setdefault(module, set()).add(other)
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_the_core_knows_no_plugin() -> None:
@@ -129,11 +126,11 @@ def test_the_core_knows_no_plugin() -> None:
 
 
 def test_plugins_stand_on_the_public_modules_alone() -> None:
-    allowed = {"toolkit", *(f"toolkit.{module}" for module in FOR_PLUGINS)}
     known = frozenset(sources(CORE))
     for module, tree in sources(PLUGINS).items():
         used = {other for other in imports(tree, known) if other.split(".")[0] == "toolkit"}
-        assert used <= allowed, f"{module} imports {used - allowed}"
+        wrong = {other for other in used if other != "toolkit" and not is_public(other)}
+        assert wrong == set(), f"{module} imports {wrong}"
 
 
 def test_plugins_lean_on_each_other_only_where_it_is_said() -> None:
@@ -169,8 +166,8 @@ def test_every_module_says_what_it_is() -> None:
 def test_what_plugins_may_use_is_documented() -> None:
     silent = [
         f"{module}.{node.name}"
-        for module in FOR_PLUGINS
-        for node in sources(CORE)[f"toolkit.{module}"].body
+        for module in public_modules()
+        for node in sources(CORE)[module].body
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
         if not ast.get_docstring(node)
     ]
@@ -212,5 +209,5 @@ def test_usage_errors_load_nothing_heavy(words: list[str]) -> None:
 
 
 def test_what_plugins_may_use_loads_nothing_heavy() -> None:
-    modules = ", ".join(f"toolkit.{module}" for module in FOR_PLUGINS if module != "weights")
+    modules = ", ".join(module for module in public_modules() if room(module) != "transfer")
     assert loaded_by("-c", f"import {modules}") & HEAVY == set()

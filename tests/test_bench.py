@@ -18,15 +18,15 @@ from bench import loader, postgres, startup, train, tune
 from bench.data import Options
 from bench.pairs import Figure, Interval, Paired, bootstrap, interleave
 from bench.storages import SPACE, filled
-from toolkit import checkpoint
-from toolkit.assembly import assemble
-from toolkit.components import Plan, plan
-from toolkit.contracts import Data, DataSpec
-from toolkit.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
-from toolkit.images import ArrayItems, ImageFiles
-from toolkit.recipe import parse
-from toolkit.registry import discover
-from toolkit.videos import ArrayVideos, FramesOf
+from toolkit.api.contracts import Data, DataSpec
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
+from toolkit.build.assemble import assemble
+from toolkit.build.plan import Plan, plan
+from toolkit.data.images import ArrayItems, ImageFiles
+from toolkit.data.videos import ArrayVideos, FramesOf
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.training import checkpoint
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
 

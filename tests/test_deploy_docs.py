@@ -23,12 +23,12 @@ from PIL import Image
 
 from tests import toy_bundle
 from tests.test_docs import BLOCKS, ROOT, blocks, code, rows
-from toolkit.bundle import Bundle, read_manifest
-from toolkit.bundle.providers import missing_for
-from toolkit.clips import Clip
+from toolkit.api.clips import Clip
 from toolkit.export.triton import write_triton
-from toolkit.predict import predict_files
-from toolkit.recipe import Recipe
+from toolkit.recipe.tables import Recipe
+from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle.providers import missing_for
+from toolkit.serving.predict import predict_files
 
 DEPLOY = ROOT / "docs" / "deploy.md"
 PYTHON = [block for block in blocks(DEPLOY) if block.language == "python"]

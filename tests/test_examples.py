@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.test_architecture import FOR_PLUGINS, imports, sources
-from toolkit.hookspecs import CONTRACT
-from toolkit.registry import HOOKS
+from tests.test_architecture import imports, is_public, sources
+from toolkit.api.hookspecs import CONTRACT
+from toolkit.host.registry import HOOKS
 
 EXAMPLES = sorted(path.parent for path in Path(__file__).parents[1].glob("examples/*/pyproject.toml"))
 
@@ -57,10 +57,10 @@ def test_readme_names_what_is_offered(example: Path) -> None:
 
 @each
 def test_examples_stand_on_the_public_modules_alone(example: Path) -> None:
-    allowed = {"toolkit", *(f"toolkit.{module}" for module in FOR_PLUGINS)}
     for module, tree in sources(example / "src").items():
         used = {other for other in imports(tree) if other.split(".")[0] == "toolkit"}
-        assert used <= allowed, f"{module} imports {used - allowed}"
+        wrong = {other for other in used if other != "toolkit" and not is_public(other)}
+        assert wrong == set(), f"{module} imports {wrong}"
 
 
 @each

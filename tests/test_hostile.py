@@ -18,11 +18,11 @@ from PIL import Image
 
 from tests import tiny
 from tests.hostile.zoo import BROKEN, CLASHING, DEADLY, INTRUSIVE, UNUSABLE, ZOO, modules, release
-from toolkit.cli import main
-from toolkit.components import plan
-from toolkit.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE, RecipeError
-from toolkit.recipe import parse
-from toolkit.registry import Offer, Registry, discover
+from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE, RecipeError
+from toolkit.build.plan import plan
+from toolkit.cli.main import main
+from toolkit.host.registry import Offer, Registry, discover
+from toolkit.recipe.read import parse
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -122,7 +122,7 @@ from toolkit import hookimpl
 def cave(root):
     """It gives floats."""
     import torch
-    from toolkit.contracts import Data, DataSpec
+    from toolkit.api.contracts import Data, DataSpec
 
     class Items:
         ids, targets, keys = ("x", "y"), (0, 1), ("a", "b")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from toolkit.cli import main
+from toolkit.cli.main import main
 
 CLASSES = ("blue", "green", "red")
 PER_CLASS = {"train": 10, "test": 4}

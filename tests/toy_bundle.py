@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.bundle.manifest import MANIFEST, ClipSampling, FrameSampling, Input, Manifest
-from toolkit.clips import Clip
+from toolkit.api.clips import Clip
+from toolkit.serving.bundle.manifest import MANIFEST, ClipSampling, FrameSampling, Input, Manifest
 
 
 def write(

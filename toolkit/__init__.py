@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.hookspecs import hookimpl
+    from toolkit.api.hookspecs import hookimpl
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "hookimpl"]
@@ -12,7 +12,7 @@ __all__ = ["__version__", "hookimpl"]
 def __getattr__(name: str) -> Any:
     """`hookimpl` when a plugin asks for it: pluggy is no part of using a bundle."""
     if name == "hookimpl":
-        from toolkit.hookspecs import hookimpl
+        from toolkit.api.hookspecs import hookimpl
 
         return hookimpl
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

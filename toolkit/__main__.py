@@ -2,7 +2,7 @@
 
 import sys
 
-from toolkit.cli import main
+from toolkit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

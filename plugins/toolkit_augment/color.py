@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec
 from toolkit_augment.pixels import Share, parts, per_sample, uniform
 
 Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.contracts import Batch, DataSpec
-from toolkit.errors import RunFailed
+from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.errors import RunFailed
 from toolkit_augment.pixels import empty, uniform_int
 
 Border: TypeAlias = Literal["reflect", "zero", "edge"]

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec
 from toolkit_augment.boxes import draw_centred, pasted
 from toolkit_augment.pixels import Share, parts, per_sample, uniform
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec
 from toolkit_augment.operations import Most, Operation, operations
 from toolkit_augment.pixels import on_host, per_sample, uniform, uniform_int
 

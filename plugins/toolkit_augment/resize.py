@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name the field knows
 
-from toolkit.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec
 from toolkit_augment.boxes import draw_boxes
 from toolkit_augment.pixels import check_range, empty, on_host
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from toolkit.contracts import Data, DataSpec
-from toolkit.errors import DataError
-from toolkit.files import cache_directory
-from toolkit.images import ArrayItems, ImageFiles, Listing, list_class_folders
-from toolkit.splits import partition, split_hash, stat_key
+from toolkit.api.contracts import Data, DataSpec
+from toolkit.api.errors import DataError
+from toolkit.api.files import cache_directory
+from toolkit.data.images import ArrayItems, ImageFiles, Listing, list_class_folders
+from toolkit.data.splits import partition, split_hash, stat_key
 from toolkit_cifar import official
 from toolkit_cifar.sample import KINDS, draw_objects
 

@@ -9,8 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.errors import DataError
-from toolkit.images import ArrayItems
+from toolkit.api.errors import DataError
+from toolkit.data.images import ArrayItems
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toolkit.images import ArrayItems
+from toolkit.data.images import ArrayItems
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 

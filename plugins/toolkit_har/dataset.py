@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from toolkit.contracts import Data
+from toolkit.api.contracts import Data
 from toolkit_har.division import Division
 from toolkit_har.groups import GroupPattern, compile_pattern
 from toolkit_har.labelled import labelled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolkit.splits import SPLITS, Partition, partition, split_hash
+from toolkit.data.splits import SPLITS, Partition, partition, split_hash
 from toolkit_har.wording import first_few
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from toolkit.clips import VIDEO_SUFFIXES
-from toolkit.errors import DataError
-from toolkit.images import IMAGE_SUFFIXES, Listing, files_below, folders, folders_with, list_class_folders
+from toolkit.api.clips import VIDEO_SUFFIXES
+from toolkit.api.errors import DataError
+from toolkit.data.images import IMAGE_SUFFIXES, Listing, files_below, folders, folders_with, list_class_folders
 from toolkit_har.division import Given
 from toolkit_har.wording import first_few, some
 

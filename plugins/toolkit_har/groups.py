@@ -9,8 +9,8 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
 
-from toolkit.errors import DataError
-from toolkit.images import Listing
+from toolkit.api.errors import DataError
+from toolkit.data.images import Listing
 from toolkit_har.tables import read_table
 from toolkit_har.wording import first_few, some
 

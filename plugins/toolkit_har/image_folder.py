@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from toolkit.contracts import Data
-from toolkit.errors import DataError
+from toolkit.api.contracts import Data
+from toolkit.api.errors import DataError
 from toolkit_har.division import Division
 from toolkit_har.folders import class_folders
 from toolkit_har.groups import GroupPattern, compile_pattern

@@ -6,11 +6,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from toolkit.contracts import Data, DataSpec, Split, VideoSplit
-from toolkit.errors import DataError
-from toolkit.images import ImageFiles, Listing
-from toolkit.splits import SPLITS, Contents, Partition, contents, merge_groups
-from toolkit.videos import FramesOf, VideoFiles
+from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
+from toolkit.api.errors import DataError
+from toolkit.data.images import ImageFiles, Listing
+from toolkit.data.splits import SPLITS, Contents, Partition, contents, merge_groups
+from toolkit.data.videos import FramesOf, VideoFiles
 from toolkit_har.division import Division
 from toolkit_har.folders import Found
 from toolkit_har.groups import UNGROUPED, Groups, find_groups

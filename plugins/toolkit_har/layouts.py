@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath, PureWindowsPath
 
-from toolkit.clips import VIDEO_SUFFIXES
-from toolkit.errors import DataError
-from toolkit.images import IMAGE_SUFFIXES, Listing, folders, folders_with
+from toolkit.api.clips import VIDEO_SUFFIXES
+from toolkit.api.errors import DataError
+from toolkit.data.images import IMAGE_SUFFIXES, Listing, folders, folders_with
 from toolkit_har.folders import Found, class_folders
 from toolkit_har.tables import read_table
 from toolkit_har.wording import first_few, some

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from toolkit.errors import DataError
-from toolkit.images import Listing, files_below
+from toolkit.api.errors import DataError
+from toolkit.data.images import Listing, files_below
 from toolkit_har.division import Given
 from toolkit_har.folders import Found
 from toolkit_har.tables import read_lines, read_table

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.contracts import Data, DataSpec
-from toolkit.splits import SPLITS
-from toolkit.videos import ArrayVideos, FramesOf
+from toolkit.api.contracts import Data, DataSpec
+from toolkit.data.splits import SPLITS
+from toolkit.data.videos import ArrayVideos, FramesOf
 from toolkit_har.division import Division
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.images import Listing
+from toolkit.data.images import Listing
 
 
 @dataclass(frozen=True)

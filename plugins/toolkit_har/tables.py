@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from toolkit.errors import DataError
+from toolkit.api.errors import DataError
 
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 

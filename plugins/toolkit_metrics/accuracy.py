@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.contracts import DataSpec, Scores
+from toolkit.api.contracts import DataSpec, Scores
 
 
 def accuracy(spec: DataSpec) -> TopK:  # noqa: ARG001 - every factory takes the spec

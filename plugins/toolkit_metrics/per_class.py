@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from toolkit.contracts import DataSpec, Scores
+from toolkit.api.contracts import DataSpec, Scores
 from toolkit_metrics.collected import Collected
 
 

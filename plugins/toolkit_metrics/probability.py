@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.contracts import DataSpec, Scores
+from toolkit.api.contracts import DataSpec, Scores
 from toolkit_metrics.collected import Collected, Column
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.contracts import EpochRecord, Record, RunFinished, RunStarted
-from toolkit.errors import Stopped, UsageError
-from toolkit.files import exclusive, write_atomically
+from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted
+from toolkit.api.errors import Stopped, UsageError
+from toolkit.api.files import exclusive, write_atomically
 from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
 
 if TYPE_CHECKING:

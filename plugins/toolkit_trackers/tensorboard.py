@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.contracts import EpochRecord, Record, RunFinished, RunStarted
+from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted
 from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from toolkit.contracts import DataSpec, Takes
-from toolkit.errors import Problem, RecipeError
-from toolkit.weights import load_weights
+from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.errors import Problem, RecipeError
+from toolkit.transfer.weights import load_weights
 from toolkit_video.kinetics import kinetics400
 from toolkit_video.wanted import Wanted
 from toolkit_vision.classifier import Classifier

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from toolkit.contracts import DataSpec
+from toolkit.api.contracts import DataSpec
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
 from toolkit_vision.names import BACKBONES, RESNETS
 from toolkit_vision.transfer import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier

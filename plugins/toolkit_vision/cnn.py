@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 from torch import Tensor, nn
 
-from toolkit.contracts import DataSpec
+from toolkit.api.contracts import DataSpec
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal, framewise
 
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from toolkit.errors import WeightsError
-from toolkit.files import cache_directory, replaced, write_atomically
-from toolkit.weights import read_weights
+from toolkit.api.errors import WeightsError
+from toolkit.api.files import cache_directory, replaced, write_atomically
+from toolkit.transfer.weights import read_weights
 
 Weights: TypeAlias = Mapping[str, Tensor]
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
-from toolkit.contracts import DataSpec
+from toolkit.api.contracts import DataSpec
 from toolkit_vision.classifier import Classifier
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
 from toolkit_vision.transfer import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier

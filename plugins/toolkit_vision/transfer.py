@@ -13,9 +13,9 @@ import torchvision
 from pydantic import Field
 from torch import Tensor, nn
 
-from toolkit.contracts import DataSpec
-from toolkit.errors import Problem, RecipeError, WeightsError, nearest
-from toolkit.weights import load_weights, read_weights
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import Problem, RecipeError, WeightsError, nearest
+from toolkit.transfer.weights import load_weights, read_weights
 from toolkit_vision.classifier import Classifier, classification_head
 from toolkit_vision.framewise import Temporal, framewise
 from toolkit_vision.imagenet import imagenet

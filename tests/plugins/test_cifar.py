@@ -16,9 +16,9 @@ import torch
 from data_files import real_data, write_image
 from torchvision.datasets import CIFAR10
 
-from toolkit.contracts import Split
-from toolkit.errors import DataError
-from toolkit.images import ArrayItems
+from toolkit.api.contracts import Split
+from toolkit.api.errors import DataError
+from toolkit.data.images import ArrayItems
 from toolkit_cifar import toolkit_datasets
 from toolkit_cifar.dataset import MEAN, STD, cifar10
 from toolkit_cifar.sample import KINDS, draw_objects

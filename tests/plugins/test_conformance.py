@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.plugins.data_files import write_image
-from toolkit.clips import Clip
-from toolkit.contracts import DataSpec
-from toolkit.registry import discover
-from toolkit.testing import Case, conformance, image_folders, video_folders
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import DataSpec
+from toolkit.host.registry import discover
+from toolkit.kit.testing import Case, conformance, image_folders, video_folders
 
 CLASSES = tuple("abc")
 FEW_ITEMS: Mapping[str, Any] = {"sample_images": 30}

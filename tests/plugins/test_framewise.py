@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import toolkit_vision
-from toolkit.clips import Clip
-from toolkit.contracts import DataSpec, Grouped
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import DataSpec, Grouped
 from toolkit_vision import backbones, cnn, small
 from toolkit_vision.framewise import Temporal
 from toolkit_vision.names import BACKBONES, RESNETS

@@ -9,9 +9,9 @@ import pytest
 import torch
 from data_files import real_data, write_image, write_video
 
-from toolkit.arguments import check
-from toolkit.contracts import Data, Split, VideoSplit
-from toolkit.errors import DataError
+from toolkit.api.contracts import Data, Split, VideoSplit
+from toolkit.api.errors import DataError
+from toolkit.recipe.signature import check
 from toolkit_har import toolkit_datasets
 from toolkit_har.dataset import har
 from toolkit_har.image_folder import image_folder

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import toolkit_metrics
-from toolkit.contracts import DataSpec, Metric, Scores
-from toolkit.testing.waiting import no_waiting
+from toolkit.api.contracts import DataSpec, Metric, Scores
+from toolkit.kit.testing.waiting import no_waiting
 from toolkit_metrics import accuracy, per_class, probability
 
 NAMES = tuple(toolkit_metrics.toolkit_metrics())

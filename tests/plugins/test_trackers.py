@@ -18,11 +18,11 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from tests.test_tune_trial import worker
 from tests.tiny import RECIPE as RECIPE_OF_RUNS
 from tests.tiny import write_images, write_recipe
-from toolkit.contracts import EpochRecord, RunFinished, RunStarted, Tracker
-from toolkit.errors import RunFailed, Stopped, UsageError
+from tests.tune.test_trial import worker
+from toolkit.api.contracts import EpochRecord, RunFinished, RunStarted, Tracker
+from toolkit.api.errors import RunFailed, Stopped, UsageError
 from toolkit.tune.scoring import Scoring
 from toolkit_trackers import toolkit_trackers
 from toolkit_trackers.mlflow import mlflow

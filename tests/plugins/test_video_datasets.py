@@ -12,9 +12,9 @@ from data_files import real_data, write_image, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.contracts import Data, VideoSplit
-from toolkit.errors import DataError
-from toolkit.images import Listing
+from toolkit.api.contracts import Data, VideoSplit
+from toolkit.api.errors import DataError
+from toolkit.data.images import Listing
 from toolkit_har.dataset import har
 from toolkit_har.image_folder import image_folder
 from toolkit_har.sources import suggest_source

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from toolkit.clips import Clip
+from toolkit.api.clips import Clip
 from toolkit_video.depthwise import DepthwiseConv3d, with_fast_gradients
 from toolkit_video.networks import BUILDERS
 from toolkit_video.wanted import Wanted

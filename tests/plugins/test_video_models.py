@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 import toolkit_video
 from tests.loopback import serving
-from toolkit.clips import Clip
-from toolkit.contracts import DataSpec, Takes
-from toolkit.errors import RecipeError, WeightsError
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.errors import RecipeError, WeightsError
 from toolkit_video import kinetics, models
 from toolkit_video.names import MODELS
 from toolkit_video.networks import BUILDERS, Pathways

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import toolkit_vision
-from toolkit.contracts import DataSpec, Noted, Staged
-from toolkit.errors import RecipeError, WeightsError
+from toolkit.api.contracts import DataSpec, Noted, Staged
+from toolkit.api.errors import RecipeError, WeightsError
 from toolkit_vision import backbones, cnn, imagenet, published, small, transfer
 from toolkit_vision.classifier import Classifier, classification_head
 from toolkit_vision.names import BACKBONES, LEFT_OUT

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.blame import read_frames_of, read_image_of
-from toolkit.bundle import Bundle
-from toolkit.bundle.session import LARGEST_BYTES
-from toolkit.bundle.views import average_views, gathered, inputs, needed, views
-from toolkit.clips import Clip
-from toolkit.contracts import Split, VideoSplit
-from toolkit.errors import DataError
-from toolkit.pixels import LeftOut
+from toolkit.api.clips import Clip
+from toolkit.api.contract_checks import read_frames_of, read_image_of
+from toolkit.api.contracts import Split, VideoSplit
+from toolkit.api.errors import DataError
+from toolkit.data.store import LeftOut
+from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.session import LARGEST_BYTES
+from toolkit.serving.bundle.views import average_views, gathered, inputs, needed, views
 
 READERS = 2
 AHEAD = 64

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle.inspection import INPUT, OUTPUT
-from toolkit.bundle.manifest import FrameSampling, Manifest
-from toolkit.clips import Clip
-from toolkit.report import statistics
+from toolkit.api.clips import Clip
+from toolkit.runs.report import statistics
+from toolkit.serving.bundle.inspection import INPUT, OUTPUT
+from toolkit.serving.bundle.manifest import FrameSampling, Manifest
 
 MATRIX_CLASSES = 20
 """Most classes that the confusion matrix shows: a wider table is not read."""

@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit import device as devices
-from toolkit.assembly import Assembly
-from toolkit.bundle import Bundle
-from toolkit.bundle.views import average_views
-from toolkit.errors import DataError
-from toolkit.evaluate import Evaluation, evaluate, score
+from toolkit.api.errors import DataError
+from toolkit.build.assemble import Assembly
+from toolkit.data.loader import Loader
 from toolkit.export.asking import ask_raw
-from toolkit.loader import Loader
-from toolkit.recipe import Limits
+from toolkit.recipe.tables import Limits
+from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.views import average_views
+from toolkit.system import device as devices
+from toolkit.training.evaluate import Evaluation, evaluate, score
 
 SQUARE_BATCHES = (1, 5, 32)
 RAW_BATCHES = (1, 3, 7)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.contracts import DataSpec, Fit
-from toolkit.network import Network
-from toolkit.pixels import covering
+from toolkit.api.contracts import DataSpec, Fit
+from toolkit.data.store import covering
+from toolkit.training.network import Network
 
 if TYPE_CHECKING:
     import onnx
@@ -32,8 +32,8 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 class Prepare(nn.Module):
     """uint8 `[N, H, W, 3]` or `[N, T, H, W, 3]` of any size to what the model sees, float32 `[N, 3, size, size]` or
-    `[N, T, 3, size, size]` of whole numbers 0..255: the resampling of `toolkit.pixels.to_square`, frame by frame, then
-    the centre crop of evaluation."""
+    `[N, T, 3, size, size]` of whole numbers 0..255: the resampling of `toolkit.data.store.to_square`, frame by frame,
+    then the centre crop of evaluation."""
 
     def __init__(self, square: int, size: int, fit: Fit) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import DataError
+from toolkit.api.errors import DataError
 from toolkit.export.graph import INPUT, MODEL, quiet
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

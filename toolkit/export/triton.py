@@ -10,11 +10,11 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from toolkit.bundle.inspection import INPUT, OUTPUT
-from toolkit.bundle.manifest import Manifest
-from toolkit.bundle.wire import AGAIN
-from toolkit.errors import BundleError, RunFailed, UsageError, nearest
-from toolkit.files import replaced_folder
+from toolkit.api.errors import BundleError, RunFailed, UsageError, nearest
+from toolkit.api.files import replaced_folder
+from toolkit.serving.bundle.inspection import INPUT, OUTPUT
+from toolkit.serving.bundle.manifest import Manifest
+from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"
 LABELS = "labels.txt"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from toolkit.errors import Problem
+from toolkit.api.errors import Problem
 from toolkit.recipe.tables import METRICS, DataTable, OptimizerTable, Recipe, ScheduleTable, Use
 
 _SINGLE: tuple[tuple[str, str, type[Use]], ...] = (
@@ -22,7 +22,7 @@ _LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
 class Draft:
     """A recipe that was read but may be wrong: its tables, what the core found wrong, and the recipe if nothing was.
 
-    `toolkit.components.plan` takes a draft and adds what it finds wrong with the components, so that all problems of
+    `toolkit.build.plan.plan` takes a draft and adds what it finds wrong with the components, so that all problems of
     both layers are told at once.
     """
 

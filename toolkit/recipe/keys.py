@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from toolkit.errors import Problem
-from toolkit.messages import UNKNOWN_KEY
+from toolkit.api.errors import Problem
+from toolkit.recipe.complaints import UNKNOWN_KEY
 from toolkit.recipe.tables import (
     ClipTable,
     ExportTable,

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.errors import Problem, nearest
+from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.draft import places
 from toolkit.recipe.tables import METRICS
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolkit.errors import Problem, RecipeError, nearest
-from toolkit.messages import problems
+from toolkit.api.errors import Problem, RecipeError, nearest
+from toolkit.recipe.complaints import problems
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.keys import at_home, keys_of
 from toolkit.recipe.overrides import override

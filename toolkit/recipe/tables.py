@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from toolkit.clips import Averaged, Sampling, Short
-from toolkit.contracts import Direction
+from toolkit.api.clips import Averaged, Sampling, Short
+from toolkit.api.contracts import Direction
 
 
 def _not_empty(value: object) -> object:

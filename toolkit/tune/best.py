@@ -20,11 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.directory import RunDirectory, explained
-from toolkit.errors import RunFailed, Stopped, ToolkitError
-from toolkit.recipe import load, overridden, to_toml
-from toolkit.run import resume_run
-from toolkit.signals import Signalled, Signals, exit_code
+from toolkit.api.errors import RunFailed, Stopped, ToolkitError
+from toolkit.recipe.read import load, overridden
+from toolkit.recipe.write import to_toml
+from toolkit.runs.directory import RunDirectory, explained
+from toolkit.runs.session import resume_run
+from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.folder import alone, repeat_of, trial_run
 from toolkit.tune.outcome import best_finished
 from toolkit.tune.space import Space
@@ -133,7 +134,7 @@ def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Co
     What is exported is the trial itself, with the recipe's seed: not the luckiest of its repeats. Raises ParityError
     where an exported model does not answer as the trained one does.
     """
-    from toolkit.export import export_run
+    from toolkit.export.write import export_run
 
     single = len(study.directions) == 1
     best, _ = best_trials(study)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from toolkit.errors import Problem, RecipeError
-from toolkit.recipe import Draft, Recipe, TuneTable, inline, overridden
-from toolkit.registry import Registry
+from toolkit.api.errors import Problem, RecipeError
+from toolkit.host.registry import Registry
+from toolkit.recipe.draft import Draft
+from toolkit.recipe.read import overridden
+from toolkit.recipe.tables import Recipe, TuneTable
+from toolkit.recipe.write import inline
 from toolkit.tune.space import Space, check_space, flattened
 from toolkit.tune.study import Aim, Search, aim_of, search_of
 

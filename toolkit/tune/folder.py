@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from toolkit.directory import RunDirectory, explained
-from toolkit.files import exclusive, write_atomically
+from toolkit.api.files import exclusive, write_atomically
+from toolkit.runs.directory import RunDirectory, explained
 
 
 def trial_run(folder: Path, number: int) -> RunDirectory:

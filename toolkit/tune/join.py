@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.recipe import Recipe
-from toolkit.registry import Registry
+from toolkit.host.registry import Registry
+from toolkit.recipe.tables import Recipe
 from toolkit.tune.checked import Checked
 from toolkit.tune.folder import mark_of
 from toolkit.tune.scoring import Scoring

@@ -13,12 +13,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from rich.console import Console
 
-from toolkit.assembly import Assembly, Kept, assemble
-from toolkit.bundle import Bundle
-from toolkit.components import Plan
-from toolkit.directory import RunDirectory
-from toolkit.recipe import ExportTable, digest
-from toolkit.trained import Trained
+from toolkit.build.assemble import Assembly, assemble
+from toolkit.build.kept import Kept
+from toolkit.build.plan import Plan
+from toolkit.recipe.tables import ExportTable
+from toolkit.recipe.write import digest
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.reopen import Trained
+from toolkit.serving.bundle import Bundle
 
 WARM_UP = 5
 """Answers before the first that counts: the first ones tune kernels and take memory."""
@@ -50,7 +52,7 @@ class Latencies:
 
 def measure(assembly: Assembly) -> float:
     """Milliseconds for one item: see `Latencies.of`."""
-    from toolkit.export import write_models
+    from toolkit.export.write import write_models
 
     with TemporaryDirectory(prefix="latency-") as folder:
         trained = Trained(RunDirectory(Path(folder)), assembly, 0, digest(assembly.recipe))

@@ -14,10 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import EXIT_DONE, ToolkitError
-from toolkit.recipe import Recipe
-from toolkit.registry import discover
-from toolkit.signals import Signalled, Signals, exit_code
+from toolkit.api.errors import EXIT_DONE, ToolkitError
+from toolkit.host.registry import discover
+from toolkit.recipe.tables import Recipe
+from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.checked import checked
 from toolkit.tune.join import Job, joined
 

@@ -12,16 +12,18 @@ from statistics import fmean
 import optuna
 from optuna.pruners import WilcoxonPruner
 
-from toolkit import device as devices
-from toolkit.assembly import Kept
-from toolkit.components import Plan, plan
-from toolkit.contracts import EpochRecord
-from toolkit.directory import explained
-from toolkit.errors import Problem, RecipeError, RunFailed
-from toolkit.recipe import Draft, TuneTable, load, overridden
-from toolkit.registry import Registry, discover
-from toolkit.run import Records, train_run
-from toolkit.signals import Signals
+from toolkit.api.contracts import EpochRecord
+from toolkit.api.errors import Problem, RecipeError, RunFailed
+from toolkit.build.kept import Kept
+from toolkit.build.plan import Plan, plan
+from toolkit.host.registry import Registry, discover
+from toolkit.recipe.draft import Draft
+from toolkit.recipe.read import load, overridden
+from toolkit.recipe.tables import TuneTable
+from toolkit.runs.directory import explained
+from toolkit.runs.session import Records, train_run
+from toolkit.system import device as devices
+from toolkit.system.signals import Signals
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.latency import Latencies
 from toolkit.tune.space import Space

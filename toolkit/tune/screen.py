@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from toolkit.directory import RunDirectory
-from toolkit.recipe import TuneTable
+from toolkit.recipe.tables import TuneTable
+from toolkit.runs.directory import RunDirectory
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, reported_epochs, scores, seconds, short_keys, shown
 

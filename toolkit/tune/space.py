@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from toolkit.components import plan
-from toolkit.errors import Problem, RecipeError
-from toolkit.messages import UNKNOWN_KEY, problems
-from toolkit.recipe import DataTable, OptimizerTable, Recipe, ScheduleTable, TomlArray, Use, inline, overridden
-from toolkit.registry import Registry
+from toolkit.api.errors import Problem, RecipeError
+from toolkit.build.plan import plan
+from toolkit.host.registry import Registry
+from toolkit.recipe.complaints import UNKNOWN_KEY, problems
+from toolkit.recipe.read import overridden
+from toolkit.recipe.tables import DataTable, OptimizerTable, Recipe, ScheduleTable, TomlArray, Use
+from toolkit.recipe.write import inline
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

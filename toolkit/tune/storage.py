@@ -14,9 +14,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
-from toolkit.directory import MEND_AND_REPEAT, explained
-from toolkit.errors import RunFailed, UsageError
-from toolkit.files import exclusive
+from toolkit.api.errors import RunFailed, UsageError
+from toolkit.api.files import exclusive
+from toolkit.runs.directory import MEND_AND_REPEAT, explained
 
 DRIVERS = {
     "postgresql": ("psycopg", "psycopg2", "pg8000"),

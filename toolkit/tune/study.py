@@ -18,11 +18,13 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from toolkit import arguments
-from toolkit.contracts import Direction
-from toolkit.errors import Problem, RunFailed, UsageError, nearest
-from toolkit.randomness import derive
-from toolkit.recipe import Recipe, TuneTable, Use, computed, digest, from_inline, inline
+from toolkit.api.contracts import Direction
+from toolkit.api.errors import Problem, RunFailed, UsageError, nearest
+from toolkit.recipe import signature as arguments
+from toolkit.recipe.overrides import from_inline
+from toolkit.recipe.tables import Recipe, TuneTable, Use
+from toolkit.recipe.write import computed, digest, inline
+from toolkit.system.randomness import derive
 from toolkit.tune.outcome import cause
 from toolkit.tune.space import Space, label
 
@@ -483,7 +485,7 @@ def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
 
 
 def _as_factory(kind: type[Any]) -> Callable[..., Any]:
-    """A class of Optuna as `toolkit.arguments` reads factories: a first parameter that the core gives, then keys.
+    """A class of Optuna as `toolkit.recipe.signature` reads factories: a first parameter of the core's, then keys.
 
     What is annotated by names that only type checkers import is left out where it has a default: no recipe could give
     it.

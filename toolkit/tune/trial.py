@@ -13,11 +13,12 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from toolkit.components import plan
-from toolkit.directory import RunDirectory, explained
-from toolkit.errors import RunFailed, Stopped, UsageError
-from toolkit.recipe import TuneTable, to_toml
-from toolkit.signals import Signalled, Signals, exit_code
+from toolkit.api.errors import RunFailed, Stopped, UsageError
+from toolkit.build.plan import plan
+from toolkit.recipe.tables import TuneTable
+from toolkit.recipe.write import to_toml
+from toolkit.runs.directory import RunDirectory, explained
+from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune import presence
 from toolkit.tune.folder import alone, trial_run
 from toolkit.tune.outcome import DONE, best_finished

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from toolkit import device as devices
-from toolkit.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, RunFailed, Stopped, ToolkitError
-from toolkit.recipe import Recipe
-from toolkit.signals import Signalled, Signals, exit_code
+from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, RunFailed, Stopped, ToolkitError
+from toolkit.recipe.tables import Recipe
+from toolkit.system import device as devices
+from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.join import Job
 
 LOOK_SECONDS = 0.1

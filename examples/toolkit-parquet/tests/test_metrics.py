@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from sklearn import metrics
-from toolkit.contracts import DataSpec
-from toolkit.testing import Case, conformance
+from toolkit.api.contracts import DataSpec
+from toolkit.kit.testing import Case, conformance
 from torch import Tensor
 
 from toolkit_parquet.metrics import Gathered, auroc, cohen_kappa, matthews_corrcoef

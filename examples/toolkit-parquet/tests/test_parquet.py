@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from toolkit.contracts import Data
-from toolkit.errors import DataError
-from toolkit.testing import Case, conformance
+from toolkit.api.contracts import Data
+from toolkit.api.errors import DataError
+from toolkit.kit.testing import Case, conformance
 
 from toolkit_parquet.columns import Columns, read_labels
 from toolkit_parquet.dataset import parquet

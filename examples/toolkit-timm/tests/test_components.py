@@ -14,10 +14,10 @@ import pytest
 import timm
 import torch
 from timm.layers.drop import DropPath
-from toolkit.clips import Clip
-from toolkit.contracts import Batch, DataSpec
-from toolkit.errors import RecipeError, WeightsError
-from toolkit.testing import Case, conformance
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.errors import RecipeError, WeightsError
+from toolkit.kit.testing import Case, conformance
 from torch import Tensor
 
 from toolkit_timm.erasing import random_erasing

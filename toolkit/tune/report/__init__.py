@@ -6,10 +6,10 @@ from pathlib import Path
 
 import optuna
 
-from toolkit.directory import explained
-from toolkit.files import as_utf8, write_atomically
-from toolkit.report import figures
-from toolkit.report.page import pictures, render
+from toolkit.api.files import as_utf8, write_atomically
+from toolkit.runs.directory import explained
+from toolkit.runs.report import figures
+from toolkit.runs.report.page import pictures, render
 from toolkit.tune.best import told
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.charts import sections

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from toolkit.report.figures import HALF, WHOLE, Drawing, Theme, figure, shorten
+from toolkit.runs.report.figures import HALF, WHOLE, Drawing, Theme, figure, shorten
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.contents import Contents, Spent, Tried
 

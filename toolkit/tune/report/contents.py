@@ -12,9 +12,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from toolkit.contracts import EpochRecord
-from toolkit.errors import ToolkitError
-from toolkit.report.sources import RunFiles, read_run
+from toolkit.api.contracts import EpochRecord
+from toolkit.api.errors import ToolkitError
+from toolkit.runs.report.sources import RunFiles, read_run
 from toolkit.tune.best import Comparison, own_trial, read_comparison
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from toolkit.errors import DataError, nearest
+from toolkit.api.errors import DataError, nearest
 
 
 @dataclass(frozen=True)

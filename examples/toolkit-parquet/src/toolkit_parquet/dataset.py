@@ -9,9 +9,9 @@ from statistics import median
 from typing import Annotated
 
 from pydantic import Field
-from toolkit.contracts import Data, DataSpec
-from toolkit.errors import DataError
-from toolkit.splits import SPLITS, Partition, merge_groups, partition, split_hash
+from toolkit.api.contracts import Data, DataSpec
+from toolkit.api.errors import DataError
+from toolkit.data.splits import SPLITS, Partition, merge_groups, partition, split_hash
 
 from toolkit_parquet.columns import Columns
 from toolkit_parquet.listing import Listing, list_rows

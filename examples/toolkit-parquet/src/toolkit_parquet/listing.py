@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.errors import DataError
+from toolkit.api.errors import DataError
 
 from toolkit_parquet.columns import Columns, Labels, opened, read_images, read_labels
 from toolkit_parquet.rows import ParquetImages, Place, RowGroups

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
-from toolkit.contracts import DataSpec, Scores
+from toolkit.api.contracts import DataSpec, Scores
 from torch import Tensor
 from torchmetrics.functional import classification
 

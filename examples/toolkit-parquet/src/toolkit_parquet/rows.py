@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import torch
-from toolkit.errors import DataError
-from toolkit.images import decode_image
+from toolkit.api.errors import DataError
+from toolkit.data.images import decode_image
 from torch import Tensor
 
 from toolkit_parquet.columns import opened, read_images

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.errors import DataError
+from toolkit.api.errors import DataError
 
 SUFFIX = ".parquet"
 WORDS = {

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from pydantic import Field
 from timm.data.random_erasing import RandomErasing as Boxes
-from toolkit.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec
 from torch import Tensor
 
 from toolkit_timm.draws import global_draws_from

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from timm.data.mixup import Mixup as Mixing
 from timm.data.mixup import one_hot
-from toolkit.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec
 from torch import Tensor
 
 from toolkit_timm.draws import global_draws_from

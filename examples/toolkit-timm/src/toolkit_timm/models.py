@@ -9,9 +9,9 @@ import timm
 import torch
 from pydantic import Field
 from timm.models import PretrainedCfg
-from toolkit.contracts import DataSpec
-from toolkit.errors import Problem, RecipeError, WeightsError, nearest
-from toolkit.weights import load_weights, read_weights
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import Problem, RecipeError, WeightsError, nearest
+from toolkit.transfer.weights import load_weights, read_weights
 from torch import Tensor, nn
 
 from toolkit_timm.classifier import Classifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import timm
 from timm.models import PretrainedCfg, get_pretrained_cfg
-from toolkit.errors import nearest
+from toolkit.api.errors import nearest
 
 
 def published(name: str) -> PretrainedCfg | None:

@@ -1,0 +1,272 @@
+"""Files and folders get to their place whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from toolkit.api import files
+from toolkit.api.files import exclusive, remove_unfinished, replaced_folder, write_atomically
+
+
+def filled(place: Path, text: str) -> None:
+    with replaced_folder(place) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_text(text)
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_folder_takes_its_place_whole(tmp_path: Path, before: str | None) -> None:
+    place = tmp_path / "parent" / "place"
+    if before:
+        filled(place, before)
+        (place / "extra").touch()
+    filled(place, "new")
+    assert (place / "inner" / "file").read_text() == "new"
+    assert [path.name for path in place.iterdir()] == ["inner"]
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_the_umask_decides_on_permissions_and_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it means to set it, for all threads of the process."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("set"))
+            write_atomically(tmp_path / "file", b"")
+            filled(tmp_path / "place", "")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "place": 0o750}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_failed_leaves_the_old_folder_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    place = tmp_path / "place"
+    filled(place, "old")
+
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise error
+
+    with pytest.raises(error), replaced_folder(place) as folder:
+        fail(folder)
+    assert (place / "inner" / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("write", [lambda place: write_atomically(place, b""), lambda place: filled(place, "")])
+def test_what_cannot_be_written_is_named_as_the_caller_did(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """Not by the temporary file beside it; and of a file where a folder should be is not said that it exists."""
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as within_a_file:
+        write(tmp_path / "file" / "place")
+    assert within_a_file.value.filename == str(tmp_path / "file")
+    place = tmp_path / ("long" * 60)
+    with pytest.raises(OSError, match="too long") as refused:
+        write(place)
+    assert refused.value.filename == str(place)
+
+
+FOLDER = """
+with replaced_folder(Path("place")) as folder:
+    (folder / "half").touch()
+    input()
+"""
+FILE = """
+with replaced(Path("place")) as path:
+    path.write_text("half")
+    input()
+"""
+BETWEEN = """
+rename = Path.rename
+def renamed(path, target):
+    rename(path, target)
+    input()
+Path.rename = renamed
+with replaced_folder(Path("place")) as folder:
+    (folder / "inner").mkdir()
+"""
+
+
+@contextmanager
+def writing(parent: Path, code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that writes below `parent` and is in the middle of it; killed in the end."""
+    code = "from pathlib import Path\nfrom toolkit.api.files import replaced, replaced_folder\n" + code
+    told = code.replace("input()", "print(flush=True); input()")
+    with subprocess.Popen(
+        [sys.executable, "-c", told], cwd=parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_folder(tmp_path: Path) -> None:
+    with writing(tmp_path, FOLDER):
+        assert list(tmp_path.glob(".*"))
+    filled(tmp_path / "other", "new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+
+
+def test_what_a_living_writer_has_begun_stays(tmp_path: Path) -> None:
+    with writing(tmp_path, FOLDER) as process:
+        filled(tmp_path / "place", "new")
+        filled(tmp_path / "other", "new")
+        (half,) = tmp_path.rglob("half")
+        assert half.parent.parent == tmp_path
+        process.communicate(b"\n")
+    assert process.returncode == 0
+    assert (tmp_path / "place" / "half").exists()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other", tmp_path / "place"]
+
+
+def test_a_folder_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    filled(place, "old")
+    with writing(tmp_path, BETWEEN):
+        assert not place.exists()
+    filled(tmp_path / "other", "new")
+    assert (place / "inner" / "file").read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other", place]
+
+
+def test_a_folder_moved_aside_comes_back_when_its_successor_cannot_be_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    filled(place, "old")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target == place and path.joinpath("inner", "file").read_text() == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        filled(place, "new")
+    assert (place / "inner" / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "parent").mkdir()
+    place = tmp_path / "parent" / "place"
+    for number, target in enumerate(("elsewhere", "nowhere")):
+        if target == "elsewhere":
+            filled(tmp_path / target, "kept")
+        else:
+            place.rename(tmp_path / f"moved-{number}")
+        place.symlink_to(tmp_path / target)
+        filled(place, "new")
+        assert not place.is_symlink()
+        assert (place / "inner" / "file").read_text() == "new"
+        assert list(place.parent.iterdir()) == [place]
+    assert (tmp_path / "elsewhere" / "inner" / "file").read_text() == "kept"
+
+
+def test_what_a_killed_writer_left_of_a_file_goes_with_the_next_one_there(tmp_path: Path) -> None:
+    with writing(tmp_path, FILE):
+        write_atomically(tmp_path / "place", b"other")
+        assert len(list(tmp_path.glob(".*"))) == 1  # a living writer's stays
+    write_atomically(tmp_path / "place", b"new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "place"]
+
+
+def test_only_what_nobody_works_on_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    with writing(tmp_path / "inner", FILE), writing(tmp_path, FOLDER):
+        before = sorted(tmp_path.rglob("*"))
+        remove_unfinished(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == before
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "inner"]
+
+
+def test_where_nothing_can_be_locked_files_are_written_and_none_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(os.strerror(95))
+
+    with writing(tmp_path, FOLDER):
+        pass
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("fcntl.flock", refuse)
+    filled(tmp_path / "other", "new")
+    write_atomically(tmp_path / "file", b"new")
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "other", tmp_path / "file"])
+
+
+def test_files_are_written_where_folders_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_atomically(tmp_path / "file", b"new")
+    filled(tmp_path / "folder", "new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert (tmp_path / "folder" / "inner" / "file").read_text() == "new"
+
+
+def test_a_file_that_another_cleaned_away_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, tried = files._locked, []
+
+    def late(descriptor: int, *, wait: bool) -> bool:
+        tried.append(descriptor)
+        if len(tried) == 1:
+            for path in tmp_path.glob(".*"):
+                path.unlink()
+        return lock(descriptor, wait=wait)
+
+    monkeypatch.setattr(files, "_locked", late)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert len(tried) == 2
+
+
+def test_a_block_is_for_one_at_a_time(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def second() -> None:
+        with exclusive(tmp_path / ".lock"):
+            seen.append("second")
+
+    other = threading.Thread(target=second)
+    with exclusive(tmp_path / ".lock"):
+        other.start()
+        other.join(timeout=0.2)
+        seen.append("first")
+    other.join()
+    assert seen == ["first", "second"]
+
+
+def test_a_block_is_entered_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with exclusive(tmp_path / ".lock"):
+        assert (tmp_path / ".lock").read_bytes() == b""

@@ -1,0 +1,370 @@
+"""The command line: what it takes, how it fails, what it loads, and which plugins cannot break it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+
+from tests import tiny
+from tests.installed import install
+from toolkit import __version__
+from toolkit.cli.main import main
+
+EVERYWHERE = {"--help", "--debug"}
+FLAGS = {
+    "": {"--help", "--version"},
+    "run": EVERYWHERE | {"--set", "--resume", "--runs"},
+    "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
+    "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
+    "report": EVERYWHERE,
+    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
+    "predict": EVERYWHERE
+    | {"--output", "--top", "--batch", "--every", "--stream", "--plot", "--device", "--precision"},
+    "check": EVERYWHERE | {"--set"},
+    "plugins": EVERYWHERE,
+    "plugins list": EVERYWHERE,
+    "plugins show": EVERYWHERE,
+    "plugins doctor": EVERYWHERE | {"--set"},
+    "plugins disable": EVERYWHERE,
+    "plugins enable": EVERYWHERE,
+    "plugins new": EVERYWHERE | {"--kinds", "--license"},
+    "schema": EVERYWHERE,
+}
+"""All commands and all flags. A new flag is a decision: most wishes are a recipe's key and `--set` away."""
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("TOOLKIT_DEBUG", raising=False)
+    monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as left:
+        main([*command.split(), "--help"])
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_the_flags_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(command, capsys)
+    assert text.startswith(f"usage: {' '.join(['python -m toolkit', *command.split()])} ")
+    assert set(re.findall(r"--[a-z-]+", text)) == FLAGS[command]
+
+
+def test_the_list_of_commands_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {f"{parent} {name}".strip() for parent in ("", "plugins") for name in listed(help_of(parent, capsys))} == (
+        set(FLAGS) - {""}
+    )
+
+
+def listed(text: str) -> list[str]:
+    """The commands that a help text explains."""
+    return re.findall(r"^    ([a-z]+)\s+\S", text, re.MULTILINE)
+
+
+def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    codes = help_of("", capsys).partition("Exit codes: ")[2]
+    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130"]
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "next_step"),
+    [
+        ([], "a command is missing", "python -m toolkit --help"),
+        (["rnu", "a.toml"], 'no command "rnu"; did you mean "run"?', "python -m toolkit --help"),
+        (["it's"], 'no command "it\'s"; there are run, tune, evaluate, report,', "python -m toolkit --help"),
+        (["plugins", "shwo"], 'no command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
+        (["run"], "run: a recipe is missing", "python -m toolkit run recipes/har_resnet50.toml"),
+        (["run", "--resume", "a", "--runs", "b"], "run: --runs has no meaning with --resume", "leave one of them out"),
+        (["run", "a.toml", "--epochs", "3"], "unrecognized arguments: --epochs 3", "python -m toolkit --help"),
+        (["run", "a.toml", "--res", "b"], "unrecognized arguments: --res b", "python -m toolkit --help"),
+        (["check"], "the following arguments are required: RECIPE", "python -m toolkit check --help"),
+        (
+            ["predict", "b", "i", "--device", "gpu"],
+            'argument --device: there is no "gpu"',
+            "python -m toolkit predict --help",
+        ),
+        (
+            ["predict", "b", "i", "--top", "0"],
+            'argument --top: must be an integer, at least 1, got "0"',
+            "python -m toolkit predict --help",
+        ),
+        (
+            ["predict", "b", "i", "--batch", "x"],
+            'argument --batch: must be an integer, at least 1, got "x"',
+            "python -m toolkit predict --help",
+        ),
+        (
+            ["evaluate", "nowhere", "--device", "auto"],
+            "nowhere: not a bundle",
+            "for a run use --set train.device=... and --set train.precision=...",
+        ),
+        (["run", "--set"], "argument --set: expected one argument", "python -m toolkit run --help"),
+        (["plugins", "show", "cnnn"], 'no component or plugin is called "cnnn"', "python -m toolkit plugins list"),
+        (["report", "nowhere"], "nowhere: no such directory", "python -m toolkit report runs/RECIPE/TIME"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    lines = told(capsys)
+    assert lines[0].startswith(f"error: {error}")
+    assert lines[1:] == [f"next:  {next_step}"]
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    near, far = tiny.write_recipe(tmp_path, name="har_slow"), tmp_path / "har_slwo.toml"
+    assert main(["check", str(far)]) == 2
+    assert told(capsys) == [
+        f'error: {far}: no such file; did you mean "{near}"?',
+        f"next:  correct it, then: python -m toolkit check {far}",
+    ]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"toolkit {__version__}\n"
+
+
+def test_check_says_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny.write_recipe(tmp_path)
+    assert main(["check", str(recipe), "--set", "train.epochs=7"]) == 0
+    assert capsys.readouterr().out == f"{recipe}: valid\n"
+
+
+def test_schema_is_json_with_the_components(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text)["$schema"].startswith("https://json-schema.org/")
+    assert all(f'"{name}"' in text for name in ("har", "cnn", "random_crop", "accuracy", "tensorboard"))
+
+
+def test_a_component_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "show", "cnn"]) == 0
+    assert capsys.readouterr().out.startswith("model cnn, from plugin vision-toolkit[vision] ")
+
+
+def test_the_console_script_is_the_same_command() -> None:
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="toolkit")
+    assert script.load() is main
+
+
+def test_debug_adds_the_traceback_and_keeps_the_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["check", "nowhere.toml"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["check", "nowhere.toml", "--debug"]) == 2
+    lines = told(capsys)
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "error: nowhere.toml: no such file" in lines
+    monkeypatch.setenv("TOOLKIT_DEBUG", "1")
+    assert main(["check", "nowhere.toml"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def raising(error: BaseException) -> Callable[[], NoReturn]:
+    def discover() -> NoReturn:
+        raise error
+
+    return discover
+
+
+def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.host.registry.discover", raising(KeyboardInterrupt()))
+    assert main(["plugins", "list"]) == 130
+    assert told(capsys) == ["interrupted"]
+
+
+def test_what_the_system_refuses_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a/b.txt")
+    monkeypatch.setattr("toolkit.host.registry.discover", raising(refusal))
+    assert main(["plugins"]) == 1
+    assert told(capsys)[0] == "error: a/b.txt: Permission denied"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_before_training_ends_with_the_same_command(
+    number: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr("toolkit.runs.session.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
+    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *arguments: None)  # after what imports it is imported
+    assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
+    assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_unfinished_bundle(
+    number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "toolkit.export.write.open_trained", lambda *_: SimpleNamespace(assembly=SimpleNamespace(notes=list))
+    )
+    monkeypatch.setattr("toolkit.export.write.reference", lambda *_: None)
+    monkeypatch.setattr("toolkit.export.write.write_models", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
+    assert main(words) == code
+    assert told(capsys) == [
+        "error: stopped by a signal; nothing is left half-written",
+        f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}",
+    ]
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
+
+
+def toolkit(*words: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({"PYTHONPATH": str(site)} if site else {})
+    return subprocess.run(
+        [sys.executable, "-m", "toolkit", *words], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_no_malformed_package_ends_a_command_on_a_recipe(tmp_path: Path) -> None:
+    metadata = tmp_path / "odd-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[pydantic]\nno entry point\n")
+    done = toolkit("check", str(tmp_path / "absent.toml"), site=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {tmp_path}/absent.toml: no such file")
+
+
+@pytest.mark.parametrize("words", [["plugins", "list"], ["--version"]])
+def test_a_reader_that_left_is_no_error(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "toolkit", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_command_started_without_standard_output_does_its_work():
+    words = [sys.executable, "-m", "toolkit", "plugins", "list"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Three bad plugins
+
+MISSPELT = """
+    from toolkit import hookimpl
+
+    @hookimpl
+    def toolkit_modles():
+        return {"lost": dict}
+"""
+TAKEN = """
+    from toolkit import hookimpl
+
+    @hookimpl
+    def toolkit_models():
+        return {"resnet18": dict}
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with three bad plugins that every process and this one find."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    install(folder, "bad-raiser", {"bad_raiser": "raise RuntimeError('no licence')"}, {"main": "bad_raiser"}, "0.1")
+    install(folder, "bad-speller", {"bad_speller": MISSPELT}, {"main": "bad_speller"}, "0.2")
+    install(folder, "bad-taker", {"bad_taker": TAKEN}, {"main": "bad_taker"}, "0.3")
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_bad_plugins_are_listed_with_distribution_version_and_cause(site: Path) -> None:
+    done = toolkit("plugins", "list", site=site)
+    assert done.returncode == 0
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "bad-raiser[main] 0.1: RuntimeError: no licence" in lines
+    hint = 'unknown hook toolkit_modles; did you mean "toolkit_models"?'
+    assert f"bad-speller[main] 0.2: LookupError: {hint}" in lines
+    assert f'model "resnet18": bad-taker[main] 0.3 and vision-toolkit[vision] {__version__}' in lines
+    assert "vision-toolkit[augment]" in done.stdout
+
+
+def test_an_unrelated_recipe_runs_beside_bad_plugins(site: Path, tmp_path: Path) -> None:
+    recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
+    done = toolkit("run", str(recipe), "--runs", str(tmp_path / "runs"), site=site)
+    assert done.returncode == 0, done.stderr
+    assert (tiny.only_run(tmp_path / "runs") / "report.html").is_file()
+
+
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize(
+    ("name", "error", "next_step"),
+    [
+        (
+            "bad-raiser:net",
+            "\n  it may belong to a plugin that is broken: bad-raiser[main] 0.1: RuntimeError: no licence\n",
+            "repair or uninstall it, then: python -m toolkit plugins list",
+        ),
+        ("bad-speller:lost", "bad-speller[main] 0.2: LookupError: unknown hook toolkit_modles", "repair or uninstall"),
+        ("lost", "bad-speller[main] 0.2: LookupError: unknown hook toolkit_modles", "repair or uninstall it"),
+        (
+            "resnet18",
+            f'model "resnet18" is offered by bad-taker[main] 0.3 and vision-toolkit[vision] {__version__}',
+            'choose one: model.name = "bad-taker:resnet18" or "vision-toolkit:resnet18"',
+        ),
+    ],
+)
+def test_a_recipe_that_needs_a_bad_plugin_exits_4(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, error: str, next_step: str
+) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', f'"{name}"'))
+    assert tiny.run(recipe, tmp_path / "runs") == 4
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {recipe}: ")
+    assert error in text
+    assert f"next:  {next_step}" in text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("site")
+def test_a_qualified_name_picks_the_good_one(tmp_path: Path) -> None:
+    text = tiny.RECIPE.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', '"vision-toolkit:resnet18"')
+    assert main(["check", str(tiny.write_recipe(tmp_path, text=text))]) == 0
+
+
+def test_what_nobody_foresaw_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks() -> NoReturn:
+        raise ZeroDivisionError("in a plugin's forward")
+
+    monkeypatch.setattr("toolkit.host.registry.discover", breaks)
+    assert main(["plugins", "list"]) == 1
+    told = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError: in a plugin's forward" in told
+    assert "--debug" in told
+    assert "Traceback" not in told
+
+
+def test_a_recipe_that_is_not_there_is_told_before_torch_is_loaded() -> None:
+    code = "import sys; from toolkit.cli.main import main; print(main(['run', 'nowhere.toml']), 'torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["2", "False"]

@@ -1,0 +1,329 @@
+"""Clips of videos: decoded once, kept whole, cut by one rule, and the same whether they are kept or not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import small
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.errors import DataError
+from toolkit.data.loader import Loader
+from toolkit.data.store import Corrupt, Draws, Footage, VideoCache
+
+GIB = 2**30
+CLIP = Clip(frames=4, rate=2, fps=10)
+SPEC = replace(small.SPEC, clip=CLIP)
+
+
+def footage(split: small.Reels, cache: VideoCache | None, spec: DataSpec = SPEC, **corrupt: object) -> Footage:
+    return Footage(split, spec, cache, workers=2, corrupt=Corrupt(**corrupt))  # type: ignore[arg-type]
+
+
+def asked_twice(store: Footage, items: Sequence[int]) -> torch.Tensor:
+    """What is fetched of videos that are kept now."""
+    store.fetch(torch.tensor(items))
+    return store.fetch(torch.tensor(items))[0]
+
+
+def levels(clips: torch.Tensor) -> list[list[int]]:
+    """The level of each frame's first pixel."""
+    found: list[list[int]] = clips[..., 0, 0, 0].tolist()
+    return found
+
+
+def test_a_clip_is_the_middle_of_its_video(tmp_path: Path) -> None:
+    clips, index = footage(small.Reels(2), VideoCache(tmp_path, GIB)).fetch(torch.tensor([1, 0]))
+    assert clips.shape == (2, 4, 3, 8, 8)
+    assert levels(clips) == [[22, 24, 26, 28], [2, 4, 6, 8]]
+    assert index.tolist() == [1, 0]
+
+
+def test_a_video_is_decoded_once_for_all_processes(tmp_path: Path) -> None:
+    reels = small.Reels(2)
+    store = footage(reels, VideoCache(tmp_path, GIB))
+    first = store.fetch(torch.tensor([0, 1]))[0]
+    assert sorted(reels.reads) == [(0, [2, 4, 6, 8]), (1, [2, 4, 6, 8])]
+    reels.reads.clear()
+    for _ in range(3):
+        assert torch.equal(store.fetch(torch.tensor([0, 1]))[0], first)
+    assert sorted(reels.reads) == [(0, list(range(12))), (1, list(range(12)))]
+    again = footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0, 1]))[0]
+    assert len(reels.reads) == 2
+    assert torch.equal(first, again)
+
+
+def test_without_room_only_what_a_clip_sees_is_decoded(tmp_path: Path) -> None:
+    reels = small.Reels(1)
+    kept = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    reels.reads.clear()
+    for cache in (VideoCache(tmp_path / "none", 0), None):
+        bare = footage(reels, cache)
+        assert all(torch.equal(bare.fetch(torch.tensor([0]))[0], kept) for _ in range(3))
+    assert [read for read in reels.reads if read[1] == [2, 4, 6, 8]] == [(0, [2, 4, 6, 8])] * 6
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    reels = small.Reels(1)
+    whole = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    (kept,) = tmp_path.glob("*/*.npy")
+    for content in (b"", kept.read_bytes()[:-100]):
+        kept.write_bytes(content)
+        reels.reads.clear()
+        assert torch.equal(asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0]), whole)
+        assert len(reels.reads) == 2
+
+
+def test_a_kill_leaves_no_half_made_file(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, torch
+from pathlib import Path
+from tests import small
+from tests.data.test_footage import SPEC
+from toolkit.data.store import Footage, VideoCache
+
+class Dying(small.Reels):
+    def read(self, index, frames):
+        for number, frame in enumerate(super().read(index, frames)):
+            if number == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield frame
+
+store = Footage(Dying(1), SPEC, VideoCache(Path({str(tmp_path)!r}), 2**30), workers=1)
+for _ in range(2):
+    store.fetch(torch.tensor([0]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
+    assert ended.returncode == -9
+    assert not [path for path in tmp_path.glob("*/*.npy") if not path.name.startswith(".")]
+    store = footage(small.Reels(1), VideoCache(tmp_path, GIB))
+    assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
+
+
+def test_the_cache_keeps_to_its_limit_and_removes_what_was_used_longest_ago(tmp_path: Path) -> None:
+    for age in range(4):
+        old = tmp_path / "aa" / f"{age}.npy"
+        old.parent.mkdir(exist_ok=True)
+        old.write_bytes(bytes(4000))
+        os.utime(old, (1000 - age, 1000 - age))
+    one = 12 * 8 * 8 * 3
+    asked_twice(footage(small.Reels(2), VideoCache(tmp_path, 12000)), [0, 1])
+    sizes = [path.stat().st_size for path in tmp_path.glob("*/*.npy")]
+    assert sum(sizes) <= 12000
+    assert sum(size > one for size in sizes) >= 2
+    assert not (tmp_path / "aa" / "3.npy").exists()
+
+
+def test_a_run_keeps_no_more_than_the_limit(tmp_path: Path) -> None:
+    one = 12 * 8 * 8 * 3
+    reels = small.Reels(3)
+    clips = asked_twice(footage(reels, VideoCache(tmp_path, 3 * one - 1)), [0, 1, 2])
+    assert len(list(tmp_path.glob("*/*.npy"))) == 2
+    assert levels(clips)[2] == [42, 44, 46, 48]
+
+
+@pytest.mark.parametrize("place", ["cache", "cache/videos"])
+def test_a_cache_that_cannot_be_written_keeps_nothing_and_that_is_told_once(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("in its place")
+    cache, reels = VideoCache(tmp_path / "cache" / "videos", GIB), small.Reels(3)
+    wanted = footage(small.Reels(3), None).fetch(torch.arange(3))[0]
+    for store in (footage(reels, cache), footage(reels, cache)):
+        assert all(torch.equal(store.fetch(torch.arange(3))[0], wanted) for _ in range(3))
+    assert capsys.readouterr().err.count(f"warning: {cache.folder}: cannot be written: ") == 1
+
+
+def test_on_a_full_disk_videos_are_decoded_anew_and_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache, reels = VideoCache(tmp_path, GIB), small.Reels(2)
+    store = footage(reels, cache)
+    with monkeypatch.context() as patched:
+        patched.setattr("toolkit.data.store.footage._write_header", full)
+        assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert cache.taken == 0
+    assert "No space left on device; what it does not keep is decoded anew" in capsys.readouterr().err
+    reels.reads.clear()
+    assert levels(store.fetch(torch.tensor([0]))[0]) == [[2, 4, 6, 8]]
+    assert reels.reads == [(0, [2, 4, 6, 8])]
+    asked_twice(store, [1])
+    assert len(list(tmp_path.glob("*/*.npy"))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EROFS])
+def test_a_kept_video_is_seen_though_its_use_cannot_be_noted(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has removed it since it was opened, or the cache is only to be read."""
+    reels = small.Reels(1)
+    wanted = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    reels.reads.clear()
+
+    def fail(path: Path) -> None:
+        path.unlink()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "utime", fail)
+    assert torch.equal(footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0]))[0], wanted)
+    assert reels.reads == []
+
+
+def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> None:
+    reels = small.Reels(8, length=60)
+    kept, bare = footage(reels, VideoCache(tmp_path, GIB)), footage(reels, None)
+    index = torch.arange(2)
+    asked_twice(kept, [0, 1])
+    first = kept.drawn(index, Draws(0, 0))[0]
+    assert torch.equal(first, bare.drawn(index, Draws(0, 0))[0])
+    assert torch.equal(first[:1], kept.drawn(index[:1], Draws(0, 0))[0])
+    starts = {levels(kept.drawn(index[:1], Draws(0, epoch))[0])[0][0] for epoch in range(12)}
+    assert len(starts) > 4
+    assert {levels(kept.drawn(index[:1], Draws(seed, 0))[0])[0][0] for seed in range(12)} != starts
+
+
+def test_several_clips_of_a_video_share_one_opening() -> None:
+    reels = small.Reels(2, length=60)
+    spec = replace(SPEC, clip=replace(CLIP, clips_per_video=3))
+    clips, index = footage(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), Draws(0, 0))
+    assert len(clips) == 4
+    assert index.tolist() == [1, 1, 1, 0]
+    assert [item for item, _ in sorted(reels.reads)] == [0, 1]
+    assert len({tuple(clip) for clip in levels(clips[:3])}) > 1
+
+
+def test_views_are_clips_by_crops_along_the_long_side() -> None:
+    spec = replace(SPEC, clip=replace(CLIP, clips=2, crops=3))
+    views, index = footage(small.Reels(1, size=(8, 20), wide=True), None, spec).views(torch.tensor([0]))
+    assert views.shape == (6, 4, 3, 8, 8)
+    assert levels(views) == [[0] * 4, [6] * 4, [12] * 4] * 2
+    assert index.tolist() == [0]
+    assert levels(footage(small.Reels(1, size=(8, 20), wide=True), None, spec).fetch(torch.tensor([0]))[0]) == [[6] * 4]
+
+
+def test_training_sees_the_whole_long_side() -> None:
+    wide = footage(small.Reels(1, size=(8, 20), wide=True), None)
+    places = {levels(wide.drawn(torch.tensor([0]), Draws(0, epoch))[0])[0][0] for epoch in range(60)}
+    assert min(places) == 0
+    assert max(places) == 11  # 12 itself is never drawn
+
+
+def test_stretching_leaves_nothing_to_cut() -> None:
+    spec = replace(SPEC, fit="stretch")
+    clips, _ = footage(small.Reels(1, size=(16, 40), wide=True), None, spec).fetch(torch.tensor([0]))
+    assert clips.shape[-2:] == (8, 8)
+    assert clips[0, 0, 0, 0, -1] > 30
+
+
+def test_clips_are_handed_out_channels_last(tmp_path: Path) -> None:
+    clips = asked_twice(footage(small.Reels(1), VideoCache(tmp_path, GIB)), [0])
+    assert clips.movedim(-3, -1).is_contiguous()
+
+
+def test_a_broken_video_is_an_error_or_left_out(tmp_path: Path) -> None:
+    reels = small.Reels(12, broken=frozenset({1}))
+    with pytest.raises(DataError, match=r"reel/001\.mp4: cannot be decoded") as failure:
+        footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.arange(3))
+    assert "input.on_corrupt=skip" in (failure.value.next_step or "")
+    skipping = footage(reels, None, skip=True, limit=0.1)
+    for _ in range(2):
+        clips, index = skipping.fetch(torch.arange(3))
+        assert index.tolist() == [0, 2]
+        assert [clip[0] for clip in levels(clips)] == [2, 42]
+    assert list(skipping.skipped) == [1]
+    clips, index = skipping.drawn(torch.tensor([1, 1]), Draws(0, 0))
+    assert (len(clips), len(index)) == (0, 0)
+
+
+def test_all_files_are_whole_while_threads_write_them(tmp_path: Path) -> None:
+    reels, cache = small.Reels(6), VideoCache(tmp_path, GIB)
+    stores = [footage(reels, cache) for _ in range(4)]
+    threads = [threading.Thread(target=asked_twice, args=(store, range(6))) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.load(path).shape == (12, 8, 8, 3) for path in tmp_path.glob("*/*.npy"))
+    assert len(list(tmp_path.glob("*/*.npy"))) == 6
+
+
+def test_headers_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 fails now and then where two threads are in its parser, by which NumPy reads them."""
+    store, load, reading = footage(small.Reels(6), VideoCache(tmp_path, GIB)), np.load, threading.Lock()
+
+    def loading(*args: object, **named: object) -> object:
+        assert reading.acquire(blocking=False), "two threads read a header"
+        time.sleep(0.01)
+        reading.release()
+        return load(*args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np, "load", loading)
+    assert len(asked_twice(store, range(6))) == 6
+
+
+def test_the_path_tells_contents_and_resampling_apart(tmp_path: Path) -> None:
+    cache = VideoCache(tmp_path, GIB)
+    specs = [SPEC, replace(SPEC, stored=9), replace(SPEC, fit="stretch")]
+    assert len({cache.path(key, spec, training=True) for key in ("a", "b") for spec in specs}) == 6
+    longer = replace(SPEC, clip=replace(CLIP, frames=9))
+    assert cache.path("a", SPEC, training=True) == cache.path("a", longer, training=True)
+    assert cache.path("a", SPEC, training=False) != cache.path("a", longer, training=False)
+
+
+def test_of_what_is_only_evaluated_no_other_frame_is_kept(tmp_path: Path) -> None:
+    reels = small.Reels(1, length=40)
+    spec = replace(SPEC, clip=replace(CLIP, clips=2))
+    store = Footage(reels, spec, VideoCache(tmp_path, GIB), workers=1, training=False)
+    first = store.views(torch.tensor([0]))[0]
+    assert torch.equal(store.views(torch.tensor([0]))[0], first)
+    assert reels.reads[-1] == (0, [0, 2, 4, 6, 32, 34, 36, 38])
+    assert levels(store.fetch(torch.tensor([0]))[0]) == [[32, 34, 36, 38]]
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_the_clips_of_an_epoch_are_the_same_in_batches_of_any_size(size: int) -> None:
+    spec = replace(SPEC, clip=replace(CLIP, clips_per_video=4))
+    loader = Loader(footage(small.Reels(3, length=60), None, spec), spec, small.CPU)
+
+    def batches(size: int, start: int = 0) -> list[Batch]:
+        return list(loader.training(size, [], seed=0, epoch=0, start=start))
+
+    (whole,), found = batches(12), batches(size)
+    assert torch.equal(torch.cat([batch.pixels for batch in found]), whole.pixels)
+    assert torch.equal(torch.cat([batch.index for batch in found]), whole.index)
+    assert all(len({tuple(clip) for clip in levels(clips)}) > 2 for clips in whole.pixels.split(4))
+    assert all(map(torch.equal, loader.places(size, seed=0, epoch=0), [batch.index for batch in found]))
+    assert torch.equal(batches(size, start=1)[0].pixels, found[1].pixels)
+
+
+def test_a_loader_gives_clips_of_every_video(tmp_path: Path) -> None:
+    spec = replace(SPEC, clip=replace(CLIP, clips=2, clips_per_video=3))
+    loader = Loader(footage(small.Reels(5), VideoCache(tmp_path, GIB), spec), spec, small.CPU)
+    batches = list(loader.training(4, [], seed=0, epoch=0, start=0))
+    assert [len(batch.index) for batch in batches] == [4, 4, 4]
+    assert loader.training_items == 15
+    resumed = list(loader.training(4, [], seed=0, epoch=0, start=2))
+    assert torch.equal(resumed[0].pixels, batches[2].pixels)
+    shown = list(loader.evaluation(4))
+    assert [len(batch.index) for batch in shown] == [2, 2, 1]
+    assert [len(batch.pixels) for batch in shown] == [4, 4, 2]
+    assert loader.at([0]).pixels.shape == (1, 4, 3, 8, 8)
+    assert loader.views([0]).pixels.shape == (2, 4, 3, 8, 8)

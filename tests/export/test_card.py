@@ -1,0 +1,395 @@
+"""The model card: what it says, that hostile names stay text, and that its five lines run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests import toy_bundle
+from toolkit.api.clips import Clip
+from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, five_lines, in_words, score, text, words
+from toolkit.serving.bundle.manifest import Manifest, read_manifest
+
+FLIP = 'run/a_1.jpg: "dark" became "bright", margin 0.0121'
+GATE: dict[str, dict[str, Any]] = {
+    "fp32": {"items": 270, "squares": {"batch_sizes": [1, 5], "largest_difference": 1.25e-06, "flips": []}},
+    "int8": {"items": 270, "squares": {"batch_sizes": [1, 5], "largest_difference": 0.03125, "flips": [FLIP] * 7}},
+}
+"""As `toolkit.export.gate` sums it up."""
+
+
+def manifest(tmp_path: Path, **changes: Any) -> Manifest:
+    return read_manifest(toy_bundle.write(tmp_path / "toy", **changes))
+
+
+def section(page: str, heading: str) -> str:
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"the card has no section {heading!r}"
+    return found[1]
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of all rows of the tables in `table`."""
+    lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+# The five lines
+
+
+def run_lines(folder: Path, page: str, *images: Path) -> str:
+    """What the card's Python prints, saved in the bundle's folder as the card says."""
+    (lines,) = python_blocks(page)
+    (folder / "classify.py").write_text(lines, encoding="utf-8")
+    command = [sys.executable, "-I", "-X", "utf8", "classify.py", *map(str, images)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def sideways(path: Path) -> Path:
+    """A picture whose EXIF says that it lies on its side: 12 pixels wide and 20 high when upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 12), (210, 210, 210)).save(path, exif=exif)
+    return path
+
+
+def test_the_five_lines_are_five_and_need_three_packages(tmp_path: Path) -> None:
+    lines = five_lines(manifest(tmp_path))
+    assert len(lines.splitlines()) == 5
+    assert max(map(len, lines.splitlines())) <= 120
+    (imported,) = re.findall(r"^import (.*)$", lines, flags=re.MULTILINE)
+    packages = {name.split()[0].split(".")[0] for name in imported.split(", ")}
+    assert packages - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "PIL"}
+
+
+@pytest.mark.parametrize(("shade", "expected"), [(20, "dark"), (230, "größte Helle")])
+def test_the_five_lines_run_as_they_stand(tmp_path: Path, shade: int, expected: str) -> None:
+    page = card(manifest(tmp_path, classes=("dark", "größte Helle")), None)
+    image = tmp_path / "photo one.png"
+    Image.new("L", (21, 13), shade).save(image)
+    name, _, probability = run_lines(tmp_path / "toy", page, image).strip().rpartition(" ")
+    assert name == expected
+    assert 0.5 < float(probability) <= 1
+
+
+def test_the_five_lines_turn_an_image_upright_and_drop_its_alpha(tmp_path: Path) -> None:
+    lines = five_lines(manifest(tmp_path))
+    shown = lines.replace("(answer,)", "print(np.asarray(image).shape)\n(answer,)", 1)
+    assert run_lines(tmp_path / "toy", f"```python\n{shown}```", sideways(tmp_path / "a.jpg")).startswith("(20, 12, 3)")
+    Image.new("RGBA", (6, 5), (9, 9, 9, 0)).save(tmp_path / "b.png")
+    assert run_lines(tmp_path / "toy", f"```python\n{shown}```", tmp_path / "b.png").startswith("(5, 6, 3)\ndark")
+
+
+@pytest.mark.parametrize(
+    ("clip", "shown", "expected"),
+    [
+        (Clip(frames=3, rate=2, fps=10), [40, 255, 40, 255, 40, 255, 255, 255], "dark"),
+        (Clip(frames=3, rate=2, fps=10), [255, 0, 255, 0, 255, 0, 0, 0], "bright"),
+        (Clip(frames=9, rate=1, fps=10, short="loop"), [0, 0, 255], "dark"),
+        (Clip(frames=9, rate=1, fps=10, short="hold"), [0, 0, 255], "bright"),
+        (Clip(frames=2, sampling="segments"), [0, 255, 255, 0, 0, 0, 255, 0], "bright"),
+    ],
+)
+def test_the_five_lines_of_a_model_of_clips_take_one_of_a_film(
+    tmp_path: Path, clip: Clip, shown: list[int], expected: str
+) -> None:
+    page = card(manifest(tmp_path, clip=clip, precisions=("int8", "fp32")), None)
+    film = write_film(tmp_path / "film.mkv", shown)
+    assert run_lines(tmp_path / "toy", page, film).split()[0] == expected
+    assert f"uint8 | `[N, {clip.frames}, H, W, 3]`" in page
+    (lines,) = python_blocks(page)
+    assert len(lines.splitlines()) == 5
+    assert max(map(len, lines.splitlines())) <= 120
+
+
+def write_film(path: Path, shown: list[int]) -> Path:
+    """A film of flat grey frames of these levels, ten a second, none of them lost to compression."""
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "bgr0"
+        for level in shown:
+            pixels = np.full((24, 32, 3), level, np.uint8)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        film.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("clip", "told"),
+    [
+        (None, "Of a video, the middles of 4 equal parts are classified, and averaged."),
+        (
+            Clip(frames=13, rate=6, clips=10, crops=3),
+            "Of a video, 10 clips in time (13 frames, 0.2 seconds apart) and of each both ends and the centre of its "
+            "long side are classified, and their probabilities averaged.",
+        ),
+        (
+            Clip(frames=8, sampling="segments", average="logits"),
+            "Of a video, 1 clip in time (one frame of each of 8 equal parts of it) and of each its centre are "
+            "classified, and their logits averaged.",
+        ),
+    ],
+)
+def test_how_a_video_is_answered_is_told(tmp_path: Path, clip: Clip | None, told: str) -> None:
+    assert told in card(manifest(tmp_path, clip=clip), None)
+
+
+def test_the_five_lines_name_the_preferred_model(tmp_path: Path) -> None:
+    found = manifest(tmp_path, precisions=("int8", "fp32"), models={"int8": "model.fp32.onnx", "fp32": "model.onnx"})
+    assert 'InferenceSession("model.fp32.onnx"' in five_lines(found)
+    assert "`model.fp32.onnx` is int8, `model.onnx` is fp32." in card(found, None)
+
+
+# What the card says
+
+
+def test_a_sample_is_told_first_and_in_bold(tmp_path: Path) -> None:
+    page = card(manifest(tmp_path, sample=True), None)
+    assert page.splitlines()[2].startswith("> **SAMPLE: this model was trained on pictures drawn by code")
+    assert "Trained on the SAMPLE" in section(page, "Limits of use")
+
+
+def test_real_data_is_not_called_a_sample(tmp_path: Path) -> None:
+    assert "SAMPLE" not in card(manifest(tmp_path), [[1, 0], [0, 1]])
+
+
+def test_scores_stand_side_by_side(tmp_path: Path) -> None:
+    scores = {"torch": {"accuracy": 0.91234, "loss": 0.5}, "fp32": {"accuracy": 0.91234}, "int8": {"accuracy": 0.9}}
+    page = card(manifest(tmp_path, precisions=("fp32", "int8"), scores=scores, gate=GATE), None)
+    table = rows(section(page, "Scores"))
+    assert table[:3] == [
+        ["score", "trained model", "fp32", "int8"],
+        ["accuracy", "0.9123", "0.9123", "0.9000"],
+        ["loss", "0.5000", "—", "—"],
+    ]
+
+
+def test_what_the_gate_found_is_told_by_precision(tmp_path: Path) -> None:
+    page = card(manifest(tmp_path, precisions=("fp32", "int8"), gate=GATE), None)
+    scores = section(page, "Scores")
+    assert rows(scores)[2:7] == [
+        ["found", "fp32", "int8"],
+        ["items", "270", "270"],
+        ["squares: batch sizes", "1, 5", "1, 5"],
+        ["squares: largest difference", "1.25e-06", "0.0312"],
+        ["squares: flips", "0", "7"],
+    ]
+    assert f"\n- int8, squares: {'; '.join([FLIP] * 5)} and 2 more\n" in scores
+    assert "- fp32" not in scores
+
+
+def test_where_there_is_no_validation_split_the_test_split_is_named(tmp_path: Path) -> None:
+    found = manifest(tmp_path, gate={"fp32": {"split": "test", "items": 3}})
+    page = card(found, [[2, 0], [1, 0]])
+    assert "validation" not in page
+    assert "On the test split, from raw files" in page
+    assert "The test split. Rows" in page
+
+
+def test_a_precision_that_was_not_looked_at_has_a_dash(tmp_path: Path) -> None:
+    page = card(manifest(tmp_path, gate={"fp32": {"items": 3}, "int8": {"notes": ["not calibrated"]}}), None)
+    assert rows(section(page, "Scores"))[3:5] == [["items", "3", "—"], ["notes", "—", "not calibrated"]]
+
+
+def test_without_a_gate_nothing_is_claimed(tmp_path: Path) -> None:
+    assert "compared with the trained model" not in card(manifest(tmp_path), None)
+
+
+def test_training_protocol_and_notes_are_told(tmp_path: Path) -> None:
+    page = card(
+        manifest(
+            tmp_path,
+            recipe='name = "toy"\n[model]\nname = "resnet50"\nweights = "imagenet"\n',
+            trained_on={
+                "dataset": "har",
+                "model": "resnet50",
+                "sample": False,
+                "items": {"train": 1260},
+                "best_epoch": 4,
+                "notes": ["one*", "two"],
+            },
+            protocol={"dataset": "har", "sample": False, "skipped": {}},
+            versions={"torch": "2.15.0"},
+        ),
+        None,
+    )
+    training = section(page, "Training")
+    assert ["model", "name resnet50, weights imagenet"] in rows(training)
+    assert ["items", "train 1,260"] in rows(training)
+    assert [name for name, _ in rows(training)[1:]] == ["model", "dataset", "items", "best epoch", "torch"]
+    assert ["torch", "2.15.0"] in rows(training)
+    assert "\n- one\\*\n- two\n" in training
+    assert "<details>" in training
+    assert '```toml\nname = "toy"\n' in training
+    protocol = rows(section(page, "Scores"))
+    assert protocol[-3:] == [["dataset", "har"], ["sample", "no"], ["skipped", "none"]]
+
+
+@pytest.mark.parametrize(("recipe", "told"), [('model = "cnn"\n', "name cnn"), ("seed = 0\n", None)])
+def test_a_model_may_be_a_name_alone(tmp_path: Path, recipe: str, told: str | None) -> None:
+    found = dict(row for row in rows(section(card(manifest(tmp_path, recipe=recipe), None), "Training")) if row[0])
+    assert found.get("model") == told
+
+
+@pytest.mark.parametrize(
+    ("fit", "told"), [("crop", "resizes the short side to 16"), ("stretch", "resizes both sides to")]
+)
+def test_the_resampling_is_told(tmp_path: Path, fit: Any, told: str) -> None:
+    page = card(manifest(tmp_path, fit=fit), None)
+    assert told in page
+    assert "8 x 8 pixels" in page
+
+
+def test_every_file_is_listed_with_its_checksum(tmp_path: Path) -> None:
+    found = manifest(tmp_path, precisions=("fp32", "int8"))
+    listed = dict(rows(section(card(found, None), "Files"))[1:])
+    assert listed == {
+        "`model.onnx` (fp32)": f"`{found.files['model.onnx']}`",
+        "`model.int8.onnx` (int8)": f"`{found.files['model.int8.onnx']}`",
+    }
+
+
+# The confusion matrix
+
+
+def test_the_confusion_matrix_is_a_table(tmp_path: Path) -> None:
+    table = rows(section(card(manifest(tmp_path), [[7, 1.0], [0, 1200]]), "Confusion matrix"))
+    assert table == [["", "", "1", "2"], ["1", "dark", "7", "1"], ["2", "bright", "0", "1200"]]
+
+
+def test_without_one_there_is_no_section(tmp_path: Path) -> None:
+    assert "Confusion" not in card(manifest(tmp_path), None)
+
+
+def test_of_many_classes_the_most_confused_are_shown(tmp_path: Path) -> None:
+    count = MATRIX_CLASSES + 10
+    matrix = [[100.0 if row == column else 0.0 for column in range(count)] for row in range(count)]
+    matrix[25][3], matrix[7][29], matrix[29][28] = 5, 2, 1
+    names = [f"class {index}" for index in range(count)]
+    shown = confusions(names, matrix)
+    assert len(shown.classes) == MATRIX_CLASSES
+    assert {"class 25", "class 3", "class 7", "class 29", "class 28"} <= set(shown.classes)
+    page = section(card(manifest(tmp_path, classes=names), matrix), "Confusion matrix")
+    assert "The 20 classes of 30" in page
+    table = rows(page)
+    assert table[0][-1] == "other"
+    assert all(len(row) == MATRIX_CLASSES + 3 for row in table)
+
+
+@given(st.integers(1, 26), st.randoms(use_true_random=False))
+def test_no_prediction_is_lost_from_a_row(count: int, random: Any) -> None:
+    matrix = [[random.randrange(9) for _ in range(count)] for _ in range(count)]
+    shown = confusions([str(index) for index in range(count)], matrix)
+    for name, row in zip(shown.classes, shown.rows, strict=True):
+        assert sum(row) == sum(matrix[int(name)])
+
+
+# Names and values
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    classes = ("<script>alert(1)</script>", "a | b", "*bold* _it_", "[x](http://e)", "two\nlines", "`tick`")
+    page = card(manifest(tmp_path, classes=classes, recipe='note = "```"\n'), [[1] * 6] * 6)
+    assert "<script" not in page.replace("\\<script", "")
+    table = rows(section(page, "Confusion matrix"))
+    assert [len(row) for row in table] == [8] * 7
+    assert table[3][1] == r"\*bold\* \_it\_"
+    assert table[4][1] == r"\[x\](http://e)"
+    assert table[5][1] == "two lines"
+    assert '````toml\nnote = "```"\n````' in page
+
+
+@given(st.text(max_size=30))
+def test_a_text_is_one_line_and_one_cell(value: str) -> None:
+    shown = text(value)
+    assert "\n" not in shown
+    assert not re.search(r"(?<!\\)(\\\\)*[|<`*]", shown)
+    assert re.sub(r"\\(.)", r"\1", shown) == " ".join(value.split())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("walking_dog", "walking_dog"), ("_a_", r"\_a\_"), ("1_000", "1_000"), ("a\\b", "a\\\\b"), ("C#", "C\\#")],
+)
+def test_only_what_would_be_markup_is_escaped(value: str, shown: str) -> None:
+    assert text(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("a|b", r"`a\|b`"), ("a\nb", "`a b`")]
+)
+def test_code_spans_hold_any_name(value: str, shown: str) -> None:
+    assert code(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (True, "yes"),
+        (12345, "12,345"),
+        (0.00012345, "0.000123"),
+        (None, "—"),
+        ([], "none"),
+        (list(range(8)), "0, 1, 2, 3, 4 and 3 more"),
+        ({"a_b": {"c": 1}}, "a b c 1"),
+        ("a|b", r"a\|b"),
+    ],
+)
+def test_values_are_told_in_words(value: Any, shown: str) -> None:
+    assert in_words(value) == shown
+
+
+def test_scores_without_a_value_are_a_dash() -> None:
+    assert [score(None), score(float("nan")), score(0.5)] == ["—", "—", "0.5000"]
+    assert words("top_k") == "top k"
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    sample=st.booleans(),
+    clips=st.booleans(),
+    gated=st.booleans(),
+    notes=st.lists(st.just("note"), max_size=2),
+    versions=st.dictionaries(st.just("torch"), st.just("2"), max_size=1),
+)
+def test_every_card_is_tidy(
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    sample: bool,
+    clips: bool,
+    gated: bool,
+    notes: list[str],
+    versions: dict[str, str],
+) -> None:
+    """One blank line between blocks, one heading of each name, tables without gaps."""
+    found = manifest(
+        tmp_path_factory.mktemp("tidy"),
+        sample=sample,
+        clip=Clip(frames=2) if clips else None,
+        gate=GATE if gated else {},
+        trained_on={"dataset": "toy", "notes": notes},
+        versions=versions,
+    )
+    page = card(found, [[1, 0], [0, 1]] if sample else None)
+    assert "\n\n\n" not in page
+    assert page.endswith(".\n")
+    headings = re.findall(r"^## .*$", page, flags=re.MULTILINE)
+    assert len(headings) == len(set(headings)) == (7 if sample else 6)
+    assert not re.search(r"^\|.*\n\n\|", page, flags=re.MULTILINE)
+    assert not re.search(r"^[^|\n].*\n\|", page, flags=re.MULTILINE)

@@ -1,0 +1,209 @@
+"""`plugins new`: what it writes is clean, typed, installed as it is, passes its tests and works in a recipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.installed import install
+from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from toolkit.cli.main import main
+from toolkit.host.registry import HOOKS
+from toolkit.host.scaffold.naming import check_name, parse_kinds
+from toolkit.host.scaffold.package import COMPONENTS
+
+KINDS = tuple(HOOKS.values())
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which git, if there is any, knows an author."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "user.name")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", 'Ada "Acme" Lovelace')
+    return tmp_path
+
+
+def new(name: str, *words: str) -> Path:
+    assert main(["plugins", "new", name, *words]) == EXIT_DONE
+    return Path(name)
+
+
+def python(*words: str, folder: Path, path: Sequence[Path] = ()) -> str:
+    """What `python WORDS` says in this folder; it must end well."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, ROOT / "plugins"]))}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def installed(package: Path, site: Path) -> list[Path]:
+    """Install a package as `pip install -e` does, into `site`; the folders to look for modules in."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    site.mkdir()
+    install(site, project["name"], {}, project["entry-points"]["toolkit"], project["version"])
+    return [site, (package / "src").resolve()]
+
+
+def test_what_is_written_and_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    package = new("Acme-Vision")
+    assert capsys.readouterr().out.splitlines() == [
+        "wrote Acme-Vision: dataset shapes, model small_conv, augmentation brightness, metric reciprocal_rank, "
+        "tracker epoch_table",
+        "next:  pip install -e 'Acme-Vision[test]'",
+        "       python -m pytest Acme-Vision",
+        "       python -m toolkit run Acme-Vision/acme_vision.toml",
+    ]
+    assert sorted(str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()) == [
+        ".github/workflows/test.yml",
+        ".gitignore",
+        "LICENSE",
+        "README.md",
+        "acme_vision.toml",
+        "pyproject.toml",
+        *(f"src/acme_vision/{name}.py" for name in ("__init__", "augmentations", "datasets", "metrics", "models")),
+        "src/acme_vision/py.typed",
+        "src/acme_vision/trackers.py",
+        "tests/test_components.py",
+    ]
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "Acme-Vision"
+    assert project["authors"] == [{"name": 'Ada "Acme" Lovelace'}]
+    assert project["entry-points"]["toolkit"] == {"main": "acme_vision"}
+    assert "${{ matrix.python }}" in (package / ".github/workflows/test.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("licence", "title"), [("MIT", "MIT License"), ("Apache-2.0", "Apache License"), ("BSD-3-Clause", "BSD 3-Clause")]
+)
+def test_the_licence_stands_in_its_file_and_in_the_project(licence: str, title: str) -> None:
+    package = new("acme", "--license", licence)
+    text = (package / "LICENSE").read_text()
+    assert title in text.partition("\n")[0]
+    assert ('Ada "Acme" Lovelace' in text) == (licence != "Apache-2.0")
+    assert tomllib.loads((package / "pyproject.toml").read_text())["project"]["license"] == licence
+
+
+def test_no_licence() -> None:
+    package = new("acme", "--license", "none")
+    assert not (package / "LICENSE").exists()
+    assert "license" not in tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert "icence" not in (package / "README.md").read_text()
+
+
+def test_without_an_author_its_authors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.host.scaffold.package._author", lambda: None)
+    assert "the authors of acme" in (new("acme") / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("kinds", [*KINDS, ",".join(KINDS)])
+def test_what_is_written_is_clean_and_its_recipe_valid(kinds: str, tmp_path: Path) -> None:
+    package = new("acme-vision", "--kinds", kinds)
+    python("-m", "ruff", "check", ".", folder=package)
+    python("-m", "ruff", "format", "--check", ".", folder=package)
+    path = installed(package, tmp_path / "site")
+    python("-m", "toolkit", "check", "acme_vision.toml", folder=package, path=path)
+    shown = python("-m", "toolkit", "plugins", "show", "acme-vision", folder=package, path=path)
+    offered = [f"  {kind} {COMPONENTS[kind]}" for kind in kinds.split(",")]
+    assert sorted(offered) == sorted(line for line in shown.splitlines() if line[2:].split()[0] in KINDS)
+
+
+@pytest.mark.slow
+def test_what_is_written_is_typed() -> None:
+    """Slow where mypy has not read the types of torch yet. Told of the same packages without types as for the toolkit
+    itself, none of which the new package imports, it takes from the cache what it has read for that."""
+    package = new("acme-vision")
+    ours = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    untyped = re.search(
+        r"\[\[tool\.mypy\.overrides\]\]\nmodule = .*?\nignore_missing_imports = true\n", ours, re.DOTALL
+    )
+    assert untyped
+    with (package / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write(f"\n{untyped[0]}")
+    python("-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache"), folder=package)
+
+
+@pytest.mark.slow
+def test_the_page_is_right_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow: the rules export models and train them for a step, then a recipe is run and exported. What `pip install`
+    does is done by hand, for there may be no network."""
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    found = re.search(r'```sh title="a package of your own"\n(.*?)```', page, flags=re.DOTALL)
+    assert found
+    first, pip, *others = found[1].splitlines()
+    shell(first)
+    assert pip == "pip install -e 'acme-shapes[test]'"
+    path = installed(tmp_path / "acme-shapes", tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [*path, ROOT, ROOT / "plugins"])))
+    answers = dict(zip(others, map(shell, others), strict=True))
+    assert re.search(r"^\d+ passed|=== \d+ passed", answers["python -m pytest acme-shapes"], flags=re.MULTILINE)
+    (run,) = (tmp_path / "runs" / "acme_shapes").iterdir()
+    assert (run / "epochs.csv").read_text().startswith("epoch,train_loss,seconds,best\n1,")
+    assert '"reciprocal_rank"' in (run / "scores.json").read_text()
+    assert "disc" in answers[others[-1]]
+    schema = shell("python -m toolkit schema")
+    assert "channels of the first convolution" in schema
+    assert '"small_conv"' in schema
+
+
+def shell(line: str) -> str:
+    """What a line typed at a prompt says; it must end well."""
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", line], env={**os.environ, "PATH": search}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("acme/vision", '"acme/vision" is no name for a distribution: letters, digits, and - _ . between them'),
+        ("-acme", "the following arguments are required: NAME"),
+        ("acme-", '"acme-" is no name for a distribution'),
+        ("", '"" is no name for a distribution'),
+        ("3d-vision", '"3d-vision" gives the module 3d_vision, which Python cannot import'),
+        ("class", '"class" gives the module class, which Python cannot import'),
+        ("Vision_Toolkit", 'a distribution called "Vision_Toolkit" is installed already'),
+        ("json", '"json" gives the module json, which exists here already'),
+        ("toolkit-har", '"toolkit-har" gives the module toolkit_har, which exists here already'),
+    ],
+)
+def test_names_that_cannot_be(name: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "new", name]) == EXIT_USAGE
+    assert capsys.readouterr().err.startswith(f"error: {error}")
+    assert list(Path().iterdir()) == []
+
+
+def test_what_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("acme").mkdir()
+    assert main(["plugins", "new", "acme"]) == EXIT_USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        "error: acme exists already",
+        "next:  choose another name, or remove it",
+    ]
+
+
+def test_the_module_is_named_after_the_distribution() -> None:
+    assert check_name("Acme.Vision-X_2") == "acme_vision_x_2"
+
+
+def test_kinds_are_told_in_one_order() -> None:
+    assert parse_kinds(None) == KINDS
+    assert parse_kinds("tracker, dataset,tracker") == ("dataset", "tracker")
+    with pytest.raises(UsageError) as caught:
+        parse_kinds("dataset,models")
+    assert caught.value.message == '--kinds: no kind "models"; did you mean "model"?'
+    assert caught.value.next_step == "--kinds dataset,model,augmentation,metric,tracker"

@@ -1,0 +1,75 @@
+"""What docs/plugins.md says of the conformance kit: its rules, its example, what a broken rule looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_docs import PLUGINS, code, install_from, rows, section, titled
+from toolkit.host.registry import HOOKS
+from toolkit.kit.testing import Case, rules
+
+
+def listed() -> list[tuple[str, str, str]]:
+    """Anchor, name and text of every rule on the page."""
+    text = PLUGINS.read_text(encoding="utf-8")
+    found = re.findall(r'^- <a id="([\w-]+)"></a>`(\w+)`(.*(?:\n  .*)*)', text, flags=re.MULTILINE)
+    return [(anchor, name, " ".join(rest.split())) for anchor, name, rest in found]
+
+
+def test_every_rule_is_told_where_its_failures_point() -> None:
+    known = [rule for kind in HOOKS.values() for rule in rules(kind)]
+    told = [(rule.section, rule.name, f"{'(slow)' if rule.slow else ''}: {rule.contract}") for rule in known]
+    assert listed() == told
+
+
+def test_every_field_of_a_case_is_told() -> None:
+    text = section(PLUGINS, "Testing a component")
+    told = [code(field)[0] for field, _ in rows(text)]
+    assert told == [field.name for field in dataclasses.fields(Case)]
+
+
+def run_pytest(folder: Path, *words: str) -> str:
+    """What pytest says of the tests in `folder`, with the package that is installed there."""
+    environment = {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *words, str(folder / "test_acme.py")],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "not onnx and not processes",
+        # exports a graph, starts an interpreter
+        pytest.param("patches-onnx or folders-processes", marks=pytest.mark.slow),
+    ],
+)
+def test_the_example_passes_as_shown(tmp_path: Path, asked: str) -> None:
+    install_from(PLUGINS, tmp_path)
+    said = run_pytest(tmp_path, "-k", asked)
+    assert re.search(r"\d+ passed", said), said
+    assert "failed" not in said, said
+
+
+def test_a_broken_rule_reads_as_shown(tmp_path: Path) -> None:
+    install_from(PLUGINS, tmp_path)
+    broken = tmp_path / "acme_mean_rank.py"
+    broken.write_text(broken.read_text(encoding="utf-8").replace("mean()", "sum()"), encoding="utf-8")
+    assert titled(PLUGINS, "a broken rule") in run_pytest(tmp_path, "-k", "mean_rank-empty")

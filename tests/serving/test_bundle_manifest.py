@@ -1,0 +1,186 @@
+"""bundle.json: what is written is read, and what cannot be true is refused before anything else is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import toy_bundle
+from toolkit.api.clips import Clip
+from toolkit.api.errors import EXIT_DATA, BundleError
+from toolkit.serving.bundle import MANIFEST, FrameSampling, read_manifest
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return toy_bundle.write(tmp_path / "toy", precisions=("int8", "fp32"))
+
+
+def changed(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    path = bundle / MANIFEST
+    claimed = json.loads(path.read_text(encoding="utf-8"))
+    change(claimed)
+    path.write_text(json.dumps(claimed), encoding="utf-8")
+    return bundle
+
+
+NO_NAMES = ("", ".", "..", "../x", "/etc/x", "a/b", "a\\b", "a\0b")
+
+
+def refusal(bundle: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        read_manifest(bundle)
+    assert caught.value.exit_code == EXIT_DATA
+    assert caught.value.next_step
+    return caught.value
+
+
+def test_what_is_written_is_read(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert manifest.classes == ("dark", "bright")
+    assert list(manifest.models) == ["int8", "fp32"]
+    assert (bundle / MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
+    other = replace(manifest, name="größe", sampling=FrameSampling(3))
+    (bundle / MANIFEST).write_text(other.to_json(), encoding="utf-8")
+    assert read_manifest(bundle) == other
+
+
+def test_a_folder_without_a_manifest_names_the_bundles_near_it(bundle: Path) -> None:
+    assert refusal(bundle.parent).message == f"{bundle.parent}: not a bundle (it has no bundle.json)"
+    assert refusal(bundle.parent).next_step == f"name one of its bundles: {bundle}"
+    assert refusal(bundle.parent / "tyo").next_step == f"did you mean {bundle}?"
+    assert "python -m toolkit export RUN" in str(refusal(bundle.parent / "elsewhere" / "x").next_step)
+    bundle.rename(bundle.with_name(".toy.unfinished-1"))
+    assert "python -m toolkit export RUN" in str(refusal(bundle.parent).next_step)
+
+
+def test_a_file_is_no_bundle(bundle: Path) -> None:
+    error = refusal(bundle / "model.onnx")
+    assert "a bundle is a folder, this is a file" in error.message
+    assert error.next_step == f"give its folder: {bundle}"
+    (bundle.parent / "alone.onnx").touch()
+    assert refusal(bundle.parent / "alone.onnx").next_step == f"name one of its bundles: {bundle}"
+
+
+def test_a_bundle_that_lost_its_manifest_is_to_be_copied_again(bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    assert str(refusal(bundle).next_step).startswith("copy the whole bundle again")
+
+
+def test_a_run_is_to_be_exported_first(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "my run"
+    run.mkdir(parents=True)
+    (run / "best.pt").touch()
+    assert refusal(run).next_step == f"export it first: python -m toolkit export '{run}'"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "not valid JSON"), ("[1]", "not a JSON object"), ("[" * 100_000, "not valid JSON"), ("\x80", "not valid")],
+)
+def test_what_is_not_json_is_refused(bundle: Path, text: str, said: str) -> None:
+    (bundle / MANIFEST).write_text(text, encoding="latin-1")
+    assert said in refusal(bundle).message
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    (bundle / MANIFEST).mkdir()
+    assert "cannot be read: Is a directory" in refusal(bundle).message
+
+
+@pytest.mark.parametrize(
+    ("version", "next_step"),
+    [
+        (1, "export the run again: python -m toolkit export RUN"),
+        (3, "install a newer toolkit; bundle.json says under versions which one wrote it"),
+        ("2", "copy the whole bundle again, or export the run again"),
+        (None, "copy the whole bundle again, or export the run again"),
+        (True, "copy the whole bundle again, or export the run again"),
+    ],
+)
+def test_another_schema_version_is_refused(bundle: Path, version: object, next_step: str) -> None:
+    error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
+    assert f"schema version {version!r}; this toolkit reads version 2" in error.message
+    assert error.next_step == next_step
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.pop("classes"), "classes: missing or of a wrong type"),
+        (lambda m: m.update(sample="no"), "sample: missing or of a wrong type"),
+        (lambda m: m.update(extra=1), "unexpected keyword argument 'extra'"),
+        (lambda m: m["input"].pop("fit"), "missing 1 required positional argument: 'fit'"),
+        (lambda m: m.update(classes=[]), "classes: must be names"),
+        (lambda m: m.update(classes=[1, 2]), "classes: must be names"),
+        (lambda m: m["input"].update(size=17), "size at most square"),
+        (lambda m: m["input"].update(square=True), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(square=100_000), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(frames=0), "sizes must be from 1 to 8192"),
+        (lambda m: m["input"].update(frames=4), "sampling: must tell a clip for a model of clips"),
+        (lambda m: m["sampling"].update(frames=0), "sampling: must tell a clip for a model of clips, and else from 1"),
+        (lambda m: m["sampling"].update(rule="even"), "unexpected keyword argument 'rule'"),
+        (lambda m: m["input"].update(fit="fill"), 'input.fit: must be "crop" or "stretch", got \'fill\''),
+        *((lambda m, name=name: m.update(name=name), "name: must name a folder") for name in NO_NAMES),
+        (lambda m: m.update(models={}), "models: must name at least one"),
+        (lambda m: m.update(models={"fp32": ["model.onnx"]}), "models and files: must be names and digests"),
+        (lambda m: m["files"].update({"model.onnx": 1}), "models and files: must be names and digests"),
+        (lambda m: m.update(models={"fp8": "model.onnx"}), 'models: unknown precision "fp8"'),
+        (lambda m: m.update(models={"fp32": "other.onnx"}), "models.fp32: other.onnx is not among files"),
+        *(
+            (lambda m, name=name: m["files"].update({name: "0"}), "leads out of the bundle")
+            for name in ("../x", "/etc/passwd", "a/../../x", "C:x", "a\\b", "a\0b")
+        ),
+    ],
+)
+def test_what_cannot_be_true_is_refused(bundle: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
+    error = refusal(changed(bundle, change))
+    assert str(bundle / MANIFEST) in error.message
+    assert said in error.message
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    return toy_bundle.write(tmp_path / "clips", clip=Clip(frames=4, rate=2, clips=10, crops=3, average="logits"))
+
+
+def test_how_a_video_becomes_clips_is_read(clips: Path) -> None:
+    manifest = read_manifest(clips)
+    assert manifest.clip == Clip(frames=4, rate=2, clips=10, crops=3, average="logits")
+    assert (clips / MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
+
+
+def test_a_model_of_images_has_no_clip(bundle: Path) -> None:
+    assert read_manifest(bundle).clip is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s["clip"].pop("average"), "sampling.clip: must have frames, rate, fps, sampling, clips, crops,"),
+        (lambda s: s["clip"].update(speed=2), "sampling.clip: must have frames, rate,"),
+        (lambda s: s.update(clip=7), "sampling.clip: must have frames, rate,"),
+        (lambda s: s.pop("span"), "missing 1 required positional argument: 'span'"),
+        (lambda s: s["clip"].update(frames=5), "sampling.clip.frames: 5, where input.frames is 4"),
+        (lambda s: s["clip"].update(rate=0), "sampling.clip.rate: must be from 1 to 8192, got 0"),
+        (lambda s: s["clip"].update(clips=True), "sampling.clip.clips: must be from 1 to 8192, got True"),
+        (lambda s: s["clip"].update(clips_per_video="2"), "sampling.clip.clips_per_video: must be from 1 to 8192"),
+        (lambda s: s["clip"].update(crops=2), "sampling.clip.crops: must be 1 or 3, got 2"),
+        (lambda s: s["clip"].update(sampling="random"), "sampling.clip.sampling: must be strided or segments, got"),
+        (lambda s: s["clip"].update(average="votes"), "sampling.clip.average: must be probabilities or logits, got"),
+        (lambda s: s["clip"].update(short="pad"), "sampling.clip.short: must be loop or hold, got 'pad'"),
+        (lambda s: s["clip"].update(short=["loop"]), "sampling.clip.short: must be loop or hold, got"),
+        (lambda s: s["clip"].update(fps=0), "sampling.clip.fps: must be a number above 0, got 0"),
+        (lambda s: s["clip"].update(fps="30"), "sampling.clip.fps: must be a number above 0, got '30'"),
+        (lambda s: s.update(span=-1.0), "sampling.span: must be a number above 0, got -1.0"),
+        (lambda s: s.update(span=float("nan")), "sampling.span: must be a number above 0, got nan"),
+    ],
+)
+def test_clips_that_cannot_be_are_refused(clips: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
+    assert said in refusal(changed(clips, lambda claimed: change(claimed["sampling"]))).message

@@ -1,0 +1,348 @@
+"""`predict` as a whole: what it answers, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests import toy_bundle
+from tests.loopback import serving
+from tests.plugins.data_files import write_image, write_video
+from toolkit.api.clips import Clip
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, BundleError, DataError, UsageError
+from toolkit.data.decoding import read_frames, timeline
+from toolkit.serving.bundle import Answers, Bundle, FrameSampling
+from toolkit.serving.bundle.views import middles
+from toolkit.serving.predict import live, predict_files
+from toolkit.serving.predict import sources as videos
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return toy_bundle.write(tmp_path / "toy")
+
+
+def grey(path: Path, level: int, side: int = 20) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (side, side + level % 7), (level,) * 3).save(path)
+    return path
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """Pictures of `count` levels, from dark to bright."""
+    for number in range(count):
+        grey(folder / f"{number:03}.png", 255 * number // max(count - 1, 1))
+    return folder
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_answers_are_a_table_and_all_else_is_said_beside_it(tmp_path, bundle, capsys) -> None:
+    dark, bright = grey(tmp_path / "a.png", 0), grey(tmp_path / "b.png", 255)
+    assert predict_files(bundle, [str(bright), str(dark)], device="cpu") == EXIT_DONE
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [[str(bright), "bright"], [str(dark), "dark"]]
+    assert said.err == "toy: fp32 on cpu (asked for)\n"
+
+
+def test_auto_says_which_device_it_took_and_why(tmp_path, bundle, capsys) -> None:
+    predict_files(bundle, [str(grey(tmp_path / "a.png", 0))])
+    opened = Bundle.load(bundle)
+    assert capsys.readouterr().err == f"toy: fp32 on {opened.device} ({opened.reason})\n"
+
+
+@pytest.mark.parametrize("batch", [None, 1, 7, 64])
+def test_all_of_a_folder_is_answered_as_the_bundle_answers_each(tmp_path, bundle, batch) -> None:
+    folder = pictures(tmp_path / "in", 40)
+    assert predict_files(bundle, [str(folder)], output=tmp_path / "out.csv", batch=batch, device="cpu") == EXIT_DONE
+    opened = Bundle.load(bundle, device="cpu")
+    found = read_rows(tmp_path / "out.csv")
+    assert [row["file"] for row in found] == [str(path) for path in sorted(folder.iterdir())]
+    for row in found:
+        ((first, second),) = opened.predict([opened.square(np.asarray(Image.open(row["file"])))]).top(2)
+        assert (row["class_1"], row["class_2"]) == (first[0], second[0])
+        assert float(row["probability_1"]) == pytest.approx(first[1], abs=1e-6)
+
+
+def test_the_answer_to_a_video_is_the_mean_over_its_frames(tmp_path, bundle) -> None:
+    path = write_video(tmp_path / "a.mp4")
+    assert predict_files(bundle, [str(path)], output=tmp_path / "out.csv", device="cpu") == EXIT_DONE
+    opened = Bundle.load(bundle, device="cpu")
+    frames = read_frames(path, timeline(path), middles(12, 4))
+    expected = opened.predict([opened.square(frame) for frame in frames]).probabilities.mean(0)
+    (row,) = read_rows(tmp_path / "out.csv")
+    assert float(row["probability_1"]) == pytest.approx(expected.max(), abs=1e-6)
+
+
+def test_images_and_videos_keep_their_order(tmp_path, bundle) -> None:
+    for number in range(12):
+        (grey if number % 3 else lambda path, level: write_video(path.with_suffix(".mp4")))(
+            tmp_path / f"in/{number:02}.png", 20 * number
+        )
+    assert predict_files(bundle, [str(tmp_path / "in")], output=tmp_path / "out.csv", batch=5) == EXIT_DONE
+    names = [Path(row["file"]).name for row in read_rows(tmp_path / "out.csv")]
+    assert names == [f"{number:02}.{'png' if number % 3 else 'mp4'}" for number in range(12)]
+
+
+def test_what_cannot_be_read_is_told_and_counted_and_the_rest_goes_on(tmp_path, bundle, capsys) -> None:
+    folder = pictures(tmp_path / "in", 30)
+    (folder / "004.png").write_bytes(b"no picture")
+    (folder / "017.mp4").write_bytes(b"no video")
+    words = [str(folder), str(tmp_path / "gone.png"), str(folder / "001.png")]
+    assert predict_files(bundle, words, output=tmp_path / "out.csv", batch=4) == EXIT_DATA
+    names = [Path(row["file"]).name for row in read_rows(tmp_path / "out.csv")]
+    assert names == [f"{number:03}.png" for number in range(30) if number != 4] + ["001.png"]
+    told = capsys.readouterr().err.splitlines()[1:]
+    assert told[0].startswith(f"{folder / '004.png'}: cannot be decoded: ")
+    assert told[1].startswith(f"{folder / '017.mp4'}: cannot be decoded: ")
+    assert told[2].startswith(f"{tmp_path / 'gone.png'}: no such file or folder")
+    assert told[3].startswith(f"{tmp_path / 'out.csv'}: 30 rows (")
+    assert told[4:] == ["3 of 33 inputs could not be read"]
+
+
+def test_thousands_are_counted_with_commas(tmp_path, bundle, capsys) -> None:
+    good = grey(tmp_path / "a.png", 0)
+    words = [*[str(good)] * 1100, *[str(tmp_path / "gone.png")] * 3]
+    assert predict_files(bundle, words) == EXIT_DATA
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "3 of 1,103 inputs could not be read"
+    assert len(said.out.splitlines()) == 1101
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_when_nothing_can_be_read_no_file_is_written(tmp_path, bundle, count) -> None:
+    for number in range(count):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=f"none of the {count} inputs? could be read"):
+        predict_files(bundle, [str(tmp_path / f"{n}.png") for n in range(count)], output=tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_list_on_standard_input(tmp_path, bundle, capsys, monkeypatch) -> None:
+    paths = [grey(tmp_path / "with space.png", 0), grey(tmp_path / "b.png", 255)]
+    listed = io.TextIOWrapper(io.BytesIO("\n".join(map(str, paths)).encode()))
+    monkeypatch.setattr(sys, "stdin", listed)
+    assert predict_files(bundle, ["-"], top=1) == EXIT_DONE
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[-2] for line in lines] == ["dark", "bright"]
+
+
+def test_one_row_is_told_as_one(tmp_path, bundle, capsys) -> None:
+    predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], output=tmp_path / "out.csv")
+    assert f"{tmp_path / 'out.csv'}: 1 row (" in capsys.readouterr().err
+
+
+def test_a_standard_input_that_is_closed_names_nothing(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="standard input: it names no path"):
+        predict_files(bundle, ["-"])
+
+
+@pytest.mark.parametrize(("top", "told"), [(1, 1), (2, 2), (9, 2)])
+def test_as_many_classes_are_told_as_there_are(tmp_path, bundle, top, told) -> None:
+    predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], top=top, output=tmp_path / "out.csv")
+    (row,) = read_rows(tmp_path / "out.csv")
+    assert len(row) == 1 + 2 * told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "--top: must be at least 1, got 0"),
+        ({"batch": 0}, "--batch: must be at least 1, got 0"),
+        ({"every": 0.0}, "--every: must be at least 0.001 seconds, got 0"),
+        ({"every": 1e-9}, "--every: must be at least 0.001 seconds, got 1e-09"),
+        ({"every": float("nan")}, "--every: must be at least 0.001 seconds, got nan"),
+        ({"every": float("inf")}, "--every: must be at least 0.001 seconds, got inf"),
+        ({"plot": Path("a.pdf"), "every": 1.0}, "--plot a.pdf: the suffix tells the format"),
+        ({"plot": Path("a.png"), "every": 1.0}, "--plot: draws the timeline of one video"),
+        ({"output": Path("a.txt")}, "--output a.txt: the suffix tells the format"),
+        ({"inputs": []}, "predict: no input is given"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(tmp_path, options, message) -> None:
+    words = options.pop("inputs", [str(grey(tmp_path / "a.png", 0))])
+    with pytest.raises(UsageError) as caught:
+        predict_files(tmp_path / "no bundle", words, **options)
+    assert caught.value.message.startswith(message)
+    assert caught.value.next_step
+
+
+def test_what_is_no_bundle_is_refused(tmp_path) -> None:
+    with pytest.raises(BundleError, match="not a bundle"):
+        predict_files(tmp_path, [str(grey(tmp_path / "a.png", 0))])
+
+
+@pytest.mark.parametrize(("terminal", "plain", "coloured"), [(False, "", False), (True, "", True), (True, "1", False)])
+def test_a_bundle_trained_on_a_sample_says_so(tmp_path, capsys, monkeypatch, terminal, plain, coloured) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", plain)
+    sample = toy_bundle.write(tmp_path / "sample", sample=True)
+    predict_files(sample, [str(grey(tmp_path / "a.png", 0))])
+    warning = capsys.readouterr().err.splitlines()[1]
+    assert "trained on SAMPLE data" in warning
+    assert warning.startswith("\033[33m") is coloured
+
+
+def test_a_bar_shows_how_far_it_is_with_notes_above_it(tmp_path, bundle, capsys) -> None:
+    folder = pictures(tmp_path / "in", 6)
+    (folder / "003.png").write_bytes(b"no picture")
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    assert predict_files(bundle, [str(folder)], output=tmp_path / "out.csv", console=console) == EXIT_DATA
+    assert "6/6" in screen.getvalue()
+    assert "003.png: cannot be decoded" in screen.getvalue()
+    assert "003.png" not in capsys.readouterr().err
+
+
+def test_no_bar_where_the_rows_are_on_the_same_terminal(tmp_path, bundle, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True)
+    assert predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], console=console) == EXIT_DONE
+    assert screen.getvalue() == ""
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Makes call `calls` of `Bundle.predict` send this process the signal `number`."""
+    predict = Bundle.predict
+
+    def arrange(number: int, calls: int) -> None:
+        made = [0]
+
+        def predict_and_signal(self: Bundle, frames: Sequence[np.ndarray]) -> Answers:
+            made[0] += 1
+            if made[0] == calls:
+                os.kill(os.getpid(), number)
+            return predict(self, frames)
+
+        monkeypatch.setattr(Bundle, "predict", predict_and_signal)
+
+    return arrange
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_STOPPED)])
+def test_a_signal_ends_it_and_no_file_is_written(tmp_path, bundle, capsys, signalled, number, code) -> None:
+    folder = pictures(tmp_path / "in", 30)
+    (tmp_path / "out.csv").write_text("before")
+    signalled(number, 3)
+    assert predict_files(bundle, [str(folder)], output=tmp_path / "out.csv", batch=4) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"interrupted after 8 of 30 inputs; {tmp_path / 'out.csv'} is not written"
+    assert (tmp_path / "out.csv").read_text() == "before"
+    assert list(tmp_path.glob(".out*")) == []
+
+
+def test_a_signal_during_a_table_keeps_what_was_told(tmp_path, bundle, capsys, signalled) -> None:
+    signalled(signal.SIGINT, 3)
+    assert predict_files(bundle, [str(pictures(tmp_path / "in", 30))], batch=4) == EXIT_INTERRUPTED
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "interrupted after 8 of 30 inputs"
+    assert len(said.out.splitlines()) == 1 + 8
+
+
+def test_a_stream_is_followed_to_its_end(tmp_path, bundle, capsys) -> None:
+    write_video(tmp_path / "live.mkv", frames=16).rename(tmp_path / "live")
+    with serving(tmp_path) as address:
+        assert predict_files(bundle, [f"{address}/live"], top=1) == EXIT_DONE
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert all(line.startswith(f"{address}/live#t=") for line in lines[1:])
+    assert lines[-1].split()[0] == f"{address}/live#t=1.500"
+    assert lines[-1].split()[1] == "bright"
+    begin, end = said.err.splitlines()[1:]
+    assert begin == f"{address}/live: Ctrl-C ends it"
+    assert re.match(
+        rf"{address}/live: {len(lines) - 1} answers?(, \d+ dropped)?, latency \d\.\d+ s in the median, ", end
+    )
+
+
+def test_ctrl_c_is_how_a_stream_ends_and_its_file_is_written(tmp_path, bundle, monkeypatch, signalled) -> None:
+    endless = (videos.LiveFrame(n / 10, lambda: np.zeros((9, 9, 3), np.uint8)) for n in range(10**9))
+    monkeypatch.setattr(live, "live_frames", lambda source, now: endless)
+    signalled(signal.SIGINT, 5)
+    assert predict_files(bundle, ["rtsp://me:secret@yard/1"], output=tmp_path / "out.csv") == EXIT_DONE
+    rows = read_rows(tmp_path / "out.csv")
+    assert len(rows) == 4
+    assert all(row["file"] == f"rtsp://yard/1#t={float(row['start']):.3f}" for row in rows)
+
+
+def test_what_a_stream_answered_before_it_was_lost_is_kept(tmp_path, bundle, capsys, monkeypatch) -> None:
+    def lost(source, now):
+        yield videos.LiveFrame(0.0, lambda: np.zeros((9, 9, 3), np.uint8))
+        raise DataError("rtsp://yard/1: cannot be decoded: Connection reset by peer")
+
+    monkeypatch.setattr(live, "live_frames", lost)
+    assert predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv") == EXIT_DATA
+    assert len(read_rows(tmp_path / "out.csv")) == 1
+    assert "Connection reset by peer" in capsys.readouterr().err
+
+
+def test_a_stream_that_never_came_is_an_error(tmp_path, bundle) -> None:
+    with serving(tmp_path) as address, pytest.raises(DataError, match="live: cannot be opened: "):
+        predict_files(bundle, [f"{address}/live"], output=tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def loaded(code: str, *words: str) -> set[str]:
+    """Top-level packages that Python loads for `code`."""
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, *words], capture_output=True, text=True, check=True
+    ).stderr
+    lines = [line for line in told.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
+
+
+PREDICT = "import sys; from pathlib import Path; from toolkit.serving.predict import predict_files; " + (
+    "sys.exit(predict_files(Path(sys.argv[1]), sys.argv[2:], device='cpu'))"
+)
+NEVER = {"torch", "torchvision", "pydantic", "rich", "pyarrow", "onnx", "sklearn", "matplotlib"}
+
+
+def test_nothing_is_loaded_that_is_not_needed(tmp_path, bundle) -> None:
+    for_image = loaded(PREDICT, str(bundle), str(grey(tmp_path / "a.png", 0)))
+    assert {"PIL", "onnxruntime"} <= for_image
+    assert for_image & (NEVER | {"av"}) == set()
+    for_video = loaded(PREDICT, str(bundle), str(write_video(tmp_path / "a.mp4")))
+    assert "av" in for_video
+    assert for_video & NEVER == set()
+    clips = toy_bundle.write(tmp_path / "clips", clip=Clip(frames=2, fps=10))
+    for_clips = loaded(PREDICT, str(clips), str(tmp_path / "a.mp4"))
+    assert for_clips & NEVER == set()
+    assert loaded(PREDICT.replace("'cpu'", "'cpu', stream=True"), str(clips), str(tmp_path / "a.mp4")) & NEVER == set()
+
+
+def test_sampling_is_the_bundles(tmp_path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=15)
+    probabilities = []
+    for views in (1, 15):
+        made = toy_bundle.write(tmp_path / f"views{views}", sampling=FrameSampling(views))
+        predict_files(made, [str(path)], output=tmp_path / f"{views}.csv", device="cpu")
+        (row,) = read_rows(tmp_path / f"{views}.csv")
+        probabilities.append(float(row["probability_1"]))
+    assert probabilities[0] != pytest.approx(probabilities[1], abs=1e-3)
+
+
+def test_noise_of_any_size_is_answered(tmp_path, bundle) -> None:
+    for number, (height, width) in enumerate([(1, 1), (1, 90), (90, 1), (16, 16), (17, 15), (300, 40)]):
+        write_image(tmp_path / f"in/{number}.png", number, height=height, width=width)
+    assert predict_files(bundle, [str(tmp_path / "in")], output=tmp_path / "out.csv") == EXIT_DONE
+    assert len(read_rows(tmp_path / "out.csv")) == 6

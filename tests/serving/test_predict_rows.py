@@ -1,0 +1,157 @@
+"""Answers as a table and as files, read back by other programs' means."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.api.errors import UsageError
+from toolkit.serving.predict import rows as module
+from toolkit.serving.predict.inputs import Moment, Source
+from toolkit.serving.predict.rows import Table, check_output, columns, table_width, written
+
+NAMES = ["a.png", 'quote".png', "comma,.png", "new\nline.png", "é.png", "byte\udce9.png"]
+STORED = [*NAMES[:-1], "byte\\udce9.png"]
+TOP = [("bright", 0.7000000476837158), ("dark", 1.25e-9)]
+
+
+def source(name: str, moment: Moment | None = None) -> Source:
+    return Source(name, "video", name, moment=moment)
+
+
+def fill(output: Path) -> None:
+    with written(output, 2) as rows:
+        for name in NAMES:
+            rows.add(source(name), TOP)
+
+
+def test_columns_are_named_by_rank() -> None:
+    assert columns(2) == ["file", "class_1", "probability_1", "class_2", "probability_2"]
+
+
+def test_csv_is_read_back(tmp_path: Path) -> None:
+    fill(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.reader(file))
+    assert found[0] == columns(2)
+    assert found[1:] == [[name, "bright", "0.7", "dark", "1.25e-09"] for name in STORED]
+
+
+def test_json_lines_are_read_back(tmp_path: Path) -> None:
+    fill(tmp_path / "a.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    values = ["bright", 0.7, "dark", 1.25e-9]
+    assert found == [dict(zip(columns(2), [name, *values], strict=True)) for name in STORED]
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 4096])
+def test_parquet_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
+    fill(tmp_path / "a.PARQUET")
+    table = parquet.read_table(tmp_path / "a.PARQUET")
+    assert table.column_names == columns(2)
+    assert table["file"].to_pylist() == STORED
+    assert set(table["class_1"].to_pylist()) == {"bright"}
+    assert table["probability_2"].to_pylist() == pytest.approx([1.25e-9] * len(NAMES))
+    assert str(table.schema.field("probability_1").type) == "float"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path, suffix: str) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    output = tmp_path / f"a.{suffix}"
+    output.write_bytes(b"before")
+    with pytest.raises(ValueError, match=r"unpack|longer"), written(output, 2) as rows:
+        rows.add(source("a.png"), [*TOP, ("no probability",)])  # type: ignore[list-item]
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    assert output.read_bytes() == b"before"
+
+
+@given(st.text(), st.floats(0, 1, width=32))
+def test_every_name_and_probability_survives_csv(
+    tmp_path_factory: pytest.TempPathFactory, name: str, probability: float
+) -> None:
+    output = tmp_path_factory.mktemp("rows") / "a.csv"
+    with written(output, 1) as rows:
+        rows.add(source(name), [("x", probability)])
+    with output.open(encoding="utf-8", newline="") as file:
+        ((found, _, value),) = list(csv.reader(file))[1:]
+    assert found == name
+    assert float(value) == pytest.approx(probability, rel=1e-6)
+
+
+def test_the_table_is_aligned_and_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(width=table_width(NAMES), classes=["dark", "bright"], top=2)
+    for name in NAMES:
+        table.add(source(name), TOP)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(NAMES) + 1
+    assert lines[0].split() == ["file", "top", "1", "top", "2"]
+    assert lines[1].split() == ["a.png", "bright", "70.00%", "dark", "0.00%"]
+    assert len({line.index("bright") for line in lines[1:]} | {lines[0].index("top 1")}) == 1
+    assert lines[4].startswith("new\\nline.png ")
+
+
+def test_a_table_without_rows_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    Table(width=4, classes=["a"], top=1)
+    assert capsys.readouterr().out == ""
+
+
+def test_long_names_do_not_widen_the_table_for_all() -> None:
+    assert table_width([]) == 0
+    assert table_width(["abc", "x"]) == 3
+    assert table_width(["x" * 500]) == 80
+
+
+@pytest.mark.parametrize("name", ["answers.txt", "answers", "answers.csv.gz"])
+def test_a_suffix_that_tells_no_format_is_refused(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_output(Path(name))
+    assert f"--output {name}: the suffix tells the format" in caught.value.message
+    assert caught.value.next_step == "end the name with .csv, .jsonl or .parquet"
+
+
+def test_a_folder_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UsageError, match=r"out\.csv: a folder"):
+        check_output(tmp_path / "out.csv")
+
+
+def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UsageError) as caught:
+        check_output(Path("a.parquet"))
+    assert "pyarrow, which is not installed" in caught.value.message
+    assert "pip install pyarrow" in str(caught.value.next_step)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_about_parts_of_a_video_tell_which(tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"a.{suffix}"
+    with written(output, 1, timed=True) as rows:
+        rows.add(source("a.mp4", (0.5, 2.2999999999999998)), [("x", 0.25)])
+        rows.add(source("a.mp4", (3.0, 3.0)), [("y", 0.5)])
+    assert columns(1, timed=True) == ["file", "start", "end", "class_1", "probability_1"]
+    wanted = [["a.mp4#t=0.500,2.300", 0.5, 2.3, "x", 0.25], ["a.mp4#t=3.000", 3.0, 3.0, "y", 0.5]]
+    if suffix == "csv":
+        with output.open(encoding="utf-8", newline="") as file:
+            found = [list(row.values()) for row in csv.DictReader(file, quoting=csv.QUOTE_NONNUMERIC)]
+    elif suffix == "jsonl":
+        found = [list(json.loads(line).values()) for line in output.read_text(encoding="utf-8").splitlines()]
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        found = [list(row.values()) for row in parquet.read_table(output).to_pylist()]
+    assert found == wanted
+
+
+def test_the_table_tells_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+    Table(width=4, classes=["x"], top=1).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "a\\n.mp4#t=0.000,2.000"

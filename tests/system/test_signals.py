@@ -1,0 +1,72 @@
+"""Signals: at once where nothing must be saved, at the block's end where something must, and as before afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from toolkit.system.signals import Signalled, Signals, exit_code
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_is_raised_at_once_and_handlers_come_back(number: int, code: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Signalled) as raised, Signals():
+        send(number)
+    assert raised.value.number == number
+    assert exit_code(number) == code
+    assert signal.getsignal(number) is before
+
+
+def test_a_deferred_signal_is_noted_and_raised_at_the_end() -> None:
+    noted = []
+
+    def work(signals: Signals) -> None:
+        with signals.deferred():
+            send(signal.SIGTERM)
+            noted.append(signals.received)
+
+    with pytest.raises(Signalled) as raised, Signals() as signals:
+        work(signals)
+    assert noted == [signal.SIGTERM]
+    assert raised.value.number == signal.SIGTERM
+
+
+def test_a_second_signal_is_raised_at_once() -> None:
+    survived = []
+
+    def work(signals: Signals) -> None:
+        with signals.deferred():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                send(number)
+                survived.append(number)
+
+    with pytest.raises(Signalled) as raised, Signals() as signals:
+        work(signals)
+    assert survived == [signal.SIGTERM]
+    assert raised.value.number == signal.SIGINT
+
+
+def test_an_error_in_a_deferred_block_goes_first() -> None:
+    def fail() -> None:
+        send(signal.SIGTERM)
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"), Signals() as signals, signals.deferred():
+        fail()
+
+
+def test_after_a_deferred_block_signals_are_raised_at_once_again() -> None:
+    def work(signals: Signals) -> None:
+        with signals.deferred():
+            pass
+        send(signal.SIGINT)
+
+    with pytest.raises(Signalled), Signals() as signals:
+        work(signals)

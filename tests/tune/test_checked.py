@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import RECIPE, write_recipe
+from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, RecipeError
+from toolkit.cli.main import main
+from toolkit.host.registry import discover
+from toolkit.recipe.read import load, parse
+from toolkit.tune.checked import checked, of_study
+
+
+def test_a_table_is_found_right(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path, text=f"{RECIPE}[tune]\ntrials = 3\n[tune.space]\ntrain.batch = {{choices = [4, 8]}}\n"
+    )
+    found = checked(load(path), str(path), discover())
+    assert found.tune.trials == 3
+    assert [one.key for one in found.space.dimensions] == ["train.batch"]
+    assert found.aim.metrics == ("loss",)
+    assert found.search
+
+
+def test_a_recipe_without_a_table_has_nothing_to_try(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        checked(load(path), str(path), discover())
+    assert [problem.key for problem in caught.value.problems] == ["tune"]
+    assert caught.value.next_step == f"add [tune] and [tune.space] to {path}"
+
+
+FIXED = "[tune]\ntrials = 3\n[tune.fixed]\ndata.valid_share = 0.4\n{}\n[tune.space]\ntrain.batch = {{choices = [4]}}\n"
+
+
+def test_what_is_fixed_all_trials_have_and_the_recipe_has_not(tmp_path: Path) -> None:
+    draft = parse(write_recipe(tmp_path, text=RECIPE + FIXED.format("")))
+    fixed = of_study(draft).recipe
+    assert draft.recipe
+    assert fixed
+    assert (draft.recipe.data.args["valid_share"], fixed.data.args["valid_share"]) == (0.2, 0.4)
+    assert fixed.tune == draft.recipe.tune
+
+
+def test_what_is_fixed_wrongly_is_told_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.epoks = 2\ndata.valid_shar = 0.1"))
+    assert main(["check", str(path)]) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert 'tune.fixed.train.epoks: unknown key; did you mean "epochs"?' in told
+
+
+def test_what_is_fixed_cannot_be_tried_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.batch = 4"))
+    assert main(["check", str(path)]) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in told
+
+
+def test_check_tells_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune = '[tune]\ntrials = 3\nsampler = "tpee"\n[tune.space]\ntrain.epoks = {low = 1, high = 2}\n'
+    path = write_recipe(tmp_path, text=RECIPE + tune)
+    assert main(["check", str(path)]) == EXIT_USAGE
+    told = capsys.readouterr().err
+    assert "tune.space.train.epoks: " in told
+    assert "tune.sampler.name: " in told
+    assert f"next:  correct [tune] in {path}" in told
+
+
+def test_check_says_valid_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_recipe(
+        tmp_path, text=f"{RECIPE}[tune]\ntrials = 3\n[tune.space]\ntrain.batch = {{choices = [4, 8]}}\n"
+    )
+    assert main(["check", str(path)]) == EXIT_DONE
+    assert capsys.readouterr().out == f"{path}: valid\n"

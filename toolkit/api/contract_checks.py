@@ -1,0 +1,160 @@
+"""What components do when they are used, with the plugin named that is to blame for what goes wrong.
+
+Here stands what a run relies on and can see in passing. The rules of `toolkit.kit.testing` ask for far more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Scores, Split, VideoSplit
+from toolkit.api.errors import PluginError, ToolkitError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Failed: TypeAlias = "Callable[[str, BaseException | None], ToolkitError]"
+"""Makes an error of what a component did, and of the exception behind it."""
+
+
+@contextmanager
+def blaming(failed: Failed, what: str) -> Iterator[None]:
+    """Let an exception in the block be the component's, which could not do `what`; expected failures pass, and those of
+    a device whose memory is taken by all components together."""
+    try:
+        yield
+    except ToolkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which need not have been imported
+            raise
+        raise failed(f"cannot {what}", error) from error
+
+
+class Blamed:
+    """A component that is called again and again."""
+
+    def __init__(self, component: Any, failed: Failed) -> None:
+        self._component, self._failed = component, failed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._component, name)
+
+
+class BlamedAugmentation(Blamed):
+    """An augmentation whose every batch is looked at, without waiting for the device."""
+
+    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+        with blaming(self._failed, f"change a batch {shape_of(batch.pixels)}"):
+            changed: Batch = self._component(batch, rng)
+        wrong = _unlike(batch, changed)
+        if wrong:
+            raise self._failed(f"gave {wrong}", None)
+        return changed
+
+
+class BlamedMetric(Blamed):
+    """A metric whose scores are looked at."""
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        with blaming(self._failed, f"take logits {shape_of(logits)}"):
+            self._component.update(logits, targets)
+
+    def compute(self) -> Scores:
+        with blaming(self._failed, "compute its scores"):
+            scores: Scores = self._component.compute()
+        if not isinstance(scores, Mapping) or not all(isinstance(name, str) for name in scores):
+            raise self._failed(f"gave {type(scores).__name__}, not names mapped to scores", None)
+        return scores
+
+
+def blamed_augmentation(augmentation: Augmentation, failed: Failed) -> Augmentation:
+    """`augmentation`, each of whose batches is checked; what it does wrong raises what `failed` makes."""
+    return BlamedAugmentation(augmentation, failed)
+
+
+def blamed_metric(metric: Metric, failed: Failed) -> Metric:
+    """`metric`, whose scores are checked; what it does wrong raises what `failed` makes."""
+    return BlamedMetric(metric, failed)
+
+
+def shape_of(tensor: Tensor) -> str:
+    """dtype and shape as text: `uint8 [3, 32, 32]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _unlike(batch: Batch, changed: Any) -> str | None:
+    """What is wrong with a batch that an augmentation gave."""
+    if not isinstance(changed, Batch):
+        return f"{type(changed).__name__}, not a Batch"
+    pixels, before = changed.pixels, batch.pixels
+    if pixels.dtype != before.dtype or pixels.shape[:-2] != before.shape[:-2] or pixels.device != before.device:
+        return f"{shape_of(pixels)} on {pixels.device} for {shape_of(before)} on {before.device}"
+    if len(changed.targets) != len(batch.targets) or len(changed.index) != len(batch.index):
+        return f"{len(changed.targets)} targets and {len(changed.index)} places for {len(batch.index)} items"
+    return None
+
+
+def check_answers(network: nn.Module, spec: DataSpec, device: torch.device, failed: Failed) -> None:
+    """Ask a network, uint8 pixels in, for its answers to two black items, and look at them.
+
+    Raises what `failed` makes where it cannot answer, or gives something else than finite logits `[2, C]`.
+    """
+    import torch
+
+    clip = () if spec.frames is None else (spec.frames,)
+    pixels = torch.zeros((2, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    training = network.training
+    with torch.inference_mode(), blaming(failed, f"answer a batch {list(pixels.shape)}"):
+        logits = network.eval()(pixels)
+    network.train(training)
+    wanted = [2, len(spec.classes)]
+    if not isinstance(logits, torch.Tensor):
+        raise failed(f"answered {type(logits).__name__}, not logits {wanted}", None)
+    if list(logits.shape) != wanted or not logits.is_floating_point():
+        raise failed(f"answered {shape_of(logits)}, not logits {wanted}", None)
+    if not logits.isfinite().all():
+        raise failed("answered two black items with logits that are not finite", None)
+
+
+def read_image_of(split: Split, index: int) -> Tensor:
+    """An item of a split, uint8 `[3, H, W]`. Raises DataError where it cannot be decoded, PluginError where the split
+    itself fails or gives something else."""
+    failed = _failed_at(split, index)
+    with blaming(failed, "be read"):
+        image = split.read(index)
+    _check_image(image, failed)
+    return image
+
+
+def read_frames_of(split: VideoSplit, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
+    """Frames of an item of a split of videos, as `read_image_of` reads an image."""
+    failed = _failed_at(split, index)
+    with blaming(failed, "be read"):
+        for frame in split.read(index, frames):
+            _check_image(frame, failed)
+            yield frame
+
+
+def _check_image(image: Any, failed: Failed) -> None:
+    import torch
+
+    if not isinstance(image, torch.Tensor):
+        raise failed(f"is {type(image).__name__}, not uint8 [3, H, W]", None)
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
+        raise failed(f"is {shape_of(image)}, not uint8 [3, H, W]", None)
+
+
+def _failed_at(split: Split | VideoSplit, index: int) -> Failed:
+    def failed(what: str, error: BaseException | None) -> PluginError:
+        of = type(split)
+        cause = f": {type(error).__name__}: {error}" if error else ""
+        return PluginError(
+            f"item {split.ids[index]} of a split of {of.__module__}.{of.__qualname__} {what}{cause}",
+            next_step="examine the dataset: python -m toolkit plugins doctor",
+        )
+
+    return failed

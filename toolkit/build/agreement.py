@@ -1,0 +1,80 @@
+"""Whether a recipe agrees with what it built: checks that need the data's classes, the model's parts, the metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+
+import torch
+
+from toolkit.api.contracts import DataSpec, Metric
+from toolkit.api.errors import Problem, nearest
+from toolkit.recipe.tables import Recipe
+from toolkit.training.evaluate import score
+
+SURE = 100.0
+"""A logit that leaves no probability to other classes."""
+
+
+def disagreements(
+    recipe: Recipe, spec: DataSpec, *, parts: Collection[str], metrics: list[Metric], validates: bool
+) -> Iterator[Problem]:
+    """Everything in the recipe that cannot work with these components."""
+    for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
+        message = f"the model has no such part; it has {', '.join(parts)}"
+        yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
+    weights = recipe.train.class_weights
+    if not isinstance(weights, str) and len(weights) != len(spec.classes):
+        yield Problem("train.class_weights", f"has {len(weights)} weights for {len(spec.classes)} classes")
+    if recipe.train.accumulate > recipe.train.batch:
+        yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch} items")
+    if validates:
+        yield from _unknown_metric(recipe.train.metric, metrics, spec)
+    else:
+        yield from _needs_validation(recipe)
+
+
+def _unknown_metric(metric: str, metrics: list[Metric], spec: DataSpec) -> Iterator[Problem]:
+    """Ask the metrics what they give, by an answer that is right once for every class."""
+    names = sorted(_answered(spec, metrics, wrong_by=0))
+    if metric not in names:
+        message = f'no metric of this recipe gives "{metric}"; there are {", ".join(names)}'
+        yield Problem("train.metric", message, nearest(metric, names))
+
+
+def contrary_direction(recipe: Recipe, spec: DataSpec, metrics: Callable[[], list[Metric]]) -> list[str]:
+    """A note where the recipe calls better what its metric gives worse answers."""
+    name, direction = recipe.train.metric, recipe.train.direction
+    right, wrong = (_answered(spec, metrics(), wrong_by=step).get(name, math.nan) for step in (0, 1))
+    if not (right < wrong if direction == "maximize" else right > wrong):
+        return []
+    other = "minimize" if direction == "maximize" else "maximize"
+    return [
+        f'train.direction = "{direction}" keeps the epoch with the worst "{name}": answers that are all right score '
+        f"worse by it than answers that are all wrong; for the best: --set train.direction={other}"
+    ]
+
+
+def endless_warm_up(recipe: Recipe) -> list[str]:
+    """A note where training ends before its warm-up does."""
+    warm_up, epochs = recipe.train.schedule.warmup_epochs, recipe.train.epochs
+    if warm_up <= epochs:
+        return []
+    return [
+        f"the learning rate never reaches train.optimizer.lr: the warm-up is of {warm_up:g} epochs (--set "
+        f"train.schedule.warmup_epochs=...) and the training of {epochs}"
+    ]
+
+
+def _answered(spec: DataSpec, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
+    """Scores of sure answers to one item of each class, each `wrong_by` classes beside the right one."""
+    classes = torch.arange(len(spec.classes))
+    found = score(SURE * torch.eye(len(classes)).roll(wrong_by, dims=1), classes, metrics)
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def _needs_validation(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.train.patience is not None:
+        yield Problem("train.patience", "needs a validation split, which this data has not")
+    if recipe.train.schedule.name == "plateau":
+        yield Problem("train.schedule.name", '"plateau" needs a validation split, which this data has not')

@@ -1,0 +1,314 @@
+"""From names in a recipe to built components: every name and argument is checked before anything slow happens."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.api.clips import Clip
+from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
+from toolkit.api.contracts import Augmentation, Data, DataSpec, Metric, Takes, Tracker
+from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
+from toolkit.api.files import as_utf8
+from toolkit.host.registry import Offer, Registry, described
+from toolkit.recipe import signature as arguments
+from toolkit.recipe.draft import Draft, Used, used
+from toolkit.recipe.read import invalid
+from toolkit.recipe.signature import GIVEN_BY_CORE
+from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CORE_KINDS = ("optimizer", "schedule")
+"""The kinds whose factories are the core's own; the others come from plugins."""
+_MUST_HAVE = {
+    "dataset": ("spec", "train", "valid", "test"),
+    "model": ("forward", "parameters"),
+    "augmentation": ("__call__",),
+    "metric": ("update", "compute"),
+    "tracker": ("track", "close"),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A component a recipe uses, with its checked arguments; `offer` is None for what the core itself provides."""
+
+    key: str
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    args: Mapping[str, Any]
+    offer: Offer | None
+    source: str
+
+    def build(self, *first: Any, **given: Any) -> Any:
+        """Call the factory. Its ValueError `argument: what is wrong`, or with its own name before the colon, is the
+        recipe's fault, the rest the plugin's."""
+        try:
+            built = self.factory(*first, **self.args, **given)
+        except (KeyboardInterrupt, ToolkitError):
+            raise
+        except BaseException as error:
+            raise self._blamed(error) from error
+        lacking = [name for name in _MUST_HAVE.get(self.kind, ()) if not hasattr(built, name)]
+        if lacking and self.offer:
+            raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
+        return built
+
+    def failed(self, what: str, error: BaseException | None = None) -> ToolkitError:
+        """What went wrong while the component was used."""
+        if self.offer:
+            return self.offer.failed(what, error)
+        cause = f": {described(error)}" if error else ""
+        return invalid(self.source, [Problem(self.key, f"{what}{cause}")])
+
+    def _blamed(self, error: BaseException) -> ToolkitError:
+        argument, colon, message = str(error).partition(": ")
+        if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
+            key = self.key if argument == self.name else f"{self.key}.{argument}"
+            return invalid(self.source, [Problem(key, message)])
+        return self.failed("cannot be built", error)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe whose components all exist and accept their arguments."""
+
+    source: str
+    """What problems found later are reported under: the recipe's file."""
+    resolved: Recipe
+    """The recipe with every component's defaults filled in."""
+    chosen: tuple[Chosen, ...]
+
+    def one(self, kind: str) -> Chosen:
+        return next(chosen for chosen in self.chosen if chosen.kind == kind)
+
+    def all(self, kind: str) -> list[Chosen]:
+        return [chosen for chosen in self.chosen if chosen.kind == kind]
+
+    def data(self) -> Data:
+        """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
+        DataError where there is none to use, RecipeError where the model would see more than is stored."""
+        clip = clip_of(self.resolved)
+        data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
+        spec = with_input(designed_for(data.spec, takes(self.one("model"))), self.resolved.input)
+        if spec.stored_size < spec.size:
+            message = f"must be at least what the model sees of it, {spec.size} px, got {spec.stored_size}"
+            raise invalid(self.source, [Problem("input.stored", message)])
+        # A class may have the name of a folder, which need not be text; what reports, cards and graphs show must be.
+        classes = tuple(as_utf8(name).decode() for name in spec.classes)
+        return replace(data, spec=replace(spec, classes=classes, clip=clip))
+
+    def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
+        """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
+        loaded, and fetching others first could fail. On a sample the argument stays, since a model may ignore it
+        there and say so."""
+        chosen = self.one("model")
+        if not initial_weights and not spec.sample and "weights" in chosen.args:
+            chosen = replace(chosen, args={**chosen.args, "weights": "none"})
+        model: nn.Module = chosen.build(spec)
+        return model
+
+    def augmentations(self, spec: DataSpec) -> list[Augmentation]:
+        return [blamed_augmentation(chosen.build(spec), chosen.failed) for chosen in self.all("augmentation")]
+
+    def metrics(self, spec: DataSpec) -> list[Metric]:
+        """Fresh ones: each pass over a split needs its own."""
+        return [blamed_metric(chosen.build(spec), chosen.failed) for chosen in self.all("metric")]
+
+    def trackers(self, run: Path) -> list[Tracker]:
+        return [chosen.build(run) for chosen in self.all("tracker")]
+
+
+def with_input(spec: DataSpec, asked: InputTable) -> DataSpec:
+    """`spec` with what the recipe asks for. `stored` belongs to `size`: a new size alone is stored as it is."""
+    given = {key: getattr(asked, key) for key in ("size", "stored", "fit", "mean", "std")}
+    given = {key: value for key, value in given.items() if value is not None}
+    if "size" in given:
+        given.setdefault("stored", None)
+    return replace(spec, **given)
+
+
+def clip_of(resolved: Recipe) -> Clip | None:
+    """How videos become clips by a resolved recipe; None where its model sees images."""
+    return None if resolved.clip is None else Clip(**resolved.clip.model_dump(exclude_none=True))
+
+
+def takes(model: Chosen) -> Takes | None:
+    """What a model of clips was designed for; None for a model that does not say."""
+    found: Takes | None = getattr(model.factory, "takes", None)
+    return found
+
+
+def designed_for(spec: DataSpec, design: Takes | None) -> DataSpec:
+    """`spec` with what the model was designed for; the sample keeps its own size, in which it is drawn."""
+    if design is None:
+        return spec
+    spec = replace(spec, mean=design.mean, std=design.std)
+    return spec if spec.sample else replace(spec, size=design.size, stored=design.stored)
+
+
+def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
+    """Find every component and check its arguments.
+
+    Raises RecipeError with every problem of the draft and of its components, or PluginError if the recipe needs
+    something that is broken or that several plugins offer.
+    """
+    draft = Draft.of(asked) if isinstance(asked, Recipe) else asked
+    problems, broken, chosen = list(draft.problems), [], []
+    for use in used(draft):
+        try:
+            found, more = _choose(use, registry, draft.source)
+        except PluginError as error:
+            broken.append(error)
+        else:
+            problems += more
+            chosen += found
+    if draft.recipe is not None:
+        problems += _clip_problems(draft.recipe, chosen)
+    if broken:
+        raise _all_in_one(broken, invalid(draft.source, problems))
+    if problems or draft.recipe is None:
+        raise invalid(draft.source, problems)
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
+
+
+def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem]:
+    """What the recipe does not say of clips and the model does not know, and a dataset that has none."""
+    by_kind = {one.kind: one for one in chosen}
+    model, dataset = by_kind.get("model"), by_kind.get("dataset")
+    if model is None or dataset is None or _clip_table(recipe, model) is None:
+        return
+    if "clips" not in inspect.signature(dataset.factory).parameters:
+        yield Problem("clip", f'dataset "{dataset.name}" has images, no videos that clips could be taken of')
+    if takes(model) is None:
+        table = recipe.clip or ClipTable()
+        needed = ("frames",) if table.sampling == "segments" else ("frames", "rate")
+        for key in needed:
+            if getattr(table, key) is None:
+                yield Problem(f"clip.{key}", f'required: model "{model.name}" takes clips of any length')
+
+
+def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
+    """The recipe's `[clip]` with the model's choices under it; None where the model sees images."""
+    design = takes(model)
+    if recipe.clip is None and design is None:
+        return None
+    own = {"frames": design.frames, "rate": design.rate} if design else {"rate": 1}
+    return own | (recipe.clip or ClipTable()).model_dump(exclude_none=True)
+
+
+def _all_in_one(broken: Sequence[PluginError], wrong: RecipeError) -> PluginError:
+    """The plugins' faults first, for they decide the exit code; the recipe's own below."""
+    faults = [f"{wrong.source}: {error.message}" for error in broken]
+    return PluginError("\n".join([*faults, *(f"  {line}" for line in wrong.lines())]), next_step=broken[0].next_step)
+
+
+def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], list[Problem]]:
+    found = _find(use, registry)
+    if isinstance(found, Problem):
+        return [], [found]
+    factory, offer = found
+    try:
+        args, problems = arguments.check(factory, use.args, use.key, skip=GIVEN_BY_CORE.get(use.kind, ()))
+    except (TypeError, ValueError) as error:
+        raise offer.failed("has an unusable signature", error) if offer else error from error
+    if problems:
+        return [], problems
+    return [Chosen(use.key, use.kind, use.name, factory, args, offer, source)], []
+
+
+def _find(use: Used, registry: Registry) -> tuple[Callable[..., Any], Offer | None] | Problem:
+    key = f"{use.key}.name"
+    if use.kind in CORE_KINDS:
+        factory = core_factory(use.kind, use.name)
+        return (factory, None) if factory else _unknown(use, key)
+    offer = registry.find(use.kind, use.name, key)
+    return offer if isinstance(offer, Problem) else (offer.load(), offer)
+
+
+def _unknown(use: Used, key: str) -> Problem:
+    return Problem(key, f'unknown {use.kind} "{use.name}"', nearest(use.name.lower(), core_names(use.kind)))
+
+
+def core_names(kind: str) -> list[str]:
+    """Names of the core's own optimizers or schedules, which no plugin offers. Imports torch."""
+    from toolkit.training import optimize
+
+    return optimize.optimizer_names() if kind == "optimizer" else optimize.schedule_names()
+
+
+def core_factory(kind: str, name: str) -> Callable[..., Any] | None:
+    """The factory of one of the core's own optimizers or schedules; None for an unknown name. Imports torch."""
+    from toolkit.training import optimize
+
+    try:
+        return optimize.optimizer_factory(name) if kind == "optimizer" else optimize.schedule_factory(name)
+    except KeyError:
+        return None
+
+
+def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
+    """`recipe` with the defaults of every chosen component under what it gives itself. An argument that is called as a
+    key of the table itself (`name`) keeps its default: no recipe can give it."""
+    tables = recipe.tables()
+    for one in chosen:
+        holder, place = _holder(tables, one, chosen)
+        filled = arguments.defaults(one.factory, skip=GIVEN_BY_CORE.get(one.kind, ())) | dict(one.args)
+        tables_own = holder[place].keys() - one.args.keys()
+        holder[place] |= plain({key: value for key, value in filled.items() if key not in tables_own})
+        if one.kind == "model" and (clip := _clip_table(recipe, one)):
+            tables["clip"] = clip
+    return recipe.replace(tables)
+
+
+def _holder(tables: dict[str, Any], one: Chosen, chosen: Sequence[Chosen]) -> tuple[Any, Any]:
+    """What holds this component's table in a recipe's tables, and under which key or number."""
+    first, _, rest = one.key.partition(".")
+    siblings = [other for other in chosen if other.kind == one.kind]
+    if isinstance(tables[first], list):
+        return tables[first], siblings.index(one)
+    return (tables[first], rest) if rest else (tables, first)
+
+
+def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
+    """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
+    place = root or _default_place(dataset.name)
+    asked = {"clips": True} if clips else {}
+    try:
+        data: Data = dataset.build(place, **asked)
+    except PluginError as error:
+        if place and (unreadable := _unreadable(error.__cause__, place)):
+            raise unreadable from error
+        if place and not holds_something(place):
+            raise DataError("there is no data here", path=place, next_step=f"see {error.next_step}") from error
+        raise
+    return data
+
+
+def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
+    """What the data's owner is told where a file or folder at `place` may not be read, or its disk fails. That one is
+    not there at all is for the dataset to tell."""
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    if not any(path.absolute().is_relative_to(base) for base in (place.absolute(), place.resolve())):
+        return None
+    return DataError(
+        f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
+    )
+
+
+def _default_place(name: str) -> Path | None:
+    place = Path("data") / name.rpartition(":")[2]
+    return place if holds_something(place) else None
+
+
+def holds_something(place: Path) -> bool:
+    return place.is_file() or (place.is_dir() and any(place.iterdir()))

@@ -1,0 +1,230 @@
+"""Batches of a split, on the device, ready for the step, while the step before is still running.
+
+Small splits of images are resident: fetching a batch is one gather, on the device itself where it has the room. Others,
+and clips, come through a thread that fetches ahead, pins and copies on a side stream, so that the step does not wait.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from toolkit.api.clips import Averaged
+from toolkit.api.contracts import Augmentation, Batch, DataSpec
+from toolkit.data.store import Draws, Footage, Memory, Pixels, centre_crop
+from toolkit.system.randomness import generator, order
+
+Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Pixels at an index, and the index without the items that were skipped."""
+Ready: TypeAlias = Callable[[Tensor], Batch]
+"""The batch of an index, on its way to the device."""
+Begin: TypeAlias = Callable[[Tensor], None]
+"""Starts on the items at an index, without waiting for them."""
+
+AHEAD = 2
+"""Batches fetched ahead: one being copied while one waits."""
+
+
+def batches_in(count: int, size: int) -> int:
+    """Training batches in an epoch of `count` items: the last partial one is left out, unless it is the only one."""
+    return max(count // size, 1) if count else 0
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Batches of one split on one device."""
+
+    pixels: Pixels | Footage
+    spec: DataSpec
+    device: torch.device
+    share_of_device: float = 0.5
+    """Largest share of the device's free memory that a resident split may take."""
+
+    def training(
+        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
+    ) -> Iterator[Batch]:
+        """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
+        gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
+        `size`. One whose items are all skipped is empty. The items left out of the last batch are decoded too, so that
+        the next epoch finds all of them."""
+        numbers = self._numbers(size, seed=seed, epoch=epoch)
+        count = batches_in(self.training_items, size)
+        fetch = partial(self.pixels.drawn, draws=Draws(seed, epoch))
+        for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
+            chosen = augmentations if len(batch.index) else ()
+            yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
+        for left_out in numbers[count:]:
+            self.pixels.keep(left_out // self._clips_per_video)
+
+    def evaluation(self, size: int) -> Iterator[Batch]:
+        """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
+        `size`, where V is."""
+        items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
+        for batch in self._fetch(torch.arange(len(self.pixels)).split(items), self.pixels.views):
+            yield self._cropped(batch)
+
+    def at(self, index: Sequence[int]) -> Batch:
+        """The items at `index`, as stored: not cropped, not augmented; of videos the middle."""
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.fetch)
+
+    def views(self, index: Sequence[int]) -> Batch:
+        """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.views)
+
+    @property
+    def training_items(self) -> int:
+        """Items of a training epoch: images, or clips of all videos."""
+        return len(self.pixels) * self._clips_per_video
+
+    def epoch_items(self, size: int) -> int:
+        """Of them, those in the batches of `size` that an epoch trains."""
+        return min(batches_in(self.training_items, size) * size, self.training_items)
+
+    @property
+    def average(self) -> Averaged:
+        """What evaluation averages over the views of an item."""
+        return self.spec.clip.average if self.spec.clip else "probabilities"
+
+    @property
+    def _clips_per_video(self) -> int:
+        return self.spec.clip.clips_per_video if self.spec.clip else 1
+
+    def places(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
+        """The items of each batch of a training epoch, what is left over last."""
+        return [numbers // self._clips_per_video for numbers in self._numbers(size, seed=seed, epoch=epoch)]
+
+    def _numbers(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
+        """As `places`, by the numbers that `drawn` takes: an image's own, or those of a video's clips."""
+        each = self._clips_per_video
+        visited = order(len(self.pixels), seed, epoch)[:, None] * each + torch.arange(each)
+        return list(torch.split(visited.flatten(), size))
+
+    def _cropped(self, batch: Batch) -> Batch:
+        if batch.pixels.shape[-1] == self.spec.size:
+            return batch
+        return Batch(centre_crop(batch.pixels, self.spec.size), batch.targets, batch.index)
+
+    def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
+        ready = partial(self._ready, fetch=fetch)
+        if self._resident():
+            return map(ready, places)
+        return prefetched(places, ready, self.device, begin=self.pixels.begin)
+
+    def _resident(self) -> bool:
+        if isinstance(self.pixels, Footage) or not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
+            return False
+        if self.device.type == "cuda" and (self.pixels.moved or self.pixels.storage.pixels.nbytes <= self._room()):
+            self.pixels.move(self.device)
+            return True
+        return self.device.type == "cpu"
+
+    def _room(self) -> float:
+        return self.share_of_device * torch.cuda.mem_get_info(self.device)[0]
+
+    def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
+        pixels, index = fetch(index)
+        targets = self._targets.index_select(0, index.to(self.device, non_blocking=True))
+        return Batch(self._sent(pixels), targets, index)
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        """int64 `[N]` of all items, on the device."""
+        return torch.tensor(self.pixels.split.targets, dtype=torch.int64, device=self.device)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        if self.device.type != "cuda" or tensor.is_cuda:
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def augment(
+    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int, step: int
+) -> Batch:
+    """The batch after all augmentations; each draws from a generator of its own place."""
+    for place, augmentation in enumerate(augmentations):
+        batch = augmentation(batch, generator(device, seed, "augment", epoch, step, place))
+    return batch
+
+
+def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, begin: Begin) -> Iterator[Batch]:
+    """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
+
+    `begin` is told of a batch while the one before is fetched, so that decoding never waits for a copy.
+    The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
+    """
+    fetched: queue.Queue[_Sent | BaseException] = queue.Queue(AHEAD)
+    left = threading.Event()
+    thread = threading.Thread(
+        target=_fetch_ahead, args=(places, ready, device, begin, fetched, left), name="prefetch", daemon=True
+    )
+    thread.start()
+    try:
+        for _ in places:
+            item = fetched.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item.received()
+    finally:
+        left.set()
+        while thread.is_alive():
+            _drain(fetched)
+            thread.join(timeout=0.01)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A batch under way: on CUDA its copy may still be running on the side stream."""
+
+    batch: Batch
+    copied: torch.cuda.Event | None
+
+    def received(self) -> Batch:
+        if self.copied is not None:
+            stream = torch.cuda.current_stream(self.batch.pixels.device)
+            stream.wait_event(self.copied)
+            self.batch.pixels.record_stream(stream)
+            self.batch.targets.record_stream(stream)
+        return self.batch
+
+
+def _fetch_ahead(
+    places: Sequence[Tensor],
+    ready: Ready,
+    device: torch.device,
+    begin: Begin,
+    fetched: queue.Queue[_Sent | BaseException],
+    left: threading.Event,
+) -> None:
+    try:
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        for place, index in enumerate(places):
+            if left.is_set():
+                return
+            for soon in places[place : place + 2]:
+                begin(soon)
+            fetched.put(_send(ready, index, stream))
+    except BaseException as error:
+        fetched.put(error)
+
+
+def _send(ready: Ready, index: Tensor, stream: torch.cuda.Stream | None) -> _Sent:
+    if stream is None:
+        return _Sent(ready(index), None)
+    with torch.cuda.stream(stream):
+        batch = ready(index)
+        return _Sent(batch, stream.record_event())
+
+
+def _drain(fetched: queue.Queue[_Sent | BaseException]) -> None:
+    while True:
+        try:
+            fetched.get_nowait()
+        except queue.Empty:
+            return

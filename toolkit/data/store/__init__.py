@@ -1,0 +1,40 @@
+"""Pixels of a split, decoded once: images kept in memory or a cache file, videos as files of frames, or (where nothing
+fits) decoded anew each time. All are uint8 of the spec's stored size; what is kept changes no result, only what it
+costs."""
+
+from toolkit.data.store.corrupt import Corrupt, LeftOut, left_out_note
+from toolkit.data.store.draws import Draws
+from toolkit.data.store.footage import Footage, VideoCache
+from toolkit.data.store.images import Pixels
+from toolkit.data.store.resampling import centre_crop, covering, to_square
+from toolkit.data.store.storage import (
+    Mapped,
+    Memory,
+    Storage,
+    bytes_needed,
+    cache_key,
+    make_room,
+    open_storage,
+    stored_shape,
+)
+
+__all__ = [
+    "Corrupt",
+    "Draws",
+    "Footage",
+    "LeftOut",
+    "Mapped",
+    "Memory",
+    "Pixels",
+    "Storage",
+    "VideoCache",
+    "bytes_needed",
+    "cache_key",
+    "centre_crop",
+    "covering",
+    "left_out_note",
+    "make_room",
+    "open_storage",
+    "stored_shape",
+    "to_square",
+]

@@ -1,0 +1,342 @@
+"""The videos of a split as clips: frames decoded once, kept at training size, cut into clips when they are asked for.
+
+A kept video is a file of its own in the cache directory, named by its content and put there whole, so that a killed
+process leaves nothing half-made and all runs share it. It holds every frame that a clip may see, with its short side at
+the stored size; which of them and which square a clip sees is decided each time. A video is kept when it is asked for a
+second time: the first time only what its clip sees is decoded, which is all there is to do for who passes once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from itertools import accumulate, chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from toolkit.api.clips import PHASES, Clip, evaluation_clips, seen, snapped, training_clip
+from toolkit.api.contract_checks import read_frames_of
+from toolkit.api.errors import DataError
+from toolkit.api.files import cache_directory, replaced
+from toolkit.data.store.corrupt import Corrupt, LeftOut
+from toolkit.data.store.draws import Draws
+from toolkit.data.store.resampling import CACHE_VERSION, covering, resize
+from toolkit.system.notices import tell_unwritten
+
+if TYPE_CHECKING:
+    from toolkit.api.contracts import DataSpec, VideoSplit
+
+Frames: TypeAlias = "Mapping[int, NDArray[np.uint8]]"
+"""Frames uint8 `[h, w, 3]` of one video by number."""
+
+SPARE = 0.05
+"""Share of the cache that is freed at a time: looking for what is oldest takes a while."""
+LARGEST = 2**30
+"""Bytes of the largest video that is kept; of a longer one only the frames that are asked for are decoded."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One clip of a video: its frames, and where its square lies in them."""
+
+    frames: Sequence[int]
+    place: float
+    """Along the long side, from 0 (left or top) to 1."""
+
+    def cut(self, frames: Frames, side: int, into: NDArray[np.uint8]) -> None:
+        """Copy the squares into uint8 `[T, side, side, 3]`."""
+        for target, number in zip(into, self.frames, strict=True):
+            frame = frames[number]
+            top, left = (math.floor(self.place * (extent - side)) for extent in frame.shape[:2])
+            target[:] = frame[top : top + side, left : left + side]
+
+
+@dataclass
+class VideoCache:
+    """Room for kept videos, for all splits of a run together."""
+
+    folder: Path
+    limit: int
+    """Bytes."""
+    taken: int = 0
+    """By the videos of this run."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._added = self.limit
+
+    @classmethod
+    def of_user(cls, limit: int) -> VideoCache:
+        """The one in the user's cache directory."""
+        return cls(cache_directory() / "videos", limit)
+
+    def path(self, key: str, spec: DataSpec, *, training: bool) -> Path:
+        """Where the video with this key lies, whether or not it is kept yet."""
+        text = f"{CACHE_VERSION} {spec.stored_size} {spec.fit} {_grid(spec, training=training)} {key}"
+        name = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return self.folder / name[:2] / f"{name[2:]}.npy"
+
+    def reserve(self, size: int) -> bool:
+        """Whether this run may use `size` more bytes; they are counted if so."""
+        with self._lock:
+            fits = size <= LARGEST and self.taken + size <= self.limit * (1 - SPARE)
+            self.taken += size if fits else 0
+        return fits
+
+    def release(self, size: int) -> None:
+        """Give back what was reserved."""
+        with self._lock:
+            self.taken -= size
+
+    def added(self, size: int) -> None:
+        """Count a file that was put into the cache; now and then this makes room for more."""
+        with self._lock:
+            self._added += size
+            due = self._added > self.limit * SPARE
+            self._added = 0 if due else self._added
+        if due:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove the videos that were used longest ago until some of `limit` is spare. A process that has a removed
+        video open loses nothing; another decodes it again."""
+        used = sorted(((*_used(path), path) for path in self.folder.glob("*/*.npy")), reverse=True)
+        for (_, _, path), total in zip(used, accumulate(size for _, size, _ in used), strict=True):
+            if total > self.limit * (1 - SPARE):
+                path.unlink(missing_ok=True)
+
+
+@dataclass
+class Footage:
+    """A split's clips by index."""
+
+    split: VideoSplit
+    spec: DataSpec
+    cache: VideoCache | None
+    """None: nothing is kept."""
+    workers: int
+    corrupt: Corrupt = field(default_factory=Corrupt)
+    training: bool = True
+    """Whether training clips are drawn, of which any frame on the grid may be seen, or the same views each time."""
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        self._left_out = LeftOut(self.corrupt, len(self.split))
+        self._asked: set[int] = set()
+        self._counted: set[int] = set()
+        self._unkept: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def clip(self) -> Clip:
+        if self.spec.clip is None:
+            raise AssertionError("videos become clips only where the spec has a clip")
+        return self.spec.clip
+
+    @property
+    def skipped(self) -> dict[int, str]:
+        """Videos left out because they cannot be decoded: index to reason."""
+        return self._left_out.reasons
+
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 `[B, T, 3, S, S]` (channels last in memory), the middle of each video, and the index without the
+        skipped ones. Raises DataError for a video that cannot be decoded and may not be skipped."""
+        return self._gathered(index, [_Wanted(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
+
+    def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 `[B * V, T, 3, S, S]`: the V views of evaluation of each video, one video after the other; and the
+        index as of `fetch`."""
+        choose = partial(views_of, self.clip)
+        return self._gathered(index, [_Wanted(item, self.clip.views, choose) for item in index.tolist()])
+
+    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
+        the n-th of video i is number i * V + n, whatever else is asked for. A video whose clips stand side by side is
+        opened once."""
+        each = self.clip.clips_per_video
+        runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
+        return self._gathered(
+            index // each,
+            [_Wanted(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
+        )
+
+    def keep(self, index: Tensor) -> None:
+        """Do nothing: a video that no batch holds is decoded when one does."""
+
+    def begin(self, index: Tensor) -> None:
+        """Do nothing: which frames of a video are needed is known when its batch is fetched."""
+
+    def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
+        side = self.spec.stored_size
+        clips = np.empty((sum(one.count for one in wanted), self.clip.frames, side, side, 3), np.uint8)
+        ends = list(accumulate(one.count for one in wanted))
+        parts = [clips[end - one.count : end] for one, end in zip(wanted, ends, strict=True)]
+        whole = list(self._pool.map(self._filled, wanted, parts))
+        if not all(whole):
+            clips = np.concatenate([clips[:0], *(part for part, there in zip(parts, whole, strict=True) if there)])
+        return torch.from_numpy(clips).movedim(-1, -3), self._left_out.without(index)
+
+    def _filled(self, wanted: _Wanted, into: NDArray[np.uint8]) -> bool:
+        """Whether the clips of a video could be written."""
+        if wanted.item in self.skipped:
+            return False
+        try:
+            views = [self._available(view, wanted.item) for view in wanted.views(self.split.times(wanted.item))]
+            frames = self._frames(wanted.item, sorted({number for view in views for number in view.frames}))
+        except DataError as error:
+            self._left_out.add(wanted.item, error)
+            return False
+        for view, clip in zip(views, into, strict=True):
+            view.cut(frames, self.spec.stored_size, clip)
+        return True
+
+    def _available(self, view: View, item: int) -> View:
+        """A view of evaluation, taken of a training video, has to do with the frames that training sees: what is kept
+        changes no result."""
+        return View(snapped(view.frames, self._seen(item)), view.place) if self.training else view
+
+    def _frames(self, item: int, numbers: Sequence[int]) -> Frames:
+        kept = self._kept(item)
+        return dict(zip(numbers, self._decoded(item, numbers), strict=True)) if kept is None else kept
+
+    def _kept(self, item: int) -> Frames | None:
+        """All frames of a video that clips see, mapped from the cache; None where there is no room for them."""
+        if self.cache is None or item in self._unkept:
+            return None
+        numbers = self._seen(item)
+        path = self.cache.path(self.split.keys[item], self.spec, training=self.training)
+        frames = _mapped(path, len(numbers))
+        if frames is None and item not in self._asked:
+            self._asked.add(item)
+        elif frames is None:
+            self._keep(self.cache, item, numbers, path)
+            frames = _mapped(path, len(numbers))
+        elif item not in self._counted:
+            with suppress(OSError):  # removed by another run, or only to be read: what is mapped can be seen
+                os.utime(path)
+            self._count(self.cache, item, frames.nbytes)
+        return None if frames is None else dict(zip(numbers, frames, strict=True))
+
+    def _seen(self, item: int) -> list[int]:
+        times = self.split.times(item)
+        if self.training:
+            return seen(self.clip, times)
+        return sorted({number for clip in evaluation_clips(self.clip, times) for number in clip})
+
+    def _keep(self, cache: VideoCache, item: int, numbers: Sequence[int], path: Path) -> None:
+        """Decode the frames of a video that clips see into its file, unless there is no room."""
+        with closing(self._decoded(item, numbers)) as decoded:
+            first = next(decoded)
+            size = len(numbers) * first.nbytes
+            if not self._count(cache, item, size):
+                return
+            try:
+                _write(path, (len(numbers), *first.shape), chain([first], decoded))
+                cache.added(size)
+            except OSError as error:
+                self._leave(cache, item, size)
+                tell_unwritten(cache.folder, error)
+
+    def _count(self, cache: VideoCache, item: int, size: int) -> bool:
+        fits = item in self._counted or cache.reserve(size)
+        (self._counted if fits else self._unkept).add(item)
+        return fits
+
+    def _leave(self, cache: VideoCache, item: int, size: int) -> None:
+        """Decode a video anew from now on, and count it no more."""
+        self._counted.discard(item)
+        self._unkept.add(item)
+        cache.release(size)
+
+    def _decoded(self, item: int, numbers: Sequence[int]) -> Generator[NDArray[np.uint8], None, None]:
+        """Frames uint8 `[h, w, 3]` at training size."""
+        for frame in read_frames_of(self.split, item, numbers):
+            yield resize(frame, *self._sides(frame)).movedim(0, -1).numpy()
+
+    def _sides(self, frame: Tensor) -> tuple[int, int]:
+        side = self.spec.stored_size
+        height, width = frame.shape[-2:]
+        return covering(height, width, side) if self.spec.fit == "crop" else (side, side)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """`count` clips of one video, chosen once its times are known."""
+
+    item: int
+    count: int
+    views: Callable[[Sequence[float]], list[View]]
+
+
+def middle_of(clip: Clip, times: Sequence[float]) -> list[View]:
+    """The view in the middle of those of evaluation."""
+    return [View(evaluation_clips(clip, times)[clip.clips // 2], 0.5)]
+
+
+def views_of(clip: Clip, times: Sequence[float]) -> list[View]:
+    """The views of evaluation: every clip in time by every crop in space."""
+    places = [0.5] if clip.crops == 1 else [number / (clip.crops - 1) for number in range(clip.crops)]
+    return [View(frames, place) for frames in evaluation_clips(clip, times) for place in places]
+
+
+def drawn_from(clip: Clip, draws: Draws, item: int, clips: Sequence[int], times: Sequence[float]) -> list[View]:
+    """Training clips of a video by number, from 0, each from a place of its own in time and along the long side."""
+    drawn = (draws.of(item, number, clip.frames + 1) for number in clips)
+    return [View(training_clip(clip, times, numbers[1:]), numbers[0]) for numbers in drawn]
+
+
+def _grid(spec: DataSpec, *, training: bool) -> str:
+    """What decides which frames of a video are seen."""
+    clip = spec.clip or Clip(frames=1)
+    views = "" if training else f"{clip.clips} x {clip.frames} {clip.short}"
+    return f"{PHASES} {clip.sampling} {clip.frames if clip.sampling == 'segments' else clip.step} {views}"
+
+
+def _write(path: Path, shape: tuple[int, ...], frames: Iterable[NDArray[np.uint8]]) -> None:
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, shape)
+        for frame in frames:
+            file.write(np.ascontiguousarray(frame).data)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """The start of a .npy file of bytes: written frame by frame it costs less than mapped memory, page by page."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+_ONE_HEADER = threading.Lock()
+"""NumPy reads headers by Python's parser, and that of Python 3.11 raises a SystemError now and then where two threads
+are in it at once (github.com/python/cpython/issues/106905)."""
+
+
+def _mapped(path: Path, count: int) -> NDArray[np.uint8] | None:
+    """The frames in a kept file; None where there is none that is whole."""
+    try:
+        with _ONE_HEADER:
+            frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return frames.view(np.ndarray) if len(frames) == count else None
+
+
+def _used(path: Path) -> tuple[float, int]:
+    """When a file was used last, and how much of the disk it takes; nothing where another process removed it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0.0, 0
+    return found.st_mtime, found.st_size

@@ -1,0 +1,188 @@
+"""Where decoded images are kept: in memory, or in a file that all who train on them share."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.api.files import cache_directory
+from toolkit.data.store.resampling import CACHE_VERSION
+from toolkit.system.notices import tell_unwritten
+
+if TYPE_CHECKING:
+    from toolkit.api.contracts import DataSpec, Split
+
+
+class Storage(Protocol):
+    """Room for N items of a split, and which of them are there."""
+
+    pixels: Tensor
+    """uint8 `[N, S, S, 3]`, channels last: a decoder's own order, and what convolutions like best."""
+
+    def has(self, index: int) -> bool: ...
+
+    def put(self, index: int, item: Tensor) -> None: ...
+
+
+class Memory:
+    """Storage in RAM."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.pixels = torch.empty(shape, dtype=torch.uint8)
+        self._present = bytearray(shape[0])
+
+    def has(self, index: int) -> bool:
+        return bool(self._present[index])
+
+    def put(self, index: int, item: Tensor) -> None:
+        self.pixels[index] = item
+        self._present[index] = 1
+
+
+class Mapped:
+    """Storage in a file that outlives the process and is shared by all that train on the same items.
+
+    Beside the pixels lies one checksum an item, written after its pixels: an item cut short by a kill or a power
+    loss does not match and is decoded again. Two writers of one item write the same bytes.
+
+    The room of all items is taken at once, for a disk that fills up later ends a process that writes to mapped memory.
+    Raises OSError where there is no such room, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sums = path.with_suffix(".sums")
+        with _removed_on_failure(sums, path):
+            self._sums = _mapped(sums, np.dtype(np.uint64), (shape[0],))
+            self._bytes = _mapped(path, np.dtype(np.uint8), shape)
+        self.pixels = torch.from_numpy(self._bytes)
+        self._checked = bytearray(shape[0])
+        with suppress(FileNotFoundError):  # removed by another run: what is mapped stays
+            os.utime(path)
+
+    def has(self, index: int) -> bool:
+        if not self._checked[index]:
+            self._checked[index] = int(self._sums[index] != 0 and self._sums[index] == self._sum(index))
+        return bool(self._checked[index])
+
+    def put(self, index: int, item: Tensor) -> None:
+        self.pixels[index] = item
+        self._sums[index] = self._sum(index)
+        self._checked[index] = 1
+
+    def _sum(self, index: int) -> int:
+        return zlib.crc32(self._bytes[index]) | 1 << 32
+
+
+def _mapped(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> np.ndarray:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        _reserve(file, int(np.prod(shape)) * dtype.itemsize)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+@contextmanager
+def _removed_on_failure(*paths: Path) -> Iterator[None]:
+    """Where the block fails, remove those files that were not there before; others may be in use."""
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Make a file `size` bytes long and take the room that it does not have yet; what stands in it stays. Raises
+    OSError, with the disk as it was, where there is too little."""
+    found = os.fstat(file.fileno())
+    missing = size - found.st_blocks * 512
+    if found.st_size >= size and missing <= 0:
+        return
+    if missing > shutil.disk_usage(file.fileno()).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if not _allocated(file, size):
+        file.truncate(size)
+
+
+def _allocated(file: BinaryIO, size: int) -> bool:
+    """Whether the file system can take room ahead, and has taken it."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
+def stored_shape(spec: DataSpec) -> tuple[int, ...]:
+    """The shape of one stored image: `[S, S, 3]`."""
+    return spec.stored_size, spec.stored_size, 3
+
+
+def bytes_needed(split: Split, spec: DataSpec) -> int:
+    """Bytes that a split's decoded pixels take."""
+    return len(split) * int(np.prod(stored_shape(spec)))
+
+
+def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes: int) -> Storage | None:
+    """The fastest storage the split fits into: memory, else a cache file, else None. So it is, and is told, where the
+    disk has too little room for the file or the cache cannot be written."""
+    shape = (len(split), *stored_shape(spec))
+    needed = bytes_needed(split, spec)
+    if needed <= memory_bytes:
+        return Memory(shape)
+    if needed > cache_bytes:
+        return None
+    folder = cache_directory() / "pixels"
+    path = folder / f"{cache_key(split, spec)}.u8"
+    try:
+        make_room(folder, keep=path, limit=cache_bytes - needed)
+        return Mapped(path, shape)
+    except OSError as error:
+        tell_unwritten(folder, error)
+        return None
+
+
+def cache_key(split: Split, spec: DataSpec) -> str:
+    """Names the cache file: changes with any item's content, the order of items, and how pixels are resampled."""
+    digest = blake2b(f"{CACHE_VERSION} {stored_shape(spec)} {spec.fit}".encode(), digest_size=16)
+    for key in split.keys:
+        digest.update(b"\0" + key.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def make_room(folder: Path, *, keep: Path, limit: int) -> None:
+    """Remove the cache files that were opened longest ago until the others take at most `limit` bytes.
+
+    A process that still maps a removed file keeps its pages: it loses nothing, and the room is freed when it ends.
+    """
+    opened = sorted(((*_opened(path), path) for path in folder.glob("*.u8") if path != keep), reverse=True)
+    for (_, _, path), total in zip(opened, accumulate(size for _, size, _ in opened), strict=True):
+        if total > limit:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".sums").unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> tuple[float, int]:
+    """When a file was opened last, and the room it takes; nothing where another process removed it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0.0, 0
+    return found.st_mtime, found.st_blocks * 512

@@ -1,0 +1,287 @@
+"""From a trained run to a bundle: exported, held against the trained model, put in place whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from toolkit.api.clips import duration
+from toolkit.api.contracts import Split, VideoSplit
+from toolkit.api.errors import DataError, ParityError, UsageError
+from toolkit.api.files import as_utf8, replaced_folder
+from toolkit.export.card import card
+from toolkit.export.gate import Reference, Verdict, judge, reference
+from toolkit.export.graph import metadata, to_onnx
+from toolkit.export.rescore import evaluate_bundle
+from toolkit.export.triton import place_in, write_triton
+from toolkit.recipe.tables import Limits, Recipe
+from toolkit.recipe.write import to_toml
+from toolkit.runs.reopen import Trained, open_trained, planned_again
+from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, Sampling
+from toolkit.system.environment import versions
+from toolkit.training.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+
+__all__ = ["evaluate_bundle", "export_run", "write_models"]
+
+CALIBRATION_BATCH = 32
+"""Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
+MEASURED = 100
+"""Training videos, evenly spaced, that the length of the others is judged by."""
+SINGLE_FILE = 2**31 - 2**20
+"""Bytes that fit into one protobuf message, with room for the graph beside the weights."""
+
+
+def export_run(
+    run: Path,
+    *,
+    name: str | None,
+    exports: Path,
+    overrides: Sequence[str],
+    triton: bool,
+    console: Console,
+) -> Path:
+    """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
+
+    Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
+    where something else than a bundle has that name."""
+    place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
+    repository = exports / f"{place.name}-triton"
+    if triton:
+        place_in(repository, place.name)  # what would be refused in the end is refused first
+    trained = open_trained(run, overrides)
+    for note in trained.assembly.notes():
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
+        expected = reference(trained.assembly)
+        unproved = write_models(trained, place.name, folder, console)
+        verdicts = _judge(unproved, folder, expected, console)
+        _refuse_failed(verdicts, place)
+        manifest = _proved(unproved, verdicts, trained, expected)
+        _write_papers(manifest, folder, expected)
+        Bundle.load(folder, device="cpu")
+    if triton:
+        console.print(f"triton {write_triton(place, manifest, repository)}", markup=False, soft_wrap=True)
+    return place
+
+
+def _checked_name(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise UsageError(f'export: "{name}" cannot name a bundle', next_step="give a plain name with --name NAME")
+    return name
+
+
+def _free(place: Path) -> Path:
+    """`place`, if a bundle may be put there: what stands there now is replaced as a whole."""
+    is_bundle = (place / MANIFEST).is_file()
+    if place.exists() and not is_bundle and not _is_empty(place):
+        raise UsageError(
+            f"{place}: in the way, and no bundle (it has no {MANIFEST})",
+            next_step="give another name with --name NAME, or another folder with --exports DIR",
+        )
+    return place
+
+
+def _is_empty(place: Path) -> bool:
+    return place.is_dir() and not any(place.iterdir())
+
+
+def write_models(trained: Trained, name: str, folder: Path, console: Console) -> Manifest:
+    """Every precision's model, and a manifest that claims nothing of them yet."""
+    assembly, table = trained.assembly, trained.assembly.recipe.export
+    spec, protocol = assembly.spec, {**assembly.protocol(), "precision": "fp32"}
+    with console.status("exporting the graph"):
+        model = to_onnx(assembly.network, spec, metadata(spec, protocol, trained.digest))
+    models, files = {}, {}
+    for place, precision in enumerate(table.precisions):
+        with console.status(f"writing {precision}"):
+            models[precision] = "model.onnx" if place == 0 else f"model.{precision}.onnx"
+            for path in _save(_in_precision(model, precision, trained), folder / models[precision]):
+                files[path.name] = _sha256(path)
+    assembly.network.to(assembly.device)
+    manifest = Manifest(
+        name=name,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        classes=spec.classes,
+        sample=spec.sample,
+        input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
+        sampling=_sampling(trained),
+        models=models,
+        files=files,
+        recipe=to_toml(assembly.recipe),
+        digest=trained.digest,
+        protocol=protocol,
+        trained_on=_trained_on(trained),
+        scores={},
+        versions=versions(),
+    )
+    (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
+    return manifest
+
+
+def _sampling(trained: Trained) -> Sampling:
+    """How the bundle answers a video: by clips as evaluation saw them, or by as many frames as the dataset took of
+    each, where it did."""
+    assembly = trained.assembly
+    clip = assembly.spec.clip
+    if clip is None:
+        frames = assembly.recipe.data.args.get("frames_per_video")
+        return FrameSampling(frames if isinstance(frames, int) else 8)
+    return ClipSampling(clip, clip.span if clip.sampling == "strided" else _usual_length(assembly.data.train))
+
+
+def _usual_length(split: Split | VideoSplit) -> float:
+    """Seconds of a training video: the median."""
+    if not isinstance(split, VideoSplit):
+        raise AssertionError("clips are taken of videos")
+    lengths = []
+    for index in range(0, len(split), max(len(split) // MEASURED, 1)):
+        with suppress(DataError):  # one that cannot be read was told, or left out, in training
+            lengths.append(duration(split.times(index)))
+    return median(lengths)
+
+
+def _trained_on(trained: Trained) -> dict[str, Any]:
+    assembly = trained.assembly
+    return {
+        "dataset": assembly.recipe.data.name,
+        "sample": assembly.spec.sample,
+        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "model": assembly.recipe.model.name,
+        "best_epoch": trained.best_epoch,
+        "run": trained.directory.path.name,
+        "notes": assembly.notes(),
+    }
+
+
+def _in_precision(model: onnx.ModelProto, precision: str, trained: Trained) -> onnx.ModelProto:
+    match precision:
+        case "fp16":
+            from toolkit.export.half import to_fp16
+
+            return to_fp16(model)
+        case "int8":
+            from toolkit.export.integers import to_int8
+
+            return to_int8(model, _calibration(trained))
+    return model
+
+
+def _calibration(trained: Trained) -> Iterator[NDArray[np.uint8]]:
+    """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`."""
+    import numpy as np
+    import torch
+
+    train = trained.assembly.train
+    count = min(trained.assembly.recipe.export.calibration, len(train.pixels))
+    batch = max(CALIBRATION_BATCH // (trained.assembly.spec.frames or 1), 1)
+    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
+        pixels = train.at(places.tolist()).pixels
+        yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
+
+
+def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """The files written: one, or two where protobuf cannot hold the weights."""
+    import onnx
+
+    if model.ByteSize() <= SINGLE_FILE:
+        onnx.save(model, path)
+        return [path]
+    beside = f"{path.name}.data"
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside)
+    return [path, path.with_name(beside)]
+
+
+def _judge(manifest: Manifest, folder: Path, expected: Reference, console: Console) -> list[Verdict]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    verdicts = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for precision in manifest.models:
+            task = progress.add_task(f"gate {precision}", total=2 * len(expected.evaluation.index))
+            bundle = Bundle.load(folder, device="cpu", precision=precision)
+            limits: Limits = getattr(expected.assembly.recipe.export, precision)
+            told = _Advance(progress, task)
+            verdict = judge(bundle, expected, limits, progress=told)
+            verdicts.append(verdict)
+            console.print(_line(verdict), markup=False, highlight=False, soft_wrap=True)
+    return verdicts
+
+
+@dataclass(frozen=True)
+class _Advance:
+    progress: Progress
+    task: Any
+
+    def __call__(self, items: int) -> None:
+        self.progress.advance(self.task, items)
+
+
+def _line(verdict: Verdict) -> str:
+    flips = len(verdict.raw.flips)
+    return (
+        f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
+        f"{verdict.items} {verdict.split} items, {verdict.metric} {verdict.raw.scores[verdict.metric]:.4f} "
+        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g} "
+        f"({verdict.raw.difference:.2g} from raw files), {flips} prediction{'s' if flips != 1 else ''} flipped"
+    )
+
+
+def _refuse_failed(verdicts: Sequence[Verdict], place: Path) -> None:
+    failed = [verdict for verdict in verdicts if verdict.problems]
+    if failed:
+        first = failed[0].precision
+        findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
+        raise ParityError(
+            f"{place}: not written: the exported model does not answer as the trained one",
+            findings=findings,
+            next_step=f"leave {first} out, or accept more with --set export.{first}.KEY=VALUE",
+        )
+
+
+def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, expected: Reference) -> Manifest:
+    exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
+    return replace(
+        manifest,
+        recipe=to_toml(_told_recipe(trained)),
+        scores={"torch": expected.evaluation.scalars(), **exported},
+        gate={verdict.precision: verdict.summary() for verdict in verdicts},
+    )
+
+
+def _told_recipe(trained: Trained) -> Recipe:
+    """What the weights were made by as it was then, whatever overrides say now; the rest as it is in the export."""
+    made, now = planned_again(trained.directory, None, ()).resolved, trained.assembly.recipe
+    return made.model_copy(update={key: getattr(now, key) for key in ("data", "input", "clip", "metrics", "export")})
+
+
+def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
+    """The card, then the manifest with the hash of every other file."""
+    (folder / "README.md").write_bytes(as_utf8(card(manifest, _confusion(expected.evaluation))))
+    files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
+    (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))
+
+
+def _confusion(evaluation: Evaluation) -> list[list[float]]:
+    """Counts, rows are targets; the card has it whether or not the recipe's metrics do."""
+    classes = evaluation.logits.shape[1]
+    cells = evaluation.targets * classes + evaluation.logits.argmax(1)
+    table: list[list[float]] = cells.bincount(minlength=classes**2).view(classes, classes).double().tolist()
+    return table
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The plugin host: finds, isolates, disables, lists and scaffolds plugins."""

@@ -1,0 +1,166 @@
+"""What is installed, as text: the lines of `plugins list` and `plugins show`."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from toolkit.api.errors import PluginError, UsageError, nearest
+from toolkit.host.project import owner
+from toolkit.host.registry import HOOKS, Loaded, Offer, Plugin, Registry, owners
+
+if TYPE_CHECKING:
+    from toolkit.recipe.signature import Argument
+
+WIDTH = 100
+
+
+def list_components(registry: Registry) -> list[str]:
+    """Components by kind and plugin, then names offered twice, then plugins that are slow to import, disabled or
+    broken."""
+    lines = [line for kind in HOOKS.values() for line in _kind_lines(kind, registry.offers(kind))]
+    lines += _section("offered more than once", _clashes(registry))
+    lines += _section("slow to import", _slow(registry))
+    lines += _section("disabled plugins", (str(disabled) for disabled in registry.disabled))
+    lines += _section("broken plugins", (str(broken) for broken in registry.broken))
+    return lines[:-1] or ["no plugin is installed"]
+
+
+def _slow(registry: Registry) -> list[str]:
+    slowest = sorted(registry.loaded, key=lambda loaded: -loaded.seen.seconds)
+    return [f"{loaded.plugin}: {loaded.took}" for loaded in slowest if loaded.slow]
+
+
+def show_component(registry: Registry, name: str) -> list[str]:
+    """All there is to know of a component (`name` or `distribution:name`) or of a plugin (`distribution[entry]`).
+
+    Raises UsageError for a name that nothing has.
+    """
+    offers = [offer for kind in HOOKS.values() for offer in registry.named(kind, name)]
+    plugins = [plugin for plugin in _plugins(registry) if owner(name) in owners(plugin)]
+    if not offers and not plugins:
+        known = [*(offer.name for offer in registry.offered), *(of for one in _plugins(registry) for of in owners(one))]
+        raise _unknown(name, known)
+    shown = [*(_offer_lines(offer) for offer in offers), *(_plugin_lines(plugin, registry) for plugin in plugins)]
+    return [line for lines in shown for line in [*lines, ""]][:-1]
+
+
+def _plugins(registry: Registry) -> list[Plugin]:
+    """All that are installed, those that could not be read or were not asked among them."""
+    unread = [*(broken.plugin for broken in registry.broken), *(disabled.plugin for disabled in registry.disabled)]
+    return sorted({*registry.plugins, *unread})
+
+
+def _unknown(name: str, known: Sequence[str]) -> UsageError:
+    suggestion = nearest(name, known)
+    hint = f'; did you mean "{suggestion}"?' if suggestion else ""
+    return UsageError(f'no component or plugin is called "{name}"{hint}', next_step="python -m toolkit plugins list")
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    indented = [f"  {line}" for line in lines]
+    return [title, *indented, ""] if indented else []
+
+
+def _kind_lines(kind: str, offers: Sequence[Offer]) -> list[str]:
+    """The names of each plugin, wrapped: one plugin may offer a hundred."""
+    by_plugin = groupby(sorted(offers, key=lambda offer: offer.plugin), key=lambda offer: offer.plugin)
+    return _section(f"{kind}s", (line for plugin, own in by_plugin for line in _names(plugin, list(own))))
+
+
+def _names(plugin: Plugin, offers: Sequence[Offer]) -> list[str]:
+    names = textwrap.wrap(", ".join(offer.name for offer in offers), WIDTH - 4, break_on_hyphens=False)
+    return [str(plugin), *(f"  {line}" for line in names)]
+
+
+def _clashes(registry: Registry) -> Iterator[str]:
+    for (kind, name), group in groupby(registry.offered, key=lambda offer: (offer.kind, offer.name)):
+        plugins = [str(offer.plugin) for offer in group]
+        if len(plugins) > 1:
+            yield f'{kind} "{name}": {" and ".join(plugins)}'
+
+
+def _plugin_lines(plugin: Plugin, registry: Registry) -> list[str]:
+    """Where a plugin comes from and what it offers, or why it does not."""
+    causes = [f"broken: {broken.cause}" for broken in registry.broken if broken.plugin == plugin]
+    causes += [f"disabled by {disabled.by}" for disabled in registry.disabled if disabled.plugin == plugin]
+    offers = [f"{offer.kind} {offer.name}" for offer in registry.offered if offer.plugin == plugin]
+    seen = [line for loaded in registry.loaded if loaded.plugin == plugin for line in _seen(loaded)]
+    return [f"plugin {plugin}", *_indented([*_origin(plugin), *seen, *causes, *offers])]
+
+
+def _seen(loaded: Loaded) -> Iterator[str]:
+    """What was seen while the plugin was imported and should not be."""
+    if loaded.slow:
+        yield f"slow to import: {loaded.took}"
+    if loaded.seen.printed:
+        yield f"prints while it is imported: {shortened(loaded.seen.printed)}"
+    for change in loaded.seen.changed:
+        yield f"changes the process while it is imported: {change}"
+
+
+def shortened(text: str) -> str:
+    """`text` on one line, cut to a third of it."""
+    return textwrap.shorten(text, WIDTH // 3, placeholder="...") or "blank lines"
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" if line else "" for line in lines]
+
+
+def _origin(plugin: Plugin) -> list[str]:
+    """The entry point and the file that it leads to."""
+    return [f"entry point {plugin.entry} = {plugin.value}", *([f"file {plugin.file}"] if plugin.file else [])]
+
+
+def _offer_lines(offer: Offer) -> list[str]:
+    """A component's origin, description and arguments, or why they cannot be told."""
+    title = f"{offer.kind} {offer.name}, from plugin {offer.plugin}"
+    try:
+        lines = _factory_lines(offer, offer.load())
+    except PluginError as error:
+        lines = [f"broken: {error.message}"]
+    return [title, *_indented([*_origin(offer.plugin), *lines])]
+
+
+def _factory_lines(offer: Offer, factory: Callable[..., Any]) -> list[str]:
+    from toolkit.recipe.signature import GIVEN_BY_CORE, describe, without_arguments
+
+    try:
+        arguments = describe(factory, skip=GIVEN_BY_CORE.get(offer.kind, ()))
+    except (TypeError, ValueError) as error:
+        raise offer.failed("has an unusable signature", error) from error
+    description = without_arguments(inspect.getdoc(factory) or "", [one.name for one in arguments])
+    return [
+        f"factory {_place(offer, factory)}",
+        "",
+        *(description or "no description").splitlines(),
+        "",
+        *_argument_lines(arguments),
+    ]
+
+
+def _place(offer: Offer, factory: Callable[..., Any]) -> str:
+    """Where the factory is written, as far as Python knows."""
+    name = offer.factory if isinstance(offer.factory, str) else getattr(factory, "__qualname__", repr(factory))
+    try:
+        return f"{name} in {inspect.getsourcefile(inspect.unwrap(factory))}"
+    except (TypeError, ValueError):
+        return name
+
+
+def _argument_lines(arguments: Sequence[Argument]) -> list[str]:
+    """A table: name, type, default; what each means below it."""
+    if not arguments:
+        return ["takes no arguments"]
+    rows = [("argument", "type", "default")]
+    rows += [(one.name, one.type, "required" if one.required else one.default) for one in arguments]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for name, kind, default in rows]
+    margin = " " * (widths[0] + 2)
+    meanings = [textwrap.wrap(one.doc, WIDTH, initial_indent=margin, subsequent_indent=margin) for one in arguments]
+    told = (line for row, meaning in zip(lines[1:], meanings, strict=True) for line in (row, *meaning))
+    return [lines[0], *told]

@@ -1,0 +1,114 @@
+"""The project's file, `toolkit.toml` in the working directory: which plugins are left out here.
+
+Its table `[plugins]` is written by `plugins disable` and `plugins enable`; whatever else the file holds stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.api.errors import ProjectError, nearest
+from toolkit.api.files import write_atomically
+
+FILE = "toolkit.toml"
+VARIABLE = "TOOLKIT_DISABLE"
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def owner(name: str) -> str:
+    """`distribution` or `distribution[entry]`, its distribution normalised."""
+    distribution, bracket, entry = name.strip().partition("[")
+    return normalised(distribution) + bracket + entry
+
+
+def left_out() -> dict[str, str]:
+    """The names of plugins that are left out (`distribution` or `distribution[entry]`), each with what leaves it out:
+    `FILE` or `VARIABLE`.
+
+    Raises ProjectError where the file cannot be understood.
+    """
+    named = [name for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    return dict.fromkeys(map(owner, disabled_here()), FILE) | dict.fromkeys(map(owner, named), VARIABLE)
+
+
+def disabled_here() -> list[str]:
+    """The names that the project's file disables, in its order; none where there is no file."""
+    plugins = _read(_text()).get("plugins", {})
+    if not isinstance(plugins, Mapping):
+        raise _wrong("plugins must be a table, [plugins]")
+    for key in plugins:
+        if key != "disable":
+            near = nearest(key, ["disable"])
+            raise _wrong(f"plugins.{key}: unknown key" + (f'; did you mean "{near}"?' if near else ""))
+    names = plugins.get("disable", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _wrong('plugins.disable must be an array of strings, such as ["acme-vision"]')
+    return names
+
+
+def disable(names: Sequence[str]) -> None:
+    """Let the project's file disable exactly these plugins; a file that would be empty is removed."""
+    before = _text()
+    after = _with_table(before, names)
+    if not _holds(after, {**_read(before), "plugins": {"disable": list(names)}} if names else _others(_read(before))):
+        raise _wrong("what it says of plugins cannot be rewritten here", "write it as a table [plugins] of its own")
+    if after:
+        write_atomically(Path(FILE), after.encode())
+    else:
+        Path(FILE).unlink(missing_ok=True)
+
+
+def _holds(text: str, tables: Mapping[str, Any]) -> bool:
+    try:
+        return _read(text) == tables
+    except ProjectError:
+        return False
+
+
+def _text() -> str:
+    try:
+        return Path(FILE).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise _wrong(f"is not UTF-8 text (byte {error.start})") from error
+
+
+def _read(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _wrong(str(error)) from error
+
+
+def _others(tables: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tables.items() if key != "plugins"}
+
+
+def _with_table(text: str, names: Sequence[str]) -> str:
+    """`text` with its `[plugins]`, down to the next table, written anew; without names there is none."""
+    rest = re.sub(r"^\[plugins\][^\n]*\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE)
+    if not names:
+        return rest
+    import json
+
+    written = [json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f") for name in names]
+    lines = "".join(f"  {name},\n" for name in written)
+    above = rest.rstrip("\n") + "\n\n" if rest.strip() else ""
+    return f"{above}[plugins]\ndisable = [\n{lines}]\n"
+
+
+def _wrong(what: str, step: str = "correct it, or remove the file to disable nothing") -> ProjectError:
+    return ProjectError(f"{FILE}: {what}", next_step=step)

@@ -1,0 +1,17 @@
+"""The conformance kit: whether a component keeps its contract, asked in a test, by `plugins doctor` or by hand.
+
+    from toolkit.kit.testing import Case, conformance
+
+    test_components = conformance(Case("model", "acme-vision:patches", {"width": 8}))
+
+Nothing heavy is imported before a component is examined. Rules and contracts are told in docs/plugins.md.
+"""
+
+from __future__ import annotations
+
+from toolkit.kit.testing.cases import Case, Finding, Rule
+from toolkit.kit.testing.examination import examine, rules
+from toolkit.kit.testing.parametrized import conformance
+from toolkit.kit.testing.samples import image_folders, video_folders
+
+__all__ = ["Case", "Finding", "Rule", "conformance", "examine", "image_folders", "rules", "video_folders"]

@@ -1,0 +1,282 @@
+"""The rules of augmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.errors import UsageError
+from toolkit.kit.testing.global_states import GlobalStates
+from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
+from toolkit.kit.testing.signatures import arguments
+from toolkit.kit.testing.subject import Subject
+from toolkit.kit.testing.waiting import no_waiting
+
+RULES = Rulebook("augmentation")
+RULES.rule(arguments)
+
+USUAL = DataSpec(("first", "second", "third", "fourth", "fifth"), size=24)
+BATCH = 6
+ALIKE = 32
+"""Copies of one image: a draw that hides from so many is one a batch, not one a sample."""
+TRIALS = 8
+"""Seeds tried before an augmentation is held to draw nothing."""
+FRAMES = 3
+ROUNDING = 1
+"""Levels by which a pixel may differ where only the order of sums does."""
+
+Augment = Callable[[Batch, torch.Generator], Batch]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an augmentation is built for, and batches of it."""
+
+    what: str
+    spec: DataSpec
+
+    def batch(self, count: int = BATCH) -> Batch:
+        """uint8 noise, the same each time."""
+        clip = () if self.spec.frames is None else (self.spec.frames,)
+        side = self.spec.stored_size
+        drawn = torch.randint(0, 256, (count, *clip, 3, side, side), dtype=torch.uint8, generator=seeded(1))
+        return Batch(drawn, torch.arange(count) % len(self.spec.classes), torch.arange(count))
+
+
+@RULES.rule
+def pixels(subject: Subject) -> Iterator[str]:
+    """Pixels stay uint8 of as many items, frames and channels on their device, square and no smaller than the model
+    sees them."""
+    for scene, augment in _all(subject):
+        for count in (1, BATCH):
+            given = scene.batch(count)
+            found = augment(given, seeded()).pixels
+            wrong = _wrong_pixels(found, given.pixels, scene.spec.size)
+            if wrong:
+                yield f"{scene.what}, {count} of them: {wrong}"
+
+
+@RULES.rule
+def targets(subject: Subject) -> Iterator[str]:
+    """Targets, of either form, stay int64 [B] in range or become float32 [B, C] rows of probabilities."""
+    for scene, augment in _all(subject):
+        batch, count = scene.batch(), len(scene.spec.classes)
+        for form, given in (("class indices", batch.targets), ("probabilities", _mixed(batch.targets, count))):
+            wrong = _wrong_targets(augment(replace(batch, targets=given), seeded()).targets, len(given), count)
+            if wrong:
+                yield f"{scene.what} with targets as {form}: {wrong}"
+
+
+@RULES.rule
+def index(subject: Subject) -> Iterator[str]:
+    """The index, by which items are told apart, is kept."""
+    for scene, augment in _all(subject):
+        batch = scene.batch()
+        found = augment(batch, seeded()).index
+        if not (isinstance(found, Tensor) and torch.equal(found.cpu(), batch.index)):
+            yield f"{scene.what}: {found} from {batch.index}"
+
+
+@RULES.rule
+def untouched(subject: Subject) -> Iterator[str]:
+    """The batch that is given is left as it was: where items are kept in memory, they are what a batch shows."""
+    for scene, augment in _all(subject):
+        for seed in range(TRIALS):
+            batch, before = scene.batch(), scene.batch()
+            augment(batch, seeded(seed))
+            for name in ("pixels", "targets", "index"):
+                if not torch.equal(getattr(batch, name), getattr(before, name)):
+                    yield f"{scene.what}: {name} of the given batch changed"
+                    return
+
+
+@RULES.rule
+def repeatable(subject: Subject) -> Iterator[str]:
+    """The same state of the generator gives the same batch: a run resumes exactly."""
+    for scene, augment in _all(subject):
+        once, again = (augment(scene.batch(), seeded()) for _ in range(2))
+        if not _alike(once, again):
+            yield f"{scene.what}: two calls with generators of one seed differ"
+
+
+@RULES.rule
+def generator(subject: Subject) -> Iterator[str]:
+    """All draws come from the generator that is given, none from torch's, NumPy's or Python's global one."""
+    for scene, augment in _all(subject):
+        for seed in range(TRIALS):
+            before = GlobalStates.now()
+            augment(scene.batch(), seeded(seed))
+            used = list(before.used())
+            if used:
+                yield f"{scene.what}: {' and '.join(used)} global generator was used"
+                return
+
+
+@RULES.rule
+def draws(subject: Subject) -> Iterator[str]:
+    """Another state of the generator gives another batch, where identical samples do not come out alike."""
+    scene, augment = next(_all(subject))
+    found = [augment(_copies(scene.batch(1), ALIKE), seeded(seed)) for seed in range(TRIALS)]
+    if not _uniform(found[0]) and all(_alike(found[0], other) for other in found[1:]):
+        yield f"identical samples come out unlike each other, but the same for each of {TRIALS} seeds"
+
+
+@RULES.rule
+def samples(subject: Subject) -> Iterator[str]:
+    """Each sample has a draw of its own: identical ones do not all come out alike, where they come out by chance."""
+    scene, augment = next(_all(subject))
+    found = [augment(_copies(scene.batch(1), ALIKE), seeded(seed)) for seed in range(TRIALS)]
+    if all(_alike(found[0], other) for other in found[1:]):
+        raise DoesNotApply("whatever is drawn, identical samples come out as they are: there is nothing to compare")
+    if all(_uniform(batch) for batch in found):
+        yield f"{ALIKE} identical samples came out alike for each of {TRIALS} seeds, though otherwise for each seed"
+
+
+@RULES.rule
+def clips(subject: Subject) -> Iterator[str]:
+    """All frames of a clip get the same draw: identical ones stay identical."""
+    scene, augment = next((scene, augment) for scene, augment in _all(subject) if scene.spec.frames is not None)
+    moving = scene.batch()
+    still = moving.pixels[:, :1].expand_as(moving.pixels).contiguous()
+    for seed in range(TRIALS):
+        found = augment(replace(moving, pixels=still), seeded(seed)).pixels
+        if not torch.equal(found, found[:, :1].expand_as(found)):
+            yield "the frames of a clip that stands still came out unlike each other"
+            return
+
+
+@RULES.rule
+def layout(subject: Subject) -> Iterator[str]:
+    """How pixels lie in memory changes no result: the core gives them with channels innermost."""
+    for scene, augment in _all(subject):
+        batch = scene.batch()
+        inner = replace(batch, pixels=batch.pixels.movedim(-3, -1).contiguous().movedim(-1, -3))
+        one, other = (augment(each, seeded()).pixels for each in (batch, inner))
+        if one.shape != other.shape or int((one.int() - other.int()).abs().max()) > ROUNDING:
+            yield f"{scene.what}: pixels differ where only their order in memory does"
+
+
+@RULES.rule
+def identity(subject: Subject) -> Iterator[str]:
+    """At zero strength a batch comes out as it went in."""
+    args = _at_zero(subject)
+    for scene in _scenes(subject):
+        if scene.spec.stored_size > scene.spec.size:
+            continue
+        batch, augment = scene.batch(), subject.build(scene.spec, **args)
+        found = augment(batch, seeded())
+        if not _same(found.pixels, batch.pixels):
+            yield f"{scene.what}: pixels change at {_shown(args)}"
+        if not _same(_mixed(found.targets, len(scene.spec.classes)), _mixed(batch.targets, len(scene.spec.classes))):
+            yield f"{scene.what}: targets change at {_shown(args)}"
+
+
+@RULES.rule
+def device(subject: Subject) -> Iterator[str]:
+    """On a GPU it works there, and neither copies to the host nor waits for the device."""
+    if not torch.cuda.is_available():
+        raise DoesNotApply("there is no CUDA device here")
+    for scene, augment in _all(subject):
+        batch = scene.batch()
+        there = Batch(batch.pixels.cuda(), batch.targets.cuda(), batch.index)
+        rng = torch.Generator("cuda").manual_seed(0)
+        augment(there, rng)
+        with no_waiting():
+            found = augment(there, rng)
+        if not (found.pixels.is_cuda and found.targets.is_cuda):
+            yield f"{scene.what}: the batch came back on {found.pixels.device} and {found.targets.device}"
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """A fresh generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+def _scenes(subject: Subject) -> list[Scene]:
+    spec = subject.case.spec or USUAL
+    images = replace(spec, clip=None)
+    margin = max(images.stored_size, images.size + 8)
+    return [
+        Scene("images", replace(images, stored=None)),
+        Scene("images stored larger than the model sees them", replace(images, stored=margin)),
+        Scene("clips", replace(images, stored=None, clip=spec.clip or Clip(frames=FRAMES))),
+    ]
+
+
+def _all(subject: Subject) -> Iterator[tuple[Scene, Augment]]:
+    return ((scene, subject.build(scene.spec)) for scene in _scenes(subject))
+
+
+def _at_zero(subject: Subject) -> dict[str, Any]:
+    """The case's identity, or what every augmentation with such an argument must not change anything at."""
+    asked: Mapping[str, Any] | None = subject.case.identity
+    if asked is None:
+        asked = {name: 0.0 for name in ("p", "strength") if subject.takes(name)}
+    if not asked:
+        raise DoesNotApply("it has no argument p or strength, and the Case names no identity")
+    try:
+        return subject.checked({**subject.case.args, **asked})
+    except UsageError as error:
+        if subject.case.identity is not None:
+            raise
+        raise DoesNotApply(f"{_shown(asked)} is not allowed") from error
+
+
+def _shown(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in args.items())
+
+
+def _wrong_pixels(found: Tensor, given: Tensor, size: int) -> str | None:
+    if found.dtype != torch.uint8:
+        return f"pixels are {str(found.dtype).removeprefix('torch.')}"
+    if found.device != given.device:
+        return f"pixels went from {given.device} to {found.device}"
+    if found.shape[:-2] != given.shape[:-2] or found.ndim != given.ndim:
+        return f"{list(found.shape)} came of {list(given.shape)}"
+    if found.shape[-1] != found.shape[-2] or found.shape[-1] < size:
+        return f"{found.shape[-2]} x {found.shape[-1]} px came out, where the model sees {size} x {size}"
+    return None
+
+
+def _wrong_targets(found: Tensor, count: int, classes: int) -> str | None:
+    if found.dtype == torch.int64:
+        if found.shape != (count,):
+            return f"targets are {list(found.shape)}"
+        return None if ((found >= 0) & (found < classes)).all() else f"a target is not in 0..{classes - 1}"
+    if found.dtype != torch.float32:
+        return f"targets are {str(found.dtype).removeprefix('torch.')}"
+    if found.shape != (count, classes):
+        return f"targets are {list(found.shape)}, not [{count}, {classes}]"
+    if not torch.allclose(found.sum(dim=1), torch.ones(count), atol=1e-4) or (found < 0).any():
+        return "a row of targets is no probabilities"
+    return None
+
+
+def _mixed(targets: Tensor, classes: int) -> Tensor:
+    """float32 `[B, C]` of targets in either form."""
+    return targets if targets.ndim == 2 else torch.eye(classes)[targets]
+
+
+def _copies(one: Batch, count: int) -> Batch:
+    return Batch(
+        one.pixels.expand(count, *one.pixels.shape[1:]).contiguous(), one.targets.expand(count), torch.arange(count)
+    )
+
+
+def _uniform(batch: Batch) -> bool:
+    """Whether all samples are the same."""
+    return all(torch.equal(whole, whole[:1].expand_as(whole)) for whole in (batch.pixels, batch.targets))
+
+
+def _alike(one: Batch, other: Batch) -> bool:
+    return _same(one.pixels, other.pixels) and _same(one.targets, other.targets)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -1,0 +1,393 @@
+"""The rules of datasets."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from toolkit.api.contracts import Data, Split, VideoSplit
+from toolkit.api.errors import DataError
+from toolkit.data.splits import SPLITS
+from toolkit.kit.testing.global_states import GlobalStates
+from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
+from toolkit.kit.testing.signatures import arguments
+from toolkit.kit.testing.subject import Subject
+
+RULES = Rulebook("dataset")
+RULES.rule(arguments)
+
+AnySplit: TypeAlias = Split | VideoSplit
+
+READ = 8
+"""Items of each split that are read, evenly spaced."""
+FRAMES = 32
+"""Frames of each video that are read, and the last one."""
+COMPARED = 256
+"""Items of each split whose pixels are compared with those of the others."""
+THREADS = 8
+DEVIATIONS = 4
+"""How far a class's share may be from that in train, in standard deviations of a random draw of items."""
+
+
+@RULES.rule
+def spec(subject: Subject) -> Iterator[str]:
+    """The spec has distinct class names, sides in pixels and statistics of pixels scaled to 0..1; protocol and notes
+    are plain values; only a built-in sample is called one."""
+    for mode, data in _all(subject):
+        found = data.spec
+        if not found.classes or not all(isinstance(name, str) and name for name in found.classes):
+            yield f"{mode}: classes are {found.classes!r}"
+        if len(set(found.classes)) < len(found.classes):
+            yield f"{mode}: a class name stands there twice"
+        if found.size < 1 or found.stored_size < found.size:
+            yield f"{mode}: size is {found.size}, stored {found.stored}"
+        if not all(0 <= value <= 1 for value in found.mean) or not all(0 < value <= 1 for value in found.std):
+            yield f"{mode}: mean is {found.mean}, std {found.std}"
+        if found.sample and subject.root is not None:
+            yield f"{mode}: the data of a root is called a sample"
+        yield from (f"{mode}: {text}" for text in _not_plain(data))
+
+
+@RULES.rule
+def items(subject: Subject) -> Iterator[str]:
+    """Each split has as many ids (unique), targets (in range) and keys as it has items, and train has some."""
+    for mode, data in _all(subject):
+        if not len(data.train):
+            yield f"{mode}: train is empty"
+        for name, split in splits(data):
+            yield from (f"{mode}, {name}: {text}" for text in _wrong_items(split, len(data.spec.classes)))
+
+
+@RULES.rule
+def repeatable(subject: Subject) -> Iterator[str]:
+    """Built twice with the same arguments, the data are the same: classes, splits, keys, protocol."""
+    for mode, data in _all(subject):
+        other = built(subject, clips=mode == CLIPS)
+        if (data.spec, dict(data.protocol)) != (other.spec, dict(other.protocol)):
+            yield f"{mode}: spec or protocol differ"
+        for (name, split), (_, again) in zip(splits(data), splits(other), strict=True):
+            for what in ("ids", "targets", "keys"):
+                if list(getattr(split, what)) != list(getattr(again, what)):
+                    yield f"{mode}: {what} of {name} differ"
+
+
+@RULES.rule
+def pixels(subject: Subject) -> Iterator[str]:
+    """`read` gives an image as uint8 [3, H, W] on the CPU, the same each time."""
+    for name, split in splits(built(subject, clips=False)):
+        if isinstance(split, VideoSplit):
+            yield f"{name}: unless clips are asked for, it must have images, and has videos"
+            continue
+        for place in some(split):
+            image = split.read(place)
+            wrong = _wrong_image(image)
+            if wrong:
+                yield f"{name}, {split.ids[place]}: {wrong}"
+            elif not torch.equal(split.read(place), image):
+                yield f"{name}, {split.ids[place]}: read twice, it differs"
+
+
+@RULES.rule
+def frames(subject: Subject) -> Iterator[str]:
+    """The times of a video ascend, and `read` gives the frames of these numbers as uint8 [3, H, W], all of one size and
+    the same whichever are asked for."""
+    if CLIPS not in _modes(subject):
+        raise DoesNotApply("it has no videos")
+    for name, split in splits(built(subject, clips=True)):
+        if not isinstance(split, VideoSplit):
+            yield f"{name}: with clips = True it has images"
+            continue
+        for place in some(split):
+            yield from (f"{name}, {split.ids[place]}: {text}" for text in _wrong_video(split, place))
+
+
+@RULES.rule
+def disjoint(subject: Subject) -> Iterator[str]:
+    """No item, file, pixels or group of items stands in two splits."""
+    for mode, data in _all(subject):
+        known = {name: _identities(split) for name, split in splits(data)}
+        for one, other in itertools.combinations(SPLITS, 2):
+            for what, values in known[one].items():
+                shared = values.keys() & known[other].get(what, {}).keys()
+                if shared:
+                    yield f"{mode}: {one} and {other} share {what}: {values[min(shared)]} ({len(shared)} in all)"
+
+
+@RULES.rule
+def balance(subject: Subject) -> Iterator[str]:
+    """Every class is in train, and its share of another split is near that of train, as a random draw would be."""
+    for mode, data in _all(subject):
+        counts = {name: Counter(split.targets) for name, split in splits(data) if len(split)}
+        unseen = set().union(*counts.values()) - counts.get("train", Counter()).keys()
+        if unseen:
+            yield f"{mode}: {_class_names(data, unseen)} not in train"
+        for name in counts.keys() - {"train"}:
+            far = {target for target in counts["train"] if _is_far(counts["train"], counts[name], target)}
+            if far:
+                yield f"{mode}: shares of {_class_names(data, far)} differ between train and {name}"
+
+
+@RULES.rule
+def threads(subject: Subject) -> Iterator[str]:
+    """Many threads read what one thread reads."""
+    for mode, data in _all(subject):
+        for name, split in splits(data):
+            places = some(split)
+            expected = [digest(split, place) for place in places]
+            with _often_switched(), ThreadPoolExecutor(THREADS) as pool:
+                found = list(pool.map(lambda place, split=split: digest(split, place), places * THREADS))
+            if found != expected * THREADS:
+                yield f"{mode}: {name} reads otherwise in {THREADS} threads"
+
+
+@RULES.slow_rule
+def processes(subject: Subject) -> Iterator[str]:
+    """A process that was started afresh reads what this one reads."""
+    factory = subject.factory
+    if not _importable(factory):
+        raise DoesNotApply("the factory cannot be imported by name in another process")
+    modes = _modes(subject)
+    for mode, found in zip(modes, _elsewhere(subject, modes), strict=True):
+        if digests(built(subject, clips=mode == CLIPS)) != found:
+            yield f"{mode}: it reads otherwise in another process"
+
+
+@RULES.rule
+def global_state(subject: Subject) -> Iterator[str]:
+    """Building and reading draw from no global generator: splits come from a seed of their own."""
+    before = GlobalStates.now()
+    for _, data in _all(subject):
+        digests(data)
+    yield from (f"{whose} global generator was used" for whose in before.used())
+
+
+@RULES.rule
+def missing(subject: Subject) -> Iterator[str]:
+    """A root that does not exist or is empty raises `DataError` that names it and says what to type next."""
+    for what, root in (
+        ("that does not exist", subject.folder / "missing"),
+        ("that is empty", subject.scratch("empty")),
+    ):
+        try:
+            subject.build(root)
+        except DataError as error:
+            if root.name not in error.message:
+                yield f'a root {what}: the message "{error.message}" does not name it'
+            elif not error.next_step:
+                yield f"a root {what}: the error has no next_step"
+        except Exception as error:
+            yield f"a root {what}: {type(error).__name__}, no DataError: {error}"
+        else:
+            yield f"a root {what}: data came of it"
+
+
+@RULES.rule
+def sample(subject: Subject) -> Iterator[str]:
+    """Without a root there is a built-in sample, or `DataError` says what to type next."""
+    try:
+        data = subject.build(None)
+    except DataError as error:
+        if not error.next_step:
+            yield "the error has no next_step"
+        return
+    if not isinstance(data, Data):
+        yield f"{type(data).__name__} came of it, no Data"
+
+
+IMAGES, CLIPS = "images", "clips"
+
+
+def built(subject: Subject, *, clips: bool) -> Data:
+    """The data, fresh."""
+    try:
+        data = subject.build(subject.root, **({"clips": True} if clips else {}))
+    except DataError as error:
+        if subject.root is None:
+            raise DoesNotApply(f"it has no built-in sample ({error.message}): give the Case a root") from error
+        raise
+    if not isinstance(data, Data):
+        raise TypeError(f"the factory made {type(data).__name__}, not toolkit.api.contracts.Data")
+    return data
+
+
+def splits(data: Data) -> list[tuple[str, AnySplit]]:
+    """The splits by name."""
+    return [(name, getattr(data, name)) for name in SPLITS]
+
+
+def some(split: AnySplit, count: int = READ) -> list[int]:
+    """Positions of at most `count` items, evenly spaced."""
+    return sorted({step * len(split) // count for step in range(count)}) if len(split) else []
+
+
+def digest(split: AnySplit, place: int) -> str:
+    """Of all pixels of an image, or of three frames of a video."""
+    if not isinstance(split, VideoSplit):
+        return _hashed([split.read(place)])
+    total = len(split.times(place))
+    return f"{total}-{_hashed(split.read(place, sorted({0, total // 2, total - 1})))}"
+
+
+def digests(data: Data) -> dict[str, list[str]]:
+    """Of some items of each split."""
+    return {name: [digest(split, place) for place in some(split)] for name, split in splits(data)}
+
+
+def _all(subject: Subject) -> Iterator[tuple[str, Data]]:
+    """The data as images and, where it has videos, as clips."""
+    return ((mode, built(subject, clips=mode == CLIPS)) for mode in _modes(subject))
+
+
+def _modes(subject: Subject) -> tuple[str, ...]:
+    """What the data can be seen as. One dataset may have videos or images: only with a root of videos it has clips."""
+    if not subject.takes("clips"):
+        return (IMAGES,)
+    try:
+        built(subject, clips=True)
+    except DataError:
+        return (IMAGES,)
+    return (IMAGES, CLIPS)
+
+
+def _hashed(images: Any) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for image in images:
+        found.update(f"{list(image.shape)}".encode())
+        found.update(image.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _not_plain(data: Data) -> Iterator[str]:
+    protocol: Mapping[Any, Any] = data.protocol
+    for key, value in protocol.items():
+        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+            yield f"protocol has {key!r}: {value!r}"
+    notes: object = data.notes
+    if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
+        yield f"notes are {notes!r}"
+
+
+def _wrong_items(split: AnySplit, classes: int) -> Iterator[str]:
+    lengths = {what: len(getattr(split, what)) for what in ("ids", "targets", "keys")}
+    if set(lengths.values()) != {len(split)}:
+        yield f"{len(split)} items, but {', '.join(f'{count} {what}' for what, count in lengths.items())}"
+    if len(set(split.ids)) < lengths["ids"]:
+        yield f"{Counter(split.ids).most_common(1)[0][0]} is there twice"
+    for what in ("ids", "keys"):
+        odd = [value for value in getattr(split, what) if not isinstance(value, str)]
+        if odd:
+            yield f"among {what} is {odd[0]!r}"
+    wrong = [target for target in split.targets if not isinstance(target, int) or not 0 <= target < classes]
+    if wrong:
+        yield f"among targets is {wrong[0]!r}, of {classes} classes"
+
+
+def _wrong_image(image: object) -> str | None:
+    if not isinstance(image, Tensor):
+        return f"read gave {type(image).__name__}, no tensor"
+    if image.dtype != torch.uint8:
+        return f"read gave {str(image.dtype).removeprefix('torch.')}"
+    if image.ndim != 3 or len(image) != 3 or not image.numel():
+        return f"read gave {list(image.shape)}"
+    return None if image.device.type == "cpu" else f"read gave a tensor on {image.device}"
+
+
+def _wrong_video(split: VideoSplit, place: int) -> Iterator[str]:
+    times = list(split.times(place))
+    if not times or not all(math.isfinite(time) for time in times):
+        yield f"its times are {times[:3]}"
+        return
+    if any(one >= other for one, other in itertools.pairwise(times)):
+        yield "its times do not ascend"
+    asked = sorted({*range(min(len(times), FRAMES)), len(times) - 1})
+    found = list(split.read(place, asked))
+    wrong = next((text for image in found if (text := _wrong_image(image))), None)
+    if wrong or len(found) != len(asked):
+        yield wrong or f"{len(found)} frames came where {len(asked)} were asked for"
+    elif len({image.shape for image in found}) > 1:
+        yield "its frames are of several sizes"
+    elif not _same_frames(list(split.read(place, asked[1::3])), found[1::3]):
+        yield "every third frame, read alone, is another than among the others"
+
+
+def _same_frames(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    pairs = zip(found, expected, strict=False)
+    return len(found) == len(expected) and all(torch.equal(one, other) for one, other in pairs)
+
+
+def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:
+    """By what items are known, each value with the id of an item that has it: as far as a split tells."""
+    whole = getattr(split, "videos", split)
+    places = some(split, COMPARED)
+    return {
+        "ids": {name: name for name in split.ids},
+        "keys": dict(zip(split.keys, split.ids, strict=False)),
+        "pixels": {digest(split, place): split.ids[place] for place in places},
+        "videos": {name: name for name in whole.ids} if whole is not split else {},
+        "files": {str(Path(path).resolve()): str(path) for path in getattr(whole, "paths", ())},
+        "groups": {group: str(group) for group in getattr(whole, "groups", ())},
+    }
+
+
+def _is_far(train: Counter[int], other: Counter[int], target: int) -> bool:
+    """Whether the class's shares differ by more than chance and one item do."""
+    shown, seen = other.total(), train.total()
+    share = (train[target] + other[target]) / (seen + shown)
+    chance = DEVIATIONS * math.sqrt(share * (1 - share) * (1 / seen + 1 / shown))
+    return abs(other[target] / shown - train[target] / seen) > chance + 1 / shown
+
+
+def _class_names(data: Data, targets: set[int]) -> str:
+    names = [data.spec.classes[target] for target in sorted(targets)]
+    return f'"{names[0]}"' + (f" and {len(names) - 1} other classes" if len(names) > 1 else "")
+
+
+class _often_switched:  # noqa: N801 - used as `torch.no_grad` is
+    """Makes Python change between threads as often as it can."""
+
+    def __enter__(self) -> None:
+        self._before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setswitchinterval(self._before)
+
+
+def _importable(factory: Any) -> bool:
+    try:
+        return pickle.loads(pickle.dumps(factory)) is not None  # noqa: S301 - what was pickled here
+    except Exception:
+        return False
+
+
+def _elsewhere(subject: Subject, modes: Sequence[str]) -> list[dict[str, list[str]]]:
+    """The digests that a new interpreter makes of the same data, seen in each of these modes."""
+    place = subject.scratch("elsewhere")
+    request, answer = place / "request", place / "answer"
+    args = [subject.args | ({"clips": True} if mode == CLIPS else {}) for mode in modes]
+    request.write_bytes(pickle.dumps((subject.factory, subject.root, args)))
+    done = subprocess.run(  # noqa: S603 - this interpreter, and files of this examination
+        [sys.executable, "-m", "toolkit.kit.testing.elsewhere", str(request), str(answer)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"another process failed: {done.stderr.strip().rpartition(chr(10))[2]}")
+    found: list[dict[str, list[str]]] = json.loads(answer.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,405 @@
+"""The rules of models."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import DataSpec, Grouped, Noted, Staged, Takes
+from toolkit.api.errors import ToolkitError
+from toolkit.kit.testing.global_states import GlobalStates
+from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
+from toolkit.kit.testing.signatures import arguments
+from toolkit.kit.testing.subject import Subject
+
+RULES = Rulebook("model")
+RULES.rule(arguments)
+
+CLASSES = ("first", "second", "third")
+SMALL, USUAL = 64, 224
+"""Sides, in pixels, that are tried in turn where the case does not say what a model is built for."""
+SEED = 20_260_101
+LATE = 1_000_000
+"""An epoch by which every layer has thawed."""
+CLOSE = 1e-4
+"""Largest difference that reordered sums make, as a share of the largest logit."""
+BF16_CLOSE = 0.1
+"""As `CLOSE`, for numbers of eight significant bits through many layers."""
+BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU, nn.MultiheadAttention)
+NAMED_BY_MODE = ("drop", "norm", "stochastic")
+"""In the names of classes that may answer otherwise in training."""
+
+
+@RULES.rule
+def logits(subject: Subject) -> Iterator[str]:
+    """A batch of any size, in training (from 2 items) and in evaluation, gives finite floating-point logits [B, C]."""
+    model, spec = build(subject), spec_of(subject)
+    for training, batch in ((False, 1), (False, 2), (False, 3), (True, 2), (True, 3)):
+        answers = run(model.train(training), inputs(spec, batch))
+        wrong = _wrong_logits(answers, (batch, len(spec.classes)))
+        if wrong:
+            yield f"{wrong} for {batch} item{'s' if batch > 1 else ''} in {'training' if training else 'evaluation'}"
+
+
+@RULES.rule
+def unnormalised(subject: Subject) -> Iterator[str]:
+    """What a model gives are logits, in training and in evaluation: the loss makes probabilities of them."""
+    model, spec = build(subject), spec_of(subject)
+    for training in (False, True):
+        answers = run(model.train(training), inputs(spec, 4)).float()
+        if (answers >= 0).all() and torch.allclose(answers.sum(dim=1), torch.ones(4), atol=1e-3):
+            yield f"in {'training' if training else 'evaluation'} every row sums to 1: these are probabilities"
+
+
+@RULES.rule
+def classes(subject: Subject) -> Iterator[str]:
+    """There is one logit for each class of the data, whatever their number."""
+    for count in (2, 7):
+        spec = replace(spec_of(subject), classes=tuple(f"class {number}" for number in range(count)))
+        answers = run(build(subject, spec).eval(), inputs(spec, 2))
+        if answers.shape[1:] != (count,):
+            yield f"{list(answers.shape)} for 2 items of {count} classes"
+
+
+@RULES.rule
+def sizes(subject: Subject) -> Iterator[str]:
+    """A model that is built for data of another size works with it, or says at once that it cannot."""
+    spec = spec_of(subject)
+    for other in _other_sizes(spec):
+        try:
+            model = build(subject, other)
+        except (ToolkitError, ValueError):
+            continue
+        wrong = _wrong_logits(run(model.eval(), inputs(other, 2)), (2, len(spec.classes)))
+        if wrong:
+            yield f"{wrong} where it is built for {_described(other)}"
+
+
+@RULES.rule
+def gradients(subject: Subject) -> Iterator[str]:
+    """The gradient of the loss is finite and reaches every trainable parameter, once all that thaws has thawed."""
+    model, spec = build(subject).train(), spec_of(subject)
+    if isinstance(model, Staged):
+        model.begin_epoch(LATE)
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not trainable:
+        yield "no parameter is trainable"
+        return
+    targets = torch.arange(4) % len(spec.classes)
+    functional.cross_entropy(model(inputs(spec, 4)).float(), targets).backward()
+    for name, parameter in trainable.items():
+        if parameter.grad is None:
+            yield f"{name} gets no gradient"
+        elif not parameter.grad.isfinite().all():
+            yield f"the gradient of {name} is not finite"
+
+
+@RULES.rule
+def modes(subject: Subject) -> Iterator[str]:
+    """Training and evaluation differ only by modules that drop, draw or normalise."""
+    model, pixels = build(subject), inputs(spec_of(subject), 3)
+    expected = run(model.eval(), pixels)
+    model.train()
+    for module in model.modules():
+        if _may_depend_on_mode(module):
+            module.training = False
+    found, other = (run(model, pixels, seed=SEED + number) for number in (0, 1))
+    if apart(found, other) > CLOSE:
+        return  # it draws by itself, so nothing can be told of the difference
+    difference = apart(found, expected)
+    if difference > CLOSE:
+        yield f"with these in evaluation, logits still differ by {difference:.2g} of the largest"
+
+
+@RULES.rule
+def items(subject: Subject) -> Iterator[str]:
+    """In evaluation an item's answer does not depend on the other items of its batch."""
+    model, pixels = build(subject).eval(), inputs(spec_of(subject), 3)
+    together = run(model, pixels)
+    alone = torch.cat([run(model, pixels[item : item + 1]) for item in range(3)])
+    difference = apart(alone, together)
+    if difference > CLOSE:
+        yield f"alone and in a batch of 3, logits differ by {difference:.2g} of the largest"
+
+
+@RULES.rule
+def state(subject: Subject) -> Iterator[str]:
+    """The state dict holds all that training changes: loaded into a fresh model, it gives the same answers."""
+    first, spec = build(subject), spec_of(subject)
+    run(first.train(), inputs(spec, 4))
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    second = build(subject, seed=SEED + 1, bare=True)
+    second.load_state_dict(first.state_dict())
+    difference = apart(*(run(model.eval(), inputs(spec, 2)) for model in (first, second)))
+    if difference > CLOSE:
+        yield f"after load_state_dict, logits differ by {difference:.2g} of the largest"
+
+
+@RULES.rule
+def copies(subject: Subject) -> Iterator[str]:
+    """A deep copy answers alike and shares nothing that training changes: averages of weights are kept in one."""
+    model, pixels = build(subject).eval(), inputs(spec_of(subject), 2)
+    expected = run(model, pixels)
+    twin = copy.deepcopy(model)
+    if apart(run(twin, pixels), expected) > CLOSE:
+        yield "the copy answers otherwise"
+    own = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
+    shared = [name for name, value in twin.state_dict().items() if value.numel() and value.data_ptr() in own]
+    if shared:
+        yield f"the copy shares {shared[0]} with the model"
+
+
+@RULES.rule
+def seeds(subject: Subject) -> Iterator[str]:
+    """The same seed of torch gives the same weights, and no global seed is set: draws come from torch's generator."""
+    first, second = (build(subject).state_dict() for _ in range(2))
+    changed = [name for name, value in first.items() if not _same(value, second[name])]
+    if changed:
+        yield f"two models built with one seed differ in {changed[0]}"
+    torch.manual_seed(SEED)
+    before = GlobalStates.now()
+    run(subject.build(spec_of(subject)).train(), inputs(spec_of(subject), 2), seed=None)
+    if torch.initial_seed() != SEED:
+        yield "torch's global generator was seeded"
+    others = (whose for whose in before.used() if whose != "torch's")
+    yield from (f"{whose} global generator was used or seeded" for whose in others)
+
+
+@RULES.rule
+def untouched(subject: Subject) -> Iterator[str]:
+    """A model leaves the batch it is given as it was."""
+    model, pixels = build(subject), inputs(spec_of(subject), 2)
+    before = pixels.clone()
+    for training in (False, True):
+        run(model.train(training), pixels)
+        if not torch.equal(pixels, before):
+            yield f"the batch was changed in {'training' if training else 'evaluation'}"
+            return
+
+
+@RULES.rule
+def moves(subject: Subject) -> Iterator[str]:
+    """Every tensor a module keeps is a parameter or a buffer, so that it moves to a device with the model."""
+    for name, module in build(subject).named_modules():
+        own = [key for key, value in vars(module).items() if isinstance(value, Tensor)]
+        if own:
+            yield f"{'.'.join(filter(None, (name, own[0])))} is a plain tensor"
+
+
+@RULES.rule
+def bf16(subject: Subject) -> Iterator[str]:
+    """Under autocast to bfloat16 the logits are finite and near those of float32."""
+    model, pixels = build(subject).eval(), inputs(spec_of(subject), 2)
+    expected = run(model, pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run(model, pixels).float()
+    if not found.isfinite().all():
+        yield "logits are not finite"
+    elif (difference := apart(found, expected)) > BF16_CLOSE:
+        yield f"logits differ by {difference:.2g} of the largest"
+
+
+@RULES.rule
+def channels_last(subject: Subject) -> Iterator[str]:
+    """Batches and weights whose channels lie innermost in memory, as the core lays them out, give the same logits."""
+    model, spec = build(subject).eval(), spec_of(subject)
+    pixels = inputs(spec, 2)
+    expected = run(model, pixels)
+    if spec.clip is None:
+        model = model.to(memory_format=torch.channels_last)
+    difference = apart(run(model, pixels.movedim(-3, -1).contiguous().movedim(-1, -3)), expected)
+    if difference > CLOSE:
+        yield f"logits differ by {difference:.2g} of the largest"
+
+
+@RULES.slow_rule
+def onnx(subject: Subject) -> Iterator[str]:
+    """The model exports to ONNX with a dynamic batch, and the graph answers batches of 1 and of 3 as the model does."""
+    import onnxruntime
+
+    from toolkit.export.graph import INPUT, OUTPUT, Deployed, quiet, to_onnx
+    from toolkit.training.network import Network
+
+    spec = spec_of(subject)
+    network = Network(build(subject), spec).eval()
+    graph = to_onnx(network, spec, {})
+    with quiet():
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        frames = _frames(spec, batch)
+        with torch.no_grad():
+            expected = Deployed(network, spec).eval()(frames)
+        found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
+        if found.shape != expected.shape:
+            yield f"the graph gives {list(found.shape)} for a batch of {batch}"
+        elif (difference := float((found - expected).abs().max())) > CLOSE:
+            yield f"for a batch of {batch}, probabilities differ by {difference:.2g}"
+
+
+@RULES.rule
+def parts(subject: Subject) -> Iterator[str]:
+    """`parts()`, where a model has it, gives disjoint submodules that together hold every parameter."""
+    model = build(subject)
+    if not isinstance(model, Grouped):
+        raise DoesNotApply("the model names no parts")
+    held = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
+    if len(set(held)) < len(held):
+        yield "a parameter is in two parts"
+    left_out = [name for name, parameter in model.named_parameters() if id(parameter) not in set(held)]
+    if left_out:
+        yield f"{left_out[0]} is in no part"
+
+
+@RULES.rule
+def epochs(subject: Subject) -> Iterator[str]:
+    """`begin_epoch`, where a model has it, may be called again with the same number and leaves the same trainable."""
+    model = build(subject)
+    if not isinstance(model, Staged):
+        raise DoesNotApply("the model has no begin_epoch")
+    for epoch in range(3):
+        model.begin_epoch(epoch)
+        once = _trainable(model)
+        model.begin_epoch(epoch)
+        if _trainable(model) != once:
+            yield f"begin_epoch({epoch}) called twice makes other parameters trainable"
+
+
+@RULES.rule
+def notes(subject: Subject) -> Iterator[str]:
+    """`notes`, where a model has it, is a sequence of texts."""
+    model = build(subject)
+    if not isinstance(model, Noted):
+        raise DoesNotApply("the model has no notes")
+    if isinstance(model.notes, str) or not all(isinstance(note, str) and note for note in model.notes):
+        yield f"notes is {model.notes!r}"
+
+
+@RULES.rule
+def takes(subject: Subject) -> Iterator[str]:
+    """`takes`, where a factory has it, is a `Takes` of positive numbers, `stored` at least `size`."""
+    design = getattr(subject.factory, "takes", None)
+    if design is None:
+        raise DoesNotApply("the factory names no clips that it was designed for")
+    if not isinstance(design, Takes):
+        yield f"takes is {type(design).__name__}"
+    elif min(design.frames, design.rate, design.size) < 1 or design.stored < design.size or min(design.std) <= 0:
+        yield f"takes is {design}"
+
+
+def spec_of(subject: Subject) -> DataSpec:
+    """What the models of a case are built for."""
+    if "spec" not in subject.known:
+        subject.known["spec"] = subject.case.spec or _accepted(subject)
+    found: DataSpec = subject.known["spec"]
+    return found
+
+
+def _accepted(subject: Subject) -> DataSpec:
+    """The smallest of a few specs that the model takes; the smallest of all where it takes none."""
+    tried = _candidates(subject)
+    for spec in tried:
+        try:
+            run(_built(subject, spec).eval(), inputs(spec, 2))
+        except Exception:  # noqa: S112 - a rule will tell what it raises for the first of them
+            continue
+        return spec
+    return tried[0]
+
+
+def _candidates(subject: Subject) -> Sequence[DataSpec]:
+    design = getattr(subject.factory, "takes", None)
+    if not isinstance(design, Takes):
+        return [DataSpec(CLASSES, size=size) for size in (SMALL, USUAL)]
+    clip = Clip(design.frames, design.rate)
+    return [DataSpec(CLASSES, size=size, clip=clip) for size in (SMALL, design.size)]
+
+
+def build(subject: Subject, spec: DataSpec | None = None, *, seed: int = SEED, bare: bool = False) -> nn.Module:
+    """A fresh model. `bare`: as the core asks for one whose weights will be loaded."""
+    torch.manual_seed(seed)
+    return _built(subject, spec or spec_of(subject), bare=bare)
+
+
+def _built(subject: Subject, spec: DataSpec, *, bare: bool = False) -> nn.Module:
+    others = {"weights": "none"} if bare and "weights" in subject.args else {}
+    model = subject.build(spec, **others)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the factory made {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def inputs(spec: DataSpec, batch: int) -> Tensor:
+    """A normalised batch, float32 `[B, 3, S, S]` or `[B, T, 3, S, S]`, the same each time."""
+    clip = () if spec.frames is None else (spec.frames,)
+    shape = (batch, *clip, 3, spec.size, spec.size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+
+
+def run(model: nn.Module, pixels: Tensor, *, seed: int | None = SEED) -> Tensor:
+    """The model's answers, without gradients; what it draws comes from `seed`."""
+    if seed is not None:
+        torch.manual_seed(seed)
+    with torch.no_grad():
+        answers = model(pixels)
+    if not isinstance(answers, Tensor):
+        raise TypeError(f"the model gave {type(answers).__name__}, not a tensor")
+    return answers
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest number expected; infinite for other shapes and NaN."""
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = (found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1e-6)
+    return float(difference.nan_to_num(nan=float("inf")))
+
+
+def _wrong_logits(answers: Tensor, shape: tuple[int, int]) -> str | None:
+    if answers.shape != shape:
+        return f"the model gave {list(answers.shape)}, not {list(shape)},"
+    if not answers.is_floating_point():
+        return f"logits are {str(answers.dtype).removeprefix('torch.')}"
+    return None if answers.isfinite().all() else "logits are not finite"
+
+
+def _other_sizes(spec: DataSpec) -> Iterator[DataSpec]:
+    yield replace(spec, size=spec.size + 32, stored=None)
+    yield replace(spec, size=spec.size - 3, stored=None)
+    if spec.clip is not None:
+        yield replace(spec, clip=replace(spec.clip, frames=2 * spec.clip.frames))
+
+
+def _described(spec: DataSpec) -> str:
+    clip = "" if spec.frames is None else f"{spec.frames} frames of "
+    return f"{clip}{spec.size} px"
+
+
+def _may_depend_on_mode(module: nn.Module) -> bool:
+    name = type(module).__name__.lower()
+    return isinstance(module, BY_MODE) or any(word in name for word in NAMED_BY_MODE)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(torch.allclose(one.double(), other.double(), rtol=0, atol=0))
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, bool]]:
+    return [
+        *((name, parameter.requires_grad) for name, parameter in model.named_parameters()),
+        *((name, module.training) for name, module in model.named_modules()),
+    ]
+
+
+def _frames(spec: DataSpec, batch: int) -> Tensor:
+    """Raw frames, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`, as an exported graph takes them."""
+    clip = () if spec.frames is None else (spec.frames,)
+    shape = (batch, *clip, spec.stored_size, spec.stored_size, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))

@@ -1,0 +1,157 @@
+"""What pydantic found wrong, in this project's words: one `Problem` a place, with the nearest valid key."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from toolkit.api.errors import Problem, nearest
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+Place: TypeAlias = tuple[str | int, ...]
+
+UNKNOWN_KEY = "unknown key"
+
+_TYPES = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "path_type": "a path in quotes",
+    "tuple_type": "an array",
+    "list_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "finite_number": "a finite number",
+}
+_LIMITS = {
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "greater than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text of length {min_length} or more",
+    "string_too_long": "text of length {max_length} or less",
+}
+
+
+def dotted(key: str, *place: str | int) -> str:
+    """The key of what stands at `place` below `key`, which is empty at the top of the file."""
+    return ".".join([*([key] if key else []), *map(str, place)])
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """`value` about as TOML writes it, cut to `limit` characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def problems(error: ValidationError, given: Any, key: str, known: Callable[[str], Iterable[str]]) -> list[Problem]:
+    """Every problem in `error`, raised by validating `given`, which stands at `key`.
+
+    `known(key of a table)` lists the keys that table may have. The complaints of all members of a union become one.
+    """
+    places: dict[Place, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        if not _counts_right_items_alone(details):
+            places.setdefault(_place(details, given), []).append(details)
+    return [
+        Problem(dotted(key, *place), UNKNOWN_KEY, nearest(str(place[-1]), known(dotted(key, *place[:-1]))))
+        if found[0]["type"] == "extra_forbidden"
+        else _problem(found, dotted(key, *place))
+        for place, found in places.items()
+        if any(_right_type(details) for details in found) or not _has_deeper(place, places)
+    ]
+
+
+def _counts_right_items_alone(details: ErrorDetails) -> bool:
+    """Whether an array is called too short only because pydantic leaves out its wrong items, which it tells too."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+
+
+def _has_deeper(place: Place, places: Iterable[Place]) -> bool:
+    """Whether one member of a union liked the value well enough to complain only of something inside it."""
+    return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+
+
+def _place(details: ErrorDetails, given: Any) -> Place:
+    """Where in `given` it is; pydantic's location also names members of unions, which are no keys: leave them out."""
+    place: list[str | int] = []
+    for step in details["loc"]:
+        if _holds(given, step):
+            place.append(step)
+            given = given[step]
+        elif details["type"] == "missing" and isinstance(step, str) and step == details["loc"][-1]:
+            place.append(step)
+    return tuple(place)
+
+
+def _holds(value: Any, step: str | int) -> bool:
+    if isinstance(value, Mapping):
+        return step in value
+    return isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
+
+
+def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
+    close = [details for details in found if _right_type(details)] or found
+    first = close[0]
+    if first["type"] == "missing" and isinstance(first["loc"][-1], str):
+        return Problem(key, "is required")
+    if first["type"] == "value_error":  # of a validator, which says what is wrong in its own words
+        return Problem(key, str(first["ctx"]["error"]))
+    if first["type"] in {"missing", "too_long", "too_short"}:
+        return Problem(key, _wrong_length(close))
+    wanted = list(dict.fromkeys(_wanted(details) for details in close))
+    return Problem(key, f"must be {' or '.join(wanted)}, got {shown(first['input'])}", _nearest_literal(close))
+
+
+def _right_type(details: ErrorDetails) -> bool:
+    """Whether the value is of the kind this member of a union wants, only outside its limits."""
+    return details["type"] not in {*_TYPES, "literal_error"}
+
+
+def _wanted(details: ErrorDetails) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in _LIMITS:
+        return _LIMITS[kind].format(**context)
+    if kind == "literal_error":
+        names = [shown(name) for name in _literals(details)]
+        return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+    return _TYPES.get(kind) or f"valid ({details['msg']})"
+
+
+def _wrong_length(found: Sequence[ErrorDetails]) -> str:
+    """pydantic reports a short fixed-length array once for every missing element, the last naming the length."""
+    last = found[-1]
+    context = last.get("ctx", {})
+    if last["type"] == "too_short":
+        return f"must have at least {_counted(context['min_length'], 'item')}, got {context['actual_length']}"
+    if last["type"] == "too_long":
+        return f"must have at most {_counted(context['max_length'], 'item')}, got {len(last['input'])}"
+    return f"must have {_counted(int(last['loc'][-1]) + 1, 'item')}, got {len(last['input'])}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _literals(details: ErrorDetails) -> list[Any]:
+    """The values that pydantic names, as Python writes them: `'a', "it's" or 3`."""
+    written = re.findall(r"""'[^']*'|"[^"]*"|-?\d+|True|False""", details.get("ctx", {})["expected"])
+    return [ast.literal_eval(value) for value in written]
+
+
+def _nearest_literal(found: Sequence[ErrorDetails]) -> str | None:
+    values = [value for details in found if details["type"] == "literal_error" for value in _literals(details)]
+    names = [value for value in values if isinstance(value, str)]
+    given = found[0]["input"]
+    return nearest(given, names) if isinstance(given, str) else None

@@ -1,0 +1,1 @@
+"""Run directories: how a run starts, resumes, is evaluated, shown and reported."""

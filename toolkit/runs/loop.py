@@ -1,0 +1,123 @@
+"""The body of the training loop: what is shown, saved and tracked at each event, and when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from toolkit.api.contracts import EpochRecord, Record, Tracker
+from toolkit.api.errors import Stopped
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.screen import Screen
+from toolkit.system.signals import Signals, exit_code
+from toolkit.training import checkpoint
+from toolkit.training.fit import Event, State, Task, fit, require_worth
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where and how often a run is saved, and what identifies it in its checkpoints."""
+
+    directory: RunDirectory
+    identity: Mapping[str, Any]
+    """Recipe, its digest, classes and whether the data is a sample: stands in every checkpoint."""
+    minutes: float
+    skipped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Items left out so far, by split: index to reason."""
+
+    def save_last(self, state: State) -> None:
+        skipped = {name: dict(items) for name, items in self.skipped.items()}
+        checkpoint.save(self.directory.last, {**self.identity, "skipped": skipped, "state": state.state_dict()})
+
+    def save_best(self, state: State, record: EpochRecord) -> None:
+        kept = {"network": state.judged.state_dict(), "epoch": record.epoch, "valid": dict(record.valid)}
+        checkpoint.save(self.directory.best, {**self.identity, **kept})
+
+
+class Trackers:
+    """The recipe's trackers. One that fails is reported once and left out: it must not cost the run."""
+
+    def __init__(self, trackers: Sequence[Tracker], console: Console) -> None:
+        self._trackers, self._console = list(trackers), console
+
+    def track(self, record: Record) -> None:
+        for tracker in list(self._trackers):
+            self._guarded(tracker, partial(tracker.track, record))
+
+    def close(self) -> None:
+        for tracker in list(self._trackers):
+            self._guarded(tracker, tracker.close)
+
+    def _guarded(self, tracker: Tracker, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._trackers.remove(tracker)
+            self._console.print(
+                f"warning: tracker {type(tracker).__name__} failed and is left out from here on: "
+                f"{type(error).__name__}: {error}",
+                style="yellow",
+                markup=False,
+            )
+
+
+def train(
+    state: State,
+    task: Task,
+    *,
+    saving: Saving,
+    trackers: Trackers,
+    screen: Screen,
+    signals: Signals,
+    patience: int | None,
+) -> Iterator[EpochRecord]:
+    """Train to the end, or until `patience` epochs brought nothing better; yields each epoch's record once it is saved.
+
+    Raises Stopped, after saving, when a signal came. Leave the generator (`close`) to end training early.
+    """
+    saved = time.monotonic()
+    with signals.deferred():
+        if stale(state, patience):
+            return
+        for event in fit(state, task):
+            screen.show(event)
+            if isinstance(event, EpochRecord):
+                _close_epoch(state, event, saving, trackers)
+                saved = time.monotonic()
+            elif signals.received is not None or time.monotonic() - saved > 60 * saving.minutes:
+                require_worth(state, task)
+                saving.save_last(state)
+                saved = time.monotonic()
+            _leave_if_signalled(event, saving.directory, signals)
+            if isinstance(event, EpochRecord):
+                yield event
+                if stale(state, patience):
+                    return
+
+
+def stale(state: State, patience: int | None) -> bool:
+    """Whether `patience` epochs have gone by without a better score."""
+    return patience is not None and state.best_epoch > 0 and state.epoch - state.best_epoch >= patience
+
+
+def _close_epoch(state: State, record: EpochRecord, saving: Saving, trackers: Trackers) -> None:
+    if record.best:
+        saving.save_best(state, record)
+    saving.save_last(state)
+    saving.directory.write_records(state.records)
+    trackers.track(record)
+
+
+def _leave_if_signalled(event: Event, directory: RunDirectory, signals: Signals) -> None:
+    if signals.received is None:
+        return
+    raise Stopped(
+        f"stopped by a signal in epoch {event.epoch}; everything is saved in {directory.path}",
+        exit_code=exit_code(signals.received),
+        next_step=directory.resume_command,
+    )

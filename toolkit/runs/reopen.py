@@ -1,0 +1,72 @@
+"""A trained run opened again: its best checkpoint in its model, on its own data or other data with the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import CheckpointError
+from toolkit.build.assemble import Assembly, assemble
+from toolkit.build.plan import Plan, plan
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.runs.directory import RunDirectory, existing
+from toolkit.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's assembly with the weights of its best checkpoint."""
+
+    directory: RunDirectory
+    assembly: Assembly
+    best_epoch: int
+    digest: str
+    """Of the recipe it was trained by."""
+
+
+def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
+    """The run at `path` with its best weights, on other data where `overrides` says so. Raises CheckpointError where
+    they do not fit."""
+    run = existing(path)
+    planned = planned_again(run, None, overrides)
+    _require_an_epoch(run)
+    kept = checkpoint.load(run.best)
+    assembly = assemble(planned, kept)
+    _same_classes(run, kept, assembly.spec)
+    _fill(assembly, kept, run.best)
+    return Trained(run, assembly, kept["epoch"], kept["digest"])
+
+
+def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
+    """The plan of a run's recipe, or of `recipe` in its place, under the run's own name."""
+    return plan(parse(recipe or directory.recipe, overrides, name=directory.recipe_name), discover())
+
+
+def _require_an_epoch(run: RunDirectory) -> None:
+    ended = run.best.exists() or (run.records.exists() and run.records.stat().st_size > 0)
+    if run.last.exists() and not ended:
+        raise CheckpointError(
+            f"{run.best}: not there yet: no epoch of this run has ended", next_step=run.resume_command
+        )
+
+
+def _same_classes(run: RunDirectory, kept: Mapping[str, Any], spec: DataSpec) -> None:
+    if kept["classes"] != list(spec.classes):
+        raise CheckpointError(
+            f"{run.best}: knows the classes {', '.join(kept['classes'])}; the data has {', '.join(spec.classes)}",
+            next_step="evaluate on data with the same classes",
+        )
+
+
+def _fill(assembly: Assembly, kept: Mapping[str, Any], path: Path) -> None:
+    try:
+        assembly.network.load_state_dict(kept["network"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: does not fit the model of this recipe with these overrides",
+            next_step="leave out the overrides of the model",
+        ) from error

@@ -1,0 +1,322 @@
+"""Charts of numbers, each drawn for light and for dark pages. matplotlib's object interface only: no global state."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from toolkit.api.contracts import EpochRecord
+from toolkit.api.files import write_atomically
+from toolkit.runs.report.statistics import Calibration, Matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+PIXELS_PER_INCH = 100
+"""CSS pixels an inch of a figure takes on the page."""
+CHART, SHEET = 200, 150
+"""Dots per inch of charts and of sheets of photographs, which are heavy."""
+THIRD, HALF, WHOLE = 3.5, 5.3, 10.8
+"""Widths in inches of figures that share a line of the page with two others, one other, none."""
+NUMBERED_CLASSES = 20
+"""A confusion matrix of more classes than this has no numbers in its cells."""
+LONGEST_LABEL = 22
+"""Characters of a class name that an axis has room for."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure. `series` tells apart lines for the colour-blind too (after Okabe and Ito)."""
+
+    name: str
+    surface: str
+    ink: str
+    muted: str
+    grid: str
+    accent: str
+    good: str
+    bad: str
+    series: Sequence[str]
+
+
+LIGHT = Theme(
+    name="light",
+    surface="#ffffff",
+    ink="#1b2330",
+    muted="#5b6675",
+    grid="#e3e8ee",
+    accent="#0b5cad",
+    good="#00785a",
+    bad="#bd4300",
+    series=("#0b6cb8", "#d55e00", "#00916a", "#a8508a", "#8a6d00", "#3f4a5a"),
+)
+DARK = Theme(
+    name="dark",
+    surface="#161b22",
+    ink="#e8edf3",
+    muted="#9aa6b5",
+    grid="#2b333f",
+    accent="#4aa8ff",
+    good="#3ccb9b",
+    bad="#ff8a4c",
+    series=("#56b4e9", "#ff9a3c", "#3ccb9b", "#dd8fc0", "#e8d44d", "#aab4c2"),
+)
+
+Drawing: TypeAlias = "Callable[[Theme], Figure]"
+
+
+def save(directory: Path, name: str, draw: Drawing, dots: int = CHART) -> Path:
+    """Write `directory/name.png` for light pages and `directory/dark/name.png` for dark ones; returns the first.
+
+    `dots` is the resolution in dots per inch.
+    """
+    path = directory / f"{name}.png"
+    write_atomically(path, _png(draw, LIGHT, dots))
+    write_atomically(directory / "dark" / path.name, _png(draw, DARK, dots))
+    return path
+
+
+def _png(draw: Drawing, theme: Theme, dots: int) -> bytes:
+    import matplotlib
+
+    with matplotlib.rc_context(_settings(theme, dots)), warnings.catch_warnings():
+        # A class name in a script the font lacks is drawn as boxes; the page itself shows it as text.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font", category=UserWarning)
+        return _encoded(draw(theme))
+
+
+def _encoded(figure: Figure) -> bytes:
+    """By the canvas itself: `savefig` draws a figure once to measure it and once more to show it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    file = io.BytesIO()
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(file, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    return file.getvalue()
+
+
+def _settings(theme: Theme, dots: int) -> dict[Any, Any]:
+    # parse_math: class names come from users, and "$" in one is a dollar, not a formula.
+    return {
+        "figure.dpi": dots,
+        "text.parse_math": False,
+        "text.color": theme.ink,
+        "font.size": 9,
+        "axes.facecolor": theme.surface,
+        "axes.edgecolor": theme.muted,
+        "axes.labelcolor": theme.muted,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": _cycle(theme.series),
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "lines.linewidth": 1.8,
+        "lines.solid_capstyle": "round",
+        "legend.frameon": False,
+        "figure.facecolor": theme.surface,
+    }
+
+
+def _cycle(colours: Sequence[str]) -> object:
+    from cycler import cycler
+
+    return cycler(color=colours)
+
+
+def figure(width: float, height: float) -> Figure:
+    """A figure of `width` x `height` inches that fits its own contents."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def shorten(name: str, limit: int = LONGEST_LABEL) -> str:
+    """`name` on one line and in at most `limit` characters."""
+    line = " ".join(name.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def loss_curves(records: Sequence[EpochRecord], best_epoch: int | None) -> Drawing:
+    """Mean loss (nats) of each epoch on train and valid."""
+    curves = {"train": [record.train_loss for record in records], "valid": _valid(records, "loss")}
+    return _curves(records, curves, best_epoch, "loss (nats)")
+
+
+def score_curves(records: Sequence[EpochRecord], names: Sequence[str], best_epoch: int | None) -> Drawing:
+    """Scores of each epoch on valid; scores that never differ share one line."""
+    return _curves(records, _merged({name: _valid(records, name) for name in names}), best_epoch, "score on valid")
+
+
+def learning_rates(records: Sequence[EpochRecord]) -> Drawing:
+    """Learning rate of each parameter group at the end of each epoch."""
+    groups = {name: None for record in records for name in record.lr}
+    curves = {name: [record.lr.get(name, math.nan) for record in records] for name in groups}
+    return _curves(records, _merged(curves), None, "learning rate")
+
+
+def score_names(records: Sequence[EpochRecord]) -> list[str]:
+    """Scores on valid that lie in 0..1 and grow as the model gets better: what one chart can hold."""
+    names = {name: None for record in records for name in record.valid if not name.endswith(("loss", "ece"))}
+    return [name for name in names if all(not value < 0 and not value > 1 for value in _valid(records, name))]
+
+
+def _valid(records: Sequence[EpochRecord], name: str) -> list[float]:
+    return [record.valid.get(name, math.nan) for record in records]
+
+
+def _merged(curves: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, values in curves.items():
+        names.setdefault(tuple(f"{value:.9g}" for value in values), []).append(name)
+    return {"\n= ".join(same): curves[same[0]] for same in names.values()}
+
+
+def _curves(
+    records: Sequence[EpochRecord], curves: Mapping[str, Sequence[float]], best_epoch: int | None, ylabel: str
+) -> Drawing:
+    epochs = [record.epoch for record in records]
+
+    def draw(theme: Theme) -> Figure:
+        drawn = figure(THIRD, 2.8)
+        axes = drawn.subplots()
+        lines = {
+            name: axes.plot(epochs, values, marker="o" if len(epochs) <= 30 else "", markersize=3.2)[0]
+            for name, values in curves.items()
+            if any(math.isfinite(value) for value in values)
+        }
+        _mark_best(axes, best_epoch, theme)
+        _name_axes(axes, "epoch", ylabel)
+        # A label that begins with "_" would be left out of the legend.
+        axes.legend(list(lines.values()), [f" {name}" for name in lines], labelcolor=theme.ink, fontsize=7.5)
+        return drawn
+
+    return draw
+
+
+def _mark_best(axes: Axes, epoch: int | None, theme: Theme) -> None:
+    if epoch is None:
+        return
+    axes.axvline(epoch, color=theme.muted, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
+    axes.annotate(
+        "best", (epoch, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+        ha="center", va="bottom", fontsize=8, color=theme.muted,
+    )  # fmt: skip
+
+
+def _name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+
+
+def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawing:
+    """Confusion matrix, rows are targets; `shares` writes cells 0..1 as percent."""
+    numbered = len(classes) <= NUMBERED_CLASSES
+    side = HALF if numbered else WHOLE
+
+    def draw(theme: Theme) -> Figure:
+        drawn = figure(side, side)
+        axes = drawn.subplots()
+        axes.imshow(matrix, cmap=_tint(theme), vmin=0, vmax=_highest(matrix, shares), aspect="equal")
+        _name_classes(axes, classes)
+        if numbered:
+            _write_cells(axes, matrix, theme, shares=shares)
+        return drawn
+
+    return draw
+
+
+def _highest(matrix: Matrix, shares: bool) -> float:
+    return 1.0 if shares else max(1.0, *(max(row) for row in matrix))
+
+
+def _tint(theme: Theme) -> Colormap:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("tint", [theme.surface, theme.accent])
+
+
+def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
+    size = 8.0 if len(classes) <= 16 else 6.5
+    names = [shorten(name) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("target")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _write_cells(axes: Axes, matrix: Matrix, theme: Theme, *, shares: bool) -> None:
+    highest = _highest(matrix, shares)
+    size = max(4.5, min(9.0, 95 / len(matrix)))
+    for y, row in enumerate(matrix):
+        for x, cell in enumerate(row):
+            if text := _cell_text(cell, shares):
+                colour = theme.surface if cell > 0.5 * highest else theme.ink
+                axes.text(x, y, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _cell_text(cell: float, shares: bool) -> str:
+    shown = round(100 * cell) if shares else round(cell)
+    return str(shown) if shown else ""
+
+
+def reliability(bins: Calibration) -> Drawing:
+    """Reliability diagram (DeGroot and Fienberg, 1983): accuracy beside confidence, above each bin's share of items."""
+
+    def draw(theme: Theme) -> Figure:
+        drawn = figure(HALF, HALF * 0.94)
+        upper, lower = drawn.subplots(2, sharex=True, height_ratios=(3.4, 1))
+        _draw_reliability(upper, bins, theme)
+        centres, width = _centres(len(bins.share))
+        lower.bar(centres, bins.share, width * 0.92, color=theme.muted)
+        lower.set(xlabel="confidence", ylabel="share of items", xlim=(0, 1))
+        lower.tick_params(length=0)
+        return drawn
+
+    return draw
+
+
+def _draw_reliability(axes: Axes, bins: Calibration, theme: Theme) -> None:
+    centres, width = _centres(len(bins.accuracy))
+    wide = width * 0.92
+    rows = zip(centres, bins.accuracy, bins.confidence, strict=True)
+    filled = [(centre, accuracy, confidence) for centre, accuracy, confidence in rows if math.isfinite(accuracy)]
+    where = [centre for centre, _, _ in filled]
+    agreed = [min(accuracy, confidence) for _, accuracy, confidence in filled]
+    too_sure = [max(0.0, confidence - accuracy) for _, accuracy, confidence in filled]
+    too_unsure = [max(0.0, accuracy - confidence) for _, accuracy, confidence in filled]
+    axes.bar(where, agreed, wide, color=theme.series[0])
+    axes.bar(where, too_sure, wide, bottom=agreed, color=theme.series[1], label="too sure")
+    axes.bar(where, too_unsure, wide, bottom=agreed, color=theme.series[2], label="not sure enough")
+    axes.hlines(
+        [accuracy for _, accuracy, _ in filled], [centre - width * 0.46 for centre in where],
+        [centre + width * 0.46 for centre in where], color=theme.ink, linewidth=1.6, label="accuracy",
+    )  # fmt: skip
+    axes.plot(
+        [0, 1], [0, 1], color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), zorder=3, label="perfectly calibrated"
+    )
+    axes.set(ylabel="accuracy", ylim=(0, 1.02))
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+    axes.legend(loc="upper left", fontsize=8, labelcolor=theme.ink)
+
+
+def _centres(bins: int) -> tuple[list[float], float]:
+    return [(index + 0.5) / bins for index in range(bins)], 1 / bins

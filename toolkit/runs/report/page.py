@@ -1,0 +1,127 @@
+"""One self-contained page, `report.html`, made from the files of a run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.api.errors import RunFailed
+from toolkit.api.files import as_utf8, write_atomically
+from toolkit.runs.report import contents, figures, statistics
+from toolkit.runs.report.contents import Contents
+from toolkit.runs.report.sources import read_run
+
+HEAVY = 120_000
+"""Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as data URIs, with its size in CSS pixels."""
+
+    light: str
+    dark: str | None
+    width: int
+    height: int
+
+
+def write_report(run: Path) -> Path:
+    """Draw the figures that files alone can give into `run/figures` and write `run/report.html`; returns its path.
+
+    Works on unfinished runs too: what is missing is said to be missing. Raises `UsageError` when `run` is no run
+    directory, `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
+    """
+    shown = contents.gather(read_run(run))
+    try:
+        return _write(run, shown)
+    except OSError as error:
+        raise RunFailed(
+            f"{run}: cannot be written: {error.strerror or error}",
+            next_step=f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}",
+        ) from error
+
+
+def _write(run: Path, shown: Contents) -> Path:
+    folder = run / "figures"
+    for name, drawing in _drawings(shown):
+        figures.save(folder, name, drawing)
+    path = run / "report.html"
+    template = Path(__file__).parent / "template.html.j2"
+    write_atomically(path, as_utf8(render(template, pictures(folder), shown=shown)))
+    return path
+
+
+def _drawings(shown: Contents) -> Iterator[tuple[str, figures.Drawing]]:
+    records = shown.files.records
+    if records:
+        yield "loss", figures.loss_curves(records, shown.best_epoch)
+        yield "learning_rate", figures.learning_rates(records)
+    if names := figures.score_names(records):
+        yield "scores", figures.score_curves(records, names, shown.best_epoch)
+    if matrix := shown.matrix:
+        yield "confusion_normalised", figures.confusion(matrix.classes, matrix.shares, shares=True)
+        yield "confusion", figures.confusion(matrix.classes, matrix.counts, shares=False)
+    if shown.files.predictions:
+        yield "calibration", figures.reliability(statistics.calibration(shown.files.predictions))
+
+
+def pictures(folder: Path) -> dict[str, Picture]:
+    """The figures in a folder, by name."""
+    return {path.stem: _picture(path) for path in sorted(folder.glob("*.png"))}
+
+
+def _picture(path: Path) -> Picture:
+    from PIL import Image
+
+    dark = path.parent / "dark" / path.name
+    with Image.open(path) as image:
+        dots = image.info.get("dpi", (figures.CHART, figures.CHART))[0]
+        width, height = (round(side / dots * figures.PIXELS_PER_INCH) for side in image.size)
+    return Picture(_data_uri(path), _data_uri(dark) if dark.is_file() else None, width, height)
+
+
+def _data_uri(path: Path) -> str:
+    data, kind = path.read_bytes(), "png"
+    if len(data) > HEAVY:
+        data, kind = _webp(data), "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _webp(data: bytes) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.convert("RGB").save(file, "WEBP", quality=82, method=1)
+    return file.getvalue()
+
+
+def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:
+    """A page of `template`, which may use the macros of parts.html.j2, our style and our script."""
+    import jinja2
+    from markupsafe import Markup
+
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, here]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": contents.percent, "score": contents.score}
+    # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
+    script = (here / "sort.js").read_text(encoding="utf-8")
+    return environment.get_template(template.name).render(
+        **values,
+        pictures=pictures,
+        style=Markup((here / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )

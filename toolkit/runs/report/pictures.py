@@ -1,0 +1,230 @@
+"""Sheets of pictures that need pixels or the model: drawn once, at the end of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+ACROSS = 8
+"""Pictures, or frames of clips, side by side on a sheet."""
+LAYERS, CHANNELS = 4, 12
+"""Rows and columns of the sheet of feature maps."""
+CAPTION, TITLE = 0.40, 0.20
+"""Inches that a caption of two lines takes, and the name of a layer."""
+GAP = 0.06
+"""Inches between pictures."""
+
+
+class Box(NamedTuple):
+    """Where a picture stands on its sheet, in inches from the top left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Predicted(Protocol):
+    """One prediction, as a sheet of errors needs it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+
+
+def draw_augmented(directory: Path, before: Tensor, after: Tensor, labels: Sequence[str]) -> Path | None:
+    """Write `directory/augmented.png`: each training sample above what augmentation made of it.
+
+    `before` and `after` are uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`; their sizes may differ. `labels` holds K
+    texts, the targets after augmentation ("cat", or "60 % cat, 40 % dog": a comma ends the first line). Returns None
+    when K is 0.
+    """
+    pairs = [(_strip(one), _strip(other)) for one, other in zip(before, after, strict=True)]
+
+    def draw(theme: Theme) -> Figure:
+        drawn, axes, cells = _sheet(pairs[0][1], len(pairs), stacked=2)
+        for (upper, lower), (one, other), label in zip(cells, pairs, labels, strict=True):
+            _show(axes, upper, one)
+            _show(axes, lower, other)
+            for line, part in enumerate(label.split(", ", 1)):
+                _write_below(axes, lower, line, part, theme.ink)
+        return drawn
+
+    return save(directory, "augmented", draw, SHEET) if pairs else None
+
+
+def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicted]) -> Path | None:
+    """Write `directory/worst_errors.png`: wrong predictions in the order given, most confident first.
+
+    `pictures` is uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`, one for each of the K `rows`. Returns None when K
+    is 0.
+    """
+    strips = [_strip(picture) for picture in pictures]
+
+    def draw(theme: Theme) -> Figure:
+        drawn, axes, cells = _sheet(strips[0], len(strips), stacked=1)
+        for (box,), strip, row in zip(cells, strips, rows, strict=True):
+            _show(axes, box, strip)
+            said, target = f"{100 * row.confidence:.0f} % {row.prediction}", f"is {row.target}"
+            _write_below(axes, box, 0, said, theme.bad)
+            _write_below(axes, box, 1, target, theme.good)
+        return drawn
+
+    return save(directory, "worst_errors", draw, SHEET) if strips else None
+
+
+def _strip(picture: Tensor) -> Pixels:
+    """uint8 `[H, W, 3]` of an image, or of up to `ACROSS` evenly spaced frames of a clip side by side."""
+    import torch
+
+    frames = picture.cpu() if picture.ndim == 4 else picture.cpu()[None]
+    chosen = torch.linspace(0, len(frames) - 1, min(len(frames), ACROSS)).round().long()
+    strip: Pixels = torch.cat(list(frames[chosen]), dim=-1).permute(1, 2, 0).numpy()
+    return strip
+
+
+def _sheet(picture: Pixels, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:
+    """Room for `count` cells, each of `stacked` pictures shaped as `picture` above a caption."""
+    height, width = picture.shape[:2]
+    columns = min(count, max(1, round(ACROSS * height / width)))
+    side = (WHOLE - GAP) / max(columns, 4) - GAP
+    tall = side * height / width
+    line = stacked * (tall + GAP) + CAPTION
+
+    def cell(place: int) -> list[Box]:
+        row, column = divmod(place, columns)
+        left, top = GAP + column * (side + GAP), GAP + row * line
+        return [Box(left, top + level * (tall + GAP), side, tall) for level in range(stacked)]
+
+    drawn, axes = _canvas(GAP + columns * (side + GAP), GAP + math.ceil(count / columns) * line)
+    return drawn, axes, [cell(place) for place in range(count)]
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure that is one system of coordinates, inches from the top left corner: axes of its own for each picture
+    would take nine tenths of the time."""
+    drawn = figure(width, height)
+    drawn.set_layout_engine("none")
+    axes = drawn.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return drawn, axes
+
+
+def _show(axes: Axes, box: Box, picture: Any, **how: Any) -> None:
+    extent = (box.left, box.left + box.width, box.top + box.height, box.top)
+    axes.imshow(picture, extent=extent, aspect="auto", **{"interpolation": "antialiased", **how})
+
+
+def _write_below(axes: Axes, box: Box, line: int, text: str, colour: str) -> None:
+    """Write one line of a caption under a picture, cut to what its width has room for."""
+    axes.annotate(
+        shorten(text, max(12, int(box.width * 17))), (box.left, box.top + box.height), xytext=(0, -3 - 10 * line),
+        textcoords="offset points", va="top", fontsize=7.5, color=colour, annotation_clip=False,
+    )  # fmt: skip
+
+
+def draw_feature_maps(directory: Path, model: nn.Module, picture: Tensor, normalised: Tensor) -> Path | None:
+    """Write `directory/feature_maps.png`: what early, middle and late convolutions of `model` answer to a picture.
+
+    `picture` is uint8 `[3, H, W]`; `normalised` is what the model takes, float `[1, 3, h, w]` on its device. Of each
+    layer the channels that vary most across the picture are shown. Returns None when `model` has no `Conv2d` whose
+    output has an extent. The model is run in eval mode and left as it was.
+    """
+    layers = _spread(_answers(model, normalised))
+
+    side = (WHOLE - GAP) / (CHANNELS + 2) - GAP
+    shown = 2 * side + GAP
+    line = TITLE + side + GAP
+
+    def draw(theme: Theme) -> Figure:
+        drawn, axes = _canvas(WHOLE, GAP + max(TITLE + shown + GAP, line * len(layers)))
+        _show(axes, Box(GAP, GAP + TITLE, shown, shown), _strip(picture))
+        for row, (name, channels) in enumerate(layers):
+            first = Box(3 * GAP + shown, GAP + row * line + TITLE, side - GAP / CHANNELS, side)
+            _write_above(axes, first, f"{name}  ·  {channels.shape[1]} x {channels.shape[2]}", theme.muted)
+            _show_channels(axes, first, channels)
+        return drawn
+
+    return save(directory, "feature_maps", draw, SHEET) if layers else None
+
+
+def _spread(answers: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """The first, the last and evenly spaced ones between, `LAYERS` at most."""
+    steps = LAYERS - 1
+    places = {round((len(answers) - 1) * step / steps) for step in range(LAYERS)} if answers else set()
+    return [answers[place] for place in sorted(places)]
+
+
+def _answers(model: nn.Module, normalised: Tensor) -> list[tuple[str, Tensor]]:
+    """Name and most varied channels `[<= CHANNELS, h, w]` of each `Conv2d`, in the order they ran."""
+    import torch
+
+    answers: list[tuple[str, Tensor]] = []
+    with _listening(model, answers), _evaluating(model), torch.no_grad():
+        model(normalised)
+    return answers
+
+
+@contextmanager
+def _listening(model: nn.Module, answers: list[tuple[str, Tensor]]) -> Iterator[None]:
+    from torch import nn
+
+    def listen(name: str, module: nn.Module) -> Any:
+        return module.register_forward_hook(lambda _module, _inputs, output: _keep(answers, name, output))
+
+    hooks = [listen(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _keep(answers: list[tuple[str, Tensor]], name: str, output: Tensor) -> None:
+    if min(output.shape[-2:]) < 2:
+        return  # squeeze-and-excitation and other convolutions of pooled features have nothing to show
+    channels = output[0].detach().float().cpu()
+    varied = channels.var(dim=(-2, -1)).topk(min(CHANNELS, len(channels))).indices
+    answers.append((name, channels[varied]))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():  # not model.train(): frozen parts stay in eval mode
+            module.training = training
+
+
+def _write_above(axes: Axes, box: Box, text: str, colour: str) -> None:
+    axes.annotate(text, (box.left, box.top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=colour)
+
+
+def _show_channels(axes: Axes, first: Box, channels: Tensor) -> None:
+    """Side by side from `first` on, each in colours of its own range."""
+    for place, channel in enumerate(channels):
+        box = first._replace(left=first.left + place * (first.width + GAP))
+        low, high = channel.quantile(0.01).item(), channel.quantile(0.99).item()
+        colours = {"cmap": "magma", "vmin": low, "vmax": max(high, low + 1e-12), "interpolation": "nearest"}
+        _show(axes, box, channel.numpy(), **colours)

@@ -1,0 +1,142 @@
+"""Numbers a report derives from scores and predictions. Plain Python: no torch, no numpy."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.runs.report.sources import Prediction
+
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One row of the per-class table; undefined scores are NaN."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Items of class `target` that were taken for `prediction`."""
+
+    target: str
+    prediction: str
+    count: int
+    share: float
+    """Share, 0..1, of the items of `target`."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Equal-width bins of confidence, lowest first; an empty bin has NaN confidence and accuracy."""
+
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    share: Sequence[float]
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error (Guo et al., 2017): the gap of each bin weighted by its share of the items."""
+        bins = zip(self.confidence, self.accuracy, self.share, strict=True)
+        return sum(share * abs(confidence - accuracy) for confidence, accuracy, share in bins if share > 0)
+
+
+def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a proportion (Wilson, 1927): where the true share lies, at 95 % confidence for this `z`."""
+    if count == 0:
+        return 0.0, 1.0
+    scale = 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy(predictions: Sequence[Prediction]) -> float:
+    """Share of right predictions; NaN of none."""
+    return sum(not row.wrong for row in predictions) / len(predictions) if predictions else math.nan
+
+
+def most_frequent_share(predictions: Sequence[Prediction]) -> float:
+    """Accuracy of always answering the most frequent class; NaN of no predictions."""
+    counts = Counter(row.target for row in predictions)
+    return max(counts.values()) / len(predictions) if counts else math.nan
+
+
+def confusion_matrix(classes: Sequence[str], predictions: Sequence[Prediction]) -> Matrix:
+    """Counts `[C, C]`; rows are targets, columns predictions."""
+    counts = Counter((row.target, row.prediction) for row in predictions)
+    return [[counts[target, prediction] for prediction in classes] for target in classes]
+
+
+def normalised(matrix: Matrix) -> Matrix:
+    """Each row as shares of its sum; a row without items is all zero."""
+    return [[cell / items for cell in row] for row, items in ((row, max(sum(row), 1)) for row in matrix)]
+
+
+def per_class(classes: Sequence[str], matrix: Matrix, scores: Mapping[str, Any]) -> list[ClassScores]:
+    """Precision, recall, F1 and support of each class: as scored where the metrics did, else from the matrix."""
+    derived = [_class_scores(matrix, index, name) for index, name in enumerate(classes)]
+    columns = [scores.get(f"{score}_per_class") for score in ("precision", "recall", "f1")]
+    return [_as_scored(row, index, columns) for index, row in enumerate(derived)]
+
+
+def _class_scores(matrix: Matrix, index: int, name: str) -> ClassScores:
+    hits, support = matrix[index][index], sum(matrix[index])
+    predicted = sum(row[index] for row in matrix)
+    return ClassScores(
+        name, _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted), int(support)
+    )
+
+
+def _as_scored(row: ClassScores, index: int, columns: Sequence[Sequence[float] | None]) -> ClassScores:
+    derived = (row.precision, row.recall, row.f1)
+    precision, recall, f1 = (column[index] if column else value for column, value in zip(columns, derived, strict=True))
+    return ClassScores(row.name, precision, recall, f1, row.support)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def most_confused(classes: Sequence[str], matrix: Matrix, limit: int) -> list[Confusion]:
+    """The `limit` most frequent mistakes, most frequent first."""
+    mistakes = [
+        Confusion(classes[target], classes[prediction], int(count), count / support)
+        for target, row, support in ((target, row, sum(row)) for target, row in enumerate(matrix))
+        for prediction, count in enumerate(row)
+        if count and target != prediction
+    ]
+    return sorted(mistakes, key=lambda mistake: (-mistake.count, -mistake.share))[:limit]
+
+
+def hardest_classes(matrix: Matrix, limit: int) -> list[int]:
+    """Indices, in class order, of the `limit` classes with most mistakes (as target or as prediction)."""
+    columns = [sum(column) for column in zip(*matrix, strict=True)]
+    mistakes = [sum(row) + columns[index] - 2 * row[index] for index, row in enumerate(matrix)]
+    return sorted(sorted(range(len(matrix)), key=lambda index: -mistakes[index])[:limit])
+
+
+def calibration(predictions: Sequence[Prediction], bins: int = 15) -> Calibration:
+    """Confidence and accuracy of `bins` equal-width bins of confidence."""
+    members: list[list[Prediction]] = [[] for _ in range(bins)]
+    for row in predictions:
+        members[min(bins - 1, max(0, math.ceil(row.confidence * bins) - 1))].append(row)
+    return Calibration(
+        [_ratio(sum(row.confidence for row in rows), len(rows)) for rows in members],
+        [accuracy(rows) for rows in members],
+        [_ratio(len(rows), len(predictions)) for rows in members],
+    )
+
+
+def worst_errors(predictions: Sequence[Prediction], limit: int) -> list[Prediction]:
+    """The wrong predictions of highest confidence, highest first."""
+    return sorted((row for row in predictions if row.wrong), key=lambda row: -row.confidence)[:limit]

@@ -1,0 +1,352 @@
+"""A run: train, evaluate and report what a recipe says, in a directory that survives anything."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.console import Console
+
+from toolkit.api.contracts import EpochRecord, RunFinished, RunStarted
+from toolkit.api.errors import CheckpointError, Stopped
+from toolkit.build.assemble import Assembly, assemble, count_parameters, training
+from toolkit.build.kept import Kept
+from toolkit.build.plan import Plan, plan
+from toolkit.host.registry import discover
+from toolkit.recipe.draft import Draft
+from toolkit.recipe.tables import Recipe
+from toolkit.recipe.write import digest, to_toml
+from toolkit.runs.directory import RunDirectory, create, created, existing
+from toolkit.runs.finish import draw_pictures, evaluate_splits, kept_scores, scores
+from toolkit.runs.loop import Saving, Trackers, train
+from toolkit.runs.predictions import predictions, write_predictions
+from toolkit.runs.reopen import Trained, open_trained, planned_again
+from toolkit.runs.report import write_report
+from toolkit.runs.screen import Screen, score_table
+from toolkit.system import device as devices
+from toolkit.system.device import Precision
+from toolkit.system.signals import Signalled, Signals, exit_code
+from toolkit.training import checkpoint
+from toolkit.training.evaluate import Evaluation, scored_splits
+from toolkit.training.fit import State, Task
+
+__all__ = ["Records", "evaluate_run", "resume_run", "start_run", "train_run"]
+
+Records: TypeAlias = Generator[EpochRecord, None, None]
+
+
+@devices.enough_memory()
+def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
+    """Train what the recipe says in a new directory under `runs`."""
+    assembly = assemble(plan(draft, discover()))
+    prepared = training(assembly)
+    directory = create(runs, assembly.recipe.name)
+    with directory.locked():
+        _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
+    return directory
+
+
+@devices.enough_memory()
+def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console) -> RunDirectory:
+    """Go on with a run from its last checkpoint, to the same end as if it had never stopped.
+
+    `recipe`, where given, must say the same as the run's own, and the data must be the same. Raises CheckpointError
+    otherwise.
+    """
+    directory = existing(path)
+    _require_training(directory)
+    with directory.locked():  # before its checkpoint is read: who works on it may be about to save another
+        _resume(directory, planned_again(directory, recipe, overrides), console)
+    return directory
+
+
+def _resume(directory: RunDirectory, planned: Plan, console: Console) -> None:
+    saved = checkpoint.load(directory.last) if directory.last.exists() else None
+    if saved:
+        _same_recipe(directory, saved, planned.resolved)
+    assembly = assemble(planned, saved, precision=_begun_in(saved))
+    if saved:
+        _same_data(directory, saved, assembly)
+    prepared = training(assembly)
+    _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, saved))
+
+
+@devices.enough_memory()
+def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
+    """Score a run's best checkpoint anew, on other data where `overrides` says so.
+
+    Leaves scores, predictions, facts, environment, a recipe and a report in a directory of its own below the run's.
+    Raises DataError, and writes nothing, where the data has no split to score.
+    """
+    trained = open_trained(path, overrides)
+    assembly = trained.assembly
+    scored_splits(assembly.data, dataset=assembly.recipe.data.name, scored=path)
+    _show(console, assembly)
+    with created(trained.directory.path, "evaluations") as directory:
+        evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
+        _keep_evaluation(directory, trained, evaluations, console)
+    return directory
+
+
+def _keep_evaluation(
+    directory: RunDirectory, trained: Trained, evaluations: dict[str, Evaluation], console: Console
+) -> None:
+    assembly = trained.assembly
+    result = scores(evaluations, assembly, trained.best_epoch)
+    directory.write_text("recipe.toml", to_toml(assembly.recipe))
+    directory.write_json("facts.json", _facts_anew(trained, directory))
+    directory.write_json("environment.json", assembly.environment())
+    directory.write_json("scores.json", result)
+    last = next(reversed(evaluations))
+    ids = assembly.loaders()[last].pixels.split.ids
+    write_predictions(directory, list(predictions(evaluations[last], ids, assembly.spec)), assembly.spec)
+    _tell(console, assembly.left_out())
+    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
+    console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
+
+
+def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
+    """Do `work` on a run; a signal ends it with the command that resumes."""
+    with Signals() as signals:
+        try:
+            work(signals)
+        except Signalled as signal:
+            raise Stopped(
+                f"stopped by a signal; {directory.path} holds the last checkpoint",
+                exit_code=exit_code(signals.received or signal.number),
+                next_step=directory.resume_command,
+            ) from signal
+
+
+def _run(
+    assembly: Assembly,
+    prepared: tuple[State, Task],
+    directory: RunDirectory,
+    signals: Signals,
+    console: Console,
+    saved: Mapping[str, Any] | None,
+) -> None:
+    console.print(f"run {directory.path}", markup=False, soft_wrap=True)
+    _show(console, assembly)
+    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=console)
+    try:
+        for _ in _train(assembly, prepared, saving, trackers, signals, console):
+            pass
+        _finish(directory, assembly, prepared[1], console, trackers)
+    finally:
+        trackers.close()
+
+
+def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
+    """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
+    has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
+
+    Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Shows nothing but what is wrong
+    with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
+    is what trackers see the run end by.
+    """
+    console = Console(quiet=True)
+    saved = checkpoint.load(directory.last) if directory.last.exists() else None
+    assembly = assemble(planned, saved, kept, precision=_begun_in(saved))
+    if saved:
+        _same_recipe(directory, saved, assembly.recipe)
+        _same_data(directory, saved, assembly)
+        yield from (EpochRecord(**record) for record in saved["state"]["records"])
+    prepared = training(assembly)
+    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=Console(stderr=True))
+    try:
+        yield from _train(assembly, prepared, saving, trackers, signals, console)
+        trackers.track(RunFinished(kept_scores(assembly, prepared[0]), directory.path))
+    finally:
+        trackers.close()
+
+
+def _begin(
+    assembly: Assembly,
+    state: State,
+    directory: RunDirectory,
+    console: Console,
+    saved: Mapping[str, Any] | None,
+    *,
+    warnings: Console,
+) -> tuple[Saving, Trackers]:
+    """Bring `state` to where `saved` stands, or write what a new run starts with; what saves and tracks it."""
+    skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
+    saving = Saving(directory, _identity(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
+    if saved:
+        state.load_state_dict(saved["state"])
+        for name, items in saved["skipped"].items():
+            skipped[name].update(items)
+    else:
+        _open(directory, assembly, state, saving, console)
+    facts = _facts(assembly, directory)
+    directory.write_json("facts.json", facts)
+    directory.write_records(state.records)
+    trackers = Trackers(assembly.plan.trackers(directory.path), warnings)
+    trackers.track(RunStarted(assembly.recipe.tables(), facts))
+    return saving, trackers
+
+
+def _train(
+    assembly: Assembly,
+    prepared: tuple[State, Task],
+    saving: Saving,
+    trackers: Trackers,
+    signals: Signals,
+    console: Console,
+) -> Iterator[EpochRecord]:
+    """Train from where the state stands; yields the records of the epochs still to come."""
+    state, task = prepared
+    with Screen(console, task.epochs, task.metric, assembly.device, unit=assembly.unit) as screen:
+        yield from train(
+            state,
+            task,
+            saving=saving,
+            trackers=trackers,
+            screen=screen,
+            signals=signals,
+            patience=assembly.recipe.train.patience,
+        )
+
+
+def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Saving, console: Console) -> None:
+    """What a new run does before its first step; the checkpoint shows early whether the disk takes one."""
+    directory.write_text("recipe.toml", to_toml(assembly.recipe))
+    summary = assembly.summary
+    console.print(summary.short, markup=False, highlight=False, soft_wrap=True)
+    directory.write_text("summary.txt", summary.full)
+    directory.write_json("environment.json", assembly.environment())
+    saving.save_last(state)
+
+
+def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Console, trackers: Trackers) -> None:
+    """Score the best checkpoint and report."""
+    kept = checkpoint.load(directory.best)
+    assembly.network.load_state_dict(kept["network"])
+    evaluations = evaluate_splits(assembly, batch=task.eval_batch)
+    result = scores(evaluations, assembly, kept["epoch"])
+    last = next(reversed(evaluations), None)
+    shown = assembly.loaders()[last] if last else assembly.train
+    rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
+    write_predictions(directory, rows, assembly.spec)
+    with directory.explained():
+        draw_pictures(directory, assembly, task.augmentations, rows, shown)
+    directory.write_json("facts.json", _facts(assembly, directory))
+    directory.write_json("scores.json", result)
+    page = write_report(directory.path)
+    trackers.track(RunFinished(result, directory.path))
+    _tell(console, assembly.left_out())
+    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
+    console.print(f"report {page}", markup=False, soft_wrap=True)
+
+
+def _require_training(directory: RunDirectory) -> None:
+    """Raise CheckpointError for a directory of scores alone, as `evaluate` leaves: training would begin anew there."""
+    has_scores = (directory.path / "facts.json").exists()
+    if directory.last.exists() or directory.best.exists() or not has_scores:
+        return
+    run = RunDirectory(directory.path.resolve().parent.parent)
+    anew = f"python -m toolkit run {shlex.quote(str(directory.recipe))}"
+    raise CheckpointError(
+        f"{directory.path}: holds scores of a run, and nothing to go on from",
+        next_step=run.resume_command if run.last.exists() else anew,
+    )
+
+
+def _identity(assembly: Assembly) -> dict[str, Any]:
+    return {
+        "recipe": to_toml(assembly.recipe),
+        "digest": digest(assembly.recipe),
+        **_data(assembly),
+        "notes": list(assembly.model_notes),
+        "precision": assembly.precision,
+    }
+
+
+def _data(assembly: Assembly) -> dict[str, Any]:
+    """What tells one run's data from another's, wherever its files lie."""
+    return {
+        "classes": list(assembly.spec.classes),
+        "sample": assembly.spec.sample,
+        "protocol": dict(assembly.data.protocol),
+    }
+
+
+def _begun_in(saved: Mapping[str, Any] | None) -> Precision | None:
+    """The precision that training began in, which another device would not choose."""
+    return saved.get("precision") if saved else None
+
+
+def _same_recipe(directory: RunDirectory, saved: Mapping[str, Any], recipe: Recipe) -> None:
+    if saved["digest"] != digest(recipe):
+        raise CheckpointError(
+            f"{directory.last}: belongs to another recipe than {directory.recipe} with these overrides",
+            next_step=f"resume without overrides: {directory.resume_command}",
+        )
+
+
+def _same_data(directory: RunDirectory, saved: Mapping[str, Any], assembly: Assembly) -> None:
+    now = _data(assembly)
+    changed = [key for key in now if saved[key] != now[key]]
+    if changed:
+        raise CheckpointError(
+            f"{directory.last}: was trained on other data: its {' and '.join(changed)} differ from what is found now",
+            next_step=f"say where the run's own data lies: {directory.resume_command} --set data.root=FOLDER",
+        )
+
+
+def _facts(assembly: Assembly, directory: RunDirectory) -> dict[str, Any]:
+    """The contents of facts.json: what was found at run time."""
+    return {
+        "recipe": assembly.recipe.name,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(directory.recipe.stat().st_mtime)),
+        "sample": assembly.spec.sample,
+        "device": str(assembly.device),
+        "precision": assembly.precision,
+        "classes": list(assembly.spec.classes),
+        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "epoch_items": assembly.train.epoch_items(assembly.recipe.train.batch),
+        "parameters": count_parameters(assembly.network),
+        "multiply_adds": assembly.summary.multiply_adds,
+        "notes": assembly.notes(),
+        "epochs": assembly.recipe.train.epochs,
+    }
+
+
+def _facts_anew(trained: Trained, directory: RunDirectory) -> dict[str, Any]:
+    """What the report tells of an evaluation in `directory`."""
+    facts = _facts(trained.assembly, directory)
+    return {**facts, "notes": [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]}
+
+
+def _show(console: Console, assembly: Assembly) -> None:
+    items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
+    console.print(
+        f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
+        f"{assembly.spec.size} px{_clips(assembly)}",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
+    _tell(console, assembly.notes())
+
+
+def _tell(console: Console, notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _clips(assembly: Assembly) -> str:
+    protocol = assembly.protocol()
+    return f", clips of {protocol['frames']}, {protocol['views']}" if assembly.spec.clip else ""
+
+
+def _title(assembly: Assembly) -> str:
+    return f"{assembly.recipe.name}{' (SAMPLE data)' if assembly.spec.sample else ''}"
+
+
+def _eval_batch(recipe: Recipe) -> int:
+    return recipe.train.eval_batch or recipe.train.batch

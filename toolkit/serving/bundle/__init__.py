@@ -1,0 +1,28 @@
+"""Bundles: what leaves the toolkit. Reads and runs them with onnxruntime and numpy alone; never imports torch."""
+
+from toolkit.serving.bundle.manifest import (
+    MANIFEST,
+    PRECISIONS,
+    ClipSampling,
+    FrameSampling,
+    Input,
+    Manifest,
+    Sampling,
+    bundle_near,
+    read_manifest,
+)
+from toolkit.serving.bundle.model import Answers, Bundle
+
+__all__ = [
+    "MANIFEST",
+    "PRECISIONS",
+    "Answers",
+    "Bundle",
+    "ClipSampling",
+    "FrameSampling",
+    "Input",
+    "Manifest",
+    "Sampling",
+    "bundle_near",
+    "read_manifest",
+]

@@ -1,0 +1,77 @@
+"""What a bundle accepts as its input, and how an image becomes a square."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.api.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from toolkit.serving.bundle.manifest import Input
+
+
+PLACES = {1: (1,), 3: (0, 1, 2)}
+"""Where the crops of a frame lie on its long side, by how many they are: 0 is its start, 1 the centre, 2 its end."""
+
+
+def rank(expected: Input) -> int:
+    """Dimensions of one input."""
+    return 3 if expected.frames is None else 4
+
+
+def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False) -> None:
+    """Raise UsageError unless `frames` is one input, or (`many`) a batch of them; `name` is what they are called."""
+    shape, dtype = getattr(frames, "shape", None), getattr(frames, "dtype", None)
+    one = tuple(shape or ())[1:] if many else tuple(shape or ())
+    if dtype is not None and str(dtype) == "uint8" and _is_one(one, expected):
+        return
+    clip = "" if expected.frames is None else f"{expected.frames}, "
+    given = f"{dtype} {list(shape)}" if shape is not None and dtype is not None else f"a {type(frames).__name__}"
+    raise UsageError(
+        f"{name}: given {given}, needed uint8 [{clip}H, W, 3]",
+        next_step="give NumPy arrays of RGB pixels from 0 to 255, channels last",
+    )
+
+
+def _is_one(shape: Sequence[int], expected: Input) -> bool:
+    if len(shape) != rank(expected) or shape[-1] != 3 or 0 in shape:
+        return False
+    return expected.frames is None or shape[0] == expected.frames
+
+
+def covering(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width with the short side brought to `side` and the long one in proportion, rounded half up: the
+    same arithmetic as in training and in the graph."""
+    short = min(height, width)
+    return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
+
+
+def to_squares(picture: Image.Image, expected: Input, crops: int = 1) -> list[NDArray[np.uint8]]:
+    """uint8 `[S, S, 3]` by antialiased bilinear resampling, one for each of the `crops`: the centre, or three of them
+    the two ends of the long side and the centre between. With "crop" only what lies in a square is computed."""
+    import numpy as np
+    from PIL.Image import Resampling
+
+    side = expected.square
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    squares = []
+    for place in PLACES[crops]:
+        box = _part(picture.width, picture.height, side, place) if expected.fit == "crop" else None
+        same = picture.size == (side, side)
+        squares.append(np.asarray(picture if same else picture.resize((side, side), Resampling.BILINEAR, box=box)))
+    return squares
+
+
+def _part(width: int, height: int, side: int, place: int) -> tuple[float, float, float, float]:
+    """What of an image lies in a square once its short side is `side`: left, top, right, bottom. The square stands
+    `place` halves of the room from the start of the long side."""
+    tall, wide = covering(height, width, side)
+    left, top = place * (wide - side) // 2, place * (tall - side) // 2
+    across, down = width / wide, height / tall
+    return left * across, top * down, (left + side) * across, (top + side) * down

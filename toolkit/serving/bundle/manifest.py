@@ -1,0 +1,259 @@
+"""What a bundle says of itself: bundle.json, read with every claim checked before anything else is opened."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+
+from toolkit.api.clips import Averaged, Clip, Short
+from toolkit.api.clips import Sampling as ClipRule
+from toolkit.api.errors import BundleError, nearest
+from toolkit.serving.bundle.wire import AGAIN
+
+if TYPE_CHECKING:
+    from toolkit.api.contracts import Fit
+
+SCHEMA = 2
+"""Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
+MANIFEST = "bundle.json"
+PRECISIONS = ("fp32", "fp16", "int8")
+_LARGEST = 8192
+"""Pixels of a side, frames of a clip or views of a video that no model here has."""
+_CROPS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the graph takes: uint8 RGB `[N, H, W, 3]` (`[N, T, H, W, 3]` for clips) of any N, H and W, and makes of it:
+    a `square` by `fit`, antialiased and bilinear, of which the central `size` pixels are seen."""
+
+    square: int
+    """Side, in pixels, that images are resized to. Images that are squares of this side already are not resampled."""
+    size: int
+    """Side, in pixels, of the central part the model sees."""
+    fit: Fit
+    frames: int | None = None
+    """T of a clip; None for an image."""
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """How a model of images answers a video: by the mean over frames."""
+
+    frames: int
+    """How many, from the middles of as many equal parts; of a shorter video all."""
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """How a model of clips answers a video: by the mean over the views of `clip`."""
+
+    clip: Clip
+    span: float
+    """Seconds that one clip of a timeline sees: a strided one its own, segments as much as training videos last."""
+
+
+Sampling: TypeAlias = FrameSampling | ClipSampling
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of bundle.json."""
+
+    name: str
+    created: str
+    """ISO 8601, with the offset from UTC."""
+    classes: tuple[str, ...]
+    sample: bool
+    """Whether the model was trained on a built-in sample: its answers then say nothing about real data."""
+    input: Input
+    sampling: Sampling
+    models: Mapping[str, str]
+    """Precision to file name, in order of preference."""
+    files: Mapping[str, str]
+    """Name of every other file of the bundle to its SHA-256 in hexadecimal."""
+    recipe: str
+    """The recipe, as TOML, with every default filled in."""
+    digest: str
+    """The recipe's."""
+    protocol: Mapping[str, Any]
+    """How the scores were made."""
+    trained_on: Mapping[str, Any]
+    """Dataset, items of each split, best epoch, notes."""
+    scores: Mapping[str, Mapping[str, float]]
+    """Scores on the validation split of the trained model ("torch") and of each precision."""
+    gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the export gate found, by precision."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def clip(self) -> Clip | None:
+        """How a video becomes clips; None for a model of images."""
+        return self.sampling.clip if isinstance(self.sampling, ClipSampling) else None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of the bundle at `bundle`. Raises BundleError where there is none, or where it is damaged, of
+    another schema version or contradicts itself."""
+    path = bundle / MANIFEST
+    try:
+        claimed = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{bundle}: not a bundle (it has no {MANIFEST})", next_step=_nearby(bundle)) from error
+    except NotADirectoryError as error:
+        raise BundleError(f"{bundle}: a bundle is a folder, this is a file", next_step=_nearby(bundle)) from error
+    except OSError as error:
+        raise _damaged(path, f"cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"not valid JSON: {error}") from error
+    if not isinstance(claimed, dict):
+        raise _damaged(path, "not a JSON object")
+    version = claimed.get("schema")
+    if type(version) is not int or version != SCHEMA:
+        raise BundleError(
+            f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}", next_step=_other_schema(version)
+        )
+    manifest = _built(claimed, path)
+    problem = _contradiction(manifest)
+    if problem:
+        raise _damaged(path, problem)
+    return manifest
+
+
+def _other_schema(version: object) -> str:
+    if type(version) is not int:
+        return AGAIN
+    if version > SCHEMA:
+        return f"install a newer toolkit; {MANIFEST} says under versions which one wrote it"
+    return "export the run again: python -m toolkit export RUN"
+
+
+def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(claimed.get(key), kind)]
+    if wrong:
+        raise _damaged(path, f"{wrong[0]}: missing or of a wrong type")
+    try:
+        return Manifest(
+            **{
+                **claimed,
+                "classes": tuple(claimed["classes"]),
+                "input": Input(**claimed["input"]),
+                "sampling": _sampling(claimed["sampling"]),
+            }
+        )
+    except TypeError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _sampling(claimed: Mapping[str, Any]) -> Sampling:
+    """Raises TypeError for keys that are too many or too few."""
+    if "clip" not in claimed:
+        return FrameSampling(**claimed)
+    clip = claimed["clip"]
+    if not isinstance(clip, dict) or set(clip) != set(Clip.__dataclass_fields__):
+        raise TypeError(f"sampling.clip: must have {', '.join(Clip.__dataclass_fields__)}")
+    return ClipSampling(**{**claimed, "clip": Clip(**clip)})
+
+
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("name", "created", "recipe", "digest"), str),
+    "sample": bool,
+    "classes": list,
+    **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores"), dict),
+}
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """The first thing that cannot be true."""
+    return next(_contradictions(manifest), None)
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    shape = manifest.input
+    if manifest.name in ("", ".", "..") or set(manifest.name) & set("/\\\0"):
+        yield f"name: must name a folder, got {manifest.name!r}"
+    if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
+        yield "classes: must be names"
+    sides = (shape.size, shape.square, 1 if shape.frames is None else shape.frames)
+    if not all(map(_is_count, sides)) or shape.size > shape.square:
+        yield f"input: sizes must be from 1 to {_LARGEST}, and size at most square"
+    if shape.fit not in ("crop", "stretch"):
+        yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
+    yield from _wrong_sampling(manifest.sampling, shape)
+    if not manifest.models:
+        yield "models: must name at least one"
+    if not all(isinstance(text, str) for text in (*manifest.models.values(), *manifest.files.values())):
+        yield "models and files: must be names and digests"
+    for precision, name in manifest.models.items():
+        if precision not in PRECISIONS:
+            yield f'models: unknown precision "{precision}"'
+        if name not in manifest.files:
+            yield f"models.{precision}: {name} is not among files"
+    yield from (f"files: {name!r} leads out of the bundle" for name in manifest.files if not _inside(name))
+
+
+def _wrong_sampling(sampling: Sampling, shape: Input) -> Iterator[str]:
+    if isinstance(sampling, FrameSampling):
+        if shape.frames is not None or not _is_count(sampling.frames):
+            yield f"sampling: must tell a clip for a model of clips, and else from 1 to {_LARGEST} frames"
+        return
+    clip = sampling.clip
+    if clip.frames != shape.frames:
+        yield f"sampling.clip.frames: {clip.frames!r}, where input.frames is {shape.frames!r}"
+    for name in ("frames", "rate", "clips", "clips_per_video"):
+        if not _is_count(getattr(clip, name)):
+            yield f"sampling.clip.{name}: must be from 1 to {_LARGEST}, got {getattr(clip, name)!r}"
+    for name, known in (*_WORDS.items(), ("crops", _CROPS)):
+        if getattr(clip, name) not in known:
+            yield f"sampling.clip.{name}: must be {' or '.join(map(str, known))}, got {getattr(clip, name)!r}"
+    for name, number in (("clip.fps", clip.fps), ("span", sampling.span)):
+        if type(number) not in (int, float) or not 0 < number < _LARGEST**2:
+            yield f"sampling.{name}: must be a number above 0, got {number!r}"
+
+
+_WORDS = {"sampling": get_args(ClipRule), "average": get_args(Averaged), "short": get_args(Short)}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value <= _LARGEST
+
+
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and not set(name) & set("\\:\0")
+
+
+def _damaged(path: Path, problem: str) -> BundleError:
+    return BundleError(f"{path}: {problem}", next_step=AGAIN)
+
+
+def bundle_near(path: Path) -> str | None:
+    """What to do instead of giving `path`, which is no bundle, where a bundle must have been meant."""
+    folder = path.parent if path.is_file() else path
+    if (folder / MANIFEST).is_file():
+        return f"give its folder: {folder}"
+    if found := _bundles_in(folder):
+        return f"name one of its bundles: {', '.join(map(str, found[:3]))}"
+    if any(folder.glob("*.onnx")):
+        return AGAIN
+    near = nearest(folder.name, [bundle.name for bundle in _bundles_in(folder.parent)])
+    return f"did you mean {folder.parent / near}?" if near else None
+
+
+def _nearby(path: Path) -> str:
+    if (path / "best.pt").is_file():
+        return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
+    return bundle_near(path) or "make one with: python -m toolkit export RUN"
+
+
+def _bundles_in(folder: Path) -> list[Path]:
+    """Without hidden ones: these were never finished."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))

@@ -1,0 +1,132 @@
+"""A bundle in use: frames in, the probabilities of its classes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.api.errors import UsageError
+from toolkit.serving.bundle.inputs import check_frames, rank, to_squares
+from toolkit.serving.bundle.inspection import check_interface, inspect_model
+from toolkit.serving.bundle.integrity import verify_files
+from toolkit.serving.bundle.manifest import Manifest, read_manifest
+from toolkit.serving.bundle.providers import Device, choose_device
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from toolkit.serving.bundle.session import Session
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of N inputs."""
+
+    probabilities: NDArray[np.float32]
+    """`[N, C]`, each row summing to 1."""
+    classes: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class of each input."""
+        return [self.classes[index] for index in self.probabilities.argmax(1)]
+
+    def top(self, k: int) -> list[list[tuple[str, float]]]:
+        """The `k` likeliest classes of each input with their probabilities, likeliest first; of equally likely ones
+        first the class that the model names first."""
+        order = (-self.probabilities).argsort(1, kind="stable")[:, :k]
+        return [
+            [(self.classes[index], float(row[index])) for index in best]
+            for row, best in zip(self.probabilities, order, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was checked, opened on a device. Its methods may be called from several threads."""
+
+    path: Path
+    manifest: Manifest
+    precision: str
+    device: Device
+    reason: str
+    """Why `device` is the one."""
+    session: Session
+
+    @classmethod
+    def load(cls, path: Path | str, *, device: str = "auto", precision: str | None = None) -> Bundle:
+        """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda" or "tensorrt"; auto is CUDA where it loads,
+        else the CPU) and in `precision` (None: the one that the bundle prefers).
+
+        Raises BundleError for a bundle that is damaged or asks for what none may, UsageError for a precision that it
+        does not have and for a device that does not load."""
+        path = Path(path)
+        manifest = read_manifest(path)
+        chosen = _precision(manifest, precision, path)
+        verify_files(manifest, path, precision=chosen)
+        model = path / manifest.models[chosen]
+        findings = inspect_model(model, allowed=manifest.files)
+        check_interface(findings, manifest, model)
+        choice = choose_device(device)
+        from toolkit.serving.bundle.session import Session
+
+        session = Session(model, choice.device, findings, manifest)
+        return cls(path, manifest, chosen, choice.device, choice.reason, session)
+
+    def predict(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Answers:
+        """Answers to uint8 RGB frames of any size: one `[H, W, 3]`, a batch `[N, H, W, 3]` (of clips `[T, H, W, 3]`
+        and `[N, T, H, W, 3]`), or a sequence of single ones of mixed sizes, answered in its order.
+
+        Raises UsageError for another dtype or shape, BundleError where the model cannot compute them."""
+        probabilities = self._mixed(frames) if isinstance(frames, Sequence) else self._batch(frames)
+        return Answers(probabilities, self.manifest.classes)
+
+    def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+        """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`, resampled by Pillow as for training, to 2 of 255 at most;
+        the graph takes such a square as it is, so images of any sizes become batches of one."""
+        (square,) = self.squares(image)
+        return square
+
+    def squares(self, image: NDArray[np.uint8] | Image.Image, crops: int = 1) -> list[NDArray[np.uint8]]:
+        """As `square`, one for each of the `crops` of a frame: 1 is the centre; 3 are the left end (of a tall one the
+        top), the centre and the right end (the bottom)."""
+        from PIL import Image
+
+        if isinstance(image, Image.Image):
+            return to_squares(image, self.manifest.input, crops)
+        check_frames(image, replace(self.manifest.input, frames=None), "image")
+        side = self.manifest.input.square
+        if image.shape[:2] == (side, side):
+            return [image] * crops
+        return to_squares(Image.fromarray(image), self.manifest.input, crops)
+
+    def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
+        check_frames(frames, self.manifest.input, "frames", many=many)
+        return self.session.run(frames if many else frames[None])
+
+    def _mixed(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        import numpy as np
+
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(frames):
+            check_frames(item, self.manifest.input, f"frames[{index}]")
+            sizes.setdefault(item.shape, []).append(index)
+        answers = np.empty((len(frames), len(self.manifest.classes)), np.float32)
+        for indices in sizes.values():
+            answers[indices] = self.session.run(np.stack([frames[index] for index in indices]))
+        return answers
+
+
+def _precision(manifest: Manifest, asked: str | None, path: Path) -> str:
+    chosen = asked or next(iter(manifest.models))
+    if chosen not in manifest.models:
+        raise UsageError(
+            f'{path}: has no model in precision "{chosen}"',
+            next_step=f"use one that it has: {', '.join(manifest.models)}",
+        )
+    return chosen

@@ -1,0 +1,149 @@
+"""Where a bundle runs: which of onnxruntime's providers loads here, and what is missing where one does not."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from toolkit.api.errors import UsageError, nearest
+from toolkit.api.files import cache_directory
+
+Device: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+PROVIDERS: dict[Device, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+DRIVER = "libcuda.so.1"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A device that loads, and why it is the one."""
+
+    device: Device
+    reason: str
+
+
+def choose_device(asked: str) -> Choice:
+    """`auto` is CUDA where it loads, else the CPU. Raises UsageError for a device that is not known, and for one that
+    is asked for and does not load, naming what is missing."""
+    if asked == "auto":
+        missing = missing_for("cuda")
+        return Choice("cpu", f"CUDA does not load: {missing}") if missing else Choice("cuda", "it loads")
+    device = next((known for known in DEVICES if known == asked), None)
+    if device is None:
+        near = nearest(asked, ("auto", *DEVICES))
+        raise UsageError(
+            f'--device: no device is called "{asked}"',
+            next_step=f"did you mean {near}?" if near else f"use auto, {', '.join(DEVICES)}",
+        )
+    missing = missing_for(device)
+    if missing:
+        raise not_loaded(device, missing)
+    return Choice(device, "asked for")
+
+
+def not_loaded(device: Device, missing: str) -> UsageError:
+    return UsageError(
+        f"--device {device}: {PROVIDERS[device]} does not load: {missing}",
+        next_step="install what is missing, or use --device auto, which takes the best device that loads",
+    )
+
+
+def missing_for(device: Device) -> str | None:
+    """What keeps `device` from loading on this machine; None where nothing does."""
+    if device == "cpu":
+        return None
+    import onnxruntime
+
+    if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        return f"this onnxruntime ({onnxruntime.__version__}) is built without it; pip install onnxruntime-gpu"
+    missing = _missing_driver()
+    if missing:
+        return missing
+    preload_libraries()
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    return _first_missing(folder / f"libonnxruntime_providers_{name}.so" for name in ("shared", *_libraries(device)))
+
+
+def _libraries(device: Device) -> tuple[str, ...]:
+    """TensorRT leaves to CUDA what it cannot run, so it needs both."""
+    return ("cuda", "tensorrt") if device == "tensorrt" else ("cuda",)
+
+
+def preload_libraries() -> None:
+    """Load CUDA's and cuDNN's libraries from where pip puts them; what onnxruntime prints of those that are missing is
+    left out, since loading the provider tells it again."""
+    import onnxruntime
+
+    with redirect_stdout(StringIO()):
+        onnxruntime.preload_dlls()
+
+
+def _missing_driver() -> str | None:
+    missing = _first_missing([DRIVER])
+    if missing:
+        return f"{missing} (the NVIDIA driver)"
+    driver = ctypes.CDLL(DRIVER)
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or not count.value:
+        return "the NVIDIA driver finds no GPU"
+    return None
+
+
+def _first_missing(libraries: Iterable[str | Path]) -> str | None:
+    """The name of the first library that one of `libraries` needs and the loader does not find."""
+    for library in libraries:
+        try:
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            return str(error).partition(":")[0]
+    return None
+
+
+def provider_options(device: Device, precision: str, sha256: str, *, graphs: bool) -> list[tuple[str, dict[str, Any]]]:
+    """What to give `InferenceSession` as `providers`, best first, for a model of this precision and digest; `graphs` is
+    whether CUDA graphs are captured.
+
+    fp32 is computed in full, as it was proved, on any device: `fp16` is for tensor cores. Raises UsageError for int8 on
+    TensorRT."""
+    cuda = (
+        PROVIDERS["cuda"],
+        {
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            "prefer_nhwc": "1",
+            "use_tf32": "0" if precision == "fp32" else "1",
+            "enable_cuda_graph": "1" if graphs else "0",
+        },
+    )
+    cpu: tuple[str, dict[str, Any]] = (PROVIDERS["cpu"], {})
+    if device == "cpu":
+        return [cpu]
+    if device == "cuda":
+        return [cuda, cpu]
+    if precision == "int8":
+        raise UsageError(
+            "--device tensorrt: TensorRT knows no uint8 activations, which int8 models have here",
+            next_step="use --precision fp16, from a run exported with --set export.precision=fp16, or --device cuda",
+        )
+    timings = cache_directory() / "tensorrt"
+    engines = timings / sha256[:16]  # onnxruntime names an engine after the graph, whatever its weights
+    engines.mkdir(parents=True, exist_ok=True)
+    tensorrt = {
+        "trt_fp16_enable": "1" if precision == "fp16" else "0",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(timings),
+        "trt_cuda_graph_enable": "1" if graphs else "0",
+    }
+    return [(PROVIDERS["tensorrt"], tensorrt), cuda, cpu]

@@ -1,0 +1,220 @@
+"""An ONNX model opened for inference: batches of pixels in, probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+
+from toolkit.api.errors import BundleError
+from toolkit.serving.bundle.inspection import INPUT, OUTPUT, Findings
+from toolkit.serving.bundle.manifest import Manifest
+from toolkit.serving.bundle.providers import PROVIDERS, Device, not_loaded, provider_options
+from toolkit.serving.bundle.wire import AGAIN
+from toolkit.system.machine import memory, physical_cores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["INPUT", "OUTPUT", "Session"]
+
+Providers: TypeAlias = Callable[..., list[tuple[str, dict[str, Any]]]]
+"""`provider_options` of one model, to which only `graphs` has still to be given."""
+
+BUCKETS = (1, 8, 32, 128)
+"""Batch sizes on a GPU: each is tuned (and captured) once, what lies between is padded."""
+LARGEST = {"cpu": 32, "cuda": BUCKETS[-1], "tensorrt": BUCKETS[-1]}
+"""Frames of one call at most, by device: more gain no speed and take more memory."""
+FEWEST = 4
+"""Clips of one call at most, where they have so many frames that `LARGEST` would give fewer."""
+LARGEST_BYTES = 256 << 20
+"""Pixels of one call at most, in bytes, where a single input is not larger; the graph makes them four times as wide."""
+MEMORY_SHARE = 0.75
+"""Share of this process's memory that all sessions on the CPU may take together."""
+_NO_GRAPH = "-1"
+"""onnxruntime's id of a run that is neither captured nor replayed."""
+
+
+def split(count: int, largest: int) -> Iterator[slice]:
+    """`count` items in slices of at most `largest`."""
+    return (slice(start, min(start + largest, count)) for start in range(0, count, largest))
+
+
+def bucket(count: int, largest: int = BUCKETS[-1]) -> int:
+    """The smallest bucket that holds `count` items, of those below `largest` and `largest` itself."""
+    return next((size for size in BUCKETS if count <= size < largest), largest)
+
+
+def padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """`pixels` with zeros behind, `size` items in all; itself where it has as many."""
+    if len(pixels) == size:
+        return np.ascontiguousarray(pixels)
+    whole = np.zeros((size, *pixels.shape[1:]), np.uint8)
+    whole[: len(pixels)] = pixels
+    return whole
+
+
+class Session:
+    """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
+    session: onnxruntime captures a CUDA graph anew for each thread, and keeps it."""
+
+    def __init__(self, path: Path, device: Device, findings: Findings, manifest: Manifest) -> None:
+        self.path = path
+        self.device = device
+        self._square = manifest.input.square
+        self._classes = len(manifest.classes)
+        self._frames = manifest.input.frames or 1
+        precision = next(precision for precision, name in manifest.models.items() if name == path.name)
+        providers = partial(provider_options, device, precision, manifest.files[path.name])
+        self._session, self.graphs = _opened(path, device, findings, providers)
+        self._turns = ThreadPoolExecutor(1, "gpu")
+        self._captured: dict[tuple[int, ...], _Captured] = {}
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`. Raises BundleError where it cannot be computed."""
+        answers = np.empty((len(pixels), self._classes), np.float32)
+        largest = self.largest(pixels.shape[1:])
+        for part in split(len(pixels), largest):
+            answers[part] = self._answered(pixels[part], largest)
+        return answers
+
+    def largest(self, shape: Sequence[int]) -> int:
+        """Items of this `shape` that one call takes at most."""
+        by_bytes = LARGEST_BYTES // int(np.prod(shape))
+        by_frames = LARGEST[self.device] // self._frames
+        return max(1, min(max(FEWEST, by_frames), by_bytes))
+
+    def _answered(self, pixels: NDArray[np.uint8], largest: int) -> NDArray[np.float32]:
+        try:
+            if self.device == "cpu":
+                return self._on_cpu(pixels)
+            whole = padded(pixels, bucket(len(pixels), largest))
+            return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
+        except Exception as error:  # onnxruntime's own errors have no other class in common
+            raise BundleError(
+                f"{self.path}: onnxruntime cannot compute it for {list(pixels.shape)}: {_cause(error)}",
+                next_step="try smaller frames; if it fails for any, export the run again",
+            ) from error
+
+    def _on_cpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        answer: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})[0]
+        return answer
+
+    def _on_gpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self.graphs and pixels.shape[-3:-1] == (self._square, self._square):
+            return self._replayed(pixels)
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(INPUT, pixels)
+        binding.bind_output(OUTPUT, "cpu")
+        self._session.run_with_iobinding(binding, _run_options(_NO_GRAPH) if self.graphs else None)
+        answer: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
+        return answer
+
+    def _replayed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        captured = self._captured.get(pixels.shape)
+        if captured is None:
+            graph_id = str(len(self._captured) + 1)
+            captured = _Captured.bound(self._session, pixels.shape, (len(pixels), self._classes), graph_id)
+            self._captured[pixels.shape] = captured
+        return captured.run(self._session, pixels)
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A CUDA graph of one batch size: it reads and writes the same memory every time."""
+
+    source: Any
+    target: Any
+    binding: Any
+    options: Any
+
+    @classmethod
+    def bound(cls, session: Any, takes: tuple[int, ...], gives: tuple[int, ...], graph_id: str) -> _Captured:
+        source = onnxruntime.OrtValue.ortvalue_from_shape_and_type(takes, np.uint8, "cuda", 0)
+        target = onnxruntime.OrtValue.ortvalue_from_shape_and_type(gives, np.float32, "cuda", 0)
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(INPUT, source)
+        binding.bind_ortvalue_output(OUTPUT, target)
+        return cls(source, target, binding, _run_options(graph_id))
+
+    def run(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.source.update_inplace(pixels)
+        session.run_with_iobinding(self.binding, self.options)
+        answer: NDArray[np.float32] = self.target.numpy()
+        return answer
+
+
+def _run_options(graph_id: str) -> Any:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph_id)
+    return options
+
+
+class _NotCapturedError(Exception):
+    """A part of the model cannot be in a CUDA graph."""
+
+
+def _opened(path: Path, device: Device, findings: Findings, providers: Providers) -> tuple[Any, bool]:
+    """The session, and whether it captures CUDA graphs: onnxruntime decides whether all of a model can be."""
+    if device == "cuda" and not findings.branches:
+        with suppress(_NotCapturedError):
+            return _created(path, device, findings, providers, graphs=True), True
+    return _created(path, device, findings, providers, graphs=False), False
+
+
+def _created(path: Path, device: Device, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
+    options, wanted = session_options(device, findings.folded), providers(graphs=graphs)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
+    except Exception as error:
+        if graphs and "graph capture" in str(error):
+            raise _NotCapturedError from error
+        raise BundleError(
+            f"{path}: onnxruntime {onnxruntime.__version__} cannot open it: {_cause(error)}", next_step=AGAIN
+        ) from error
+    if session.get_providers()[0] != PROVIDERS[device]:
+        raise not_loaded(device, f"onnxruntime opened the model with {session.get_providers()[0]} instead")
+    return session
+
+
+def session_options(device: Device, folded: int) -> Any:
+    """Options of a session that computes at most `folded` bytes of one constant while loading."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = physical_cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding threads need the cores
+    options.log_severity_level = 4  # what fails is raised, and told in other words
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(folded))
+    if device == "cpu" and limit_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+@cache
+def limit_memory() -> bool:
+    """Give all of this process's sessions that ask for it one arena, limited to a share of memory: a model that wants
+    more fails alone, and the machine goes on. Whether there is a limit to give."""
+    available = memory()
+    if available is None:
+        return False
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    arena = onnxruntime.OrtArenaCfg({"max_mem": int(available * MEMORY_SHARE)})
+    onnxruntime.create_and_register_allocator(place, arena)
+    return True
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what onnxruntime said, without its own name and the number and name of the error."""
+    said = str(error).strip().partition("\n")[0]
+    return said.split(" : ", 3)[-1] if said.startswith("[ONNXRuntimeError]") else said

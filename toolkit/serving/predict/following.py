@@ -1,0 +1,134 @@
+"""Answers to what happens now, smoothed over time, with how late they come."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
+from toolkit.serving.predict.inputs import printable
+from toolkit.serving.predict.job import Job
+from toolkit.system.signals import Signalled, Signals
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from toolkit.serving.predict.live import Clock, Pixels, Ring
+    from toolkit.serving.predict.rows import Rows
+    from toolkit.serving.predict.windows import Windows
+
+REMEMBERED = 10_000
+"""Delays that the median is taken of: the newest ones."""
+
+
+class Smoothing:
+    """An exponential mean of answers, in which one counts the less the longer it is ago: after `seconds` 37 %. 0 leaves
+    answers as they are."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._mean: NDArray[np.float32] | None = None
+        self._end = 0.0
+
+    def add(self, probabilities: NDArray[np.float32], end: float) -> NDArray[np.float32]:
+        """The mean `[C]` after the answer `[C]` to a window that ends at `end`."""
+        if self._mean is None or not self._seconds:
+            self._mean = probabilities
+        else:
+            kept = math.exp(-max(end - self._end, 0) / self._seconds)
+            self._mean = kept * self._mean + (1 - kept) * probabilities
+        self._end = end
+        return self._mean
+
+
+class Delays:
+    """Seconds from when a window's last frame was shown to its answer."""
+
+    def __init__(self) -> None:
+        self.count, self.largest = 0, 0.0
+        self._newest: deque[float] = deque(maxlen=REMEMBERED)
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.largest = max(self.largest, seconds)
+        self._newest.append(seconds)
+
+    def __str__(self) -> str:
+        return f"latency {median(self._newest):.3f} s in the median, {self.largest:.3f} s at most"
+
+
+def follow(job: Job, clock: Clock) -> int:
+    """Answer a camera, a stream or a played file until it ends or a signal comes; the exit code. Raises DataError when
+    it is lost before anything was answered."""
+    from toolkit.serving.predict.live import followed
+
+    (source,) = job.sources
+    print(f"{printable(source.name)}: Ctrl-C ends it", file=sys.stderr)
+    told, code = _Told(), EXIT_DONE
+    with job.rows() as rows:
+        try:
+            with Signals(), followed(source, _rule(job), _keep(job), clock) as ring:
+                _answer_into(rows, ring, job, told, clock)
+        except Signalled:
+            pass  # how a camera ends
+        except DataError as error:
+            if not told.delays.count:
+                raise
+            print(error.message, file=sys.stderr)
+            code = EXIT_DATA
+    print(f"{printable(source.name)}: {told}", file=sys.stderr)
+    return code
+
+
+@dataclass
+class _Told:
+    """What the last line says."""
+
+    delays: Delays = field(default_factory=Delays)
+    dropped: int = 0
+
+    def __str__(self) -> str:
+        dropped = f", {self.dropped:,} dropped" if self.dropped else ""
+        count = f"{self.delays.count:,} answer{'s' if self.delays.count != 1 else ''}"
+        return f"{count}{dropped}" + (f", {self.delays}" if self.delays.count else "")
+
+
+def _rule(job: Job) -> Windows:
+    """The windows that are asked about: as often as asked for, else clips that overlap by half, or every frame."""
+    from toolkit.serving.predict.windows import windows
+
+    rule = windows(job.bundle.manifest.sampling, job.every or 0.0)
+    return replace(rule, every=rule.span / 2) if job.every is None and job.bundle.manifest.clip else rule
+
+
+def _keep(job: Job) -> Callable[[Pixels], Any]:
+    """What is kept of a frame: its squares, since most frames of a clip are seen by several windows; a model of images
+    sees few frames, of which those alone are converted."""
+    if job.bundle.manifest.clip is None:
+        return lambda pixels: pixels
+    return lambda pixels: job.bundle.squares(pixels(), job.crops)
+
+
+def _views(job: Job, frames: Sequence[Any]) -> list[NDArray[np.uint8]]:
+    from toolkit.serving.bundle.views import inputs
+
+    if job.bundle.manifest.clip is None:
+        return [job.bundle.square(frames[0]())]
+    return inputs(frames, clips=True)
+
+
+def _answer_into(rows: Rows, ring: Ring[Any], job: Job, told: _Told, clock: Clock) -> None:
+    smoothing = Smoothing(_rule(job).span if job.bundle.manifest.clip else 0.0)
+    (source,) = job.sources
+    while (window := ring.take()) is not None:
+        probabilities = job.average(job.predict(_views(job, window.frames)))
+        told.delays.add(clock.now() - window.shown)
+        told.dropped = ring.dropped
+        smooth = smoothing.add(probabilities, window.moment[1])
+        rows.add(replace(source, moment=window.moment), job.best(smooth))

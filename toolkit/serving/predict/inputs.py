@@ -1,0 +1,208 @@
+"""What the words of a command line stand for: image and video files, cameras and streams."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from toolkit.api.clips import VIDEO_SUFFIXES
+from toolkit.api.errors import DataError, UsageError, nearest
+from toolkit.data.images import IMAGE_SUFFIXES
+
+SCHEMES = ("http", "https", "rtsp", "rtsps")
+STANDARD_INPUT = "-"
+
+Moment: TypeAlias = tuple[float, float]
+"""Start and end of a part of a video, in seconds from its first frame; both are one where it is a single frame."""
+Kind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
+
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
+_FILES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to answer."""
+
+    name: str
+    """As it is told: a path as it was given, a URL without the user's password."""
+    kind: Kind
+    place: str
+    """What is opened: a path, a URL, or the number of a camera."""
+    problem: str = ""
+    """Why it is unusable."""
+    moment: Moment | None = None
+    """The part of a video that is asked about; None for all of it."""
+
+    @property
+    def endless(self) -> bool:
+        return self.kind in ("camera", "stream")
+
+    @property
+    def title(self) -> str:
+        """Its name, with the part behind it as URLs write it."""
+        if self.moment is None:
+            return self.name
+        start, end = self.moment
+        return f"{self.name}#t={start:.3f}" + (f",{end:.3f}" if end > start else "")
+
+
+def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[Source]:
+    """All that `words` stand for, in their order; what is named twice comes twice.
+
+    A word is an existing file or folder (of which the image and video files below are taken, sorted, hidden ones passed
+    over), `-` (`standard_input` has one path a line), a URL, the number of a camera, or a pattern. What there is not
+    becomes a source that is unusable, unless there is nothing else. Raises UsageError for words that have no meaning,
+    DataError when nothing is found.
+    """
+    if list(words).count(STANDARD_INPUT) > 1:
+        raise UsageError("predict: standard input can be read only once", next_step="give - once")
+    found: list[Source] = []
+    for word in words:
+        found += _listed(standard_input) if word == STANDARD_INPUT else _named(word)
+    if not found:
+        raise UsageError("predict: no input is given", next_step="python -m toolkit predict BUNDLE photos/")
+    _refuse_company(found)
+    if all(source.kind == "unusable" for source in found):
+        raise _nothing(found)
+    return found
+
+
+def printable(name: str) -> str:
+    """`name` on one line of a terminal: what cannot be printed is escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def _named(word: str) -> list[Source]:
+    scheme = _URL.match(word)
+    if scheme and not os.path.lexists(word):
+        return [_remote(word, scheme[1].lower())]
+    if os.path.lexists(word):
+        return _local(word)
+    if re.fullmatch(r"[0-9]{1,4}", word):
+        return [Source(f"camera {int(word)}", "camera", str(int(word)))]
+    return _matching(word) if glob.has_magic(word) else [_missing(word)]
+
+
+def _listed(lines: Iterable[bytes]) -> list[Source]:
+    """The sources of a list of paths, which are taken literally: no pattern, no camera."""
+    found: list[Source] = []
+    for line in lines:
+        name = os.fsdecode(line.rstrip(b"\r\n"))
+        scheme = _URL.match(name)
+        if scheme:
+            found.append(_remote(name, scheme[1].lower()))
+        elif name:
+            found += _local(name) if os.path.lexists(name) else [_missing(name)]
+    return found or [_unusable("standard input", "it names no path; it must hold one a line")]
+
+
+def _local(path: str) -> list[Source]:
+    return _below(path) if Path(path).is_dir() else [_file(path)]
+
+
+def _file(path: str) -> Source:
+    return Source(path, "video" if _suffix(path) in VIDEO_SUFFIXES else "image", path)
+
+
+def _below(folder: str) -> list[Source]:
+    """The image and video files below `folder`, in order of their paths. Links are followed, each folder once."""
+    errors: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    _is_new(folder, "", seen)
+    found: list[str] = []
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=errors.append):
+        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(place, name, seen)]
+        found += [os.path.join(place, name) for name in files if _taken(name)]  # noqa: PTH118 (a million of them)
+    unusable = [_unusable(str(error.filename), error.strerror or str(error)) for error in errors]
+    if not found and not unusable:
+        return [_unusable(folder, f"there is no image or video file in it ({', '.join(sorted(_FILES))})")]
+    return [_file(path) for path in sorted(found)] + unusable
+
+
+def _is_new(place: str, name: str, seen: set[tuple[int, int]]) -> bool:
+    try:
+        status = Path(place, name).stat()
+    except OSError:
+        return True  # to be told why it cannot be gone into
+    identity = (status.st_dev, status.st_ino)
+    new = identity not in seen
+    seen.add(identity)
+    return new
+
+
+def _taken(name: str) -> bool:
+    return _suffix(name) in _FILES and not name.startswith(".")
+
+
+def _matching(pattern: str) -> list[Source]:
+    """The image and video files that match, and those in folders that match, but for `**`, which goes into them
+    itself."""
+    found: list[Source] = []
+    for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 (keeps paths as they were written)
+        if not Path(path).is_dir():
+            found += [_file(path)] if _suffix(path) in _FILES else []
+        elif "**" not in pattern:
+            found += [source for source in _below(path) if source.kind != "unusable"]
+    return found or [_unusable(pattern, "no image or video file matches")]
+
+
+def _remote(url: str, scheme: str) -> Source:
+    try:
+        name = _without_password(url)
+    except ValueError as error:
+        raise UsageError(f"{url}: no address: {error}", next_step="give one as http://server/film.mp4") from error
+    if scheme not in SCHEMES:
+        raise UsageError(f"{name}: {scheme} is not read", next_step=f"use one of {', '.join(SCHEMES)}")
+    suffix = _suffix(urlsplit(url).path)
+    if suffix in IMAGE_SUFFIXES:
+        raise UsageError(f"{name}: a URL must be of a video, not of an image", next_step="download it, give the file")
+    return Source(name, "video" if suffix in VIDEO_SUFFIXES else "stream", url)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (a Path a file costs seconds at a million)
+
+
+def _missing(path: str) -> Source:
+    return _unusable(path, f"no such file or folder{_nearby(path)}")
+
+
+def _nearby(path: str) -> str:
+    parent = Path(path).parent
+    near = nearest(Path(path).name, os.listdir(parent)) if parent.is_dir() else None  # noqa: PTH208
+    return f"; did you mean {parent / near}?" if near else ""
+
+
+def _unusable(name: str, problem: str) -> Source:
+    return Source(name, "unusable", name, problem)
+
+
+def _refuse_company(sources: Sequence[Source]) -> None:
+    endless: Iterator[Source] = (source for source in sources if source.endless)
+    first = next(endless, None)
+    if first and len(sources) > 1:
+        raise UsageError(
+            f"predict: {first.name} does not end, so what is given beside it would never be answered",
+            next_step=f"give {first.place if first.kind == 'camera' else first.name} alone",
+        )
+
+
+def _nothing(sources: Sequence[Source]) -> DataError:
+    first = sources[0]
+    more = f" (and {len(sources) - 1:,} more that cannot be used)" if len(sources) > 1 else ""
+    return DataError(
+        f"{printable(first.name)}: {first.problem}{more}",
+        next_step="give images, videos, folders, patterns in quotes, - for a list, a camera's number or a URL",
+    )

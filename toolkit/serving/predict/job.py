@@ -1,0 +1,84 @@
+"""What is to be predicted, all checked: the bundle, its sources and the rows of their answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.serving.predict.inputs import Source
+from toolkit.serving.predict.rows import Rows, Table, Top, table_width, written
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from toolkit.serving.bundle import Bundle
+
+BATCH = {"cpu": 16, "cuda": 128, "tensorrt": 128}
+"""Frames a call of the session, by device: more are no faster on a CPU, and are held longer."""
+_LONG = 999.999
+"""Seconds up to which a moment fits into the width of the table; later ones stand out of it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done."""
+
+    bundle: Bundle
+    sources: Sequence[Source]
+    every: float | None
+    """Seconds from one row of a video to the next; None: one row for all of it."""
+    stream: bool
+    """Whether a file is followed at its own speed."""
+    output: Path | None
+    plot: Path | None
+    top: int
+    batch: int
+    console: Console | None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the one source is answered as it is shown."""
+        return self.stream or self.sources[0].endless
+
+    @property
+    def crops(self) -> int:
+        """Views in space of each view in time."""
+        clip = self.bundle.manifest.clip
+        return 1 if clip is None else clip.crops
+
+    def rows(self) -> AbstractContextManager[Rows]:
+        timed = self.follows or self.every is not None
+        if self.output is not None:
+            return written(self.output, self.top, timed=timed)
+        behind = "#t=" + ",".join([f"{_LONG:.3f}"] * (1 if self.bundle.manifest.clip is None else 2))
+        names = [f"{source.name}{behind if timed else ''}" for source in self.sources]
+        classes = self.bundle.manifest.classes
+        return nullcontext(Table(width=table_width(names), classes=classes, top=self.top))
+
+    def best(self, probabilities: NDArray[np.float32]) -> Top:
+        """The likeliest classes for one row `[C]`."""
+        from toolkit.serving.bundle import Answers
+
+        return Answers(probabilities[None], self.bundle.manifest.classes).top(self.top)[0]
+
+    def predict(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return self.bundle.predict(views).probabilities
+
+    def average(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """From the answers `[V, C]` to the views of one source to its own `[C]`."""
+        from toolkit.serving.bundle.views import average_views
+
+        clip = self.bundle.manifest.clip
+        return average_views(probabilities, "probabilities" if clip is None else clip.average)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

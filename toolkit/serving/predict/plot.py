@@ -1,0 +1,94 @@
+"""The timeline of a video as a picture: how probable the model holds its classes over time. matplotlib is imported only
+when it is drawn."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.api.errors import UsageError
+from toolkit.api.files import write_atomically
+from toolkit.serving.predict.inputs import Source, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+CLASSES = 5
+"""Classes that are drawn: those with the highest probability at any time."""
+COLOURS = ("#0b6cb8", "#d55e00", "#00916a", "#a8508a", "#8a6d00")
+"""One a class, told apart by the colour-blind too."""
+SUFFIXES = (".png", ".svg")
+WIDTH, HEIGHT, DOTS = 10.0, 3.6, 150
+"""Of the picture, in inches, and dots an inch."""
+
+
+def check_plot(plot: Path) -> None:
+    """Raise UsageError unless a picture can be written to `plot`."""
+    if plot.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f'--plot {plot}: the suffix tells the format, and "{plot.suffix}" tells none',
+            next_step=f"end the name with {' or '.join(SUFFIXES)}",
+        )
+    if plot.is_dir():
+        raise UsageError(f"--plot {plot}: a folder", next_step=f"name a file: {plot / 'timeline.png'}")
+
+
+class Timelines:
+    """The answers to the windows of one video, until they are drawn."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+        self._name = ""
+        self._seconds: list[float] = []
+        self._rows: list[NDArray[np.float32]] = []
+
+    def add(self, source: Source, probabilities: NDArray[np.float32]) -> None:
+        """Take in the answer `[C]` to the part `source.moment`, which stands at the middle of that part."""
+        start, end = source.moment or (0.0, 0.0)
+        self._name = source.name
+        self._seconds.append((start + end) / 2)
+        self._rows.append(probabilities)
+
+    def draw(self, path: Path, *, sample: bool) -> None:
+        """Write the picture to `path`, whose suffix is one of `SUFFIXES`."""
+        import matplotlib
+
+        file = io.BytesIO()
+        # A class name is no formula, and one in a script that the font lacks is drawn as boxes.
+        with matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": "timeline"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font", category=UserWarning)
+            kind = path.suffix.lower().removeprefix(".")
+            self._figure(sample=sample).savefig(file, format=kind, dpi=DOTS, metadata=_UNDATED[kind])
+        write_atomically(path, file.getvalue())
+
+    def _figure(self, *, sample: bool) -> Figure:
+        import numpy as np
+        from matplotlib.figure import Figure
+
+        rows = np.stack(self._rows)
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        for colour, index in zip(COLOURS, likeliest(rows), strict=False):
+            marker = "o" if len(rows) == 1 else None
+            axes.plot(self._seconds, rows[:, index], color=colour, label=self._classes[index], marker=marker)
+        axes.set(ylim=(0, 1.02), xlabel="seconds", ylabel="probability")
+        axes.set_title(f"{printable(self._name)}{' (model trained on SAMPLE data)' if sample else ''}", loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e3e8ee")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        return figure
+
+
+def likeliest(rows: NDArray[np.float32]) -> list[int]:
+    """Of `[N, C]` the `CLASSES` classes with the highest probability at any time, the highest first."""
+    best: list[int] = (-rows.max(0)).argsort(kind="stable")[:CLASSES].tolist()
+    return best
+
+
+_UNDATED = {"png": {"Software": None}, "svg": {"Date": None}}
+"""So that the same answers give the same file."""

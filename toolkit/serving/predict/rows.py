@@ -1,0 +1,170 @@
+"""Answers as rows: a table on standard output, or a CSV, JSON Lines or Parquet file that is whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO, TypeAlias
+
+from toolkit.api.errors import UsageError
+from toolkit.api.files import replaced
+from toolkit.serving.predict.inputs import Source, printable
+
+Top: TypeAlias = Sequence[tuple[str, float]]
+"""Classes with their probabilities, likeliest first."""
+ROWS_AT_ONCE = 4096
+"""Rows of a Parquet file that are held before they are written."""
+
+
+class Rows(Protocol):
+    """Where answers go."""
+
+    def add(self, source: Source, top: Top) -> None: ...
+
+
+class Table:
+    """Aligned columns on standard output, each line as it is known, so that they pipe."""
+
+    def __init__(self, *, width: int, classes: Sequence[str], top: int) -> None:
+        self._width, self._class_width, self._top = width, max(map(len, classes)), top
+        self._titled = False
+
+    def add(self, source: Source, top: Top) -> None:
+        if not self._titled:
+            self._line("file", [f"top {rank}" for rank in range(1, self._top + 1)])
+            self._titled = True
+        self._line(printable(source.title), [f"{label:<{self._class_width}}  {value:7.2%}" for label, value in top])
+
+    def _line(self, name: str, cells: Sequence[str]) -> None:
+        width = self._class_width + len("  100.00%")
+        print("  ".join([f"{name:<{self._width}}", *(f"{cell:<{width}}" for cell in cells)]).rstrip(), flush=True)
+
+
+class CsvRows:
+    def __init__(self, file: TextIO, top: int, *, timed: bool) -> None:
+        self._writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        self._writer.writerow(columns(top, timed=timed))
+
+    def add(self, source: Source, top: Top) -> None:
+        self._writer.writerow(_values(source, top))
+
+
+class JsonRows:
+    def __init__(self, file: TextIO, top: int, *, timed: bool) -> None:
+        self._file, self._columns = file, columns(top, timed=timed)
+
+    def add(self, source: Source, top: Top) -> None:
+        row = dict(zip(self._columns, _values(source, top), strict=True))
+        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+class ParquetRows:
+    def __init__(self, path: Path, top: int, *, timed: bool) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        moments = [pyarrow.float64()] * (2 * timed)
+        kinds = [pyarrow.string(), *moments, *[pyarrow.string(), pyarrow.float32()] * top]
+        self._schema = pyarrow.schema(list(zip(columns(top, timed=timed), kinds, strict=True)))
+        self._table: Callable[..., Any] = pyarrow.Table.from_pydict
+        self._writer = parquet.ParquetWriter(path, self._schema)
+        self._held: list[list[object]] = []
+
+    def add(self, source: Source, top: Top) -> None:
+        self._held.append(_values(source, top))
+        if len(self._held) >= ROWS_AT_ONCE:
+            self._write()
+
+    def close(self) -> None:
+        if self._held:
+            self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        held = dict(zip(self._schema.names, map(list, zip(*self._held, strict=True)), strict=True))
+        self._writer.write_table(self._table(held, schema=self._schema))
+        self._held.clear()
+
+
+def columns(top: int, *, timed: bool = False) -> list[str]:
+    """Names of the columns of every format; `timed` rows say which seconds of a video they are about."""
+    moment = ["start", "end"] if timed else []
+    return ["file", *moment, *(f"{kind}_{rank}" for rank in range(1, top + 1) for kind in ("class", "probability"))]
+
+
+def _values(source: Source, top: Top) -> list[object]:
+    moment = [] if source.moment is None else [round(seconds, 3) for seconds in source.moment]
+    return [_text(source.title), *moment, *(part for label, value in top for part in (label, _rounded(value)))]
+
+
+def check_output(output: Path) -> None:
+    """Raise UsageError unless answers can be written to `output`."""
+    if output.suffix.lower() not in _WRITERS:
+        known = list(_WRITERS)
+        raise UsageError(
+            f'--output {output}: the suffix tells the format, and "{output.suffix}" tells none',
+            next_step=f"end the name with {', '.join(known[:-1])} or {known[-1]}",
+        )
+    if output.is_dir():
+        raise UsageError(f"--output {output}: a folder", next_step=f"name a file: {output / 'answers.csv'}")
+    if output.suffix.lower() == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401 (whether it is there)
+        except ImportError as error:
+            raise UsageError(
+                f"--output {output}: Parquet files need pyarrow, which is not installed",
+                next_step="pip install pyarrow, or write a .csv or .jsonl file",
+            ) from error
+
+
+@contextmanager
+def written(output: Path, top: int, *, timed: bool = False) -> Iterator[Rows]:
+    """Rows of a file that takes its place when the block succeeds, and is never seen otherwise."""
+    with replaced(output) as temporary, _WRITERS[output.suffix.lower()](temporary, top, timed) as rows:
+        yield rows
+
+
+@contextmanager
+def _csv(path: Path, top: int, timed: bool) -> Iterator[Rows]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield CsvRows(file, top, timed=timed)
+
+
+@contextmanager
+def _json(path: Path, top: int, timed: bool) -> Iterator[Rows]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield JsonRows(file, top, timed=timed)
+
+
+@contextmanager
+def _parquet(path: Path, top: int, timed: bool) -> Iterator[Rows]:
+    rows = ParquetRows(path, top, timed=timed)
+    try:
+        yield rows
+    finally:
+        rows.close()
+
+
+_WRITERS: dict[str, Callable[[Path, int, bool], AbstractContextManager[Rows]]] = {
+    ".csv": _csv,
+    ".jsonl": _json,
+    ".parquet": _parquet,
+}
+
+
+def _rounded(probability: float) -> float:
+    """To the seven digits that float32 holds."""
+    return float(f"{probability:.7g}")
+
+
+def _text(name: str) -> str:
+    """`name` as valid UTF-8: bytes of a file name that are none are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def table_width(names: Sequence[str]) -> int:
+    """Of the column that holds `names`; a few long ones may stand out of it."""
+    return min(max((len(printable(name)) for name in names), default=0), 80)

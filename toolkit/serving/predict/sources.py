@@ -1,0 +1,179 @@
+"""Frames of videos, cameras and streams, by PyAV. Audio is never decoded.
+
+Videos are read by `toolkit.data.decoding`, wherever they lie; here is how a URL or a camera is opened, and what has no
+end.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.error import FFmpegError, InvalidDataError
+
+from toolkit.api.errors import DataError, ToolkitError
+from toolkit.data import decoding as frames
+from toolkit.data.decoding import ANY_METADATA, Timeline
+from toolkit.serving.predict.inputs import Source, printable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OPENING_SECONDS, READING_SECONDS = 10.0, 10.0
+"""How long a URL may stay silent before it counts as gone."""
+LEAP_SECONDS = 60.0
+"""From one frame of a source to the next, by its clock: more is no time that has passed."""
+DAMAGED_IN_A_ROW = 1000
+"""Packets that cannot be decoded, one after the other, before a source counts as broken: many more than a stream sends
+from where it was joined to its next keyframe."""
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """A frame of a camera or stream."""
+
+    seconds: float
+    """Since the first frame, by the source's clock where it has one."""
+    pixels: Callable[[], NDArray[np.uint8]]
+    """Makes uint8 `[H, W, 3]`, upright."""
+
+
+def timeline(source: Source) -> Timeline:
+    """When the frames of a video are shown. Raises DataError naming it when it cannot be opened or has no frames."""
+    return frames.timeline_of(Remote(source)) if is_remote(source) else frames.timeline(Path(source.place))
+
+
+def read_frames(
+    source: Source, line: Timeline, numbers: Sequence[int], *, threads: int, stop: threading.Event
+) -> Iterator[NDArray[np.uint8]]:
+    """As `toolkit.data.decoding.read_frames`, which a video behind a URL is read by as a file is."""
+    if is_remote(source):
+        return frames.frames_of(Remote(source), line, numbers, threads=threads, stop=stop)
+    return frames.read_frames(Path(source.place), line, numbers, threads=threads, stop=stop)
+
+
+def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame, None, None]:
+    """The frames of a camera or stream as they come. A source without a clock is timed by `now`; where its clock goes
+    back, or leaps by more than `LEAP_SECONDS`, time goes on. Frames that cannot be decoded are passed over. Raises
+    DataError when the source cannot be opened or is lost, or none of its frames can be decoded."""
+    with Remote(source).opened() as (container, stream):
+        ahead: float | None = None
+        latest = 0.0
+        for frame in _decoded(container, stream):
+            if frame is None:
+                continue
+            time = now() if frame.time is None else frame.time
+            if ahead is None or not 0 <= time + ahead - latest <= LEAP_SECONDS:
+                ahead = latest - time
+            latest = time + ahead
+            yield LiveFrame(latest, lambda frame=frame: upright(frame))  # type: ignore[misc]
+        if ahead is None:
+            raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
+
+
+def upright(frame: Any) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A camera, a stream, or a video behind a URL."""
+
+    source: Source
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Any, Any]]:
+        """A container of PyAV and its video stream. Raises DataError naming the source for all that goes wrong."""
+        try:
+            container = _open(self.source)
+        except (FFmpegError, OSError) as error:
+            raise _unopened(self.source, error) from error
+        with container:
+            try:
+                yield container, frames.moving_pictures(container, self)
+            except (FFmpegError, OSError) as error:
+                raise _undecodable(self.source, error) from error
+
+    def broken(self, message: str) -> DataError:
+        return DataError(f"{printable(self.source.name)}: {message}", next_step=_other_way(self.source))
+
+
+def is_remote(source: Source) -> bool:
+    return "://" in source.place and not Path(source.place).exists()
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of a stream, from its start on; None for a packet that cannot be decoded."""
+    damaged = 0
+    for packet in container.demux(stream):
+        try:
+            pictures = packet.decode()
+        except InvalidDataError:
+            damaged += 1
+            if damaged > DAMAGED_IN_A_ROW:
+                raise
+            yield None
+        else:
+            damaged = 0 if pictures else damaged
+            yield from pictures
+
+
+def _open(source: Source) -> Any:
+    if source.kind == "camera":
+        return av.open(_camera(source), format="v4l2", **ANY_METADATA)
+    options = {"rtsp_transport": "tcp"} if source.place.lower().startswith("rtsp") else {}
+    timeout = OPENING_SECONDS, READING_SECONDS
+    return av.open(source.place, options=options, timeout=timeout, **ANY_METADATA)
+
+
+def _camera(source: Source) -> str:
+    """The device file of a camera. Raises DataError naming what is missing."""
+    if sys.platform != "linux":
+        raise DataError(
+            f"{source.name}: cameras are read through Video4Linux, which {sys.platform} does not have",
+            next_step="give the camera's rtsp or http URL",
+        )
+    device = Path(f"/dev/video{source.place}")
+    if not device.exists():
+        there = sorted(path.name.removeprefix("video") for path in device.parent.glob("video[0-9]*"))
+        raise DataError(
+            f"{source.name}: there is no {device}",
+            next_step=f"use one that is there: {', '.join(there)}"
+            if there
+            else "connect a camera, or give a file or URL",
+        )
+    return str(device)
+
+
+def _unopened(source: Source, error: OSError | FFmpegError) -> ToolkitError:
+    if source.kind == "camera":
+        return DataError(
+            f"{source.name}: cannot be opened: {error.strerror}",
+            next_step=f"end what else uses it, and see that you may read /dev/video{source.place}",
+        )
+    if source.kind == "stream":
+        return DataError(
+            f"{printable(source.name)}: cannot be opened: {error.strerror}",
+            next_step="see that the address is right and reachable",
+        )
+    return _undecodable(source, error)
+
+
+def _other_way(source: Source) -> str:
+    """What to do about a source that can be opened and gives no pictures."""
+    if source.kind == "camera":
+        return "connect the camera anew, or give another"
+    if source.place.lower().startswith("rtsp"):
+        return "see whether another player shows it"
+    return "download it, and give the file"
+
+
+def _undecodable(source: Source, error: OSError | FFmpegError) -> DataError:
+    return Remote(source).broken(f"cannot be decoded: {error.strerror or error}")

@@ -1,0 +1,1 @@
+"""What machine and operating system give: files and locks, signals, devices, randomness, and notices about them."""

@@ -1,0 +1,136 @@
+"""Where the arithmetic runs, and in which precision."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, TypeAlias
+
+import torch
+
+from toolkit.api.errors import RunFailed, UsageError
+
+_KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
+"""glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
+
+_BEFORE: dict[str, int] = {}
+"""Settings of torch that a run has changed, as they were."""
+
+Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for any other than these, and
+    for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _named(name)
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f'train.device: "{name}" asked for, {torch.cuda.device_count()} CUDA devices found',
+            next_step="use --set train.device=auto, or install a driver and a CUDA build of torch",
+        )
+    return device
+
+
+def _named(name: str) -> torch.device | None:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        return None
+
+
+def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:
+    """The precision in which a run has `begun`, whatever is asked for. `auto` is bf16 where the processor computes in
+    it, else fp32. Raises UsageError where the device cannot train in it."""
+    if begun is None and name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    precision: Precision = begun or name  # type: ignore[assignment]
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError(
+            f"train.precision: {'the run began in fp16, which' if begun else 'fp16'} trains on CUDA only",
+            next_step="resume it where there is a CUDA device" if begun else "use --set train.precision=bf16, or auto",
+        )
+    return precision
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """The context for a forward pass in `precision`; weights and optimizer stay float32."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype)
+
+
+def describe(device: torch.device) -> str:
+    """The device as people call it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU thread{'s' if torch.get_num_threads() != 1 else ''}"
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn a device's refusal of memory into RunFailed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        told = ". ".join(str(error).split(". ")[:2])
+        raise RunFailed(
+            f"too little memory on the device: {told}",
+            next_step="cut batches into parts that are computed one after the other (--set train.accumulate=2), take "
+            "smaller ones (--set train.batch=... and train.eval_batch=...), or end what else runs on the device",
+        ) from error
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed instead of giving it back: each step frees and takes the same large blocks,
+    and fresh pages cost the kernel more than many an operation on them. Whether this system's library takes the advice
+    (glibc does)."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return False
+    accepted = [library.mallopt(option, limit) for option, limit in _KEEP]
+    return all(accepted)
+
+
+def make_deterministic(wanted: bool = True) -> None:
+    """Refuse operations that give other results on the next try. Not `wanted`: take back an earlier call, so that a run
+    leaves nothing to the next one of its process."""
+    if wanted:
+        _BEFORE.setdefault("deterministic", torch.are_deterministic_algorithms_enabled())
+        _BEFORE.setdefault("benchmark", torch.backends.cudnn.benchmark)
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif "deterministic" in _BEFORE:
+        torch.use_deterministic_algorithms(bool(_BEFORE.pop("deterministic")))
+        torch.backends.cudnn.benchmark = bool(_BEFORE.pop("benchmark"))
+
+
+def use_full_float32(wanted: bool = True) -> None:
+    """Compute with all 24 bits of a float32 where torch rounds the factors of convolutions and recurrences to the 11 of
+    TF32 on CUDA. Not `wanted`: take back an earlier call."""
+    if wanted:
+        _BEFORE.setdefault("tf32", torch.backends.cudnn.allow_tf32)
+        torch.backends.cudnn.allow_tf32 = False
+    elif "tf32" in _BEFORE:
+        torch.backends.cudnn.allow_tf32 = bool(_BEFORE.pop("tf32"))
+
+
+def use_threads(count: int | None) -> None:
+    """Compute on `count` CPU threads. None: on as many as before an earlier call, or as torch has chosen."""
+    if count is not None:
+        _BEFORE.setdefault("threads", torch.get_num_threads())
+        torch.set_num_threads(count)
+    elif "threads" in _BEFORE:
+        torch.set_num_threads(_BEFORE.pop("threads"))
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    supported: bool = torch.cpu._is_avx512_bf16_supported()
+    return supported

@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM: training saves and leaves between two steps; other work stops at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal came while nothing had to be saved first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def exit_code(number: int) -> int:
+    return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_STOPPED
+
+
+class Signals:
+    """Handles the two signals inside its block; handlers from before come back after it.
+
+    Inside `deferred` the first signal is only noted in `received`, and raises Signalled at the block's end at the
+    latest; a second one, or one outside, raises it at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._deferring = False
+
+    def __enter__(self) -> Signals:
+        self._before = {number: signal.signal(number, self._handle) for number in HANDLED}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        if self.received is not None:
+            raise Signalled(self.received)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
+        if not self._deferring or self.received is not None:
+            raise Signalled(number)
+        self.received = number

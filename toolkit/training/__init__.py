@@ -1,0 +1,1 @@
+"""The training loop: state, optimizer and schedule, the step, evaluation and checkpoints."""
