@@ -33,10 +33,10 @@ from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
-from toolkit.recipe.write import digest, to_toml
 from toolkit.runs.directory import create
 from toolkit.runs.loop import Saving, Trackers, train
 from toolkit.runs.screen import Screen
+from toolkit.runs.session import origin_of
 from toolkit.system.signals import Signals
 
 PAIRS = 5
@@ -125,20 +125,19 @@ def spread(split: Split | VideoSplit, count: int) -> Split | VideoSplit:
 @contextmanager
 def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], None]]:
     """Gives a function that trains the next epoch as a run does, in a run directory below `folder`."""
-    state, task = training(assembly)
+    state, setup = training(assembly)
     directory = create(folder, assembly.recipe.name)
-    identity = {"recipe": to_toml(assembly.recipe), "digest": digest(assembly.recipe)}
-    saving = Saving(directory, identity, assembly.recipe.train.checkpoint_minutes)
+    saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes)
     with ExitStack() as stack:
         log = stack.enter_context((folder / "screen.log").open("w"))
         console = Console(file=log, force_terminal=True, width=120)
         signals = stack.enter_context(Signals())
-        screen = stack.enter_context(Screen(console, task.epochs, task.metric, assembly.device))
+        screen = stack.enter_context(Screen(console, setup.epochs, setup.metric, assembly.device))
 
         def epoch() -> None:
             for _ in train(
                 state,
-                replace(task, epochs=state.epoch + 1),
+                replace(setup, epochs=state.epoch + 1),
                 saving=saving,
                 trackers=Trackers([], console),
                 screen=screen,
@@ -154,14 +153,14 @@ class BareEpoch:
     """The arithmetic of an epoch and nothing else. Pixels are noise, so that no value is special."""
 
     def __init__(self, assembly: Assembly) -> None:
-        state, task = training(assembly)
-        self._state, self._task = state, task
+        state, setup = training(assembly)
+        self._state, self._setup = state, setup
         for group in state.optimizer.param_groups:
             group["lr"] = group["base_lr"] * state.schedule.factor(0)
         rng = torch.Generator().manual_seed(0)
         noise = partial(_noise, assembly.spec, rng, assembly.device)
-        self._train = [noise(task.batch) for _ in range(task.steps)]
-        self._valid = [noise(len(part)) for part in torch.arange(len(task.valid.pixels)).split(task.eval_batch)]
+        self._train = [noise(setup.batch) for _ in range(setup.steps)]
+        self._valid = [noise(len(part)) for part in torch.arange(len(setup.valid.pixels)).split(setup.eval_batch)]
 
     def __call__(self) -> None:
         network = self._state.network
@@ -169,15 +168,15 @@ class BareEpoch:
         for pixels, targets in self._train:
             self._step(pixels, targets)
         network.eval()
-        with torch.inference_mode(), self._task.autocast():
+        with torch.inference_mode(), self._setup.autocast():
             for pixels, _ in self._valid:
                 network(pixels)
 
     def _step(self, pixels: Tensor, targets: Tensor) -> None:
         self._state.optimizer.zero_grad(set_to_none=True)
-        with self._task.autocast():
+        with self._setup.autocast():
             logits = self._state.network(pixels)
-        functional.cross_entropy(logits.float(), targets, label_smoothing=self._task.label_smoothing).backward()
+        functional.cross_entropy(logits.float(), targets, label_smoothing=self._setup.label_smoothing).backward()
         self._state.optimizer.step()
 
 

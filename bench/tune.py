@@ -30,7 +30,8 @@ from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs import loop
-from toolkit.training.fit import Event, State, StepDone, Task
+from toolkit.training.fit import Event, StepDone
+from toolkit.training.state import Setup, State
 from toolkit.tune.checked import checked, of_study
 from toolkit.tune.join import Job, joined
 from toolkit.tune.outcome import DONE
@@ -63,13 +64,13 @@ def figures(options: Options) -> Iterator[Figure]:
 class Watch:
     """Notes when trials train: a stand-in for `fit` that passes its events on."""
 
-    def __init__(self, fit: Callable[[State, Task], Iterator[Event]]) -> None:
+    def __init__(self, fit: Callable[[State, Setup], Iterator[Event]]) -> None:
         self._fit = fit
         self.first = self.last = self.step = 0.0
 
-    def __call__(self, state: State, task: Task) -> Iterator[Event]:
+    def __call__(self, state: State, setup: Setup) -> Iterator[Event]:
         steps: list[float] = []
-        for event in self._fit(state, task):
+        for event in self._fit(state, setup):
             if isinstance(event, StepDone):
                 steps.append(time.perf_counter())
             elif isinstance(event, EpochRecord):

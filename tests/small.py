@@ -16,9 +16,9 @@ from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
 from toolkit.data.store import Corrupt, Memory, Pixels, Storage, stored_shape
 from toolkit.system import device as devices
-from toolkit.training.fit import State, Task, Totals
 from toolkit.training.network import Network
 from toolkit.training.optimize import Horizon, build_optimizer, constant
+from toolkit.training.state import Setup, State, Totals
 
 CPU = torch.device("cpu")
 SPEC = DataSpec(classes=("dark", "bright"), size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -132,7 +132,7 @@ def loader(split: Any, spec: DataSpec = SPEC, storage: Storage | None = None, *,
     return Loader(Pixels(split, spec, kept, workers=2, corrupt=Corrupt(skip=skip, limit=0.2)), spec, CPU)
 
 
-def task(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (noise,), **changes: Any) -> Task:
+def setup(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (noise,), **changes: Any) -> Setup:
     settings: dict[str, Any] = {
         "seed": 0,
         "epochs": 2,
@@ -146,7 +146,7 @@ def task(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (noi
         "direction": "maximize",
         "sample": False,
     }
-    return Task(
+    return Setup(
         train=loader(train),
         valid=loader(valid),
         augmentations=list(augmentations),
@@ -156,7 +156,7 @@ def task(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (noi
     )
 
 
-def state(of: Task, *, network: nn.Module | None = None, name: str = "sgd", lr: float = 0.05, **args: Any) -> State:
+def state(of: Setup, *, network: nn.Module | None = None, name: str = "sgd", lr: float = 0.05, **args: Any) -> State:
     built = network or Network(model(), SPEC)
     return State(
         network=built,

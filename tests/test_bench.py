@@ -26,7 +26,7 @@ from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.videos import ArrayVideos, FramesOf
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
-from toolkit.training import checkpoint
+from toolkit.training.checkpoint import LastCheckpoint
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
 
@@ -263,7 +263,7 @@ def test_whole_epochs_are_those_of_a_run(planned: Plan, tmp_path: Path) -> None:
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [3, 6]
     assert "accuracy" in records[0]["valid"]
-    assert checkpoint.load(run / "last.pt")["state"]["epoch"] == 2
+    assert LastCheckpoint.load(run / "last.pt").state["epoch"] == 2
     assert "epoch 2/3" in (tmp_path / "screen.log").read_text()
 
 

@@ -26,7 +26,7 @@ class Bench:
         self.recipe, self.kept = load(path), Kept()
 
     def made(self, *overrides: str) -> Assembly:
-        return assemble(plan(overridden(self.recipe, "tiny.toml", overrides), REGISTRY), None, self.kept)
+        return assemble(plan(overridden(self.recipe, "tiny.toml", overrides), REGISTRY), self.kept)
 
 
 @pytest.fixture

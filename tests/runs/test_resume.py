@@ -20,8 +20,9 @@ import torch
 from tests import tiny
 from toolkit.api.contracts import EpochRecord
 from toolkit.cli.main import main
-from toolkit.training import checkpoint
-from toolkit.training.fit import Event, State, StepDone, Task, Validating, fit
+from toolkit.training.checkpoint import LastCheckpoint
+from toolkit.training.fit import Event, StepDone, Validating, fit
+from toolkit.training.state import Setup, State
 
 TIMES = {"seconds", "valid_seconds", "waiting", "waited"}
 AVERAGED = tiny.RECIPE.replace("maximize", "minimize").replace(
@@ -41,7 +42,7 @@ def timeless(value: Any) -> Any:
 
 def outcome(run: Path) -> dict[str, Any]:
     """All that a run has computed: weights, optimizer, averages, records, scores."""
-    checkpoints = {name: timeless(checkpoint.load(run / name)) for name in ("last.pt", "best.pt")}
+    checkpoints = {name: timeless(torch.load(run / name, weights_only=True)) for name in ("last.pt", "best.pt")}
     return checkpoints | {name: (run / name).read_text() for name in ("scores.json", "predictions.csv")}
 
 
@@ -95,12 +96,12 @@ EVENTS: dict[str, tuple[type[Event], int]] = {
 }
 
 
-def signalling(kind: type[Event], count: int, *numbers: int) -> Callable[[State, Task], Iterator[Event]]:
+def signalling(kind: type[Event], count: int, *numbers: int) -> Callable[[State, Setup], Iterator[Event]]:
     """`fit`, with signals as its `count`th event of a kind is handed out."""
 
-    def fitting(state: State, task: Task) -> Iterator[Event]:
+    def fitting(state: State, setup: Setup) -> Iterator[Event]:
         left = count
-        for event in fit(state, task):
+        for event in fit(state, setup):
             left -= isinstance(event, kind)
             if isinstance(event, kind) and left == 0:
                 for number in numbers:
@@ -126,7 +127,7 @@ def test_a_signal_in_training_saves_and_tells_how_to_go_on(
         patch.setattr("toolkit.runs.loop.fit", signalling(*EVENTS[moment], number))
         assert tiny.run(recipe, tmp_path / "my runs", "train.checkpoint_minutes=99") == code
     run = tiny.only_run(tmp_path / "my runs")
-    state = checkpoint.load(run / "last.pt")["state"]
+    state = LastCheckpoint.load(run / "last.pt").state
     assert (state["epoch"], state["step"]) != (0, 0)
     assert not (run / "scores.json").exists()
     assert resumed(capsys) == 0
@@ -135,11 +136,11 @@ def test_a_signal_in_training_saves_and_tells_how_to_go_on(
 
 def without_minutes(found: dict[str, Any]) -> dict[str, Any]:
     """`found` without the text of the recipe, which may ask for other checkpoints."""
-    return {name: drop(value, "recipe") if isinstance(value, dict) else value for name, value in found.items()}
-
-
-def drop(table: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in table.items() if name != key}
+    bare = dict(found)
+    for name in ("last.pt", "best.pt"):
+        origin = {key: value for key, value in found[name]["origin"].items() if key != "recipe"}
+        bare[name] = {**found[name], "origin": origin}
+    return bare
 
 
 @pytest.mark.parametrize("moment", ["within an epoch", "after the first validation batch"])
@@ -182,8 +183,8 @@ def test_a_signal_before_or_after_training_ends_at_once(
 def test_a_signal_as_training_ends_is_not_lost(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fitting(state: State, task: Task) -> Iterator[Event]:
-        yield from fit(state, task)
+    def fitting(state: State, setup: Setup) -> Iterator[Event]:
+        yield from fit(state, setup)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:

@@ -39,8 +39,8 @@ from toolkit.host.registry import discover
 from toolkit.recipe.read import load
 from toolkit.recipe.write import digest
 from toolkit.runs.report import write_report
-from toolkit.training import checkpoint
-from toolkit.training.fit import State, Step, Task
+from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
+from toolkit.training.state import State
 from toolkit_vision.cnn import Cnn
 
 FILES = {
@@ -71,7 +71,7 @@ def predictions(run: Path) -> list[dict[str, str]]:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """Of a best.pt, or of the network in a last.pt."""
-    state = checkpoint.load(path)
+    state = torch.load(path, weights_only=True)
     found: dict[str, torch.Tensor] = state["network"] if "network" in state else state["state"]["network"]
     return found
 
@@ -124,7 +124,7 @@ def test_the_kept_recipe_is_the_resolved_one(made: Path) -> None:
     kept = load(made / "recipe.toml", name="tiny")
     assert plan(kept, discover()).resolved == kept
     assert (kept.train.optimizer.args["nesterov"], kept.train.schedule.args["peak"]) == (False, 0.3)
-    assert digest(kept) == checkpoint.load(made / "best.pt")["digest"] == checkpoint.load(made / "last.pt")["digest"]
+    assert digest(kept) == BestCheckpoint.load(made / "best.pt").origin.digest
 
 
 def test_there_is_one_record_an_epoch(made: Path) -> None:
@@ -142,19 +142,19 @@ def test_there_is_one_record_an_epoch(made: Path) -> None:
 
 def test_scores_are_those_of_the_best_checkpoint(made: Path, images: Path) -> None:
     """Computed anew by other means: PIL, the normalisation by hand, scikit-learn."""
-    scores, kept = read_json(made / "scores.json"), checkpoint.load(made / "best.pt")
+    scores, kept = read_json(made / "scores.json"), BestCheckpoint.load(made / "best.pt")
     logits, targets = answers(kept, images)
-    assert scores["best_epoch"] == kept["epoch"] == 1
+    assert scores["best_epoch"] == kept.epoch == 1
     assert scores["test"]["loss"] == pytest.approx(float(functional.cross_entropy(logits, targets)), abs=1e-5)
     assert scores["test"]["accuracy"] == pytest.approx(float((logits.argmax(1) == targets).float().mean()))
     assert scores["test"]["f1_macro"] == pytest.approx(f1_score(targets, logits.argmax(1), average="macro"))
-    assert {name: scores["valid"][name] for name in kept["valid"]} == pytest.approx(kept["valid"], abs=1e-5)
+    assert {name: scores["valid"][name] for name in kept.valid} == pytest.approx(kept.valid, abs=1e-5)
 
 
-def answers(kept: dict[str, Any], images: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def answers(kept: BestCheckpoint, images: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and targets of the test images."""
     model = Cnn((8, 8), 3, 0.0, 0.125).eval()
-    model.load_state_dict({key.removeprefix("model."): value for key, value in kept["network"].items()})
+    model.load_state_dict({key.removeprefix("model."): value for key, value in kept.network.items()})
     paths = sorted((images / "test").glob("*/*.png"))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths]) / 255
     normalised = (pixels - (0.4914, 0.4822, 0.4465)) / (0.2470, 0.2435, 0.2616)
@@ -212,10 +212,11 @@ def test_facts_and_environment_say_what_it_ran_on(made: Path) -> None:
 
 
 def test_checkpoints_belong_to_the_records(made: Path) -> None:
-    last, best, lines = checkpoint.load(made / "last.pt"), checkpoint.load(made / "best.pt"), records(made)
-    assert (last["state"]["epoch"], last["state"]["step"]) == (2, 0)
-    assert best["classes"] == list(tiny.CLASSES)
-    assert best["valid"] == lines[best["epoch"] - 1]["valid"]
+    last, best, lines = LastCheckpoint.load(made / "last.pt"), BestCheckpoint.load(made / "best.pt"), records(made)
+    assert (last.state["epoch"], last.state["step"]) == (2, 0)
+    assert best.origin == last.origin
+    assert best.origin.classes == list(tiny.CLASSES)
+    assert best.valid == lines[best.epoch - 1]["valid"]
     assert [line["best"] for line in lines] == [True, False]
     assert not same(weights(made / "best.pt"), weights(made / "last.pt"))
     assert "Conv2d" in (made / "summary.txt").read_text(encoding="utf-8")
@@ -280,8 +281,8 @@ def test_the_sample_says_sample_everywhere(
     assert "SAMPLE" in facts["notes"][0]
     assert scores["protocol"]["sample"] is True
     assert len(scores["test"]["confusion_matrix"]) >= places
-    assert checkpoint.load(run / "last.pt")["sample"] is True
-    assert checkpoint.load(run / "best.pt")["sample"] is True
+    assert LastCheckpoint.load(run / "last.pt").origin.sample is True
+    assert BestCheckpoint.load(run / "best.pt").origin.sample is True
     assert "SAMPLE DATA" in (run / "report.html").read_text(encoding="utf-8")
 
 
@@ -375,7 +376,7 @@ def test_parts_learn_at_their_own_rates(recipe: Path, tmp_path: Path) -> None:
 def test_the_averaged_network_is_what_is_kept(recipe: Path, tmp_path: Path) -> None:
     assert tiny.run(recipe, tmp_path / "runs", "train.ema=0.5", "data.valid_share=0.0") == 0
     run = tiny.only_run(tmp_path / "runs")
-    state = checkpoint.load(run / "last.pt")["state"]
+    state = LastCheckpoint.load(run / "last.pt").state
     assert same(weights(run / "best.pt"), state["average"])
     assert not same(weights(run / "best.pt"), state["network"])
 
@@ -506,15 +507,10 @@ def test_trackers_are_closed_when_training_fails(
 def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Deferred(Step):
-        def __init__(self, state: State, task: Task) -> None:
-            super().__init__(state, task)
-            self._deferred = True
-
-    monkeypatch.setattr("toolkit.training.fit.Step", Deferred)
+    monkeypatch.setattr(State, "checked_late", True)
     code = tiny.run(recipe, tmp_path / "runs", "train.optimizer.lr=1e30", "train.checkpoint_minutes=1e-9")
     assert "not finite at epoch 1, step 2 of 3" in failure(capsys, code, 1)
-    assert checkpoint.load(tiny.only_run(tmp_path / "runs") / "last.pt")["state"]["step"] == 1
+    assert LastCheckpoint.load(tiny.only_run(tmp_path / "runs") / "last.pt").state["step"] == 1
 
 
 # What is refused
@@ -665,7 +661,9 @@ def test_what_fits_no_run_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("place", ["training.fit.Step._backward", "api.contract_checks.BlamedAugmentation._component"])
+@pytest.mark.parametrize(
+    "place", ["training.step.Forward.autocast", "api.contract_checks.BlamedAugmentation._component"]
+)
 def test_too_little_memory_on_the_device_says_what_takes_less(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
@@ -687,7 +685,7 @@ def test_a_loss_that_is_not_finite_stops_before_harm(
     assert "learning rate backbone " in told
     assert told.count("train/") == 8
     run = tiny.only_run(tmp_path / "runs")
-    state = checkpoint.load(run / "last.pt")["state"]
+    state = LastCheckpoint.load(run / "last.pt").state
     assert (state["epoch"], state["step"]) == (0, 0)
     assert all(bool(value.isfinite().all()) for value in state["network"].values())
     assert records(run) == []
@@ -871,7 +869,7 @@ def test_two_processes_do_not_work_on_one_run(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the other one is about to save must be read after it, not before."""
-    monkeypatch.setattr(checkpoint, "load", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(LastCheckpoint, "load", lambda path: pytest.fail(f"{path} was read"))
     with (finished / ".lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         told = failure(capsys, main(["run", "--resume", str(finished)]), 1)

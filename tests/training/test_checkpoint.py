@@ -11,21 +11,45 @@ import torch
 
 from toolkit.api import files
 from toolkit.api.errors import CheckpointError, RunFailed
-from toolkit.training import checkpoint
+from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
+
+ORIGIN = Origin(
+    recipe="seed = 0", digest="d", classes=["a", "b"], sample=False, protocol={"seed": 1}, notes=[], precision="fp32"
+)
+
+
+def last(epoch: int) -> LastCheckpoint:
+    return LastCheckpoint(origin=ORIGIN, state={"epoch": epoch, "best_score": None}, skipped={"train": {3: "damaged"}})
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.pt", {"weights": torch.arange(3), "names": ["a", None, 1.5]})
-    state = checkpoint.load(tmp_path / "a.pt")
-    assert state["weights"].tolist() == [0, 1, 2]
-    assert state["names"] == ["a", None, 1.5]
+    last(1).save(tmp_path / "last.pt")
+    assert LastCheckpoint.load(tmp_path / "last.pt") == last(1)
+    best = BestCheckpoint(origin=ORIGIN, network={"weight": torch.arange(3)}, epoch=2, valid={"loss": 1.5})
+    best.save(tmp_path / "best.pt")
+    loaded = BestCheckpoint.load(tmp_path / "best.pt")
+    assert loaded.network["weight"].tolist() == [0, 1, 2]
+    assert (loaded.origin, loaded.epoch, loaded.valid) == (ORIGIN, 2, {"loss": 1.5})
+
+
+def test_one_kind_of_checkpoint_is_not_taken_for_another(tmp_path: Path) -> None:
+    last(1).save(tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"expected epoch, network, origin, valid"):
+        BestCheckpoint.load(tmp_path / "a.pt")
+
+
+def test_a_checkpoint_from_before_this_format_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": 1, "digest": "d", "state": {}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of this version \(format 2\)") as failure:
+        LastCheckpoint.load(tmp_path / "a.pt")
+    assert failure.value.next_step == "train anew with this version"
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"text"])
 def test_damaged_files_are_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-        checkpoint.load(tmp_path / "a.pt")
+        LastCheckpoint.load(tmp_path / "a.pt")
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
@@ -35,21 +59,21 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"format": Trap()}))
     with pytest.raises(CheckpointError):
-        checkpoint.load(tmp_path / "a.pt")
+        LastCheckpoint.load(tmp_path / "a.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_or_foreign_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint here"):
-        checkpoint.load(tmp_path / "a.pt")
+        LastCheckpoint.load(tmp_path / "a.pt")
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
-        checkpoint.load(tmp_path / "a.pt")
+        LastCheckpoint.load(tmp_path / "a.pt")
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
-    checkpoint.save(path, {"epoch": 1})
+    last(1).save(path)
 
     def full(self: Path, data: bytes) -> int:
         self.open("wb").close()
@@ -57,11 +81,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RunFailed, match="No space left on device; what was there before is untouched") as failure:
-        checkpoint.save(path, {"epoch": 2})
+        last(2).save(path)
     monkeypatch.undo()
     assert failure.value.next_step is not None
     assert f"--resume {tmp_path}" in failure.value.next_step
-    assert checkpoint.load(path)["epoch"] == 1
+    assert LastCheckpoint.load(path) == last(1)
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -18,28 +18,19 @@ from torch.nn import functional
 from tests import small
 from toolkit.api.contracts import Batch, Direction, EpochRecord
 from toolkit.api.errors import RunFailed
-from toolkit.training.fit import (
-    Average,
-    State,
-    Step,
-    StepDone,
-    Task,
-    Validating,
-    _better,
-    fit,
-    require_finite,
-    require_worth,
-)
+from toolkit.training.finite import require_finite, require_worth
+from toolkit.training.fit import StepDone, Validating, _better, fit
 from toolkit.training.network import Network
 from toolkit.training.optimize import Horizon, Plateau, one_cycle
+from toolkit.training.state import Average, Setup, State
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 TIMES = {"seconds", "valid_seconds", "waiting"}
 
 
 @pytest.fixture
-def task() -> Task:
-    return small.task(small.Squares(20), small.Squares(9))
+def setup() -> Setup:
+    return small.setup(small.Squares(20), small.Squares(9))
 
 
 def records(state: State) -> list[dict[str, Any]]:
@@ -62,25 +53,25 @@ def saved(state: State) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def test_an_epoch_yields_its_steps_then_validation_then_its_record(task: Task) -> None:
-    events = list(fit(small.state(task), task))
+def test_an_epoch_yields_its_steps_then_validation_then_its_record(setup: Setup) -> None:
+    events = list(fit(small.state(setup), setup))
     kinds = [type(event) for event in events[: len(events) // 2]]
     assert kinds == [StepDone] * 3 + [Validating] * 2 + [EpochRecord]
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3] * 2
     assert [event.done for event in events if isinstance(event, Validating)] == [5, 9] * 2
 
 
-def test_it_learns(task: Task) -> None:
-    state = small.state(task, network=Network(small.model(dropout=0), small.SPEC))
-    longer = replace(task, epochs=8)
+def test_it_learns(setup: Setup) -> None:
+    state = small.state(setup, network=Network(small.model(dropout=0), small.SPEC))
+    longer = replace(setup, epochs=8)
     list(fit(state, longer))
     assert state.records[-1].train_loss < state.records[0].train_loss
     assert state.records[-1].valid["accuracy"] == 1.0
 
 
-def test_records_say_what_happened(task: Task) -> None:
-    state = small.state(task)
-    list(fit(state, replace(task, sample=True)))
+def test_records_say_what_happened(setup: Setup) -> None:
+    state = small.state(setup)
+    list(fit(state, replace(setup, sample=True)))
     first, last = state.records
     assert (first.epoch, first.step, last.epoch, last.step) == (1, 3, 2, 6)
     assert first.best
@@ -93,35 +84,35 @@ def test_records_say_what_happened(task: Task) -> None:
 
 @pytest.mark.parametrize("stop_after", range(1, 12))
 @pytest.mark.parametrize("with_average", [False, True])
-def test_resume_at_any_event_is_exact(task: Task, stop_after: int, with_average: bool) -> None:
-    whole = make(task, with_average)
-    list(fit(whole, task))
+def test_resume_at_any_event_is_exact(setup: Setup, stop_after: int, with_average: bool) -> None:
+    whole = make(setup, with_average)
+    list(fit(whole, setup))
 
-    stopped = make(task, with_average)
-    for count, _ in enumerate(fit(stopped, task), 1):
+    stopped = make(setup, with_average)
+    for count, _ in enumerate(fit(stopped, setup), 1):
         if count == stop_after:
             break
-    resumed = make(task, with_average, seed=7)
+    resumed = make(setup, with_average, seed=7)
     resumed.load_state_dict(saved(stopped))
-    list(fit(resumed, task))
+    list(fit(resumed, setup))
     assert same(whole, resumed)
 
 
-def make(task: Task, with_average: bool, seed: int = 0) -> State:
+def make(setup: Setup, with_average: bool, seed: int = 0) -> State:
     network = Network(small.model(seed), small.SPEC)
-    state = small.state(task, network=network, name="adamw", lr=0.01)
-    state.schedule = one_cycle(Horizon(task.steps, task.epochs), "maximize")
+    state = small.state(setup, network=network, name="adamw", lr=0.01)
+    state.schedule = one_cycle(Horizon(setup.steps, setup.epochs), "maximize")
     state.average = Average(network, copy.deepcopy(network), 0.8) if with_average else None
     return state
 
 
-def test_the_plateau_schedule_resumes_too(task: Task) -> None:
+def test_the_plateau_schedule_resumes_too(setup: Setup) -> None:
     def drops() -> State:
-        state = small.state(task, lr=1e-9)
+        state = small.state(setup, lr=1e-9)
         state.schedule = Plateau("maximize", 0.1, 1, 0.0)
         return state
 
-    longer = replace(task, epochs=4)
+    longer = replace(setup, epochs=4)
     whole = drops()
     list(fit(whole, longer))
     assert whole.records[-1].lr["model"] < whole.records[0].lr["model"]
@@ -135,9 +126,9 @@ def test_the_plateau_schedule_resumes_too(task: Task) -> None:
     assert same(whole, resumed)
 
 
-def test_a_non_finite_loss_stops_before_the_step(task: Task) -> None:
-    state = small.state(task)
-    events = fit(state, task)
+def test_a_non_finite_loss_stops_before_the_step(setup: Setup) -> None:
+    state = small.state(setup)
+    events = fit(state, setup)
     next(events)
     for group in state.optimizer.param_groups:
         group["base_lr"] = 0.125
@@ -168,29 +159,24 @@ def spoil(network: nn.Module) -> None:
 def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps look for losses that are not finite as seldom as on a GPU."""
 
-    class Deferred(Step):
-        def __init__(self, state: State, task: Task) -> None:
-            super().__init__(state, task)
-            self._deferred = True
-
-    monkeypatch.setattr("toolkit.training.fit.Step", Deferred)
+    monkeypatch.setattr(State, "checked_late", True)
 
 
 @pytest.mark.usefixtures("deferred")
-def test_a_non_finite_loss_is_told_as_it_was_and_no_state_after_it_is_worth_saving(task: Task) -> None:
+def test_a_non_finite_loss_is_told_as_it_was_and_no_state_after_it_is_worth_saving(setup: Setup) -> None:
     def fresh() -> State:
-        state = small.state(task, lr=0.1)
-        state.schedule = one_cycle(Horizon(task.steps, task.epochs), "maximize", start=0.5)
+        state = small.state(setup, lr=0.1)
+        state.schedule = one_cycle(Horizon(setup.steps, setup.epochs), "maximize", start=0.5)
         return state
 
     state, resumed = fresh(), fresh()
-    events = fit(state, replace(task, augmentations=[poisoned]))
+    events = fit(state, replace(setup, augmentations=[poisoned]))
     next(events)
     next(events)
     resumed.load_state_dict(saved(state))
     for one in (state, resumed):
         with pytest.raises(RunFailed, match=r"step 1 of 3 \(learning rate model 0.05\)"):
-            require_finite(one, task)
+            require_finite(one, setup)
     with pytest.raises(RunFailed, match="step 1 of 3"):
         list(events)
 
@@ -207,34 +193,34 @@ class Infinite(torch.autograd.Function):
         return gradient * math.inf
 
 
-def test_weights_that_are_not_finite_are_not_worth_saving(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_finite_are_not_worth_saving(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though each loss so far was finite: of the last step of an epoch no further loss tells."""
-    state = small.state(task)
+    state = small.state(setup)
     bare, calls = state.network.forward, itertools.count(1)
 
     def forward(pixels: Tensor) -> Tensor:
         logits = bare(pixels)
-        return Infinite.apply(logits) if next(calls) == task.steps else logits
+        return Infinite.apply(logits) if next(calls) == setup.steps else logits
 
     monkeypatch.setattr(state.network, "forward", forward)
-    events = fit(state, task)
-    for _ in range(task.steps - 1):
+    events = fit(state, setup)
+    for _ in range(setup.steps - 1):
         next(events)
-        require_worth(state, task)
+        require_worth(state, setup)
     next(events)
-    require_finite(state, task)
-    for look in (lambda: require_worth(state, task), lambda: next(events)):
-        with pytest.raises(RunFailed, match="the weights are not finite after epoch 1, step 3 of 3") as failure:
+    require_finite(state, setup)
+    for look in (lambda: require_worth(state, setup), lambda: next(events)):
+        with pytest.raises(RunFailed, match="weights became non-finite at epoch 1, step 3 of 3") as failure:
             look()
     assert "train.precision=fp32" in str(failure.value.next_step)
     assert state.records == []
 
 
-def test_no_weight_moves_in_the_step_that_fails(task: Task) -> None:
-    state = small.state(task)
+def test_no_weight_moves_in_the_step_that_fails(setup: Setup) -> None:
+    state = small.state(setup)
     before = [p.detach().clone() for p in state.network.parameters()]
     with pytest.raises(RunFailed, match="step 1 of 3"):
-        list(fit(state, replace(task, augmentations=[poisoned])))
+        list(fit(state, replace(setup, augmentations=[poisoned])))
     assert all(map(torch.equal, before, state.network.parameters()))
 
 
@@ -249,14 +235,14 @@ WEIGHINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("weighing", WEIGHINGS)
 @pytest.mark.parametrize("accumulate", [2, 4, 6, 9])
-def test_accumulating_is_the_same_step(task: Task, accumulate: int, weighing: dict[str, Any]) -> None:
+def test_accumulating_is_the_same_step(setup: Setup, accumulate: int, weighing: dict[str, Any]) -> None:
     def trained(accumulate: int) -> tuple[float, list[Tensor]]:
         network = Network(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), small.SPEC)
         torch.manual_seed(1)
         nn.init.normal_(network.model[1].weight, std=0.01)  # type: ignore[index]
         nn.init.zeros_(network.model[1].bias)  # type: ignore[index]
-        state = small.state(task, network=network)
-        list(fit(state, replace(task, accumulate=accumulate, **weighing)))
+        state = small.state(setup, network=network)
+        list(fit(state, replace(setup, accumulate=accumulate, **weighing)))
         return state.records[-1].train_loss, list(network.parameters())
 
     (loss, weights), (expected_loss, expected) = trained(accumulate), trained(1)
@@ -266,50 +252,50 @@ def test_accumulating_is_the_same_step(task: Task, accumulate: int, weighing: di
 
 
 @pytest.mark.parametrize("changes", WEIGHINGS)
-def test_the_loss_is_torchs_own(task: Task, changes: dict[str, Any]) -> None:
-    changed = replace(task, **changes)
+def test_the_loss_is_torchs_own(setup: Setup, changes: dict[str, Any]) -> None:
+    changed = replace(setup, **changes)
     network = Network(small.model(dropout=0), small.SPEC).train()
-    batch = next(iter(task.train.training(task.batch, changed.augmentations, seed=task.seed, epoch=0, start=0)))
+    batch = next(iter(setup.train.training(setup.batch, changed.augmentations, seed=setup.seed, epoch=0, start=0)))
     expected = functional.cross_entropy(
         network(batch.pixels),
         batch.targets,
         weight=changed.class_weights,
         label_smoothing=changed.label_smoothing,
     )
-    event = next(iter(fit(small.state(task, network=network), changed)))
+    event = next(iter(fit(small.state(setup, network=network), changed)))
     assert isinstance(event, StepDone)
     torch.testing.assert_close(event.loss, expected.detach())
 
 
-def test_a_batch_of_classes_without_weight_changes_nothing(task: Task) -> None:
-    state = small.state(task)
+def test_a_batch_of_classes_without_weight_changes_nothing(setup: Setup) -> None:
+    state = small.state(setup)
     before = [p.detach().clone() for p in state.network.parameters()]
-    list(fit(state, replace(task, class_weights=torch.zeros(2))))
+    list(fit(state, replace(setup, class_weights=torch.zeros(2))))
     assert all(map(torch.equal, before, state.network.parameters()))
     assert [record.train_loss for record in state.records] == [0, 0]
 
 
-def test_what_cannot_be_trained_on_one_item_says_what_to_change(task: Task) -> None:
+def test_what_cannot_be_trained_on_one_item_says_what_to_change(setup: Setup) -> None:
     layers = nn.Flatten(), nn.Linear(192, 2), nn.BatchNorm1d(2)
-    state = small.state(task, network=Network(nn.Sequential(*layers), small.SPEC))
-    list(fit(state, replace(task, accumulate=3)))
+    state = small.state(setup, network=Network(nn.Sequential(*layers), small.SPEC))
+    list(fit(state, replace(setup, accumulate=3)))
     with pytest.raises(RunFailed, match="cannot be trained on one item at a time") as failure:
-        list(fit(state, replace(task, accumulate=6, epochs=4)))
+        list(fit(state, replace(setup, accumulate=6, epochs=4)))
     assert "train.accumulate" in str(failure.value.next_step)
 
 
-def test_clipping_bounds_the_step(task: Task) -> None:
-    state = small.state(task, lr=1.0)
+def test_clipping_bounds_the_step(setup: Setup) -> None:
+    state = small.state(setup, lr=1.0)
     before = [p.detach().clone() for p in state.network.parameters()]
-    next(iter(fit(state, replace(task, clip_norm=0.01))))
+    next(iter(fit(state, replace(setup, clip_norm=0.01))))
     pairs = zip(before, state.network.parameters(), strict=True)
     moved = torch.stack([(a - b.detach()).norm() for a, b in pairs]).norm()
     assert 0 < float(moved) <= 0.0101
 
 
-def test_class_weights_and_smoothing_change_the_loss(task: Task) -> None:
+def test_class_weights_and_smoothing_change_the_loss(setup: Setup) -> None:
     def first_loss(**changes: Any) -> float:
-        event = next(iter(fit(small.state(task), replace(task, **changes))))
+        event = next(iter(fit(small.state(setup), replace(setup, **changes))))
         assert isinstance(event, StepDone)
         return float(event.loss)
 
@@ -317,9 +303,9 @@ def test_class_weights_and_smoothing_change_the_loss(task: Task) -> None:
     assert len({round(loss, 5) for loss in losses}) == 3
 
 
-def test_the_average_follows_slowly_and_is_what_is_judged(task: Task) -> None:
-    state = make(task, with_average=True)
-    list(fit(state, task))
+def test_the_average_follows_slowly_and_is_what_is_judged(setup: Setup) -> None:
+    state = make(setup, with_average=True)
+    list(fit(state, setup))
     assert state.average is not None
     assert state.judged is state.average.network
     pairs = zip(state.network.parameters(), state.judged.parameters(), strict=True)
@@ -329,22 +315,22 @@ def test_the_average_follows_slowly_and_is_what_is_judged(task: Task) -> None:
 
 
 def test_without_a_validation_split_the_last_epoch_is_best() -> None:
-    task = small.task(small.Squares(12), small.Squares(0))
-    state = small.state(task)
-    events = list(fit(state, task))
+    setup = small.setup(small.Squares(12), small.Squares(0))
+    state = small.state(setup)
+    events = list(fit(state, setup))
     assert not any(isinstance(event, Validating) for event in events)
     assert state.best_epoch == 2
     assert state.records[-1].valid == {}
 
 
-def test_a_metric_that_is_not_there_is_told(task: Task) -> None:
+def test_a_metric_that_is_not_there_is_told(setup: Setup) -> None:
     with pytest.raises(RunFailed, match='gives "acuracy"; there are accuracy, loss'):
-        list(fit(small.state(task), replace(task, metric="acuracy")))
+        list(fit(small.state(setup), replace(setup, metric="acuracy")))
 
 
-def test_smaller_is_better_when_minimizing(task: Task) -> None:
-    state = small.state(task)
-    list(fit(state, replace(task, metric="loss", direction="minimize", epochs=4)))
+def test_smaller_is_better_when_minimizing(setup: Setup) -> None:
+    state = small.state(setup)
+    list(fit(state, replace(setup, metric="loss", direction="minimize", epochs=4)))
     losses = [record.valid["loss"] for record in state.records]
     assert state.best_score == min(losses)
 
@@ -357,7 +343,7 @@ def test_an_undefined_score_is_no_better_than_any_other(score: float) -> None:
         assert not _better(math.nan, math.nan, direction)
 
 
-def test_staged_models_hear_of_every_epoch(task: Task) -> None:
+def test_staged_models_hear_of_every_epoch(setup: Setup) -> None:
     class Thawing(nn.Linear):
         heard: list[int] = []  # noqa: RUF012 - one model in this test
 
@@ -367,19 +353,19 @@ def test_staged_models_hear_of_every_epoch(task: Task) -> None:
         def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
             return super().forward(input.flatten(1))
 
-    state = small.state(task, network=Network(Thawing(192, 2), small.SPEC))
-    list(fit(state, task))
+    state = small.state(setup, network=Network(Thawing(192, 2), small.SPEC))
+    list(fit(state, setup))
     assert Thawing.heard == [0, 1]
 
 
-def test_training_batches_do_not_depend_on_the_loader(task: Task) -> None:
+def test_training_batches_do_not_depend_on_the_loader(setup: Setup) -> None:
     def seen(fetched: Iterator[Batch]) -> list[torch.Tensor]:
         return [batch.pixels for batch in fetched]
 
     args: dict[str, Any] = {"seed": 3, "epoch": 1, "start": 0}
-    cold = seen(task.train.training(6, task.augmentations, **args))
-    assert task.train.pixels.complete is False or len(cold) == 3
-    warm = seen(task.train.training(6, task.augmentations, **args))
+    cold = seen(setup.train.training(6, setup.augmentations, **args))
+    assert setup.train.pixels.complete is False or len(cold) == 3
+    warm = seen(setup.train.training(6, setup.augmentations, **args))
     assert all(map(torch.equal, cold, warm))
-    later = seen(task.train.training(6, task.augmentations, **(args | {"start": 2})))
+    later = seen(setup.train.training(6, setup.augmentations, **(args | {"start": 2})))
     assert torch.equal(later[0], cold[2])

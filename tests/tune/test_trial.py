@@ -30,7 +30,7 @@ from toolkit.host.registry import discover
 from toolkit.recipe.read import load
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
-from toolkit.training import checkpoint
+from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.tune import latency, presence
 from toolkit.tune.checked import checked
 from toolkit.tune.folder import mark_of, trial_run
@@ -80,7 +80,7 @@ def records(directory: Path) -> list[tuple[int, float, dict[str, float]]]:
 
 def kept(directory: Path) -> dict[str, float]:
     """Scores on the validation split of the weights that a run keeps."""
-    scores: dict[str, float] = checkpoint.load(directory / "best.pt")["valid"]
+    scores: dict[str, float] = BestCheckpoint.load(directory / "best.pt").valid
     return scores
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_fails_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     one = worker(recipe_file(tmp_path, 'trials = 1\npruner = "none"'), tmp_path / "runs")
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "write_atomically", full)
+        patched.setattr("toolkit.training.checkpoint.write_atomically", full)
         with pytest.raises(RunFailed, match=r"last\.pt: cannot be written: No space left") as caught:
             one.work()
     assert caught.value.next_step == "when that is mended: again"

@@ -1,4 +1,4 @@
-"""From a plan to what training needs: pixels on their way to the device, a network, an optimizer, a task."""
+"""From a plan to what training needs: pixels on their way to the device, a network, an optimizer, a setup."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
 from toolkit.system.environment import memory_available
 from toolkit.system.randomness import seed_globally
-from toolkit.training.fit import Average, State, Task, Totals
 from toolkit.training.network import Network
 from toolkit.training.optimize import Horizon, build_optimizer, model_parts, schedule_factory, warmed_up
+from toolkit.training.state import Average, Setup, State, Totals
 
 T = TypeVar("T")
 
@@ -125,16 +125,16 @@ class Assembly:
 
 def assemble(
     plan: Plan,
-    saved: Mapping[str, Any] | None = None,
     kept: Kept | None = None,
     *,
+    notes: Sequence[str] | None = None,
     precision: devices.Precision | None = None,
 ) -> Assembly:
     """Build what evaluation needs. Raises the errors of the components.
 
-    `saved` is the checkpoint whose weights will be loaded: the model is then built without fetching initial weights,
-    and its notes are those of the run that made the checkpoint. `kept` is what this process has kept of the last run.
-    `precision` is the one to go on in, whatever would be chosen here.
+    `kept` is what this process has kept of the last run. `notes` are those of the model of a run whose weights will be
+    loaded: the model is then built without fetching initial weights. `precision` is the one to go on in, whatever would
+    be chosen here.
     """
     recipe = plan.resolved
     kept = kept or Kept()
@@ -149,10 +149,11 @@ def assemble(
     if recipe.train.compile:
         kept.compiling(recipe)
     seed_globally(device, recipe.seed, "weights")
-    model = plan.model(opened.data.spec, initial_weights=saved is None)
-    noted = tuple(saved["notes"]) if saved else tuple(model.notes) if isinstance(model, Noted) else ()
+    model = plan.model(opened.data.spec, initial_weights=notes is None)
+    if notes is None:
+        notes = model.notes if isinstance(model, Noted) else ()
     network = _network(plan, model, opened.data.spec, device)
-    return Assembly(plan, network, device, precision, opened, noted, kept)
+    return Assembly(plan, network, device, precision, opened, tuple(notes), kept)
 
 
 def _network(plan: Plan, model: nn.Module, spec: DataSpec, device: torch.device) -> Network:
@@ -232,7 +233,7 @@ def corrupt_of(recipe: Recipe) -> Corrupt:
     return Corrupt(skip=recipe.input.on_corrupt == "skip", limit=recipe.input.corrupt_limit)
 
 
-def training(assembly: Assembly) -> tuple[State, Task]:
+def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
     problems = list(
@@ -248,13 +249,13 @@ def training(assembly: Assembly) -> tuple[State, Task]:
         raise invalid(assembly.plan.source, problems)
     with assembly.autocast():
         check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").failed)
-    task = _task(assembly)
-    return _state(assembly, task), task
+    setup = _setup(assembly)
+    return _state(assembly, setup), setup
 
 
-def _task(assembly: Assembly) -> Task:
+def _setup(assembly: Assembly) -> Setup:
     recipe, table = assembly.recipe, assembly.recipe.train
-    return Task(
+    return Setup(
         train=assembly.train,
         valid=assembly.valid,
         augmentations=assembly.plan.augmentations(assembly.spec),
@@ -274,13 +275,13 @@ def _task(assembly: Assembly) -> Task:
     )
 
 
-def _state(assembly: Assembly, task: Task) -> State:
+def _state(assembly: Assembly, setup: Setup) -> State:
     network, table = assembly.network, assembly.recipe.train
-    horizon = Horizon(task.steps, task.epochs)
+    horizon = Horizon(setup.steps, setup.epochs)
     schedule = _checked(
         assembly.plan.source,
         "train.schedule",
-        partial(schedule_factory(table.schedule.name), horizon, task.direction, **assembly.plan.one("schedule").args),
+        partial(schedule_factory(table.schedule.name), horizon, setup.direction, **assembly.plan.one("schedule").args),
     )
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
@@ -288,7 +289,7 @@ def _state(assembly: Assembly, task: Task) -> State:
     return State(
         network=network,
         optimizer=_optimizer(assembly),
-        schedule=warmed_up(schedule, table.schedule.warmup_epochs * task.steps),
+        schedule=warmed_up(schedule, table.schedule.warmup_epochs * setup.steps),
         scaler=torch.amp.GradScaler(assembly.device.type, enabled=assembly.precision == "fp16"),
         average=average,
         totals=Totals.on(assembly.device),

@@ -15,7 +15,7 @@ from toolkit.data.store import centre_crop
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.predictions import Prediction
 from toolkit.training.evaluate import Evaluation, evaluate
-from toolkit.training.fit import State
+from toolkit.training.state import State
 
 SHEET = 16
 """Pictures on a sheet."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from rich.console import Console
 
@@ -15,28 +14,30 @@ from toolkit.api.errors import Stopped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.screen import Screen
 from toolkit.system.signals import Signals, exit_code
-from toolkit.training import checkpoint
-from toolkit.training.fit import Event, State, Task, fit, require_worth
+from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
+from toolkit.training.finite import require_worth
+from toolkit.training.fit import Event, fit
+from toolkit.training.state import Setup, State
 
 
 @dataclass(frozen=True)
 class Saving:
-    """Where and how often a run is saved, and what identifies it in its checkpoints."""
+    """Where and how often a run is saved."""
 
     directory: RunDirectory
-    identity: Mapping[str, Any]
-    """Recipe, its digest, classes and whether the data is a sample: stands in every checkpoint."""
+    origin: Origin
     minutes: float
     skipped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Items left out so far, by split: index to reason."""
 
     def save_last(self, state: State) -> None:
         skipped = {name: dict(items) for name, items in self.skipped.items()}
-        checkpoint.save(self.directory.last, {**self.identity, "skipped": skipped, "state": state.state_dict()})
+        LastCheckpoint(origin=self.origin, state=state.state_dict(), skipped=skipped).save(self.directory.last)
 
     def save_best(self, state: State, record: EpochRecord) -> None:
-        kept = {"network": state.judged.state_dict(), "epoch": record.epoch, "valid": dict(record.valid)}
-        checkpoint.save(self.directory.best, {**self.identity, **kept})
+        network = state.judged.state_dict()
+        best = BestCheckpoint(origin=self.origin, network=network, epoch=record.epoch, valid=dict(record.valid))
+        best.save(self.directory.best)
 
 
 class Trackers:
@@ -68,7 +69,7 @@ class Trackers:
 
 def train(
     state: State,
-    task: Task,
+    setup: Setup,
     *,
     saving: Saving,
     trackers: Trackers,
@@ -84,13 +85,13 @@ def train(
     with signals.deferred():
         if stale(state, patience):
             return
-        for event in fit(state, task):
+        for event in fit(state, setup):
             screen.show(event)
             if isinstance(event, EpochRecord):
                 _close_epoch(state, event, saving, trackers)
                 saved = time.monotonic()
             elif signals.received is not None or time.monotonic() - saved > 60 * saving.minutes:
-                require_worth(state, task)
+                require_worth(state, setup)
                 saving.save_last(state)
                 saved = time.monotonic()
             _leave_if_signalled(event, saving.directory, signals)

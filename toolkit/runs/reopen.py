@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import CheckpointError
@@ -14,7 +13,7 @@ from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import RunDirectory, existing
-from toolkit.training import checkpoint
+from toolkit.training.checkpoint import BestCheckpoint
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
     run = existing(path)
     planned = planned_again(run, None, overrides)
     _require_an_epoch(run)
-    kept = checkpoint.load(run.best)
-    assembly = assemble(planned, kept)
-    _same_classes(run, kept, assembly.spec)
-    _fill(assembly, kept, run.best)
-    return Trained(run, assembly, kept["epoch"], kept["digest"])
+    best = BestCheckpoint.load(run.best)
+    assembly = assemble(planned, notes=best.origin.notes)
+    _same_classes(run, best, assembly.spec)
+    _fill(assembly, best, run.best)
+    return Trained(run, assembly, best.epoch, best.origin.digest)
 
 
 def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
@@ -54,17 +53,17 @@ def _require_an_epoch(run: RunDirectory) -> None:
         )
 
 
-def _same_classes(run: RunDirectory, kept: Mapping[str, Any], spec: DataSpec) -> None:
-    if kept["classes"] != list(spec.classes):
+def _same_classes(run: RunDirectory, best: BestCheckpoint, spec: DataSpec) -> None:
+    if best.origin.classes != list(spec.classes):
         raise CheckpointError(
-            f"{run.best}: knows the classes {', '.join(kept['classes'])}; the data has {', '.join(spec.classes)}",
+            f"{run.best}: knows the classes {', '.join(best.origin.classes)}; the data has {', '.join(spec.classes)}",
             next_step="evaluate on data with the same classes",
         )
 
 
-def _fill(assembly: Assembly, kept: Mapping[str, Any], path: Path) -> None:
+def _fill(assembly: Assembly, best: BestCheckpoint, path: Path) -> None:
     try:
-        assembly.network.load_state_dict(kept["network"])
+        assembly.network.load_state_dict(best.network)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path}: does not fit the model of this recipe with these overrides",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,11 +27,10 @@ from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.report import write_report
 from toolkit.runs.screen import Screen, score_table
 from toolkit.system import device as devices
-from toolkit.system.device import Precision
 from toolkit.system.signals import Signalled, Signals, exit_code
-from toolkit.training import checkpoint
+from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.evaluate import Evaluation, scored_splits
-from toolkit.training.fit import State, Task
+from toolkit.training.state import Setup, State
 
 __all__ = ["Records", "evaluate_run", "resume_run", "start_run", "train_run"]
 
@@ -64,10 +63,10 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
 
 
 def _resume(directory: RunDirectory, planned: Plan, console: Console) -> None:
-    saved = checkpoint.load(directory.last) if directory.last.exists() else None
+    saved = LastCheckpoint.load(directory.last) if directory.last.exists() else None
     if saved:
         _same_recipe(directory, saved, planned.resolved)
-    assembly = assemble(planned, saved, precision=_begun_in(saved))
+    assembly = _assembled(planned, saved, Kept())
     if saved:
         _same_data(directory, saved, assembly)
     prepared = training(assembly)
@@ -123,11 +122,11 @@ def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
 
 def _run(
     assembly: Assembly,
-    prepared: tuple[State, Task],
+    prepared: tuple[State, Setup],
     directory: RunDirectory,
     signals: Signals,
     console: Console,
-    saved: Mapping[str, Any] | None,
+    saved: LastCheckpoint | None,
 ) -> None:
     console.print(f"run {directory.path}", markup=False, soft_wrap=True)
     _show(console, assembly)
@@ -149,12 +148,12 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     is what trackers see the run end by.
     """
     console = Console(quiet=True)
-    saved = checkpoint.load(directory.last) if directory.last.exists() else None
-    assembly = assemble(planned, saved, kept, precision=_begun_in(saved))
+    saved = LastCheckpoint.load(directory.last) if directory.last.exists() else None
+    assembly = _assembled(planned, saved, kept)
     if saved:
         _same_recipe(directory, saved, assembly.recipe)
         _same_data(directory, saved, assembly)
-        yield from (EpochRecord(**record) for record in saved["state"]["records"])
+        yield from (EpochRecord(**record) for record in saved.state["records"])
     prepared = training(assembly)
     saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=Console(stderr=True))
     try:
@@ -169,16 +168,16 @@ def _begin(
     state: State,
     directory: RunDirectory,
     console: Console,
-    saved: Mapping[str, Any] | None,
+    saved: LastCheckpoint | None,
     *,
     warnings: Console,
 ) -> tuple[Saving, Trackers]:
     """Bring `state` to where `saved` stands, or write what a new run starts with; what saves and tracks it."""
     skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
-    saving = Saving(directory, _identity(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
+    saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
     if saved:
-        state.load_state_dict(saved["state"])
-        for name, items in saved["skipped"].items():
+        state.load_state_dict(saved.state)
+        for name, items in saved.skipped.items():
             skipped[name].update(items)
     else:
         _open(directory, assembly, state, saving, console)
@@ -192,18 +191,18 @@ def _begin(
 
 def _train(
     assembly: Assembly,
-    prepared: tuple[State, Task],
+    prepared: tuple[State, Setup],
     saving: Saving,
     trackers: Trackers,
     signals: Signals,
     console: Console,
 ) -> Iterator[EpochRecord]:
     """Train from where the state stands; yields the records of the epochs still to come."""
-    state, task = prepared
-    with Screen(console, task.epochs, task.metric, assembly.device, unit=assembly.unit) as screen:
+    state, setup = prepared
+    with Screen(console, setup.epochs, setup.metric, assembly.device, unit=assembly.unit) as screen:
         yield from train(
             state,
-            task,
+            setup,
             saving=saving,
             trackers=trackers,
             screen=screen,
@@ -222,18 +221,18 @@ def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Sav
     saving.save_last(state)
 
 
-def _finish(directory: RunDirectory, assembly: Assembly, task: Task, console: Console, trackers: Trackers) -> None:
+def _finish(directory: RunDirectory, assembly: Assembly, setup: Setup, console: Console, trackers: Trackers) -> None:
     """Score the best checkpoint and report."""
-    kept = checkpoint.load(directory.best)
-    assembly.network.load_state_dict(kept["network"])
-    evaluations = evaluate_splits(assembly, batch=task.eval_batch)
-    result = scores(evaluations, assembly, kept["epoch"])
+    best = BestCheckpoint.load(directory.best)
+    assembly.network.load_state_dict(best.network)
+    evaluations = evaluate_splits(assembly, batch=setup.eval_batch)
+    result = scores(evaluations, assembly, best.epoch)
     last = next(reversed(evaluations), None)
     shown = assembly.loaders()[last] if last else assembly.train
     rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
     write_predictions(directory, rows, assembly.spec)
     with directory.explained():
-        draw_pictures(directory, assembly, task.augmentations, rows, shown)
+        draw_pictures(directory, assembly, setup.augmentations, rows, shown)
     directory.write_json("facts.json", _facts(assembly, directory))
     directory.write_json("scores.json", result)
     page = write_report(directory.path)
@@ -256,41 +255,36 @@ def _require_training(directory: RunDirectory) -> None:
     )
 
 
-def _identity(assembly: Assembly) -> dict[str, Any]:
-    return {
-        "recipe": to_toml(assembly.recipe),
-        "digest": digest(assembly.recipe),
-        **_data(assembly),
-        "notes": list(assembly.model_notes),
-        "precision": assembly.precision,
-    }
+def origin_of(assembly: Assembly) -> Origin:
+    return Origin(
+        recipe=to_toml(assembly.recipe),
+        digest=digest(assembly.recipe),
+        classes=list(assembly.spec.classes),
+        sample=assembly.spec.sample,
+        protocol=dict(assembly.data.protocol),
+        notes=list(assembly.model_notes),
+        precision=assembly.precision,
+    )
 
 
-def _data(assembly: Assembly) -> dict[str, Any]:
-    """What tells one run's data from another's, wherever its files lie."""
-    return {
-        "classes": list(assembly.spec.classes),
-        "sample": assembly.spec.sample,
-        "protocol": dict(assembly.data.protocol),
-    }
+def _assembled(planned: Plan, saved: LastCheckpoint | None, kept: Kept) -> Assembly:
+    """The assembly to go on with: in the precision that training began in, which another device would not choose."""
+    if saved is None:
+        return assemble(planned, kept)
+    return assemble(planned, kept, notes=saved.origin.notes, precision=saved.origin.precision)
 
 
-def _begun_in(saved: Mapping[str, Any] | None) -> Precision | None:
-    """The precision that training began in, which another device would not choose."""
-    return saved.get("precision") if saved else None
-
-
-def _same_recipe(directory: RunDirectory, saved: Mapping[str, Any], recipe: Recipe) -> None:
-    if saved["digest"] != digest(recipe):
+def _same_recipe(directory: RunDirectory, saved: LastCheckpoint, recipe: Recipe) -> None:
+    if saved.origin.digest != digest(recipe):
         raise CheckpointError(
             f"{directory.last}: belongs to another recipe than {directory.recipe} with these overrides",
             next_step=f"resume without overrides: {directory.resume_command}",
         )
 
 
-def _same_data(directory: RunDirectory, saved: Mapping[str, Any], assembly: Assembly) -> None:
-    now = _data(assembly)
-    changed = [key for key in now if saved[key] != now[key]]
+def _same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembly) -> None:
+    now = origin_of(assembly)
+    changed = [key for key in ("classes", "sample", "protocol") if getattr(saved.origin, key) != getattr(now, key)]
     if changed:
         raise CheckpointError(
             f"{directory.last}: was trained on other data: its {' and '.join(changed)} differ from what is found now",

@@ -41,7 +41,7 @@ class Latencies:
         best device: the median. Measured once for each architecture, with weights as they are before training: they
         change no time."""
         fp32 = plan.resolved.model_copy(update={"export": ExportTable(precision="fp32")})
-        assembly = assemble(replace(plan, resolved=fp32), {"notes": ()}, kept)
+        assembly = assemble(replace(plan, resolved=fp32), kept, notes=())
         spec = assembly.spec
         decided = [fp32.model.model_dump(mode="json"), spec.size, spec.stored_size, spec.frames, len(spec.classes)]
         key = json.dumps([*decided, spec.fit], sort_keys=True)

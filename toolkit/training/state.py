@@ -1,0 +1,162 @@
+"""What training changes, and what it works with and does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric
+from toolkit.data.loader import Loader, batches_in
+from toolkit.training.optimize import Schedule
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that `fit` needs and does not change."""
+
+    train: Loader
+    valid: Loader
+    augmentations: Sequence[Augmentation]
+    metrics: Callable[[], Sequence[Metric]]
+    autocast: Callable[[], AbstractContextManager[None]]
+    seed: int
+    epochs: int
+    batch: int
+    eval_batch: int
+    accumulate: int
+    clip_norm: float | None
+    label_smoothing: float
+    class_weights: Tensor | None
+    metric: str
+    direction: Direction
+    sample: bool
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return batches_in(self.train.training_items, self.batch)
+
+
+class Average:
+    """An exponential moving average of a network's parameters and statistics, in a network of its own."""
+
+    def __init__(self, network: nn.Module, into: nn.Module, decay: float) -> None:
+        self.network = into.requires_grad_(False).eval()
+        self._decay = decay
+        tensors = [[*one.parameters(), *one.buffers()] for one in (into, network)]
+        pairs = [(mean.detach(), value.detach()) for mean, value in zip(*tensors, strict=True)]
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._means, self._values = [mean for mean, _ in averaged], [value for _, value in averaged]
+        self._counts, self._counted = [count for count, _ in copied], [value for _, value in copied]
+
+    def update(self) -> None:
+        torch._foreach_lerp_(self._means, self._values, 1 - self._decay)
+        if self._counts:
+            torch._foreach_copy_(self._counts, self._counted)
+
+
+@dataclass
+class Totals:
+    """Sums over the part of an epoch done so far."""
+
+    loss: Tensor
+    """float64 scalar on the device: sum over items."""
+    failed_at: Tensor
+    """int64 scalar on the device: the first step whose loss was not finite; -1: none."""
+    items: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    @classmethod
+    def on(cls, device: torch.device) -> Self:
+        """Those of an epoch that has not begun."""
+        return cls(torch.zeros((), dtype=torch.float64, device=device), torch.full((), -1, device=device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.loss.device
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, loss=self.loss.to(device), failed_at=self.failed_at.to(device))
+
+    def add(self, loss: Tensor, items: int) -> None:
+        self.loss += loss * items
+        self.items += items
+
+    def flag(self, loss: Tensor, step: int) -> None:
+        """Remember the first step whose loss is not finite, without waiting for the device."""
+        first = ~torch.isfinite(loss) & (self.failed_at < 0)
+        self.failed_at = torch.where(first, step, self.failed_at)
+
+
+@dataclass
+class State:
+    """What training changes. `fit` alone does."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    average: Average | None
+    totals: Totals
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Finished steps of the epoch under way."""
+    best_score: float | None = None
+    best_epoch: int = 0
+    records: list[EpochRecord] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return self.totals.device
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept: the averaged one where there is one."""
+        return self.average.network if self.average else self.network
+
+    @property
+    def checked_late(self) -> bool:
+        """Whether the host may look at the device's non-finite flag later than at each step: fused optimizers obey the
+        flag by themselves, and leave the weights as they are."""
+        fused = bool(self.optimizer.defaults.get("fused"))
+        return self.device.type == "cuda" and fused and not self.scaler.is_enabled()
+
+    def rates(self, setup: Setup, step: int) -> list[float]:
+        """The learning rate of each parameter group at a step of the epoch under way."""
+        factor = self.schedule.factor(self.epoch * setup.steps + step)
+        return [group["base_lr"] * factor for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "totals": asdict(self.totals),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "records": [asdict(record) for record in self.records],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        if self.average:
+            self.average.network.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.totals = Totals(**state["totals"]).to(self.totals.device)
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
+        self.records = [EpochRecord(**record) for record in state["records"]]
