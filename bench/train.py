@@ -155,6 +155,7 @@ class BareEpoch:
     def __init__(self, assembly: Assembly) -> None:
         state, setup = training(assembly)
         self._state, self._setup = state, setup
+        self._label_smoothing = assembly.recipe.task.args["label_smoothing"]
         for group in state.optimizer.param_groups:
             group["lr"] = group["base_lr"] * state.schedule.factor(0)
         rng = torch.Generator().manual_seed(0)
@@ -176,7 +177,7 @@ class BareEpoch:
         self._state.optimizer.zero_grad(set_to_none=True)
         with self._setup.autocast():
             logits = self._state.network(pixels)
-        functional.cross_entropy(logits.float(), targets, label_smoothing=self._setup.label_smoothing).backward()
+        functional.cross_entropy(logits.float(), targets, label_smoothing=self._label_smoothing).backward()
         self._state.optimizer.step()
 
 

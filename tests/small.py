@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Scores
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Objective, Scores
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
 from toolkit.data.store import Corrupt, Memory, Pixels, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
-from toolkit.training.optimize import Horizon, build_optimizer, constant
+from toolkit.training.optimize import Horizon, build_optimizer, constant, model_parts
 from toolkit.training.state import Setup, State, Totals
+from toolkit_tasks.classification import Classification
 
 CPU = torch.device("cpu")
 SPEC = DataSpec(classes=("dark", "bright"), size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -140,8 +141,6 @@ def setup(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (no
         "eval_batch": 5,
         "accumulate": 1,
         "clip_norm": None,
-        "label_smoothing": 0.0,
-        "class_weights": None,
         "metric": "accuracy",
         "direction": "maximize",
         "sample": False,
@@ -156,11 +155,20 @@ def setup(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (no
     )
 
 
-def state(of: Setup, *, network: nn.Module | None = None, name: str = "sgd", lr: float = 0.05, **args: Any) -> State:
+def state(
+    of: Setup,
+    *,
+    network: nn.Module | None = None,
+    objective: Objective | None = None,
+    name: str = "sgd",
+    lr: float = 0.05,
+    **args: Any,
+) -> State:
     built = network or Network(model(), SPEC)
     return State(
         network=built,
-        optimizer=build_optimizer(built, name, args, lr=lr, lr_scales={}, decay_norms_and_biases=True),
+        objective=objective or Classification(0.0, None),
+        optimizer=build_optimizer(model_parts(built), name, args, lr=lr, lr_scales={}, decay_norms_and_biases=True),
         schedule=constant(Horizon(of.steps, of.epochs), "maximize"),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=None,

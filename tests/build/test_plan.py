@@ -51,6 +51,15 @@ class Counted:
     def close(self) -> None: ...
 
 
+class Minimal:
+    """Stands in for an objective: has what the core looks for."""
+
+    loss = weight = score = answers = average = settle = state_dict = thresholds = None
+    targets = "index"
+
+    def __init__(self, spec: DataSpec) -> None: ...
+
+
 class Net:
     def __init__(self, spec: DataSpec, *, widths: list[int] = [8], file: Path | None = None) -> None:  # noqa: B006
         if min(widths) < 1:
@@ -85,6 +94,7 @@ def registry(*broken: Broken, **models: Any) -> Registry:
         "model": {"net": Net, **models},
         "augmentation": {"flip": flip},
         "metric": {"accuracy": Counted, "calibration": Counted},
+        "task": {"classification": Minimal},
         "tracker": {"board": Counted},
     }
     offers = [Offer(kind, name, PLUGIN, made) for kind, named in factories.items() for name, made in named.items()]
@@ -346,7 +356,12 @@ def test_three_bad_packages_stop_only_the_recipes_that_need_them(path: Path, tmp
     hook = "from toolkit import hookimpl\n@hookimpl\ndef {}():\n    return {{'{}': 'json:loads'}}\n"
     all_kinds = "".join(
         hook.format(f"toolkit_{kinds}", name)
-        for kinds, name in (("datasets", "shapes"), ("metrics", "accuracy"), ("augmentations", "flip"))
+        for kinds, name in (
+            ("datasets", "shapes"),
+            ("metrics", "accuracy"),
+            ("augmentations", "flip"),
+            ("tasks", "classification"),
+        )
     )
     models = {"good": GOOD + all_kinds, "good_models": "def net(spec, *, widths: list = []): ..."}
     install(tmp_path, "good", models, {"main": "good"})

@@ -8,6 +8,7 @@ import math
 import threading
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,9 +39,11 @@ from toolkit.recipe.tables import LIMITS
 from toolkit.serving.bundle import Bundle, read_manifest
 from toolkit.serving.bundle.session import Session
 from toolkit.serving.bundle.views import average_views
-from toolkit.training.evaluate import Evaluation, score
+from toolkit.training.evaluate import Answered
 from toolkit.training.network import Network
+from toolkit_tasks.classification import Classification
 
+SOFTMAX = partial(torch.softmax, dim=-1)
 RECIPE = """
 [data]
 name = "cifar10"
@@ -108,7 +111,7 @@ def graph() -> tuple[Network, DataSpec, onnx.ModelProto]:
     norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
     layers = nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 49, 3)
     network = Network(nn.Sequential(*layers), spec).eval()
-    return network, spec, to_onnx(network, spec, {"classes": "[]"})
+    return network, spec, to_onnx(network, SOFTMAX, spec, {"classes": "[]"})
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 20), (2, 53, 61), (5, 20, 31), (3, 200, 21)])
@@ -448,10 +451,11 @@ class _Judged:
             loaders=lambda: {"valid": loader},
             metrics=small.metrics,
             spec=small.SPEC,
+            objective=Classification(0.0, None),
             recipe=SimpleNamespace(train=train),
         )
         targets = torch.tensor(split.targets)
-        self.evaluation = Evaluation(index, logits, targets, score(logits, targets, small.metrics()))
+        self.evaluation = Answered(index, logits, targets).scored(self.assembly.objective, small.metrics())
         self.ids = split.ids
 
     def verdict(self, precision: str = "fp32") -> Verdict:
@@ -588,7 +592,7 @@ def clip_graph() -> tuple[Network, DataSpec, onnx.ModelProto]:
     torch.manual_seed(0)
     layers = nn.Conv3d(3, 16, (1, 3, 3)), nn.BatchNorm3d(16), nn.ReLU(), nn.Conv3d(16, 16, 3), nn.BatchNorm3d(16)
     network = Network(_TimeSecond(nn.Sequential(*layers, nn.ReLU(), nn.Conv3d(16, 16, (1, 3, 3)))), spec).eval()
-    return network, spec, to_onnx(network, spec, {"classes": "[]"})
+    return network, spec, to_onnx(network, SOFTMAX, spec, {"classes": "[]"})
 
 
 class _TimeSecond(nn.Module):

@@ -114,14 +114,6 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
             ("batch = 8", "batch = 8\nprecision = 'bf61'"),
             ['train.precision: must be one of "auto", "bf16", "fp16", "fp32", got "bf61"; did you mean "bf16"?'],
         ),
-        (
-            ("batch = 8", "batch = 8\nclass_weights = 'balance'"),
-            [
-                'train.class_weights: must be one of "none", "balanced" or an array, got "balance"; '
-                'did you mean "balanced"?'
-            ],
-        ),
-        (("batch = 8", "batch = 8\nclass_weights = [1, -1]"), ["train.class_weights.1: must be at least 0, got -1"]),
         (("batch = 8", "batch = 8\noptimiser = 1"), ['train.optimiser: unknown key; did you mean "optimizer"?']),
         (("[data]", "[input]\nsiez = 32\n[data]"), ['input.siez: unknown key; did you mean "size"?']),
         (("[data]", "[input]\nmean = [0, 0]\n[data]"), ["input.mean: must have 3 items, got 2"]),
@@ -276,6 +268,7 @@ def test_a_draft_keeps_what_was_read_beside_what_is_wrong(write):
     assert [use.key for use in used(draft)] == [
         "data",
         "model",
+        "task",
         "train.optimizer",
         "train.schedule",
         *(f"metrics.{name}" for name in METRICS),
@@ -287,6 +280,7 @@ def test_components_whose_name_is_wrong_are_not_looked_for(write):
         write('data = 3\nmodel = {name = 3}\naugment = "x"\nmetrics = [1, "accuracy"]\n[train]\noptimizer = "sgd"')
     )
     assert [(use.key, use.name) for use in used(draft)] == [
+        ("task", "classification"),
         ("train.optimizer", "sgd"),
         ("train.schedule", "constant"),
         ("metrics.accuracy", "accuracy"),

@@ -305,8 +305,8 @@ def test_data_at_the_default_place_is_used_instead_of_the_sample(tmp_path: Path,
     [
         ["train.accumulate=2", "train.clip_norm=1.0"],
         ["train.precision=bf16", "train.channels_last=false"],
-        ["train.class_weights=balanced", "train.label_smoothing=0.1"],
-        ["train.class_weights=[1, 2.0, 0.5]", "data.valid_share=0.0"],
+        ["task.class_weights=balanced", "task.label_smoothing=0.1"],
+        ["task.class_weights=[1, 2.0, 0.5]", "data.valid_share=0.0"],
         ["train.optimizer=adamw", "train.optimizer.lr=0.01", "train.optimizer.decay_norms_and_biases=false"],
         ["train.optimizer.parts.backbone.lr_scale=0.1", "train.schedule.warmup_epochs=0.5"],
         ["train.schedule=plateau", "train.metric=accuracy", "train.eval_batch=5"],
@@ -635,7 +635,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
 @pytest.mark.parametrize(
     ("overrides", "code", "problem"),
     [
-        (["train.class_weights=[1, 2]"], 2, "train.class_weights: has 2 weights for 3 classes"),
+        (["task.class_weights=[1, 2]"], 2, "task.class_weights: has 2 weights for 3 classes"),
         (
             ["train.optimizer.parts.neck.lr_scale=1"],
             2,

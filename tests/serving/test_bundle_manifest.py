@@ -98,15 +98,15 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
     ("version", "next_step"),
     [
         (1, "export the run again: python -m toolkit export RUN"),
-        (3, "install a newer toolkit; bundle.json says under versions which one wrote it"),
-        ("2", "copy the whole bundle again, or export the run again"),
+        (4, "install a newer toolkit; bundle.json says under versions which one wrote it"),
+        ("3", "copy the whole bundle again, or export the run again"),
         (None, "copy the whole bundle again, or export the run again"),
         (True, "copy the whole bundle again, or export the run again"),
     ],
 )
 def test_another_schema_version_is_refused(bundle: Path, version: object, next_step: str) -> None:
     error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
-    assert f"schema version {version!r}; this toolkit reads version 2" in error.message
+    assert f"schema version {version!r}; this toolkit reads version 3" in error.message
     assert error.next_step == next_step
 
 

@@ -25,7 +25,9 @@ def last(epoch: int) -> LastCheckpoint:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     last(1).save(tmp_path / "last.pt")
     assert LastCheckpoint.load(tmp_path / "last.pt") == last(1)
-    best = BestCheckpoint(origin=ORIGIN, network={"weight": torch.arange(3)}, epoch=2, valid={"loss": 1.5})
+    best = BestCheckpoint(
+        origin=ORIGIN, network={"weight": torch.arange(3)}, objective={}, epoch=2, valid={"loss": 1.5}
+    )
     best.save(tmp_path / "best.pt")
     loaded = BestCheckpoint.load(tmp_path / "best.pt")
     assert loaded.network["weight"].tolist() == [0, 1, 2]
@@ -34,7 +36,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_one_kind_of_checkpoint_is_not_taken_for_another(tmp_path: Path) -> None:
     last(1).save(tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match=r"expected epoch, network, origin, valid"):
+    with pytest.raises(CheckpointError, match=r"expected epoch, network, objective, origin, valid"):
         BestCheckpoint.load(tmp_path / "a.pt")
 
 

@@ -24,6 +24,9 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle import Bundle
 from toolkit.system import device as devices
 from toolkit.training.evaluate import answering, evaluate, score
+from toolkit_tasks.classification import Classification
+
+OBJECTIVE = Classification(0.0, None)
 
 
 class Brightness(nn.Module):
@@ -55,8 +58,8 @@ def batches(*sizes: int) -> list[Batch]:
 
 def test_batches_of_any_size_give_one_evaluation() -> None:
     network = Brightness()
-    whole = evaluate(network, batches(9), small.metrics(), nullcontext)
-    parts = evaluate(network, batches(4, 0, 4, 1), small.metrics(), nullcontext)
+    whole = evaluate(network, OBJECTIVE, batches(9), small.metrics(), nullcontext)
+    parts = evaluate(network, OBJECTIVE, batches(4, 0, 4, 1), small.metrics(), nullcontext)
     assert parts.index.tolist() == list(range(9))
     assert parts.targets.tolist() == [0, 1] * 4 + [0]
     assert torch.allclose(parts.logits, whole.logits)
@@ -68,14 +71,14 @@ def test_batches_of_any_size_give_one_evaluation() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_it_answers_in_evaluation_mode_and_restores_the_mode(training: bool) -> None:
     network = Brightness().train(training)
-    evaluate(network, batches(2, 2), [], nullcontext)
+    evaluate(network, OBJECTIVE, batches(2, 2), [], nullcontext)
     assert network.modes == [False, False]
     assert network.training is training
 
 
 def test_the_mode_is_restored_when_the_caller_leaves() -> None:
     network = Brightness().train()
-    answers = answering(network, batches(2, 2), [], nullcontext)
+    answers = answering(network, OBJECTIVE, batches(2, 2), nullcontext)
     assert next(answers) == 2
     assert not network.training
     answers.close()
@@ -83,30 +86,30 @@ def test_the_mode_is_restored_when_the_caller_leaves() -> None:
 
 
 def test_progress_counts_items() -> None:
-    assert list(answering(Brightness(), batches(3, 0, 2), [], nullcontext)) == [3, 5]
+    assert list(answering(Brightness(), OBJECTIVE, batches(3, 0, 2), nullcontext)) == [3, 5]
 
 
 def test_logits_are_float32_on_the_cpu_in_any_precision() -> None:
-    evaluation = evaluate(Brightness(), batches(3), [], partial(devices.autocast, small.CPU, "bf16"))
+    evaluation = evaluate(Brightness(), OBJECTIVE, batches(3), [], partial(devices.autocast, small.CPU, "bf16"))
     assert evaluation.logits.dtype == torch.float32
     assert not evaluation.logits.requires_grad
 
 
 def test_nothing_to_score_is_an_error() -> None:
     with pytest.raises(DataError, match="nothing can be scored") as caught:
-        evaluate(Brightness(), batches(0, 0), [], nullcontext)
+        evaluate(Brightness(), OBJECTIVE, batches(0, 0), [], nullcontext)
     assert caught.value.next_step == "repair the data"
 
 
 def test_scalars_leave_out_lists() -> None:
-    evaluation = evaluate(Brightness(), batches(4), small.metrics(), nullcontext)
+    evaluation = evaluate(Brightness(), OBJECTIVE, batches(4), small.metrics(), nullcontext)
     assert set(evaluation.scores) == {"loss", "accuracy", "pairs"}
     assert set(evaluation.scalars()) == {"loss", "accuracy"}
 
 
 def test_the_loss_is_the_mean_cross_entropy() -> None:
     logits, targets = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
-    assert score(logits, targets, [])["loss"] == pytest.approx((0.126928 + 0.693147) / 2, abs=1e-5)
+    assert score(OBJECTIVE, logits, targets, [], None)["loss"] == pytest.approx((0.126928 + 0.693147) / 2, abs=1e-5)
 
 
 # The command

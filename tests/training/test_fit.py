@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests import small
-from toolkit.api.contracts import Batch, Direction, EpochRecord
+from toolkit.api.contracts import Augmentation, Batch, Direction, EpochRecord
 from toolkit.api.errors import RunFailed
 from toolkit.training.finite import require_finite, require_worth
 from toolkit.training.fit import StepDone, Validating, _better, fit
 from toolkit.training.network import Network
 from toolkit.training.optimize import Horizon, Plateau, one_cycle
 from toolkit.training.state import Average, Setup, State
+from toolkit_tasks.classification import Classification
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 TIMES = {"seconds", "valid_seconds", "waiting"}
@@ -224,25 +225,28 @@ def test_no_weight_moves_in_the_step_that_fails(setup: Setup) -> None:
     assert all(map(torch.equal, before, state.network.parameters()))
 
 
-WEIGHINGS: list[dict[str, Any]] = [
-    {},
-    {"class_weights": torch.tensor([1.0, 9.0])},
-    {"class_weights": torch.tensor([0.0, 2.0])},
-    {"class_weights": torch.tensor([1.0, 9.0]), "label_smoothing": 0.2},
-    {"class_weights": torch.tensor([1.0, 9.0]), "augmentations": [small.shares]},
+UNEVEN = torch.tensor([1.0, 9.0])
+WEIGHINGS: list[tuple[Classification, list[Augmentation]]] = [
+    (Classification(0.0, None), [small.noise]),
+    (Classification(0.0, UNEVEN), [small.noise]),
+    (Classification(0.0, torch.tensor([0.0, 2.0])), [small.noise]),
+    (Classification(0.2, UNEVEN), [small.noise]),
+    (Classification(0.0, UNEVEN), [small.shares]),
 ]
 
 
-@pytest.mark.parametrize("weighing", WEIGHINGS)
+@pytest.mark.parametrize(("objective", "augmentations"), WEIGHINGS)
 @pytest.mark.parametrize("accumulate", [2, 4, 6, 9])
-def test_accumulating_is_the_same_step(setup: Setup, accumulate: int, weighing: dict[str, Any]) -> None:
+def test_accumulating_is_the_same_step(
+    setup: Setup, accumulate: int, objective: Classification, augmentations: list[Augmentation]
+) -> None:
     def trained(accumulate: int) -> tuple[float, list[Tensor]]:
         network = Network(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), small.SPEC)
         torch.manual_seed(1)
         nn.init.normal_(network.model[1].weight, std=0.01)  # type: ignore[index]
         nn.init.zeros_(network.model[1].bias)  # type: ignore[index]
-        state = small.state(setup, network=network)
-        list(fit(state, replace(setup, accumulate=accumulate, **weighing)))
+        state = small.state(setup, network=network, objective=objective)
+        list(fit(state, replace(setup, accumulate=accumulate, augmentations=augmentations)))
         return state.records[-1].train_loss, list(network.parameters())
 
     (loss, weights), (expected_loss, expected) = trained(accumulate), trained(1)
@@ -251,26 +255,26 @@ def test_accumulating_is_the_same_step(setup: Setup, accumulate: int, weighing: 
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", WEIGHINGS)
-def test_the_loss_is_torchs_own(setup: Setup, changes: dict[str, Any]) -> None:
-    changed = replace(setup, **changes)
+@pytest.mark.parametrize(("objective", "augmentations"), WEIGHINGS)
+def test_the_loss_is_torchs_own(setup: Setup, objective: Classification, augmentations: list[Augmentation]) -> None:
+    changed = replace(setup, augmentations=augmentations)
     network = Network(small.model(dropout=0), small.SPEC).train()
     batch = next(iter(setup.train.training(setup.batch, changed.augmentations, seed=setup.seed, epoch=0, start=0)))
     expected = functional.cross_entropy(
         network(batch.pixels),
         batch.targets,
-        weight=changed.class_weights,
-        label_smoothing=changed.label_smoothing,
+        weight=objective.class_weights,
+        label_smoothing=objective.label_smoothing,
     )
-    event = next(iter(fit(small.state(setup, network=network), changed)))
+    event = next(iter(fit(small.state(setup, network=network, objective=objective), changed)))
     assert isinstance(event, StepDone)
     torch.testing.assert_close(event.loss, expected.detach())
 
 
 def test_a_batch_of_classes_without_weight_changes_nothing(setup: Setup) -> None:
-    state = small.state(setup)
+    state = small.state(setup, objective=Classification(0.0, torch.zeros(2)))
     before = [p.detach().clone() for p in state.network.parameters()]
-    list(fit(state, replace(setup, class_weights=torch.zeros(2))))
+    list(fit(state, setup))
     assert all(map(torch.equal, before, state.network.parameters()))
     assert [record.train_loss for record in state.records] == [0, 0]
 
@@ -294,12 +298,12 @@ def test_clipping_bounds_the_step(setup: Setup) -> None:
 
 
 def test_class_weights_and_smoothing_change_the_loss(setup: Setup) -> None:
-    def first_loss(**changes: Any) -> float:
-        event = next(iter(fit(small.state(setup), replace(setup, **changes))))
+    def first_loss(objective: Classification) -> float:
+        event = next(iter(fit(small.state(setup, objective=objective), setup)))
         assert isinstance(event, StepDone)
         return float(event.loss)
 
-    losses = [first_loss(), first_loss(label_smoothing=0.3), first_loss(class_weights=torch.tensor([1.0, 9.0]))]
+    losses = [first_loss(Classification(*given)) for given in ((0.0, None), (0.3, None), (0.0, UNEVEN))]
     assert len({round(loss, 5) for loss in losses}) == 3
 
 

@@ -20,6 +20,7 @@ from toolkit.training.optimize import (
     build_optimizer,
     constant,
     cosine,
+    model_parts,
     one_cycle,
     optimizer_factory,
     optimizer_names,
@@ -90,7 +91,7 @@ def test_step_takes_one_kind_of_drop() -> None:
 
 def test_groups_hold_every_parameter_once_and_scale_by_part() -> None:
     model = Parted()
-    groups = list(parameter_groups(model, 0.1, {"backbone": 0.5}, decay_norms_and_biases=False))
+    groups = list(parameter_groups(model_parts(model), 0.1, {"backbone": 0.5}, decay_norms_and_biases=False))
     assert {group["name"]: group["lr"] for group in groups} == {
         "backbone": 0.05,
         "backbone norms and biases": 0.05,
@@ -106,7 +107,7 @@ def test_groups_hold_every_parameter_once_and_scale_by_part() -> None:
 def test_every_optimizer_takes_a_step(name: str) -> None:
     model = Parted()
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer = build_optimizer(model, name, {}, lr=0.1, lr_scales={}, decay_norms_and_biases=True)
+    optimizer = build_optimizer(model_parts(model), name, {}, lr=0.1, lr_scales={}, decay_norms_and_biases=True)
     model.top(model.body(torch.ones(2, 3, 3, 3)).flatten(1)).square().sum().backward()
     optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -121,7 +122,7 @@ def test_names_are_those_of_torch_in_any_case() -> None:
 
 def test_fused_is_used_where_there_is_one() -> None:
     for name in optimizer_names():
-        built = build_optimizer(Parted(), name, {}, lr=0.1, lr_scales={}, decay_norms_and_biases=True)
+        built = build_optimizer(model_parts(Parted()), name, {}, lr=0.1, lr_scales={}, decay_norms_and_biases=True)
         has_one = "fused" in inspect.signature(optimizer_factory(name)).parameters
         assert bool(built.defaults.get("fused")) == has_one
 
@@ -129,7 +130,7 @@ def test_fused_is_used_where_there_is_one() -> None:
 def test_a_fused_step_obeys_the_non_finite_flag() -> None:
     model = nn.Linear(2, 1)
     before = model.weight.detach().clone()
-    optimizer = build_optimizer(model, "sgd", {}, lr=0.1, lr_scales={}, decay_norms_and_biases=True)
+    optimizer = build_optimizer(model_parts(model), "sgd", {}, lr=0.1, lr_scales={}, decay_norms_and_biases=True)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
     optimizer.step()
@@ -142,7 +143,7 @@ def test_an_optimizer_steps_as_torchs_own(name: str) -> None:
     torch.manual_seed(0)
     model, pixels = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(5, 4)
     twin = copy.deepcopy(model)
-    ours = build_optimizer(model, name, {}, lr=0.01, lr_scales={}, decay_norms_and_biases=True)
+    ours = build_optimizer(model_parts(model), name, {}, lr=0.01, lr_scales={}, decay_norms_and_biases=True)
     theirs = optimizer_factory(name)(
         twin.parameters(), **({"fused": True} if ours.defaults.get("fused") else {}), lr=0.01
     )
@@ -159,9 +160,9 @@ def test_a_step_does_not_import_torchs_compiler() -> None:
     """In a Python of its own, for another test may have imported it here."""
     code = """
 import sys, torch
-from toolkit.training.optimize import build_optimizer
+from toolkit.training.optimize import build_optimizer, model_parts
 model = torch.nn.Linear(2, 2)
-optimizer = build_optimizer(model, "adam", {}, lr=0.1, lr_scales={}, decay_norms_and_biases=False)
+optimizer = build_optimizer(model_parts(model), "adam", {}, lr=0.1, lr_scales={}, decay_norms_and_biases=False)
 optimizer.zero_grad()
 model(torch.ones(1, 2)).sum().backward()
 optimizer.step()

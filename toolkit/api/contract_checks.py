@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Scores, Split, VideoSplit
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Objective, Scores, Split, VideoSplit
 from toolkit.api.errors import PluginError, ToolkitError
 
 if TYPE_CHECKING:
@@ -118,6 +118,35 @@ def check_answers(network: nn.Module, spec: DataSpec, device: torch.device, fail
         raise failed(f"answered {shape_of(logits)}, not logits {wanted}", None)
     if not logits.isfinite().all():
         raise failed("answered two black items with logits that are not finite", None)
+
+
+def check_objective(objective: Objective, spec: DataSpec, device: torch.device, failed: Failed) -> None:
+    """Ask an objective for its loss on two items whose logits are 0, and for its answers, and look at them.
+
+    Raises what `failed` makes where it fails, or gives something else than a finite scalar and probabilities `[2, C]`.
+    """
+    import torch
+
+    logits = torch.zeros(2, len(spec.classes), device=device, requires_grad=True)
+    one_hot = torch.eye(len(spec.classes), device=device)[torch.tensor([0, 0], device=device)]
+    targets = one_hot if spec.targets == "set" else one_hot.argmax(1)
+    clip = () if spec.frames is None else (spec.frames,)
+    pixels = torch.zeros((2, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+
+    def forward(pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        return logits[: len(pixels)] if network is None else network(pixels).float()
+
+    with blaming(failed, "compute its loss"):
+        loss = objective.loss(forward, pixels, targets) / objective.weight(targets)
+        scored = objective.score(logits, targets)
+        answers = objective.answers(logits.detach())
+    for name, value in (("loss", loss), ("score", scored)):
+        if not isinstance(value, torch.Tensor) or value.ndim or not value.isfinite():
+            raise failed(f"gave {value!r} as its {name}, not a finite scalar", None)
+    if not isinstance(answers, torch.Tensor) or answers.shape != logits.shape:
+        raise failed(f"answered {type(answers).__name__}, not probabilities {list(logits.shape)}", None)
+    if not ((answers >= 0) & (answers <= 1)).all():
+        raise failed("answered with numbers that are not between 0 and 1", None)
 
 
 def read_image_of(split: Split, index: int) -> Tensor:

@@ -44,5 +44,10 @@ def toolkit_metrics() -> Mapping[str, contracts.MetricFactory | str]:  # type: i
 
 
 @hookspec
+def toolkit_tasks() -> Mapping[str, contracts.TaskFactory | str]:  # type: ignore[empty-body]
+    """Tasks: `(spec: DataSpec, *, ...) -> Objective`, an `nn.Module`: the loss, and how logits become answers."""
+
+
+@hookspec
 def toolkit_trackers() -> Mapping[str, contracts.TrackerFactory | str]:  # type: ignore[empty-body]
     """Trackers: `(run: Path, *, ...) -> consumer of frozen records`."""

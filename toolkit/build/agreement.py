@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import torch
 
-from toolkit.api.contracts import DataSpec, Metric
+from toolkit.api.contracts import DataSpec, Metric, Objective
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.tables import Recipe
 from toolkit.training.evaluate import score
@@ -17,35 +17,40 @@ SURE = 100.0
 
 
 def disagreements(
-    recipe: Recipe, spec: DataSpec, *, parts: Collection[str], metrics: list[Metric], validates: bool
+    recipe: Recipe,
+    spec: DataSpec,
+    *,
+    parts: Collection[str],
+    objective: Objective,
+    metrics: list[Metric],
+    validates: bool,
 ) -> Iterator[Problem]:
     """Everything in the recipe that cannot work with these components."""
     for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
         message = f"the model has no such part; it has {', '.join(parts)}"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
-    weights = recipe.train.class_weights
-    if not isinstance(weights, str) and len(weights) != len(spec.classes):
-        yield Problem("train.class_weights", f"has {len(weights)} weights for {len(spec.classes)} classes")
     if recipe.train.accumulate > recipe.train.batch:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch} items")
     if validates:
-        yield from _unknown_metric(recipe.train.metric, metrics, spec)
+        yield from _unknown_metric(recipe.train.metric, metrics, objective, spec)
     else:
         yield from _needs_validation(recipe)
 
 
-def _unknown_metric(metric: str, metrics: list[Metric], spec: DataSpec) -> Iterator[Problem]:
+def _unknown_metric(metric: str, metrics: list[Metric], objective: Objective, spec: DataSpec) -> Iterator[Problem]:
     """Ask the metrics what they give, by an answer that is right once for every class."""
-    names = sorted(_answered(spec, metrics, wrong_by=0))
+    names = sorted(_answered(spec, objective, metrics, wrong_by=0))
     if metric not in names:
         message = f'no metric of this recipe gives "{metric}"; there are {", ".join(names)}'
         yield Problem("train.metric", message, nearest(metric, names))
 
 
-def contrary_direction(recipe: Recipe, spec: DataSpec, metrics: Callable[[], list[Metric]]) -> list[str]:
+def contrary_direction(
+    recipe: Recipe, spec: DataSpec, objective: Objective, metrics: Callable[[], list[Metric]]
+) -> list[str]:
     """A note where the recipe calls better what its metric gives worse answers."""
     name, direction = recipe.train.metric, recipe.train.direction
-    right, wrong = (_answered(spec, metrics(), wrong_by=step).get(name, math.nan) for step in (0, 1))
+    right, wrong = (_answered(spec, objective, metrics(), wrong_by=step).get(name, math.nan) for step in (0, 1))
     if not (right < wrong if direction == "maximize" else right > wrong):
         return []
     other = "minimize" if direction == "maximize" else "maximize"
@@ -66,10 +71,11 @@ def endless_warm_up(recipe: Recipe) -> list[str]:
     ]
 
 
-def _answered(spec: DataSpec, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
+def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
     """Scores of sure answers to one item of each class, each `wrong_by` classes beside the right one."""
-    classes = torch.arange(len(spec.classes))
-    found = score(SURE * torch.eye(len(classes)).roll(wrong_by, dims=1), classes, metrics)
+    shown = torch.eye(len(spec.classes))
+    logits = SURE * (2 * shown - 1).roll(wrong_by, dims=1)
+    found = score(objective, logits, shown if spec.targets == "set" else shown.argmax(1), metrics, None)
     return {name: value for name, value in found.items() if isinstance(value, float)}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
-from toolkit.api.contracts import Augmentation, Data, DataSpec, Metric, Takes, Tracker
+from toolkit.api.contracts import Augmentation, Data, DataSpec, Metric, Objective, Takes, Targets, Tracker
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
 from toolkit.api.files import as_utf8
 from toolkit.host.registry import Offer, Registry, described
@@ -22,6 +22,7 @@ from toolkit.recipe.signature import GIVEN_BY_CORE
 from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 CORE_KINDS = ("optimizer", "schedule")
@@ -31,6 +32,7 @@ _MUST_HAVE = {
     "model": ("forward", "parameters"),
     "augmentation": ("__call__",),
     "metric": ("update", "compute"),
+    "task": ("loss", "weight", "score", "answers", "average", "settle", "thresholds", "targets", "state_dict"),
     "tracker": ("track", "close"),
 }
 
@@ -114,6 +116,19 @@ class Plan:
             chosen = replace(chosen, args={**chosen.args, "weights": "none"})
         model: nn.Module = chosen.build(spec)
         return model
+
+    def objective(self, spec: DataSpec, targets: Targets, device: torch.device) -> Objective:
+        """The task's objective on `device`, of a training split with these targets. Raises RecipeError where it takes
+        targets of another form."""
+        chosen = self.one("task")
+        given = {"targets": targets} if "targets" in inspect.signature(chosen.factory).parameters else {}
+        objective: Objective = chosen.build(spec, **given).to(device)
+        if objective.targets != spec.targets:
+            forms = {"index": "one class an item", "set": "a set of classes an item"}
+            dataset = self.one("dataset").name
+            message = f'"{chosen.name}" takes {forms[objective.targets]}, dataset "{dataset}" has {forms[spec.targets]}'
+            raise invalid(self.source, [Problem("task.name", message)])
+        return objective
 
     def augmentations(self, spec: DataSpec) -> list[Augmentation]:
         return [blamed_augmentation(chosen.build(spec), chosen.failed) for chosen in self.all("augmentation")]

@@ -39,7 +39,7 @@ def recipe_schema(registry: Registry) -> Schema:
     }
     for key, kind in _LISTS.items():
         top[key]["items"] = _reference(kind)
-    top |= {"data": _reference("dataset"), "model": _reference("model")}
+    top |= {"data": _reference("dataset"), "model": _reference("model"), "task": _reference("task")}
     tables["TrainTable"]["properties"] |= {kind: _reference(kind) for kind in CORE_KINDS}
     for name in _OPEN:
         tables[name] = {"anyOf": [{"type": "string"}, tables[name]]}

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.api.contracts import Targets
 from toolkit.api.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ImageFiles:
     """A split of N image files (JPEG, PNG, WebP)."""
 
     ids: tuple[str, ...]
-    targets: tuple[int, ...]
+    targets: Targets
     keys: tuple[str, ...]
     paths: tuple[Path, ...]
 
@@ -63,7 +64,7 @@ class ArrayItems:
     """A split of N images in memory; `pixels` is uint8 `[N, 3, H, W]`."""
 
     ids: tuple[str, ...]
-    targets: tuple[int, ...]
+    targets: Targets
     keys: tuple[str, ...]
     pixels: Tensor
 
@@ -90,7 +91,7 @@ class Listing:
 
     root: Path
     ids: tuple[str, ...]
-    targets: tuple[int, ...]
+    targets: Targets
     classes: tuple[str, ...]
 
     @property

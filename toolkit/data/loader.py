@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Augmentation, Batch, DataSpec
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
 from toolkit.data.store import Draws, Footage, Memory, Pixels, centre_crop
 from toolkit.system.randomness import generator, order
 
@@ -135,13 +135,24 @@ class Loader:
 
     @cached_property
     def _targets(self) -> Tensor:
-        """int64 `[N]` of all items, on the device."""
-        return torch.tensor(self.pixels.split.targets, dtype=torch.int64, device=self.device)
+        """Of all items, on the device: see `target_tensor`."""
+        return target_tensor(self.pixels.split.targets, self.spec).to(self.device)
 
     def _sent(self, tensor: Tensor) -> Tensor:
         if self.device.type != "cuda" or tensor.is_cuda:
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
+    """int64 `[N]` of class indices, or where targets are sets, float32 `[N, C]`: 1 for each class of the set, else
+    0."""
+    if spec.targets == "index":
+        return torch.tensor(targets, dtype=torch.int64)
+    shown = torch.zeros(len(targets), len(spec.classes))
+    for row, target in enumerate(targets):
+        shown[row, list(cast(Sequence[int], target))] = 1
+    return shown
 
 
 def augment(

@@ -13,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.api.contracts import Target, Targets
 from toolkit.api.errors import DataError
 
 SPLITS = ("train", "valid", "test")
+NO_CLASS = -1
+"""What items that show no class are counted as, so that they are spread like those of a class."""
 _FILLED_FIRST = ("train", "test", "valid")
 _READ_BYTES = 1 << 20
 _TRIALS = 100
@@ -53,7 +56,7 @@ class _Unit:
 
 def partition(
     ids: Sequence[str],
-    targets: Sequence[int],
+    targets: Targets,
     *,
     classes: Sequence[str],
     valid_share: float,
@@ -63,7 +66,8 @@ def partition(
 ) -> Partition:
     """Divide N items, class by class, so that each split gets its share of every class; whole groups stay together.
 
-    ids: N unique names; targets: N class indices into `classes`; groups: N group names (None: every item alone);
+    ids: N unique names; targets: N class indices into `classes`, or N sets of them; groups: N group names (None: every
+    item alone);
     valid_share, test_share: wanted shares of the items, 0 for none; the rest, which must be more than 0, is train.
 
     Groups are dealt in an order drawn from `seed`, each to the split that lacks most of its classes. Then a class that
@@ -75,11 +79,16 @@ def partition(
         raise DataError("there are no items to split")
     shares = _shares(valid_share, test_share)
     units = _units(ids, targets, groups if groups is not None else ids, seed)
-    deal = _best_deal(units, shares, Counter(sorted(targets)), seed)
+    deal = _best_deal(units, shares, Counter(sorted(number for target in targets for number in counted(target))), seed)
     train, valid, test = (
         tuple(sorted(position for unit in deal.units.get(split, ()) for position in unit.positions)) for split in SPLITS
     )
     return Partition(train, valid, test, tuple(_left_out(deal, classes)))
+
+
+def counted(target: Target) -> Sequence[int]:
+    """The classes that an item with this target is counted under: its own, or all of its set."""
+    return (target,) if isinstance(target, int) else tuple(target) or (NO_CLASS,)
 
 
 def merge_groups(groups: Sequence[str], identical: Iterable[Sequence[int]]) -> list[str]:
@@ -145,7 +154,7 @@ def _shares(valid_share: float, test_share: float) -> dict[str, float]:
     return {split: share for split, share in shares.items() if share > 0}
 
 
-def _units(ids: Sequence[str], targets: Sequence[int], groups: Sequence[str], seed: int) -> list[_Unit]:
+def _units(ids: Sequence[str], targets: Targets, groups: Sequence[str], seed: int) -> list[_Unit]:
     members: dict[str, list[int]] = defaultdict(list)
     for position, group in enumerate(groups):
         members[group].append(position)
@@ -153,7 +162,7 @@ def _units(ids: Sequence[str], targets: Sequence[int], groups: Sequence[str], se
         _Unit(
             _drawn(seed, min(ids[position] for position in positions)),
             tuple(positions),
-            Counter(sorted(targets[position] for position in positions)),
+            Counter(sorted(number for position in positions for number in counted(targets[position]))),
         )
         for positions in members.values()
     ]
@@ -244,7 +253,7 @@ class _Deal:
 
 def _left_out(deal: _Deal, classes: Sequence[str]) -> Iterator[str]:
     for split in deal.units:
-        names = [classes[target] for target in deal.missing(split)]
+        names = [classes[target] for target in deal.missing(split) if target != NO_CLASS]
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             yield f"the {split} split has no item of {', '.join(names[:5])}{more}: too few groups to be on every side"

@@ -35,7 +35,7 @@ from toolkit.data.decoding import Timeline, read_frames, timeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.api.contracts import VideoSplit
+    from toolkit.api.contracts import Targets, VideoSplit
 
 _OPEN_AT_ONCE = 64
 """Timelines kept between a video's `times` and its `read`; of all others only the times stay, 8 bytes a frame."""
@@ -49,7 +49,7 @@ class VideoFiles:
     """A split of N video files."""
 
     ids: tuple[str, ...]
-    targets: tuple[int, ...]
+    targets: Targets
     keys: tuple[str, ...]
     paths: tuple[Path, ...]
     _times: dict[int, Sequence[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -95,7 +95,7 @@ class ArrayVideos:
     """A split of N videos in memory; `pixels` is uint8 `[N, F, 3, H, W]`, `fps` its frames a second."""
 
     ids: tuple[str, ...]
-    targets: tuple[int, ...]
+    targets: Targets
     keys: tuple[str, ...]
     pixels: Tensor
     fps: float
@@ -136,7 +136,7 @@ class FramesOf:
         return tuple(f"{name}#{part}" for name in self.videos.ids for part in range(self.per_video))
 
     @cached_property
-    def targets(self) -> tuple[int, ...]:
+    def targets(self) -> Targets:
         return tuple(target for target in self.videos.targets for _ in range(self.per_video))
 
     @cached_property

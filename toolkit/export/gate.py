@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from toolkit.api.answers import label, named_classes
 from toolkit.api.errors import DataError
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
@@ -26,7 +27,7 @@ from toolkit.recipe.tables import Limits
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.views import average_views
 from toolkit.system import device as devices
-from toolkit.training.evaluate import Evaluation, evaluate, score
+from toolkit.training.evaluate import Answered, Evaluation, evaluate, logits_of
 
 SQUARE_BATCHES = (1, 5, 32)
 RAW_BATCHES = (1, 3, 7)
@@ -44,7 +45,8 @@ class Flip:
     trained: str
     exported: str
     margin: float
-    """How much more probable the trained model holds its answer than the other."""
+    """How much more probable the trained model holds its answer than the other; of a set of classes, how far its
+    probability of a class that came or went is from the threshold, at most."""
     tie: bool
     """Whether that margin is one that the limits call a tie."""
 
@@ -147,7 +149,8 @@ def reference(assembly: Assembly) -> Reference:
     exact = torch.inference_mode  # no autocast
     devices.use_full_float32()
     batches, metrics = loader.evaluation(batch), assembly.metrics()
-    return Reference(assembly, names[0], evaluate(assembly.network, batches, metrics, exact, average=loader.average))
+    evaluation = evaluate(assembly.network, assembly.objective, batches, metrics, exact, average=loader.average)
+    return Reference(assembly, names[0], evaluation)
 
 
 def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Callable[[int], None]) -> Verdict:
@@ -200,7 +203,7 @@ def _too_many_flips(sides: Sequence[Comparison], limits: Limits) -> Iterator[str
 def _compare(
     what: str, batches: tuple[int, ...], probabilities: NDArray[np.float32], expected: Reference, limits: Limits
 ) -> Comparison:
-    trained, answered = expected.evaluation.logits.softmax(1), torch.from_numpy(probabilities)
+    trained, answered = expected.evaluation.answers, torch.from_numpy(probabilities)
     finite = answered.isfinite().all(1)
     return Comparison(
         what,
@@ -215,19 +218,25 @@ def _compare(
 def _scores(answered: Tensor, finite: Tensor, expected: Reference) -> dict[str, float]:
     if not finite.all():
         return dict.fromkeys(expected.evaluation.scalars(), math.nan)
-    # a metric sees logits: the logarithms of probabilities are logits of the same answers
-    logits = answered.clamp(min=torch.finfo(torch.float32).tiny).log()
-    scores = score(logits, expected.evaluation.targets, expected.assembly.metrics())
-    return {name: value for name, value in scores.items() if isinstance(value, float)}
+    evaluation, assembly = expected.evaluation, expected.assembly
+    logits = logits_of(answered, assembly.spec.targets)
+    found = Answered(evaluation.index, logits, evaluation.targets).scored(assembly.objective, assembly.metrics())
+    return found.scalars()
 
 
 def _flips(trained: Tensor, answered: Tensor, finite: Tensor, expected: Reference, limits: Limits) -> Iterator[Flip]:
-    classes, ids = expected.assembly.spec.classes, expected.ids
-    before, after = trained.argmax(1), answered.argmax(1)
-    for row in ((before != after) & finite).nonzero().flatten().tolist():
-        first, other = int(before[row]), int(after[row])
-        margin = float(trained[row, first] - trained[row, other])
-        yield Flip(ids[row], classes[first], classes[other], margin, margin <= limits.tie)
+    classes, thresholds = expected.assembly.spec.classes, expected.evaluation.thresholds
+    limit = None if thresholds is None else thresholds.tolist()
+    rows = zip(expected.ids, trained.tolist(), answered.tolist(), finite.tolist(), strict=True)
+    for name, before, after, is_finite in rows:
+        first, other = named_classes(before, limit), named_classes(after, limit)
+        if first == other or not is_finite:
+            continue
+        if limit is None:
+            margin = before[first[0]] - before[other[0]]
+        else:
+            margin = max(abs(before[number] - limit[number]) for number in {*first} ^ {*other})
+        yield Flip(name, label(classes, first), label(classes, other), margin, margin <= limits.tie)
 
 
 def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,25 +61,29 @@ class Prepare(nn.Module):
 class Deployed(nn.Module):
     """uint8 frames `[N, H, W, 3]`, or clips `[N, T, H, W, 3]`, to float32 class probabilities `[N, C]`."""
 
-    def __init__(self, network: Network, spec: DataSpec) -> None:
+    def __init__(self, network: Network, answers: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
         super().__init__()
         self.prepare = Prepare(spec.stored_size, spec.size, spec.fit)
         self.network = network
+        # The objective's method alone: what else the objective owns is no part of the graph.
+        self.answers = answers
 
     def forward(self, frames: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.prepare(frames))
-        return logits.softmax(dim=-1)
+        return self.answers(self.network(self.prepare(frames)))
 
 
-def to_onnx(network: Network, spec: DataSpec, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def to_onnx(
+    network: Network, answers: Callable[[Tensor], Tensor], spec: DataSpec, metadata: Mapping[str, str]
+) -> onnx.ModelProto:
     """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, the frames of a clip
     fixed, batch norm folded.
 
-    Nodes of the model proper have names that start with `MODEL`; the others prepare the input and end in softmax.
+    Nodes of the model proper have names that start with `MODEL`; the others prepare the input
+    and turn logits into `answers`.
     """
     import onnx
 
-    deployed = Deployed(network, spec).cpu().eval().to(memory_format=torch.contiguous_format)
+    deployed = Deployed(network, answers, spec).cpu().eval().to(memory_format=torch.contiguous_format)
     clip = () if spec.frames is None else (spec.frames,)
     side = torch.export.Dim
     dynamic = {

@@ -21,6 +21,7 @@ from toolkit.api.contracts import Data, Split, VideoSplit
 from toolkit.api.errors import BundleError, DataError, RecipeError
 from toolkit.build.assemble import corrupt_of
 from toolkit.build.plan import Plan, plan
+from toolkit.data.loader import target_tensor
 from toolkit.data.splits import SPLITS
 from toolkit.data.store import LeftOut, left_out_note
 from toolkit.export.asking import ask_raw
@@ -33,7 +34,7 @@ from toolkit.runs.report import write_report
 from toolkit.runs.screen import score_table
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
-from toolkit.training.evaluate import Evaluation, score, scored_splits
+from toolkit.training.evaluate import Answered, Evaluation, logits_of, scored_splits
 
 BATCHES, CLIP_BATCHES = (16,), (4,)
 """Images, and clips, of a call."""
@@ -122,11 +123,11 @@ def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, left_out: Le
     index = left_out.without(torch.arange(len(split)))
     if not len(index):
         raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
-    # a metric sees logits: the logarithms of probabilities are logits of the same answers
-    logits = answers.clamp(min=torch.finfo(torch.float32).tiny).log()
-    targets = torch.tensor(list(split.targets))[index]
-    scores = score(logits, targets, planned.metrics(data.spec))
-    return Evaluation(index, logits, targets, scores)
+    objective = planned.objective(data.spec, data.train.targets, torch.device("cpu"))
+    answered = Answered(index, logits_of(answers, data.spec.targets), target_tensor(split.targets, data.spec)[index])
+    thresholds = bundle.manifest.thresholds
+    given = None if thresholds is None else torch.tensor(thresholds)
+    return answered.scored(objective, planned.metrics(data.spec), given)
 
 
 def _asked(

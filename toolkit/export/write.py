@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     from numpy.typing import NDArray
+    from torch import nn
 
 __all__ = ["evaluate_bundle", "export_run", "write_models"]
 
@@ -104,7 +105,8 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     assembly, table = trained.assembly, trained.assembly.recipe.export
     spec, protocol = assembly.spec, {**assembly.protocol(), "precision": "fp32"}
     with console.status("exporting the graph"):
-        model = to_onnx(assembly.network, spec, metadata(spec, protocol, trained.digest))
+        objective = cast("nn.Module", assembly.objective).cpu()
+        model = to_onnx(assembly.network, assembly.objective.answers, spec, metadata(spec, protocol, trained.digest))
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):
@@ -112,6 +114,8 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
             for path in _save(_in_precision(model, precision, trained), folder / models[precision]):
                 files[path.name] = _sha256(path)
     assembly.network.to(assembly.device)
+    objective.to(assembly.device)
+    thresholds = assembly.objective.thresholds
     manifest = Manifest(
         name=name,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -127,6 +131,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
         trained_on=_trained_on(trained),
         scores={},
         versions=versions(),
+        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
     return manifest

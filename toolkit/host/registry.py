@@ -29,6 +29,7 @@ HOOKS = {
     "toolkit_models": "model",
     "toolkit_augmentations": "augmentation",
     "toolkit_metrics": "metric",
+    "toolkit_tasks": "task",
     "toolkit_trackers": "tracker",
 }
 SLOW_SECONDS = 0.1

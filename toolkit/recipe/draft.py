@@ -12,9 +12,12 @@ from toolkit.recipe.tables import METRICS, DataTable, OptimizerTable, Recipe, Sc
 _SINGLE: tuple[tuple[str, str, type[Use]], ...] = (
     ("data", "dataset", DataTable),
     ("model", "model", Use),
+    ("task", "task", Use),
     ("train.optimizer", "optimizer", OptimizerTable),
     ("train.schedule", "schedule", ScheduleTable),
 )
+_UNNAMED = {"schedule": "constant", "task": "classification"}
+"""What is meant where a table has no name."""
 _LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
 
 
@@ -59,7 +62,7 @@ def used(draft: Draft) -> Iterator[Used]:
 
 def _use(key: str, kind: str, table: Any, own: set[str]) -> Iterator[Used]:
     table = {"name": table} if isinstance(table, str) else table
-    name = table.get("name", "constant" if kind == "schedule" else None) if isinstance(table, Mapping) else None
+    name = table.get("name", _UNNAMED.get(kind)) if isinstance(table, Mapping) else None
     if name and isinstance(name, str):
         yield Used(key, kind, name, {arg: value for arg, value in table.items() if arg not in own})
 

@@ -10,7 +10,7 @@ from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.draft import places
 from toolkit.recipe.tables import METRICS
 
-_COMPONENTS = frozenset({"data", "model", "optimizer", "schedule"})
+_COMPONENTS = frozenset({"data", "model", "optimizer", "schedule", "task"})
 _LISTS = {"augment": (), "metrics": METRICS, "trackers": ()}
 """The arrays of components, with what they are where a recipe is silent."""
 

@@ -141,8 +141,6 @@ class TrainTable(BaseModel):
     compile: bool = False
     accumulate: Annotated[int, Field(ge=1)] = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    class_weights: Literal["none", "balanced"] | TomlArray[Annotated[float, Field(ge=0)]] = "none"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the averaged weights at each step; None: no average."""
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -242,6 +240,7 @@ class Recipe(BaseModel):
     input: InputTable = InputTable()
     clip: ClipTable | None = None
     model: Use
+    task: Use = Use(name="classification")
     augment: TomlArray[Use] = ()
     metrics: TomlArray[Use] = tuple(Use(name=name) for name in METRICS)
     trackers: TomlArray[Use] = ()

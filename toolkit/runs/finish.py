@@ -27,6 +27,7 @@ def evaluate_splits(assembly: Assembly, *, batch: int) -> dict[str, Evaluation]:
     return {
         name: evaluate(
             assembly.network,
+            assembly.objective,
             loader.evaluation(batch),
             assembly.metrics(),
             assembly.autocast,

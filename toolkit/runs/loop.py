@@ -35,9 +35,13 @@ class Saving:
         LastCheckpoint(origin=self.origin, state=state.state_dict(), skipped=skipped).save(self.directory.last)
 
     def save_best(self, state: State, record: EpochRecord) -> None:
-        network = state.judged.state_dict()
-        best = BestCheckpoint(origin=self.origin, network=network, epoch=record.epoch, valid=dict(record.valid))
-        best.save(self.directory.best)
+        BestCheckpoint(
+            origin=self.origin,
+            network=state.judged.state_dict(),
+            objective=state.objective.state_dict(),
+            epoch=record.epoch,
+            valid=dict(record.valid),
+        ).save(self.directory.best)
 
 
 class Trackers:

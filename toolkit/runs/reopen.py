@@ -64,6 +64,7 @@ def _same_classes(run: RunDirectory, best: BestCheckpoint, spec: DataSpec) -> No
 def _fill(assembly: Assembly, best: BestCheckpoint, path: Path) -> None:
     try:
         assembly.network.load_state_dict(best.network)
+        assembly.objective.load_state_dict(best.objective)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path}: does not fit the model of this recipe with these overrides",

@@ -225,6 +225,7 @@ def _finish(directory: RunDirectory, assembly: Assembly, setup: Setup, console: 
     """Score the best checkpoint and report."""
     best = BestCheckpoint.load(directory.best)
     assembly.network.load_state_dict(best.network)
+    assembly.objective.load_state_dict(best.objective)
     evaluations = evaluate_splits(assembly, batch=setup.eval_batch)
     result = scores(evaluations, assembly, best.epoch)
     last = next(reversed(evaluations), None)

@@ -99,6 +99,7 @@ class BestCheckpoint(Checkpoint):
     """The weights of the best epoch: `best.pt`."""
 
     network: dict[str, Tensor]
+    objective: dict[str, Tensor]
     epoch: int
     valid: dict[str, float]
     """Scalar scores of that epoch on the validation split."""

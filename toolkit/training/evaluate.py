@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Batch, Data, Metric, Scores
+from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores, TargetForm
 from toolkit.api.errors import DataError
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -22,17 +20,35 @@ Autocast = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """N answers, on the CPU."""
+class Answered:
+    """N answers of a network, on the CPU."""
 
     index: Tensor
     """int64 `[N]`: positions in the split."""
     logits: Tensor
     """float32 `[N, C]`."""
     targets: Tensor
-    """int64 `[N]`."""
+    """int64 `[N]` of class indices, or float32 `[N, C]` of zeros and ones where targets are sets."""
+
+    def scored(self, objective: Objective, metrics: Sequence[Metric], thresholds: Tensor | None = None) -> Evaluation:
+        """With the loss and every metric's scores. `thresholds` are those of a bundle, in place of the objective's."""
+        if thresholds is None and objective.thresholds is not None:
+            thresholds = objective.thresholds.cpu()
+        answers = objective.answers(self.logits.to(device_of(objective))).cpu()
+        scores = score(objective, self.logits, self.targets, metrics, thresholds)
+        return Evaluation(self.index, self.logits, self.targets, answers, thresholds, scores)
+
+
+@dataclass(frozen=True)
+class Evaluation(Answered):
+    """N answers and their scores."""
+
+    answers: Tensor
+    """float32 `[N, C]`: probabilities."""
+    thresholds: Tensor | None
+    """float32 `[C]`: from which answer a class counts as present; None: the likeliest class is the answer."""
     scores: Scores
-    """`loss` (mean cross-entropy, nats) and what the metrics computed."""
+    """`loss` (the objective's mean loss) and what the metrics computed."""
 
     def scalars(self) -> dict[str, float]:
         return {name: score for name, score in self.scores.items() if isinstance(score, float)}
@@ -54,6 +70,7 @@ def scored_splits(data: Data, *, dataset: str, scored: Path) -> list[str]:
 
 def evaluate(
     network: nn.Module,
+    objective: Objective,
     batches: Iterable[Batch],
     metrics: Sequence[Metric],
     autocast: Autocast,
@@ -65,65 +82,74 @@ def evaluate(
 
     Raises DataError when they hold no item.
     """
-    answers = answering(network, batches, metrics, autocast, average=average)
+    answers = answering(network, objective, batches, autocast, average=average)
     while True:
         try:
             next(answers)
         except StopIteration as done:
-            evaluation: Evaluation = done.value
-            return evaluation
+            answered: Answered = done.value
+            return answered.scored(objective, metrics)
 
 
 def answering(
     network: nn.Module,
+    objective: Objective,
     batches: Iterable[Batch],
-    metrics: Sequence[Metric],
     autocast: Autocast,
     *,
     average: Averaged = "probabilities",
-) -> Generator[int, None, Evaluation]:
-    """As `evaluate`, a batch at a time: yields the number of items answered so far, so that a caller may show
-    progress or leave."""
+) -> Generator[int, None, Answered]:
+    """The answers of `evaluate`, a batch at a time: yields the number of items answered so far, so that a caller may
+    show progress or leave."""
     was_training = network.training
     network.eval()
+    answered: list[tuple[Tensor, Tensor, Tensor]] = []
+    count = 0
     try:
-        logits, targets, index = yield from _answers(network, batches, autocast, average)
+        for batch in batches:
+            if not len(batch.index):
+                continue
+            with torch.inference_mode(), autocast():
+                logits = averaged(objective, network(batch.pixels).float(), len(batch.index), average)
+            answered.append((batch.index, logits, batch.targets))
+            count += len(batch.index)
+            yield count
     finally:
         network.train(was_training)
-    return Evaluation(index, logits, targets, score(logits, targets, metrics))
-
-
-def averaged(logits: Tensor, items: int, average: Averaged) -> Tensor:
-    """Logits `[items, C]` of logits `[items * V, C]`: of V views of each item, one item after the other, the mean of
-    the logits or of the probabilities they stand for (whose logarithms are logits again)."""
-    views = logits.view(items, -1, logits.shape[-1])
-    if views.shape[1] == 1 or average == "logits":
-        return views.mean(1)
-    return views.log_softmax(-1).logsumexp(1) - math.log(views.shape[1])
-
-
-def _answers(
-    network: nn.Module, batches: Iterable[Batch], autocast: Autocast, average: Averaged
-) -> Generator[int, None, tuple[Tensor, Tensor, Tensor]]:
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    done = 0
-    for batch in batches:
-        if not len(batch.index):
-            continue
-        with torch.inference_mode(), autocast():
-            logits = averaged(network(batch.pixels).float(), len(batch.index), average)
-            kept.append((logits, batch.targets, batch.index))
-        done += len(batch.index)
-        yield done
-    if not kept:
+    if not answered:
         raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
-    logits, targets, index = (torch.cat(column).cpu() for column in zip(*kept, strict=True))
-    return logits, targets, index
+    index, logits, targets = (torch.cat(column).cpu() for column in zip(*answered, strict=True))
+    return Answered(index, logits, targets)
 
 
-def score(logits: Tensor, targets: Tensor, metrics: Sequence[Metric]) -> Scores:
-    """The loss and every metric's scores."""
-    scores: Scores = {"loss": float(functional.cross_entropy(logits, targets))}
+def averaged(objective: Objective, logits: Tensor, items: int, average: Averaged) -> Tensor:
+    """Logits `[items, C]` of logits `[items * V, C]`: of V views of each item, one item after the other, the mean of
+    the logits or of the answers they stand for (which have logits again)."""
+    views = logits.view(items, -1, logits.shape[-1])
+    return views.mean(1) if views.shape[1] == 1 or average == "logits" else objective.average(views)
+
+
+def device_of(objective: Objective) -> torch.device:
+    """Where the objective's tensors lie; the CPU where it has none."""
+    return next((tensor.device for tensor in (*objective.parameters(), *objective.buffers())), torch.device("cpu"))
+
+
+def logits_of(answers: Tensor, form: TargetForm) -> Tensor:
+    """Logits of answers `[N, C]`: those of a bundle, which gives probabilities while metrics take logits."""
+    if form == "set":
+        return answers.logit(eps=torch.finfo(torch.float32).eps)
+    return answers.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def score(
+    objective: Objective, logits: Tensor, targets: Tensor, metrics: Sequence[Metric], thresholds: Tensor | None
+) -> Scores:
+    """The loss and every metric's scores, of logits and targets on the CPU."""
+    there = device_of(objective)
+    scores: Scores = {"loss": float(objective.score(logits.to(there), targets.to(there)))}
+    if thresholds is not None:
+        # A metric calls a class present where its logit is at least 0, whatever the class's threshold.
+        logits = logits_of(objective.answers(logits.to(there)), "set").cpu() - thresholds.logit()
     for metric in metrics:
         metric.update(logits, targets)
         scores |= metric.compute()

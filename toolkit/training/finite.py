@@ -31,7 +31,7 @@ def require_worth(state: State, setup: Setup) -> None:
     A finite loss may have gradients that are not: then the weights become non-finite before any loss does.
     """
     require_finite(state, setup)
-    if not torch.stack([parameter.isfinite().all() for parameter in state.network.parameters()]).all():
+    if not torch.stack([parameter.isfinite().all() for parameter in state.parameters()]).all():
         raise RunFailed(
             f"weights became non-finite at epoch {state.epoch + 1}, step {state.step} of {setup.steps} (the loss was "
             "finite, a gradient was not)",

@@ -18,7 +18,7 @@ from torch import Tensor
 from toolkit.api.contracts import Batch, Direction, EpochRecord, Staged
 from toolkit.api.errors import RunFailed
 from toolkit.system.randomness import seed_globally
-from toolkit.training.evaluate import Evaluation, answering
+from toolkit.training.evaluate import Answered, Evaluation, answering, device_of
 from toolkit.training.finite import require_worth
 from toolkit.training.state import Setup, State, Totals
 from toolkit.training.step import train_step
@@ -147,13 +147,15 @@ def _validate(state: State, setup: Setup) -> Generator[Validating, None, Evaluat
     if not count:
         return None
     batches = setup.valid.evaluation(setup.eval_batch)
-    answers = answering(state.judged, batches, setup.metrics(), setup.autocast, average=setup.valid.average)
+    answers = answering(state.judged, state.objective, batches, setup.autocast, average=setup.valid.average)
     while True:
         try:
             yield Validating(state.epoch + 1, next(answers), count)
         except StopIteration as done:
-            evaluation: Evaluation = done.value
-            return evaluation
+            answered: Answered = done.value
+            there = device_of(state.objective)
+            state.objective.settle(answered.logits.to(there), answered.targets.to(there))
+            return answered.scored(state.objective, setup.metrics())
 
 
 def watched(valid: dict[str, float], metric: str) -> float | None:

@@ -245,7 +245,7 @@ def _optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 
 
 def build_optimizer(
-    model: nn.Module,
+    parts: Mapping[str, nn.Module],
     name: str,
     arguments: Mapping[str, Any],
     *,
@@ -253,12 +253,12 @@ def build_optimizer(
     lr_scales: Mapping[str, float],
     decay_norms_and_biases: bool,
 ) -> torch.optim.Optimizer:
-    """An optimizer over all of the model's parameters, in one group per part and kind of parameter.
+    """An optimizer over all parameters of the parts, in one group per part and kind of parameter.
 
     Each group has a `name` and its `base_lr`, which the loop multiplies by the schedule's factor. The fused
     implementation is used where torch has one. It does not import torch's compiler, which torch's own do.
     """
-    groups = list(parameter_groups(model, lr, lr_scales, decay_norms_and_biases=decay_norms_and_biases))
+    groups = list(parameter_groups(parts, lr, lr_scales, decay_norms_and_biases=decay_norms_and_biases))
     kind = optimizer_factory(name)
     fused = {"fused": True} if "fused" in inspect.signature(kind).parameters and "foreach" not in arguments else {}
     return _bare(kind)(groups, **({"lr": lr} | fused | dict(arguments)))
@@ -281,10 +281,10 @@ def _bare(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, lr_scales: Mapping[str, float], *, decay_norms_and_biases: bool
+    parts: Mapping[str, nn.Module], lr: float, lr_scales: Mapping[str, float], *, decay_norms_and_biases: bool
 ) -> Iterator[dict[str, Any]]:
     """Groups by part (`backbone`, `head`; a model without parts is all `model`), and by whether they decay."""
-    for part, module in model_parts(model).items():
+    for part, module in parts.items():
         rate = lr * lr_scales.get(part, 1.0)
         parameters = list(module.parameters())
         decayed = [p for p in parameters if decay_norms_and_biases or p.ndim > 1]

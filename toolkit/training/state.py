@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric
+from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective
 from toolkit.data.loader import Loader, batches_in
 from toolkit.training.optimize import Schedule
 
@@ -30,8 +31,6 @@ class Setup:
     eval_batch: int
     accumulate: int
     clip_norm: float | None
-    label_smoothing: float
-    class_weights: Tensor | None
     metric: str
     direction: Direction
     sample: bool
@@ -100,6 +99,7 @@ class State:
     """What training changes. `fit` alone does."""
 
     network: nn.Module
+    objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
@@ -122,6 +122,10 @@ class State:
         """The network that is evaluated and kept: the averaged one where there is one."""
         return self.average.network if self.average else self.network
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that may be trained: the network's and the objective's."""
+        return itertools.chain(self.network.parameters(), self.objective.parameters())
+
     @property
     def checked_late(self) -> bool:
         """Whether the host may look at the device's non-finite flag later than at each step: fused optimizers obey the
@@ -137,6 +141,7 @@ class State:
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
             "average": self.average.network.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -151,6 +156,7 @@ class State:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
         if self.average:
             self.average.network.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Data, Split, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, Split, TargetForm, Targets, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.data.splits import SPLITS
+from toolkit.data.splits import NO_CLASS, SPLITS, counted
 from toolkit.kit.testing.global_states import GlobalStates
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.signatures import arguments
@@ -69,7 +69,7 @@ def items(subject: Subject) -> Iterator[str]:
         if not len(data.train):
             yield f"{mode}: train is empty"
         for name, split in splits(data):
-            yield from (f"{mode}, {name}: {text}" for text in _wrong_items(split, len(data.spec.classes)))
+            yield from (f"{mode}, {name}: {text}" for text in _wrong_items(split, data.spec))
 
 
 @RULES.rule
@@ -131,7 +131,7 @@ def disjoint(subject: Subject) -> Iterator[str]:
 def balance(subject: Subject) -> Iterator[str]:
     """Every class is in train, and its share of another split is near that of train, as a random draw would be."""
     for mode, data in _all(subject):
-        counts = {name: Counter(split.targets) for name, split in splits(data) if len(split)}
+        counts = {name: _counts(split.targets) for name, split in splits(data) if len(split)}
         unseen = set().union(*counts.values()) - counts.get("train", Counter()).keys()
         if unseen:
             yield f"{mode}: {_class_names(data, unseen)} not in train"
@@ -139,6 +139,10 @@ def balance(subject: Subject) -> Iterator[str]:
             far = {target for target in counts["train"] if _is_far(counts["train"], counts[name], target)}
             if far:
                 yield f"{mode}: shares of {_class_names(data, far)} differ between train and {name}"
+
+
+def _counts(targets: Targets) -> Counter[int]:
+    return Counter(number for target in targets for number in counted(target) if number != NO_CLASS)
 
 
 @RULES.rule
@@ -281,7 +285,7 @@ def _not_plain(data: Data) -> Iterator[str]:
         yield f"notes are {notes!r}"
 
 
-def _wrong_items(split: AnySplit, classes: int) -> Iterator[str]:
+def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
     lengths = {what: len(getattr(split, what)) for what in ("ids", "targets", "keys")}
     if set(lengths.values()) != {len(split)}:
         yield f"{len(split)} items, but {', '.join(f'{count} {what}' for what, count in lengths.items())}"
@@ -291,9 +295,19 @@ def _wrong_items(split: AnySplit, classes: int) -> Iterator[str]:
         odd = [value for value in getattr(split, what) if not isinstance(value, str)]
         if odd:
             yield f"among {what} is {odd[0]!r}"
-    wrong = [target for target in split.targets if not isinstance(target, int) or not 0 <= target < classes]
+    classes = len(spec.classes)
+    wrong = [target for target in split.targets if not _is_target(target, spec.targets, classes)]
     if wrong:
         yield f"among targets is {wrong[0]!r}, of {classes} classes"
+
+
+def _is_target(target: object, form: TargetForm, classes: int) -> bool:
+    """Whether it is the number of a class, or where targets are sets, ascending numbers of classes."""
+    if form == "index":
+        return isinstance(target, int) and 0 <= target < classes
+    if not isinstance(target, Sequence) or isinstance(target, str):
+        return False
+    return list(target) == sorted(set(target)) and all(_is_target(number, "index", classes) for number in target)
 
 
 def _wrong_image(image: object) -> str | None:

@@ -230,13 +230,17 @@ def onnx(subject: Subject) -> Iterator[str]:
 
     spec = spec_of(subject)
     network = Network(build(subject), spec).eval()
-    graph = to_onnx(network, spec, {})
+
+    def answers(logits: Tensor) -> Tensor:
+        return logits.softmax(-1)
+
+    graph = to_onnx(network, answers, spec, {})
     with quiet():
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         frames = _frames(spec, batch)
         with torch.no_grad():
-            expected = Deployed(network, spec).eval()(frames)
+            expected = Deployed(network, answers, spec).eval()(frames)
         found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
         if found.shape != expected.shape:
             yield f"the graph gives {list(found.shape)} for a batch of {batch}"

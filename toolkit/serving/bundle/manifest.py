@@ -17,7 +17,7 @@ from toolkit.serving.bundle.wire import AGAIN
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -89,6 +89,9 @@ class Manifest:
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the export gate found, by precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    thresholds: tuple[float, ...] | None = None
+    """The probability of each class from which it counts as present, in a model that answers with sets of classes;
+    None: the likeliest class is the answer, and probabilities sum to 1."""
     schema: int = SCHEMA
 
     @property
@@ -147,6 +150,7 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
                 "classes": tuple(claimed["classes"]),
                 "input": Input(**claimed["input"]),
                 "sampling": _sampling(claimed["sampling"]),
+                "thresholds": None if claimed.get("thresholds") is None else tuple(claimed["thresholds"]),
             }
         )
     except TypeError as error:
@@ -182,12 +186,18 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"name: must name a folder, got {manifest.name!r}"
     if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
         yield "classes: must be names"
+    if manifest.thresholds is not None and not _are_thresholds(manifest.thresholds, len(manifest.classes)):
+        yield "thresholds: must be numbers between 0 and 1, one for each class"
     sides = (shape.size, shape.square, 1 if shape.frames is None else shape.frames)
     if not all(map(_is_count, sides)) or shape.size > shape.square:
         yield f"input: sizes must be from 1 to {_LARGEST}, and size at most square"
     if shape.fit not in ("crop", "stretch"):
         yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
     yield from _wrong_sampling(manifest.sampling, shape)
+    yield from _wrong_models(manifest)
+
+
+def _wrong_models(manifest: Manifest) -> Iterator[str]:
     if not manifest.models:
         yield "models: must name at least one"
     if not all(isinstance(text, str) for text in (*manifest.models.values(), *manifest.files.values())):
@@ -220,6 +230,10 @@ def _wrong_sampling(sampling: Sampling, shape: Input) -> Iterator[str]:
 
 
 _WORDS = {"sampling": get_args(ClipRule), "average": get_args(Averaged), "short": get_args(Short)}
+
+
+def _are_thresholds(values: tuple[object, ...], count: int) -> bool:
+    return len(values) == count and all(type(value) in (int, float) and 0 < value < 1 for value in values)  # type: ignore[operator]
 
 
 def _is_count(value: object) -> bool:
