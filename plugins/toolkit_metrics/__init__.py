@@ -1,4 +1,4 @@
-"""Metrics of classification: what is right, per class, and how far the probabilities can be trusted."""
+"""Metrics of classes: what is right, per class, and how far the probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def toolkit_metrics() -> dict[str, str]:
         "precision": "toolkit_metrics.per_class:precision",
         "recall": "toolkit_metrics.per_class:recall",
         "f1": "toolkit_metrics.per_class:f1",
+        "average_precision": "toolkit_metrics.average_precision:average_precision",
         "confusion_matrix": "toolkit_metrics.per_class:confusion_matrix",
         "log_loss": "toolkit_metrics.probability:log_loss",
         "calibration": "toolkit_metrics.probability:calibration",

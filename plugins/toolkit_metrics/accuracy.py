@@ -11,9 +11,9 @@ from torch import Tensor
 from toolkit.api.contracts import DataSpec, Scores
 
 
-def accuracy(spec: DataSpec) -> TopK:  # noqa: ARG001 - every factory takes the spec
-    """Share (0..1) of samples whose largest logit is the target's: `accuracy`."""
-    return TopK(1, "accuracy")
+def accuracy(spec: DataSpec) -> TopK | ExactSets:
+    """Share (0..1) of samples that are answered rightly: `accuracy`. Where targets are sets, the whole set counts."""
+    return ExactSets() if spec.targets == "set" else TopK(1, "accuracy")
 
 
 def top_k(spec: DataSpec, *, k: Annotated[int, Field(ge=1)] = 5) -> TopK:
@@ -21,9 +21,16 @@ def top_k(spec: DataSpec, *, k: Annotated[int, Field(ge=1)] = 5) -> TopK:
 
     k: how many of the largest logits count; fewer than there are classes.
     """
+    require_index(spec, "top_k")
     if k >= len(spec.classes):
         raise ValueError(f"k: must be below the {len(spec.classes)} classes of the data, got {k}")
     return TopK(k, f"top_{k}_accuracy")
+
+
+def require_index(spec: DataSpec, name: str) -> None:
+    """Raise ValueError, at the table of the metric `name`, where targets are sets of classes."""
+    if spec.targets == "set":
+        raise ValueError(f"{name}: is defined for one class an item, the data has sets of classes")
 
 
 class TopK:
@@ -40,3 +47,18 @@ class TopK:
 
     def compute(self) -> Scores:
         return {self._key: int(self._hits) / self._samples if self._samples else math.nan}
+
+
+class ExactSets:
+    """Counts the samples all of whose classes are right: those with a logit of at least 0 are the target's."""
+
+    def __init__(self) -> None:
+        self._hits: Tensor | int = 0
+        self._samples = 0
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self._hits = self._hits + ((logits.detach() >= 0) == (targets > 0.5)).all(1).sum()
+        self._samples += len(targets)
+
+    def compute(self) -> Scores:
+        return {"accuracy": int(self._hits) / self._samples if self._samples else math.nan}

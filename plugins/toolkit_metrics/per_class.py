@@ -1,4 +1,5 @@
-"""Precision, recall, F1 and the confusion matrix, by scikit-learn, from the class with the largest logit.
+"""Precision, recall, F1 and the confusion matrix, by scikit-learn, from the class with the largest logit, or where
+targets are sets, from all classes with a logit of at least 0.
 
 A class that never occurs among the targets has no score: NaN in the per-class list, left out of the macro mean, no
 weight in the weighted one. A class that occurs but is never predicted has precision 0.
@@ -14,43 +15,49 @@ import numpy as np
 from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Scores
+from toolkit_metrics.accuracy import require_index
 from toolkit_metrics.collected import Collected
 
 
 def precision(spec: DataSpec) -> PerClass:
     """`precision_macro`, `precision_weighted` (by a class's share of the targets) and `precision_per_class`, 0..1."""
-    return PerClass("precision", len(spec.classes))
+    return PerClass("precision", spec)
 
 
 def recall(spec: DataSpec) -> PerClass:
     """`recall_macro`, `recall_weighted` (by a class's share of the targets) and `recall_per_class`, 0..1."""
-    return PerClass("recall", len(spec.classes))
+    return PerClass("recall", spec)
 
 
 def f1(spec: DataSpec) -> PerClass:
     """`f1_macro`, `f1_weighted` (by a class's share of the targets) and `f1_per_class`, 0..1."""
-    return PerClass("f1", len(spec.classes))
+    return PerClass("f1", spec)
 
 
 def confusion_matrix(spec: DataSpec) -> ConfusionMatrix:
     """`confusion_matrix`: how many samples of each target (row) were predicted as each class (column)."""
+    require_index(spec, "confusion_matrix")
     return ConfusionMatrix(len(spec.classes))
 
 
 class PerClass:
     """One score of scikit-learn's, by its name there less `_score`."""
 
-    def __init__(self, name: str, classes: int) -> None:
+    def __init__(self, name: str, spec: DataSpec) -> None:
         self._name = name
-        self._classes = classes
+        self._classes = len(spec.classes)
+        self._sets = spec.targets == "set"
         self._predicted = Collected()
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        self._predicted.add(logits.argmax(dim=1), targets)
+        if self._sets:
+            self._predicted.add((logits >= 0).byte(), (targets > 0.5).byte())
+        else:
+            self._predicted.add(logits.argmax(dim=1), targets)
 
     def compute(self) -> Scores:
         predicted, targets = self._predicted.columns()
-        present = np.unique(targets)
+        present = np.flatnonzero(targets.any(axis=0)) if self._sets and targets.ndim == 2 else np.unique(targets)
         if not len(present):
             return self._scores(math.nan, math.nan, [math.nan] * self._classes)
         score = _score_of_sklearn(self._name)

@@ -10,17 +10,19 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Scores
+from toolkit_metrics.accuracy import require_index
 from toolkit_metrics.collected import Collected, Column
 
 
 def log_loss(spec: DataSpec) -> LogLoss:
     """`log_loss`: mean over samples of -ln(probability of the target), in nats, by scikit-learn."""
+    require_index(spec, "log_loss")
     if len(spec.classes) < 2:
         raise ValueError(f"log_loss: needs at least 2 classes, the data has {len(spec.classes)}")
     return LogLoss(len(spec.classes))
 
 
-def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Calibration:  # noqa: ARG001
+def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Calibration:
     """How far confidence (the largest probability) can be taken for the chance of being right (arXiv 1706.04599).
 
     `ece` is the expected calibration error, 0..1: the mean gap between confidence and accuracy over bins of
@@ -29,6 +31,7 @@ def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Ca
 
     bins: how many equal intervals, each open on the left, cut confidence 0..1.
     """
+    require_index(spec, "calibration")
     return Calibration(bins)
 
 

@@ -511,7 +511,7 @@ def test_a_score_that_is_no_number_fails_the_gate(tmp_path: Path) -> None:
 
 def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) -> None:
     judged = _Judged(tmp_path)
-    judged.evaluation.logits[0] = math.nan
+    judged.evaluation.answers[0] = math.nan
     (problem,) = judged.verdict("int8").problems
     assert problem == "squares: a probability differs by nan, max_difference allows 1"
 

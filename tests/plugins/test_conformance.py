@@ -52,7 +52,17 @@ AUGMENTATIONS = [
 ]
 METRICS = [
     Case("metric", name)
-    for name in ("accuracy", "calibration", "confusion_matrix", "f1", "log_loss", "precision", "recall", "top_k")
+    for name in (
+        "accuracy",
+        "average_precision",
+        "calibration",
+        "confusion_matrix",
+        "f1",
+        "log_loss",
+        "precision",
+        "recall",
+        "top_k",
+    )
 ]
 TRACKERS = [Case("tracker", "tensorboard")]
 MLFLOW = Case("tracker", "mlflow", excused={"inside": ONE_STORE})

@@ -262,3 +262,61 @@ def test_absent_from_one_batch_is_not_absent() -> None:
     made.update(logits_for([0], 2), torch.tensor([0]))
     made.update(logits_for([1], 2), torch.tensor([1]))
     assert made.compute()["recall_per_class"] == [1.0, 1.0]
+
+
+# Sets of classes
+
+
+def sets_of(name: str, logits: Tensor, targets: Tensor) -> Scores:
+    module, attribute = toolkit_metrics.toolkit_metrics()[name].split(":")
+    classes = tuple(map(str, range(logits.shape[1])))
+    made = getattr(importlib.import_module(module), attribute)(DataSpec(classes, 8, targets="set"))
+    for part in (slice(0, 5), slice(5, None)):
+        made.update(logits[part], targets[part])
+    found: Scores = made.compute()
+    return found
+
+
+def some_sets() -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(3)
+    targets = (torch.rand(60, 4, generator=rng) < torch.tensor([0.5, 0.2, 0.8, 0.0])).float()
+    return torch.randn(60, 4, generator=rng) + 2 * (targets - 0.5), targets
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "f1"])
+def test_scores_of_sets_are_those_of_scikit_learn(name: str) -> None:
+    logits, targets = some_sets()
+    score = getattr(reference, f"{name}_score")
+    predicted, wanted = (logits >= 0).numpy()[:, :3], targets.numpy()[:, :3]
+    found = sets_of(name, logits, targets)
+    each = score(wanted, predicted, average=None, zero_division=0.0)
+    assert found[f"{name}_per_class"] == pytest.approx([*each, NAN], nan_ok=True)
+    assert found[f"{name}_macro"] == pytest.approx(each.mean())
+    assert found[f"{name}_weighted"] == pytest.approx(score(wanted, predicted, average="weighted", zero_division=0.0))
+
+
+def test_a_set_is_right_as_a_whole() -> None:
+    logits, targets = some_sets()
+    expected = reference.accuracy_score(targets.numpy() > 0, (logits >= 0).numpy())
+    assert sets_of("accuracy", logits, targets) == {"accuracy": pytest.approx(expected)}
+
+
+def test_average_precision_is_that_of_scikit_learn() -> None:
+    logits, targets = some_sets()
+    expected = [reference.average_precision_score(targets[:, n].numpy(), logits[:, n].numpy()) for n in range(3)]
+    found = sets_of("average_precision", logits, targets)
+    assert found["average_precision_per_class"] == pytest.approx([*expected, NAN], nan_ok=True)
+    assert found["mean_average_precision"] == pytest.approx(sum(expected) / 3)
+
+
+def test_average_precision_of_one_class_an_item_ranks_by_probability() -> None:
+    logits, targets = predictions()
+    found = scores("average_precision", logits, targets)["average_precision_per_class"]
+    probabilities, shown = logits.softmax(1).numpy(), torch.eye(6)[targets].numpy()
+    assert found == pytest.approx(list(reference.average_precision_score(shown, probabilities, average=None)))
+
+
+@pytest.mark.parametrize("name", ["top_k", "confusion_matrix", "log_loss", "calibration"])
+def test_what_has_no_meaning_for_sets_says_so(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: is defined for one class an item, the data has sets of classes$"):
+        sets_of(name, *some_sets())

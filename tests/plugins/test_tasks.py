@@ -1,0 +1,120 @@
+"""Tasks: losses equal to torch's, answers, thresholds, and what a recipe may ask of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.api.contracts import DataSpec
+from toolkit.host.registry import discover
+from toolkit.recipe import signature
+from toolkit_tasks.classification import classification
+from toolkit_tasks.multi_label import best_thresholds, multi_label
+
+SPEC = DataSpec(("a", "b", "c"), 8)
+SETS = DataSpec(("a", "b", "c"), 8, targets="set")
+PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0], [1.0, 1.0, 1.0]])
+
+
+def forward(pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+    return LOGITS[: len(pixels)]
+
+
+def problems(**args: object) -> list[str]:
+    factory = discover().find("task", "classification", "task.name").load()  # type: ignore[union-attr]
+    return [str(problem) for problem in signature.check(factory, args, "task", skip=("targets",))[1]]
+
+
+def test_the_loss_of_classification_is_torchs_own() -> None:
+    targets = torch.tensor([0, 2, 1, 0])
+    weights = [1.0, 2.0, 0.5]
+    objective = classification(SPEC, class_weights=weights, label_smoothing=0.1)
+    expected = functional.cross_entropy(LOGITS, targets, weight=torch.tensor(weights), label_smoothing=0.1)
+    torch.testing.assert_close(objective.loss(forward, PIXELS, targets) / objective.weight(targets), expected)
+    torch.testing.assert_close(objective.score(LOGITS, targets), functional.cross_entropy(LOGITS, targets))
+    assert objective.state_dict() == {}
+
+
+def test_balanced_classes_weigh_the_same_in_all() -> None:
+    targets = [0, 0, 0, 1]
+    objective = classification(SPEC, targets=targets, class_weights="balanced")
+    assert objective.class_weights is not None
+    torch.testing.assert_close(objective.class_weights, torch.tensor([4 / 9, 4 / 3, 0.0]))
+
+
+def test_weights_of_other_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^class_weights: has 2 weights for 3 classes$"):
+        classification(SPEC, class_weights=[1.0, 2.0])
+
+
+def test_what_a_recipe_may_say_of_weights() -> None:
+    assert problems(class_weights="balance") == [
+        'task.class_weights: must be one of "none", "balanced" or an array, got "balance"; did you mean "balanced"?'
+    ]
+    assert problems(class_weights=[1, -1]) == ["task.class_weights.1: must be at least 0, got -1"]
+    assert problems(targets=[1]) == ["task.targets: unknown key"]
+
+
+def test_the_loss_of_sets_is_torchs_own() -> None:
+    targets = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
+    objective = multi_label(SETS)
+    expected = functional.binary_cross_entropy_with_logits(LOGITS, targets)
+    torch.testing.assert_close(objective.loss(forward, PIXELS, targets) / objective.weight(targets), expected)
+    torch.testing.assert_close(objective.score(LOGITS, targets), expected)
+
+
+def test_rare_classes_weigh_as_much_as_their_absence() -> None:
+    sets = [[0], [0, 1], [], [0]]
+    weights = multi_label(SETS, targets=sets, positive_weights="balanced").positive_weights
+    assert weights is not None
+    torch.testing.assert_close(weights, torch.tensor([1 / 3, 3.0, 1.0]))
+    rare = multi_label(SETS, targets=[[0]] + [[]] * 999, positive_weights="balanced").positive_weights
+    assert rare is not None
+    assert rare.tolist() == [100.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("objective", [classification(SPEC), multi_label(SETS)], ids=["classification", "multi_label"])
+def test_the_average_of_views_is_that_of_their_answers(objective: nn.Module) -> None:
+    views = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0))
+    expected = objective.answers(views).mean(1)  # type: ignore[operator]
+    torch.testing.assert_close(objective.answers(objective.average(views)), expected)  # type: ignore[operator]
+
+
+def test_thresholds_are_chosen_on_what_they_are_asked_of_and_saved() -> None:
+    logits = torch.tensor([[-2.0, 0.0, 5.0], [-1.0, -4.0, 5.0], [-3.0, 2.0, 5.0]])
+    targets = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    objective = multi_label(SETS)
+    objective.settle(logits, targets)
+    chosen = objective.thresholds
+    right = (logits.sigmoid() >= chosen) == targets.bool()
+    assert right[:, :2].all()
+    assert float(chosen[2]) == 0.5
+    twin = multi_label(SETS)
+    twin.load_state_dict(objective.state_dict())
+    assert torch.equal(twin.thresholds, chosen)
+    fixed = multi_label(SETS, thresholds="fixed")
+    fixed.settle(logits, targets)
+    assert fixed.thresholds.tolist() == [0.5] * 3
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    answers=st.lists(st.floats(0.001, 0.999), min_size=2, max_size=12),
+    shown=st.data(),
+)
+def test_no_threshold_has_a_better_f1(answers: list[float], shown: st.DataObject) -> None:
+    """Tried at every answer, as scikit-learn scores it."""
+    targets = shown.draw(st.lists(st.booleans(), min_size=len(answers), max_size=len(answers)).filter(any))
+    column, wanted = torch.tensor(answers)[:, None], torch.tensor(targets)
+    f1 = partial(reference.f1_score, wanted.numpy(), zero_division=0.0)
+    chosen = float(best_thresholds(column, wanted[:, None].float()))
+    best = max(f1((column[:, 0] >= cut).numpy()) for cut in column[:, 0])
+    assert f1((column[:, 0] >= chosen).numpy()) == pytest.approx(best)
