@@ -31,7 +31,7 @@ from toolkit.api.contracts import DataSpec, Takes
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.api.hookspecs import CONTRACT
 from toolkit.build.plan import Plan, clip_of, core_factory, core_names, plan
-from toolkit.cli.main import _parser, main
+from toolkit.cli.main import main, parser
 from toolkit.data import images, videos
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.host.project import disabled_here
@@ -150,7 +150,7 @@ def flags(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def test_the_readme_tells_of_every_command_and_flag() -> None:
-    real = [[[usage(name, parser)], flags(parser), text] for name, text, parser in commands(_parser())]
+    real = [[[usage(name, parser)], flags(parser), text] for name, text, parser in commands(parser())]
     told = [[code(command), code(own), text] for command, own, text in rows(section(README, "Commands"))]
     assert told == real
 
@@ -170,7 +170,7 @@ def test_every_command_line_in_the_documents_is_understood() -> None:
         words = shlex.split(line.replace("COMMAND", "check x.toml"))
         if words in (["--help"], ["--version"]):
             continue
-        options = _parser().parse_args(words)
+        options = parser().parse_args(words)
         assert options.command, place
 
 
@@ -180,7 +180,7 @@ def test_every_override_in_the_documents_fits_its_recipe(registry: Registry) -> 
         words = shlex.split(line)
         if words[:1] not in (["run"], ["check"]) or "--set" not in words or "--resume" in words:
             continue
-        options = _parser().parse_args(words)
+        options = parser().parse_args(words)
         if "mlp" not in line:
             assert plan(parse(ROOT / options.recipe, options.overrides), registry), place
             tried += 1
@@ -189,7 +189,7 @@ def test_every_override_in_the_documents_fits_its_recipe(registry: Registry) -> 
 
 def test_every_flag_in_the_documents_exists() -> None:
     """Those of other programs stand in blocks; a code span names one of ours."""
-    known = {flag for _, _, parser in commands(_parser()) for one in parser._actions for flag in one.option_strings}
+    known = {flag for _, _, parser in commands(parser()) for one in parser._actions for flag in one.option_strings}
     named = [(page.name, flag) for page in PAGES for span in code_spans(page) for flag in flags_in(span)]
     assert len(named) > 5
     assert [one for one in named if one[1] not in {*known, "--version"}] == []
@@ -226,7 +226,7 @@ def test_contributing_names_what_ci_runs() -> None:
 def test_exit_codes_are_those_of_the_command_line() -> None:
     text = section(README, "Commands")
     told = rows(text[text.index("| exit code") :])
-    epilog = " ".join((_parser().epilog or "").split())
+    epilog = " ".join((parser().epilog or "").split())
     assert f"Exit codes: {', '.join(f'{number} {meaning}' for number, meaning in told)}." == epilog
     known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert {int(number) for number, _ in told} <= known
@@ -501,7 +501,7 @@ def test_the_plugin_of_the_readme_has_twelve_lines_and_works(site: Path, capsys:
     assert main(["plugins", "show", "mlp"]) == EXIT_DONE
     assert "width     integer  256" in capsys.readouterr().out
     (overrides,) = [
-        _parser().parse_args(shlex.split(line)).overrides for _, line in command_lines() if "model.name=mlp" in line
+        parser().parse_args(shlex.split(line)).overrides for _, line in command_lines() if "model.name=mlp" in line
     ]
     spec = DataSpec(classes=("a", "b", "c"), size=8)
     planned = plan(parse(ROOT / "recipes" / "cifar10_cnn.toml", overrides), discover())
@@ -682,7 +682,7 @@ def test_nothing_is_left_to_fill_in(page: Path) -> None:
 
 def test_the_changelog_tells_of_every_command_and_dataset(registry: Registry) -> None:
     told = set(code(section(ROOT / "CHANGELOG.md", "Unreleased")))
-    assert {name.split()[0] for name, _, _ in commands(_parser())} <= told
+    assert {name.split()[0] for name, _, _ in commands(parser())} <= told
     assert {offer.name for offer in registry.offers("dataset")} <= told
 
 

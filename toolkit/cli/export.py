@@ -1,0 +1,41 @@
+"""The command export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.cli.parser import add, add_set, console, stopped
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from toolkit.cli.parser import Commands
+
+FORMATS = {"bundle": "a bundle", "triton": "a bundle and a Triton model repository"}
+
+
+def add_export(commands: Commands) -> None:
+    parser = add(commands, "export", "export a run's best checkpoint as an ONNX bundle, proved against it", _export)
+    parser.add_argument("run", metavar="RUN", type=Path)
+    add_set(parser)
+    parser.add_argument("--name", metavar="NAME", help="name of the bundle (default: the recipe's)")
+    parser.add_argument("--exports", metavar="DIR", type=Path, default=Path("exports"), help="where bundles go")
+    listed = ", ".join(f"{name}: {text}" for name, text in FORMATS.items())
+    parser.add_argument("--format", metavar="FORMAT", choices=FORMATS, default="bundle", help=listed)
+
+
+def _export(options: Namespace) -> None:
+    from toolkit.export.write import export_run
+
+    output = console()
+    with stopped("stopped by a signal; nothing is left half-written", options):
+        bundle = export_run(
+            options.run,
+            name=options.name,
+            exports=options.exports,
+            overrides=options.overrides,
+            triton=options.format == "triton",
+            console=output,
+        )
+    output.print(f"bundle {bundle}", markup=False, soft_wrap=True)

@@ -1,0 +1,86 @@
+"""The parser of every command, and what several commands share: flags, the console, how a signal ends them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from toolkit.api.errors import Stopped, UsageError, nearest
+from toolkit.system.signals import Signalled, Signals, exit_code
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of ending the process, knows the nearest command, takes no flag cut short."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        # argparse's text, but the nearest command or choice instead of the whole list
+        found = re.search(r"""(?:argument (-[^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
+        if found:
+            name, known = found[3], [choice.strip(" '") for choice in found[4].split(",")]
+            near = nearest(name, known)
+            message = f'argument {found[1]}: there is no "{name}"' if found[1] else f'no command "{name}"'
+            message += f'; did you mean "{near}"?' if near else f"; there are {', '.join(known)}"
+        raise UsageError(message, next_step=f"{self.prog} --help")
+
+
+def add(commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> Parser:
+    """The parser of a new command with this help `text`; `run` returns an exit code, or None for 0."""
+    parser: Parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_set(parser: Parser, text: str = "override a recipe key") -> None:
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=text)
+
+
+def add_use(parser: Parser) -> None:
+    """How a bundle is used."""
+    places = f"for a bundle: {', '.join(DEVICES)} (default: auto, the best that loads)"
+    parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
+    chosen = f"for a bundle: {', '.join(PRECISIONS)} (default: its first)"
+    parser.add_argument("--precision", metavar="PRECISION", choices=PRECISIONS, help=chosen)
+
+
+def count(text: str) -> int:
+    """The type of an argument that is an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be an integer, at least 1, got "{text}"')
+    return int(text)
+
+
+def same_command(options: argparse.Namespace) -> str:
+    """The command line that `options` were parsed from."""
+    return f"python -m toolkit {shlex.join(options.words)}"
+
+
+@contextmanager
+def stopped(message: str, options: argparse.Namespace) -> Iterator[None]:
+    """A signal ends the block with this message and the same command as the next step."""
+    try:
+        with Signals():
+            yield
+    except Signalled as signal:
+        raise Stopped(message, exit_code=exit_code(signal.number), next_step=same_command(options)) from signal
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=False, highlight=False)

@@ -1,0 +1,73 @@
+"""The command plugins and its actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.cli.parser import Parser, add, add_set
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from toolkit.cli.parser import Commands
+
+LICENCES = ("MIT", "Apache-2.0", "BSD-3-Clause", "none")
+
+
+def add_plugins(commands: Commands) -> None:
+    parser = add(commands, "plugins", "list, show, examine, disable and make plugins", _list)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser)
+    add(actions, "list", "list all components, and plugins that are broken", _list)
+    show = add(actions, "show", "show a component's origin and arguments", _show)
+    show.add_argument("name", metavar="NAME")
+    doctor = add(actions, "doctor", "examine plugins by the rules of the conformance kit", _doctor)
+    everything = "a plugin or a component (default: every plugin but those included)"
+    doctor.add_argument("name", metavar="NAME", nargs="?", help=everything)
+    add_set(doctor, "a key of the component's table; may be repeated")
+    disable = add(actions, "disable", "leave a plugin out of this project, unread", _disable)
+    disable.add_argument("name", metavar="NAME")
+    enable = add(actions, "enable", "take a disabled plugin back", _enable)
+    enable.add_argument("name", metavar="NAME")
+    new = add(actions, "new", "write a package with a component of each kind", _new)
+    new.add_argument("name", metavar="NAME", help="of the distribution, and of its folder")
+    new.add_argument("--kinds", metavar="KINDS", help="kinds of components, separated by commas (default: all five)")
+    licences = f"{', '.join(LICENCES)} (default: MIT)"
+    new.add_argument("--license", metavar="LICENSE", choices=LICENCES, default="MIT", help=licences)
+
+
+def _list(_: Namespace) -> None:
+    from toolkit.host.listing import list_components
+    from toolkit.host.registry import discover
+
+    print("\n".join(list_components(discover())))
+
+
+def _show(options: Namespace) -> None:
+    from toolkit.host.listing import show_component
+    from toolkit.host.registry import discover
+
+    print("\n".join(show_component(discover(), options.name)))
+
+
+def _doctor(options: Namespace) -> int:
+    from toolkit.kit.doctor import examine_installed
+
+    return examine_installed(options.name, options.overrides)
+
+
+def _disable(options: Namespace) -> None:
+    from toolkit.host.disabling import disable_plugin
+
+    print(disable_plugin(options.name))
+
+
+def _enable(options: Namespace) -> None:
+    from toolkit.host.disabling import enable_plugin
+
+    print(enable_plugin(options.name))
+
+
+def _new(options: Namespace) -> None:
+    from toolkit.host.scaffold import write_package
+
+    print("\n".join(write_package(options.name, kinds=options.kinds, licence=options.license)))

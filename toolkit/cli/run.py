@@ -1,0 +1,119 @@
+"""Commands on recipes and on runs: run, evaluate, report, check, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.api.errors import UsageError
+from toolkit.cli.parser import add, add_set, add_use, console, stopped
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from toolkit.cli.parser import Commands
+
+
+def add_run(commands: Commands) -> None:
+    parser = add(commands, "run", "train, evaluate and report a recipe", _run)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help="a TOML file; not needed to resume")
+    add_set(parser)
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+
+
+def add_evaluate(commands: Commands) -> None:
+    parser = add(commands, "evaluate", "score the best checkpoint of a run, or an exported bundle, anew", _evaluate)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
+    add_set(parser)
+    add_use(parser)
+
+
+def add_report(commands: Commands) -> None:
+    parser = add(commands, "report", "write a run's report anew from its files", _report)
+    parser.add_argument("run", metavar="RUN", type=Path)
+
+
+def add_check(commands: Commands) -> None:
+    parser = add(commands, "check", "check a recipe without running it", _check)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path)
+    add_set(parser)
+
+
+def add_schema(commands: Commands) -> None:
+    add(commands, "schema", "print the JSON Schema of a recipe with all installed components", _schema)
+
+
+def _run(options: Namespace) -> None:
+    if options.resume is None and options.recipe is None:
+        raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
+    if options.resume is not None and options.runs is not None:
+        raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+    with stopped("stopped by a signal before training began; nothing is lost", options):
+        if options.resume is not None:
+            from toolkit.runs.session import resume_run
+
+            resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
+        else:
+            from toolkit.recipe.read import parse
+
+            draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
+            from toolkit.runs.session import start_run
+
+            start_run(draft, runs=options.runs or Path("runs"), console=console())
+
+
+def _evaluate(options: Namespace) -> None:
+    output = console()
+    if (options.run / "bundle.json").is_file():
+        from toolkit.export.rescore import evaluate_bundle
+
+        use = {"device": options.device or "auto", "precision": options.precision}
+        directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=output, **use)
+    else:
+        from toolkit.serving.bundle import bundle_near
+
+        near = None if (options.run / "recipe.toml").is_file() else bundle_near(options.run)
+        if near:
+            why = "not a bundle (it has no bundle.json), nor a run directory (it has no recipe.toml)"
+            raise UsageError(f"{options.run}: {why}", next_step=near)
+        if options.device or options.precision:
+            raise UsageError(
+                f"{options.run}: not a bundle; --device and --precision are for bundles",
+                next_step="for a run use --set train.device=... and --set train.precision=...",
+            )
+        from toolkit.runs.session import evaluate_run
+
+        directory = evaluate_run(options.run, options.overrides, console=output)
+    output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
+
+
+def _report(options: Namespace) -> None:
+    from toolkit.runs.report import write_report
+
+    print(f"report {write_report(options.run)}")
+
+
+def _check(options: Namespace) -> None:
+    from toolkit.build.plan import plan
+    from toolkit.host.registry import discover
+    from toolkit.recipe.read import parse
+
+    draft, registry = parse(options.recipe, options.overrides), discover()
+    plan(draft, registry)
+    if draft.recipe is not None and draft.recipe.tune is not None:
+        from toolkit.tune.checked import checked, of_study
+
+        draft = of_study(draft)
+        planned = plan(draft, registry)
+        checked(draft.recipe or planned.resolved, draft.source, registry)
+    print(f"{options.recipe}: valid")
+
+
+def _schema(_: Namespace) -> None:
+    import json
+
+    from toolkit.build.schema import recipe_schema
+    from toolkit.host.registry import discover
+
+    print(json.dumps(recipe_schema(discover()), indent=2))

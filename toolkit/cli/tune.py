@@ -1,0 +1,45 @@
+"""The command tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.cli.parser import add, add_set, console, count, same_command
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from toolkit.cli.parser import Commands
+
+
+def add_tune(commands: Commands) -> None:
+    parser = add(commands, "tune", "try the values that a recipe's [tune] table names, and keep the best", _tune)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a TOML file with a [tune] table")
+    add_set(parser)
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")
+    parser.add_argument("--storage", metavar="URL", help="a database that holds the study (default: a journal file)")
+    queued = "values to try next: key=value,key=value; may be repeated"
+    parser.add_argument("--enqueue", metavar="VALUES", action="append", default=[], help=queued)
+    shared = "processes that work on the study here, one for each GPU where there are GPUs (default: 1)"
+    parser.add_argument("--workers", metavar="N", type=count, default=1, help=shared)
+    repeated = "runs of the best trial and of the recipe's own values at the end, each with another seed (default: 1)"
+    parser.add_argument("--seeds", metavar="K", type=count, default=1, help=repeated)
+    parser.add_argument("--export", action="store_true", help="export the best trial at the end")
+
+
+def _tune(options: Namespace) -> None:
+    from toolkit.recipe.read import parse
+
+    draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
+    from toolkit.tune.session import Job, tune_recipe
+
+    tune_recipe(
+        draft,
+        Job(options.runs, options.storage, again=same_command(options)),
+        enqueued=options.enqueue,
+        workers=options.workers,
+        seeds=options.seeds,
+        exports=Path("exports") if options.export else None,
+        console=console(),
+    )
