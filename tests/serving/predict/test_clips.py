@@ -16,7 +16,7 @@ from PIL import Image
 from tests import toy_bundle
 from tests.loopback import serving
 from tests.plugins.data_files import write_video
-from tests.serving.test_predict_live import Lockstep
+from tests.serving.predict.test_live import Lockstep
 from toolkit.api.clips import Clip, duration, evaluation_clips, window_starts
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, DataError, UsageError
 from toolkit.cli.main import main
