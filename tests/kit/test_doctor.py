@@ -14,7 +14,7 @@ from tests.hostile.zoo import DEADLY, ZOO, Animal, hook, offering, release
 from tests.installed import install
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE
 from toolkit.cli.main import main
-from toolkit.kit.doctor import PAGE, examine_installed, started
+from toolkit.kit.doctor import PAGE, examine_installed, process
 from toolkit.kit.doctor.examination import OF_RULES, needs
 from toolkit.kit.doctor.process import Ended, _manner, answers
 from toolkit.kit.doctor.report import FACTORIES, HOST, Begun, Done, Imported, Remark, Request, read_lines, written
@@ -50,7 +50,7 @@ if b"toolkit.kit.doctor.host" in pathlib.Path(f"/proc/{os.getppid()}/cmdline").r
 """
 """A plugin that ends the process of which its own is a fork, and no other that imports it."""
 
-needs_forks = pytest.mark.skipif(not started.FORKS, reason="examinations are no forks here")
+needs_forks = pytest.mark.skipif(not process.FORKS, reason="examinations are no forks here")
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_metadata_that_cannot_be_read_is_told(site: Path, capsys: pytest.Capture
 def test_plugins_that_end_the_process_end_only_theirs(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, forks: bool
 ) -> None:
-    monkeypatch.setattr(started, "FORKS", forks)
+    monkeypatch.setattr(process, "FORKS", forks)
     release(site, DEADLY)
     assert examine_installed(None, [], silence=5) == EXIT_PLUGIN
     text = capsys.readouterr().out
@@ -184,7 +184,7 @@ def test_an_examination_that_fails_by_itself_is_told_with_its_error(
 
 @needs_forks
 def test_a_host_that_cannot_start_is_told_with_its_error(tmp_path: Path) -> None:
-    starter = started.Starter(["no_such_module"], {})
+    starter = process.Starter(["no_such_module"], {})
     with pytest.raises(Ended, match="exit code 1: ModuleNotFoundError: No module named 'no_such_module'"):
         list(answers(Request(("zoo", "1", "main", "zoo")), starter))
     starter.close()
@@ -202,13 +202,13 @@ def test_the_host_imports_what_it_is_told_before_it_forks(tmp_path: Path) -> Non
     """The fork then finds it imported; a module that is not there is passed over."""
     code = "import pathlib; pathlib.Path(__file__).with_suffix('.txt').open('a').write('!')"
     (tmp_path / "dear.py").write_text(code)
-    starter = started.Starter((), {"PYTHONPATH": f"{tmp_path}"})
+    starter = process.Starter((), {"PYTHONPATH": f"{tmp_path}"})
     (tmp_path / "errors.txt").touch()
     words = [Request(("zoo", "1", "main", "dear")).text(), str(tmp_path / "report.jsonl")]
     for _ in range(2):
         (tmp_path / "report.jsonl").touch()
-        examination = starter.start(words, tmp_path / "errors.txt", ["no_such_module", "dear"])
-        while (code := examination.ended(60)) is None:
+        starter.start(words, tmp_path / "errors.txt", ["no_such_module", "dear"])
+        while (code := starter.ended(60)) is None:
             pass
         assert code == 0
     starter.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
 from typing import Any
 
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, UsageError
 from toolkit.host.project import left_out, owner
-from toolkit.host.registry import Broken, Plugin, installed, owners
+from toolkit.host.registry import Plugin, installed, owners
 from toolkit.kit.doctor.process import SILENCE_SECONDS
 from toolkit.kit.doctor.report import Remark
 from toolkit.kit.doctor.visit import INCLUDED, Component, Doctor, Patient, chosen, received
@@ -28,49 +29,32 @@ def examine_installed(name: str | None, overrides: Sequence[str], *, silence: fl
     Raises UsageError for a name that nothing has and for overrides that fit no one component.
     """
     plugins, unreadable = installed()
-    with Doctor(",".join(sorted({plugin.name for plugin in plugins})), silence) as doctor:
-        return _examine(doctor, plugins, unreadable, name, overrides)
-
-
-def _examine(
-    doctor: Doctor,
-    plugins: Sequence[Plugin],
-    unreadable: Sequence[Broken],
-    name: str | None,
-    overrides: Sequence[str],
-) -> int:
-    disabled = [plugin for plugin in plugins if _asleep(plugin, name)]
-    patients = [
-        doctor.receive(plugin) if _is_asked_for(plugin, name) else received(plugin)
-        for plugin in plugins
-        if plugin not in disabled
-    ]
-    visits = chosen(patients, name)
-    args = _args(overrides, [offer for _, offers in visits for offer in offers])
-    sound = True
-    for patient, offers in visits:
-        remarks = [*patient.remarks(patients)]
-        _show(f"{patient.plugin}: {_import(patient)}", remarks)
-        seen = list(_examined(doctor, patient.plugin, offers, args))
-        sound = sound and not any(remark.fault for remark in (*remarks, *seen))
-    for broken in unreadable if name is None else ():
-        _show(str(broken), [])
-        sound = False
-    for plugin in disabled if name is None else ():
-        _show(f"{plugin}: disabled, not examined", [])
+    disabled = left_out().keys()
+    named = [plugin for plugin in plugins if owner(name or "") in owners(plugin)]
+    asleep = [plugin for plugin in plugins if plugin not in named and not disabled.isdisjoint(owners(plugin))]
+    with closing(Doctor(",".join(sorted({plugin.name for plugin in plugins})), silence)) as doctor:
+        patients = [
+            # of those included, which are harmless, only one that is named is imported in a process of its own
+            received(plugin) if plugin.distribution == INCLUDED and plugin not in named else doctor.receive(plugin)
+            for plugin in plugins
+            if plugin not in asleep
+        ]
+        visits = chosen(patients, name)
+        args = _args(overrides, [offer for _, offers in visits for offer in offers])
+        sound = True
+        for patient, offers in visits:
+            remarks = [*patient.remarks(patients)]
+            _show(f"{patient.plugin}: {_import(patient)}", remarks)
+            seen = list(_examined(doctor, patient.plugin, offers, args))
+            sound = sound and not any(remark.fault for remark in (*remarks, *seen))
+    if name is None:
+        for broken in unreadable:
+            print(broken)
+        for plugin in asleep:
+            print(f"{plugin}: disabled, not examined")
     if not visits:
         print("no plugin but those included is installed; examine one of these by its name")
-    return EXIT_DONE if sound else EXIT_PLUGIN
-
-
-def _asleep(plugin: Plugin, name: str | None) -> bool:
-    """Whether a plugin is disabled and not asked for by its own name."""
-    return not left_out().keys().isdisjoint(owners(plugin)) and owner(name or "") not in owners(plugin)
-
-
-def _is_asked_for(plugin: Plugin, name: str | None) -> bool:
-    """Whether the plugin is one of those to examine, or not known to be harmless."""
-    return plugin.distribution != INCLUDED or owner(name or "") in owners(plugin)
+    return EXIT_DONE if sound and not (unreadable and name is None) else EXIT_PLUGIN
 
 
 def _args(overrides: Sequence[str], components: Sequence[Component]) -> dict[str, Any]:
@@ -100,16 +84,12 @@ def _examined(doctor: Doctor, plugin: Plugin, offers: Sequence[Component], args:
     """The remarks on these components, each component's shown when it is done."""
     for component, group in groupby(doctor.examine(plugin, offers, args), key=lambda remark: remark.component):
         remarks = list(group)
-        _show(f"  {component}: {_verdict(remarks)}" if component else "", remarks)
+        asked = [remark for remark in remarks if remark.skipped is None]
+        faults = sum(remark.fault for remark in asked)
+        verdict = f"breaks {faults} of {len(asked)} rules" if faults else f"keeps {len(asked)} rules"
+        skipped = f", {len(remarks) - len(asked)} not asked" if len(asked) < len(remarks) else ""
+        _show(f"  {component}: {verdict}{skipped}" if component else "", remarks)
         yield from remarks
-
-
-def _verdict(remarks: Sequence[Remark]) -> str:
-    asked = [remark for remark in remarks if remark.skipped is None]
-    faults = sum(remark.fault for remark in asked)
-    skipped = f", {len(remarks) - len(asked)} not asked" if len(asked) < len(remarks) else ""
-    kept = f"keeps {len(asked)} rules" if not faults else f"breaks {faults} of {len(asked)} rules"
-    return kept + skipped
 
 
 def _show(title: str, remarks: Iterable[Remark]) -> None:

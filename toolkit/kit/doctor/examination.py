@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,94 +55,65 @@ def examined(request: Request) -> Iterator[Line]:
                 yield from _component(offer, request.args)
 
 
-def _component(offer: Offer, given: dict[str, Any]) -> Iterator[Line]:
+def _component(offer: Offer, given: Mapping[str, Any]) -> Iterator[Line]:
+    """Remarks on the factory and its signature, then on the rules of the kit, where they can be asked. `given` are keys
+    of the component's table, and of a dataset the folder of its data, `root`."""
     about = f"{offer.kind} {offer.name}"
     yield Begun(about, "loads")
     try:
         factory = offer.load()
     except PluginError as error:
-        yield Remark(about, "loads", _cause(error), FACTORIES)
+        cause = error.message.partition(": ")[2]  # the component in front of it stands above it
+        yield Remark(about, "loads", cause, FACTORIES)
         return
     yield Remark(about, "loads", None, FACTORIES)
-    yield from Examined(offer.kind, about, factory, given).remarks()
+    args, skip = dict(given), GIVEN_BY_CORE.get(offer.kind, ())
+    named = args.pop("root", None) if offer.kind == "dataset" else None
+    root = Path(str(named)) if named else None
+    try:
+        known = arguments.describe(factory, skip=skip)
+        checked, problems = arguments.check(factory, args, "--set", skip=skip)
+    except (TypeError, ValueError) as error:
+        yield Remark(about, "signature", described(error), FACTORIES)
+        return
+    yield Remark(about, "signature", None, FACTORIES)
+    if missing := [f"--set {one.name}=..." for one in known if one.required and one.name not in args]:
+        yield _not_asked(about, f"it needs {' '.join(missing)}")
+    elif problems:
+        yield Remark(about, "arguments", "; ".join(map(str, problems)), FACTORIES)
+    elif offer.kind == "dataset" and root is None and (lacking := _lacks_sample(factory, checked)):
+        yield _not_asked(about, f"{lacking}; give --set root=FOLDER")
+    else:
+        yield from _rules(about, offer.kind, factory, args, root)
 
 
-def _cause(error: PluginError) -> str:
-    """The error without the component in front, which stands above it."""
-    return error.message.partition(": ")[2]
+def _not_asked(about: str, why: str) -> Remark:
+    return Remark(about, "rules", None, FACTORIES, skipped=f"not examined: {why}")
 
 
-@dataclass(frozen=True)
-class Examined:
-    """A component that could be imported."""
-
-    kind: str
-    about: str
-    factory: Callable[..., Any]
-    given: Mapping[str, Any]
-    """Keys of its table, and of a dataset the folder of its data, `root`."""
-
-    def remarks(self) -> Iterator[Line]:
-        """On the signature, then the rules of the kit, where they can be asked."""
-        try:
-            known = arguments.describe(self.factory, skip=self._given_by_core)
-            checked, problems = arguments.check(self.factory, self.args, "--set", skip=self._given_by_core)
-        except (TypeError, ValueError) as error:
-            yield self._remark("signature", described(error))
-            return
-        yield self._remark("signature", None)
-        if missing := [one.name for one in known if one.required and one.name not in self.args]:
-            yield self._not_asked(f"it needs {' '.join(f'--set {name}=...' for name in missing)}")
-        elif problems:
-            yield self._remark("arguments", "; ".join(map(str, problems)))
-        elif lacking := self._lacks_sample(checked):
-            yield self._not_asked(f"{lacking}; give --set root=FOLDER")
-        else:
-            yield from self._rules()
-
-    @property
-    def args(self) -> dict[str, Any]:
-        return {name: value for name, value in self.given.items() if name != "root" or self.kind != "dataset"}
-
-    @property
-    def root(self) -> Path | None:
-        named = self.given.get("root") if self.kind == "dataset" else None
-        return Path(str(named)) if named else None
-
-    @property
-    def _given_by_core(self) -> tuple[str, ...]:
-        return GIVEN_BY_CORE.get(self.kind, ())
-
-    def _remark(self, rule: str, what: str | None) -> Remark:
-        return Remark(self.about, rule, what, FACTORIES)
-
-    def _not_asked(self, why: str) -> Remark:
-        return Remark(self.about, "rules", None, FACTORIES, skipped=f"not examined: {why}")
-
-    def _lacks_sample(self, checked: Mapping[str, Any]) -> str | None:
-        """Why a dataset cannot be had without a folder; None where it can, or fails in a way that a rule will tell."""
-        if self.kind != "dataset" or self.root is not None:
-            return None
-        yet_to_tell = (Exception, SystemExit)
-        try:
-            self.factory(None, **checked)
-        except DataError as error:
-            return error.message
-        except yet_to_tell:
-            return None
+def _lacks_sample(factory: Callable[..., Any], args: Mapping[str, Any]) -> str | None:
+    """Why a dataset cannot be had without a folder; None where it can, or fails in a way that a rule will find."""
+    try:
+        factory(None, **args)
+    except DataError as error:
+        return error.message
+    except (Exception, SystemExit):
         return None
+    return None
 
-    def _rules(self) -> Iterator[Line]:
-        from toolkit.kit.testing import Case, examine, rules
 
-        order = [rule.name for rule in rules(self.kind)]
-        following = dict(pairwise(order))
-        yield Begun(self.about, order[0])
-        case = Case(self.kind, self.factory, self.args, root=self.root)  # type: ignore[arg-type]
-        for finding in examine(case):
-            rule = finding.rule
-            yield Remark(self.about, rule.name, finding.what, rule.section, skipped=finding.skipped)
-            yield Begun(self.about, following.get(rule.name, rule.name))
+def _rules(
+    about: str, kind: str, factory: Callable[..., Any], args: Mapping[str, Any], root: Path | None
+) -> Iterator[Line]:
+    from toolkit.kit.testing import Case, examine, rules
+
+    order = [rule.name for rule in rules(kind)]
+    following = dict(pairwise(order))
+    yield Begun(about, order[0])
+    for finding in examine(Case(kind, factory, args, root=root)):  # type: ignore[arg-type]
+        rule = finding.rule
+        yield Remark(about, rule.name, finding.what, rule.section, skipped=finding.skipped)
+        yield Begun(about, following.get(rule.name, rule.name))
 
 
 if __name__ == "__main__":

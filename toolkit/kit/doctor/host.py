@@ -1,4 +1,7 @@
-"""A process that has imported what examinations need, and of which each is a fork: `python -m` this, with modules."""
+"""The host of examinations, each a process that it makes: `python -m` this, with `fork` and modules, or `start`.
+
+A fork finds the modules imported that examinations need, which saves seconds each time.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,33 +19,41 @@ from contextlib import suppress
 from toolkit.kit.doctor.examination import main
 
 
-def serve() -> Sequence[str] | None:
+def serve(*, forks: bool) -> Sequence[str] | None:
     """For each line of standard input, the words of an examination, the file of its errors and modules to import before
-    it, tell the number of its process and then how that ended. Returns these words in such a process, and None here at
-    the end of the input."""
+    it, print the number of its process and then how that ended. Returns these words in a fork, and None here at the end
+    of the input."""
     for line in sys.stdin:
         words, errors, modules = json.loads(line)
-        _prepare(modules)
-        process = _fork()
-        if not process:
-            _detach(errors)
-            return list(words)
-        _tell(process)
-        _tell(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        if forks:
+            process = _fork(modules)
+            if not process:
+                _detach(errors)
+                return list(words)
+            print(process, flush=True)
+            print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        else:
+            with open(errors, "ab") as file:  # noqa: PTH123
+                started = subprocess.Popen(  # noqa: S603 - this interpreter, with words of our own
+                    [sys.executable, "-m", "toolkit.kit.doctor.examination", *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=file,
+                    start_new_session=True,
+                )
+            print(started.pid, flush=True)
+            print(started.wait(), flush=True)
     return None
 
 
-def _prepare(modules: Sequence[str]) -> None:
-    """Import what the examination will: it tells itself of what cannot be imported."""
+def _fork(modules: Sequence[str]) -> int:
+    """Import what the examination will, which reports itself what cannot be imported, and fork."""
     for name in modules:
         with suppress(Exception):
             importlib.import_module(name)
     gc.freeze()
-
-
-def _fork() -> int:
-    """Libraries for arrays keep threads that wait for work, of which Python would warn; they start them anew."""
     with warnings.catch_warnings():
+        # Libraries for arrays keep threads that wait for work, of which Python would warn; they start them anew.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
@@ -49,38 +61,30 @@ def _fork() -> int:
 def _detach(errors: str) -> None:
     """A session of its own, so that those it starts end with it; no one answers if it asks."""
     os.setsid()
-    _reopen(os.devnull, os.O_RDWR, 0, 1)
-    _reopen(errors, os.O_WRONLY | os.O_APPEND, 2)
-
-
-def _reopen(path: str, flags: int, *descriptors: int) -> None:
-    opened = os.open(path, flags)
-    for descriptor in descriptors:
-        os.dup2(opened, descriptor)
-    os.close(opened)
-
-
-def _tell(number: int) -> None:
-    print(number, flush=True)
+    for path, flags, descriptors in ((os.devnull, os.O_RDWR, (0, 1)), (errors, os.O_WRONLY | os.O_APPEND, (2,))):
+        opened = os.open(path, flags)
+        for descriptor in descriptors:
+            os.dup2(opened, descriptor)
+        os.close(opened)
 
 
 def examine(words: Sequence[str]) -> None:
     """An examination, after which the process leaves without taking apart what it shares with the host: that would copy
     all of it first."""
-    told_all = False
+    done = False
 
     def leave() -> None:
-        if told_all:
+        if done:
             os._exit(0)
 
     atexit.register(leave)
     main(words)
-    told_all = True
+    done = True
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
+    for name in sys.argv[2:]:
         importlib.import_module(name)
-    asked = serve()
+    asked = serve(forks=sys.argv[1] == "fork")
     if asked is not None:
         examine(asked)

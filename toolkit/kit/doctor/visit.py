@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, TypeAlias
 
-from toolkit.api.errors import UsageError, nearest
+from toolkit.api.errors import Problem, UsageError, nearest
 from toolkit.host.listing import shortened
 from toolkit.host.project import owner
 from toolkit.host.registry import SLOW_SECONDS, Plugin, load, owners
 from toolkit.kit.doctor.examination import KNOWN_STATE
-from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, answers
+from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
 from toolkit.kit.doctor.report import HOST, Imported, Line, Remark, Request, imported
-from toolkit.kit.doctor.started import Starter
 
 INCLUDED = "vision-toolkit"
 """The distribution whose plugins are examined only when asked for by name."""
@@ -69,7 +67,7 @@ def _remark(rule: str, what: str, *, notice: bool = False) -> Remark:
 
 
 class Doctor:
-    """Starts the processes in which plugins are examined; none is left after its block.
+    """Starts the processes in which plugins are examined; none is left after `close`.
 
     `left_out` names all installed plugins, in the form of `TOOLKIT_DISABLE`: a process loads the one that it is asked
     for. `silence` is that of `answers`.
@@ -80,12 +78,7 @@ class Doctor:
         self._bare = Starter((), {"TOOLKIT_DISABLE": left_out})
         self._equipped = Starter(KNOWN_STATE, {"TOOLKIT_DISABLE": left_out})
 
-    def __enter__(self) -> Doctor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._bare.close()
         self._equipped.close()
 
@@ -110,18 +103,15 @@ class Doctor:
                 remaining = []
             except Ended as ended:
                 yield Remark(ended.during.component, ended.during.rule, ended.cause, HOST)
-                remaining = _after(remaining, ended.during.component)
+                names = [" ".join(offer) for offer in remaining]
+                at = names.index(ended.during.component) if ended.during.component in names else len(names)
+                remaining = remaining[at + 1 :]
             first = False
 
     def _answers(self, plugin: Plugin, offers: Sequence[Component] | None, args: Mapping[str, Any]) -> Iterator[Line]:
         fields = plugin.distribution, plugin.version, plugin.entry, plugin.value
         request = Request(fields, None if offers is None else tuple(offers), dict(args))
         return answers(request, self._bare if offers is None else self._equipped, silence=self._silence)
-
-
-def _after(offers: Sequence[Component], component: str) -> list[Component]:
-    names = [" ".join(offer) for offer in offers]
-    return list(offers[names.index(component) + 1 :]) if component in names else []
 
 
 def received(plugin: Plugin) -> Patient:
@@ -137,7 +127,10 @@ def chosen(patients: Sequence[Patient], name: str | None) -> list[tuple[Patient,
     plugins = [(one, one.offers) for one in patients if owner(name) in owners(one.plugin)]
     found = plugins or [(one, _called(one, name)) for one in patients if _called(one, name)]
     if not found:
-        raise _unknown(name, patients)
+        known = {word for one in patients for word in (*owners(one.plugin), *(of[1] for of in one.offers))}
+        near = nearest(name.rpartition(":")[2], sorted(known))
+        problem = Problem("", f'no component or plugin is called "{name}"', near)
+        raise UsageError(str(problem), next_step="python -m toolkit plugins list")
     return found
 
 
@@ -145,10 +138,3 @@ def _called(patient: Patient, name: str) -> list[Component]:
     of, _, component = name.rpartition(":")
     asked = not of or owner(of) in owners(patient.plugin)
     return [offer for offer in patient.offers if asked and offer[1] == component]
-
-
-def _unknown(name: str, patients: Iterable[Patient]) -> UsageError:
-    known = {word for one in patients for word in (*owners(one.plugin), *(of[1] for of in one.offers))}
-    near = nearest(name.rpartition(":")[2], sorted(known))
-    hint = f'; did you mean "{near}"?' if near else ""
-    return UsageError(f'no component or plugin is called "{name}"{hint}', next_step="python -m toolkit plugins list")
