@@ -22,7 +22,7 @@ from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.host.registry import HOOKS
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
-from toolkit.kit.testing.parametrized import failure
+from toolkit.kit.testing.examination import failure
 
 KINDS = tuple(HOOKS.values())
 test_sound_components = conformance(*SOUND)

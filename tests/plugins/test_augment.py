@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as reference
 import toolkit_augment
 from toolkit.api.contracts import Augmentation, Batch, DataSpec
 from toolkit.api.errors import RunFailed
-from toolkit.kit.testing.waiting import no_waiting
+from toolkit.kit.testing.side_effects import no_waiting
 from toolkit_augment import boxes, color, crop, erase, flip, mix, operations, pixels, policy, resize
 
 CLASSES = ("a", "b", "c", "d", "e")

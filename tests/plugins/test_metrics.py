@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import toolkit_metrics
 from toolkit.api.contracts import DataSpec, Metric, Scores
-from toolkit.kit.testing.waiting import no_waiting
+from toolkit.kit.testing.side_effects import no_waiting
 from toolkit_metrics import accuracy, per_class, probability
 
 NAMES = tuple(toolkit_metrics.toolkit_metrics())

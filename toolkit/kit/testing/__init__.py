@@ -9,9 +9,9 @@ Nothing heavy is imported before a component is examined. Rules and contracts ar
 
 from __future__ import annotations
 
-from toolkit.kit.testing.cases import Case, Finding, Rule
-from toolkit.kit.testing.examination import examine, rules
-from toolkit.kit.testing.parametrized import conformance
+from toolkit.kit.testing.case import Case
+from toolkit.kit.testing.examination import conformance, examine, rules
+from toolkit.kit.testing.rulebook import Finding, Rule
 from toolkit.kit.testing.samples import image_folders, video_folders
 
 __all__ = ["Case", "Finding", "Rule", "conformance", "examine", "image_folders", "rules", "video_folders"]

@@ -12,14 +12,11 @@ from torch import Tensor
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import Batch, DataSpec
 from toolkit.api.errors import UsageError
-from toolkit.kit.testing.global_states import GlobalStates
+from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
-from toolkit.kit.testing.signatures import arguments
-from toolkit.kit.testing.subject import Subject
-from toolkit.kit.testing.waiting import no_waiting
+from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
 
 RULES = Rulebook("augmentation")
-RULES.rule(arguments)
 
 USUAL = DataSpec(("first", "second", "third", "fourth", "fifth"), size=24)
 BATCH = 6
@@ -56,9 +53,7 @@ def pixels(subject: Subject) -> Iterator[str]:
     for scene, augment in _all(subject):
         for count in (1, BATCH):
             given = scene.batch(count)
-            found = augment(given, seeded()).pixels
-            wrong = _wrong_pixels(found, given.pixels, scene.spec.size)
-            if wrong:
+            if wrong := _wrong_pixels(augment(given, seeded()).pixels, given.pixels, scene.spec.size):
                 yield f"{scene.what}, {count} of them: {wrong}"
 
 
@@ -68,8 +63,8 @@ def targets(subject: Subject) -> Iterator[str]:
     for scene, augment in _all(subject):
         batch, count = scene.batch(), len(scene.spec.classes)
         for form, given in (("class indices", batch.targets), ("probabilities", _mixed(batch.targets, count))):
-            wrong = _wrong_targets(augment(replace(batch, targets=given), seeded()).targets, len(given), count)
-            if wrong:
+            found = augment(replace(batch, targets=given), seeded()).targets
+            if wrong := _wrong_targets(found, len(given), count):
                 yield f"{scene.what} with targets as {form}: {wrong}"
 
 
@@ -112,8 +107,7 @@ def generator(subject: Subject) -> Iterator[str]:
         for seed in range(TRIALS):
             before = GlobalStates.now()
             augment(scene.batch(), seeded(seed))
-            used = list(before.used())
-            if used:
+            if used := list(before.used()):
                 yield f"{scene.what}: {' and '.join(used)} global generator was used"
                 return
 
@@ -121,8 +115,7 @@ def generator(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def draws(subject: Subject) -> Iterator[str]:
     """Another state of the generator gives another batch, where identical samples do not come out alike."""
-    scene, augment = next(_all(subject))
-    found = [augment(_copies(scene.batch(1), ALIKE), seeded(seed)) for seed in range(TRIALS)]
+    found = _of_identical(subject)
     if not _uniform(found[0]) and all(_alike(found[0], other) for other in found[1:]):
         yield f"identical samples come out unlike each other, but the same for each of {TRIALS} seeds"
 
@@ -130,8 +123,7 @@ def draws(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def samples(subject: Subject) -> Iterator[str]:
     """Each sample has a draw of its own: identical ones do not all come out alike, where they come out by chance."""
-    scene, augment = next(_all(subject))
-    found = [augment(_copies(scene.batch(1), ALIKE), seeded(seed)) for seed in range(TRIALS)]
+    found = _of_identical(subject)
     if all(_alike(found[0], other) for other in found[1:]):
         raise DoesNotApply("whatever is drawn, identical samples come out as they are: there is nothing to compare")
     if all(_uniform(batch) for batch in found):
@@ -166,15 +158,16 @@ def layout(subject: Subject) -> Iterator[str]:
 def identity(subject: Subject) -> Iterator[str]:
     """At zero strength a batch comes out as it went in."""
     args = _at_zero(subject)
+    shown = ", ".join(f"{name} = {value}" for name, value in args.items())
     for scene in _scenes(subject):
         if scene.spec.stored_size > scene.spec.size:
             continue
-        batch, augment = scene.batch(), subject.build(scene.spec, **args)
-        found = augment(batch, seeded())
+        batch, classes = scene.batch(), len(scene.spec.classes)
+        found = subject.build(scene.spec, **args)(batch, seeded())
         if not _same(found.pixels, batch.pixels):
-            yield f"{scene.what}: pixels change at {_shown(args)}"
-        if not _same(_mixed(found.targets, len(scene.spec.classes)), _mixed(batch.targets, len(scene.spec.classes))):
-            yield f"{scene.what}: targets change at {_shown(args)}"
+            yield f"{scene.what}: pixels change at {shown}"
+        if not _same(_mixed(found.targets, classes), _mixed(batch.targets, classes)):
+            yield f"{scene.what}: targets change at {shown}"
 
 
 @RULES.rule
@@ -225,11 +218,8 @@ def _at_zero(subject: Subject) -> dict[str, Any]:
     except UsageError as error:
         if subject.case.identity is not None:
             raise
-        raise DoesNotApply(f"{_shown(asked)} is not allowed") from error
-
-
-def _shown(args: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in args.items())
+        shown = ", ".join(f"{name} = {value}" for name, value in asked.items())
+        raise DoesNotApply(f"{shown} is not allowed") from error
 
 
 def _wrong_pixels(found: Tensor, given: Tensor, size: int) -> str | None:
@@ -263,10 +253,15 @@ def _mixed(targets: Tensor, classes: int) -> Tensor:
     return targets if targets.ndim == 2 else torch.eye(classes)[targets]
 
 
-def _copies(one: Batch, count: int) -> Batch:
-    return Batch(
-        one.pixels.expand(count, *one.pixels.shape[1:]).contiguous(), one.targets.expand(count), torch.arange(count)
-    )
+def _of_identical(subject: Subject) -> list[Batch]:
+    """What becomes of copies of one sample, by each of some seeds."""
+    scene, augment = next(_all(subject))
+    found = []
+    for seed in range(TRIALS):
+        one = scene.batch(1)
+        copies = one.pixels.expand(ALIKE, *one.pixels.shape[1:]).contiguous()
+        found.append(augment(Batch(copies, one.targets.expand(ALIKE), torch.arange(ALIKE)), seeded(seed)))
+    return found
 
 
 def _uniform(batch: Batch) -> bool:

@@ -1,25 +1,51 @@
-"""A case made ready: its factory found, its arguments checked, a folder of its own to work in."""
+"""What is examined: a case, and the case made ready, with its factory, checked arguments and a folder of its own."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypeAlias
 
+from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, UsageError
 from toolkit.host.registry import Offer, discover
-from toolkit.kit.testing.cases import Case
 
-if TYPE_CHECKING:
-    from toolkit.recipe.signature import Factory
+Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "tracker"]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Case:
+    """One component, as a recipe would use it."""
+
+    kind: Kind
+    factory: Callable[..., Any] | str
+    """The factory itself, or the name of an installed component: `patches`, `acme-vision:patches`."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Its keys in the recipe."""
+    root: Path | Callable[[Path], Path] | None = None
+    """Of a dataset: the folder of its data, a function that fills an empty folder and returns the root in it
+    (`toolkit.kit.testing.image_folders`, say), or None for the built-in sample."""
+    spec: DataSpec | None = None
+    """What a model, an augmentation or a metric is built for; None: something small. A model is then tried with 64
+    pixels first, and with 224 (or what it was designed for) where it does not take those."""
+    identity: Mapping[str, Any] | None = None
+    """Of an augmentation: arguments at which it changes nothing; None: `p` or `strength` of 0, where it has one."""
+    excused: Mapping[str, str] = field(default_factory=dict)
+    """Names of rules that the component cannot keep, each with the reason, which is told instead of a verdict."""
+
+    @property
+    def name(self) -> str:
+        """What the component is called in a test's name."""
+        factory = self.factory
+        return factory if isinstance(factory, str) else getattr(factory, "__name__", type(factory).__name__)
+
+
+@dataclass(eq=False)
 class Subject:
     """The component of a case while it is examined."""
 
@@ -28,11 +54,9 @@ class Subject:
     """Where an installed component comes from; None for a factory that no plugin offers."""
     folder: Path
     """Temporary, of this examination alone."""
-    known: dict[str, Any] = field(default_factory=dict)
-    """What the rules of a kind found out that is dear to find out again."""
 
     @cached_property
-    def factory(self) -> Factory:
+    def factory(self) -> Callable[..., Any]:
         """The factory; PluginError where it cannot be imported."""
         if not isinstance(self.case.factory, str):
             return self.case.factory
@@ -65,16 +89,6 @@ class Subject:
             )
         return found
 
-    def refuse_wrong_arguments(self) -> None:
-        """Raise UsageError where the case's arguments are not the factory's. What is wrong with the factory itself is a
-        rule's to find."""
-        try:
-            _ = self.args
-        except UsageError:
-            raise
-        except Exception:
-            return
-
     def build(self, *first: Any, **others: Any) -> Any:
         """What the factory makes of the case's arguments, and of `others` that replace some of them."""
         return self.factory(*first, **{**self.args, **others})
@@ -94,7 +108,7 @@ class Subject:
         """The component with its plugin."""
         if self.offer is not None:
             return f'{self.case.kind} "{self.offer.name}" of plugin {self.offer.plugin}'
-        return f'{self.case.kind} "{name_of(self.case)}"'
+        return f'{self.case.kind} "{self.case.name}"'
 
 
 @contextmanager
@@ -103,7 +117,12 @@ def opened(case: Case, offer: Offer | None) -> Iterator[Subject]:
     arguments are wrong."""
     with TemporaryDirectory(prefix="toolkit-testing-", ignore_cleanup_errors=True) as folder:
         subject = Subject(case, offer, Path(folder).resolve())
-        subject.refuse_wrong_arguments()
+        try:
+            _ = subject.args
+        except UsageError:
+            raise
+        except Exception:  # noqa: S110 - a fault of the factory itself: a rule finds it
+            pass
         yield subject
 
 
@@ -115,16 +134,6 @@ def offer_of(case: Case) -> Offer | None:
         if isinstance(found, Problem):
             raise UsageError(f"Case: {found}", next_step="see what is installed: python -m toolkit plugins list")
         return found
-    return next((offer for offer in discover().offers(case.kind) if _is(offer, case.factory)), None)
-
-
-def _is(offer: Offer, factory: Factory) -> bool:
-    if not isinstance(offer.factory, str):
-        return offer.factory is factory
-    return offer.factory == f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
-
-
-def name_of(case: Case) -> str:
-    """What a case's component is called in a test's name."""
-    factory = case.factory
-    return factory if isinstance(factory, str) else getattr(factory, "__name__", type(factory).__name__)
+    place = f"{getattr(case.factory, '__module__', '')}:{getattr(case.factory, '__qualname__', '')}"
+    offers = discover().offers(case.kind)
+    return next((one for one in offers if one.factory is case.factory or one.factory == place), None)

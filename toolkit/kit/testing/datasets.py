@@ -22,13 +22,11 @@ from torch import Tensor
 from toolkit.api.contracts import Data, DataSpec, Split, TargetForm, Targets, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.splits import NO_CLASS, SPLITS, counted
-from toolkit.kit.testing.global_states import GlobalStates
+from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
-from toolkit.kit.testing.signatures import arguments
-from toolkit.kit.testing.subject import Subject
+from toolkit.kit.testing.side_effects import GlobalStates
 
 RULES = Rulebook("dataset")
-RULES.rule(arguments)
 
 AnySplit: TypeAlias = Split | VideoSplit
 
@@ -59,7 +57,13 @@ def spec(subject: Subject) -> Iterator[str]:
             yield f"{mode}: mean is {found.mean}, std {found.std}"
         if found.sample and subject.root is not None:
             yield f"{mode}: the data of a root is called a sample"
-        yield from (f"{mode}: {text}" for text in _not_plain(data))
+        protocol: Mapping[Any, Any] = data.protocol
+        for key, value in protocol.items():
+            if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+                yield f"{mode}: protocol has {key!r}: {value!r}"
+        notes: object = data.notes
+        if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
+            yield f"{mode}: notes are {notes!r}"
 
 
 @RULES.rule
@@ -94,8 +98,7 @@ def pixels(subject: Subject) -> Iterator[str]:
             continue
         for place in some(split):
             image = split.read(place)
-            wrong = _wrong_image(image)
-            if wrong:
+            if wrong := _wrong_image(image):
                 yield f"{name}, {split.ids[place]}: {wrong}"
             elif not torch.equal(split.read(place), image):
                 yield f"{name}, {split.ids[place]}: read twice, it differs"
@@ -122,8 +125,7 @@ def disjoint(subject: Subject) -> Iterator[str]:
         known = {name: _identities(split) for name, split in splits(data)}
         for one, other in itertools.combinations(SPLITS, 2):
             for what, values in known[one].items():
-                shared = values.keys() & known[other].get(what, {}).keys()
-                if shared:
+                if shared := values.keys() & known[other].get(what, {}).keys():
                     yield f"{mode}: {one} and {other} share {what}: {values[min(shared)]} ({len(shared)} in all)"
 
 
@@ -132,12 +134,10 @@ def balance(subject: Subject) -> Iterator[str]:
     """Every class is in train, and its share of another split is near that of train, as a random draw would be."""
     for mode, data in _all(subject):
         counts = {name: _counts(split.targets) for name, split in splits(data) if len(split)}
-        unseen = set().union(*counts.values()) - counts.get("train", Counter()).keys()
-        if unseen:
+        if unseen := set().union(*counts.values()) - counts.get("train", Counter()).keys():
             yield f"{mode}: {_class_names(data, unseen)} not in train"
         for name in counts.keys() - {"train"}:
-            far = {target for target in counts["train"] if _is_far(counts["train"], counts[name], target)}
-            if far:
+            if far := {target for target in counts["train"] if _is_far(counts["train"], counts[name], target)}:
                 yield f"{mode}: shares of {_class_names(data, far)} differ between train and {name}"
 
 
@@ -152,8 +152,13 @@ def threads(subject: Subject) -> Iterator[str]:
         for name, split in splits(data):
             places = some(split)
             expected = [digest(split, place) for place in places]
-            with _often_switched(), ThreadPoolExecutor(THREADS) as pool:
-                found = list(pool.map(lambda place, split=split: digest(split, place), places * THREADS))
+            before = sys.getswitchinterval()
+            sys.setswitchinterval(1e-6)  # Python changes between threads as often as it can
+            try:
+                with ThreadPoolExecutor(THREADS) as pool:
+                    found = list(pool.map(lambda place, split=split: digest(split, place), places * THREADS))
+            finally:
+                sys.setswitchinterval(before)
             if found != expected * THREADS:
                 yield f"{mode}: {name} reads otherwise in {THREADS} threads"
 
@@ -161,11 +166,24 @@ def threads(subject: Subject) -> Iterator[str]:
 @RULES.slow_rule
 def processes(subject: Subject) -> Iterator[str]:
     """A process that was started afresh reads what this one reads."""
-    factory = subject.factory
-    if not _importable(factory):
-        raise DoesNotApply("the factory cannot be imported by name in another process")
-    modes = _modes(subject)
-    for mode, found in zip(modes, _elsewhere(subject, modes), strict=True):
+    try:
+        pickle.loads(pickle.dumps(subject.factory))  # noqa: S301 - what was pickled here
+    except Exception as error:
+        raise DoesNotApply("the factory cannot be imported by name in another process") from error
+    place, modes = subject.scratch("elsewhere"), _modes(subject)
+    request, answer = place / "request", place / "answer"
+    args = [subject.args | ({"clips": True} if mode == CLIPS else {}) for mode in modes]
+    request.write_bytes(pickle.dumps((subject.factory, subject.root, args)))
+    done = subprocess.run(  # noqa: S603 - this interpreter, and files of this examination
+        [sys.executable, "-m", "toolkit.kit.testing.datasets", str(request), str(answer)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"another process failed: {done.stderr.strip().rpartition(chr(10))[2]}")
+    for mode, found in zip(modes, json.loads(answer.read_text(encoding="utf-8")), strict=True):
         if digests(built(subject, clips=mode == CLIPS)) != found:
             yield f"{mode}: it reads otherwise in another process"
 
@@ -240,10 +258,16 @@ def some(split: AnySplit, count: int = READ) -> list[int]:
 
 def digest(split: AnySplit, place: int) -> str:
     """Of all pixels of an image, or of three frames of a video."""
-    if not isinstance(split, VideoSplit):
-        return _hashed([split.read(place)])
-    total = len(split.times(place))
-    return f"{total}-{_hashed(split.read(place, sorted({0, total // 2, total - 1})))}"
+    if isinstance(split, VideoSplit):
+        total = len(split.times(place))
+        images: Any = split.read(place, sorted({0, total // 2, total - 1}))
+    else:
+        total, images = 1, [split.read(place)]
+    found = hashlib.blake2b(f"{total}".encode(), digest_size=16)
+    for image in images:
+        found.update(f"{list(image.shape)}".encode())
+        found.update(image.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def digests(data: Data) -> dict[str, list[str]]:
@@ -267,24 +291,6 @@ def _modes(subject: Subject) -> tuple[str, ...]:
     return (IMAGES, CLIPS)
 
 
-def _hashed(images: Any) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for image in images:
-        found.update(f"{list(image.shape)}".encode())
-        found.update(image.contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def _not_plain(data: Data) -> Iterator[str]:
-    protocol: Mapping[Any, Any] = data.protocol
-    for key, value in protocol.items():
-        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
-            yield f"protocol has {key!r}: {value!r}"
-    notes: object = data.notes
-    if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
-        yield f"notes are {notes!r}"
-
-
 def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
     lengths = {what: len(getattr(split, what)) for what in ("ids", "targets", "keys")}
     if set(lengths.values()) != {len(split)}:
@@ -292,12 +298,10 @@ def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
     if len(set(split.ids)) < lengths["ids"]:
         yield f"{Counter(split.ids).most_common(1)[0][0]} is there twice"
     for what in ("ids", "keys"):
-        odd = [value for value in getattr(split, what) if not isinstance(value, str)]
-        if odd:
+        if odd := [value for value in getattr(split, what) if not isinstance(value, str)]:
             yield f"among {what} is {odd[0]!r}"
     classes = len(spec.classes)
-    wrong = [target for target in split.targets if not _is_target(target, spec.targets, classes)]
-    if wrong:
+    if wrong := [target for target in split.targets if not _is_target(target, spec.targets, classes)]:
         yield f"among targets is {wrong[0]!r}, of {classes} classes"
 
 
@@ -332,15 +336,13 @@ def _wrong_video(split: VideoSplit, place: int) -> Iterator[str]:
     wrong = next((text for image in found if (text := _wrong_image(image))), None)
     if wrong or len(found) != len(asked):
         yield wrong or f"{len(found)} frames came where {len(asked)} were asked for"
-    elif len({image.shape for image in found}) > 1:
+        return
+    if len({image.shape for image in found}) > 1:
         yield "its frames are of several sizes"
-    elif not _same_frames(list(split.read(place, asked[1::3])), found[1::3]):
+        return
+    again = list(split.read(place, asked[1::3]))
+    if len(again) != len(found[1::3]) or not all(map(torch.equal, again, found[1::3])):
         yield "every third frame, read alone, is another than among the others"
-
-
-def _same_frames(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    pairs = zip(found, expected, strict=False)
-    return len(found) == len(expected) and all(torch.equal(one, other) for one, other in pairs)
 
 
 def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:
@@ -370,38 +372,7 @@ def _class_names(data: Data, targets: set[int]) -> str:
     return f'"{names[0]}"' + (f" and {len(names) - 1} other classes" if len(names) > 1 else "")
 
 
-class _often_switched:  # noqa: N801 - used as `torch.no_grad` is
-    """Makes Python change between threads as often as it can."""
-
-    def __enter__(self) -> None:
-        self._before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setswitchinterval(self._before)
-
-
-def _importable(factory: Any) -> bool:
-    try:
-        return pickle.loads(pickle.dumps(factory)) is not None  # noqa: S301 - what was pickled here
-    except Exception:
-        return False
-
-
-def _elsewhere(subject: Subject, modes: Sequence[str]) -> list[dict[str, list[str]]]:
-    """The digests that a new interpreter makes of the same data, seen in each of these modes."""
-    place = subject.scratch("elsewhere")
-    request, answer = place / "request", place / "answer"
-    args = [subject.args | ({"clips": True} if mode == CLIPS else {}) for mode in modes]
-    request.write_bytes(pickle.dumps((subject.factory, subject.root, args)))
-    done = subprocess.run(  # noqa: S603 - this interpreter, and files of this examination
-        [sys.executable, "-m", "toolkit.kit.testing.elsewhere", str(request), str(answer)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"another process failed: {done.stderr.strip().rpartition(chr(10))[2]}")
-    found: list[dict[str, list[str]]] = json.loads(answer.read_text(encoding="utf-8"))
-    return found
+if __name__ == "__main__":  # what another process does for the rule `processes`
+    _request, _answer = map(Path, sys.argv[1:])
+    _factory, _root, _args = pickle.loads(_request.read_bytes())  # noqa: S301 - written by the process that started this one
+    _answer.write_text(json.dumps([digests(_factory(_root, **each)) for each in _args]), encoding="utf-8")

@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Metric, Score, Scores
+from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
-from toolkit.kit.testing.signatures import arguments
-from toolkit.kit.testing.subject import Subject
-from toolkit.kit.testing.waiting import no_waiting
+from toolkit.kit.testing.side_effects import no_waiting
 
 RULES = Rulebook("metric")
-RULES.rule(arguments)
 
 USUAL = DataSpec(("first", "second", "third", "fourth", "fifth", "sixth"), size=8)
 ITEMS = 200
 CLOSE = 1e-5
 SURE = 20.0
 """How far a confident logit stands above the others."""
+OF_CLASSES = {
+    "accuracy": "accuracy_score",
+    "balanced_accuracy": "balanced_accuracy_score",
+    "cohen_kappa": "cohen_kappa_score",
+    "matthews_corrcoef": "matthews_corrcoef",
+}
+"""Names of scores, and scikit-learn's for them, that compare classes predicted with targets."""
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(NamedTuple):
     """Logits float32 `[N, C]` and targets int64 `[N]`."""
 
     logits: Tensor
@@ -50,10 +53,9 @@ def scores(subject: Subject) -> Iterator[str]:
     """`compute` gives the same names each time, each with a float, a list of numbers or a square list of lists."""
     found = [scored(subject, answers) for answers in (random_answers(subject), few_answers(subject))]
     for name, score in found[0].items():
-        wrong = _wrong_score(score)
         if not isinstance(name, str) or not name:
             yield f"{name!r} is no name"
-        elif wrong:
+        elif wrong := _wrong_score(score):
             yield f"{name} is {wrong}"
     if not found[0]:
         yield "there is no score"
@@ -72,9 +74,7 @@ def batches(subject: Subject) -> Iterator[str]:
         ("in batches of 64", answers, 64),
         ("shuffled, in batches of 33", shuffled, 33),
     ):
-        difference = unlike(scored(subject, given, size), expected)
-        if difference:
-            yield f"{what}: {difference}"
+        yield from unlike(what, scored(subject, given, size), expected)
 
 
 @RULES.rule
@@ -82,13 +82,11 @@ def again(subject: Subject) -> Iterator[str]:
     """`compute` changes nothing: asked twice it gives the same, and what comes later is added."""
     answers, metric = random_answers(subject), build(subject)
     half = ITEMS // 2
-    metric.update(*_pair(answers.part(slice(0, half))))
+    metric.update(*answers.part(slice(0, half)))
     first, second = metric.compute(), metric.compute()
-    if difference := unlike(second, first):
-        yield f"asked twice: {difference}"
-    metric.update(*_pair(answers.part(slice(half, ITEMS))))
-    if difference := unlike(metric.compute(), scored(subject, answers)):
-        yield f"asked between two batches: {difference}"
+    yield from unlike("asked twice", second, first)
+    metric.update(*answers.part(slice(half, ITEMS)))
+    yield from unlike("asked between two batches", metric.compute(), scored(subject, answers))
 
 
 @RULES.rule
@@ -97,8 +95,9 @@ def apart(subject: Subject) -> Iterator[str]:
     first = build(subject).compute()
     for right in (True, False):
         scored(subject, sure_answers(subject, right=right))
-        if difference := unlike(build(subject).compute(), first):
-            yield f"before its first batch, but after another was used: {difference}"
+        found = [*unlike("before its first batch, but after another was used", build(subject).compute(), first)]
+        yield from found
+        if found:
             return
 
 
@@ -126,13 +125,12 @@ def overwritten(subject: Subject) -> Iterator[str]:
     """The caller may overwrite logits and targets after `update`, which leaves them as they were."""
     answers, metric = random_answers(subject), build(subject)
     given = Answers(answers.logits.clone(), answers.targets.clone())
-    metric.update(*_pair(given))
+    metric.update(*given)
     if not torch.equal(given.logits, answers.logits) or not torch.equal(given.targets, answers.targets):
         yield "update changes what it is given"
     given.logits.zero_()
     given.targets.zero_()
-    if difference := unlike(metric.compute(), scored(subject, answers)):
-        yield f"after they were overwritten: {difference}"
+    yield from unlike("after they were overwritten", metric.compute(), scored(subject, answers))
 
 
 @RULES.rule
@@ -142,12 +140,9 @@ def inference(subject: Subject) -> Iterator[str]:
     expected = scored(subject, answers)
     with torch.inference_mode():
         found = scored(subject, Answers(answers.logits.clone(), answers.targets.clone()))
-    if difference := unlike(found, expected):
-        yield f"in inference mode: {difference}"
-    if difference := unlike(
-        scored(subject, Answers(answers.logits.clone().requires_grad_(), answers.targets)), expected
-    ):
-        yield f"with logits that require gradients: {difference}"
+    yield from unlike("in inference mode", found, expected)
+    found = scored(subject, Answers(answers.logits.clone().requires_grad_(), answers.targets))
+    yield from unlike("with logits that require gradients", found, expected)
 
 
 @RULES.rule
@@ -166,11 +161,15 @@ def reference(subject: Subject) -> Iterator[str]:
     """A score that is called as one of scikit-learn's is that score, on data with all classes and without some."""
     met = False
     for what, answers in (("all classes", random_answers(subject)), ("a class absent", without_last_class(subject))):
-        found = scored(subject, answers)
-        for name, expected in _expected(found, answers).items():
+        for name, score in scored(subject, answers).items():
+            expected, given = _by_sklearn(name, answers), score
+            if expected is None:
+                continue
             met = True
-            if not _near(_of_present(found[name], answers), expected):
-                yield f"{name} with {what} is {_shown(found[name])}, scikit-learn's is {_shown(expected)}"
+            if isinstance(score, list) and score and not isinstance(score[0], list):  # one number a class that occurs
+                given = [score[target] for target in answers.targets.unique().tolist()]
+            if not _near(given, expected):
+                yield f"{name} with {what} is {_shown(score)}, scikit-learn's is {_shown(expected)}"
     if not met:
         raise DoesNotApply("none of its scores is called as one of scikit-learn's")
 
@@ -182,25 +181,24 @@ def device(subject: Subject) -> Iterator[str]:
         raise DoesNotApply("there is no CUDA device here")
     answers, metric = random_answers(subject), build(subject)
     there = Answers(answers.logits.cuda(), answers.targets.cuda())
-    build(subject).update(*_pair(there))
+    build(subject).update(*there)
     with no_waiting():
-        metric.update(*_pair(there))
-    if difference := unlike(metric.compute(), scored(subject, answers)):
-        yield f"on the GPU: {difference}"
+        metric.update(*there)
+    yield from unlike("on the GPU", metric.compute(), scored(subject, answers))
 
 
 def build(subject: Subject) -> Metric:
     """A fresh metric."""
-    metric: Metric = subject.build(_spec(subject))
+    metric: Metric = subject.build(subject.case.spec or USUAL)
     return metric
 
 
 def scored(subject: Subject, answers: Answers | None, size: int = ITEMS) -> Scores:
     """The scores of these answers, given in batches of `size`; None: of none."""
     metric = build(subject)
-    for start in range(0, 0 if answers is None else len(answers.targets), size):
-        part = slice(start, start + size)
-        metric.update(*_pair(answers.part(part)))  # type: ignore[union-attr]  # there is no range of None
+    if answers is not None:
+        for start in range(0, len(answers.targets), size):
+            metric.update(*answers.part(slice(start, start + size)))
     found = metric.compute()
     if not isinstance(found, Mapping):
         raise TypeError(f"compute gave {type(found).__name__}, not names mapped to scores")
@@ -235,26 +233,19 @@ def sure_answers(subject: Subject, *, right: bool) -> Answers:
     return Answers(logits - (0.0 if right else SURE) * torch.eye(count)[targets], targets)
 
 
-def unlike(found: Scores, expected: Scores) -> str | None:
-    """In what two sets of scores differ, beyond rounding."""
+def unlike(what: str, found: Scores, expected: Scores) -> Iterator[str]:
+    """The first in which two sets of scores differ, beyond rounding."""
     if found.keys() != expected.keys():
-        return f"names are {sorted(found)}, not {sorted(expected)}"
+        yield f"{what}: names are {sorted(found)}, not {sorted(expected)}"
+        return
     for name, score in expected.items():
         if not _near(found[name], score):
-            return f"{name} is {_shown(found[name])}, not {_shown(score)}"
-    return None
-
-
-def _spec(subject: Subject) -> DataSpec:
-    return subject.case.spec or USUAL
+            yield f"{what}: {name} is {_shown(found[name])}, not {_shown(score)}"
+            return
 
 
 def _count(subject: Subject) -> int:
-    return len(_spec(subject).classes)
-
-
-def _pair(answers: Answers) -> tuple[Tensor, Tensor]:
-    return answers.logits, answers.targets
+    return len((subject.case.spec or USUAL).classes)
 
 
 def _drawn(occurring: int, classes: int) -> Answers:
@@ -301,72 +292,27 @@ def _shown(score: Score) -> str:
     return f"{score:.6g}" if isinstance(score, float) else str(np.asarray(score, dtype=float).round(6).tolist())
 
 
-def _of_present(score: Score, answers: Answers) -> Score:
-    """Of a list with one number a class, those of the classes that occur; any other score as it is."""
-    if isinstance(score, list) and score and not isinstance(score[0], list):
-        return [score[target] for target in answers.targets.unique().tolist()]
-    return score
-
-
-def _expected(found: Scores, answers: Answers) -> dict[str, Score]:
-    """What scikit-learn gives for those of the scores whose names say which they are."""
-    given = _Given(
-        answers.targets.numpy(),
-        answers.logits.argmax(dim=1).numpy(),
-        answers.logits.double().softmax(dim=1).numpy(),
-    )
-    recognised = ((name, _by_name(name, given)) for name in found)
-    return {name: ask() for name, ask in recognised if ask is not None}
-
-
-@dataclass(frozen=True)
-class _Given:
-    targets: Any
-    predicted: Any
-    probabilities: Any
-
-    @property
-    def labels(self) -> Any:
-        return np.arange(self.probabilities.shape[1])
-
-
-def _by_name(name: str, given: _Given) -> Callable[[], Score] | None:
-    """How to ask scikit-learn for the score of this name; None where the name does not say which it is."""
+def _by_sklearn(name: str, answers: Answers) -> Score | None:
+    """What scikit-learn gives for the score of this name; None where the name does not say which it is."""
     from sklearn import metrics
 
-    if name in _OF_CLASSES:
-        return lambda: float(getattr(metrics, _OF_CLASSES[name])(given.targets, given.predicted))
-    if averaged := re.fullmatch(r"(precision|recall|f1|jaccard)_(macro|micro|weighted|per_class)", name):
-        return lambda: _averaged(getattr(metrics, f"{averaged[1]}_score"), averaged[2], given)
-    if top := re.fullmatch(r"top_?(\d+)_accuracy", name):
-        return lambda: _top(int(top[1]), given)
-    if name == "log_loss":
-        return lambda: float(metrics.log_loss(given.targets, given.probabilities, labels=given.labels))
-    if name == "confusion_matrix":
-        counts = metrics.confusion_matrix(given.targets, given.predicted, labels=given.labels)
-        return counts.tolist  # type: ignore[no-any-return]
-    return None
-
-
-_OF_CLASSES = {
-    "accuracy": "accuracy_score",
-    "balanced_accuracy": "balanced_accuracy_score",
-    "cohen_kappa": "cohen_kappa_score",
-    "matthews_corrcoef": "matthews_corrcoef",
-}
-
-
-def _averaged(score: Callable[..., Any], average: str, given: _Given) -> Score:
-    present = np.unique(given.targets)
-    one_a_class = average == "per_class"
-    found = score(
-        given.targets, given.predicted, labels=present, average=None if one_a_class else average, zero_division=0.0
-    )
-    scores: Score = found.tolist() if one_a_class else float(found)
-    return scores
-
-
-def _top(count: int, given: _Given) -> float:
-    """Counted here: scikit-learn warns where a class is absent, and of two classes takes other input."""
-    best = np.argsort(-given.probabilities, axis=1, kind="stable")[:, :count]
-    return float((best == given.targets[:, None]).any(axis=1).mean())
+    targets, predicted = answers.targets.numpy(), answers.logits.argmax(dim=1).numpy()
+    probabilities = answers.logits.double().softmax(dim=1).numpy()
+    labels = np.arange(probabilities.shape[1])
+    found: Any = None
+    if name in OF_CLASSES:
+        found = getattr(metrics, OF_CLASSES[name])(targets, predicted)
+    elif averaged := re.fullmatch(r"(precision|recall|f1|jaccard)_(macro|micro|weighted|per_class)", name):
+        average = None if averaged[2] == "per_class" else averaged[2]
+        score = getattr(metrics, f"{averaged[1]}_score")
+        found = score(targets, predicted, labels=np.unique(targets), average=average, zero_division=0.0)
+    elif top := re.fullmatch(r"top_?(\d+)_accuracy", name):
+        # Counted here: scikit-learn warns where a class is absent, and of two classes takes other input.
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : int(top[1])]
+        found = (best == targets[:, None]).any(axis=1).mean()
+    elif name == "log_loss":
+        found = metrics.log_loss(targets, probabilities, labels=labels)
+    elif name == "confusion_matrix":
+        found = metrics.confusion_matrix(targets, predicted, labels=labels)
+    plain: Score | None = None if found is None else np.asarray(found).tolist()
+    return plain

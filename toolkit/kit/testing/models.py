@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,11 @@ from torch.nn import functional
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, Grouped, Noted, Staged, Takes
 from toolkit.api.errors import ToolkitError
-from toolkit.kit.testing.global_states import GlobalStates
+from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
-from toolkit.kit.testing.signatures import arguments
-from toolkit.kit.testing.subject import Subject
+from toolkit.kit.testing.side_effects import GlobalStates
 
 RULES = Rulebook("model")
-RULES.rule(arguments)
 
 CLASSES = ("first", "second", "third")
 SMALL, USUAL = 64, 224
@@ -34,6 +33,7 @@ BF16_CLOSE = 0.1
 BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU, nn.MultiheadAttention)
 NAMED_BY_MODE = ("drop", "norm", "stochastic")
 """In the names of classes that may answer otherwise in training."""
+IN = {True: "in training", False: "in evaluation"}
 
 
 @RULES.rule
@@ -42,9 +42,8 @@ def logits(subject: Subject) -> Iterator[str]:
     model, spec = build(subject), spec_of(subject)
     for training, batch in ((False, 1), (False, 2), (False, 3), (True, 2), (True, 3)):
         answers = run(model.train(training), inputs(spec, batch))
-        wrong = _wrong_logits(answers, (batch, len(spec.classes)))
-        if wrong:
-            yield f"{wrong} for {batch} item{'s' if batch > 1 else ''} in {'training' if training else 'evaluation'}"
+        if wrong := _wrong_logits(answers, (batch, len(spec.classes))):
+            yield f"{wrong} for {batch} item{'s' if batch > 1 else ''} {IN[training]}"
 
 
 @RULES.rule
@@ -54,7 +53,7 @@ def unnormalised(subject: Subject) -> Iterator[str]:
     for training in (False, True):
         answers = run(model.train(training), inputs(spec, 4)).float()
         if (answers >= 0).all() and torch.allclose(answers.sum(dim=1), torch.ones(4), atol=1e-3):
-            yield f"in {'training' if training else 'evaluation'} every row sums to 1: these are probabilities"
+            yield f"{IN[training]} every row sums to 1: these are probabilities"
 
 
 @RULES.rule
@@ -71,14 +70,17 @@ def classes(subject: Subject) -> Iterator[str]:
 def sizes(subject: Subject) -> Iterator[str]:
     """A model that is built for data of another size works with it, or says at once that it cannot."""
     spec = spec_of(subject)
-    for other in _other_sizes(spec):
+    others = [replace(spec, size=side, stored=None) for side in (spec.size + 32, spec.size - 3)]
+    if spec.clip is not None:
+        others.append(replace(spec, clip=replace(spec.clip, frames=2 * spec.clip.frames)))
+    for other in others:
         try:
             model = build(subject, other)
         except (ToolkitError, ValueError):
             continue
-        wrong = _wrong_logits(run(model.eval(), inputs(other, 2)), (2, len(spec.classes)))
-        if wrong:
-            yield f"{wrong} where it is built for {_described(other)}"
+        if wrong := _wrong_logits(run(model.eval(), inputs(other, 2)), (2, len(spec.classes))):
+            frames = "" if other.frames is None else f"{other.frames} frames of "
+            yield f"{wrong} where it is built for {frames}{other.size} px"
 
 
 @RULES.rule
@@ -107,14 +109,13 @@ def modes(subject: Subject) -> Iterator[str]:
     expected = run(model.eval(), pixels)
     model.train()
     for module in model.modules():
-        if _may_depend_on_mode(module):
+        name = type(module).__name__.lower()
+        if isinstance(module, BY_MODE) or any(word in name for word in NAMED_BY_MODE):
             module.training = False
     found, other = (run(model, pixels, seed=SEED + number) for number in (0, 1))
     if apart(found, other) > CLOSE:
         return  # it draws by itself, so nothing can be told of the difference
-    difference = apart(found, expected)
-    if difference > CLOSE:
-        yield f"with these in evaluation, logits still differ by {difference:.2g} of the largest"
+    yield from differing("with these in evaluation, logits still differ", found, expected)
 
 
 @RULES.rule
@@ -123,9 +124,7 @@ def items(subject: Subject) -> Iterator[str]:
     model, pixels = build(subject).eval(), inputs(spec_of(subject), 3)
     together = run(model, pixels)
     alone = torch.cat([run(model, pixels[item : item + 1]) for item in range(3)])
-    difference = apart(alone, together)
-    if difference > CLOSE:
-        yield f"alone and in a batch of 3, logits differ by {difference:.2g} of the largest"
+    yield from differing("alone and in a batch of 3, logits differ", alone, together)
 
 
 @RULES.rule
@@ -138,9 +137,8 @@ def state(subject: Subject) -> Iterator[str]:
             parameter.add_(0.01 * torch.randn_like(parameter))
     second = build(subject, seed=SEED + 1, bare=True)
     second.load_state_dict(first.state_dict())
-    difference = apart(*(run(model.eval(), inputs(spec, 2)) for model in (first, second)))
-    if difference > CLOSE:
-        yield f"after load_state_dict, logits differ by {difference:.2g} of the largest"
+    found, expected = (run(model.eval(), inputs(spec, 2)) for model in (first, second))
+    yield from differing("after load_state_dict, logits differ", found, expected)
 
 
 @RULES.rule
@@ -152,8 +150,7 @@ def copies(subject: Subject) -> Iterator[str]:
     if apart(run(twin, pixels), expected) > CLOSE:
         yield "the copy answers otherwise"
     own = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
-    shared = [name for name, value in twin.state_dict().items() if value.numel() and value.data_ptr() in own]
-    if shared:
+    if shared := [name for name, value in twin.state_dict().items() if value.numel() and value.data_ptr() in own]:
         yield f"the copy shares {shared[0]} with the model"
 
 
@@ -161,8 +158,7 @@ def copies(subject: Subject) -> Iterator[str]:
 def seeds(subject: Subject) -> Iterator[str]:
     """The same seed of torch gives the same weights, and no global seed is set: draws come from torch's generator."""
     first, second = (build(subject).state_dict() for _ in range(2))
-    changed = [name for name, value in first.items() if not _same(value, second[name])]
-    if changed:
+    if changed := [name for name, value in first.items() if not torch.equal(value, second[name])]:
         yield f"two models built with one seed differ in {changed[0]}"
     torch.manual_seed(SEED)
     before = GlobalStates.now()
@@ -181,7 +177,7 @@ def untouched(subject: Subject) -> Iterator[str]:
     for training in (False, True):
         run(model.train(training), pixels)
         if not torch.equal(pixels, before):
-            yield f"the batch was changed in {'training' if training else 'evaluation'}"
+            yield f"the batch was changed {IN[training]}"
             return
 
 
@@ -189,8 +185,7 @@ def untouched(subject: Subject) -> Iterator[str]:
 def moves(subject: Subject) -> Iterator[str]:
     """Every tensor a module keeps is a parameter or a buffer, so that it moves to a device with the model."""
     for name, module in build(subject).named_modules():
-        own = [key for key, value in vars(module).items() if isinstance(value, Tensor)]
-        if own:
+        if own := [key for key, value in vars(module).items() if isinstance(value, Tensor)]:
             yield f"{'.'.join(filter(None, (name, own[0])))} is a plain tensor"
 
 
@@ -203,8 +198,8 @@ def bf16(subject: Subject) -> Iterator[str]:
         found = run(model, pixels).float()
     if not found.isfinite().all():
         yield "logits are not finite"
-    elif (difference := apart(found, expected)) > BF16_CLOSE:
-        yield f"logits differ by {difference:.2g} of the largest"
+    else:
+        yield from differing("logits differ", found, expected, BF16_CLOSE)
 
 
 @RULES.rule
@@ -215,9 +210,7 @@ def channels_last(subject: Subject) -> Iterator[str]:
     expected = run(model, pixels)
     if spec.clip is None:
         model = model.to(memory_format=torch.channels_last)
-    difference = apart(run(model, pixels.movedim(-3, -1).contiguous().movedim(-1, -3)), expected)
-    if difference > CLOSE:
-        yield f"logits differ by {difference:.2g} of the largest"
+    yield from differing("logits differ", run(model, pixels.movedim(-3, -1).contiguous().movedim(-1, -3)), expected)
 
 
 @RULES.slow_rule
@@ -238,7 +231,8 @@ def onnx(subject: Subject) -> Iterator[str]:
     with quiet():
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
-        frames = _frames(spec, batch)
+        raw = (*inputs(spec, batch).shape[:-3], spec.stored_size, spec.stored_size, 3)
+        frames = torch.randint(0, 256, raw, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             expected = Deployed(network, answers, spec).eval()(frames)
         found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
@@ -257,8 +251,7 @@ def parts(subject: Subject) -> Iterator[str]:
     held = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
     if len(set(held)) < len(held):
         yield "a parameter is in two parts"
-    left_out = [name for name, parameter in model.named_parameters() if id(parameter) not in set(held)]
-    if left_out:
+    if left_out := [name for name, parameter in model.named_parameters() if id(parameter) not in set(held)]:
         yield f"{left_out[0]} is in no part"
 
 
@@ -298,17 +291,18 @@ def takes(subject: Subject) -> Iterator[str]:
         yield f"takes is {design}"
 
 
+@lru_cache(maxsize=1)
 def spec_of(subject: Subject) -> DataSpec:
-    """What the models of a case are built for."""
-    if "spec" not in subject.known:
-        subject.known["spec"] = subject.case.spec or _accepted(subject)
-    found: DataSpec = subject.known["spec"]
-    return found
-
-
-def _accepted(subject: Subject) -> DataSpec:
-    """The smallest of a few specs that the model takes; the smallest of all where it takes none."""
-    tried = _candidates(subject)
+    """What the models of a case are built for: where it does not say, the smallest of a few specs that the model takes;
+    the smallest of all where it takes none."""
+    if subject.case.spec is not None:
+        return subject.case.spec
+    design = getattr(subject.factory, "takes", None)
+    if isinstance(design, Takes):
+        clip = Clip(design.frames, design.rate)
+        tried = [DataSpec(CLASSES, size=size, clip=clip) for size in (SMALL, design.size)]
+    else:
+        tried = [DataSpec(CLASSES, size=size) for size in (SMALL, USUAL)]
     for spec in tried:
         try:
             run(_built(subject, spec).eval(), inputs(spec, 2))
@@ -316,14 +310,6 @@ def _accepted(subject: Subject) -> DataSpec:
             continue
         return spec
     return tried[0]
-
-
-def _candidates(subject: Subject) -> Sequence[DataSpec]:
-    design = getattr(subject.factory, "takes", None)
-    if not isinstance(design, Takes):
-        return [DataSpec(CLASSES, size=size) for size in (SMALL, USUAL)]
-    clip = Clip(design.frames, design.rate)
-    return [DataSpec(CLASSES, size=size, clip=clip) for size in (SMALL, design.size)]
 
 
 def build(subject: Subject, spec: DataSpec | None = None, *, seed: int = SEED, bare: bool = False) -> nn.Module:
@@ -366,6 +352,12 @@ def apart(found: Tensor, expected: Tensor) -> float:
     return float(difference.nan_to_num(nan=float("inf")))
 
 
+def differing(what: str, found: Tensor, expected: Tensor, close: float = CLOSE) -> Iterator[str]:
+    """That `what` differ, by more than rounding."""
+    if (difference := apart(found, expected)) > close:
+        yield f"{what} by {difference:.2g} of the largest"
+
+
 def _wrong_logits(answers: Tensor, shape: tuple[int, int]) -> str | None:
     if answers.shape != shape:
         return f"the model gave {list(answers.shape)}, not {list(shape)},"
@@ -374,36 +366,8 @@ def _wrong_logits(answers: Tensor, shape: tuple[int, int]) -> str | None:
     return None if answers.isfinite().all() else "logits are not finite"
 
 
-def _other_sizes(spec: DataSpec) -> Iterator[DataSpec]:
-    yield replace(spec, size=spec.size + 32, stored=None)
-    yield replace(spec, size=spec.size - 3, stored=None)
-    if spec.clip is not None:
-        yield replace(spec, clip=replace(spec.clip, frames=2 * spec.clip.frames))
-
-
-def _described(spec: DataSpec) -> str:
-    clip = "" if spec.frames is None else f"{spec.frames} frames of "
-    return f"{clip}{spec.size} px"
-
-
-def _may_depend_on_mode(module: nn.Module) -> bool:
-    name = type(module).__name__.lower()
-    return isinstance(module, BY_MODE) or any(word in name for word in NAMED_BY_MODE)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(torch.allclose(one.double(), other.double(), rtol=0, atol=0))
-
-
 def _trainable(model: nn.Module) -> list[tuple[str, bool]]:
     return [
         *((name, parameter.requires_grad) for name, parameter in model.named_parameters()),
         *((name, module.training) for name, module in model.named_modules()),
     ]
-
-
-def _frames(spec: DataSpec, batch: int) -> Tensor:
-    """Raw frames, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`, as an exported graph takes them."""
-    clip = () if spec.frames is None else (spec.frames,)
-    shape = (batch, *clip, spec.stored_size, spec.stored_size, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from toolkit.kit.testing.cases import Kind, Rule
-from toolkit.kit.testing.subject import Subject
+from toolkit.kit.testing.case import Case, Kind, Subject
 
 Look: TypeAlias = Callable[[Subject], Iterator[str]]
 """Yields one text for each thing seen that breaks the contract; raises `DoesNotApply` where there is nothing to ask."""
@@ -19,30 +18,67 @@ class DoesNotApply(Exception):  # noqa: N818 - nothing went wrong
 
 
 @dataclass(frozen=True)
-class Check:
-    """A rule, and how to look whether it holds."""
-
-    rule: Rule
-    look: Look
-
-
-@dataclass
-class Rulebook:
-    """The rules of one kind, in the order in which they are written down."""
+class Rule:
+    """Something that must hold for every component of a kind."""
 
     kind: Kind
-    checks: list[Check] = field(default_factory=list)
+    name: str
+    contract: str
+    """One sentence: what must hold."""
+    slow: bool
+    """Whether to ask takes seconds even of a small component."""
+    look: Look = field(repr=False)
+    """How to see whether it holds."""
 
-    def rule(self, look: Look) -> Look:
+    @property
+    def section(self) -> str:
+        """The anchor in docs/plugins.md where the rule is told."""
+        return f"{self.kind}-{self.name}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one rule for one case: it holds where both `what` and `skipped` are None."""
+
+    case: Case
+    rule: Rule
+    what: str | None = None
+    """What was seen that breaks the contract."""
+    skipped: str | None = None
+    """Why the rule does not apply, or could not be asked here."""
+
+
+class Rulebook:
+    """The rules of one kind, in the order in which they are written down; `arguments` is the first of every kind."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.rules: list[Rule] = []
+        self.rule(arguments)
+
+    def rule(self, look: Look, *, slow: bool = False) -> Look:
         """Add the function's rule: its name, and its docstring as the contract."""
-        return self._add(look, slow=False)
+        contract = " ".join((inspect.getdoc(look) or "").split())
+        self.rules.append(Rule(self.kind, getattr(look, "__name__", ""), contract, slow, look))
+        return look
 
     def slow_rule(self, look: Look) -> Look:
         """As `rule`, for one that takes seconds even of a small component."""
-        return self._add(look, slow=True)
+        return self.rule(look, slow=True)
 
-    def _add(self, look: Look, *, slow: bool) -> Look:
-        contract = " ".join((inspect.getdoc(look) or "").split())
-        name = getattr(look, "__name__", "")
-        self.checks.append(Check(Rule(self.kind, name, contract, slow), look))
-        return look
+
+def arguments(subject: Subject) -> Iterator[str]:
+    """Every key of a recipe is a keyword-only argument with a type that TOML knows and a line in the docstring."""
+    from toolkit.recipe.signature import GIVEN_BY_CORE, describe
+
+    factory = subject.factory
+    if not inspect.getdoc(factory):
+        yield "the factory has no docstring"
+    parameters = inspect.signature(factory).parameters
+    for one in describe(factory, skip=GIVEN_BY_CORE.get(subject.case.kind, ())):
+        if parameters[one.name].kind is not inspect.Parameter.KEYWORD_ONLY:
+            yield f"{one.name} is not keyword-only"
+        elif parameters[one.name].annotation is inspect.Parameter.empty:
+            yield f"{one.name} has no annotation"
+        elif not one.doc:
+            yield f'the docstring has no line "{one.name}: ..."'

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker
+from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import Rulebook
-from toolkit.kit.testing.signatures import arguments
-from toolkit.kit.testing.subject import Subject
 
 RULES = Rulebook("tracker")
-RULES.rule(arguments)
 
 RECIPE: dict[str, Any] = {
     "name": "examined",
@@ -53,9 +51,10 @@ def unusual(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def close(subject: Subject) -> Iterator[str]:
     """`close` may come at any time, and twice: a run may be stopped before its first record."""
-    for what, seen in (("before the first record", []), ("after the first", [started()]), ("after an epoch", _two())):
+    two: list[Record] = [started(), epoch(1)]
+    for what, count in (("before the first record", 0), ("after the first", 1), ("after an epoch", 2)):
         tracker = subject.build(run_directory(subject))
-        for record in seen:
+        for record in two[:count]:
             tracker.track(record)
         for time in ("", " for the second time"):
             try:
@@ -72,7 +71,7 @@ def inside(subject: Subject) -> Iterator[str]:
     around = subject.folder
     before = _files(around)
     with contextlib.chdir(subject.scratch("elsewhere")):
-        _complete(subject, run)
+        _tell(subject.build(run), [started(), epoch(1), epoch(2), finished(run)])
     outside = [path for path in _files(around) if path not in before and run not in path.parents]
     for path in sorted(outside):
         yield f"{path.name} was written to {path.parent.relative_to(around) or '.'}, outside {run.relative_to(around)}"
@@ -82,11 +81,9 @@ def inside(subject: Subject) -> Iterator[str]:
 def resumed(subject: Subject) -> Iterator[str]:
     """A resumed run, which begins with `RunStarted` again, loses nothing that was written before."""
     run = run_directory(subject)
-    first = subject.build(run)
-    _tell(first, [started(), *(epoch(number) for number in (1, 2, 3))])
+    _tell(subject.build(run), [started(), *(epoch(number) for number in (1, 2, 3))])
     before = _files(run)
-    second = subject.build(run)
-    _tell(second, [started(), epoch(4), finished(run)])
+    _tell(subject.build(run), [started(), epoch(4), finished(run)])
     after = _files(run)
     for path, size in before.items():
         if path not in after:
@@ -156,14 +153,6 @@ def epoch(number: int) -> EpochRecord:
 def finished(run: Path) -> RunFinished:
     """The last record of a run."""
     return RunFinished(copy.deepcopy(SCORES), run)
-
-
-def _two() -> list[Record]:
-    return [started(), epoch(1)]
-
-
-def _complete(subject: Subject, run: Path) -> None:
-    _tell(subject.build(run), [started(), epoch(1), epoch(2), finished(run)])
 
 
 def _tell(tracker: Tracker, records: list[Record]) -> None:
