@@ -62,43 +62,35 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
     """
     places: dict[Place, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        if not _counts_right_items_alone(details):
-            places.setdefault(_place(details, given), []).append(details)
-    return [
-        Problem(dotted(key, *place), UNKNOWN_KEY, nearest(str(place[-1]), known(dotted(key, *place[:-1]))))
-        if found[0]["type"] == "extra_forbidden"
-        else _problem(found, dotted(key, *place))
-        for place, found in places.items()
-        if any(_right_type(details) for details in found) or not _has_deeper(place, places)
-    ]
-
-
-def _counts_right_items_alone(details: ErrorDetails) -> bool:
-    """Whether an array is called too short only because pydantic leaves out its wrong items, which it tells too."""
-    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
-
-
-def _has_deeper(place: Place, places: Iterable[Place]) -> bool:
-    """Whether one member of a union liked the value well enough to complain only of something inside it."""
-    return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+        # pydantic counts the right items of an array alone, and reports the wrong ones too: it may be long enough
+        if details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]:
+            continue
+        places.setdefault(_place(details, given), []).append(details)
+    found = []
+    for place, here in places.items():
+        # one member of a union may like the value well enough to complain only of something inside it
+        deeper = any(len(other) > len(place) and other[: len(place)] == place for other in places)
+        if deeper and not any(map(_right_type, here)):
+            continue
+        if here[0]["type"] == "extra_forbidden":
+            suggestion = nearest(str(place[-1]), known(dotted(key, *place[:-1])))
+            found.append(Problem(dotted(key, *place), UNKNOWN_KEY, suggestion))
+        else:
+            found.append(_problem(here, dotted(key, *place)))
+    return found
 
 
 def _place(details: ErrorDetails, given: Any) -> Place:
     """Where in `given` it is; pydantic's location also names members of unions, which are no keys: leave them out."""
     place: list[str | int] = []
     for step in details["loc"]:
-        if _holds(given, step):
+        in_array = isinstance(given, (list, tuple)) and isinstance(step, int) and step < len(given)
+        if in_array or (isinstance(given, Mapping) and step in given):
             place.append(step)
             given = given[step]
         elif details["type"] == "missing" and isinstance(step, str) and step == details["loc"][-1]:
             place.append(step)
     return tuple(place)
-
-
-def _holds(value: Any, step: str | int) -> bool:
-    if isinstance(value, Mapping):
-        return step in value
-    return isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
 
 
 def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
@@ -109,9 +101,12 @@ def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
     if first["type"] == "value_error":  # of a validator, which says what is wrong in its own words
         return Problem(key, str(first["ctx"]["error"]))
     if first["type"] in {"missing", "too_long", "too_short"}:
-        return Problem(key, _wrong_length(close))
+        return Problem(key, _wrong_length(close[-1]))
     wanted = list(dict.fromkeys(_wanted(details) for details in close))
-    return Problem(key, f"must be {' or '.join(wanted)}, got {shown(first['input'])}", _nearest_literal(close))
+    literals = [value for details in close if details["type"] == "literal_error" for value in _literals(details)]
+    names = [value for value in literals if isinstance(value, str)]
+    suggestion = nearest(first["input"], names) if isinstance(first["input"], str) else None
+    return Problem(key, f"must be {' or '.join(wanted)}, got {shown(first['input'])}", suggestion)
 
 
 def _right_type(details: ErrorDetails) -> bool:
@@ -129,29 +124,19 @@ def _wanted(details: ErrorDetails) -> str:
     return _TYPES.get(kind) or f"valid ({details['msg']})"
 
 
-def _wrong_length(found: Sequence[ErrorDetails]) -> str:
+def _wrong_length(last: ErrorDetails) -> str:
     """pydantic reports a short fixed-length array once for every missing element, the last naming the length."""
-    last = found[-1]
     context = last.get("ctx", {})
     if last["type"] == "too_short":
-        return f"must have at least {_counted(context['min_length'], 'item')}, got {context['actual_length']}"
-    if last["type"] == "too_long":
-        return f"must have at most {_counted(context['max_length'], 'item')}, got {len(last['input'])}"
-    return f"must have {_counted(int(last['loc'][-1]) + 1, 'item')}, got {len(last['input'])}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+        words, count, got = "at least ", context["min_length"], context["actual_length"]
+    elif last["type"] == "too_long":
+        words, count, got = "at most ", context["max_length"], len(last["input"])
+    else:
+        words, count, got = "", int(last["loc"][-1]) + 1, len(last["input"])
+    return f"must have {words}{count} item{'' if count == 1 else 's'}, got {got}"
 
 
 def _literals(details: ErrorDetails) -> list[Any]:
     """The values that pydantic names, as Python writes them: `'a', "it's" or 3`."""
     written = re.findall(r"""'[^']*'|"[^"]*"|-?\d+|True|False""", details.get("ctx", {})["expected"])
     return [ast.literal_eval(value) for value in written]
-
-
-def _nearest_literal(found: Sequence[ErrorDetails]) -> str | None:
-    values = [value for details in found if details["type"] == "literal_error" for value in _literals(details)]
-    names = [value for value in values if isinstance(value, str)]
-    given = found[0]["input"]
-    return nearest(given, names) if isinstance(given, str) else None

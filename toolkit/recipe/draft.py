@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,39 +51,26 @@ class Used(NamedTuple):
 def used(draft: Draft) -> Iterator[Used]:
     """Every component a draft asks for, leaving out those whose table or name is itself wrong."""
     tables = draft.recipe.tables() if draft.recipe else draft.tables
-    for key, kind, table in _SINGLE:
-        own = set(table.model_fields)
-        yield from _use(key, kind, _at(tables, key), own)
+    asked: list[tuple[str, str, Any, Collection[str]]] = []
+    for key, kind, model in _SINGLE:
+        table: Any = tables
+        for step in key.split("."):
+            table = table.get(step) if isinstance(table, Mapping) else None
+        asked.append((key, kind, {} if table is None else table, model.model_fields))
     for key, kind in _LISTS.items():
-        elements = _elements(tables.get(key, METRICS if key == "metrics" else ()))
-        for place, element in zip(places(elements), elements, strict=True):
-            yield from _use(f"{key}.{place}", kind, element, {"name"})
-
-
-def _use(key: str, kind: str, table: Any, own: set[str]) -> Iterator[Used]:
-    table = {"name": table} if isinstance(table, str) else table
-    name = table.get("name", _UNNAMED.get(kind)) if isinstance(table, Mapping) else None
-    if name and isinstance(name, str):
-        yield Used(key, kind, name, {arg: value for arg, value in table.items() if arg not in own})
-
-
-def _at(tables: Mapping[str, Any], key: str) -> Any:
-    found: Any = tables
-    for step in key.split("."):
-        found = found.get(step) if isinstance(found, Mapping) else None
-    return {} if found is None else found
-
-
-def _elements(array: Any) -> Sequence[Any]:
-    return array if isinstance(array, (list, tuple)) else ()
+        array = tables.get(key, METRICS if key == "metrics" else ())
+        elements = array if isinstance(array, (list, tuple)) else ()
+        addresses = [f"{key}.{place}" for place in places(elements)]
+        asked += [(address, kind, one, {"name"}) for address, one in zip(addresses, elements, strict=True)]
+    for key, kind, table, own in asked:
+        given = {"name": table} if isinstance(table, str) else table
+        name = given.get("name", _UNNAMED.get(kind)) if isinstance(given, Mapping) else None
+        if name and isinstance(name, str):
+            yield Used(key, kind, name, {arg: value for arg, value in given.items() if arg not in own})
 
 
 def places(elements: Sequence[Any]) -> list[str]:
     """What addresses each element of `[[augment]]` and its like: its name, or its number where names repeat."""
-    names = [_name(element) for element in elements]
-    return [name if name and names.count(name) == 1 else str(place) for place, name in enumerate(names)]
-
-
-def _name(element: Any) -> str | None:
-    name = element.get("name") if isinstance(element, Mapping) else element
-    return name if isinstance(name, str) else None
+    names = [element.get("name") if isinstance(element, Mapping) else element for element in elements]
+    texts = [name if isinstance(name, str) else None for name in names]
+    return [name if name and texts.count(name) == 1 else str(place) for place, name in enumerate(texts)]

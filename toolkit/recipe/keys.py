@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -43,13 +42,8 @@ def keys_of(table: str) -> list[str]:
 
 def at_home(problem: Problem) -> Problem:
     """`problem`; an unknown key that just one table has, by this very name, is suggested there."""
-    if problem.message != UNKNOWN_KEY:
+    key = problem.key.rpartition(".")[2]
+    homes = [table for table in _TABLES if key in keys_of(table)]
+    if problem.message != UNKNOWN_KEY or len(homes) != 1:
         return problem
-    return replace(problem, suggestion=_homes().get(problem.key.rpartition(".")[2], problem.suggestion))
-
-
-def _homes() -> dict[str, str]:
-    """The whole name of each key that only one table has."""
-    places = [(key, f"{table}.{key}" if table else key) for table in _TABLES for key in keys_of(table)]
-    tables_with = Counter(key for key, _ in places)
-    return {key: place for key, place in places if tables_with[key] == 1}
+    return replace(problem, suggestion=f"{homes[0]}.{key}" if homes[0] else key)

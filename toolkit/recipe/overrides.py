@@ -27,16 +27,11 @@ def override(tables: dict[str, Any], text: str) -> Problem | None:
         return Problem(text, "an override must look like key=value, such as train.epochs=20")
     if not value:
         return Problem(key, 'needs a value after "=" (write "" for an empty string)')
-    if not _is_unicode(text):
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python passes bytes that are not UTF-8
         return Problem(key, "is not valid UTF-8")
     if steps[0] in _LISTS:
         tables.setdefault(steps[0], list(_LISTS[steps[0]]))
     return _put(tables, steps, from_inline(value), key)
-
-
-def _is_unicode(text: str) -> bool:
-    """Arguments that are not UTF-8 reach Python as lone surrogates, which no file could hold."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def from_inline(text: str) -> Any:
@@ -50,24 +45,20 @@ def from_inline(text: str) -> Any:
 
 def _put(holder: Any, steps: Sequence[str], value: Any, key: str) -> Problem | None:
     step, *rest = steps
-    in_list = isinstance(holder, list)
-    if not in_list and not isinstance(holder, dict):
+    place: Any = step
+    if isinstance(holder, list):
+        known = places(holder)
+        is_number = step.isdecimal() and int(step) < len(holder)
+        if step not in known and not is_number:
+            return Problem(key, f'there is no element "{step}"', nearest(step, known))
+        place = known.index(step) if step in known else int(step)
+    elif not isinstance(holder, dict):
         return Problem(key, f'cannot be set: what holds "{step}" is a value, not a table')
-    place: Any = _element(holder, step) if in_list else step
-    if place is None:
-        return Problem(key, f'there is no element "{step}"', nearest(step, places(holder)))
     if not rest:
         holder[place] = value
         return None
-    if not in_list:
+    if isinstance(holder, dict):
         holder.setdefault(place, {})
-    if isinstance(holder[place], str) and (in_list or step in _COMPONENTS):
+    if isinstance(holder[place], str) and (isinstance(holder, list) or step in _COMPONENTS):
         holder[place] = {"name": holder[place]}
     return _put(holder[place], rest, value, key)
-
-
-def _element(holder: list[Any], step: str) -> int | None:
-    known = places(holder)
-    if step in known:
-        return known.index(step)
-    return int(step) if step.isdecimal() and int(step) < len(holder) else None

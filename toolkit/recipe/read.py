@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,12 @@ def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name
     if "name" in tables:
         found.append(Problem("name", "unknown key: a recipe is named after its file"))
     tables.pop("name", None)
-    recipe, more = _validate({**tables, "name": name})
-    found += more
-    return Draft(source, tables, tuple(found), None if found else recipe)
-
-
-def _validate(tables: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
+    named, recipe = {**tables, "name": name}, None
     try:
-        return Recipe.model_validate(tables), []
+        recipe = Recipe.model_validate(named)
     except ValidationError as error:
-        return None, problems(error, tables, "", keys_of)
+        found += problems(error, named, "", keys_of)
+    return Draft(source, tables, tuple(found), None if found else recipe)
 
 
 def _read(path: Path) -> dict[str, Any]:

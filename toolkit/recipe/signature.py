@@ -37,6 +37,7 @@ _DOCUMENTED = re.compile(r"^( *)`?(\w+)`?: +(\S.*(?:\n\1 +\S.*)*)", flags=re.MUL
 _SCALARS = {int: "integer", float: "number", bool: "true or false", str: "string", Path: "path", Any: "anything"}
 _ARRAYS = (list, tuple, Sequence)
 _TABLES = (dict, Mapping)
+_UNIONS = (Union, types.UnionType)
 _NOTHING = object()
 _VALUES = ConfigDict(strict=True, allow_inf_nan=False)
 _TABLE = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
@@ -124,14 +125,10 @@ def type_text(annotation: Any) -> str:
         return ", ".join([type_text(inner[0]), *_limits(inner[1:])])
     if origin is Literal:
         return " or ".join(shown(value) for value in inner)
-    if _is_union(origin):
+    if origin in _UNIONS:
         return " or ".join(type_text(member) for member in inner if member is not type(None))
-    if (origin or annotation) in _ARRAYS:
-        return _array_text(inner)
-    return _SCALARS.get(annotation, "table")
-
-
-def _array_text(inner: tuple[Any, ...]) -> str:
+    if (origin or annotation) not in _ARRAYS:
+        return _SCALARS.get(annotation, "table")
     if not inner:
         return "array"
     count = f"{len(inner)} " if len(inner) > 1 and inner[-1] is not ... else ""
@@ -229,27 +226,17 @@ def _expressible(annotation: Any) -> Any:
     if origin is Annotated:
         kept = _expressible(inner[0])
         return kept if kept is _NOTHING else Annotated[kept, *inner[1:]]
-    if _is_union(origin):
+    if origin in _UNIONS:
         members = [kept for member in inner if (kept := _expressible(member)) is not _NOTHING]
         return Union[tuple(members)] if any(member is not type(None) for member in members) else _NOTHING  # noqa: UP007
     if origin is Literal or annotation is type(None) or annotation in (int, float, bool, str, Any):
         return annotation
-    if (origin or annotation) in (Path, *_ARRAYS, *_TABLES):
-        return _container(annotation, origin, inner)
-    return _NOTHING
-
-
-def _container(annotation: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
-    kept = tuple(member if member is ... else _expressible(member) for member in inner)
-    if _NOTHING in kept:
-        return _NOTHING
     kind = origin or annotation
+    kept = tuple(member if member is ... else _expressible(member) for member in inner)
+    if kind not in (Path, *_ARRAYS, *_TABLES) or _NOTHING in kept:
+        return _NOTHING
     if kind in _TABLES:
         return dict[kept] if kept else dict  # type: ignore[valid-type,misc]
     if kind is Sequence:
         kind, kept = tuple, (*kept, ...) if kept else ()
     return Annotated[kind[kept] if kept else kind, Strict(False)]
-
-
-def _is_union(origin: Any) -> bool:
-    return origin is Union or origin is types.UnionType

@@ -48,16 +48,14 @@ def conformance(*cases: Case, only: Collection[str] | None = None, slow: bool = 
 
     asked = [(number, rule) for number, case in enumerate(cases) for rule in _chosen(case, only, slow=slow)]
     names = [f"{cases[number].name}-{rule.name}" for number, rule in asked]
-    # numbered where one component is examined in several ways
-    names = [
-        f"{one}-{names[: place + 1].count(one)}" if Counter(names)[one] > 1 else one for place, one in enumerate(names)
-    ]
+    count = Counter(names)  # names are numbered where one component is examined in several ways
+    ids = [f"{one}-{names[: place + 1].count(one)}" if count[one] > 1 else one for place, one in enumerate(names)]
 
     @cache
     def offer(number: int) -> Offer | None:
         return offer_of(cases[number])
 
-    @pytest.mark.parametrize(("number", "rule"), asked, ids=names)
+    @pytest.mark.parametrize(("number", "rule"), asked, ids=ids)
     def keeps_its_contract(number: int, rule: Rule) -> None:
         with opened(cases[number], offer(number)) as subject:
             found = _finding(rule, subject)
