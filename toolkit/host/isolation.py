@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,11 @@ def isolated() -> Iterator[Seen]:
     finally:
         seen.seconds = time.perf_counter() - started
         seen.printed = "".join(printed)
-        seen.changed = (*_restored(before), *_left_running(threads))
+        changed = [(state, value) for state, value in before if value is not None and state.read() != value]
+        for state, value in changed:
+            state.write(value)
+        running = [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads]
+        seen.changed = (*(state.name for state, _ in changed), *running)
 
 
 @contextmanager
@@ -65,12 +69,19 @@ def quiet() -> Iterator[list[str]]:
     kept: list[str] = []
     written = _Unclosed()
     with tempfile.TemporaryFile() as beneath:
-        held = _redirected(beneath.fileno())
+        if sys.stdout:  # Python has none where it was closed from the start
+            sys.stdout.flush()
+        held = None
+        with suppress(OSError):  # of dup, where it was closed
+            held = os.dup(1)
+            os.dup2(beneath.fileno(), 1)
         try:
             with redirect_stdout(written):
                 yield kept
         finally:
-            _put_back(held)
+            if held is not None:
+                os.dup2(held, 1)
+                os.close(held)
             beneath.seek(0)
             kept += [written.getvalue(), beneath.read().decode(errors="replace")]
 
@@ -80,35 +91,6 @@ class _Unclosed(io.StringIO):
 
     def close(self) -> None:
         pass
-
-
-def _redirected(target: int) -> int | None:
-    """Let the process's standard output lead to `target`; a copy of what it was, None where it was closed."""
-    if sys.stdout:  # Python has none where it was closed from the start
-        sys.stdout.flush()
-    try:
-        held = os.dup(1)
-    except OSError:
-        return None
-    os.dup2(target, 1)
-    return held
-
-
-def _put_back(held: int | None) -> None:
-    if held is not None:
-        os.dup2(held, 1)
-        os.close(held)
-
-
-def _restored(before: list[tuple[_State, Any]]) -> list[str]:
-    changed = [(state, value) for state, value in before if value is not None and state.read() != value]
-    for state, value in changed:
-        state.write(value)
-    return [state.name for state, _ in changed]
-
-
-def _left_running(before: set[threading.Thread]) -> list[str]:
-    return [f"thread {thread.name}" for thread in threading.enumerate() if thread not in before]
 
 
 def _working_directory() -> str | None:

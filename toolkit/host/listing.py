@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import PluginError, UsageError, nearest
 from toolkit.host.project import owner
-from toolkit.host.registry import HOOKS, Loaded, Offer, Plugin, Registry, owners
+from toolkit.host.registry import HOOKS, Offer, Plugin, Registry, owners
 
 if TYPE_CHECKING:
     from toolkit.recipe.signature import Argument
@@ -21,17 +22,13 @@ WIDTH = 100
 def list_components(registry: Registry) -> list[str]:
     """Components by kind and plugin, then names offered twice, then plugins that are slow to import, disabled or
     broken."""
-    lines = [line for kind in HOOKS.values() for line in _kind_lines(kind, registry.offers(kind))]
+    lines = [line for kind in HOOKS.values() for line in _section(f"{kind}s", _kind_lines(registry.offers(kind)))]
     lines += _section("offered more than once", _clashes(registry))
-    lines += _section("slow to import", _slow(registry))
+    slow = sorted((loaded for loaded in registry.loaded if loaded.slow), key=lambda loaded: -loaded.seen.seconds)
+    lines += _section("slow to import", (f"{loaded.plugin}: {loaded.took}" for loaded in slow))
     lines += _section("disabled plugins", (str(disabled) for disabled in registry.disabled))
     lines += _section("broken plugins", (str(broken) for broken in registry.broken))
     return lines[:-1] or ["no plugin is installed"]
-
-
-def _slow(registry: Registry) -> list[str]:
-    slowest = sorted(registry.loaded, key=lambda loaded: -loaded.seen.seconds)
-    return [f"{loaded.plugin}: {loaded.took}" for loaded in slowest if loaded.slow]
 
 
 def show_component(registry: Registry, name: str) -> list[str]:
@@ -65,15 +62,12 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return [title, *indented, ""] if indented else []
 
 
-def _kind_lines(kind: str, offers: Sequence[Offer]) -> list[str]:
+def _kind_lines(offers: Sequence[Offer]) -> Iterator[str]:
     """The names of each plugin, wrapped: one plugin may offer a hundred."""
-    by_plugin = groupby(sorted(offers, key=lambda offer: offer.plugin), key=lambda offer: offer.plugin)
-    return _section(f"{kind}s", (line for plugin, own in by_plugin for line in _names(plugin, list(own))))
-
-
-def _names(plugin: Plugin, offers: Sequence[Offer]) -> list[str]:
-    names = textwrap.wrap(", ".join(offer.name for offer in offers), WIDTH - 4, break_on_hyphens=False)
-    return [str(plugin), *(f"  {line}" for line in names)]
+    for plugin, own in groupby(sorted(offers, key=lambda offer: offer.plugin), key=lambda offer: offer.plugin):
+        yield str(plugin)
+        names = textwrap.wrap(", ".join(offer.name for offer in own), WIDTH - 4, break_on_hyphens=False)
+        yield from (f"  {line}" for line in names)
 
 
 def _clashes(registry: Registry) -> Iterator[str]:
@@ -88,18 +82,13 @@ def _plugin_lines(plugin: Plugin, registry: Registry) -> list[str]:
     causes = [f"broken: {broken.cause}" for broken in registry.broken if broken.plugin == plugin]
     causes += [f"disabled by {disabled.by}" for disabled in registry.disabled if disabled.plugin == plugin]
     offers = [f"{offer.kind} {offer.name}" for offer in registry.offered if offer.plugin == plugin]
-    seen = [line for loaded in registry.loaded if loaded.plugin == plugin for line in _seen(loaded)]
+    seen = []
+    for loaded in registry.loaded:
+        if loaded.plugin == plugin:
+            seen += [f"slow to import: {loaded.took}"] if loaded.slow else []
+            seen += [f"prints while it is imported: {shortened(loaded.seen.printed)}"] if loaded.seen.printed else []
+            seen += [f"changes the process while it is imported: {change}" for change in loaded.seen.changed]
     return [f"plugin {plugin}", *_indented([*_origin(plugin), *seen, *causes, *offers])]
-
-
-def _seen(loaded: Loaded) -> Iterator[str]:
-    """What was seen while the plugin was imported and should not be."""
-    if loaded.slow:
-        yield f"slow to import: {loaded.took}"
-    if loaded.seen.printed:
-        yield f"prints while it is imported: {shortened(loaded.seen.printed)}"
-    for change in loaded.seen.changed:
-        yield f"changes the process while it is imported: {change}"
 
 
 def shortened(text: str) -> str:
@@ -134,22 +123,11 @@ def _factory_lines(offer: Offer, factory: Callable[..., Any]) -> list[str]:
     except (TypeError, ValueError) as error:
         raise offer.failed("has an unusable signature", error) from error
     description = without_arguments(inspect.getdoc(factory) or "", [one.name for one in arguments])
-    return [
-        f"factory {_place(offer, factory)}",
-        "",
-        *(description or "no description").splitlines(),
-        "",
-        *_argument_lines(arguments),
-    ]
-
-
-def _place(offer: Offer, factory: Callable[..., Any]) -> str:
-    """Where the factory is written, as far as Python knows."""
-    name = offer.factory if isinstance(offer.factory, str) else getattr(factory, "__qualname__", repr(factory))
-    try:
-        return f"{name} in {inspect.getsourcefile(inspect.unwrap(factory))}"
-    except (TypeError, ValueError):
-        return name
+    place = offer.factory if isinstance(offer.factory, str) else getattr(factory, "__qualname__", repr(factory))
+    with suppress(TypeError, ValueError):  # Python does not know of every factory where it is written
+        place = f"{place} in {inspect.getsourcefile(inspect.unwrap(factory))}"
+    paragraphs = (description or "no description").splitlines()
+    return [f"factory {place}", "", *paragraphs, "", *_argument_lines(arguments)]
 
 
 def _argument_lines(arguments: Sequence[Argument]) -> list[str]:

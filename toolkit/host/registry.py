@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -174,11 +174,15 @@ class Registry:
         if found:
             return found[0]
         known = [offer.name for offer in self.offers(kind)]
-        told = f'unknown {kind} "{name}"{_unasked(self.disabled, name)}'
-        problem = Problem(key, told, nearest(name.rpartition(":")[2], known))
+        disabled = [f"{one.plugin} (by {one.by})" for one in self.disabled if _may_offer(one.plugin, name)]
+        unasked = f"; disabled, and so not asked: {', '.join(disabled)}" if disabled else ""
+        problem = Problem(key, f'unknown {kind} "{name}"{unasked}', nearest(name.rpartition(":")[2], known))
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
-            raise _perhaps_broken(problem, suspects)
+            lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]
+            raise PluginError(
+                "\n".join(lines), next_step="repair or uninstall it, then: python -m toolkit plugins list"
+            )
         return problem
 
 
@@ -192,12 +196,6 @@ def _may_offer(plugin: Plugin, name: str) -> bool:
     return not before or owner(before) in map(owner, owners(plugin))
 
 
-def _unasked(disabled: Iterable[Disabled], name: str) -> str:
-    """The disabled plugins that may offer `name`: nobody asked them."""
-    plugins = [f"{one.plugin} (by {one.by})" for one in disabled if _may_offer(one.plugin, name)]
-    return f"; disabled, and so not asked: {', '.join(plugins)}" if plugins else ""
-
-
 def _clash(found: list[Offer], key: str) -> PluginError:
     name, kind = found[0].name, found[0].kind
     distributions = [offer.plugin.distribution for offer in found]
@@ -205,11 +203,6 @@ def _clash(found: list[Offer], key: str) -> PluginError:
     choices = " or ".join(f'"{owners(offer.plugin)[0 if alone else 1]}:{name}"' for offer in found)
     plugins = " and ".join(str(offer.plugin) for offer in found)
     return PluginError(f'{key}: {kind} "{name}" is offered by {plugins}', next_step=f"choose one: {key} = {choices}")
-
-
-def _perhaps_broken(problem: Problem, suspects: list[Broken]) -> PluginError:
-    lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]
-    return PluginError("\n".join(lines), next_step="repair or uninstall it, then: python -m toolkit plugins list")
 
 
 def described(error: BaseException) -> str:
@@ -226,26 +219,34 @@ def discover(disabled: Mapping[str, str] | None = None) -> Registry:
     that the project's file and `TOOLKIT_DISABLE` name). Raises ProjectError where that file cannot be read."""
     names = left_out() if disabled is None else disabled
     plugins, unreadable = installed()
-    unread = [Disabled(plugin, by) for plugin in plugins if (by := _leaves_out(names, plugin))]
-    wanted = [plugin for plugin in plugins if not _leaves_out(names, plugin)]
+    wanted, unread = [], []
+    for plugin in plugins:
+        by = next((names[owner] for owner in owners(plugin) if owner in names), None)
+        if by:
+            unread.append(Disabled(plugin, by))
+        else:
+            wanted.append(plugin)
     registry = load(wanted)
     broken = tuple(sorted([*unreadable, *registry.broken], key=lambda item: item.plugin))
     return Registry(registry.plugins, registry.offered, broken, tuple(unread), registry.loaded)
-
-
-def _leaves_out(names: Mapping[str, str], plugin: Plugin) -> str | None:
-    return next((names[owner] for owner in owners(plugin) if owner in names), None)
 
 
 def installed() -> tuple[list[Plugin], list[Broken]]:
     """Every plugin that is installed, unread and in order, and every distribution whose entry points cannot be read."""
     found: dict[tuple[str, str, str], Plugin] = {}
     broken = []
-    for item in _entry_points():
-        if isinstance(item, Broken):
-            broken.append(item)
-        else:
-            found[item.distribution, item.entry, item.value] = item
+    for distribution in importlib.metadata.distributions():
+        try:
+            # only distributions that mention the group are parsed, for there may be hundreds
+            text = distribution.read_text("entry_points.txt") or ""
+            entries = distribution.entry_points.select(group=GROUP) if f"[{GROUP}]" in text else ()
+        except Exception as error:  # a line that is no entry point makes importlib.metadata raise almost anything
+            broken.append(Broken(Plugin(*_named(distribution), "entry_points.txt", ""), described(error)))
+            continue
+        if entries:
+            name, version = _named(distribution)
+            for entry in entries:
+                found[name, entry.name, entry.value] = Plugin(name, version, entry.name, entry.value)
     return sorted(found.values()), broken
 
 
@@ -267,27 +268,7 @@ def load(plugins: Iterable[Plugin]) -> Registry:
     return Registry(asked, tuple(offered), tuple(broken), loaded=tuple(loaded))
 
 
-def _entry_points() -> Iterator[Plugin | Broken]:
-    """Every entry point of the group; only distributions that mention it are parsed, for there may be hundreds."""
-    for distribution in importlib.metadata.distributions():
-        try:
-            text = distribution.read_text("entry_points.txt") or ""
-            entries = distribution.entry_points.select(group=GROUP) if f"[{GROUP}]" in text else ()
-        except Exception as error:  # a line that is no entry point makes importlib.metadata raise almost anything
-            yield Broken(Plugin(*_told(distribution), "entry_points.txt", ""), described(error))
-        else:
-            yield from _plugins(distribution, entries)
-
-
-def _plugins(
-    distribution: importlib.metadata.Distribution, entries: Collection[importlib.metadata.EntryPoint]
-) -> Iterator[Plugin]:
-    if entries:
-        name, version = _told(distribution)
-        yield from (Plugin(name, version, entry.name, entry.value) for entry in entries)
-
-
-def _told(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+def _named(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     """Name and version; a distribution's metadata is parsed each time it is asked for, with all of its README."""
     metadata = distribution.metadata
     known = {key: metadata[key] for key in ("Name", "Version") if key in metadata}

@@ -28,18 +28,14 @@ def check_name(name: str) -> str:
     module = normalised(name).replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):
         raise UsageError(f'"{name}" gives the module {module}, which Python cannot import', next_step=_TRY)
-    if normalised(name) in _distributions():
+    found = (one.metadata["Name"] for one in importlib.metadata.distributions() if "Name" in one.metadata)
+    if normalised(name) in map(normalised, found):
         raise UsageError(f'a distribution called "{name}" is installed already', next_step=_TRY)
     if module in sys.stdlib_module_names or importlib.util.find_spec(module):
         raise UsageError(f'"{name}" gives the module {module}, which exists here already', next_step=_TRY)
     if Path(name).exists():
         raise UsageError(f"{name} exists already", next_step="choose another name, or remove it")
     return module
-
-
-def _distributions() -> set[str]:
-    found = (one.metadata["Name"] for one in importlib.metadata.distributions() if "Name" in one.metadata)
-    return {normalised(name) for name in found}
 
 
 def parse_kinds(text: str | None) -> tuple[str, ...]:
