@@ -72,8 +72,9 @@ def quiet() -> Iterator[list[str]]:
         if sys.stdout:  # Python has none where it was closed from the start
             sys.stdout.flush()
         held = None
-        with suppress(OSError):  # of dup, where it was closed
+        with suppress(OSError):  # as it is closed
             held = os.dup(1)
+        if held is not None:
             os.dup2(beneath.fileno(), 1)
         try:
             with redirect_stdout(written):

@@ -58,19 +58,17 @@ def disable(names: Sequence[str]) -> None:
     """Let the project's file disable exactly these plugins; a file that would be empty is removed."""
     before = _text()
     after = _with_table(before, names)
-    if not _holds(after, {**_read(before), "plugins": {"disable": list(names)}} if names else _others(_read(before))):
+    wanted = {key: value for key, value in _read(before).items() if key != "plugins"}
+    try:
+        kept = _read(after) == (wanted | {"plugins": {"disable": list(names)}} if names else wanted)
+    except ProjectError:
+        kept = False
+    if not kept:
         raise _wrong("what it says of plugins cannot be rewritten here", "write it as a table [plugins] of its own")
     if after:
         write_atomically(Path(FILE), after.encode())
     else:
         Path(FILE).unlink(missing_ok=True)
-
-
-def _holds(text: str, tables: Mapping[str, Any]) -> bool:
-    try:
-        return _read(text) == tables
-    except ProjectError:
-        return False
 
 
 def _text() -> str:
@@ -91,10 +89,6 @@ def _read(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _wrong(str(error)) from error
-
-
-def _others(tables: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tables.items() if key != "plugins"}
 
 
 def _with_table(text: str, names: Sequence[str]) -> str:

@@ -149,7 +149,8 @@ def inference(subject: Subject) -> Iterator[str]:
 def bounds(subject: Subject) -> Iterator[str]:
     """A score of random answers lies between those of answers that are all right and all wrong, both given surely."""
     shown = (random_answers(subject), sure_answers(subject, right=True), sure_answers(subject, right=False))
-    found = [_numbers(scored(subject, answers)) for answers in shown]
+    given = (scored(subject, answers) for answers in shown)
+    found = [{name: score for name, score in each.items() if isinstance(score, float)} for each in given]
     for name, score in found[0].items():
         ends = sorted((found[1].get(name, math.nan), found[2].get(name, math.nan)))
         if not ends[0] - CLOSE <= score <= ends[1] + CLOSE and not math.isnan(ends[0] + ends[1] + score):
@@ -277,10 +278,6 @@ def _wrong_score(score: object) -> str | None:
         return "a list of lists that is not square"
     odd = [one for one in (chain(*lists) if lists else score) if type(one) not in (int, float)]
     return f"a list with {type(odd[0]).__name__} in it" if odd else None
-
-
-def _numbers(found: Scores) -> dict[str, float]:
-    return {name: score for name, score in found.items() if isinstance(score, float)}
 
 
 def _near(found: Score, expected: Score) -> bool:
