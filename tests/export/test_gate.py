@@ -1,0 +1,190 @@
+"""The gate: what leaves answers as what was trained, or does not leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests import small, toy_bundle
+from tests.export.models import WHOLE, first_weight, other_mean, tampered
+from toolkit.api.errors import EXIT_PARITY, DataError
+from toolkit.cli.main import main
+from toolkit.export import write as export
+from toolkit.export.gate import LISTED, Reference, Verdict, judge, reference
+from toolkit.recipe.tables import LIMITS
+from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle.session import Session
+from toolkit.training.evaluate import Answered
+from toolkit_tasks.classification import Classification
+
+
+def test_there_must_be_items_to_compare_on() -> None:
+    nothing = SimpleNamespace(pixels=())
+    recipe = SimpleNamespace(data=SimpleNamespace(name="har"))
+    with pytest.raises(DataError, match="nothing to compare the exported model on") as caught:
+        reference(SimpleNamespace(loaders=lambda: {"valid": nothing, "test": nothing}, recipe=recipe))  # type: ignore[arg-type]
+    assert str(caught.value.next_step).endswith("the keys are told by: python -m toolkit plugins show har")
+
+
+def swapped_channels(model: onnx.ModelProto) -> onnx.ModelProto:
+    return tampered(model, first_weight(model), lambda values: values[:, ::-1].copy())
+
+
+def one_weight(model: onnx.ModelProto) -> onnx.ModelProto:
+    def change(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values.flat[0] += 3
+        return values
+
+    return tampered(model, first_weight(model), change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [other_mean, swapped_channels, one_weight])
+def test_a_twin_that_is_wrong_does_not_leave(
+    wrong: Callable[[onnx.ModelProto], onnx.ModelProto],
+    run: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(export, "to_onnx", lambda *_: wrong(onnx.load(bundle / "model.onnx")))
+    assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
+    told = capsys.readouterr().err
+    assert "tiny: not written: the exported model does not answer as the trained one" in told
+    assert "max_difference allows 0.001" in told
+    flipped = [line for line in told.splitlines() if "fp32: flipped" in line]
+    assert flipped
+    assert all("became" in line for line in flipped[:-1])
+    assert "next:" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_limits_are_the_recipes(
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(bundle / "model.onnx"))
+    words = ["export", str(run), "--exports", str(tmp_path), "--set", "export.fp32.max_difference=0.0"]
+    assert main(words) == EXIT_PARITY
+    assert "max_difference allows 0" in capsys.readouterr().err
+
+
+def overflowing(model: onnx.ModelProto) -> onnx.ModelProto:
+    return tampered(model, first_weight(model), lambda values: values * 1e38)
+
+
+@pytest.mark.slow
+def test_a_model_that_overflows_does_not_leave(
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "to_onnx", lambda *_: overflowing(onnx.load(bundle / "model.onnx")))
+    assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
+    printed = capsys.readouterr()
+    items = read_manifest(bundle).gate["fp32"]["items"]
+    assert f"squares: {items} answers are not finite numbers, to " in printed.err
+    assert f"raw_files: {items} answers are not finite numbers, to " in printed.err
+    assert "a probability differs by nan, max_difference allows 0.001" in printed.err
+    assert "flipped" not in printed.err
+    assert "gate fp32: FAILED" in printed.out
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Judged:
+    """A toy bundle, and a trained model of dark and bright squares that answers as it does."""
+
+    def __init__(self, folder: Path, count: int = 8) -> None:
+        self.bundle = Bundle.load(toy_bundle.write(folder / "toy"), device="cpu")
+        split = small.Squares(count, side=10)  # stored at 8: the raw files have another size
+        loader, index = small.loader(split), torch.arange(count)
+        frames = loader.at(range(count)).pixels.movedim(-3, -1).numpy()
+        logits = torch.from_numpy(self.bundle.session.run(frames)).log()
+        train = SimpleNamespace(metric="accuracy", direction="maximize")
+        self.assembly: Any = SimpleNamespace(
+            loaders=lambda: {"valid": loader},
+            metrics=small.metrics,
+            spec=small.SPEC,
+            objective=Classification(0.0, None),
+            recipe=SimpleNamespace(train=train),
+        )
+        targets = torch.tensor(split.targets)
+        self.evaluation = Answered(index, logits, targets).scored(self.assembly.objective, small.metrics())
+        self.ids = split.ids
+
+    def verdict(self, precision: str = "fp32") -> Verdict:
+        expected = Reference(self.assembly, "valid", self.evaluation)
+        return judge(self.bundle, expected, LIMITS[precision], progress=lambda _: None)
+
+
+def dark_becomes(value: float, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the exported model answer dark frames of this height with `value`: class 0, which NaN looks like."""
+    run = Session.run
+
+    def overflown(self: Session, pixels: np.ndarray) -> np.ndarray:
+        answers = run(self, pixels)
+        if pixels.shape[1] == side:
+            answers[pixels.mean((1, 2, 3)) < 128] = value
+        return answers
+
+    monkeypatch.setattr(Session, "run", overflown)
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_a_model_that_answers_as_the_trained_one_has_no_problems(precision: str, tmp_path: Path) -> None:
+    assert _Judged(tmp_path).verdict(precision).findings() == []
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("side", "what"), [(8, "squares"), (10, "raw_files")])
+def test_answers_that_are_no_numbers_fail_the_gate(
+    precision: str, value: float, side: int, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = _Judged(tmp_path)
+    dark_becomes(value, side, monkeypatch)
+    verdict = judged.verdict(precision)
+    assert verdict.problems[0] == f"{what}: 4 answers are not finite numbers, to {', '.join(judged.ids[::2])}"
+    assert verdict.squares.flips == verdict.raw.flips == ()
+    assert all(problem.startswith(what) for problem in verdict.problems)
+
+
+def test_many_answers_that_are_no_numbers_are_not_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = _Judged(tmp_path, count=2 * LISTED + 4)
+    dark_becomes(math.nan, 8, monkeypatch)
+    assert judged.verdict().problems[0].endswith(f"{judged.ids[2 * LISTED - 2]}, and 2 more")
+
+
+def test_a_score_that_is_no_number_fails_the_gate(tmp_path: Path) -> None:
+    judged = _Judged(tmp_path)
+    judged.evaluation.scores["accuracy"] = math.nan
+    problems = judged.verdict("int8").problems
+    assert [problem.partition(":")[0] for problem in problems] == ["squares", "raw_files"]
+    assert all("accuracy 1.0000 where the trained model has nan" in problem for problem in problems)
+
+
+def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) -> None:
+    judged = _Judged(tmp_path)
+    judged.evaluation.answers[0] = math.nan
+    (problem,) = judged.verdict("int8").problems
+    assert problem == "squares: a probability differs by nan, max_difference allows 1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip_run", [WHOLE], indirect=True, ids=["whole"])
+def test_a_clip_model_that_is_wrong_does_not_leave(
+    clip_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = export.to_onnx
+    monkeypatch.setattr(export, "to_onnx", lambda *given: other_mean(honest(*given)))
+    assert main(["export", str(clip_run), "--exports", str(tmp_path)]) == EXIT_PARITY
+    assert "max_difference allows 0.001" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,120 @@
+"""A bundle evaluated: its scores are those of the trained model, on the data that was seen."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import tiny, toy_bundle
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
+from toolkit.cli.main import main
+
+
+@pytest.mark.slow
+def test_a_bundle_is_evaluated_as_a_run_is(
+    bundle: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(bundle), "--precision", "fp32", "--device", "cpu"]) == EXIT_DONE
+    (made,) = (tmp_path / "runs" / "tiny-bundle").iterdir()
+    scores, trained = (json.loads((folder / "scores.json").read_text()) for folder in (made, run))
+    assert scores["test"].keys() == trained["test"].keys()
+    assert scores["test"]["accuracy"] == pytest.approx(trained["test"]["accuracy"], abs=0.02)
+    assert scores["protocol"] == trained["protocol"]
+    assert "SAMPLE" in capsys.readouterr().out
+    assert "SAMPLE" in (made / "report.html").read_text()
+
+
+def test_options_for_bundles_are_refused_for_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(tmp_path), "--device", "cpu"]) == EXIT_USAGE
+    assert "not a bundle; --device and --precision are for bundles" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_data_with_other_classes_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(bundle), "--set", 'data={name="har"}']) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert "knows the classes arrow, ball" in told
+    assert "next:  evaluate on data with the same classes" in told
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Class folders of images, where the command finds a toy bundle that knows their classes."""
+    monkeypatch.chdir(tmp_path)
+    root = tiny.write_images(tmp_path / "images")
+    recipe = tiny.write_recipe(tmp_path, root).read_text(encoding="utf-8")
+    toy_bundle.write(tmp_path / "toy", classes=tiny.CLASSES, recipe=recipe)
+    return root
+
+
+def evaluated(*overrides: str) -> int:
+    return main(["evaluate", "toy", "--device", "cpu", *tiny.overridden(overrides)])
+
+
+def spoil(root: Path, *items: str) -> None:
+    for item in items:
+        (root / item).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+
+
+def test_corrupt_images_are_left_out_of_a_bundles_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(pictures, "test/blue/01.png", "test/red/03.png")
+    assert evaluated("input.on_corrupt=skip", "input.corrupt_limit=0.2") == EXIT_DONE
+    made = tiny.only_run(pictures.parent / "runs", "toy-bundle")
+    assert json.loads((made / "scores.json").read_text())["protocol"]["skipped"] == {"train": 0, "valid": 0, "test": 2}
+    with (made / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    left = [f"{name}/{number:02}" for name in tiny.CLASSES for number in range(4)]
+    left = [item for item in left if item not in ("blue/01", "red/03")]
+    assert [(row["id"], row["target"]) for row in rows] == [(f"test/{item}.png", item.split("/")[0]) for item in left]
+    (note,) = (note for note in json.loads((made / "facts.json").read_text())["notes"] if "left out" in note)
+    assert note.startswith("test: 2 of 12 items were left out because they cannot be read: ")
+    assert all(str(pictures / item) in note for item in ("test/blue/01.png", "test/red/03.png"))
+    assert f"note: {note}" in capsys.readouterr().out
+    assert "2 of 12 items were left out" in (made / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem", "advice"),
+    [
+        ([], "test/blue/01.png: cannot be decoded", "--set input.on_corrupt=skip"),
+        (
+            ["input.on_corrupt=skip"],
+            "1 of 12 items cannot be read, more than input.corrupt_limit = 0.01 allows",
+            "--set input.corrupt_limit=SHARE",
+        ),
+    ],
+)
+def test_a_corrupt_image_that_may_not_be_left_out_ends_a_bundles_evaluation(
+    overrides: list[str], problem: str, advice: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(pictures, "test/blue/01.png")
+    assert evaluated(*overrides) == EXIT_DATA
+    told = capsys.readouterr().err
+    assert problem in told
+    assert advice in told
+    assert not Path("runs").exists()
+
+
+def test_a_bundle_is_not_scored_on_a_split_that_is_all_corrupt(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(pictures, *(f"test/{name}/{number:02}.png" for name in tiny.CLASSES for number in range(4)))
+    assert evaluated("input.on_corrupt=skip", "input.corrupt_limit=1") == EXIT_DATA
+    assert "nothing can be scored: every item of a split was left out" in capsys.readouterr().err
+
+
+def test_the_protocol_of_a_bundles_scores_is_of_the_data_that_was_seen(tmp_path: Path, pictures: Path) -> None:
+    protocol = {"dataset": "har", "sample": True, "grouping": "of har", "size": 24, "views": "1 centre crop"}
+    recipe = tiny.RECIPE.replace("cifar10", "har")
+    toy_bundle.write(tmp_path / "other" / "toy", classes=tiny.CLASSES, recipe=recipe, protocol=protocol)
+    words = tiny.overridden(["data.name=cifar10", f'data.root="{pictures}"'])
+    assert main(["evaluate", "other/toy", "--device", "cpu", *words]) == EXIT_DONE
+    made = tiny.only_run(tmp_path / "runs", "toy-bundle")
+    told = json.loads((made / "scores.json").read_text())["protocol"]
+    assert (told["dataset"], told["sample"]) == ("cifar10", False)
+    assert "grouping" not in told
+    assert (told["size"], told["views"]) == (24, "1 centre crop")
