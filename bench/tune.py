@@ -33,10 +33,10 @@ from toolkit.runs import loop
 from toolkit.training.fit import Event, StepDone
 from toolkit.training.state import Setup, State
 from toolkit.tune.checked import checked, of_study
-from toolkit.tune.join import Job, joined
 from toolkit.tune.outcome import DONE
-from toolkit.tune.study import enqueue_own
-from toolkit.tune.trial import Worker
+from toolkit.tune.queue import enqueue_own
+from toolkit.tune.worker.join import Job, joined
+from toolkit.tune.worker.trial import Worker
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10_cnn.toml"
 SMALL = (

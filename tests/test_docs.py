@@ -56,7 +56,7 @@ from toolkit.recipe.tables import (
     Use,
 )
 from toolkit.tune.checked import checked
-from toolkit.tune.study import PRUNERS, SAMPLERS
+from toolkit.tune.search import PRUNERS, SAMPLERS
 
 ROOT = Path(toolkit.__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("exports/*.md")])

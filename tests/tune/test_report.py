@@ -19,13 +19,13 @@ from toolkit.api.errors import RunFailed
 from toolkit.recipe.read import load
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.report import figures
+from toolkit.tune.aim import Aim
 from toolkit.tune.best import Candidate, Comparison, _as_json
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.report import write_study_report
 from toolkit.tune.report.charts import Scale, sections
 from toolkit.tune.report.contents import Contents, gather
 from toolkit.tune.space import Dimension, Space, Values
-from toolkit.tune.study import Aim
 
 pytestmark = pytest.mark.draws
 

@@ -12,23 +12,13 @@ from toolkit.api.errors import EXIT_USAGE, ToolkitError, UsageError
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe.tables import Recipe, TuneTable, Use
+from toolkit.tune.aim import Aim, aim_of
+from toolkit.tune.grid import Grid
+from toolkit.tune.queue import enqueue, enqueue_own
+from toolkit.tune.search import PRUNERS, SAMPLERS, Search, drawn_at_random, search_of
 from toolkit.tune.space import Space, check_space
 from toolkit.tune.storage import open_storage
-from toolkit.tune.study import (
-    PRUNERS,
-    SAMPLERS,
-    UNCOUNTED,
-    Aim,
-    Grid,
-    Search,
-    aim_of,
-    drawn_at_random,
-    enqueue,
-    enqueue_own,
-    open_study,
-    search_of,
-    too_many_failures,
-)
+from toolkit.tune.study import UNCOUNTED, open_study, too_many_failures
 
 REGISTRY = discover()
 EPOCHS = "train.epochs = {low = 1, high = 3}\n"

@@ -31,14 +31,15 @@ from toolkit.recipe.read import load
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
 from toolkit.training.checkpoint import BestCheckpoint
-from toolkit.tune import latency, presence
+from toolkit.tune import latency
 from toolkit.tune.checked import checked
 from toolkit.tune.folder import mark_of, trial_run
-from toolkit.tune.join import Job, joined
+from toolkit.tune.queue import enqueue_own
 from toolkit.tune.scoring import Scoring
 from toolkit.tune.storage import open_storage
-from toolkit.tune.study import enqueue_own
-from toolkit.tune.trial import Worker, write_best
+from toolkit.tune.worker import presence
+from toolkit.tune.worker.join import Job, joined
+from toolkit.tune.worker.trial import Worker, write_best
 
 SPACE = "train.optimizer.lr = {low = 0.01, high = 0.1}\n"
 

@@ -27,9 +27,9 @@ from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
 from tests.tune.test_trial import records
 from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE, RunFailed, Stopped
 from toolkit.recipe.tables import Recipe
-from toolkit.tune.join import Job
 from toolkit.tune.storage import opened_storage
-from toolkit.tune.workers import Place, Started, WorkerError, Workers, places
+from toolkit.tune.worker.join import Job
+from toolkit.tune.worker.workers import Place, Started, WorkerError, Workers, places
 
 TRIALS, EPOCHS = 4, 20
 TUNE = f"""

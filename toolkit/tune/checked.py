@@ -11,8 +11,9 @@ from toolkit.recipe.draft import Draft
 from toolkit.recipe.read import overridden
 from toolkit.recipe.tables import Recipe, TuneTable
 from toolkit.recipe.write import inline
+from toolkit.tune.aim import Aim, aim_of
+from toolkit.tune.search import Search, search_of
 from toolkit.tune.space import Space, check_space, flattened
-from toolkit.tune.study import Aim, Search, aim_of, search_of
 
 
 class Checked(NamedTuple):

@@ -24,10 +24,10 @@ from toolkit.runs.directory import explained
 from toolkit.runs.session import Records, train_run
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
+from toolkit.tune.aim import LATENCY, Aim
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.latency import Latencies
 from toolkit.tune.space import Space
-from toolkit.tune.study import LATENCY, Aim
 
 
 class ScoreMissing(RecipeError):  # noqa: N818 - it says what is wrong: a score is missing

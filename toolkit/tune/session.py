@@ -15,13 +15,14 @@ from toolkit.recipe.draft import Draft
 from toolkit.tune.best import export_best, finish_best
 from toolkit.tune.checked import checked, of_study
 from toolkit.tune.folder import alone
-from toolkit.tune.join import Job, joined
 from toolkit.tune.outcome import best_finished
+from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
-from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own, short_of_grid
-from toolkit.tune.trial import Worker, write_best
-from toolkit.tune.workers import Workers
+from toolkit.tune.search import drawn_at_random, short_of_grid
+from toolkit.tune.worker.join import Job, joined
+from toolkit.tune.worker.trial import Worker, write_best
+from toolkit.tune.worker.workers import Workers
 
 __all__ = ["Job", "tune_recipe"]
 

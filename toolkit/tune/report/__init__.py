@@ -10,12 +10,12 @@ from toolkit.api.files import as_utf8, write_atomically
 from toolkit.runs.directory import explained
 from toolkit.runs.report import figures
 from toolkit.runs.report.page import pictures, render
+from toolkit.tune.aim import Aim
 from toolkit.tune.best import told
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.charts import sections
 from toolkit.tune.report.contents import gather
 from toolkit.tune.space import Space
-from toolkit.tune.study import Aim
 
 __all__ = ["write_study_report"]
 

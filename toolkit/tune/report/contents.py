@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import ToolkitError
 from toolkit.runs.report.sources import RunFiles, read_run
+from toolkit.tune.aim import Aim
 from toolkit.tune.best import Comparison, own_trial, read_comparison
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys
 from toolkit.tune.space import Space
-from toolkit.tune.study import Aim
 
 FOR_IMPORTANCES = 2
 """Finished trials that importances need at least."""

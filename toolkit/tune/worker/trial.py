@@ -19,12 +19,14 @@ from toolkit.recipe.tables import TuneTable
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import RunDirectory, explained
 from toolkit.system.signals import Signalled, Signals, exit_code
-from toolkit.tune import presence
 from toolkit.tune.folder import alone, trial_run
+from toolkit.tune.grid import Grid
 from toolkit.tune.outcome import DONE, best_finished
-from toolkit.tune.presence import Watch, signing
 from toolkit.tune.scoring import ScoreMissing, Scoring
-from toolkit.tune.study import UNCOUNTED, Grid, Search, too_many_failures
+from toolkit.tune.search import Search
+from toolkit.tune.study import UNCOUNTED, too_many_failures
+from toolkit.tune.worker import presence
+from toolkit.tune.worker.presence import Watch, signing
 
 LOOK_SECONDS = 0.5
 """How long a worker waits before it asks anew whether there is a trial to take."""

@@ -21,7 +21,7 @@ from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, RunFai
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
 from toolkit.system.signals import Signalled, Signals, exit_code
-from toolkit.tune.join import Job
+from toolkit.tune.worker.join import Job
 
 LOOK_SECONDS = 0.1
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -157,7 +157,7 @@ class Workers:
         log = folder / f"worker-{number}.log"
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "toolkit.tune.process"],
+                [sys.executable, "-m", "toolkit.tune.worker.process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -172,7 +172,7 @@ class Workers:
         return Started(number, process, log)
 
     def _order(self, place: Place) -> dict[str, Any]:
-        """What `toolkit.tune.process` reads."""
+        """What `toolkit.tune.worker.process` reads."""
         return {
             "name": self.recipe.name,
             "tables": self.recipe.tables(),

@@ -1,4 +1,4 @@
-"""The process of one worker: `python -m toolkit.tune.process`, started by `toolkit.tune.workers`.
+"""The process of one worker: `python -m toolkit.tune.worker.process`, started by `toolkit.tune.worker.workers`.
 
 Its order comes as a line of JSON on standard input, which stays open as long as the process that started it lives; its
 error goes as a line of JSON to standard output.
@@ -19,7 +19,7 @@ from toolkit.host.registry import discover
 from toolkit.recipe.tables import Recipe
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.checked import checked
-from toolkit.tune.join import Job, joined
+from toolkit.tune.worker.join import Job, joined
 
 
 def main() -> int:

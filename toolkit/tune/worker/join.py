@@ -14,7 +14,7 @@ from toolkit.tune.folder import mark_of
 from toolkit.tune.scoring import Scoring
 from toolkit.tune.storage import opened_storage
 from toolkit.tune.study import open_study
-from toolkit.tune.trial import Worker
+from toolkit.tune.worker.trial import Worker
 
 
 @dataclass(frozen=True)

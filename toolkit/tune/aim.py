@@ -1,0 +1,79 @@
+"""What a study looks for: which scores, and which way each is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.api.contracts import Direction
+from toolkit.api.errors import Problem
+from toolkit.recipe.tables import Recipe, TuneTable
+
+LATENCY = "latency"
+"""The metric that is no score: milliseconds that the exported model takes to answer one item."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a study looks for: scores on the validation split, or the latency, and which way is better."""
+
+    metrics: tuple[str, ...]
+    directions: tuple[Direction, ...]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The metrics that an epoch has."""
+        return tuple(metric for metric in self.metrics if metric != LATENCY)
+
+    @property
+    def times(self) -> bool:
+        """Whether the latency is among the metrics."""
+        return LATENCY in self.metrics
+
+
+def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
+    """The aim, the recipe's own where `[tune]` names none, and what is wrong with it."""
+    if not tune.metrics and not tune.directions:
+        metric = tune.metric or recipe.train.metric
+        usual: Direction = "minimize" if metric == LATENCY else recipe.train.direction
+        aim = Aim((metric,), (tune.direction or usual,))
+        wrong_latency = _wrong_latency(recipe, aim, "tune.metric", "tune.direction")
+        return aim, [*_wrong_direction(recipe, tune, metric), *wrong_latency]
+    found = []
+    if tune.metric or tune.direction:
+        found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
+    if len(tune.metrics) != len(tune.directions):
+        message = f"has {len(tune.directions)} directions for {len(tune.metrics)} metrics"
+        found.append(Problem("tune.directions", message))
+    found += [
+        Problem("tune.metrics", f'has "{metric}" twice')
+        for metric in dict.fromkeys(tune.metrics)
+        if tune.metrics.count(metric) > 1
+    ]
+    aim = Aim(tuple(tune.metrics), tuple(tune.directions))
+    return aim, [*found, *_wrong_latency(recipe, aim, "tune.metrics", "tune.directions")]
+
+
+def _wrong_direction(recipe: Recipe, tune: TuneTable, metric: str) -> list[Problem]:
+    usual, way = recipe.train.metric, recipe.train.direction
+    if metric not in (usual, LATENCY) and not tune.direction:
+        message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
+        return [Problem("tune.direction", message)]
+    if metric == usual and tune.direction not in (None, way):
+        end = "highest" if way == "maximize" else "lowest"
+        message = f'is "{tune.direction}", but train.direction keeps the epoch of each run with the {end} "{usual}"'
+        return [Problem("tune.direction", f'{message}: set both to "minimize" or both to "maximize"')]
+    return []
+
+
+def _wrong_latency(recipe: Recipe, aim: Aim, key: str, direction_key: str) -> list[Problem]:
+    if not aim.times:
+        return []
+    found = []
+    if not aim.scores:
+        found.append(Problem(key, f'"{LATENCY}" alone would be best of a model that knows nothing: name a score too'))
+    if (LATENCY, "maximize") in zip(aim.metrics, aim.directions, strict=False):
+        found.append(Problem(direction_key, f'"{LATENCY}" is time: it can only be minimized'))
+    if any(use.name.rpartition(":")[2] == LATENCY for use in recipe.metrics):
+        message = f'"{LATENCY}" is the recipe\'s own metric and the time that the exported model takes'
+        found.append(Problem(key, f"{message}: leave one of them out"))
+    return found
