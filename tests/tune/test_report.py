@@ -20,7 +20,7 @@ from toolkit.recipe.read import load
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.report import figures
 from toolkit.tune.aim import Aim
-from toolkit.tune.best import Candidate, Comparison, _as_json
+from toolkit.tune.best import Finalist, Finalists, write_finalists
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.report import write_study_report
 from toolkit.tune.report.charts import Scale, sections
@@ -304,12 +304,12 @@ def test_own_values_that_were_tried_again_are_told_by_the_trial_that_got_furthes
 
 def test_the_comparison_over_seeds_is_shown(study: Study) -> None:
     candidates = [
-        Candidate(1, False, {}, (0, 1), ("a", "b"), {"accuracy": (0.8, 0.9)}, {"trial-0001/seed-2": "no <memory>"}),
-        Candidate(0, True, {}, (0,), ("c",), {"accuracy": (0.6,)}, {}),
+        Finalist(1, False, {}, (0, 1), ("a", "b"), {"accuracy": (0.8, 0.9)}, {"trial-0001/seed-2": "no <memory>"}),
+        Finalist(0, True, {}, (0,), ("c",), {"accuracy": (0.6,)}, {}),
     ]
-    compared = Comparison("test", False, tuple(candidates), ("five of nine",))
+    finalists = Finalists("test", False, tuple(candidates), ("five of nine",))
     usual(study)
-    RunDirectory(study.folder).write_json("best.json", _as_json(compared))
+    write_finalists(study.folder, finalists)
     page = study.page()
     assert "test trial 1, 2 seeds own values, 1 seed accuracy 0.8500 ± 0.0707 0.6000" in page.text
     assert "trial-0001/seed-2 failed: no <memory>" in page.text

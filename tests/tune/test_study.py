@@ -9,16 +9,18 @@ import pytest
 
 from tests.tiny import RECIPE
 from toolkit.api.errors import EXIT_USAGE, ToolkitError, UsageError
-from toolkit.build.plan import plan
 from toolkit.host.registry import discover
+from toolkit.recipe.draft import Draft
 from toolkit.recipe.tables import Recipe, TuneTable, Use
 from toolkit.tune.aim import Aim, aim_of
 from toolkit.tune.grid import Grid
+from toolkit.tune.outcome import UNCOUNTED
 from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.search import PRUNERS, SAMPLERS, Search, drawn_at_random, search_of
 from toolkit.tune.space import Space, check_space
 from toolkit.tune.storage import open_storage
-from toolkit.tune.study import UNCOUNTED, open_study, too_many_failures
+from toolkit.tune.study import StudyPlan, open_study, plan_study
+from toolkit.tune.worker.trial import too_many_failures
 
 REGISTRY = discover()
 EPOCHS = "train.epochs = {low = 1, high = 3}\n"
@@ -36,13 +38,12 @@ def parts(tune: str = "", space: str = SPACE) -> tuple[Recipe, TuneTable, Space]
     return made, made.tune, check_space(made, "tiny.toml", REGISTRY)
 
 
+def planned(made: Recipe) -> StudyPlan:
+    return plan_study(Draft.of(made), REGISTRY)
+
+
 def begun(folder: Path, tune: str = "", space: str = SPACE, url: str | None = None) -> optuna.Study:
-    made, table, checked = parts(tune, space)
-    aim, problems = aim_of(made, table)
-    search, more = search_of(made, table, checked)
-    assert search
-    assert [*problems, *more] == []
-    return open_study(made, table, checked, aim, search, open_storage(folder, url))
+    return open_study(planned(recipe(tune, space)), open_storage(folder, url))
 
 
 def found_by(tune: str, space: str = SPACE) -> tuple[Search | None, list[str]]:
@@ -118,7 +119,7 @@ def test_a_grid_has_every_value_once(tmp_path: Path) -> None:
     space = "model.dropout = {low = 0.0, high = 0.2, step = 0.1}\ntrain.batch = {low = 8, high = 9}\n"
     study = begun(tmp_path, 'sampler = "grid"', space)
     _, _, checked = parts('sampler = "grid"', space)
-    assert isinstance(study.sampler, optuna.samplers.GridSampler)
+    assert isinstance(study.sampler, Grid)
     while not study.sampler.is_exhausted(study):
         trial = study.ask()
         checked.suggest(trial)
@@ -134,14 +135,14 @@ def test_a_grid_is_seen_whole_in_as_many_trials_as_it_has_points(tmp_path: Path,
     space = "model.dropout = {low = 0.0, high = 0.3, step = 0.1}\ntrain.batch = {choices = [8, 16]}\n"
     study = begun(tmp_path, tune, space)
     _, _, checked = parts(tune, space)
-    enqueue_own(study, checked, plan(checked.recipe, REGISTRY).resolved)
+    enqueue_own(study, planned(recipe(tune, space)).own)
     enqueue(study, checked, ["model.dropout=0.3,train.batch=16"], trials=8)
     for _ in range(8):
         trial = study.ask()
         checked.suggest(trial)
         study.tell(trial, 1.0)
     assert len({(round(trial.params["model.dropout"], 6), trial.params["train.batch"]) for trial in study.trials}) == 8
-    assert isinstance(study.sampler, optuna.samplers.GridSampler)
+    assert isinstance(study.sampler, Grid)
     assert study.sampler.is_exhausted(study)
 
 
@@ -156,9 +157,9 @@ def test_a_grid_tries_no_point_again_for_a_key_that_its_component_has_not(tmp_pa
     study = begun(tmp_path, 'sampler = "grid"', CONDITIONAL)
     _, _, checked = parts('sampler = "grid"', CONDITIONAL)
     assert isinstance(study.sampler, Grid)
-    own = plan(checked.recipe, REGISTRY).resolved
-    assert study.sampler.trials(checked.own(own)) == 6
-    enqueue_own(study, checked, own)
+    own = planned(recipe('sampler = "grid"', CONDITIONAL)).own
+    assert study.sampler.trials(own) == 6
+    enqueue_own(study, own)
     while not study.sampler.is_exhausted(study):
         trial = study.ask()
         checked.suggest(trial)
@@ -210,7 +211,7 @@ CHANGED = {
 def test_a_changed_study_is_refused_with_what_changed(tmp_path: Path, what: str) -> None:
     begun(tmp_path)
     tune, space, told = CHANGED[what]
-    with pytest.raises(UsageError, match="study tiny was begun otherwise") as caught:
+    with pytest.raises(UsageError, match="study tiny already exists with different settings") as caught:
         begun(tmp_path, tune, space)
     assert told in caught.value.message
     assert caught.value.exit_code == EXIT_USAGE
@@ -224,15 +225,12 @@ def test_sampler_pruner_and_trials_may_change(tmp_path: Path) -> None:
 
 def test_a_study_of_another_recipe_is_refused(tmp_path: Path) -> None:
     begun(tmp_path)
-    made, table, checked = parts()
-    other = made.model_copy(update={"seed": 5, "model": Use(name="cnn", widths=[4])})
-    search, _ = search_of(other, table, checked)
-    assert search
+    other = recipe().model_copy(update={"seed": 5, "model": Use(name="cnn", widths=[4])})
     with pytest.raises(
         UsageError,
-        match=r"otherwise: model\.dropout 0\.1, now absent; model\.widths \[8, 8\], now \[4\]; seed 0, now 5$",
+        match=r"settings: model\.dropout 0\.1, now absent; model\.widths \[8, 8\], now \[4\]; seed 0, now 5$",
     ):
-        open_study(other, table, checked, aim_of(other, table)[0], search, open_storage(tmp_path, None))
+        open_study(planned(other), open_storage(tmp_path, None))
 
 
 def test_one_score_or_several() -> None:
@@ -340,7 +338,7 @@ def test_the_recipes_own_values_are_the_first_trial(tmp_path: Path) -> None:
     study = begun(tmp_path)
     _, _, checked = parts()
     for _ in range(2):
-        enqueue_own(study, checked, plan(checked.recipe, REGISTRY).resolved)
+        enqueue_own(study, planned(recipe()).own)
     trial = study.ask()
     checked.suggest(trial)
     assert trial.params == {"train.optimizer.lr": 0.05, "train.batch": 8}
@@ -354,8 +352,7 @@ def test_keys_that_the_own_values_take_from_a_sampler_are_known(tmp_path: Path, 
     made, table, checked = parts(tune, space)
     search, _ = search_of(made, table, checked)
     assert search
-    resolved = plan(checked.recipe, REGISTRY).resolved
-    assert drawn_at_random(search, checked, resolved) == keys
+    assert drawn_at_random(search, checked, planned(made).own) == keys
     own = study.ask({"train.optimizer.lr": optuna.distributions.FloatDistribution(0.01, 0.1)})
     study.tell(own, 0.5)
     trial = study.ask()

@@ -282,11 +282,11 @@ def _tune(options: argparse.Namespace) -> int:
     from toolkit.recipe.read import parse
 
     draft = parse(options.recipe, options.overrides)
-    from toolkit.tune.session import Job, tune_recipe
+    from toolkit.tune.session import StudyLocation, tune_recipe
 
     tune_recipe(
         draft,
-        Job(options.runs, options.storage, again=f"python -m toolkit {shlex.join(options.words)}"),
+        StudyLocation(options.runs, options.storage, again=f"python -m toolkit {shlex.join(options.words)}"),
         enqueued=options.enqueue,
         workers=options.workers,
         seeds=options.seeds,
@@ -376,11 +376,9 @@ def _check(options: argparse.Namespace) -> int:
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.checked import checked, of_study
+        from toolkit.tune.study import plan_study
 
-        draft = of_study(draft)
-        planned = plan(draft, registry)
-        checked(draft.recipe or planned.resolved, draft.source, registry)
+        plan_study(draft, registry)
     print(f"{options.recipe}: valid")
     return EXIT_DONE
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, TypeAlias
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+from toolkit.tune.outcome import UNCOUNTED
 
-class Grid(optuna.samplers.GridSampler):
-    """Optuna's, which stops a study that it runs itself; a worker asks `is_exhausted`.
+Point: TypeAlias = frozenset[tuple[str, int]]
+"""Each key with the place of its value among those that the grid has for it."""
 
-    Here no point is tried twice: neither for each value of a key that its components do not have, nor by a second
-    worker while it is under way, nor where a queued trial has its values.
+
+class Grid(optuna.samplers.BaseSampler):
+    """Tries each point once, in an order drawn from `seed`; a worker stops when the grid `is_exhausted`.
+
+    A trial takes the first point that no trial before it has. So the study's trials alone decide it: workers agree
+    without a word, whichever machine they are on, and a trial that is resumed gets the same values. A trial with values
+    of its own, queued or drawn by another sampler, takes a point that has them.
     """
+
+    study: optuna.Study | None = None
+    """The whole study: Hyperband shows a sampler only the trials of one bracket."""
 
     def __init__(
         self,
@@ -24,61 +36,69 @@ class Grid(optuna.samplers.GridSampler):
         *,
         asked: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
-        """`asked` gives those of the values of all keys that a trial would ask for."""
-        super().__init__(search_space, seed)
-        points = [(point, asked(dict(zip(self._param_names, point, strict=True)))) for point in self._all_grids]
-        distinct = {repr(values): (point, values) for point, values in points}
-        self._all_grids = [point for point, _ in distinct.values()]
-        self._points = [values for _, values in distinct.values()]
-        self._n_min_trials = len(self._all_grids)
+        """`asked` gives those of the values of all keys that a trial asks for; points that agree in them are one."""
+        self._choices = search_space
+        values = [asked(dict(zip(search_space, point, strict=True))) for point in product(*search_space.values())]
+        random.Random(seed or 0).shuffle(values)  # noqa: S311 - an order, not a secret
+        self._values = {point: one for one in values if (point := self._point(one)) is not None}
 
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if "grid_id" in trial.system_attrs or trial.state.is_finished():
-            return
-        place = self._place(study, trial)
-        if place is not None:
-            study._storage.set_trial_system_attr(trial._trial_id, "search_space", self._search_space)
-            study._storage.set_trial_system_attr(trial._trial_id, "grid_id", place)
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        return {}
 
-    def _place(self, study: optuna.Study, trial: FrozenTrial) -> int | None:
-        """The point that a trial is to try: that of its number, as Optuna has it, unless it has been tried; of a queued
-        trial one that has its values."""
-        queued = trial.system_attrs.get("fixed_params", {})
-        if "own" in trial.user_attrs:
-            return self._place_of(queued)
-        unvisited = self._get_unvisited_grid_ids(study)
-        if not queued:
-            return trial.number if trial.number in unvisited else int(self._rng.rng.choice(unvisited or self._all()))
-        fitting = [place for place in self._all() if _is_in(queued, self._points[place])]
-        return next((place for place in fitting if place in unvisited), next(iter(fitting), None))
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        return {}
 
-    def _all(self) -> range:
-        return range(len(self._points))
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,  # noqa: ARG002
+    ) -> Any:
+        point = dict(self._assigned(self.study or study)).get(trial.number)
+        # What has no point has its other values from outside the grid, or was given up: any value will do.
+        return self._choices[param_name][0] if point is None else self._values[point][param_name]
 
-    def _get_unvisited_grid_ids(self, study: optuna.Study) -> list[int]:
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        told = [trial.system_attrs for trial in trials if "grid_id" in trial.system_attrs]
-        visited = {attrs["grid_id"] for attrs in told if self._same_search_space(attrs["search_space"])}
-        return [place for place in self._all() if place not in visited]
-
-    def _place_of(self, values: Mapping[str, Any]) -> int | None:
-        same = (place for place in self._all() if len(values) == len(self._points[place]))
-        return next((place for place in same if _is_in(values, self._points[place])), None)
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether every point is a trial's, finished or not."""
+        return {*self._values} <= {point for _, point in self._assigned(study)}
 
     def trials(self, own: Mapping[str, Any]) -> int:
         """How many it takes to see every point; the recipe's `own` values are one of them or one trial more."""
-        return len(self._points) + (self._place_of(own) is None)
+        return len(self._values) + (self._point(own) not in self._values)
 
-    def after_trial(self, *_: Any) -> None:
-        pass
+    def _assigned(self, study: optuna.Study) -> Iterator[tuple[int, Point | None]]:
+        """The point of each trial by its number, None for values outside the grid."""
+        taken: set[Point | None] = set()
+        undecided = []
+        for trial in study.get_trials(deepcopy=False):
+            if UNCOUNTED in trial.user_attrs:
+                continue  # its values are another trial's
+            values = self._point(trial.system_attrs.get("fixed_params", {}) | trial.params)
+            if values is None or values in self._values:
+                taken.add(values)
+                yield trial.number, values
+            elif "own" not in trial.user_attrs:
+                undecided.append((trial.number, values))
+        for number, values in undecided:
+            fitting = [point for point in self._values if values <= point]
+            point = next((point for point in fitting if point not in taken), next(iter(fitting), None))
+            taken.add(point)
+            yield number, point
+
+    def _point(self, values: Mapping[str, Any]) -> Point | None:
+        """None where the grid lacks a value. Whole points and parts of them are written alike."""
+        places = {key: _place(value, self._choices.get(key, ())) for key, value in values.items()}
+        found = {key: place for key, place in places.items() if place is not None}
+        return frozenset(found.items()) if len(found) == len(places) else None
 
 
-def _is_in(values: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
-    """Whether a point of a grid, whose steps add up with rounding, has these values."""
-    return all(key in point and _is_same(point[key], value) for key, value in values.items())
+def _place(value: Any, choices: Sequence[Any]) -> int | None:
+    return next((place for place, one in enumerate(choices) if _is_same(one, value)), None)
 
 
 def _is_same(one: Any, other: Any) -> bool:
+    """Steps of a range add up with rounding; `true` is not 1."""
     if type(one) is float and type(other) in (int, float):
         return math.isclose(one, other, abs_tol=1e-12)
     return (type(one), one) == (type(other), other)

@@ -1,4 +1,4 @@
-"""What became of a trial, or becomes of it now, as the screen and the report tell it."""
+"""The state of trials, in the words of the screen and the report."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ WORDS = {
 }
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 """What counts towards the trials that were asked for."""
+UNCOUNTED = "uncounted"
+"""The user attribute of a failed trial that failed by no fault of its values."""
 
 
 def scores(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> tuple[float, ...]:

@@ -11,24 +11,21 @@ from optuna.trial import FrozenTrial, TrialState
 
 from toolkit.api.errors import Problem, UsageError, nearest
 from toolkit.recipe.overrides import from_inline
-from toolkit.recipe.tables import Recipe
-from toolkit.tune.outcome import cause
+from toolkit.tune.outcome import UNCOUNTED, cause
 from toolkit.tune.space import Space, label
-from toolkit.tune.study import UNCOUNTED
 
 
-def enqueue_own(study: optuna.Study, space: Space, resolved: Recipe) -> None:
-    """Let the recipe's own values be the first trial of a new study."""
+def enqueue_own(study: optuna.Study, own: Mapping[str, Any]) -> None:
+    """Make the recipe's own values the first trial of a new study."""
     if not study.get_trials(deepcopy=False):
-        own = space.own(resolved)
-        study.enqueue_trial(own, user_attrs={"own": sorted(own)})
+        study.enqueue_trial(dict(own), user_attrs={"own": sorted(own)})
 
 
 def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: int) -> list[str]:
-    """Let known-good values be tried next: each text is `key=value,key=value`. Those the study has are passed over,
-    which is what is returned, in words.
+    """Queue known-good values: each text is `key=value,key=value`. Values that the study has are skipped, with a note
+    for each: these are returned.
 
-    Raises UsageError, before any is queued, for what is not of the space and where the study would end at its `trials`
+    Raises UsageError, before any is queued, for values outside the space and where the study would end at its `trials`
     without them.
     """
     new, had = [], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,17 @@ FRAME = 8
 class StudyScreen:
     """Shows the trials of a study while its block runs, whoever works on them. Only reads the study."""
 
-    def __init__(self, console: Console, study: optuna.Study, tune: TuneTable, folder: Path) -> None:
-        self._console, self._study, self._tune, self._folder = console, study, tune, folder
+    def __init__(
+        self,
+        console: Console,
+        study: optuna.Study,
+        tune: TuneTable,
+        folder: Path,
+        *,
+        leave: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`leave` closes what the thread that reads the study has opened: a database's connection is its own."""
+        self._console, self._study, self._tune, self._folder, self._leave = console, study, tune, folder, leave
         self._trials: Sequence[FrozenTrial] = ()
         self._trouble = ""
         self._told: set[int] = set()
@@ -84,7 +93,7 @@ class StudyScreen:
         while not self._stop.wait(READ_SECONDS):
             self._read()
             self._tell()
-        self._study._storage.remove_session()  # a database's connection is this thread's own
+        self._leave()
 
     def _read(self) -> None:
         """Look at the study; where that fails, what was seen last stands and the next look may succeed."""

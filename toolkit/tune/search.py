@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 import optuna
 
 from toolkit.api.errors import Problem, nearest
-from toolkit.recipe import signature as arguments
+from toolkit.recipe import signature
 from toolkit.recipe.tables import Recipe, TuneTable, Use
 from toolkit.system.randomness import derive
 from toolkit.tune.grid import Grid
-from toolkit.tune.space import Space
+from toolkit.tune.space import Scalar, Space
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -80,42 +80,33 @@ class Search:
 
 def search_of(recipe: Recipe, tune: TuneTable, space: Space) -> tuple[Search | None, list[Problem]]:
     """The recipe's sampler and pruner, and what is wrong with their names and arguments."""
-    grid, wrong = _grid(space) if SAMPLERS.get(tune.sampler.name, tune.sampler.name) == "GridSampler" else ({}, [])
+    grid, found = _grid(space) if SAMPLERS.get(tune.sampler.name, tune.sampler.name) == "GridSampler" else ({}, [])
     given = {"search_space": grid, "asked": space.asked, "max_resource": recipe.train.epochs}
-    sampler, found = _maker("sampler", tune.sampler, SAMPLERS, optuna.samplers, given)
-    pruner, more = _maker("pruner", tune.pruner, PRUNERS, optuna.pruners, given)
-    problems = [*wrong, *found, *more, *_wrong_seeds(tune)]
-    if problems or sampler is None or pruner is None:
-        return None, problems
-    return Search(sampler(), pruner(), _seeded(sampler)), []
-
-
-def _wrong_seeds(tune: TuneTable) -> list[Problem]:
-    if PRUNERS.get(tune.pruner.name, tune.pruner.name) != "WilcoxonPruner" or tune.seeds_per_trial > 1:
-        return []
-    return [Problem("tune.pruner.name", f'"{tune.pruner.name}" compares seeds: it needs tune.seeds_per_trial above 1')]
-
-
-def _seeded(sampler: Maker) -> Callable[[int], optuna.samplers.BaseSampler] | None:
-    """Grids and quasi-random sequences are shared by all workers, so they keep their one seed."""
+    sampler, wrong_sampler = _maker("sampler", tune.sampler, SAMPLERS, optuna.samplers, given)
+    pruner, wrong_pruner = _maker("pruner", tune.pruner, PRUNERS, optuna.pruners, given)
+    found += [*wrong_sampler, *wrong_pruner]
+    if PRUNERS.get(tune.pruner.name, tune.pruner.name) == "WilcoxonPruner" and tune.seeds_per_trial == 1:
+        message = f'"{tune.pruner.name}" compares seeds: it needs tune.seeds_per_trial above 1'
+        found.append(Problem("tune.pruner.name", message))
+    if found or sampler is None or pruner is None:
+        return None, found
     seed = sampler.keywords.get("seed")
-    if seed is None or issubclass(sampler.args[0], (optuna.samplers.GridSampler, optuna.samplers.QMCSampler)):
-        return None
-    return lambda number: sampler(seed=derive(seed, "trial", number) % 2**32)
+    if seed is None or issubclass(sampler.args[0], (Grid, optuna.samplers.QMCSampler)):
+        return Search(sampler(), pruner()), []  # all workers share a grid or a sequence, so it keeps its one seed
+    return Search(sampler(), pruner(), lambda number: sampler(seed=derive(seed, "trial", number) % 2**32)), []
 
 
-def drawn_at_random(search: Search, space: Space, resolved: Recipe) -> list[str]:
-    """Keys that the sampler learns nothing of: some draw by what all finished trials have, and the trial of the
-    recipe's own values has no value of these."""
+def drawn_at_random(search: Search, space: Space, own: Mapping[str, Scalar]) -> list[str]:
+    """Keys that the sampler learns nothing of: some samplers learn only keys that all finished trials have, and the
+    trial of the recipe's `own` values lacks these."""
     if not isinstance(search.sampler, _LEARN_WHAT_ALL_HAVE):
         return []
-    own = space.own(resolved)
     return [one.key for one in space.dimensions if one.components is None and one.key not in own]
 
 
-def short_of_grid(search: Search, space: Space, resolved: Recipe, trials: int) -> str | None:
-    """That a grid will not be seen whole, where so many trials leave points out."""
-    if not isinstance(search.sampler, Grid) or trials >= (whole := search.sampler.trials(space.own(resolved))):
+def short_of_grid(search: Search, own: Mapping[str, Scalar], trials: int) -> str | None:
+    """A note where so many trials leave points of a grid out."""
+    if not isinstance(search.sampler, Grid) or trials >= (whole := search.sampler.trials(own)):
         return None
     return f"{trials} of the {whole} that it takes to see the whole grid: --set tune.trials={whole}"
 
@@ -146,27 +137,21 @@ def _maker(
     if name not in known:
         near = nearest(use.name, [*short, *known])
         return None, [Problem(f"{key}.name", f'unknown {kind} "{use.name}"; there are {", ".join(short)}', near)]
-    if missing := _missing(name):
-        message = f'"{use.name}" needs the package {missing}: pip install {missing}'
-        return None, [Problem(f"{key}.name", message)]
+    if (needed := NEEDS.get(name)) and importlib.util.find_spec(needed) is None:
+        return None, [Problem(f"{key}.name", f'"{use.name}" needs the package {needed}: pip install {needed}')]
+    asked = Grid if name == "GridSampler" else getattr(module, name)
     own = {argument: given[argument] for argument in _GIVEN.get(name, ())}
-    return _tried(Grid if name == "GridSampler" else getattr(module, name), use, key, own)
-
-
-def _tried(kind: type[Any], use: Use, key: str, own: Mapping[str, Any]) -> tuple[Maker | None, list[Problem]]:
-    factory = _as_factory(kind)
     try:
-        args, found = arguments.check(factory, use.args, key, skip=tuple(own))
+        args, found = signature.check(_as_factory(asked), use.args, key, skip=tuple(own))
     except TypeError as error:
         return None, [Problem(f"{key}.name", f'"{use.name}" cannot be given in a recipe: {error}')]
-    if found:
-        return None, found
-    maker = partial(_made, kind, **args, **own)
-    try:
-        maker()
-    except (TypeError, ValueError) as error:
-        return None, [Problem(key, str(error))]
-    return maker, []
+    maker = partial(_made, asked, **args, **own)
+    if not found:
+        try:
+            maker()
+        except (TypeError, ValueError) as error:
+            found = [Problem(key, str(error))]
+    return (None if found else maker), found
 
 
 def _made(kind: type[Any], **arguments: Any) -> Any:
@@ -175,28 +160,20 @@ def _made(kind: type[Any], **arguments: Any) -> Any:
         return kind(**arguments)
 
 
-def _missing(name: str) -> str | None:
-    needed = NEEDS.get(name)
-    return needed if needed and importlib.util.find_spec(needed) is None else None
-
-
-def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
-    return eval(annotation, dict(names)) if isinstance(annotation, str) else annotation  # noqa: S307 - Optuna's own code
-
-
 def _as_factory(kind: type[Any]) -> Callable[..., Any]:
     """A class of Optuna as `toolkit.recipe.signature` reads factories: a first parameter of the core's, then keys.
 
-    What is annotated by names that only type checkers import is left out where it has a default: no recipe could give
-    it.
+    A parameter whose annotation only type checkers can resolve is left out where it has a default: no recipe could
+    give it.
     """
     names = vars(sys.modules[kind.__module__])
     keys = []
-    for parameter in list(inspect.signature(kind).parameters.values()):
+    for parameter in inspect.signature(kind).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
+        annotation = parameter.annotation
         try:
-            annotation = _evaluated(parameter.annotation, names)
+            annotation = eval(annotation, dict(names)) if isinstance(annotation, str) else annotation  # noqa: S307 - Optuna's own code
         except NameError:
             if parameter.default is not parameter.empty:
                 continue

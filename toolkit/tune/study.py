@@ -1,69 +1,120 @@
-"""A study: Optuna's, in a storage that outlives every worker, of one space and one aim."""
+"""A study: a recipe with a `[tune]` table, checked whole before any trial, and Optuna's study of its trials."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 
-from toolkit.api.errors import RunFailed, UsageError
+from toolkit.api.errors import Problem, RecipeError, UsageError
+from toolkit.build.plan import plan
+from toolkit.host.registry import Registry
+from toolkit.recipe.draft import Draft
+from toolkit.recipe.read import overridden
 from toolkit.recipe.tables import Recipe, TuneTable
 from toolkit.recipe.write import computed, digest, inline
-from toolkit.tune.aim import Aim
-from toolkit.tune.search import Search
-from toolkit.tune.space import Space
-
-UNCOUNTED = "uncounted"
-"""The user attribute of a failed trial that failed by no fault of its values."""
+from toolkit.tune.aim import Aim, aim_of
+from toolkit.tune.grid import Grid
+from toolkit.tune.search import Search, search_of
+from toolkit.tune.space import Scalar, Space, check_space, flattened
 
 
-def open_study(
-    recipe: Recipe, tune: TuneTable, space: Space, aim: Aim, search: Search, storage: BaseStorage
-) -> optuna.Study:
-    """The study of this recipe in `storage`, made now or gone on with.
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a recipe's `[tune]` table means."""
+
+    recipe: Recipe
+    """With the values of `[tune.fixed]`."""
+    source: str
+    """The recipe's file."""
+    registry: Registry
+    tune: TuneTable
+    space: Space
+    aim: Aim
+    search: Search
+    own: Mapping[str, Scalar]
+    """The recipe's own values, as Optuna keeps them, where the space holds them."""
+
+
+def plan_study(draft: Draft, registry: Registry) -> StudyPlan:
+    """The study of a recipe. Raises RecipeError with all that is wrong with the recipe, or with its `[tune]` table."""
+    draft = _with_fixed(draft)
+    resolved = plan(draft, registry).resolved
+    recipe, source = draft.recipe or resolved, draft.source
+    if recipe.tune is None:
+        problem = Problem("tune", "is required: a table with trials and the space of values to try")
+        raise RecipeError(source, [problem], next_step=f"add [tune] and [tune.space] to {source}")
+    problems: list[Problem] = []
+    try:
+        space = check_space(recipe, source, registry)
+    except RecipeError as error:
+        problems += error.problems
+        space = Space(recipe, ())
+    aim, wrong_aim = aim_of(recipe, recipe.tune)
+    search, wrong_search = search_of(recipe, recipe.tune, space)
+    problems += [*wrong_aim, *wrong_search]
+    if problems or search is None:
+        raise RecipeError(source, problems, next_step=f"correct [tune] in {source}, then run the same command again")
+    return StudyPlan(recipe, source, registry, recipe.tune, space, aim, search, space.own(resolved))
+
+
+def _with_fixed(draft: Draft) -> Draft:
+    """The draft with the values that `[tune.fixed]` gives all trials, and what is wrong with them."""
+    if draft.recipe is None or draft.recipe.tune is None:
+        return draft
+    fixed = flattened(draft.recipe.tune.fixed)
+    changed = overridden(draft.recipe, draft.source, [f"{key}={inline(value)}" for key, value in fixed.items()])
+    problems = tuple(replace(problem, key=f"tune.fixed.{problem.key}") for problem in changed.problems)
+    return replace(changed, problems=problems)
+
+
+def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
+    """The study in `storage`, created where there is none.
 
     A study is what its recipe, space and aim are; sampler, pruner and number of trials may change. Raises UsageError
-    where the storage has a study of this name that is another.
+    where the storage has another study of this name.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search, name = planned.search, planned.recipe.name
     study = optuna.create_study(
         storage=storage,
-        study_name=recipe.name,
-        directions=list(aim.directions),
+        study_name=name,
+        directions=list(planned.aim.directions),
         sampler=search.sampler,
         pruner=search.pruner,
         load_if_exists=True,
     )
-    now = identity(recipe, tune, space, aim)
-    before = study.user_attrs.get("identity")
+    if isinstance(search.sampler, Grid):
+        search.sampler.study = study
+    now, before = identity(planned), study.user_attrs.get("identity")
     if before is None:
         study.set_user_attr("identity", now)
     elif changed := differences(before, now):
         raise UsageError(
-            f"study {recipe.name} was begun otherwise: {'; '.join(changed)}",
+            f"study {name} already exists with different settings: {'; '.join(changed)}",
             next_step="take the change back, or tune a copy of the recipe under another name",
         )
     return study
 
 
-def identity(recipe: Recipe, tune: TuneTable, space: Space, aim: Aim) -> dict[str, Any]:
-    """What tells one study from another, as JSON has it."""
+def identity(planned: StudyPlan) -> dict[str, Any]:
+    """What distinguishes one study from another, as JSON has it."""
     return {
-        "recipe": digest(recipe),
-        "values": {key: inline(value) for key, value in _flat(computed(recipe)).items()},
-        "metrics": list(aim.metrics),
-        "directions": list(aim.directions),
-        "seeds_per_trial": tune.seeds_per_trial,
-        "space": space.described(),
+        "recipe": digest(planned.recipe),
+        "values": {key: inline(value) for key, value in flattened(computed(planned.recipe)).items()},
+        "metrics": list(planned.aim.metrics),
+        "directions": list(planned.aim.directions),
+        "seeds_per_trial": planned.tune.seeds_per_trial,
+        "space": planned.space.described(),
     }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a study's identity has changed, in words."""
+    """What has changed of a study's identity, as text."""
     found = [
         f"{key} {', '.join(before[key])}, now {', '.join(now[key])}"
         for key in ("metrics", "directions")
@@ -71,41 +122,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
     if before["seeds_per_trial"] != now["seeds_per_trial"]:
         found.append(f"seeds_per_trial {before['seeds_per_trial']}, now {now['seeds_per_trial']}")
-    old, new = before["space"], now["space"]
-    found += [
-        f"tune.space.{key} {_told(old.get(key))}, now {_told(new.get(key))}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
+    spaces = [one["space"].items() for one in (before, now)]
+    found += _changed(*({f"tune.space.{key}": json.dumps(values) for key, values in space} for space in spaces))
     if before["recipe"] != now["recipe"]:
-        old, new = before.get("values", {}), now["values"]
-        found += [
-            f"{key} {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
-            for key in sorted({*old, *new} if old else ())
-            if old.get(key) != new.get(key)
-        ] or ["the recipe itself has other values"]
+        found += _changed(before["values"], now["values"]) or ["the recipe itself has other values"]
     return found
 
 
-def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Dotted key to value, of tables in tables."""
-    found: dict[str, Any] = {}
-    for key, value in tables.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
-    return found
-
-
-def _told(values: Any) -> str:
-    return "absent" if values is None else json.dumps(values)
-
-
-def too_many_failures(study: optuna.Study, limit: int) -> RunFailed | None:
-    """The error that ends a study, once `limit` trials have failed by what they tried."""
-    ended = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    failed = [trial for trial in ended if UNCOUNTED not in trial.user_attrs]
-    if len(failed) < limit:
-        return None
-    return RunFailed(
-        f"study {study.study_name}: {len(failed)} trials failed, the last by {failed[-1].user_attrs.get('cause')}",
-        next_step="mend the cause or narrow the space; more are allowed with --set tune.max_failures=N",
-    )
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [
+        f"{key} {before.get(key, 'absent')}, now {now.get(key, 'absent')}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]

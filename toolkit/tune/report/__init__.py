@@ -8,10 +8,10 @@ import optuna
 
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.runs.directory import explained
+from toolkit.runs.repeats import mean_text
 from toolkit.runs.report import figures
 from toolkit.runs.report.page import pictures, render
 from toolkit.tune.aim import Aim
-from toolkit.tune.best import told
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.charts import sections
 from toolkit.tune.report.contents import gather
@@ -34,6 +34,8 @@ def write_study_report(study: optuna.Study, folder: Path, aim: Aim, space: Space
         for chart in (chart for section in drawn for chart in section.charts):
             if chart.drawing:
                 figures.save(folder / "figures", chart.name, chart.drawing)
-        page = render(template, pictures(folder / "figures"), contents=contents, sections=drawn, told=told, shown=shown)
+        page = render(
+            template, pictures(folder / "figures"), contents=contents, sections=drawn, mean_text=mean_text, shown=shown
+        )
         write_atomically(path, as_utf8(page))
     return path

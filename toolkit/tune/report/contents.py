@@ -16,7 +16,7 @@ from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import ToolkitError
 from toolkit.runs.report.sources import RunFiles, read_run
 from toolkit.tune.aim import Aim
-from toolkit.tune.best import Comparison, own_trial, read_comparison
+from toolkit.tune.best import Finalists, own_trial, read_finalists
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys
 from toolkit.tune.space import Space
@@ -96,7 +96,7 @@ class Contents:
     importances: Sequence[Mapping[str, float]]
     """For each metric the share of each key, largest first; empty where it cannot be told."""
     why_no_importances: str
-    comparison: Comparison | None
+    finalists: Finalists | None
     sample: bool
     notes: Sequence[str]
     """What could not be read."""
@@ -149,7 +149,7 @@ def gather(study: optuna.Study, folder: Path, aim: Aim, space: Space, seeds: int
     asked = [one.key for one in space.dimensions]
     keys = [key for key in asked if any(key in one.values for one in tried)]
     importances, why_not = _importances(study, trials, len(aim.metrics))
-    comparison, damaged = _comparison(folder)
+    finalists, damaged = _finalists(folder)
     return Contents(
         name=study.study_name,
         folder=folder,
@@ -162,15 +162,15 @@ def gather(study: optuna.Study, folder: Path, aim: Aim, space: Space, seeds: int
         short=short_keys(asked),
         importances=importances,
         why_no_importances=why_not,
-        comparison=comparison,
+        finalists=finalists,
         sample=any(run.facts.get("sample") for found in runs.values() for run in found),
         notes=[*notes, *damaged],
     )
 
 
-def _comparison(folder: Path) -> tuple[Comparison | None, list[str]]:
+def _finalists(folder: Path) -> tuple[Finalists | None, list[str]]:
     try:
-        return read_comparison(folder), []
+        return read_finalists(folder), []
     except ToolkitError as error:
         return None, [error.message]
 

@@ -8,15 +8,15 @@ from tests.tiny import RECIPE, write_recipe
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, RecipeError
 from toolkit.cli.main import main
 from toolkit.host.registry import discover
-from toolkit.recipe.read import load, parse
-from toolkit.tune.checked import checked, of_study
+from toolkit.recipe.read import parse
+from toolkit.tune.study import plan_study
 
 
 def test_a_table_is_found_right(tmp_path: Path) -> None:
     path = write_recipe(
         tmp_path, text=f"{RECIPE}[tune]\ntrials = 3\n[tune.space]\ntrain.batch = {{choices = [4, 8]}}\n"
     )
-    found = checked(load(path), str(path), discover())
+    found = plan_study(parse(path), discover())
     assert found.tune.trials == 3
     assert [one.key for one in found.space.dimensions] == ["train.batch"]
     assert found.aim.metrics == ("loss",)
@@ -26,7 +26,7 @@ def test_a_table_is_found_right(tmp_path: Path) -> None:
 def test_a_recipe_without_a_table_has_nothing_to_try(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     with pytest.raises(RecipeError) as caught:
-        checked(load(path), str(path), discover())
+        plan_study(parse(path), discover())
     assert [problem.key for problem in caught.value.problems] == ["tune"]
     assert caught.value.next_step == f"add [tune] and [tune.space] to {path}"
 
@@ -36,9 +36,8 @@ FIXED = "[tune]\ntrials = 3\n[tune.fixed]\ndata.valid_share = 0.4\n{}\n[tune.spa
 
 def test_what_is_fixed_all_trials_have_and_the_recipe_has_not(tmp_path: Path) -> None:
     draft = parse(write_recipe(tmp_path, text=RECIPE + FIXED.format("")))
-    fixed = of_study(draft).recipe
+    fixed = plan_study(draft, discover()).recipe
     assert draft.recipe
-    assert fixed
     assert (draft.recipe.data.args["valid_share"], fixed.data.args["valid_share"]) == (0.2, 0.4)
     assert fixed.tune == draft.recipe.tune
 
