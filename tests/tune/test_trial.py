@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -21,8 +22,18 @@ import torch
 from optuna.trial import TrialState
 
 from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
+from tests.tune.studies import begun
 from toolkit.api.contracts import EpochRecord, Record
-from toolkit.api.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, RecipeError, RunFailed, Stopped, UsageError
+from toolkit.api.errors import (
+    EXIT_DONE,
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    RecipeError,
+    RunFailed,
+    Stopped,
+    ToolkitError,
+    UsageError,
+)
 from toolkit.build.assemble import Assembly
 from toolkit.build.plan import Plan
 from toolkit.cli.main import main
@@ -34,13 +45,14 @@ from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.tune import latency
 from toolkit.tune.best import write_best
 from toolkit.tune.folder import trial_run
+from toolkit.tune.outcome import UNCOUNTED
 from toolkit.tune.queue import enqueue_own
 from toolkit.tune.scoring import Scoring
 from toolkit.tune.storage import open_storage
 from toolkit.tune.study import plan_study
 from toolkit.tune.worker import presence
 from toolkit.tune.worker.presence import mark_of
-from toolkit.tune.worker.trial import StudyLocation, Worker, joined
+from toolkit.tune.worker.trial import StudyLocation, Worker, joined, too_many_failures
 
 SPACE = "train.optimizer.lr = {low = 0.01, high = 0.1}\n"
 
@@ -797,3 +809,23 @@ def test_the_best_of_another_machine_is_written_by_its_values(tmp_path: Path) ->
     shutil.rmtree(run_of(one, winner))
     (best,) = best_of(one)
     assert best.read_text() == there
+
+
+def test_a_study_ends_at_its_limit_of_failures(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    trial = study.ask()
+    trial.set_user_attr("cause", "RunFailed: the loss is not finite")
+    assert too_many_failures(study, 1) is None
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    error: Any = too_many_failures(study, 1)
+    assert isinstance(error, ToolkitError)
+    assert "1 trials failed, the last by RunFailed: the loss is not finite" in error.message
+    assert too_many_failures(study, 2) is None
+
+
+def test_a_failure_that_is_no_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    trial = study.ask()
+    trial.set_user_attr(UNCOUNTED, True)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert too_many_failures(study, 1) is None
