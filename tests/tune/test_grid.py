@@ -100,8 +100,8 @@ def points(study: optuna.Study) -> list[tuple[float, int]]:
 
 @pytest.mark.parametrize("pruner", ['"none"', '{name = "hyperband", reduction_factor = 2}'])
 def test_workers_that_take_trials_at_once_get_points_of_their_own(tmp_path: Path, pruner: str) -> None:
-    """Each has asked before any has drawn, and they draw in another order than they asked. Hyperband, once it has seen a
-    report, shows a sampler the trials of one bracket alone."""
+    """Each has asked before any has drawn, and they draw in another order than they asked. Hyperband, after the
+    first report, shows a sampler the trials of one bracket alone."""
     tune = f'sampler = "grid"\npruner = {pruner}'
     _, _, checked = parts(tune, TWO_KEYS)
     studies = [begun(tmp_path, tune, TWO_KEYS) for _ in range(3)]
