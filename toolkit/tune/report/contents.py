@@ -220,12 +220,14 @@ def _importances(
         return [], f"Importances need {FOR_IMPORTANCES} finished trials; there {there}."
     if len({tuple(trial.values) for trial in finished}) == 1:
         return [], "Importances cannot be told: all finished trials have the same score."
-    targets = (
-        [lambda trial, place=place: float(trial.values[place]) for place in range(metrics)] if metrics > 1 else [None]
-    )
+
+    def importances(place: int) -> dict[str, float]:
+        target = (lambda trial: float(trial.values[place])) if metrics > 1 else None
+        return optuna.importance.get_param_importances(study, target=target)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Optuna calls experimental, and where it knows little
         try:
-            return [optuna.importance.get_param_importances(study, target=target) for target in targets], ""
+            return [importances(place) for place in range(metrics)], ""
         except (ValueError, RuntimeError) as error:
             return [], f"Importances cannot be told: {error}"
