@@ -42,9 +42,7 @@ def test_the_recipes_own_score_is_not_better_the_other_way_round() -> None:
 
 
 WRONG_LATENCY = {
-    'metric = "latency"': [
-        'tune.metric: "latency" alone would be best of a model that knows nothing: name a score too'
-    ],
+    'metric = "latency"': ['tune.metric: "latency" alone selects an untrained model: add a score, in tune.metrics'],
     'metrics = ["accuracy", "latency"]\ndirections = ["maximize", "maximize"]': [
         'tune.directions: "latency" is time: it can only be minimized'
     ],

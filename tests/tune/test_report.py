@@ -198,7 +198,7 @@ def test_trials_of_one_score_have_no_importances(study: Study) -> None:
         study.add({"train.optimizer.lr": 0.05}, [0.5])
     contents = study.contents()
     assert contents.importances == []
-    assert contents.why_no_importances == "Importances cannot be told: all finished trials have the same score."
+    assert contents.why_no_importances == "Importances cannot be computed: all finished trials have the same score."
 
 
 def test_importances_that_optuna_refuses_are_told_with_its_reason(
@@ -208,7 +208,7 @@ def test_importances_that_optuna_refuses_are_told_with_its_reason(
         raise RuntimeError("zero total variance")
 
     monkeypatch.setattr(optuna.importance, "get_param_importances", refuse)
-    assert usual(study).contents().why_no_importances == "Importances cannot be told: zero total variance"
+    assert usual(study).contents().why_no_importances == "Importances cannot be computed: zero total variance"
 
 
 def test_keys_of_a_component_are_shown_where_it_was_chosen(tmp_path: Path) -> None:

@@ -31,49 +31,38 @@ class Aim:
 
 
 def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
-    """The aim, the recipe's own where `[tune]` names none, and what is wrong with it."""
-    if not tune.metrics and not tune.directions:
-        metric = tune.metric or recipe.train.metric
+    """The aim, the recipe's own where `[tune]` gives none, and what is wrong with it."""
+    found = []
+    if tune.metrics or tune.directions:
+        aim, key, direction_key = Aim(tuple(tune.metrics), tuple(tune.directions)), "tune.metrics", "tune.directions"
+        if tune.metric or tune.direction:
+            found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
+        if len(aim.metrics) != len(aim.directions):
+            found.append(Problem(direction_key, f"has {len(aim.directions)} directions for {len(aim.metrics)} metrics"))
+        twice = [metric for metric in dict.fromkeys(aim.metrics) if aim.metrics.count(metric) > 1]
+        found += [Problem(key, f'has "{metric}" twice') for metric in twice]
+    else:
+        key, direction_key, metric = "tune.metric", "tune.direction", tune.metric or recipe.train.metric
         usual: Direction = "minimize" if metric == LATENCY else recipe.train.direction
         aim = Aim((metric,), (tune.direction or usual,))
-        wrong_latency = _wrong_latency(recipe, aim, "tune.metric", "tune.direction")
-        return aim, [*_wrong_direction(recipe, tune, metric), *wrong_latency]
-    found = []
-    if tune.metric or tune.direction:
-        found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
-    if len(tune.metrics) != len(tune.directions):
-        message = f"has {len(tune.directions)} directions for {len(tune.metrics)} metrics"
-        found.append(Problem("tune.directions", message))
-    found += [
-        Problem("tune.metrics", f'has "{metric}" twice')
-        for metric in dict.fromkeys(tune.metrics)
-        if tune.metrics.count(metric) > 1
-    ]
-    aim = Aim(tuple(tune.metrics), tuple(tune.directions))
-    return aim, [*found, *_wrong_latency(recipe, aim, "tune.metrics", "tune.directions")]
-
-
-def _wrong_direction(recipe: Recipe, tune: TuneTable, metric: str) -> list[Problem]:
-    usual, way = recipe.train.metric, recipe.train.direction
-    if metric not in (usual, LATENCY) and not tune.direction:
-        message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
-        return [Problem("tune.direction", message)]
-    if metric == usual and tune.direction not in (None, way):
-        end = "highest" if way == "maximize" else "lowest"
-        message = f'is "{tune.direction}", but train.direction keeps the epoch of each run with the {end} "{usual}"'
-        return [Problem("tune.direction", f'{message}: set both to "minimize" or both to "maximize"')]
-    return []
-
-
-def _wrong_latency(recipe: Recipe, aim: Aim, key: str, direction_key: str) -> list[Problem]:
-    if not aim.times:
-        return []
-    found = []
-    if not aim.scores:
-        found.append(Problem(key, f'"{LATENCY}" alone would be best of a model that knows nothing: name a score too'))
+        found += _wrong_direction(recipe, metric, tune.direction)
+    if aim.times and not aim.scores:
+        found.append(Problem(key, f'"{LATENCY}" alone selects an untrained model: add a score, in tune.metrics'))
     if (LATENCY, "maximize") in zip(aim.metrics, aim.directions, strict=False):
         found.append(Problem(direction_key, f'"{LATENCY}" is time: it can only be minimized'))
-    if any(use.name.rpartition(":")[2] == LATENCY for use in recipe.metrics):
+    if aim.times and any(use.name.rpartition(":")[2] == LATENCY for use in recipe.metrics):
         message = f'"{LATENCY}" is the recipe\'s own metric and the time that the exported model takes'
         found.append(Problem(key, f"{message}: leave one of them out"))
-    return found
+    return aim, found
+
+
+def _wrong_direction(recipe: Recipe, metric: str, direction: Direction | None) -> list[Problem]:
+    usual, way = recipe.train.metric, recipe.train.direction
+    if metric not in (usual, LATENCY) and not direction:
+        message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
+        return [Problem("tune.direction", message)]
+    if metric == usual and direction not in (None, way):
+        end = "highest" if way == "maximize" else "lowest"
+        message = f'is "{direction}", but train.direction keeps the epoch of each run with the {end} "{usual}"'
+        return [Problem("tune.direction", f'{message}: set both to "minimize" or both to "maximize"')]
+    return []

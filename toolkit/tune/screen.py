@@ -163,8 +163,8 @@ def recorded(run: RunDirectory) -> int:
 
 def chosen(trials: Sequence[FrozenTrial], best: Iterable[int], rows: int) -> list[FrozenTrial]:
     """As many trials as there are rows: those under way, the best, then the latest; in their order."""
-    kept = set(best)
-    order = sorted(trials, key=lambda one: (one.state != TrialState.RUNNING, one.number not in kept, -one.number))
+    first = set(best)
+    order = sorted(trials, key=lambda one: (one.state != TrialState.RUNNING, one.number not in first, -one.number))
     return sorted(order[:rows], key=lambda one: one.number)
 
 

@@ -318,8 +318,8 @@ def override_text(recipe: Recipe, key: str, value: Any) -> str:
         table = _at(recipe.tables(), at) or {}
         if isinstance(value, str):
             value = table if value == table.get("name") else {"name": value}
-        kept = {name: inner for name, inner in table.items() if name in TABLES[at].model_fields}
-        return f"{at}={inline({**kept, **value})}" if isinstance(value, Mapping) else f"{at}.name={inline(value)}"
+        own = {name: inner for name, inner in table.items() if name in TABLES[at].model_fields}
+        return f"{at}={inline({**own, **value})}" if isinstance(value, Mapping) else f"{at}.name={inline(value)}"
     return f"{key}={inline(value)}"
 
 

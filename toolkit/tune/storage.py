@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,10 +87,9 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
                 f"{path}: is damaged: {error}", next_step="restore it, or tune a copy of the recipe under another name"
             ) from error
     known = with_driver(url)
-    try:
+    with suppress(Exception):  # the drivers' own errors have no common kind
         return RDBStorage(known)
-    except Exception:  # the drivers' own errors have no common kind
-        time.sleep(_MAKING_SECONDS)
+    time.sleep(_MAKING_SECONDS)
     try:
         return RDBStorage(known)
     except Exception as error:

@@ -23,7 +23,7 @@ __all__ = ["write_study_report"]
 def write_study_report(study: optuna.Study, folder: Path, aim: Aim, space: Space, *, seeds: int = 1) -> Path:
     """Draw the study's figures into `folder/figures` and write `folder/study.html`; returns its path.
 
-    `seeds` is how many runs a trial has. Works on a study under way; what cannot be shown is told with the reason.
+    `seeds` is how many runs a trial has. Works on a study under way; the page says why something cannot be shown.
     Raises RunFailed when the file system refuses.
     """
     contents = gather(study, folder, aim, space, seeds)

@@ -89,7 +89,7 @@ class Contents:
     short: Mapping[str, str]
     """Each key by its last parts."""
     importances: Sequence[Mapping[str, float]]
-    """For each metric the share of each key, largest first; empty where it cannot be told."""
+    """For each metric the share of each key, largest first; empty where it cannot be computed."""
     why_no_importances: str
     finalists: Finalists | None
     sample: bool
@@ -219,7 +219,7 @@ def _importances(
         there = "is 1" if finished else "is none"
         return [], f"Importances need {FOR_IMPORTANCES} finished trials; there {there}."
     if len({tuple(trial.values) for trial in finished}) == 1:
-        return [], "Importances cannot be told: all finished trials have the same score."
+        return [], "Importances cannot be computed: all finished trials have the same score."
 
     def importances(place: int) -> dict[str, float]:
         target = (lambda trial: float(trial.values[place])) if metrics > 1 else None
@@ -230,4 +230,4 @@ def _importances(
         try:
             return [importances(place) for place in range(metrics)], ""
         except (ValueError, RuntimeError) as error:
-            return [], f"Importances cannot be told: {error}"
+            return [], f"Importances cannot be computed: {error}"

@@ -1,1 +1,1 @@
-"""Workers: processes that take trials of a study, train them as runs and tell the study what they are worth."""
+"""Workers: processes that take trials of a study, train them as runs and report their scores to the study."""
