@@ -26,17 +26,15 @@ from bench.pairs import Figure, interleave
 from bench.storages import Filled, filled
 from toolkit.api.contracts import EpochRecord
 from toolkit.build.kept import Kept
-from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs import loop
 from toolkit.training.fit import Event, StepDone
 from toolkit.training.state import Setup, State
-from toolkit.tune.checked import checked, of_study
-from toolkit.tune.join import Job, joined
 from toolkit.tune.outcome import DONE
-from toolkit.tune.study import enqueue_own
-from toolkit.tune.trial import Worker
+from toolkit.tune.queue import enqueue_own
+from toolkit.tune.study import plan_study
+from toolkit.tune.worker.trial import StudyLocation, Worker, joined
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10_cnn.toml"
 SMALL = (
@@ -117,24 +115,19 @@ def overhead(pairs: int) -> Figure:
 def begun(overrides: Sequence[str], *, own: bool = True) -> Iterator[Worker]:
     """A worker of a study of the small recipe, in a folder that goes with it; `own`: the recipe's own values first."""
     with tempfile.TemporaryDirectory() as folder:
-        registry = discover()
-        draft = of_study(parse(RECIPE, [*SMALL, *overrides]))
-        resolved = plan(draft, registry).resolved
-        recipe = draft.recipe or resolved
-        found = checked(recipe, draft.source, registry)
-        job = Job(Path(folder), None, "python -m bench tune")
-        with joined(job, recipe, draft.source, found, registry) as worker:
+        planned = plan_study(parse(RECIPE, [*SMALL, *overrides]), discover())
+        with joined(StudyLocation(Path(folder), None, "python -m bench tune"), planned) as worker:
             if own:
-                enqueue_own(worker.study, found.space, resolved)
+                enqueue_own(worker.study, planned.own)
             yield worker
 
 
 def one_more(worker: Worker) -> None:
     """Let the worker take one trial."""
-    scoring = worker.scoring
+    planned = worker.planned
     done = worker.study.get_trials(deepcopy=False, states=DONE)
-    tune = scoring.tune.model_copy(update={"trials": len(done) + 1})
-    replace(worker, scoring=replace(scoring, tune=tune)).work()
+    tune = planned.tune.model_copy(update={"trials": len(done) + 1})
+    replace(worker, scoring=replace(worker.scoring, planned=replace(planned, tune=tune))).work()
 
 
 # Storage

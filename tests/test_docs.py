@@ -37,6 +37,7 @@ from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.host.project import disabled_here
 from toolkit.host.registry import Registry, discover
 from toolkit.recipe.complaints import shown
+from toolkit.recipe.draft import Draft
 from toolkit.recipe.read import load, parse
 from toolkit.recipe.signature import GIVEN_BY_CORE, Argument, describe, type_text
 from toolkit.recipe.tables import (
@@ -55,8 +56,8 @@ from toolkit.recipe.tables import (
     TuneTable,
     Use,
 )
-from toolkit.tune.checked import checked
-from toolkit.tune.study import PRUNERS, SAMPLERS
+from toolkit.tune.search import PRUNERS, SAMPLERS
+from toolkit.tune.study import plan_study
 
 ROOT = Path(toolkit.__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("exports/*.md")])
@@ -364,7 +365,7 @@ def studies() -> list[Recipe]:
 
 @pytest.mark.parametrize("recipe", studies(), ids=lambda recipe: recipe.name)
 def test_every_study_in_the_documents_is_found_right(recipe: Recipe, registry: Registry) -> None:
-    assert checked(recipe, recipe.name, registry).space.dimensions
+    assert plan_study(Draft.of(recipe), registry).space.dimensions
 
 
 def test_every_sampler_and_pruner_is_told() -> None:

@@ -19,14 +19,20 @@ from rich.console import Console
 
 from tests.tiny import RECIPE, write_images, write_recipe
 from toolkit.api.errors import EXIT_STOPPED, RunFailed, Stopped
+from toolkit.host.registry import discover
 from toolkit.recipe.read import load
+from toolkit.recipe.tables import TuneTable
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.repeats import mean_text
 from toolkit.system.signals import Signals
 from toolkit.tune import best
-from toolkit.tune.best import Comparison, export_best, finish_best, read_comparison, told
+from toolkit.tune.aim import Aim
+from toolkit.tune.best import Finalists, export_best, finish_best, read_finalists
 from toolkit.tune.folder import repeat_of, trial_run
+from toolkit.tune.search import Search
 from toolkit.tune.space import Dimension, Space, Values
+from toolkit.tune.study import StudyPlan
 
 LR = "train.optimizer.lr"
 
@@ -75,11 +81,12 @@ class Study:
         optimizer = self.recipe.train.optimizer.model_copy(update={"lr": lr})
         return self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update={"optimizer": optimizer})})
 
-    def finish(self, seeds: int = 1) -> Comparison | None:
+    def finish(self, seeds: int = 1) -> Finalists | None:
         console = Console(file=self.log, width=200)
-        return finish_best(
-            self.study, self.space, self.source, self.folder, seeds=seeds, again="again", console=console
-        )
+        search = Search(self.study.sampler, self.study.pruner)
+        aim, tune = Aim(("accuracy",), ("maximize",)), TuneTable(trials=1, space={})
+        planned = StudyPlan(self.recipe, self.source, discover(), tune, self.space, aim, search, {})
+        return finish_best(self.study, planned, self.folder, seeds=seeds, again="again", console=console)
 
     def run(self, path: Path, *, recipe: None, overrides: tuple[str, ...], console: Console) -> None:
         self.ran.append(str(path.relative_to(self.folder)))
@@ -283,17 +290,17 @@ def test_the_best_is_finished_where_nothing_can_be_locked(study: Study, monkeypa
 
 
 def test_the_comparison_is_read_as_it_was_written(study: Study) -> None:
-    assert read_comparison(study.folder) is None
+    assert read_finalists(study.folder) is None
     study.add(0.5, [0.9], own=[LR])
     compared = study.finish(seeds=2)
-    assert repr(read_comparison(study.folder)) == repr(compared)  # NaN is not equal to itself
+    assert repr(read_finalists(study.folder)) == repr(compared)  # NaN is not equal to itself
 
 
 @pytest.mark.parametrize("text", ["{", '{"split": "test"}', '{"candidates": [{}]}', "[]"])
 def test_a_damaged_comparison_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "best.json").write_text(text)
     with pytest.raises(RunFailed, match=r"best\.json: cannot be read") as caught:
-        read_comparison(tmp_path)
+        read_finalists(tmp_path)
     assert str(caught.value.next_step).startswith(f"remove {tmp_path / 'best.json'}")
 
 
@@ -302,7 +309,7 @@ def test_a_damaged_comparison_is_named(tmp_path: Path, text: str) -> None:
     [((), "—"), ((0.5,), "0.5000"), ((0.4, 0.6), "0.5000 ± 0.1414"), ((float("nan"), 1.0), "undefined")],
 )
 def test_mean_and_deviation_as_text(values: tuple[float, ...], text: str) -> None:
-    assert told(values) == text
+    assert mean_text(values) == text
 
 
 def test_the_bundle_of_the_best_is_named_after_the_study(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

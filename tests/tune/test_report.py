@@ -19,13 +19,13 @@ from toolkit.api.errors import RunFailed
 from toolkit.recipe.read import load
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.report import figures
-from toolkit.tune.best import Candidate, Comparison, _as_json
+from toolkit.tune.aim import Aim
+from toolkit.tune.best import Finalist, Finalists, write_finalists
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.report import write_study_report
 from toolkit.tune.report.charts import Scale, sections
 from toolkit.tune.report.contents import Contents, gather
 from toolkit.tune.space import Dimension, Space, Values
-from toolkit.tune.study import Aim
 
 pytestmark = pytest.mark.draws
 
@@ -198,7 +198,7 @@ def test_trials_of_one_score_have_no_importances(study: Study) -> None:
         study.add({"train.optimizer.lr": 0.05}, [0.5])
     contents = study.contents()
     assert contents.importances == []
-    assert contents.why_no_importances == "Importances cannot be told: all finished trials have the same score."
+    assert contents.why_no_importances == "Importances cannot be computed: all finished trials have the same score."
 
 
 def test_importances_that_optuna_refuses_are_told_with_its_reason(
@@ -208,7 +208,7 @@ def test_importances_that_optuna_refuses_are_told_with_its_reason(
         raise RuntimeError("zero total variance")
 
     monkeypatch.setattr(optuna.importance, "get_param_importances", refuse)
-    assert usual(study).contents().why_no_importances == "Importances cannot be told: zero total variance"
+    assert usual(study).contents().why_no_importances == "Importances cannot be computed: zero total variance"
 
 
 def test_keys_of_a_component_are_shown_where_it_was_chosen(tmp_path: Path) -> None:
@@ -304,12 +304,12 @@ def test_own_values_that_were_tried_again_are_told_by_the_trial_that_got_furthes
 
 def test_the_comparison_over_seeds_is_shown(study: Study) -> None:
     candidates = [
-        Candidate(1, False, {}, (0, 1), ("a", "b"), {"accuracy": (0.8, 0.9)}, {"trial-0001/seed-2": "no <memory>"}),
-        Candidate(0, True, {}, (0,), ("c",), {"accuracy": (0.6,)}, {}),
+        Finalist(1, False, {}, (0, 1), ("a", "b"), {"accuracy": (0.8, 0.9)}, {"trial-0001/seed-2": "no <memory>"}),
+        Finalist(0, True, {}, (0,), ("c",), {"accuracy": (0.6,)}, {}),
     ]
-    compared = Comparison("test", False, tuple(candidates), ("five of nine",))
+    finalists = Finalists("test", False, tuple(candidates), ("five of nine",))
     usual(study)
-    RunDirectory(study.folder).write_json("best.json", _as_json(compared))
+    write_finalists(study.folder, finalists)
     page = study.page()
     assert "test trial 1, 2 seeds own values, 1 seed accuracy 0.8500 ± 0.0707 0.6000" in page.text
     assert "trial-0001/seed-2 failed: no <memory>" in page.text

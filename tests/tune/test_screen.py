@@ -202,7 +202,7 @@ def test_a_database_is_read_by_a_connection_of_its_own(tmp_path: Path) -> None:
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/study.db")
     study = optuna.create_study(storage=storage, study_name="tiny")
     console = Console(file=io.StringIO(), width=100)
-    with StudyScreen(console, study, tune(), tmp_path):
+    with StudyScreen(console, study, tune(), tmp_path, leave=storage.remove_session):
         add(study)
         until(lambda: "trial 0 finished" in text_of(console))
     storage.remove_session()

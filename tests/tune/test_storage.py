@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from toolkit.api.errors import EXIT_USAGE, RunFailed, UsageError
-from toolkit.tune.storage import DRIVERS, JournalLock, open_storage, opened_storage, with_driver
+from toolkit.tune.storage import DRIVERS, Journal, open_storage, opened_storage, with_driver
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -89,20 +89,30 @@ time.sleep(60)
 
 
 def test_the_lock_of_a_killed_writer_holds_nobody_up(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.log"
-    journal.touch()
-    lock = JournalLock(journal)
-    words = [sys.executable, "-c", HOLDING, str(journal.with_suffix(".lock"))]
+    journal = Journal(tmp_path / "journal.log")
+    words = [sys.executable, "-c", HOLDING, str(tmp_path / "journal.lock")]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
         killer = threading.Timer(0.2, holder.kill)
         killer.start()
-        assert lock.acquire()
+        journal.append_logs([{"op_code": 0}])
         assert holder.wait() == -signal.SIGKILL
-    with journal.with_suffix(".lock").open() as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    lock.release()
+    assert list(journal.read_logs(0)) == [{"op_code": 0}]
+
+
+def test_nobody_else_writes_a_journal_while_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.log")
+    tried = []
+
+    def during(_: int) -> None:
+        tried.append(1)
+        with (tmp_path / "journal.lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr("os.fsync", during)
+    journal.append_logs([{"op_code": 0}])
+    assert tried == [1]
 
 
 def test_a_journal_is_written_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,17 +137,15 @@ for number in range(40):
 
 def test_a_journal_that_cannot_be_mended_stays_locked_for_nobody(tmp_path: Path) -> None:
     """Not for this process either, which would wait for itself."""
-    journal = tmp_path / "journal.log"
-    lock = JournalLock(journal)
-    with pytest.raises(FileNotFoundError):
-        lock.acquire()
+    journal = Journal(tmp_path / "journal.log")
+    (tmp_path / "journal.log").unlink()
+    with pytest.raises(RunFailed, match="cannot be written: No such file"):
+        journal.append_logs([{"op_code": 0}])
     with (tmp_path / "journal.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    journal.touch()
-    assert lock.acquire()
-    with (tmp_path / "journal.lock").open("a") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    lock.release()
+    (tmp_path / "journal.log").touch()
+    journal.append_logs([{"op_code": 0}])
+    assert list(journal.read_logs(0)) == [{"op_code": 0}]
 
 
 @pytest.mark.slow  # processes of their own load torch

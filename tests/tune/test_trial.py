@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -21,24 +22,37 @@ import torch
 from optuna.trial import TrialState
 
 from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
+from tests.tune.studies import begun
 from toolkit.api.contracts import EpochRecord, Record
-from toolkit.api.errors import EXIT_DONE, EXIT_STOPPED, EXIT_USAGE, RecipeError, RunFailed, Stopped, UsageError
+from toolkit.api.errors import (
+    EXIT_DONE,
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    RecipeError,
+    RunFailed,
+    Stopped,
+    ToolkitError,
+    UsageError,
+)
 from toolkit.build.assemble import Assembly
-from toolkit.build.plan import Plan, plan
+from toolkit.build.plan import Plan
 from toolkit.cli.main import main
 from toolkit.host.registry import discover
-from toolkit.recipe.read import load
+from toolkit.recipe.read import load, parse
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
 from toolkit.training.checkpoint import BestCheckpoint
-from toolkit.tune import latency, presence
-from toolkit.tune.checked import checked
-from toolkit.tune.folder import mark_of, trial_run
-from toolkit.tune.join import Job, joined
+from toolkit.tune import latency
+from toolkit.tune.best import write_best
+from toolkit.tune.folder import trial_run
+from toolkit.tune.outcome import UNCOUNTED
+from toolkit.tune.queue import enqueue_own
 from toolkit.tune.scoring import Scoring
 from toolkit.tune.storage import open_storage
-from toolkit.tune.study import enqueue_own
-from toolkit.tune.trial import Worker, write_best
+from toolkit.tune.study import plan_study
+from toolkit.tune.worker import presence
+from toolkit.tune.worker.presence import mark_of
+from toolkit.tune.worker.trial import StudyLocation, Worker, joined, too_many_failures
 
 SPACE = "train.optimizer.lr = {low = 0.01, high = 0.1}\n"
 
@@ -61,11 +75,14 @@ def _closed_studies() -> Iterator[None]:
 
 def worker(path: Path, runs: Path, storage: str | None = None) -> Worker:
     """One that has joined the study, until the test ends."""
-    recipe, registry = load(path), discover()
-    found = checked(recipe, str(path), registry)
-    one = _JOINED.enter_context(joined(Job(runs, storage, "again"), recipe, str(path), found, registry))
-    enqueue_own(one.study, found.space, plan(found.space.recipe, registry).resolved)
+    planned = plan_study(parse(path), discover())
+    one = _JOINED.enter_context(joined(StudyLocation(runs, storage, "again"), planned))
+    enqueue_own(one.study, planned.own)
     return one
+
+
+def best_of(one: Worker) -> list[Path]:
+    return write_best(one.study, one.planned, one.folder)
 
 
 def run_of(one: Worker, number: int) -> Path:
@@ -90,7 +107,7 @@ def test_a_study_ends_with_the_asked_trials_and_a_recipe_that_gives_its_best_aga
     one.work()
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE] * 3
     assert one.study.trials[0].params == {"train.optimizer.lr": 0.05}
-    (best,) = write_best(one)
+    (best,) = best_of(one)
     assert best == tmp_path / "runs" / "tiny" / "best.toml"
     assert run(best, tmp_path / "again") == EXIT_DONE
     winner = run_of(one, one.study.best_trial.number)
@@ -129,7 +146,7 @@ def test_a_full_disk_fails_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         patched.setattr("toolkit.training.checkpoint.write_atomically", full)
         with pytest.raises(RunFailed, match=r"last\.pt: cannot be written: No space left") as caught:
             one.work()
-    assert caught.value.next_step == "when that is mended: again"
+    assert caught.value.next_step == "when that is fixed: again"
     assert study_of(one) == [TrialState.RUNNING]
     one.work()
     assert study_of(one) == [TrialState.COMPLETE]
@@ -465,7 +482,7 @@ def test_the_time_that_the_exported_model_takes_is_a_metric(tmp_path: Path, monk
         assert 0 < trial.values[0] < 10_000
         assert trial.values[1] == kept(run_of(one, trial.number))["accuracy"]
     assert len(measured) == len({trial.params["model.widths"] for trial in one.study.trials})
-    assert len(write_best(one)) == len(one.study.best_trials)
+    assert len(best_of(one)) == len(one.study.best_trials)
 
 
 def test_what_has_left_the_front_is_no_longer_among_the_best(tmp_path: Path) -> None:
@@ -473,9 +490,9 @@ def test_what_has_left_the_front_is_no_longer_among_the_best(tmp_path: Path) -> 
     one = worker(recipe_file(tmp_path, tune), tmp_path / "runs")
     values = {"train.optimizer.lr": optuna.distributions.FloatDistribution(0.01, 0.1)}
     one.study.tell(one.study.ask(values), [0.5, 0.5])
-    assert [path.name for path in write_best(one)] == ["best-0000.toml"]
+    assert [path.name for path in best_of(one)] == ["best-0000.toml"]
     one.study.tell(one.study.ask(values), [0.6, 0.4])
-    assert [path.name for path in write_best(one)] == ["best-0001.toml"]
+    assert [path.name for path in best_of(one)] == ["best-0001.toml"]
     assert [path.name for path in one.folder.glob("best*.toml")] == ["best-0001.toml"]
 
 
@@ -706,7 +723,7 @@ def test_the_command_tells_that_a_grid_will_not_be_seen_whole(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("toolkit.tune.session.finish_best", lambda *arguments, **others: None)
         patched.setattr("toolkit.tune.session.write_study_report", lambda *arguments, **others: None)
-        patched.setattr("toolkit.tune.session.write_best", lambda one: [])
+        patched.setattr("toolkit.tune.session.write_best", lambda *arguments: [])
         assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_DONE
     assert [
         line.removeprefix("note: tune.trials: ") for line in capsys.readouterr().out.splitlines() if "grid" in line
@@ -790,5 +807,25 @@ def test_the_best_of_another_machine_is_written_by_its_values(tmp_path: Path) ->
     winner = one.study.best_trial.number
     there = (run_of(one, winner) / "recipe.toml").read_text()
     shutil.rmtree(run_of(one, winner))
-    (best,) = write_best(one)
+    (best,) = best_of(one)
     assert best.read_text() == there
+
+
+def test_a_study_ends_at_its_limit_of_failures(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    trial = study.ask()
+    trial.set_user_attr("cause", "RunFailed: the loss is not finite")
+    assert too_many_failures(study, 1) is None
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    error: Any = too_many_failures(study, 1)
+    assert isinstance(error, ToolkitError)
+    assert "1 trials failed, the last by RunFailed: the loss is not finite" in error.message
+    assert too_many_failures(study, 2) is None
+
+
+def test_a_failure_that_is_no_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
+    study = begun(tmp_path)
+    trial = study.ask()
+    trial.set_user_attr(UNCOUNTED, True)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert too_many_failures(study, 1) is None

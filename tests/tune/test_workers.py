@@ -27,9 +27,9 @@ from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
 from tests.tune.test_trial import records
 from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE, RunFailed, Stopped
 from toolkit.recipe.tables import Recipe
-from toolkit.tune.join import Job
 from toolkit.tune.storage import opened_storage
-from toolkit.tune.workers import Place, Started, WorkerError, Workers, places
+from toolkit.tune.worker.trial import StudyLocation
+from toolkit.tune.worker.workers import Resources, WorkerError, WorkerProcess, Workers, resources
 
 TRIALS, EPOCHS = 4, 20
 TUNE = f"""
@@ -227,17 +227,17 @@ sys.exit(2)
 def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: str) -> tuple[Workers, io.StringIO]:
     (folder / "tiny").mkdir()
 
-    def start(self: Workers, number: int, place: Place) -> Started:
+    def start(self: Workers, number: int, share: Resources) -> WorkerProcess:
         log = folder / f"worker-{number}.log"
         log.touch()
         words = [sys.executable, "-c", programs[number - 1]]
-        return Started(number, subprocess.Popen(words, stdout=subprocess.PIPE, text=True), log)
+        return WorkerProcess(number, subprocess.Popen(words, stdout=subprocess.PIPE, text=True), log)
 
     monkeypatch.setattr(Workers, "_start", start)
     told = io.StringIO()
     recipe = Recipe.model_validate({**tomllib.loads(RECIPE), "name": "tiny"})
     console = Console(file=told, width=200)
-    return Workers(recipe, "tiny.toml", Job(folder, None, "again"), len(programs), console), told
+    return Workers(recipe, "tiny.toml", StudyLocation(folder, None, "again"), len(programs), console), told
 
 
 def test_one_worker_that_ends_well_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_workers_on_the_cpu_share_its_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, count: int, share: int
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    assert places(recipe_on("cpu"), count) == [Place({}, share)] * count
+    assert resources(recipe_on("cpu"), count) == [Resources({}, share)] * count
 
 
 @pytest.fixture
@@ -312,18 +312,18 @@ def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("three_gpus")
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_each_worker_has_a_gpu_of_its_own_while_there_are_enough(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = [place.variables["CUDA_VISIBLE_DEVICES"] for place in places(recipe_on(device), 4)]
+    seen = [share.variables["CUDA_VISIBLE_DEVICES"] for share in resources(recipe_on(device), 4)]
     assert seen == ["0", "1", "2", "0"]
-    decoding = {(place.variables["OMP_NUM_THREADS"], place.threads) for place in places(recipe_on(device), 4)}
+    decoding = {(share.variables["OMP_NUM_THREADS"], share.threads) for share in resources(recipe_on(device), 4)}
     assert decoding == {("2", None)}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    seen = [place.variables["CUDA_VISIBLE_DEVICES"] for place in places(recipe_on(device), 2)]
+    seen = [share.variables["CUDA_VISIBLE_DEVICES"] for share in resources(recipe_on(device), 2)]
     assert seen == ["GPU-a", "GPU-b"]
 
 
 @pytest.mark.usefixtures("three_gpus")
 def test_a_gpu_that_the_recipe_names_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert places(recipe_on("cuda:1"), 2) == [Place({"OMP_NUM_THREADS": "4"}, None)] * 2
+    assert resources(recipe_on("cuda:1"), 2) == [Resources({"OMP_NUM_THREADS": "4"}, None)] * 2
     workers, told = ending(tmp_path, monkeypatch, DONE, DONE)
     replace(workers, recipe=recipe_on("cuda:1")).work()
     assert "note: 2 workers share 1 GPU: each trial is slower" in told.getvalue()

@@ -32,11 +32,11 @@ def _tune(options: Namespace) -> None:
     from toolkit.recipe.read import parse
 
     draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
-    from toolkit.tune.session import Job, tune_recipe
+    from toolkit.tune.session import StudyLocation, tune_recipe
 
     tune_recipe(
         draft,
-        Job(options.runs, options.storage, again=same_command(options)),
+        StudyLocation(options.runs, options.storage, again=same_command(options)),
         enqueued=options.enqueue,
         workers=options.workers,
         seeds=options.seeds,

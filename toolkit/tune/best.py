@@ -1,7 +1,7 @@
 """The best of a study beside the recipe's own values: finished runs of both, each with as many seeds as asked for.
 
-A trial is chosen by the score of one run, so a part of its lead is luck. Runs of the same recipe with other seeds tell
-how large that part is. Each stands below the run that it repeats: `trial-0007/seed-1` is trial 7 with the seed that is
+A trial is chosen by the score of one run, so a part of its lead is luck. Runs of the same recipe with other seeds show
+how large that part is. Each lies below the run that it repeats: `trial-0007/seed-1` is trial 7 with the seed that is
 one higher.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +17,18 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table
 
 from toolkit.api.errors import RunFailed, Stopped, ToolkitError
+from toolkit.build.plan import plan
 from toolkit.recipe.read import load, overridden
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import RunDirectory, explained
+from toolkit.runs.repeats import mean_and_deviation, scored_split, scores_of, scores_table
 from toolkit.runs.session import resume_run
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.folder import alone, repeat_of, trial_run
 from toolkit.tune.outcome import best_finished
-from toolkit.tune.space import Space
+from toolkit.tune.study import StudyPlan
 
 FRONT = 5
 """Trials of a Pareto front that are finished and repeated at most; evenly spread over the front."""
@@ -36,7 +36,7 @@ RESULT = "best.json"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Finalist:
     """One trial's values, judged by runs with one seed or several."""
 
     trial: int
@@ -57,17 +57,21 @@ class Candidate:
     def name(self) -> str:
         return "own values" if self.own else f"trial {self.trial}"
 
+    @property
+    def heading(self) -> str:
+        return f"{self.name}, {len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+
 
 @dataclass(frozen=True)
-class Comparison:
+class Finalists:
     """The best trials of a study and the recipe's own values, the own ones last."""
 
     split: str
     """Which split the scores are of: `test`, or `valid` where the data has no test split."""
     sample: bool
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Finalist, ...]
     notes: tuple[str, ...]
-    """What is not in the comparison, and why."""
+    """What is left out, and why."""
 
     @property
     def scores(self) -> list[str]:
@@ -75,31 +79,14 @@ class Comparison:
         return list(dict.fromkeys(name for one in self.candidates for name in one.scores))
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; the latter is NaN of a single value, both are where a value is."""
-    if not all(math.isfinite(value) for value in values):
-        return math.nan, math.nan
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def told(values: Sequence[float]) -> str:
-    """Mean and standard deviation as text."""
-    if not values:
-        return "—"
-    mean, deviation = mean_and_deviation(values)
-    if math.isnan(mean):
-        return "undefined"
-    return f"{mean:.4f}" if math.isnan(deviation) else f"{mean:.4f} ± {deviation:.4f}"
-
-
 def finish_best(
-    study: optuna.Study, space: Space, source: str, folder: Path, *, seeds: int, again: str, console: Console
-) -> Comparison | None:
+    study: optuna.Study, planned: StudyPlan, folder: Path, *, seeds: int, again: str, console: Console
+) -> Finalists | None:
     """Finish the best trial's run (of several metrics, the Pareto front's) and the one of the recipe's own values, and
     repeat both until each has `seeds` runs; writes `best.json`. None while no trial is finished.
 
-    `source` is the recipe's file, `again` the command that goes on after a signal. What an earlier call has finished
-    is not run again. A repeat that fails is told in the comparison. Raises Stopped when a signal came.
+    `again` is the command that continues after a signal. What an earlier call has finished is not run again. A repeat
+    that fails is listed among the failures. Raises Stopped when a signal came.
     """
     best, notes = best_trials(study)
     if not best:
@@ -110,21 +97,81 @@ def finish_best(
 
     try:
         with Signals(), alone(folder, ".best.lock", waiting=waiting):
-            runs = Runs(study, space, source, folder, seeds, console)
-            candidates = [runs.candidate(trial, trial_run(folder, trial.number)) for trial in best]
-            own, why_not = runs.own(best)
-            compared = _compared(folder, [*candidates, *own], [*notes, *why_not])
+            final = _Final(planned, folder, seeds, console)
+            candidates = [final.finished(trial, trial_run(folder, trial.number)) for trial in best]
+            own, why_not = final.own(own_trial(study), best)
     except (Signalled, Stopped) as stopped:
         raise Stopped(
             f"stopped by a signal; {folder} keeps the study and the last checkpoint of the run under way",
             exit_code=exit_code(stopped.number) if isinstance(stopped, Signalled) else stopped.exit_code,
             next_step=again,
         ) from stopped
-    RunDirectory(folder).write_json(RESULT, _as_json(compared))
-    console.print(comparison_table(compared, study.study_name))
-    for note in compared.notes:
+    candidates += own
+    runs = [RunDirectory(folder / run) for one in candidates for run in one.runs]
+    sample = any(json.loads((run.path / "facts.json").read_text(encoding="utf-8"))["sample"] for run in runs)
+    split = scored_split(runs[0]) if runs else "test"
+    finalists = Finalists(split, sample, tuple(candidates), (*notes, *why_not))
+    write_finalists(folder, finalists)
+    title = f"{study.study_name}: scores on {split}{' (SAMPLE data)' if sample else ''}"
+    table = scores_table(title, {one.heading: one.scores for one in candidates})
+    for run, cause in (failed for one in candidates for failed in one.failures.items()):
+        table.add_row(f"{run} failed", cause)
+    console.print(table)
+    for note in finalists.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
-    return compared
+    return finalists
+
+
+def write_finalists(folder: Path, finalists: Finalists) -> None:
+    """Write `best.json`, with mean and standard deviation beside the values of each score."""
+    table = asdict(finalists)
+    for one in table["candidates"]:
+        for name, values in one["scores"].items():
+            mean, deviation = mean_and_deviation(values)
+            one["scores"][name] = {"mean": mean, "std": deviation, "values": values}
+    RunDirectory(folder).write_json(RESULT, table)
+
+
+def read_finalists(folder: Path) -> Finalists | None:
+    """What `write_finalists` has written; None where it has not."""
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        candidates = []
+        for one in table["candidates"]:
+            summaries = {name: summary["values"] for name, summary in one["scores"].items()}
+            scores = {
+                name: tuple(math.nan if value is None else float(value) for value in values)
+                for name, values in summaries.items()
+            }
+            changed = {"seeds": tuple(one["seeds"]), "runs": tuple(one["runs"]), "scores": scores}
+            candidates.append(Finalist(**{**one, **changed}))
+        return Finalists(table["split"], table["sample"], tuple(candidates), tuple(table["notes"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunFailed(
+            f"{path}: cannot be read: {error}", next_step=f"remove {path}, then run the tune command again"
+        ) from error
+
+
+def write_best(study: optuna.Study, planned: StudyPlan, folder: Path) -> list[Path]:
+    """`best.toml`, or one `best-NNNN.toml` for each trial that no other is better than by all of several scores.
+
+    Each is the complete recipe of its trial, as `run` takes it. Empty while no trial is finished. Those of trials that
+    are no longer among the best are removed.
+    """
+    best = best_finished(study)
+    written = []
+    for trial in best:
+        path = folder / ("best.toml" if len(study.directions) == 1 else f"best-{trial.number:04}.toml")
+        RunDirectory(folder).write_text(path.name, _recipe_of(trial, planned, folder))
+        written.append(path)
+    if best:
+        with explained(folder):
+            for path in {*folder.glob("best-[0-9]*.toml")} - {*written}:
+                path.unlink(missing_ok=True)
+    return written
 
 
 def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Console) -> list[Path]:
@@ -136,31 +183,15 @@ def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Co
     """
     from toolkit.export.write import export_run
 
-    single = len(study.directions) == 1
     best, _ = best_trials(study)
     bundles = []
     for trial in best:
-        name = study.study_name if single else f"{study.study_name}-{trial.number:04}"
+        name = study.study_name if len(study.directions) == 1 else f"{study.study_name}-{trial.number:04}"
         run = trial_run(folder, trial.number).path
         bundle = export_run(run, name=name, exports=exports, overrides=(), triton=False, console=console)
         console.print(f"bundle {bundle}", markup=False, soft_wrap=True)
         bundles.append(bundle)
     return bundles
-
-
-def read_comparison(folder: Path) -> Comparison | None:
-    """What `finish_best` has written; None where it has not."""
-    path = folder / RESULT
-    if not path.is_file():
-        return None
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        candidates = tuple(_read_candidate(one) for one in table["candidates"])
-        return Comparison(table["split"], table["sample"], candidates, tuple(table["notes"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunFailed(
-            f"{path}: cannot be read: {error}", next_step=f"remove {path}, then give the tune command again"
-        ) from error
 
 
 def best_trials(study: optuna.Study) -> tuple[list[FrozenTrial], list[str]]:
@@ -179,133 +210,68 @@ def own_trial(study: optuna.Study) -> FrozenTrial | None:
     return min(found, key=lambda trial: order.index(trial.state), default=None)
 
 
+def _recipe_of(trial: FrozenTrial, planned: StudyPlan, folder: Path) -> str:
+    """The trial's recipe: as it was run here, or by its values where another machine has run it."""
+    run = trial_run(folder, trial.number)
+    if run.recipe.is_file():
+        return run.recipe.read_text(encoding="utf-8")
+    overrides = [] if "own" in trial.user_attrs else planned.space.suggest(trial)
+    draft = overridden(planned.space.recipe, planned.source, overrides)
+    return to_toml(plan(draft, planned.registry).resolved)
+
+
 @dataclass(frozen=True)
-class Runs:
+class _Final:
     """Finishes the runs of trials and repeats them."""
 
-    study: optuna.Study
-    space: Space
-    source: str
+    planned: StudyPlan
     folder: Path
     seeds: int
     console: Console
 
-    def own(self, best: Sequence[FrozenTrial]) -> tuple[list[Candidate], list[str]]:
-        """The recipe's own values as a candidate, unless they are among the best; or why they are none."""
-        trial = own_trial(self.study)
+    def own(self, trial: FrozenTrial | None, best: Sequence[FrozenTrial]) -> tuple[list[Finalist], list[str]]:
+        """The recipe's own values, unless they are among the best; or why they cannot be compared."""
         if trial is None or trial.number in {one.number for one in best}:
             return [], []
         if trial.state == TrialState.COMPLETE:
-            return [self.candidate(trial, trial_run(self.folder, trial.number))], []
+            return [self.finished(trial, trial_run(self.folder, trial.number))], []
         if trial.state == TrialState.FAIL:
             return [], [f"the recipe's own values failed: {trial.user_attrs.get('cause')}"]
         if trial.state == TrialState.PRUNED and self.seeds > 1:
-            return [self.candidate(trial, RunDirectory(self.folder / "own"))], []
-        what = "were pruned" if trial.state == TrialState.PRUNED else "have not been tried to their end"
-        return [], [f"the recipe's own values {what}; two seeds or more run them whole"]
+            return [self.finished(trial, RunDirectory(self.folder / "own"))], []
+        state = "were pruned" if trial.state == TrialState.PRUNED else "have not been tried to their end"
+        return [], [f"the recipe's own values {state}; two seeds or more run them whole"]
 
-    def candidate(self, trial: FrozenTrial, first: RunDirectory) -> Candidate:
+    def finished(self, trial: FrozenTrial, first: RunDirectory) -> Finalist:
         """The trial's values, after runs with all seeds; `first` is that with the recipe's seed."""
-        self._begin(first, self._recipe(trial))
-        seed = load(first.recipe).seed
+        self._begin(first, _recipe_of(trial, self.planned, self.folder))
+        recipe = load(first.recipe)
         runs, failures = {}, {}
-        for number in range(self.seeds):
-            run = repeat_of(first, number)
-            self._begin(run, to_toml(load(first.recipe).model_copy(update={"seed": seed + number})))
+        for seed in range(recipe.seed, recipe.seed + self.seeds):
+            run = repeat_of(first, seed - recipe.seed)
+            self._begin(run, to_toml(recipe.model_copy(update={"seed": seed})))
             try:
-                self._finish(run, f"trial {trial.number}, seed {seed + number}")
+                if not (run.scores.is_file() and (run.path / "report.html").is_file()):
+                    self.console.print(f"trial {trial.number}, seed {seed}", style="bold", markup=False)
+                    resume_run(run.path, recipe=None, overrides=(), console=self.console)
             except Stopped:
                 raise
             except ToolkitError as error:
                 failures[str(run.path.relative_to(self.folder))] = error.message
             else:
-                runs[seed + number] = run
-        return Candidate(
+                runs[seed] = run
+        return Finalist(
             trial=trial.number,
             own="own" in trial.user_attrs,
             values=dict(trial.params),
             seeds=tuple(runs),
             runs=tuple(str(run.path.relative_to(self.folder)) for run in runs.values()),
-            scores=_scores(list(runs.values())),
+            scores=scores_of([*runs.values()]),
             failures=failures,
         )
-
-    def _recipe(self, trial: FrozenTrial) -> str:
-        """The trial's recipe: as it was run here, or by its values where another machine has run it."""
-        run = trial_run(self.folder, trial.number)
-        if run.recipe.is_file():
-            return run.recipe.read_text(encoding="utf-8")
-        overrides = [] if "own" in trial.user_attrs else self.space.suggest(trial)
-        draft = overridden(self.space.recipe, self.source, overrides)
-        if draft.recipe is None:
-            raise AssertionError("unreachable: a finished trial has a valid recipe")
-        return to_toml(draft.recipe)
 
     def _begin(self, run: RunDirectory, recipe: str) -> None:
         if not run.recipe.is_file():
             with explained(self.folder):
                 run.path.mkdir(parents=True, exist_ok=True)
             run.write_text(run.recipe.name, recipe)
-
-    def _finish(self, run: RunDirectory, title: str) -> None:
-        if run.scores.is_file() and (run.path / "report.html").is_file():
-            return
-        self.console.print(title, style="bold", markup=False)
-        resume_run(run.path, recipe=None, overrides=(), console=self.console)
-
-
-def _compared(folder: Path, candidates: Sequence[Candidate], notes: Sequence[str]) -> Comparison:
-    finished = [folder / run for one in candidates for run in one.runs]
-    facts = [json.loads((run / "facts.json").read_text(encoding="utf-8")) for run in finished]
-    split = _judged_on(finished[0]) if finished else "test"
-    return Comparison(split, any(one["sample"] for one in facts), tuple(candidates), tuple(notes))
-
-
-def _scores(runs: Sequence[RunDirectory]) -> dict[str, tuple[float, ...]]:
-    """Scalar scores that all runs have."""
-    found = [json.loads(run.scores.read_text(encoding="utf-8"))[_judged_on(run.path)] for run in runs]
-    names = [name for name, score in found[0].items() if score is None or isinstance(score, float)] if found else []
-    return {name: tuple(_number(one.get(name)) for one in found) for name in names}
-
-
-def _judged_on(run: Path) -> str:
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    return "test" if scores["test"] else "valid"
-
-
-def _number(score: Any) -> float:
-    return math.nan if score is None else float(score)
-
-
-def _read_candidate(table: Mapping[str, Any]) -> Candidate:
-    scores = {name: tuple(_number(value) for value in one["values"]) for name, one in table["scores"].items()}
-    sequences = {"seeds": tuple(table["seeds"]), "runs": tuple(table["runs"])}
-    return Candidate(**{**table, **sequences, "scores": scores})
-
-
-def _as_json(compared: Comparison) -> dict[str, Any]:
-    """With mean and standard deviation beside the values, for who reads the file."""
-    table = asdict(compared)
-    for one in table["candidates"]:
-        one["scores"] = {name: _summary(values) for name, values in one["scores"].items()}
-    return table
-
-
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    mean, deviation = mean_and_deviation(values)
-    return {"mean": mean, "std": deviation, "values": list(values)}
-
-
-def comparison_table(compared: Comparison, study: str) -> Table:
-    """Every score of every candidate: mean and standard deviation over its seeds."""
-    sample = " (SAMPLE data)" if compared.sample else ""
-    table = Table(title=f"{study}: scores on {compared.split}{sample}", title_justify="left")
-    table.add_column("score")
-    for one in compared.candidates:
-        table.add_column(f"{one.name}, {len(one.seeds)} seed{'s' if len(one.seeds) != 1 else ''}", justify="right")
-    for name in compared.scores:
-        table.add_row(name, *(told(one.scores.get(name, ())) for one in compared.candidates))
-    for one in compared.candidates:
-        for run, cause in one.failures.items():
-            table.add_row(f"{run} failed", cause)
-    return table

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from uuid import uuid4
 
-from toolkit.api.files import exclusive, write_atomically
+from toolkit.api.files import exclusive
 from toolkit.runs.directory import RunDirectory, explained
 
 
@@ -19,16 +18,6 @@ def trial_run(folder: Path, number: int) -> RunDirectory:
 def repeat_of(run: RunDirectory, number: int) -> RunDirectory:
     """The same recipe with the seed that is `number` higher; 0 is the run itself."""
     return RunDirectory(run.path / f"seed-{number}") if number else run
-
-
-def mark_of(folder: Path) -> str:
-    """What tells this folder from those that other machines have of the same study. It lies in the folder, so it stays
-    when the folder is moved or its machine gets another name; drawn when it is first asked for."""
-    path = folder / "folder.id"
-    with alone(folder), explained(folder):
-        if not path.is_file():
-            write_atomically(path, uuid4().hex.encode())
-        return path.read_text(encoding="utf-8")
 
 
 @contextmanager

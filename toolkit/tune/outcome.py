@@ -1,9 +1,10 @@
-"""What became of a trial, or becomes of it now, as the screen and the report tell it."""
+"""The state of trials, in the words of the screen and the report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from optuna.study import Study, StudyDirection
@@ -18,6 +19,8 @@ WORDS = {
 }
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 """What counts towards the trials that were asked for."""
+UNCOUNTED = "uncounted"
+"""The user attribute of a failed trial that failed by no fault of its values."""
 
 
 def scores(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> tuple[float, ...]:
@@ -28,10 +31,6 @@ def scores(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> tuple[fl
     if len(directions) > 1 or not reported:
         return ()
     return (max(reported) if directions[0] == StudyDirection.MAXIMIZE else min(reported),)
-
-
-def reported_epochs(trial: FrozenTrial) -> int:
-    return max(trial.intermediate_values, default=0)
 
 
 def seconds(trial: FrozenTrial) -> float:
@@ -58,7 +57,8 @@ def best_numbers(trials: Iterable[FrozenTrial], directions: Sequence[StudyDirect
         return {max(points, key=lambda number: (points[number], -number))} if points else set()
     front: dict[int, tuple[float, ...]] = {}
     for number, point in sorted(points.items(), key=lambda one: one[1], reverse=True):
-        if not any(_dominates(other, point) for other in front.values()):  # nothing further down dominates it
+        # Sorted by the first score, so nothing further down dominates this point.
+        if not any(other != point and all(map(operator.ge, other, point)) for other in front.values()):
             front[number] = point
     return set(front)
 
@@ -70,23 +70,17 @@ def best_finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.number in best]
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))
-
-
 def short_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Every key by as few of its last parts as tell it from the others: `lr` for `train.optimizer.lr`. A component's
-    name is that of its table: `model` for `model.name`."""
+    """Every key by as few of its last parts as distinguish it from the others: `lr` for `train.optimizer.lr`. A
+    component's name is that of its table: `model` for `model.name`."""
     plain = {key: key.removesuffix(".name") for key in keys}
-    return {key: next(_endings(one, list(plain.values()))) for key, one in plain.items()}
-
-
-def _endings(key: str, known: Sequence[str]) -> Iterator[str]:
-    parts = key.split(".")
-    endings = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
-    return (
-        ending for ending in endings if ending == key or sum(f".{other}".endswith(f".{ending}") for other in known) == 1
-    )
+    short = {}
+    for key, one in plain.items():
+        parts = one.split(".")
+        endings = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        fitting = (end for end in endings if sum(f".{other}".endswith(f".{end}") for other in plain.values()) == 1)
+        short[key] = next(fitting, one)
+    return short
 
 
 def shown(value: object) -> str:

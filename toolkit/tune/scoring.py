@@ -1,4 +1,4 @@
-"""What the values of a trial are worth: its runs trained, one for each of its seeds, and their scores."""
+"""The scores of a trial: its runs, one for each of its seeds, and the mean of what they reach."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import Problem, RecipeError, RunFailed
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
-from toolkit.host.registry import Registry, discover
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.read import load, overridden
-from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import explained
 from toolkit.runs.session import Records, train_run
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
+from toolkit.tune.aim import LATENCY
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.latency import Latencies
-from toolkit.tune.space import Space
-from toolkit.tune.study import LATENCY, Aim
+from toolkit.tune.study import StudyPlan
 
 
 class ScoreMissing(RecipeError):  # noqa: N818 - it says what is wrong: a score is missing
@@ -39,60 +37,53 @@ class Scoring:
     """Trains the runs of trials, one after another; what they share is kept in this process."""
 
     study: optuna.Study
-    space: Space
-    aim: Aim
-    tune: TuneTable
-    source: str
-    """The recipe's file."""
+    planned: StudyPlan
     folder: Path
     """The study's own."""
     threads: int | None = None
-    """Threads of a trial that computes on the CPU and says nothing of them; None: torch's own choice."""
-    registry: Registry = field(default_factory=discover)
+    """Threads of a trial on the CPU whose recipe gives none; None: torch's own choice."""
     kept: Kept = field(default_factory=Kept)
     latencies: Latencies = field(default_factory=Latencies)
 
     def values(self, trial: optuna.Trial, signals: Signals) -> list[float]:
         """One number for each metric: the mean over the trial's seeds of the scores of the weights that each run
         keeps. Raises TrialPruned once the trial is too poor to go on."""
-        planned = self._planned(trial)
-        latency = self.latencies.of(planned, self.kept) if self.aim.times else math.nan
-        found: list[list[float]] = []
-        for number in range(self.tune.seeds_per_trial):
-            found.append(self._trained(trial, planned, number, signals))
-            self._compare_seeds(trial, number, found[-1][0])
-        means = dict(zip(self.aim.scores, map(fmean, zip(*found, strict=True)), strict=True))
-        return [(means | {LATENCY: latency})[metric] for metric in self.aim.metrics]
+        aim, planned = self.planned.aim, plan(self.draft(trial), self.planned.registry)
+        latency = self.latencies.of(planned, self.kept) if aim.times else math.nan
+        by_seed: list[list[float]] = []
+        for number in range(self.planned.tune.seeds_per_trial):
+            by_seed.append(self._trained(trial, planned, number, signals))
+            if self._compares_seeds:
+                last = number == self.planned.tune.seeds_per_trial - 1
+                self._report(trial, by_seed[-1][0], number, last=last)
+        means = dict(zip(aim.scores, map(fmean, zip(*by_seed, strict=True)), strict=True))
+        return [(means | {LATENCY: latency})[metric] for metric in aim.metrics]
 
     def draft(self, trial: optuna.Trial) -> Draft:
         """The trial's recipe: by its values, or the study's own as it stands."""
+        space, recipe = self.planned.space, self.planned.space.recipe
         own = trial.user_attrs.get("own")
         if own is None:
-            return self._with_threads(trial, self.space.suggest(trial))
-        for one in self.space.dimensions:
-            if one.key in own:
-                one.suggest(trial)
-        return self._with_threads(trial, [])
-
-    def _planned(self, trial: optuna.Trial) -> Plan:
-        return plan(self.draft(trial), self.registry)
-
-    def _with_threads(self, trial: optuna.Trial, overrides: list[str]) -> Draft:
-        """Another number of threads rounds otherwise, so a run that was begun goes on with as many."""
-        recipe = self.space.recipe
+            overrides = space.suggest(trial)
+        else:
+            overrides = []
+            for one in space.dimensions:
+                if one.key in own:
+                    one.suggest(trial)
+        # Another number of threads rounds otherwise, so a run that was begun goes on with as many.
         begun = trial_run(self.folder, trial.number).recipe
         threads = load(begun).train.threads if begun.is_file() else self.threads
-        free = recipe.train.threads is None and all(one.key != "train.threads" for one in self.space.dimensions)
+        free = recipe.train.threads is None and all(one.key != "train.threads" for one in space.dimensions)
         if threads is not None and free and devices.choose_device(recipe.train.device).type == "cpu":
             overrides = [*overrides, f"train.threads={threads}"]
-        return overridden(recipe, self.source, overrides)
+        return overridden(recipe, self.planned.source, overrides)
 
     def _trained(self, trial: optuna.Trial, planned: Plan, number: int, signals: Signals) -> list[float]:
         """The scores of the weights that one run keeps: those of its best epoch by `train.metric`."""
         run = repeat_of(trial_run(self.folder, trial.number), number)
         seeded = planned.resolved.model_copy(update={"seed": planned.resolved.seed + number})
-        reported = number == 0 and len(self.aim.metrics) == 1 and not self._compares_seeds
-        kept: list[float] | None = None
+        reported = number == 0 and len(self.planned.aim.metrics) == 1 and not self._compares_seeds
+        best: list[float] | None = None
         with ExitStack() as held:
             if number:
                 with explained(run.path):
@@ -101,41 +92,35 @@ class Scoring:
             training = train_run(replace(planned, resolved=seeded), run, kept=self.kept, signals=signals)
             for record in held.enter_context(_ended(training)):
                 scores = self.scores(record)
-                kept = scores if record.best else kept
+                best = scores if record.best else best
                 if reported:
-                    self._report(trial, scores[0], record.epoch, last=seeded.train.epochs)
-        if kept is None:
+                    self._report(trial, scores[0], record.epoch, last=record.epoch >= seeded.train.epochs)
+        if best is None:
             raise RunFailed(f"{run.path}: ended without an epoch")
-        return kept
+        return best
 
     @property
     def _compares_seeds(self) -> bool:
-        return isinstance(self.study.pruner, WilcoxonPruner)
+        """Whether the pruner compares seed with seed, not epoch with epoch."""
+        return isinstance(self.study.pruner, WilcoxonPruner) and len(self.planned.aim.metrics) == 1
 
-    def _compare_seeds(self, trial: optuna.Trial, number: int, score: float) -> None:
-        """Report a seed's score where the pruner compares seed with seed, not epoch with epoch."""
-        if self._compares_seeds and len(self.aim.metrics) == 1:
-            self._report(trial, score, number, last=self.tune.seeds_per_trial - 1)
-
-    def _report(self, trial: optuna.Trial, score: float, step: int, *, last: int) -> None:
-        """Tell the study, unless it has been told before the trial was interrupted. Raises TrialPruned."""
-        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if step in known:
+    def _report(self, trial: optuna.Trial, score: float, step: int, *, last: bool) -> None:
+        """Report to the study, unless that was done before the trial was interrupted. Raises TrialPruned."""
+        if step in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
             return
         trial.report(score, step)
-        if step < last and trial.should_prune():
+        if not last and trial.should_prune():
             raise optuna.TrialPruned
 
     def scores(self, record: EpochRecord) -> list[float]:
         """The epoch's scores that the study looks for."""
-        missing = [metric for metric in self.aim.scores if metric not in record.valid]
+        missing = [metric for metric in self.planned.aim.scores if metric not in record.valid]
         if missing:
             there = ", ".join(record.valid) or "none, for this data has no validation split"
             problem = Problem("tune.metric", f'there is no score "{missing[0]}" of an epoch; there are {there}')
-            raise ScoreMissing(
-                self.source, [problem], next_step="name one of them, or give the data a validation split"
-            )
-        scores = [record.valid[metric] for metric in self.aim.scores]
+            next_step = "name one of them, or give the data a validation split"
+            raise ScoreMissing(self.planned.source, [problem], next_step=next_step)
+        scores = [record.valid[metric] for metric in self.planned.aim.scores]
         if not all(math.isfinite(score) for score in scores):
             raise RunFailed(f"epoch {record.epoch}: the score is not finite")
         return scores
@@ -143,8 +128,8 @@ class Scoring:
 
 @contextmanager
 def _ended(training: Records) -> Iterator[Records]:
-    """Training that is left with the block, and hears of an error that ends it: a trial that fails by its score has
-    failed for the recipe's trackers too."""
+    """Close the training with the block, and pass it an error that ends the block: a trial that fails by its score
+    has failed for the recipe's trackers too."""
     try:
         yield training
     except optuna.TrialPruned:

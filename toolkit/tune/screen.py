@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from rich.table import Table
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
 from toolkit.tune.folder import repeat_of, trial_run
-from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, reported_epochs, scores, seconds, short_keys, shown
+from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys, shown
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,13 +35,20 @@ FRAME = 8
 class StudyScreen:
     """Shows the trials of a study while its block runs, whoever works on them. Only reads the study."""
 
-    def __init__(self, console: Console, study: optuna.Study, tune: TuneTable, folder: Path) -> None:
-        self._console, self._study, self._tune, self._folder = console, study, tune, folder
+    def __init__(
+        self,
+        console: Console,
+        study: optuna.Study,
+        tune: TuneTable,
+        folder: Path,
+        *,
+        leave: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`leave` closes what the thread that reads the study has opened: a database's connection is its own."""
+        self._console, self._study, self._tune, self._folder, self._leave = console, study, tune, folder, leave
         self._trials: Sequence[FrozenTrial] = ()
         self._trouble = ""
-        self._told: set[int] = set()
-        self._epochs: dict[int, int] = {}
-        self._ended: dict[int, int] = {}
+        self._printed: set[int] = set()
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read_on, name="study screen", daemon=True)
         self._progress = Progress(
@@ -53,17 +60,12 @@ class StudyScreen:
             console=console,
         )
         self._bar = self._progress.add_task("trials", total=tune.trials)
-        self._live = (
-            Live(get_renderable=self._view, console=console, refresh_per_second=2) if self._on_terminal else None
-        )
-
-    @property
-    def _on_terminal(self) -> bool:
-        return self._console.is_terminal and not self._console.quiet
+        on_terminal = console.is_terminal and not console.quiet
+        self._live = Live(get_renderable=self._view, console=console, refresh_per_second=2) if on_terminal else None
 
     def __enter__(self) -> StudyScreen:
         self._read()
-        self._told = {trial.number for trial in self._trials if trial.state.is_finished()}
+        self._printed = {trial.number for trial in self._trials if trial.state.is_finished()}
         self._reader.start()
         if self._live:
             self._live.start(refresh=True)
@@ -76,15 +78,15 @@ class StudyScreen:
         self._reader.join(LEAVE_SECONDS)
         if not self._reader.is_alive() and not self._trouble:
             self._read()
-            self._tell()
+            self._print_ended()
         if self._live:
             self._live.stop()
 
     def _read_on(self) -> None:
         while not self._stop.wait(READ_SECONDS):
             self._read()
-            self._tell()
-        self._study._storage.remove_session()  # a database's connection is this thread's own
+            self._print_ended()
+        self._leave()
 
     def _read(self) -> None:
         """Look at the study; where that fails, what was seen last stands and the next look may succeed."""
@@ -96,23 +98,18 @@ class StudyScreen:
         self._trouble = ""
         self._progress.update(self._bar, completed=sum(trial.state in DONE for trial in self._trials))
 
-    def _tell(self) -> None:
+    def _print_ended(self) -> None:
         """One line for each trial that has ended since the last look, where there is no table."""
         if self._live:
             return
         best = best_numbers(self._trials, self._study.directions)
         for trial in self._trials:
-            if trial.state.is_finished() and trial.number not in self._told:
-                self._told.add(trial.number)
+            if trial.state.is_finished() and trial.number not in self._printed:
+                self._printed.add(trial.number)
                 line = trial_line(trial, self._study.directions, self._trained(trial), best=trial.number in best)
                 self._console.print(line, markup=False, soft_wrap=True)
 
     def _view(self) -> RenderableType:
-        rows = max(self._console.height - FRAME, 5)
-        parts: list[RenderableType] = [self._progress, self._table(rows)]
-        return Group(*parts, self._trouble) if self._trouble else Group(*parts)
-
-    def _table(self, rows: int) -> Table:
         trials = [trial for trial in self._trials if trial.state != TrialState.WAITING]
         best = best_numbers(trials, self._study.directions)
         names = short_keys(key for trial in trials for key in trial.params)
@@ -122,50 +119,38 @@ class StudyScreen:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
-        for trial in chosen(trials, best, rows):
+        for trial in chosen(trials, best, max(self._console.height - FRAME, 5)):
+            is_best, epochs = trial.number in best, self._trained(trial)
+            planned = self._planned(trial) if trial.state == TrialState.RUNNING else 0
+            state: RenderableType = WORDS[trial.state] + (", best" if is_best else "")
+            if planned:
+                state = ProgressBar(total=planned, completed=min(epochs, planned), width=12)
+            elif trial.state == TrialState.FAIL:
+                state = f"failed: {cause(trial)[:40]}"
             table.add_row(
                 str(trial.number),
                 ", ".join(f"{score:.4f}" for score in scores(trial, self._study.directions)),
-                self._epochs_text(trial),
+                f"{epochs}/{planned}" if planned else str(epochs or ""),
                 f"{seconds(trial):.0f}",
-                self._state(trial, best=trial.number in best),
+                state,
                 values_text(trial, names),
-                style="bold green" if trial.number in best else "dim" if trial.state == TrialState.PRUNED else "",
+                style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
             )
-        return table
-
-    def _epochs_text(self, trial: FrozenTrial) -> str:
-        running = trial.state == TrialState.RUNNING and self._planned(trial)
-        return f"{self._trained(trial)}/{self._planned(trial)}" if running else str(self._trained(trial) or "")
-
-    def _state(self, trial: FrozenTrial, *, best: bool) -> RenderableType:
-        epochs = self._planned(trial)
-        if trial.state == TrialState.RUNNING and epochs:
-            return ProgressBar(total=epochs, completed=min(self._trained(trial), epochs), width=12)
-        failed = trial.state == TrialState.FAIL
-        return f"failed: {cause(trial)[:40]}" if failed else WORDS[trial.state] + (", best" if best else "")
+        return Group(self._progress, table, *([self._trouble] if self._trouble else []))
 
     def _trained(self, trial: FrozenTrial) -> int:
-        """Epochs behind the trial, all its seeds together: as its runs here have recorded, else as it has reported."""
-        if trial.number in self._ended:
-            return self._ended[trial.number]
+        """Epochs of a trial so far, all its seeds together: as its runs here have recorded, else as it has reported."""
         first = trial_run(self._folder, trial.number)
-        runs = [repeat_of(first, number) for number in range(self._tune.seeds_per_trial)]
-        epochs = sum(recorded(run) for run in runs) or reported_epochs(trial)
-        if trial.state.is_finished():
-            self._ended[trial.number] = epochs
-        return epochs
+        runs = (repeat_of(first, number) for number in range(self._tune.seeds_per_trial))
+        return sum(recorded(run) for run in runs) or max(trial.intermediate_values, default=0)
 
-    def _planned(self, trial: FrozenTrial) -> int | None:
-        """Epochs of the trial's runs; None where they are not here, or have only begun."""
-        if trial.number not in self._epochs:
-            path = trial_run(self._folder, trial.number).path / "facts.json"
-            try:
-                epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
-            except (OSError, ValueError, KeyError):
-                return None
-            self._epochs[trial.number] = epochs * self._tune.seeds_per_trial
-        return self._epochs[trial.number]
+    def _planned(self, trial: FrozenTrial) -> int:
+        """Epochs of the trial's runs; 0 where they are not here, or have only begun."""
+        path = trial_run(self._folder, trial.number).path / "facts.json"
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["epochs"]) * self._tune.seeds_per_trial
+        except (OSError, ValueError, KeyError):
+            return 0
 
 
 def recorded(run: RunDirectory) -> int:
@@ -178,8 +163,8 @@ def recorded(run: RunDirectory) -> int:
 
 def chosen(trials: Sequence[FrozenTrial], best: Iterable[int], rows: int) -> list[FrozenTrial]:
     """As many trials as there are rows: those under way, the best, then the latest; in their order."""
-    kept = set(best)
-    order = sorted(trials, key=lambda one: (one.state != TrialState.RUNNING, one.number not in kept, -one.number))
+    first = set(best)
+    order = sorted(trials, key=lambda one: (one.state != TrialState.RUNNING, one.number not in first, -one.number))
     return sorted(order[:rows], key=lambda one: one.number)
 
 

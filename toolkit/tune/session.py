@@ -9,26 +9,25 @@ from pathlib import Path
 from optuna.trial import TrialState
 from rich.console import Console
 
-from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
-from toolkit.tune.best import export_best, finish_best
-from toolkit.tune.checked import checked, of_study
+from toolkit.tune.best import export_best, finish_best, write_best
 from toolkit.tune.folder import alone
-from toolkit.tune.join import Job, joined
-from toolkit.tune.outcome import best_finished
+from toolkit.tune.outcome import WORDS, best_finished
+from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
-from toolkit.tune.study import drawn_at_random, enqueue, enqueue_own, short_of_grid
-from toolkit.tune.trial import Worker, write_best
-from toolkit.tune.workers import Workers
+from toolkit.tune.search import drawn_at_random, short_of_grid
+from toolkit.tune.study import StudyPlan, plan_study
+from toolkit.tune.worker.trial import StudyLocation, Worker, joined
+from toolkit.tune.worker.workers import Workers
 
-__all__ = ["Job", "tune_recipe"]
+__all__ = ["StudyLocation", "tune_recipe"]
 
 
 def tune_recipe(
     draft: Draft,
-    job: Job,
+    location: StudyLocation,
     *,
     enqueued: Sequence[str] = (),
     workers: int = 1,
@@ -43,38 +42,40 @@ def tune_recipe(
     tried next, each text `key=value,key=value`. The best trial and the recipe's own values get `seeds` runs each; the
     best is exported into `exports` where that is given. Raises RecipeError with all that is wrong before any trial.
     """
-    registry, draft = discover(), of_study(draft)
-    planned = plan(draft, registry)
-    recipe = draft.recipe or planned.resolved
-    found = checked(recipe, draft.source, registry)
-    with joined(job, recipe, draft.source, found, registry) as worker:
+    planned = plan_study(draft, discover())
+    with joined(location, planned) as worker:
         study, folder = worker.study, worker.folder
         with alone(folder):
-            enqueue_own(study, found.space, planned.resolved)
-            passed_over = enqueue(study, found.space, enqueued, trials=found.tune.trials)
+            enqueue_own(study, planned.own)
+            skipped = enqueue(study, planned.space, enqueued, trials=planned.tune.trials)
         console.print(f"study {folder}", markup=False, soft_wrap=True)
-        for told in passed_over:
-            console.print(f"note: {told}", markup=False, soft_wrap=True)
-        for key in drawn_at_random(found.search, found.space, planned.resolved):
-            told = "the recipe's own value is outside the space, so this sampler draws every trial's at random"
-            console.print(f"note: tune.space.{key}: {told}", markup=False, soft_wrap=True)
-        if short := short_of_grid(found.search, found.space, planned.resolved, found.tune.trials):
-            console.print(f"note: tune.trials: {short}", markup=False, soft_wrap=True)
+        for note in [*skipped, *_notes(planned)]:
+            console.print(f"note: {note}", markup=False, soft_wrap=True)
+        screen = StudyScreen(console, study, planned.tune, folder, leave=worker.storage.remove_session)
         with at_the_end(lambda: _report(worker, console), console):
-            with at_the_end(lambda: _tell(worker, console), console), StudyScreen(console, study, found.tune, folder):
+            with at_the_end(lambda: _print_best(worker, console), console), screen:
                 if workers == 1:
                     worker.work()
                 else:
-                    Workers(recipe, draft.source, job, workers, console).work()
-            finish_best(study, found.space, draft.source, folder, seeds=seeds, again=job.again, console=console)
+                    Workers(planned.recipe, draft.source, location, workers, console).work()
+            finish_best(study, planned, folder, seeds=seeds, again=location.again, console=console)
         if exports is not None:
             export_best(study, folder, exports=exports, console=console)
         return folder
 
 
+def _notes(planned: StudyPlan) -> Iterator[str]:
+    """What the study will not try as its recipe suggests."""
+    for key in drawn_at_random(planned.search, planned.space, planned.own):
+        reason = "the recipe's own value is outside the space, so this sampler draws every trial's at random"
+        yield f"tune.space.{key}: {reason}"
+    if short := short_of_grid(planned.search, planned.own, planned.tune.trials):
+        yield f"tune.trials: {short}"
+
+
 @contextmanager
 def at_the_end(act: Callable[[], None], console: Console) -> Iterator[None]:
-    """Do `act` after the block, also where the block fails: then what fails in `act` is told, and no more."""
+    """Do `act` after the block, also where the block fails: then what fails in `act` is a warning, and no more."""
     try:
         yield
     except BaseException:
@@ -86,23 +87,23 @@ def at_the_end(act: Callable[[], None], console: Console) -> Iterator[None]:
     act()
 
 
-def _tell(worker: Worker, console: Console) -> None:
+def _print_best(worker: Worker, console: Console) -> None:
     """How many trials there are and which is best, on screen and as a recipe."""
     states = [trial.state for trial in worker.study.get_trials(deepcopy=False)]
-    told = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-    counts = ", ".join(f"{states.count(state)} {word}" for word, state in told.items())
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    counts = ", ".join(f"{states.count(state)} {WORDS[state]}" for state in ended)
     console.print(f"trials: {counts}", markup=False)
     for trial in best_finished(worker.study):
         values = ", ".join(f"{value:g}" for value in trial.values)
         console.print(f"trial {trial.number}: {values} with {trial.params}", markup=False, soft_wrap=True)
-    for path in write_best(worker):
+    for path in write_best(worker.study, worker.planned, worker.folder):
         console.print(f"best {path}", markup=False, soft_wrap=True)
 
 
 def _report(worker: Worker, console: Console) -> None:
-    scoring = worker.scoring
     if all(trial.state == TrialState.WAITING for trial in worker.study.get_trials(deepcopy=False)):
         return
-    seeds = scoring.tune.seeds_per_trial
-    page = write_study_report(worker.study, worker.folder, scoring.aim, scoring.space, seeds=seeds)
+    planned = worker.planned
+    seeds = planned.tune.seeds_per_trial
+    page = write_study_report(worker.study, worker.folder, planned.aim, planned.space, seeds=seeds)
     console.print(f"report {page}", markup=False, soft_wrap=True)

@@ -68,6 +68,13 @@ class Dimension:
         """From one value of a range to the next; None where all between its ends are tried."""
         return self.values.step or (1 if self.integer else None)
 
+    @property
+    def samples(self) -> list[tuple[str, Any]]:
+        """What is checked before the first trial, each with its key: the ends of a range, or all choices."""
+        if self.values.choices is None:
+            return [("low", self.values.low), ("high", self.values.high)]
+        return [(f"choices.{place}", value) for place, value in enumerate(self.values.choices)]
+
     def suggest(self, trial: BaseTrial) -> Any:
         """The value that the trial tries."""
         low, high, step, log = self.values.low, self.values.high, self.step, self.values.log
@@ -170,14 +177,12 @@ def flattened(space: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in space.items():
         dotted = f"{above}.{key}" if above else key
-        nested = isinstance(value, Mapping) and value and not _says_values(value)
-        found |= flattened(value, dotted) if nested else {dotted: value}
+        # An argument may be called `low`, but what it holds is then a table.
+        nested = isinstance(value, Mapping) and not any(
+            name in Values.model_fields and not isinstance(inner, Mapping) for name, inner in value.items()
+        )
+        found |= flattened(value, dotted) if nested and value else {dotted: value}
     return found
-
-
-def _says_values(table: Mapping[str, Any]) -> bool:
-    """Whether a table is a range or choices: an argument may be called `low`, but what it holds is then a table."""
-    return any(key in Values.model_fields and not isinstance(value, Mapping) for key, value in table.items())
 
 
 def _read(key: str, table: Any) -> tuple[Values | None, list[Problem]]:
@@ -227,15 +232,18 @@ class Probe:
     def check(self, one: Dimension) -> tuple[Dimension, list[Problem]]:
         """The dimension with what was found out of it, and all that is wrong with it."""
         contexts = self._contexts(one)
-        value = _sampled(one)[0]
-        absent = {name: self._unknown(one, value, context) for name, context in contexts.items()}
+        absent = {name: self._unknown(one, context) for name, context in contexts.items()}
         known = {name: context for name, context in contexts.items() if not absent[name]}
         if not known:
             return one, [_at_space(one, problem, "") for problem in next(iter(absent.values()))]
         found = [problem for context in known.values() for problem in self._refused(one, context)]
         components = frozenset(name for name in known if name is not None)
-        checked = replace(one, components=components or None, integer=self._is_integer(one, known))
-        return checked, list(dict.fromkeys(found))
+        low, high, integer = one.values.low, one.values.high, False
+        if isinstance(low, int) and isinstance(high, int) and not isinstance(one.values.step, float):
+            between = self._set(one, low + 0.5)  # refused where only integers are tried
+            refused = (problem.key for context in known.values() for problem in self._problems([*context, between]))
+            integer = one.key in refused
+        return replace(one, components=components or None, integer=integer), list(dict.fromkeys(found))
 
     def _contexts(self, one: Dimension) -> dict[str | None, list[str]]:
         """Overrides that choose each component this key may stand below; none where its component is the recipe's."""
@@ -244,47 +252,41 @@ class Probe:
         below = one.key.removeprefix(f"{at}.").partition(".")[0]
         if not at or choosing is None or chooses(one.key) or below in TABLES[at].model_fields:
             return {None: []}
-        values = choosing.values.choices or ()
-        chosen = {component_name(value): [override_text(self.recipe, choosing.key, value)] for value in values}
-        return {name: context for name, context in chosen.items() if self._exists(at, context)} or {None: []}
+        contexts: dict[str | None, list[str]] = {}
+        for value in choosing.values.choices or ():
+            context = [self._set(choosing, value)]
+            # Nothing can be said of the keys of a component that does not exist.
+            if all(problem.key != f"{at}.name" for problem in self._problems(context)):
+                contexts[component_name(value)] = context
+        return contexts or {None: []}
 
-    def _exists(self, at: str, context: Sequence[str]) -> bool:
-        """Whether there is such a component: nothing can be said of the keys of one that there is not."""
-        return all(problem.key != f"{at}.name" for problem in self._problems(context))
+    def _set(self, one: Dimension, value: Any) -> str:
+        return override_text(self.recipe, one.key, value)
 
-    def _unknown(self, one: Dimension, value: Any, context: Sequence[str]) -> list[Problem]:
-        override = override_text(self.recipe, one.key, value)
-        return [problem for problem in self._problems([*context, override]) if _is_unknown(problem, one.key)]
+    def _unknown(self, one: Dimension, context: Sequence[str]) -> list[Problem]:
+        """Problems that say there is no such key, or nothing that could hold it."""
+        absent = (UNKNOWN_KEY, "cannot be set", "there is no element")
+        return [
+            problem
+            for problem in self._problems([*context, self._set(one, one.samples[0][1])])
+            if f"{one.key}.".startswith(f"{problem.key}.") and problem.message.startswith(absent)
+        ]
 
     def _refused(self, one: Dimension, context: Sequence[str]) -> Iterator[Problem]:
         """What is wrong with each value, beyond what is wrong without it."""
         before = set() if chooses(one.key) else {problem.key for problem in self._problems(context)}
-        for place, value in zip(_places(one), _sampled(one), strict=True):
-            below = self._below(one, value) if chooses(one.key) else []
-            for problem in self._problems([*context, override_text(self.recipe, one.key, value), *below]):
+        for place, value in one.samples:
+            setting = self._set(one, value)
+            below = self._below(one, setting) if chooses(one.key) else []
+            for problem in self._problems([*context, setting, *below]):
                 if problem.key == one.key or problem.key not in before:
                     yield _at_space(one, problem, place)
 
-    def _below(self, one: Dimension, value: Any) -> list[str]:
+    def _below(self, one: Dimension, setting: str) -> list[str]:
         """The first value of every dimension below a component that has it: some may be required."""
         at = component_of(one.key)
-        context = [override_text(self.recipe, one.key, value)]
         inner = [other for other in self.dimensions if component_of(other.key) == at and not chooses(other.key)]
-        return [
-            override_text(self.recipe, other.key, _sampled(other)[0])
-            for other in inner
-            if not self._unknown(other, _sampled(other)[0], context)
-        ]
-
-    def _is_integer(self, one: Dimension, known: Mapping[str | None, Sequence[str]]) -> bool:
-        """Whether the key refuses what lies between two integers."""
-        low, high = one.values.low, one.values.high
-        if not isinstance(low, int) or not isinstance(high, int) or isinstance(one.values.step, float):
-            return False
-        between = override_text(self.recipe, one.key, low + 0.5)
-        return any(
-            problem.key == one.key for context in known.values() for problem in self._problems([*context, between])
-        )
+        return [self._set(other, other.samples[0][1]) for other in inner if not self._unknown(other, [setting])]
 
     def _problems(self, overrides: Sequence[str]) -> tuple[Problem, ...]:
         try:
@@ -316,8 +318,8 @@ def override_text(recipe: Recipe, key: str, value: Any) -> str:
         table = _at(recipe.tables(), at) or {}
         if isinstance(value, str):
             value = table if value == table.get("name") else {"name": value}
-        kept = {name: inner for name, inner in table.items() if name in TABLES[at].model_fields}
-        return f"{at}={inline({**kept, **value})}" if isinstance(value, Mapping) else f"{at}.name={inline(value)}"
+        own = {name: inner for name, inner in table.items() if name in TABLES[at].model_fields}
+        return f"{at}={inline({**own, **value})}" if isinstance(value, Mapping) else f"{at}.name={inline(value)}"
     return f"{key}={inline(value)}"
 
 
@@ -329,21 +331,6 @@ def label(value: Any) -> Scalar:
 def _place(value: Scalar | None, choices: Sequence[Scalar]) -> int:
     """Where `value` stands among the choices, -1 for nowhere; `true` is not 1."""
     return next((n for n, one in enumerate(choices) if (type(one), one) == (type(value), value)), -1)
-
-
-def _sampled(one: Dimension) -> tuple[Any, ...]:
-    return one.values.choices if one.values.choices is not None else (one.values.low, one.values.high)
-
-
-def _places(one: Dimension) -> list[str]:
-    choices = one.values.choices
-    return ["low", "high"] if choices is None else [f"choices.{number}" for number in range(len(choices))]
-
-
-def _is_unknown(problem: Problem, key: str) -> bool:
-    """Whether the problem is that there is no such key, or nothing that could hold it."""
-    absent = (UNKNOWN_KEY, "cannot be set", "there is no element")
-    return (problem.key == key or key.startswith(f"{problem.key}.")) and problem.message.startswith(absent)
 
 
 def _at_space(one: Dimension, problem: Problem, place: str) -> Problem:

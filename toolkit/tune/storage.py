@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 
 from toolkit.api.errors import RunFailed, UsageError
 from toolkit.api.files import exclusive
@@ -31,47 +31,32 @@ _MAKING_SECONDS = 1.0
 """How long to wait for another process that makes the tables of a new database at the same moment."""
 
 
-class JournalLock(BaseJournalFileLock):
-    """Keeps other writers from a journal file. The kernel lifts it when its holder is killed, where Optuna's own locks
+class Journal(JournalFileBackend):
+    """Optuna's journal file with another lock. The kernel lifts it when its holder is killed, where Optuna's own locks
     keep everyone waiting for half a minute; and what a killed writer has left of a line is removed by the next one,
     where it would make the whole journal unreadable."""
 
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self._held = ExitStack()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with explained(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            super().__init__(str(path))
 
-    def acquire(self) -> bool:
-        with ExitStack() as taken:
-            taken.enter_context(exclusive(self._journal.with_suffix(".lock")))
-            self._mend()
-            self._held = taken.pop_all()
-        return True
-
-    def release(self) -> None:
-        self._held.close()
-
-    def _mend(self) -> None:
-        with self._journal.open("r+b") as journal:
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with (
+            explained(self._path.parent, next_step=MEND_AND_REPEAT),
+            exclusive(self._path.with_suffix(".lock")),
+            self._path.open("r+b") as journal,
+        ):
             end = journal.seek(0, os.SEEK_END)
-            if end == 0 or _byte_before(journal, end) == b"\n":
-                return
             while end and _byte_before(journal, end) != b"\n":
                 end -= 1
             journal.truncate(end)
-
-
-class Journal(JournalFileBackend):
-    """Optuna's, which says where a file system refuses."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
-        with explained(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            super().__init__(str(path), lock_obj=JournalLock(path))
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        with explained(self._folder, next_step=MEND_AND_REPEAT):
-            super().append_logs(logs)
+            journal.seek(end)
+            journal.write(lines.encode())
+            journal.flush()
+            os.fsync(journal.fileno())
 
 
 def _byte_before(file: IO[bytes], place: int) -> bytes:
@@ -92,14 +77,19 @@ def opened_storage(folder: Path, url: str | None) -> Iterator[BaseStorage]:
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """A journal file in the study's folder, or the database at `url`. Raises UsageError where there is none to use."""
+    """A journal file in the study's folder, or the database at `url`. Raises UsageError where that cannot be used."""
     if url is None:
-        return _open_journal(folder / "journal.log")
+        path = folder / "journal.log"
+        try:
+            return JournalStorage(Journal(path))
+        except ValueError as error:  # a line that is not JSON
+            raise RunFailed(
+                f"{path}: is damaged: {error}", next_step="restore it, or tune a copy of the recipe under another name"
+            ) from error
     known = with_driver(url)
-    try:
+    with suppress(Exception):  # the drivers' own errors have no common kind
         return RDBStorage(known)
-    except Exception:  # the drivers' own errors have no common kind
-        time.sleep(_MAKING_SECONDS)
+    time.sleep(_MAKING_SECONDS)
     try:
         return RDBStorage(known)
     except Exception as error:
@@ -107,15 +97,6 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         raise UsageError(
             f"--storage {_without_password(url)}: cannot be used: {reason}",
             next_step="give the URL of a database that is there, such as --storage sqlite:///study.db",
-        ) from error
-
-
-def _open_journal(path: Path) -> JournalStorage:
-    try:
-        return JournalStorage(Journal(path))
-    except ValueError as error:  # a line that is not JSON
-        raise RunFailed(
-            f"{path}: is damaged: {error}", next_step="restore it, or tune a copy of the recipe under another name"
         ) from error
 
 

@@ -141,6 +141,19 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def chart(width: float, height: float, paint: Callable[[Axes, Theme], None]) -> Drawing:
+    """A figure of `width` x `height` inches with one chart, which `paint` draws on its axes."""
+
+    def draw(theme: Theme) -> Figure:
+        drawn = figure(width, height)
+        axes = drawn.subplots()
+        axes.tick_params(length=0)
+        paint(axes, theme)
+        return drawn
+
+    return draw
+
+
 def shorten(name: str, limit: int = LONGEST_LABEL) -> str:
     """`name` on one line and in at most `limit` characters."""
     line = " ".join(name.split())
@@ -187,21 +200,18 @@ def _curves(
 ) -> Drawing:
     epochs = [record.epoch for record in records]
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(THIRD, 2.8)
-        axes = drawn.subplots()
+    def paint(axes: Axes, theme: Theme) -> None:
         lines = {
             name: axes.plot(epochs, values, marker="o" if len(epochs) <= 30 else "", markersize=3.2)[0]
             for name, values in curves.items()
             if any(math.isfinite(value) for value in values)
         }
         _mark_best(axes, best_epoch, theme)
-        _name_axes(axes, "epoch", ylabel)
+        name_axes(axes, "epoch", ylabel)
         # A label that begins with "_" would be left out of the legend.
         axes.legend(list(lines.values()), [f" {name}" for name in lines], labelcolor=theme.ink, fontsize=7.5)
-        return drawn
 
-    return draw
+    return chart(THIRD, 2.8, paint)
 
 
 def _mark_best(axes: Axes, epoch: int | None, theme: Theme) -> None:
@@ -214,14 +224,14 @@ def _mark_best(axes: Axes, epoch: int | None, theme: Theme) -> None:
     )  # fmt: skip
 
 
-def _name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
+def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Label axes whose x counts something: ticks at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.grid(axis="y")
-    axes.tick_params(length=0)
 
 
 def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawing:
@@ -229,16 +239,13 @@ def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawin
     numbered = len(classes) <= NUMBERED_CLASSES
     side = HALF if numbered else WHOLE
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(side, side)
-        axes = drawn.subplots()
+    def paint(axes: Axes, theme: Theme) -> None:
         axes.imshow(matrix, cmap=_tint(theme), vmin=0, vmax=_highest(matrix, shares), aspect="equal")
         _name_classes(axes, classes)
         if numbered:
             _write_cells(axes, matrix, theme, shares=shares)
-        return drawn
 
-    return draw
+    return chart(side, side, paint)
 
 
 def _highest(matrix: Matrix, shares: bool) -> float:
@@ -258,7 +265,6 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("prediction")
     axes.set_ylabel("target")
-    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from toolkit.runs.report.figures import HALF, WHOLE, Drawing, Theme, figure, shorten
+from toolkit.runs.report.figures import HALF, WHOLE, Drawing, Theme, chart, figure, name_axes, shorten
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.contents import Contents, Spent, Tried
 
@@ -26,6 +26,8 @@ IN_A_ROW = 4
 """Slices beside each other."""
 FADED = 0.35
 """How much of a pruned trial's colour is left."""
+NO_SCORE = "No trial has a score yet."
+READ = "finished trials filled, pruned ones faded at the best score they reached"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Chart:
     remark: str
     alt: str
     drawing: Drawing | None
-    missing: str = ""
+    missing: str = NO_SCORE
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,17 @@ class Section:
 
 def sections(contents: Contents) -> list[Section]:
     """All sections that are charts, in the order of the page."""
-    found = [
-        Section("history", "History", [_history(contents, place) for place in range(len(contents.metrics))]),
+    metrics = range(len(contents.metrics))
+    fronts = [_front(contents, first, second) for first, second in combinations(metrics, 2)]
+    return [
+        Section("history", "History", [_history(contents, place) for place in metrics]),
+        *([Section("front", "Pareto front", fronts)] if fronts else []),
         Section("curves", "Learning curves", [_curves(contents)]),
-        Section("slices", "Slices", [_slices(contents, place) for place in range(len(contents.metrics))]),
-        Section("importances", "Importances", _importances(contents)),
+        Section("slices", "Slices", [_slices(contents, place) for place in metrics]),
+        Section("importances", "Importances", list(_importances(contents))),
         Section("parallel", "Parallel coordinates", [_parallel(contents)]),
         Section("time", "Where the time went", [_time(contents)]),
     ]
-    if len(contents.metrics) > 1:
-        found.insert(1, Section("front", "Pareto front", list(_fronts(contents))))
-    return found
 
 
 def _numbered(name: str, contents: Contents, place: int) -> str:
@@ -68,115 +70,69 @@ def _numbered(name: str, contents: Contents, place: int) -> str:
 
 def _scored(contents: Contents) -> list[Tried]:
     """The trials with scores, the best drawn last, on top of the others."""
-    kept = [one for one in contents.trials if one.scores and all(math.isfinite(score) for score in one.scores)]
-    return sorted(kept, key=lambda one: (one.best, one.state == TrialState.COMPLETE))
+    scored = [one for one in contents.trials if one.scores and all(math.isfinite(score) for score in one.scores)]
+    return sorted(scored, key=lambda one: (one.best, one.state == TrialState.COMPLETE))
 
 
-NO_SCORE = "No trial has a score yet."
-READ = "finished trials filled, pruned ones faded at the best score they reached"
+def _colour(one: Tried, theme: Theme, finished_alpha: float = 1.0) -> tuple[str, float]:
+    """A trial's colour by its state, and how much of it."""
+    finished = one.state == TrialState.COMPLETE
+    colour = theme.series[1] if one.best else theme.accent if finished else theme.muted
+    return colour, 1.0 if one.best else finished_alpha if finished else FADED
 
 
-# History
+def _scatter(axes: Axes, points: Sequence[tuple[float, Tried]], place: int, theme: Theme) -> None:
+    """One point a trial; the best are stars."""
+    for best, marker, size in ((False, "o", 26), (True, "*", 70)):
+        alike = [(x, one) for x, one in points if one.best == best]
+        xs, ys = [x for x, _ in alike], [one.scores[place] for _, one in alike]
+        colours: Any = [_colour(one, theme) for _, one in alike]
+        axes.scatter(xs, ys, s=size, marker=marker, c=colours, linewidths=0, zorder=2 + best)
 
 
 def _history(contents: Contents, place: int) -> Chart:
     metric, scored = contents.metrics[place], _scored(contents)
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(WHOLE, 3.2)
-        axes = drawn.subplots()
-        _scatter(axes, [one.number for one in scored], scored, place, theme)
+    def paint(axes: Axes, theme: Theme) -> None:
+        _scatter(axes, [(one.number, one) for one in scored], place, theme)
         finished = sorted((one for one in scored if one.state == TrialState.COMPLETE), key=lambda one: one.number)
-        reached = accumulate((one.scores[place] for one in finished), _better(contents, place))
-        axes.step([one.number for one in finished], list(reached), where="post", color=theme.muted, linewidth=1.2)
-        _label(axes, "trial", metric)
-        return drawn
+        better = max if contents.directions[place] == "maximize" else min
+        reached = list(accumulate((one.scores[place] for one in finished), better))
+        axes.step([one.number for one in finished], reached, where="post", color=theme.muted, linewidth=1.2)
+        name_axes(axes, "trial", metric)
 
-    title = f"{metric} by trial"
-    drawing = draw if scored else None
-    return Chart(
-        _numbered("history", contents, place), title, f"{READ}; the line is the best so far", title, drawing, NO_SCORE
-    )
-
-
-def _better(contents: Contents, place: int) -> Any:
-    return max if contents.directions[place] == "maximize" else min
-
-
-def _scatter(axes: Axes, across: Sequence[float], trials: Sequence[Tried], place: int, theme: Theme) -> None:
-    """One point a trial: its state by fill, the best by colour and size."""
-    points = list(zip(across, trials, strict=True))
-    for best, finished in ((False, False), (False, True), (True, True)):
-        alike = [(x, one) for x, one in points if (one.best, one.state == TrialState.COMPLETE) == (best, finished)]
-        axes.scatter(
-            [x for x, _ in alike], [one.scores[place] for _, one in alike],
-            s=70 if best else 26,
-            marker="*" if best else "o",
-            color=theme.series[1] if best else theme.accent if finished else theme.muted,
-            alpha=1.0 if finished else FADED,
-            linewidths=0,
-            zorder=2 + best + finished,
-        )  # fmt: skip
-
-
-def _colour(one: Tried, theme: Theme) -> str:
-    return theme.series[1] if one.best else theme.accent if one.state == TrialState.COMPLETE else theme.muted
-
-
-def _label(axes: Axes, across: str, up: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
-
-
-# Learning curves
+    drawing = chart(WHOLE, 3.2, paint) if scored else None
+    title, remark = f"{metric} by trial", f"{READ}; the line is the best so far"
+    return Chart(_numbered("history", contents, place), title, remark, title, drawing)
 
 
 def _curves(contents: Contents) -> Chart:
-    with_curves = [one for one in contents.trials if one.curve]
+    with_curves = sorted((one for one in contents.trials if one.curve), key=lambda one: one.best)
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(WHOLE, 3.8)
-        axes = drawn.subplots()
-        for one in sorted(with_curves, key=lambda one: one.best):
-            epochs, values = zip(*one.curve, strict=True)
-            axes.plot(
-                epochs, values,
-                color=_colour(one, theme),
-                alpha=1.0 if one.best else 0.75 if one.state == TrialState.COMPLETE else FADED,
-                linewidth=2.2 if one.best else 1.1,
-                marker="o" if len(epochs) == 1 else "",
-                markersize=3,
-            )  # fmt: skip
-        _label(axes, "epoch", f"{contents.score} on valid")
-        return drawn
+    def paint(axes: Axes, theme: Theme) -> None:
+        for one in with_curves:
+            colour, width = _colour(one, theme, 0.75), 2.2 if one.best else 1.1
+            marker = "o" if len(one.curve) == 1 else ""
+            axes.plot(*zip(*one.curve, strict=True), color=colour, linewidth=width, marker=marker, markersize=3)
+        name_axes(axes, "epoch", f"{contents.score} on valid")
 
+    drawing = chart(WHOLE, 3.8, paint) if with_curves else None
     remark = "of every trial, with the recipe's seed; pruned ones faded, the best thick"
-    missing = "No epoch has this score." if contents.trials else NO_SCORE
-    drawing = draw if with_curves else None
     alt = f"Line chart of {contents.score} by epoch, one line a trial"
+    missing = "No epoch has this score." if contents.trials else NO_SCORE
     return Chart("learning_curves", contents.score, remark, alt, drawing, missing)
-
-
-# Slices
 
 
 def _slices(contents: Contents, place: int) -> Chart:
     metric, scored = contents.metrics[place], _scored(contents)
-    across = min(len(contents.keys), IN_A_ROW)
 
     def draw(theme: Theme) -> Figure:
-        down = math.ceil(len(contents.keys) / IN_A_ROW)
+        across, down = min(len(contents.keys), IN_A_ROW), math.ceil(len(contents.keys) / IN_A_ROW)
         drawn = figure(WHOLE if across > 2 else HALF * across, 2.7 * down)
         grid = drawn.subplots(down, across, sharey=True, squeeze=False)
         for axes, key in zip(grid.flat, contents.keys, strict=False):
-            having = [one for one in scored if key in one.values]
             scale = Scale.of(key, contents.trials)
-            _scatter(axes, [scale.place(one.values[key]) for one in having], having, place, theme)
+            _scatter(axes, [(scale.share(one.values[key]), one) for one in scored if key in one.values], place, theme)
             scale.mark(axes)
             axes.set_xlabel(contents.short[key])
             axes.grid(axis="y")
@@ -188,195 +144,132 @@ def _slices(contents: Contents, place: int) -> Chart:
 
     drawing = draw if scored and contents.keys else None
     alt = f"Scatter charts of {metric} by the value of each key"
-    return Chart(_numbered("slices", contents, place), metric, READ, alt, drawing, NO_SCORE)
+    return Chart(_numbered("slices", contents, place), metric, READ, alt, drawing)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where the values of a key stand on an axis: choices side by side, numbers by their size or its logarithm."""
+    """Where the values of a key lie between the ends of an axis: choices in their order, numbers by their size or its
+    logarithm."""
 
-    choices: Sequence[Any]
+    low: float
+    high: float
+    log: bool = False
+    choices: Sequence[Any] = ()
     """Empty for numbers."""
-    log: bool
-    low: float = 0.0
-    high: float = 1.0
 
     @classmethod
     def of(cls, key: str, trials: Sequence[Tried]) -> Scale:
         known = next(one.distributions[key] for one in trials if key in one.distributions)
         if isinstance(known, (FloatDistribution, IntDistribution)):
-            return cls((), known.log, known.low, known.high)
+            return cls(known.low, known.high, known.log)
         choices = getattr(known, "choices", ())
-        return cls(choices, False, 0, len(choices) - 1)
-
-    def place(self, value: Any) -> float:
-        return float(self.choices.index(value)) if self.choices else float(value)
+        return cls(0, len(choices) - 1, choices=choices)
 
     def share(self, value: Any) -> float:
         """0 at the low end, 1 at the high one."""
-        if self.high == self.low:
-            return 0.5
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (self.place(value) - self.low) / (self.high - self.low)
-
-    def mark(self, axes: Axes) -> None:
-        axes.tick_params(length=0)
-        if self.choices:
-            axes.set_xticks(range(len(self.choices)), self.labels, fontsize=7.5, rotation=30 if self.wide else 0)
-            axes.set_xlim(-0.5, len(self.choices) - 0.5)
-            return
-        if self.log:
-            axes.set_xscale("log")
-            axes.minorticks_off()
-        ticks = [self.at(share) for share in (0.0, 0.5, 1.0)]
-        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-        axes.set_xlim(self.at(-0.05), self.at(1.05))
+        number = self.choices.index(value) if self.choices else value
+        low, high, at = (math.log(one) if self.log else one for one in (self.low, self.high, number))
+        return (at - low) / (high - low) if high > low else 0.5
 
     def at(self, share: float) -> float:
-        """The number that stands at a share of the way from the low to the high end."""
+        """The number that lies at a share of the way from the low to the high end."""
         if self.log:
-            return math.exp(math.log(self.low) * (1 - share) + math.log(self.high) * share)
+            return float(self.low * (self.high / self.low) ** share)
         return self.low + (self.high - self.low) * share
-
-    @property
-    def labels(self) -> list[str]:
-        return [shorten(shown(choice), 16) for choice in self.choices]
-
-    @property
-    def wide(self) -> bool:
-        """Whether the labels need more room than they have side by side."""
-        return sum(len(label) for label in self.labels) > 24
 
     @property
     def ends(self) -> list[tuple[float, str]]:
         """Share and label of what is written along an axis."""
         if self.choices:
-            return [(self.share(choice), label) for choice, label in zip(self.choices, self.labels, strict=True)]
+            return [(self.share(choice), shorten(shown(choice), 16)) for choice in self.choices]
         return [(0.0, f"{self.low:.3g}"), (1.0, f"{self.high:.3g}")]
 
+    def mark(self, axes: Axes) -> None:
+        """Label a horizontal axis of shares."""
+        ticks = self.ends if self.choices else [(share, f"{self.at(share):.2g}") for share in (0.0, 0.5, 1.0)]
+        labels = [label for _, label in ticks]
+        wide = bool(self.choices) and sum(map(len, labels)) > 24
+        axes.set_xticks([share for share, _ in ticks], labels, fontsize=7.5, rotation=30 if wide else 0)
+        margin = 0.5 / max(len(self.choices) - 1, 1) if self.choices else 0.05
+        axes.set_xlim(-margin, 1 + margin)
+        axes.tick_params(length=0)
 
-# Importances
 
-
-def _importances(contents: Contents) -> list[Chart]:
+def _importances(contents: Contents) -> Iterator[Chart]:
     if not contents.importances:
-        return [Chart("importances", "", "", "", None, contents.why_no_importances)]
-    return [_importance(contents, place, shares) for place, shares in enumerate(contents.importances)]
+        yield Chart("importances", "", "", "", None, contents.why_no_importances)
+    for place, shares in enumerate(contents.importances):
+        metric, finished = contents.metrics[place], len(contents.in_state(TrialState.COMPLETE))
+        remark = f"share of the differences in {metric} among {finished} finished trials that a key explains"
+        alt = "Bar chart of " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
+        yield Chart(_numbered("importances", contents, place), metric, remark, alt, _bars(contents.short, shares))
 
 
-def _importance(contents: Contents, place: int, shares: Mapping[str, float]) -> Chart:
-    names = [contents.short.get(key, key) for key in reversed(list(shares))]
-    values = list(reversed(list(shares.values())))
+def _bars(short: Mapping[str, str], shares: Mapping[str, float]) -> Drawing:
+    names, values = [short.get(key, key) for key in reversed([*shares])], [*reversed([*shares.values()])]
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(HALF, 0.8 + 0.34 * len(names))
-        axes = drawn.subplots()
+    def paint(axes: Axes, theme: Theme) -> None:
         bars = axes.barh(names, values, color=theme.accent)
         axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=4, color=theme.ink, fontsize=8)
         axes.set_xlim(0, max(1e-9, 1.18 * max(values)))
         axes.set_xticks([])
         axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-        return drawn
 
-    finished = len(contents.in_state(TrialState.COMPLETE))
-    remark = (
-        f"share of the differences in {contents.metrics[place]} among {finished} finished trials that a key explains"
-    )
-    alt = "Bar chart of " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
-    return Chart(_numbered("importances", contents, place), contents.metrics[place], remark, alt, draw)
-
-
-# Parallel coordinates
+    return chart(HALF, 0.8 + 0.34 * len(names), paint)
 
 
 def _parallel(contents: Contents) -> Chart:
-    scored, metric = _scored(contents), contents.metrics[0]
+    scored = _scored(contents)
     scales = {key: Scale.of(key, contents.trials) for key in contents.keys}
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(WHOLE, 3.8)
-        axes = drawn.subplots()
-        reached = Scale((), False, min(one.scores[0] for one in scored), max(one.scores[0] for one in scored))
+    def paint(axes: Axes, theme: Theme) -> None:
+        scores = [one.scores[0] for one in scored]
+        reached = Scale(min(scores), max(scores))
         for one in scored:
-            _draw_path(axes, one, scales, reached, theme)
-        _draw_ends(axes, [*scales.values(), reached], theme)
-        names = [*(contents.short[key] for key in contents.keys), metric]
+            heights = [scale.share(one.values[key]) if key in one.values else -0.18 for key, scale in scales.items()]
+            heights.append(reached.share(one.scores[0]))
+            axes.plot(heights, color=_colour(one, theme, 0.7), linewidth=2.4 if one.best else 1.0)
+        for place, scale in enumerate([*scales.values(), reached]):
+            axes.vlines(place, 0, 1, color=theme.muted, linewidth=0.8, zorder=5)
+            for height, label in scale.ends:
+                box = {"facecolor": theme.surface, "edgecolor": "none", "alpha": 0.75, "pad": 1}
+                axes.text(place + 0.03, height, label, fontsize=7.5, color=theme.ink, va="center", bbox=box, zorder=6)
+        names = [*(contents.short[key] for key in contents.keys), contents.metrics[0]]
         axes.set_xticks(range(len(names)), [shorten(name) for name in names])
-        axes.set_ylim(-0.24, 1.1)
-        axes.set_xlim(-0.2, len(names) - 0.55)
-        axes.set_yticks([])
+        axes.set(xlim=(-0.2, len(names) - 0.55), ylim=(-0.24, 1.1), yticks=[])
         axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-        return drawn
 
-    drawing = draw if scored and scales else None
+    drawing = chart(WHOLE, 3.8, paint) if scored and scales else None
     remark = (
         "one line a trial, the best thick, pruned ones faded; below the axes: the key does not belong to its component"
     )
-    return Chart("parallel", "", remark, "Parallel coordinates of all tried values", drawing, NO_SCORE)
+    return Chart("parallel", "", remark, "Parallel coordinates of all tried values", drawing)
 
 
-def _draw_path(axes: Axes, one: Tried, scales: Mapping[str, Scale], reached: Scale, theme: Theme) -> None:
-    heights = [scale.share(one.values[key]) if key in one.values else -0.18 for key, scale in scales.items()]
-    axes.plot(
-        range(len(heights) + 1), [*heights, reached.share(one.scores[0])],
-        color=_colour(one, theme),
-        alpha=1.0 if one.best else 0.7 if one.state == TrialState.COMPLETE else FADED * 0.7,
-        linewidth=2.4 if one.best else 1.0,
-    )  # fmt: skip
-
-
-def _draw_ends(axes: Axes, scales: Sequence[Scale], theme: Theme) -> None:
-    for place, scale in enumerate(scales):
-        axes.vlines(place, 0, 1, color=theme.muted, linewidth=0.8, zorder=5)
-        for height, label in scale.ends:
-            box = {"facecolor": theme.surface, "edgecolor": "none", "alpha": 0.75, "pad": 1}
-            axes.text(place + 0.03, height, label, fontsize=7.5, color=theme.ink, va="center", bbox=box, zorder=6)
-
-
-# Pareto front
-
-
-def _fronts(contents: Contents) -> Iterator[Chart]:
+def _front(contents: Contents, first: int, second: int) -> Chart:
     finished = [one for one in _scored(contents) if one.state == TrialState.COMPLETE]
-    for first, second in combinations(range(len(contents.metrics)), 2):
-        names = contents.metrics[first], contents.metrics[second]
-        drawing = _front(finished, first, second, names) if finished else None
-        title = f"{names[1]} by {names[0]}"
-        remark = "numbered: no other trial is better by all metrics"
-        yield Chart(
-            f"front_{first}_{second}", title, remark, f"Scatter chart of {title}", drawing, "No trial is finished."
-        )
+    xlabel, ylabel = contents.metrics[first], contents.metrics[second]
 
-
-def _front(finished: Sequence[Tried], first: int, second: int, names: tuple[str, str]) -> Drawing:
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(HALF, 3.6)
-        axes = drawn.subplots()
-        _scatter(axes, [one.scores[first] for one in finished], finished, second, theme)
+    def paint(axes: Axes, theme: Theme) -> None:
+        _scatter(axes, [(one.scores[first], one) for one in finished], second, theme)
         for one in (one for one in finished if one.best):
             where = one.scores[first], one.scores[second]
             axes.annotate(str(one.number), where, (5, 4), textcoords="offset points", fontsize=8, color=theme.ink)
-        axes.set(xlabel=names[0], ylabel=names[1])
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid()
-        axes.tick_params(length=0)
-        return drawn
 
-    return draw
-
-
-# Time
+    drawing = chart(HALF, 3.6, paint) if finished else None
+    name, title = f"front_{first}_{second}", f"{ylabel} by {xlabel}"
+    remark = "numbered: no other trial is better by all metrics"
+    return Chart(name, title, remark, f"Scatter chart of {title}", drawing, "No trial is finished.")
 
 
 def _time(contents: Contents) -> Chart:
     spent = contents.spent
     parts = {"training": "training", "waiting": "waiting for data", "validation": "validation", "rest": "rest"}
 
-    def draw(theme: Theme) -> Figure:
-        drawn = figure(WHOLE, 1.3 + 0.4 * len(spent))
-        axes = drawn.subplots()
+    def paint(axes: Axes, theme: Theme) -> None:
         rows = list(reversed(list(spent)))
         left = [0.0] * len(rows)
         for (part, label), colour in zip(parts.items(), theme.series, strict=False):
@@ -385,10 +278,9 @@ def _time(contents: Contents) -> Chart:
             left = [before + more for before, more in zip(left, minutes, strict=True)]
         axes.set_xlabel("minutes")
         axes.legend(ncols=len(parts), loc="lower left", bbox_to_anchor=(0, 1), labelcolor=theme.ink, fontsize=8)
-        axes.tick_params(length=0)
-        return drawn
 
     total = sum(spent.values(), Spent())
     alt = f"Bar chart of minutes: {total.training / 60:.1f} training, {total.waiting / 60:.1f} waiting for data"
     remark = "of all trials by what became of them; the rest is starting, saving and lying interrupted"
-    return Chart("time", "", remark, alt, draw if spent else None, "No trial has taken any time.")
+    drawing = chart(WHOLE, 1.3 + 0.4 * len(spent), paint) if spent else None
+    return Chart("time", "", remark, alt, drawing, "No trial has taken any time.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import ToolkitError
 from toolkit.runs.report.sources import RunFiles, read_run
-from toolkit.tune.best import Comparison, own_trial, read_comparison
+from toolkit.tune.aim import Aim
+from toolkit.tune.best import Finalists, own_trial, read_finalists
 from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys
 from toolkit.tune.space import Space
-from toolkit.tune.study import Aim
 
 FOR_IMPORTANCES = 2
 """Finished trials that importances need at least."""
@@ -37,16 +37,11 @@ class Spent:
     """Starting, saving, and lying interrupted."""
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.training + other.training,
-            self.waiting + other.waiting,
-            self.validation + other.validation,
-            self.rest + other.rest,
-        )
+        return Spent(*map(operator.add, astuple(self), astuple(other)))
 
     @property
     def total(self) -> float:
-        return self.training + self.waiting + self.validation + self.rest
+        return float(sum(astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -94,9 +89,9 @@ class Contents:
     short: Mapping[str, str]
     """Each key by its last parts."""
     importances: Sequence[Mapping[str, float]]
-    """For each metric the share of each key, largest first; empty where it cannot be told."""
+    """For each metric the share of each key, largest first; empty where it cannot be computed."""
     why_no_importances: str
-    comparison: Comparison | None
+    finalists: Finalists | None
     sample: bool
     notes: Sequence[str]
     """What could not be read."""
@@ -140,16 +135,20 @@ def gather(study: optuna.Study, folder: Path, aim: Aim, space: Space, seeds: int
     """Decide what a page of the study says."""
     trials = study.get_trials(deepcopy=False)
     runs, notes = _read_runs(folder, trials, seeds)
-    best = best_numbers(trials, study.directions)
-    own = own_trial(study)
-    tried = [
-        _tried(trial, runs.get(trial.number, []), study, aim, space.recipe.train.epochs, seeds, best)
-        for trial in trials
-    ]
+    best, own = best_numbers(trials, study.directions), own_trial(study)
+    tried = []
+    for trial in trials:
+        here = runs.get(trial.number, [])
+        epochs = int(here[0].facts.get("epochs", space.recipe.train.epochs)) if here else space.recipe.train.epochs
+        reached = scores(trial, study.directions)
+        tried.append(_tried(trial, here, reached, aim.scores[0], seeds * epochs, best=trial.number in best))
     asked = [one.key for one in space.dimensions]
-    keys = [key for key in asked if any(key in one.values for one in tried)]
     importances, why_not = _importances(study, trials, len(aim.metrics))
-    comparison, damaged = _comparison(folder)
+    finalists = None
+    try:
+        finalists = read_finalists(folder)
+    except ToolkitError as error:
+        notes.append(error.message)
     return Contents(
         name=study.study_name,
         folder=folder,
@@ -158,21 +157,14 @@ def gather(study: optuna.Study, folder: Path, aim: Aim, space: Space, seeds: int
         score=aim.scores[0],
         trials=tried,
         own=None if own is None else tried[own.number],
-        keys=keys,
+        keys=[key for key in asked if any(key in one.values for one in tried)],
         short=short_keys(asked),
         importances=importances,
         why_no_importances=why_not,
-        comparison=comparison,
+        finalists=finalists,
         sample=any(run.facts.get("sample") for found in runs.values() for run in found),
-        notes=[*notes, *damaged],
+        notes=notes,
     )
-
-
-def _comparison(folder: Path) -> tuple[Comparison | None, list[str]]:
-    try:
-        return read_comparison(folder), []
-    except ToolkitError as error:
-        return None, [error.message]
 
 
 def _read_runs(folder: Path, trials: Sequence[FrozenTrial], seeds: int) -> tuple[dict[int, list[RunFiles]], list[str]]:
@@ -192,38 +184,30 @@ def _read_runs(folder: Path, trials: Sequence[FrozenTrial], seeds: int) -> tuple
 
 
 def _tried(
-    trial: FrozenTrial, runs: Sequence[RunFiles], study: optuna.Study, aim: Aim, epochs: int, seeds: int, best: set[int]
+    trial: FrozenTrial, runs: Sequence[RunFiles], scores: Sequence[float], metric: str, planned: int, *, best: bool
 ) -> Tried:
+    """A trial by its runs where they are here, else by what it has reported; `metric` is that of its curve."""
     records = [record for run in runs for record in run.records]
-    planned = seeds * int(runs[0].facts.get("epochs", epochs)) if runs else seeds * epochs
+    first = runs[0].records if runs else ()
+    curve = [(record.epoch, record.valid[metric]) for record in first if metric in record.valid]
+    waiting = sum(record.seconds * record.waiting for record in records)
+    training = sum(record.seconds for record in records) - waiting
+    validation = sum(record.valid_seconds for record in records)
+    rest = max(0.0, seconds(trial) - training - waiting - validation)
     return Tried(
         number=trial.number,
         state=trial.state,
         values=trial.params,
         distributions=trial.distributions,
-        scores=scores(trial, study.directions),
-        curve=list(_curve(trial, runs[0].records if runs else (), aim.scores[0])),
+        scores=scores,
+        curve=curve if first else sorted(trial.intermediate_values.items()),
         epochs=len(records) if runs else max(trial.intermediate_values, default=0),
         planned=max(planned, len(records)),
-        spent=_spent(records, seconds(trial)),
+        spent=Spent(training, waiting, validation, rest),
         cause=cause(trial),
-        best=trial.number in best,
+        best=best,
         own="own" in trial.user_attrs,
     )
-
-
-def _curve(trial: FrozenTrial, records: Sequence[EpochRecord], metric: str) -> Iterator[tuple[int, float]]:
-    """From the run where it is here, else from what was reported."""
-    if not records:
-        yield from sorted(trial.intermediate_values.items())
-    yield from ((record.epoch, record.valid[metric]) for record in records if metric in record.valid)
-
-
-def _spent(records: Sequence[EpochRecord], total: float) -> Spent:
-    waiting = sum(record.seconds * record.waiting for record in records)
-    training = sum(record.seconds for record in records) - waiting
-    validation = sum(record.valid_seconds for record in records)
-    return Spent(training, waiting, validation, max(0.0, total - training - waiting - validation))
 
 
 def _importances(
@@ -235,16 +219,15 @@ def _importances(
         there = "is 1" if finished else "is none"
         return [], f"Importances need {FOR_IMPORTANCES} finished trials; there {there}."
     if len({tuple(trial.values) for trial in finished}) == 1:
-        return [], "Importances cannot be told: all finished trials have the same score."
-    try:
-        return [_importance(study, place, metrics) for place in range(metrics)], ""
-    except (ValueError, RuntimeError) as error:
-        return [], f"Importances cannot be told: {error}"
+        return [], "Importances cannot be computed: all finished trials have the same score."
 
+    def importances(place: int) -> dict[str, float]:
+        target = (lambda trial: float(trial.values[place])) if metrics > 1 else None
+        return optuna.importance.get_param_importances(study, target=target)
 
-def _importance(study: optuna.Study, place: int, metrics: int) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Optuna calls experimental, and where it knows little
-        return optuna.importance.get_param_importances(
-            study, target=(lambda trial: float(trial.values[place])) if metrics > 1 else None
-        )
+        try:
+            return [importances(place) for place in range(metrics)], ""
+        except (ValueError, RuntimeError) as error:
+            return [], f"Importances cannot be computed: {error}"

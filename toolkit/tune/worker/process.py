@@ -1,4 +1,4 @@
-"""The process of one worker: `python -m toolkit.tune.process`, started by `toolkit.tune.workers`.
+"""The process of one worker: `python -m toolkit.tune.worker.process`, started by `toolkit.tune.worker.workers`.
 
 Its order comes as a line of JSON on standard input, which stays open as long as the process that started it lives; its
 error goes as a line of JSON to standard output.
@@ -12,14 +12,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from toolkit.api.errors import EXIT_DONE, ToolkitError
 from toolkit.host.registry import discover
+from toolkit.recipe.draft import Draft
 from toolkit.recipe.tables import Recipe
 from toolkit.system.signals import Signalled, Signals, exit_code
-from toolkit.tune.checked import checked
-from toolkit.tune.join import Job, joined
+from toolkit.tune.study import plan_study
+from toolkit.tune.worker.trial import StudyLocation, joined
 
 
 def main() -> int:
@@ -31,23 +31,18 @@ def main() -> int:
             with Signals():
                 order = json.loads(sys.stdin.readline())
                 threading.Thread(target=_end_with_parent, daemon=True).start()
-                _work(order)
+                recipe = Recipe.model_validate({**order["tables"], "name": order["name"]})
+                planned = plan_study(Draft(order["source"], order["tables"], (), recipe), discover())
+                location = StudyLocation(Path(order["runs"]), order["storage"], order["again"])
+                with joined(location, planned, threads=order["threads"]) as worker:
+                    worker.work()
         except Signalled as stopped:
             return exit_code(stopped.number)
         except ToolkitError as error:
-            told = {"lines": error.lines(), "exit_code": error.exit_code, "next_step": error.next_step}
-            print(json.dumps(told), file=answer)
+            ending = {"lines": error.lines(), "exit_code": error.exit_code, "next_step": error.next_step}
+            print(json.dumps(ending), file=answer)
             return error.exit_code
     return EXIT_DONE
-
-
-def _work(order: dict[str, Any]) -> None:
-    recipe = Recipe.model_validate({**order["tables"], "name": order["name"]})
-    job = Job(**{**order["job"], "runs": Path(order["job"]["runs"])})
-    registry = discover()
-    found = checked(recipe, order["source"], registry)
-    with joined(job, recipe, order["source"], found, registry, threads=order["threads"]) as worker:
-        worker.work()
 
 
 def _end_with_parent() -> None:
