@@ -17,7 +17,12 @@ from toolkit.recipe.tables import Recipe
 Schema: TypeAlias = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TABLES = {"dataset": "DataTable", "optimizer": "OptimizerTable", "schedule": "ScheduleTable"}
+_TABLES = {
+    "dataset": "DataTable",
+    "task": "TaskTable",
+    "optimizer": "OptimizerTable",
+    "schedule": "ScheduleTable",
+}
 _CLOSED = frozenset({"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits", "TuneTable"})
 _OPEN = ("SamplerTable", "PrunerTable")
 _LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}

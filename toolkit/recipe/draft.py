@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from toolkit.api.errors import Problem
-from toolkit.recipe.tables import METRICS, DataTable, OptimizerTable, Recipe, ScheduleTable, Use
+from toolkit.recipe.tables import METRICS, DataTable, OptimizerTable, Recipe, ScheduleTable, TaskTable, Use
 
 _SINGLE: tuple[tuple[str, str, type[Use]], ...] = (
     ("data", "dataset", DataTable),
     ("model", "model", Use),
-    ("task", "task", Use),
+    ("task", "task", TaskTable),
     ("train.optimizer", "optimizer", OptimizerTable),
     ("train.schedule", "schedule", ScheduleTable),
 )

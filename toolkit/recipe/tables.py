@@ -68,6 +68,12 @@ class PartRates(BaseModel):
     lr_scale: Annotated[float, Field(ge=0)] = 1.0
 
 
+class TaskTable(Use):
+    """What is learned: the loss, and how a network's outputs become answers."""
+
+    name: Annotated[str, Field(min_length=1)] = "classification"
+
+
 class OptimizerTable(Use):
     """The optimizer; `parts` scales the learning rate of named parts of the model (`backbone`, `head`)."""
 
@@ -240,7 +246,7 @@ class Recipe(BaseModel):
     input: InputTable = InputTable()
     clip: ClipTable | None = None
     model: Use
-    task: Use = Use(name="classification")
+    task: TaskTable = TaskTable()
     augment: TomlArray[Use] = ()
     metrics: TomlArray[Use] = tuple(Use(name=name) for name in METRICS)
     trackers: TomlArray[Use] = ()
