@@ -14,11 +14,11 @@ from torch import nn
 
 from toolkit.api.contracts import DataSpec, Takes
 from toolkit.api.errors import Problem, RecipeError
+from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.weights import load_weights
 from toolkit_video.kinetics import kinetics400
 from toolkit_video.wanted import Wanted
-from toolkit_vision.classifier import Classifier
-from toolkit_vision.transfer import Dropout, ThawEpoch, Transfer
+from toolkit_vision.torchvision_models import Dropout, ThawEpoch, Transfer
 
 if TYPE_CHECKING:
     from toolkit_video.networks import Network

@@ -23,11 +23,11 @@ from tests.loopback import serving
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, Takes
 from toolkit.api.errors import RecipeError, WeightsError
+from toolkit.transfer import published
 from toolkit_video import kinetics, models
 from toolkit_video.names import MODELS
 from toolkit_video.networks import BUILDERS, Pathways
 from toolkit_video.wanted import Wanted
-from toolkit_vision import published
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # as in toolkit_video.networks

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 import toolkit_vision
 from toolkit.api.contracts import DataSpec, Noted, Staged
 from toolkit.api.errors import RecipeError, WeightsError
-from toolkit_vision import backbones, cnn, imagenet, published, small, transfer
-from toolkit_vision.classifier import Classifier, classification_head
+from toolkit.transfer import published
+from toolkit.transfer.classifier import Classifier, classification_head
+from toolkit_vision import backbones, cnn, imagenet, small
+from toolkit_vision import torchvision_models as transfer
 from toolkit_vision.names import BACKBONES, LEFT_OUT
 
 SPEC = DataSpec(classes=tuple("abc"), size=64)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError, WeightsError, nearest
+from toolkit.transfer.classifier import Classifier, classification_head
+from toolkit.transfer.published import Published, UnreachableError, Weights, published_weights
 from toolkit.transfer.weights import load_weights, read_weights
-from toolkit_vision.classifier import Classifier, classification_head
 from toolkit_vision.framewise import Temporal, framewise
 from toolkit_vision.imagenet import imagenet
-from toolkit_vision.published import Published, UnreachableError, Weights, published_weights
 from toolkit_vision.shift import shift_in_time
 
 ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
