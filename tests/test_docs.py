@@ -577,7 +577,22 @@ def test_the_model_of_clips_needs_two_frames_as_it_says(site: Path) -> None:
     assert caught.value.next_step == "--set clip.frames=4"
 
 
-@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "invert", "mean_rank", "log"])
+def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(site: Path, tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    install_from(PLUGINS, site)
+    whole = resnet18(num_classes=7)
+    torch.save(whole.state_dict(), tmp_path / "whole.pt")
+    (offer,) = discover().named("model", "tuned")
+    model = offer.load()(DataSpec(classes=("a", "b"), size=32), weights=str(tmp_path / "whole.pt"), freeze=True)
+    assert torch.equal(model.backbone.conv1.weight, whole.conv1.weight)
+    model.train()(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert {name for name, value in model.named_parameters() if value.grad is not None} == {
+        *(f"head.{name}" for name, _ in model.head.named_parameters())
+    }
+
+
+@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log"])
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     install_from(PLUGINS, site)
     assert main(["plugins", "show", name]) == EXIT_DONE

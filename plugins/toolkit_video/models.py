@@ -15,10 +15,9 @@ from torch import nn
 from toolkit.api.contracts import DataSpec, Takes
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.transfer.classifier import Classifier
-from toolkit.transfer.weights import load_weights
+from toolkit.transfer.pretrained import Dropout, ThawEpoch, Transfer
 from toolkit_video.kinetics import kinetics400
 from toolkit_video.wanted import Wanted
-from toolkit_vision.torchvision_models import Dropout, ThawEpoch, Transfer
 
 if TYPE_CHECKING:
     from toolkit_video.networks import Network
@@ -92,17 +91,13 @@ def _model(name: str, spec: DataSpec, transfer: Transfer, dropout: float) -> Cla
 
     Raises:
         RecipeError: the data are images, or the model cannot take clips of this length or size.
-        WeightsError: the weights cannot be had, read or fitted.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
     """
     wanted = _checked(name, spec)
-    published = kinetics400(DESIGNS[name].file_name)
-    weights = transfer.initial_weights(published, spec)
+    start = transfer.start(kinetics400(DESIGNS[name].file_name), spec, name)
     network = _network(name, wanted)
-    if weights is not None:
-        ignore = (f"{network.last_name}.",)
-        load_weights(network.whole, weights, ignore=ignore, source=transfer.source(published, name))
-    head = nn.Sequential(nn.Dropout(dropout), network.last)
-    return transfer.classifier(network.features, head, published, weights)
+    start.load(network.whole, ignore=(f"{network.last_name}.",))
+    return start.classifier(network.features, nn.Sequential(nn.Dropout(dropout), network.last))
 
 
 def _checked(name: str, spec: DataSpec) -> Wanted:

@@ -8,8 +8,9 @@ from torch import nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
-from toolkit_vision.torchvision_models import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier
+from toolkit_vision.torchvision_models import Layers, classifier
 
 Form: TypeAlias = Literal["auto", "cifar", "imagenet"]
 
