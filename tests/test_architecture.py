@@ -24,7 +24,10 @@ ROOMS = (
 """The folders of the core from bottom to top. An import between two points down; imports for type checkers and inside
 functions count. `__main__` stands above all, and `toolkit/__init__.py` gives plugins `hookimpl`."""
 
-PUBLIC = ("api", "data.images", "data.splits", "data.videos", "transfer")
+PUBLIC = (
+    *("api", "data.division", "data.folders", "data.groups", "data.images", "data.labelled", "data.lists"),
+    *("data.splits", "data.tables", "data.videos", "transfer"),
+)
 """What a plugin may import, besides `from toolkit import hookimpl`: rooms and modules, a promise."""
 
 HEAVY = frozenset({"torch", "numpy", "optuna", "sklearn", "matplotlib", "onnxruntime", "pydantic", "torchvision"})

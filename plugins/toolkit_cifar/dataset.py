@@ -11,7 +11,8 @@ from pydantic import Field
 from toolkit.api.contracts import Data, DataSpec
 from toolkit.api.errors import DataError
 from toolkit.api.files import cache_directory
-from toolkit.data.images import ArrayItems, ImageFiles, Listing, list_class_folders
+from toolkit.data.folders import Listing, list_class_folders
+from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.splits import partition, split_hash, stat_key
 from toolkit_cifar import official
 from toolkit_cifar.sample import KINDS, draw_objects

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from toolkit.api.contracts import Data, DataSpec
+from toolkit.data.division import Division
 from toolkit.data.splits import SPLITS
 from toolkit.data.videos import ArrayVideos, FramesOf
-from toolkit_har.division import Division
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 
 SIZE = 64

@@ -12,7 +12,8 @@ from PIL import Image
 
 from toolkit.api.contracts import Split
 from toolkit.api.errors import DataError
-from toolkit.data.images import ArrayItems, ImageFiles, folders_with, list_class_folders, read_image
+from toolkit.data.folders import folders_with, list_class_folders
+from toolkit.data.images import ArrayItems, ImageFiles, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from toolkit.api.contracts import Data, DataSpec, Split, TargetForm, Targets, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.data.splits import NO_CLASS, SPLITS, counted
+from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
 from toolkit.kit.testing.global_states import GlobalStates
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.signatures import arguments
@@ -142,7 +142,7 @@ def balance(subject: Subject) -> Iterator[str]:
 
 
 def _counts(targets: Targets) -> Counter[int]:
-    return Counter(number for target in targets for number in counted(target) if number != NO_CLASS)
+    return Counter(number for target in targets for number in classes_of(target) if number != NO_CLASS)
 
 
 @RULES.rule

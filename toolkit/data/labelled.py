@@ -7,15 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
-from toolkit.api.errors import DataError
-from toolkit.data.images import ImageFiles, Listing
-from toolkit.data.splits import SPLITS, Contents, Partition, contents, merge_groups
+from toolkit.api.errors import DataError, counted
+from toolkit.data.division import Division
+from toolkit.data.folders import Found, Listing
+from toolkit.data.groups import UNGROUPED, Groups, find_groups
+from toolkit.data.images import ImageFiles
+from toolkit.data.sources import suggest_source
+from toolkit.data.splits import NO_CLASS, SPLITS, Contents, Partition, classes_of, contents, merge_groups
 from toolkit.data.videos import FramesOf, VideoFiles
-from toolkit_har.division import Division
-from toolkit_har.folders import Found
-from toolkit_har.groups import UNGROUPED, Groups, find_groups
-from toolkit_har.sources import suggest_source
-from toolkit_har.wording import some
 
 SIZE, STORED = 224, 256
 
@@ -74,14 +73,15 @@ def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]
     labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
     sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
     labels = f"; {labelled_twice} of them under more than one label" if labelled_twice else ""
-    yield f"{some(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
+    yield f"{counted(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
 
 
 def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
     """Whether one source stands in several splits: by the groups in force, or else as file names suggest."""
     if groups.rule != UNGROUPED:
         if torn := _count_torn(groups.names, parts):
-            yield f"the given splits tear {some(torn, 'group')} ({groups.rule}) apart, so scores may tell of the source"
+            torn_apart = f"{counted(torn, 'group')} ({groups.rule})"
+            yield f"the given splits tear {torn_apart} apart, so scores may tell of the source"
         return
     source = suggest_source(listing, parts.train)
     if source and (torn := _count_torn(source.names, parts)):
@@ -115,7 +115,7 @@ def _alike(classes: Sequence[str]) -> Iterator[str]:
 
 
 def _balance(listing: Listing) -> Iterator[str]:
-    counts = Counter(listing.targets)
+    counts = Counter(number for target in listing.targets for number in classes_of(target) if number != NO_CLASS)
     fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
     if counts[most] > 1.5 * counts[fewest]:
         yield (
