@@ -43,4 +43,4 @@ def image_folder(
         raise DataError("image_folder has no built-in sample", next_step=f"Set data.root. {IMAGE_SETS}")
     root = root.resolve()
     check_root(root, IMAGE_SETS)
-    return labelled(find_class_folders(root, videos=False), division, pattern)
+    return labelled(find_class_folders(root, videos=False), division, group_pattern=pattern)

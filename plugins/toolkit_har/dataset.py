@@ -63,4 +63,4 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     root = root.resolve()
     check_root(root, WHERE)
     found = find_listed(root, lists) if lists.given else find_files(root)
-    return labelled(found, division, pattern, frames_per_video, clips=clips)
+    return labelled(found, division, group_pattern=pattern, frames_per_video=frames_per_video, clips=clips)

@@ -57,9 +57,9 @@ def check_root(root: Path, where: str) -> None:
 
 def find_class_folders(root: Path, *, videos: bool) -> Found:
     """The files of `<root>/<class>/**`, or of `<root>/<split>/<class>/**` where all folders that hold files are called
-    as splits are. DataError where there are no two class folders, or one has no such file."""
+    as splits are. DataError where `root` is no folder, there are no two class folders, or one has no such file."""
     kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
-    holding = folders_with(root, suffixes)
+    holding = folders_with(root, suffixes) if root.is_dir() else []
     if holding and all(map(_split_called, holding)):
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)

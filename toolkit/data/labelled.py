@@ -22,15 +22,22 @@ SIZE, STORED = 224, 256
 def labelled(
     found: Found,
     division: Division,
-    pattern: re.Pattern[str] | None,
-    frames_per_video: int = 1,
     *,
+    group_pattern: re.Pattern[str] | None = None,
+    frames_per_video: int = 1,
     clips: bool = False,
 ) -> Data:
-    """Divide what was found.
+    """Make a dataset of labelled files: splits of images, of videos, or of single frames of videos.
 
-    pattern: tells the group of each item, in place of groups.csv; clips: whether the splits are of videos, not of
-    `frames_per_video` frames of each. Raises DataError where clips are wanted of images.
+    Byte-identical files and items of one group stay on one side. The notes name what a user must know: twins, groups
+    that given splits tear apart, sources that file names suggest, classes that are alike or unbalanced.
+
+    group_pattern: finds the group of each item in its path, in place of groups.csv
+    frames_per_video: evenly spaced frames of each video that become items where single frames are seen
+    clips: whether the splits are of whole videos, not of single frames of them
+
+    Raises:
+        DataError: clips are wanted of images, groups do not fit the files, or a file cannot be read.
     """
     listing = found.listing
     if clips and not found.videos:
@@ -39,7 +46,7 @@ def labelled(
             path=listing.root,
             next_step="Set data.root to a folder of videos, or remove [clip] and take a model that sees images.",
         )
-    groups = find_groups(listing, pattern, partial=found.given is not None)
+    groups = find_groups(listing, group_pattern, partial=found.given is not None)
     known = contents(listing.paths)
     bound = merge_groups(groups.names, known.identical)
     parts = division.divide(listing.ids, listing.targets, listing.classes, bound, found.given)
