@@ -563,6 +563,7 @@ def test_clips_of_films_work_as_shown(site: Path, tmp_path: Path, monkeypatch: p
     assert (seen["size"], seen["stored"]) == (112, 128)
     of_images = plan(parse(recipe, ["model=resnet18", "input.size=32"]), discover()).data()
     assert of_images.train.read(0).shape == (3, 48, 64)
+    assert of_images.spec.frames_per_video == 4
     assert len(of_images.test) == 4 * 4
 
 

@@ -36,7 +36,7 @@ from toolkit.export.graph import Prepare, to_onnx
 from toolkit.export.half import to_fp16
 from toolkit.export.integers import to_int8
 from toolkit.recipe.tables import LIMITS
-from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle import Bundle, FrameSampling, read_manifest
 from toolkit.serving.bundle.session import Session
 from toolkit.serving.bundle.views import average_views
 from toolkit.training.evaluate import Answered
@@ -902,3 +902,12 @@ def test_a_video_that_cannot_be_read_to_its_end_is_left_out_whole(tmp_path: Path
 def test_segments_are_as_long_as_training_videos_usually_are() -> None:
     split = _Videos([10, 30, 20, 40, 1000], [(2, 2)] * 5)
     assert export._usual_length(split) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("said", "frames"), [(3, 3), (None, 8)])
+def test_a_video_is_answered_by_as_many_frames_as_the_dataset_took(said: int | None, frames: int) -> None:
+    """The dataset says so in its spec, whatever it calls the argument."""
+    spec = DataSpec(("a", "b"), size=8, frames_per_video=said)
+    recipe = SimpleNamespace(data=SimpleNamespace(args={"stills": 3, "frames_per_video": 5}))
+    trained = SimpleNamespace(assembly=SimpleNamespace(spec=spec, recipe=recipe))
+    assert export._sampling(trained) == FrameSampling(frames)  # type: ignore[arg-type]

@@ -57,6 +57,8 @@ def spec(subject: Subject) -> Iterator[str]:
             yield f"{mode}: size is {found.size}, stored {found.stored}"
         if not all(0 <= value <= 1 for value in found.mean) or not all(0 < value <= 1 for value in found.std):
             yield f"{mode}: mean is {found.mean}, std {found.std}"
+        if found.frames_per_video is not None and found.frames_per_video < 1:
+            yield f"{mode}: frames_per_video is {found.frames_per_video}"
         if found.sample and subject.root is not None:
             yield f"{mode}: the data of a root is called a sample"
         yield from (f"{mode}: {text}" for text in _not_plain(data))
