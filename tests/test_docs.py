@@ -27,7 +27,7 @@ from tests.test_architecture import PUBLIC, ROOMS
 from tests.video_files import write_video
 from toolkit.api import errors
 from toolkit.api.clips import VIDEO_SUFFIXES, Clip
-from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.contracts import DataSpec, InputDesign, Model
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.api.hookspecs import CONTRACT
 from toolkit.build.plan import Plan, clip_of, core_factory, core_names, plan
@@ -415,11 +415,12 @@ def test_the_recipes_for_videos_see_the_clips_that_are_told(registry: Registry) 
 
 def test_what_each_model_of_clips_takes_is_told(registry: Registry) -> None:
     told = {code(cells[0])[0]: cells[1:] for cells in rows(section(RECIPES, "What models take"))}
-    taken = {offer.name: getattr(offer.load(), "takes", None) for offer in registry.offers("model")}
+    declared = {offer.name: offer.declared for offer in registry.offers("model")}
+    taken = {name: one.takes for name, one in declared.items() if isinstance(one, Model)}
     assert told == {name: taken_text(one) for name, one in taken.items() if one}
 
 
-def taken_text(one: Takes) -> list[str]:
+def taken_text(one: InputDesign) -> list[str]:
     return [f"{one.frames} x {one.rate}", str(one.size), str(one.stored)]
 
 

@@ -74,9 +74,9 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
-class Takes:
-    """What a model of clips was designed for, and takes unless the recipe says otherwise. A model factory carries it as
-    its attribute `takes`. The built-in sample keeps its own `size`."""
+class InputDesign:
+    """What a model of clips was designed for, and takes unless the recipe says otherwise. The built-in sample keeps its
+    own `size`. The fields mean what those of `Clip` and `DataSpec` mean."""
 
     frames: int
     rate: int
@@ -319,6 +319,22 @@ class Noted(Protocol):
 
     @property
     def notes(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A factory as a hook may return it, with data about its component that is read before anything is imported."""
+
+    factory: Callable[..., Any] | str
+    """The factory itself, or "package.module:attribute"."""
+
+
+@dataclass(frozen=True)
+class Model(Declared):
+    """A model, with what it was designed for."""
+
+    takes: InputDesign | None = None
+    """None: the model sees images, or frames of any clip."""
 
 
 DatasetFactory: TypeAlias = Callable[..., Data]

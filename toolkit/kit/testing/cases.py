@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Declared
 
 Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "tracker"]
 
@@ -17,8 +17,9 @@ class Case:
     """One component, as a recipe would use it."""
 
     kind: Kind
-    factory: Callable[..., Any] | str
-    """The factory itself, or the name of an installed component: `patches`, `acme-vision:patches`."""
+    factory: Callable[..., Any] | str | Declared
+    """The factory itself, alone or in a `Model`; or the name of an installed component: `patches`,
+    `acme-vision:patches`."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """Its keys in the recipe."""
     root: Path | Callable[[Path], Path] | None = None
@@ -31,6 +32,11 @@ class Case:
     """Of an augmentation: arguments at which it changes nothing; None: `p` or `strength` of 0, where it has one."""
     excused: Mapping[str, str] = field(default_factory=dict)
     """Names of rules that the component cannot keep, each with the reason, which is told instead of a verdict."""
+
+    @property
+    def given(self) -> Callable[..., Any] | str:
+        """`factory` without the data that may stand beside it."""
+        return self.factory.factory if isinstance(self.factory, Declared) else self.factory
 
 
 @dataclass(frozen=True)

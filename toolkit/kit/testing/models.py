@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import DataSpec, Grouped, Noted, Staged, Takes
+from toolkit.api.contracts import DataSpec, Grouped, InputDesign, Model, Noted, Staged
 from toolkit.api.errors import ToolkitError
 from toolkit.kit.testing.global_states import GlobalStates
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
@@ -288,14 +289,19 @@ def notes(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def takes(subject: Subject) -> Iterator[str]:
-    """`takes`, where a factory has it, is a `Takes` of positive numbers, `stored` at least `size`."""
-    design = getattr(subject.factory, "takes", None)
+    """`takes`, where a `Model` has it, is an `InputDesign` of positive numbers, `stored` at least `size`."""
+    design = _takes(subject)
     if design is None:
-        raise DoesNotApply("the factory names no clips that it was designed for")
-    if not isinstance(design, Takes):
+        raise DoesNotApply("the model is offered without clips that it was designed for")
+    if not isinstance(design, InputDesign):
         yield f"takes is {type(design).__name__}"
     elif min(design.frames, design.rate, design.size) < 1 or design.stored < design.size or min(design.std) <= 0:
         yield f"takes is {design}"
+
+
+def _takes(subject: Subject) -> Any:
+    declared = subject.declared
+    return declared.takes if isinstance(declared, Model) else None
 
 
 def spec_of(subject: Subject) -> DataSpec:
@@ -319,8 +325,8 @@ def _accepted(subject: Subject) -> DataSpec:
 
 
 def _candidates(subject: Subject) -> Sequence[DataSpec]:
-    design = getattr(subject.factory, "takes", None)
-    if not isinstance(design, Takes):
+    design = _takes(subject)
+    if not isinstance(design, InputDesign):
         return [DataSpec(CLASSES, size=size) for size in (SMALL, USUAL)]
     clip = Clip(design.frames, design.rate)
     return [DataSpec(CLASSES, size=size, clip=clip) for size in (SMALL, design.size)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from toolkit.api.contracts import Declared
 from toolkit.api.errors import Problem, UsageError
 from toolkit.host.registry import Offer, discover
 from toolkit.kit.testing.cases import Case
@@ -34,11 +35,17 @@ class Subject:
     @cached_property
     def factory(self) -> Factory:
         """The factory; PluginError where it cannot be imported."""
-        if not isinstance(self.case.factory, str):
-            return self.case.factory
+        if not isinstance(self.case.given, str):
+            return self.case.given
         if self.offer is None:
             raise AssertionError("a component that is named is offered")
         return self.offer.load()
+
+    @property
+    def declared(self) -> Declared | None:
+        """What is said of the component beside its factory."""
+        given = self.case.factory
+        return given if isinstance(given, Declared) else self.offer.declared if self.offer else None
 
     @cached_property
     def args(self) -> dict[str, Any]:
@@ -110,12 +117,12 @@ def opened(case: Case, offer: Offer | None) -> Iterator[Subject]:
 def offer_of(case: Case) -> Offer | None:
     """The installed component of a case; None for a factory that no plugin offers. Raises UsageError for a name that
     none offers, and PluginError where several do, or a broken one may."""
-    if isinstance(case.factory, str):
-        found = discover().find(case.kind, case.factory, "factory")
+    if isinstance(case.given, str):
+        found = discover().find(case.kind, case.given, "factory")
         if isinstance(found, Problem):
             raise UsageError(f"Case: {found}", next_step="see what is installed: python -m toolkit plugins list")
         return found
-    return next((offer for offer in discover().offers(case.kind) if _is(offer, case.factory)), None)
+    return next((offer for offer in discover().offers(case.kind) if _is(offer, case.given)), None)
 
 
 def _is(offer: Offer, factory: Factory) -> bool:
@@ -126,5 +133,5 @@ def _is(offer: Offer, factory: Factory) -> bool:
 
 def name_of(case: Case) -> str:
     """What a case's component is called in a test's name."""
-    factory = case.factory
+    factory = case.given
     return factory if isinstance(factory, str) else getattr(factory, "__name__", type(factory).__name__)
