@@ -40,3 +40,12 @@ DESIGNS = {
     "x3d_s": Design("X3D-S (arXiv 2004.04730)", _takes(13, 6, 160, 182), "X3D_S.pyth"),
     "x3d_xs": Design("X3D-XS (arXiv 2004.04730)", _takes(4, 12, 160, 182), "X3D_XS.pyth"),
 }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network is built for: classes, frames of a clip, and side of a frame in pixels."""
+
+    classes: int
+    frames: int
+    size: int

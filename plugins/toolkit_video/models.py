@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -15,12 +14,8 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.pretrained import Dropout, ThawEpoch, Transfer
-from toolkit_video.designs import DESIGNS
+from toolkit_video.designs import DESIGNS, Wanted
 from toolkit_video.kinetics import kinetics400
-from toolkit_video.wanted import Wanted
-
-if TYPE_CHECKING:
-    from toolkit_video.networks import Network
 
 _DOC = """{title}, of PyTorchVideo; {frames} x {rate} frames of {size} px unless the recipe says otherwise.
 
@@ -59,7 +54,10 @@ def _model(name: str, spec: DataSpec, transfer: Transfer, dropout: float) -> Cla
     """
     wanted = _checked(name, spec)
     start = transfer.start(kinetics400(DESIGNS[name].file_name), spec, name)
-    network = _network(name, wanted)
+
+    from toolkit_video.networks import BUILDERS  # here, for PyTorchVideo takes seconds to import
+
+    network = BUILDERS[name](wanted)
     start.load(network.whole, ignore=(f"{network.last_name}.",))
     return start.classifier(network.features, nn.Sequential(nn.Dropout(dropout), network.last))
 
@@ -82,13 +80,6 @@ def _checked(name: str, spec: DataSpec) -> Wanted:
             message = f"{name} takes a multiple of {multiple} {unit}, got {given}"
             raise RecipeError(source, [Problem(key, message)], next_step=f"--set {key}={usual}")
     return Wanted(len(spec.classes), spec.frames, spec.size)
-
-
-def _network(name: str, wanted: Wanted) -> Network:
-    """Build it; PyTorchVideo takes seconds to import, so that happens here."""
-    from toolkit_video.networks import BUILDERS
-
-    return BUILDERS[name](wanted)
 
 
 def __getattr__(name: str) -> Callable[..., nn.Module]:

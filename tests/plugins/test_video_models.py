@@ -25,9 +25,8 @@ from toolkit.api.contracts import DataSpec, InputDesign
 from toolkit.api.errors import RecipeError, WeightsError
 from toolkit.transfer import published
 from toolkit_video import kinetics, models
-from toolkit_video.designs import DESIGNS
+from toolkit_video.designs import DESIGNS, Wanted
 from toolkit_video.networks import BUILDERS, Pathways
-from toolkit_video.wanted import Wanted
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # as in toolkit_video.networks
