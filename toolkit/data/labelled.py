@@ -61,7 +61,13 @@ def labelled(
     )
     protocol = division.protocol(listing.ids, parts, groups.rule, found.given)
     train, valid, test = (_split(found, known, getattr(parts, name), frames) for name in SPLITS)
-    spec = DataSpec(listing.classes, size=SIZE, stored=STORED, frames_per_video=frames)
+    spec = DataSpec(
+        listing.classes,
+        size=SIZE,
+        stored=STORED,
+        targets="index" if isinstance(listing.targets[0], int) else "set",
+        frames_per_video=frames,
+    )
     return Data(spec, train, valid, test, protocol | ({"frames_per_video": frames} if frames else {}), notes)
 
 
