@@ -8,12 +8,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import Batch, Data, DataSpec, EpochRecord, Record, RunFinished, RunStarted, Scores, Takes
+from toolkit.api.contracts import (
+    Batch,
+    Data,
+    DataSpec,
+    EpochRecord,
+    InputDesign,
+    Model,
+    Record,
+    RunFinished,
+    RunStarted,
+    Scores,
+)
 from toolkit.api.errors import DataError
 from toolkit.data.images import ArrayItems
 from toolkit.data.videos import ArrayVideos
@@ -33,11 +44,13 @@ class Broken:
 
 BROKEN: list[Broken] = []
 
+_Given = TypeVar("_Given", bound=Callable[..., Any] | Model)
 
-def breaks(kind: Any, rule: str, *also: str, **case: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+
+def breaks(kind: Any, rule: str, *also: str, **case: Any) -> Callable[[_Given], _Given]:
     """Marks a factory as one whose component breaks this rule of its kind."""
 
-    def marked(factory: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(factory: _Given) -> _Given:
         given = {"spec": SPEC} if kind == "model" else {}
         BROKEN.append(Broken(rule, Case(kind, factory, **given | case), frozenset(also)))
         return factory
@@ -473,13 +486,12 @@ def model_whose_notes_are_one_text(spec: DataSpec) -> nn.Module:
     return Telling(len(spec.classes))
 
 
-@breaks("model", "takes")
 def model_designed_for_no_frames(spec: DataSpec) -> nn.Module:
     """A small network."""
     return Sound(len(spec.classes))
 
 
-setattr(model_designed_for_no_frames, "takes", Takes(frames=0, rate=1, size=16, stored=16))  # noqa: B010
+breaks("model", "takes")(Model(model_designed_for_no_frames, takes=InputDesign(frames=0, rate=1, size=16, stored=16)))
 
 
 # Augmentations -----------------------------------------------------------------------------------------------------

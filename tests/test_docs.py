@@ -27,7 +27,7 @@ from tests.test_architecture import PUBLIC, ROOMS
 from tests.video_files import write_video
 from toolkit.api import errors
 from toolkit.api.clips import VIDEO_SUFFIXES, Clip
-from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.contracts import DataSpec, InputDesign, Model
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.api.hookspecs import CONTRACT
 from toolkit.build.plan import Plan, clip_of, core_factory, core_names, plan
@@ -416,11 +416,12 @@ def test_the_recipes_for_videos_see_the_clips_that_are_told(registry: Registry) 
 
 def test_what_each_model_of_clips_takes_is_told(registry: Registry) -> None:
     told = {code(cells[0])[0]: cells[1:] for cells in rows(section(RECIPES, "What models take"))}
-    taken = {offer.name: getattr(offer.load(), "takes", None) for offer in registry.offers("model")}
+    declared = {offer.name: offer.declared for offer in registry.offers("model")}
+    taken = {name: one.takes for name, one in declared.items() if isinstance(one, Model)}
     assert told == {name: taken_text(one) for name, one in taken.items() if one}
 
 
-def taken_text(one: Takes) -> list[str]:
+def taken_text(one: InputDesign) -> list[str]:
     return [f"{one.frames} x {one.rate}", str(one.size), str(one.stored)]
 
 
@@ -564,6 +565,7 @@ def test_clips_of_films_work_as_shown(site: Path, tmp_path: Path, monkeypatch: p
     assert (seen["size"], seen["stored"]) == (112, 128)
     of_images = plan(parse(recipe, ["model=resnet18", "input.size=32"]), discover()).data()
     assert of_images.train.read(0).shape == (3, 48, 64)
+    assert of_images.spec.frames_per_video == 4
     assert len(of_images.test) == 4 * 4
 
 
@@ -578,7 +580,22 @@ def test_the_model_of_clips_needs_two_frames_as_it_says(site: Path) -> None:
     assert caught.value.next_step == "--set clip.frames=4"
 
 
-@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "invert", "mean_rank", "log"])
+def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(site: Path, tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    install_from(PLUGINS, site)
+    whole = resnet18(num_classes=7)
+    torch.save(whole.state_dict(), tmp_path / "whole.pt")
+    (offer,) = discover().named("model", "tuned")
+    model = offer.load()(DataSpec(classes=("a", "b"), size=32), weights=str(tmp_path / "whole.pt"), freeze=True)
+    assert torch.equal(model.backbone.conv1.weight, whole.conv1.weight)
+    model.train()(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert {name for name, value in model.named_parameters() if value.grad is not None} == {
+        *(f"head.{name}" for name, _ in model.head.named_parameters())
+    }
+
+
+@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log"])
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     install_from(PLUGINS, site)
     assert main(["plugins", "show", name]) == EXIT_DONE

@@ -161,7 +161,7 @@ def needed(path: Path, registry: Registry) -> set[str]:
     return {offer.plugin.name for offer in offers if isinstance(offer, Offer)}
 
 
-@pytest.mark.parametrize("entry", ["augment", "cifar", "har", "metrics", "trackers", "video", "vision"])
+@pytest.mark.parametrize("entry", ["augment", "cifar", "folders", "har", "metrics", "trackers", "video", "vision"])
 def test_without_one_of_our_plugins_only_recipes_that_need_it_fail(entry: str, everything: Registry) -> None:
     plugin = f"vision-toolkit[{entry}]"
     rest = discover({plugin: "a test"})

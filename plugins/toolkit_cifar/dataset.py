@@ -9,9 +9,10 @@ from typing import Annotated
 from pydantic import Field
 
 from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, first_few
 from toolkit.api.files import cache_directory
-from toolkit.data.images import ArrayItems, ImageFiles, Listing, list_class_folders
+from toolkit.data.folders import Listing, list_class_folders
+from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.splits import partition, split_hash, stat_key
 from toolkit_cifar import official
 from toolkit_cifar.sample import KINDS, draw_objects
@@ -92,8 +93,8 @@ def _load(root: Path) -> _Found:
     if (root / "train").is_dir() and (root / "test").is_dir():
         return _image_folders(root)
     names = sorted(path.name for path in root.iterdir())
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise DataError(f"has not the files of CIFAR-10, only {shown}" if names else "is empty", path=root, next_step=WHERE)
+    message = f"has not the files of CIFAR-10, only {first_few(names, 5)}" if names else "is empty"
+    raise DataError(message, path=root, next_step=WHERE)
 
 
 def _image_folders(root: Path) -> _Found:

@@ -1,4 +1,4 @@
-"""Labelled images and videos: human action recognition with its sample of stick figures, and folders of anything."""
+"""Human action recognition: Kaggle's images, anyone's images or videos, and a sample of stick figures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,4 @@ from toolkit import hookimpl
 
 @hookimpl
 def toolkit_datasets() -> dict[str, str]:
-    return {
-        "har": "toolkit_har.dataset:har",
-        "image_folder": "toolkit_har.image_folder:image_folder",
-        "video_folder": "toolkit_har.video_folder:video_folder",
-    }
+    return {"har": "toolkit_har.dataset:har"}

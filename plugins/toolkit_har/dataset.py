@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from toolkit.api.contracts import Data
-from toolkit_har.division import Division
-from toolkit_har.groups import GroupPattern, compile_pattern
-from toolkit_har.labelled import labelled
-from toolkit_har.layouts import check_root, find_files
-from toolkit_har.lists import Lists, find_listed
+from toolkit.data.division import Division
+from toolkit.data.folders import check_root
+from toolkit.data.groups import compile_pattern, one_group
+from toolkit.data.labelled import labelled
+from toolkit.data.lists import Lists, find_listed
+from toolkit_har.layouts import WHERE, find_files
 from toolkit_har.sample import sample
 
 
@@ -26,7 +27,7 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
-    group_pattern: GroupPattern | None = None,
+    group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     sample_clips: Annotated[int, Field(ge=3)] = 120,
     clips: bool = False,
@@ -60,6 +61,6 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     if root is None:
         return sample(division, sample_clips, clips=clips)
     root = root.resolve()
-    check_root(root)
+    check_root(root, WHERE)
     found = find_listed(root, lists) if lists.given else find_files(root)
-    return labelled(found, division, pattern, frames_per_video, clips=clips)
+    return labelled(found, division, group_pattern=pattern, frames_per_video=frames_per_video, clips=clips)

@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath, PureWindowsPath
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError
-from toolkit.data.images import IMAGE_SUFFIXES, Listing, folders, folders_with
-from toolkit_har.folders import Found, class_folders
-from toolkit_har.tables import read_table
-from toolkit_har.wording import first_few, some
+from toolkit.api.errors import DataError, counted, first_few
+from toolkit.data.folders import Found, Listing, find_class_folders, folders, folders_with
+from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.tables import read_table
 
 KAGGLE_TABLE = "Training_set.csv"
 KAGGLE_FOLDER = "train"
@@ -20,19 +19,6 @@ WHERE = (
     "human-action-recognition-har-dataset and give the folder that holds train/ and Training_set.csv; or give a folder "
     "of <class>/<image or video>. Leave data.root out to use the built-in sample."
 )
-IMAGE_SETS = "Arrange images as <class>/<image>, or as train/<class>/<image> beside valid/ and test/."
-VIDEO_SETS = (
-    "Arrange videos as <class>/<video>, or set data.train to a list of them. UCF101 is at "
-    "https://www.crcv.ucf.edu/data/UCF101.php, KTH at https://www.csc.kth.se/cvap/actions/."
-)
-
-
-def check_root(root: Path, where: str = WHERE) -> None:
-    """Raise DataError unless `root` is a folder with something in it; `where` says where data can be had."""
-    if not root.is_dir():
-        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=where)
-    if not any(root.iterdir()):
-        raise DataError("is empty", path=root, next_step=where)
 
 
 def find_files(root: Path) -> Found:
@@ -53,7 +39,7 @@ def find_files(root: Path) -> Found:
         raise DataError(
             f"has no {KAGGLE_TABLE} to tell what the images in {KAGGLE_FOLDER}/ show", path=root, next_step=WHERE
         )
-    return class_folders(root, videos=bool(videos))
+    return find_class_folders(root, videos=bool(videos))
 
 
 def _kaggle(root: Path) -> Found:
@@ -65,7 +51,7 @@ def _kaggle(root: Path) -> Found:
     _check_files(table, labels, files)
     unlabelled = sorted(name for name in files - labels.keys() if _is_image(name))
     if unlabelled:
-        notes.append(f"{some(len(unlabelled), 'image')} without a label left out: {first_few(unlabelled)}")
+        notes.append(f"{counted(len(unlabelled), 'image')} without a label left out: {first_few(unlabelled)}")
     return Found(_listing(root, labels), videos=False, notes=tuple(notes))
 
 
@@ -78,7 +64,7 @@ def _check_files(table: Path, labels: Mapping[str, str], files: Collection[str])
     ):
         if names:
             verb = "is" if len(names) == 1 else "are"
-            message = f"{some(len(names), 'file')} named in it {verb} {what}: {first_few(names)}"
+            message = f"{counted(len(names), 'file')} named in it {verb} {what}: {first_few(names)}"
             raise DataError(message, path=table, next_step=next_step)
 
 
@@ -104,7 +90,7 @@ def _labels(table: Path) -> tuple[dict[str, str], list[str]]:
         raise DataError(f"has one label only, {', '.join(named)}", path=table, next_step="Add lines of another label.")
     twice = sorted(name for name, count in repeated.items() if count > 1)
     return labels, [
-        f"{some(len(twice), 'file')} named more than once in {table.name}: {first_few(twice)}"
+        f"{counted(len(twice), 'file')} named more than once in {table.name}: {first_few(twice)}"
     ] if twice else []
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from toolkit.api.contracts import Data, DataSpec
+from toolkit.data.division import Division
 from toolkit.data.splits import SPLITS
 from toolkit.data.videos import ArrayVideos, FramesOf
-from toolkit_har.division import Division
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 
 SIZE = 64
@@ -74,10 +74,11 @@ def sample(division: Division, count: int, *, clips: bool) -> Data:
     train, valid, test = whole if clips else [split.frames_alone() for split in whole]
     pairs = "; ".join(" and ".join(pair) for pair in REVERSED_PAIRS)
     protocol = division.protocol(videos.ids, parts, "clip")
+    frames = None if clips else FRAMES_ALONE
     return Data(
-        DataSpec(ACTIONS, size=SIZE, sample=True),
+        DataSpec(ACTIONS, size=SIZE, sample=True, frames_per_video=frames),
         *(train, valid, test),
-        protocol | ({} if clips else {"frames_per_video": FRAMES_ALONE}),
+        protocol | ({"frames_per_video": frames} if frames else {}),
         (f"stick figures drawn by code; one frame cannot tell apart: {pairs}", *parts.notes),
     )
 

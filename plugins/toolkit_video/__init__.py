@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from toolkit import hookimpl
-from toolkit_video.names import MODELS
+from toolkit.api.contracts import Model
+from toolkit_video.designs import DESIGNS
 
 
 @hookimpl
-def toolkit_models() -> dict[str, str]:
-    return {name: f"toolkit_video.models:{name}" for name in MODELS}
+def toolkit_models() -> dict[str, Model]:
+    return {name: Model(f"toolkit_video.models:{name}", takes=design.takes) for name, design in DESIGNS.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit_vision.published import Published
+from toolkit.transfer.published import Published
 
 ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
 

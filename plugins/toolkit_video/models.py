@@ -1,27 +1,21 @@
-"""One factory for each model in `names.MODELS`, made when it is asked for.
+"""One factory for each model in `designs.DESIGNS`, made when it is asked for.
 
-`toolkit_video.models:x3d_s` is a function with the arguments of `_factory`'s inner function and, as its attribute
-`takes`, what the model was designed for.
+`toolkit_video.models:x3d_s` is a function with the arguments of `_factory`'s inner function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
 from torch import nn
 
-from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError
-from toolkit.transfer.weights import load_weights
+from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.pretrained import Dropout, ThawEpoch, Transfer
+from toolkit_video.designs import DESIGNS, Wanted
 from toolkit_video.kinetics import kinetics400
-from toolkit_video.wanted import Wanted
-from toolkit_vision.classifier import Classifier
-from toolkit_vision.transfer import Dropout, ThawEpoch, Transfer
-
-if TYPE_CHECKING:
-    from toolkit_video.networks import Network
 
 _DOC = """{title}, of PyTorchVideo; {frames} x {rate} frames of {size} px unless the recipe says otherwise.
 
@@ -31,41 +25,6 @@ freeze: train the last layer alone; the backbone stays in eval mode and keeps it
 thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
 dropout: share of features zeroed before the last layer.
 """
-
-
-@dataclass(frozen=True)
-class Design:
-    """A model as it was published."""
-
-    title: str
-    takes: Takes
-    file_name: str
-    """Of its weights in PyTorchVideo's model zoo."""
-    frames_in: int = 1
-    """The number of frames must be a multiple of this."""
-    size_in: int = 1
-    """The side in pixels must be a multiple of this."""
-
-
-def _takes(frames: int, rate: int, size: int, stored: int) -> Takes:
-    return Takes(frames, rate, size, stored, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
-
-
-DESIGNS = {
-    "csn_r101": Design("CSN R101 (arXiv 1904.02811)", _takes(32, 2, 224, 256), "CSN_32x2_R101.pyth"),
-    "mvit_b": Design(
-        "MViT-B 16x4 (arXiv 2104.11227)", _takes(16, 4, 224, 256), "MVIT_B_16x4.pyth", frames_in=2, size_in=4
-    ),
-    "r2plus1d_r50": Design("R(2+1)D R50 (arXiv 1711.11248)", _takes(16, 4, 224, 256), "R2PLUS1D_16x4_R50.pyth"),
-    "slow_r50": Design("Slow R50 (arXiv 1812.03982)", _takes(8, 8, 224, 256), "SLOW_8x8_R50.pyth"),
-    "slowfast_r50": Design(
-        "SlowFast R50 (arXiv 1812.03982)", _takes(32, 2, 224, 256), "SLOWFAST_8x8_R50.pyth", frames_in=4
-    ),
-    "x3d_l": Design("X3D-L (arXiv 2004.04730)", _takes(16, 5, 312, 356), "X3D_L.pyth"),
-    "x3d_m": Design("X3D-M (arXiv 2004.04730)", _takes(16, 5, 224, 256), "X3D_M.pyth"),
-    "x3d_s": Design("X3D-S (arXiv 2004.04730)", _takes(13, 6, 160, 182), "X3D_S.pyth"),
-    "x3d_xs": Design("X3D-XS (arXiv 2004.04730)", _takes(4, 12, 160, 182), "X3D_XS.pyth"),
-}
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
@@ -83,7 +42,6 @@ def _factory(name: str) -> Callable[..., nn.Module]:
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = _DOC.format(title=design.title, **asdict(design.takes))
-    build.takes = design.takes  # type: ignore[attr-defined]
     return build
 
 
@@ -92,17 +50,16 @@ def _model(name: str, spec: DataSpec, transfer: Transfer, dropout: float) -> Cla
 
     Raises:
         RecipeError: the data are images, or the model cannot take clips of this length or size.
-        WeightsError: the weights cannot be had, read or fitted.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
     """
     wanted = _checked(name, spec)
-    published = kinetics400(DESIGNS[name].file_name)
-    weights = transfer.initial_weights(published, spec)
-    network = _network(name, wanted)
-    if weights is not None:
-        ignore = (f"{network.last_name}.",)
-        load_weights(network.whole, weights, ignore=ignore, source=transfer.source(published, name))
-    head = nn.Sequential(nn.Dropout(dropout), network.last)
-    return transfer.classifier(network.features, head, published, weights)
+    start = transfer.start(kinetics400(DESIGNS[name].file_name), spec, name)
+
+    from toolkit_video.networks import BUILDERS  # here, for PyTorchVideo takes seconds to import
+
+    network = BUILDERS[name](wanted)
+    start.load(network.whole, ignore=(f"{network.last_name}.",))
+    return start.classifier(network.features, nn.Sequential(nn.Dropout(dropout), network.last))
 
 
 def _checked(name: str, spec: DataSpec) -> Wanted:
@@ -123,13 +80,6 @@ def _checked(name: str, spec: DataSpec) -> Wanted:
             message = f"{name} takes a multiple of {multiple} {unit}, got {given}"
             raise RecipeError(source, [Problem(key, message)], next_step=f"--set {key}={usual}")
     return Wanted(len(spec.classes), spec.frames, spec.size)
-
-
-def _network(name: str, wanted: Wanted) -> Network:
-    """Build it; PyTorchVideo takes seconds to import, so that happens here."""
-    from toolkit_video.networks import BUILDERS
-
-    return BUILDERS[name](wanted)
 
 
 def __getattr__(name: str) -> Callable[..., nn.Module]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit_video.depthwise import with_fast_gradients
-from toolkit_video.wanted import Wanted
+from toolkit_video.designs import Wanted
 
 with warnings.catch_warnings():
     for kind in (FutureWarning, DeprecationWarning):  # fvcore scripts a loss nobody here uses; torch.jit is deprecated

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from torch import nn
 
 from toolkit.api.contracts import DataSpec
+from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
 from toolkit_vision.names import BACKBONES, RESNETS
-from toolkit_vision.transfer import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier
+from toolkit_vision.torchvision_models import Layers, classifier
 
 _DOC = """torchvision's {name} with a new head; of clips it sees each frame on its own.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torchvision
 
-from toolkit_vision.published import Published
+from toolkit.transfer.published import Published
 
 
 def imagenet(name: str) -> Published:

@@ -7,9 +7,10 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from toolkit.api.contracts import DataSpec
-from toolkit_vision.classifier import Classifier
+from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
 from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
-from toolkit_vision.transfer import Dropout, Hidden, Layers, ThawEpoch, Transfer, classifier
+from toolkit_vision.torchvision_models import Layers, classifier
 
 Form: TypeAlias = Literal["auto", "cifar", "imagenet"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from toolkit.api.contracts import Split
 from toolkit.api.errors import DataError
-from toolkit.data.images import ArrayItems, ImageFiles, folders_with, list_class_folders, read_image
+from toolkit.data.images import ArrayItems, ImageFiles, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -135,59 +135,6 @@ def test_array_items_are_a_split(shape):
     assert len(split.select(())) == 0
 
 
-def test_class_folders_are_listed_in_order_of_name(tmp_path):
-    for name in ("dog/2.JPG", "dog/10.png", "cat/deep/1.jpeg", "cat/notes.txt", "cat/.hidden.jpg", ".git/1.jpg"):
-        put(tmp_path / name, b"")
-    listing = list_class_folders(tmp_path)
-    assert listing.classes == ("cat", "dog")
-    assert listing.ids == ("cat/deep/1.jpeg", "dog/10.png", "dog/2.JPG")
-    assert listing.targets == (0, 1, 1)
-    assert listing.paths == tuple(tmp_path / item for item in listing.ids)
-
-
-def test_a_folder_may_be_named_as_a_file_is(tmp_path):
-    put(tmp_path / "cat" / "1.jpg" / "2.jpg", b"")
-    assert list_class_folders(tmp_path).ids == ("cat/1.jpg/2.jpg",)
-
-
-def test_files_without_class_folders_are_an_error_that_says_what_there_is(tmp_path):
-    for name in "abcde":
-        put(tmp_path / f"{name}.jpg", b"")
-    with pytest.raises(DataError, match=r"there are no class folders, only a.jpg, b.jpg, c.jpg and 2 more") as caught:
-        list_class_folders(tmp_path)
-    assert caught.value.next_step == f"Arrange the image files as {tmp_path}/<class>/<file>."
-
-
-@pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is no folder")])
-def test_a_root_that_is_no_folder_is_an_error(tmp_path, name, message):
-    put(tmp_path / "file", b"")
-    with pytest.raises(DataError, match=message) as caught:
-        list_class_folders(tmp_path / name)
-    assert caught.value.path == tmp_path / name
-    assert caught.value.next_step == f"Arrange the image files as {tmp_path / name}/<class>/<file>."
-
-
-def test_an_empty_class_folder_is_an_error(tmp_path):
-    (tmp_path / "cat").mkdir()
-    with pytest.raises(DataError, match=r"the class folder has no image file, only an empty folder") as caught:
-        list_class_folders(tmp_path)
-    assert caught.value.path == tmp_path / "cat"
-    assert caught.value.next_step.startswith("Put image files (.jpeg, .jpg, .png, .webp) there")
-
-
-def test_a_class_folder_without_images_is_an_error(tmp_path):
-    put(tmp_path / "cat" / "a.txt", b"")
-    with pytest.raises(DataError, match=r"no image file, only a.txt"):
-        list_class_folders(tmp_path)
-
-
-def test_it_can_be_asked_which_folders_hold_files(tmp_path):
-    put(tmp_path / "cat" / "a.MP4", b"")
-    put(tmp_path / "a.jpg", b"")
-    assert folders_with(tmp_path, frozenset({".mp4"})) == ["cat"]
-    assert folders_with(tmp_path, frozenset({".jpg"})) == []
-
-
 def test_the_module_is_light():
     code = "import sys, toolkit.data.images, toolkit.data.splits; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -218,11 +165,3 @@ def test_where_the_operators_are_elsewhere_all_of_torchvision_brings_them(tmp_pa
     code = "import sys, toolkit.data.images as images\nimages._libraries = list\nfrom pathlib import Path\n"
     code += "sys.exit(tuple(images.read_image(Path(sys.argv[1])).shape) != (3, 3, 4))"
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
-
-
-def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
-    put(tmp_path / "loop/a/1.png", b"")
-    put(tmp_path / "loop/b/2.png", b"")
-    (tmp_path / "loop/a/all").symlink_to(tmp_path / "loop/a")
-    (tmp_path / "loop/b/beside").symlink_to(tmp_path / "loop/a")
-    assert list_class_folders(tmp_path / "loop").ids == ("a/1.png", "b/2.png", "b/beside/1.png")

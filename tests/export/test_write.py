@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,10 +13,11 @@ import pytest
 
 from tests import tiny
 from tests.export.models import Videos, noise, other_mean
+from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_PARITY, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.export import write as export
-from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle import Bundle, FrameSampling, read_manifest
 
 
 @pytest.mark.slow
@@ -128,3 +130,12 @@ def test_a_run_on_clips_is_exported_evaluated_and_used(
 def test_segments_are_as_long_as_training_videos_usually_are() -> None:
     split = Videos([10, 30, 20, 40, 1000], [(2, 2)] * 5)
     assert export._usual_length(split) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("said", "frames"), [(3, 3), (None, 8)])
+def test_a_video_is_answered_by_as_many_frames_as_the_dataset_took(said: int | None, frames: int) -> None:
+    """The dataset says so in its spec, whatever it calls the argument."""
+    spec = DataSpec(("a", "b"), size=8, frames_per_video=said)
+    recipe = SimpleNamespace(data=SimpleNamespace(args={"stills": 3, "frames_per_video": 5}))
+    trained = SimpleNamespace(assembly=SimpleNamespace(spec=spec, recipe=recipe))
+    assert export._sampling(trained) == FrameSampling(frames)  # type: ignore[arg-type]

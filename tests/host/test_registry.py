@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.installed import install
+from toolkit.api.contracts import InputDesign, Model
 from toolkit.api.errors import EXIT_PLUGIN, PluginError, Problem
 from toolkit.host.registry import Broken, Disabled, Offer, Plugin, Registry, discover
 
@@ -47,6 +48,25 @@ def test_a_factory_may_be_given_itself(site: Path):
     assert discover().offers("model")[0].load() is dict
 
 
+DECLARING = """
+from toolkit import hookimpl
+from toolkit.api.contracts import InputDesign, Model
+
+@hookimpl
+def toolkit_models():
+    return {"tiny": Model("acme_parts:nobody_wrote_this", takes=InputDesign(4, 5, size=112, stored=128))}
+"""
+
+
+def test_what_stands_beside_a_factory_is_read_without_importing_it(site: Path):
+    install(site, "acme", {"acme": DECLARING}, {"main": "acme"})
+    (offer,) = discover().offers("model")
+    assert offer.factory == "acme_parts:nobody_wrote_this"
+    assert isinstance(offer.declared, Model)
+    assert offer.declared.takes == InputDesign(4, 5, size=112, stored=128)
+    assert "acme_parts" not in sys.modules
+
+
 BROKEN = {
     "raises": ("raise RuntimeError('no\\n  GPU')", "RuntimeError: no GPU"),
     "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
@@ -68,6 +88,10 @@ BROKEN = {
     "basic": ("class Stop(BaseException): ...\nraise Stop('no')", "Stop: no"),
     "generator": ("raise GeneratorExit", "GeneratorExit"),
     "mute": ("class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute", "Mute"),
+    "unplaced": (
+        DECLARING.replace("acme_parts:nobody", "nobody"),
+        'TypeError: toolkit_models: "tiny" is neither callable nor',
+    ),
     "pathless": (hook("return {'tiny': 'acme.build'}"), 'TypeError: toolkit_models: "tiny" is neither callable nor'),
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.broken_components import BROKEN, SOUND, SPEC, Broken
 from tests.installed import install
-from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.contracts import DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.host.registry import HOOKS
@@ -171,8 +171,8 @@ def test_a_model_of_clips_is_tried_with_what_it_was_designed_for() -> None:
         seen.add((spec.frames, spec.size))
         return nn.Sequential(nn.Flatten(2), nn.Linear(3 * spec.size**2, len(spec.classes)), Mean())
 
-    setattr(of_clips, "takes", Takes(frames=5, rate=2, size=112, stored=128))  # noqa: B010
-    assert [one.what for one in examine(Case("model", of_clips), only=["logits", "takes"])] == [None, None]
+    offered = Model(of_clips, takes=InputDesign(frames=5, rate=2, size=112, stored=128))
+    assert [one.what for one in examine(Case("model", offered), only=["logits", "takes"])] == [None, None]
     assert seen == {(5, 64)}
 
 

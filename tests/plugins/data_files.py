@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+
+from toolkit.api.contracts import Data, Split
+from toolkit.api.errors import DataError
 
 
 def write_image(path: Path, seed: int = 0, *, height: int = 24, width: int = 32) -> Path:
@@ -41,3 +45,25 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"TOOLKIT_DATA has no {name}")
     return path
+
+
+def class_folders(root: Path, *, images: int = 4, classes: tuple[str, ...] = ("run", "sit")) -> Path:
+    for target, name in enumerate(classes):
+        for number in range(images):
+            write_image(root / name / f"{number}.png", 100 * target + number)
+    return root
+
+
+def splits(data: Data) -> tuple[Split, Split, Split]:
+    return data.train, data.valid, data.test
+
+
+def all_ids(data: Data) -> list[str]:
+    return sorted(item for split in splits(data) for item in split.ids)
+
+
+def refused(root: Path, dataset: Callable[..., Data], **arguments: object) -> DataError:
+    with pytest.raises(DataError) as caught:
+        dataset(root, **arguments)
+    assert caught.value.message.startswith(str(caught.value.path))
+    return caught.value

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 import toolkit_video
 from tests.loopback import serving
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import DataSpec, Takes
+from toolkit.api.contracts import DataSpec, InputDesign
 from toolkit.api.errors import RecipeError, WeightsError
+from toolkit.transfer import published
 from toolkit_video import kinetics, models
-from toolkit_video.names import MODELS
+from toolkit_video.designs import DESIGNS, Wanted
 from toolkit_video.networks import BUILDERS, Pathways
-from toolkit_video.wanted import Wanted
-from toolkit_vision import published
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # as in toolkit_video.networks
@@ -47,8 +46,11 @@ def _one_thread_one_seed() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+OFFERED = toolkit_video.toolkit_models()
+
+
 def factory(name: str) -> Callable[..., nn.Module]:
-    module, _, attribute = toolkit_video.toolkit_models()[name].partition(":")
+    module, _, attribute = str(OFFERED[name].factory).partition(":")
     found: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
     return found
 
@@ -66,7 +68,11 @@ def clips(spec: DataSpec = SPEC, batch: int = 2) -> Tensor:
 
 
 def test_listing_imports_nothing_heavy() -> None:
-    code = "import sys, toolkit_video as v; v.toolkit_models(); print(*{m.partition('.')[0] for m in sys.modules})"
+    """What each takes among it."""
+    code = (
+        "import sys, toolkit_video as v; print(*{one.takes.frames for one in v.toolkit_models().values()}); "
+        "print(*{m.partition('.')[0] for m in sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pytorchvideo", "pydantic"} & set(done.stdout.split())
 
@@ -77,7 +83,7 @@ def test_signatures_need_no_pytorchvideo() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_the_signature_is_a_schema(name: str) -> None:
     found = factory(name)
     hints = typing.get_type_hints(found, include_extras=True)
@@ -109,8 +115,8 @@ def test_an_unknown_model_is_no_attribute() -> None:
     ],
 )
 def test_what_each_model_was_designed_for(name: str, frames: int, rate: int, size: int, stored: int) -> None:
-    takes = Takes(frames, rate, size, stored, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
-    assert getattr(factory(name), "takes") == takes  # noqa: B009 - no callable is known to have it
+    takes = InputDesign(frames, rate, size, stored, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+    assert OFFERED[name].takes == takes
     assert f"{frames} x {rate} frames of {size} px" in str(factory(name).__doc__)
 
 
@@ -132,18 +138,18 @@ def test_what_each_model_was_designed_for(name: str, frames: int, rate: int, siz
     ],
 )
 def test_the_published_number_of_parameters(name: str, millions: float) -> None:
-    takes = models.DESIGNS[name].takes
+    takes = DESIGNS[name].takes
     spec = DataSpec(tuple(map(str, range(400))), takes.size, clip=Clip(takes.frames))
     parameters = sum(parameter.numel() for parameter in build(name, spec).parameters())
     assert parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-PUBLISHED = {name: getattr(hub, {"mvit_b": "mvit_base_16x4"}.get(name, name)) for name in MODELS}
+PUBLISHED = {name: getattr(hub, {"mvit_b": "mvit_base_16x4"}.get(name, name)) for name in DESIGNS}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_names_and_shapes_are_those_of_the_zoo(name: str) -> None:
-    takes = models.DESIGNS[name].takes
+    takes = DESIGNS[name].takes
     network = BUILDERS[name](Wanted(400, takes.frames, takes.size))
     ours = {key: value.shape for key, value in network.whole.state_dict().items()}
     for key, value in network.last.state_dict().items():
@@ -240,11 +246,11 @@ def test_dropout_reaches_the_head() -> None:
 # Clips that a model cannot take
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_a_model_of_clips_on_images(name: str) -> None:
     with pytest.raises(RecipeError, match=f"model {name}") as caught:
         build(name, DataSpec(classes=("a", "b"), size=64))
-    takes = models.DESIGNS[name].takes
+    takes = DESIGNS[name].takes
     (problem,) = caught.value.problems
     assert problem.key == "clip"
     assert problem.message == (
@@ -309,10 +315,10 @@ def assert_loaded(model: nn.Module, weights: dict[str, Tensor]) -> None:
     assert model.head[1].out_features == 3
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", DESIGNS)
 def test_the_address_is_the_zoos(name: str) -> None:
     paths = {path for of in ZOO_FILES for path in of.values()}
-    assert kinetics.kinetics400(models.DESIGNS[name].file_name).url in paths
+    assert kinetics.kinetics400(DESIGNS[name].file_name).url in paths
 
 
 ZOO_FILES = [

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 import toolkit_vision
 from toolkit.api.contracts import DataSpec, Noted, Staged
 from toolkit.api.errors import RecipeError, WeightsError
-from toolkit_vision import backbones, cnn, imagenet, published, small, transfer
-from toolkit_vision.classifier import Classifier, classification_head
+from toolkit.transfer import pretrained as transfer
+from toolkit.transfer import published
+from toolkit.transfer.classifier import Classifier, classification_head
+from toolkit_vision import backbones, cnn, imagenet, small
 from toolkit_vision.names import BACKBONES, LEFT_OUT
 
 SPEC = DataSpec(classes=tuple("abc"), size=64)
@@ -459,7 +461,7 @@ def test_finds_what_torch_hub_fetched(
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / name_of_file).write_bytes(content)
-    found = published.published_weights(imagenet.imagenet(TINY), timeout=1)
+    found = imagenet.imagenet(TINY).fetch(timeout=1)
     assert found.keys() == pretrained(TINY).keys()
 
 

@@ -26,6 +26,17 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 item`, `2 items`, `1,000 items`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong at one place: `key` is dotted (`train.optimizer.lr`), empty for the file as a whole."""

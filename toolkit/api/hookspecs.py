@@ -2,7 +2,8 @@
 
 Every hook takes nothing and returns names mapped to factories. A factory is a callable, or the string
 "package.module:attribute", which is imported only when a recipe asks for it: keep plugin modules free of heavy
-imports. The keyword-only arguments of a factory are the keys of its table in a recipe.
+imports. The keyword-only arguments of a factory are the keys of its table in a recipe. `contracts.Model` is a factory
+with data about its model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def toolkit_datasets() -> Mapping[str, contracts.DatasetFactory | str]:  # type:
 
 
 @hookspec
-def toolkit_models() -> Mapping[str, contracts.ModelFactory | str]:  # type: ignore[empty-body]
+def toolkit_models() -> Mapping[str, contracts.ModelFactory | str | contracts.Model]:  # type: ignore[empty-body]
     """Models: `(spec: DataSpec, *, ...) -> nn.Module`, normalised batch to logits `[B, C]`."""
 
 

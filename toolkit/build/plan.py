@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
-from toolkit.api.contracts import Augmentation, Data, DataSpec, Metric, Objective, Takes, Targets, Tracker
+from toolkit.api.contracts import Augmentation, Data, DataSpec, InputDesign, Metric, Model, Objective, Targets, Tracker
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
 from toolkit.api.files import as_utf8
 from toolkit.host.registry import Offer, Registry, described
@@ -155,13 +155,13 @@ def clip_of(resolved: Recipe) -> Clip | None:
     return None if resolved.clip is None else Clip(**resolved.clip.model_dump(exclude_none=True))
 
 
-def takes(model: Chosen) -> Takes | None:
+def takes(model: Chosen) -> InputDesign | None:
     """What a model of clips was designed for; None for a model that does not say."""
-    found: Takes | None = getattr(model.factory, "takes", None)
-    return found
+    declared = model.offer.declared if model.offer else None
+    return declared.takes if isinstance(declared, Model) else None
 
 
-def designed_for(spec: DataSpec, design: Takes | None) -> DataSpec:
+def designed_for(spec: DataSpec, design: InputDesign | None) -> DataSpec:
     """`spec` with what the model was designed for; the sample keeps its own size, in which it is drawn."""
     if design is None:
         return spec

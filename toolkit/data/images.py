@@ -16,8 +16,7 @@ What becomes of a file that is not as it should be:
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -85,20 +84,6 @@ class ArrayItems:
         )
 
 
-@dataclass(frozen=True)
-class Listing:
-    """N labelled files below `root`; ids are their paths relative to it, with forward slashes."""
-
-    root: Path
-    ids: tuple[str, ...]
-    targets: Targets
-    classes: tuple[str, ...]
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(self.root / item for item in self.ids)
-
-
 def read_image(path: Path) -> Tensor:
     """Pixels of an image file, uint8 `[3, H, W]`, turned upright as its EXIF says.
 
@@ -160,74 +145,6 @@ def _libraries() -> list[Path]:
     """The files of torchvision that hold these operators; their name is not the same in all of its versions."""
     found = importlib.util.find_spec("torchvision")
     return sorted(Path(found.origin).parent.glob("image*.so")) if found and found.origin else []
-
-
-def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *, kind: str = "image") -> Listing:
-    """The files of `<root>/<class>/**` whose suffix, in lower case, is among `suffixes`; classes in order of name.
-
-    Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
-    a class has no such file; `kind` names what was looked for.
-    """
-    if not root.is_dir():
-        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=_layout(root, kind))
-    classes = folders(root)
-    if not classes:
-        raise DataError(f"there are no class folders, only {_summary(root)}", path=root, next_step=_layout(root, kind))
-    ids: list[str] = []
-    targets: list[int] = []
-    for target, name in enumerate(classes):
-        found = sorted(files_below(root / name, suffixes, f"{name}/"))
-        if not found:
-            raise DataError(
-                f"the class folder has no {kind} file, only {_summary(root / name)}",
-                path=root / name,
-                next_step=f"Put {kind} files ({', '.join(sorted(suffixes))}) there, or remove the folder.",
-            )
-        ids += found
-        targets += [target] * len(found)
-    return Listing(root, tuple(ids), tuple(targets), tuple(classes))
-
-
-def folders_with(root: Path, suffixes: frozenset[str]) -> list[str]:
-    """The folders of `root` that hold a file with one of these suffixes, in order of name."""
-    return [name for name in folders(root) if any(True for _ in files_below(root / name, suffixes))]
-
-
-def folders(root: Path) -> list[str]:
-    """The names of the folders of `root`, in order, without hidden ones."""
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def files_below(
-    folder: Path, suffixes: Collection[str] | None, prefix: str = "", above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[str]:
-    """The paths, relative to `folder` and with `prefix` before them, of the files with one of these suffixes (None:
-    any); hidden ones are left out. Links are followed, but not back into a folder that lies above."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from files_below(Path(entry.path), suffixes, f"{prefix}{entry.name}/", (*above, here))
-            elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
-                yield f"{prefix}{entry.name}"
-
-
-def _summary(folder: Path, limit: int = 3) -> str:
-    names = sorted(os.listdir(folder))  # noqa: PTH208 (names are all that is needed)
-    if not names:
-        return "an empty folder"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-def _layout(root: Path, kind: str) -> str:
-    return f"Arrange the {kind} files as {root}/<class>/<file>."
 
 
 def _cause(error: Exception) -> str:

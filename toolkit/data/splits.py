@@ -79,14 +79,16 @@ def partition(
         raise DataError("there are no items to split")
     shares = _shares(valid_share, test_share)
     units = _units(ids, targets, groups if groups is not None else ids, seed)
-    deal = _best_deal(units, shares, Counter(sorted(number for target in targets for number in counted(target))), seed)
+    deal = _best_deal(
+        units, shares, Counter(sorted(number for target in targets for number in classes_of(target))), seed
+    )
     train, valid, test = (
         tuple(sorted(position for unit in deal.units.get(split, ()) for position in unit.positions)) for split in SPLITS
     )
     return Partition(train, valid, test, tuple(_left_out(deal, classes)))
 
 
-def counted(target: Target) -> Sequence[int]:
+def classes_of(target: Target) -> Sequence[int]:
     """The classes that an item with this target is counted under: its own, or all of its set."""
     return (target,) if isinstance(target, int) else tuple(target) or (NO_CLASS,)
 
@@ -162,7 +164,7 @@ def _units(ids: Sequence[str], targets: Targets, groups: Sequence[str], seed: in
         _Unit(
             _drawn(seed, min(ids[position] for position in positions)),
             tuple(positions),
-            Counter(sorted(number for position in positions for number in counted(targets[position]))),
+            Counter(sorted(number for position in positions for number in classes_of(targets[position]))),
         )
         for positions in members.values()
     ]

@@ -40,6 +40,8 @@ __all__ = ["evaluate_bundle", "export_run", "write_models"]
 
 CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
+FRAMES_OF_A_VIDEO = 8
+"""Frames of a video that the answer is averaged over, where the dataset has no videos to say how many."""
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
@@ -143,8 +145,7 @@ def _sampling(trained: Trained) -> Sampling:
     assembly = trained.assembly
     clip = assembly.spec.clip
     if clip is None:
-        frames = assembly.recipe.data.args.get("frames_per_video")
-        return FrameSampling(frames if isinstance(frames, int) else 8)
+        return FrameSampling(assembly.spec.frames_per_video or FRAMES_OF_A_VIDEO)
     return ClipSampling(clip, clip.span if clip.sampling == "strided" else _usual_length(assembly.data.train))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pluggy
 
 from toolkit.api import hookspecs
+from toolkit.api.contracts import Declared
 from toolkit.api.errors import PluginError, Problem, nearest
 from toolkit.host.isolation import Seen, isolated, quiet
 from toolkit.host.project import left_out, normalised, owner
@@ -77,6 +78,8 @@ class Offer:
     name: str
     plugin: Plugin
     factory: Callable[..., Any] | str
+    declared: Declared | None = None
+    """What the plugin says of it beside its factory."""
 
     def load(self) -> Callable[..., Any]:
         """The factory itself, imported now if need be; PluginError if that fails."""
@@ -323,9 +326,11 @@ def _answers(plugin: Plugin, hook: str, results: list[Any]) -> Iterator[Offer]:
     answer = results[0] if results else None
     if not isinstance(answer, Mapping):
         raise TypeError(f"{hook} returned {type(answer).__name__}, not names mapped to factories")
-    for name, factory in answer.items():
+    for name, offered in answer.items():
+        declared = offered if isinstance(offered, Declared) else None
+        factory = declared.factory if declared else offered
         if not isinstance(name, str) or not name or ":" in name:
             raise TypeError(f"{hook}: {name!r} is no name for a component (text without a colon)")
         if not callable(factory) and not re.fullmatch(r"[\w.]+:[\w.]+", str(factory)):
             raise TypeError(f'{hook}: "{name}" is neither callable nor "package.module:attribute"')
-        yield Offer(HOOKS[hook], name, plugin, factory)
+        yield Offer(HOOKS[hook], name, plugin, factory, declared)

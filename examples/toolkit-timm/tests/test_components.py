@@ -71,7 +71,7 @@ def test_clips_are_refused() -> None:
 def test_a_size_that_a_model_cannot_see_is_told() -> None:
     with pytest.raises(RecipeError) as raised:
         image_model(DataSpec(("cat", "dog"), size=8), model="inception_v3")
-    assert "inception_v3 cannot be had for images of 8 px" in raised.value.lines()[0]
+    assert "inception_v3 cannot take images of 8 px" in raised.value.lines()[0]
     assert raised.value.next_step == "--set input.size=224"
 
 
@@ -93,7 +93,7 @@ def test_a_frozen_backbone_stays_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
     assert all(parameter.grad is None for parameter in model.backbone.parameters())
     assert all(parameter.grad is not None for parameter in model.head.parameters())
-    assert model.notes == ('the backbone is frozen at random weights: set model.weights = "pretrained"',)
+    assert model.notes == ('the backbone is frozen at random weights: set model.weights = "pretrained" or a path',)
 
 
 def test_weights_come_from_a_file_with_names_of_timm(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeAlias
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Declared
 from toolkit.api.errors import Problem, UsageError
 from toolkit.host.registry import Offer, discover
 
@@ -23,8 +23,9 @@ class Case:
     """One component, as a recipe would use it."""
 
     kind: Kind
-    factory: Callable[..., Any] | str
-    """The factory itself, or the name of an installed component: `patches`, `acme-vision:patches`."""
+    factory: Callable[..., Any] | str | Declared
+    """The factory itself, alone or in a `Model`; or the name of an installed component: `patches`,
+    `acme-vision:patches`."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """Its keys in the recipe."""
     root: Path | Callable[[Path], Path] | None = None
@@ -39,9 +40,14 @@ class Case:
     """Names of rules that the component cannot keep, each with the reason, which is told instead of a verdict."""
 
     @property
+    def given(self) -> Callable[..., Any] | str:
+        """`factory` without the data that may stand beside it."""
+        return self.factory.factory if isinstance(self.factory, Declared) else self.factory
+
+    @property
     def name(self) -> str:
         """What the component is called in a test's name."""
-        factory = self.factory
+        factory = self.given
         return factory if isinstance(factory, str) else getattr(factory, "__name__", type(factory).__name__)
 
 
@@ -58,11 +64,17 @@ class Subject:
     @cached_property
     def factory(self) -> Callable[..., Any]:
         """The factory; PluginError where it cannot be imported."""
-        if not isinstance(self.case.factory, str):
-            return self.case.factory
+        if not isinstance(self.case.given, str):
+            return self.case.given
         if self.offer is None:
             raise AssertionError("a component that is named is offered")
         return self.offer.load()
+
+    @property
+    def declared(self) -> Declared | None:
+        """What is said of the component beside its factory."""
+        given = self.case.factory
+        return given if isinstance(given, Declared) else self.offer.declared if self.offer else None
 
     @cached_property
     def args(self) -> dict[str, Any]:
@@ -129,11 +141,11 @@ def opened(case: Case, offer: Offer | None) -> Iterator[Subject]:
 def offer_of(case: Case) -> Offer | None:
     """The installed component of a case; None for a factory that no plugin offers. Raises UsageError for a name that
     none offers, and PluginError where several do, or a broken one may."""
-    if isinstance(case.factory, str):
-        found = discover().find(case.kind, case.factory, "factory")
+    if isinstance(case.given, str):
+        found = discover().find(case.kind, case.given, "factory")
         if isinstance(found, Problem):
             raise UsageError(f"Case: {found}", next_step="see what is installed: python -m toolkit plugins list")
         return found
-    place = f"{getattr(case.factory, '__module__', '')}:{getattr(case.factory, '__qualname__', '')}"
+    place = f"{getattr(case.given, '__module__', '')}:{getattr(case.given, '__qualname__', '')}"
     offers = discover().offers(case.kind)
-    return next((one for one in offers if one.factory is case.factory or one.factory == place), None)
+    return next((one for one in offers if one.factory is case.given or one.factory == place), None)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from toolkit.api.contracts import Data, DataSpec, Split, TargetForm, Targets, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.data.splits import NO_CLASS, SPLITS, counted
+from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates
@@ -55,15 +55,21 @@ def spec(subject: Subject) -> Iterator[str]:
             yield f"{mode}: size is {found.size}, stored {found.stored}"
         if not all(0 <= value <= 1 for value in found.mean) or not all(0 < value <= 1 for value in found.std):
             yield f"{mode}: mean is {found.mean}, std {found.std}"
+        if found.frames_per_video is not None and found.frames_per_video < 1:
+            yield f"{mode}: frames_per_video is {found.frames_per_video}"
         if found.sample and subject.root is not None:
             yield f"{mode}: the data of a root is called a sample"
-        protocol: Mapping[Any, Any] = data.protocol
-        for key, value in protocol.items():
-            if not isinstance(key, str) or not isinstance(value, (str, int, float)):
-                yield f"{mode}: protocol has {key!r}: {value!r}"
-        notes: object = data.notes
-        if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
-            yield f"{mode}: notes are {notes!r}"
+        yield from (f"{mode}: {text}" for text in _not_plain(data))
+
+
+def _not_plain(data: Data) -> Iterator[str]:
+    protocol: Mapping[Any, Any] = data.protocol
+    for key, value in protocol.items():
+        if not isinstance(key, str) or not isinstance(value, (str, int, float)):
+            yield f"protocol has {key!r}: {value!r}"
+    notes: object = data.notes
+    if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
+        yield f"notes are {notes!r}"
 
 
 @RULES.rule
@@ -142,7 +148,7 @@ def balance(subject: Subject) -> Iterator[str]:
 
 
 def _counts(targets: Targets) -> Counter[int]:
-    return Counter(number for target in targets for number in counted(target) if number != NO_CLASS)
+    return Counter(number for target in targets for number in classes_of(target) if number != NO_CLASS)
 
 
 @RULES.rule

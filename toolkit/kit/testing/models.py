@@ -6,13 +6,14 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import DataSpec, Grouped, Noted, Staged, Takes
+from toolkit.api.contracts import DataSpec, Grouped, InputDesign, Model, Noted, Staged
 from toolkit.api.errors import ToolkitError
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
@@ -281,14 +282,19 @@ def notes(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def takes(subject: Subject) -> Iterator[str]:
-    """`takes`, where a factory has it, is a `Takes` of positive numbers, `stored` at least `size`."""
-    design = getattr(subject.factory, "takes", None)
+    """`takes`, where a `Model` has it, is an `InputDesign` of positive numbers, `stored` at least `size`."""
+    design = _takes(subject)
     if design is None:
-        raise DoesNotApply("the factory names no clips that it was designed for")
-    if not isinstance(design, Takes):
+        raise DoesNotApply("the model is offered without clips that it was designed for")
+    if not isinstance(design, InputDesign):
         yield f"takes is {type(design).__name__}"
     elif min(design.frames, design.rate, design.size) < 1 or design.stored < design.size or min(design.std) <= 0:
         yield f"takes is {design}"
+
+
+def _takes(subject: Subject) -> Any:
+    declared = subject.declared
+    return declared.takes if isinstance(declared, Model) else None
 
 
 @lru_cache(maxsize=1)
@@ -297,8 +303,8 @@ def spec_of(subject: Subject) -> DataSpec:
     the smallest of all where it takes none."""
     if subject.case.spec is not None:
         return subject.case.spec
-    design = getattr(subject.factory, "takes", None)
-    if isinstance(design, Takes):
+    design = _takes(subject)
+    if isinstance(design, InputDesign):
         clip = Clip(design.frames, design.rate)
         tried = [DataSpec(CLASSES, size=size, clip=clip) for size in (SMALL, design.size)]
     else:

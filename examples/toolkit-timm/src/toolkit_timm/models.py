@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import timm
-import torch
 from pydantic import Field
 from timm.models import PretrainedCfg
 from toolkit.api.contracts import DataSpec
-from toolkit.api.errors import Problem, RecipeError, WeightsError, nearest
-from toolkit.transfer.weights import load_weights, read_weights
-from torch import Tensor, nn
+from toolkit.api.errors import Problem, RecipeError
+from toolkit.transfer.classifier import Classifier, count_features, fitting
+from toolkit.transfer.pretrained import Dropout, ThawEpoch, Transfer
+from toolkit.transfer.published import UnreachableError
+from toolkit.transfer.weights import Weights
+from torch import nn
 
-from toolkit_timm.classifier import Classifier
 from toolkit_timm.names import published
 
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -26,7 +28,8 @@ def image_model(
     model: str,
     weights: str = "none",
     freeze: bool = False,
-    dropout: Share = 0.0,
+    thaw_epoch: ThawEpoch | None = None,
+    dropout: Dropout = 0.0,
     drop_path: Share | None = None,
 ) -> Classifier:
     """An image model of timm, by its name there, with a new fully connected head.
@@ -35,6 +38,7 @@ def image_model(
     weights: none; pretrained: those that timm publishes, downloaded once from the Hugging Face Hub and cached; or the
         path of a .safetensors, .pt or .pth file with timm's names, in which only the classifier may differ or be absent
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics
+    thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never
     dropout: share of features zeroed before the head
     drop_path: greatest probability with which a residual branch is left out (arXiv 1603.09382); unset: as timm has it
     """
@@ -43,54 +47,51 @@ def image_model(
         next_step = "remove [clip], or take a model of clips: --set model.name=x3d_s"
         raise RecipeError(f"model {model}", [problem], next_step=next_step)
     about = published(model)
-    _check_weights(model, weights, about)
-    backbone = _backbone(model, spec.size, about, drop_path, pretrained=weights == "pretrained")
-    features = _features(backbone, model, spec.size)
-    if weights not in ("none", "pretrained"):
-        load_weights(backbone, read_weights(Path(weights).expanduser()), ignore=_classifier(about), source=weights)
-    head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, len(spec.classes)))
-    return Classifier(backbone, head, frozen=freeze, notes=_notes(model, spec, weights, about, frozen=freeze))
-
-
-def _check_weights(model: str, weights: str, about: PretrainedCfg | None) -> None:
     if weights == "pretrained" and not (about and about.has_weights):
         raise ValueError(f"weights: timm publishes none for {model}; those it has: timm.list_pretrained()")
-    meant = nearest(weights, ("none", "pretrained"))
-    if meant not in (None, weights) and not Path(weights).expanduser().exists():
-        raise WeightsError(f"{weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
-
-
-def _backbone(
-    model: str, size: int, about: PretrainedCfg | None, drop_path: float | None, *, pretrained: bool
-) -> nn.Module:
-    """The model without its classifier, for images of `size` pixels."""
     options: dict[str, Any] = {} if drop_path is None else {"drop_path_rate": drop_path}
     if about and about.fixed_input_size:
-        options["img_size"] = size
+        options["img_size"] = spec.size
+    start = Transfer(weights, freeze, thaw_epoch).start(OfTimm(model, spec, options), spec, model)
+    backbone = _backbone(model, spec, options)
+    features = count_features(backbone, spec, model)
+    start.load(backbone, ignore=_classifier(about))
+    head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, len(spec.classes)))
+    seen_otherwise = _seen_otherwise(model, spec, about) if weights == "pretrained" and about else ()
+    return start.classifier(backbone, head, notes=tuple(seen_otherwise))
+
+
+@dataclass(frozen=True)
+class OfTimm:
+    """The weights that timm publishes for a model. Only timm can fit them to another size of images."""
+
+    model: str
+    spec: DataSpec
+    options: dict[str, Any]
+    word: str = "pretrained"
+    title: str = "the pretrained weights"
+
+    def fetch(self, timeout: float) -> Weights:
+        """From the Hub's cache, or downloaded into it; how long that waits, the Hub's own client decides."""
+        try:
+            return _backbone(self.model, self.spec, self.options, pretrained=True).state_dict()
+        except OSError as error:
+            raise UnreachableError(
+                f"the pretrained weights of {self.model} could not be downloaded: {str(error).splitlines()[0]}",
+                next_step="try again with network; or --set model.weights=PATH of a file with timm's names, or "
+                "--set model.weights=none",
+            ) from error
+
+
+def _backbone(model: str, spec: DataSpec, options: dict[str, Any], *, pretrained: bool = False) -> nn.Module:
+    """The model without its classifier, for images of this size."""
     try:
-        return timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+        with fitting(spec, model):
+            return timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
     except TypeError as error:
         if "drop_path_rate" not in str(error):
             raise
         raise ValueError(f"drop_path: {model} has no branches that could be left out") from error
-    except OSError as error:
-        raise _unobtained(model, error) from error
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise _unfit(model, size, error) from error
-
-
-def _features(backbone: nn.Module, model: str, size: int) -> int:
-    """How many features come of an image: one grey image is shown, which also tells whether this size can be seen."""
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            features = backbone(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise _unfit(model, size, error) from error
-    backbone.train()
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        raise ValueError(f"model: {model} gives no vector of features for an image")
-    return features.shape[1]
 
 
 def _classifier(about: PretrainedCfg | None) -> tuple[str, ...]:
@@ -99,26 +100,9 @@ def _classifier(about: PretrainedCfg | None) -> tuple[str, ...]:
     return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named or ()))
 
 
-def _notes(model: str, spec: DataSpec, weights: str, about: PretrainedCfg | None, *, frozen: bool) -> tuple[str, ...]:
-    if weights == "none":
-        return ('the backbone is frozen at random weights: set model.weights = "pretrained"',) if frozen else ()
-    if weights != "pretrained" or about is None:
-        return ()
+def _seen_otherwise(model: str, spec: DataSpec, about: PretrainedCfg) -> Iterator[str]:
+    """What the published weights were trained with, where the recipe asks for something else."""
     seen = {"size": about.input_size[-1], "mean": list(about.mean), "std": list(about.std)}
     here = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
-    other = [f"input.{key} = {value}" for key, value in seen.items() if value != here[key]]
-    return (f"the weights of {model} were trained with {', '.join(other)}",) if other else ()
-
-
-def _unfit(model: str, size: int, error: Exception) -> RecipeError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    problem = Problem("input.size", f"{model} cannot be had for images of {size} px ({reason})")
-    return RecipeError(f"model {model}", [problem], next_step="--set input.size=224")
-
-
-def _unobtained(model: str, error: OSError) -> WeightsError:
-    return WeightsError(
-        f"the pretrained weights of {model} could not be downloaded: {str(error).splitlines()[0]}",
-        next_step="try again with network; or --set model.weights=PATH of a file with timm's names, or "
-        "--set model.weights=none",
-    )
+    if other := [f"input.{key} = {value}" for key, value in seen.items() if value != here[key]]:
+        yield f"the weights of {model} were trained with {', '.join(other)}"

@@ -7,15 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
-from toolkit.api.errors import DataError
-from toolkit.data.images import ImageFiles, Listing
-from toolkit.data.splits import SPLITS, Contents, Partition, contents, merge_groups
+from toolkit.api.errors import DataError, counted
+from toolkit.data.division import Division
+from toolkit.data.folders import Found, Listing
+from toolkit.data.groups import UNGROUPED, Groups, find_groups
+from toolkit.data.images import ImageFiles
+from toolkit.data.sources import suggest_source
+from toolkit.data.splits import NO_CLASS, SPLITS, Contents, Partition, classes_of, contents, merge_groups
 from toolkit.data.videos import FramesOf, VideoFiles
-from toolkit_har.division import Division
-from toolkit_har.folders import Found
-from toolkit_har.groups import UNGROUPED, Groups, find_groups
-from toolkit_har.sources import suggest_source
-from toolkit_har.wording import some
 
 SIZE, STORED = 224, 256
 
@@ -23,15 +22,22 @@ SIZE, STORED = 224, 256
 def labelled(
     found: Found,
     division: Division,
-    pattern: re.Pattern[str] | None,
-    frames_per_video: int = 1,
     *,
+    group_pattern: re.Pattern[str] | None = None,
+    frames_per_video: int = 1,
     clips: bool = False,
 ) -> Data:
-    """Divide what was found.
+    """Make a dataset of labelled files: splits of images, of videos, or of single frames of videos.
 
-    pattern: tells the group of each item, in place of groups.csv; clips: whether the splits are of videos, not of
-    `frames_per_video` frames of each. Raises DataError where clips are wanted of images.
+    Byte-identical files and items of one group stay on one side. The notes name what a user must know: twins, groups
+    that given splits tear apart, sources that file names suggest, classes that are alike or unbalanced.
+
+    group_pattern: finds the group of each item in its path, in place of groups.csv
+    frames_per_video: evenly spaced frames of each video that become items where single frames are seen
+    clips: whether the splits are of whole videos, not of single frames of them
+
+    Raises:
+        DataError: clips are wanted of images, groups do not fit the files, or a file cannot be read.
     """
     listing = found.listing
     if clips and not found.videos:
@@ -40,7 +46,7 @@ def labelled(
             path=listing.root,
             next_step="Set data.root to a folder of videos, or remove [clip] and take a model that sees images.",
         )
-    groups = find_groups(listing, pattern, partial=found.given is not None)
+    groups = find_groups(listing, group_pattern, partial=found.given is not None)
     known = contents(listing.paths)
     bound = merge_groups(groups.names, known.identical)
     parts = division.divide(listing.ids, listing.targets, listing.classes, bound, found.given)
@@ -55,7 +61,13 @@ def labelled(
     )
     protocol = division.protocol(listing.ids, parts, groups.rule, found.given)
     train, valid, test = (_split(found, known, getattr(parts, name), frames) for name in SPLITS)
-    spec = DataSpec(listing.classes, size=SIZE, stored=STORED)
+    spec = DataSpec(
+        listing.classes,
+        size=SIZE,
+        stored=STORED,
+        targets="index" if isinstance(listing.targets[0], int) else "set",
+        frames_per_video=frames,
+    )
     return Data(spec, train, valid, test, protocol | ({"frames_per_video": frames} if frames else {}), notes)
 
 
@@ -74,14 +86,15 @@ def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]
     labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
     sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
     labels = f"; {labelled_twice} of them under more than one label" if labelled_twice else ""
-    yield f"{some(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
+    yield f"{counted(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
 
 
 def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
     """Whether one source stands in several splits: by the groups in force, or else as file names suggest."""
     if groups.rule != UNGROUPED:
         if torn := _count_torn(groups.names, parts):
-            yield f"the given splits tear {some(torn, 'group')} ({groups.rule}) apart, so scores may tell of the source"
+            torn_apart = f"{counted(torn, 'group')} ({groups.rule})"
+            yield f"the given splits tear {torn_apart} apart, so scores may tell of the source"
         return
     source = suggest_source(listing, parts.train)
     if source and (torn := _count_torn(source.names, parts)):
@@ -115,7 +128,7 @@ def _alike(classes: Sequence[str]) -> Iterator[str]:
 
 
 def _balance(listing: Listing) -> Iterator[str]:
-    counts = Counter(listing.targets)
+    counts = Counter(number for target in listing.targets for number in classes_of(target) if number != NO_CLASS)
     fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
     if counts[most] > 1.5 * counts[fewest]:
         yield (

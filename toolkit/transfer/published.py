@@ -8,22 +8,19 @@ import queue
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import cache_directory, replaced, write_atomically
-from toolkit.transfer.weights import read_weights
-
-Weights: TypeAlias = Mapping[str, Tensor]
+from toolkit.transfer.weights import Weights, read_weights
 
 _CHUNK = 1 << 20
 
@@ -46,33 +43,36 @@ class Published:
 
     @property
     def file_name(self) -> str:
+        """The last part of the address."""
         return self.url.rpartition("/")[2]
+
+    def fetch(self, timeout: float) -> Weights:
+        """The weights: from the toolkit's cache, else from that of `torch.hub`, else downloaded into the former.
+
+        A download that breaks off goes on where it stopped, for as long as each try brings more of the file.
+        timeout: longest wait for the server to answer, and for each piece of the file, in seconds.
+
+        Raises:
+            UnreachableError: not on this machine, and the server does not send them.
+            WeightsError: the file is damaged, or is no longer the one that was used first.
+        """
+        cached = weights_directory() / self.file_name
+        for path in (cached, Path(torch.hub.get_dir()) / "checkpoints" / self.file_name):
+            if path.is_file():
+                _check(self, path, source=path, next_step=f"delete {path} and try again")
+                return read_weights(path)
+        by_hand = (
+            f"on a machine with network download {self.url}, put {cached.name} into {cached.parent}, and run again; "
+            f"or --set model.weights=PATH names a weights file anywhere"
+        )
+        with replaced(cached) as arriving:
+            _download(self.url, arriving, timeout, by_hand=by_hand)
+            _check(self, arriving, source=self.url, next_step=f"try again, or {by_hand}")
+        return read_weights(cached)
 
 
 class UnreachableError(WeightsError):
     """The weights are not in the cache and could not be downloaded."""
-
-
-def published_weights(published: Published, *, timeout: float) -> Weights:
-    """The published weights: from the toolkit's cache, else from that of `torch.hub`, else downloaded into the former.
-
-    A download that breaks off goes on where it stopped, for as long as each try brings more of the file.
-    timeout: longest wait for the server to answer, and for each piece of the file, in seconds.
-
-    Raises:
-        UnreachableError: not on this machine, and not to be had from the server.
-        WeightsError: the file is damaged, or is no longer the one that was used first.
-    """
-    cached = weights_directory() / published.file_name
-    for path in (cached, Path(torch.hub.get_dir()) / "checkpoints" / published.file_name):
-        if path.is_file():
-            _check(published, path, source=path, next_step=f"delete {path} and try again")
-            return read_weights(path)
-    with replaced(cached) as arriving:
-        _download(published.url, arriving, timeout, by_hand=_by_hand(published, cached))
-        next_step = f"try again, or {_by_hand(published, cached)}"
-        _check(published, arriving, source=published.url, next_step=next_step)
-    return read_weights(cached)
 
 
 def weights_directory() -> Path:
@@ -105,13 +105,6 @@ def _check_unchanged(published: Published, digest: str, source: Path | str, next
             f'{source}: changed since its first use: its SHA-256 was "{first}" and is "{digest}"',
             next_step=f"{next_step}; if the change is meant, delete {kept}",
         )
-
-
-def _by_hand(published: Published, cached: Path) -> str:
-    return (
-        f"on a machine with network download {published.url}, put {cached.name} into {cached.parent}, and run again; "
-        f"or --set model.weights=PATH names a weights file anywhere"
-    )
 
 
 def _download(url: str, target: Path, timeout: float, *, by_hand: str) -> None:

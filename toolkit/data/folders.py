@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import cast
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError
-from toolkit.data.images import IMAGE_SUFFIXES, Listing, files_below, folders, folders_with, list_class_folders
-from toolkit_har.division import Given
-from toolkit_har.wording import first_few, some
+from toolkit.api.contracts import Targets
+from toolkit.api.errors import DataError, counted, first_few
+from toolkit.data.division import Given
+from toolkit.data.images import IMAGE_SUFFIXES
 
 _NAMES = {
     "train": ("train", "training"),
@@ -18,6 +20,20 @@ _NAMES = {
     "test": ("test", "testing"),
 }
 """What the folder of a split may be called, in any case."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """N labelled files below `root`; ids are their paths relative to it, with forward slashes."""
+
+    root: Path
+    ids: tuple[str, ...]
+    targets: Targets
+    classes: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(self.root / item for item in self.ids)
 
 
 @dataclass(frozen=True)
@@ -31,17 +47,81 @@ class Found:
     """The splits that lists or folders give; None where neither does."""
 
 
-def class_folders(root: Path, *, videos: bool) -> Found:
+def check_root(root: Path, where: str) -> None:
+    """Raise DataError unless `root` is a folder with something in it; `where` says where data can be had."""
+    if not root.is_dir():
+        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=where)
+    if not any(root.iterdir()):
+        raise DataError("is empty", path=root, next_step=where)
+
+
+def find_class_folders(root: Path, *, videos: bool) -> Found:
     """The files of `<root>/<class>/**`, or of `<root>/<split>/<class>/**` where all folders that hold files are called
-    as splits are. DataError where there are no two class folders, or one has no such file."""
+    as splits are. DataError where `root` is no folder, there are no two class folders, or one has no such file."""
     kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
-    holding = folders_with(root, suffixes)
+    holding = folders_with(root, suffixes) if root.is_dir() else []
     if holding and all(map(_split_called, holding)):
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
     notes = (*_called_as_splits(listing), *_left_out(_unlisted(listing, suffixes), suffixes, kind))
     return Found(listing, videos, notes)
+
+
+def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *, kind: str = "image") -> Listing:
+    """The files of `<root>/<class>/**` whose suffix, in lower case, is among `suffixes`; classes in order of name.
+
+    Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
+    a class has no such file; `kind` names what was looked for.
+    """
+    if not root.is_dir():
+        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=_layout(root, kind))
+    classes = folders(root)
+    if not classes:
+        raise DataError(f"there are no class folders, only {_summary(root)}", path=root, next_step=_layout(root, kind))
+    ids: list[str] = []
+    targets: list[int] = []
+    for target, name in enumerate(classes):
+        found = sorted(files_below(root / name, suffixes, f"{name}/"))
+        if not found:
+            raise DataError(
+                f"the class folder has no {kind} file, only {_summary(root / name)}",
+                path=root / name,
+                next_step=f"Put {kind} files ({', '.join(sorted(suffixes))}) there, or remove the folder.",
+            )
+        ids += found
+        targets += [target] * len(found)
+    return Listing(root, tuple(ids), tuple(targets), tuple(classes))
+
+
+def folders_with(root: Path, suffixes: frozenset[str]) -> list[str]:
+    """The folders of `root` that hold a file with one of these suffixes, in order of name."""
+    return [name for name in folders(root) if any(True for _ in files_below(root / name, suffixes))]
+
+
+def folders(root: Path) -> list[str]:
+    """The names of the folders of `root`, in order, without hidden ones."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def files_below(
+    folder: Path, suffixes: Collection[str] | None, prefix: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[str]:
+    """The paths, relative to `folder` and with `prefix` before them, of the files with one of these suffixes (None:
+    any); hidden ones are left out. Links are followed, but not back into a folder that lies above."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from files_below(Path(entry.path), suffixes, f"{prefix}{entry.name}/", (*above, here))
+            elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
+                yield f"{prefix}{entry.name}"
 
 
 def _split_called(folder: str) -> str | None:
@@ -69,18 +149,18 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     for split, listing in listed.items():
         if unlearnt := sorted(set(listing.classes) - set(learnt)):
             raise DataError(
-                f"{some(len(unlearnt), 'class folder')} not among those of {names['train']}: {first_few(unlearnt)}",
+                f"{counted(len(unlearnt), 'class folder')} not among those of {names['train']}: {first_few(unlearnt)}",
                 path=root / names[split],
                 next_step=f"Call them as in {names['train']}, or move them away.",
             )
     rows = sorted(
-        (f"{names[split]}/{item}", numbers[listing.classes[target]], split)
+        (f"{names[split]}/{item}", numbers[listing.classes[cast(int, target)]], split)
         for split, listing in listed.items()
         for item, target in zip(listing.ids, listing.targets, strict=True)
     )
     ids, targets, splits = zip(*rows, strict=True)
     others = sorted(set(folders(root)) - set(names.values()))
-    notes = [f"{some(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
+    notes = [f"{counted(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
     unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
     notes += _left_out(unlisted, suffixes, kind)
     return Found(Listing(root, ids, targets, learnt), kind == "video", tuple(notes), Given(splits, "folders"))
@@ -126,7 +206,7 @@ def _left_out(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> I
     for outside, items in found.items():
         if items:
             what = "outside the class folders" if outside else f"without a suffix of {kind}s"
-            yield f"{some(len(items), 'file')} {what} left out: {first_few(items)}"
+            yield f"{counted(len(items), 'file')} {what} left out: {first_few(items)}"
 
 
 def _suffix(item: str) -> str:
@@ -140,3 +220,12 @@ def _check_classes(root: Path, listing: Listing) -> None:
             path=root,
             next_step="Give the folder that holds the class folders, or add one of another class.",
         )
+
+
+def _summary(folder: Path) -> str:
+    names = sorted(os.listdir(folder))  # noqa: PTH208 (names are all that is needed)
+    return first_few(names) if names else "an empty folder"
+
+
+def _layout(root: Path, kind: str) -> str:
+    return f"Arrange the {kind} files as {root}/<class>/<file>."

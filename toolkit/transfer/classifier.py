@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import Problem, RecipeError
 
 
 class Classifier(nn.Module):
@@ -15,6 +19,10 @@ class Classifier(nn.Module):
     While frozen the backbone is in eval mode whatever mode the model is in, so its batch-norm statistics keep still,
     and runs without gradients. A backbone that is never to thaw also has `requires_grad` off, which spares the
     optimizer its state.
+
+    backbone: items -> features
+    head: features -> logits `[B, C]`
+    notes: what a user must know of this model
     """
 
     def __init__(
@@ -37,6 +45,7 @@ class Classifier(nn.Module):
         self.begin_epoch(0)
 
     def parts(self) -> Mapping[str, nn.Module]:
+        """`backbone` and `head`, whose learning rates a recipe may scale apart."""
         return {"backbone": self.backbone, "head": self.head}
 
     def begin_epoch(self, epoch: int) -> None:
@@ -45,26 +54,26 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
+        """As of any module, but a frozen backbone stays in eval mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
         return self
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.head(self._features(pixels))
-        return logits
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        features: Tensor
+        """Logits `[B, C]` of normalised images or clips."""
         if self.frozen and torch.is_grad_enabled():
             with torch.no_grad():
                 features = self.backbone(pixels)
         else:
             features = self.backbone(pixels)
-        return features
+        logits: Tensor = self.head(features)
+        return logits
 
 
-def classification_head(features: int, classes: int, *, hidden: int | None, dropout: float) -> nn.Sequential:
+def classification_head(
+    features: int, classes: int, *, hidden: int | None = None, dropout: float = 0.0
+) -> nn.Sequential:
     """Fully connected + batch norm + dropout: `[B, features]` -> logits `[B, classes]`.
 
     With `hidden`: fully connected, batch norm, ReLU, dropout, fully connected. Without: batch norm, dropout, fully
@@ -79,3 +88,37 @@ def classification_head(features: int, classes: int, *, hidden: int | None, drop
         nn.Dropout(dropout),
         nn.Linear(hidden, classes),
     )
+
+
+@contextmanager
+def fitting(spec: DataSpec, name: str) -> Iterator[None]:
+    """Report an exception in the block as the recipe's fault: the model `name` cannot take items of this size.
+
+    Each architecture has limits of its own, and libraries state few of them: the block builds a model for the spec, or
+    shows it an item. AssertionError, RuntimeError and ValueError become RecipeError.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError) as error:
+        items = f"clips of {spec.frames} frames of" if spec.frames else "images of"
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        problem = Problem("input.size", f"{name} cannot take {items} {spec.size} px ({reason})")
+        raise RecipeError(f"model {name}", [problem], next_step="--set input.size=224") from error
+
+
+def count_features(backbone: nn.Module, spec: DataSpec, name: str) -> int:
+    """The number of features F that `backbone` gives for an item, `[1, 3, H, W]` or `[1, T, 3, H, W]` -> `[1, F]`.
+
+    Shows it one grey item in eval mode, and leaves it in training mode.
+
+    Raises:
+        RecipeError: the model `name` cannot take items of this size, or its backbone does not give a vector.
+    """
+    clip = () if spec.frames is None else (spec.frames,)
+    backbone.eval()
+    with fitting(spec, name), torch.no_grad():
+        features = backbone(torch.zeros(1, *clip, 3, spec.size, spec.size))
+    backbone.train()
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise RecipeError(f"model {name}", [Problem("model", f"{name} gives no vector of features for an item")])
+    return features.shape[1]

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from toolkit.api.errors import DataError
-from toolkit.data.images import Listing, files_below
-from toolkit_har.division import Given
-from toolkit_har.folders import Found
-from toolkit_har.tables import read_lines, read_table
-from toolkit_har.wording import first_few, some
+from toolkit.api.errors import DataError, counted, first_few
+from toolkit.data.division import Given
+from toolkit.data.folders import Found, Listing, files_below
+from toolkit.data.tables import read_lines, read_table
 
 KINETICS = ("label", "youtube_id", "time_start", "time_end")
 _OFFICIAL = (
@@ -225,9 +223,8 @@ class _Located(NamedTuple):
 
     @property
     def told(self) -> str:
-        return (
-            f"{self.of.place.name}: {some(len(self.missing), 'video')} named there not found: {first_few(self.missing)}"
-        )
+        missing = counted(len(self.missing), "video")
+        return f"{self.of.place.name}: {missing} named there not found: {first_few(self.missing)}"
 
     @property
     def usable(self) -> bool:
@@ -247,12 +244,12 @@ def _contradictions(videos: Sequence[Named]) -> Iterator[str]:
     """What is said of one video in one place and otherwise in another; classes that cannot be learnt."""
     for what, several in (("split", _with_several(videos, "split")), ("label", _with_several(videos, "label"))):
         if several:
-            yield f"{some(len(several), 'video')} in more than one {what}: {first_few(several)}"
+            yield f"{counted(len(several), 'video')} in more than one {what}: {first_few(several)}"
     learnt = {video.label for video in videos if video.split == "train"}
     if unlearnt := sorted({video.label for video in videos} - learnt):
-        yield f"{some(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}"
+        yield f"{counted(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}"
     if len(learnt) < 2:
-        yield f"{some(len(learnt), 'label')} to train on, and two are needed"
+        yield f"{counted(len(learnt), 'label')} to train on, and two are needed"
 
 
 def _with_several(videos: Iterable[Named], said: Literal["split", "label"]) -> list[str]:
@@ -268,4 +265,4 @@ def _notes(located: Sequence[_Located], videos: Sequence[Named]) -> Iterator[str
             yield f"{one.told}; left out"
     twice = sorted(path for path, count in Counter(video.path for video in videos).items() if count > 1)
     if twice:
-        yield f"{some(len(twice), 'video')} named more than once: {first_few(twice)}"
+        yield f"{counted(len(twice), 'video')} named more than once: {first_few(twice)}"

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError
-from toolkit_har.division import Division
-from toolkit_har.folders import class_folders
-from toolkit_har.groups import GroupPattern, compile_pattern
-from toolkit_har.labelled import labelled
-from toolkit_har.layouts import IMAGE_SETS, check_root
+from toolkit.data.division import Division
+from toolkit.data.folders import check_root, find_class_folders
+from toolkit.data.groups import compile_pattern, one_group
+from toolkit.data.labelled import labelled
+
+IMAGE_SETS = "Arrange images as <class>/<image>, or as train/<class>/<image> beside valid/ and test/."
 
 
 def image_folder(
@@ -22,7 +23,7 @@ def image_folder(
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
-    group_pattern: GroupPattern | None = None,
+    group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
 ) -> Data:
     """Labelled images of any kind, in class folders.
 
@@ -42,4 +43,4 @@ def image_folder(
         raise DataError("image_folder has no built-in sample", next_step=f"Set data.root. {IMAGE_SETS}")
     root = root.resolve()
     check_root(root, IMAGE_SETS)
-    return labelled(class_folders(root, videos=False), division, pattern)
+    return labelled(find_class_folders(root, videos=False), division, group_pattern=pattern)

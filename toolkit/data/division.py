@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolkit.data.splits import SPLITS, Partition, partition, split_hash
-from toolkit_har.wording import first_few
+from toolkit.api.contracts import Targets
+from toolkit.api.errors import first_few
+from toolkit.data.splits import SPLITS, Partition, classes_of, partition, split_hash
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Division:
     def divide(
         self,
         ids: Sequence[str],
-        targets: Sequence[int],
+        targets: Targets,
         classes: Sequence[str],
         groups: Sequence[str] | None = None,
         given: Given | None = None,
@@ -84,9 +85,9 @@ class Division:
         return {f"{name}_share": share for name, share in shares.items() if not given or name not in given.splits}
 
 
-def _lacking(places: Mapping[str, Sequence[int]], targets: Sequence[int], classes: Sequence[str]) -> Iterator[str]:
+def _lacking(places: Mapping[str, Sequence[int]], targets: Targets, classes: Sequence[str]) -> Iterator[str]:
     """Which classes a given split for validation or test has no item of."""
     for split in ("valid", "test"):
-        held = {targets[position] for position in places[split]}
+        held = {target for position in places[split] for target in classes_of(targets[position])}
         if held and (absent := [name for target, name in enumerate(classes) if target not in held]):
             yield f"the given {split} split has no item of {first_few(absent)}"

@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
 
-from pydantic import AfterValidator
-
-from toolkit.api.errors import DataError
-from toolkit.data.images import Listing
-from toolkit_har.tables import read_table
-from toolkit_har.wording import first_few, some
+from toolkit.api.answers import label as one_label
+from toolkit.api.errors import DataError, counted, first_few
+from toolkit.data.folders import Listing
+from toolkit.data.tables import read_table
 
 GROUP_TABLE = "groups.csv"
 UNGROUPED = "none"
@@ -34,12 +31,16 @@ def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
     if pattern is None:
         return None
     try:
-        return re.compile(_with_one_group(pattern))
+        return re.compile(one_group(pattern))
     except ValueError as error:
         raise ValueError(f"group_pattern: {error}") from None
 
 
-def _with_one_group(pattern: str) -> str:
+def one_group(pattern: str) -> str:
+    """`pattern`, if it is a regular expression with one group in parentheses; ValueError that says what it is not.
+
+    As the type of an argument, `Annotated[str, AfterValidator(one_group)]` checks it with the rest of a recipe.
+    """
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
@@ -47,9 +48,6 @@ def _with_one_group(pattern: str) -> str:
     if groups != 1:
         raise ValueError(f"must have one group in parentheses, got {groups}")
     return pattern
-
-
-GroupPattern: TypeAlias = Annotated[str, AfterValidator(_with_one_group)]
 
 
 def find_groups(listing: Listing, pattern: re.Pattern[str] | None, *, partial: bool = False) -> Groups:
@@ -77,7 +75,7 @@ def _matched(listing: Listing, pattern: re.Pattern[str]) -> tuple[str, ...]:
     without = [item for item, name in zip(listing.ids, names, strict=True) if name is None]
     if without:
         raise DataError(
-            f"group_pattern {pattern.pattern} finds no group in {some(len(without), 'path')}: {first_few(without)}",
+            f"group_pattern {pattern.pattern} finds no group in {counted(len(without), 'path')}: {first_few(without)}",
             path=listing.root,
             next_step="Change data.group_pattern so that it fits every path relative to data.root.",
         )
@@ -98,12 +96,14 @@ def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
         if item not in positions:
             unknown.append(item)
             continue
-        _check_label(table, line, item, label, listing.classes[listing.targets[positions[item]]])
+        target = listing.targets[positions[item]]
+        named = one_label(listing.classes, (target,) if isinstance(target, int) else target)
+        _check_label(table, line, item, label, named)
         if grouped.setdefault(item, group) != group:
             raise DataError(f"line {line}: {item} is in group {group}, earlier in {grouped[item]}", path=table)
     if unknown and not partial:
         raise DataError(
-            f"{some(len(unknown), 'path')} not among the files: {first_few(unknown)}",
+            f"{counted(len(unknown), 'path')} not among the files: {first_few(unknown)}",
             path=table,
             next_step=f"Write paths relative to {listing.root}, such as {listing.ids[0]}, or remove these lines.",
         )
@@ -126,7 +126,7 @@ def _named(grouped: dict[str, str], item: str) -> str:
 def _alone(listing: Listing, grouped: dict[str, str]) -> tuple[str, ...]:
     alone = [item for item in listing.ids if item not in grouped]
     return (
-        (f"{some(len(alone), 'file')} not in {GROUP_TABLE}, each a group of its own: {first_few(alone)}",)
+        (f"{counted(len(alone), 'file')} not in {GROUP_TABLE}, each a group of its own: {first_few(alone)}",)
         if alone
         else ()
     )

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError
-from toolkit_har.division import Division
-from toolkit_har.folders import class_folders
-from toolkit_har.groups import GroupPattern, compile_pattern
-from toolkit_har.labelled import labelled
-from toolkit_har.layouts import VIDEO_SETS, check_root
-from toolkit_har.lists import Lists, find_listed
+from toolkit.data.division import Division
+from toolkit.data.folders import check_root, find_class_folders
+from toolkit.data.groups import compile_pattern, one_group
+from toolkit.data.labelled import labelled
+from toolkit.data.lists import Lists, find_listed
+
+VIDEO_SETS = (
+    "Arrange videos as <class>/<video>, or set data.train to a list of them. UCF101 is at "
+    "https://www.crcv.ucf.edu/data/UCF101.php, KTH at https://www.csc.kth.se/cvap/actions/."
+)
 
 
 def video_folder(  # noqa: PLR0913 - the keys of a recipe
@@ -27,7 +31,7 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
-    group_pattern: GroupPattern | None = None,
+    group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     clips: bool = False,
 ) -> Data:
@@ -58,5 +62,5 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
         raise DataError("video_folder has no built-in sample", next_step=f"Set data.root. {VIDEO_SETS}")
     root = root.resolve()
     check_root(root, VIDEO_SETS)
-    found = find_listed(root, lists) if lists.given else class_folders(root, videos=True)
-    return labelled(found, division, pattern, frames_per_video, clips=clips)
+    found = find_listed(root, lists) if lists.given else find_class_folders(root, videos=True)
+    return labelled(found, division, group_pattern=pattern, frames_per_video=frames_per_video, clips=clips)

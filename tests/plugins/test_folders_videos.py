@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from toolkit.api.contracts import Data, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.data.images import Listing
+from toolkit.data.folders import Listing
+from toolkit.data.sources import suggest_source
+from toolkit_folders.image_folder import image_folder
+from toolkit_folders.video_folder import video_folder
 from toolkit_har.dataset import har
-from toolkit_har.image_folder import image_folder
-from toolkit_har.sources import suggest_source
-from toolkit_har.video_folder import video_folder
 
 BOTH = pytest.mark.parametrize("dataset", [har, video_folder])
 NOTHING_CUT = {"valid_share": 0.0, "test_share": 0.0}

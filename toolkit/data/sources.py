@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.data.images import Listing
+from toolkit.api.contracts import Targets
+from toolkit.data.folders import Listing
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,16 @@ def _mostly_shared(names: Sequence[str]) -> bool:
     return len(counts) > 1 and 2 * sum(count for count in counts.values() if count > 1) >= len(names)
 
 
-def _after_the_class(_: Sequence[str], heads: Sequence[str], targets: Sequence[int]) -> bool:
+def _after_the_class(_: Sequence[str], heads: Sequence[str], targets: Targets) -> bool:
     """Whether nothing else stands before: in YOUTUBEID_START_END, as of Kinetics, the first number is a second."""
     return len(set(heads)) <= len(set(targets))
 
 
-def _in_several_classes(names: Sequence[str], _: Sequence[str], targets: Sequence[int]) -> bool:
+def _in_several_classes(names: Sequence[str], _: Sequence[str], targets: Targets) -> bool:
     return len(set(zip(names, targets, strict=True))) > len(set(names))
 
 
-def _more_than_classes(names: Sequence[str], _: Sequence[str], targets: Sequence[int]) -> bool:
+def _more_than_classes(names: Sequence[str], _: Sequence[str], targets: Targets) -> bool:
     return len(set(names)) > len(set(targets))
 
 

@@ -1,0 +1,97 @@
+"""From a torchvision classifier to a `Classifier`: take its weights, replace its last fully connected layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torchvision
+from torch import Tensor, nn
+
+from toolkit.api.contracts import DataSpec
+from toolkit.transfer.classifier import Classifier, classification_head, count_features
+from toolkit.transfer.pretrained import Transfer
+from toolkit.transfer.weights import load_weights
+from toolkit_vision.framewise import Temporal, framewise
+from toolkit_vision.imagenet import imagenet
+from toolkit_vision.shift import shift_in_time
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The arguments that say what stands in the place of a classifier's last layer."""
+
+    dropout: float
+    hidden: int | None
+    temporal: Temporal
+
+    def head(self, spec: DataSpec, features: int) -> nn.Module:
+        """From a backbone's features of images or frames to logits `[B, C]`."""
+
+        def classify(features: int) -> nn.Module:
+            return classification_head(features, len(spec.classes), hidden=self.hidden, dropout=self.dropout)
+
+        return self.temporal.over_frames(spec.frames, features, classify)
+
+
+def classifier(
+    name: str,
+    spec: DataSpec,
+    transfer: Transfer,
+    layers: Layers,
+    *,
+    alter: Callable[[nn.Module], None] | None = None,
+    shift: bool = False,
+) -> Classifier:
+    """Build torchvision's model `name`, load its weights and put a head in the place of its last layer.
+
+    alter: changes the fresh model before weights are loaded (another stem, say).
+    shift: let the branches of a ResNet see their neighbours in time.
+
+    Raises:
+        RecipeError: the model cannot take images of the size the recipe asks for.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
+        ValueError: what is asked for needs clips, and these are images.
+    """
+    layers.temporal.check(spec.frames)
+    if shift and spec.frames is None:
+        raise ValueError("shift: needs clips, and these are images: add a [clip] table")
+    start = transfer.start(imagenet(name), spec, name)
+    backbone: nn.Module = torchvision.models.get_model(name, weights=None)
+    if alter:
+        alter(backbone)
+    layer = _remove_last_linear(backbone)
+    features = count_features(backbone, replace(spec, clip=None), name)
+    if start.weights is None:
+        start_as_identity(backbone)
+    else:
+        load_weights(backbone, _modern_names(start.weights), ignore=(f"{layer}.",), source=start.source)
+    if shift and spec.frames:
+        shift_in_time(backbone, spec.frames)
+    return start.classifier(framewise(backbone, spec.frames), layers.head(spec, features))
+
+
+def start_as_identity(backbone: nn.Module) -> None:
+    """Let every residual branch of a ResNet begin at zero, so that the untrained network is a shallow one, which
+    learns from the first steps (arXiv 1706.02677, section 5.1)."""
+    for module in backbone.modules():
+        if isinstance(module, torchvision.models.resnet.Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+        elif isinstance(module, torchvision.models.resnet.BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+
+
+def _remove_last_linear(backbone: nn.Module) -> str:
+    """Replace the last fully connected layer, and a dropout right before it, by nothing; its name."""
+    layer: str = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)][-1]
+    backbone.set_submodule(layer, nn.Identity())
+    parent = backbone.get_submodule(layer.rpartition(".")[0])
+    if isinstance(parent, nn.Sequential) and len(parent) > 1 and isinstance(parent[-2], nn.Dropout):
+        parent[-2] = nn.Identity()
+    return layer
+
+
+def _modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DenseNet files of 2017, torchvision's own among them, write `norm.1` and `conv.2` for `norm1` and `conv2`."""
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", name): value for name, value in weights.items()}

@@ -1,0 +1,133 @@
+"""What a model starts from: random weights, published ones or those of a file, its backbone frozen or not.
+
+A factory that has the arguments `weights`, `freeze` and `thaw_epoch` needs three lines for them:
+
+    start = Transfer(weights, freeze, thaw_epoch).start(PUBLISHED, spec, "my_model")
+    start.load(backbone, ignore=("fc.",))
+    return start.classifier(backbone, head)
+
+`PUBLISHED` is a `Published` where a publisher has the weights at an address, or anything else that is `Pretrained`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Protocol, TypeAlias
+
+from pydantic import Field
+from torch import nn
+
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import WeightsError, nearest
+from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.published import UnreachableError
+from toolkit.transfer.weights import Weights, load_weights, read_weights
+
+ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
+"""Type of an argument `thaw_epoch`."""
+Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""Type of an argument `dropout`."""
+Hidden: TypeAlias = Annotated[int, Field(ge=1)]
+"""Type of an argument `hidden`, a number of units."""
+
+TIMEOUT = 10.0
+SAMPLE_TIMEOUT = 3.0
+"""Seconds to wait for the server: a run on the sample goes on without the weights, so it does not wait for long."""
+
+
+class Pretrained(Protocol):
+    """Weights that a recipe can ask for by a word."""
+
+    @property
+    def word(self) -> str:
+        """What a recipe writes: `imagenet`, say."""
+
+    @property
+    def title(self) -> str:
+        """What they are called on screen: "ImageNet weights", say."""
+
+    def fetch(self, timeout: float) -> Weights:
+        """The weights. Waits at most `timeout` seconds for each answer of a server. Raises UnreachableError where the
+        weights are not on this machine and the server cannot be reached, WeightsError where they are damaged."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The arguments that say where a backbone's weights come from and whether they are trained.
+
+    Raises ValueError for a `thaw_epoch` without `freeze`.
+    """
+
+    weights: str = "none"
+    """`none`, the word of the pretrained weights, or the path of a weights file."""
+    freeze: bool = False
+    """Whether the head alone is trained."""
+    thaw_epoch: int | None = None
+    """The epoch, counted from 0, from which a frozen backbone is trained too; None: never."""
+
+    def __post_init__(self) -> None:
+        if self.thaw_epoch is not None and not self.freeze:
+            raise ValueError("thaw_epoch: needs freeze = true")
+
+    def start(self, pretrained: Pretrained, spec: DataSpec, name: str) -> Start:
+        """Get the weights that are asked for. A run on the built-in sample goes on without pretrained ones that cannot
+        be downloaded, and then freezes nothing.
+
+        name: of the model, for messages.
+
+        Raises:
+            WeightsError: the weights cannot be downloaded or read.
+        """
+        if self.weights == "none":
+            kept = f'the backbone is frozen at random weights: set model.weights = "{pretrained.word}" or a path'
+            return Start(None, "", self.freeze, self.thaw_epoch, (kept,) if self.freeze else ())
+        if self.weights != pretrained.word:
+            weights = self._from_file(pretrained)
+            return Start(weights, f"{self.weights} for {name}", self.freeze, self.thaw_epoch)
+        try:
+            weights = pretrained.fetch(SAMPLE_TIMEOUT if spec.sample else TIMEOUT)
+        except UnreachableError:
+            if not spec.sample:
+                raise
+            kept = "; the backbone is not frozen" if self.freeze else ""
+            note = f"{pretrained.title} could not be downloaded: starting from random weights (sample run){kept}"
+            return Start(None, "", freeze=False, notes=(note,))
+        return Start(weights, f"{pretrained.title} of {name}", self.freeze, self.thaw_epoch)
+
+    def _from_file(self, pretrained: Pretrained) -> Weights:
+        path = Path(self.weights).expanduser()
+        meant = nearest(self.weights, ("none", pretrained.word))
+        if meant and not path.exists():
+            raise WeightsError(f"{self.weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
+        return read_weights(path)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights that a model starts from, and whether its backbone is frozen."""
+
+    weights: Weights | None
+    """None: random ones."""
+    source: str
+    """Where the weights come from, for messages."""
+    freeze: bool = False
+    thaw_epoch: int | None = None
+    notes: tuple[str, ...] = ()
+    """What a user must know: weights that could not be downloaded, a backbone frozen at random weights."""
+
+    def load(self, module: nn.Module, *, ignore: Sequence[str] = ()) -> None:
+        """Copy the weights into `module`, all or nothing; random ones are left as they are.
+
+        ignore: prefixes of names left alone, both in the weights and in `module`: of the last layer, say.
+
+        Raises:
+            WeightsError: lists every missing, unexpected and mis-shaped name; the module is then unchanged.
+        """
+        if self.weights is not None:
+            load_weights(module, self.weights, ignore=ignore, source=self.source)
+
+    def classifier(self, backbone: nn.Module, head: nn.Module, *, notes: Sequence[str] = ()) -> Classifier:
+        """The two parts as one model, frozen as asked for. `notes` go behind the own ones."""
+        return Classifier(backbone, head, freeze=self.freeze, thaw_epoch=self.thaw_epoch, notes=(*self.notes, *notes))
