@@ -643,7 +643,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         ),
         (["train.optimizer.nesterov=true", "train.optimizer.momentum=0"], 2, "train.optimizer: Nesterov momentum"),
         (["train.optimizer.differentiable=true"], 2, "train.optimizer: `fused` does not support `differentiable`"),
-        (["train.schedule=step"], 2, "train.schedule: every: give either every or milestones"),
+        (["train.schedule=step"], 2, "train.schedule.every: give either every or milestones"),
         (["train.precision=fp16"], 2, "train.precision: fp16 trains on CUDA only"),
         (["train.device=gpu"], 2, 'train.device: no device is called "gpu"'),
         (["train.device=mps"], 2, 'train.device: no device is called "mps"'),
