@@ -22,6 +22,8 @@ COMPONENTS = {
     "augmentation": "brightness",
     "metric": "reciprocal_rank",
     "tracker": "epoch_table",
+    "optimizer": "lion",
+    "schedule": "hold_and_fall",
 }
 """The factory that stands for each kind, in a module named after the kind's plural."""
 
