@@ -525,7 +525,7 @@ def documented_files() -> dict[str, bool]:
     return {name.rstrip("/"): name.endswith("/") for name in told}
 
 
-def test_five_kinds_of_components_work_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_kind_of_component_works_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And a run leaves the files that the README lists, and no other."""
     install_from(PLUGINS, site)
     write_pictures(tmp_path / "pictures")
@@ -585,7 +585,9 @@ def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(si
     }
 
 
-@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log"])
+@pytest.mark.parametrize(
+    "name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log", "signum", "halving"]
+)
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     install_from(PLUGINS, site)
     assert main(["plugins", "show", name]) == EXIT_DONE

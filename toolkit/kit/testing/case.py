@@ -16,7 +16,7 @@ from toolkit.api.errors import Problem, UsageError
 from toolkit.host.registry import Offer, discover
 from toolkit.recipe.kinds import KINDS
 
-Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "tracker"]
+Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"]
 
 
 @dataclass(frozen=True)
