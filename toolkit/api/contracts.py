@@ -371,7 +371,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Curve:
-    """A schedule that is a function of the step alone."""
+    """A schedule that is a function of the step alone. Any other one follows scores: it needs a validation split."""
 
     function: Callable[[int], float]
 

@@ -19,7 +19,7 @@ from toolkit.build.agreement import contrary_direction, disagreements, endless_w
 from toolkit.build.kept import Kept, Opened
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
-from toolkit.data.loader import Loader
+from toolkit.data.loader import Loader, batches_in
 from toolkit.data.store import Corrupt, Footage, Memory, Pixels, VideoCache, bytes_needed, left_out_note, open_storage
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
@@ -238,6 +238,9 @@ def corrupt_of(recipe: Recipe) -> Corrupt:
 def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
+    table = assembly.recipe.train
+    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), table.epochs)
+    schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
     problems = list(
         disagreements(
             assembly.recipe,
@@ -245,6 +248,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             parts=_parts(assembly),
             objective=assembly.objective,
             metrics=assembly.metrics(),
+            schedule=schedule,
             validates=len(assembly.valid.pixels) > 0,
         )
     )
@@ -254,7 +258,8 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
         check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").failed)
     check_objective(assembly.objective, assembly.spec, assembly.device, assembly.plan.one("task").failed)
     setup = _setup(assembly)
-    return _state(assembly, setup), setup
+    warm = warmed_up(schedule, table.schedule.warmup_epochs * setup.steps)
+    return _state(assembly, warm), setup
 
 
 def _setup(assembly: Assembly) -> Setup:
@@ -277,9 +282,8 @@ def _setup(assembly: Assembly) -> Setup:
     )
 
 
-def _state(assembly: Assembly, setup: Setup) -> State:
+def _state(assembly: Assembly, schedule: Schedule) -> State:
     network, table = assembly.network, assembly.recipe.train
-    schedule: Schedule = assembly.plan.one("schedule").build(Horizon(setup.steps, setup.epochs), setup.direction)
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
         network.compile()
@@ -287,7 +291,7 @@ def _state(assembly: Assembly, setup: Setup) -> State:
         network=network,
         objective=assembly.objective,
         optimizer=_optimizer(assembly),
-        schedule=warmed_up(schedule, table.schedule.warmup_epochs * setup.steps),
+        schedule=schedule,
         scaler=torch.amp.GradScaler(assembly.device.type, enabled=assembly.precision == "fp16"),
         average=average,
         totals=Totals.on(assembly.device),
