@@ -143,7 +143,7 @@ def clip_of(resolved: Recipe) -> Clip | None:
 
 def takes(model: Chosen) -> InputDesign | None:
     """What a model of clips was designed for; None for a model that does not say."""
-    declared = model.offer.declared if model.offer else None
+    declared = model.offer.declared
     return declared.takes if isinstance(declared, Model) else None
 
 
