@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import (
     Batch,
+    Curve,
     Data,
     DataSpec,
+    Direction,
     EpochRecord,
+    Horizon,
     InputDesign,
     Model,
     Record,
@@ -923,10 +926,272 @@ def tracker_that_takes_from_records(run: Path) -> Log:
     return Tidying(run)
 
 
+# Optimizers --------------------------------------------------------------------------------------------------------
+
+Groups = list[dict[str, Any]]
+
+
+class Descent(torch.optim.Optimizer):
+    """Gradient descent with momentum and weight decay, which keeps every rule."""
+
+    def __init__(self, params: Groups, lr: float, weight_decay: float = 0.0, **more: Any) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **more})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self.move(weight, weight.grad.add(weight.detach(), alpha=group["weight_decay"]), group)
+
+    def move(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        momentum = self.memory(weight).setdefault("momentum", torch.zeros_like(weight))
+        momentum.mul_(0.5).add_(gradient)
+        weight.data.sub_(momentum, alpha=self.rate(group))
+
+    def memory(self, weight: Tensor) -> dict[str, Any]:
+        memory: dict[str, Any] = self.state[weight]
+        return memory
+
+    def rate(self, group: Mapping[str, Any]) -> float:
+        return float(group["lr"])
+
+
+def sound_optimizer(params: Groups, *, lr: float, weight_decay: float = 0.0) -> Descent:
+    """Gradient descent.
+
+    weight_decay: share of a weight that is added to its gradient
+    """
+    return Descent(params, lr, weight_decay)
+
+
+@breaks("optimizer", "arguments")
+def optimizer_with_an_argument_nobody_explains(params: Groups, *, lr: float, weight_decay: float = 0.0) -> Descent:
+    """Gradient descent."""
+    return Descent(params, lr, weight_decay)
+
+
+@breaks("optimizer", "groups")
+def optimizer_that_makes_groups_of_its_own(params: Groups, *, lr: float) -> Descent:
+    """Gradient descent."""
+    return Descent([{"params": group["params"], "lr": group["lr"]} for group in params], lr)
+
+
+class Ascent(Descent):
+    def rate(self, group: Mapping[str, Any]) -> float:
+        return -super().rate(group)
+
+
+@breaks("optimizer", "steps")
+def optimizer_that_goes_up(params: Groups, *, lr: float) -> Descent:
+    """Gradient ascent."""
+    return Ascent(params, lr)
+
+
+class Unscheduled(Descent):
+    def rate(self, group: Mapping[str, Any]) -> float:
+        return float(self.defaults["lr"])
+
+
+@breaks("optimizer", "rates")
+def optimizer_that_remembers_its_first_rate(params: Groups, *, lr: float) -> Descent:
+    """Gradient descent."""
+    return Unscheduled(params, lr)
+
+
+class Shrinking(Descent):
+    def move(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        decay = self.defaults["weight_decay"] - group["weight_decay"]
+        super().move(weight, gradient.add(weight.detach(), alpha=decay), group)
+
+
+@breaks("optimizer", "decay")
+def optimizer_that_decays_every_group(params: Groups, *, lr: float, weight_decay: float = 0.0) -> Descent:
+    """Gradient descent.
+
+    weight_decay: share of a weight that is added to its gradient
+    """
+    return Shrinking(params, lr, weight_decay)
+
+
+class Coasting(Descent):
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.move(weight, torch.zeros_like(weight) if weight.grad is None else weight.grad, group)
+
+
+@breaks("optimizer", "absent")
+def optimizer_that_coasts_without_a_gradient(params: Groups, *, lr: float) -> Descent:
+    """Gradient descent."""
+    return Coasting(params, lr)
+
+
+class Unit(Descent):
+    def move(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        super().move(weight, gradient / gradient.norm(), group)
+
+
+@breaks("optimizer", "zeros")
+def optimizer_that_divides_by_the_norm(params: Groups, *, lr: float) -> Descent:
+    """Steps of one length."""
+    return Unit(params, lr)
+
+
+class Private(Descent):
+    def __init__(self, params: Groups, lr: float) -> None:
+        super().__init__(params, lr)
+        self.own: dict[int, dict[str, Any]] = {}
+
+    def memory(self, weight: Tensor) -> dict[str, Any]:
+        return self.own.setdefault(id(weight), {})
+
+
+@breaks("optimizer", "state")
+def optimizer_that_does_not_save_its_momentum(params: Groups, *, lr: float) -> Descent:
+    """Gradient descent."""
+    return Private(params, lr)
+
+
+class Tired(Descent):
+    taken = 0
+
+    def rate(self, group: Mapping[str, Any]) -> float:
+        Tired.taken += 1
+        return super().rate(group) / Tired.taken
+
+
+@breaks("optimizer", "apart", "state")
+def optimizer_that_counts_the_steps_of_all(params: Groups, *, lr: float) -> Descent:
+    """Gradient descent with a rate that falls."""
+    return Tired(params, lr)
+
+
+@breaks("optimizer", "flag")
+def optimizer_that_says_fused_and_is_not(params: Groups, *, lr: float) -> Descent:
+    """Gradient descent."""
+    return Descent(params, lr, fused=True)
+
+
+# Schedules ---------------------------------------------------------------------------------------------------------
+
+
+class Halving:
+    """Halves the factor with each epoch that is not better than the one before it; keeps every rule."""
+
+    def __init__(self, horizon: Horizon, direction: Direction) -> None:
+        self.horizon, self.sign = horizon, 1.0 if direction == "maximize" else -1.0
+        self.last, self.halvings = -float("inf"), 0.0
+
+    def factor(self, step: int) -> float:
+        return 0.5**self.halvings * (1 - 0.5 * step / self.horizon.steps)
+
+    def observe(self, score: float) -> None:
+        if not self.sign * score > self.last:
+            self.halvings += 1
+        self.last = self.sign * score
+
+    def state_dict(self) -> dict[str, float]:
+        return {"last": self.last, "halvings": self.halvings}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.last, self.halvings = state["last"], state["halvings"]
+
+
+def sound_schedule(horizon: Horizon, direction: Direction) -> Halving:
+    """Half the rate after an epoch that is no better."""
+    return Halving(horizon, direction)
+
+
+@breaks("schedule", "arguments")
+def schedule_with_an_argument_nobody_explains(horizon: Horizon, direction: Direction, *, by: float = 1.0) -> Curve:
+    """A line."""
+    return Curve(lambda step: 1 - by * step / horizon.steps)
+
+
+@breaks("schedule", "factors", "scores")
+def schedule_below_zero(horizon: Horizon, direction: Direction) -> Curve:
+    """A wave."""
+    return Curve(lambda step: 1 - 1.5 * (step // horizon.steps_per_epoch % 12) / 10)
+
+
+@breaks("schedule", "horizon")
+def schedule_in_four_parts(horizon: Horizon, direction: Direction) -> Curve:
+    """Four steps down."""
+    return Curve(lambda step: 1 / (1 + step // (horizon.steps // 4)))
+
+
+class Counting(Halving):
+    asked = 0
+
+    def factor(self, step: int) -> float:
+        self.asked += 1
+        return 1 / self.asked
+
+
+@breaks("schedule", "again", "order", "state")
+def schedule_that_counts_how_often_it_is_asked(horizon: Horizon, direction: Direction) -> Counting:
+    """Lower each time."""
+    return Counting(horizon, direction)
+
+
+class Highest(Halving):
+    reached = 0
+
+    def factor(self, step: int) -> float:
+        self.reached = max(step, self.reached)
+        return 1 / (1 + self.reached)
+
+
+@breaks("schedule", "order")
+def schedule_that_never_goes_back(horizon: Horizon, direction: Direction) -> Highest:
+    """Lower with each new step."""
+    return Highest(horizon, direction)
+
+
+class Following(Halving):
+    def factor(self, step: int) -> float:
+        return min(abs(self.last), 1.0)
+
+
+@breaks("schedule", "scores")
+def schedule_that_takes_the_score_for_its_factor(horizon: Horizon, direction: Direction) -> Following:
+    """The last score."""
+    return Following(horizon, direction)
+
+
+class Oblivious(Halving):
+    def state_dict(self) -> dict[str, float]:
+        return {**super().state_dict(), "last": -float("inf")}
+
+
+@breaks("schedule", "state")
+def schedule_that_does_not_save_the_last_score(horizon: Horizon, direction: Direction) -> Oblivious:
+    """Half the rate after an epoch that is no better."""
+    return Oblivious(horizon, direction)
+
+
+class Common(Halving):
+    everyones: dict[str, float] = {}  # noqa: RUF012 - the mistake that is shown
+
+    def factor(self, step: int) -> float:
+        return 0.99 ** self.everyones.get("scores", 0.0)
+
+    def observe(self, score: float) -> None:
+        self.everyones["scores"] = self.everyones.get("scores", 0.0) + 1
+
+
+@breaks("schedule", "apart", "state")
+def schedule_whose_scores_are_everyones(horizon: Horizon, direction: Direction) -> Common:
+    """Lower with each score."""
+    return Common(horizon, direction)
+
+
 SOUND = [
     Case("dataset", sound_dataset),
     Case("model", sound_model, spec=SPEC),
     Case("augmentation", sound_augmentation),
     Case("metric", sound_metric),
     Case("tracker", sound_tracker),
+    Case("optimizer", sound_optimizer),
+    Case("schedule", sound_schedule),
 ]

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Objective, Scores
+from toolkit.api.contracts import Augmentation, Batch, Curve, DataSpec, Metric, Objective, Scores
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
 from toolkit.data.store import Corrupt, Memory, Pixels, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
-from toolkit.training.optimize import Horizon, build_optimizer, constant, model_parts
+from toolkit.training.optimize import model_parts, parameter_groups
 from toolkit.training.state import Setup, State, Totals
+from toolkit_optim import optimizers
 from toolkit_tasks.classification import Classification
 
 CPU = torch.device("cpu")
@@ -155,6 +156,13 @@ def setup(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (no
     )
 
 
+def optimizer(of: nn.Module, name: str, *, lr: float, **args: Any) -> torch.optim.Optimizer:
+    """One of the toolkit's optimizers over the groups that the core makes."""
+    groups = list(parameter_groups(model_parts(of), lr, {}, decay_norms_and_biases=True))
+    built: torch.optim.Optimizer = getattr(optimizers, name)(groups, lr=lr, **args)
+    return built
+
+
 def state(
     of: Setup,
     *,
@@ -168,8 +176,8 @@ def state(
     return State(
         network=built,
         objective=objective or Classification(0.0, None),
-        optimizer=build_optimizer(model_parts(built), name, args, lr=lr, lr_scales={}, decay_norms_and_biases=True),
-        schedule=constant(Horizon(of.steps, of.epochs), "maximize"),
+        optimizer=optimizer(built, name, lr=lr, **args),
+        schedule=Curve(lambda step: 1.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=None,
         totals=Totals.on(torch.device("cpu")),

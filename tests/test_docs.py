@@ -30,7 +30,7 @@ from toolkit.api.clips import VIDEO_SUFFIXES, Clip
 from toolkit.api.contracts import DataSpec, InputDesign, Model
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.api.hookspecs import CONTRACT
-from toolkit.build.plan import Plan, clip_of, core_factory, core_names, plan
+from toolkit.build.plan import Plan, clip_of, plan
 from toolkit.cli.main import main, parser
 from toolkit.data import images, videos
 from toolkit.data.images import IMAGE_SUFFIXES
@@ -38,8 +38,9 @@ from toolkit.host.project import disabled_here
 from toolkit.host.registry import Registry, discover
 from toolkit.recipe.complaints import shown
 from toolkit.recipe.draft import Draft
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load, parse
-from toolkit.recipe.signature import GIVEN_BY_CORE, Argument, describe, type_text
+from toolkit.recipe.signature import Argument, describe, type_text
 from toolkit.recipe.tables import (
     ClipTable,
     DataTable,
@@ -52,6 +53,7 @@ from toolkit.recipe.tables import (
     Recipe,
     SamplerTable,
     ScheduleTable,
+    TaskTable,
     TrainTable,
     TuneTable,
     Use,
@@ -250,6 +252,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[input]`": InputTable,
     "`[clip]`": ClipTable,
     "`[model]`, `[[augment]]`, `[[metrics]]`, `[[trackers]]`": Use,
+    "`[task]`": TaskTable,
     "`[train]`": TrainTable,
     "`[train.optimizer]`": OptimizerTable,
     "`[train.optimizer.parts.NAME]`": PartRates,
@@ -300,10 +303,10 @@ def argument_text(one: Argument) -> str:
 
 def arguments_of(registry: Registry, kind: str, name: str) -> list[str]:
     (offer,) = registry.named(kind, name)
-    return [argument_text(one) for one in describe(offer.load(), skip=GIVEN_BY_CORE.get(kind, ()))]
+    return [argument_text(one) for one in describe(offer.load(), skip=KINDS[kind].given)]
 
 
-@pytest.mark.parametrize("kind", ["dataset", "model", "augmentation", "metric", "tracker"])
+@pytest.mark.parametrize("kind", ["dataset", "model", "augmentation", "metric", "tracker", "schedule"])
 def test_every_component_is_told_with_its_arguments(registry: Registry, kind: str) -> None:
     text = section(RECIPES, f"{kind.capitalize()}s")
     told = {code(name)[0]: code(args) for name, args, _ in rows(text)}
@@ -314,21 +317,10 @@ def test_every_component_is_told_with_its_arguments(registry: Registry, kind: st
     assert told == {name: arguments_of(registry, kind, name) for name in names}
 
 
-def test_every_schedule_is_told_with_its_arguments() -> None:
-    told = {code(name)[0]: code(args) for name, args, _ in rows(section(RECIPES, "Schedules"))}
-    assert told == {name: core_arguments("schedule", name) for name in core_names("schedule")}
-
-
-def test_optimizers_take_the_arguments_that_are_told() -> None:
+def test_optimizers_take_the_arguments_that_are_told(registry: Registry) -> None:
     """Not every one of torch's: another version of torch may have more."""
     for name, args in rows(section(RECIPES, "Optimizers")):
-        assert set(code(args)) <= set(core_arguments("optimizer", code(name)[0])), name
-
-
-def core_arguments(kind: str, name: str) -> list[str]:
-    factory = core_factory(kind, name)
-    assert factory, f"no {kind} {name}"
-    return [argument_text(one) for one in describe(factory, skip=GIVEN_BY_CORE[kind])]
+        assert set(code(args)) <= set(arguments_of(registry, "optimizer", code(name)[0])), name
 
 
 def recipe_blocks() -> list[Block]:
@@ -535,7 +527,7 @@ def documented_files() -> dict[str, bool]:
     return {name.rstrip("/"): name.endswith("/") for name in told}
 
 
-def test_five_kinds_of_components_work_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_kind_of_component_works_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And a run leaves the files that the README lists, and no other."""
     install_from(PLUGINS, site)
     write_pictures(tmp_path / "pictures")
@@ -595,12 +587,14 @@ def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(si
     }
 
 
-@pytest.mark.parametrize("name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log"])
+@pytest.mark.parametrize(
+    "name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log", "signum", "halving"]
+)
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     install_from(PLUGINS, site)
     assert main(["plugins", "show", name]) == EXIT_DONE
     assert ", from plugin acme-vision[main] 1.0" in capsys.readouterr().out
-    skip = GIVEN_BY_CORE.get(kind_of(name), ())
+    skip = KINDS[kind_of(name)].given
     assert all(one.doc for one in describe(discover().named(kind_of(name), name)[0].load(), skip=skip))
 
 

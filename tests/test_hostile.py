@@ -21,7 +21,7 @@ from tests.hostile.zoo import BROKEN, CLASHING, DEADLY, INTRUSIVE, UNUSABLE, ZOO
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE, RecipeError
 from toolkit.build.plan import plan
 from toolkit.cli.main import main
-from toolkit.host.registry import Offer, Registry, discover
+from toolkit.host.registry import Registry, discover
 from toolkit.recipe.read import parse
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -158,10 +158,12 @@ def everything() -> Registry:
 def needed(path: Path, registry: Registry) -> set[str]:
     """The plugins whose components a recipe uses."""
     offers = [chosen.offer for chosen in plan(parse(path), registry).chosen]
-    return {offer.plugin.name for offer in offers if isinstance(offer, Offer)}
+    return {offer.plugin.name for offer in offers}
 
 
-@pytest.mark.parametrize("entry", ["augment", "cifar", "folders", "har", "metrics", "trackers", "video", "vision"])
+@pytest.mark.parametrize(
+    "entry", ["augment", "cifar", "folders", "har", "metrics", "optim", "tasks", "trackers", "video", "vision"]
+)
 def test_without_one_of_our_plugins_only_recipes_that_need_it_fail(entry: str, everything: Registry) -> None:
     plugin = f"vision-toolkit[{entry}]"
     rest = discover({plugin: "a test"})

@@ -17,13 +17,14 @@ from tests.installed import install
 from toolkit.api.contracts import Data, DataSpec
 from toolkit.api.errors import EXIT_DATA, EXIT_PLUGIN, DataError, PluginError, RecipeError, ToolkitError
 from toolkit.build.plan import plan, with_input
-from toolkit.host.registry import Broken, Offer, Plugin, Registry
+from toolkit.host.registry import Broken, Offer, Plugin, Registry, discover
 from toolkit.recipe.read import load, parse
 from toolkit.recipe.tables import InputTable, Recipe
 from toolkit.recipe.write import digest, to_toml
 
 PLUGIN = Plugin("acme", "1.0", "main", "acme")
 SPEC = DataSpec(classes=("round", "square"), size=32, stored=40)
+OURS = [offer for offer in discover({}).offered if offer.plugin.name == "vision-toolkit[optim]"]
 
 
 class Items:
@@ -98,7 +99,7 @@ def registry(*broken: Broken, **models: Any) -> Registry:
         "tracker": {"board": Counted},
     }
     offers = [Offer(kind, name, PLUGIN, made) for kind, named in factories.items() for name, made in named.items()]
-    return Registry((PLUGIN,), tuple(offers), broken)
+    return Registry((PLUGIN,), (*offers, *OURS), broken)
 
 
 RECIPE = """
@@ -370,7 +371,8 @@ def test_three_bad_packages_stop_only_the_recipes_that_need_them(path: Path, tmp
     install(tmp_path, "taking", {"taking": hook.format("toolkit_models", "taken")}, {"main": "taking"}, "0.3")
 
     places = os.pathsep.join([str(tmp_path), *(entry for entry in sys.path if entry)])
-    env = {**os.environ, "PYTHONPATH": places, "TOOLKIT_DISABLE": "vision-toolkit"}
+    others = ",".join(plugin.name for plugin in discover({}).plugins if plugin.name != "vision-toolkit[optim]")
+    env = {**os.environ, "PYTHONPATH": places, "TOOLKIT_DISABLE": others}
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(path), "net", "good:taken", "taken", "x"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     unrelated, picked, taken, unknown = (json.loads(line) for line in done.stdout.splitlines())

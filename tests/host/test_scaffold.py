@@ -15,11 +15,11 @@ import pytest
 from tests.installed import install
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from toolkit.cli.main import main
-from toolkit.host.registry import HOOKS
 from toolkit.host.scaffold.naming import check_name, parse_kinds
 from toolkit.host.scaffold.package import COMPONENTS
+from toolkit.recipe import kinds
 
-KINDS = tuple(HOOKS.values())
+KINDS = tuple(kinds.KINDS)
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,7 +60,7 @@ def test_what_is_written_and_what_to_type_next(capsys: pytest.CaptureFixture[str
     package = new("Acme-Vision")
     assert capsys.readouterr().out.splitlines() == [
         "wrote Acme-Vision: dataset shapes, model small_conv, augmentation brightness, metric reciprocal_rank, "
-        "tracker epoch_table",
+        "tracker epoch_table, optimizer lion, schedule hold_and_fall",
         "next:  pip install -e 'Acme-Vision[test]'",
         "       python -m pytest Acme-Vision",
         "       python -m toolkit run Acme-Vision/acme_vision.toml",
@@ -73,7 +73,9 @@ def test_what_is_written_and_what_to_type_next(capsys: pytest.CaptureFixture[str
         "acme_vision.toml",
         "pyproject.toml",
         *(f"src/acme_vision/{name}.py" for name in ("__init__", "augmentations", "datasets", "metrics", "models")),
+        "src/acme_vision/optimizers.py",
         "src/acme_vision/py.typed",
+        "src/acme_vision/schedules.py",
         "src/acme_vision/trackers.py",
         "tests/test_components.py",
     ]
@@ -206,4 +208,4 @@ def test_kinds_are_told_in_one_order() -> None:
     with pytest.raises(UsageError) as caught:
         parse_kinds("dataset,models")
     assert caught.value.message == '--kinds: no kind "models"; did you mean "model"?'
-    assert caught.value.next_step == "--kinds dataset,model,augmentation,metric,tracker"
+    assert caught.value.next_step == "--kinds dataset,model,augmentation,metric,tracker,optimizer,schedule"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from tests.installed import install
 from toolkit.api.contracts import DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
-from toolkit.host.registry import HOOKS
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
+from toolkit.kit.testing.case import Kind
 from toolkit.kit.testing.examination import failure
+from toolkit.recipe.kinds import KINDS
 
-KINDS = tuple(HOOKS.values())
 test_sound_components = conformance(*SOUND)
 
 
@@ -51,6 +52,10 @@ def test_every_counter_example_breaks_a_rule_that_exists() -> None:
     assert {(one.case.kind, one.rule) for one in BROKEN} == {
         (kind, rule.name) for kind in KINDS for rule in rules(kind)
     }
+
+
+def test_a_case_may_be_of_every_kind() -> None:
+    assert get_args(Kind) == tuple(KINDS)
 
 
 # What is told

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_docs import PLUGINS, code, install_from, rows, section, titled
-from toolkit.host.registry import HOOKS
 from toolkit.kit.testing import Case, rules
+from toolkit.recipe.kinds import KINDS
 
 
 def listed() -> list[tuple[str, str, str]]:
@@ -24,7 +24,7 @@ def listed() -> list[tuple[str, str, str]]:
 
 
 def test_every_rule_is_told_where_its_failures_point() -> None:
-    known = [rule for kind in HOOKS.values() for rule in rules(kind)]
+    known = [rule for kind in KINDS for rule in rules(kind)]
     told = [(rule.section, rule.name, f"{'(slow)' if rule.slow else ''}: {rule.contract}") for rule in known]
     assert listed() == told
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import toolkit_optim
 from tests.plugins.data_files import write_image
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
@@ -65,6 +66,17 @@ METRICS = [
     )
 ]
 TRACKERS = [Case("tracker", "tensorboard")]
+OPTIMIZERS = [Case("optimizer", name) for name in toolkit_optim.OPTIMIZERS if name != "rprop"]
+RPROP = Case("optimizer", "rprop", excused={"rates": "it reads the rate once, before its first step"})
+SCHEDULES = [
+    Case("schedule", "constant"),
+    Case("schedule", "cosine", {"final": 0.1}),
+    Case("schedule", "one_cycle"),
+    Case("schedule", "one_cycle", {"shape": "linear", "peak": 1.0}),
+    Case("schedule", "plateau", {"patience": 2}),
+    Case("schedule", "step", {"every": 2}),
+    Case("schedule", "step", {"milestones": [3, 5]}),
+]
 MLFLOW = Case("tracker", "mlflow", excused={"inside": ONE_STORE})
 
 
@@ -122,6 +134,8 @@ test_datasets = conformance(*DATASETS, slow=False)
 test_augmentations = conformance(*AUGMENTATIONS)
 test_metrics = conformance(*METRICS)
 test_trackers = conformance(*TRACKERS)
+test_optimizers = conformance(*OPTIMIZERS, RPROP)
+test_schedules = conformance(*SCHEDULES)
 test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
 
 # Each starts a Python of its own, which imports torch anew.
@@ -154,9 +168,10 @@ def family(name: str) -> str:
     return re.match(r"[a-z]+", name)[0]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "tracker"])
+@pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "tracker", "optimizer", "schedule"])
 def test_every_component_of_ours_is_examined(kind: str) -> None:
-    examined = {case.factory for case in (*DATASETS, *AUGMENTATIONS, *METRICS, *TRACKERS, MLFLOW) if case.kind == kind}
+    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, *SCHEDULES)
+    examined = {case.factory for case in cases if case.kind == kind}
     assert examined == offered(kind)
 
 

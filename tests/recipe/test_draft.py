@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.recipe.texts import LISTS, SMALLEST
 from toolkit.recipe.draft import Draft, used
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load, parse
-from toolkit.recipe.tables import METRICS
 
 
 def test_a_draft_keeps_what_was_read_beside_what_is_wrong(write):
@@ -18,7 +18,7 @@ def test_a_draft_keeps_what_was_read_beside_what_is_wrong(write):
         "task",
         "train.optimizer",
         "train.schedule",
-        *(f"metrics.{name}" for name in METRICS),
+        *(f"metrics.{name}" for name in KINDS["metric"].usual),
     ]
 
 

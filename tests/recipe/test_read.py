@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.recipe.texts import SMALLEST, problems
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load
-from toolkit.recipe.tables import METRICS
 
 
 def test_the_smallest_recipe_takes_its_name_from_its_file(write):
     recipe = load(write(SMALLEST))
     assert recipe.name == "shapes_cnn"
     assert recipe.train.precision == "auto"
-    assert [use.name for use in recipe.metrics] == list(METRICS)
+    assert [use.name for use in recipe.metrics] == list(KINDS["metric"].usual)
     assert load(write(SMALLEST), name="other").name == "other"
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -513,6 +514,102 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(
     assert LastCheckpoint.load(tiny.only_run(tmp_path / "runs") / "last.pt").state["step"] == 1
 
 
+OPTIMIZERS = """
+    import torch
+    from toolkit import hookimpl
+    from toolkit.api.contracts import Curve
+
+    class Plain(torch.optim.SGD):
+        pass
+
+    class Still:
+        def __init__(self, horizon, direction):
+            self.factor = lambda step: 0.5
+        def observe(self, score): ...
+        def state_dict(self): return {}
+        def load_state_dict(self, state): ...
+
+    @hookimpl
+    def toolkit_optimizers():
+        return {
+            "plain": lambda params, *, lr: Plain(params, lr=lr),
+            "sgd": lambda params, *, lr: Plain(params, lr=lr),
+            "regrouping": lambda params, *, lr: Plain([p for group in params for p in group["params"]], lr=lr),
+            "stateless": lambda params, *, lr: object(),
+        }
+
+    @hookimpl
+    def toolkit_schedules():
+        return {"still": Still, "half": lambda horizon, direction: Curve(lambda step: 0.5), "none": lambda *given: None}
+"""
+
+
+@pytest.fixture
+def optimizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "acme-optim", {"optim_of_test_run": OPTIMIZERS}, {"main": "optim_of_test_run"})
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+@pytest.mark.usefixtures("plain", "optimizing")
+def test_an_optimizer_and_a_schedule_of_others_train(recipe: Path, tmp_path: Path) -> None:
+    ours = ["train.optimizer={name='vision-toolkit:sgd', lr=0.025}", "train.schedule=constant"]
+    for folder, chosen in (("a", ["train.optimizer={name='plain', lr=0.05}", "train.schedule=half"]), ("b", ours)):
+        assert tiny.run(recipe, tmp_path / folder, *chosen) == 0
+    theirs, own = (tiny.only_run(tmp_path / folder) for folder in ("a", "b"))
+    assert same(weights(theirs / "last.pt"), weights(own / "last.pt"))
+    assert {rate for line in records(theirs) for rate in line["lr"].values()} == {0.025}
+
+
+@pytest.mark.usefixtures("plain", "optimizing")
+@pytest.mark.parametrize(
+    ("overrides", "code", "problem"),
+    [
+        (
+            ["train.schedule=constant"],
+            4,
+            'train.optimizer.name: optimizer "sgd" is offered by acme-optim[main] 1.0 and',
+        ),
+        (["train.optimizer={name='regrouping', lr=0.1}"], 4, "does not keep the parameter groups that it is given"),
+        (["train.optimizer={name='stateless', lr=0.1}"], 4, "made object, which has no param_groups"),
+        (["train.optimizer={name='plain', lr=0.1, eps=1}"], 2, "train.optimizer.eps: unknown key"),
+        (
+            ["train.optimizer={name='plain', lr=0.1}", "train.schedule=none"],
+            4,
+            'schedule "none" of plugin acme-optim[main] 1.0: made NoneType, which has no factor',
+        ),
+        (
+            ["train.optimizer={name='plain', lr=0.1}", "train.schedule=still", "data.valid_share=0.0"],
+            2,
+            'train.schedule.name: "still" needs a validation split, which this data has not',
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_an_optimizer_or_a_schedule_of_others_that_does_not_fit(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], code: int, problem: str
+) -> None:
+    assert problem in failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), code)
+
+
+def test_where_our_optimizers_are_disabled_that_is_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_DISABLE", "vision-toolkit[optim]")
+    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 2)
+    for name, kind in (("train.optimizer.name", 'optimizer "sgd"'), ("train.schedule.name", 'schedule "one_cycle"')):
+        assert f"{name}: unknown {kind}; disabled, and so not asked: vision-toolkit[optim] " in told
+
+
+def test_where_our_optimizers_are_broken_that_is_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "toolkit_optim", None)
+    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 4)
+    assert 'train.optimizer.name: unknown optimizer "sgd"\n  it may belong to a plugin that is broken: ' in told
+    assert "vision-toolkit[optim] " in told
+
+
 # What is refused
 
 
@@ -643,7 +740,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         ),
         (["train.optimizer.nesterov=true", "train.optimizer.momentum=0"], 2, "train.optimizer: Nesterov momentum"),
         (["train.optimizer.differentiable=true"], 2, "train.optimizer: `fused` does not support `differentiable`"),
-        (["train.schedule=step"], 2, "train.schedule: every: give either every or milestones"),
+        (["train.schedule=step"], 2, "train.schedule.every: give either every or milestones"),
         (["train.precision=fp16"], 2, "train.precision: fp16 trains on CUDA only"),
         (["train.device=gpu"], 2, 'train.device: no device is called "gpu"'),
         (["train.device=mps"], 2, 'train.device: no device is called "mps"'),

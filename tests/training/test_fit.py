@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests import small
-from toolkit.api.contracts import Augmentation, Batch, Direction, EpochRecord
+from toolkit.api.contracts import Augmentation, Batch, Direction, EpochRecord, Horizon
 from toolkit.api.errors import RunFailed
 from toolkit.training.finite import require_finite, require_worth
 from toolkit.training.fit import StepDone, Validating, _better, fit
 from toolkit.training.network import Network
-from toolkit.training.optimize import Horizon, Plateau, one_cycle
 from toolkit.training.state import Average, Setup, State
+from toolkit_optim.schedules import Plateau, one_cycle
 from toolkit_tasks.classification import Classification
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")

@@ -337,6 +337,57 @@ class Model(Declared):
     """None: the model sees images, or frames of any clip."""
 
 
+@dataclass(frozen=True)
+class Horizon:
+    """How long training lasts, in optimizer steps."""
+
+    steps_per_epoch: int
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+
+class Schedule(Protocol):
+    """What multiplies every group's learning rate: a function of the step, and of the scores so far.
+
+    It keeps nothing else from call to call. So a resumed run, which loads the state and goes on at any step, sees the
+    factors it would have seen.
+    """
+
+    def factor(self, step: int) -> float:
+        """The factor at optimizer step `step`, counted from 0 to `horizon.steps - 1`: finite and at least 0."""
+
+    def observe(self, score: float) -> None:
+        """Take the watched validation score at the end of an epoch. It may be NaN."""
+
+    def state_dict(self) -> dict[str, float]:
+        """All that the scores have changed."""
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state_dict` returned."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A schedule that is a function of the step alone. Any other one follows scores: it needs a validation split."""
+
+    function: Callable[[int], float]
+
+    def factor(self, step: int) -> float:
+        return self.function(step)
+
+    def observe(self, score: float) -> None:
+        """The curve is fixed."""
+
+    def state_dict(self) -> dict[str, float]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """The curve is fixed."""
+
+
 DatasetFactory: TypeAlias = Callable[..., Data]
 """`(root: Path | None, *, ...) -> Data`. None asks for the built-in sample; a dataset that has none raises DataError
 saying where to get the data. A dataset that has videos takes a further keyword argument `clips: bool = False`, which
@@ -353,3 +404,10 @@ MetricFactory: TypeAlias = Callable[..., Metric]
 """`(spec: DataSpec, *, ...) -> Metric`."""
 TrackerFactory: TypeAlias = Callable[..., Tracker]
 """`(run: Path, *, ...) -> Tracker`."""
+OptimizerFactory: TypeAlias = "Callable[..., torch.optim.Optimizer]"
+"""`(params: list[dict[str, Any]], *, lr: float, ...) -> torch.optim.Optimizer`. `params` are parameter groups, each
+with its `lr`, a `name` and a `base_lr`, and a `weight_decay` of 0 where the recipe wants no decay. The optimizer keeps
+the groups and all that is in them. The core sets each group's `lr` before every step, and calls `step` without a
+closure."""
+ScheduleFactory: TypeAlias = Callable[..., Schedule]
+"""`(horizon: Horizon, direction: Direction, *, ...) -> Schedule`. `direction` says which scores are better."""

@@ -52,3 +52,13 @@ def toolkit_tasks() -> Mapping[str, contracts.TaskFactory | str]:  # type: ignor
 @hookspec
 def toolkit_trackers() -> Mapping[str, contracts.TrackerFactory | str]:  # type: ignore[empty-body]
     """Trackers: `(run: Path, *, ...) -> consumer of frozen records`."""
+
+
+@hookspec
+def toolkit_optimizers() -> Mapping[str, contracts.OptimizerFactory | str]:  # type: ignore[empty-body]
+    """Optimizers: `(params, *, lr: float, ...) -> torch.optim.Optimizer`, over the groups in `params`."""
+
+
+@hookspec
+def toolkit_schedules() -> Mapping[str, contracts.ScheduleFactory | str]:  # type: ignore[empty-body]
+    """Schedules: `(horizon: Horizon, direction: Direction, *, ...) -> Schedule`, the factor on the learning rate."""

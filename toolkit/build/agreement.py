@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import torch
 
-from toolkit.api.contracts import DataSpec, Metric, Objective
+from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Schedule
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.tables import Recipe
 from toolkit.training.evaluate import score
@@ -23,6 +23,7 @@ def disagreements(
     parts: Collection[str],
     objective: Objective,
     metrics: list[Metric],
+    schedule: Schedule,
     validates: bool,
 ) -> Iterator[Problem]:
     """Everything in the recipe that cannot work with these components."""
@@ -34,7 +35,7 @@ def disagreements(
     if validates:
         yield from _unknown_metric(recipe.train.metric, metrics, objective, spec)
     else:
-        yield from _needs_validation(recipe)
+        yield from _needs_validation(recipe, schedule)
 
 
 def _unknown_metric(metric: str, metrics: list[Metric], objective: Objective, spec: DataSpec) -> Iterator[Problem]:
@@ -79,8 +80,9 @@ def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wr
     return {name: value for name, value in found.items() if isinstance(value, float)}
 
 
-def _needs_validation(recipe: Recipe) -> Iterator[Problem]:
+def _needs_validation(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     if recipe.train.patience is not None:
         yield Problem("train.patience", "needs a validation split, which this data has not")
-    if recipe.train.schedule.name == "plateau":
-        yield Problem("train.schedule.name", '"plateau" needs a validation split, which this data has not')
+    if not isinstance(schedule, Curve):
+        message = f'"{recipe.train.schedule.name}" needs a validation split, which this data has not'
+        yield Problem("train.schedule.name", message)

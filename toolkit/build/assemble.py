@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from toolkit.api.contract_checks import check_answers, check_objective
-from toolkit.api.contracts import Data, DataSpec, Metric, Noted, Objective, Split, VideoSplit
-from toolkit.api.errors import PluginError, Problem
+from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Schedule, Split, VideoSplit
+from toolkit.api.errors import PluginError
 from toolkit.build.agreement import contrary_direction, disagreements, endless_warm_up
 from toolkit.build.kept import Kept, Opened
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
-from toolkit.data.loader import Loader
+from toolkit.data.loader import Loader, batches_in
 from toolkit.data.store import Corrupt, Footage, Memory, Pixels, VideoCache, bytes_needed, left_out_note, open_storage
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
@@ -27,10 +27,8 @@ from toolkit.system import device as devices
 from toolkit.system.environment import memory_available
 from toolkit.system.randomness import seed_globally
 from toolkit.training.network import Network
-from toolkit.training.optimize import Horizon, build_optimizer, model_parts, schedule_factory, warmed_up
+from toolkit.training.optimize import model_parts, parameter_groups, warmed_up
 from toolkit.training.state import Average, Setup, State, Totals
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -240,6 +238,9 @@ def corrupt_of(recipe: Recipe) -> Corrupt:
 def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
+    table = assembly.recipe.train
+    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), table.epochs)
+    schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
     problems = list(
         disagreements(
             assembly.recipe,
@@ -247,6 +248,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             parts=_parts(assembly),
             objective=assembly.objective,
             metrics=assembly.metrics(),
+            schedule=schedule,
             validates=len(assembly.valid.pixels) > 0,
         )
     )
@@ -256,7 +258,8 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
         check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").failed)
     check_objective(assembly.objective, assembly.spec, assembly.device, assembly.plan.one("task").failed)
     setup = _setup(assembly)
-    return _state(assembly, setup), setup
+    warm = warmed_up(schedule, table.schedule.warmup_epochs * setup.steps)
+    return _state(assembly, warm), setup
 
 
 def _setup(assembly: Assembly) -> Setup:
@@ -279,14 +282,8 @@ def _setup(assembly: Assembly) -> Setup:
     )
 
 
-def _state(assembly: Assembly, setup: Setup) -> State:
+def _state(assembly: Assembly, schedule: Schedule) -> State:
     network, table = assembly.network, assembly.recipe.train
-    horizon = Horizon(setup.steps, setup.epochs)
-    schedule = _checked(
-        assembly.plan.source,
-        "train.schedule",
-        partial(schedule_factory(table.schedule.name), horizon, setup.direction, **assembly.plan.one("schedule").args),
-    )
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
         network.compile()
@@ -294,7 +291,7 @@ def _state(assembly: Assembly, setup: Setup) -> State:
         network=network,
         objective=assembly.objective,
         optimizer=_optimizer(assembly),
-        schedule=warmed_up(schedule, table.schedule.warmup_epochs * setup.steps),
+        schedule=schedule,
         scaler=torch.amp.GradScaler(assembly.device.type, enabled=assembly.precision == "fp16"),
         average=average,
         totals=Totals.on(assembly.device),
@@ -302,20 +299,16 @@ def _state(assembly: Assembly, setup: Setup) -> State:
 
 
 def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
-    table = assembly.recipe.train.optimizer
-    return _checked(
-        assembly.plan.source,
-        "train.optimizer",
-        partial(
-            build_optimizer,
-            _parts(assembly),
-            table.name,
-            assembly.plan.one("optimizer").args,
-            lr=table.lr,
-            lr_scales={name: rates.lr_scale for name, rates in table.parts.items()},
-            decay_norms_and_biases=table.decay_norms_and_biases,
-        ),
+    table, chosen = assembly.recipe.train.optimizer, assembly.plan.one("optimizer")
+    scales = {name: rates.lr_scale for name, rates in table.parts.items()}
+    groups = list(
+        parameter_groups(_parts(assembly), table.lr, scales, decay_norms_and_biases=table.decay_norms_and_biases)
     )
+    optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.lr)
+    # The loop finds the rate of a group by what the core wrote into it.
+    if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
+        raise chosen.failed("does not keep the parameter groups that it is given")
+    return optimizer
 
 
 def _parts(assembly: Assembly) -> Mapping[str, nn.Module]:
@@ -324,13 +317,6 @@ def _parts(assembly: Assembly) -> Mapping[str, nn.Module]:
     objective = assembly.objective
     trained = any(parameter.requires_grad for parameter in objective.parameters())
     return {**parts, "objective": cast(nn.Module, objective)} if trained else parts
-
-
-def _checked(source: str, key: str, make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise invalid(source, [Problem(key, str(error))]) from error
 
 
 def count_parameters(network: nn.Module) -> int:

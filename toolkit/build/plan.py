@@ -12,41 +12,30 @@ from typing import TYPE_CHECKING, Any
 from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
 from toolkit.api.contracts import Augmentation, Data, DataSpec, InputDesign, Metric, Model, Objective, Targets, Tracker
-from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, nearest
+from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
 from toolkit.api.files import as_utf8
-from toolkit.host.registry import Offer, Registry, described
+from toolkit.host.registry import Offer, Registry
 from toolkit.recipe import signature as arguments
 from toolkit.recipe.draft import Draft, Used, used
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import invalid
-from toolkit.recipe.signature import GIVEN_BY_CORE
 from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-CORE_KINDS = ("optimizer", "schedule")
-"""The kinds whose factories are the core's own; the others come from plugins."""
-_MUST_HAVE = {
-    "dataset": ("spec", "train", "valid", "test"),
-    "model": ("forward", "parameters"),
-    "augmentation": ("__call__",),
-    "metric": ("update", "compute"),
-    "task": ("loss", "weight", "score", "answers", "average", "settle", "thresholds", "targets", "state_dict"),
-    "tracker": ("track", "close"),
-}
-
 
 @dataclass(frozen=True)
 class Chosen:
-    """A component a recipe uses, with its checked arguments; `offer` is None for what the core itself provides."""
+    """A component a recipe uses, with its checked arguments."""
 
     key: str
     kind: str
     name: str
     factory: Callable[..., Any]
     args: Mapping[str, Any]
-    offer: Offer | None
+    offer: Offer
     source: str
 
     def build(self, *first: Any, **given: Any) -> Any:
@@ -58,22 +47,19 @@ class Chosen:
             raise
         except BaseException as error:
             raise self._blamed(error) from error
-        lacking = [name for name in _MUST_HAVE.get(self.kind, ()) if not hasattr(built, name)]
-        if lacking and self.offer:
+        lacking = [name for name in KINDS[self.kind].has if not hasattr(built, name)]
+        if lacking:
             raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
         return built
 
     def failed(self, what: str, error: BaseException | None = None) -> ToolkitError:
         """What went wrong while the component was used."""
-        if self.offer:
-            return self.offer.failed(what, error)
-        cause = f": {described(error)}" if error else ""
-        return invalid(self.source, [Problem(self.key, f"{what}{cause}")])
+        return self.offer.failed(what, error)
 
     def _blamed(self, error: BaseException) -> ToolkitError:
         argument, colon, message = str(error).partition(": ")
         if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
-            key = self.key if argument == self.name else f"{self.key}.{argument}"
+            key = self.key if argument == self.offer.name else f"{self.key}.{argument}"
             return invalid(self.source, [Problem(key, message)])
         return self.failed("cannot be built", error)
 
@@ -157,7 +143,7 @@ def clip_of(resolved: Recipe) -> Clip | None:
 
 def takes(model: Chosen) -> InputDesign | None:
     """What a model of clips was designed for; None for a model that does not say."""
-    declared = model.offer.declared if model.offer else None
+    declared = model.offer.declared
     return declared.takes if isinstance(declared, Model) else None
 
 
@@ -226,47 +212,17 @@ def _all_in_one(broken: Sequence[PluginError], wrong: RecipeError) -> PluginErro
 
 
 def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], list[Problem]]:
-    found = _find(use, registry)
+    found = registry.find(use.kind, use.name, f"{use.key}.name")
     if isinstance(found, Problem):
         return [], [found]
-    factory, offer = found
+    factory = found.load()
     try:
-        args, problems = arguments.check(factory, use.args, use.key, skip=GIVEN_BY_CORE.get(use.kind, ()))
+        args, problems = arguments.check(factory, use.args, use.key, skip=KINDS[use.kind].given)
     except (TypeError, ValueError) as error:
-        raise offer.failed("has an unusable signature", error) if offer else error from error
+        raise found.failed("has an unusable signature", error) from error
     if problems:
         return [], problems
-    return [Chosen(use.key, use.kind, use.name, factory, args, offer, source)], []
-
-
-def _find(use: Used, registry: Registry) -> tuple[Callable[..., Any], Offer | None] | Problem:
-    key = f"{use.key}.name"
-    if use.kind in CORE_KINDS:
-        factory = core_factory(use.kind, use.name)
-        return (factory, None) if factory else _unknown(use, key)
-    offer = registry.find(use.kind, use.name, key)
-    return offer if isinstance(offer, Problem) else (offer.load(), offer)
-
-
-def _unknown(use: Used, key: str) -> Problem:
-    return Problem(key, f'unknown {use.kind} "{use.name}"', nearest(use.name.lower(), core_names(use.kind)))
-
-
-def core_names(kind: str) -> list[str]:
-    """Names of the core's own optimizers or schedules, which no plugin offers. Imports torch."""
-    from toolkit.training import optimize
-
-    return optimize.optimizer_names() if kind == "optimizer" else optimize.schedule_names()
-
-
-def core_factory(kind: str, name: str) -> Callable[..., Any] | None:
-    """The factory of one of the core's own optimizers or schedules; None for an unknown name. Imports torch."""
-    from toolkit.training import optimize
-
-    try:
-        return optimize.optimizer_factory(name) if kind == "optimizer" else optimize.schedule_factory(name)
-    except KeyError:
-        return None
+    return [Chosen(use.key, use.kind, use.name, factory, args, found, source)], []
 
 
 def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
@@ -275,7 +231,7 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
     tables = recipe.tables()
     for one in chosen:
         holder, place = _holder(tables, one, chosen)
-        filled = arguments.defaults(one.factory, skip=GIVEN_BY_CORE.get(one.kind, ())) | dict(one.args)
+        filled = arguments.defaults(one.factory, skip=KINDS[one.kind].given) | dict(one.args)
         tables_own = holder[place].keys() - one.args.keys()
         holder[place] |= plain({key: value for key, value in filled.items() if key not in tables_own})
         if one.kind == "model" and (clip := _clip_table(recipe, one)):

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from toolkit.api.errors import PluginError
-from toolkit.build.plan import CORE_KINDS, core_factory, core_names
-from toolkit.host.registry import HOOKS, Registry
+from toolkit.host.registry import Registry
 from toolkit.recipe import signature as arguments
-from toolkit.recipe.signature import GIVEN_BY_CORE
-from toolkit.recipe.tables import Recipe
+from toolkit.recipe.kinds import KINDS
+from toolkit.recipe.tables import Recipe, table_of
 
 Schema: TypeAlias = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TABLES = {
-    "dataset": "DataTable",
-    "task": "TaskTable",
-    "optimizer": "OptimizerTable",
-    "schedule": "ScheduleTable",
-}
 _CLOSED = frozenset({"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits", "TuneTable"})
 _OPEN = ("SamplerTable", "PrunerTable")
-_LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
 
 
 def recipe_schema(registry: Registry) -> Schema:
@@ -39,13 +31,16 @@ def recipe_schema(registry: Registry) -> Schema:
     schema["required"].remove("name")
     left_out = [str(broken) for broken in registry.broken]
     components = {
-        kind: _component(kind, tables[_TABLES.get(kind, "Use")], _described(registry, kind, left_out))
-        for kind in (*HOOKS.values(), *CORE_KINDS)
+        kind: _component(tables[table_of(kind).__name__], _described(registry, kind, left_out)) for kind in KINDS
     }
-    for key, kind in _LISTS.items():
-        top[key]["items"] = _reference(kind)
-    top |= {"data": _reference("dataset"), "model": _reference("model"), "task": _reference("task")}
-    tables["TrainTable"]["properties"] |= {kind: _reference(kind) for kind in CORE_KINDS}
+    for word, kind in KINDS.items():
+        above, _, key = kind.place.rpartition(".")
+        holder = tables["TrainTable"]["properties"] if above == "train" else top
+        reference = {"$ref": f"#/$defs/{word}"}
+        if kind.several:
+            holder[key]["items"] = reference
+        else:
+            holder[key] = reference
     for name in _OPEN:
         tables[name] = {"anyOf": [{"type": "string"}, tables[name]]}
     kept = {name: table for name, table in tables.items() if name in {*_CLOSED, *_OPEN}}
@@ -54,21 +49,15 @@ def recipe_schema(registry: Registry) -> Schema:
     return {"$schema": DIALECT, **comment, **whole}
 
 
-def _reference(kind: str) -> Schema:
-    return {"$ref": f"#/$defs/{kind}"}
-
-
 def _described(registry: Registry, kind: str, left_out: list[str]) -> list[tuple[str, Schema]]:
     """Name and table of arguments of every component of a kind; what cannot be described is added to `left_out`."""
-    if kind in CORE_KINDS:
-        return [(name, _arguments(core_factory(kind, name), kind)) for name in core_names(kind)]
     offers = registry.offers(kind)
     times = Counter(offer.name for offer in offers)
     found = []
     for offer in offers:
         name = offer.name if times[offer.name] == 1 else f"{offer.plugin.distribution}:{offer.name}"
         try:
-            found.append((name, _arguments(offer.load(), kind)))
+            found.append((name, arguments.json_schema(offer.load(), skip=KINDS[kind].given)))
         except PluginError as error:
             left_out.append(error.message)
         except (TypeError, ValueError) as error:
@@ -76,11 +65,7 @@ def _described(registry: Registry, kind: str, left_out: list[str]) -> list[tuple
     return found
 
 
-def _arguments(factory: Callable[..., Any] | None, kind: str) -> Schema:
-    return arguments.json_schema(factory, skip=GIVEN_BY_CORE.get(kind, ())) if factory else {}
-
-
-def _component(kind: str, table: Schema, described: Iterable[tuple[str, Schema]]) -> Schema:
+def _component(table: Schema, described: Iterable[tuple[str, Schema]]) -> Schema:
     """One closed branch for all components that take the same arguments, and the short form, a name alone."""
     alike: dict[str, list[str]] = {}
     for name, schema in described:
@@ -88,8 +73,11 @@ def _component(kind: str, table: Schema, described: Iterable[tuple[str, Schema]]
     branches = [_branch(table, names, json.loads(schema)) for schema, names in alike.items()]
     short = [name for branch in branches if set(branch["required"]) <= {"name"} for name in _names(branch)]
     alone = [{"enum": sorted(short)}] if short else []
-    elsewhere = [] if kind in CORE_KINDS else [_named_in_full(table)]
-    return {"anyOf": [*alone, *branches, *elsewhere], "description": table["description"]}
+    in_full = table | {
+        "properties": table["properties"] | {"name": {"type": "string", "pattern": ":"}},
+        "required": sorted({*table.get("required", ()), "name"}),
+    }
+    return {"anyOf": [*alone, *branches, in_full], "description": table["description"]}
 
 
 def _names(branch: Schema) -> list[str]:
@@ -103,10 +91,6 @@ def _branch(table: Schema, names: list[str], own: Schema) -> Schema:
     properties = own.get("properties", {}) | table["properties"] | {"name": {"enum": names}}
     required = {*table.get("required", ()), *own.get("required", ()), *(() if usual in names else ("name",))}
     return {"type": "object", "properties": properties, "required": sorted(required), "additionalProperties": False}
-
-
-def _named_in_full(table: Schema) -> Schema:
-    return table | {"properties": table["properties"] | {"name": {"type": "string", "pattern": ":"}}}
 
 
 def _tidy(schema: Any) -> Any:

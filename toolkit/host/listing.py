@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import PluginError, UsageError, nearest
 from toolkit.host.project import owner
-from toolkit.host.registry import HOOKS, Offer, Plugin, Registry, owners
+from toolkit.host.registry import Offer, Plugin, Registry, owners
+from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
     from toolkit.recipe.signature import Argument
@@ -22,7 +23,7 @@ WIDTH = 100
 def list_components(registry: Registry) -> list[str]:
     """Components by kind and plugin, then names offered twice, then plugins that are slow to import, disabled or
     broken."""
-    lines = [line for kind in HOOKS.values() for line in _section(f"{kind}s", _kind_lines(registry.offers(kind)))]
+    lines = [line for kind in KINDS for line in _section(f"{kind}s", _kind_lines(registry.offers(kind)))]
     lines += _section("offered more than once", _clashes(registry))
     slow = sorted((loaded for loaded in registry.loaded if loaded.slow), key=lambda loaded: -loaded.seen.seconds)
     lines += _section("slow to import", (f"{loaded.plugin}: {loaded.took}" for loaded in slow))
@@ -36,7 +37,7 @@ def show_component(registry: Registry, name: str) -> list[str]:
 
     Raises UsageError for a name that nothing has.
     """
-    offers = [offer for kind in HOOKS.values() for offer in registry.named(kind, name)]
+    offers = [offer for kind in KINDS for offer in registry.named(kind, name)]
     plugins = [plugin for plugin in _plugins(registry) if owner(name) in owners(plugin)]
     if not offers and not plugins:
         known = [*(offer.name for offer in registry.offered), *(of for one in _plugins(registry) for of in owners(one))]
@@ -116,10 +117,10 @@ def _offer_lines(offer: Offer) -> list[str]:
 
 
 def _factory_lines(offer: Offer, factory: Callable[..., Any]) -> list[str]:
-    from toolkit.recipe.signature import GIVEN_BY_CORE, describe, without_arguments
+    from toolkit.recipe.signature import describe, without_arguments
 
     try:
-        arguments = describe(factory, skip=GIVEN_BY_CORE.get(offer.kind, ()))
+        arguments = describe(factory, skip=KINDS[offer.kind].given)
     except (TypeError, ValueError) as error:
         raise offer.failed("has an unusable signature", error) from error
     description = without_arguments(inspect.getdoc(factory) or "", [one.name for one in arguments])

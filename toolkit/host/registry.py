@@ -23,16 +23,10 @@ from toolkit.api.contracts import Declared
 from toolkit.api.errors import PluginError, Problem, nearest
 from toolkit.host.isolation import Seen, isolated, quiet
 from toolkit.host.project import left_out, normalised, owner
+from toolkit.recipe.kinds import KINDS
 
 GROUP = "toolkit"
-HOOKS = {
-    "toolkit_datasets": "dataset",
-    "toolkit_models": "model",
-    "toolkit_augmentations": "augmentation",
-    "toolkit_metrics": "metric",
-    "toolkit_tasks": "task",
-    "toolkit_trackers": "tracker",
-}
+HOOKS = {kind.hook: kind.word for kind in KINDS.values()}
 SLOW_SECONDS = 0.1
 """An import that takes longer is told: it delays every command that needs to know what is installed."""
 
@@ -162,8 +156,10 @@ class Registry:
 
     def named(self, kind: str, name: str) -> list[Offer]:
         """All offers `name` may mean: a component's name, or that after `distribution:` or `distribution[entry]:`."""
-        component = name.rpartition(":")[2]
-        found = [offer for offer in self.offers(kind) if offer.name == component]
+        component, offers = name.rpartition(":")[2], self.offers(kind)
+        found = [offer for offer in offers if offer.name == component]
+        if not found and KINDS[kind].any_case:
+            found = [offer for offer in offers if offer.name.lower() == component.lower()]
         return [offer for offer in found if _may_offer(offer.plugin, name)]
 
     def find(self, kind: str, name: str, key: str) -> Offer | Problem:
@@ -179,7 +175,9 @@ class Registry:
         known = [offer.name for offer in self.offers(kind)]
         disabled = [f"{one.plugin} (by {one.by})" for one in self.disabled if _may_offer(one.plugin, name)]
         unasked = f"; disabled, and so not asked: {', '.join(disabled)}" if disabled else ""
-        problem = Problem(key, f'unknown {kind} "{name}"{unasked}', nearest(name.rpartition(":")[2], known))
+        component = name.rpartition(":")[2]
+        suggestion = nearest(component.lower() if KINDS[kind].any_case else component, known)
+        problem = Problem(key, f'unknown {kind} "{name}"{unasked}', suggestion)
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
             lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from toolkit.api.errors import Problem
-from toolkit.recipe.tables import METRICS, DataTable, OptimizerTable, Recipe, ScheduleTable, TaskTable, Use
-
-_SINGLE: tuple[tuple[str, str, type[Use]], ...] = (
-    ("data", "dataset", DataTable),
-    ("model", "model", Use),
-    ("task", "task", TaskTable),
-    ("train.optimizer", "optimizer", OptimizerTable),
-    ("train.schedule", "schedule", ScheduleTable),
-)
-_UNNAMED = {"schedule": "constant", "task": "classification"}
-"""What is meant where a table has no name."""
-_LISTS = {"augment": "augmentation", "metrics": "metric", "trackers": "tracker"}
+from toolkit.recipe.kinds import KINDS
+from toolkit.recipe.tables import Recipe, table_of
 
 
 @dataclass(frozen=True)
@@ -51,22 +41,22 @@ class Used(NamedTuple):
 def used(draft: Draft) -> Iterator[Used]:
     """Every component a draft asks for, leaving out those whose table or name is itself wrong."""
     tables = draft.recipe.tables() if draft.recipe else draft.tables
-    asked: list[tuple[str, str, Any, Collection[str]]] = []
-    for key, kind, model in _SINGLE:
-        table: Any = tables
-        for step in key.split("."):
-            table = table.get(step) if isinstance(table, Mapping) else None
-        asked.append((key, kind, {} if table is None else table, model.model_fields))
-    for key, kind in _LISTS.items():
-        array = tables.get(key, METRICS if key == "metrics" else ())
-        elements = array if isinstance(array, (list, tuple)) else ()
-        addresses = [f"{key}.{place}" for place in places(elements)]
-        asked += [(address, kind, one, {"name"}) for address, one in zip(addresses, elements, strict=True)]
-    for key, kind, table, own in asked:
-        given = {"name": table} if isinstance(table, str) else table
-        name = given.get("name", _UNNAMED.get(kind)) if isinstance(given, Mapping) else None
-        if name and isinstance(name, str):
-            yield Used(key, kind, name, {arg: value for arg, value in given.items() if arg not in own})
+    for word, kind in sorted(KINDS.items(), key=lambda item: item[1].several):
+        found: Any = tables
+        for step in kind.place.split("."):
+            found = found.get(step) if isinstance(found, Mapping) else None
+        if kind.several:
+            array = kind.usual if found is None else found
+            elements = array if isinstance(array, (list, tuple)) else ()
+            asked = [(f"{kind.place}.{place}", one) for place, one in zip(places(elements), elements, strict=True)]
+        else:
+            asked = [(kind.place, {} if found is None else found)]
+        own, usual = table_of(word).model_fields, next(iter(kind.usual), None)
+        for key, table in asked:
+            given = {"name": table} if isinstance(table, str) else table
+            name = given.get("name", None if kind.several else usual) if isinstance(given, Mapping) else None
+            if name and isinstance(name, str):
+                yield Used(key, word, name, {arg: value for arg, value in given.items() if arg not in own})
 
 
 def places(elements: Sequence[Any]) -> list[str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.draft import places
-from toolkit.recipe.tables import METRICS
+from toolkit.recipe.kinds import KINDS
 
-_COMPONENTS = frozenset({"data", "model", "optimizer", "schedule", "task"})
-_LISTS = {"augment": (), "metrics": METRICS, "trackers": ()}
+_COMPONENTS = frozenset(kind.place.rpartition(".")[2] for kind in KINDS.values() if not kind.several)
+_LISTS = {kind.place: kind.usual for kind in KINDS.values() if kind.several}
 """The arrays of components, with what they are where a recipe is silent."""
 
 

@@ -25,14 +25,6 @@ from toolkit.recipe.complaints import problems, shown
 
 Factory: TypeAlias = Callable[..., Any]
 
-GIVEN_BY_CORE = {
-    "dataset": ("clips",),
-    "optimizer": ("params", "lr"),
-    "schedule": ("horizon", "direction"),
-    "task": ("targets",),
-}
-"""Arguments of factories that the core gives itself, by kind: they are no keys of a recipe."""
-
 _DOCUMENTED = re.compile(r"^( *)`?(\w+)`?: +(\S.*(?:\n\1 +\S.*)*)", flags=re.MULTILINE)
 _SCALARS = {int: "integer", float: "number", bool: "true or false", str: "string", Path: "path", Any: "anything"}
 _ARRAYS = (list, tuple, Sequence)

@@ -20,6 +20,7 @@ from pydantic import (
 
 from toolkit.api.clips import Averaged, Sampling, Short
 from toolkit.api.contracts import Direction
+from toolkit.recipe.kinds import KINDS
 
 
 def _not_empty(value: object) -> object:
@@ -36,7 +37,6 @@ Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), Af
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
-METRICS = ("accuracy", "precision", "recall", "f1", "confusion_matrix", "log_loss", "calibration")
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 _OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -71,7 +71,7 @@ class PartRates(BaseModel):
 class TaskTable(Use):
     """What is learned: the loss, and how a network's outputs become answers."""
 
-    name: Annotated[str, Field(min_length=1)] = "classification"
+    name: Annotated[str, Field(min_length=1)] = KINDS["task"].usual[0]
 
 
 class OptimizerTable(Use):
@@ -85,8 +85,19 @@ class OptimizerTable(Use):
 class ScheduleTable(Use):
     """How the learning rate moves after a linear warm-up."""
 
-    name: Annotated[str, Field(min_length=1)] = "constant"
+    name: Annotated[str, Field(min_length=1)] = KINDS["schedule"].usual[0]
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+
+
+def table_of(kind: str) -> type[Use]:
+    """The table of a component of this kind; its fields are keys of the core's own, the rest the component's."""
+    tables: dict[str, type[Use]] = {
+        "dataset": DataTable,
+        "task": TaskTable,
+        "optimizer": OptimizerTable,
+        "schedule": ScheduleTable,
+    }
+    return tables.get(kind, Use)
 
 
 class InputTable(BaseModel):
@@ -248,7 +259,7 @@ class Recipe(BaseModel):
     model: Use
     task: TaskTable = TaskTable()
     augment: TomlArray[Use] = ()
-    metrics: TomlArray[Use] = tuple(Use(name=name) for name in METRICS)
+    metrics: TomlArray[Use] = tuple(Use(name=name) for name in KINDS["metric"].usual)
     trackers: TomlArray[Use] = ()
     train: TrainTable
     export: ExportTable = ExportTable()

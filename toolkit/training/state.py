@@ -11,9 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective
+from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective, Schedule
 from toolkit.data.loader import Loader, batches_in
-from toolkit.training.optimize import Schedule
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from toolkit.api.errors import Problem, RecipeError
 from toolkit.build.plan import plan
 from toolkit.host.registry import Registry
 from toolkit.recipe.complaints import UNKNOWN_KEY, problems
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import overridden
-from toolkit.recipe.tables import DataTable, OptimizerTable, Recipe, ScheduleTable, TomlArray, Use
+from toolkit.recipe.tables import Recipe, TomlArray, Use, table_of
 from toolkit.recipe.write import inline
 
 if TYPE_CHECKING:
@@ -27,12 +28,7 @@ if TYPE_CHECKING:
 
 Scalar: TypeAlias = bool | int | float | str
 
-TABLES: Mapping[str, type[Use]] = {
-    "data": DataTable,
-    "model": Use,
-    "train.optimizer": OptimizerTable,
-    "train.schedule": ScheduleTable,
-}
+TABLES: Mapping[str, type[Use]] = {kind.place: table_of(kind.word) for kind in KINDS.values() if not kind.several}
 """Where a recipe holds one component, and which keys of that table belong to the recipe whatever the component is."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit.api.errors import UsageError, nearest
 from toolkit.host.project import normalised
-from toolkit.host.registry import HOOKS
+from toolkit.recipe.kinds import KINDS
 
 _TRY = "python -m toolkit plugins new my-vision"
 
@@ -40,7 +40,7 @@ def check_name(name: str) -> str:
 
 def parse_kinds(text: str | None) -> tuple[str, ...]:
     """The kinds that `text` names, separated by commas, in the order in which they are told; None: all."""
-    known = tuple(HOOKS.values())
+    known = tuple(KINDS)
     if text is None:
         return known
     asked = {kind.strip() for kind in text.split(",")}

@@ -13,8 +13,8 @@ from typing import Any
 from toolkit import __version__
 from toolkit.api.files import replaced_folder
 from toolkit.api.hookspecs import CONTRACT
-from toolkit.host.registry import HOOKS
 from toolkit.host.scaffold.naming import check_name, parse_kinds
+from toolkit.recipe.kinds import KINDS
 
 COMPONENTS = {
     "dataset": "shapes",
@@ -22,6 +22,8 @@ COMPONENTS = {
     "augmentation": "brightness",
     "metric": "reciprocal_rank",
     "tracker": "epoch_table",
+    "optimizer": "lion",
+    "schedule": "hold_and_fall",
 }
 """The factory that stands for each kind, in a module named after the kind's plural."""
 
@@ -54,10 +56,9 @@ class Package:
 
     def names(self) -> dict[str, Any]:
         """What the templates may speak of."""
-        hooks = {kind: hook for hook, kind in HOOKS.items() if kind in self.kinds}
         return {
             "package": self,
-            "hooks": hooks,
+            "hooks": {kind: KINDS[kind].hook for kind in self.kinds},
             "components": {kind: COMPONENTS[kind] for kind in self.kinds},
             "toolkit_version": ".".join(__version__.split(".")[:2]),
             "contract": ".".join(map(str, CONTRACT)),

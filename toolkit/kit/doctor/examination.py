@@ -13,7 +13,7 @@ from toolkit.api.errors import DataError, PluginError
 from toolkit.host.registry import Offer, Plugin, described, load
 from toolkit.kit.doctor.report import FACTORIES, Begun, Done, Line, Remark, Request, imported, written
 from toolkit.recipe import signature as arguments
-from toolkit.recipe.signature import GIVEN_BY_CORE
+from toolkit.recipe.kinds import KINDS
 
 KNOWN_STATE = ("numpy.random", "torch")
 """Imported before the plugin whose components are examined, so that it is seen when it changes their global state."""
@@ -67,7 +67,7 @@ def _component(offer: Offer, given: Mapping[str, Any]) -> Iterator[Line]:
         yield Remark(about, "loads", cause, FACTORIES)
         return
     yield Remark(about, "loads", None, FACTORIES)
-    args, skip = dict(given), GIVEN_BY_CORE.get(offer.kind, ())
+    args, skip = dict(given), KINDS[offer.kind].given
     named = args.pop("root", None) if offer.kind == "dataset" else None
     root = Path(str(named)) if named else None
     try:

@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeAlias
 from toolkit.api.contracts import DataSpec, Declared
 from toolkit.api.errors import Problem, UsageError
 from toolkit.host.registry import Offer, discover
+from toolkit.recipe.kinds import KINDS
 
-Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "tracker"]
+Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ class Subject:
 
     def checked(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Any other arguments, as the core would pass them."""
-        from toolkit.recipe.signature import GIVEN_BY_CORE, check
+        from toolkit.recipe.signature import check
 
-        found, problems = check(self.factory, args, "args", skip=GIVEN_BY_CORE.get(self.case.kind, ()))
+        found, problems = check(self.factory, args, "args", skip=KINDS[self.case.kind].given)
         if problems:
             raise UsageError(
                 f"{self.title}: {'; '.join(map(str, problems))}", next_step="give these arguments in the Case's args"

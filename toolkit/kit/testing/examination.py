@@ -9,9 +9,10 @@ from importlib import import_module
 from itertools import islice
 
 from toolkit.api.errors import Problem, UsageError, nearest
-from toolkit.host.registry import HOOKS, Offer, described
+from toolkit.host.registry import Offer, described
 from toolkit.kit.testing.case import Case, Subject, offer_of, opened
 from toolkit.kit.testing.rulebook import DoesNotApply, Finding, Rule
+from toolkit.recipe.kinds import KINDS
 
 TOLD = 3
 """How much of what breaks one rule is told."""
@@ -19,10 +20,8 @@ TOLD = 3
 
 def rules(kind: str) -> tuple[Rule, ...]:
     """The rules of a kind of component, in the order in which they are asked; imports what that takes."""
-    if kind not in HOOKS.values():
-        raise UsageError(
-            f'there are no rules for the kind "{kind}"', next_step=f"use one of {', '.join(HOOKS.values())}"
-        )
+    if kind not in KINDS:
+        raise UsageError(f'there are no rules for the kind "{kind}"', next_step=f"use one of {', '.join(KINDS)}")
     return tuple(import_module(f"toolkit.kit.testing.{kind}s").RULES.rules)
 
 

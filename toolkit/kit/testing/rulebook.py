@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from toolkit.kit.testing.case import Case, Kind, Subject
+from toolkit.recipe.kinds import KINDS
 
 Look: TypeAlias = Callable[[Subject], Iterator[str]]
 """Yields one text for each thing seen that breaks the contract; raises `DoesNotApply` where there is nothing to ask."""
@@ -69,13 +70,13 @@ class Rulebook:
 
 def arguments(subject: Subject) -> Iterator[str]:
     """Every key of a recipe is a keyword-only argument with a type that TOML knows and a line in the docstring."""
-    from toolkit.recipe.signature import GIVEN_BY_CORE, describe
+    from toolkit.recipe.signature import describe
 
     factory = subject.factory
     if not inspect.getdoc(factory):
         yield "the factory has no docstring"
     parameters = inspect.signature(factory).parameters
-    for one in describe(factory, skip=GIVEN_BY_CORE.get(subject.case.kind, ())):
+    for one in describe(factory, skip=KINDS[subject.case.kind].given):
         if parameters[one.name].kind is not inspect.Parameter.KEYWORD_ONLY:
             yield f"{one.name} is not keyword-only"
         elif parameters[one.name].annotation is inspect.Parameter.empty:
