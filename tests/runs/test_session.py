@@ -108,7 +108,7 @@ def finished(made: Path, tmp_path: Path) -> Path:
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without pictures and page, which take most of a tiny run's time."""
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-    monkeypatch.setattr("toolkit.runs.session.write_report", lambda path: path)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
 
 
 # What a run leaves
@@ -250,7 +250,7 @@ def test_validation_items_are_never_called_test_items(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("plain")
 def test_without_validation_and_test_items_there_are_no_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny.write_recipe(tmp_path, text=HAR)
-    monkeypatch.setattr("toolkit.runs.session.write_report", write_report)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", write_report)
     with chdir(tmp_path):
         overrides = ["data.test_share=0", "data.valid_share=0"]
         assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", *overrides) == 0
@@ -752,7 +752,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_run_to_resume(
     assert told.endswith(f"then: python -m toolkit {again} {run}\n") or not begun
     assert {path.name for path in run.rglob(".*")} == {".lock"}
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-    monkeypatch.setattr("toolkit.runs.session.write_report", lambda path: path)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
     assert main(["run", "--resume", str(run)]) == 0
     assert same(weights(run / "last.pt"), weights(made / "last.pt"))
     assert same(weights(run / "best.pt"), weights(made / "best.pt"))

@@ -12,6 +12,7 @@ from rich.console import Console
 from toolkit.api.contracts import EpochRecord, Record, Tracker
 from toolkit.api.errors import Stopped
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.signals import Signals, exit_code
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
@@ -114,7 +115,7 @@ def _close_epoch(state: State, record: EpochRecord, saving: Saving, trackers: Tr
     if record.best:
         saving.save_best(state, record)
     saving.save_last(state)
-    saving.directory.write_records(state.records)
+    write_records(saving.directory, state.records)
     trackers.track(record)
 
 

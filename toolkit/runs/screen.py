@@ -135,6 +135,10 @@ def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
     return table
 
 
+def note(console: Console, text: str) -> None:
+    console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
 def _scalar_names(splits: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for split in splits for name, score in split.items() if isinstance(score, float)))
 

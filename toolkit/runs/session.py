@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,20 +11,20 @@ from rich.console import Console
 
 from toolkit.api.contracts import EpochRecord, RunFinished, RunStarted
 from toolkit.api.errors import CheckpointError, Stopped
-from toolkit.build.assemble import Assembly, assemble, count_parameters, training
+from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.tables import Recipe
 from toolkit.recipe.write import digest, to_toml
-from toolkit.runs.directory import RunDirectory, create, created, existing
-from toolkit.runs.finish import draw_pictures, evaluate_splits, kept_scores, scores
+from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
+from toolkit.runs.evaluation import Evaluated, Scored, evaluate_splits, keep_evaluation, run_facts
+from toolkit.runs.files import write_records
 from toolkit.runs.loop import Saving, Trackers, train
-from toolkit.runs.predictions import predictions, write_predictions
-from toolkit.runs.reopen import Trained, open_trained, planned_again
-from toolkit.runs.report import write_report
-from toolkit.runs.screen import Screen, score_table
+from toolkit.runs.reopen import open_trained, planned_again
+from toolkit.runs.screen import Screen, note
+from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
@@ -83,28 +82,17 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     trained = open_trained(path, overrides)
     assembly = trained.assembly
     scored_splits(assembly.data, dataset=assembly.recipe.data.name, scored=path)
-    _show(console, assembly)
-    with created(trained.directory.path, "evaluations") as directory:
-        evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
-        _keep_evaluation(directory, trained, evaluations, console)
+    scored = Scored.of_run(assembly)
+    _show(console, assembly, scored)
+    with created(trained.directory.path, EVALUATIONS) as directory:
+        answers = evaluate_splits(assembly, batch=assembly.recipe.train.eval_batch or assembly.recipe.train.batch)
+        directory.write_text(directory.recipe, to_toml(assembly.recipe))
+        directory.write_json(directory.environment, assembly.environment())
+        facts = run_facts(scored, assembly, directory)
+        facts["notes"] = [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]
+        evaluated = Evaluated(scored, answers, _scores(scored, answers, trained.best_epoch))
+        keep_evaluation(directory, evaluated, facts, console)
     return directory
-
-
-def _keep_evaluation(
-    directory: RunDirectory, trained: Trained, evaluations: dict[str, Evaluation], console: Console
-) -> None:
-    assembly = trained.assembly
-    result = scores(evaluations, assembly, trained.best_epoch)
-    directory.write_text("recipe.toml", to_toml(assembly.recipe))
-    directory.write_json("facts.json", _facts_anew(trained, directory))
-    directory.write_json("environment.json", assembly.environment())
-    directory.write_json("scores.json", result)
-    last = next(reversed(evaluations))
-    ids = assembly.loaders()[last].pixels.split.ids
-    write_predictions(directory, list(predictions(evaluations[last], ids, assembly.spec)), assembly.spec)
-    _tell(console, assembly.left_out())
-    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
-    console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
 
 
 def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
@@ -129,12 +117,13 @@ def _run(
     saved: LastCheckpoint | None,
 ) -> None:
     console.print(f"run {directory.path}", markup=False, soft_wrap=True)
-    _show(console, assembly)
-    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=console)
+    scored = Scored.of_run(assembly)
+    _show(console, assembly, scored)
+    saving, trackers = _begin(scored, assembly, prepared[0], directory, console, saved, warnings=console)
     try:
         for _ in _train(assembly, prepared, saving, trackers, signals, console):
             pass
-        _finish(directory, assembly, prepared[1], console, trackers)
+        _finish(directory, scored, assembly, prepared[1], console, trackers)
     finally:
         trackers.close()
 
@@ -155,15 +144,19 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
         _same_data(directory, saved, assembly)
         yield from (EpochRecord(**record) for record in saved.state["records"])
     prepared = training(assembly)
-    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=Console(stderr=True))
+    scored, state = Scored.of_run(assembly), prepared[0]
+    saving, trackers = _begin(scored, assembly, state, directory, console, saved, warnings=Console(stderr=True))
     try:
         yield from _train(assembly, prepared, saving, trackers, signals, console)
-        trackers.track(RunFinished(kept_scores(assembly, prepared[0]), directory.path))
+        best = state.records[state.best_epoch - 1]  # what its epoch scored: the best checkpoint is not evaluated
+        scores = {"valid": dict(best.valid), "test": {}, "best_epoch": best.epoch, "protocol": scored.protocol()}
+        trackers.track(RunFinished(scores, directory.path))
     finally:
         trackers.close()
 
 
 def _begin(
+    scored: Scored,
     assembly: Assembly,
     state: State,
     directory: RunDirectory,
@@ -181,9 +174,9 @@ def _begin(
             skipped[name].update(items)
     else:
         _open(directory, assembly, state, saving, console)
-    facts = _facts(assembly, directory)
-    directory.write_json("facts.json", facts)
-    directory.write_records(state.records)
+    facts = run_facts(scored, assembly, directory)
+    directory.write_json(directory.facts, facts)
+    write_records(directory, state.records)
     trackers = Trackers(assembly.plan.trackers(directory.path), warnings)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
     return saving, trackers
@@ -213,39 +206,38 @@ def _train(
 
 def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Saving, console: Console) -> None:
     """What a new run does before its first step; the checkpoint shows early whether the disk takes one."""
-    directory.write_text("recipe.toml", to_toml(assembly.recipe))
+    directory.write_text(directory.recipe, to_toml(assembly.recipe))
     summary = assembly.summary
     console.print(summary.short, markup=False, highlight=False, soft_wrap=True)
-    directory.write_text("summary.txt", summary.full)
-    directory.write_json("environment.json", assembly.environment())
+    directory.write_text(directory.summary, summary.full)
+    directory.write_json(directory.environment, assembly.environment())
     saving.save_last(state)
 
 
-def _finish(directory: RunDirectory, assembly: Assembly, setup: Setup, console: Console, trackers: Trackers) -> None:
+def _finish(
+    directory: RunDirectory, scored: Scored, assembly: Assembly, setup: Setup, console: Console, trackers: Trackers
+) -> None:
     """Score the best checkpoint and report."""
     best = BestCheckpoint.load(directory.best)
     assembly.network.load_state_dict(best.network)
     assembly.objective.load_state_dict(best.objective)
-    evaluations = evaluate_splits(assembly, batch=setup.eval_batch)
-    result = scores(evaluations, assembly, best.epoch)
-    last = next(reversed(evaluations), None)
-    shown = assembly.loaders()[last] if last else assembly.train
-    rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
-    write_predictions(directory, rows, assembly.spec)
+    answers = evaluate_splits(assembly, batch=setup.eval_batch)
+    evaluated = Evaluated(scored, answers, _scores(scored, answers, best.epoch))
     with directory.explained():
-        draw_pictures(directory, assembly, setup.augmentations, rows, shown)
-    directory.write_json("facts.json", _facts(assembly, directory))
-    directory.write_json("scores.json", result)
-    page = write_report(directory.path)
-    trackers.track(RunFinished(result, directory.path))
-    _tell(console, assembly.left_out())
-    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
-    console.print(f"report {page}", markup=False, soft_wrap=True)
+        draw_pictures(directory, assembly, setup.augmentations, evaluated)
+    keep_evaluation(directory, evaluated, run_facts(scored, assembly, directory), console)
+    trackers.track(RunFinished(evaluated.scores, directory.path))
+
+
+def _scores(scored: Scored, answers: Mapping[str, Evaluation], best_epoch: int) -> dict[str, Any]:
+    """The contents of scores.json."""
+    splits = {name: dict(answers[name].scores) if name in answers else {} for name in ("valid", "test")}
+    return {**splits, "best_epoch": best_epoch, "protocol": scored.protocol()}
 
 
 def _require_training(directory: RunDirectory) -> None:
     """Raise CheckpointError for a directory of scores alone, as `evaluate` leaves: training would begin anew there."""
-    has_scores = (directory.path / "facts.json").exists()
+    has_scores = directory.facts.exists()
     if directory.last.exists() or directory.best.exists() or not has_scores:
         return
     run = RunDirectory(directory.path.resolve().parent.parent)
@@ -293,55 +285,15 @@ def _same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembl
         )
 
 
-def _facts(assembly: Assembly, directory: RunDirectory) -> dict[str, Any]:
-    """The contents of facts.json: what was found at run time."""
-    return {
-        "recipe": assembly.recipe.name,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(directory.recipe.stat().st_mtime)),
-        "sample": assembly.spec.sample,
-        "device": str(assembly.device),
-        "precision": assembly.precision,
-        "classes": list(assembly.spec.classes),
-        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
-        "epoch_items": assembly.train.epoch_items(assembly.recipe.train.batch),
-        "parameters": count_parameters(assembly.network),
-        "multiply_adds": assembly.summary.multiply_adds,
-        "notes": assembly.notes(),
-        "epochs": assembly.recipe.train.epochs,
-    }
-
-
-def _facts_anew(trained: Trained, directory: RunDirectory) -> dict[str, Any]:
-    """What the report tells of an evaluation in `directory`."""
-    facts = _facts(trained.assembly, directory)
-    return {**facts, "notes": [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]}
-
-
-def _show(console: Console, assembly: Assembly) -> None:
+def _show(console: Console, assembly: Assembly, scored: Scored) -> None:
     items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
+    clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
     console.print(
         f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
-        f"{assembly.spec.size} px{_clips(assembly)}",
+        f"{assembly.spec.size} px{clips}",
         markup=False,
         soft_wrap=True,
     )
     console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
-    _tell(console, assembly.notes())
-
-
-def _tell(console: Console, notes: Iterable[str]) -> None:
-    for note in notes:
-        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _clips(assembly: Assembly) -> str:
-    protocol = assembly.protocol()
-    return f", clips of {protocol['frames']}, {protocol['views']}" if assembly.spec.clip else ""
-
-
-def _title(assembly: Assembly) -> str:
-    return f"{assembly.recipe.name}{' (SAMPLE data)' if assembly.spec.sample else ''}"
-
-
-def _eval_batch(recipe: Recipe) -> int:
-    return recipe.train.eval_batch or recipe.train.batch
+    for text in scored.notes():
+        note(console, text)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from toolkit.api.errors import DataError
+from toolkit.runs.files import RunFiles
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
-from toolkit.runs.report.sources import Prediction, RunFiles, how_to_score_again
 from toolkit.runs.report.statistics import ClassScores, Confusion, Matrix
 
 MATRIX_CLASSES = 40
@@ -86,7 +86,7 @@ def gather(files: RunFiles) -> Contents:
         scores=_scalar_scores(files),
         best_epoch=_best_epoch(files),
         matrix=_shown(files.classes, matrix) if matrix else None,
-        classes=statistics.per_class(files.classes, matrix, files.predicted_scores) if matrix else [],
+        classes=statistics.per_class(files.classes, matrix, files.split_scores) if matrix else [],
         confusions=statistics.most_confused(files.classes, matrix, LISTED_CONFUSIONS) if matrix else [],
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
@@ -109,20 +109,19 @@ def score(value: Any) -> str:
 def _require_classes(files: RunFiles) -> None:
     if files.classes or not (files.scores or files.predictions):
         return
-    path = files.directory / "facts.json"
+    path = files.directory.facts
     cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
-    raise DataError(cause, path=path, next_step=how_to_score_again(files.directory))
+    raise files.directory.damaged(path, cause)
 
 
 def _matrix(files: RunFiles) -> Matrix | None:
-    scored: Matrix | None = files.predicted_scores.get("confusion_matrix")
+    scored: Matrix | None = files.split_scores.get("confusion_matrix")
     if scored is None:
         return statistics.confusion_matrix(files.classes, files.predictions) if files.predictions else None
     if len(scored) != len(files.classes):
-        raise DataError(
+        raise files.directory.damaged(
+            files.directory.scores,
             f"the confusion matrix has {len(scored)} rows, but the run has {len(files.classes)} classes",
-            path=files.directory / "scores.json",
-            next_step=how_to_score_again(files.directory),
         )
     return scored
 
@@ -147,7 +146,7 @@ def _best_epoch(files: RunFiles) -> int | None:
 
 
 def _calibration_error(files: RunFiles) -> float | None:
-    scored: float | None = files.predicted_scores.get("ece")
+    scored: float | None = files.split_scores.get("ece")
     if scored is None and files.predictions:
         return statistics.calibration(files.predictions).expected_error
     return scored
@@ -167,14 +166,14 @@ def _banners(files: RunFiles) -> Iterator[tuple[str, str]]:
     if not files.finished:
         yield "unfinished", f"Unfinished: {len(files.records)} of {files.facts.get('epochs', '?')} epochs."
     if files.cut_short:
-        yield "note", "The last line of records.jsonl was cut short and is left out."
+        yield "note", f"The last line of {files.directory.records.name} was cut short and is left out."
     for note in files.facts.get("notes", ()):
         yield "note", str(note)
 
 
 def _headline(files: RunFiles) -> Headline | None:
-    split, predictions = files.predicted, files.predictions
-    accuracy = files.predicted_scores.get("accuracy", statistics.accuracy(predictions))
+    split, predictions = files.split, files.predictions
+    accuracy = files.split_scores.get("accuracy", statistics.accuracy(predictions))
     count = len(predictions) or int(files.facts.get("items", {}).get(split, 0))
     if not count or not math.isfinite(accuracy):
         return None

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.errors import RunFailed
 from toolkit.api.files import as_utf8, write_atomically
+from toolkit.runs.directory import explained
+from toolkit.runs.files import read_run
 from toolkit.runs.report import contents, figures, statistics
 from toolkit.runs.report.contents import Contents
-from toolkit.runs.report.sources import read_run
 
 HEAVY = 120_000
 """Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
@@ -38,23 +38,15 @@ def write_report(run: Path) -> Path:
     directory, `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
     """
     shown = contents.gather(read_run(run))
-    try:
-        return _write(run, shown)
-    except OSError as error:
-        raise RunFailed(
-            f"{run}: cannot be written: {error.strerror or error}",
-            next_step=f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}",
-        ) from error
-
-
-def _write(run: Path, shown: Contents) -> Path:
-    folder = run / "figures"
-    for name, drawing in _drawings(shown):
-        figures.save(folder, name, drawing)
-    path = run / "report.html"
-    template = Path(__file__).parent / "template.html.j2"
-    write_atomically(path, as_utf8(render(template, pictures(folder), shown=shown)))
-    return path
+    directory = shown.files.directory
+    again = f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}"
+    with explained(run, next_step=again):
+        for name, drawing in _drawings(shown):
+            figures.save(directory.figures, name, drawing)
+        template = Path(__file__).parent / "template.html.j2"
+        page = render(template, pictures(directory.figures), shown=shown)
+        write_atomically(directory.report, as_utf8(page))
+    return directory.report
 
 
 def _drawings(shown: Contents) -> Iterator[tuple[str, figures.Drawing]]:

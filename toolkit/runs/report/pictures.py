@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
 
 if TYPE_CHECKING:
@@ -37,19 +38,6 @@ class Box(NamedTuple):
     height: float
 
 
-class Predicted(Protocol):
-    """One prediction, as a sheet of errors needs it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def prediction(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
-
-
 def draw_augmented(directory: Path, before: Tensor, after: Tensor, labels: Sequence[str]) -> Path | None:
     """Write `directory/augmented.png`: each training sample above what augmentation made of it.
 
@@ -71,7 +59,7 @@ def draw_augmented(directory: Path, before: Tensor, after: Tensor, labels: Seque
     return save(directory, "augmented", draw, SHEET) if pairs else None
 
 
-def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicted]) -> Path | None:
+def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Prediction]) -> Path | None:
     """Write `directory/worst_errors.png`: wrong predictions in the order given, most confident first.
 
     `pictures` is uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`, one for each of the K `rows`. Returns None when K

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.runs.report.sources import Prediction
+from toolkit.runs.predictions import Prediction
 
 Matrix = Sequence[Sequence[float]]
 
