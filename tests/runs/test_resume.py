@@ -164,7 +164,7 @@ def test_a_second_signal_does_not_wait(
     [
         "session.Assembly.environment",
         "session.Trackers",
-        "session.evaluate_splits",
+        "session.score_splits",
         "session.draw_pictures",
         "evaluation.write_report",
     ],

@@ -914,7 +914,7 @@ def test_a_run_with_weights_is_named_before_a_later_evaluation(
 def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_no_option_that_is_not_there(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("toolkit.runs.session.evaluate_splits")
+    monkeypatch.delattr("toolkit.runs.session.score_splits")
     (finished / "evaluations").touch()
     told = failure(capsys, main(["evaluate", str(finished)]), 1)
     assert told.endswith("next:  make room or mend the folder, then type the same command again\n")
@@ -947,7 +947,7 @@ def test_an_evaluation_that_fails_leaves_no_empty_folder(finished: Path, monkeyp
     def fail(*arguments: object, **keywords: object) -> None:
         raise DataError("no item can be read", next_step="repair the data")
 
-    monkeypatch.setattr("toolkit.runs.session.evaluate_splits", fail)
+    monkeypatch.setattr("toolkit.runs.session.score_splits", fail)
     assert main(["evaluate", str(finished)]) == 3
     assert not (finished / "evaluations").exists()
 

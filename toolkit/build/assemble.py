@@ -70,11 +70,6 @@ class Assembly:
     def spec(self) -> DataSpec:
         return self.data.spec
 
-    @property
-    def unit(self) -> str:
-        """What the model sees."""
-        return "clips" if self.spec.clip else "images"
-
     def autocast(self) -> AbstractContextManager[None]:
         return devices.autocast(self.device, self.precision)
 

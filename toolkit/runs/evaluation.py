@@ -128,23 +128,6 @@ def run_facts(scored: Scored, assembly: Assembly, directory: RunDirectory) -> di
     return {**scored.facts(directory, network), "epochs": train.epochs}
 
 
-def evaluate_splits(assembly: Assembly, *, batch: int) -> dict[str, Evaluation]:
-    """The network's answers on the validation and the test split, those that have items."""
-    loaders = {"valid": assembly.valid, "test": assembly.test}
-    return {
-        name: evaluate(
-            assembly.network,
-            assembly.objective,
-            loader.evaluation(batch),
-            assembly.metrics(),
-            assembly.autocast,
-            average=loader.average,
-        )
-        for name, loader in loaders.items()
-        if len(loader.pixels)
-    }
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """The answers of a run or a bundle, and what follows from them."""
@@ -167,6 +150,31 @@ class Evaluated:
             return []
         data = self.scored.data
         return predictions_of(self.answers[self.split], getattr(data, self.split).ids, data.spec)
+
+
+def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluated:
+    """Evaluate a run's network on the validation and the test split, those that have items."""
+    table = assembly.recipe.train
+    answers = {
+        name: evaluate(
+            assembly.network,
+            assembly.objective,
+            loader.evaluation(table.eval_batch or table.batch),
+            assembly.metrics(),
+            assembly.autocast,
+            average=loader.average,
+        )
+        for name, loader in (("valid", assembly.valid), ("test", assembly.test))
+        if len(loader.pixels)
+    }
+    splits = {name: evaluation.scores for name, evaluation in answers.items()}
+    return Evaluated(scored, answers, run_scores(scored, splits, best_epoch))
+
+
+def run_scores(scored: Scored, splits: Mapping[str, Mapping[str, Any]], best_epoch: int) -> dict[str, Any]:
+    """The contents of scores.json of a run."""
+    both = {name: dict(splits.get(name, {})) for name in ("valid", "test")}
+    return {**both, "best_epoch": best_epoch, "protocol": scored.protocol()}
 
 
 def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mapping[str, Any], console: Console) -> None:
