@@ -15,8 +15,8 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
 from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors
 
-SHEET = 16
-"""Pictures on a sheet."""
+SHOWN = 16
+"""Pictures on a sheet, at most."""
 
 
 def draw_pictures(
@@ -29,7 +29,7 @@ def draw_pictures(
     places = evaluated.answers[evaluated.split].index.tolist()
     shown = assembly.loaders()[evaluated.split]
     wrong = [(row, place) for row, place in zip(evaluated.predictions, places, strict=True) if row.wrong]
-    if worst := sorted(wrong, key=lambda one: -one[0].confidence)[:SHEET]:
+    if worst := sorted(wrong, key=lambda one: -one[0].confidence)[:SHOWN]:
         batch = shown.at([place for _, place in worst])
         draw_worst_errors(directory.figures, batch.pixels.cpu(), [row for row, _ in worst])
     if assembly.spec.frames is None:
@@ -40,7 +40,7 @@ def draw_pictures(
 
 def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
     """Training items as stored and as the model sees them in the first epoch, with their labels."""
-    count = min(SHEET, len(assembly.train.pixels))
+    count = min(SHOWN, len(assembly.train.pixels))
     places = torch.linspace(0, len(assembly.train.pixels) - 1, count).long().tolist()
     batch = assembly.train.at(places)
     drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0, step=0)

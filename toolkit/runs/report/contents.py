@@ -48,8 +48,8 @@ class ShownMatrix:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """All that the template shows, besides pictures."""
+class Page:
+    """All that the template of a run's page shows, besides pictures."""
 
     files: RunFiles
     started: str
@@ -72,12 +72,12 @@ class Contents:
     environment: Sequence[tuple[str, str]]
 
 
-def gather(files: RunFiles) -> Contents:
+def gather(files: RunFiles) -> Page:
     """Decide what a report of `files` says. Raises `DataError` when the files contradict each other, or name no classes
     of what was predicted."""
     _require_classes(files)
     matrix = _matrix(files)
-    return Contents(
+    return Page(
         files=files,
         started=_moment(str(files.facts.get("started", ""))),
         banners=list(_banners(files)),

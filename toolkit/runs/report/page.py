@@ -15,7 +15,7 @@ from toolkit.api.files import as_utf8, write_atomically
 from toolkit.runs.directory import explained
 from toolkit.runs.files import read_run
 from toolkit.runs.report import contents, figures, statistics
-from toolkit.runs.report.contents import Contents
+from toolkit.runs.report.contents import Page
 
 HEAVY = 120_000
 """Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
@@ -49,7 +49,7 @@ def write_report(run: Path) -> Path:
     return directory.report
 
 
-def _drawings(shown: Contents) -> Iterator[tuple[str, figures.Drawing]]:
+def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
     records = shown.files.records
     if records:
         yield "loss", figures.loss_curves(records, shown.best_epoch)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
-    Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+    Rgb: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 ACROSS = 8
 """Pictures, or frames of clips, side by side on a sheet."""
@@ -79,17 +79,17 @@ def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicti
     return save(directory, "worst_errors", draw, SHEET) if strips else None
 
 
-def _strip(picture: Tensor) -> Pixels:
+def _strip(picture: Tensor) -> Rgb:
     """uint8 `[H, W, 3]` of an image, or of up to `ACROSS` evenly spaced frames of a clip side by side."""
     import torch
 
     frames = picture.cpu() if picture.ndim == 4 else picture.cpu()[None]
     chosen = torch.linspace(0, len(frames) - 1, min(len(frames), ACROSS)).round().long()
-    strip: Pixels = torch.cat(list(frames[chosen]), dim=-1).permute(1, 2, 0).numpy()
+    strip: Rgb = torch.cat(list(frames[chosen]), dim=-1).permute(1, 2, 0).numpy()
     return strip
 
 
-def _sheet(picture: Pixels, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:
+def _sheet(picture: Rgb, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:
     """Room for `count` cells, each of `stacked` pictures shaped as `picture` above a caption."""
     height, width = picture.shape[:2]
     columns = min(count, max(1, round(ACROSS * height / width)))
