@@ -75,7 +75,10 @@ class Page:
 def gather(files: RunFiles) -> Page:
     """Decide what a report of `files` says. Raises `DataError` when the files contradict each other, or name no classes
     of what was predicted."""
-    _require_classes(files)
+    if not files.classes and (files.scores or files.predictions):
+        path = files.directory.facts
+        cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
+        raise files.directory.damaged(path, cause)
     matrix = _matrix(files)
     return Page(
         files=files,
@@ -92,7 +95,7 @@ def gather(files: RunFiles) -> Page:
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
-        environment=list(_environment(files)),
+        environment=list(_flat("", files.environment)),
     )
 
 
@@ -104,14 +107,6 @@ def percent(share: float, digits: int = 1) -> str:
 def score(value: Any) -> str:
     """A score with four decimals; a dash where it is undefined or was not computed."""
     return "—" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def _require_classes(files: RunFiles) -> None:
-    if files.classes or not (files.scores or files.predictions):
-        return
-    path = files.directory.facts
-    cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
-    raise files.directory.damaged(path, cause)
 
 
 def _matrix(files: RunFiles) -> Matrix | None:
@@ -128,16 +123,11 @@ def _matrix(files: RunFiles) -> Matrix | None:
 
 def _shown(classes: Sequence[str], matrix: Matrix) -> ShownMatrix:
     chosen = statistics.hardest_classes(matrix, MATRIX_CLASSES)
-    return ShownMatrix(
-        classes=[classes[index] for index in chosen],
-        counts=_part(matrix, chosen),
-        shares=_part(statistics.normalised(matrix), chosen),
-        of=len(classes),
+    counts, shares = (
+        [[cells[row][column] for column in chosen] for row in chosen]
+        for cells in (matrix, statistics.normalised(matrix))
     )
-
-
-def _part(matrix: Matrix, chosen: Sequence[int]) -> Matrix:
-    return [[matrix[row][column] for column in chosen] for row in chosen]
+    return ShownMatrix([classes[index] for index in chosen], counts, shares, of=len(classes))
 
 
 def _best_epoch(files: RunFiles) -> int | None:
@@ -226,15 +216,10 @@ def _recipe_line(line: str) -> tuple[str, str, str]:
     return ("pair", key, value) if is_pair else ("plain", line, "")
 
 
-def _environment(files: RunFiles) -> Iterator[tuple[str, str]]:
-    for name, value in files.environment.items():
-        yield from _flat(name, value)
-
-
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
+            yield from _flat(f"{name}.{key}" if name else key, inner)
     elif isinstance(value, list):
         yield name, shlex.join(str(part) for part in value)
     elif value is not None:

@@ -79,19 +79,15 @@ def _picture(path: Path) -> Picture:
 
 
 def _data_uri(path: Path) -> str:
-    data, kind = path.read_bytes(), "png"
-    if len(data) > HEAVY:
-        data, kind = _webp(data), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _webp(data: bytes) -> bytes:
     from PIL import Image
 
-    file = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.convert("RGB").save(file, "WEBP", quality=82, method=1)
-    return file.getvalue()
+    data, kind = path.read_bytes(), "png"
+    if len(data) > HEAVY:
+        file, kind = io.BytesIO(), "webp"
+        with Image.open(io.BytesIO(data)) as image:
+            image.convert("RGB").save(file, "WEBP", quality=82, method=1)
+        data = file.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -147,8 +146,15 @@ def draw_feature_maps(directory: Path, model: nn.Module, picture: Tensor, normal
         _show(axes, Box(GAP, GAP + TITLE, shown, shown), _strip(picture))
         for row, (name, channels) in enumerate(layers):
             first = Box(3 * GAP + shown, GAP + row * line + TITLE, side - GAP / CHANNELS, side)
-            _write_above(axes, first, f"{name}  ·  {channels.shape[1]} x {channels.shape[2]}", theme.muted)
-            _show_channels(axes, first, channels)
+            title = f"{name}  ·  {channels.shape[1]} x {channels.shape[2]}"
+            axes.annotate(
+                title, (first.left, first.top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=theme.muted
+            )
+            for place, channel in enumerate(channels):
+                box = first._replace(left=first.left + place * (first.width + GAP))
+                low, high = channel.quantile(0.01).item(), channel.quantile(0.99).item()
+                colours = {"cmap": "magma", "vmin": low, "vmax": max(high, low + 1e-12), "interpolation": "nearest"}
+                _show(axes, box, channel.numpy(), **colours)
         return drawn
 
     return save(directory, "feature_maps", draw, SHEET) if layers else None
@@ -164,55 +170,30 @@ def _spread(answers: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
 def _answers(model: nn.Module, normalised: Tensor) -> list[tuple[str, Tensor]]:
     """Name and most varied channels `[<= CHANNELS, h, w]` of each `Conv2d`, in the order they ran."""
     import torch
-
-    answers: list[tuple[str, Tensor]] = []
-    with _listening(model, answers), _evaluating(model), torch.no_grad():
-        model(normalised)
-    return answers
-
-
-@contextmanager
-def _listening(model: nn.Module, answers: list[tuple[str, Tensor]]) -> Iterator[None]:
     from torch import nn
 
-    def listen(name: str, module: nn.Module) -> Any:
-        return module.register_forward_hook(lambda _module, _inputs, output: _keep(answers, name, output))
+    answers: list[tuple[str, Tensor]] = []
 
-    hooks = [listen(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    def keep(name: str, output: Tensor) -> None:
+        if min(output.shape[-2:]) < 2:
+            return  # squeeze-and-excitation and other convolutions of pooled features have nothing to show
+        channels = output[0].detach().float().cpu()
+        varied = channels.var(dim=(-2, -1)).topk(min(CHANNELS, len(channels))).indices
+        answers.append((name, channels[varied]))
+
+    modes = {module: module.training for module in model.modules()}
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     try:
-        yield
+        model.eval()
+        with torch.no_grad():
+            model(normalised)
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _keep(answers: list[tuple[str, Tensor]], name: str, output: Tensor) -> None:
-    if min(output.shape[-2:]) < 2:
-        return  # squeeze-and-excitation and other convolutions of pooled features have nothing to show
-    channels = output[0].detach().float().cpu()
-    varied = channels.var(dim=(-2, -1)).topk(min(CHANNELS, len(channels))).indices
-    answers.append((name, channels[varied]))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
         for module, training in modes.items():  # not model.train(): frozen parts stay in eval mode
             module.training = training
-
-
-def _write_above(axes: Axes, box: Box, text: str, colour: str) -> None:
-    axes.annotate(text, (box.left, box.top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=colour)
-
-
-def _show_channels(axes: Axes, first: Box, channels: Tensor) -> None:
-    """Side by side from `first` on, each in colours of its own range."""
-    for place, channel in enumerate(channels):
-        box = first._replace(left=first.left + place * (first.width + GAP))
-        low, high = channel.quantile(0.01).item(), channel.quantile(0.99).item()
-        colours = {"cmap": "magma", "vmin": low, "vmax": max(high, low + 1e-12), "interpolation": "nearest"}
-        _show(axes, box, channel.numpy(), **colours)
+    return answers
