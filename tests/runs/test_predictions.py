@@ -16,7 +16,14 @@ SPEC = DataSpec(("cat", 'dog, "small"', "跑步"), size=32)
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     logits = torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 5.0]])
-    evaluation = Evaluation(torch.tensor([2, 0]), logits, torch.tensor([0, 1]), {})
+    evaluation = Evaluation(
+        index=torch.tensor([2, 0]),
+        logits=logits,
+        targets=torch.tensor([0, 1]),
+        answers=logits.softmax(1),
+        thresholds=None,
+        scores={},
+    )
     rows = predictions_of(evaluation, ["a", "b", "c"], SPEC)
     assert [(row.id, row.target, row.prediction, row.wrong) for row in rows] == [
         ("c", "cat", "cat", False),

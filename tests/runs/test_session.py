@@ -32,7 +32,6 @@ from tests.runs.test_report import read_page
 from tests.test_architecture import loaded_by
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError
-from toolkit.build.assemble import balanced
 from toolkit.build.plan import plan
 from toolkit.cli.main import main
 from toolkit.host.registry import discover
@@ -41,6 +40,7 @@ from toolkit.recipe.write import digest
 from toolkit.runs.report import write_report
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.state import State
+from toolkit_tasks.classification import balanced
 from toolkit_vision.cnn import Cnn
 
 FILES = {

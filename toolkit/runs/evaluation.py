@@ -185,7 +185,7 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     directory.write_json(directory.scores, evaluated.scores)
     page = write_report(directory.path)
     for text in scored.left_out_notes():
-        note(console, text)
+        note(text, console)
     splits = {name: evaluated.scores[name] for name in evaluated.answers}
     console.print(score_table(splits, title=scored.title))
     console.print(f"report {page}", markup=False, soft_wrap=True)

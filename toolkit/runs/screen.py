@@ -130,7 +130,7 @@ def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
     return table
 
 
-def note(console: Console, text: str) -> None:
+def note(text: str, console: Console) -> None:
     console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
 
 

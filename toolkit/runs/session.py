@@ -246,4 +246,4 @@ def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     )
     console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
     for text in scored.notes():
-        note(console, text)
+        note(text, console)
