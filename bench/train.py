@@ -34,8 +34,7 @@ from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import create
-from toolkit.runs.loop import Saving, Trackers, train
-from toolkit.runs.screen import Screen
+from toolkit.runs.loop import Saving, Session, Trackers, train
 from toolkit.runs.session import origin_of
 from toolkit.system.signals import Signals
 
@@ -123,7 +122,7 @@ def spread(split: Split | VideoSplit, count: int) -> Split | VideoSplit:
 
 
 @contextmanager
-def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], None]]:
+def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], object]]:
     """Gives a function that trains the next epoch as a run does, in a run directory below `folder`."""
     state, setup = training(assembly)
     directory = create(folder, assembly.recipe.name)
@@ -131,22 +130,10 @@ def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], None
     with ExitStack() as stack:
         log = stack.enter_context((folder / "screen.log").open("w"))
         console = Console(file=log, force_terminal=True, width=120)
-        signals = stack.enter_context(Signals())
-        screen = stack.enter_context(Screen(console, setup.epochs, setup.metric, assembly.device))
-
-        def epoch() -> None:
-            for _ in train(
-                state,
-                replace(setup, epochs=state.epoch + 1),
-                saving=saving,
-                trackers=Trackers([], console),
-                screen=screen,
-                signals=signals,
-                patience=assembly.recipe.train.patience,
-            ):
-                pass
-
-        yield epoch
+        session = Session(saving, Trackers([], console), console, stack.enter_context(Signals()))
+        epochs = train(state, setup, session, patience=None)
+        stack.callback(epochs.close)
+        yield partial(next, epochs)
 
 
 class BareEpoch:

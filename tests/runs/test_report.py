@@ -26,8 +26,9 @@ from torch import nn
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
+from toolkit.runs.files import read_run
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors, statistics, write_report
-from toolkit.runs.report.sources import Prediction, read_run
 
 pytestmark = pytest.mark.draws
 
@@ -395,12 +396,12 @@ def test_half_written_last_record_is_left_out_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "message"), [("absent", "absent: no such directory"), (".", "not a run directory: it has no recipe")]
+    ("place", "message"), [("absent", "absent: no such directory"), (".", r"not a run directory \(it has no recipe")]
 )
 def test_directory_that_is_no_run_is_a_usage_error(tmp_path: Path, place: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         write_report(tmp_path / place)
-    assert caught.value.next_step == "python -m toolkit report runs/RECIPE/TIME"
+    assert str(caught.value.next_step).endswith("`python -m toolkit run` has made, runs/<recipe>/<time>")
 
 
 def test_folder_of_runs_leads_to_the_newest(tmp_path: Path) -> None:
@@ -409,7 +410,7 @@ def test_folder_of_runs_leads_to_the_newest(tmp_path: Path) -> None:
         (tmp_path / "mine" / time / "recipe.toml").touch()
     with pytest.raises(UsageError) as caught:
         write_report(tmp_path)
-    assert caught.value.next_step == f"python -m toolkit report {tmp_path / 'mine' / '2026-03-04'}"
+    assert caught.value.next_step == f"name one of its runs, the latest is {tmp_path / 'mine' / '2026-03-04'}"
 
 
 @pytest.mark.parametrize(

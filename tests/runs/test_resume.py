@@ -49,7 +49,7 @@ def outcome(run: Path) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-    monkeypatch.setattr("toolkit.runs.session.write_report", lambda path: path)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, A
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-        patch.setattr("toolkit.runs.session.write_report", lambda path: path)
+        patch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
         assert tiny.run(tiny.write_recipe(folder, images, text=AVERAGED), folder / "runs") == 0
     return outcome(tiny.only_run(folder / "runs"))
 
@@ -160,7 +160,14 @@ def test_a_second_signal_does_not_wait(
 
 
 @pytest.mark.parametrize(
-    "moment", ["Assembly.environment", "Trackers", "evaluate_splits", "draw_pictures", "write_report"]
+    "moment",
+    [
+        "session.Assembly.environment",
+        "session.Trackers",
+        "session.score_splits",
+        "session.draw_pictures",
+        "evaluation.write_report",
+    ],
 )
 def test_a_signal_before_or_after_training_ends_at_once(
     recipe: Path,
@@ -172,7 +179,7 @@ def test_a_signal_before_or_after_training_ends_at_once(
 ) -> None:
     """The moment is the call of a function: before the first step (two of them) or in the finish."""
     with monkeypatch.context() as patch:
-        patch.setattr(f"toolkit.runs.session.{moment}", lambda *arguments, **more: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(f"toolkit.runs.{moment}", lambda *arguments, **more: os.kill(os.getpid(), signal.SIGTERM))
         assert tiny.run(recipe, tmp_path / "runs") == 75
     assert resumed(capsys) == 0
     run = tiny.only_run(tmp_path / "runs")

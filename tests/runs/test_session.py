@@ -33,7 +33,6 @@ from tests.runs.test_report import read_page
 from tests.test_architecture import loaded_by
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError
-from toolkit.build.assemble import balanced
 from toolkit.build.plan import plan
 from toolkit.cli.main import main
 from toolkit.host.registry import discover
@@ -42,6 +41,7 @@ from toolkit.recipe.write import digest
 from toolkit.runs.report import write_report
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.state import State
+from toolkit_tasks.classification import balanced
 from toolkit_vision.cnn import Cnn
 
 FILES = {
@@ -109,7 +109,7 @@ def finished(made: Path, tmp_path: Path) -> Path:
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without pictures and page, which take most of a tiny run's time."""
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-    monkeypatch.setattr("toolkit.runs.session.write_report", lambda path: path)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
 
 
 # What a run leaves
@@ -251,7 +251,7 @@ def test_validation_items_are_never_called_test_items(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("plain")
 def test_without_validation_and_test_items_there_are_no_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny.write_recipe(tmp_path, text=HAR)
-    monkeypatch.setattr("toolkit.runs.session.write_report", write_report)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", write_report)
     with chdir(tmp_path):
         overrides = ["data.test_share=0", "data.valid_share=0"]
         assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", *overrides) == 0
@@ -849,7 +849,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_run_to_resume(
     assert told.endswith(f"then: python -m toolkit {again} {run}\n") or not begun
     assert {path.name for path in run.rglob(".*")} == {".lock"}
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-    monkeypatch.setattr("toolkit.runs.session.write_report", lambda path: path)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
     assert main(["run", "--resume", str(run)]) == 0
     assert same(weights(run / "last.pt"), weights(made / "last.pt"))
     assert same(weights(run / "best.pt"), weights(made / "best.pt"))
@@ -1011,7 +1011,7 @@ def test_a_run_with_weights_is_named_before_a_later_evaluation(
 def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_no_option_that_is_not_there(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("toolkit.runs.session.evaluate_splits")
+    monkeypatch.delattr("toolkit.runs.session.score_splits")
     (finished / "evaluations").touch()
     told = failure(capsys, main(["evaluate", str(finished)]), 1)
     assert told.endswith("next:  make room or mend the folder, then type the same command again\n")
@@ -1044,7 +1044,7 @@ def test_an_evaluation_that_fails_leaves_no_empty_folder(finished: Path, monkeyp
     def fail(*arguments: object, **keywords: object) -> None:
         raise DataError("no item can be read", next_step="repair the data")
 
-    monkeypatch.setattr("toolkit.runs.session.evaluate_splits", fail)
+    monkeypatch.setattr("toolkit.runs.session.score_splits", fail)
     assert main(["evaluate", str(finished)]) == 3
     assert not (finished / "evaluations").exists()
 

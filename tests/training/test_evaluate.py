@@ -20,7 +20,6 @@ from toolkit.api.contracts import Batch
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, DataError
 from toolkit.cli.main import main
 from toolkit.export import rescore as evaluation
-from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle import Bundle
 from toolkit.system import device as devices
 from toolkit.training.evaluate import answering, evaluate, score
@@ -221,12 +220,11 @@ def test_predictions_are_those_of_the_test_split_and_written_once(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, written = trained(folders), []
-    monkeypatch.setattr(RunDirectory, "write_rows", lambda self, name, header, rows: written.append((name, [*rows])))
+    monkeypatch.setattr("toolkit.runs.evaluation.write_predictions", lambda run, rows, spec: written.append(rows))
     assert main(["evaluate", str(made)]) == EXIT_DONE
-    ((name, rows),) = written
-    assert name == "predictions.csv"
-    with (made / name).open(encoding="utf-8", newline="") as file:
-        assert [row[0] for row in rows] == [row["id"] for row in csv.DictReader(file)]
+    (rows,) = written
+    with (made / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        assert [row.id for row in rows] == [row["id"] for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("make", [trained, bundled])

@@ -74,7 +74,7 @@ class Study:
         if here:
             run = trial_run(self.folder, number)
             run.path.mkdir()
-            run.write_text("recipe.toml", to_toml(self.with_rate(lr)))
+            run.write_text(run.recipe, to_toml(self.with_rate(lr)))
         return number
 
     def with_rate(self, lr: float) -> Any:
@@ -95,9 +95,9 @@ class Study:
         read = load(path / "recipe.toml")
         scores = {"accuracy": read.train.optimizer.lr + read.seed / 100, "f1": None, "confusion_matrix": [[1.0]]}
         directory = RunDirectory(path)
-        directory.write_json("scores.json", {"valid": {}, "test": {}} | dict.fromkeys(self.splits, scores))
-        directory.write_json("facts.json", {"sample": True})
-        directory.write_text("report.html", "")
+        directory.write_json(directory.scores, {"valid": {}, "test": {}} | dict.fromkeys(self.splits, scores))
+        directory.write_json(directory.facts, {"sample": True})
+        directory.write_text(directory.report, "")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import RunFailed
 from toolkit.recipe.read import load
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.files import write_records
 from toolkit.runs.report import figures
 from toolkit.tune.aim import Aim
 from toolkit.tune.best import Finalist, Finalists, write_finalists
@@ -80,7 +81,7 @@ class Study:
             EpochRecord(epoch, epoch, 0.5, {"accuracy": value, "loss": 1 - value}, {}, 8.0, 1.0, 0.25, False)
             for epoch, value in enumerate(curve, 1)
         ]
-        RunDirectory(run).write_records(records)
+        write_records(RunDirectory(run), records)
 
     def contents(self, seeds: int = 1) -> Contents:
         return gather(self.study, self.folder, self.aim, self.space, seeds)

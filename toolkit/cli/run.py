@@ -71,11 +71,13 @@ def _evaluate(options: Namespace) -> None:
         use = {"device": options.device or "auto", "precision": options.precision}
         directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=output, **use)
     else:
+        from toolkit.runs.directory import RunDirectory
         from toolkit.serving.bundle import bundle_near
 
-        near = None if (options.run / "recipe.toml").is_file() else bundle_near(options.run)
+        recipe = RunDirectory(options.run).recipe
+        near = None if recipe.is_file() else bundle_near(options.run)
         if near:
-            why = "not a bundle (it has no bundle.json), nor a run directory (it has no recipe.toml)"
+            why = f"not a bundle (it has no bundle.json), nor a run directory (it has no {recipe.name})"
             raise UsageError(f"{options.run}: {why}", next_step=near)
         if options.device or options.precision:
             raise UsageError(

@@ -56,8 +56,8 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The exported model beside the trained one on N items."""
+class Parity:
+    """How far the exported model answers as the trained one, on N items."""
 
     what: str
     batches: tuple[int, ...]
@@ -79,8 +79,8 @@ class Verdict:
     items: int
     metric: str
     trained: float
-    squares: Comparison
-    raw: Comparison
+    squares: Parity
+    raw: Parity
     problems: tuple[str, ...]
 
     def findings(self) -> list[str]:
@@ -178,14 +178,14 @@ def _beyond(value: float, limit: float) -> bool:
     return math.isnan(value) or value > limit
 
 
-def _not_finite(sides: Sequence[Comparison]) -> Iterator[str]:
+def _not_finite(sides: Sequence[Parity]) -> Iterator[str]:
     for side in sides:
         if ids := side.unanswered:
             more = f", and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
             yield f"{side.what}: {len(ids)} answers are not finite numbers, to {', '.join(ids[:LISTED])}{more}"
 
 
-def _too_different(squares: Comparison, limits: Limits) -> Iterator[str]:
+def _too_different(squares: Parity, limits: Limits) -> Iterator[str]:
     if _beyond(squares.difference, limits.max_difference):
         yield (
             f"{squares.what}: a probability differs by {squares.difference:.2g}, max_difference allows "
@@ -193,7 +193,7 @@ def _too_different(squares: Comparison, limits: Limits) -> Iterator[str]:
         )
 
 
-def _too_many_flips(sides: Sequence[Comparison], limits: Limits) -> Iterator[str]:
+def _too_many_flips(sides: Sequence[Parity], limits: Limits) -> Iterator[str]:
     for side in sides:
         beyond = sum(not flip.tie for flip in side.flips)
         if limits.max_flips is not None and beyond > limits.max_flips:
@@ -202,10 +202,10 @@ def _too_many_flips(sides: Sequence[Comparison], limits: Limits) -> Iterator[str
 
 def _compare(
     what: str, batches: tuple[int, ...], probabilities: NDArray[np.float32], expected: Reference, limits: Limits
-) -> Comparison:
+) -> Parity:
     trained, answered = expected.evaluation.answers, torch.from_numpy(probabilities)
     finite = answered.isfinite().all(1)
-    return Comparison(
+    return Parity(
         what,
         batches,
         float((trained - answered).abs().max()),

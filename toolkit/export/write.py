@@ -25,10 +25,13 @@ from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.triton import place_in, write_triton
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
+from toolkit.runs.evaluation import Scored
+from toolkit.runs.predictions import predictions_of
 from toolkit.runs.reopen import Trained, open_trained, planned_again
+from toolkit.runs.report.statistics import confusion_matrix
+from toolkit.runs.screen import note
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, Sampling
 from toolkit.system.environment import versions
-from toolkit.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,8 +69,8 @@ def export_run(
     if triton:
         place_in(repository, place.name)  # what would be refused in the end is refused first
     trained = open_trained(run, overrides)
-    for note in trained.assembly.notes():
-        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    for text in Scored.of_run(trained.assembly).notes():
+        note(text, console)
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = reference(trained.assembly)
         unproved = write_models(trained, place.name, folder, console)
@@ -105,7 +108,8 @@ def _is_empty(place: Path) -> bool:
 def write_models(trained: Trained, name: str, folder: Path, console: Console) -> Manifest:
     """Every precision's model, and a manifest that claims nothing of them yet."""
     assembly, table = trained.assembly, trained.assembly.recipe.export
-    spec, protocol = assembly.spec, {**assembly.protocol(), "precision": "fp32"}
+    scored = Scored.of_run(assembly)
+    spec, protocol = assembly.spec, {**scored.protocol(), "precision": "fp32"}
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
         model = to_onnx(assembly.network, assembly.objective.answers, spec, metadata(spec, protocol, trained.digest))
@@ -130,7 +134,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
         recipe=to_toml(assembly.recipe),
         digest=trained.digest,
         protocol=protocol,
-        trained_on=_trained_on(trained),
+        trained_on=_trained_on(trained, scored),
         scores={},
         versions=versions(),
         thresholds=None if thresholds is None else tuple(thresholds.tolist()),
@@ -160,7 +164,7 @@ def _usual_length(split: Split | VideoSplit) -> float:
     return median(lengths)
 
 
-def _trained_on(trained: Trained) -> dict[str, Any]:
+def _trained_on(trained: Trained, scored: Scored) -> dict[str, Any]:
     assembly = trained.assembly
     return {
         "dataset": assembly.recipe.data.name,
@@ -169,7 +173,7 @@ def _trained_on(trained: Trained) -> dict[str, Any]:
         "model": assembly.recipe.model.name,
         "best_epoch": trained.best_epoch,
         "run": trained.directory.path.name,
-        "notes": assembly.notes(),
+        "notes": scored.notes(),
     }
 
 
@@ -275,17 +279,12 @@ def _told_recipe(trained: Trained) -> Recipe:
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
     """The card, then the manifest with the hash of every other file."""
-    (folder / "README.md").write_bytes(as_utf8(card(manifest, _confusion(expected.evaluation))))
+    spec = expected.assembly.spec
+    predictions = predictions_of(expected.evaluation, expected.loader.pixels.split.ids, spec)
+    matrix = confusion_matrix(spec.classes, predictions)  # the card has it whether or not the recipe's metrics do
+    (folder / "README.md").write_bytes(as_utf8(card(manifest, matrix)))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
     (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))
-
-
-def _confusion(evaluation: Evaluation) -> list[list[float]]:
-    """Counts, rows are targets; the card has it whether or not the recipe's metrics do."""
-    classes = evaluation.logits.shape[1]
-    cells = evaluation.targets * classes + evaluation.logits.argmax(1)
-    table: list[list[float]] = cells.bincount(minlength=classes**2).view(classes, classes).double().tolist()
-    return table
 
 
 def _sha256(path: Path) -> str:

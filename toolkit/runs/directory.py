@@ -2,61 +2,56 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.contracts import EpochRecord
-from toolkit.api.errors import RunFailed, UsageError
+from toolkit.api.errors import DataError, RunFailed, UsageError
 from toolkit.api.files import as_utf8, remove_unfinished, write_atomically
 
 _MEND = "make room or mend the folder"
 MEND_AND_REPEAT = f"{_MEND}, then type the same command again"
+EVALUATIONS = "evaluations"
+"""The folder, below a run, of its later evaluations."""
+BUNDLE_SUFFIX = "-bundle"
+"""Ends the name of the folder of a bundle's evaluations."""
+
+
+class _File:
+    """A file of a run, by its name: a property of RunDirectory that gives the path."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDirectory, owner: type[RunDirectory]) -> Path:
+        return run.path / self._name
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The paths of one run, and how its small files are written: whole or not at all."""
+    """The paths of one run's files; reads and writes small files, which are written whole or not at all."""
 
     path: Path
 
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.toml"
-
-    @property
-    def last(self) -> Path:
-        return self.path / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.pt"
-
-    @property
-    def records(self) -> Path:
-        return self.path / "records.jsonl"
-
-    @property
-    def scores(self) -> Path:
-        return self.path / "scores.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.csv"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
+    recipe = _File("recipe.toml")
+    environment = _File("environment.json")
+    summary = _File("summary.txt")
+    facts = _File("facts.json")
+    records = _File("records.jsonl")
+    last = _File("last.pt")
+    best = _File("best.pt")
+    scores = _File("scores.json")
+    predictions = _File("predictions.csv")
+    figures = _File("figures")
+    report = _File("report.html")
 
     @property
     def recipe_name(self) -> str:
@@ -68,25 +63,47 @@ class RunDirectory:
     def resume_command(self) -> str:
         return f"python -m toolkit run --resume {shlex.quote(str(self.path))}"
 
-    def write_text(self, name: str, text: str) -> None:
+    def read_text(self, file: Path) -> str:
+        """One file of the run. Raises DataError where it is not UTF-8."""
+        try:
+            return file.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise self.damaged(file, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """The table in a JSON file; empty where there is no such file. Raises DataError where it holds something
+        else."""
+        if not file.is_file():
+            return {}
+        try:
+            table = json.loads(self.read_text(file))
+        except ValueError as error:
+            raise self.damaged(file, f"not valid JSON ({error})") from error
+        if not isinstance(table, dict):
+            raise self.damaged(file, f"holds a {type(table).__name__} where a table is expected")
+        return table
+
+    def write_text(self, file: Path, text: str) -> None:
         """Write one file of the run. Raises RunFailed when the file system refuses."""
         with self.explained():
-            write_atomically(self.path / name, as_utf8(text))
+            write_atomically(file, as_utf8(text))
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, file: Path, value: Any) -> None:
         """As `write_text`; NaN and infinity, which JSON has not, become null."""
-        self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+        self.write_text(file, json.dumps(null_for_nan(value), indent=2, ensure_ascii=False) + "\n")
 
-    def write_records(self, records: Iterable[EpochRecord]) -> None:
-        lines = (json.dumps(_finite(asdict(record)), ensure_ascii=False) + "\n" for record in records)
-        self.write_text(self.records.name, "".join(lines))
-
-    def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        self.write_text(name, text.getvalue())
+    def damaged(self, file: Path, cause: str) -> DataError:
+        """The error for a file of this run that cannot be used. The next step is the command that scores again what
+        was scored here: new scores go to a directory of their own."""
+        here = self.path.resolve()
+        if here.parent.name == EVALUATIONS:
+            next_step = f"evaluate the run again, with the same overrides: {_evaluate(here.parent.parent)}"
+        elif here.parent.name.endswith(BUNDLE_SUFFIX):
+            next_step = "evaluate the bundle again, with the same overrides: python -m toolkit evaluate BUNDLE"
+        else:
+            scored = shlex.quote(str(self.path / EVALUATIONS / "TIME"))
+            next_step = f"score it anew: {_evaluate(self.path)}, and report that: python -m toolkit report {scored}"
+        return DataError(cause, path=file, next_step=next_step)
 
     def explained(self) -> AbstractContextManager[None]:
         """As `explained`, of what is written here."""
@@ -153,7 +170,8 @@ def existing(path: Path) -> RunDirectory:
     """The run at `path`. Raises UsageError where there is none."""
     directory = RunDirectory(path)
     if not directory.recipe.is_file():
-        raise UsageError(f"{path}: not a run directory (it has no recipe.toml)", next_step=_nearby(path))
+        cause = f"not a run directory (it has no {directory.recipe.name})" if path.exists() else "no such directory"
+        raise UsageError(f"{path}: {cause}", next_step=_nearby(directory))
     return directory
 
 
@@ -178,25 +196,40 @@ def _numbered(stamp: str) -> Iterator[str]:
         number += 1
 
 
-def _nearby(path: Path) -> str:
-    if path.is_file() and (path.parent / "recipe.toml").is_file():
+def _nearby(directory: RunDirectory) -> str:
+    path, recipe = directory.path, directory.recipe.name
+    if path.is_file() and (path.parent / recipe).is_file():
         return f"name its run: {shlex.quote(str(path.parent))}"
-    runs = [found.parent for found in (*path.glob("*/recipe.toml"), *path.glob("*/*/recipe.toml"))]
+    runs = [RunDirectory(found.parent) for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/{recipe}")]
     if runs:
-        trained = [run for run in runs if RunDirectory(run).best.exists()]  # an evaluation has no weights
-        latest = max(trained or runs, key=lambda run: run.name)
-        return f"name one of its runs, the latest is {shlex.quote(str(latest))}"
+        trained = [run for run in runs if run.best.exists()]  # an evaluation has no weights
+        latest = max(trained or runs, key=lambda run: run.path.name)
+        return f"name one of its runs, the latest is {shlex.quote(str(latest.path))}"
     return "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>"
 
 
-def _finite(value: Any) -> Any:
+def _evaluate(run: Path) -> str:
+    return f"python -m toolkit evaluate {shlex.quote(str(run))}"
+
+
+def null_for_nan(value: Any) -> Any:
+    """`value` as JSON can hold it: NaN and infinity as None, tuples as lists, paths as texts."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case Mapping():
-            return {str(key): _finite(item) for key, item in value.items()}
+            return {str(key): null_for_nan(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [null_for_nan(item) for item in value]
         case os.PathLike():
             return os.fspath(value)
     return value
+
+
+def nan_for_null(value: Any) -> Any:
+    """Scores as `null_for_nan` has written them: None is NaN."""
+    if isinstance(value, dict):
+        return {key: nan_for_null(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [nan_for_null(inner) for inner in value]
+    return math.nan if value is None else value

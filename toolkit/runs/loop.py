@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from rich.console import Console
 
 from toolkit.api.contracts import EpochRecord, Record, Tracker
 from toolkit.api.errors import Stopped
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.signals import Signals, exit_code
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
-from toolkit.training.fit import Event, fit
+from toolkit.training.fit import fit
 from toolkit.training.state import Setup, State
+
+Records: TypeAlias = Generator[EpochRecord, None, None]
 
 
 @dataclass(frozen=True)
@@ -71,34 +75,50 @@ class Trackers:
             )
 
 
-def train(
-    state: State,
-    setup: Setup,
-    *,
-    saving: Saving,
-    trackers: Trackers,
-    screen: Screen,
-    signals: Signals,
-    patience: int | None,
-) -> Iterator[EpochRecord]:
+@dataclass(frozen=True)
+class Session:
+    """One process at work on one run: who saves, tracks and shows it, and the signals that end it."""
+
+    saving: Saving
+    trackers: Trackers
+    console: Console
+    signals: Signals
+
+    @property
+    def directory(self) -> RunDirectory:
+        return self.saving.directory
+
+
+def train(state: State, setup: Setup, session: Session, *, patience: int | None) -> Records:
     """Train to the end, or until `patience` epochs brought nothing better; yields each epoch's record once it is saved.
 
     Raises Stopped, after saving, when a signal came. Leave the generator (`close`) to end training early.
     """
+    saving, signals = session.saving, session.signals
+    unit = "clips" if setup.train.spec.clip else "images"
     saved = time.monotonic()
-    with signals.deferred():
+    with Screen(session.console, setup.epochs, setup.metric, state.device, unit=unit) as screen, signals.deferred():
         if stale(state, patience):
             return
         for event in fit(state, setup):
             screen.show(event)
             if isinstance(event, EpochRecord):
-                _close_epoch(state, event, saving, trackers)
+                if event.best:
+                    saving.save_best(state, event)
+                saving.save_last(state)
+                write_records(session.directory, state.records)
+                session.trackers.track(event)
                 saved = time.monotonic()
             elif signals.received is not None or time.monotonic() - saved > 60 * saving.minutes:
                 require_worth(state, setup)
                 saving.save_last(state)
                 saved = time.monotonic()
-            _leave_if_signalled(event, saving.directory, signals)
+            if signals.received is not None:
+                raise Stopped(
+                    f"stopped by a signal in epoch {event.epoch}; everything is saved in {session.directory.path}",
+                    exit_code=exit_code(signals.received),
+                    next_step=session.directory.resume_command,
+                )
             if isinstance(event, EpochRecord):
                 yield event
                 if stale(state, patience):
@@ -108,21 +128,3 @@ def train(
 def stale(state: State, patience: int | None) -> bool:
     """Whether `patience` epochs have gone by without a better score."""
     return patience is not None and state.best_epoch > 0 and state.epoch - state.best_epoch >= patience
-
-
-def _close_epoch(state: State, record: EpochRecord, saving: Saving, trackers: Trackers) -> None:
-    if record.best:
-        saving.save_best(state, record)
-    saving.save_last(state)
-    saving.directory.write_records(state.records)
-    trackers.track(record)
-
-
-def _leave_if_signalled(event: Event, directory: RunDirectory, signals: Signals) -> None:
-    if signals.received is None:
-        return
-    raise Stopped(
-        f"stopped by a signal in epoch {event.epoch}; everything is saved in {directory.path}",
-        exit_code=exit_code(signals.received),
-        next_step=directory.resume_command,
-    )

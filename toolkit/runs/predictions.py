@@ -1,13 +1,18 @@
-"""A model's answers to the items of a split, by name, and the file they are kept in."""
+"""A model's answers to the items of a split, by name, and the file they are kept in. Reading it loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from toolkit.api.contracts import DataSpec
 from toolkit.runs.directory import RunDirectory
-from toolkit.training.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from toolkit.training.evaluate import Evaluation
 
 TOP = 5
 """Classes listed with each prediction."""
@@ -15,40 +20,60 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of predictions.csv; classes by name, most probable first."""
+    """One row of predictions.csv; classes by name."""
 
     id: str
     target: str
     prediction: str
     confidence: float
-    top: tuple[tuple[str, float], ...]
-    index: int
-    """Position in the split."""
+    """Probability, 0..1, of the predicted class."""
+    top: Mapping[str, float]
+    """The most likely classes and their probabilities, most likely first."""
 
     @property
     def wrong(self) -> bool:
-        return self.prediction != self.target
+        return self.target != self.prediction
 
 
-def predictions(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> Iterator[Prediction]:
-    """One prediction an item, in the split's order."""
-    probabilities = evaluation.answers
-    values, places = probabilities.topk(min(TOP, len(spec.classes)), dim=1)
+def predictions_of(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> list[Prediction]:
+    """One prediction per item, in the order of `evaluation`. `ids` are those of all items of the split."""
+    values, places = evaluation.answers.topk(min(TOP, len(spec.classes)), dim=1)
     columns = (evaluation.index, evaluation.targets, values, places)
-    for index, target, top, classes in zip(*(column.tolist() for column in columns), strict=True):
-        ranked = tuple((spec.classes[place], value) for place, value in zip(classes, top, strict=True))
-        yield Prediction(ids[index], spec.classes[target], *ranked[0], ranked, index)
+    found = []
+    for index, target, probabilities, classes in zip(*(column.tolist() for column in columns), strict=True):
+        names = [spec.classes[place] for place in classes]
+        top = dict(zip(names, probabilities, strict=True))
+        found.append(Prediction(ids[index], spec.classes[target], names[0], probabilities[0], top))
+    return found
 
 
 def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec: DataSpec) -> None:
-    count = min(TOP, len(spec.classes))
-    ranks = [column for rank in range(1, count + 1) for column in (f"class_{rank}", f"probability_{rank}")]
-    directory.write_rows(
-        directory.predictions.name,
-        ["id", "target", "prediction", "confidence", *ranks],
-        ([row.id, row.target, row.prediction, f"{row.confidence:.6f}", *_flat(row.top)] for row in rows),
-    )
+    """Write predictions.csv; `spec` gives the number of columns, also where there are no rows."""
+    ranks = range(1, min(TOP, len(spec.classes)) + 1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}")]
+    writer.writerow(["id", "target", "prediction", "confidence", *columns])
+    for row in rows:
+        top = [cell for name, probability in row.top.items() for cell in (name, f"{probability:.6f}")]
+        writer.writerow([row.id, row.target, row.prediction, f"{row.confidence:.6f}", *top])
+    directory.write_text(directory.predictions, text.getvalue())
 
 
-def _flat(top: Sequence[tuple[str, float]]) -> list[str]:
-    return [text for name, probability in top for text in (name, f"{probability:.6f}")]
+def read_predictions(directory: RunDirectory) -> list[Prediction]:
+    """The rows of predictions.csv; none where there is no such file. Raises DataError where it is damaged."""
+    path = directory.predictions
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
+    found = []
+    try:
+        for row in rows:
+            ranks = [key.removeprefix("class_") for key in row if key and key.startswith("class_")]
+            top = {row[f"class_{rank}"]: float(row[f"probability_{rank}"]) for rank in ranks}
+            found.append(Prediction(row["id"], row["target"], row["prediction"], float(row["confidence"]), top))
+    except KeyError as error:
+        raise directory.damaged(path, f"column {error.args[0]} is missing") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
+    return found

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import CheckpointError
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.plan import Plan, plan
@@ -32,41 +31,30 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
     they do not fit."""
     run = existing(path)
     planned = planned_again(run, None, overrides)
-    _require_an_epoch(run)
+    ended = run.best.exists() or (run.records.exists() and run.records.stat().st_size > 0)
+    if run.last.exists() and not ended:
+        raise CheckpointError(
+            f"{run.best}: not there yet: no epoch of this run has ended", next_step=run.resume_command
+        )
     best = BestCheckpoint.load(run.best)
     assembly = assemble(planned, notes=best.origin.notes)
-    _same_classes(run, best, assembly.spec)
-    _fill(assembly, best, run.best)
+    known, found = best.origin.classes, assembly.spec.classes
+    if known != list(found):
+        raise CheckpointError(
+            f"{run.best}: knows the classes {', '.join(known)}; the data has {', '.join(found)}",
+            next_step="evaluate on data with the same classes",
+        )
+    try:
+        assembly.network.load_state_dict(best.network)
+        assembly.objective.load_state_dict(best.objective)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{run.best}: does not fit the model of this recipe with these overrides",
+            next_step="leave out the overrides of the model",
+        ) from error
     return Trained(run, assembly, best.epoch, best.origin.digest)
 
 
 def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
     """The plan of a run's recipe, or of `recipe` in its place, under the run's own name."""
     return plan(parse(recipe or directory.recipe, overrides, name=directory.recipe_name), discover())
-
-
-def _require_an_epoch(run: RunDirectory) -> None:
-    ended = run.best.exists() or (run.records.exists() and run.records.stat().st_size > 0)
-    if run.last.exists() and not ended:
-        raise CheckpointError(
-            f"{run.best}: not there yet: no epoch of this run has ended", next_step=run.resume_command
-        )
-
-
-def _same_classes(run: RunDirectory, best: BestCheckpoint, spec: DataSpec) -> None:
-    if best.origin.classes != list(spec.classes):
-        raise CheckpointError(
-            f"{run.best}: knows the classes {', '.join(best.origin.classes)}; the data has {', '.join(spec.classes)}",
-            next_step="evaluate on data with the same classes",
-        )
-
-
-def _fill(assembly: Assembly, best: BestCheckpoint, path: Path) -> None:
-    try:
-        assembly.network.load_state_dict(best.network)
-        assembly.objective.load_state_dict(best.objective)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: does not fit the model of this recipe with these overrides",
-            next_step="leave out the overrides of the model",
-        ) from error

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from toolkit.runs.directory import RunDirectory
+from toolkit.runs.files import RunFiles
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def scored_split(run: RunDirectory) -> str:
-    """The split that a finished run is compared by: `test`, or `valid` where the data has no test split."""
-    return "test" if _scores(run)["test"] else "valid"
-
-
-def scores_of(runs: Sequence[RunDirectory]) -> dict[str, tuple[float, ...]]:
+def scores_of(runs: Sequence[RunFiles]) -> dict[str, tuple[float, ...]]:
     """Each scalar score by name, one number a finished run; NaN where it is undefined."""
-    found = [_scores(run)[scored_split(run)] for run in runs]
-    names = [name for name, score in found[0].items() if score is None or isinstance(score, float)] if found else []
-    return {name: tuple(math.nan if one.get(name) is None else float(one[name]) for one in found) for name in names}
+    found = [run.split_scores for run in runs]
+    names = [name for name, score in found[0].items() if isinstance(score, float)] if found else []
+    return {name: tuple(one.get(name, math.nan) for one in found) for name in names}
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -54,8 +48,3 @@ def scores_table(title: str, columns: Mapping[str, Mapping[str, Sequence[float]]
     for name in dict.fromkeys(name for scores in columns.values() for name in scores):
         table.add_row(name, *(mean_text(scores.get(name, ())) for scores in columns.values()))
     return table
-
-
-def _scores(run: RunDirectory) -> dict[str, Any]:
-    scores: dict[str, Any] = json.loads(run.scores.read_text(encoding="utf-8"))
-    return scores

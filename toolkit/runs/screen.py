@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,7 +61,8 @@ class Screen:
                 self._items = event.items
                 self._show_step(event)
             case Validating():
-                self._show_validation(event)
+                if self._live and self._task is not None:
+                    self._progress.update(self._task, facts=f"validating {event.done}/{event.count}")
             case EpochRecord():
                 rate = speed(self._items, event.seconds, self._unit)
                 self._console.print(epoch_line(event, self._epochs, self._metric, rate), soft_wrap=True)
@@ -73,21 +73,15 @@ class Screen:
         if not self._live or (now - self._shown < REFRESH_SECONDS and not last):
             return
         self._shown = now
-        self._update(
-            f"epoch {event.epoch}/{self._epochs}",
-            done=(event.epoch - 1) * event.steps + event.step,
-            total=self._epochs * event.steps,
-            facts=step_facts(event, speed(event.items, event.seconds, self._unit), memory_used(self._device)),
-        )
-
-    def _show_validation(self, event: Validating) -> None:
-        if self._live and self._task is not None:
-            self._progress.update(self._task, facts=f"validating {event.done}/{event.count}")
-
-    def _update(self, description: str, *, done: int, total: int, facts: str) -> None:
+        shown: dict[str, Any] = {
+            "description": f"epoch {event.epoch}/{self._epochs}",
+            "completed": (event.epoch - 1) * event.steps + event.step,
+            "facts": step_facts(event, speed(event.items, event.seconds, self._unit), memory_used(self._device)),
+        }
         if self._task is None:
-            self._task = self._progress.add_task(description, total=total, completed=done, facts=facts)
-        self._progress.update(self._task, description=description, completed=done, facts=facts)
+            self._task = self._progress.add_task(total=self._epochs * event.steps, **shown)
+        else:
+            self._progress.update(self._task, **shown)
 
 
 def speed(items: int, seconds: float, unit: str) -> str:
@@ -130,13 +124,14 @@ def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
     table.add_column("score")
     for split in scores:
         table.add_column(split, justify="right")
-    for name in _scalar_names(scores.values()):
+    scalars = (name for split in scores.values() for name, score in split.items() if isinstance(score, float))
+    for name in dict.fromkeys(scalars):
         table.add_row(name, *(_number(split.get(name)) for split in scores.values()))
     return table
 
 
-def _scalar_names(splits: Iterable[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for split in splits for name, score in split.items() if isinstance(score, float)))
+def note(text: str, console: Console) -> None:
+    console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _number(score: Any) -> str:

@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from rich.console import Console
 
 from toolkit.api.contracts import EpochRecord, RunFinished, RunStarted
 from toolkit.api.errors import CheckpointError, Stopped
-from toolkit.build.assemble import Assembly, assemble, count_parameters, training
+from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.tables import Recipe
 from toolkit.recipe.write import digest, to_toml
-from toolkit.runs.directory import RunDirectory, create, created, existing
-from toolkit.runs.finish import draw_pictures, evaluate_splits, kept_scores, scores
-from toolkit.runs.loop import Saving, Trackers, train
-from toolkit.runs.predictions import predictions, write_predictions
-from toolkit.runs.reopen import Trained, open_trained, planned_again
-from toolkit.runs.report import write_report
-from toolkit.runs.screen import Screen, score_table
+from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
+from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, run_scores, score_splits
+from toolkit.runs.files import write_records
+from toolkit.runs.loop import Records, Saving, Session, Trackers, train
+from toolkit.runs.reopen import open_trained, planned_again
+from toolkit.runs.screen import note
+from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
-from toolkit.training.evaluate import Evaluation, scored_splits
+from toolkit.training.evaluate import scored_splits
 from toolkit.training.state import Setup, State
 
-__all__ = ["Records", "evaluate_run", "resume_run", "start_run", "train_run"]
-
-Records: TypeAlias = Generator[EpochRecord, None, None]
+__all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 
 
 @devices.enough_memory()
 def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
     """Train what the recipe says in a new directory under `runs`."""
     assembly = assemble(plan(draft, discover()))
-    prepared = training(assembly)
+    state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = create(runs, assembly.recipe.name)
     with directory.locked():
-        _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, None))
+        _complete(Prepared(directory, assembly, state, setup, saved=None), console)
     return directory
 
 
@@ -58,19 +56,30 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     directory = existing(path)
     _require_training(directory)
     with directory.locked():  # before its checkpoint is read: who works on it may be about to save another
-        _resume(directory, planned_again(directory, recipe, overrides), console)
+        _complete(_reopened(directory, planned_again(directory, recipe, overrides), Kept()), console)
     return directory
 
 
-def _resume(directory: RunDirectory, planned: Plan, console: Console) -> None:
-    saved = LastCheckpoint.load(directory.last) if directory.last.exists() else None
-    if saved:
-        _same_recipe(directory, saved, planned.resolved)
-    assembly = _assembled(planned, saved, Kept())
-    if saved:
-        _same_data(directory, saved, assembly)
-    prepared = training(assembly)
-    _guarded(directory, lambda signals: _run(assembly, prepared, directory, signals, console, saved))
+def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
+    """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
+    has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
+
+    Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Shows nothing but what is wrong
+    with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
+    is what trackers see the run end by.
+    """
+    prepared = _reopened(directory, planned, kept)
+    if prepared.saved:
+        yield from (EpochRecord(**record) for record in prepared.saved.state["records"])
+    session = _begin(prepared, Console(quiet=True), signals)
+    try:
+        yield from train(prepared.state, prepared.setup, session, patience=planned.resolved.train.patience)
+        # the best checkpoint is not evaluated again: its epoch's scores stand for it
+        best = prepared.state.records[prepared.state.best_epoch - 1]
+        scores = run_scores(prepared.scored, {"valid": best.valid}, best.epoch)
+        session.trackers.track(RunFinished(scores, directory.path))
+    finally:
+        session.trackers.close()
 
 
 @devices.enough_memory()
@@ -83,35 +92,61 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
     trained = open_trained(path, overrides)
     assembly = trained.assembly
     scored_splits(assembly.data, dataset=assembly.recipe.data.name, scored=path)
-    _show(console, assembly)
-    with created(trained.directory.path, "evaluations") as directory:
-        evaluations = evaluate_splits(assembly, batch=_eval_batch(assembly.recipe))
-        _keep_evaluation(directory, trained, evaluations, console)
+    scored = Scored.of_run(assembly)
+    _show(assembly, scored, console)
+    with created(trained.directory.path, EVALUATIONS) as directory:
+        evaluated = score_splits(assembly, scored, trained.best_epoch)
+        directory.write_text(directory.recipe, to_toml(assembly.recipe))
+        directory.write_json(directory.environment, assembly.environment())
+        facts = run_facts(scored, assembly, directory)
+        facts["notes"] = [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]
+        keep_evaluation(directory, evaluated, facts, console)
     return directory
 
 
-def _keep_evaluation(
-    directory: RunDirectory, trained: Trained, evaluations: dict[str, Evaluation], console: Console
-) -> None:
-    assembly = trained.assembly
-    result = scores(evaluations, assembly, trained.best_epoch)
-    directory.write_text("recipe.toml", to_toml(assembly.recipe))
-    directory.write_json("facts.json", _facts_anew(trained, directory))
-    directory.write_json("environment.json", assembly.environment())
-    directory.write_json("scores.json", result)
-    last = next(reversed(evaluations))
-    ids = assembly.loaders()[last].pixels.split.ids
-    write_predictions(directory, list(predictions(evaluations[last], ids, assembly.spec)), assembly.spec)
-    _tell(console, assembly.left_out())
-    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
-    console.print(f"report {write_report(directory.path)}", markup=False, soft_wrap=True)
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose recipe is built, ready to be trained."""
+
+    directory: RunDirectory
+    assembly: Assembly
+    state: State
+    setup: Setup
+    saved: LastCheckpoint | None
+    """Where its training stands; None where it has not begun."""
+
+    @cached_property
+    def scored(self) -> Scored:
+        return Scored.of_run(self.assembly)
 
 
-def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
-    """Do `work` on a run; a signal ends it with the command that resumes."""
+def _reopened(directory: RunDirectory, planned: Plan, kept: Kept) -> Prepared:
+    """The run in `directory`. Raises CheckpointError where it was trained by another recipe or on other data."""
+    saved = LastCheckpoint.load(directory.last) if directory.last.exists() else None
+    if saved is None:
+        assembly = assemble(planned, kept)
+    else:
+        _same_recipe(directory, saved, planned.resolved)
+        # training goes on in the precision that it began in, which another device would not choose
+        assembly = assemble(planned, kept, notes=saved.origin.notes, precision=saved.origin.precision)
+        _same_data(directory, saved, assembly)
+    return Prepared(directory, assembly, *training(assembly), saved)
+
+
+def _complete(prepared: Prepared, console: Console) -> None:
+    """Train a run to its end, score its best checkpoint and report. A signal ends it with the command that resumes."""
+    directory, assembly = prepared.directory, prepared.assembly
     with Signals() as signals:
         try:
-            work(signals)
+            console.print(f"run {directory.path}", markup=False, soft_wrap=True)
+            _show(assembly, prepared.scored, console)
+            session = _begin(prepared, console, signals)
+            try:
+                for _ in train(prepared.state, prepared.setup, session, patience=assembly.recipe.train.patience):
+                    pass
+                _finish(prepared, session)
+            finally:
+                session.trackers.close()
         except Signalled as signal:
             raise Stopped(
                 f"stopped by a signal; {directory.path} holds the last checkpoint",
@@ -120,132 +155,46 @@ def _guarded(directory: RunDirectory, work: Callable[[Signals], None]) -> None:
             ) from signal
 
 
-def _run(
-    assembly: Assembly,
-    prepared: tuple[State, Setup],
-    directory: RunDirectory,
-    signals: Signals,
-    console: Console,
-    saved: LastCheckpoint | None,
-) -> None:
-    console.print(f"run {directory.path}", markup=False, soft_wrap=True)
-    _show(console, assembly)
-    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=console)
-    try:
-        for _ in _train(assembly, prepared, saving, trackers, signals, console):
-            pass
-        _finish(directory, assembly, prepared[1], console, trackers)
-    finally:
-        trackers.close()
-
-
-def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
-    """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
-    has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
-
-    Leaves checkpoints and records but no scores and no report: `resume_run` adds them. Shows nothing but what is wrong
-    with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
-    is what trackers see the run end by.
-    """
-    console = Console(quiet=True)
-    saved = LastCheckpoint.load(directory.last) if directory.last.exists() else None
-    assembly = _assembled(planned, saved, kept)
-    if saved:
-        _same_recipe(directory, saved, assembly.recipe)
-        _same_data(directory, saved, assembly)
-        yield from (EpochRecord(**record) for record in saved.state["records"])
-    prepared = training(assembly)
-    saving, trackers = _begin(assembly, prepared[0], directory, console, saved, warnings=Console(stderr=True))
-    try:
-        yield from _train(assembly, prepared, saving, trackers, signals, console)
-        trackers.track(RunFinished(kept_scores(assembly, prepared[0]), directory.path))
-    finally:
-        trackers.close()
-
-
-def _begin(
-    assembly: Assembly,
-    state: State,
-    directory: RunDirectory,
-    console: Console,
-    saved: LastCheckpoint | None,
-    *,
-    warnings: Console,
-) -> tuple[Saving, Trackers]:
-    """Bring `state` to where `saved` stands, or write what a new run starts with; what saves and tracks it."""
+def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
+    """Bring the state to where the checkpoint stands, or write what a new run starts with."""
+    directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
     skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
     saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
-    if saved:
-        state.load_state_dict(saved.state)
-        for name, items in saved.skipped.items():
+    if prepared.saved:
+        state.load_state_dict(prepared.saved.state)
+        for name, items in prepared.saved.skipped.items():
             skipped[name].update(items)
     else:
-        _open(directory, assembly, state, saving, console)
-    facts = _facts(assembly, directory)
-    directory.write_json("facts.json", facts)
-    directory.write_records(state.records)
+        directory.write_text(directory.recipe, to_toml(assembly.recipe))
+        console.print(assembly.summary.short, markup=False, highlight=False, soft_wrap=True)
+        directory.write_text(directory.summary, assembly.summary.full)
+        directory.write_json(directory.environment, assembly.environment())
+        saving.save_last(state)  # shows early whether the disk takes a checkpoint
+    facts = run_facts(prepared.scored, assembly, directory)
+    directory.write_json(directory.facts, facts)
+    write_records(directory, state.records)
+    warnings = Console(stderr=True) if console.quiet else console
     trackers = Trackers(assembly.plan.trackers(directory.path), warnings)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
-    return saving, trackers
+    return Session(saving, trackers, console, signals)
 
 
-def _train(
-    assembly: Assembly,
-    prepared: tuple[State, Setup],
-    saving: Saving,
-    trackers: Trackers,
-    signals: Signals,
-    console: Console,
-) -> Iterator[EpochRecord]:
-    """Train from where the state stands; yields the records of the epochs still to come."""
-    state, setup = prepared
-    with Screen(console, setup.epochs, setup.metric, assembly.device, unit=assembly.unit) as screen:
-        yield from train(
-            state,
-            setup,
-            saving=saving,
-            trackers=trackers,
-            screen=screen,
-            signals=signals,
-            patience=assembly.recipe.train.patience,
-        )
-
-
-def _open(directory: RunDirectory, assembly: Assembly, state: State, saving: Saving, console: Console) -> None:
-    """What a new run does before its first step; the checkpoint shows early whether the disk takes one."""
-    directory.write_text("recipe.toml", to_toml(assembly.recipe))
-    summary = assembly.summary
-    console.print(summary.short, markup=False, highlight=False, soft_wrap=True)
-    directory.write_text("summary.txt", summary.full)
-    directory.write_json("environment.json", assembly.environment())
-    saving.save_last(state)
-
-
-def _finish(directory: RunDirectory, assembly: Assembly, setup: Setup, console: Console, trackers: Trackers) -> None:
+def _finish(prepared: Prepared, session: Session) -> None:
     """Score the best checkpoint and report."""
+    directory, assembly = prepared.directory, prepared.assembly
     best = BestCheckpoint.load(directory.best)
     assembly.network.load_state_dict(best.network)
     assembly.objective.load_state_dict(best.objective)
-    evaluations = evaluate_splits(assembly, batch=setup.eval_batch)
-    result = scores(evaluations, assembly, best.epoch)
-    last = next(reversed(evaluations), None)
-    shown = assembly.loaders()[last] if last else assembly.train
-    rows = list(predictions(evaluations[last], shown.pixels.split.ids, assembly.spec)) if last else []
-    write_predictions(directory, rows, assembly.spec)
+    evaluated = score_splits(assembly, prepared.scored, best.epoch)
     with directory.explained():
-        draw_pictures(directory, assembly, setup.augmentations, rows, shown)
-    directory.write_json("facts.json", _facts(assembly, directory))
-    directory.write_json("scores.json", result)
-    page = write_report(directory.path)
-    trackers.track(RunFinished(result, directory.path))
-    _tell(console, assembly.left_out())
-    console.print(score_table({name: result[name] for name in evaluations}, title=_title(assembly)))
-    console.print(f"report {page}", markup=False, soft_wrap=True)
+        draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)
+    keep_evaluation(directory, evaluated, run_facts(prepared.scored, assembly, directory), session.console)
+    session.trackers.track(RunFinished(evaluated.scores, directory.path))
 
 
 def _require_training(directory: RunDirectory) -> None:
     """Raise CheckpointError for a directory of scores alone, as `evaluate` leaves: training would begin anew there."""
-    has_scores = (directory.path / "facts.json").exists()
+    has_scores = directory.facts.exists()
     if directory.last.exists() or directory.best.exists() or not has_scores:
         return
     run = RunDirectory(directory.path.resolve().parent.parent)
@@ -268,13 +217,6 @@ def origin_of(assembly: Assembly) -> Origin:
     )
 
 
-def _assembled(planned: Plan, saved: LastCheckpoint | None, kept: Kept) -> Assembly:
-    """The assembly to go on with: in the precision that training began in, which another device would not choose."""
-    if saved is None:
-        return assemble(planned, kept)
-    return assemble(planned, kept, notes=saved.origin.notes, precision=saved.origin.precision)
-
-
 def _same_recipe(directory: RunDirectory, saved: LastCheckpoint, recipe: Recipe) -> None:
     if saved.origin.digest != digest(recipe):
         raise CheckpointError(
@@ -293,55 +235,15 @@ def _same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembl
         )
 
 
-def _facts(assembly: Assembly, directory: RunDirectory) -> dict[str, Any]:
-    """The contents of facts.json: what was found at run time."""
-    return {
-        "recipe": assembly.recipe.name,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(directory.recipe.stat().st_mtime)),
-        "sample": assembly.spec.sample,
-        "device": str(assembly.device),
-        "precision": assembly.precision,
-        "classes": list(assembly.spec.classes),
-        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
-        "epoch_items": assembly.train.epoch_items(assembly.recipe.train.batch),
-        "parameters": count_parameters(assembly.network),
-        "multiply_adds": assembly.summary.multiply_adds,
-        "notes": assembly.notes(),
-        "epochs": assembly.recipe.train.epochs,
-    }
-
-
-def _facts_anew(trained: Trained, directory: RunDirectory) -> dict[str, Any]:
-    """What the report tells of an evaluation in `directory`."""
-    facts = _facts(trained.assembly, directory)
-    return {**facts, "notes": [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]}
-
-
-def _show(console: Console, assembly: Assembly) -> None:
+def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
+    clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
     console.print(
         f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
-        f"{assembly.spec.size} px{_clips(assembly)}",
+        f"{assembly.spec.size} px{clips}",
         markup=False,
         soft_wrap=True,
     )
     console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
-    _tell(console, assembly.notes())
-
-
-def _tell(console: Console, notes: Iterable[str]) -> None:
-    for note in notes:
-        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _clips(assembly: Assembly) -> str:
-    protocol = assembly.protocol()
-    return f", clips of {protocol['frames']}, {protocol['views']}" if assembly.spec.clip else ""
-
-
-def _title(assembly: Assembly) -> str:
-    return f"{assembly.recipe.name}{' (SAMPLE data)' if assembly.spec.sample else ''}"
-
-
-def _eval_batch(recipe: Recipe) -> int:
-    return recipe.train.eval_batch or recipe.train.batch
+    for text in scored.notes():
+        note(text, console)

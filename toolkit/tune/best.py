@@ -8,7 +8,6 @@ one higher.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +21,9 @@ from toolkit.api.errors import RunFailed, Stopped, ToolkitError
 from toolkit.build.plan import plan
 from toolkit.recipe.read import load, overridden
 from toolkit.recipe.write import to_toml
-from toolkit.runs.directory import RunDirectory, explained
-from toolkit.runs.repeats import mean_and_deviation, scored_split, scores_of, scores_table
+from toolkit.runs.directory import RunDirectory, explained, nan_for_null
+from toolkit.runs.files import read_run
+from toolkit.runs.repeats import mean_and_deviation, scores_of, scores_table
 from toolkit.runs.session import resume_run
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.folder import alone, repeat_of, trial_run
@@ -107,9 +107,9 @@ def finish_best(
             next_step=again,
         ) from stopped
     candidates += own
-    runs = [RunDirectory(folder / run) for one in candidates for run in one.runs]
-    sample = any(json.loads((run.path / "facts.json").read_text(encoding="utf-8"))["sample"] for run in runs)
-    split = scored_split(runs[0]) if runs else "test"
+    runs = [read_run(folder / run) for one in candidates for run in one.runs]
+    sample = any(run.facts["sample"] for run in runs)
+    split = runs[0].split if runs else "test"
     finalists = Finalists(split, sample, tuple(candidates), (*notes, *why_not))
     write_finalists(folder, finalists)
     title = f"{study.study_name}: scores on {split}{' (SAMPLE data)' if sample else ''}"
@@ -129,7 +129,7 @@ def write_finalists(folder: Path, finalists: Finalists) -> None:
         for name, values in one["scores"].items():
             mean, deviation = mean_and_deviation(values)
             one["scores"][name] = {"mean": mean, "std": deviation, "values": values}
-    RunDirectory(folder).write_json(RESULT, table)
+    RunDirectory(folder).write_json(folder / RESULT, table)
 
 
 def read_finalists(folder: Path) -> Finalists | None:
@@ -141,11 +141,7 @@ def read_finalists(folder: Path) -> Finalists | None:
         table = json.loads(path.read_text(encoding="utf-8"))
         candidates = []
         for one in table["candidates"]:
-            summaries = {name: summary["values"] for name, summary in one["scores"].items()}
-            scores = {
-                name: tuple(math.nan if value is None else float(value) for value in values)
-                for name, values in summaries.items()
-            }
+            scores = {name: tuple(nan_for_null(summary["values"])) for name, summary in one["scores"].items()}
             changed = {"seeds": tuple(one["seeds"]), "runs": tuple(one["runs"]), "scores": scores}
             candidates.append(Finalist(**{**one, **changed}))
         return Finalists(table["split"], table["sample"], tuple(candidates), tuple(table["notes"]))
@@ -165,7 +161,7 @@ def write_best(study: optuna.Study, planned: StudyPlan, folder: Path) -> list[Pa
     written = []
     for trial in best:
         path = folder / ("best.toml" if len(study.directions) == 1 else f"best-{trial.number:04}.toml")
-        RunDirectory(folder).write_text(path.name, _recipe_of(trial, planned, folder))
+        RunDirectory(folder).write_text(path, _recipe_of(trial, planned, folder))
         written.append(path)
     if best:
         with explained(folder):
@@ -251,7 +247,7 @@ class _Final:
             run = repeat_of(first, seed - recipe.seed)
             self._begin(run, to_toml(recipe.model_copy(update={"seed": seed})))
             try:
-                if not (run.scores.is_file() and (run.path / "report.html").is_file()):
+                if not (run.scores.is_file() and run.report.is_file()):
                     self.console.print(f"trial {trial.number}, seed {seed}", style="bold", markup=False)
                     resume_run(run.path, recipe=None, overrides=(), console=self.console)
             except Stopped:
@@ -266,7 +262,7 @@ class _Final:
             values=dict(trial.params),
             seeds=tuple(runs),
             runs=tuple(str(run.path.relative_to(self.folder)) for run in runs.values()),
-            scores=scores_of([*runs.values()]),
+            scores=scores_of([read_run(run.path) for run in runs.values()]),
             failures=failures,
         )
 
@@ -274,4 +270,4 @@ class _Final:
         if not run.recipe.is_file():
             with explained(self.folder):
                 run.path.mkdir(parents=True, exist_ok=True)
-            run.write_text(run.recipe.name, recipe)
+            run.write_text(run.recipe, recipe)

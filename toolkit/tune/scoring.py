@@ -19,7 +19,8 @@ from toolkit.build.plan import Plan, plan
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.read import load, overridden
 from toolkit.runs.directory import explained
-from toolkit.runs.session import Records, train_run
+from toolkit.runs.loop import Records
+from toolkit.runs.session import train_run
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
 from toolkit.tune.aim import LATENCY

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from toolkit.api.errors import DataError
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
 from toolkit.tune.folder import repeat_of, trial_run
@@ -146,10 +146,10 @@ class StudyScreen:
 
     def _planned(self, trial: FrozenTrial) -> int:
         """Epochs of the trial's runs; 0 where they are not here, or have only begun."""
-        path = trial_run(self._folder, trial.number).path / "facts.json"
+        run = trial_run(self._folder, trial.number)
         try:
-            return int(json.loads(path.read_text(encoding="utf-8"))["epochs"]) * self._tune.seeds_per_trial
-        except (OSError, ValueError, KeyError):
+            return int(run.read_json(run.facts)["epochs"]) * self._tune.seeds_per_trial
+        except (OSError, DataError, ValueError, KeyError):
             return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import Rulebook
+from toolkit.runs.directory import RunDirectory
 
 RULES = Rulebook("tracker")
 
@@ -121,12 +122,12 @@ def told(tracker: Tracker, records: list[Record]) -> Iterator[str]:
 
 def run_directory(subject: Subject) -> Path:
     """A run directory with a few of the files that a run leaves, below a folder of all runs."""
-    run = subject.scratch("runs") / "examined" / "2026-01-01_00-00-00"
-    (run / "figures").mkdir(parents=True)
-    (run / "recipe.toml").write_text('name = "examined"\n', encoding="utf-8")
-    (run / "scores.json").write_text(json.dumps(SCORES), encoding="utf-8")
-    (run / "report.html").write_text("<p>examined</p>", encoding="utf-8")
-    return run
+    run = RunDirectory(subject.scratch("runs") / "examined" / "2026-01-01_00-00-00")
+    run.figures.mkdir(parents=True)
+    run.recipe.write_text('name = "examined"\n', encoding="utf-8")
+    run.scores.write_text(json.dumps(SCORES), encoding="utf-8")
+    run.report.write_text("<p>examined</p>", encoding="utf-8")
+    return run.path
 
 
 def started() -> RunStarted:

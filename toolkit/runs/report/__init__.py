@@ -6,6 +6,6 @@ unfinished run as well. Importing this package loads neither torch nor matplotli
 """
 
 from toolkit.runs.report.page import write_report
-from toolkit.runs.report.pictures import Predicted, draw_augmented, draw_feature_maps, draw_worst_errors
+from toolkit.runs.report.pictures import draw_augmented, draw_feature_maps, draw_worst_errors
 
-__all__ = ["Predicted", "draw_augmented", "draw_feature_maps", "draw_worst_errors", "write_report"]
+__all__ = ["draw_augmented", "draw_feature_maps", "draw_worst_errors", "write_report"]

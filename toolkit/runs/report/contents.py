@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from toolkit.api.errors import DataError
+from toolkit.runs.files import RunFiles
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
-from toolkit.runs.report.sources import Prediction, RunFiles, how_to_score_again
 from toolkit.runs.report.statistics import ClassScores, Confusion, Matrix
 
 MATRIX_CLASSES = 40
@@ -48,8 +48,8 @@ class ShownMatrix:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """All that the template shows, besides pictures."""
+class Page:
+    """All that the template of a run's page shows, besides pictures."""
 
     files: RunFiles
     started: str
@@ -72,12 +72,15 @@ class Contents:
     environment: Sequence[tuple[str, str]]
 
 
-def gather(files: RunFiles) -> Contents:
+def gather(files: RunFiles) -> Page:
     """Decide what a report of `files` says. Raises `DataError` when the files contradict each other, or name no classes
     of what was predicted."""
-    _require_classes(files)
+    if not files.classes and (files.scores or files.predictions):
+        path = files.directory.facts
+        cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
+        raise files.directory.damaged(path, cause)
     matrix = _matrix(files)
-    return Contents(
+    return Page(
         files=files,
         started=_moment(str(files.facts.get("started", ""))),
         banners=list(_banners(files)),
@@ -86,13 +89,13 @@ def gather(files: RunFiles) -> Contents:
         scores=_scalar_scores(files),
         best_epoch=_best_epoch(files),
         matrix=_shown(files.classes, matrix) if matrix else None,
-        classes=statistics.per_class(files.classes, matrix, files.predicted_scores) if matrix else [],
+        classes=statistics.per_class(files.classes, matrix, files.split_scores) if matrix else [],
         confusions=statistics.most_confused(files.classes, matrix, LISTED_CONFUSIONS) if matrix else [],
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
-        environment=list(_environment(files)),
+        environment=list(_flat("", files.environment)),
     )
 
 
@@ -106,39 +109,25 @@ def score(value: Any) -> str:
     return "—" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _require_classes(files: RunFiles) -> None:
-    if files.classes or not (files.scores or files.predictions):
-        return
-    path = files.directory / "facts.json"
-    cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
-    raise DataError(cause, path=path, next_step=how_to_score_again(files.directory))
-
-
 def _matrix(files: RunFiles) -> Matrix | None:
-    scored: Matrix | None = files.predicted_scores.get("confusion_matrix")
+    scored: Matrix | None = files.split_scores.get("confusion_matrix")
     if scored is None:
         return statistics.confusion_matrix(files.classes, files.predictions) if files.predictions else None
     if len(scored) != len(files.classes):
-        raise DataError(
+        raise files.directory.damaged(
+            files.directory.scores,
             f"the confusion matrix has {len(scored)} rows, but the run has {len(files.classes)} classes",
-            path=files.directory / "scores.json",
-            next_step=how_to_score_again(files.directory),
         )
     return scored
 
 
 def _shown(classes: Sequence[str], matrix: Matrix) -> ShownMatrix:
     chosen = statistics.hardest_classes(matrix, MATRIX_CLASSES)
-    return ShownMatrix(
-        classes=[classes[index] for index in chosen],
-        counts=_part(matrix, chosen),
-        shares=_part(statistics.normalised(matrix), chosen),
-        of=len(classes),
+    counts, shares = (
+        [[cells[row][column] for column in chosen] for row in chosen]
+        for cells in (matrix, statistics.normalised(matrix))
     )
-
-
-def _part(matrix: Matrix, chosen: Sequence[int]) -> Matrix:
-    return [[matrix[row][column] for column in chosen] for row in chosen]
+    return ShownMatrix([classes[index] for index in chosen], counts, shares, of=len(classes))
 
 
 def _best_epoch(files: RunFiles) -> int | None:
@@ -147,7 +136,7 @@ def _best_epoch(files: RunFiles) -> int | None:
 
 
 def _calibration_error(files: RunFiles) -> float | None:
-    scored: float | None = files.predicted_scores.get("ece")
+    scored: float | None = files.split_scores.get("ece")
     if scored is None and files.predictions:
         return statistics.calibration(files.predictions).expected_error
     return scored
@@ -167,14 +156,14 @@ def _banners(files: RunFiles) -> Iterator[tuple[str, str]]:
     if not files.finished:
         yield "unfinished", f"Unfinished: {len(files.records)} of {files.facts.get('epochs', '?')} epochs."
     if files.cut_short:
-        yield "note", "The last line of records.jsonl was cut short and is left out."
+        yield "note", f"The last line of {files.directory.records.name} was cut short and is left out."
     for note in files.facts.get("notes", ()):
         yield "note", str(note)
 
 
 def _headline(files: RunFiles) -> Headline | None:
-    split, predictions = files.predicted, files.predictions
-    accuracy = files.predicted_scores.get("accuracy", statistics.accuracy(predictions))
+    split, predictions = files.split, files.predictions
+    accuracy = files.split_scores.get("accuracy", statistics.accuracy(predictions))
     count = len(predictions) or int(files.facts.get("items", {}).get(split, 0))
     if not count or not math.isfinite(accuracy):
         return None
@@ -227,15 +216,10 @@ def _recipe_line(line: str) -> tuple[str, str, str]:
     return ("pair", key, value) if is_pair else ("plain", line, "")
 
 
-def _environment(files: RunFiles) -> Iterator[tuple[str, str]]:
-    for name, value in files.environment.items():
-        yield from _flat(name, value)
-
-
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
+            yield from _flat(f"{name}.{key}" if name else key, inner)
     elif isinstance(value, list):
         yield name, shlex.join(str(part) for part in value)
     elif value is not None:

@@ -16,7 +16,6 @@ from toolkit.runs.report.statistics import Calibration, Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 PIXELS_PER_INCH = 100
@@ -103,6 +102,8 @@ def _encoded(figure: Figure) -> bytes:
 
 
 def _settings(theme: Theme, dots: int) -> dict[Any, Any]:
+    from cycler import cycler
+
     # parse_math: class names come from users, and "$" in one is a dollar, not a formula.
     return {
         "figure.dpi": dots,
@@ -116,7 +117,7 @@ def _settings(theme: Theme, dots: int) -> dict[Any, Any]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
-        "axes.prop_cycle": _cycle(theme.series),
+        "axes.prop_cycle": cycler(color=theme.series),
         "grid.color": theme.grid,
         "grid.linewidth": 0.8,
         "xtick.color": theme.muted,
@@ -126,12 +127,6 @@ def _settings(theme: Theme, dots: int) -> dict[Any, Any]:
         "legend.frameon": False,
         "figure.facecolor": theme.surface,
     }
-
-
-def _cycle(colours: Sequence[str]) -> object:
-    from cycler import cycler
-
-    return cycler(color=colours)
 
 
 def figure(width: float, height: float) -> Figure:
@@ -236,26 +231,24 @@ def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
 
 def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawing:
     """Confusion matrix, rows are targets; `shares` writes cells 0..1 as percent."""
-    numbered = len(classes) <= NUMBERED_CLASSES
-    side = HALF if numbered else WHOLE
-
-    def paint(axes: Axes, theme: Theme) -> None:
-        axes.imshow(matrix, cmap=_tint(theme), vmin=0, vmax=_highest(matrix, shares), aspect="equal")
-        _name_classes(axes, classes)
-        if numbered:
-            _write_cells(axes, matrix, theme, shares=shares)
-
-    return chart(side, side, paint)
-
-
-def _highest(matrix: Matrix, shares: bool) -> float:
-    return 1.0 if shares else max(1.0, *(max(row) for row in matrix))
-
-
-def _tint(theme: Theme) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("tint", [theme.surface, theme.accent])
+    numbered = len(classes) <= NUMBERED_CLASSES
+    side = HALF if numbered else WHOLE
+    highest = 1.0 if shares else max(1.0, *(max(row) for row in matrix))
+
+    def paint(axes: Axes, theme: Theme) -> None:
+        tint = LinearSegmentedColormap.from_list("tint", [theme.surface, theme.accent])
+        axes.imshow(matrix, cmap=tint, vmin=0, vmax=highest, aspect="equal")
+        _name_classes(axes, classes)
+        size = max(4.5, min(9.0, 95 / len(matrix)))
+        for y, row in enumerate(matrix if numbered else ()):
+            for x, cell in enumerate(row):
+                if shown := round(100 * cell) if shares else round(cell):
+                    colour = theme.surface if cell > 0.5 * highest else theme.ink
+                    axes.text(x, y, str(shown), ha="center", va="center", fontsize=size, color=colour)
+
+    return chart(side, side, paint)
 
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
@@ -266,21 +259,6 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_xlabel("prediction")
     axes.set_ylabel("target")
     axes.spines[:].set_visible(False)
-
-
-def _write_cells(axes: Axes, matrix: Matrix, theme: Theme, *, shares: bool) -> None:
-    highest = _highest(matrix, shares)
-    size = max(4.5, min(9.0, 95 / len(matrix)))
-    for y, row in enumerate(matrix):
-        for x, cell in enumerate(row):
-            if text := _cell_text(cell, shares):
-                colour = theme.surface if cell > 0.5 * highest else theme.ink
-                axes.text(x, y, text, ha="center", va="center", fontsize=size, color=colour)
-
-
-def _cell_text(cell: float, shares: bool) -> str:
-    shown = round(100 * cell) if shares else round(cell)
-    return str(shown) if shown else ""
 
 
 def reliability(bins: Calibration) -> Drawing:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.errors import RunFailed
 from toolkit.api.files import as_utf8, write_atomically
+from toolkit.runs.directory import explained
+from toolkit.runs.files import read_run
 from toolkit.runs.report import contents, figures, statistics
-from toolkit.runs.report.contents import Contents
-from toolkit.runs.report.sources import read_run
+from toolkit.runs.report.contents import Page
 
 HEAVY = 120_000
 """Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
@@ -38,26 +38,18 @@ def write_report(run: Path) -> Path:
     directory, `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
     """
     shown = contents.gather(read_run(run))
-    try:
-        return _write(run, shown)
-    except OSError as error:
-        raise RunFailed(
-            f"{run}: cannot be written: {error.strerror or error}",
-            next_step=f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}",
-        ) from error
+    directory = shown.files.directory
+    again = f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}"
+    with explained(run, next_step=again):
+        for name, drawing in _drawings(shown):
+            figures.save(directory.figures, name, drawing)
+        template = Path(__file__).parent / "template.html.j2"
+        page = render(template, pictures(directory.figures), shown=shown)
+        write_atomically(directory.report, as_utf8(page))
+    return directory.report
 
 
-def _write(run: Path, shown: Contents) -> Path:
-    folder = run / "figures"
-    for name, drawing in _drawings(shown):
-        figures.save(folder, name, drawing)
-    path = run / "report.html"
-    template = Path(__file__).parent / "template.html.j2"
-    write_atomically(path, as_utf8(render(template, pictures(folder), shown=shown)))
-    return path
-
-
-def _drawings(shown: Contents) -> Iterator[tuple[str, figures.Drawing]]:
+def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
     records = shown.files.records
     if records:
         yield "loss", figures.loss_curves(records, shown.best_epoch)
@@ -87,19 +79,15 @@ def _picture(path: Path) -> Picture:
 
 
 def _data_uri(path: Path) -> str:
-    data, kind = path.read_bytes(), "png"
-    if len(data) > HEAVY:
-        data, kind = _webp(data), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _webp(data: bytes) -> bytes:
     from PIL import Image
 
-    file = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.convert("RGB").save(file, "WEBP", quality=82, method=1)
-    return file.getvalue()
+    data, kind = path.read_bytes(), "png"
+    if len(data) > HEAVY:
+        file, kind = io.BytesIO(), "webp"
+        with Image.open(io.BytesIO(data)) as image:
+            image.convert("RGB").save(file, "WEBP", quality=82, method=1)
+        data = file.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:

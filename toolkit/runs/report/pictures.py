@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
-    Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+    Rgb: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 ACROSS = 8
 """Pictures, or frames of clips, side by side on a sheet."""
@@ -35,19 +35,6 @@ class Box(NamedTuple):
     top: float
     width: float
     height: float
-
-
-class Predicted(Protocol):
-    """One prediction, as a sheet of errors needs it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def prediction(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
 
 
 def draw_augmented(directory: Path, before: Tensor, after: Tensor, labels: Sequence[str]) -> Path | None:
@@ -71,7 +58,7 @@ def draw_augmented(directory: Path, before: Tensor, after: Tensor, labels: Seque
     return save(directory, "augmented", draw, SHEET) if pairs else None
 
 
-def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicted]) -> Path | None:
+def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Prediction]) -> Path | None:
     """Write `directory/worst_errors.png`: wrong predictions in the order given, most confident first.
 
     `pictures` is uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`, one for each of the K `rows`. Returns None when K
@@ -91,17 +78,17 @@ def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicte
     return save(directory, "worst_errors", draw, SHEET) if strips else None
 
 
-def _strip(picture: Tensor) -> Pixels:
+def _strip(picture: Tensor) -> Rgb:
     """uint8 `[H, W, 3]` of an image, or of up to `ACROSS` evenly spaced frames of a clip side by side."""
     import torch
 
     frames = picture.cpu() if picture.ndim == 4 else picture.cpu()[None]
     chosen = torch.linspace(0, len(frames) - 1, min(len(frames), ACROSS)).round().long()
-    strip: Pixels = torch.cat(list(frames[chosen]), dim=-1).permute(1, 2, 0).numpy()
+    strip: Rgb = torch.cat(list(frames[chosen]), dim=-1).permute(1, 2, 0).numpy()
     return strip
 
 
-def _sheet(picture: Pixels, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:
+def _sheet(picture: Rgb, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:
     """Room for `count` cells, each of `stacked` pictures shaped as `picture` above a caption."""
     height, width = picture.shape[:2]
     columns = min(count, max(1, round(ACROSS * height / width)))
@@ -159,8 +146,15 @@ def draw_feature_maps(directory: Path, model: nn.Module, picture: Tensor, normal
         _show(axes, Box(GAP, GAP + TITLE, shown, shown), _strip(picture))
         for row, (name, channels) in enumerate(layers):
             first = Box(3 * GAP + shown, GAP + row * line + TITLE, side - GAP / CHANNELS, side)
-            _write_above(axes, first, f"{name}  ·  {channels.shape[1]} x {channels.shape[2]}", theme.muted)
-            _show_channels(axes, first, channels)
+            title = f"{name}  ·  {channels.shape[1]} x {channels.shape[2]}"
+            axes.annotate(
+                title, (first.left, first.top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=theme.muted
+            )
+            for place, channel in enumerate(channels):
+                box = first._replace(left=first.left + place * (first.width + GAP))
+                low, high = channel.quantile(0.01).item(), channel.quantile(0.99).item()
+                colours = {"cmap": "magma", "vmin": low, "vmax": max(high, low + 1e-12), "interpolation": "nearest"}
+                _show(axes, box, channel.numpy(), **colours)
         return drawn
 
     return save(directory, "feature_maps", draw, SHEET) if layers else None
@@ -176,55 +170,30 @@ def _spread(answers: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
 def _answers(model: nn.Module, normalised: Tensor) -> list[tuple[str, Tensor]]:
     """Name and most varied channels `[<= CHANNELS, h, w]` of each `Conv2d`, in the order they ran."""
     import torch
-
-    answers: list[tuple[str, Tensor]] = []
-    with _listening(model, answers), _evaluating(model), torch.no_grad():
-        model(normalised)
-    return answers
-
-
-@contextmanager
-def _listening(model: nn.Module, answers: list[tuple[str, Tensor]]) -> Iterator[None]:
     from torch import nn
 
-    def listen(name: str, module: nn.Module) -> Any:
-        return module.register_forward_hook(lambda _module, _inputs, output: _keep(answers, name, output))
+    answers: list[tuple[str, Tensor]] = []
 
-    hooks = [listen(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    def keep(name: str, output: Tensor) -> None:
+        if min(output.shape[-2:]) < 2:
+            return  # squeeze-and-excitation and other convolutions of pooled features have nothing to show
+        channels = output[0].detach().float().cpu()
+        varied = channels.var(dim=(-2, -1)).topk(min(CHANNELS, len(channels))).indices
+        answers.append((name, channels[varied]))
+
+    modes = {module: module.training for module in model.modules()}
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     try:
-        yield
+        model.eval()
+        with torch.no_grad():
+            model(normalised)
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _keep(answers: list[tuple[str, Tensor]], name: str, output: Tensor) -> None:
-    if min(output.shape[-2:]) < 2:
-        return  # squeeze-and-excitation and other convolutions of pooled features have nothing to show
-    channels = output[0].detach().float().cpu()
-    varied = channels.var(dim=(-2, -1)).topk(min(CHANNELS, len(channels))).indices
-    answers.append((name, channels[varied]))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
         for module, training in modes.items():  # not model.train(): frozen parts stay in eval mode
             module.training = training
-
-
-def _write_above(axes: Axes, box: Box, text: str, colour: str) -> None:
-    axes.annotate(text, (box.left, box.top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=colour)
-
-
-def _show_channels(axes: Axes, first: Box, channels: Tensor) -> None:
-    """Side by side from `first` on, each in colours of its own range."""
-    for place, channel in enumerate(channels):
-        box = first._replace(left=first.left + place * (first.width + GAP))
-        low, high = channel.quantile(0.01).item(), channel.quantile(0.99).item()
-        colours = {"cmap": "magma", "vmin": low, "vmax": max(high, low + 1e-12), "interpolation": "nearest"}
-        _show(axes, box, channel.numpy(), **colours)
+    return answers

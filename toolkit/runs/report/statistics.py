@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.runs.report.sources import Prediction
+from toolkit.runs.predictions import Prediction
 
 Matrix = Sequence[Sequence[float]]
 
@@ -84,23 +84,18 @@ def normalised(matrix: Matrix) -> Matrix:
 
 def per_class(classes: Sequence[str], matrix: Matrix, scores: Mapping[str, Any]) -> list[ClassScores]:
     """Precision, recall, F1 and support of each class: as scored where the metrics did, else from the matrix."""
-    derived = [_class_scores(matrix, index, name) for index, name in enumerate(classes)]
-    columns = [scores.get(f"{score}_per_class") for score in ("precision", "recall", "f1")]
-    return [_as_scored(row, index, columns) for index, row in enumerate(derived)]
-
-
-def _class_scores(matrix: Matrix, index: int, name: str) -> ClassScores:
-    hits, support = matrix[index][index], sum(matrix[index])
-    predicted = sum(row[index] for row in matrix)
-    return ClassScores(
-        name, _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted), int(support)
-    )
-
-
-def _as_scored(row: ClassScores, index: int, columns: Sequence[Sequence[float] | None]) -> ClassScores:
-    derived = (row.precision, row.recall, row.f1)
-    precision, recall, f1 = (column[index] if column else value for column, value in zip(columns, derived, strict=True))
-    return ClassScores(row.name, precision, recall, f1, row.support)
+    rows = []
+    predicted = [sum(column) for column in zip(*matrix, strict=True)]
+    for index, name in enumerate(classes):
+        hits, support = matrix[index][index], sum(matrix[index])
+        derived = {
+            "precision": _ratio(hits, predicted[index]),
+            "recall": _ratio(hits, support),
+            "f1": _ratio(2 * hits, support + predicted[index]),
+        }
+        scored = {key: column[index] for key in derived if (column := scores.get(f"{key}_per_class"))}
+        rows.append(ClassScores(name, **{**derived, **scored}, support=int(support)))
+    return rows
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from toolkit.api.clips import Averaged, Clip, Short
 from toolkit.api.clips import Sampling as ClipRule
 from toolkit.api.errors import BundleError, nearest
+from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle.wire import AGAIN
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def bundle_near(path: Path) -> str | None:
 
 
 def _nearby(path: Path) -> str:
-    if (path / "best.pt").is_file():
+    if RunDirectory(path).best.is_file():
         return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
     return bundle_near(path) or "make one with: python -m toolkit export RUN"
 

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from toolkit.api.errors import ToolkitError
-from toolkit.runs.report.sources import RunFiles, read_run
+from toolkit.runs.files import RunFiles, read_run
 from toolkit.tune.aim import Aim
 from toolkit.tune.best import Finalists, own_trial, read_finalists
 from toolkit.tune.folder import repeat_of, trial_run

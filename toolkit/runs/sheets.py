@@ -1,0 +1,61 @@
+"""The pictures of a run that need its items or its model: drawn once, when it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from toolkit.api.contracts import Augmentation, DataSpec
+from toolkit.build.assemble import Assembly
+from toolkit.data.loader import augment
+from toolkit.data.store import centre_crop
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.evaluation import Evaluated
+from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors
+
+SHOWN = 16
+"""Pictures on a sheet, at most."""
+
+
+def draw_pictures(
+    directory: RunDirectory, assembly: Assembly, augmentations: Sequence[Augmentation], evaluated: Evaluated
+) -> None:
+    """Sheets of augmented training items, of the worst errors, and of feature maps for the first scored image."""
+    draw_augmented(directory.figures, *augmented_sheet(assembly, augmentations))
+    if evaluated.split is None:
+        return
+    places = evaluated.answers[evaluated.split].index.tolist()
+    shown = assembly.loaders()[evaluated.split]
+    wrong = [(row, place) for row, place in zip(evaluated.predictions, places, strict=True) if row.wrong]
+    if worst := sorted(wrong, key=lambda one: -one[0].confidence)[:SHOWN]:
+        batch = shown.at([place for _, place in worst])
+        draw_worst_errors(directory.figures, batch.pixels.cpu(), [row for row, _ in worst])
+    if assembly.spec.frames is None:
+        picture = centre_crop(shown.at(places[:1]).pixels, assembly.spec.size)
+        normalised = assembly.network.normalize(picture)
+        draw_feature_maps(directory.figures, assembly.network.model, picture[0].cpu(), normalised)
+
+
+def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
+    """Training items as stored and as the model sees them in the first epoch, with their labels."""
+    count = min(SHOWN, len(assembly.train.pixels))
+    places = torch.linspace(0, len(assembly.train.pixels) - 1, count).long().tolist()
+    batch = assembly.train.at(places)
+    drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0, step=0)
+    after = centre_crop(drawn.pixels, assembly.spec.size).cpu()
+    return batch.pixels.cpu(), after, [label(target, assembly.spec) for target in drawn.targets.cpu()]
+
+
+def label(target: Tensor, spec: DataSpec) -> str:
+    """A target as text; a mixed one as its two largest shares."""
+    if target.ndim == 0:
+        return spec.classes[int(target)]
+    shares, places = target.topk(min(2, len(target)))
+    named = [
+        f"{spec.classes[place]} {share:.0%}"
+        for share, place in zip(shares.tolist(), places.tolist(), strict=True)
+        if share > 0.005
+    ]
+    return " + ".join(named)
