@@ -24,6 +24,7 @@ from toolkit.data.store import Corrupt, Footage, Memory, Pixels, VideoCache, byt
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
+from toolkit.system.choices import Precision
 from toolkit.system.environment import memory_available
 from toolkit.system.randomness import seed_globally
 from toolkit.training.network import Network
@@ -39,7 +40,7 @@ class Assembly:
     network: Network
     objective: Objective
     device: torch.device
-    precision: devices.Precision
+    precision: Precision
     opened: Opened
     model_notes: tuple[str, ...]
     kept: Kept
@@ -93,7 +94,7 @@ def assemble(
     kept: Kept | None = None,
     *,
     notes: Sequence[str] | None = None,
-    precision: devices.Precision | None = None,
+    precision: Precision | None = None,
 ) -> Assembly:
     """Build what evaluation needs. Raises the errors of the components.
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from toolkit.api.clips import Clip
 from toolkit.runs.report import statistics
-from toolkit.serving.bundle.inspection import INPUT, OUTPUT
-from toolkit.serving.bundle.manifest import FrameSampling, Manifest
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, FrameSampling, Manifest
 
 MATRIX_CLASSES = 20
 """Most classes that the confusion matrix shows: a wider table is not read."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import DataError
-from toolkit.export.graph import INPUT, MODEL, quiet
+from toolkit.export.graph import MODEL, quiet
+from toolkit.serving.bundle.manifest import INPUT
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTISED = (*LAYERS, "Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from toolkit.api.errors import BundleError, RunFailed, UsageError, nearest
 from toolkit.api.files import replaced_folder
-from toolkit.serving.bundle.inspection import INPUT, OUTPUT
-from toolkit.serving.bundle.manifest import Manifest
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
 from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"

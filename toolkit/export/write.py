@@ -30,7 +30,7 @@ from toolkit.runs.predictions import predictions_of
 from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.report.statistics import confusion_matrix
 from toolkit.runs.screen import note
-from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, Sampling
+from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     return manifest
 
 
-def _sampling(trained: Trained) -> Sampling:
+def _sampling(trained: Trained) -> VideoSampling:
     """How the bundle answers a video: by clips as evaluation saw them, or by as many frames as the dataset took of
     each, where it did."""
     assembly = trained.assembly

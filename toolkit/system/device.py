@@ -5,19 +5,17 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, TypeAlias
 
 import torch
 
 from toolkit.api.errors import RunFailed, UsageError
+from toolkit.system.choices import Precision
 
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
 
 _BEFORE: dict[str, int] = {}
 """Settings of torch that a run has changed, as they were."""
-
-Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,7 +6,7 @@ from toolkit.data.store.corrupt import Corrupt, LeftOut, left_out_note
 from toolkit.data.store.draws import Draws
 from toolkit.data.store.footage import Footage, VideoCache
 from toolkit.data.store.images import Pixels
-from toolkit.data.store.resampling import centre_crop, covering, to_square
+from toolkit.data.store.resampling import centre_crop, to_square
 from toolkit.data.store.storage import (
     Mapped,
     Memory,
@@ -31,7 +31,6 @@ __all__ = [
     "bytes_needed",
     "cache_key",
     "centre_crop",
-    "covering",
     "left_out_note",
     "make_room",
     "open_storage",

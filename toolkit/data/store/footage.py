@@ -8,7 +8,6 @@ second time: the first time only what its clip sees is decoded, which is all the
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -30,9 +29,10 @@ from toolkit.api.clips import PHASES, Clip, evaluation_clips, seen, snapped, tra
 from toolkit.api.contract_checks import read_frames_of
 from toolkit.api.errors import DataError
 from toolkit.api.files import cache_directory, replaced
+from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.draws import Draws
-from toolkit.data.store.resampling import CACHE_VERSION, covering, resize
+from toolkit.data.store.resampling import CACHE_VERSION, resize
 from toolkit.system.notices import tell_unwritten
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class View:
         """Copy the squares into uint8 `[T, side, side, 3]`."""
         for target, number in zip(into, self.frames, strict=True):
             frame = frames[number]
-            top, left = (math.floor(self.place * (extent - side)) for extent in frame.shape[:2])
+            top, left = (crop_start(extent, side, self.place) for extent in frame.shape[:2])
             target[:] = frame[top : top + side, left : left + side]
 
 
@@ -289,8 +289,7 @@ def middle_of(clip: Clip, times: Sequence[float]) -> list[View]:
 
 def views_of(clip: Clip, times: Sequence[float]) -> list[View]:
     """The views of evaluation: every clip in time by every crop in space."""
-    places = [0.5] if clip.crops == 1 else [number / (clip.crops - 1) for number in range(clip.crops)]
-    return [View(frames, place) for frames in evaluation_clips(clip, times) for place in places]
+    return [View(frames, place) for frames in evaluation_clips(clip, times) for place in crop_places(clip.crops)]
 
 
 def drawn_from(clip: Clip, draws: Draws, item: int, clips: Sequence[int], times: Sequence[float]) -> list[View]:

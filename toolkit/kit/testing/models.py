@@ -219,7 +219,8 @@ def onnx(subject: Subject) -> Iterator[str]:
     """The model exports to ONNX with a dynamic batch, and the graph answers batches of 1 and of 3 as the model does."""
     import onnxruntime
 
-    from toolkit.export.graph import INPUT, OUTPUT, Deployed, quiet, to_onnx
+    from toolkit.export.graph import Deployed, quiet, to_onnx
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
     from toolkit.training.network import Network
 
     spec = spec_of(subject)

@@ -12,7 +12,8 @@ from toolkit.serving.bundle.inputs import check_frames, rank, to_squares
 from toolkit.serving.bundle.inspection import check_interface, inspect_model
 from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
-from toolkit.serving.bundle.providers import Device, choose_device
+from toolkit.serving.bundle.providers import choose_device
+from toolkit.system.choices import BundleDevice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     precision: str
-    device: Device
+    device: BundleDevice
     reason: str
     """Why `device` is the one."""
     session: Session

@@ -14,16 +14,15 @@ import numpy as np
 import onnxruntime
 
 from toolkit.api.errors import BundleError
-from toolkit.serving.bundle.inspection import INPUT, OUTPUT, Findings
-from toolkit.serving.bundle.manifest import Manifest
-from toolkit.serving.bundle.providers import PROVIDERS, Device, not_loaded, provider_options
+from toolkit.serving.bundle.inspection import Findings
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
+from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
 from toolkit.serving.bundle.wire import AGAIN
+from toolkit.system.choices import BundleDevice
 from toolkit.system.machine import memory, physical_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["INPUT", "OUTPUT", "Session"]
 
 Providers: TypeAlias = Callable[..., list[tuple[str, dict[str, Any]]]]
 """`provider_options` of one model, to which only `graphs` has still to be given."""
@@ -65,7 +64,7 @@ class Session:
     """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
     session: onnxruntime captures a CUDA graph anew for each thread, and keeps it."""
 
-    def __init__(self, path: Path, device: Device, findings: Findings, manifest: Manifest) -> None:
+    def __init__(self, path: Path, device: BundleDevice, findings: Findings, manifest: Manifest) -> None:
         self.path = path
         self.device = device
         self._square = manifest.input.square
@@ -161,7 +160,7 @@ class _NotCapturedError(Exception):
     """A part of the model cannot be in a CUDA graph."""
 
 
-def _opened(path: Path, device: Device, findings: Findings, providers: Providers) -> tuple[Any, bool]:
+def _opened(path: Path, device: BundleDevice, findings: Findings, providers: Providers) -> tuple[Any, bool]:
     """The session, and whether it captures CUDA graphs: onnxruntime decides whether all of a model can be."""
     if device == "cuda" and not findings.branches:
         with suppress(_NotCapturedError):
@@ -169,7 +168,7 @@ def _opened(path: Path, device: Device, findings: Findings, providers: Providers
     return _created(path, device, findings, providers, graphs=False), False
 
 
-def _created(path: Path, device: Device, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
+def _created(path: Path, device: BundleDevice, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
     options, wanted = session_options(device, findings.folded), providers(graphs=graphs)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
@@ -184,7 +183,7 @@ def _created(path: Path, device: Device, findings: Findings, providers: Provider
     return session
 
 
-def session_options(device: Device, folded: int) -> Any:
+def session_options(device: BundleDevice, folded: int) -> Any:
     """Options of a session that computes at most `folded` bytes of one constant while loading."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from toolkit.api.clips import Averaged, evaluation_clips
-from toolkit.serving.bundle.manifest import ClipSampling, Sampling
+from toolkit.api.clips import Averaged, evaluation_clips, middles
+from toolkit.serving.bundle.manifest import ClipSampling, VideoSampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,18 +17,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def views(sampling: Sampling, times: Sequence[float]) -> list[list[int]]:
+def views(sampling: VideoSampling, times: Sequence[float]) -> list[list[int]]:
     """Numbers of the frames of each view in time that the answer to a whole video is made of."""
     if isinstance(sampling, ClipSampling):
         return evaluation_clips(sampling.clip, times)
     return [[number] for number in middles(len(times), sampling.frames)]
-
-
-def middles(total: int, wanted: int) -> list[int]:
-    """Numbers of the frames in the middle of `wanted` equal parts of `total` frames; all when there are fewer."""
-    if total <= wanted:
-        return list(range(total))
-    return [(2 * part + 1) * total // (2 * wanted) for part in range(wanted)]
 
 
 def needed(wanted: Iterable[Sequence[int]]) -> list[int]:
