@@ -161,7 +161,7 @@ def test_on_a_full_disk_videos_are_decoded_anew_and_count_for_nothing(
         assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert cache.taken == 0
-    assert "No space left on device; what it does not keep is decoded anew" in capsys.readouterr().err
+    assert "No space left on device; what is not cached is decoded again" in capsys.readouterr().err
     reels.reads.clear()
     assert levels(store.fetch(torch.tensor([0]))[0]) == [[2, 4, 6, 8]]
     assert reels.reads == [(0, [2, 4, 6, 8])]

@@ -158,8 +158,8 @@ def test_without_room_on_the_disk_nothing_is_kept_and_that_is_told_once(
         assert open_storage(split, small.SPEC, memory_bytes=0, cache_bytes=GIB) is None
     assert list(cache.iterdir()) == []
     assert capsys.readouterr().err == (
-        f"warning: {cache}: cannot be written: {os.strerror(number)}; what it does not keep is decoded anew each "
-        "time: make room, mend the folder, or name another cache in TOOLKIT_CACHE\n"
+        f"warning: {cache}: cannot be written: {os.strerror(number)}; what is not cached is decoded again each "
+        "time: free disk space, fix the permissions, or set TOOLKIT_CACHE\n"
     )
 
 

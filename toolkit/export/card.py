@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.clips import Clip
+from toolkit.api.errors import counted
 from toolkit.runs.report import statistics
 from toolkit.serving.bundle.manifest import INPUT, OUTPUT, FrameSampling, Manifest
 
@@ -109,8 +110,8 @@ def _sampling(manifest: Manifest) -> str:
         else f"{clip.frames} frames, {clip.step:.3g} seconds apart"
     )
     crops = "its centre" if clip.crops == 1 else "both ends and the centre of its long side"
-    count = f"{clip.clips} clip{'s' if clip.clips > 1 else ''} in time"
-    return f"Of a video, {count} ({frames}) and of each {crops} are classified, and their {clip.average} averaged."
+    clips = counted(clip.clips, "clip")
+    return f"Of a video, {clips} in time and of each {crops} are classified, and their {clip.average} averaged."
 
 
 def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from toolkit.api.errors import BundleError, RunFailed, UsageError, nearest
+from toolkit.api.errors import BundleError, RunFailed, UsageError, unknown_name
 from toolkit.api.files import replaced_folder
 from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
 from toolkit.serving.bundle.wire import AGAIN
@@ -145,10 +145,10 @@ def _chosen(manifest: Manifest, precision: str | None) -> str:
     if precision is None:
         return next(iter(manifest.models.values()))
     if precision not in manifest.models:
-        near = nearest(precision, manifest.models)
+        message = f'the bundle has no precision "{precision}", only {", ".join(manifest.models)}'
         raise UsageError(
-            f'the bundle has no precision "{precision}", only {", ".join(manifest.models)}',
-            next_step=f'did you mean "{near}"?' if near else f"export the run again with export.precision={precision}",
+            unknown_name(message, precision, manifest.models),
+            next_step=f"export the run again with export.precision={precision}",
         )
     return manifest.models[precision]
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from toolkit.api.errors import RunFailed, UsageError
+from toolkit.api.errors import RunFailed, UsageError, counted
 from toolkit.system.choices import Precision
 
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
@@ -67,7 +67,7 @@ def describe(device: torch.device) -> str:
     """The device as people call it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU thread{'s' if torch.get_num_threads() != 1 else ''}"
+    return counted(torch.get_num_threads(), "CPU thread")
 
 
 @contextmanager

@@ -76,9 +76,8 @@ def test_a_driver_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, code: i
 
 
 def test_an_unknown_device_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match='no device is called "cudda"') as caught:
+    with pytest.raises(UsageError, match=r'no device is called "cudda"; did you mean "cuda"\?'):
         providers.choose_device("cudda")
-    assert caught.value.next_step == "did you mean cuda?"
     with pytest.raises(UsageError) as caught:
         providers.choose_device("x")
     assert caught.value.next_step == "use auto, cpu, cuda, tensorrt"

@@ -33,7 +33,7 @@ from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.draws import Draws
 from toolkit.data.store.resampling import CACHE_VERSION, resize
-from toolkit.system.notices import tell_unwritten
+from toolkit.data.store.storage import warn_unwritten
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, VideoSplit
@@ -249,7 +249,7 @@ class Footage:
                 cache.added(size)
             except OSError as error:
                 self._leave(cache, item, size)
-                tell_unwritten(cache.folder, error)
+                warn_unwritten(cache.folder, error)
 
     def _count(self, cache: VideoCache, item: int, size: int) -> bool:
         fits = item in self._counted or cache.reserve(size)

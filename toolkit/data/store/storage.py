@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +20,27 @@ from torch import Tensor
 
 from toolkit.api.files import cache_directory
 from toolkit.data.store.resampling import CACHE_VERSION
-from toolkit.system.notices import tell_unwritten
+from toolkit.system.notices import warn
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, Split
+
+
+_unwritten: set[Path] = set()
+_one = threading.Lock()
+
+
+def warn_unwritten(folder: Path, error: OSError) -> None:
+    """Warn that a cache folder cannot be written, once in this process however many splits and videos meet it: what is
+    computed stays the same, but takes longer than its user expects."""
+    with _one:
+        warned = folder in _unwritten
+        _unwritten.add(folder)
+    if not warned:
+        warn(
+            f"{folder}: cannot be written: {error.strerror or error}; what is not cached is decoded again each time: "
+            "free disk space, fix the permissions, or set TOOLKIT_CACHE"
+        )
 
 
 class Storage(Protocol):
@@ -155,7 +173,7 @@ def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes
         make_room(folder, keep=path, limit=cache_bytes - needed)
         return Mapped(path, shape)
     except OSError as error:
-        tell_unwritten(folder, error)
+        warn_unwritten(folder, error)
         return None
 
 

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.errors import UsageError, nearest
+from toolkit.api.errors import UsageError, unknown_name
 from toolkit.api.files import cache_directory
 from toolkit.system.choices import BUNDLE_DEVICES, BundleDevice
 
@@ -38,11 +38,8 @@ def choose_device(asked: str) -> Choice:
         return Choice("cpu", f"CUDA does not load: {missing}") if missing else Choice("cuda", "it loads")
     device = next((known for known in BUNDLE_DEVICES if known == asked), None)
     if device is None:
-        near = nearest(asked, ("auto", *BUNDLE_DEVICES))
-        raise UsageError(
-            f'--device: no device is called "{asked}"',
-            next_step=f"did you mean {near}?" if near else f"use auto, {', '.join(BUNDLE_DEVICES)}",
-        )
+        message = unknown_name(f'--device: no device is called "{asked}"', asked, ("auto", *BUNDLE_DEVICES))
+        raise UsageError(message, next_step=f"use auto, {', '.join(BUNDLE_DEVICES)}")
     missing = missing_for(device)
     if missing:
         raise not_loaded(device, missing)

@@ -12,8 +12,8 @@ from toolkit.api.errors import UsageError
 from toolkit.serving.predict.inputs import Source, find_sources
 from toolkit.serving.predict.job import BATCH, Job
 from toolkit.serving.predict.plot import check_plot
-from toolkit.serving.predict.progress import warn
 from toolkit.serving.predict.rows import check_output
+from toolkit.system.notices import warn
 
 if TYPE_CHECKING:
     from rich.console import Console

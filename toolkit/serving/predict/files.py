@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
 from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, View, answer_all, in_background, read_ahead
 from toolkit.serving.predict.inputs import Source, printable
 from toolkit.serving.predict.job import Job, cores
@@ -46,23 +46,23 @@ class _Tally:
 
 def answer_files(job: Job) -> int:
     """Answer all sources, in their order; the exit code. Raises DataError when none can be read."""
-    tally, started, total = _Tally(), time.perf_counter(), len(job.sources)
+    tally, started, total = _Tally(), time.perf_counter(), counted(len(job.sources), "input")
     try:
         with Signals(), job.rows() as rows, _progress(job) as notes:
             timelines = _answer_into(rows, notes, job, tally)
             if not tally.answered:
-                raise DataError(f"none of the {_inputs(total)} could be read", next_step="see the lines above")
+                raise DataError(f"none of the {total} could be read", next_step="see the lines above")
     except Signalled as signal:
         unwritten = f"; {job.output} is not written" if job.output else ""
-        print(f"interrupted after {tally.done:,} of {_inputs(total)}{unwritten}", file=sys.stderr)
+        print(f"interrupted after {tally.done:,} of {total}{unwritten}", file=sys.stderr)
         return exit_code(signal.number)
     if job.output is not None:
         rate = tally.answered / max(time.perf_counter() - started, 1e-9)
-        print(f"{job.output}: {_counted(tally.rows, 'row')} ({rate:,.1f} inputs/s)", file=sys.stderr)
+        print(f"{job.output}: {counted(tally.rows, 'row')} ({rate:,.1f} inputs/s)", file=sys.stderr)
     if job.plot is not None and tally.rows:
         timelines.draw(job.plot, sample=job.bundle.manifest.sample)
     if tally.unreadable:
-        print(f"{tally.unreadable:,} of {_inputs(total)} could not be read", file=sys.stderr)
+        print(f"{tally.unreadable:,} of {total} could not be read", file=sys.stderr)
     return EXIT_DATA if tally.unreadable else EXIT_DONE
 
 
@@ -193,11 +193,3 @@ def _pillow_quiet(sources: Sequence[Source]) -> AbstractContextManager[None]:
     from toolkit.serving.predict.pictures import quiet
 
     return quiet()
-
-
-def _inputs(count: int) -> str:
-    return _counted(count, "input")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
 from toolkit.serving.predict.inputs import printable
 from toolkit.serving.predict.job import Job
 from toolkit.system.signals import Signalled, Signals
@@ -95,8 +95,7 @@ class _Told:
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped" if self.dropped else ""
-        count = f"{self.delays.count:,} answer{'s' if self.delays.count != 1 else ''}"
-        return f"{count}{dropped}" + (f", {self.delays}" if self.delays.count else "")
+        return f"{counted(self.delays.count, 'answer')}{dropped}" + (f", {self.delays}" if self.delays.count else "")
 
 
 def _rule(job: Job) -> Windows:

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError, UsageError, nearest
+from toolkit.api.errors import DataError, Problem, UsageError, nearest
 from toolkit.data.images import IMAGE_SUFFIXES
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
@@ -176,13 +176,9 @@ def _suffix(name: str) -> str:
 
 
 def _missing(path: str) -> Source:
-    return _unusable(path, f"no such file or folder{_nearby(path)}")
-
-
-def _nearby(path: str) -> str:
     parent = Path(path).parent
     near = nearest(Path(path).name, os.listdir(parent)) if parent.is_dir() else None  # noqa: PTH208
-    return f"; did you mean {parent / near}?" if near else ""
+    return _unusable(path, str(Problem("", "no such file or folder", str(parent / near) if near else None)))
 
 
 def _unusable(name: str, problem: str) -> Source:
