@@ -25,7 +25,7 @@ from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
-from toolkit.system.environment import memory_available
+from toolkit.system.machine import memory_available
 from toolkit.system.randomness import seed_globally
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups, warmed_up

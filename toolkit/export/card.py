@@ -110,8 +110,8 @@ def _sampling(manifest: Manifest) -> str:
         else f"{clip.frames} frames, {clip.step:.3g} seconds apart"
     )
     crops = "its centre" if clip.crops == 1 else "both ends and the centre of its long side"
-    clips = counted(clip.clips, "clip")
-    return f"Of a video, {clips} in time and of each {crops} are classified, and their {clip.average} averaged."
+    clips = f"{counted(clip.clips, 'clip')} in time ({frames})"
+    return f"Of a video, {clips} and of each {crops} are classified, and their {clip.average} averaged."
 
 
 def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
 from pathlib import Path
@@ -22,7 +21,7 @@ from toolkit.api.errors import EXIT_USAGE, BundleError, UsageError
 from toolkit.serving.bundle import Bundle, providers, read_manifest, session
 from toolkit.serving.bundle.inspection import inspect_model
 from toolkit.serving.bundle.session import BUCKETS, Session, bucket, padded, session_options, split
-from toolkit.system.machine import memory, physical_cores
+from toolkit.system.machine import physical_cores
 
 CUDA = providers.missing_for("cuda") is None
 without_cuda = pytest.mark.skipif(CUDA, reason="CUDA loads here")
@@ -264,35 +263,6 @@ def test_loading_computes_no_large_constants(folder: Path) -> None:
     key = "optimization.constant_folding_max_output_size_in_bytes"
     assert options.get_session_config_entry(key) == "1234"
     assert options.intra_op_num_threads == physical_cores()
-
-
-def test_cores_are_counted_once_and_within_the_quota(tmp_path: Path) -> None:
-    group, topology = tmp_path / "group", tmp_path / "topology"
-    group.mkdir()
-    allowed = sorted(os.sched_getaffinity(0))
-    assert physical_cores(group, topology) == len(allowed)
-    for number in allowed:
-        (topology / f"cpu{number}/topology").mkdir(parents=True)
-        (topology / f"cpu{number}/topology/thread_siblings_list").write_text("0-63\n")
-    assert physical_cores(group, topology) == 1
-    (group / "cpu.max").write_text("50000 100000\n")
-    assert physical_cores(group, tmp_path) == 1
-    (group / "cpu.max").write_text("max 100000\n")
-    assert physical_cores(group, tmp_path) == len(allowed)
-    (group / "cpu.max").unlink()
-    (group / "cpu").mkdir()
-    (group / "cpu/cpu.cfs_quota_us").write_text("100000\n")
-    (group / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert physical_cores(group, tmp_path) == 1
-
-
-def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
-    whole = memory(tmp_path)
-    assert whole is not None
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory(tmp_path) == whole
-    (tmp_path / "memory.max").write_text("1048576\n")
-    assert memory(tmp_path) == 1 << 20
 
 
 @pytest.mark.gpu

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
 from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, View, answer_all, in_background, read_ahead
 from toolkit.serving.predict.inputs import Source, printable
-from toolkit.serving.predict.job import Job, cores
+from toolkit.serving.predict.job import Job
 from toolkit.serving.predict.plot import Timelines
 from toolkit.serving.predict.progress import Notes, shown_progress
 from toolkit.serving.predict.rows import Rows
+from toolkit.system.machine import allowed_cores
 from toolkit.system.signals import Signalled, Signals, exit_code
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _whole(job: Job) -> Generator[Decoded, None, None]:
     """Each source as a whole."""
     from toolkit.serving.bundle import FrameSampling
 
-    sampling, threads = job.bundle.manifest.sampling, cores()
+    sampling, threads = job.bundle.manifest.sampling, len(allowed_cores())
     views = sampling.frames if isinstance(sampling, FrameSampling) else sampling.clip.views
     return read_ahead(
         job.sources,
@@ -157,7 +158,7 @@ def _windows(job: Job, source: Source, every: float, stop: threading.Event) -> I
     line, rule = timeline(source), windows(job.bundle.manifest.sampling, every)
     starts = list(rule.starts(duration(line.times)))
     wanted = [rule.numbers(line.times, start) for start in starts]
-    gathered = _gathered(job, source, line, wanted, threads=cores(), stop=stop)
+    gathered = _gathered(job, source, line, wanted, threads=len(allowed_cores()), stop=stop)
     for start, parts in zip(starts, gathered, strict=False):  # reading that is stopped ends early
         yield replace(source, moment=rule.moment(start)), parts
 
