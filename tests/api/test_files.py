@@ -268,5 +268,7 @@ def test_a_block_is_entered_where_nothing_can_be_locked(tmp_path: Path, monkeypa
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with exclusive(tmp_path / ".lock"):
+    errors: list[OSError] = []
+    with exclusive(tmp_path / ".lock", waiting=lambda: pytest.fail("waited"), unlockable=errors.append):
         assert (tmp_path / ".lock").read_bytes() == b""
+    assert [error.errno for error in errors] == [errno.ENOTSUP]

@@ -89,7 +89,8 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
         except OSError as error:
             error.filename = str(path)  # what the caller knows of
             raise
-        _locked(descriptor, wait=True)
+        with suppress(OSError):
+            _locked(descriptor, wait=True)
         if temporary.exists():
             break
         os.close(descriptor)  # another cleaned up between the two
@@ -100,34 +101,36 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(lock: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep every other process out of the block that names the same file, which stays empty. A file system without
-    locks keeps nobody out. `waiting` is called where another process is in its block."""
+def exclusive(
+    lock: Path,
+    *,
+    waiting: Callable[[], None] = lambda: None,
+    unlockable: Callable[[OSError], None] = lambda _: None,
+) -> Iterator[None]:
+    """Keep every other process out of the block that names the same file, which stays empty. The system lifts the lock
+    when its holder ends, however it does.
+
+    `waiting` is called where another process is in its block, before that is waited for. A file system without locks
+    keeps nobody out; `unlockable` is called with its error."""
     with lock.open("a") as file:
-        if _is_held(file.fileno()):
+        try:
+            free = _locked(file.fileno(), wait=False)
+        except OSError as error:
+            unlockable(error)
+            free = True
+        if not free:
             waiting()
             _locked(file.fileno(), wait=True)
         yield
 
 
-def _is_held(descriptor: int) -> bool:
-    """Whether another process has the lock; else this one has it now, where there are locks."""
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
-
-
 def _locked(descriptor: int, *, wait: bool) -> bool:
-    """Whether a lock could be had; file systems without locks have none."""
+    """Whether this process has the lock now, and no other. Raises OSError where the file system has no locks."""
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 
