@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.api.errors import DataError
-from toolkit.serving.predict.answers import AHEAD, Answer, View, answer_all, in_background, read_ahead
+from toolkit.serving.predict.answers import AHEAD, Answer, View, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source
 
 
@@ -46,10 +46,9 @@ def answers(
     *,
     batch: int,
     threads: int,
-    views: Callable[[Source], int] = lambda _: 1,
 ) -> Iterator[Answer]:
     """As `predict` puts the two halves together."""
-    with closing(read_ahead(items, read, threads=threads, batch=batch, views=views)) as decoded:
+    with closing(read_sources(items, read, threads=threads, batch=batch)) as decoded:
         yield from answer_all(decoded, predict, mean, batch=batch)
 
 
@@ -77,16 +76,7 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
         calls.append(len(squares))
         return predict(squares)
 
-    found = list(
-        answers(
-            sources(len(counts)),
-            read_some,
-            counted,
-            batch=batch,
-            threads=threads,
-            views=lambda s: counts[int(s.place)],
-        )
-    )
+    found = list(answers(sources(len(counts)), read_some, counted, batch=batch, threads=threads))
     assert [answer.source for answer in found] == sources(len(counts))
     for answer, own in zip(found, levels, strict=True):
         if own:
@@ -145,7 +135,7 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
             together.wait()
         return [square(1)] * 100
 
-    found = answers(sources(50), wide, predict, batch=4, threads=3, views=lambda _: 100)
+    found = answers(sources(50), wide, predict, batch=4, threads=3)
     next(found)
     assert begun[0] <= 4
     found.close()
@@ -182,49 +172,4 @@ def test_what_is_unforeseen_in_a_reader_is_not_passed_over(decoding: Callable[[]
 
     with pytest.raises(ZeroDivisionError):
         list(answers(sources(3), fails, predict, batch=4, threads=2))
-    assert decoding() == 0
-
-
-def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead(decoding: Callable[[], int]) -> None:
-    made = [0]
-
-    def make(stop: threading.Event) -> Iterator[int]:
-        for number in range(50):
-            made[0] += 1
-            yield number
-
-    found = in_background(make, room=3)
-    for number in range(50):
-        assert next(found) == number
-        assert made[0] <= number + 1 + 3 + 1 + 1
-    assert list(found) == []
-    assert decoding() == 0
-
-
-def test_leaving_the_background_stops_it(decoding: Callable[[], int]) -> None:
-    told: list[bool] = []
-
-    def make(stop: threading.Event) -> Iterator[int]:
-        try:
-            while not stop.is_set():
-                yield 1
-        finally:
-            told.append(stop.is_set())
-
-    found = in_background(make, room=2)
-    next(found)
-    found.close()
-    assert told == [True]
-    assert decoding() == 0
-
-
-def test_what_the_background_raises_is_raised_here(decoding: Callable[[], int]) -> None:
-    def make(stop: threading.Event) -> Iterator[int]:
-        yield 1
-        raise ZeroDivisionError
-
-    found = in_background(make, room=2)
-    assert next(found) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(found)
     assert decoding() == 0

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
-from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, View, answer_all, in_background, read_ahead
+from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, View, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source, printable
 from toolkit.serving.predict.job import Job
 from toolkit.serving.predict.plot import Timelines
 from toolkit.serving.predict.progress import Notes, shown_progress
 from toolkit.serving.predict.rows import Rows
+from toolkit.system.background import in_background
 from toolkit.system.machine import allowed_cores
 from toolkit.system.signals import Signalled, Signals, exit_code
 
@@ -86,17 +87,8 @@ def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> Timelines
 
 def _whole(job: Job) -> Generator[Decoded, None, None]:
     """Each source as a whole."""
-    from toolkit.serving.bundle import FrameSampling
-
-    sampling, threads = job.bundle.manifest.sampling, len(allowed_cores())
-    views = sampling.frames if isinstance(sampling, FrameSampling) else sampling.clip.views
-    return read_ahead(
-        job.sources,
-        _reader(job, threads),
-        threads=threads,
-        batch=job.batch,
-        views=lambda source: views if source.kind == "video" else 1,
-    )
+    threads = len(allowed_cores())
+    return read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
 
 
 def _reader(job: Job, threads: int) -> Callable[[Source, threading.Event], Sequence[View]]:
