@@ -18,7 +18,7 @@ from torch import Tensor
 
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
-from toolkit.data.store import Draws, Footage, Memory, Pixels, centre_crop
+from toolkit.data.store import ClipStore, Draws, ImageStore, Memory, centre_crop
 from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
 
@@ -42,7 +42,7 @@ def batches_in(count: int, size: int) -> int:
 class Loader:
     """Batches of one split on one device."""
 
-    pixels: Pixels | Footage
+    pixels: ImageStore | ClipStore
     spec: DataSpec
     device: torch.device
     share_of_device: float = 0.5
@@ -119,7 +119,11 @@ class Loader:
         return prefetched(places, ready, self.device, begin=self.pixels.begin)
 
     def _resident(self) -> bool:
-        if isinstance(self.pixels, Footage) or not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
+        if (
+            isinstance(self.pixels, ClipStore)
+            or not isinstance(self.pixels.storage, Memory)
+            or not self.pixels.complete
+        ):
             return False
         if self.device.type == "cuda" and (self.pixels.moved or self.pixels.storage.pixels.nbytes <= self._room()):
             self.pixels.move(self.device)

@@ -2,10 +2,10 @@
 fits) decoded anew each time. All are uint8 of the spec's stored size; what is kept changes no result, only what it
 costs."""
 
+from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt, LeftOut, left_out_note
 from toolkit.data.store.draws import Draws
-from toolkit.data.store.footage import Footage, VideoCache
-from toolkit.data.store.images import Pixels
+from toolkit.data.store.images import ImageStore
 from toolkit.data.store.resampling import centre_crop, to_square
 from toolkit.data.store.storage import (
     Mapped,
@@ -19,13 +19,13 @@ from toolkit.data.store.storage import (
 )
 
 __all__ = [
+    "ClipStore",
     "Corrupt",
     "Draws",
-    "Footage",
+    "ImageStore",
     "LeftOut",
     "Mapped",
     "Memory",
-    "Pixels",
     "Storage",
     "VideoCache",
     "bytes_needed",

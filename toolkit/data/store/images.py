@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Pixels:
+class ImageStore:
     """A split's pixels by index, each item decoded at most once while there is room to keep it."""
 
     split: Split

@@ -119,7 +119,7 @@ class VideoCache:
 
 
 @dataclass
-class Footage:
+class ClipStore:
     """A split's clips by index."""
 
     split: VideoSplit
