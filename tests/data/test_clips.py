@@ -92,7 +92,7 @@ def test_a_kill_leaves_no_half_made_file(tmp_path: Path) -> None:
 import os, signal, torch
 from pathlib import Path
 from tests import small
-from tests.data.test_footage import SPEC
+from tests.data.test_clips import SPEC
 from toolkit.data.store import ClipStore, VideoCache
 
 class Dying(small.Reels):
@@ -216,7 +216,9 @@ def test_views_are_clips_by_crops_along_the_long_side() -> None:
     assert views.shape == (6, 4, 3, 8, 8)
     assert levels(views) == [[0] * 4, [6] * 4, [12] * 4] * 2
     assert index.tolist() == [0]
-    assert levels(clip_store(small.Reels(1, size=(8, 20), wide=True), None, spec).fetch(torch.tensor([0]))[0]) == [[6] * 4]
+    assert levels(clip_store(small.Reels(1, size=(8, 20), wide=True), None, spec).fetch(torch.tensor([0]))[0]) == [
+        [6] * 4
+    ]
 
 
 def test_training_sees_the_whole_long_side() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
-from toolkit.data.store import ClipStore, Draws, ImageStore, Memory, centre_crop
+from toolkit.data.store import Draws, Store, centre_crop
 from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
 
@@ -42,7 +42,7 @@ def batches_in(count: int, size: int) -> int:
 class Loader:
     """Batches of one split on one device."""
 
-    pixels: ImageStore | ClipStore
+    pixels: Store
     spec: DataSpec
     device: torch.device
     share_of_device: float = 0.5
@@ -114,24 +114,9 @@ class Loader:
 
     def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
         ready = partial(self._ready, fetch=fetch)
-        if self._resident():
+        if self.pixels.resident(self.device, self.share_of_device):
             return map(ready, places)
         return prefetched(places, ready, self.device, begin=self.pixels.begin)
-
-    def _resident(self) -> bool:
-        if (
-            isinstance(self.pixels, ClipStore)
-            or not isinstance(self.pixels.storage, Memory)
-            or not self.pixels.complete
-        ):
-            return False
-        if self.device.type == "cuda" and (self.pixels.moved or self.pixels.storage.pixels.nbytes <= self._room()):
-            self.pixels.move(self.device)
-            return True
-        return self.device.type == "cpu"
-
-    def _room(self) -> float:
-        return self.share_of_device * torch.cuda.mem_get_info(self.device)[0]
 
     def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
         pixels, index = fetch(index)

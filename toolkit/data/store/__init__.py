@@ -17,6 +17,7 @@ from toolkit.data.store.storage import (
     open_storage,
     stored_shape,
 )
+from toolkit.data.store.store import Store
 
 __all__ = [
     "ClipStore",
@@ -27,6 +28,7 @@ __all__ = [
     "Mapped",
     "Memory",
     "Storage",
+    "Store",
     "VideoCache",
     "bytes_needed",
     "cache_key",

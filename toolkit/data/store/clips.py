@@ -34,6 +34,7 @@ from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.draws import Draws
 from toolkit.data.store.resampling import CACHE_VERSION, resize
 from toolkit.data.store.storage import warn_unwritten
+from toolkit.data.store.store import Store
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, VideoSplit
@@ -119,8 +120,9 @@ class VideoCache:
 
 
 @dataclass
-class ClipStore:
-    """A split's clips by index."""
+class ClipStore(Store):
+    """A split's clips by index. Which frames of a video are needed is known when its batch is fetched: nothing begins
+    before."""
 
     split: VideoSplit
     spec: DataSpec
@@ -138,19 +140,11 @@ class ClipStore:
         self._counted: set[int] = set()
         self._unkept: set[int] = set()
 
-    def __len__(self) -> int:
-        return len(self.split)
-
     @property
     def clip(self) -> Clip:
         if self.spec.clip is None:
             raise AssertionError("videos become clips only where the spec has a clip")
         return self.spec.clip
-
-    @property
-    def skipped(self) -> dict[int, str]:
-        """Videos left out because they cannot be decoded: index to reason."""
-        return self._left_out.reasons
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]` (channels last in memory), the middle of each video, and the index without the
@@ -173,12 +167,6 @@ class ClipStore:
             index // each,
             [_Wanted(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
         )
-
-    def keep(self, index: Tensor) -> None:
-        """Do nothing: a video that no batch holds is decoded when one does."""
-
-    def begin(self, index: Tensor) -> None:
-        """Do nothing: which frames of a video are needed is known when its batch is fetched."""
 
     def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
         side = self.spec.stored_size
