@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import DataError, Problem, UsageError, nearest
+from toolkit.api.files import files_below
 from toolkit.data.images import IMAGE_SUFFIXES
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
@@ -114,31 +115,11 @@ def _file(path: str) -> Source:
 def _below(folder: str) -> list[Source]:
     """The image and video files below `folder`, in order of their paths. Links are followed, each folder once."""
     errors: list[OSError] = []
-    seen: set[tuple[int, int]] = set()
-    _is_new(folder, "", seen)
-    found: list[str] = []
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=errors.append):
-        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(place, name, seen)]
-        found += [os.path.join(place, name) for name in files if _taken(name)]  # noqa: PTH118 (a million of them)
+    found = sorted(files_below(folder, _FILES, os.path.join(folder, ""), unreadable=errors.append))  # noqa: PTH118 (as it was given)
     unusable = [_unusable(str(error.filename), error.strerror or str(error)) for error in errors]
     if not found and not unusable:
         return [_unusable(folder, f"there is no image or video file in it ({', '.join(sorted(_FILES))})")]
-    return [_file(path) for path in sorted(found)] + unusable
-
-
-def _is_new(place: str, name: str, seen: set[tuple[int, int]]) -> bool:
-    try:
-        status = Path(place, name).stat()
-    except OSError:
-        return True  # to be told why it cannot be gone into
-    identity = (status.st_dev, status.st_ino)
-    new = identity not in seen
-    seen.add(identity)
-    return new
-
-
-def _taken(name: str) -> bool:
-    return _suffix(name) in _FILES and not name.startswith(".")
+    return [_file(path) for path in found] + unusable
 
 
 def _matching(pattern: str) -> list[Source]:
