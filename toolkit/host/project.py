@@ -95,10 +95,9 @@ def _with_table(text: str, names: Sequence[str]) -> str:
     rest = re.sub(r"^\[plugins\][^\n]*\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE)
     if not names:
         return rest
-    import json
+    from toolkit.recipe.write import inline
 
-    written = [json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f") for name in names]
-    lines = "".join(f"  {name},\n" for name in written)
+    lines = "".join(f"  {inline(name)},\n" for name in names)
     above = rest.rstrip("\n") + "\n\n" if rest.strip() else ""
     return f"{above}[plugins]\ndisable = [\n{lines}]\n"
 
