@@ -30,7 +30,7 @@ WAITING_BYTES = 2 * LARGEST_BYTES
 were read ahead may wait for their turn."""
 
 
-class _View(NamedTuple):
+class _Asked(NamedTuple):
     row: int
     place: int
     """Among the views of the item in this row."""
@@ -69,8 +69,8 @@ def ask_raw(
     return average_views(answers[there], "probabilities" if clip is None else clip.average)
 
 
-def _grouped(items: Iterator[_View], sizes: Sequence[int]) -> Iterator[list[_View]]:
-    waiting: dict[tuple[int, ...], list[_View]] = {}
+def _grouped(items: Iterator[_Asked], sizes: Sequence[int]) -> Iterator[list[_Asked]]:
+    waiting: dict[tuple[int, ...], list[_Asked]] = {}
     wanted = cycle(sizes)
     size, held = next(wanted), 0
     for view in items:
@@ -88,13 +88,13 @@ def _grouped(items: Iterator[_View], sizes: Sequence[int]) -> Iterator[list[_Vie
     yield from waiting.values()
 
 
-def _nbytes(group: Sequence[_View]) -> int:
+def _nbytes(group: Sequence[_Asked]) -> int:
     return len(group) * group[0].pixels.nbytes
 
 
 def _views(
     bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], left_out: LeftOut | None
-) -> Iterator[_View]:
+) -> Iterator[_Asked]:
     """Every view of each item, with its row; of a video that cannot be read to its end, those before."""
     clip = bundle.manifest.clip
     if isinstance(split, VideoSplit):
@@ -104,7 +104,7 @@ def _views(
     return _images(split, index, left_out)
 
 
-def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_View]:
+def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_Asked]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
 
     def read(row: int, stop: threading.Event) -> NDArray[np.uint8]:  # noqa: ARG001 - an image is read to its end
@@ -120,17 +120,17 @@ def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Ite
             if isinstance(found, DataError):
                 _leave_out(index[row], left_out, found)
             else:
-                yield _View(row, 0, found)
+                yield _Asked(row, 0, found)
 
 
 def _clips(
     bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int], left_out: LeftOut | None
-) -> Iterator[_View]:
+) -> Iterator[_Asked]:
     """Each view of each video, uint8 `[T, H, W, 3]` or `[T, S, S, 3]`, as soon as its last frame is decoded."""
     for row, item in enumerate(index):
         try:
             for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
-                yield _View(row, place, pixels)
+                yield _Asked(row, place, pixels)
         except DataError as error:
             _leave_out(item, left_out, error)
 

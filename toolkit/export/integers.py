@@ -48,7 +48,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         quantize_static(
             str(prepared),
             str(quantised),
-            _Reader(batches),
+            _Batches(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -107,7 +107,7 @@ def _with_items(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     return chain([first], found)
 
 
-class _Reader:
+class _Batches:
     """Hands batches to the quantiser, in the shape it asks for."""
 
     def __init__(self, batches: Iterator[np.ndarray]) -> None:

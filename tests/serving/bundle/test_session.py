@@ -20,7 +20,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_USAGE, BundleError, UsageError
 from toolkit.serving.bundle import Bundle, providers, read_manifest, session
 from toolkit.serving.bundle.inspection import inspect_model
-from toolkit.serving.bundle.session import BUCKETS, Session, bucket, padded, session_options, split
+from toolkit.serving.bundle.session import BUCKETS, ModelSession, bucket, padded, session_options, split
 from toolkit.system.machine import physical_cores
 
 CUDA = providers.missing_for("cuda") is None
@@ -196,7 +196,7 @@ def test_what_onnxruntime_cannot_open_is_told_in_one_line(folder: Path, capfd: p
     path = folder / "model.onnx"
     path.write_bytes(built.SerializeToString())
     with pytest.raises(BundleError, match=r"onnxruntime [\d.]+ cannot open it: .*NoSuchOperator") as caught:
-        Session(path, "cpu", inspect_model(path), read_manifest(folder))
+        ModelSession(path, "cpu", inspect_model(path), read_manifest(folder))
     assert "\n" not in caught.value.message
     assert capfd.readouterr() == ("", "")
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_computed_is_told(folder: Path, capfd: pytest.CaptureFixt
     flat.CopyFrom(numpy_helper.from_array(np.array([7, 1]), "flat"))
     path = folder / "model.onnx"
     path.write_bytes(built.SerializeToString())
-    opened = Session(path, "cpu", inspect_model(path), read_manifest(folder))
+    opened = ModelSession(path, "cpu", inspect_model(path), read_manifest(folder))
     with pytest.raises(BundleError, match=r"onnxruntime cannot compute it for \[2, 4, 4, 3\]: .*Reshape"):
         opened.run(np.zeros((2, 4, 4, 3), np.uint8))
     assert capfd.readouterr() == ("", "")
@@ -223,7 +223,7 @@ from toolkit.serving.bundle import read_manifest
 from toolkit.serving.bundle.inspection import inspect_model
 from toolkit.api.errors import BundleError
 path = Path(sys.argv[1])
-opened = session.Session(path / "model.onnx", "cpu", inspect_model(path / "model.onnx"), read_manifest(path))
+opened = session.ModelSession(path / "model.onnx", "cpu", inspect_model(path / "model.onnx"), read_manifest(path))
 opened.run(np.zeros((1, 4, 4, 3), np.uint8))
 try:
     opened.run(np.zeros((1, 10_000, 4, 3), np.uint8))  # 4.8 GB

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.api.errors import DataError
-from toolkit.serving.predict.answers import AHEAD, Answer, View, answer_all, read_sources
+from toolkit.serving.predict.answers import AHEAD, Answer, ModelInput, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source
 
 
@@ -21,15 +21,15 @@ def sources(count: int) -> list[Source]:
     return [Source(str(number), "image", str(number)) for number in range(count)]
 
 
-def square(value: float) -> View:
+def square(value: float) -> ModelInput:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def read(source: Source, stop: threading.Event) -> list[View]:
+def read(source: Source, stop: threading.Event) -> list[ModelInput]:
     return [square(int(source.place) % 251)]
 
 
-def predict(squares: Sequence[View]) -> np.ndarray:
+def predict(squares: Sequence[ModelInput]) -> np.ndarray:
     """The level of each square and its complement."""
     levels = np.array([item[0, 0, 0] for item in squares], np.float32) / 255
     return np.stack([levels, 1 - levels], axis=1)
@@ -41,8 +41,8 @@ def mean(probabilities: np.ndarray) -> np.ndarray:
 
 def answers(
     items: Sequence[Source],
-    read: Callable[[Source, threading.Event], Sequence[View]],
-    predict: Callable[[Sequence[View]], np.ndarray],
+    read: Callable[[Source, threading.Event], Sequence[ModelInput]],
+    predict: Callable[[Sequence[ModelInput]], np.ndarray],
     *,
     batch: int,
     threads: int,
@@ -65,14 +65,14 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
     levels = [[(7 * place + 31 * number) % 251 for place in range(count)] for number, count in enumerate(counts)]
     calls: list[int] = []
 
-    def read_some(source: Source, stop: threading.Event) -> list[View]:
+    def read_some(source: Source, stop: threading.Event) -> list[ModelInput]:
         number = int(source.place)
         time.sleep(delays[number])
         if not levels[number]:
             raise DataError(f"{source.name}: broken")
         return [square(level) for level in levels[number]]
 
-    def counted(squares: Sequence[View]) -> np.ndarray:
+    def counted(squares: Sequence[ModelInput]) -> np.ndarray:
         calls.append(len(squares))
         return predict(squares)
 
@@ -92,7 +92,7 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
 def test_an_answer_does_not_wait_for_batches_after_its_own() -> None:
     read_so_far: list[str] = []
 
-    def noted(source: Source, stop: threading.Event) -> list[View]:
+    def noted(source: Source, stop: threading.Event) -> list[ModelInput]:
         read_so_far.append(source.name)
         return read(source, stop)
 
@@ -111,13 +111,13 @@ def test_what_is_held_does_not_grow_with_the_number_of_sources(count: int) -> No
             with lock:
                 alive[0] -= 1
 
-    def counted(source: Source, stop: threading.Event) -> list[View]:
+    def counted(source: Source, stop: threading.Event) -> list[ModelInput]:
         with lock:
             alive[0] += 1
             most[0] = max(most[0], alive[0])
         return [np.zeros((2, 2, 3), np.uint8).view(Counted)]
 
-    def constant(squares: Sequence[View]) -> np.ndarray:
+    def constant(squares: Sequence[ModelInput]) -> np.ndarray:
         return np.ones((len(squares), 2), np.float32)
 
     assert sum(1 for _ in answers(sources(count), counted, constant, batch=batch, threads=2)) == count
@@ -129,7 +129,7 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
     together = threading.Barrier(3, timeout=20)
     begun = [0]
 
-    def wide(source: Source, stop: threading.Event) -> list[View]:
+    def wide(source: Source, stop: threading.Event) -> list[ModelInput]:
         begun[0] += 1
         if int(source.place) < 3:
             together.wait()
@@ -144,7 +144,7 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
 def test_leaving_early_stops_reading_and_ends_the_threads(decoding: Callable[[], int]) -> None:
     stopped: list[bool] = []
 
-    def slow(source: Source, stop: threading.Event) -> list[View]:
+    def slow(source: Source, stop: threading.Event) -> list[ModelInput]:
         if int(source.place) > 8:
             stopped.append(stop.wait(30))
         return [square(1)]
@@ -158,7 +158,7 @@ def test_leaving_early_stops_reading_and_ends_the_threads(decoding: Callable[[],
 
 
 def test_what_the_session_raises_ends_it(decoding: Callable[[], int]) -> None:
-    def fails(squares: Sequence[View]) -> np.ndarray:
+    def fails(squares: Sequence[ModelInput]) -> np.ndarray:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -167,7 +167,7 @@ def test_what_the_session_raises_ends_it(decoding: Callable[[], int]) -> None:
 
 
 def test_what_is_unforeseen_in_a_reader_is_not_passed_over(decoding: Callable[[], int]) -> None:
-    def fails(source: Source, stop: threading.Event) -> list[View]:
+    def fails(source: Source, stop: threading.Event) -> list[ModelInput]:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -149,13 +149,13 @@ class ClipStore(Store):
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]` (channels last in memory), the middle of each video, and the index without the
         skipped ones. Raises DataError for a video that cannot be decoded and may not be skipped."""
-        return self._gathered(index, [_Wanted(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
+        return self._gathered(index, [_ClipsOf(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
 
     def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B * V, T, 3, S, S]`: the V views of evaluation of each video, one video after the other; and the
         index as of `fetch`."""
         choose = partial(views_of, self.clip)
-        return self._gathered(index, [_Wanted(item, self.clip.views, choose) for item in index.tolist()])
+        return self._gathered(index, [_ClipsOf(item, self.clip.views, choose) for item in index.tolist()])
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
@@ -165,10 +165,10 @@ class ClipStore(Store):
         runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
         return self._gathered(
             index // each,
-            [_Wanted(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
+            [_ClipsOf(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
         )
 
-    def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
+    def _gathered(self, index: Tensor, wanted: Sequence[_ClipsOf]) -> tuple[Tensor, Tensor]:
         side = self.spec.stored_size
         clips = np.empty((sum(one.count for one in wanted), self.clip.frames, side, side, 3), np.uint8)
         ends = list(accumulate(one.count for one in wanted))
@@ -178,7 +178,7 @@ class ClipStore(Store):
             clips = np.concatenate([clips[:0], *(part for part, there in zip(parts, whole, strict=True) if there)])
         return torch.from_numpy(clips).movedim(-1, -3), self._left_out.without(index)
 
-    def _filled(self, wanted: _Wanted, into: NDArray[np.uint8]) -> bool:
+    def _filled(self, wanted: _ClipsOf, into: NDArray[np.uint8]) -> bool:
         """Whether the clips of a video could be written."""
         if wanted.item in self.skipped:
             return False
@@ -262,7 +262,7 @@ class ClipStore(Store):
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _ClipsOf:
     """`count` clips of one video, chosen once its times are known."""
 
     item: int

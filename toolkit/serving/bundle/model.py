@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from toolkit.serving.bundle.session import Session
+    from toolkit.serving.bundle.session import ModelSession
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Bundle:
     device: BundleDevice
     reason: str
     """Why `device` is the one."""
-    session: Session
+    session: ModelSession
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto", precision: str | None = None) -> Bundle:
@@ -73,9 +73,9 @@ class Bundle:
         findings = inspect_model(model, allowed=manifest.files)
         check_interface(findings, manifest, model)
         choice = choose_device(device)
-        from toolkit.serving.bundle.session import Session
+        from toolkit.serving.bundle.session import ModelSession
 
-        session = Session(model, choice.device, findings, manifest)
+        session = ModelSession(model, choice.device, findings, manifest)
         return cls(path, manifest, chosen, choice.device, choice.reason, session)
 
     def predict(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Answers:

@@ -60,7 +60,7 @@ def padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return whole
 
 
-class Session:
+class ModelSession:
     """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
     session: onnxruntime captures a CUDA graph anew for each thread, and keeps it."""
 

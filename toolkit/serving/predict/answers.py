@@ -17,13 +17,13 @@ from toolkit.system.background import read_ahead
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-View: TypeAlias = "NDArray[np.uint8]"
+ModelInput: TypeAlias = "NDArray[np.uint8]"
 """One input of the model, uint8 `[S, S, 3]`, or of a model of clips `[T, S, S, 3]`."""
-Decoded: TypeAlias = tuple[Source, "Sequence[View] | DataError"]
+Decoded: TypeAlias = tuple[Source, "Sequence[ModelInput] | DataError"]
 """A source with its views, or why there are none."""
-Predict: TypeAlias = Callable[[Sequence[View]], "NDArray[np.float32]"]
+Predict: TypeAlias = Callable[[Sequence[ModelInput]], "NDArray[np.float32]"]
 """The probabilities, `[N, C]`, of N views."""
-Average: TypeAlias = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+Averaging: TypeAlias = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 """From the probabilities `[V, C]` of the views of one source to the answer `[C]`."""
 
 AHEAD = 2
@@ -41,11 +41,11 @@ class Answer:
 
 
 def answer_all(
-    decoded: Iterable[Decoded], predict: Predict, average: Average, *, batch: int
+    decoded: Iterable[Decoded], predict: Predict, average: Averaging, *, batch: int
 ) -> Generator[Answer, None, None]:
     """One answer for each that is decoded, in their order. All calls of `predict` but the last get `batch` views."""
     waiting: deque[_Open] = deque()
-    ready: list[View] = []
+    ready: list[ModelInput] = []
     for source, found in decoded:
         if isinstance(found, DataError):
             waiting.append(_Open(source, 0, found.message))
@@ -63,7 +63,7 @@ def answer_all(
 
 def read_sources(
     sources: Iterable[Source],
-    read: Callable[[Source, threading.Event], Sequence[View]],
+    read: Callable[[Source, threading.Event], Sequence[ModelInput]],
     *,
     threads: int,
     batch: int,
@@ -86,7 +86,7 @@ class _Open:
     problem: str = ""
     rows: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def closed(self, average: Average) -> Answer:
+    def closed(self, average: Averaging) -> Answer:
         if self.problem:
             return Answer(self.source, None, self.problem)
         return Answer(self.source, average(np.stack(self.rows)))
@@ -104,6 +104,6 @@ def _share_out(probabilities: NDArray[np.float32], waiting: Iterable[_Open]) -> 
             item.missing -= 1
 
 
-def _finished(waiting: deque[_Open], average: Average) -> Iterator[Answer]:
+def _finished(waiting: deque[_Open], average: Averaging) -> Iterator[Answer]:
     while waiting and not waiting[0].missing:
         yield waiting.popleft().closed(average)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
 from toolkit.serving.predict.inputs import Source, find_sources
-from toolkit.serving.predict.job import BATCH, Job
+from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.system.notices import warn
@@ -70,7 +70,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     told = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
-    job = Job(opened, sources, every, stream, output, plot, told, size, console)
+    job = PredictionJob(opened, sources, every, stream, output, plot, told, size, console)
     if job.follows:
         from toolkit.serving.predict.following import follow
         from toolkit.serving.predict.live import WallClock

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
-from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, View, answer_all, read_sources
+from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, ModelInput, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source, printable
-from toolkit.serving.predict.job import Job
+from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.plot import Timelines
 from toolkit.serving.predict.progress import Notes, shown_progress
 from toolkit.serving.predict.rows import Rows
@@ -46,7 +46,7 @@ class _Tally:
         return first
 
 
-def answer_files(job: Job) -> int:
+def answer_files(job: PredictionJob) -> int:
     """Answer all sources, in their order; the exit code. Raises DataError when none can be read."""
     tally, started, total = _Tally(), time.perf_counter(), counted(len(job.sources), "input")
     try:
@@ -68,7 +68,7 @@ def answer_files(job: Job) -> int:
     return EXIT_DATA if tally.unreadable else EXIT_DONE
 
 
-def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> Timelines:
+def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) -> Timelines:
     """Answer all sources; the timelines that are to be drawn, once the rows are in place."""
     timelines = Timelines(job.bundle.manifest.classes)
     decoded = _whole(job) if job.every is None else _timelines(job, job.every)
@@ -85,18 +85,18 @@ def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> Timelines
     return timelines
 
 
-def _whole(job: Job) -> Generator[Decoded, None, None]:
+def _whole(job: PredictionJob) -> Generator[Decoded, None, None]:
     """Each source as a whole."""
     threads = len(allowed_cores())
     return read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
 
 
-def _reader(job: Job, threads: int) -> Callable[[Source, threading.Event], Sequence[View]]:
+def _reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Event], Sequence[ModelInput]]:
     """What turns a source into views, in one of `threads` threads."""
     videos = sum(source.kind == "video" for source in job.sources)
     each = max(threads // max(videos, 1), 1)
 
-    def read(source: Source, stop: threading.Event) -> Sequence[View]:
+    def read(source: Source, stop: threading.Event) -> Sequence[ModelInput]:
         match source.kind:
             case "unusable":
                 raise DataError(f"{printable(source.name)}: {source.problem}")
@@ -108,7 +108,7 @@ def _reader(job: Job, threads: int) -> Callable[[Source, threading.Event], Seque
     return read
 
 
-def _picture(job: Job, source: Source) -> View:
+def _picture(job: PredictionJob, source: Source) -> ModelInput:
     from toolkit.serving.predict.pictures import read_picture
 
     if job.bundle.manifest.clip is not None:
@@ -116,7 +116,7 @@ def _picture(job: Job, source: Source) -> View:
     return job.bundle.square(read_picture(source.place))
 
 
-def _views(job: Job, source: Source, *, threads: int, stop: threading.Event) -> Iterator[View]:
+def _views(job: PredictionJob, source: Source, *, threads: int, stop: threading.Event) -> Iterator[ModelInput]:
     """What the answer to a whole video is made of."""
     from toolkit.serving.bundle.views import views
     from toolkit.serving.predict.sources import timeline
@@ -127,7 +127,7 @@ def _views(job: Job, source: Source, *, threads: int, stop: threading.Event) -> 
         yield from parts
 
 
-def _timelines(job: Job, every: float) -> Generator[Decoded, None, None]:
+def _timelines(job: PredictionJob, every: float) -> Generator[Decoded, None, None]:
     """The windows of each source, one after the other."""
 
     def read(stop: threading.Event) -> Iterator[Decoded]:
@@ -140,7 +140,7 @@ def _timelines(job: Job, every: float) -> Generator[Decoded, None, None]:
     return in_background(read, room=AHEAD * job.batch)
 
 
-def _windows(job: Job, source: Source, every: float, stop: threading.Event) -> Iterator[Decoded]:
+def _windows(job: PredictionJob, source: Source, every: float, stop: threading.Event) -> Iterator[Decoded]:
     from toolkit.api.clips import duration
     from toolkit.serving.predict.sources import timeline
     from toolkit.serving.predict.windows import windows
@@ -156,14 +156,14 @@ def _windows(job: Job, source: Source, every: float, stop: threading.Event) -> I
 
 
 def _gathered(
-    job: Job,
+    job: PredictionJob,
     source: Source,
     line: Timeline,
     wanted: Sequence[Sequence[int]],
     *,
     threads: int,
     stop: threading.Event,
-) -> Iterator[list[View]]:
+) -> Iterator[list[ModelInput]]:
     """The views of each list of frame numbers in `wanted`: one for each crop."""
     from toolkit.serving.bundle.views import gathered, inputs, needed
     from toolkit.serving.predict.sources import read_frames
@@ -175,7 +175,7 @@ def _gathered(
         yield inputs(frames, clips=job.bundle.manifest.clip is not None)
 
 
-def _progress(job: Job) -> AbstractContextManager[Notes]:
+def _progress(job: PredictionJob) -> AbstractContextManager[Notes]:
     on_screen = job.output is None and sys.stdout.isatty()
     return shown_progress(len(job.sources), rows_on_screen=on_screen, console=job.console)
 

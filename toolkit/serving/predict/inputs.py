@@ -21,7 +21,7 @@ STANDARD_INPUT = "-"
 
 Moment: TypeAlias = tuple[float, float]
 """Start and end of a part of a video, in seconds from its first frame; both are one where it is a single frame."""
-Kind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
+SourceKind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _FILES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
@@ -33,7 +33,7 @@ class Source:
 
     name: str
     """As it is told: a path as it was given, a URL without the user's password."""
-    kind: Kind
+    kind: SourceKind
     place: str
     """What is opened: a path, a URL, or the number of a camera."""
     problem: str = ""

@@ -25,7 +25,7 @@ _LONG = 999.999
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictionJob:
     """What is to be done."""
 
     bundle: Bundle

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from toolkit.data.decoding import Timeline
 
 T = TypeVar("T")
-Pixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
+MakePixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
 """Makes a frame, uint8 `[H, W, 3]`, upright."""
 
 LATE = 0.5
@@ -61,14 +61,14 @@ class WallClock:
         stop.wait(max(moment - self.now(), 0))
 
 
-class Frame(NamedTuple):
+class ShownFrame(NamedTuple):
     """A frame as it is shown."""
 
     seconds: float
     """Since the first frame of the source."""
     shown: float
     """The clock's time when it was, or should have been, on show."""
-    pixels: Pixels
+    pixels: MakePixels
     leapt: bool = False
     """Whether frames before it were left out."""
 
@@ -172,7 +172,7 @@ class Ring(Generic[T]):
 
 
 @contextmanager
-def followed(source: Source, windows: Windows, keep: Callable[[Pixels], T], clock: Clock) -> Iterator[Ring[T]]:
+def followed(source: Source, windows: Windows, keep: Callable[[MakePixels], T], clock: Clock) -> Iterator[Ring[T]]:
     """The windows of a camera, a stream or a file, which a thread fills with what `keep` makes of each frame. A file is
     played at its own speed. Leaving ends the thread. What opens or reads the source raises from `Ring.take`, but a file
     that cannot be opened raises DataError here."""
@@ -191,8 +191,8 @@ def followed(source: Source, windows: Windows, keep: Callable[[Pixels], T], cloc
 
 def _fill(
     ring: Ring[T],
-    frames: Generator[Frame, None, None],
-    keep: Callable[[Pixels], T],
+    frames: Generator[ShownFrame, None, None],
+    keep: Callable[[MakePixels], T],
     stop: threading.Event,
 ) -> None:
     try:
@@ -207,13 +207,13 @@ def _fill(
         ring.close()
 
 
-def _live(source: Source, clock: Clock) -> Generator[Frame, None, None]:
+def _live(source: Source, clock: Clock) -> Generator[ShownFrame, None, None]:
     with closing(live_frames(source, clock.now)) as frames:
         for frame in frames:
-            yield Frame(frame.seconds, clock.now(), frame.pixels)
+            yield ShownFrame(frame.seconds, clock.now(), frame.pixels)
 
 
-def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event) -> Generator[Frame, None, None]:
+def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event) -> Generator[ShownFrame, None, None]:
     """The frames of a file, each at its time. Where reading is too slow for that, it leaps to keyframes."""
     begin = clock.now()
     onward: int | None = 0
@@ -226,7 +226,7 @@ def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event)
                 break
             shown = begin + line.times[number]
             clock.wait_until(shown, stop)
-            yield Frame(line.times[number], shown, partial(_same, pixels), leapt=0 < start == number)
+            yield ShownFrame(line.times[number], shown, partial(_same, pixels), leapt=0 < start == number)
     clock.wait_until(begin + duration(line.times), stop)
 
 
