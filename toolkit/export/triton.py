@@ -40,7 +40,8 @@ def write_triton(
     try:
         with replaced_folder(target) as folder:
             _copy_model(bundle, manifest, chosen, folder / VERSION)
-            (folder / LABELS).write_text(_labels(manifest), encoding="utf-8")
+            labels = "".join(" ".join(name.split()) + "\n" for name in manifest.classes)  # in the order of the output
+            (folder / LABELS).write_text(labels, encoding="utf-8")
             (folder / CONFIGURATION).write_text(configuration(manifest, max_batch=max_batch), encoding="utf-8")
     except OSError as error:
         raise RunFailed(
@@ -67,9 +68,10 @@ def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
     clip = [] if shape.frames is None else [shape.frames]
     layout = "" if clip else "\n    format: FORMAT_NHWC"
     square = [*clip, shape.square, shape.square, 3]
+    name = manifest.name.replace("\\", "\\\\").replace('"', '\\"')
     warm = ",\n".join(_warm_up(size, square) for size in sorted({1, max_batch}))
     return f"""\
-name: {_quoted(manifest.name)}
+name: "{name}"
 backend: "onnxruntime"
 default_model_filename: "{MODEL}"
 max_batch_size: {max_batch}
@@ -118,16 +120,6 @@ def _warm_up(batch: int, dims: list[int]) -> str:
       value {{ data_type: TYPE_UINT8 dims: {dims} zero_data: true }}
     }}
   }}"""
-
-
-def _labels(manifest: Manifest) -> str:
-    """One class a line, in the order of the output."""
-    return "".join(" ".join(name.split()) + "\n" for name in manifest.classes)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _servable(name: str) -> str:

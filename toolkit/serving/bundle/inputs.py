@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import UsageError
@@ -25,7 +24,8 @@ def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False)
     """Raise UsageError unless `frames` is one input, or (`many`) a batch of them; `name` is what they are called."""
     shape, dtype = getattr(frames, "shape", None), getattr(frames, "dtype", None)
     one = tuple(shape or ())[1:] if many else tuple(shape or ())
-    if dtype is not None and str(dtype) == "uint8" and _is_one(one, expected):
+    right = len(one) == rank(expected) and one[-1] == 3 and 0 not in one and expected.frames in (None, one[0])
+    if dtype is not None and str(dtype) == "uint8" and right:
         return
     clip = "" if expected.frames is None else f"{expected.frames}, "
     given = f"{dtype} {list(shape)}" if shape is not None and dtype is not None else f"a {type(frames).__name__}"
@@ -33,12 +33,6 @@ def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False)
         f"{name}: given {given}, needed uint8 [{clip}H, W, 3]",
         next_step="give NumPy arrays of RGB pixels from 0 to 255, channels last",
     )
-
-
-def _is_one(shape: Sequence[int], expected: Input) -> bool:
-    if len(shape) != rank(expected) or shape[-1] != 3 or 0 in shape:
-        return False
-    return expected.frames is None or shape[0] == expected.frames
 
 
 def to_squares(picture: Image.Image, expected: Input, crops: int = 1) -> list[NDArray[np.uint8]]:

@@ -127,7 +127,7 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}", next_step=_other_schema(version)
         )
     manifest = _built(claimed, path)
-    problem = _contradiction(manifest)
+    problem = next(_contradictions(manifest), None)
     if problem:
         raise _damaged(path, problem)
     return manifest
@@ -175,11 +175,6 @@ _KINDS: Mapping[str, type] = {
     "classes": list,
     **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores"), dict),
 }
-
-
-def _contradiction(manifest: Manifest) -> str | None:
-    """The first thing that cannot be true."""
-    return next(_contradictions(manifest), None)
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:

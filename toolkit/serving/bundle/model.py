@@ -83,8 +83,11 @@ class Bundle:
         and `[N, T, H, W, 3]`), or a sequence of single ones of mixed sizes, answered in its order.
 
         Raises UsageError for another dtype or shape, BundleError where the model cannot compute them."""
-        probabilities = self._mixed(frames) if isinstance(frames, Sequence) else self._batch(frames)
-        return Answers(probabilities, self.manifest.classes)
+        if isinstance(frames, Sequence):
+            return Answers(self._mixed(frames), self.manifest.classes)
+        many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
+        check_frames(frames, self.manifest.input, "frames", many=many)
+        return Answers(self.session.run(frames if many else frames[None]), self.manifest.classes)
 
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`, resampled by Pillow as for training, to 2 of 255 at most;
@@ -104,11 +107,6 @@ class Bundle:
         if image.shape[:2] == (side, side):
             return [image] * crops
         return to_squares(Image.fromarray(image), self.manifest.input, crops)
-
-    def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
-        check_frames(frames, self.manifest.input, "frames", many=many)
-        return self.session.run(frames if many else frames[None])
 
     def _mixed(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import numpy as np

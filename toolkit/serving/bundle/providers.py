@@ -66,12 +66,9 @@ def missing_for(device: BundleDevice) -> str | None:
         return missing
     preload_libraries()
     folder = Path(onnxruntime.__file__).parent / "capi"
-    return _first_missing(folder / f"libonnxruntime_providers_{name}.so" for name in ("shared", *_libraries(device)))
-
-
-def _libraries(device: BundleDevice) -> tuple[str, ...]:
-    """TensorRT leaves to CUDA what it cannot run, so it needs both."""
-    return ("cuda", "tensorrt") if device == "tensorrt" else ("cuda",)
+    # TensorRT leaves to CUDA what it cannot run, so it needs both.
+    needed = ("shared", "cuda", "tensorrt") if device == "tensorrt" else ("shared", "cuda")
+    return _first_missing(folder / f"libonnxruntime_providers_{name}.so" for name in needed)
 
 
 def preload_libraries() -> None:

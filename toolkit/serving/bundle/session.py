@@ -93,7 +93,8 @@ class ModelSession:
     def _answered(self, pixels: NDArray[np.uint8], largest: int) -> NDArray[np.float32]:
         try:
             if self.device == "cpu":
-                return self._on_cpu(pixels)
+                answer: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})[0]
+                return answer
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
         except Exception as error:  # onnxruntime's own errors have no other class in common
@@ -101,10 +102,6 @@ class ModelSession:
                 f"{self.path}: onnxruntime cannot compute it for {list(pixels.shape)}: {_cause(error)}",
                 next_step="try smaller frames; if it fails for any, export the run again",
             ) from error
-
-    def _on_cpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})[0]
-        return answer
 
     def _on_gpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self.graphs and pixels.shape[-3:-1] == (self._square, self._square):

@@ -18,7 +18,6 @@ from toolkit.system.notices import warn
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from toolkit.serving.bundle import Bundle
     from toolkit.serving.predict.live import Clock
 
 
@@ -66,7 +65,9 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     from toolkit.serving.bundle import Bundle
 
     opened = Bundle.load(bundle, device=device, precision=precision)
-    _introduce(opened)
+    print(f"{opened.manifest.name}: {opened.precision} on {opened.device} ({opened.reason})", file=sys.stderr)
+    if opened.manifest.sample:
+        warn("trained on SAMPLE data: its answers say nothing about real pictures")
     told = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
@@ -111,9 +112,3 @@ def _check_timeline(sources: Sequence[Source], every: float | None, *, stream: b
             "--plot: draws the timeline of one video that is read as a whole",
             next_step="python -m toolkit predict BUNDLE film.mp4 --every 1 --plot timeline.png",
         )
-
-
-def _introduce(bundle: Bundle) -> None:
-    print(f"{bundle.manifest.name}: {bundle.precision} on {bundle.device} ({bundle.reason})", file=sys.stderr)
-    if bundle.manifest.sample:
-        warn("trained on SAMPLE data: its answers say nothing about real pictures")

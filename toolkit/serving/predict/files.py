@@ -49,8 +49,10 @@ class _Tally:
 def answer_files(job: PredictionJob) -> int:
     """Answer all sources, in their order; the exit code. Raises DataError when none can be read."""
     tally, started, total = _Tally(), time.perf_counter(), counted(len(job.sources), "input")
+    rows_on_screen = job.output is None and sys.stdout.isatty()
+    progress = shown_progress(len(job.sources), rows_on_screen=rows_on_screen, console=job.console)
     try:
-        with Signals(), job.rows() as rows, _progress(job) as notes:
+        with Signals(), job.rows() as rows, progress as notes:
             timelines = _answer_into(rows, notes, job, tally)
             if not tally.answered:
                 raise DataError(f"none of the {total} could be read", next_step="see the lines above")
@@ -71,7 +73,11 @@ def answer_files(job: PredictionJob) -> int:
 def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) -> Timelines:
     """Answer all sources; the timelines that are to be drawn, once the rows are in place."""
     timelines = Timelines(job.bundle.manifest.classes)
-    decoded = _whole(job) if job.every is None else _timelines(job, job.every)
+    if job.every is None:
+        threads = len(allowed_cores())
+        decoded = read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
+    else:
+        decoded = _timelines(job, job.every)
     with _pillow_quiet(job.sources), closing(decoded):
         for answer in answer_all(decoded, job.predict, job.average, batch=job.batch):
             if tally.add(answer):
@@ -83,12 +89,6 @@ def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) ->
             if job.plot is not None:
                 timelines.add(answer.source, answer.probabilities)
     return timelines
-
-
-def _whole(job: PredictionJob) -> Generator[Decoded, None, None]:
-    """Each source as a whole."""
-    threads = len(allowed_cores())
-    return read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
 
 
 def _reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Event], Sequence[ModelInput]]:
@@ -173,11 +173,6 @@ def _gathered(
     squares = (job.bundle.squares(frame, job.crops) for frame in decoded)
     for frames in gathered(wanted, zip(numbers, squares, strict=False)):
         yield inputs(frames, clips=job.bundle.manifest.clip is not None)
-
-
-def _progress(job: PredictionJob) -> AbstractContextManager[Notes]:
-    on_screen = job.output is None and sys.stdout.isatty()
-    return shown_progress(len(job.sources), rows_on_screen=on_screen, console=job.console)
 
 
 def _pillow_quiet(sources: Sequence[Source]) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -136,20 +136,16 @@ def _matching(pattern: str) -> list[Source]:
 
 def _remote(url: str, scheme: str) -> Source:
     try:
-        name = _without_password(url)
+        parts = urlsplit(url)
+        name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
     except ValueError as error:
         raise UsageError(f"{url}: no address: {error}", next_step="give one as http://server/film.mp4") from error
     if scheme not in SCHEMES:
         raise UsageError(f"{name}: {scheme} is not read", next_step=f"use one of {', '.join(SCHEMES)}")
-    suffix = _suffix(urlsplit(url).path)
+    suffix = _suffix(parts.path)
     if suffix in IMAGE_SUFFIXES:
         raise UsageError(f"{name}: a URL must be of a video, not of an image", next_step="download it, give the file")
     return Source(name, "video" if suffix in VIDEO_SUFFIXES else "stream", url)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _suffix(name: str) -> str:
@@ -167,8 +163,7 @@ def _unusable(name: str, problem: str) -> Source:
 
 
 def _refuse_company(sources: Sequence[Source]) -> None:
-    endless: Iterator[Source] = (source for source in sources if source.endless)
-    first = next(endless, None)
+    first = next((source for source in sources if source.endless), None)
     if first and len(sources) > 1:
         raise UsageError(
             f"predict: {first.name} does not end, so what is given beside it would never be answered",

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from toolkit.api.clips import duration
@@ -226,7 +225,7 @@ def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event)
                 break
             shown = begin + line.times[number]
             clock.wait_until(shown, stop)
-            yield ShownFrame(line.times[number], shown, partial(_same, pixels), leapt=0 < start == number)
+            yield ShownFrame(line.times[number], shown, lambda pixels=pixels: pixels, leapt=0 < start == number)  # type: ignore[misc]
     clock.wait_until(begin + duration(line.times), stop)
 
 
@@ -237,7 +236,3 @@ def _leap(line: Timeline, number: int, seconds: float) -> int | None:
     place = bisect_right(line.keyframes, bisect_right(line.times, seconds)) - 1
     keyframe = line.keyframes[place] if place >= 0 else 0
     return keyframe if keyframe > number else None
-
-
-def _same(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return pixels
