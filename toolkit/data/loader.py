@@ -121,17 +121,14 @@ class Loader:
     def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
         pixels, index = fetch(index)
         targets = self._targets.index_select(0, index.to(self.device, non_blocking=True))
-        return Batch(self._sent(pixels), targets, index)
+        if self.device.type == "cuda" and not pixels.is_cuda:
+            return Batch(pixels.pin_memory().to(self.device, non_blocking=True), targets, index)
+        return Batch(pixels.to(self.device), targets, index)
 
     @cached_property
     def _targets(self) -> Tensor:
         """Of all items, on the device: see `target_tensor`."""
         return target_tensor(self.pixels.split.targets, self.spec).to(self.device)
-
-    def _sent(self, tensor: Tensor) -> Tensor:
-        if self.device.type != "cuda" or tensor.is_cuda:
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:

@@ -23,7 +23,10 @@ def choose_device(name: str) -> torch.device:
     for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = _named(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -32,13 +35,6 @@ def choose_device(name: str) -> torch.device:
             next_step="use --set train.device=auto, or install a driver and a CUDA build of torch",
         )
     return device
-
-
-def _named(name: str) -> torch.device | None:
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        return None
 
 
 def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:

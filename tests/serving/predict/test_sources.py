@@ -23,7 +23,7 @@ from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
 from toolkit.serving.predict import sources as videos
-from toolkit.serving.predict.inputs import SourceKind, Source
+from toolkit.serving.predict.inputs import Source, SourceKind
 from toolkit.serving.predict.sources import LiveFrame, Remote, live_frames, read_frames, timeline, upright
 
 

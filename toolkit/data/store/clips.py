@@ -33,7 +33,7 @@ from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.draws import Draws
 from toolkit.data.store.resampling import CACHE_VERSION, resize
-from toolkit.data.store.storage import warn_unwritten
+from toolkit.data.store.storage import remove_oldest, warn_unwritten
 from toolkit.data.store.store import Store
 
 if TYPE_CHECKING:
@@ -107,16 +107,8 @@ class VideoCache:
             self._added += size
             due = self._added > self.limit * SPARE
             self._added = 0 if due else self._added
-        if due:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Remove the videos that were used longest ago until some of `limit` is spare. A process that has a removed
-        video open loses nothing; another decodes it again."""
-        used = sorted(((*_used(path), path) for path in self.folder.glob("*/*.npy")), reverse=True)
-        for (_, _, path), total in zip(used, accumulate(size for _, size, _ in used), strict=True):
-            if total > self.limit * (1 - SPARE):
-                path.unlink(missing_ok=True)
+        if due:  # a process that has a removed video open loses nothing; another decodes it again
+            remove_oldest(self.folder.glob("*/*.npy"), int(self.limit * (1 - SPARE)))
 
 
 @dataclass
@@ -183,7 +175,9 @@ class ClipStore(Store):
         if wanted.item in self.skipped:
             return False
         try:
-            views = [self._available(view, wanted.item) for view in wanted.views(self.split.times(wanted.item))]
+            views = wanted.views(self.split.times(wanted.item))
+            if self.training:  # what is kept changes no result: a view of evaluation makes do with its frames
+                views = [View(snapped(view.frames, self._seen(wanted.item)), view.place) for view in views]
             frames = self._frames(wanted.item, sorted({number for view in views for number in view.frames}))
         except DataError as error:
             self._left_out.add(wanted.item, error)
@@ -191,11 +185,6 @@ class ClipStore(Store):
         for view, clip in zip(views, into, strict=True):
             view.cut(frames, self.spec.stored_size, clip)
         return True
-
-    def _available(self, view: View, item: int) -> View:
-        """A view of evaluation, taken of a training video, has to do with the frames that training sees: what is kept
-        changes no result."""
-        return View(snapped(view.frames, self._seen(item)), view.place) if self.training else view
 
     def _frames(self, item: int, numbers: Sequence[int]) -> Frames:
         kept = self._kept(item)
@@ -236,7 +225,9 @@ class ClipStore(Store):
                 _write(path, (len(numbers), *first.shape), chain([first], decoded))
                 cache.added(size)
             except OSError as error:
-                self._leave(cache, item, size)
+                self._counted.discard(item)  # it is decoded again from now on, and takes no room
+                self._unkept.add(item)
+                cache.release(size)
                 warn_unwritten(cache.folder, error)
 
     def _count(self, cache: VideoCache, item: int, size: int) -> bool:
@@ -244,21 +235,13 @@ class ClipStore(Store):
         (self._counted if fits else self._unkept).add(item)
         return fits
 
-    def _leave(self, cache: VideoCache, item: int, size: int) -> None:
-        """Decode a video anew from now on, and count it no more."""
-        self._counted.discard(item)
-        self._unkept.add(item)
-        cache.release(size)
-
     def _decoded(self, item: int, numbers: Sequence[int]) -> Generator[NDArray[np.uint8], None, None]:
         """Frames uint8 `[h, w, 3]` at training size."""
-        for frame in read_frames_of(self.split, item, numbers):
-            yield resize(frame, *self._sides(frame)).movedim(0, -1).numpy()
-
-    def _sides(self, frame: Tensor) -> tuple[int, int]:
         side = self.spec.stored_size
-        height, width = frame.shape[-2:]
-        return covering(height, width, side) if self.spec.fit == "crop" else (side, side)
+        for frame in read_frames_of(self.split, item, numbers):
+            height, width = frame.shape[-2:]
+            sides = covering(height, width, side) if self.spec.fit == "crop" else (side, side)
+            yield resize(frame, *sides).movedim(0, -1).numpy()
 
 
 @dataclass(frozen=True)
@@ -318,12 +301,3 @@ def _mapped(path: Path, count: int) -> NDArray[np.uint8] | None:
     except (OSError, ValueError, EOFError):
         return None
     return frames.view(np.ndarray) if len(frames) == count else None
-
-
-def _used(path: Path) -> tuple[float, int]:
-    """When a file was used last, and how much of the disk it takes; nothing where another process removed it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0.0, 0
-    return found.st_mtime, found.st_size

@@ -124,8 +124,7 @@ class ImageStore(Store):
         except DataError as error:
             self._left_out.add(index, error)
             return None
-        square = to_square(image, self.spec.stored_size, self.spec.fit)
-        return square.movedim(-3, -1)
+        return to_square(image, self.spec.stored_size, self.spec.fit).movedim(-3, -1)
 
 
 def _gathered(pixels: Tensor, index: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import accumulate
@@ -190,17 +190,20 @@ def make_room(folder: Path, *, keep: Path, limit: int) -> None:
 
     A process that still maps a removed file keeps its pages: it loses nothing, and the room is freed when it ends.
     """
-    opened = sorted(((*_opened(path), path) for path in folder.glob("*.u8") if path != keep), reverse=True)
-    for (_, _, path), total in zip(opened, accumulate(size for _, size, _ in opened), strict=True):
-        if total > limit:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".sums").unlink(missing_ok=True)
+    for path in remove_oldest((path for path in folder.glob("*.u8") if path != keep), limit):
+        path.with_suffix(".sums").unlink(missing_ok=True)
 
 
-def _opened(path: Path) -> tuple[float, int]:
-    """When a file was opened last, and the room it takes; nothing where another process removed it."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0.0, 0
-    return found.st_mtime, found.st_blocks * 512
+def remove_oldest(paths: Iterable[Path], limit: int) -> list[Path]:
+    """Remove the files that were used longest ago until the others take at most `limit` bytes; those removed."""
+    used = []
+    for path in paths:
+        with suppress(OSError):  # another process removed it
+            found = path.stat()
+            used.append((found.st_mtime, min(found.st_size, found.st_blocks * 512), path))
+    used.sort(reverse=True)
+    totals = accumulate(size for _, size, _ in used)
+    removed = [path for (_, _, path), total in zip(used, totals, strict=True) if total > limit]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed
