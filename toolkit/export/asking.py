@@ -66,7 +66,7 @@ def ask_raw(
             progress(missing[row] == 0)
     gone = {} if left_out is None else left_out.reasons
     there = [row for row, item in enumerate(index) if item not in gone]
-    return average_views(answers[there], "probabilities" if clip is None else clip.average)
+    return average_views(answers[there], "probabilities" if clip is None else clip.average, bundle.manifest.form)
 
 
 def _grouped(items: Iterator[_Asked], sizes: Sequence[int]) -> Iterator[list[_Asked]]:

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.api.clips import Averaged, Clip, evaluation_clips, middle, middles
+from toolkit.api.contracts import Objective
 from toolkit.serving.bundle import ClipSampling, FrameSampling
 from toolkit.serving.bundle.views import average_views, gathered, inputs, needed, views
 from toolkit.training.evaluate import averaged
+from toolkit_tasks.classification import Classification
+from toolkit_tasks.multi_label import MultiLabel
 
 LISTS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=5), max_size=8)
 
@@ -92,10 +95,14 @@ def test_logits_are_averaged() -> None:
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_a_bundle_averages_as_evaluation_does(average: Averaged) -> None:
+@pytest.mark.parametrize(
+    "objective", [Classification(0.0, None), MultiLabel(7, choose=False, positive_weights=None)], ids=["index", "set"]
+)
+def test_a_bundle_averages_as_evaluation_does(average: Averaged, objective: Objective) -> None:
     logits = torch.randn((5, 4, 7), generator=torch.Generator().manual_seed(0)) * 3
-    trained = averaged(logits.flatten(0, 1), 5, average).softmax(-1)
-    np.testing.assert_allclose(average_views(logits.softmax(-1).numpy(), average), trained, atol=1e-6)
+    trained = objective.answers(averaged(objective, logits.flatten(0, 1), 5, average))
+    found = average_views(objective.answers(logits).numpy(), average, objective.targets)
+    np.testing.assert_allclose(found, trained, atol=1e-5)
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])

@@ -16,7 +16,7 @@ from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BUNDLE_PRECISIONS
 
 if TYPE_CHECKING:
-    from toolkit.api.contracts import Fit
+    from toolkit.api.contracts import Fit, TargetForm
 
 SCHEMA = 3
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
@@ -95,6 +95,11 @@ class Manifest:
     """The probability of each class from which it counts as present, in a model that answers with sets of classes;
     None: the likeliest class is the answer, and probabilities sum to 1."""
     schema: int = SCHEMA
+
+    @property
+    def form(self) -> TargetForm:
+        """Whether an answer is one class or a set of them: these have thresholds."""
+        return "index" if self.thresholds is None else "set"
 
     @property
     def clip(self) -> Clip | None:

@@ -73,5 +73,5 @@ class PredictionJob:
         """From the answers `[V, C]` to the views of one source to its own `[C]`."""
         from toolkit.serving.bundle.views import average_views
 
-        clip = self.bundle.manifest.clip
-        return average_views(probabilities, "probabilities" if clip is None else clip.average)
+        clip, form = self.bundle.manifest.clip, self.bundle.manifest.form
+        return average_views(probabilities, "probabilities" if clip is None else clip.average, form)
