@@ -30,7 +30,7 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import DataError
 from toolkit.build.plan import plan
 from toolkit.data.loader import Loader
-from toolkit.data.store import Footage, VideoCache
+from toolkit.data.store import ClipStore, VideoCache
 from toolkit.data.videos import VideoFiles
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
@@ -100,7 +100,7 @@ def _training(options: Options, pairs: int) -> Figure:
 class Ours:
     def __init__(self, files: VideoFiles, folder: Path) -> None:
         spec = DataSpec(("action",), size=SIDE, clip=CLIP)
-        footage = Footage(files, spec, VideoCache(folder, 2**33), workers=2)
+        footage = ClipStore(files, spec, VideoCache(folder, 2**33), workers=2)
         self._loader = Loader(footage, spec, torch.device("cpu"))
         self._epochs = count()
 

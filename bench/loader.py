@@ -28,7 +28,7 @@ from toolkit.api.errors import DataError
 from toolkit.build.plan import Plan, plan
 from toolkit.data.images import ImageFiles
 from toolkit.data.loader import Loader
-from toolkit.data.store import Memory, Pixels, stored_shape
+from toolkit.data.store import ImageStore, Memory, stored_shape
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.system.device import choose_device, keep_freed_memory
@@ -130,7 +130,7 @@ class Side(Protocol):
 class Ours:
     def __init__(self, planned: Plan, data: Data, device: torch.device) -> None:
         storage = Memory((len(data.train), *stored_shape(data.spec)))
-        self._loader = Loader(Pixels(data.train, data.spec, storage, WORKERS), data.spec, device)
+        self._loader = Loader(ImageStore(data.train, data.spec, storage, WORKERS), data.spec, device)
         self._augmentations = planned.augmentations(data.spec)
         self._normalize = Normalize(data.spec.mean, data.spec.std).to(device)
         self._epochs = count()

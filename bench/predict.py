@@ -41,6 +41,7 @@ from toolkit.runs.reopen import Trained, open_trained
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.predict import predict_files
 from toolkit.system import device as devices
+from toolkit.system.choices import Precision
 from toolkit.system.machine import physical_cores
 
 PAIRS = 5
@@ -204,7 +205,7 @@ def _accuracy(ask: Ask, squares: NDArray[np.uint8], targets: NDArray[np.int64]) 
 
 def _in_torch(
     assembly: Assembly,
-    precision: devices.Precision,
+    precision: Precision,
     squares: NDArray[np.uint8],
     *,
     layout: torch.memory_format = torch.preserve_format,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from toolkit.api.contracts import Augmentation, Batch, Curve, DataSpec, Metric, Objective, Scores
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
-from toolkit.data.store import Corrupt, Memory, Pixels, Storage, stored_shape
+from toolkit.data.store import Corrupt, ImageStore, Memory, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups
@@ -131,7 +131,7 @@ def model(seed: int = 0, dropout: float = 0.2) -> nn.Module:
 
 def loader(split: Any, spec: DataSpec = SPEC, storage: Storage | None = None, *, skip: bool = False) -> Loader:
     kept = storage or Memory((len(split), *stored_shape(spec)))
-    return Loader(Pixels(split, spec, kept, workers=2, corrupt=Corrupt(skip=skip, limit=0.2)), spec, CPU)
+    return Loader(ImageStore(split, spec, kept, workers=2, corrupt=Corrupt(skip=skip, limit=0.2)), spec, CPU)
 
 
 def setup(train: Any, valid: Any, *, augmentations: Iterable[Augmentation] = (noise,), **changes: Any) -> Setup:

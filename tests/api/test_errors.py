@@ -17,7 +17,9 @@ from toolkit.api.errors import (
     ToolkitError,
     UsageError,
     WeightsError,
+    counted,
     nearest,
+    unknown_name,
 )
 
 
@@ -28,6 +30,16 @@ from toolkit.api.errors import (
 def test_the_nearest_name(name: str, meant: str | None) -> None:
     assert nearest(name, ["optimizer", "epochs", "batch"]) == meant
     assert nearest(name, []) is None
+
+
+def test_an_unknown_name_comes_with_the_nearest_one() -> None:
+    assert unknown_name('no kind "modle"', "modle", ["model", "metric"]) == 'no kind "modle"; did you mean "model"?'
+    assert unknown_name('no kind "x"', "x", ["model", "metric"]) == 'no kind "x"'
+    assert unknown_name("none", "x", ["model"], otherwise="; there is model") == "none; there is model"
+
+
+def test_counts_have_plurals_and_separators() -> None:
+    assert [counted(count, "item") for count in (0, 1, 2, 1000)] == ["0 items", "1 item", "2 items", "1,000 items"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.api import files
-from toolkit.api.files import exclusive, remove_unfinished, replaced_folder, write_atomically
+from toolkit.api.files import exclusive, files_below, remove_unfinished, replaced_folder, write_atomically
 
 
 def filled(place: Path, text: str) -> None:
@@ -268,5 +268,59 @@ def test_a_block_is_entered_where_nothing_can_be_locked(tmp_path: Path, monkeypa
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with exclusive(tmp_path / ".lock"):
+    errors: list[OSError] = []
+    with exclusive(tmp_path / ".lock", waiting=lambda: pytest.fail("waited"), unlockable=errors.append):
         assert (tmp_path / ".lock").read_bytes() == b""
+    assert [error.errno for error in errors] == [errno.ENOTSUP]
+
+
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_files_below_a_folder_are_found_by_their_suffix_without_hidden_ones(tmp_path: Path) -> None:
+    touched(tmp_path, "b/1.png", "b/deep/2.PNG", "a.png", "notes.txt", ".hidden.png", ".git/3.png", "none")
+    assert sorted(files_below(tmp_path, {".png"})) == ["a.png", "b/1.png", "b/deep/2.PNG"]
+    assert sorted(files_below(tmp_path / "b", {".png"}, "x/")) == ["x/1.png", "x/deep/2.PNG"]
+    assert sorted(files_below(tmp_path, None)) == ["a.png", "b/1.png", "b/deep/2.PNG", "none", "notes.txt"]
+
+
+def test_links_are_followed_and_each_folder_is_entered_once_by_its_own_path(tmp_path: Path) -> None:
+    """However many links lead from folder to folder: all ways along them would be more than can be walked."""
+    names = [f"{number:02}" for number in range(20)]
+    touched(tmp_path / "in", *(f"{name}/{name}.png" for name in names))
+    touched(tmp_path / "beside", "x.png")
+    for name in names:
+        for other in names:
+            (tmp_path / "in" / name / f"to-{other}").symlink_to(tmp_path / "in" / other)
+    (tmp_path / "in/00/above").symlink_to(tmp_path)
+    found = sorted(files_below(tmp_path / "in", {".png"}))
+    assert found == sorted([*(f"{name}/{name}.png" for name in names), "00/above/beside/x.png"])
+
+
+def test_a_deep_folder_is_walked(tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(400):
+        place /= "d"
+    touched(place, "x.png")
+    assert len(list(files_below(tmp_path, {".png"}))) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_or_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched(tmp_path, "a/1.png", "b/2.png")
+    scan = os.scandir
+
+    def refuse(place: str) -> object:
+        if place.endswith("a"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        list(files_below(tmp_path, {".png"}))
+    errors: list[OSError] = []
+    assert list(files_below(tmp_path, {".png"}, unreadable=errors.append)) == ["b/2.png"]
+    assert [error.filename for error in errors] == [str(tmp_path / "a")]

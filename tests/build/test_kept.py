@@ -12,7 +12,7 @@ from toolkit.build import kept
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import plan
-from toolkit.data.store import Mapped, Memory, Pixels
+from toolkit.data.store import ImageStore, Mapped, Memory
 from toolkit.host.registry import discover
 from toolkit.recipe.read import load, overridden
 
@@ -53,7 +53,7 @@ def test_a_split_outside_memory_leaves_its_room_to_the_others(bench: Bench) -> N
     one_item = 3 * SIDE**2
     loaders = bench.made(f"input.memory_gb={20 * one_item / 2**30}").loaders()
     assert [len(loader.pixels) for loader in loaders.values()] == [24, 6, 12]
-    kept_in = [type(loader.pixels.storage) for loader in loaders.values() if isinstance(loader.pixels, Pixels)]
+    kept_in = [type(loader.pixels.storage) for loader in loaders.values() if isinstance(loader.pixels, ImageStore)]
     assert kept_in == [Mapped, Memory, Memory]
 
 

@@ -14,7 +14,7 @@ import torch
 from tests import small
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader, batches_in
-from toolkit.data.store import Pixels
+from toolkit.data.store import ImageStore
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_resident_streamed_and_uncached_batches_are_equal(squares: small.Squares
     kept = small.loader(squares)
     streamed = batches(kept)
     resident = batches(kept)
-    uncached = batches(Loader(Pixels(squares, small.SPEC, None, workers=2), small.SPEC, small.CPU))
+    uncached = batches(Loader(ImageStore(squares, small.SPEC, None, workers=2), small.SPEC, small.CPU))
     assert all(map(torch.equal, streamed, resident))
     assert all(map(torch.equal, streamed, uncached))
 
@@ -100,7 +100,7 @@ def test_batches_on_a_gpu_are_the_same(squares: small.Squares, resident: bool) -
     device = torch.device("cuda")
     on_cpu = list(small.loader(squares).evaluation(7))
     storage = small.loader(squares).pixels.storage if resident else None
-    loader = Loader(Pixels(squares, small.SPEC, storage, workers=2), small.SPEC, device)
+    loader = Loader(ImageStore(squares, small.SPEC, storage, workers=2), small.SPEC, device)
     for _ in range(2):
         on_gpu = list(loader.evaluation(7))
         assert all(batch.pixels.is_cuda for batch in on_gpu)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from tests import small
 from toolkit.api.errors import DataError
 from toolkit.data import store as module
-from toolkit.data.store import Corrupt, Mapped, Memory, Pixels, cache_key, make_room, open_storage, to_square
+from toolkit.data.store import Corrupt, ImageStore, Mapped, Memory, cache_key, make_room, open_storage, to_square
 
 GIB = 2**30
 ITEM = 8 * 8 * 3
@@ -30,11 +30,11 @@ LARGER = (24, 64, 64, 3)
 reserves = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be reserved here")
 
 
-def stored(split: small.Squares, storage: module.Storage | None, **corrupt: object) -> Pixels:
-    return Pixels(split, small.SPEC, storage, workers=2, corrupt=Corrupt(**corrupt))  # type: ignore[arg-type]
+def stored(split: small.Squares, storage: module.Storage | None, **corrupt: object) -> ImageStore:
+    return ImageStore(split, small.SPEC, storage, workers=2, corrupt=Corrupt(**corrupt))  # type: ignore[arg-type]
 
 
-def everything(pixels: Pixels) -> torch.Tensor:
+def everything(pixels: ImageStore) -> torch.Tensor:
     return pixels.fetch(torch.arange(len(pixels)))[0]
 
 
@@ -158,8 +158,8 @@ def test_without_room_on_the_disk_nothing_is_kept_and_that_is_told_once(
         assert open_storage(split, small.SPEC, memory_bytes=0, cache_bytes=GIB) is None
     assert list(cache.iterdir()) == []
     assert capsys.readouterr().err == (
-        f"warning: {cache}: cannot be written: {os.strerror(number)}; what it does not keep is decoded anew each "
-        "time: make room, mend the folder, or name another cache in TOOLKIT_CACHE\n"
+        f"warning: {cache}: cannot be written: {os.strerror(number)}; what is not cached is decoded again each "
+        "time: free disk space, fix the permissions, or set TOOLKIT_CACHE\n"
     )
 
 

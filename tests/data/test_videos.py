@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import toolkit.data.videos as videos_module
 from tests.video_files import BROKEN, bars, number_in, spoil, write_video
+from toolkit.api.clips import middle
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles, middle
+from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles
 
 
 def files(*paths: Path) -> VideoFiles:

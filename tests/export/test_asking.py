@@ -60,13 +60,13 @@ def test_pixels_that_wait_for_others_of_their_size_are_bounded(size: int, monkey
     monkeypatch.setattr(asking, "WAITING_BYTES", 1000)
     waiting, most = 0, 0
 
-    def mixed() -> Iterator[asking._View]:
+    def mixed() -> Iterator[asking._Asked]:
         nonlocal waiting, most
         for row in range(60):
             pixels = np.zeros((1, 10 * (1 + row % 7), 3), np.uint8)
             waiting += pixels.nbytes
             most = max(most, waiting)
-            yield asking._View(row, 0, pixels)
+            yield asking._Asked(row, 0, pixels)
 
     rows = []
     for group in asking._grouped(mixed(), (size,)):
@@ -81,7 +81,7 @@ def test_pixels_that_wait_for_others_of_their_size_are_bounded(size: int, monkey
 def test_of_what_waits_too_much_the_largest_group_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "WAITING_BYTES", 50)
     widths = [6, 4, 4, 3]
-    views = (asking._View(row, 0, np.zeros((1, width, 3), np.uint8)) for row, width in enumerate(widths))
+    views = (asking._Asked(row, 0, np.zeros((1, width, 3), np.uint8)) for row, width in enumerate(widths))
     assert [[view.row for view in group] for group in asking._grouped(views, (9,))] == [[1, 2], [0], [3]]
 
 

@@ -21,7 +21,7 @@ from toolkit.export import write as export
 from toolkit.export.gate import LISTED, Reference, Verdict, judge, reference
 from toolkit.recipe.tables import LIMITS
 from toolkit.serving.bundle import Bundle, read_manifest
-from toolkit.serving.bundle.session import Session
+from toolkit.serving.bundle.session import ModelSession
 from toolkit.training.evaluate import Answered
 from toolkit_tasks.classification import Classification
 
@@ -127,15 +127,15 @@ class _Judged:
 
 def dark_becomes(value: float, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the exported model answer dark frames of this height with `value`: class 0, which NaN looks like."""
-    run = Session.run
+    run = ModelSession.run
 
-    def overflown(self: Session, pixels: np.ndarray) -> np.ndarray:
+    def overflown(self: ModelSession, pixels: np.ndarray) -> np.ndarray:
         answers = run(self, pixels)
         if pixels.shape[1] == side:
             answers[pixels.mean((1, 2, 3)) < 128] = value
         return answers
 
-    monkeypatch.setattr(Session, "run", overflown)
+    monkeypatch.setattr(ModelSession, "run", overflown)
 
 
 @pytest.mark.parametrize("precision", LIMITS)

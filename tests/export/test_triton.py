@@ -173,9 +173,8 @@ def test_what_triton_cannot_serve_is_refused_before_the_run_is_exported(
 
 
 def test_a_precision_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r'no precision "int4", only fp32, int8') as caught:
+    with pytest.raises(UsageError, match=r'no precision "int4", only fp32, int8; did you mean "int8"\?'):
         served(tmp_path, precision="int4")
-    assert caught.value.next_step == 'did you mean "int8"?'
 
 
 def test_a_precision_unlike_any_is_to_be_exported(tmp_path: Path) -> None:

@@ -109,6 +109,16 @@ def evaluation_clips(clip: Clip, times: Sequence[float]) -> list[list[int]]:
     return [_strided(clip, times, start) for start in starts]
 
 
+def middle(total: int, part: int, parts: int) -> int:
+    """The number of the frame in the middle of one of `parts` equal parts of `total` frames."""
+    return (2 * part + 1) * total // (2 * parts)
+
+
+def middles(total: int, parts: int) -> list[int]:
+    """Numbers of the frames in the middle of `parts` equal parts of `total` frames; all when there are fewer."""
+    return [middle(total, part, parts) for part in range(parts)] if total > parts else list(range(total))
+
+
 def window(clip: Clip, times: Sequence[float], start: float, span: float) -> list[int]:
     """Numbers of the T frames of a clip that sees `span` seconds from `start` on; a strided one sees its own span."""
     if clip.sampling == "segments":

@@ -37,6 +37,13 @@ def first_few(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def unknown_name(message: str, name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`message` about a `name` that is not among `known`, with the nearest of these; `otherwise` follows where none is
+    near."""
+    near = nearest(name, known)
+    return str(Problem("", message, near)) if near else f"{message}{otherwise}"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong at one place: `key` is dotted (`train.optimizer.lr`), empty for the file as a whole."""
@@ -76,8 +83,7 @@ class RecipeError(ToolkitError):
     exit_code = EXIT_USAGE
 
     def __init__(self, source: str, problems: Sequence[Problem], *, next_step: str | None = None) -> None:
-        count = len(problems)
-        super().__init__(f"{source}: {count} problem{'s' if count != 1 else ''}", next_step=next_step)
+        super().__init__(f"{source}: {counted(len(problems), 'problem')}", next_step=next_step)
         self.source = source
         self.problems = tuple(problems)
 

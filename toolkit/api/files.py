@@ -6,7 +6,7 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,42 @@ def remove_unfinished(folder: Path) -> None:
     _remove_abandoned(folder.rglob(f".*{UNFINISHED}*"))
 
 
+def files_below(
+    folder: Path | str,
+    suffixes: Collection[str] | None,
+    prefix: str = "",
+    *,
+    unreadable: Callable[[OSError], None] | None = None,
+) -> Iterator[str]:
+    """The paths, relative to `folder` and with `prefix` before them, of the files below it with one of these suffixes
+    in lower case (None: any). Hidden files and folders are left out.
+
+    Links are followed, but each folder is entered once: by its own path where it lies below `folder`. A folder that
+    cannot be read raises OSError, or is skipped and its error given to `unreadable`.
+    """
+    entered: set[tuple[int, int]] = set()
+    own, linked = [(str(folder), prefix)], list[tuple[str, str]]()
+    while own or linked:
+        place, before = own.pop() if own else linked.pop()
+        try:
+            status = os.stat(place)  # noqa: PTH116 (a Path a folder costs time)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as found:
+                entries = sorted((one for one in found if not one.name.startswith(".")), key=lambda one: one.name)
+        except OSError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                (linked if entry.is_symlink() else own).append((entry.path, f"{before}{entry.name}/"))
+            elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
+                yield f"{before}{entry.name}"
+
+
 def _remove_abandoned(found: Iterable[Path]) -> None:
     for path in list(found):
         with suppress(OSError, ValueError), path.open("r+b") as file:  # a folder cannot be opened: its claim can
@@ -89,7 +125,8 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
         except OSError as error:
             error.filename = str(path)  # what the caller knows of
             raise
-        _locked(descriptor, wait=True)
+        with suppress(OSError):
+            _locked(descriptor, wait=True)
         if temporary.exists():
             break
         os.close(descriptor)  # another cleaned up between the two
@@ -100,34 +137,36 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(lock: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep every other process out of the block that names the same file, which stays empty. A file system without
-    locks keeps nobody out. `waiting` is called where another process is in its block."""
+def exclusive(
+    lock: Path,
+    *,
+    waiting: Callable[[], None] = lambda: None,
+    unlockable: Callable[[OSError], None] = lambda _: None,
+) -> Iterator[None]:
+    """Keep every other process out of the block that names the same file, which stays empty. The system lifts the lock
+    when its holder ends, however it does.
+
+    `waiting` is called where another process is in its block, before that is waited for. A file system without locks
+    keeps nobody out; `unlockable` is called with its error."""
     with lock.open("a") as file:
-        if _is_held(file.fileno()):
+        try:
+            free = _locked(file.fileno(), wait=False)
+        except OSError as error:
+            unlockable(error)
+            free = True
+        if not free:
             waiting()
             _locked(file.fileno(), wait=True)
         yield
 
 
-def _is_held(descriptor: int) -> bool:
-    """Whether another process has the lock; else this one has it now, where there are locks."""
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
-
-
 def _locked(descriptor: int, *, wait: bool) -> bool:
-    """Whether a lock could be had; file systems without locks have none."""
+    """Whether this process has the lock now, and no other. Raises OSError where the file system has no locks."""
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

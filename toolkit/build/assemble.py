@@ -20,11 +20,12 @@ from toolkit.build.kept import Kept, Opened
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
 from toolkit.data.loader import Loader, batches_in
-from toolkit.data.store import Corrupt, Footage, Memory, Pixels, VideoCache, bytes_needed, open_storage
+from toolkit.data.store import ClipStore, Corrupt, ImageStore, Memory, VideoCache, bytes_needed, open_storage
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
-from toolkit.system.environment import memory_available
+from toolkit.system.choices import Precision
+from toolkit.system.machine import memory_available
 from toolkit.system.randomness import seed_globally
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups, warmed_up
@@ -39,7 +40,7 @@ class Assembly:
     network: Network
     objective: Objective
     device: torch.device
-    precision: devices.Precision
+    precision: Precision
     opened: Opened
     model_notes: tuple[str, ...]
     kept: Kept
@@ -93,7 +94,7 @@ def assemble(
     kept: Kept | None = None,
     *,
     notes: Sequence[str] | None = None,
-    precision: devices.Precision | None = None,
+    precision: Precision | None = None,
 ) -> Assembly:
     """Build what evaluation needs. Raises the errors of the components.
 
@@ -135,21 +136,21 @@ def _opened(plan: Plan, device: torch.device) -> Opened:
     return Opened(data, *(Loader(one, data.spec, device) for one in pixels))
 
 
-def _pixels(data: Data, recipe: Recipe) -> list[Pixels]:
+def _pixels(data: Data, recipe: Recipe) -> list[ImageStore]:
     budget = memory_available() // 2 if recipe.input.memory_gb is None else int(recipe.input.memory_gb * 2**30)
     found = []
     for split in _images(data):
         storage = open_storage(split, data.spec, memory_bytes=budget, cache_bytes=_cache_bytes(recipe))
         if isinstance(storage, Memory):
             budget -= bytes_needed(split, data.spec)
-        found.append(Pixels(split, data.spec, storage, _workers(recipe), corrupt_of(recipe)))
+        found.append(ImageStore(split, data.spec, storage, _workers(recipe), corrupt_of(recipe)))
     return found
 
 
-def _footage(data: Data, recipe: Recipe) -> list[Footage]:
+def _footage(data: Data, recipe: Recipe) -> list[ClipStore]:
     cache = VideoCache.of_user(_cache_bytes(recipe))
     return [
-        Footage(split, data.spec, cache, _workers(recipe), corrupt_of(recipe), training=split is data.train)
+        ClipStore(split, data.spec, cache, _workers(recipe), corrupt_of(recipe), training=split is data.train)
         for split in _videos(data)
     ]
 

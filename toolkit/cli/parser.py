@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from toolkit.api.errors import Stopped, UsageError, nearest
+from toolkit.api.errors import Stopped, UsageError, unknown_name
+from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS
 from toolkit.system.signals import Signalled, Signals, exit_code
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
     Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt")
-PRECISIONS = ("fp32", "fp16", "int8")
+DEVICES = ("auto", *BUNDLE_DEVICES)
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,9 +32,8 @@ class Parser(argparse.ArgumentParser):
         found = re.search(r"""(?:argument (-[^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
         if found:
             name, known = found[3], [choice.strip(" '") for choice in found[4].split(",")]
-            near = nearest(name, known)
             message = f'argument {found[1]}: there is no "{name}"' if found[1] else f'no command "{name}"'
-            message += f'; did you mean "{near}"?' if near else f"; there are {', '.join(known)}"
+            message = unknown_name(message, name, known, otherwise=f"; there are {', '.join(known)}")
         raise UsageError(message, next_step=f"{self.prog} --help")
 
 
@@ -54,8 +53,8 @@ def add_use(parser: Parser) -> None:
     """How a bundle is used."""
     places = f"for a bundle: {', '.join(DEVICES)} (default: auto, the best that loads)"
     parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
-    chosen = f"for a bundle: {', '.join(PRECISIONS)} (default: its first)"
-    parser.add_argument("--precision", metavar="PRECISION", choices=PRECISIONS, help=chosen)
+    chosen = f"for a bundle: {', '.join(BUNDLE_PRECISIONS)} (default: its first)"
+    parser.add_argument("--precision", metavar="PRECISION", choices=BUNDLE_PRECISIONS, help=chosen)
 
 
 def count(text: str) -> int:

@@ -177,13 +177,13 @@ def _read(
             yield _pixels(frame, size, threads)
 
 
-class _Frame(NamedTuple):
+class _Numbered(NamedTuple):
     number: float
     """Infinite for what comes after the last."""
     picture: Any
 
 
-_END = _Frame(math.inf, None)
+_END = _Numbered(math.inf, None)
 
 
 class _Decoding:
@@ -195,8 +195,8 @@ class _Decoding:
         self._container, self._stream, self._stop = container, stream, stop
         self._stamps = timeline.stamps
         self._keyframes = timeline.keyframes if seeking and timeline.stamps else ()
-        self._held: _Frame | None = None
-        self._coming: _Frame | None = None
+        self._held: _Numbered | None = None
+        self._coming: _Numbered | None = None
         self._leapt = False
         self._begin(0)
 
@@ -234,13 +234,13 @@ class _Decoding:
         self._held = self._coming = None
         self._frames = self._numbered()
 
-    def _numbered(self) -> Iterator[_Frame]:
+    def _numbered(self) -> Iterator[_Numbered]:
         """The frames to come. A stamp gives the number; where there is none, each is the next, decoded or not."""
         for picture in _decoded(self._container, self._stream, self._stop):
             stamp = picture.pts if picture is not None and self._stamps else None
             self._reached = self._reached + 1 if stamp is None else bisect_right(self._stamps, stamp) - 1
             if picture is not None:
-                yield _Frame(self._reached, picture)
+                yield _Numbered(self._reached, picture)
 
 
 def _decoded(container: Any, stream: Any, stop: threading.Event) -> Iterator[Any]:

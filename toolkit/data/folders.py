@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import cast
@@ -11,6 +11,7 @@ from typing import cast
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.contracts import Targets
 from toolkit.api.errors import DataError, counted, first_few
+from toolkit.api.files import files_below
 from toolkit.data.division import Given
 from toolkit.data.images import IMAGE_SUFFIXES
 
@@ -103,25 +104,6 @@ def folders(root: Path) -> list[str]:
     """The names of the folders of `root`, in order, without hidden ones."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def files_below(
-    folder: Path, suffixes: Collection[str] | None, prefix: str = "", above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[str]:
-    """The paths, relative to `folder` and with `prefix` before them, of the files with one of these suffixes (None:
-    any); hidden ones are left out. Links are followed, but not back into a folder that lies above."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from files_below(Path(entry.path), suffixes, f"{prefix}{entry.name}/", (*above, here))
-            elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
-                yield f"{prefix}{entry.name}"
 
 
 def _split_called(folder: str) -> str | None:

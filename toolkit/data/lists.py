@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from toolkit.api.errors import DataError, counted, first_few
+from toolkit.api.files import files_below
 from toolkit.data.division import Given
-from toolkit.data.folders import Found, Listing, files_below
+from toolkit.data.folders import Found, Listing
 from toolkit.data.tables import read_lines, read_table
 
 KINETICS = ("label", "youtube_id", "time_start", "time_end")

@@ -6,9 +6,9 @@ and clips, come through a thread that fetches ahead, pins and copies on a side s
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeAlias, cast
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
-from toolkit.data.store import Draws, Footage, Memory, Pixels, centre_crop
+from toolkit.data.store import Draws, Store, centre_crop
+from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
 
 Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -41,7 +42,7 @@ def batches_in(count: int, size: int) -> int:
 class Loader:
     """Batches of one split on one device."""
 
-    pixels: Pixels | Footage
+    pixels: Store
     spec: DataSpec
     device: torch.device
     share_of_device: float = 0.5
@@ -113,35 +114,21 @@ class Loader:
 
     def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
         ready = partial(self._ready, fetch=fetch)
-        if self._resident():
+        if self.pixels.resident(self.device, self.share_of_device):
             return map(ready, places)
         return prefetched(places, ready, self.device, begin=self.pixels.begin)
-
-    def _resident(self) -> bool:
-        if isinstance(self.pixels, Footage) or not isinstance(self.pixels.storage, Memory) or not self.pixels.complete:
-            return False
-        if self.device.type == "cuda" and (self.pixels.moved or self.pixels.storage.pixels.nbytes <= self._room()):
-            self.pixels.move(self.device)
-            return True
-        return self.device.type == "cpu"
-
-    def _room(self) -> float:
-        return self.share_of_device * torch.cuda.mem_get_info(self.device)[0]
 
     def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
         pixels, index = fetch(index)
         targets = self._targets.index_select(0, index.to(self.device, non_blocking=True))
-        return Batch(self._sent(pixels), targets, index)
+        if self.device.type == "cuda" and not pixels.is_cuda:
+            return Batch(pixels.pin_memory().to(self.device, non_blocking=True), targets, index)
+        return Batch(pixels.to(self.device), targets, index)
 
     @cached_property
     def _targets(self) -> Tensor:
         """Of all items, on the device: see `target_tensor`."""
         return target_tensor(self.pixels.split.targets, self.spec).to(self.device)
-
-    def _sent(self, tensor: Tensor) -> Tensor:
-        if self.device.type != "cuda" or tensor.is_cuda:
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
@@ -170,72 +157,25 @@ def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, 
     `begin` is told of a batch while the one before is fetched, so that decoding never waits for a copy.
     The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
     """
-    fetched: queue.Queue[_Sent | BaseException] = queue.Queue(AHEAD)
-    left = threading.Event()
-    thread = threading.Thread(
-        target=_fetch_ahead, args=(places, ready, device, begin, fetched, left), name="prefetch", daemon=True
-    )
-    thread.start()
-    try:
-        for _ in places:
-            item = fetched.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item.received()
-    finally:
-        left.set()
-        while thread.is_alive():
-            _drain(fetched)
-            thread.join(timeout=0.01)
 
-
-@dataclass(frozen=True)
-class _Sent:
-    """A batch under way: on CUDA its copy may still be running on the side stream."""
-
-    batch: Batch
-    copied: torch.cuda.Event | None
-
-    def received(self) -> Batch:
-        if self.copied is not None:
-            stream = torch.cuda.current_stream(self.batch.pixels.device)
-            stream.wait_event(self.copied)
-            self.batch.pixels.record_stream(stream)
-            self.batch.targets.record_stream(stream)
-        return self.batch
-
-
-def _fetch_ahead(
-    places: Sequence[Tensor],
-    ready: Ready,
-    device: torch.device,
-    begin: Begin,
-    fetched: queue.Queue[_Sent | BaseException],
-    left: threading.Event,
-) -> None:
-    try:
+    def fetch(stop: threading.Event) -> Iterator[tuple[Batch, torch.cuda.Event | None]]:  # noqa: ARG001 - asked between batches
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         for place, index in enumerate(places):
-            if left.is_set():
-                return
             for soon in places[place : place + 2]:
                 begin(soon)
-            fetched.put(_send(ready, index, stream))
-    except BaseException as error:
-        fetched.put(error)
+            if stream is None:
+                yield ready(index), None
+                continue
+            with torch.cuda.stream(stream):
+                batch = ready(index)
+                copied = stream.record_event()
+            yield batch, copied
 
-
-def _send(ready: Ready, index: Tensor, stream: torch.cuda.Stream | None) -> _Sent:
-    if stream is None:
-        return _Sent(ready(index), None)
-    with torch.cuda.stream(stream):
-        batch = ready(index)
-        return _Sent(batch, stream.record_event())
-
-
-def _drain(fetched: queue.Queue[_Sent | BaseException]) -> None:
-    while True:
-        try:
-            fetched.get_nowait()
-        except queue.Empty:
-            return
+    with closing(in_background(fetch, room=AHEAD, name="prefetch")) as fetched:
+        for batch, copied in fetched:
+            if copied is not None:  # it may still be running on the side stream
+                stream = torch.cuda.current_stream(device)
+                stream.wait_event(copied)
+                batch.pixels.record_stream(stream)
+                batch.targets.record_stream(stream)
+            yield batch

@@ -30,6 +30,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.api.clips import middle
 from toolkit.data.decoding import Timeline, read_frames, timeline
 
 if TYPE_CHECKING:
@@ -153,11 +154,6 @@ class FramesOf:
         number = middle(len(self.videos.times(video)), part, self.per_video)
         (pixels,) = self.videos.read(video, (number,))
         return pixels
-
-
-def middle(total: int, part: int, parts: int) -> int:
-    """The number of the frame in the middle of one of `parts` equal parts of `total` frames."""
-    return (2 * part + 1) * total // (2 * parts)
 
 
 @lru_cache(_OPEN_AT_ONCE)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import cycle
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from toolkit.data.store import LeftOut
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.session import LARGEST_BYTES
 from toolkit.serving.bundle.views import average_views, gathered, inputs, needed, views
+from toolkit.system.background import read_ahead
 
 READERS = 2
 AHEAD = 64
@@ -30,7 +30,7 @@ WAITING_BYTES = 2 * LARGEST_BYTES
 were read ahead may wait for their turn."""
 
 
-class _View(NamedTuple):
+class _Asked(NamedTuple):
     row: int
     place: int
     """Among the views of the item in this row."""
@@ -66,11 +66,11 @@ def ask_raw(
             progress(missing[row] == 0)
     gone = {} if left_out is None else left_out.reasons
     there = [row for row, item in enumerate(index) if item not in gone]
-    return average_views(answers[there], "probabilities" if clip is None else clip.average)
+    return average_views(answers[there], "probabilities" if clip is None else clip.average, bundle.manifest.form)
 
 
-def _grouped(items: Iterator[_View], sizes: Sequence[int]) -> Iterator[list[_View]]:
-    waiting: dict[tuple[int, ...], list[_View]] = {}
+def _grouped(items: Iterator[_Asked], sizes: Sequence[int]) -> Iterator[list[_Asked]]:
+    waiting: dict[tuple[int, ...], list[_Asked]] = {}
     wanted = cycle(sizes)
     size, held = next(wanted), 0
     for view in items:
@@ -88,13 +88,13 @@ def _grouped(items: Iterator[_View], sizes: Sequence[int]) -> Iterator[list[_Vie
     yield from waiting.values()
 
 
-def _nbytes(group: Sequence[_View]) -> int:
+def _nbytes(group: Sequence[_Asked]) -> int:
     return len(group) * group[0].pixels.nbytes
 
 
 def _views(
     bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], left_out: LeftOut | None
-) -> Iterator[_View]:
+) -> Iterator[_Asked]:
     """Every view of each item, with its row; of a video that cannot be read to its end, those before."""
     clip = bundle.manifest.clip
     if isinstance(split, VideoSplit):
@@ -104,68 +104,33 @@ def _views(
     return _images(split, index, left_out)
 
 
-def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_View]:
+def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_Asked]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
-    room, pending = _Room(WAITING_BYTES), deque[Future[NDArray[np.uint8] | None]]()
 
-    def read(row: int) -> NDArray[np.uint8] | None:
-        room.wait(row)
-        try:
-            pixels = _channels_last(read_image_of(split, index[row]))
-        except DataError as error:
-            _leave_out(index[row], left_out, error)
-            return None
-        room.fill(pixels.nbytes)
-        return pixels
+    def read(row: int, stop: threading.Event) -> NDArray[np.uint8]:  # noqa: ARG001 - an image is read to its end
+        return _channels_last(read_image_of(split, index[row]))
 
-    pool = ThreadPoolExecutor(READERS, thread_name_prefix="decode")
-    try:
-        pending.extend(pool.submit(read, row) for row in range(min(AHEAD, len(index))))
-        for row in range(len(index)):
-            pixels = pending.popleft().result()
-            room.take(row, 0 if pixels is None else pixels.nbytes)
-            if row + AHEAD < len(index):
-                pending.append(pool.submit(read, row + AHEAD))
-            if pixels is not None:
-                yield _View(row, 0, pixels)
-    finally:
-        room.take(len(index))
-        pool.shutdown(cancel_futures=True)
+    def weight(pixels: NDArray[np.uint8]) -> int:
+        return pixels.nbytes
 
-
-class _Room:
-    """The bytes of what was read and waits to be taken in its turn."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._turn = 0
-        self._changed = threading.Condition()
-
-    def wait(self, place: int) -> None:
-        """Return once there is room, or it is the turn of `place`: what waits behind it cannot leave before."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._held < self._limit or place <= self._turn)
-
-    def fill(self, size: int) -> None:
-        with self._changed:
-            self._held += size
-
-    def take(self, place: int, size: int = 0) -> None:
-        with self._changed:
-            self._turn = place + 1
-            self._held -= size
-            self._changed.notify_all()
+    rows = range(len(index))
+    reading = read_ahead(rows, read, threads=READERS, most=AHEAD, room=WAITING_BYTES, weight=weight)
+    with closing(reading):
+        for row, found in reading:
+            if isinstance(found, DataError):
+                _leave_out(index[row], left_out, found)
+            else:
+                yield _Asked(row, 0, found)
 
 
 def _clips(
     bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int], left_out: LeftOut | None
-) -> Iterator[_View]:
+) -> Iterator[_Asked]:
     """Each view of each video, uint8 `[T, H, W, 3]` or `[T, S, S, 3]`, as soon as its last frame is decoded."""
     for row, item in enumerate(index):
         try:
             for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
-                yield _View(row, place, pixels)
+                yield _Asked(row, place, pixels)
         except DataError as error:
             _leave_out(item, left_out, error)
 

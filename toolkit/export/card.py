@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.clips import Clip
+from toolkit.api.errors import counted
 from toolkit.runs.report import statistics
-from toolkit.serving.bundle.inspection import INPUT, OUTPUT
-from toolkit.serving.bundle.manifest import FrameSampling, Manifest
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, FrameSampling, Manifest
 
 MATRIX_CLASSES = 20
 """Most classes that the confusion matrix shows: a wider table is not read."""
@@ -58,10 +58,12 @@ def card(manifest: Manifest, confusion: Matrix | None) -> str:
         five_lines=five_lines(manifest),
         sampling=_sampling(manifest),
         model=_model(manifest),
-        metrics=_metrics(manifest),
+        # all that any side has, in the order in which they first appear
+        metrics=list(dict.fromkeys(name for scores in manifest.scores.values() for name in scores)),
         findings=_findings(manifest.gate),
         flips=_flips(manifest.gate),
-        split=_split(manifest.gate),
+        # validation, unless the gate says that there was none
+        split="test" if any(one.get("split") == "test" for one in manifest.gate.values()) else "validation",
         confusions=None if confusion is None else confusions(manifest.classes, confusion),
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", manifest.recipe)), default=0)),
     )
@@ -110,8 +112,8 @@ def _sampling(manifest: Manifest) -> str:
         else f"{clip.frames} frames, {clip.step:.3g} seconds apart"
     )
     crops = "its centre" if clip.crops == 1 else "both ends and the centre of its long side"
-    count = f"{clip.clips} clip{'s' if clip.clips > 1 else ''} in time"
-    return f"Of a video, {count} ({frames}) and of each {crops} are classified, and their {clip.average} averaged."
+    clips = f"{counted(clip.clips, 'clip')} in time ({frames})"
+    return f"Of a video, {clips} and of each {crops} are classified, and their {clip.average} averaged."
 
 
 def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:
@@ -168,16 +170,6 @@ def _model(manifest: Manifest) -> str | None:
     """What the recipe says of the model, on one line."""
     table = tomllib.loads(manifest.recipe).get("model")
     return None if table is None else in_words(table if isinstance(table, Mapping) else {"name": table})
-
-
-def _metrics(manifest: Manifest) -> list[str]:
-    """The scores that any side has, in the order in which they first appear."""
-    return list(dict.fromkeys(name for scores in manifest.scores.values() for name in scores))
-
-
-def _split(gate: Mapping[str, Mapping[str, Any]]) -> str:
-    """The split that was scored: that of validation, unless the gate says that there was none."""
-    return "test" if any(findings.get("split") == "test" for findings in gate.values()) else "validation"
 
 
 def _findings(gate: Mapping[str, Mapping[str, Any]]) -> Mapping[str, list[str]]:

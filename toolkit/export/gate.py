@@ -246,7 +246,7 @@ def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], N
         pixels = expected.loader.views(part).pixels.movedim(-3, -1)
         probabilities = bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy()))
         views = probabilities.reshape(len(part), -1, probabilities.shape[1])
-        answers.append(average_views(views, expected.loader.average))
+        answers.append(average_views(views, expected.loader.average, expected.assembly.spec.targets))
         progress(len(part))
     return np.concatenate(answers)
 

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.contracts import DataSpec, Fit
-from toolkit.data.store import covering
+from toolkit.data.geometry import covering
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT
 from toolkit.training.network import Network
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT = "frames"
-OUTPUT = "probabilities"
 BATCH_TRACED = 2
 """Not 1, which would be taken for a constant: SlowFast would not export then, and MViT would refuse a batch of 3."""
 SIDES_TRACED = (53, 61)
@@ -49,7 +48,8 @@ class Prepare(nn.Module):
         pixels = frames.movedim(-1, -3).float()
         height, width = pixels.shape[-2:]
         stretched = self.square, self.square
-        sides = covering(height, width, self.square) if self.fit == "crop" else stretched
+        covered = covering(height, width, self.square, smaller=torch.sym_min)
+        sides = covered if self.fit == "crop" else stretched
         resized = functional.interpolate(pixels, size=sides, mode="bilinear", antialias=True).round().clamp(0, 255)
         top, left = ((side - self.square) // 2 + (self.square - self.size) // 2 for side in sides)
         seen = resized[..., top : top + self.size, left : left + self.size]

@@ -1,6 +1,7 @@
 """A model's nodes in half precision.
 
-onnxruntime's own converter gives two nodes one name where a graph already casts, as one with uint8 input does.
+onnxruntime's own converter is no substitute: where some nodes stay in float32, it puts casts behind the nodes that read
+them, which ONNX's checker refuses.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import DataError
-from toolkit.export.graph import INPUT, MODEL, quiet
+from toolkit.export.graph import MODEL, quiet
+from toolkit.serving.bundle.manifest import INPUT
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTISED = (*LAYERS, "Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")
@@ -47,7 +48,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
         quantize_static(
             str(prepared),
             str(quantised),
-            _Reader(batches),
+            _Batches(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -106,7 +107,7 @@ def _with_items(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     return chain([first], found)
 
 
-class _Reader:
+class _Batches:
     """Hands batches to the quantiser, in the shape it asks for."""
 
     def __init__(self, batches: Iterator[np.ndarray]) -> None:

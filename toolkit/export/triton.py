@@ -10,10 +10,9 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from toolkit.api.errors import BundleError, RunFailed, UsageError, nearest
+from toolkit.api.errors import BundleError, RunFailed, UsageError, unknown_name
 from toolkit.api.files import replaced_folder
-from toolkit.serving.bundle.inspection import INPUT, OUTPUT
-from toolkit.serving.bundle.manifest import Manifest
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
 from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"
@@ -41,7 +40,8 @@ def write_triton(
     try:
         with replaced_folder(target) as folder:
             _copy_model(bundle, manifest, chosen, folder / VERSION)
-            (folder / LABELS).write_text(_labels(manifest), encoding="utf-8")
+            labels = "".join(" ".join(name.split()) + "\n" for name in manifest.classes)  # in the order of the output
+            (folder / LABELS).write_text(labels, encoding="utf-8")
             (folder / CONFIGURATION).write_text(configuration(manifest, max_batch=max_batch), encoding="utf-8")
     except OSError as error:
         raise RunFailed(
@@ -68,9 +68,10 @@ def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
     clip = [] if shape.frames is None else [shape.frames]
     layout = "" if clip else "\n    format: FORMAT_NHWC"
     square = [*clip, shape.square, shape.square, 3]
+    name = manifest.name.replace("\\", "\\\\").replace('"', '\\"')
     warm = ",\n".join(_warm_up(size, square) for size in sorted({1, max_batch}))
     return f"""\
-name: {_quoted(manifest.name)}
+name: "{name}"
 backend: "onnxruntime"
 default_model_filename: "{MODEL}"
 max_batch_size: {max_batch}
@@ -121,16 +122,6 @@ def _warm_up(batch: int, dims: list[int]) -> str:
   }}"""
 
 
-def _labels(manifest: Manifest) -> str:
-    """One class a line, in the order of the output."""
-    return "".join(" ".join(name.split()) + "\n" for name in manifest.classes)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _servable(name: str) -> str:
     """`name`, which is a folder of the repository and a part of the URL."""
     if not name or Path(name).name != name or name.startswith(".") or "\\" in name or not name.isprintable():
@@ -146,10 +137,10 @@ def _chosen(manifest: Manifest, precision: str | None) -> str:
     if precision is None:
         return next(iter(manifest.models.values()))
     if precision not in manifest.models:
-        near = nearest(precision, manifest.models)
+        message = f'the bundle has no precision "{precision}", only {", ".join(manifest.models)}'
         raise UsageError(
-            f'the bundle has no precision "{precision}", only {", ".join(manifest.models)}',
-            next_step=f'did you mean "{near}"?' if near else f"export the run again with export.precision={precision}",
+            unknown_name(message, precision, manifest.models),
+            next_step=f"export the run again with export.precision={precision}",
         )
     return manifest.models[precision]
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from toolkit.api.clips import duration
 from toolkit.api.contracts import Split, VideoSplit
-from toolkit.api.errors import DataError, ParityError, UsageError
+from toolkit.api.errors import DataError, ParityError, UsageError, counted
 from toolkit.api.files import as_utf8, replaced_folder
 from toolkit.export.card import card
 from toolkit.export.gate import Reference, Verdict, judge, reference
@@ -29,9 +29,9 @@ from toolkit.runs.evaluation import Scored
 from toolkit.runs.predictions import predictions_of
 from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.report.statistics import confusion_matrix
-from toolkit.runs.screen import note
-from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, Sampling
+from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
+from toolkit.system.notices import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     return manifest
 
 
-def _sampling(trained: Trained) -> Sampling:
+def _sampling(trained: Trained) -> VideoSampling:
     """How the bundle answers a video: by clips as evaluation saw them, or by as many frames as the dataset took of
     each, where it did."""
     assembly = trained.assembly
@@ -240,12 +240,12 @@ class _Advance:
 
 
 def _line(verdict: Verdict) -> str:
-    flips = len(verdict.raw.flips)
+    flips = counted(len(verdict.raw.flips), "prediction")
     return (
         f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
         f"{verdict.items} {verdict.split} items, {verdict.metric} {verdict.raw.scores[verdict.metric]:.4f} "
         f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g} "
-        f"({verdict.raw.difference:.2g} from raw files), {flips} prediction{'s' if flips != 1 else ''} flipped"
+        f"({verdict.raw.difference:.2g} from raw files), {flips} flipped"
     )
 
 

@@ -5,7 +5,9 @@ Neither imports any plugin, so both work with one that breaks the process.
 
 from __future__ import annotations
 
-from toolkit.api.errors import UsageError, nearest
+from collections.abc import Sequence
+
+from toolkit.api.errors import UsageError, unknown_name
 from toolkit.host.project import FILE, VARIABLE, disable, disabled_here, left_out, owner
 from toolkit.host.registry import installed, owners
 
@@ -18,7 +20,7 @@ def disable_plugin(name: str) -> str:
     wanted = owner(name)
     known = _installed_owners()
     if wanted not in known:
-        raise _unknown(name, nearest(wanted, known))
+        raise _unknown(name, wanted, known)
     disabled = disabled_here()
     if wanted in map(owner, disabled):
         return f"{wanted} was already disabled in {FILE}"
@@ -40,7 +42,7 @@ def enable_plugin(name: str) -> str:
         return f"{wanted} is enabled in {FILE}"
     known = _installed_owners()
     if wanted not in known:
-        raise _unknown(name, nearest(wanted, known))
+        raise _unknown(name, wanted, known)
     return f"{wanted} was not disabled"
 
 
@@ -68,6 +70,6 @@ def _installed_owners() -> list[str]:
     return sorted({name for plugin in every for name in owners(plugin)})
 
 
-def _unknown(name: str, near: str | None) -> UsageError:
-    hint = f'; did you mean "{near}"?' if near else ""
-    return UsageError(f'no plugin is called "{name}"{hint}', next_step="python -m toolkit plugins list")
+def _unknown(name: str, wanted: str, known: Sequence[str]) -> UsageError:
+    message = unknown_name(f'no plugin is called "{name}"', wanted, known)
+    return UsageError(message, next_step="python -m toolkit plugins list")

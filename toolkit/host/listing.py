@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import PluginError, UsageError, nearest
+from toolkit.api.errors import PluginError, UsageError, unknown_name
 from toolkit.host.project import owner
 from toolkit.host.registry import Offer, Plugin, Registry, owners
 from toolkit.recipe.kinds import KINDS
@@ -41,7 +41,8 @@ def show_component(registry: Registry, name: str) -> list[str]:
     plugins = [plugin for plugin in _plugins(registry) if owner(name) in owners(plugin)]
     if not offers and not plugins:
         known = [*(offer.name for offer in registry.offered), *(of for one in _plugins(registry) for of in owners(one))]
-        raise _unknown(name, known)
+        message = unknown_name(f'no component or plugin is called "{name}"', name, known)
+        raise UsageError(message, next_step="python -m toolkit plugins list")
     shown = [*(_offer_lines(offer) for offer in offers), *(_plugin_lines(plugin, registry) for plugin in plugins)]
     return [line for lines in shown for line in [*lines, ""]][:-1]
 
@@ -50,12 +51,6 @@ def _plugins(registry: Registry) -> list[Plugin]:
     """All that are installed, those that could not be read or were not asked among them."""
     unread = [*(broken.plugin for broken in registry.broken), *(disabled.plugin for disabled in registry.disabled)]
     return sorted({*registry.plugins, *unread})
-
-
-def _unknown(name: str, known: Sequence[str]) -> UsageError:
-    suggestion = nearest(name, known)
-    hint = f'; did you mean "{suggestion}"?' if suggestion else ""
-    return UsageError(f'no component or plugin is called "{name}"{hint}', next_step="python -m toolkit plugins list")
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:

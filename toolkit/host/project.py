@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.errors import ProjectError, nearest
+from toolkit.api.errors import ProjectError, unknown_name
 from toolkit.api.files import write_atomically
 
 FILE = "toolkit.toml"
@@ -46,8 +46,7 @@ def disabled_here() -> list[str]:
         raise _wrong("plugins must be a table, [plugins]")
     for key in plugins:
         if key != "disable":
-            near = nearest(key, ["disable"])
-            raise _wrong(f"plugins.{key}: unknown key" + (f'; did you mean "{near}"?' if near else ""))
+            raise _wrong(unknown_name(f"plugins.{key}: unknown key", key, ["disable"]))
     names = plugins.get("disable", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _wrong('plugins.disable must be an array of strings, such as ["acme-vision"]')
@@ -96,10 +95,9 @@ def _with_table(text: str, names: Sequence[str]) -> str:
     rest = re.sub(r"^\[plugins\][^\n]*\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE)
     if not names:
         return rest
-    import json
+    from toolkit.recipe.write import inline
 
-    written = [json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f") for name in names]
-    lines = "".join(f"  {name},\n" for name in written)
+    lines = "".join(f"  {inline(name)},\n" for name in names)
     above = rest.rstrip("\n") + "\n\n" if rest.strip() else ""
     return f"{above}[plugins]\ndisable = [\n{lines}]\n"
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from toolkit.api.errors import Problem, nearest
+from toolkit.api.errors import Problem, counted, nearest
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -133,7 +133,7 @@ def _wrong_length(last: ErrorDetails) -> str:
         words, count, got = "at most ", context["max_length"], len(last["input"])
     else:
         words, count, got = "", int(last["loc"][-1]) + 1, len(last["input"])
-    return f"must have {words}{count} item{'' if count == 1 else 's'}, got {got}"
+    return f"must have {words}{counted(count, 'item')}, got {got}"
 
 
 def _literals(details: ErrorDetails) -> list[Any]:

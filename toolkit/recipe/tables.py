@@ -21,6 +21,7 @@ from pydantic import (
 from toolkit.api.clips import Averaged, Sampling, Short
 from toolkit.api.contracts import Direction
 from toolkit.recipe.kinds import KINDS
+from toolkit.system.choices import BundlePrecision, Precision
 
 
 def _not_empty(value: object) -> object:
@@ -35,7 +36,6 @@ TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
 Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 _OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -153,7 +153,7 @@ class TrainTable(BaseModel):
     device: Annotated[str, Field(min_length=1)] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads that compute; None: torch's own choice, one per core."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Literal["auto", Precision] = "auto"
     channels_last: bool = True
     compile: bool = False
     accumulate: Annotated[int, Field(ge=1)] = 1
@@ -192,7 +192,7 @@ class ExportTable(BaseModel):
     """What is exported, and how exact it must be."""
 
     model_config = _CLOSED
-    precision: Precision | Annotated[TomlArray[Precision], Field(min_length=1)] = "fp32"
+    precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
     """One or several; the first is what a bundle uses unless told otherwise."""
     calibration: Annotated[int, Field(ge=1)] = 128
     """Training items that int8 takes the ranges of values from."""

@@ -8,9 +8,10 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import date, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toolkit.recipe.tables import Recipe
+if TYPE_CHECKING:
+    from toolkit.recipe.tables import Recipe
 
 _NOT_COMPUTED = {
     "": ("trackers", "export", "tune"),

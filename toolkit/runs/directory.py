@@ -6,16 +6,16 @@ import json
 import math
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import DataError, RunFailed, UsageError
-from toolkit.api.files import as_utf8, remove_unfinished, write_atomically
+from toolkit.api.files import as_utf8, exclusive, remove_unfinished, write_atomically
+from toolkit.system.notices import warn
 
 _MEND = "make room or mend the folder"
 MEND_AND_REPEAT = f"{_MEND}, then type the same command again"
@@ -114,24 +114,19 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the run for this process, and clear what a killed one left half-written. Raises RunFailed while another
         process works on it; where the file system has no locks, says so and goes on."""
-        import fcntl
 
-        with self.explained():
-            file = (self.path / ".lock").open("a")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunFailed(
-                    f"{self.path}: another process is working on this run",
-                    next_step="wait for it, or start a run of your own",
-                ) from error
-            except OSError as error:
-                print(
-                    f"warning: {self.path}: cannot be locked: {error.strerror}; let no other process work on this run",
-                    file=sys.stderr,
-                )
+        def busy() -> None:
+            raise RunFailed(
+                f"{self.path}: another process is working on this run",
+                next_step="wait for it, or start a run of your own",
+            )
+
+        def unlockable(error: OSError) -> None:
+            warn(f"{self.path}: cannot be locked: {error.strerror}; let no other process work on this run")
+
+        with ExitStack() as held:
             with self.explained():
+                held.enter_context(exclusive(self.path / ".lock", waiting=busy, unlockable=unlockable))
                 remove_unfinished(self.path)
             yield
 

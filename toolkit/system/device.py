@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, TypeAlias
 
 import torch
 
-from toolkit.api.errors import RunFailed, UsageError
+from toolkit.api.errors import RunFailed, UsageError, counted
+from toolkit.system.choices import Precision
 
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
@@ -17,15 +17,16 @@ _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 _BEFORE: dict[str, int] = {}
 """Settings of torch that a run has changed, as they were."""
 
-Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
-
 
 def choose_device(name: str) -> torch.device:
     """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for any other than these, and
     for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = _named(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -34,13 +35,6 @@ def choose_device(name: str) -> torch.device:
             next_step="use --set train.device=auto, or install a driver and a CUDA build of torch",
         )
     return device
-
-
-def _named(name: str) -> torch.device | None:
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        return None
 
 
 def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:
@@ -69,7 +63,7 @@ def describe(device: torch.device) -> str:
     """The device as people call it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU thread{'s' if torch.get_num_threads() != 1 else ''}"
+    return counted(torch.get_num_threads(), "CPU thread")
 
 
 @contextmanager

@@ -1,46 +1,84 @@
-"""What of this machine a process may use: cores and memory."""
+"""What of this machine a process may use: cores and memory, within its control group."""
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 TOPOLOGY = Path("/sys/devices/system/cpu")
+PROC = Path("/proc")
+
+_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Files of a control group of version 2, and of 1: its limit, what it uses, and how much of that are pages of files
+that it drops when it needs room."""
+
+
+def processor() -> str:
+    """The name of the processor, as the system reports it."""
+    names = [line.split(":", 1)[1].strip() for line in _lines(PROC / "cpuinfo") if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def allowed_cores() -> list[int]:
+    """Numbers of the logical cores that this process may use, at least one."""
+    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(os.cpu_count() or 1))
 
 
 def physical_cores(group: Path = CONTROL_GROUP, topology: Path = TOPOLOGY) -> int:
     """Physical cores that this process may use: two threads of one core count once, and the quota of its control
     group is a limit. At least 1."""
-    allowed = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else range(os.cpu_count() or 1)
-    cores = {_read(topology / f"cpu{number}/topology/thread_siblings_list") or str(number) for number in allowed}
-    return max(1, min(len(cores), _quota(group)))
+    names = [_text(topology / f"cpu{n}/topology/thread_siblings_list") or str(n) for n in allowed_cores()]
+    quota = _text(group / "cpu.max").split() or [
+        _text(group / "cpu/cpu.cfs_quota_us"),
+        _text(group / "cpu/cpu.cfs_period_us"),
+    ]
+    granted = sys.maxsize
+    if all(text.isdecimal() and int(text) for text in quota):
+        limit, period = map(int, quota)
+        granted = limit // period
+    return max(1, min(len(set(names)), granted))
+
+
+def total_memory() -> int | None:
+    """Bytes of memory that the machine has; None where the system does not report it."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def memory(group: Path = CONTROL_GROUP) -> int | None:
-    """Bytes of memory that this process may fill: the machine's or its control group's; None where nobody says."""
-    said = [_read(group / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    limits = [int(text) for text in said if text.isdecimal()]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(limits, default=None)
+    """Bytes of memory that this process may fill: the machine's or its control group's; None where the system reports
+    neither."""
+    limits = [int(text) for limit, *_ in _MEMORY if (text := _text(group / limit)).isdecimal()]
+    total = total_memory()
+    return min(limits if total is None else [*limits, total], default=None)
 
 
-def _quota(group: Path) -> int:
-    """Whole cores' worth of time that a control group of version 2 or 1 grants."""
-    quota = _read(group / "cpu.max").split() or [
-        _read(group / "cpu/cpu.cfs_quota_us"),
-        _read(group / "cpu/cpu.cfs_period_us"),
-    ]
-    if not all(text.isdecimal() and int(text) for text in quota):
-        return sys.maxsize
-    limit, period = map(int, quota)
-    return limit // period
+def memory_available(group: Path = CONTROL_GROUP, meminfo: Path = PROC / "meminfo") -> int:
+    """Bytes of memory that this process may still take: what the system has free, within its control group."""
+    free = [int(line.split()[1]) * 1024 for line in _lines(meminfo) if line.startswith("MemAvailable:")]
+    left = [free[0] if free else (total_memory() or 0) // 2]
+    for limit, used, details, droppable in _MEMORY:
+        allowed, taken = _text(group / limit), _text(group / used)
+        if allowed.isdecimal() and taken.isdecimal():
+            kinds = dict(line.split() for line in _lines(group / details))
+            left.append(int(allowed) - int(taken) + int(kinds.get(droppable, 0)))
+    return max(min(left), 0)
 
 
-def _read(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
+    return _text(path).splitlines()
+
+
+def _text(path: Path) -> str:
+    """Its text; empty where it cannot be read."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

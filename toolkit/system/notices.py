@@ -1,29 +1,28 @@
-"""What a user is told of a cache that takes nothing more."""
+"""Warnings and notes: a line each, shown above the live line of a run where there is one."""
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
+import os
+import sys
+from typing import TYPE_CHECKING
 
-_told: set[Path] = set()
-_one = threading.Lock()
-
-
-def tell_unwritten(folder: Path, error: OSError) -> None:
-    """Say that a cache folder cannot be written, once in this process however many splits and videos find it so: what
-    is computed stays the same, but decoding anew takes longer than its user expects."""
-    with _one:
-        told = folder in _told
-        _told.add(folder)
-    if not told:
-        _print(
-            f"warning: {folder}: cannot be written: {error.strerror or error}; what it does not keep is decoded "
-            "anew each time: make room, mend the folder, or name another cache in TOOLKIT_CACHE"
-        )
-
-
-def _print(text: str) -> None:
-    """One line on standard error, above the live line of a run where there is one."""
+if TYPE_CHECKING:
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(text, style="yellow", markup=False, soft_wrap=True)
+
+def warn(text: str, console: Console | None = None) -> None:
+    """Print `warning: text` on `console` (None: standard error), yellow on a terminal."""
+    _print(f"warning: {text}", console)
+
+
+def note(text: str, console: Console | None = None) -> None:
+    """Print `note: text` on `console` (None: standard error), yellow on a terminal."""
+    _print(f"note: {text}", console)
+
+
+def _print(line: str, console: Console | None) -> None:
+    if console is not None:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    elif sys.stderr:  # which has no file where it was closed from the start
+        coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        print(f"\033[33m{line}\033[0m" if coloured else line, file=sys.stderr, flush=True)

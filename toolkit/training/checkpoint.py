@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toolkit.api.errors import CheckpointError, RunFailed
 from toolkit.api.files import write_atomically
-from toolkit.system.device import Precision
+from toolkit.system.choices import Precision
 
 FORMAT = 2
 

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from toolkit.api.errors import RunFailed, Stopped, ToolkitError
+from toolkit.api.errors import RunFailed, Stopped, ToolkitError, counted
 from toolkit.build.plan import plan
 from toolkit.recipe.read import load, overridden
 from toolkit.recipe.write import to_toml
@@ -25,6 +25,7 @@ from toolkit.runs.directory import RunDirectory, explained, nan_for_null
 from toolkit.runs.files import read_run
 from toolkit.runs.repeats import mean_and_deviation, scores_of, scores_table
 from toolkit.runs.session import resume_run
+from toolkit.system.notices import note
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.folder import alone, repeat_of, trial_run
 from toolkit.tune.outcome import best_finished
@@ -59,7 +60,7 @@ class Finalist:
 
     @property
     def heading(self) -> str:
-        return f"{self.name}, {len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+        return f"{self.name}, {counted(len(self.seeds), 'seed')}"
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def finish_best(
     for run, cause in (failed for one in candidates for failed in one.failures.items()):
         table.add_row(f"{run} failed", cause)
     console.print(table)
-    for note in finalists.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    for text in finalists.notes:
+        note(text, console)
     return finalists
 
 

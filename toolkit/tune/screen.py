@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, counted
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
 from toolkit.tune.folder import repeat_of, trial_run
@@ -174,7 +174,7 @@ def trial_line(
     """A trial that has ended, as one line of a log."""
     parts = [f"trial {trial.number} {WORDS[trial.state]}"]
     parts += [" ".join(f"{score:.4f}" for score in scores(trial, directions))]
-    parts += [f"{epochs} epoch{'s' if epochs != 1 else ''}", f"{seconds(trial):.1f} s"]
+    parts += [counted(epochs, "epoch"), f"{seconds(trial):.1f} s"]
     parts += [values_text(trial, short_keys(trial.params))]
     parts += [cause(trial), "best" if best else ""]
     return "  ".join(part for part in parts if part)

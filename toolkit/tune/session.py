@@ -11,6 +11,7 @@ from rich.console import Console
 
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
+from toolkit.system.notices import note, warn
 from toolkit.tune.best import export_best, finish_best, write_best
 from toolkit.tune.folder import alone
 from toolkit.tune.outcome import WORDS, best_finished
@@ -49,8 +50,8 @@ def tune_recipe(
             enqueue_own(study, planned.own)
             skipped = enqueue(study, planned.space, enqueued, trials=planned.tune.trials)
         console.print(f"study {folder}", markup=False, soft_wrap=True)
-        for note in [*skipped, *_notes(planned)]:
-            console.print(f"note: {note}", markup=False, soft_wrap=True)
+        for text in [*skipped, *_notes(planned)]:
+            note(text, console)
         screen = StudyScreen(console, study, planned.tune, folder, leave=worker.storage.remove_session)
         with at_the_end(lambda: _report(worker, console), console):
             with at_the_end(lambda: _print_best(worker, console), console), screen:
@@ -82,7 +83,7 @@ def at_the_end(act: Callable[[], None], console: Console) -> Iterator[None]:
         try:
             act()
         except Exception as error:  # must not take the place of what has ended the block
-            console.print(f"warning: {type(error).__name__}: {error}", style="yellow", markup=False, soft_wrap=True)
+            warn(f"{type(error).__name__}: {error}", console)
         raise
     act()
 

@@ -22,9 +22,10 @@ from toolkit.api.clips import Clip
 from toolkit.api.contracts import Fit
 from toolkit.api.errors import EXIT_USAGE, BundleError, UsageError
 from toolkit.data import store as pixels
+from toolkit.data.geometry import covering
 from toolkit.data.store.resampling import resize
 from toolkit.serving.bundle import MANIFEST, Answers, Bundle, Input
-from toolkit.serving.bundle.inputs import covering, to_squares
+from toolkit.serving.bundle.inputs import to_squares
 
 
 @pytest.fixture
@@ -179,11 +180,6 @@ def test_squares_are_those_of_training(height: int, width: int, side: int, fit: 
     assert (apart > 1).sum() <= max(1, apart.size // 1000)
 
 
-@given(st.integers(1, 9999), st.integers(1, 9999), st.integers(1, 999))
-def test_sides_are_rounded_as_in_training(height: int, width: int, side: int) -> None:
-    assert covering(height, width, side) == pixels.covering(height, width, side)
-
-
 def test_a_bundle_makes_squares_of_arrays_and_pictures(bundle: Bundle) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
     square = bundle.square(image)
@@ -233,7 +229,7 @@ def test_a_model_that_is_not_used_is_not_read(tmp_path: Path) -> None:
 def test_three_crops_are_the_ends_and_the_centre_of_the_long_side(height: int, width: int, side: int, fit: Fit) -> None:
     image = np.random.default_rng(height * 91 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     found = to_squares(Image.fromarray(image), Input(square=side, size=side, fit=fit), crops=3)
-    extent = pixels.covering(height, width, side) if fit == "crop" else (side, side)
+    extent = covering(height, width, side) if fit == "crop" else (side, side)
     resized = resize(torch.from_numpy(image).movedim(-1, 0), *extent).movedim(0, -1).numpy()
     for place, square in enumerate(found):
         top, left = (place * (length - side) // 2 for length in extent)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.api.clips import Clip, evaluation_clips
-from toolkit.data.videos import middle
+from toolkit.api.clips import Averaged, Clip, evaluation_clips, middle, middles
+from toolkit.api.contracts import Objective
 from toolkit.serving.bundle import ClipSampling, FrameSampling
-from toolkit.serving.bundle.views import average_views, gathered, inputs, middles, needed, views
+from toolkit.serving.bundle.views import average_views, gathered, inputs, needed, views
+from toolkit.training.evaluate import averaged
+from toolkit_tasks.classification import Classification
+from toolkit_tasks.multi_label import MultiLabel
 
 LISTS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=5), max_size=8)
 
@@ -88,6 +92,17 @@ def test_logits_are_averaged() -> None:
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0], wanted, rtol=1e-6)
     np.testing.assert_allclose(found[1], [1, 0], atol=1e-6)  # no answer is infinitely sure, and none is no number
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+@pytest.mark.parametrize(
+    "objective", [Classification(0.0, None), MultiLabel(7, choose=False, positive_weights=None)], ids=["index", "set"]
+)
+def test_a_bundle_averages_as_evaluation_does(average: Averaged, objective: Objective) -> None:
+    logits = torch.randn((5, 4, 7), generator=torch.Generator().manual_seed(0)) * 3
+    trained = objective.answers(averaged(objective, logits.flatten(0, 1), 5, average))
+    found = average_views(objective.answers(logits).numpy(), average, objective.targets)
+    np.testing.assert_allclose(found, trained, atol=1e-5)
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.api.errors import DataError
-from toolkit.serving.predict.answers import AHEAD, Answer, View, answer_all, in_background, read_ahead
+from toolkit.serving.predict.answers import AHEAD, Answer, ModelInput, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source
 
 
@@ -21,15 +21,15 @@ def sources(count: int) -> list[Source]:
     return [Source(str(number), "image", str(number)) for number in range(count)]
 
 
-def square(value: float) -> View:
+def square(value: float) -> ModelInput:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def read(source: Source, stop: threading.Event) -> list[View]:
+def read(source: Source, stop: threading.Event) -> list[ModelInput]:
     return [square(int(source.place) % 251)]
 
 
-def predict(squares: Sequence[View]) -> np.ndarray:
+def predict(squares: Sequence[ModelInput]) -> np.ndarray:
     """The level of each square and its complement."""
     levels = np.array([item[0, 0, 0] for item in squares], np.float32) / 255
     return np.stack([levels, 1 - levels], axis=1)
@@ -41,15 +41,14 @@ def mean(probabilities: np.ndarray) -> np.ndarray:
 
 def answers(
     items: Sequence[Source],
-    read: Callable[[Source, threading.Event], Sequence[View]],
-    predict: Callable[[Sequence[View]], np.ndarray],
+    read: Callable[[Source, threading.Event], Sequence[ModelInput]],
+    predict: Callable[[Sequence[ModelInput]], np.ndarray],
     *,
     batch: int,
     threads: int,
-    views: Callable[[Source], int] = lambda _: 1,
 ) -> Iterator[Answer]:
     """As `predict` puts the two halves together."""
-    with closing(read_ahead(items, read, threads=threads, batch=batch, views=views)) as decoded:
+    with closing(read_sources(items, read, threads=threads, batch=batch)) as decoded:
         yield from answer_all(decoded, predict, mean, batch=batch)
 
 
@@ -66,27 +65,18 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
     levels = [[(7 * place + 31 * number) % 251 for place in range(count)] for number, count in enumerate(counts)]
     calls: list[int] = []
 
-    def read_some(source: Source, stop: threading.Event) -> list[View]:
+    def read_some(source: Source, stop: threading.Event) -> list[ModelInput]:
         number = int(source.place)
         time.sleep(delays[number])
         if not levels[number]:
             raise DataError(f"{source.name}: broken")
         return [square(level) for level in levels[number]]
 
-    def counted(squares: Sequence[View]) -> np.ndarray:
+    def counted(squares: Sequence[ModelInput]) -> np.ndarray:
         calls.append(len(squares))
         return predict(squares)
 
-    found = list(
-        answers(
-            sources(len(counts)),
-            read_some,
-            counted,
-            batch=batch,
-            threads=threads,
-            views=lambda s: counts[int(s.place)],
-        )
-    )
+    found = list(answers(sources(len(counts)), read_some, counted, batch=batch, threads=threads))
     assert [answer.source for answer in found] == sources(len(counts))
     for answer, own in zip(found, levels, strict=True):
         if own:
@@ -102,7 +92,7 @@ def test_each_source_is_answered_once_in_order_by_the_mean_of_its_squares(counts
 def test_an_answer_does_not_wait_for_batches_after_its_own() -> None:
     read_so_far: list[str] = []
 
-    def noted(source: Source, stop: threading.Event) -> list[View]:
+    def noted(source: Source, stop: threading.Event) -> list[ModelInput]:
         read_so_far.append(source.name)
         return read(source, stop)
 
@@ -121,13 +111,13 @@ def test_what_is_held_does_not_grow_with_the_number_of_sources(count: int) -> No
             with lock:
                 alive[0] -= 1
 
-    def counted(source: Source, stop: threading.Event) -> list[View]:
+    def counted(source: Source, stop: threading.Event) -> list[ModelInput]:
         with lock:
             alive[0] += 1
             most[0] = max(most[0], alive[0])
         return [np.zeros((2, 2, 3), np.uint8).view(Counted)]
 
-    def constant(squares: Sequence[View]) -> np.ndarray:
+    def constant(squares: Sequence[ModelInput]) -> np.ndarray:
         return np.ones((len(squares), 2), np.float32)
 
     assert sum(1 for _ in answers(sources(count), counted, constant, batch=batch, threads=2)) == count
@@ -139,13 +129,13 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
     together = threading.Barrier(3, timeout=20)
     begun = [0]
 
-    def wide(source: Source, stop: threading.Event) -> list[View]:
+    def wide(source: Source, stop: threading.Event) -> list[ModelInput]:
         begun[0] += 1
         if int(source.place) < 3:
             together.wait()
         return [square(1)] * 100
 
-    found = answers(sources(50), wide, predict, batch=4, threads=3, views=lambda _: 100)
+    found = answers(sources(50), wide, predict, batch=4, threads=3)
     next(found)
     assert begun[0] <= 4
     found.close()
@@ -154,7 +144,7 @@ def test_sources_of_many_squares_are_read_by_every_thread_and_no_more() -> None:
 def test_leaving_early_stops_reading_and_ends_the_threads(decoding: Callable[[], int]) -> None:
     stopped: list[bool] = []
 
-    def slow(source: Source, stop: threading.Event) -> list[View]:
+    def slow(source: Source, stop: threading.Event) -> list[ModelInput]:
         if int(source.place) > 8:
             stopped.append(stop.wait(30))
         return [square(1)]
@@ -168,7 +158,7 @@ def test_leaving_early_stops_reading_and_ends_the_threads(decoding: Callable[[],
 
 
 def test_what_the_session_raises_ends_it(decoding: Callable[[], int]) -> None:
-    def fails(squares: Sequence[View]) -> np.ndarray:
+    def fails(squares: Sequence[ModelInput]) -> np.ndarray:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -177,54 +167,9 @@ def test_what_the_session_raises_ends_it(decoding: Callable[[], int]) -> None:
 
 
 def test_what_is_unforeseen_in_a_reader_is_not_passed_over(decoding: Callable[[], int]) -> None:
-    def fails(source: Source, stop: threading.Event) -> list[View]:
+    def fails(source: Source, stop: threading.Event) -> list[ModelInput]:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         list(answers(sources(3), fails, predict, batch=4, threads=2))
-    assert decoding() == 0
-
-
-def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead(decoding: Callable[[], int]) -> None:
-    made = [0]
-
-    def make(stop: threading.Event) -> Iterator[int]:
-        for number in range(50):
-            made[0] += 1
-            yield number
-
-    found = in_background(make, room=3)
-    for number in range(50):
-        assert next(found) == number
-        assert made[0] <= number + 1 + 3 + 1 + 1
-    assert list(found) == []
-    assert decoding() == 0
-
-
-def test_leaving_the_background_stops_it(decoding: Callable[[], int]) -> None:
-    told: list[bool] = []
-
-    def make(stop: threading.Event) -> Iterator[int]:
-        try:
-            while not stop.is_set():
-                yield 1
-        finally:
-            told.append(stop.is_set())
-
-    found = in_background(make, room=2)
-    next(found)
-    found.close()
-    assert told == [True]
-    assert decoding() == 0
-
-
-def test_what_the_background_raises_is_raised_here(decoding: Callable[[], int]) -> None:
-    def make(stop: threading.Event) -> Iterator[int]:
-        yield 1
-        raise ZeroDivisionError
-
-    found = in_background(make, room=2)
-    assert next(found) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(found)
     assert decoding() == 0

@@ -20,11 +20,10 @@ from rich.console import Console
 from tests import toy_bundle
 from tests.loopback import serving
 from tests.plugins.data_files import write_image, write_video
-from toolkit.api.clips import Clip
+from toolkit.api.clips import Clip, middles
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, BundleError, DataError, UsageError
 from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.bundle import Answers, Bundle, FrameSampling
-from toolkit.serving.bundle.views import middles
 from toolkit.serving.predict import live, predict_files
 from toolkit.serving.predict import sources as videos
 

@@ -122,7 +122,7 @@ def test_words_without_a_meaning_are_refused(tmp_path: Path, words: list[str], m
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["phto.png"], "phto.png: no such file or folder; did you mean photo.png?"),
+        (["phto.png"], 'phto.png: no such file or folder; did you mean "photo.png"?'),
         (["nowhere/a.png"], "nowhere/a.png: no such file or folder"),
         (["empty"], "empty: there is no image or video file in it (.avi, .jpeg"),
         (["*.jpg"], "*.jpg: no image or video file matches"),

@@ -17,7 +17,7 @@ from toolkit.api.errors import DataError
 from toolkit.data.decoding import Timeline
 from toolkit.serving.predict import live
 from toolkit.serving.predict.inputs import Source
-from toolkit.serving.predict.live import FASTEST, Frame, Pixels, Ring, WallClock, followed
+from toolkit.serving.predict.live import FASTEST, MakePixels, Ring, ShownFrame, WallClock, followed
 from toolkit.serving.predict.windows import STILL, Windows
 
 STRIDED = Clip(frames=4, rate=3, fps=30)
@@ -200,7 +200,7 @@ def film(path: Path, frames: int = 15) -> Source:
     return Source(str(path), "video", str(path))
 
 
-def level(pixels: Pixels) -> int:
+def level(pixels: MakePixels) -> int:
     return round(float(pixels().mean()) / 16)
 
 
@@ -256,7 +256,7 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
 def test_what_reading_raises_comes_through_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(source: Source, now: Callable[[], float]) -> Iterator[object]:
-        yield live.Frame(0.0, 0.0, lambda: np.zeros((1, 1, 3), np.uint8))
+        yield live.ShownFrame(0.0, 0.0, lambda: np.zeros((1, 1, 3), np.uint8))
         raise DataError("lost")
 
     monkeypatch.setattr(live, "live_frames", lost)
@@ -298,7 +298,7 @@ def test_the_frame_after_a_leap_is_marked(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(live, "read_frames", read)
     clock = Lockstep()
-    found: list[Frame] = list(live._played(Source("x", "video", "x"), LINE, clock, threading.Event()))
+    found: list[ShownFrame] = list(live._played(Source("x", "video", "x"), LINE, clock, threading.Event()))
     numbers = [int(frame.pixels()[0, 0, 0]) for frame in found]
     assert numbers == [*range(5), *range(20, 100)]
     assert [number for number, frame in zip(numbers, found, strict=True) if frame.leapt] == [20]

@@ -23,7 +23,7 @@ from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
 from toolkit.serving.predict import sources as videos
-from toolkit.serving.predict.inputs import Kind, Source
+from toolkit.serving.predict.inputs import Source, SourceKind
 from toolkit.serving.predict.sources import LiveFrame, Remote, live_frames, read_frames, timeline, upright
 
 
@@ -191,7 +191,7 @@ def test_a_connection_that_is_lost_is_no_damage_to_stand_in_for(
         ("video", "https://host/a.mp4", "download it, and give the file"),
     ],
 )
-def test_what_can_be_done_depends_on_where_a_video_comes_from(kind: Kind, place: str, next_step: str) -> None:
+def test_what_can_be_done_depends_on_where_a_video_comes_from(kind: SourceKind, place: str, next_step: str) -> None:
     assert Remote(Source("x", kind, place)).broken("has no video stream").next_step == next_step
 
 

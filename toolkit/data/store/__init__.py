@@ -2,11 +2,11 @@
 fits) decoded anew each time. All are uint8 of the spec's stored size; what is kept changes no result, only what it
 costs."""
 
+from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt, LeftOut, left_out_note
 from toolkit.data.store.draws import Draws
-from toolkit.data.store.footage import Footage, VideoCache
-from toolkit.data.store.images import Pixels
-from toolkit.data.store.resampling import centre_crop, covering, to_square
+from toolkit.data.store.images import ImageStore
+from toolkit.data.store.resampling import centre_crop, to_square
 from toolkit.data.store.storage import (
     Mapped,
     Memory,
@@ -17,21 +17,22 @@ from toolkit.data.store.storage import (
     open_storage,
     stored_shape,
 )
+from toolkit.data.store.store import Store
 
 __all__ = [
+    "ClipStore",
     "Corrupt",
     "Draws",
-    "Footage",
+    "ImageStore",
     "LeftOut",
     "Mapped",
     "Memory",
-    "Pixels",
     "Storage",
+    "Store",
     "VideoCache",
     "bytes_needed",
     "cache_key",
     "centre_crop",
-    "covering",
     "left_out_note",
     "make_room",
     "open_storage",

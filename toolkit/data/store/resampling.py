@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from torch.nn import functional
+
+from toolkit.data.geometry import covering, crop_start
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit
@@ -28,17 +29,10 @@ def to_square(image: Tensor, side: int, fit: Fit) -> Tensor:
     return centre_crop(resize(image, *covering(height, width, side)), side)
 
 
-def covering(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the short side brought to `side` and the long one in proportion, rounded half up; whole
-    numbers throughout, so that an exported graph does the same with sizes known only when it runs."""
-    short: int = torch.sym_min(height, width)  # type: ignore[assignment]  # an int of ints, symbolic of symbolic
-    return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
-
-
 def centre_crop(pixels: Tensor, side: int) -> Tensor:
     """The central `side` x `side` window of `[..., H, W]`, as a view."""
     height, width = pixels.shape[-2:]
-    top, left = (height - side) // 2, (width - side) // 2
+    top, left = crop_start(height, side), crop_start(width, side)
     return pixels[..., top : top + side, left : left + side]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import accumulate
@@ -19,10 +20,27 @@ from torch import Tensor
 
 from toolkit.api.files import cache_directory
 from toolkit.data.store.resampling import CACHE_VERSION
-from toolkit.system.notices import tell_unwritten
+from toolkit.system.notices import warn
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, Split
+
+
+_unwritten: set[Path] = set()
+_one = threading.Lock()
+
+
+def warn_unwritten(folder: Path, error: OSError) -> None:
+    """Warn that a cache folder cannot be written, once in this process however many splits and videos meet it: what is
+    computed stays the same, but takes longer than its user expects."""
+    with _one:
+        warned = folder in _unwritten
+        _unwritten.add(folder)
+    if not warned:
+        warn(
+            f"{folder}: cannot be written: {error.strerror or error}; what is not cached is decoded again each time: "
+            "free disk space, fix the permissions, or set TOOLKIT_CACHE"
+        )
 
 
 class Storage(Protocol):
@@ -155,7 +173,7 @@ def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes
         make_room(folder, keep=path, limit=cache_bytes - needed)
         return Mapped(path, shape)
     except OSError as error:
-        tell_unwritten(folder, error)
+        warn_unwritten(folder, error)
         return None
 
 
@@ -172,17 +190,20 @@ def make_room(folder: Path, *, keep: Path, limit: int) -> None:
 
     A process that still maps a removed file keeps its pages: it loses nothing, and the room is freed when it ends.
     """
-    opened = sorted(((*_opened(path), path) for path in folder.glob("*.u8") if path != keep), reverse=True)
-    for (_, _, path), total in zip(opened, accumulate(size for _, size, _ in opened), strict=True):
-        if total > limit:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".sums").unlink(missing_ok=True)
+    for path in remove_oldest((path for path in folder.glob("*.u8") if path != keep), limit):
+        path.with_suffix(".sums").unlink(missing_ok=True)
 
 
-def _opened(path: Path) -> tuple[float, int]:
-    """When a file was opened last, and the room it takes; nothing where another process removed it."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0.0, 0
-    return found.st_mtime, found.st_blocks * 512
+def remove_oldest(paths: Iterable[Path], limit: int) -> list[Path]:
+    """Remove the files that were used longest ago until the others take at most `limit` bytes; those removed."""
+    used = []
+    for path in paths:
+        with suppress(OSError):  # another process removed it
+            found = path.stat()
+            used.append((found.st_mtime, min(found.st_size, found.st_blocks * 512), path))
+    used.sort(reverse=True)
+    totals = accumulate(size for _, size, _ in used)
+    removed = [path for (_, _, path), total in zip(used, totals, strict=True) if total > limit]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed

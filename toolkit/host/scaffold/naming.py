@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from toolkit.api.errors import UsageError, nearest
+from toolkit.api.errors import UsageError, unknown_name
 from toolkit.host.project import normalised
 from toolkit.recipe.kinds import KINDS
 
@@ -46,9 +46,6 @@ def parse_kinds(text: str | None) -> tuple[str, ...]:
     asked = {kind.strip() for kind in text.split(",")}
     for kind in sorted(asked):
         if kind not in known:
-            near = nearest(kind, known)
-            raise UsageError(
-                f'--kinds: no kind "{kind}"' + (f'; did you mean "{near}"?' if near else ""),
-                next_step=f"--kinds {','.join(known)}",
-            )
+            message = unknown_name(f'--kinds: no kind "{kind}"', kind, known)
+            raise UsageError(message, next_step=f"--kinds {','.join(known)}")
     return tuple(kind for kind in known if kind in asked)

@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import groupby
 from typing import Any
 
-from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, UsageError
+from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, UsageError, counted
 from toolkit.host.project import left_out, owner
 from toolkit.host.registry import Plugin, installed, owners
 from toolkit.kit.doctor.process import SILENCE_SECONDS
@@ -76,8 +76,7 @@ def _args(overrides: Sequence[str], components: Sequence[Component]) -> dict[str
 def _import(patient: Patient) -> str:
     if patient.cause or patient.imported is None:
         return "broken"
-    count = len(patient.offers)
-    return f"imported in {patient.imported.seconds * 1000:.0f} ms, {count} component{'s' if count != 1 else ''}"
+    return f"imported in {patient.imported.seconds * 1000:.0f} ms, {counted(len(patient.offers), 'component')}"
 
 
 def _examined(doctor: Doctor, plugin: Plugin, offers: Sequence[Component], args: dict[str, Any]) -> Iterator[Remark]:

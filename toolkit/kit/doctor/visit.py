@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from toolkit.api.errors import Problem, UsageError, nearest
+from toolkit.api.errors import UsageError, unknown_name
 from toolkit.host.listing import shortened
 from toolkit.host.project import owner
 from toolkit.host.registry import SLOW_SECONDS, Plugin, load, owners
@@ -128,9 +128,8 @@ def chosen(patients: Sequence[Patient], name: str | None) -> list[tuple[Patient,
     found = plugins or [(one, _called(one, name)) for one in patients if _called(one, name)]
     if not found:
         known = {word for one in patients for word in (*owners(one.plugin), *(of[1] for of in one.offers))}
-        near = nearest(name.rpartition(":")[2], sorted(known))
-        problem = Problem("", f'no component or plugin is called "{name}"', near)
-        raise UsageError(str(problem), next_step="python -m toolkit plugins list")
+        message = unknown_name(f'no component or plugin is called "{name}"', name.rpartition(":")[2], sorted(known))
+        raise UsageError(message, next_step="python -m toolkit plugins list")
     return found
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, Grouped, InputDesign, Model, Noted, Staged
-from toolkit.api.errors import ToolkitError
+from toolkit.api.errors import ToolkitError, counted
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates
@@ -44,7 +44,7 @@ def logits(subject: Subject) -> Iterator[str]:
     for training, batch in ((False, 1), (False, 2), (False, 3), (True, 2), (True, 3)):
         answers = run(model.train(training), inputs(spec, batch))
         if wrong := _wrong_logits(answers, (batch, len(spec.classes))):
-            yield f"{wrong} for {batch} item{'s' if batch > 1 else ''} {IN[training]}"
+            yield f"{wrong} for {counted(batch, 'item')} {IN[training]}"
 
 
 @RULES.rule
@@ -219,7 +219,8 @@ def onnx(subject: Subject) -> Iterator[str]:
     """The model exports to ONNX with a dynamic batch, and the graph answers batches of 1 and of 3 as the model does."""
     import onnxruntime
 
-    from toolkit.export.graph import INPUT, OUTPUT, Deployed, quiet, to_onnx
+    from toolkit.export.graph import Deployed, quiet, to_onnx
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
     from toolkit.training.network import Network
 
     spec = spec_of(subject)

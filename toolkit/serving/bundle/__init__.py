@@ -2,12 +2,11 @@
 
 from toolkit.serving.bundle.manifest import (
     MANIFEST,
-    PRECISIONS,
     ClipSampling,
     FrameSampling,
     Input,
     Manifest,
-    Sampling,
+    VideoSampling,
     bundle_near,
     read_manifest,
 )
@@ -15,14 +14,13 @@ from toolkit.serving.bundle.model import Answers, Bundle
 
 __all__ = [
     "MANIFEST",
-    "PRECISIONS",
     "Answers",
     "Bundle",
     "ClipSampling",
     "FrameSampling",
     "Input",
     "Manifest",
-    "Sampling",
+    "VideoSampling",
     "bundle_near",
     "read_manifest",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import UsageError
+from toolkit.data.geometry import covering, crop_places, crop_start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from toolkit.serving.bundle.manifest import Input
-
-
-PLACES = {1: (1,), 3: (0, 1, 2)}
-"""Where the crops of a frame lie on its long side, by how many they are: 0 is its start, 1 the centre, 2 its end."""
 
 
 def rank(expected: Input) -> int:
@@ -28,7 +24,8 @@ def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False)
     """Raise UsageError unless `frames` is one input, or (`many`) a batch of them; `name` is what they are called."""
     shape, dtype = getattr(frames, "shape", None), getattr(frames, "dtype", None)
     one = tuple(shape or ())[1:] if many else tuple(shape or ())
-    if dtype is not None and str(dtype) == "uint8" and _is_one(one, expected):
+    right = len(one) == rank(expected) and one[-1] == 3 and 0 not in one and expected.frames in (None, one[0])
+    if dtype is not None and str(dtype) == "uint8" and right:
         return
     clip = "" if expected.frames is None else f"{expected.frames}, "
     given = f"{dtype} {list(shape)}" if shape is not None and dtype is not None else f"a {type(frames).__name__}"
@@ -36,19 +33,6 @@ def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False)
         f"{name}: given {given}, needed uint8 [{clip}H, W, 3]",
         next_step="give NumPy arrays of RGB pixels from 0 to 255, channels last",
     )
-
-
-def _is_one(shape: Sequence[int], expected: Input) -> bool:
-    if len(shape) != rank(expected) or shape[-1] != 3 or 0 in shape:
-        return False
-    return expected.frames is None or shape[0] == expected.frames
-
-
-def covering(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the short side brought to `side` and the long one in proportion, rounded half up: the
-    same arithmetic as in training and in the graph."""
-    short = min(height, width)
-    return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
 
 
 def to_squares(picture: Image.Image, expected: Input, crops: int = 1) -> list[NDArray[np.uint8]]:
@@ -61,17 +45,17 @@ def to_squares(picture: Image.Image, expected: Input, crops: int = 1) -> list[ND
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     squares = []
-    for place in PLACES[crops]:
+    for place in crop_places(crops):
         box = _part(picture.width, picture.height, side, place) if expected.fit == "crop" else None
         same = picture.size == (side, side)
         squares.append(np.asarray(picture if same else picture.resize((side, side), Resampling.BILINEAR, box=box)))
     return squares
 
 
-def _part(width: int, height: int, side: int, place: int) -> tuple[float, float, float, float]:
-    """What of an image lies in a square once its short side is `side`: left, top, right, bottom. The square stands
-    `place` halves of the room from the start of the long side."""
+def _part(width: int, height: int, side: int, place: float) -> tuple[float, float, float, float]:
+    """What of an image lies in a square, at a place (0..1) of its long side, once its short side is `side`: left, top,
+    right, bottom."""
     tall, wide = covering(height, width, side)
-    left, top = place * (wide - side) // 2, place * (tall - side) // 2
+    left, top = crop_start(wide, side, place), crop_start(tall, side, place)
     across, down = width / wide, height / tall
     return left * across, top * down, (left + side) * across, (top + side) * down

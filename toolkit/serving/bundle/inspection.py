@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.api.errors import BundleError
-from toolkit.serving.bundle.manifest import Manifest
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
 from toolkit.serving.bundle.operators import STANDARD, elements_out, growth, objection
 from toolkit.serving.bundle.wire import AGAIN, Fields, Reader, Span
-
-INPUT, OUTPUT = "frames", "probabilities"
-"""Names of the graph's input and output."""
 
 LEAST_LIMIT = 4 << 30
 FILE_SHARE = 16

@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from toolkit.api.clips import Averaged, Clip, Short
-from toolkit.api.clips import Sampling as ClipRule
+from toolkit.api.clips import Averaged, Clip, Sampling, Short
 from toolkit.api.errors import BundleError, nearest
 from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle.wire import AGAIN
+from toolkit.system.choices import BUNDLE_PRECISIONS
 
 if TYPE_CHECKING:
-    from toolkit.api.contracts import Fit
+    from toolkit.api.contracts import Fit, TargetForm
 
 SCHEMA = 3
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
-PRECISIONS = ("fp32", "fp16", "int8")
+INPUT, OUTPUT = "frames", "probabilities"
+"""Names of the graph's input and output."""
 _LARGEST = 8192
 """Pixels of a side, frames of a clip or views of a video that no model here has."""
 _CROPS = (1, 3)
@@ -58,7 +59,7 @@ class ClipSampling:
     """Seconds that one clip of a timeline sees: a strided one its own, segments as much as training videos last."""
 
 
-Sampling: TypeAlias = FrameSampling | ClipSampling
+VideoSampling: TypeAlias = FrameSampling | ClipSampling
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Manifest:
     sample: bool
     """Whether the model was trained on a built-in sample: its answers then say nothing about real data."""
     input: Input
-    sampling: Sampling
+    sampling: VideoSampling
     models: Mapping[str, str]
     """Precision to file name, in order of preference."""
     files: Mapping[str, str]
@@ -94,6 +95,11 @@ class Manifest:
     """The probability of each class from which it counts as present, in a model that answers with sets of classes;
     None: the likeliest class is the answer, and probabilities sum to 1."""
     schema: int = SCHEMA
+
+    @property
+    def form(self) -> TargetForm:
+        """Whether an answer is one class or a set of them: these have thresholds."""
+        return "index" if self.thresholds is None else "set"
 
     @property
     def clip(self) -> Clip | None:
@@ -126,7 +132,7 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}", next_step=_other_schema(version)
         )
     manifest = _built(claimed, path)
-    problem = _contradiction(manifest)
+    problem = next(_contradictions(manifest), None)
     if problem:
         raise _damaged(path, problem)
     return manifest
@@ -158,7 +164,7 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
         raise _damaged(path, str(error)) from error
 
 
-def _sampling(claimed: Mapping[str, Any]) -> Sampling:
+def _sampling(claimed: Mapping[str, Any]) -> VideoSampling:
     """Raises TypeError for keys that are too many or too few."""
     if "clip" not in claimed:
         return FrameSampling(**claimed)
@@ -174,11 +180,6 @@ _KINDS: Mapping[str, type] = {
     "classes": list,
     **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores"), dict),
 }
-
-
-def _contradiction(manifest: Manifest) -> str | None:
-    """The first thing that cannot be true."""
-    return next(_contradictions(manifest), None)
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
@@ -204,14 +205,14 @@ def _wrong_models(manifest: Manifest) -> Iterator[str]:
     if not all(isinstance(text, str) for text in (*manifest.models.values(), *manifest.files.values())):
         yield "models and files: must be names and digests"
     for precision, name in manifest.models.items():
-        if precision not in PRECISIONS:
+        if precision not in BUNDLE_PRECISIONS:
             yield f'models: unknown precision "{precision}"'
         if name not in manifest.files:
             yield f"models.{precision}: {name} is not among files"
     yield from (f"files: {name!r} leads out of the bundle" for name in manifest.files if not _inside(name))
 
 
-def _wrong_sampling(sampling: Sampling, shape: Input) -> Iterator[str]:
+def _wrong_sampling(sampling: VideoSampling, shape: Input) -> Iterator[str]:
     if isinstance(sampling, FrameSampling):
         if shape.frames is not None or not _is_count(sampling.frames):
             yield f"sampling: must tell a clip for a model of clips, and else from 1 to {_LARGEST} frames"
@@ -230,7 +231,7 @@ def _wrong_sampling(sampling: Sampling, shape: Input) -> Iterator[str]:
             yield f"sampling.{name}: must be a number above 0, got {number!r}"
 
 
-_WORDS = {"sampling": get_args(ClipRule), "average": get_args(Averaged), "short": get_args(Short)}
+_WORDS = {"sampling": get_args(Sampling), "average": get_args(Averaged), "short": get_args(Short)}
 
 
 def _are_thresholds(values: tuple[object, ...], count: int) -> bool:

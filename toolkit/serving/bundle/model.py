@@ -12,14 +12,15 @@ from toolkit.serving.bundle.inputs import check_frames, rank, to_squares
 from toolkit.serving.bundle.inspection import check_interface, inspect_model
 from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
-from toolkit.serving.bundle.providers import Device, choose_device
+from toolkit.serving.bundle.providers import choose_device
+from toolkit.system.choices import BundleDevice
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-    from toolkit.serving.bundle.session import Session
+    from toolkit.serving.bundle.session import ModelSession
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Bundle:
     path: Path
     manifest: Manifest
     precision: str
-    device: Device
+    device: BundleDevice
     reason: str
     """Why `device` is the one."""
-    session: Session
+    session: ModelSession
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto", precision: str | None = None) -> Bundle:
@@ -72,9 +73,9 @@ class Bundle:
         findings = inspect_model(model, allowed=manifest.files)
         check_interface(findings, manifest, model)
         choice = choose_device(device)
-        from toolkit.serving.bundle.session import Session
+        from toolkit.serving.bundle.session import ModelSession
 
-        session = Session(model, choice.device, findings, manifest)
+        session = ModelSession(model, choice.device, findings, manifest)
         return cls(path, manifest, chosen, choice.device, choice.reason, session)
 
     def predict(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Answers:
@@ -82,8 +83,11 @@ class Bundle:
         and `[N, T, H, W, 3]`), or a sequence of single ones of mixed sizes, answered in its order.
 
         Raises UsageError for another dtype or shape, BundleError where the model cannot compute them."""
-        probabilities = self._mixed(frames) if isinstance(frames, Sequence) else self._batch(frames)
-        return Answers(probabilities, self.manifest.classes)
+        if isinstance(frames, Sequence):
+            return Answers(self._mixed(frames), self.manifest.classes)
+        many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
+        check_frames(frames, self.manifest.input, "frames", many=many)
+        return Answers(self.session.run(frames if many else frames[None]), self.manifest.classes)
 
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`, resampled by Pillow as for training, to 2 of 255 at most;
@@ -103,11 +107,6 @@ class Bundle:
         if image.shape[:2] == (side, side):
             return [image] * crops
         return to_squares(Image.fromarray(image), self.manifest.input, crops)
-
-    def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
-        check_frames(frames, self.manifest.input, "frames", many=many)
-        return self.session.run(frames if many else frames[None])
 
     def _mixed(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import numpy as np

@@ -8,15 +8,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-from toolkit.api.errors import UsageError, nearest
+from toolkit.api.errors import UsageError, unknown_name
 from toolkit.api.files import cache_directory
+from toolkit.system.choices import BUNDLE_DEVICES, BundleDevice
 
-Device: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
-DEVICES: tuple[Device, ...] = get_args(Device)
-
-PROVIDERS: dict[Device, str] = {
+PROVIDERS: dict[BundleDevice, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -28,7 +26,7 @@ DRIVER = "libcuda.so.1"
 class Choice:
     """A device that loads, and why it is the one."""
 
-    device: Device
+    device: BundleDevice
     reason: str
 
 
@@ -38,27 +36,24 @@ def choose_device(asked: str) -> Choice:
     if asked == "auto":
         missing = missing_for("cuda")
         return Choice("cpu", f"CUDA does not load: {missing}") if missing else Choice("cuda", "it loads")
-    device = next((known for known in DEVICES if known == asked), None)
+    device = next((known for known in BUNDLE_DEVICES if known == asked), None)
     if device is None:
-        near = nearest(asked, ("auto", *DEVICES))
-        raise UsageError(
-            f'--device: no device is called "{asked}"',
-            next_step=f"did you mean {near}?" if near else f"use auto, {', '.join(DEVICES)}",
-        )
+        message = unknown_name(f'--device: no device is called "{asked}"', asked, ("auto", *BUNDLE_DEVICES))
+        raise UsageError(message, next_step=f"use auto, {', '.join(BUNDLE_DEVICES)}")
     missing = missing_for(device)
     if missing:
         raise not_loaded(device, missing)
     return Choice(device, "asked for")
 
 
-def not_loaded(device: Device, missing: str) -> UsageError:
+def not_loaded(device: BundleDevice, missing: str) -> UsageError:
     return UsageError(
         f"--device {device}: {PROVIDERS[device]} does not load: {missing}",
         next_step="install what is missing, or use --device auto, which takes the best device that loads",
     )
 
 
-def missing_for(device: Device) -> str | None:
+def missing_for(device: BundleDevice) -> str | None:
     """What keeps `device` from loading on this machine; None where nothing does."""
     if device == "cpu":
         return None
@@ -71,12 +66,9 @@ def missing_for(device: Device) -> str | None:
         return missing
     preload_libraries()
     folder = Path(onnxruntime.__file__).parent / "capi"
-    return _first_missing(folder / f"libonnxruntime_providers_{name}.so" for name in ("shared", *_libraries(device)))
-
-
-def _libraries(device: Device) -> tuple[str, ...]:
-    """TensorRT leaves to CUDA what it cannot run, so it needs both."""
-    return ("cuda", "tensorrt") if device == "tensorrt" else ("cuda",)
+    # TensorRT leaves to CUDA what it cannot run, so it needs both.
+    needed = ("shared", "cuda", "tensorrt") if device == "tensorrt" else ("shared", "cuda")
+    return _first_missing(folder / f"libonnxruntime_providers_{name}.so" for name in needed)
 
 
 def preload_libraries() -> None:
@@ -109,7 +101,9 @@ def _first_missing(libraries: Iterable[str | Path]) -> str | None:
     return None
 
 
-def provider_options(device: Device, precision: str, sha256: str, *, graphs: bool) -> list[tuple[str, dict[str, Any]]]:
+def provider_options(
+    device: BundleDevice, precision: str, sha256: str, *, graphs: bool
+) -> list[tuple[str, dict[str, Any]]]:
     """What to give `InferenceSession` as `providers`, best first, for a model of this precision and digest; `graphs` is
     whether CUDA graphs are captured.
 

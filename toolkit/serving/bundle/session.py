@@ -14,16 +14,15 @@ import numpy as np
 import onnxruntime
 
 from toolkit.api.errors import BundleError
-from toolkit.serving.bundle.inspection import INPUT, OUTPUT, Findings
-from toolkit.serving.bundle.manifest import Manifest
-from toolkit.serving.bundle.providers import PROVIDERS, Device, not_loaded, provider_options
+from toolkit.serving.bundle.inspection import Findings
+from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
+from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
 from toolkit.serving.bundle.wire import AGAIN
+from toolkit.system.choices import BundleDevice
 from toolkit.system.machine import memory, physical_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["INPUT", "OUTPUT", "Session"]
 
 Providers: TypeAlias = Callable[..., list[tuple[str, dict[str, Any]]]]
 """`provider_options` of one model, to which only `graphs` has still to be given."""
@@ -61,11 +60,11 @@ def padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return whole
 
 
-class Session:
+class ModelSession:
     """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
     session: onnxruntime captures a CUDA graph anew for each thread, and keeps it."""
 
-    def __init__(self, path: Path, device: Device, findings: Findings, manifest: Manifest) -> None:
+    def __init__(self, path: Path, device: BundleDevice, findings: Findings, manifest: Manifest) -> None:
         self.path = path
         self.device = device
         self._square = manifest.input.square
@@ -94,7 +93,8 @@ class Session:
     def _answered(self, pixels: NDArray[np.uint8], largest: int) -> NDArray[np.float32]:
         try:
             if self.device == "cpu":
-                return self._on_cpu(pixels)
+                answer: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})[0]
+                return answer
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
         except Exception as error:  # onnxruntime's own errors have no other class in common
@@ -102,10 +102,6 @@ class Session:
                 f"{self.path}: onnxruntime cannot compute it for {list(pixels.shape)}: {_cause(error)}",
                 next_step="try smaller frames; if it fails for any, export the run again",
             ) from error
-
-    def _on_cpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})[0]
-        return answer
 
     def _on_gpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self.graphs and pixels.shape[-3:-1] == (self._square, self._square):
@@ -161,7 +157,7 @@ class _NotCapturedError(Exception):
     """A part of the model cannot be in a CUDA graph."""
 
 
-def _opened(path: Path, device: Device, findings: Findings, providers: Providers) -> tuple[Any, bool]:
+def _opened(path: Path, device: BundleDevice, findings: Findings, providers: Providers) -> tuple[Any, bool]:
     """The session, and whether it captures CUDA graphs: onnxruntime decides whether all of a model can be."""
     if device == "cuda" and not findings.branches:
         with suppress(_NotCapturedError):
@@ -169,7 +165,7 @@ def _opened(path: Path, device: Device, findings: Findings, providers: Providers
     return _created(path, device, findings, providers, graphs=False), False
 
 
-def _created(path: Path, device: Device, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
+def _created(path: Path, device: BundleDevice, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
     options, wanted = session_options(device, findings.folded), providers(graphs=graphs)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
@@ -184,7 +180,7 @@ def _created(path: Path, device: Device, findings: Findings, providers: Provider
     return session
 
 
-def session_options(device: Device, folded: int) -> Any:
+def session_options(device: BundleDevice, folded: int) -> Any:
     """Options of a session that computes at most `folded` bytes of one constant while loading."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -8,27 +8,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from toolkit.api.clips import Averaged, evaluation_clips
-from toolkit.serving.bundle.manifest import ClipSampling, Sampling
+from toolkit.api.clips import Averaged, evaluation_clips, middles
+from toolkit.serving.bundle.manifest import ClipSampling, VideoSampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from toolkit.api.contracts import TargetForm
+
 T = TypeVar("T")
 
 
-def views(sampling: Sampling, times: Sequence[float]) -> list[list[int]]:
+def views(sampling: VideoSampling, times: Sequence[float]) -> list[list[int]]:
     """Numbers of the frames of each view in time that the answer to a whole video is made of."""
     if isinstance(sampling, ClipSampling):
         return evaluation_clips(sampling.clip, times)
     return [[number] for number in middles(len(times), sampling.frames)]
-
-
-def middles(total: int, wanted: int) -> list[int]:
-    """Numbers of the frames in the middle of `wanted` equal parts of `total` frames; all when there are fewer."""
-    if total <= wanted:
-        return list(range(total))
-    return [(2 * part + 1) * total // (2 * wanted) for part in range(wanted)]
 
 
 def needed(wanted: Iterable[Sequence[int]]) -> list[int]:
@@ -59,12 +54,22 @@ def inputs(frames: Sequence[Sequence[NDArray[np.uint8]]], *, clips: bool) -> lis
     return [np.stack(crop) for crop in zip(*frames, strict=True)]
 
 
-def average_views(probabilities: NDArray[np.float32], average: Averaged) -> NDArray[np.float32]:
-    """`[..., V, C]` to `[..., C]`: the mean over V views of the probabilities, or of the logits, which are known from
-    the probabilities but for a number that all classes of a view share and that no answer depends on."""
+def average_views(
+    probabilities: NDArray[np.float32], average: Averaged, form: TargetForm = "index"
+) -> NDArray[np.float32]:
+    """`[..., V, C]` to `[..., C]`: the mean over V views of the probabilities, or of the logits.
+
+    These are known from the probabilities. Where an item has one class (`index`), that is but for a number that all
+    classes of a view share and that no answer depends on. Where it has a set of them, each has its own logit.
+    """
     if average == "probabilities":
         mean: NDArray[np.float32] = probabilities.mean(-2, dtype=np.float64).astype(np.float32)
         return mean
+    if form == "set":
+        eps = np.finfo(np.float32).eps
+        clipped = probabilities.clip(eps, 1 - eps).astype(np.float64)
+        sigmoid: NDArray[np.float32] = (1 / (1 + np.exp(-np.log(clipped / (1 - clipped)).mean(-2)))).astype(np.float32)
+        return sigmoid
     logits = np.log(probabilities.clip(np.finfo(np.float32).tiny), dtype=np.float64).mean(-2)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     answers: NDArray[np.float32] = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)

@@ -5,30 +5,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Full, Queue
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from toolkit.api.errors import DataError
 from toolkit.serving.predict.inputs import Source
+from toolkit.system.background import read_ahead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-T = TypeVar("T")
-View: TypeAlias = "NDArray[np.uint8]"
+ModelInput: TypeAlias = "NDArray[np.uint8]"
 """One input of the model, uint8 `[S, S, 3]`, or of a model of clips `[T, S, S, 3]`."""
-Read: TypeAlias = Callable[[Source, threading.Event], Sequence[View]]
-"""The views of one source, at least one; DataError where it cannot be read. May end early once the event is set."""
-Decoded: TypeAlias = tuple[Source, "Sequence[View] | DataError"]
+Decoded: TypeAlias = tuple[Source, "Sequence[ModelInput] | DataError"]
 """A source with its views, or why there are none."""
-Predict: TypeAlias = Callable[[Sequence[View]], "NDArray[np.float32]"]
+Predict: TypeAlias = Callable[[Sequence[ModelInput]], "NDArray[np.float32]"]
 """The probabilities, `[N, C]`, of N views."""
-Average: TypeAlias = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+Averaging: TypeAlias = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 """From the probabilities `[V, C]` of the views of one source to the answer `[C]`."""
 
 AHEAD = 2
@@ -46,11 +41,11 @@ class Answer:
 
 
 def answer_all(
-    decoded: Iterable[Decoded], predict: Predict, average: Average, *, batch: int
+    decoded: Iterable[Decoded], predict: Predict, average: Averaging, *, batch: int
 ) -> Generator[Answer, None, None]:
     """One answer for each that is decoded, in their order. All calls of `predict` but the last get `batch` views."""
     waiting: deque[_Open] = deque()
-    ready: list[View] = []
+    ready: list[ModelInput] = []
     for source, found in decoded:
         if isinstance(found, DataError):
             waiting.append(_Open(source, 0, found.message))
@@ -66,73 +61,20 @@ def answer_all(
     yield from _finished(waiting, average)
 
 
-def read_ahead(
-    sources: Iterable[Source], read: Read, *, threads: int, batch: int, views: Callable[[Source], int] = lambda _: 1
+def read_sources(
+    sources: Iterable[Source],
+    read: Callable[[Source, threading.Event], Sequence[ModelInput]],
+    *,
+    threads: int,
+    batch: int,
 ) -> Generator[Decoded, None, None]:
     """Each source with its views or why there are none, in order, read by `threads` at a time. Closing it ends them.
 
-    views: how many a source has at most. What is read or held at a time is bounded by `AHEAD` batches, or by one source
-    a thread where that is more.
+    `read` gives at least one view, or raises DataError; it may end early once its event is set. What is read or held at
+    a time is bounded by `AHEAD` batches, or by one source a thread where that is more.
     """
-    pending: deque[tuple[Source, Future[Sequence[View]]]] = deque()
-    held, room = 0, AHEAD * batch
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    try:
-        for source in sources:
-            pending.append((source, pool.submit(read, source, stop)))
-            held += views(source)
-            while held >= room and len(pending) >= threads:
-                held -= views(pending[0][0])
-                yield _taken(*pending.popleft())
-        while pending:
-            yield _taken(*pending.popleft())
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def in_background(make: Callable[[threading.Event], Iterator[T]], *, room: int) -> Generator[T, None, None]:
-    """The items of `make(stop)`, made by a thread that stays at most `room` of them ahead. What it raises is raised
-    here. Closing it sets `stop` and ends the thread."""
-    made: Queue[tuple[T] | BaseException | None] = Queue(room)
-    stop = threading.Event()
-    thread = threading.Thread(target=_make_into, args=(made, make, stop), name="decode", daemon=True)
-    thread.start()
-    try:
-        while (item := made.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item[0]
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _make_into(
-    made: Queue[tuple[T] | BaseException | None], make: Callable[[threading.Event], Iterator[T]], stop: threading.Event
-) -> None:
-    try:
-        for item in make(stop):
-            _put(made, (item,), stop)
-            if stop.is_set():
-                return
-    except BaseException as error:
-        _put(made, error, stop)
-    else:
-        _put(made, None, stop)
-
-
-def _put(queue: Queue[T], item: T, stop: threading.Event) -> None:
-    """Put `item` as soon as there is room, unless `stop` is set before."""
-    while not stop.is_set():
-        with suppress(Full):
-            queue.put(item, timeout=_STOP_SECONDS)
-            return
-
-
-_STOP_SECONDS = 0.1
-"""How long a thread that waits for room may take to notice that it is not wanted any more."""
+    most = max(AHEAD * batch, threads)
+    return read_ahead(sources, read, threads=threads, most=most, room=max(most - threads, 1), weight=len)
 
 
 @dataclass
@@ -144,17 +86,10 @@ class _Open:
     problem: str = ""
     rows: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def closed(self, average: Average) -> Answer:
+    def closed(self, average: Averaging) -> Answer:
         if self.problem:
             return Answer(self.source, None, self.problem)
         return Answer(self.source, average(np.stack(self.rows)))
-
-
-def _taken(source: Source, future: Future[Sequence[View]]) -> Decoded:
-    try:
-        return source, future.result()
-    except DataError as error:
-        return source, error
 
 
 def _share_out(probabilities: NDArray[np.float32], waiting: Iterable[_Open]) -> None:
@@ -169,6 +104,6 @@ def _share_out(probabilities: NDArray[np.float32], waiting: Iterable[_Open]) -> 
             item.missing -= 1
 
 
-def _finished(waiting: deque[_Open], average: Average) -> Iterator[Answer]:
+def _finished(waiting: deque[_Open], average: Averaging) -> Iterator[Answer]:
     while waiting and not waiting[0].missing:
         yield waiting.popleft().closed(average)

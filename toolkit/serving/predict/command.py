@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
 from toolkit.serving.predict.inputs import Source, find_sources
-from toolkit.serving.predict.job import BATCH, Job
+from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
-from toolkit.serving.predict.progress import warn
 from toolkit.serving.predict.rows import check_output
+from toolkit.system.notices import warn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from toolkit.serving.bundle import Bundle
     from toolkit.serving.predict.live import Clock
 
 
@@ -66,11 +65,13 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     from toolkit.serving.bundle import Bundle
 
     opened = Bundle.load(bundle, device=device, precision=precision)
-    _introduce(opened)
+    print(f"{opened.manifest.name}: {opened.precision} on {opened.device} ({opened.reason})", file=sys.stderr)
+    if opened.manifest.sample:
+        warn("trained on SAMPLE data: its answers say nothing about real pictures")
     told = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
-    job = Job(opened, sources, every, stream, output, plot, told, size, console)
+    job = PredictionJob(opened, sources, every, stream, output, plot, told, size, console)
     if job.follows:
         from toolkit.serving.predict.following import follow
         from toolkit.serving.predict.live import WallClock
@@ -111,9 +112,3 @@ def _check_timeline(sources: Sequence[Source], every: float | None, *, stream: b
             "--plot: draws the timeline of one video that is read as a whole",
             next_step="python -m toolkit predict BUNDLE film.mp4 --every 1 --plot timeline.png",
         )
-
-
-def _introduce(bundle: Bundle) -> None:
-    print(f"{bundle.manifest.name}: {bundle.precision} on {bundle.device} ({bundle.reason})", file=sys.stderr)
-    if bundle.manifest.sample:
-        warn("trained on SAMPLE data: its answers say nothing about real pictures")

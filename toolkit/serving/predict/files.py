@@ -10,13 +10,15 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
-from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, View, answer_all, in_background, read_ahead
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
+from toolkit.serving.predict.answers import AHEAD, Answer, Decoded, ModelInput, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source, printable
-from toolkit.serving.predict.job import Job, cores
+from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.plot import Timelines
 from toolkit.serving.predict.progress import Notes, shown_progress
 from toolkit.serving.predict.rows import Rows
+from toolkit.system.background import in_background
+from toolkit.system.machine import allowed_cores
 from toolkit.system.signals import Signalled, Signals, exit_code
 
 if TYPE_CHECKING:
@@ -44,32 +46,38 @@ class _Tally:
         return first
 
 
-def answer_files(job: Job) -> int:
+def answer_files(job: PredictionJob) -> int:
     """Answer all sources, in their order; the exit code. Raises DataError when none can be read."""
-    tally, started, total = _Tally(), time.perf_counter(), len(job.sources)
+    tally, started, total = _Tally(), time.perf_counter(), counted(len(job.sources), "input")
+    rows_on_screen = job.output is None and sys.stdout.isatty()
+    progress = shown_progress(len(job.sources), rows_on_screen=rows_on_screen, console=job.console)
     try:
-        with Signals(), job.rows() as rows, _progress(job) as notes:
+        with Signals(), job.rows() as rows, progress as notes:
             timelines = _answer_into(rows, notes, job, tally)
             if not tally.answered:
-                raise DataError(f"none of the {_inputs(total)} could be read", next_step="see the lines above")
+                raise DataError(f"none of the {total} could be read", next_step="see the lines above")
     except Signalled as signal:
         unwritten = f"; {job.output} is not written" if job.output else ""
-        print(f"interrupted after {tally.done:,} of {_inputs(total)}{unwritten}", file=sys.stderr)
+        print(f"interrupted after {tally.done:,} of {total}{unwritten}", file=sys.stderr)
         return exit_code(signal.number)
     if job.output is not None:
         rate = tally.answered / max(time.perf_counter() - started, 1e-9)
-        print(f"{job.output}: {_counted(tally.rows, 'row')} ({rate:,.1f} inputs/s)", file=sys.stderr)
+        print(f"{job.output}: {counted(tally.rows, 'row')} ({rate:,.1f} inputs/s)", file=sys.stderr)
     if job.plot is not None and tally.rows:
         timelines.draw(job.plot, sample=job.bundle.manifest.sample)
     if tally.unreadable:
-        print(f"{tally.unreadable:,} of {_inputs(total)} could not be read", file=sys.stderr)
+        print(f"{tally.unreadable:,} of {total} could not be read", file=sys.stderr)
     return EXIT_DATA if tally.unreadable else EXIT_DONE
 
 
-def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> Timelines:
+def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) -> Timelines:
     """Answer all sources; the timelines that are to be drawn, once the rows are in place."""
     timelines = Timelines(job.bundle.manifest.classes)
-    decoded = _whole(job) if job.every is None else _timelines(job, job.every)
+    if job.every is None:
+        threads = len(allowed_cores())
+        decoded = read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
+    else:
+        decoded = _timelines(job, job.every)
     with _pillow_quiet(job.sources), closing(decoded):
         for answer in answer_all(decoded, job.predict, job.average, batch=job.batch):
             if tally.add(answer):
@@ -83,27 +91,12 @@ def _answer_into(rows: Rows, notes: Notes, job: Job, tally: _Tally) -> Timelines
     return timelines
 
 
-def _whole(job: Job) -> Generator[Decoded, None, None]:
-    """Each source as a whole."""
-    from toolkit.serving.bundle import FrameSampling
-
-    sampling, threads = job.bundle.manifest.sampling, cores()
-    views = sampling.frames if isinstance(sampling, FrameSampling) else sampling.clip.views
-    return read_ahead(
-        job.sources,
-        _reader(job, threads),
-        threads=threads,
-        batch=job.batch,
-        views=lambda source: views if source.kind == "video" else 1,
-    )
-
-
-def _reader(job: Job, threads: int) -> Callable[[Source, threading.Event], Sequence[View]]:
+def _reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Event], Sequence[ModelInput]]:
     """What turns a source into views, in one of `threads` threads."""
     videos = sum(source.kind == "video" for source in job.sources)
     each = max(threads // max(videos, 1), 1)
 
-    def read(source: Source, stop: threading.Event) -> Sequence[View]:
+    def read(source: Source, stop: threading.Event) -> Sequence[ModelInput]:
         match source.kind:
             case "unusable":
                 raise DataError(f"{printable(source.name)}: {source.problem}")
@@ -115,7 +108,7 @@ def _reader(job: Job, threads: int) -> Callable[[Source, threading.Event], Seque
     return read
 
 
-def _picture(job: Job, source: Source) -> View:
+def _picture(job: PredictionJob, source: Source) -> ModelInput:
     from toolkit.serving.predict.pictures import read_picture
 
     if job.bundle.manifest.clip is not None:
@@ -123,7 +116,7 @@ def _picture(job: Job, source: Source) -> View:
     return job.bundle.square(read_picture(source.place))
 
 
-def _views(job: Job, source: Source, *, threads: int, stop: threading.Event) -> Iterator[View]:
+def _views(job: PredictionJob, source: Source, *, threads: int, stop: threading.Event) -> Iterator[ModelInput]:
     """What the answer to a whole video is made of."""
     from toolkit.serving.bundle.views import views
     from toolkit.serving.predict.sources import timeline
@@ -134,7 +127,7 @@ def _views(job: Job, source: Source, *, threads: int, stop: threading.Event) -> 
         yield from parts
 
 
-def _timelines(job: Job, every: float) -> Generator[Decoded, None, None]:
+def _timelines(job: PredictionJob, every: float) -> Generator[Decoded, None, None]:
     """The windows of each source, one after the other."""
 
     def read(stop: threading.Event) -> Iterator[Decoded]:
@@ -147,7 +140,7 @@ def _timelines(job: Job, every: float) -> Generator[Decoded, None, None]:
     return in_background(read, room=AHEAD * job.batch)
 
 
-def _windows(job: Job, source: Source, every: float, stop: threading.Event) -> Iterator[Decoded]:
+def _windows(job: PredictionJob, source: Source, every: float, stop: threading.Event) -> Iterator[Decoded]:
     from toolkit.api.clips import duration
     from toolkit.serving.predict.sources import timeline
     from toolkit.serving.predict.windows import windows
@@ -157,20 +150,20 @@ def _windows(job: Job, source: Source, every: float, stop: threading.Event) -> I
     line, rule = timeline(source), windows(job.bundle.manifest.sampling, every)
     starts = list(rule.starts(duration(line.times)))
     wanted = [rule.numbers(line.times, start) for start in starts]
-    gathered = _gathered(job, source, line, wanted, threads=cores(), stop=stop)
+    gathered = _gathered(job, source, line, wanted, threads=len(allowed_cores()), stop=stop)
     for start, parts in zip(starts, gathered, strict=False):  # reading that is stopped ends early
         yield replace(source, moment=rule.moment(start)), parts
 
 
 def _gathered(
-    job: Job,
+    job: PredictionJob,
     source: Source,
     line: Timeline,
     wanted: Sequence[Sequence[int]],
     *,
     threads: int,
     stop: threading.Event,
-) -> Iterator[list[View]]:
+) -> Iterator[list[ModelInput]]:
     """The views of each list of frame numbers in `wanted`: one for each crop."""
     from toolkit.serving.bundle.views import gathered, inputs, needed
     from toolkit.serving.predict.sources import read_frames
@@ -182,22 +175,9 @@ def _gathered(
         yield inputs(frames, clips=job.bundle.manifest.clip is not None)
 
 
-def _progress(job: Job) -> AbstractContextManager[Notes]:
-    on_screen = job.output is None and sys.stdout.isatty()
-    return shown_progress(len(job.sources), rows_on_screen=on_screen, console=job.console)
-
-
 def _pillow_quiet(sources: Sequence[Source]) -> AbstractContextManager[None]:
     if all(source.kind == "video" for source in sources):
         return nullcontext()
     from toolkit.serving.predict.pictures import quiet
 
     return quiet()
-
-
-def _inputs(count: int) -> str:
-    return _counted(count, "input")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
 from toolkit.serving.predict.inputs import printable
-from toolkit.serving.predict.job import Job
+from toolkit.serving.predict.job import PredictionJob
 from toolkit.system.signals import Signalled, Signals
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from toolkit.serving.predict.live import Clock, Pixels, Ring
+    from toolkit.serving.predict.live import Clock, MakePixels, Ring
     from toolkit.serving.predict.rows import Rows
     from toolkit.serving.predict.windows import Windows
 
@@ -63,7 +63,7 @@ class Delays:
         return f"latency {median(self._newest):.3f} s in the median, {self.largest:.3f} s at most"
 
 
-def follow(job: Job, clock: Clock) -> int:
+def follow(job: PredictionJob, clock: Clock) -> int:
     """Answer a camera, a stream or a played file until it ends or a signal comes; the exit code. Raises DataError when
     it is lost before anything was answered."""
     from toolkit.serving.predict.live import followed
@@ -95,11 +95,10 @@ class _Told:
 
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped" if self.dropped else ""
-        count = f"{self.delays.count:,} answer{'s' if self.delays.count != 1 else ''}"
-        return f"{count}{dropped}" + (f", {self.delays}" if self.delays.count else "")
+        return f"{counted(self.delays.count, 'answer')}{dropped}" + (f", {self.delays}" if self.delays.count else "")
 
 
-def _rule(job: Job) -> Windows:
+def _rule(job: PredictionJob) -> Windows:
     """The windows that are asked about: as often as asked for, else clips that overlap by half, or every frame."""
     from toolkit.serving.predict.windows import windows
 
@@ -107,7 +106,7 @@ def _rule(job: Job) -> Windows:
     return replace(rule, every=rule.span / 2) if job.every is None and job.bundle.manifest.clip else rule
 
 
-def _keep(job: Job) -> Callable[[Pixels], Any]:
+def _keep(job: PredictionJob) -> Callable[[MakePixels], Any]:
     """What is kept of a frame: its squares, since most frames of a clip are seen by several windows; a model of images
     sees few frames, of which those alone are converted."""
     if job.bundle.manifest.clip is None:
@@ -115,7 +114,7 @@ def _keep(job: Job) -> Callable[[Pixels], Any]:
     return lambda pixels: job.bundle.squares(pixels(), job.crops)
 
 
-def _views(job: Job, frames: Sequence[Any]) -> list[NDArray[np.uint8]]:
+def _views(job: PredictionJob, frames: Sequence[Any]) -> list[NDArray[np.uint8]]:
     from toolkit.serving.bundle.views import inputs
 
     if job.bundle.manifest.clip is None:
@@ -123,7 +122,7 @@ def _views(job: Job, frames: Sequence[Any]) -> list[NDArray[np.uint8]]:
     return inputs(frames, clips=True)
 
 
-def _answer_into(rows: Rows, ring: Ring[Any], job: Job, told: _Told, clock: Clock) -> None:
+def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, told: _Told, clock: Clock) -> None:
     smoothing = Smoothing(_rule(job).span if job.bundle.manifest.clip else 0.0)
     (source,) = job.sources
     while (window := ring.take()) is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError, UsageError, nearest
+from toolkit.api.errors import DataError, Problem, UsageError, nearest
+from toolkit.api.files import files_below
 from toolkit.data.images import IMAGE_SUFFIXES
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
@@ -20,7 +21,7 @@ STANDARD_INPUT = "-"
 
 Moment: TypeAlias = tuple[float, float]
 """Start and end of a part of a video, in seconds from its first frame; both are one where it is a single frame."""
-Kind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
+SourceKind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _FILES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
@@ -32,7 +33,7 @@ class Source:
 
     name: str
     """As it is told: a path as it was given, a URL without the user's password."""
-    kind: Kind
+    kind: SourceKind
     place: str
     """What is opened: a path, a URL, or the number of a camera."""
     problem: str = ""
@@ -114,31 +115,11 @@ def _file(path: str) -> Source:
 def _below(folder: str) -> list[Source]:
     """The image and video files below `folder`, in order of their paths. Links are followed, each folder once."""
     errors: list[OSError] = []
-    seen: set[tuple[int, int]] = set()
-    _is_new(folder, "", seen)
-    found: list[str] = []
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=errors.append):
-        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(place, name, seen)]
-        found += [os.path.join(place, name) for name in files if _taken(name)]  # noqa: PTH118 (a million of them)
+    found = sorted(files_below(folder, _FILES, os.path.join(folder, ""), unreadable=errors.append))  # noqa: PTH118 (as it was given)
     unusable = [_unusable(str(error.filename), error.strerror or str(error)) for error in errors]
     if not found and not unusable:
         return [_unusable(folder, f"there is no image or video file in it ({', '.join(sorted(_FILES))})")]
-    return [_file(path) for path in sorted(found)] + unusable
-
-
-def _is_new(place: str, name: str, seen: set[tuple[int, int]]) -> bool:
-    try:
-        status = Path(place, name).stat()
-    except OSError:
-        return True  # to be told why it cannot be gone into
-    identity = (status.st_dev, status.st_ino)
-    new = identity not in seen
-    seen.add(identity)
-    return new
-
-
-def _taken(name: str) -> bool:
-    return _suffix(name) in _FILES and not name.startswith(".")
+    return [_file(path) for path in found] + unusable
 
 
 def _matching(pattern: str) -> list[Source]:
@@ -155,20 +136,16 @@ def _matching(pattern: str) -> list[Source]:
 
 def _remote(url: str, scheme: str) -> Source:
     try:
-        name = _without_password(url)
+        parts = urlsplit(url)
+        name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
     except ValueError as error:
         raise UsageError(f"{url}: no address: {error}", next_step="give one as http://server/film.mp4") from error
     if scheme not in SCHEMES:
         raise UsageError(f"{name}: {scheme} is not read", next_step=f"use one of {', '.join(SCHEMES)}")
-    suffix = _suffix(urlsplit(url).path)
+    suffix = _suffix(parts.path)
     if suffix in IMAGE_SUFFIXES:
         raise UsageError(f"{name}: a URL must be of a video, not of an image", next_step="download it, give the file")
     return Source(name, "video" if suffix in VIDEO_SUFFIXES else "stream", url)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _suffix(name: str) -> str:
@@ -176,13 +153,9 @@ def _suffix(name: str) -> str:
 
 
 def _missing(path: str) -> Source:
-    return _unusable(path, f"no such file or folder{_nearby(path)}")
-
-
-def _nearby(path: str) -> str:
     parent = Path(path).parent
     near = nearest(Path(path).name, os.listdir(parent)) if parent.is_dir() else None  # noqa: PTH208
-    return f"; did you mean {parent / near}?" if near else ""
+    return _unusable(path, str(Problem("", "no such file or folder", str(parent / near) if near else None)))
 
 
 def _unusable(name: str, problem: str) -> Source:
@@ -190,8 +163,7 @@ def _unusable(name: str, problem: str) -> Source:
 
 
 def _refuse_company(sources: Sequence[Source]) -> None:
-    endless: Iterator[Source] = (source for source in sources if source.endless)
-    first = next(endless, None)
+    first = next((source for source in sources if source.endless), None)
     if first and len(sources) > 1:
         raise UsageError(
             f"predict: {first.name} does not end, so what is given beside it would never be answered",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ _LONG = 999.999
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictionJob:
     """What is to be done."""
 
     bundle: Bundle
@@ -75,10 +73,5 @@ class Job:
         """From the answers `[V, C]` to the views of one source to its own `[C]`."""
         from toolkit.serving.bundle.views import average_views
 
-        clip = self.bundle.manifest.clip
-        return average_views(probabilities, "probabilities" if clip is None else clip.average)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        clip, form = self.bundle.manifest.clip, self.bundle.manifest.form
+        return average_views(probabilities, "probabilities" if clip is None else clip.average, form)

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from toolkit.api.clips import duration
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from toolkit.data.decoding import Timeline
 
 T = TypeVar("T")
-Pixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
+MakePixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
 """Makes a frame, uint8 `[H, W, 3]`, upright."""
 
 LATE = 0.5
@@ -61,14 +60,14 @@ class WallClock:
         stop.wait(max(moment - self.now(), 0))
 
 
-class Frame(NamedTuple):
+class ShownFrame(NamedTuple):
     """A frame as it is shown."""
 
     seconds: float
     """Since the first frame of the source."""
     shown: float
     """The clock's time when it was, or should have been, on show."""
-    pixels: Pixels
+    pixels: MakePixels
     leapt: bool = False
     """Whether frames before it were left out."""
 
@@ -172,7 +171,7 @@ class Ring(Generic[T]):
 
 
 @contextmanager
-def followed(source: Source, windows: Windows, keep: Callable[[Pixels], T], clock: Clock) -> Iterator[Ring[T]]:
+def followed(source: Source, windows: Windows, keep: Callable[[MakePixels], T], clock: Clock) -> Iterator[Ring[T]]:
     """The windows of a camera, a stream or a file, which a thread fills with what `keep` makes of each frame. A file is
     played at its own speed. Leaving ends the thread. What opens or reads the source raises from `Ring.take`, but a file
     that cannot be opened raises DataError here."""
@@ -191,8 +190,8 @@ def followed(source: Source, windows: Windows, keep: Callable[[Pixels], T], cloc
 
 def _fill(
     ring: Ring[T],
-    frames: Generator[Frame, None, None],
-    keep: Callable[[Pixels], T],
+    frames: Generator[ShownFrame, None, None],
+    keep: Callable[[MakePixels], T],
     stop: threading.Event,
 ) -> None:
     try:
@@ -207,13 +206,13 @@ def _fill(
         ring.close()
 
 
-def _live(source: Source, clock: Clock) -> Generator[Frame, None, None]:
+def _live(source: Source, clock: Clock) -> Generator[ShownFrame, None, None]:
     with closing(live_frames(source, clock.now)) as frames:
         for frame in frames:
-            yield Frame(frame.seconds, clock.now(), frame.pixels)
+            yield ShownFrame(frame.seconds, clock.now(), frame.pixels)
 
 
-def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event) -> Generator[Frame, None, None]:
+def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event) -> Generator[ShownFrame, None, None]:
     """The frames of a file, each at its time. Where reading is too slow for that, it leaps to keyframes."""
     begin = clock.now()
     onward: int | None = 0
@@ -226,7 +225,7 @@ def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event)
                 break
             shown = begin + line.times[number]
             clock.wait_until(shown, stop)
-            yield Frame(line.times[number], shown, partial(_same, pixels), leapt=0 < start == number)
+            yield ShownFrame(line.times[number], shown, lambda pixels=pixels: pixels, leapt=0 < start == number)  # type: ignore[misc]
     clock.wait_until(begin + duration(line.times), stop)
 
 
@@ -237,7 +236,3 @@ def _leap(line: Timeline, number: int, seconds: float) -> int | None:
     place = bisect_right(line.keyframes, bisect_right(line.times, seconds)) - 1
     keyframe = line.keyframes[place] if place >= 0 else 0
     return keyframe if keyframe > number else None
-
-
-def _same(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
-
-YELLOW, PLAIN = "\033[33m", "\033[0m"
 
 
 class Notes(Protocol):
@@ -73,9 +70,3 @@ def shown_progress(total: int, *, rows_on_screen: bool, console: Console | None 
     target = console or Console(stderr=True)
     with Progress(*columns, console=target, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         yield Bar(progress, progress.add_task("predict", total=total, rate=""))
-
-
-def warn(text: str) -> None:
-    """One line on standard error, yellow where that is a terminal."""
-    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    print(f"{YELLOW}{text}{PLAIN}" if coloured else text, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeAlias
 
@@ -15,6 +15,8 @@ from toolkit.serving.predict.inputs import Source, printable
 
 Top: TypeAlias = Sequence[tuple[str, float]]
 """Classes with their probabilities, likeliest first."""
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+"""Of the files that answers can be written to."""
 ROWS_AT_ONCE = 4096
 """Rows of a Parquet file that are held before they are written."""
 
@@ -97,16 +99,17 @@ def columns(top: int, *, timed: bool = False) -> list[str]:
 
 def _values(source: Source, top: Top) -> list[object]:
     moment = [] if source.moment is None else [round(seconds, 3) for seconds in source.moment]
-    return [_text(source.title), *moment, *(part for label, value in top for part in (label, _rounded(value)))]
+    title = source.title.encode("utf-8", "backslashreplace").decode("utf-8")  # bytes of a name that are no UTF-8
+    # Probabilities have the seven digits that float32 holds.
+    return [title, *moment, *(part for label, value in top for part in (label, float(f"{value:.7g}")))]
 
 
 def check_output(output: Path) -> None:
     """Raise UsageError unless answers can be written to `output`."""
-    if output.suffix.lower() not in _WRITERS:
-        known = list(_WRITERS)
+    if output.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f'--output {output}: the suffix tells the format, and "{output.suffix}" tells none',
-            next_step=f"end the name with {', '.join(known[:-1])} or {known[-1]}",
+            next_step=f"end the name with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
         )
     if output.is_dir():
         raise UsageError(f"--output {output}: a folder", next_step=f"name a file: {output / 'answers.csv'}")
@@ -123,46 +126,15 @@ def check_output(output: Path) -> None:
 @contextmanager
 def written(output: Path, top: int, *, timed: bool = False) -> Iterator[Rows]:
     """Rows of a file that takes its place when the block succeeds, and is never seen otherwise."""
-    with replaced(output) as temporary, _WRITERS[output.suffix.lower()](temporary, top, timed) as rows:
-        yield rows
-
-
-@contextmanager
-def _csv(path: Path, top: int, timed: bool) -> Iterator[Rows]:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        yield CsvRows(file, top, timed=timed)
-
-
-@contextmanager
-def _json(path: Path, top: int, timed: bool) -> Iterator[Rows]:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        yield JsonRows(file, top, timed=timed)
-
-
-@contextmanager
-def _parquet(path: Path, top: int, timed: bool) -> Iterator[Rows]:
-    rows = ParquetRows(path, top, timed=timed)
-    try:
-        yield rows
-    finally:
-        rows.close()
-
-
-_WRITERS: dict[str, Callable[[Path, int, bool], AbstractContextManager[Rows]]] = {
-    ".csv": _csv,
-    ".jsonl": _json,
-    ".parquet": _parquet,
-}
-
-
-def _rounded(probability: float) -> float:
-    """To the seven digits that float32 holds."""
-    return float(f"{probability:.7g}")
-
-
-def _text(name: str) -> str:
-    """`name` as valid UTF-8: bytes of a file name that are none are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    suffix = output.suffix.lower()
+    with replaced(output) as temporary:
+        if suffix == ".parquet":
+            with closing(ParquetRows(temporary, top, timed=timed)) as table:
+                yield table
+        else:
+            lines = CsvRows if suffix == ".csv" else JsonRows
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                yield lines(file, top, timed=timed)
 
 
 def table_width(names: Sequence[str]) -> int:

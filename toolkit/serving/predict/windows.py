@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from toolkit.api.clips import Clip, window, window_starts
-from toolkit.serving.bundle import ClipSampling, Sampling
+from toolkit.serving.bundle import ClipSampling, VideoSampling
 
 STILL = Clip(frames=1, short="hold")
 """What a model of images sees of a moment: the frame that is on show."""
@@ -42,7 +42,7 @@ class Windows:
         return start, start if self.clip is STILL else start + self.span
 
 
-def windows(sampling: Sampling, every: float) -> Windows:
+def windows(sampling: VideoSampling, every: float) -> Windows:
     if isinstance(sampling, ClipSampling):
         return Windows(sampling.clip, sampling.span, every)
     return Windows(STILL, STILL.span, every)

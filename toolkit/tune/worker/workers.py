@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, RunFailed, Stopped, ToolkitError
+from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, RunFailed, Stopped, ToolkitError, counted
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
+from toolkit.system.notices import note, warn
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.worker.trial import StudyLocation
 
@@ -114,8 +115,8 @@ class Workers:
         shares = resources(self.recipe, self.count)
         gpus = {share.variables.get(VISIBLE) for share in shares if share.threads is None}
         if 0 < len(gpus) < len(shares):
-            text = f"{len(shares)} workers share {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: each trial is slower"
-            self.console.print(f"note: {text}", style="yellow", markup=False)
+            text = f"{len(shares)} workers share {counted(len(gpus), 'GPU')}: each trial is slower"
+            note(text, self.console)
         with Signals():
             try:
                 with self._started(shares) as started:
@@ -180,7 +181,7 @@ class Workers:
                     raise error
                 if one.process.returncode != EXIT_DONE:
                     left = "; its trial is left to the others" if running else ""
-                    self.console.print(f"warning: {one.ending}{left}", style="yellow", markup=False, soft_wrap=True)
+                    warn(f"{one.ending}{left}", self.console)
         codes = {one.process.returncode for one in started}
         if EXIT_DONE in codes:
             return

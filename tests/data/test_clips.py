@@ -21,18 +21,18 @@ from toolkit.api.clips import Clip
 from toolkit.api.contracts import Batch, DataSpec
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
-from toolkit.data.store import Corrupt, Draws, Footage, VideoCache
+from toolkit.data.store import ClipStore, Corrupt, Draws, VideoCache
 
 GIB = 2**30
 CLIP = Clip(frames=4, rate=2, fps=10)
 SPEC = replace(small.SPEC, clip=CLIP)
 
 
-def footage(split: small.Reels, cache: VideoCache | None, spec: DataSpec = SPEC, **corrupt: object) -> Footage:
-    return Footage(split, spec, cache, workers=2, corrupt=Corrupt(**corrupt))  # type: ignore[arg-type]
+def clip_store(split: small.Reels, cache: VideoCache | None, spec: DataSpec = SPEC, **corrupt: object) -> ClipStore:
+    return ClipStore(split, spec, cache, workers=2, corrupt=Corrupt(**corrupt))  # type: ignore[arg-type]
 
 
-def asked_twice(store: Footage, items: Sequence[int]) -> torch.Tensor:
+def asked_twice(store: ClipStore, items: Sequence[int]) -> torch.Tensor:
     """What is fetched of videos that are kept now."""
     store.fetch(torch.tensor(items))
     return store.fetch(torch.tensor(items))[0]
@@ -45,7 +45,7 @@ def levels(clips: torch.Tensor) -> list[list[int]]:
 
 
 def test_a_clip_is_the_middle_of_its_video(tmp_path: Path) -> None:
-    clips, index = footage(small.Reels(2), VideoCache(tmp_path, GIB)).fetch(torch.tensor([1, 0]))
+    clips, index = clip_store(small.Reels(2), VideoCache(tmp_path, GIB)).fetch(torch.tensor([1, 0]))
     assert clips.shape == (2, 4, 3, 8, 8)
     assert levels(clips) == [[22, 24, 26, 28], [2, 4, 6, 8]]
     assert index.tolist() == [1, 0]
@@ -53,24 +53,24 @@ def test_a_clip_is_the_middle_of_its_video(tmp_path: Path) -> None:
 
 def test_a_video_is_decoded_once_for_all_processes(tmp_path: Path) -> None:
     reels = small.Reels(2)
-    store = footage(reels, VideoCache(tmp_path, GIB))
+    store = clip_store(reels, VideoCache(tmp_path, GIB))
     first = store.fetch(torch.tensor([0, 1]))[0]
     assert sorted(reels.reads) == [(0, [2, 4, 6, 8]), (1, [2, 4, 6, 8])]
     reels.reads.clear()
     for _ in range(3):
         assert torch.equal(store.fetch(torch.tensor([0, 1]))[0], first)
     assert sorted(reels.reads) == [(0, list(range(12))), (1, list(range(12)))]
-    again = footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0, 1]))[0]
+    again = clip_store(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0, 1]))[0]
     assert len(reels.reads) == 2
     assert torch.equal(first, again)
 
 
 def test_without_room_only_what_a_clip_sees_is_decoded(tmp_path: Path) -> None:
     reels = small.Reels(1)
-    kept = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    kept = asked_twice(clip_store(reels, VideoCache(tmp_path, GIB)), [0])
     reels.reads.clear()
     for cache in (VideoCache(tmp_path / "none", 0), None):
-        bare = footage(reels, cache)
+        bare = clip_store(reels, cache)
         assert all(torch.equal(bare.fetch(torch.tensor([0]))[0], kept) for _ in range(3))
     assert [read for read in reels.reads if read[1] == [2, 4, 6, 8]] == [(0, [2, 4, 6, 8])] * 6
     assert not (tmp_path / "none").exists()
@@ -78,12 +78,12 @@ def test_without_room_only_what_a_clip_sees_is_decoded(tmp_path: Path) -> None:
 
 def test_a_file_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
     reels = small.Reels(1)
-    whole = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    whole = asked_twice(clip_store(reels, VideoCache(tmp_path, GIB)), [0])
     (kept,) = tmp_path.glob("*/*.npy")
     for content in (b"", kept.read_bytes()[:-100]):
         kept.write_bytes(content)
         reels.reads.clear()
-        assert torch.equal(asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0]), whole)
+        assert torch.equal(asked_twice(clip_store(reels, VideoCache(tmp_path, GIB)), [0]), whole)
         assert len(reels.reads) == 2
 
 
@@ -92,8 +92,8 @@ def test_a_kill_leaves_no_half_made_file(tmp_path: Path) -> None:
 import os, signal, torch
 from pathlib import Path
 from tests import small
-from tests.data.test_footage import SPEC
-from toolkit.data.store import Footage, VideoCache
+from tests.data.test_clips import SPEC
+from toolkit.data.store import ClipStore, VideoCache
 
 class Dying(small.Reels):
     def read(self, index, frames):
@@ -102,14 +102,14 @@ class Dying(small.Reels):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield frame
 
-store = Footage(Dying(1), SPEC, VideoCache(Path({str(tmp_path)!r}), 2**30), workers=1)
+store = ClipStore(Dying(1), SPEC, VideoCache(Path({str(tmp_path)!r}), 2**30), workers=1)
 for _ in range(2):
     store.fetch(torch.tensor([0]))
 """
     ended = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
     assert ended.returncode == -9
     assert not [path for path in tmp_path.glob("*/*.npy") if not path.name.startswith(".")]
-    store = footage(small.Reels(1), VideoCache(tmp_path, GIB))
+    store = clip_store(small.Reels(1), VideoCache(tmp_path, GIB))
     assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
 
 
@@ -120,7 +120,7 @@ def test_the_cache_keeps_to_its_limit_and_removes_what_was_used_longest_ago(tmp_
         old.write_bytes(bytes(4000))
         os.utime(old, (1000 - age, 1000 - age))
     one = 12 * 8 * 8 * 3
-    asked_twice(footage(small.Reels(2), VideoCache(tmp_path, 12000)), [0, 1])
+    asked_twice(clip_store(small.Reels(2), VideoCache(tmp_path, 12000)), [0, 1])
     sizes = [path.stat().st_size for path in tmp_path.glob("*/*.npy")]
     assert sum(sizes) <= 12000
     assert sum(size > one for size in sizes) >= 2
@@ -130,7 +130,7 @@ def test_the_cache_keeps_to_its_limit_and_removes_what_was_used_longest_ago(tmp_
 def test_a_run_keeps_no_more_than_the_limit(tmp_path: Path) -> None:
     one = 12 * 8 * 8 * 3
     reels = small.Reels(3)
-    clips = asked_twice(footage(reels, VideoCache(tmp_path, 3 * one - 1)), [0, 1, 2])
+    clips = asked_twice(clip_store(reels, VideoCache(tmp_path, 3 * one - 1)), [0, 1, 2])
     assert len(list(tmp_path.glob("*/*.npy"))) == 2
     assert levels(clips)[2] == [42, 44, 46, 48]
 
@@ -142,8 +142,8 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_that_is_told_once(
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("in its place")
     cache, reels = VideoCache(tmp_path / "cache" / "videos", GIB), small.Reels(3)
-    wanted = footage(small.Reels(3), None).fetch(torch.arange(3))[0]
-    for store in (footage(reels, cache), footage(reels, cache)):
+    wanted = clip_store(small.Reels(3), None).fetch(torch.arange(3))[0]
+    for store in (clip_store(reels, cache), clip_store(reels, cache)):
         assert all(torch.equal(store.fetch(torch.arange(3))[0], wanted) for _ in range(3))
     assert capsys.readouterr().err.count(f"warning: {cache.folder}: cannot be written: ") == 1
 
@@ -155,13 +155,13 @@ def test_on_a_full_disk_videos_are_decoded_anew_and_count_for_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     cache, reels = VideoCache(tmp_path, GIB), small.Reels(2)
-    store = footage(reels, cache)
+    store = clip_store(reels, cache)
     with monkeypatch.context() as patched:
-        patched.setattr("toolkit.data.store.footage._write_header", full)
+        patched.setattr("toolkit.data.store.clips._write_header", full)
         assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert cache.taken == 0
-    assert "No space left on device; what it does not keep is decoded anew" in capsys.readouterr().err
+    assert "No space left on device; what is not cached is decoded again" in capsys.readouterr().err
     reels.reads.clear()
     assert levels(store.fetch(torch.tensor([0]))[0]) == [[2, 4, 6, 8]]
     assert reels.reads == [(0, [2, 4, 6, 8])]
@@ -175,7 +175,7 @@ def test_a_kept_video_is_seen_though_its_use_cannot_be_noted(
 ) -> None:
     """Another run has removed it since it was opened, or the cache is only to be read."""
     reels = small.Reels(1)
-    wanted = asked_twice(footage(reels, VideoCache(tmp_path, GIB)), [0])
+    wanted = asked_twice(clip_store(reels, VideoCache(tmp_path, GIB)), [0])
     reels.reads.clear()
 
     def fail(path: Path) -> None:
@@ -183,13 +183,13 @@ def test_a_kept_video_is_seen_though_its_use_cannot_be_noted(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "utime", fail)
-    assert torch.equal(footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0]))[0], wanted)
+    assert torch.equal(clip_store(reels, VideoCache(tmp_path, GIB)).fetch(torch.tensor([0]))[0], wanted)
     assert reels.reads == []
 
 
 def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> None:
     reels = small.Reels(8, length=60)
-    kept, bare = footage(reels, VideoCache(tmp_path, GIB)), footage(reels, None)
+    kept, bare = clip_store(reels, VideoCache(tmp_path, GIB)), clip_store(reels, None)
     index = torch.arange(2)
     asked_twice(kept, [0, 1])
     first = kept.drawn(index, Draws(0, 0))[0]
@@ -203,7 +203,7 @@ def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> N
 def test_several_clips_of_a_video_share_one_opening() -> None:
     reels = small.Reels(2, length=60)
     spec = replace(SPEC, clip=replace(CLIP, clips_per_video=3))
-    clips, index = footage(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), Draws(0, 0))
+    clips, index = clip_store(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), Draws(0, 0))
     assert len(clips) == 4
     assert index.tolist() == [1, 1, 1, 0]
     assert [item for item, _ in sorted(reels.reads)] == [0, 1]
@@ -212,15 +212,17 @@ def test_several_clips_of_a_video_share_one_opening() -> None:
 
 def test_views_are_clips_by_crops_along_the_long_side() -> None:
     spec = replace(SPEC, clip=replace(CLIP, clips=2, crops=3))
-    views, index = footage(small.Reels(1, size=(8, 20), wide=True), None, spec).views(torch.tensor([0]))
+    views, index = clip_store(small.Reels(1, size=(8, 20), wide=True), None, spec).views(torch.tensor([0]))
     assert views.shape == (6, 4, 3, 8, 8)
     assert levels(views) == [[0] * 4, [6] * 4, [12] * 4] * 2
     assert index.tolist() == [0]
-    assert levels(footage(small.Reels(1, size=(8, 20), wide=True), None, spec).fetch(torch.tensor([0]))[0]) == [[6] * 4]
+    assert levels(clip_store(small.Reels(1, size=(8, 20), wide=True), None, spec).fetch(torch.tensor([0]))[0]) == [
+        [6] * 4
+    ]
 
 
 def test_training_sees_the_whole_long_side() -> None:
-    wide = footage(small.Reels(1, size=(8, 20), wide=True), None)
+    wide = clip_store(small.Reels(1, size=(8, 20), wide=True), None)
     places = {levels(wide.drawn(torch.tensor([0]), Draws(0, epoch))[0])[0][0] for epoch in range(60)}
     assert min(places) == 0
     assert max(places) == 11  # 12 itself is never drawn
@@ -228,22 +230,22 @@ def test_training_sees_the_whole_long_side() -> None:
 
 def test_stretching_leaves_nothing_to_cut() -> None:
     spec = replace(SPEC, fit="stretch")
-    clips, _ = footage(small.Reels(1, size=(16, 40), wide=True), None, spec).fetch(torch.tensor([0]))
+    clips, _ = clip_store(small.Reels(1, size=(16, 40), wide=True), None, spec).fetch(torch.tensor([0]))
     assert clips.shape[-2:] == (8, 8)
     assert clips[0, 0, 0, 0, -1] > 30
 
 
 def test_clips_are_handed_out_channels_last(tmp_path: Path) -> None:
-    clips = asked_twice(footage(small.Reels(1), VideoCache(tmp_path, GIB)), [0])
+    clips = asked_twice(clip_store(small.Reels(1), VideoCache(tmp_path, GIB)), [0])
     assert clips.movedim(-3, -1).is_contiguous()
 
 
 def test_a_broken_video_is_an_error_or_left_out(tmp_path: Path) -> None:
     reels = small.Reels(12, broken=frozenset({1}))
     with pytest.raises(DataError, match=r"reel/001\.mp4: cannot be decoded") as failure:
-        footage(reels, VideoCache(tmp_path, GIB)).fetch(torch.arange(3))
+        clip_store(reels, VideoCache(tmp_path, GIB)).fetch(torch.arange(3))
     assert "input.on_corrupt=skip" in (failure.value.next_step or "")
-    skipping = footage(reels, None, skip=True, limit=0.1)
+    skipping = clip_store(reels, None, skip=True, limit=0.1)
     for _ in range(2):
         clips, index = skipping.fetch(torch.arange(3))
         assert index.tolist() == [0, 2]
@@ -255,7 +257,7 @@ def test_a_broken_video_is_an_error_or_left_out(tmp_path: Path) -> None:
 
 def test_all_files_are_whole_while_threads_write_them(tmp_path: Path) -> None:
     reels, cache = small.Reels(6), VideoCache(tmp_path, GIB)
-    stores = [footage(reels, cache) for _ in range(4)]
+    stores = [clip_store(reels, cache) for _ in range(4)]
     threads = [threading.Thread(target=asked_twice, args=(store, range(6))) for store in stores]
     for thread in threads:
         thread.start()
@@ -267,7 +269,7 @@ def test_all_files_are_whole_while_threads_write_them(tmp_path: Path) -> None:
 
 def test_headers_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11 fails now and then where two threads are in its parser, by which NumPy reads them."""
-    store, load, reading = footage(small.Reels(6), VideoCache(tmp_path, GIB)), np.load, threading.Lock()
+    store, load, reading = clip_store(small.Reels(6), VideoCache(tmp_path, GIB)), np.load, threading.Lock()
 
     def loading(*args: object, **named: object) -> object:
         assert reading.acquire(blocking=False), "two threads read a header"
@@ -291,7 +293,7 @@ def test_the_path_tells_contents_and_resampling_apart(tmp_path: Path) -> None:
 def test_of_what_is_only_evaluated_no_other_frame_is_kept(tmp_path: Path) -> None:
     reels = small.Reels(1, length=40)
     spec = replace(SPEC, clip=replace(CLIP, clips=2))
-    store = Footage(reels, spec, VideoCache(tmp_path, GIB), workers=1, training=False)
+    store = ClipStore(reels, spec, VideoCache(tmp_path, GIB), workers=1, training=False)
     first = store.views(torch.tensor([0]))[0]
     assert torch.equal(store.views(torch.tensor([0]))[0], first)
     assert reels.reads[-1] == (0, [0, 2, 4, 6, 32, 34, 36, 38])
@@ -301,7 +303,7 @@ def test_of_what_is_only_evaluated_no_other_frame_is_kept(tmp_path: Path) -> Non
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_the_clips_of_an_epoch_are_the_same_in_batches_of_any_size(size: int) -> None:
     spec = replace(SPEC, clip=replace(CLIP, clips_per_video=4))
-    loader = Loader(footage(small.Reels(3, length=60), None, spec), spec, small.CPU)
+    loader = Loader(clip_store(small.Reels(3, length=60), None, spec), spec, small.CPU)
 
     def batches(size: int, start: int = 0) -> list[Batch]:
         return list(loader.training(size, [], seed=0, epoch=0, start=start))
@@ -316,7 +318,7 @@ def test_the_clips_of_an_epoch_are_the_same_in_batches_of_any_size(size: int) ->
 
 def test_a_loader_gives_clips_of_every_video(tmp_path: Path) -> None:
     spec = replace(SPEC, clip=replace(CLIP, clips=2, clips_per_video=3))
-    loader = Loader(footage(small.Reels(5), VideoCache(tmp_path, GIB), spec), spec, small.CPU)
+    loader = Loader(clip_store(small.Reels(5), VideoCache(tmp_path, GIB), spec), spec, small.CPU)
     batches = list(loader.training(4, [], seed=0, epoch=0, start=0))
     assert [len(batch.index) for batch in batches] == [4, 4, 4]
     assert loader.training_items == 15

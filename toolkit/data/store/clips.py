@@ -8,7 +8,6 @@ second time: the first time only what its clip sees is decoded, which is all the
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -30,10 +29,12 @@ from toolkit.api.clips import PHASES, Clip, evaluation_clips, seen, snapped, tra
 from toolkit.api.contract_checks import read_frames_of
 from toolkit.api.errors import DataError
 from toolkit.api.files import cache_directory, replaced
+from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.draws import Draws
-from toolkit.data.store.resampling import CACHE_VERSION, covering, resize
-from toolkit.system.notices import tell_unwritten
+from toolkit.data.store.resampling import CACHE_VERSION, resize
+from toolkit.data.store.storage import remove_oldest, warn_unwritten
+from toolkit.data.store.store import Store
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, VideoSplit
@@ -59,7 +60,7 @@ class View:
         """Copy the squares into uint8 `[T, side, side, 3]`."""
         for target, number in zip(into, self.frames, strict=True):
             frame = frames[number]
-            top, left = (math.floor(self.place * (extent - side)) for extent in frame.shape[:2])
+            top, left = (crop_start(extent, side, self.place) for extent in frame.shape[:2])
             target[:] = frame[top : top + side, left : left + side]
 
 
@@ -106,21 +107,14 @@ class VideoCache:
             self._added += size
             due = self._added > self.limit * SPARE
             self._added = 0 if due else self._added
-        if due:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Remove the videos that were used longest ago until some of `limit` is spare. A process that has a removed
-        video open loses nothing; another decodes it again."""
-        used = sorted(((*_used(path), path) for path in self.folder.glob("*/*.npy")), reverse=True)
-        for (_, _, path), total in zip(used, accumulate(size for _, size, _ in used), strict=True):
-            if total > self.limit * (1 - SPARE):
-                path.unlink(missing_ok=True)
+        if due:  # a process that has a removed video open loses nothing; another decodes it again
+            remove_oldest(self.folder.glob("*/*.npy"), int(self.limit * (1 - SPARE)))
 
 
 @dataclass
-class Footage:
-    """A split's clips by index."""
+class ClipStore(Store):
+    """A split's clips by index. Which frames of a video are needed is known when its batch is fetched: nothing begins
+    before."""
 
     split: VideoSplit
     spec: DataSpec
@@ -138,30 +132,22 @@ class Footage:
         self._counted: set[int] = set()
         self._unkept: set[int] = set()
 
-    def __len__(self) -> int:
-        return len(self.split)
-
     @property
     def clip(self) -> Clip:
         if self.spec.clip is None:
             raise AssertionError("videos become clips only where the spec has a clip")
         return self.spec.clip
 
-    @property
-    def skipped(self) -> dict[int, str]:
-        """Videos left out because they cannot be decoded: index to reason."""
-        return self._left_out.reasons
-
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]` (channels last in memory), the middle of each video, and the index without the
         skipped ones. Raises DataError for a video that cannot be decoded and may not be skipped."""
-        return self._gathered(index, [_Wanted(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
+        return self._gathered(index, [_ClipsOf(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
 
     def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B * V, T, 3, S, S]`: the V views of evaluation of each video, one video after the other; and the
         index as of `fetch`."""
         choose = partial(views_of, self.clip)
-        return self._gathered(index, [_Wanted(item, self.clip.views, choose) for item in index.tolist()])
+        return self._gathered(index, [_ClipsOf(item, self.clip.views, choose) for item in index.tolist()])
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
@@ -171,16 +157,10 @@ class Footage:
         runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
         return self._gathered(
             index // each,
-            [_Wanted(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
+            [_ClipsOf(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
         )
 
-    def keep(self, index: Tensor) -> None:
-        """Do nothing: a video that no batch holds is decoded when one does."""
-
-    def begin(self, index: Tensor) -> None:
-        """Do nothing: which frames of a video are needed is known when its batch is fetched."""
-
-    def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
+    def _gathered(self, index: Tensor, wanted: Sequence[_ClipsOf]) -> tuple[Tensor, Tensor]:
         side = self.spec.stored_size
         clips = np.empty((sum(one.count for one in wanted), self.clip.frames, side, side, 3), np.uint8)
         ends = list(accumulate(one.count for one in wanted))
@@ -190,12 +170,14 @@ class Footage:
             clips = np.concatenate([clips[:0], *(part for part, there in zip(parts, whole, strict=True) if there)])
         return torch.from_numpy(clips).movedim(-1, -3), self._left_out.without(index)
 
-    def _filled(self, wanted: _Wanted, into: NDArray[np.uint8]) -> bool:
+    def _filled(self, wanted: _ClipsOf, into: NDArray[np.uint8]) -> bool:
         """Whether the clips of a video could be written."""
         if wanted.item in self.skipped:
             return False
         try:
-            views = [self._available(view, wanted.item) for view in wanted.views(self.split.times(wanted.item))]
+            views = wanted.views(self.split.times(wanted.item))
+            if self.training:  # what is kept changes no result: a view of evaluation makes do with its frames
+                views = [View(snapped(view.frames, self._seen(wanted.item)), view.place) for view in views]
             frames = self._frames(wanted.item, sorted({number for view in views for number in view.frames}))
         except DataError as error:
             self._left_out.add(wanted.item, error)
@@ -203,11 +185,6 @@ class Footage:
         for view, clip in zip(views, into, strict=True):
             view.cut(frames, self.spec.stored_size, clip)
         return True
-
-    def _available(self, view: View, item: int) -> View:
-        """A view of evaluation, taken of a training video, has to do with the frames that training sees: what is kept
-        changes no result."""
-        return View(snapped(view.frames, self._seen(item)), view.place) if self.training else view
 
     def _frames(self, item: int, numbers: Sequence[int]) -> Frames:
         kept = self._kept(item)
@@ -248,33 +225,27 @@ class Footage:
                 _write(path, (len(numbers), *first.shape), chain([first], decoded))
                 cache.added(size)
             except OSError as error:
-                self._leave(cache, item, size)
-                tell_unwritten(cache.folder, error)
+                self._counted.discard(item)  # it is decoded again from now on, and takes no room
+                self._unkept.add(item)
+                cache.release(size)
+                warn_unwritten(cache.folder, error)
 
     def _count(self, cache: VideoCache, item: int, size: int) -> bool:
         fits = item in self._counted or cache.reserve(size)
         (self._counted if fits else self._unkept).add(item)
         return fits
 
-    def _leave(self, cache: VideoCache, item: int, size: int) -> None:
-        """Decode a video anew from now on, and count it no more."""
-        self._counted.discard(item)
-        self._unkept.add(item)
-        cache.release(size)
-
     def _decoded(self, item: int, numbers: Sequence[int]) -> Generator[NDArray[np.uint8], None, None]:
         """Frames uint8 `[h, w, 3]` at training size."""
-        for frame in read_frames_of(self.split, item, numbers):
-            yield resize(frame, *self._sides(frame)).movedim(0, -1).numpy()
-
-    def _sides(self, frame: Tensor) -> tuple[int, int]:
         side = self.spec.stored_size
-        height, width = frame.shape[-2:]
-        return covering(height, width, side) if self.spec.fit == "crop" else (side, side)
+        for frame in read_frames_of(self.split, item, numbers):
+            height, width = frame.shape[-2:]
+            sides = covering(height, width, side) if self.spec.fit == "crop" else (side, side)
+            yield resize(frame, *sides).movedim(0, -1).numpy()
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _ClipsOf:
     """`count` clips of one video, chosen once its times are known."""
 
     item: int
@@ -289,8 +260,7 @@ def middle_of(clip: Clip, times: Sequence[float]) -> list[View]:
 
 def views_of(clip: Clip, times: Sequence[float]) -> list[View]:
     """The views of evaluation: every clip in time by every crop in space."""
-    places = [0.5] if clip.crops == 1 else [number / (clip.crops - 1) for number in range(clip.crops)]
-    return [View(frames, place) for frames in evaluation_clips(clip, times) for place in places]
+    return [View(frames, place) for frames in evaluation_clips(clip, times) for place in crop_places(clip.crops)]
 
 
 def drawn_from(clip: Clip, draws: Draws, item: int, clips: Sequence[int], times: Sequence[float]) -> list[View]:
@@ -331,12 +301,3 @@ def _mapped(path: Path, count: int) -> NDArray[np.uint8] | None:
     except (OSError, ValueError, EOFError):
         return None
     return frames.view(np.ndarray) if len(frames) == count else None
-
-
-def _used(path: Path) -> tuple[float, int]:
-    """When a file was used last, and how much of the disk it takes; nothing where another process removed it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0.0, 0
-    return found.st_mtime, found.st_size

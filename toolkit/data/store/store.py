@@ -1,0 +1,58 @@
+"""What batches are made of: the pixels of a split, however they are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from toolkit.api.contracts import Split, VideoSplit
+    from toolkit.data.store.corrupt import LeftOut
+    from toolkit.data.store.draws import Draws
+
+
+class Store(Protocol):
+    """A split's pixels by index, uint8 of the spec's stored size, channels last in memory.
+
+    `fetch`, `views` and `drawn` give pixels and the index without the items that were skipped. They raise DataError for
+    an item that cannot be decoded and may not be skipped.
+    """
+
+    split: Split | VideoSplit
+    _left_out: LeftOut
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def skipped(self) -> dict[int, str]:
+        """Items left out because they cannot be decoded: index to reason."""
+        return self._left_out.reasons
+
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, ..., 3, S, S]`: the items at `index`; of a video its middle."""
+        ...
+
+    def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B * V, ..., 3, S, S]`: the V views of evaluation of each item, one item after the other."""
+        ...
+
+    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """`[B, ..., 3, S, S]`: the training items numbered `index`."""
+        ...
+
+    def begin(self, index: Tensor) -> None:
+        """Have the items at `index` decoded meanwhile. By default they are when they are fetched."""
+        del index
+
+    def keep(self, index: Tensor) -> None:
+        """Decode the items at `index` that are not kept yet, where there is room to keep them. By default none is."""
+        del index
+
+    def resident(self, device: torch.device, share: float) -> bool:
+        """Whether fetching is a copy within `device`'s memory. What fits into this share of the free memory of a CUDA
+        device is moved there."""
+        del device, share
+        return False

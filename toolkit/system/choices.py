@@ -1,0 +1,16 @@
+"""The precisions and devices that a recipe or a command line may name. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+Precision: TypeAlias = Literal["bf16", "fp16", "fp32"]
+"""Of the arithmetic of training."""
+
+BundlePrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
+"""Of a model in a bundle."""
+BUNDLE_PRECISIONS: tuple[BundlePrecision, ...] = get_args(BundlePrecision)
+
+BundleDevice: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
+"""What a bundle runs on."""
+BUNDLE_DEVICES: tuple[BundleDevice, ...] = get_args(BundleDevice)
