@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.contracts import DataSpec
+from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe import signature
+from toolkit.recipe.read import parse
+from toolkit.recipe.tables import Recipe
 from toolkit_tasks.classification import classification
 from toolkit_tasks.multi_label import best_thresholds, multi_label
 
@@ -118,3 +122,42 @@ def test_no_threshold_has_a_better_f1(answers: list[float], shown: st.DataObject
     chosen = float(best_thresholds(column, wanted[:, None].float()))
     best = max(f1((column[:, 0] >= cut).numpy()) for cut in column[:, 0])
     assert f1((column[:, 0] >= chosen).numpy()) == pytest.approx(best)
+
+
+RECIPE = """
+[data]
+name = "cifar10"
+[model]
+name = "cnn"
+[task]
+name = "multi_label"
+[train]
+epochs = 1
+batch = 8
+[train.optimizer]
+name = "sgd"
+lr = 0.1
+"""
+
+
+def planned(tmp_path: Path, *overrides: str) -> Recipe:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    return plan(parse(tmp_path / "r.toml", overrides), discover()).resolved
+
+
+def test_a_task_brings_the_metrics_that_are_usual_for_it(tmp_path: Path) -> None:
+    recipe = planned(tmp_path)
+    assert [use.name for use in recipe.metrics] == ["accuracy", "precision", "recall", "f1", "average_precision"]
+    assert (recipe.train.metric, recipe.train.direction) == ("mean_average_precision", "maximize")
+    single = planned(tmp_path, "task.name=classification")
+    assert "confusion_matrix" in [use.name for use in single.metrics]
+    assert single.train.metric == "accuracy"
+
+
+def test_what_a_recipe_says_of_metrics_stays(tmp_path: Path) -> None:
+    recipe = planned(tmp_path, "metrics=['f1']", "train.metric=loss", "train.direction=minimize")
+    assert [use.name for use in recipe.metrics] == ["f1"]
+    assert (recipe.train.metric, recipe.train.direction) == ("loss", "minimize")
+    assert planned(tmp_path, "train.metric=accuracy").train.metric == "accuracy"
+    again = plan(recipe, discover()).resolved
+    assert again == recipe

@@ -758,9 +758,7 @@ def test_what_fits_no_run_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    "place", ["training.step.Asked.autocast", "api.contract_checks.BlamedAugmentation._component"]
-)
+@pytest.mark.parametrize("place", ["training.step.Asked.autocast", "api.contract_checks.BlamedAugmentation._component"])
 def test_too_little_memory_on_the_device_says_what_takes_less(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:

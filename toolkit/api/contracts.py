@@ -388,6 +388,18 @@ class Curve:
         """The curve is fixed."""
 
 
+@dataclass(frozen=True)
+class Task(Declared):
+    """A task, with what its recipes usually ask for: used where a recipe is silent."""
+
+    metrics: tuple[str, ...] = ()
+    """Names of metrics; empty: those of classification."""
+    metric: str = "accuracy"
+    """The score that decides which epoch is best, `train.metric`."""
+    direction: Direction = "maximize"
+    """Which of its values are better, `train.direction`."""
+
+
 DatasetFactory: TypeAlias = Callable[..., Data]
 """`(root: Path | None, *, ...) -> Data`. None asks for the built-in sample; a dataset that has none raises DataError
 saying where to get the data. A dataset that has videos takes a further keyword argument `clips: bool = False`, which

@@ -45,8 +45,9 @@ def toolkit_metrics() -> Mapping[str, contracts.MetricFactory | str]:  # type: i
 
 
 @hookspec
-def toolkit_tasks() -> Mapping[str, contracts.TaskFactory | str]:  # type: ignore[empty-body]
-    """Tasks: `(spec: DataSpec, *, ...) -> Objective`, an `nn.Module`: the loss, and how logits become answers."""
+def toolkit_tasks() -> Mapping[str, contracts.TaskFactory | contracts.Task | str]:  # type: ignore[empty-body]
+    """Tasks: `(spec: DataSpec, *, ...) -> Objective`, an `nn.Module`: the loss, and how logits become answers. A `Task`
+    names the metrics that are usual for it."""
 
 
 @hookspec

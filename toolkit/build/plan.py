@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
-from toolkit.api.contracts import Augmentation, Data, DataSpec, InputDesign, Metric, Model, Objective, Targets, Tracker
+from toolkit.api.contracts import (
+    Augmentation,
+    Data,
+    DataSpec,
+    InputDesign,
+    Metric,
+    Model,
+    Objective,
+    Targets,
+    Task,
+    Tracker,
+)
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
 from toolkit.api.files import as_utf8
 from toolkit.host.registry import Offer, Registry
@@ -161,7 +172,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     Raises RecipeError with every problem of the draft and of its components, or PluginError if the recipe needs
     something that is broken or that several plugins offer.
     """
-    draft = Draft.of(asked) if isinstance(asked, Recipe) else asked
+    draft = _with_usual(Draft.of(asked) if isinstance(asked, Recipe) else asked, registry)
     problems, broken, chosen = list(draft.problems), [], []
     for use in used(draft):
         try:
@@ -178,6 +189,22 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
     return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
+
+
+def _with_usual(draft: Draft, registry: Registry) -> Draft:
+    """`draft` with the metrics that are usual for its task, where it names none."""
+    name = next((use.name for use in used(draft) if use.kind == "task"), "")
+    offers = registry.named("task", name)
+    declared = offers[0].declared if len(offers) == 1 else None
+    if draft.recipe is None or not isinstance(declared, Task):
+        return draft
+    tables, train = draft.recipe.tables(), draft.tables.get("train", {})
+    if "metrics" not in draft.tables and declared.metrics:
+        tables["metrics"] = list(declared.metrics)
+    if "metric" not in train:
+        tables["train"]["metric"] = declared.metric
+        tables["train"]["direction"] = train.get("direction", declared.direction)
+    return replace(draft, tables=tables, recipe=draft.recipe.replace(tables))
 
 
 def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem]:
