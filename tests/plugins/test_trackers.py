@@ -311,7 +311,8 @@ def test_trackers_hear_what_becomes_of_the_trials_of_a_study(tmp_path: Path, mon
         return scores(self, record)
 
     monkeypatch.setattr(Scoring, "scores", failing)
-    one = replace(one, scoring=replace(one.scoring, tune=one.tune.model_copy(update={"max_failures": 2})))
+    planned = replace(one.planned, tune=one.planned.tune.model_copy(update={"max_failures": 2}))
+    one = replace(one, scoring=replace(one.scoring, planned=planned))
     with pytest.raises(RunFailed, match="2 trials failed, the last by RunFailed: the score is not finite"):
         one.work()
     client = _connect(f"sqlite:///{tmp_path}/runs/mlflow.db")

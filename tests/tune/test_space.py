@@ -13,7 +13,7 @@ from toolkit.api.errors import EXIT_USAGE, RecipeError
 from toolkit.build.plan import plan
 from toolkit.host.registry import Registry, discover
 from toolkit.recipe.read import overridden
-from toolkit.recipe.tables import Recipe
+from toolkit.recipe.tables import Recipe, TaskTable
 from toolkit.recipe.write import digest, to_toml
 from toolkit.tune.space import Dimension, Space, Values, check_space, flattened
 
@@ -145,6 +145,17 @@ def test_keys_of_a_component_are_asked_only_where_it_has_them() -> None:
     assert made is not None
     assert (made.model.name, made.model.args) == ("resnet18", {})
     assert (made.train.optimizer.name, made.train.optimizer.lr, made.train.optimizer.args) == ("adamw", 0.05, {})
+
+
+def test_a_task_takes_only_arguments_of_its_own() -> None:
+    task = 'task.name = {choices = ["classification", "multi_label"]}\n'
+    found = space(f"{task}task.label_smoothing = {{low = 0.0, high = 0.2}}\n")
+    assert [one.components for one in found.dimensions] == [None, {"classification"}]
+    smoothed = found.recipe.model_copy(update={"task": TaskTable(name="classification", label_smoothing=0.1)})
+    other = Space(smoothed, found.dimensions).suggest(FixedTrial({"task.name": "multi_label"}))
+    made = overridden(smoothed, "trial", other).recipe
+    assert made is not None
+    assert (made.task.name, made.task.args) == ("multi_label", {})
 
 
 def test_the_recipes_own_component_keeps_its_arguments() -> None:
