@@ -29,9 +29,9 @@ from toolkit.recipe.read import parse_text
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory, created
 from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation
-from toolkit.runs.screen import note
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
+from toolkit.system.notices import note
 from toolkit.training.evaluate import Answered, Evaluation, logits_of, scored_splits
 
 BATCHES, CLIP_BATCHES = (16,), (4,)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from toolkit.api.contracts import Data, DataSpec
+from toolkit.api.errors import counted
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import SPLITS
@@ -18,7 +19,8 @@ from toolkit.data.store import left_out_note
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.predictions import Prediction, predictions_of, write_predictions
 from toolkit.runs.report import write_report
-from toolkit.runs.screen import note, score_table
+from toolkit.runs.screen import score_table
+from toolkit.system.notices import note
 from toolkit.training.evaluate import Evaluation, evaluate
 
 SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
@@ -107,7 +109,7 @@ def _seen(spec: DataSpec) -> dict[str, Any]:
     if clip is None:
         return {**seen, "views": "1 centre crop"}
     strided = f"{clip.frames} x {clip.rate} frames at {clip.fps:g}/s"
-    views = f"{clip.clips} clip{'s' if clip.clips > 1 else ''} x {clip.crops} crop{'s' if clip.crops > 1 else ''}"
+    views = f"{counted(clip.clips, 'clip')} x {counted(clip.crops, 'crop')}"
     return {
         **seen,
         "frames": f"{clip.frames} segments" if clip.sampling == "segments" else strided,

@@ -15,6 +15,7 @@ from toolkit.api.errors import Stopped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
+from toolkit.system.notices import warn
 from toolkit.system.signals import Signals, exit_code
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
@@ -67,12 +68,9 @@ class Trackers:
             call()
         except Exception as error:
             self._trackers.remove(tracker)
-            self._console.print(
-                f"warning: tracker {type(tracker).__name__} failed and is left out from here on: "
-                f"{type(error).__name__}: {error}",
-                style="yellow",
-                markup=False,
-            )
+            cause = f"{type(error).__name__}: {error}"
+            name = type(tracker).__name__
+            warn(f"tracker {name} failed and is left out from here on: {cause}", self._console)
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,5 @@ def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
     return table
 
 
-def note(text: str, console: Console) -> None:
-    console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
-
-
 def _number(score: Any) -> str:
     return "" if not isinstance(score, float) else "undefined" if math.isnan(score) else f"{score:.4f}"

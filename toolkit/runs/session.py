@@ -24,9 +24,9 @@ from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, run_scor
 from toolkit.runs.files import write_records
 from toolkit.runs.loop import Records, Saving, Session, Trackers, train
 from toolkit.runs.reopen import open_trained, planned_again
-from toolkit.runs.screen import note
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
+from toolkit.system.notices import note
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.evaluate import scored_splits
