@@ -50,9 +50,10 @@ class Saving:
 
 
 class Trackers:
-    """The recipe's trackers. One that fails is reported once and left out: it must not cost the run."""
+    """The recipe's trackers. One that fails is reported once, on `console` (None: standard error), and left out: it
+    must not cost the run."""
 
-    def __init__(self, trackers: Sequence[Tracker], console: Console) -> None:
+    def __init__(self, trackers: Sequence[Tracker], console: Console | None) -> None:
         self._trackers, self._console = list(trackers), console
 
     def track(self, record: Record) -> None:
@@ -69,8 +70,7 @@ class Trackers:
         except Exception as error:
             self._trackers.remove(tracker)
             cause = f"{type(error).__name__}: {error}"
-            name = type(tracker).__name__
-            warn(f"tracker {name} failed and is left out from here on: {cause}", self._console)
+            warn(f"tracker {type(tracker).__name__} failed and is left out from here on: {cause}", self._console)
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,7 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     facts = run_facts(prepared.scored, assembly, directory)
     directory.write_json(directory.facts, facts)
     write_records(directory, state.records)
-    warnings = Console(stderr=True) if console.quiet else console
-    trackers = Trackers(assembly.plan.trackers(directory.path), warnings)
+    trackers = Trackers(assembly.plan.trackers(directory.path), None if console.quiet else console)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
     return Session(saving, trackers, console, signals)
 
