@@ -120,7 +120,11 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
         ),
         (["run", "--set"], "argument --set: expected one argument", "python -m toolkit run --help"),
         (["plugins", "show", "cnnn"], 'no component or plugin is called "cnnn"', "python -m toolkit plugins list"),
-        (["report", "nowhere"], "nowhere: no such directory", "python -m toolkit report runs/RECIPE/TIME"),
+        (
+            ["report", "nowhere"],
+            "nowhere: no such directory",
+            "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -218,9 +222,8 @@ def test_a_signal_before_training_ends_with_the_same_command(
 def test_a_signal_leaves_no_unfinished_bundle(
     number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "toolkit.export.write.open_trained", lambda *_: SimpleNamespace(assembly=SimpleNamespace(notes=list))
-    )
+    monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: SimpleNamespace(assembly=None))
+    monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(notes=list))
     monkeypatch.setattr("toolkit.export.write.reference", lambda *_: None)
     monkeypatch.setattr("toolkit.export.write.write_models", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
