@@ -306,7 +306,7 @@ def arguments_of(registry: Registry, kind: str, name: str) -> list[str]:
     return [argument_text(one) for one in describe(offer.load(), skip=KINDS[kind].given)]
 
 
-@pytest.mark.parametrize("kind", ["dataset", "model", "augmentation", "metric", "tracker", "schedule"])
+@pytest.mark.parametrize("kind", ["dataset", "model", "task", "augmentation", "metric", "tracker", "schedule"])
 def test_every_component_is_told_with_its_arguments(registry: Registry, kind: str) -> None:
     text = section(RECIPES, f"{kind.capitalize()}s")
     told = {code(name)[0]: code(args) for name, args, _ in rows(text)}

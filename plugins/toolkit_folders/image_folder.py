@@ -1,4 +1,4 @@
-"""The dataset `image_folder`: any labelled images, in class folders."""
+"""The dataset `image_folder`: any labelled images, in class folders or named in lists."""
 
 from __future__ import annotations
 
@@ -10,37 +10,55 @@ from pydantic import AfterValidator, Field
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError
 from toolkit.data.division import Division
-from toolkit.data.folders import check_root, find_class_folders
+from toolkit.data.folders import check_root
 from toolkit.data.groups import compile_pattern, one_group
 from toolkit.data.labelled import labelled
+from toolkit.data.labels import LabelForm, LabelsOfItem
+from toolkit.data.lists import Lists, find_items
 
-IMAGE_SETS = "Arrange images as <class>/<image>, or as train/<class>/<image> beside valid/ and test/."
+IMAGE_SETS = (
+    "Arrange images as <class>/<image>, or as train/<class>/<image> beside valid/ and test/; or set data.train to a "
+    "list of them."
+)
 
 
-def image_folder(
+def image_folder(  # noqa: PLR0913 - the keys of a recipe
     root: Path | None,
     *,
+    train: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
+    labels: LabelsOfItem = "one",
+    separator: Annotated[str, Field(min_length=1)] | None = None,
 ) -> Data:
-    """Labelled images of any kind, in class folders.
+    """Labelled images of any kind, in class folders or named in lists.
 
-    `root` holds <class>/<image>, or the splits train/, valid/ and test/ with class folders in each. A groups.csv
-    (path,label,group) names images that come from one source. Splits that no folder gives are stratified by class and
-    taken from train/; byte-identical files and images of one group stay on one side. There is no built-in sample.
+    Without lists `root` holds <class>/<image>, or the splits train/, valid/ and test/ with class folders in each. A
+    groups.csv (path,label,group) names images that come from one source. Splits that neither lists nor folders give are
+    stratified by class and taken from those to train on; byte-identical files and images of one group stay on one side.
+    There is no built-in sample.
 
-    valid_share: share of the images for validation, 0 to 1, where no folder gives them
-    test_share: share of the images for the test, 0 to 1, where no folder gives them
+    train: list of the images to train on, a file relative to `root`: CSV with path,label, or lines of a path and a
+        label
+    valid: list of the images to validate on; without it `valid_share` is taken from those to train on
+    test: list of the images to test on; without it `test_share` is taken from those to train on
+    valid_share: share of the images for validation, 0 to 1, where neither a list nor a folder gives them
+    test_share: share of the images for the test, 0 to 1, where neither a list nor a folder gives them
     split_seed: any whole number; another one gives other splits
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: images
         for which the group reads the same are never split; replaces groups.csv
+    labels: how many labels lists give an image; "several": a set, perhaps empty, for a task such as multi_label
+    separator: stands between the labels of one image in a CSV; unset: |
     """
     pattern = compile_pattern(group_pattern)
     division = Division(valid_share, test_share, split_seed)
+    lists = Lists(train, valid, test, form=LabelForm(labels, separator))
     if root is None:
         raise DataError("image_folder has no built-in sample", next_step=f"Set data.root. {IMAGE_SETS}")
     root = root.resolve()
     check_root(root, IMAGE_SETS)
-    return labelled(find_class_folders(root, videos=False), division, group_pattern=pattern)
+    return labelled(find_items(root, lists, videos=False), division, group_pattern=pattern)

@@ -10,10 +10,11 @@ from pydantic import AfterValidator, Field
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError
 from toolkit.data.division import Division
-from toolkit.data.folders import check_root, find_class_folders
+from toolkit.data.folders import check_root
 from toolkit.data.groups import compile_pattern, one_group
 from toolkit.data.labelled import labelled
-from toolkit.data.lists import Lists, find_listed
+from toolkit.data.labels import LabelForm, LabelsOfItem
+from toolkit.data.lists import Lists, find_items
 
 VIDEO_SETS = (
     "Arrange videos as <class>/<video>, or set data.train to a list of them. UCF101 is at "
@@ -32,6 +33,8 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
+    labels: LabelsOfItem = "one",
+    separator: Annotated[str, Field(min_length=1)] | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     clips: bool = False,
 ) -> Data:
@@ -53,14 +56,16 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     split_seed: any whole number; another one gives other splits
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: videos
         for which the group reads the same are never split; replaces groups.csv
+    labels: how many labels lists give a video; "several": a set, perhaps empty, for a task such as multi_label
+    separator: stands between the labels of one video in a CSV; unset: |
     frames_per_video: how many evenly spaced frames of each video become items where single frames are seen
     """
     pattern = compile_pattern(group_pattern)
     division = Division(valid_share, test_share, split_seed)
-    lists = Lists(train, valid, test, official_split)
+    lists = Lists(train, valid, test, official_split, LabelForm(labels, separator))
     if root is None:
         raise DataError("video_folder has no built-in sample", next_step=f"Set data.root. {VIDEO_SETS}")
     root = root.resolve()
     check_root(root, VIDEO_SETS)
-    found = find_listed(root, lists) if lists.given else find_class_folders(root, videos=True)
+    found = find_items(root, lists, videos=True)
     return labelled(found, division, group_pattern=pattern, frames_per_video=frames_per_video, clips=clips)

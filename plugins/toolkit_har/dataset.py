@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from toolkit.api.contracts import Data
+from toolkit.api.errors import DataError
 from toolkit.data.division import Division
 from toolkit.data.folders import check_root
 from toolkit.data.groups import compile_pattern, one_group
 from toolkit.data.labelled import labelled
+from toolkit.data.labels import LabelForm, LabelsOfItem
 from toolkit.data.lists import Lists, find_listed
 from toolkit_har.layouts import WHERE, find_files
 from toolkit_har.sample import sample
@@ -28,6 +30,8 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
+    labels: LabelsOfItem = "one",
+    separator: Annotated[str, Field(min_length=1)] | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     sample_clips: Annotated[int, Field(ge=3)] = 120,
     clips: bool = False,
@@ -51,16 +55,22 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     split_seed: any whole number; another one gives other splits
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: items
         for which the group reads the same are never split; replaces groups.csv
+    labels: how many labels lists and Training_set.csv give an item; "several": a set, perhaps empty, for a task such as
+        multi_label
+    separator: stands between the labels of one item in a CSV; unset: |
     frames_per_video: how many evenly spaced frames of each video become items where single frames are seen
     sample_clips: clips of each action in the built-in sample; two frames of each become items where single frames are
         seen
     """
     pattern = compile_pattern(group_pattern)
     division = Division(valid_share, test_share, split_seed)
-    lists = Lists(train, valid, test, official_split)
+    lists = Lists(train, valid, test, official_split, LabelForm(labels, separator))
     if root is None:
+        if lists.form.several:
+            step = 'Set data.root to a folder of your data, or data.labels = "one".'
+            raise DataError("the built-in sample has one label an item", next_step=step)
         return sample(division, sample_clips, clips=clips)
     root = root.resolve()
     check_root(root, WHERE)
-    found = find_listed(root, lists) if lists.given else find_files(root)
+    found = find_listed(root, lists) if lists.given else find_files(root, lists.form)
     return labelled(found, division, group_pattern=pattern, frames_per_video=frames_per_video, clips=clips)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path, PurePath, PureWindowsPath
 
+from toolkit.api.answers import SEPARATOR
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Found, Listing, find_class_folders, folders, folders_with
 from toolkit.data.images import IMAGE_SUFFIXES
-from toolkit.data.tables import read_table
+from toolkit.data.labels import SEVERAL, LabelForm, number_labels
+from toolkit.data.lists import no_several
 
 KAGGLE_TABLE = "Training_set.csv"
 KAGGLE_FOLDER = "train"
@@ -21,11 +23,13 @@ WHERE = (
 )
 
 
-def find_files(root: Path) -> Found:
+def find_files(root: Path, form: LabelForm) -> Found:
     """Recognise the layout of `root` and list its files; DataError saying what was found when it has neither layout."""
     names = sorted(path.name for path in root.iterdir())
     if KAGGLE_TABLE in names:
-        return _kaggle(root)
+        return _kaggle(root, form)
+    if form.several:
+        raise no_several(root)
     images, videos = folders_with(root, IMAGE_SUFFIXES), folders_with(root, VIDEO_SUFFIXES)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
@@ -42,20 +46,23 @@ def find_files(root: Path) -> Found:
     return find_class_folders(root, videos=bool(videos))
 
 
-def _kaggle(root: Path) -> Found:
+def _kaggle(root: Path, form: LabelForm) -> Found:
     table, folder = root / KAGGLE_TABLE, root / KAGGLE_FOLDER
     if not folder.is_dir():
         raise DataError(f"there is no folder {KAGGLE_FOLDER} beside {KAGGLE_TABLE}", path=root, next_step=WHERE)
-    labels, notes = _labels(table)
+    labels, columns, notes = _labels(table, form)
     files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     _check_files(table, labels, files)
     unlabelled = sorted(name for name in files - labels.keys() if _is_image(name))
     if unlabelled:
         notes.append(f"{counted(len(unlabelled), 'image')} without a label left out: {first_few(unlabelled)}")
-    return Found(_listing(root, labels), videos=False, notes=tuple(notes))
+    names = sorted(labels)
+    classes, targets = number_labels([labels[name] for name in names], form, columns)
+    listing = Listing(root, tuple(f"{KAGGLE_FOLDER}/{name}" for name in names), targets, classes)
+    return Found(listing, videos=False, notes=tuple(notes))
 
 
-def _check_files(table: Path, labels: Mapping[str, str], files: Collection[str]) -> None:
+def _check_files(table: Path, labels: Collection[str], files: Collection[str]) -> None:
     missing = [name for name in labels if name not in files]
     foreign = [name for name in labels if name in files and not _is_image(name)]
     for names, what, next_step in (
@@ -72,31 +79,25 @@ def _is_image(name: str) -> bool:
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _labels(table: Path) -> tuple[dict[str, str], list[str]]:
-    labels: dict[str, str] = {}
+def _labels(table: Path, form: LabelForm) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...], list[str]]:
+    """The labels of each image, the classes that have a column of their own, and notes."""
+    labels: dict[str, tuple[str, ...]] = {}
     repeated: Counter[str] = Counter()
-    for line, (written, label) in read_table(table, ("filename", "label")):
-        name = PureWindowsPath(written).name
-        if labels.setdefault(name, label) != label:
+    read = form.read(table, ("filename",))
+    for row in read.rows:
+        name = PureWindowsPath(row.item).name
+        if labels.setdefault(name, row.labels) != row.labels:
+            this, earlier = (SEPARATOR.join(found) or "nothing" for found in (row.labels, labels[name]))
             raise DataError(
-                f"line {line}: {name} is labelled {label}, earlier {labels[name]}",
+                f"line {row.line}: {name} is labelled {this}, earlier {earlier}",
                 path=table,
-                next_step="Keep the line with the right label.",
+                next_step=f"Keep the line with the right label. {'' if form.several else SEVERAL}".rstrip(),
             )
         repeated[name] += 1
     if not labels:
         raise DataError("has no rows", path=table, next_step=WHERE)
-    if len(named := set(labels.values())) < 2:
-        raise DataError(f"has one label only, {', '.join(named)}", path=table, next_step="Add lines of another label.")
+    if not form.several and len(named := set(labels.values())) < 2:
+        raise DataError(f"has one label only, {named.pop()[0]}", path=table, next_step="Add lines of another label.")
     twice = sorted(name for name, count in repeated.items() if count > 1)
-    return labels, [
-        f"{counted(len(twice), 'file')} named more than once in {table.name}: {first_few(twice)}"
-    ] if twice else []
-
-
-def _listing(root: Path, labels: Mapping[str, str]) -> Listing:
-    classes = tuple(sorted(set(labels.values())))
-    numbers = {label: number for number, label in enumerate(classes)}
-    names = sorted(labels)
-    ids = tuple(f"{KAGGLE_FOLDER}/{name}" for name in names)
-    return Listing(root, ids, tuple(numbers[labels[name]] for name in names), classes)
+    notes = [f"{counted(len(twice), 'file')} named more than once in {table.name}: {first_few(twice)}"] if twice else []
+    return labels, read.columns, notes

@@ -34,10 +34,12 @@ def multi_label(
 
 
 def balanced(targets: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """float32 `[C]`: items without a class by items with it, at most `MOST_WEIGHT`; 1 for a class without items."""
+    """float32 `[C]`: items without a class by items with it, at most `MOST_WEIGHT`; 1 for a class that no
+    item shows, or each."""
     shown = torch.tensor([number for target in targets for number in target], dtype=torch.int64)
     counts = torch.bincount(shown, minlength=classes)
-    return torch.where(counts > 0, (len(targets) - counts) / counts, 1.0).clamp(max=MOST_WEIGHT)
+    told_apart = (counts > 0) & (counts < len(targets))
+    return torch.where(told_apart, (len(targets) - counts) / counts, 1.0).clamp(max=MOST_WEIGHT)
 
 
 class MultiLabel(nn.Module):

@@ -26,7 +26,7 @@ def test_items_may_show_sets_of_classes(tmp_path: Path) -> None:
     assert [len(data.train), len(data.valid) + len(data.test)] == [12, 12]
     for split in (data.train, data.valid, data.test):
         assert {number for target in split.targets for number in target} == {0, 1}  # type: ignore[union-attr]
-    assert data.notes == ()
+    assert data.notes == ("6 items without a label: 03.png, 07.png, 11.png and 3 more",)
 
 
 def test_sets_are_named_by_all_of_their_classes_in_a_table_of_groups(tmp_path: Path) -> None:

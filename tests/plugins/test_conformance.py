@@ -30,6 +30,28 @@ def cifar_folders(folder: Path) -> Path:
     return folder
 
 
+def sets_of_images(folder: Path) -> Path:
+    """Images that show a, b, both or nothing, in turn, named in train.csv and Training_set.csv."""
+    kinds = ("a", "b", "a|b", "")
+    for number in range(32):
+        write_image(folder / "train" / f"{number:02}.png", number)
+    rows = [(f"{number:02}.png", kinds[number % 4]) for number in range(32)]
+    for table, header, place in (("train.csv", "path,labels", "train/"), ("Training_set.csv", "filename,labels", "")):
+        lines = [header, *(f"{place}{name},{labels}" for name, labels in rows), ""]
+        (folder / table).write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def sets_of_videos(folder: Path) -> Path:
+    """Videos that show 0, 1, both or nothing, in turn, as lines of MMAction2."""
+    root = video_folders(folder)
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*"))
+    lines = [f"{path}{('', ' 0', ' 1', ' 0 1')[number % 4]}\n" for number, path in enumerate(paths)]
+    (root / "train.txt").write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+SEVERAL: Mapping[str, Any] = {"labels": "several"}
 DATASETS = [
     Case("dataset", "cifar10", FEW_ITEMS),
     Case("dataset", "cifar10", FEW_ITEMS, root=cifar_folders),
@@ -38,6 +60,9 @@ DATASETS = [
     Case("dataset", "har", {"sample_clips": 3}, root=video_folders),
     Case("dataset", "video_folder", root=video_folders),
     Case("dataset", "image_folder", root=image_folders),
+    Case("dataset", "image_folder", SEVERAL | {"train": "train.csv"}, root=sets_of_images),
+    Case("dataset", "har", SEVERAL, root=sets_of_images),
+    Case("dataset", "video_folder", SEVERAL | {"train": "train.txt"}, root=sets_of_videos),
 ]
 AUGMENTATIONS = [
     Case("augmentation", "random_crop", identity={"padding": 0}),

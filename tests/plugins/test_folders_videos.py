@@ -236,7 +236,7 @@ def test_lists_that_do_not_fit_are_an_error_that_says_how(tmp_path, lists, messa
     ("name", "lines", "message"),
     [
         ("gone.txt", None, "cannot be read: No such file or directory"),
-        ("train.txt", [], "names no videos"),
+        ("train.txt", [], "names no items"),
         ("train.txt", ["run/runa.mp4 run", "run/runb.mp4"], "line 2: has no label, only run/runb.mp4"),
         ("train.csv", ["file,label", "a.mp4,run"], "line 1: the header has no column path; it reads file,label"),
         (
@@ -270,7 +270,7 @@ def test_a_table_that_names_no_videos_is_an_error(tmp_path, header):
     train = written(tmp_path / "train.txt", "run/runa.mp4 run", "sit/sita.mp4 sit")
     valid = written(tmp_path / "valid.csv", header)
     error = problem(lambda: video_folder(tmp_path, train=train, valid=valid))
-    assert error.message == f"{tmp_path / 'valid.csv'}: names no videos"
+    assert error.message == f"{tmp_path / 'valid.csv'}: names no items"
 
 
 def test_a_list_that_is_no_text_is_an_error(tmp_path):

@@ -83,6 +83,9 @@ def test_rare_classes_weigh_as_much_as_their_absence() -> None:
     rare = multi_label(SETS, targets=[[0]] + [[]] * 999, positive_weights="balanced").positive_weights
     assert rare is not None
     assert rare.tolist() == [100.0, 1.0, 1.0]
+    everywhere = multi_label(SETS, targets=[[0], [0, 1]], positive_weights="balanced").positive_weights
+    assert everywhere is not None
+    assert everywhere.tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("objective", [classification(SPEC), multi_label(SETS)], ids=["classification", "multi_label"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.api.answers import SEPARATOR
 from toolkit.api.answers import label as one_label
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Listing
@@ -91,14 +93,16 @@ def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
     positions = {item: position for position, item in enumerate(listing.ids)}
     grouped: dict[str, str] = {}
     unknown: list[str] = []
-    for line, (written, label, group) in read_table(table, ("path", "label", "group")):
+    sets = any(not isinstance(target, int) for target in listing.targets[:1])
+    columns, empty = ("path", "label", "group"), ("label",) if sets else ()
+    for line, (written, label, group) in read_table(table, columns, may_be_empty=empty):
         item = written.replace("\\", "/").removeprefix("./")
         if item not in positions:
             unknown.append(item)
             continue
         target = listing.targets[positions[item]]
         named = one_label(listing.classes, (target,) if isinstance(target, int) else target)
-        _check_label(table, line, item, label, named)
+        _check_label(table, line, item, _in_order(listing.classes, label) if sets else label, named)
         if grouped.setdefault(item, group) != group:
             raise DataError(f"line {line}: {item} is in group {group}, earlier in {grouped[item]}", path=table)
     if unknown and not partial:
@@ -113,10 +117,16 @@ def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
 def _check_label(table: Path, line: int, item: str, label: str, expected: str) -> None:
     if label != expected:
         raise DataError(
-            f"line {line}: {item} is labelled {label}, but its files say {expected}",
+            f"line {line}: {item} is labelled {label or 'nothing'}, but its files say {expected or 'nothing'}",
             path=table,
-            next_step="Correct the label, or move the file to the folder of its class.",
+            next_step="Correct the label here or where the item gets it: in a list, or by the folder of its class.",
         )
+
+
+def _in_order(classes: Sequence[str], label: str) -> str:
+    """The names of a set of classes, written in any order, in that of `classes`."""
+    names = {name.strip() for name in label.split(SEPARATOR)} - {""}
+    return SEPARATOR.join([*(name for name in classes if name in names), *sorted(names.difference(classes))])
 
 
 def _named(grouped: dict[str, str], item: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
-from toolkit.api.errors import DataError, counted
+from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.division import Division
 from toolkit.data.folders import Found, Listing
 from toolkit.data.groups import UNGROUPED, Groups, find_groups
@@ -56,7 +56,7 @@ def labelled(
         *_twins(listing, known, parts),
         *_torn(listing, groups, parts),
         *_alike(listing.classes),
-        *_balance(listing),
+        *_shown(listing),
         *parts.notes,
     )
     protocol = division.protocol(listing.ids, parts, groups.rule, found.given)
@@ -83,9 +83,10 @@ def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]
     if not known.identical:
         return
     apart = _count_apart(known.identical, parts)
+    several = "label" if isinstance(listing.targets[0], int) else "set of labels"
     labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
     sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
-    labels = f"; {labelled_twice} of them under more than one label" if labelled_twice else ""
+    labels = f"; {labelled_twice} of them under more than one {several}" if labelled_twice else ""
     yield f"{counted(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
 
 
@@ -127,8 +128,27 @@ def _alike(classes: Sequence[str]) -> Iterator[str]:
             yield f"classes differ in case or blanks alone: {' and '.join(names)}"
 
 
-def _balance(listing: Listing) -> Iterator[str]:
-    counts = Counter(number for target in listing.targets for number in classes_of(target) if number != NO_CLASS)
+def _shown(listing: Listing) -> Iterator[str]:
+    """Items without a class, classes without an item, and whether some classes have far more items than others."""
+    counts = Counter(number for target in listing.targets for number in classes_of(target))
+    without = [
+        item for item, target in zip(listing.ids, listing.targets, strict=True) if NO_CLASS in classes_of(target)
+    ]
+    if without:
+        yield f"{counted(len(without), 'item')} without a label: {first_few(without)}"
+    del counts[NO_CLASS]
+    if not counts:
+        raise DataError(
+            "no item has a label", path=listing.root, next_step="Label some items, and leave others without."
+        )
+    if len(listing.classes) == 1 and not without:
+        raise DataError(
+            f"every item is labelled {listing.classes[0]}, the only label",
+            path=listing.root,
+            next_step="Add items without it, or of other labels.",
+        )
+    if unshown := [name for number, name in enumerate(listing.classes) if number not in counts]:
+        yield f"no item is labelled {first_few(unshown)}: no score can be had of what is never shown"
     fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
     if counts[most] > 1.5 * counts[fewest]:
         yield (

@@ -1,4 +1,4 @@
-"""Videos named in lists: which file each line means, what it shows, and which split it belongs to."""
+"""Items named in lists: which file each line means, what it shows, and which split it belongs to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
-from toolkit.data.folders import Found, Listing
+from toolkit.data.folders import Found, Listing, find_class_folders
+from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
 from toolkit.data.tables import read_lines, read_table
 
 KINETICS = ("label", "youtube_id", "time_start", "time_end")
@@ -20,7 +22,10 @@ _OFFICIAL = (
     "Unpack the split files there: UCF101TrainTestSplits-RecognitionTask.zip of UCF101, or test_train_splits.rar of "
     "HMDB51; or leave data.official_split out."
 )
-_OF_FRAMES = re.compile(r"\S+ \d+")
+_NAMES = ("path", "filename")
+_OF_FRAMES = re.compile(r"[^\s.]+( \d+)*")
+_WITH_NUMBERS = re.compile(r".+\.\w+( \d+)+")
+_WITH_NAME = re.compile(r".+\.\w+ \S+")
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,11 @@ class Lists:
     valid: str | None = None
     test: str | None = None
     official_split: int | None = None
+    form: LabelForm = ONE_LABEL
 
     def __post_init__(self) -> None:
+        if self.official_split and self.form.several:
+            raise ValueError('labels: an official split has one label an item, got "several"')
         if self.official_split and self.files:
             raise ValueError(f"official_split: leaves no room for {next(iter(self.files))}")
         if self.files and not self.train:
@@ -50,81 +58,135 @@ class Lists:
 
 
 class Named(NamedTuple):
-    """A video as a list names it."""
+    """An item as a list names it."""
 
     path: str
-    label: str
+    labels: tuple[str, ...]
     split: str
 
 
-class VideoList(NamedTuple):
+class NamedItems(NamedTuple):
     """What a list, or a set of official files, names."""
 
     place: Path
-    videos: list[Named]
+    items: list[Named]
     partial: bool = False
     """Whether it was published for videos that may be gone by now."""
+    columns: tuple[str, ...] = ()
+    """The classes that it has a column for, where it has one a class."""
 
 
-def find_listed(root: Path, lists: Lists) -> Found:
-    """The videos below `root` that lists name, with their splits. Raises DataError when a list cannot be read, names
-    what is not there, or contradicts another; the message tells all that is of one kind."""
-    number = lists.official_split
-    read = [_official(root, number)] if number else [read_list(root / file, name) for name, file in lists.files.items()]
-    files = _Files(root, {PurePosixPath(video.path).suffix.lower() for one in read for video in one.videos})
-    located = [_locate(files, one) for one in read]
-    videos = [video for one in located for video in one.videos]
-    problems = [one.told for one in located if not one.usable] or list(_contradictions(videos))
+def find_items(root: Path, lists: Lists, *, videos: bool) -> Found:
+    """The items below `root` that lists name, or without lists those in its class folders, as `find_listed` and
+    `find_class_folders` find them. Raises DataError where class folders are to give several labels an item."""
+    if lists.given:
+        return find_listed(root, lists, videos=videos)
+    if lists.form.several:
+        raise no_several(root)
+    return find_class_folders(root, videos=videos)
+
+
+def no_several(root: Path) -> DataError:
+    """What is wrong where several labels an item are asked for and no list gives them."""
+    return DataError(
+        "class folders give each item one label, and data.labels asks for several",
+        path=root,
+        next_step='Write them into a CSV (path,labels) and set data.train to it, or set data.labels = "one".',
+    )
+
+
+def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Found:
+    """The items below `root` that lists name, with their splits. Raises DataError when a list cannot be read, names
+    what is not there, or contradicts another; the message tells all that is of one kind.
+
+    videos: what is listed; None: images if all suffixes are those of images, else videos
+    """
+    number, form = lists.official_split, lists.form
+    named = lists.files.items()
+    read = [_official(root, number)] if number else [read_list(root / file, split, form) for split, file in named]
+    suffixes = {PurePosixPath(item.path).suffix.lower() for one in read for item in one.items}
+    videos = not suffixes <= IMAGE_SUFFIXES if videos is None else videos
+    noun = "video" if videos else "image"
+    files = _Files(root, suffixes)
+    located = [_locate(files, one, noun) for one in read]
+    items = [item for one in located for item in one.items]
+    labels_of = [(item.path, item.labels) for item in items]
+    problems = [
+        *(one.told for one in located if not one.usable),
+        *_unlike_columns(read),
+    ] or list(_contradictions(items, form, noun))
     if problems:
         raise DataError(
             "; ".join(problems),
             path=root,
-            next_step=_hint(located)
-            or f"Correct the lists: paths are relative to {root}, and each video stands in one of them.",
+            next_step=_hint(located, form)
+            or f"Correct the lists: paths are relative to {root}, and each {noun} stands in one of them."
+            + ("" if form.several or not _with_several(labels_of) else f" {SEVERAL}"),
         )
-    listing, splits = _listing(root, videos)
+    if foreign := [] if videos else sorted(suffixes - IMAGE_SUFFIXES):
+        raise DataError(
+            f"lists name files with {', '.join(suffix or 'no suffix' for suffix in foreign)}, which are no images",
+            path=root,
+            next_step=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos are read by video_folder.",
+        )
+    paths, labels, splits = zip(*sorted(set(items)), strict=True)
+    classes, targets = number_labels(labels, form, (name for one in read for name in one.columns))
     given = Given(splits, f"official split {number}" if number else "lists")
-    return Found(listing, videos=True, notes=tuple(_notes(located, videos)), given=given)
+    notes = tuple(_notes(located, items, noun))
+    return Found(Listing(root, paths, targets, classes), videos=videos, notes=notes, given=given)
 
 
-def _hint(located: Iterable[_Located]) -> str | None:
+def _hint(located: Sequence[_Located], form: LabelForm) -> str | None:
     """What to do where the lists are of another form."""
     missing = [path for one in located for path in one.missing]
-    if missing and all(_OF_FRAMES.fullmatch(path) for path in missing):
+
+    def all_missing_are(pattern: re.Pattern[str]) -> bool:
+        return bool(missing) and all(pattern.fullmatch(path) for path in missing)
+
+    # Of a frame folder's line the folder is left where several numbers at its end are labels.
+    if all_missing_are(_OF_FRAMES) and (form.several or " " in missing[0]):
         return (
             "Lines of a folder, its number of frames and a label are MMAction2's lists of extracted frames: list the "
             "videos themselves, as lines of a path and a label."
         )
+    if form.several and all_missing_are(_WITH_NAME):
+        return "In lines labels are numbers: write names into a CSV with the columns path,labels."
+    if all_missing_are(_WITH_NUMBERS):
+        return f"Lines of a path and several numbers name several labels. {SEVERAL}"
     return None
 
 
-def _listing(root: Path, videos: Iterable[Named]) -> tuple[Listing, tuple[str, ...]]:
-    """The videos in order of path, each once, and their splits. Labels that are numbers are in the order of these."""
-    paths, labels, splits = zip(*sorted(set(videos)), strict=True)
-    numeric = all(label.isdecimal() for label in labels)
-    classes = tuple(sorted(set(labels), key=int if numeric else None))
-    numbers = {label: number for number, label in enumerate(classes)}
-    return Listing(root, paths, tuple(numbers[label] for label in labels), classes), splits
-
-
-def read_list(file: Path, split: str) -> VideoList:
-    """The videos that a list names: a CSV file with the columns path,label, or those of Kinetics; or lines of a path
-    and, after the last blank, a label."""
-    read = _read_list(file, split)
-    if not read.videos:
-        raise DataError("names no videos", path=file, next_step="Write a line of a path and a label for each video.")
+def read_list(file: Path, split: str, form: LabelForm = ONE_LABEL) -> NamedItems:
+    """The items that a list names: a CSV file with paths and labels as `form` says, or the columns of Kinetics; or
+    lines of a path and, after the last blank, a label. Where items have several labels, these are the numbers at the
+    end of the line, if any."""
+    read = _read_list(file, split, form)
+    if not read.items:
+        raise DataError("names no items", path=file, next_step="Write a line of a path and a label for each item.")
     return read
 
 
-def _read_list(file: Path, split: str) -> VideoList:
+def _read_list(file: Path, split: str, form: LabelForm) -> NamedItems:
     lines = read_lines(file)
     header = [cell.strip().lower() for cell in lines[0][1].split(",")] if lines else []
     if "youtube_id" in header:
-        return VideoList(file, [_of_kinetics(file, line, row, split) for line, row in read_table(file, KINETICS)], True)
-    if "path" in header or (file.suffix.lower() == ".csv" and len(header) > 1):
-        rows = read_table(file, ("path", "label"))
-        return VideoList(file, [Named(path, label, split) for _, (path, label) in rows])
-    return VideoList(file, [_of_line(file, line, text, split) for line, text in lines])
+        if form.several:
+            step = 'Set data.labels = "one", or write a CSV with the columns path,labels.'
+            raise DataError("a table of Kinetics has one label a video", path=file, next_step=step)
+        return NamedItems(
+            file, [_of_kinetics(file, line, row, split) for line, row in read_table(file, KINETICS)], True
+        )
+    if set(header) & set(_NAMES) or (file.suffix.lower() == ".csv" and len(header) > 1):
+        table = form.read(file, _NAMES)
+        return NamedItems(file, [Named(row.item, row.labels, split) for row in table.rows], columns=table.columns)
+    of_line = _of_numbers if form.several else _of_line
+    return NamedItems(file, [of_line(file, line, text, split) for line, text in lines])
+
+
+def _of_numbers(_: Path, __: int, text: str, split: str) -> Named:
+    """`path 3 7 12`, as of MMAction2; `path` alone has no label."""
+    path, *numbers = re.split(r"((?:\s+\d+)+)$", text)
+    return Named(path, tuple(sorted(set(numbers[0].split()))) if numbers else (), split)
 
 
 def _of_line(file: Path, line: int, text: str, split: str) -> Named:
@@ -135,7 +197,7 @@ def _of_line(file: Path, line: int, text: str, split: str) -> Named:
             path=file,
             next_step="Write a path, a blank and a label; for official lists set data.official_split instead.",
         )
-    return Named(path, label[0], split)
+    return Named(path, (label[0],), split)
 
 
 def _of_kinetics(file: Path, line: int, row: Sequence[str], split: str) -> Named:
@@ -146,19 +208,19 @@ def _of_kinetics(file: Path, line: int, row: Sequence[str], split: str) -> Named
         raise DataError(
             f"line {line}: time_start and time_end must be seconds, got {','.join(times)}", path=file
         ) from None
-    return Named(f"{name}_{start:06d}_{end:06d}.mp4", label, split)
+    return Named(f"{name}_{start:06d}_{end:06d}.mp4", (label,), split)
 
 
-def _official(root: Path, number: int) -> VideoList:
+def _official(root: Path, number: int) -> NamedItems:
     """An official split, its files in `root` or a folder of it."""
     of_ucf = [_beside(root, f"{split}list{number:02d}.txt") for split in ("train", "test")]
     if all(of_ucf):
         named = zip(("train", "test"), of_ucf, strict=True)
-        return VideoList(
+        return NamedItems(
             root, [_of_ucf(file, *line, split) for split, (file, *_) in named for line in read_lines(file)]
         )
     if of_hmdb := _beside(root, f"*_test_split{number}.txt"):
-        return VideoList(root, [one for file in of_hmdb for one in _of_hmdb(file)])
+        return NamedItems(root, [one for file in of_hmdb for one in _of_hmdb(file)])
     raise DataError(
         f"has no official split {number}: neither trainlist{number:02d}.txt and testlist{number:02d}.txt of UCF101 nor "
         f"<class>_test_split{number}.txt of HMDB51",
@@ -177,7 +239,7 @@ def _of_ucf(file: Path, line: int, text: str, split: str) -> Named:
     path = PurePosixPath(text.split(maxsplit=1)[0])
     if not path.parent.name:
         raise DataError(f"line {line}: must name a class folder and a video, got {text}", path=file)
-    return Named(str(path), path.parent.name, split)
+    return Named(str(path), (path.parent.name,), split)
 
 
 def _of_hmdb(file: Path) -> Iterator[Named]:
@@ -188,7 +250,7 @@ def _of_hmdb(file: Path) -> Iterator[Named]:
         if not name or number not in ("0", "1", "2"):
             raise DataError(f"line {line}: must name a video and 0, 1 or 2, got {text}", path=file)
         if number != "0":
-            yield Named(f"{label}/{name.strip()}", label, "train" if number == "1" else "test")
+            yield Named(f"{label}/{name.strip()}", (label,), "train" if number == "1" else "test")
 
 
 class _Files:
@@ -216,54 +278,70 @@ class _Files:
 
 
 class _Located(NamedTuple):
-    """A list, each video of it with its path relative to the root, and those that are not there."""
+    """A list, each item of it with its path relative to the root, and those that are not there."""
 
-    of: VideoList
-    videos: list[Named]
+    of: NamedItems
+    noun: str
+    items: list[Named]
     missing: list[str]
 
     @property
     def told(self) -> str:
-        missing = counted(len(self.missing), "video")
+        missing = counted(len(self.missing), self.noun)
         return f"{self.of.place.name}: {missing} named there not found: {first_few(self.missing)}"
 
     @property
     def usable(self) -> bool:
-        return not self.missing or (self.of.partial and bool(self.videos))
+        return not self.missing or (self.of.partial and bool(self.items))
 
 
-def _locate(files: _Files, of: VideoList) -> _Located:
-    places = [(video, files.find(video.path)) for video in of.videos]
+def _locate(files: _Files, of: NamedItems, noun: str) -> _Located:
+    places = [(item, files.find(item.path)) for item in of.items]
     return _Located(
         of,
-        [Named(place, video.label, video.split) for video, place in places if place is not None],
-        [video.path for video, place in places if place is None],
+        noun,
+        [item._replace(path=place) for item, place in places if place is not None],
+        [item.path for item, place in places if place is None],
     )
 
 
-def _contradictions(videos: Sequence[Named]) -> Iterator[str]:
-    """What is said of one video in one place and otherwise in another; classes that cannot be learnt."""
-    for what, several in (("split", _with_several(videos, "split")), ("label", _with_several(videos, "label"))):
-        if several:
-            yield f"{counted(len(several), 'video')} in more than one {what}: {first_few(several)}"
-    learnt = {video.label for video in videos if video.split == "train"}
-    if unlearnt := sorted({video.label for video in videos} - learnt):
+def _contradictions(items: Sequence[Named], form: LabelForm, noun: str) -> Iterator[str]:
+    """What is said of one item in one place and otherwise in another; classes that cannot be learnt."""
+    for what, said in (
+        ("split", ((item.path, item.split) for item in items)),
+        ("set of labels" if form.several else "label", ((item.path, item.labels) for item in items)),
+    ):
+        if several := _with_several(said):
+            yield f"{counted(len(several), noun)} in more than one {what}: {first_few(several)}"
+    learnt = {label for item in items if item.split == "train" for label in item.labels}
+    if unlearnt := sorted({label for item in items for label in item.labels} - learnt):
         yield f"{counted(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}"
-    if len(learnt) < 2:
+    if not form.several and len(learnt) < 2:
         yield f"{counted(len(learnt), 'label')} to train on, and two are needed"
 
 
-def _with_several(videos: Iterable[Named], said: Literal["split", "label"]) -> list[str]:
-    values: dict[str, set[str]] = defaultdict(set)
-    for video in videos:
-        values[video.path].add(getattr(video, said))
-    return sorted(path for path, found in values.items() if len(found) > 1)
+def _unlike_columns(read: Sequence[NamedItems]) -> Iterator[str]:
+    """Lists that lack a class for which another has a column."""
+    with_columns = [one for one in read if one.columns]
+    for one in with_columns:
+        for other in with_columns:
+            if lacking := sorted(set(other.columns) - set(one.columns)):
+                yield f"{one.place.name} has no column {first_few(lacking)}, which {other.place.name} has"
+                return
 
 
-def _notes(located: Sequence[_Located], videos: Sequence[Named]) -> Iterator[str]:
+def _with_several(said: Iterable[tuple[str, object]]) -> list[str]:
+    """The items of which different things are said."""
+    values: dict[str, set[object]] = defaultdict(set)
+    for item, value in said:
+        values[item].add(value)
+    return sorted(item for item, found in values.items() if len(found) > 1)
+
+
+def _notes(located: Sequence[_Located], items: Sequence[Named], noun: str) -> Iterator[str]:
     for one in located:
         if one.missing:
             yield f"{one.told}; left out"
-    twice = sorted(path for path, count in Counter(video.path for video in videos).items() if count > 1)
+    twice = sorted(path for path, count in Counter(item.path for item in items).items() if count > 1)
     if twice:
-        yield f"{counted(len(twice), 'video')} named more than once: {first_few(twice)}"
+        yield f"{counted(len(twice), noun)} named more than once: {first_few(twice)}"
