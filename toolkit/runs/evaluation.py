@@ -172,7 +172,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
         if len(loader.pixels)
     }
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
-    scores = {**thresholds_by_class(answers, assembly.spec), **run_scores(scored, splits, best_epoch)}
+    scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
     return Evaluated(scored, answers, scores)
 
 
