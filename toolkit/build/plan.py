@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.api.answers import SEPARATOR
 from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
 from toolkit.api.contracts import (
@@ -102,6 +103,11 @@ class Plan:
             raise invalid(self.source, [Problem("input.stored", message)])
         # A class may have the name of a folder, which need not be text; what reports, cards and graphs show must be.
         classes = tuple(as_utf8(name).decode() for name in spec.classes)
+        if spec.targets == "set" and (joined := [name for name in classes if SEPARATOR in name]):
+            raise DataError(
+                f'a class cannot be called "{joined[0]}" where targets are sets: "{SEPARATOR}" stands between classes',
+                next_step="rename the class",
+            )
         return replace(data, spec=replace(spec, classes=classes, clip=clip))
 
     def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:

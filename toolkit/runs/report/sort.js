@@ -11,7 +11,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
       headings.forEach((other) => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", down ? "descending" : "ascending");
       const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-      const compare = (a, b) => value(a).localeCompare(value(b), undefined, { numeric: true });
+      // Numbers by their value: to the collation, the 5 of 0.5 comes before the 43 of 0.43.
+      const compare = (a, b) =>
+        Number(value(a)) - Number(value(b)) || value(a).localeCompare(value(b), undefined, { numeric: true });
       const rows = [...table.tBodies[0].rows].sort((a, b) => (down ? compare(b, a) : compare(a, b)));
       table.tBodies[0].append(...rows);
     });
