@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 SEPARATOR = "|"
 """Stands between the names of a set of classes, in files and on screens."""
+NONE = "(none)"
+"""What a person reads where a set of classes is empty; in files it is the empty text."""
 
 
 def named_classes(probabilities: Sequence[float], thresholds: Sequence[float] | None) -> list[int]:
@@ -20,6 +23,21 @@ def named_classes(probabilities: Sequence[float], thresholds: Sequence[float] | 
     return [number for number, (probability, threshold) in enumerate(pairs) if probability >= threshold]
 
 
+def confidence(probabilities: Sequence[float], thresholds: Sequence[float]) -> float:
+    """How sure an answer with a set of classes is, 0..1: the probability that the whole set is right, if the classes
+    are independent. The product over all classes of the probability that the class is there where the answer names it,
+    and that it is not where the answer does not."""
+    named = set(named_classes(probabilities, thresholds))
+    return math.prod(
+        probability if number in named else 1 - probability for number, probability in enumerate(probabilities)
+    )
+
+
 def label(classes: Sequence[str], numbers: Iterable[int]) -> str:
     """The names of some classes as one text."""
     return SEPARATOR.join(classes[number] for number in numbers)
+
+
+def names_in(text: str) -> list[str]:
+    """The names of the classes in a text that `label` made of a set."""
+    return text.split(SEPARATOR) if text else []

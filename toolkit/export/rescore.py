@@ -28,7 +28,7 @@ from toolkit.host.registry import discover
 from toolkit.recipe.read import parse_text
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory, created
-from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation
+from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation, thresholds_by_class
 from toolkit.runs.screen import note
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
@@ -77,6 +77,7 @@ def evaluate_bundle(
     with created(runs, f"{manifest.name}{BUNDLE_SUFFIX}") as directory:
         answers = {name: _evaluate(bundle, planned, data, name, left_out[name], console) for name in splits}
         scores: dict[str, Any] = {name: evaluation.scores for name, evaluation in answers.items()}
+        scores |= thresholds_by_class(answers, data.spec)
         scores |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": scored.protocol()}
         directory.write_text(directory.recipe, to_toml(planned.resolved))
         directory.write_json(directory.environment, describe_environment(_hardware(bundle)))

@@ -81,6 +81,7 @@ class Scored:
             "dataset": self.dataset,
             "sample": self.data.spec.sample,
             **self.data.protocol,
+            **({"targets": "sets of classes"} if self.data.spec.targets == "set" else {}),
             **self.seen,
             "precision": self.precision,
             "skipped": {name: len(reasons) for name, reasons in self.left_out.items()},
@@ -95,6 +96,7 @@ class Scored:
             "device": self.device,
             "precision": self.precision,
             "classes": list(self.data.spec.classes),
+            "targets": self.data.spec.targets,
             "items": {name: len(getattr(self.data, name)) for name in SPLITS},
             **(network or {}),
             "notes": self.notes(),
@@ -168,7 +170,14 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
         if len(loader.pixels)
     }
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
-    return Evaluated(scored, answers, run_scores(scored, splits, best_epoch))
+    scores = {**thresholds_by_class(answers, assembly.spec), **run_scores(scored, splits, best_epoch)}
+    return Evaluated(scored, answers, scores)
+
+
+def thresholds_by_class(answers: Mapping[str, Evaluation], spec: DataSpec) -> dict[str, dict[str, float]]:
+    """What scores.json says of the thresholds that answers were made with; nothing where there are none."""
+    thresholds = next((one.thresholds for one in answers.values()), None)
+    return {} if thresholds is None else {"thresholds": dict(zip(spec.classes, thresholds.tolist(), strict=True))}
 
 
 def run_scores(scored: Scored, splits: Mapping[str, Mapping[str, Any]], best_epoch: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.contracts import EpochRecord
+from toolkit.api.contracts import EpochRecord, TargetForm
 from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_for_nan
 from toolkit.runs.predictions import Prediction, read_predictions
 
@@ -37,6 +37,11 @@ class RunFiles:
     def classes(self) -> Sequence[str]:
         """Class names in the order of their indices."""
         return list(self.facts.get("classes") or ())
+
+    @property
+    def targets(self) -> TargetForm:
+        """The form of the targets; one class an item where the facts do not say."""
+        return "set" if self.facts.get("targets") == "set" else "index"
 
     @property
     def split(self) -> str:

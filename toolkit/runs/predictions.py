@@ -1,17 +1,23 @@
-"""A model's answers to the items of a split, by name, and the file they are kept in. Reading it loads no torch."""
+"""A model's answers to the items of a split, by name, and the file they are kept in. Reading it loads no torch.
+
+Where targets are sets, `target` and `prediction` hold the names of their classes with "|" between them, nothing where a
+set is empty."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from toolkit.api.answers import confidence, label, named_classes
 from toolkit.api.contracts import DataSpec
 from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from toolkit.training.evaluate import Evaluation
 
 TOP = 5
@@ -20,13 +26,13 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of predictions.csv; classes by name."""
+    """One row of predictions.csv; classes by name, sets of them as `toolkit.api.answers.label` writes them."""
 
     id: str
     target: str
     prediction: str
     confidence: float
-    """Probability, 0..1, of the predicted class."""
+    """Probability, 0..1, of the predicted class, or of the whole set: see `toolkit.api.answers.confidence`."""
     top: Mapping[str, float]
     """The most likely classes and their probabilities, most likely first."""
 
@@ -37,14 +43,30 @@ class Prediction:
 
 def predictions_of(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> list[Prediction]:
     """One prediction per item, in the order of `evaluation`. `ids` are those of all items of the split."""
-    values, places = evaluation.answers.topk(min(TOP, len(spec.classes)), dim=1)
-    columns = (evaluation.index, evaluation.targets, values, places)
-    found = []
-    for index, target, probabilities, classes in zip(*(column.tolist() for column in columns), strict=True):
-        names = [spec.classes[place] for place in classes]
-        top = dict(zip(names, probabilities, strict=True))
-        found.append(Prediction(ids[index], spec.classes[target], names[0], probabilities[0], top))
-    return found
+    likeliest = evaluation.answers.topk(min(TOP, len(spec.classes)), dim=1)
+    tops = [
+        dict(zip((spec.classes[place] for place in places), probabilities, strict=True))
+        for places, probabilities in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    ]
+    answered = _sets(evaluation, spec) if spec.targets == "set" else _classes(evaluation, spec, tops)
+    columns = zip(evaluation.index.tolist(), answered, tops, strict=True)
+    return [Prediction(ids[index], *answer, top) for index, answer, top in columns]
+
+
+def _classes(
+    evaluation: Evaluation, spec: DataSpec, tops: Sequence[Mapping[str, float]]
+) -> Iterator[tuple[str, str, float]]:
+    """Target, prediction and confidence of each item, where an answer is the likeliest class."""
+    for target, top in zip(evaluation.targets.tolist(), tops, strict=True):
+        yield (spec.classes[target], *next(iter(top.items())))
+
+
+def _sets(evaluation: Evaluation, spec: DataSpec) -> Iterator[tuple[str, str, float]]:
+    """The same, where an answer is the set of classes that reach their thresholds."""
+    thresholds = cast("Tensor", evaluation.thresholds).tolist()
+    for target, answer in zip(evaluation.targets, evaluation.answers.tolist(), strict=True):
+        shown = label(spec.classes, target.nonzero().flatten().tolist())
+        yield shown, label(spec.classes, named_classes(answer, thresholds)), confidence(answer, thresholds)
 
 
 def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec: DataSpec) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from toolkit.api.answers import NONE, SEPARATOR
 from toolkit.api.contracts import Augmentation, DataSpec
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import augment
@@ -49,9 +50,14 @@ def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -
 
 
 def label(target: Tensor, spec: DataSpec) -> str:
-    """A target as text; a mixed one as its two largest shares."""
+    """A target as text; a mixed one as its two largest shares, or where targets are sets, as the share of each class
+    that is not wholly there."""
     if target.ndim == 0:
         return spec.classes[int(target)]
+    if spec.targets == "set":
+        pairs = zip(spec.classes, target.tolist(), strict=True)
+        texts = [name if share > 0.995 else f"{name} {share:.0%}" for name, share in pairs if share > 0.005]
+        return SEPARATOR.join(texts) or NONE
     shares, places = target.topk(min(2, len(target)))
     named = [
         f"{spec.classes[place]} {share:.0%}"

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from toolkit.api.answers import NONE
 from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
-from toolkit.runs.report.statistics import ClassScores, Confusion, Matrix
+from toolkit.runs.report.answers import Answers, answers
 
-MATRIX_CLASSES = 40
-"""A confusion matrix of more classes than this is limited to those with most mistakes."""
 LISTED_ERRORS = 24
-LISTED_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,10 @@ class Headline:
     high: float
     """Ends of the 95 % interval."""
     count: int
-    chance: float
+    chance: float | None
+    """Accuracy of answering any class; None where answers are sets, which are not equally likely."""
     most_frequent: float
-    """Accuracy of always answering the most frequent class; NaN where targets are unknown."""
-
-
-@dataclass(frozen=True)
-class ShownMatrix:
-    """The part of a confusion matrix that is drawn."""
-
-    classes: Sequence[str]
-    counts: Matrix
-    shares: Matrix
-    """Cells as shares of all items of the target, those in columns that are not shown included."""
-    of: int
-    """Classes in all."""
+    """Accuracy of always answering the most frequent class or set; NaN where targets are unknown."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +48,7 @@ class Page:
     scores: Sequence[tuple[str, float | None, float | None]]
     """Name, valid and test of each scalar score; None where it was not computed."""
     best_epoch: int | None
-    matrix: ShownMatrix | None
-    classes: Sequence[ClassScores]
-    confusions: Sequence[Confusion]
+    answers: Answers
     calibration_error: float | None
     errors: Sequence[Prediction]
     recipe: Sequence[tuple[str, str, str]]
@@ -79,7 +64,6 @@ def gather(files: RunFiles) -> Page:
         path = files.directory.facts
         cause = "names no classes" if path.is_file() else "is missing, and with it the names of the classes"
         raise files.directory.damaged(path, cause)
-    matrix = _matrix(files)
     return Page(
         files=files,
         started=_moment(str(files.facts.get("started", ""))),
@@ -88,9 +72,7 @@ def gather(files: RunFiles) -> Page:
         tiles=list(_tiles(files)),
         scores=_scalar_scores(files),
         best_epoch=_best_epoch(files),
-        matrix=_shown(files.classes, matrix) if matrix else None,
-        classes=statistics.per_class(files.classes, matrix, files.split_scores) if matrix else [],
-        confusions=statistics.most_confused(files.classes, matrix, LISTED_CONFUSIONS) if matrix else [],
+        answers=answers(files),
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
@@ -104,30 +86,14 @@ def percent(share: float, digits: int = 1) -> str:
     return "—" if math.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
+def named(label: str) -> str:
+    """The classes of a target or a prediction, also where there are none."""
+    return label or NONE
+
+
 def score(value: Any) -> str:
     """A score with four decimals; a dash where it is undefined or was not computed."""
     return "—" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def _matrix(files: RunFiles) -> Matrix | None:
-    scored: Matrix | None = files.split_scores.get("confusion_matrix")
-    if scored is None:
-        return statistics.confusion_matrix(files.classes, files.predictions) if files.predictions else None
-    if len(scored) != len(files.classes):
-        raise files.directory.damaged(
-            files.directory.scores,
-            f"the confusion matrix has {len(scored)} rows, but the run has {len(files.classes)} classes",
-        )
-    return scored
-
-
-def _shown(classes: Sequence[str], matrix: Matrix) -> ShownMatrix:
-    chosen = statistics.hardest_classes(matrix, MATRIX_CLASSES)
-    counts, shares = (
-        [[cells[row][column] for column in chosen] for row in chosen]
-        for cells in (matrix, statistics.normalised(matrix))
-    )
-    return ShownMatrix([classes[index] for index in chosen], counts, shares, of=len(classes))
 
 
 def _best_epoch(files: RunFiles) -> int | None:
@@ -168,7 +134,7 @@ def _headline(files: RunFiles) -> Headline | None:
     if not count or not math.isfinite(accuracy):
         return None
     low, high = statistics.wilson_interval(accuracy, count)
-    chance = 1 / len(files.classes)
+    chance = 1 / len(files.classes) if files.targets == "index" else None
     return Headline(split, accuracy, low, high, count, chance, statistics.most_frequent_share(predictions))
 
 

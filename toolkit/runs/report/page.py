@@ -56,7 +56,7 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
         yield "learning_rate", figures.learning_rates(records)
     if names := figures.score_names(records):
         yield "scores", figures.score_curves(records, names, shown.best_epoch)
-    if matrix := shown.matrix:
+    if matrix := shown.answers.matrix:
         yield "confusion_normalised", figures.confusion(matrix.classes, matrix.shares, shares=True)
         yield "confusion", figures.confusion(matrix.classes, matrix.counts, shares=False)
     if shown.files.predictions:
@@ -103,7 +103,7 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": contents.percent, "score": contents.score}
+    environment.filters |= {"percent": contents.percent, "score": contents.score, "named": contents.named}
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
     script = (here / "sort.js").read_text(encoding="utf-8")
     return environment.get_template(template.name).render(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from toolkit.api.answers import NONE
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
 
@@ -70,7 +71,7 @@ def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicti
         drawn, axes, cells = _sheet(strips[0], len(strips), stacked=1)
         for (box,), strip, row in zip(cells, strips, rows, strict=True):
             _show(axes, box, strip)
-            said, target = f"{100 * row.confidence:.0f} % {row.prediction}", f"is {row.target}"
+            said, target = f"{100 * row.confidence:.0f} % {row.prediction or NONE}", f"is {row.target or NONE}"
             _write_below(axes, box, 0, said, theme.bad)
             _write_below(axes, box, 1, target, theme.good)
         return drawn

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from toolkit.api.answers import names_in
 from toolkit.runs.predictions import Prediction
 
 Matrix = Sequence[Sequence[float]]
@@ -22,6 +23,10 @@ class ClassScores:
     recall: float
     f1: float
     support: int
+    average_precision: float | None = None
+    """None where the run's metrics do not give it."""
+    threshold: float | None = None
+    """From which probability the class counts as present; None where the likeliest class is the answer."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,22 @@ class Confusion:
     count: int
     share: float
     """Share, 0..1, of the items of `target`."""
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A class that is missing in answers with sets, or that is in them without being in the target."""
+
+    name: str
+    count: int
+    """Items."""
+    share: float
+    """Share, 0..1, of the items that show a missed class, or of the answers that name an added one."""
+    instead: str | None
+    """The class most often added to the same items where this one is missed, or missed where it is added; None where
+    there is none."""
+    together: int
+    """Items with both."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +104,44 @@ def normalised(matrix: Matrix) -> Matrix:
 
 
 def per_class(classes: Sequence[str], matrix: Matrix, scores: Mapping[str, Any]) -> list[ClassScores]:
-    """Precision, recall, F1 and support of each class: as scored where the metrics did, else from the matrix."""
-    rows = []
+    """The scores of each class: as scored where the metrics did, else from the matrix."""
     predicted = [sum(column) for column in zip(*matrix, strict=True)]
-    for index, name in enumerate(classes):
-        hits, support = matrix[index][index], sum(matrix[index])
-        derived = {
-            "precision": _ratio(hits, predicted[index]),
-            "recall": _ratio(hits, support),
-            "f1": _ratio(2 * hits, support + predicted[index]),
-        }
-        scored = {key: column[index] for key in derived if (column := scores.get(f"{key}_per_class"))}
-        rows.append(ClassScores(name, **{**derived, **scored}, support=int(support)))
-    return rows
+    return [
+        _class_scores(classes, index, matrix[index][index], sum(matrix[index]), predicted[index], scores)
+        for index in range(len(classes))
+    ]
+
+
+def per_class_of_sets(
+    classes: Sequence[str],
+    predictions: Sequence[Prediction],
+    scores: Mapping[str, Any],
+    thresholds: Mapping[str, float],
+) -> list[ClassScores]:
+    """As `per_class`, of answers with sets; `thresholds` by class, empty where they are not known."""
+    targets = Counter(name for row in predictions for name in names_in(row.target))
+    predicted = Counter(name for row in predictions for name in names_in(row.prediction))
+    hits = Counter(name for row in predictions for name in {*names_in(row.target)} & {*names_in(row.prediction)})
+    return [
+        replace(
+            _class_scores(classes, index, hits[name], targets[name], predicted[name], scores),
+            threshold=thresholds.get(name),
+        )
+        for index, name in enumerate(classes)
+    ]
+
+
+def _class_scores(
+    classes: Sequence[str], index: int, hits: float, support: float, predicted: float, scores: Mapping[str, Any]
+) -> ClassScores:
+    derived = {
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, support),
+        "f1": _ratio(2 * hits, support + predicted),
+        "average_precision": None,
+    }
+    scored = {key: column[index] for key in derived if (column := scores.get(f"{key}_per_class"))}
+    return ClassScores(classes[index], **{**derived, **scored}, support=int(support))
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -111,6 +157,32 @@ def most_confused(classes: Sequence[str], matrix: Matrix, limit: int) -> list[Co
         if count and target != prediction
     ]
     return sorted(mistakes, key=lambda mistake: (-mistake.count, -mistake.share))[:limit]
+
+
+def most_missed(predictions: Sequence[Prediction], limit: int) -> list[Slip]:
+    """The `limit` classes that most answers with sets lack, most often missed first."""
+    return _slips([(names_in(row.target), names_in(row.prediction)) for row in predictions], limit)
+
+
+def most_added(predictions: Sequence[Prediction], limit: int) -> list[Slip]:
+    """The `limit` classes that most answers with sets name wrongly, most often added first."""
+    return _slips([(names_in(row.prediction), names_in(row.target)) for row in predictions], limit)
+
+
+def _slips(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], limit: int) -> list[Slip]:
+    """The classes of the first sets that are not in the second, with those of the second that are not in the first."""
+    there = Counter(name for first, _ in pairs for name in first)
+    gone: Counter[str] = Counter()
+    instead: dict[str, Counter[str]] = defaultdict(Counter)
+    for first, second in pairs:
+        for name in set(first).difference(second):
+            gone[name] += 1
+            instead[name].update(other for other in second if other not in first)
+    slips = []
+    for name, count in gone.items():
+        other, together = min(instead[name].items(), key=lambda one: (-one[1], one[0]), default=(None, 0))
+        slips.append(Slip(name, count, count / there[name], other, together))
+    return sorted(slips, key=lambda slip: (-slip.count, -slip.share, slip.name))[:limit]
 
 
 def hardest_classes(matrix: Matrix, limit: int) -> list[int]:
