@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests import toy_bundle
 from toolkit.api.clips import Clip
-from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, five_lines, in_words, score, text, words
+from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, in_words, score, snippet, text, words
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 
 FLIP = 'run/a_1.jpg: "dark" became "bright", margin 0.0121'
@@ -70,7 +70,7 @@ def sideways(path: Path) -> Path:
 
 
 def test_the_five_lines_are_five_and_need_three_packages(tmp_path: Path) -> None:
-    lines = five_lines(manifest(tmp_path))
+    lines = snippet(manifest(tmp_path))
     assert len(lines.splitlines()) == 5
     assert max(map(len, lines.splitlines())) <= 120
     (imported,) = re.findall(r"^import (.*)$", lines, flags=re.MULTILINE)
@@ -89,7 +89,7 @@ def test_the_five_lines_run_as_they_stand(tmp_path: Path, shade: int, expected: 
 
 
 def test_the_five_lines_turn_an_image_upright_and_drop_its_alpha(tmp_path: Path) -> None:
-    lines = five_lines(manifest(tmp_path))
+    lines = snippet(manifest(tmp_path))
     shown = lines.replace("(answer,)", "print(np.asarray(image).shape)\n(answer,)", 1)
     assert run_lines(tmp_path / "toy", f"```python\n{shown}```", sideways(tmp_path / "a.jpg")).startswith("(20, 12, 3)")
     Image.new("RGBA", (6, 5), (9, 9, 9, 0)).save(tmp_path / "b.png")
@@ -152,7 +152,7 @@ def test_how_a_video_is_answered_is_told(tmp_path: Path, clip: Clip | None, told
 
 def test_the_five_lines_name_the_preferred_model(tmp_path: Path) -> None:
     found = manifest(tmp_path, precisions=("int8", "fp32"), models={"int8": "model.fp32.onnx", "fp32": "model.onnx"})
-    assert 'InferenceSession("model.fp32.onnx"' in five_lines(found)
+    assert 'InferenceSession("model.fp32.onnx"' in snippet(found)
     assert "`model.fp32.onnx` is int8, `model.onnx` is fp32." in card(found, None)
 
 

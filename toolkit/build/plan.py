@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import blamed_augmentation, blamed_metric
-from toolkit.api.contracts import Augmentation, Data, DataSpec, InputDesign, Metric, Model, Objective, Targets, Tracker
+from toolkit.api.contracts import (
+    Augmentation,
+    Data,
+    DataSpec,
+    InputDesign,
+    Metric,
+    Model,
+    Objective,
+    TargetForm,
+    Targets,
+    Tracker,
+)
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
 from toolkit.api.files import as_utf8
 from toolkit.host.registry import Offer, Registry
@@ -24,6 +35,8 @@ from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+FORMS: Mapping[TargetForm, str] = {"index": "one class an item", "set": "a set of classes an item"}
 
 
 @dataclass(frozen=True)
@@ -110,9 +123,8 @@ class Plan:
         given = {"targets": targets} if "targets" in inspect.signature(chosen.factory).parameters else {}
         objective: Objective = chosen.build(spec, **given).to(device)
         if objective.targets != spec.targets:
-            forms = {"index": "one class an item", "set": "a set of classes an item"}
             dataset = self.one("dataset").name
-            message = f'"{chosen.name}" takes {forms[objective.targets]}, dataset "{dataset}" has {forms[spec.targets]}'
+            message = f'"{chosen.name}" takes {FORMS[objective.targets]}, dataset "{dataset}" has {FORMS[spec.targets]}'
             raise invalid(self.source, [Problem("task.name", message)])
         return objective
 
