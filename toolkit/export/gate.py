@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.api.answers import label, named_classes
+from toolkit.api.answers import NONE, label, named_classes
 from toolkit.api.errors import DataError
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
@@ -253,7 +253,8 @@ def _flips(
             margin = before[first[0]] - before[other[0]]
         else:
             margin = max(abs(before[number] - limit[number]) for number in {*first} ^ {*other})
-        yield Flip(name, label(classes, first), label(classes, other), margin, margin <= limits.tie)
+        trained_as, exported_as = (label(classes, numbers) or NONE for numbers in (first, other))
+        yield Flip(name, trained_as, exported_as, margin, margin <= limits.tie)
 
 
 def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
