@@ -17,8 +17,10 @@ from tests.export.test_card import rows, run_lines, section
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY
 from toolkit.cli.main import main
 from toolkit.export import write as export
+from toolkit.runs.reopen import open_trained
 from toolkit.serving.bundle import MANIFEST, Bundle, read_manifest
 from toolkit.serving.predict import predict_files
+from toolkit.tune import latency
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +138,13 @@ def test_a_bundle_is_evaluated_by_its_own_thresholds(
     assert scores["own"]["f1_macro"] == pytest.approx(trained["f1_macro"])
     assert scores["own"]["loss"] == pytest.approx(trained["loss"], abs=1e-4)
     assert scores["other"]["accuracy"] < trained["accuracy"]
+
+
+def test_the_latency_of_a_model_that_answers_with_sets_is_measured(
+    sets_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    assert latency.measure(open_trained(sets_run, ()).assembly) > 0
 
 
 @pytest.mark.parametrize("task", [(), ('task={name="classification"}',)])
