@@ -55,6 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deploy")
     toy_bundle.write(folder / "exports" / "har")
     toy_bundle.write(folder / "exports" / "actions", clip=Clip(frames=5, rate=6))
+    toy_bundle.write(folder / "exports" / "scenes", thresholds=(0.5, 0.4))
     Image.new("RGB", (40, 30), (225, 225, 225)).save(folder / "photo.jpg")
     (folder / "photos").mkdir()
     for number, shade in enumerate((10, 240, 30)):
@@ -79,7 +80,9 @@ def shown(place: Path) -> list[str]:
 
 
 def test_there_are_examples() -> None:
-    assert [block.title for block in PYTHON] == ["", "", "", "", "clips.py", "gpu.py", "client.py", ""]
+    assert [block.title for block in PYTHON] == [
+        *["", "", "", "", "sets.py", "toolkit_sets.py", "clips.py", "gpu.py", "client.py", ""]
+    ]
 
 
 def test_an_image_is_classified(shown: list[str]) -> None:
@@ -100,6 +103,18 @@ def test_a_bundle_answers(shown: list[str]) -> None:
     assert shown[6] == "['bright', 'bright']"
     assert shown[7].startswith("[('bright', 0.")
     assert shown[9:] == ["(3, 2)"]
+
+
+def test_a_set_is_named_without_the_toolkit_and_with_it(place: Path) -> None:
+    """Of a bright picture both classes, of a dark one none."""
+    done = run(place, titled("sets.py"))
+    assert (done.returncode, done.stdout) == (0, "['dark', 'bright']\n"), done.stderr
+    done = run(place, titled("toolkit_sets.py"))
+    assert done.stdout.splitlines() == [
+        "photos/0.jpg () ",
+        "photos/1.jpg ('dark', 'bright') dark|bright",
+        "photos/2.jpg () ",
+    ], done.stderr
 
 
 @pytest.mark.parametrize(

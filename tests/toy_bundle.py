@@ -1,4 +1,4 @@
-"""A bundle made in milliseconds: it answers by the mean brightness of its input."""
+"""A bundle made in milliseconds: it answers by the mean brightness of its input, with one class or a set of them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,22 @@ def write(
     fit: Literal["crop", "stretch"] = "crop",
     clip: Clip | None = None,
     precisions: Sequence[str] = ("fp32",),
+    thresholds: Sequence[float] | None = None,
     **changes: Any,
 ) -> Path:
     """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
-    255 (c + 1) / C. `changes` are fields of the manifest; the precisions differ in name alone."""
+    255 (c + 1) / C. With `thresholds` the answer is a set, and the probability of class c is 0.5 for a mean of
+    255 (c + 0.5) / C, and more for a brighter input. `changes` are fields of the manifest; the precisions differ in
+    name alone."""
     folder.mkdir(parents=True)
     frames = None if clip is None else clip.frames
     names = {precision: model_name(precision, precisions) for precision in precisions}
     for name in names.values():
-        made = model(len(classes), frames)
-        helper.set_model_props(made, {"classes": json.dumps(list(classes), ensure_ascii=False)})
+        made = model(len(classes), frames, sets=thresholds is not None)
+        said = {"classes": json.dumps(list(classes), ensure_ascii=False)}
+        if thresholds is not None:
+            said["thresholds"] = json.dumps(list(thresholds))
+        helper.set_model_props(made, said)
         onnx.save(made, folder / name)
     (folder / "README.md").write_text("# toy\n", encoding="utf-8")
     manifest = Manifest(
@@ -52,6 +58,7 @@ def write(
         protocol={"metric": "accuracy"},
         trained_on={"dataset": "toy"},
         scores={"torch": {"accuracy": 1.0}, **{precision: {"accuracy": 1.0} for precision in precisions}},
+        thresholds=None if thresholds is None else tuple(thresholds),
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
     return folder
@@ -68,7 +75,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def model(classes: int, frames: int | None = None) -> onnx.ModelProto:
+def model(classes: int, frames: int | None = None, *, sets: bool = False) -> onnx.ModelProto:
     """uint8 `frames` `[N, H, W, 3]` (`[N, T, H, W, 3]`) to float32 `probabilities` `[N, C]`."""
     axes = [1, 2, 3] if frames is None else [1, 2, 3, 4]
     shape: list[str | int | None] = ["N", *([] if frames is None else [frames]), "H", "W", 3]
@@ -76,15 +83,15 @@ def model(classes: int, frames: int | None = None) -> onnx.ModelProto:
     constants = {
         "axes": np.array(axes, np.int64),
         "flat": np.array([-1, 1], np.int64),
-        "weight": centres[None] / 1000,
-        "bias": -(centres**2) / 2000,
+        "weight": np.full_like(centres, 1 / 40)[None] if sets else centres[None] / 1000,
+        "bias": -centres / 40 if sets else -(centres**2) / 2000,
     }
     nodes = [
         helper.make_node("Cast", ["frames"], ["real"], "as_real", to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["real", "axes"], ["means"], "mean"),
         helper.make_node("Reshape", ["means", "flat"], ["column"], "column"),
         helper.make_node("Gemm", ["column", "weight", "bias"], ["logits"], "head"),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax"),
+        helper.make_node("Sigmoid" if sets else "Softmax", ["logits"], ["probabilities"], "last"),
     ]
     graph = helper.make_graph(
         nodes,

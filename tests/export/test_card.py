@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import math
 import re
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from PIL import Image
 
 from tests import toy_bundle
 from toolkit.api.clips import Clip
-from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, five_lines, in_words, score, text, words
+from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, in_words, score, snippet, text, words
+from toolkit.runs.report.statistics import ClassScores
+from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 
 FLIP = 'run/a_1.jpg: "dark" became "bright", margin 0.0121'
@@ -70,7 +74,7 @@ def sideways(path: Path) -> Path:
 
 
 def test_the_five_lines_are_five_and_need_three_packages(tmp_path: Path) -> None:
-    lines = five_lines(manifest(tmp_path))
+    lines = snippet(manifest(tmp_path))
     assert len(lines.splitlines()) == 5
     assert max(map(len, lines.splitlines())) <= 120
     (imported,) = re.findall(r"^import (.*)$", lines, flags=re.MULTILINE)
@@ -89,7 +93,7 @@ def test_the_five_lines_run_as_they_stand(tmp_path: Path, shade: int, expected: 
 
 
 def test_the_five_lines_turn_an_image_upright_and_drop_its_alpha(tmp_path: Path) -> None:
-    lines = five_lines(manifest(tmp_path))
+    lines = snippet(manifest(tmp_path))
     shown = lines.replace("(answer,)", "print(np.asarray(image).shape)\n(answer,)", 1)
     assert run_lines(tmp_path / "toy", f"```python\n{shown}```", sideways(tmp_path / "a.jpg")).startswith("(20, 12, 3)")
     Image.new("RGBA", (6, 5), (9, 9, 9, 0)).save(tmp_path / "b.png")
@@ -152,11 +156,71 @@ def test_how_a_video_is_answered_is_told(tmp_path: Path, clip: Clip | None, told
 
 def test_the_five_lines_name_the_preferred_model(tmp_path: Path) -> None:
     found = manifest(tmp_path, precisions=("int8", "fp32"), models={"int8": "model.fp32.onnx", "fp32": "model.onnx"})
-    assert 'InferenceSession("model.fp32.onnx"' in five_lines(found)
+    assert 'InferenceSession("model.fp32.onnx"' in snippet(found)
     assert "`model.fp32.onnx` is int8, `model.onnx` is fp32." in card(found, None)
 
 
+SETS = {"classes": ("some", "größte Helle", "most"), "thresholds": (0.5, 0.45, 0.3)}
+
+
+@pytest.mark.parametrize(
+    ("shade", "expected"), [(0, []), (60, ["some"]), (130, ["some", "größte Helle"]), (255, SETS["classes"])]
+)
+def test_the_lines_for_sets_print_each_class_that_reaches_its_threshold(
+    tmp_path: Path, shade: int, expected: list[str]
+) -> None:
+    found = manifest(tmp_path, **SETS)
+    page = card(found, None)
+    image = tmp_path / "photo.png"
+    Image.new("L", (21, 13), shade).save(image)
+    printed = run_lines(tmp_path / "toy", page, image)
+    answers = Bundle.load(tmp_path / "toy", device="cpu").predict(np.full((13, 21, 3), shade, np.uint8))
+    assert answers.sets == [tuple(expected)]
+    assert [*ast.literal_eval(f"[{printed.strip().replace(') (', '), (')}]")] == [
+        (name, pytest.approx(p))
+        for name, p in zip(answers.classes, answers.probabilities[0].tolist(), strict=True)
+        if name in answers.sets[0]
+    ]
+    (lines,) = python_blocks(page)
+    assert len(lines.splitlines()) == 6
+    assert max(map(len, lines.splitlines())) <= 120
+
+
+def test_the_lines_for_sets_take_a_clip_of_a_film(tmp_path: Path) -> None:
+    page = card(manifest(tmp_path, clip=Clip(frames=3, rate=2, fps=10), **SETS), None)
+    film = write_film(tmp_path / "film.mkv", [40, 255, 40, 255, 90, 255, 255, 255])
+    assert run_lines(tmp_path / "toy", page, film).startswith("('some', 0.5")
+    (lines,) = python_blocks(page)
+    assert len(lines.splitlines()) == 6
+    assert max(map(len, lines.splitlines())) <= 120
+
+
 # What the card says
+
+
+def test_a_set_of_classes_is_told_with_its_thresholds(tmp_path: Path) -> None:
+    scores = (
+        ClassScores("some", 0.5, 1.0, 2 / 3, 4, threshold=0.25),
+        ClassScores("a|b", math.nan, 0.0, 0.0, 7, threshold=0.5),
+    )
+    page = card(manifest(tmp_path, thresholds=(0.25, 0.5)), None, scores)
+    assert rows(section(page, "Classes")) == [
+        ["class", "threshold", "precision", "recall", "F1", "items"],
+        ["some", "0.2500", "0.5000", "1.0000", "0.6667", "4"],
+        ["a\\|b", "0.5000", "—", "0.0000", "0.0000", "7"],
+    ]
+    assert "softmax" not in page
+    assert "sigmoid are inside" in page
+    assert "It answers with a set of classes" in page
+    assert '`metadata_props["thresholds"]`' in page
+    assert "always answers with" not in page
+    assert "the probability of each class by itself" in page
+
+
+def test_one_class_an_answer_has_no_table_of_classes(tmp_path: Path) -> None:
+    page = card(manifest(tmp_path), [[1, 0], [0, 1]])
+    assert "## Classes" not in page
+    assert "threshold" not in page
 
 
 def test_a_sample_is_told_first_and_in_bold(tmp_path: Path) -> None:

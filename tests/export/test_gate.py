@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from tests import small, toy_bundle
 from tests.export.models import WHOLE, first_weight, other_mean, tampered
+from toolkit.api.contracts import Objective
 from toolkit.api.errors import EXIT_PARITY, DataError
 from toolkit.cli.main import main
 from toolkit.export import write as export
@@ -22,8 +24,10 @@ from toolkit.export.gate import LISTED, Reference, Verdict, judge, reference
 from toolkit.recipe.tables import LIMITS
 from toolkit.serving.bundle import Bundle, read_manifest
 from toolkit.serving.bundle.session import ModelSession
-from toolkit.training.evaluate import Answered
+from toolkit.training.evaluate import Answered, logits_of
+from toolkit_metrics.accuracy import accuracy
 from toolkit_tasks.classification import Classification
+from toolkit_tasks.multi_label import MultiLabel
 
 
 def test_there_must_be_items_to_compare_on() -> None:
@@ -102,22 +106,30 @@ def test_a_model_that_overflows_does_not_leave(
 class _Judged:
     """A toy bundle, and a trained model of dark and bright squares that answers as it does."""
 
-    def __init__(self, folder: Path, count: int = 8) -> None:
-        self.bundle = Bundle.load(toy_bundle.write(folder / "toy"), device="cpu")
+    def __init__(self, folder: Path, count: int = 8, thresholds: Sequence[float] | None = None) -> None:
+        self.bundle = Bundle.load(toy_bundle.write(folder / "toy", thresholds=thresholds), device="cpu")
         split = small.Squares(count, side=10)  # stored at 8: the raw files have another size
         loader, index = small.loader(split), torch.arange(count)
         frames = loader.at(range(count)).pixels.movedim(-3, -1).numpy()
-        logits = torch.from_numpy(self.bundle.session.run(frames)).log()
+        answers = torch.from_numpy(self.bundle.session.run(frames))
+        spec = replace(small.SPEC, targets=self.bundle.manifest.form)
+        targets = torch.tensor(split.targets)
+        if thresholds is None:
+            objective: Objective = Classification(0.0, None)
+        else:
+            objective = MultiLabel(2, choose=False, positive_weights=None)
+            objective.thresholds.copy_(torch.tensor(thresholds))
+            targets = (answers >= objective.thresholds).float()
         train = SimpleNamespace(metric="accuracy", direction="maximize")
         self.assembly: Any = SimpleNamespace(
             loaders=lambda: {"valid": loader},
-            metrics=small.metrics,
-            spec=small.SPEC,
-            objective=Classification(0.0, None),
+            metrics=lambda: [accuracy(spec)],
+            spec=spec,
+            objective=objective,
             recipe=SimpleNamespace(train=train),
         )
-        targets = torch.tensor(split.targets)
-        self.evaluation = Answered(index, logits, targets).scored(self.assembly.objective, small.metrics())
+        answered = Answered(index, logits_of(answers, spec.targets), targets)
+        self.evaluation = answered.scored(objective, self.assembly.metrics())
         self.ids = split.ids
 
     def verdict(self, precision: str = "fp32") -> Verdict:
@@ -176,6 +188,44 @@ def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) ->
     judged.evaluation.answers[0] = math.nan
     (problem,) = judged.verdict("int8").problems
     assert problem == "squares: a probability differs by nan, max_difference allows 1"
+
+
+def test_a_model_that_names_the_same_sets_has_no_problems(tmp_path: Path) -> None:
+    for precision in LIMITS:
+        assert _Judged(tmp_path / precision, thresholds=(0.5, 0.4)).verdict(precision).findings() == []
+
+
+def more_of_the_second(by: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the exported model hold the second class more probable."""
+    run = ModelSession.run
+    monkeypatch.setattr(ModelSession, "run", lambda self, pixels: run(self, pixels) + np.float32([0, by]))
+
+
+@pytest.mark.parametrize(("above", "by", "tie"), [(0.01, 0.015, True), (0.03, 0.035, False)])
+def test_a_set_that_changes_near_a_threshold_is_a_tie(
+    above: float, by: float, tie: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The likeliest class stays the same, so only the thresholds can show it."""
+    brightest = float(_Judged(tmp_path / "before", thresholds=(0.5, 0.5)).evaluation.answers[:, 1].max())
+    judged = _Judged(tmp_path / "after", thresholds=(0.5, brightest + above))
+    more_of_the_second(by, monkeypatch)
+    verdict = judged.verdict()
+    flips = [flip for flip in verdict.squares.flips if flip.margin == pytest.approx(above, abs=1e-6)]
+    assert [(flip.trained, flip.exported, flip.tie) for flip in flips] == [("dark", "dark|bright", tie)]
+    assert any("squares: " in told and "max_flips allows 0" in told for told in verdict.problems) is not tie
+    assert any("max_difference allows 0.001" in problem for problem in verdict.problems)
+
+
+def test_a_bundle_is_judged_by_its_own_thresholds(tmp_path: Path) -> None:
+    """The graph is right; only what bundle.json says is not."""
+    judged = _Judged(tmp_path, thresholds=(0.5, 0.4))
+    manifest = replace(judged.bundle.manifest, thresholds=(0.999, 0.999))
+    judged.bundle = replace(judged.bundle, manifest=manifest)
+    problems = judged.verdict("fp16").problems
+    assert [problem.partition(" ")[0] for problem in problems] == ["squares:", "raw_files:"] * 2
+    assert all("flipped" in problem for problem in problems[:2])
+    assert all("accuracy" in problem and "max_drop allows 0.5" in problem for problem in problems[2:])
+    assert any('became "(none)"' in finding for finding in judged.verdict("fp16").findings())
 
 
 @pytest.mark.slow

@@ -82,6 +82,19 @@ def test_labels_stand_in_the_order_of_the_output(tmp_path: Path) -> None:
     assert labels.read_text(encoding="utf-8").splitlines() == ["z last", "größe", "a b"]
 
 
+def test_thresholds_of_sets_are_in_the_configuration(tmp_path: Path) -> None:
+    bundle = toy_bundle.write(tmp_path / "toy", thresholds=(0.25, 0.7))
+    folder = write_triton(bundle, read_manifest(bundle), tmp_path / "models")
+    assert json.loads(parsed(folder).parameters["thresholds"].string_value) == [0.25, 0.7]
+    assert "by itself; from its threshold on" in (folder / "config.pbtxt").read_text(encoding="utf-8")
+
+
+def test_one_class_an_answer_has_no_thresholds(tmp_path: Path) -> None:
+    folder = served(tmp_path)
+    assert "thresholds" not in parsed(folder).parameters
+    assert "# The probability of each class; together they are 1.\n" in (folder / "config.pbtxt").read_text()
+
+
 def test_a_clip_has_its_frames_among_the_dimensions(tmp_path: Path) -> None:
     bundle = toy_bundle.write(tmp_path / "toy", clip=Clip(frames=5))
     said = parsed(write_triton(bundle, read_manifest(bundle), tmp_path / "models"))

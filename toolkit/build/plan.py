@@ -20,6 +20,7 @@ from toolkit.api.contracts import (
     Metric,
     Model,
     Objective,
+    TargetForm,
     Targets,
     Task,
     Tracker,
@@ -36,6 +37,8 @@ from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+FORMS: Mapping[TargetForm, str] = {"index": "one class an item", "set": "a set of classes an item"}
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,8 @@ class Plan:
         given = {"targets": targets} if "targets" in inspect.signature(chosen.factory).parameters else {}
         objective: Objective = chosen.build(spec, **given).to(device)
         if objective.targets != spec.targets:
-            forms = {"index": "one class an item", "set": "a set of classes an item"}
             dataset = self.one("dataset").name
-            message = f'"{chosen.name}" takes {forms[objective.targets]}, dataset "{dataset}" has {forms[spec.targets]}'
+            message = f'"{chosen.name}" takes {FORMS[objective.targets]}, dataset "{dataset}" has {FORMS[spec.targets]}'
             raise invalid(self.source, [Problem("task.name", message)])
         return objective
 

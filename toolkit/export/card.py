@@ -40,9 +40,9 @@ class Confusions:
         return len(self.classes) < self.of
 
 
-def card(manifest: Manifest, confusion: Matrix | None) -> str:
+def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistics.ClassScores] = ()) -> str:
     """The model card as Markdown. `confusion` counts the items of the split that was scored, `[C, C]`, target by
-    prediction; None leaves the section out."""
+    prediction; None leaves the section out. `table` has a row for each class where answers are sets of classes."""
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 - Markdown, escaped by `text` and `code`
@@ -55,7 +55,7 @@ def card(manifest: Manifest, confusion: Matrix | None) -> str:
     environment.filters |= {"text": text, "code": code, "words": words, "score": score, "in_words": in_words}
     return environment.get_template("card.md.j2").render(
         manifest=manifest,
-        five_lines=five_lines(manifest),
+        lines=snippet(manifest),
         sampling=_sampling(manifest),
         model=_model(manifest),
         # all that any side has, in the order in which they first appear
@@ -64,14 +64,16 @@ def card(manifest: Manifest, confusion: Matrix | None) -> str:
         flips=_flips(manifest.gate),
         # validation, unless the gate says that there was none
         split="test" if any(one.get("split") == "test" for one in manifest.gate.values()) else "validation",
+        table=table,
         confusions=None if confusion is None else confusions(manifest.classes, confusion),
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", manifest.recipe)), default=0)),
     )
 
 
-def five_lines(manifest: Manifest) -> str:
-    """Five lines of Python that classify the image, or the beginning of the video, named on the command line. They run
-    as they stand, in the bundle's folder, with onnxruntime, numpy and Pillow, or for a video PyAV."""
+def snippet(manifest: Manifest) -> str:
+    """Five lines of Python that classify the image, or the beginning of the video, named on the command line; six where
+    the answer is a set of classes. They run as they stand, in the bundle's folder, with onnxruntime, numpy and Pillow,
+    or for a video PyAV."""
     model = next(iter(manifest.models.values()))
     session = f'ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])'
     if manifest.clip is None:
@@ -89,8 +91,15 @@ def five_lines(manifest: Manifest) -> str:
             f"fps, frames = film.streams.video[0].average_rate, {decoded}",
             f'(answer,) = session.run(None, {{"{INPUT}": np.take([frames], {_places(manifest.clip)})}})[0]',
         )
-    told = 'print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[answer.argmax()], answer.max())'
-    return "".join(f"{line}\n" for line in (*lines, told))
+    about = "session.get_modelmeta().custom_metadata_map"
+    if manifest.thresholds is None:
+        told = [f'print(json.loads({about}["classes"])[answer.argmax()], answer.max())']
+    else:
+        told = [
+            f'names, limits = (json.loads({about}[key]) for key in ("classes", "thresholds"))',
+            "print(*((name, p) for name, p, limit in zip(names, answer.tolist(), limits) if p >= limit))",
+        ]
+    return "".join(f"{line}\n" for line in (*lines, *told))
 
 
 def _places(clip: Clip) -> str:

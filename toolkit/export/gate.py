@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.api.answers import label, named_classes
+from toolkit.api.answers import NONE, label, named_classes
 from toolkit.api.errors import DataError
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
@@ -155,8 +155,10 @@ def reference(assembly: Assembly) -> Reference:
 
 def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Callable[[int], None]) -> Verdict:
     """Compare the bundle's model with the trained one; `progress` is told how many items were answered."""
-    squares = _compare("squares", expected.square_batches, _on_squares(bundle, expected, progress), expected, limits)
-    raw = _compare("raw_files", expected.raw_batches, _on_raw_files(bundle, expected, progress), expected, limits)
+    own = bundle.manifest.thresholds  # the bundle's decisions are part of what is compared
+    on_squares, on_raw = (asked(bundle, expected, progress) for asked in (_on_squares, _on_raw_files))
+    squares = _compare("squares", expected.square_batches, on_squares, own, expected, limits)
+    raw = _compare("raw_files", expected.raw_batches, on_raw, own, expected, limits)
     metric = expected.assembly.recipe.train.metric
     trained = float(expected.evaluation.scalars()[metric])
     sides = squares, raw
@@ -201,7 +203,12 @@ def _too_many_flips(sides: Sequence[Parity], limits: Limits) -> Iterator[str]:
 
 
 def _compare(
-    what: str, batches: tuple[int, ...], probabilities: NDArray[np.float32], expected: Reference, limits: Limits
+    what: str,
+    batches: tuple[int, ...],
+    probabilities: NDArray[np.float32],
+    thresholds: tuple[float, ...] | None,
+    expected: Reference,
+    limits: Limits,
 ) -> Parity:
     trained, answered = expected.evaluation.answers, torch.from_numpy(probabilities)
     finite = answered.isfinite().all(1)
@@ -209,34 +216,45 @@ def _compare(
         what,
         batches,
         float((trained - answered).abs().max()),
-        tuple(_flips(trained, answered, finite, expected, limits)),
+        tuple(_flips(trained, answered, thresholds, finite, expected, limits)),
         tuple(expected.ids[row] for row in (~finite).nonzero().flatten().tolist()),
-        _scores(answered, finite, expected),
+        _scores(answered, thresholds, finite, expected),
     )
 
 
-def _scores(answered: Tensor, finite: Tensor, expected: Reference) -> dict[str, float]:
+def _scores(
+    answered: Tensor, thresholds: tuple[float, ...] | None, finite: Tensor, expected: Reference
+) -> dict[str, float]:
     if not finite.all():
         return dict.fromkeys(expected.evaluation.scalars(), math.nan)
     evaluation, assembly = expected.evaluation, expected.assembly
     logits = logits_of(answered, assembly.spec.targets)
-    found = Answered(evaluation.index, logits, evaluation.targets).scored(assembly.objective, assembly.metrics())
+    given = None if thresholds is None else torch.tensor(thresholds)
+    found = Answered(evaluation.index, logits, evaluation.targets).scored(assembly.objective, assembly.metrics(), given)
     return found.scalars()
 
 
-def _flips(trained: Tensor, answered: Tensor, finite: Tensor, expected: Reference, limits: Limits) -> Iterator[Flip]:
-    classes, thresholds = expected.assembly.spec.classes, expected.evaluation.thresholds
-    limit = None if thresholds is None else thresholds.tolist()
+def _flips(
+    trained: Tensor,
+    answered: Tensor,
+    thresholds: tuple[float, ...] | None,
+    finite: Tensor,
+    expected: Reference,
+    limits: Limits,
+) -> Iterator[Flip]:
+    classes, chosen = expected.assembly.spec.classes, expected.evaluation.thresholds
+    limit = None if chosen is None else chosen.tolist()
     rows = zip(expected.ids, trained.tolist(), answered.tolist(), finite.tolist(), strict=True)
     for name, before, after, is_finite in rows:
-        first, other = named_classes(before, limit), named_classes(after, limit)
+        first, other = named_classes(before, limit), named_classes(after, thresholds)
         if first == other or not is_finite:
             continue
         if limit is None:
             margin = before[first[0]] - before[other[0]]
         else:
             margin = max(abs(before[number] - limit[number]) for number in {*first} ^ {*other})
-        yield Flip(name, label(classes, first), label(classes, other), margin, margin <= limits.tie)
+        trained_as, exported_as = (label(classes, numbers) or NONE for numbers in (first, other))
+        yield Flip(name, trained_as, exported_as, margin, margin <= limits.tie)
 
 
 def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:

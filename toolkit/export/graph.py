@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +131,14 @@ def _strip(model: onnx.ModelProto) -> None:
         item.doc_string = ""
 
 
-def metadata(spec: DataSpec, protocol: Mapping[str, Any], digest: str) -> dict[str, str]:
-    """What the model file says of itself, readable without the rest of the bundle."""
+def metadata(
+    spec: DataSpec, thresholds: Sequence[float] | None, protocol: Mapping[str, Any], digest: str
+) -> dict[str, str]:
+    """What the model file says of itself, readable without the rest of the bundle. `thresholds`, one a class, are given
+    where answers are sets of classes."""
     return {
         "classes": json.dumps(list(spec.classes), ensure_ascii=False),
+        **({} if thresholds is None else {"thresholds": json.dumps(list(thresholds))}),
         "protocol": json.dumps(protocol, ensure_ascii=False),
         "recipe_digest": digest,
         "sample": "true" if spec.sample else "false",

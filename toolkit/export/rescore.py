@@ -19,7 +19,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.contracts import Data, Split, VideoSplit
 from toolkit.api.errors import BundleError, DataError, RecipeError
 from toolkit.build.assemble import corrupt_of
-from toolkit.build.plan import Plan, plan
+from toolkit.build.plan import FORMS, Plan, plan
 from toolkit.data.loader import target_tensor
 from toolkit.data.splits import SPLITS
 from toolkit.data.store import LeftOut
@@ -52,7 +52,7 @@ def evaluate_bundle(
     with _told_of_bundle(bundle, overrides):
         planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
         data = planned.data()
-    _same_classes(bundle, data)
+    _same_answers(bundle, data)
     _same_clips(bundle, data)
     splits = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
     console.print(
@@ -102,12 +102,17 @@ def _command(bundle: Bundle) -> str:
     return shlex.join(["python", "-m", "toolkit", "evaluate", str(bundle.path)])
 
 
-def _same_classes(bundle: Bundle, data: Data) -> None:
+def _same_answers(bundle: Bundle, data: Data) -> None:
     known, found = bundle.manifest.classes, data.spec.classes
     if known != found:
         raise BundleError(
             f"{bundle.path}: knows the classes {', '.join(known)}; the data has {', '.join(found)}",
             next_step=f"evaluate on data with the same classes: {_command(bundle)} --set data.root=FOLDER",
+        )
+    if bundle.manifest.form != data.spec.targets:
+        raise BundleError(
+            f"{bundle.path}: answers with {FORMS[bundle.manifest.form]}; the data has {FORMS[data.spec.targets]}",
+            next_step=f"evaluate on data of that form: {_command(bundle)} --set data.root=FOLDER",
         )
 
 

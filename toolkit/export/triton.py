@@ -1,12 +1,14 @@
 """A bundle as a model repository of NVIDIA Triton Inference Server.
 
 The fields of config.pbtxt are those of `protobuf/model_config.proto` in github.com/triton-inference-server/common;
-its `parameters` are the ones that github.com/triton-inference-server/onnxruntime_backend reads.
+its `parameters` are the ones that github.com/triton-inference-server/onnxruntime_backend reads, and `thresholds`, which
+clients read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -19,6 +21,8 @@ CONFIGURATION = "config.pbtxt"
 LABELS = "labels.txt"
 MODEL = "model.onnx"
 VERSION = "1"
+THRESHOLDS = "thresholds"
+"""The parameter that has one of each class, as a list in JSON, where answers are sets of classes."""
 
 
 def write_triton(
@@ -69,6 +73,12 @@ def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
     layout = "" if clip else "\n    format: FORMAT_NHWC"
     square = [*clip, shape.square, shape.square, 3]
     name = manifest.name.replace("\\", "\\\\").replace('"', '\\"')
+    meaning, limits = "The probability of each class; together they are 1", ""
+    if manifest.thresholds is not None:
+        meaning = "The probability of each class by itself; from its threshold on the class counts as present"
+        limits = f"""
+# The thresholds, in the order of {LABELS}. Clients find them in the model's configuration.
+parameters {{ key: "{THRESHOLDS}" value {{ string_value: "{json.dumps(list(manifest.thresholds))}" }} }}"""
     warm = ",\n".join(_warm_up(size, square) for size in sorted({1, max_batch}))
     return f"""\
 name: "{name}"
@@ -82,6 +92,7 @@ input [
     dims: {[*clip, -1, -1, 3]}
   }}
 ]
+# {meaning}.
 output [
   {{
     name: "{OUTPUT}"
@@ -102,7 +113,7 @@ instance_group [
   }}
 ]
 # How cuDNN chooses its algorithms: 0 tries all of them, once for each batch size, 1 estimates. Batch sizes vary here.
-parameters {{ key: "cudnn_conv_algo_search" value {{ string_value: "1" }} }}
+parameters {{ key: "cudnn_conv_algo_search" value {{ string_value: "1" }} }}{limits}
 # The smallest and the largest batch are run before the model counts as ready: no request waits for what starts once.
 model_warmup [
 {warm}

@@ -28,7 +28,7 @@ from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.predictions import predictions_of
 from toolkit.runs.reopen import Trained, open_trained, planned_again
-from toolkit.runs.report.statistics import confusion_matrix
+from toolkit.runs.report.statistics import confusion_matrix, per_class_of_sets
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
 from toolkit.system.notices import note
@@ -110,9 +110,12 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     assembly, table = trained.assembly, trained.assembly.recipe.export
     scored = Scored.of_run(assembly)
     spec, protocol = assembly.spec, {**scored.protocol(), "precision": "fp32"}
+    chosen = assembly.objective.thresholds
+    thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
-        model = to_onnx(assembly.network, assembly.objective.answers, spec, metadata(spec, protocol, trained.digest))
+        told = metadata(spec, thresholds, protocol, trained.digest)
+        model = to_onnx(assembly.network, assembly.objective.answers, spec, told)
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):
@@ -121,7 +124,6 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
                 files[path.name] = _sha256(path)
     assembly.network.to(assembly.device)
     objective.to(assembly.device)
-    thresholds = assembly.objective.thresholds
     manifest = Manifest(
         name=name,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -137,7 +139,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
         trained_on=_trained_on(trained, scored),
         scores={},
         versions=versions(),
-        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
+        thresholds=thresholds,
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
     return manifest
@@ -279,10 +281,16 @@ def _told_recipe(trained: Trained) -> Recipe:
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
     """The card, then the manifest with the hash of every other file."""
-    spec = expected.assembly.spec
+    spec, thresholds = expected.assembly.spec, manifest.thresholds
     predictions = predictions_of(expected.evaluation, expected.loader.pixels.split.ids, spec)
-    matrix = confusion_matrix(spec.classes, predictions)  # the card has it whether or not the recipe's metrics do
-    (folder / "README.md").write_bytes(as_utf8(card(manifest, matrix)))
+    if thresholds is None:
+        page = card(
+            manifest, confusion_matrix(spec.classes, predictions)
+        )  # whether or not the recipe's metrics have it
+    else:
+        chosen = dict(zip(spec.classes, thresholds, strict=True))
+        page = card(manifest, None, per_class_of_sets(spec.classes, predictions, {}, chosen))
+    (folder / "README.md").write_bytes(as_utf8(page))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
     (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))
 

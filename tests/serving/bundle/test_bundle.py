@@ -111,6 +111,30 @@ def test_the_likeliest_come_first_and_equals_in_the_models_order() -> None:
     assert len(answers.top(9)[0]) == 3
 
 
+def test_an_answer_with_one_class_is_a_set_of_it() -> None:
+    answers = Answers(np.array([[0.25, 0.5, 0.25], [0.4, 0.4, 0.2]], np.float32), ("a", "b", "c"))
+    assert answers.sets == [("b",), ("a",)]
+    assert answers.labels == ["b", "a"]
+
+
+def test_a_set_has_every_class_that_reaches_its_own_threshold() -> None:
+    rows = np.array([[0.9, 0.1, 0.69], [0.1, 0.0999, 0.7], [0, 0, 0], [1, 1, 1]], np.float32)
+    answers = Answers(rows, ("a", "b", "c"), (0.9, float(np.float32(0.1)), 0.7))
+    # 0.9 and 0.7 of float32 lie on this and on that side of those of Python
+    assert answers.sets == [("b",), (), (), ("a", "b", "c")]
+    assert answers.labels == ["b", "", "", "a|b|c"]
+    assert [best[0][0] for best in answers.top(1)] == ["a", "c", "a", "a"]
+
+
+def test_a_bundle_answers_with_sets_by_its_thresholds(tmp_path: Path) -> None:
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", classes="abc", thresholds=(0.5, 0.5, 0.1)), device="cpu")
+    answers = bundle.predict(np.stack([grey(0, 4, 4), grey(60, 4, 4), grey(135, 4, 4), grey(255, 4, 4)]))
+    assert answers.sets == [(), ("a",), ("a", "b", "c"), ("a", "b", "c")]
+    assert answers.labels == ["", "a", "a|b|c", "a|b|c"]
+    assert bundle.predict([grey(60, 4, 4), grey(0, 5, 4)]).sets == [("a",), ()]
+    assert answers.probabilities[3].sum() > 2
+
+
 def test_the_first_precision_is_preferred_and_others_can_be_asked_for(tmp_path: Path) -> None:
     folder = toy_bundle.write(tmp_path / "toy", precisions=("int8", "fp32"))
     assert Bundle.load(folder, device="cpu").precision == "int8"

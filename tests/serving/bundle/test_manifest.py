@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import toy_bundle
@@ -143,6 +144,26 @@ def test_what_cannot_be_true_is_refused(bundle: Path, change: Callable[[dict[str
     error = refusal(changed(bundle, change))
     assert str(bundle / MANIFEST) in error.message
     assert said in error.message
+
+
+def test_thresholds_make_answers_sets(tmp_path: Path, bundle: Path) -> None:
+    assert (read_manifest(bundle).thresholds, read_manifest(bundle).form) == (None, "index")
+    sets = toy_bundle.write(tmp_path / "sets", thresholds=(0.1, float(np.float32(0.3))))
+    manifest = read_manifest(sets)
+    assert (manifest.thresholds, manifest.form) == ((0.1, float(np.float32(0.3))), "set")
+    assert (sets / MANIFEST).read_text(encoding="utf-8") == manifest.to_json()
+
+
+@pytest.mark.parametrize(
+    "thresholds", [[], [0.5], [0.5] * 3, [0.5, 1.0], [0, 0.5], [0.5, True], [0.5, "0.5"], [0.5, float("nan")], "ab", {}]
+)
+def test_thresholds_are_one_for_each_class_between_0_and_1(bundle: Path, thresholds: object) -> None:
+    error = refusal(changed(bundle, lambda claimed: claimed.update(thresholds=thresholds)))
+    assert "thresholds: must be numbers between 0 and 1, one for each class" in error.message
+
+
+def test_thresholds_that_are_no_list_are_refused(bundle: Path) -> None:
+    assert "'int' object is not iterable" in refusal(changed(bundle, lambda m: m.update(thresholds=1))).message
 
 
 @pytest.fixture

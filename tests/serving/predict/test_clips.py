@@ -334,6 +334,40 @@ def test_the_plot_of_a_sample_says_so(tmp_path, film) -> None:
     timelines.draw(tmp_path / "a.png", sample=True)
 
 
+def test_the_plot_of_sets_shows_thresholds_and_the_classes_that_are_above_them() -> None:
+    pytest.importorskip("matplotlib")
+    from toolkit.serving.predict.inputs import Source
+    from toolkit.serving.predict.plot import CLASSES, Timelines
+
+    thresholds = [0.95] * 8 + [0.1]  # the last is the only one that is present, and the least probable
+    timelines = Timelines([f"class {number}" for number in range(9)], thresholds)
+    for place in range(3):
+        row = np.linspace(0.9, 0.2, 9, dtype=np.float32)
+        timelines.add(Source("a.mp4", "video", "a.mp4", moment=(place, place + 2.0)), row)
+    axes = timelines._figure(sample=False).axes[0]
+    shown = [line for line in axes.lines if line.get_label().startswith("class")]
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    assert [len(shown), len(dotted)] == [CLASSES, CLASSES]
+    assert shown[0].get_label() == "class 8"
+    assert [line.get_ydata()[0] for line in dotted] == [0.1, *[0.95] * 4]
+    assert [line.get_color() for line in dotted] == [line.get_color() for line in shown]
+    assert "threshold" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_windows_are_answered_with_sets(tmp_path, film, stream) -> None:
+    bundle = toy_bundle.write(tmp_path / "sets", clip=CLIP, classes="abc", thresholds=(0.5, 0.5, 0.6))
+    given = {"stream": True, "clock": Lockstep()} if stream else {"plot": tmp_path / "a.svg"}
+    out = tmp_path / "a.csv"
+    assert predict_files(bundle, [str(film)], output=out, every=EVERY, device="cpu", top=3, **given) == EXIT_DONE
+    found = read_rows(out)
+    for row in found:
+        by_name = {row[f"class_{rank}"]: float(row[f"probability_{rank}"]) for rank in (1, 2, 3)}
+        named = [name for name, least in zip("abc", (0.5, 0.5, 0.6), strict=True) if by_name[name] >= least]
+        assert row["prediction"] == "|".join(named)
+    assert len({row["prediction"] for row in found}) > (not stream)  # of a stream, windows are dropped
+
+
 @pytest.mark.parametrize(
     "words",
     [["--plot", "a.png"], ["--every", "1", "--stream", "--plot", "a.png"]],

@@ -60,6 +60,35 @@ def test_answers_are_a_table_and_all_else_is_said_beside_it(tmp_path, bundle, ca
     assert said.err == "toy: fp32 on cpu (asked for)\n"
 
 
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """A bundle whose answers are sets: the brighter, the more classes."""
+    return toy_bundle.write(tmp_path / "sets", classes=("some", "more", "most"), thresholds=(0.5, 0.5, 0.3))
+
+
+def test_answers_that_are_sets_say_which_classes_are_present(tmp_path, sets, capsys) -> None:
+    paths = [str(grey(tmp_path / f"{level}.png", level)) for level in (0, 60, 255)]
+    assert predict_files(sets, paths, device="cpu", top=1) == EXIT_DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["prediction", "(none)", "some", "some|more|most"]
+    assert predict_files(sets, paths, output=tmp_path / "out.csv", device="cpu") == EXIT_DONE
+    answers = Bundle.load(sets, device="cpu").predict([np.asarray(Image.open(path)) for path in paths])
+    for row, label, best in zip(read_rows(tmp_path / "out.csv"), answers.labels, answers.top(3), strict=True):
+        assert row["prediction"] == label
+        assert [row[f"class_{rank}"] for rank in (1, 2, 3)] == [name for name, _ in best]
+        assert float(row["probability_1"]) == pytest.approx(best[0][1], abs=1e-6)
+
+
+def test_the_set_of_a_video_is_that_of_its_mean(tmp_path, sets) -> None:
+    path = write_video(tmp_path / "a.mp4")
+    assert predict_files(sets, [str(path)], output=tmp_path / "out.csv", device="cpu") == EXIT_DONE
+    opened = Bundle.load(sets, device="cpu")
+    frames = read_frames(path, timeline(path), middles(12, 4))
+    mean = opened.predict([opened.square(frame) for frame in frames]).probabilities.mean(0, keepdims=True)
+    (row,) = read_rows(tmp_path / "out.csv")
+    assert row["prediction"] == opened.answers(mean).labels[0]
+
+
 def test_auto_says_which_device_it_took_and_why(tmp_path, bundle, capsys) -> None:
     predict_files(bundle, [str(grey(tmp_path / "a.png", 0))])
     opened = Bundle.load(bundle)

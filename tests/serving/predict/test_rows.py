@@ -152,6 +152,38 @@ def test_rows_about_parts_of_a_video_tell_which(tmp_path: Path, suffix: str) -> 
     assert found == wanted
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_of_sets_say_which_classes_are_present(tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"a.{suffix}"
+    with written(output, 2, timed=True, sets=True) as rows:
+        rows.add(source("a.mp4", (0.5, 2.5)), TOP, "bright|dark")
+        rows.add(source("a.mp4", (3.0, 3.0)), TOP, "")
+    names = ["file", "start", "end", "prediction", "class_1", "probability_1", "class_2", "probability_2"]
+    assert columns(2, timed=True, sets=True) == names
+    if suffix == "csv":
+        with output.open(encoding="utf-8", newline="") as file:
+            found = list(csv.DictReader(file, quoting=csv.QUOTE_NONNUMERIC))
+    elif suffix == "jsonl":
+        found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    else:
+        found = pytest.importorskip("pyarrow.parquet").read_table(output).to_pylist()
+    assert all([*row] == names for row in found)
+    assert [row["prediction"] for row in found] == ["bright|dark", ""]
+    assert [row["start"] for row in found] == [0.5, 3.0]
+    assert [row["class_1"] for row in found] == ["bright", "bright"]
+
+
+def test_the_table_of_sets_ends_with_the_classes_that_are_present(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(width=5, classes=["dark", "bright"], top=2, sets=True)
+    table.add(source("a.png"), TOP, "dark|bright")
+    table.add(source("b.png"), TOP, "")
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["file", "top", "1", "top", "2", "prediction"]
+    assert first.split() == ["a.png", "bright", "70.00%", "dark", "0.00%", "dark|bright"]
+    assert second.split() == ["b.png", "bright", "70.00%", "dark", "0.00%", "(none)"]
+    assert head.index("prediction") == first.index("dark|bright") == second.index("(none)")
+
+
 def test_the_table_tells_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
     Table(width=4, classes=["x"], top=1).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "a\\n.mp4#t=0.000,2.000"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.api.answers import label, named_classes
 from toolkit.api.errors import UsageError
 from toolkit.serving.bundle.inputs import check_frames, rank, to_squares
 from toolkit.serving.bundle.inspection import check_interface, inspect_model
@@ -28,13 +29,24 @@ class Answers:
     """What a model says of N inputs."""
 
     probabilities: NDArray[np.float32]
-    """`[N, C]`, each row summing to 1."""
+    """`[N, C]`: each row sums to 1, or where there are thresholds, each probability stands for itself."""
     classes: tuple[str, ...]
+    thresholds: tuple[float, ...] | None = None
+    """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
+
+    @property
+    def sets(self) -> list[tuple[str, ...]]:
+        """The classes that each answer names: the likeliest one, or where there are thresholds, all that reach their
+        own, in the order of `classes`, perhaps none."""
+        return [tuple(self.classes[number] for number in numbers) for numbers in self._named()]
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of each input."""
-        return [self.classes[index] for index in self.probabilities.argmax(1)]
+        """Each answer as one text: the names in `sets`, joined by `|`; empty where there are none."""
+        return [label(self.classes, numbers) for numbers in self._named()]
+
+    def _named(self) -> list[list[int]]:
+        return [named_classes(row, self.thresholds) for row in self.probabilities.tolist()]
 
     def top(self, k: int) -> list[list[tuple[str, float]]]:
         """The `k` likeliest classes of each input with their probabilities, likeliest first; of equally likely ones
@@ -84,10 +96,14 @@ class Bundle:
 
         Raises UsageError for another dtype or shape, BundleError where the model cannot compute them."""
         if isinstance(frames, Sequence):
-            return Answers(self._mixed(frames), self.manifest.classes)
+            return self.answers(self._mixed(frames))
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
         check_frames(frames, self.manifest.input, "frames", many=many)
-        return Answers(self.session.run(frames if many else frames[None]), self.manifest.classes)
+        return self.answers(self.session.run(frames if many else frames[None]))
+
+    def answers(self, probabilities: NDArray[np.float32]) -> Answers:
+        """What probabilities `[N, C]` of this model say: means over the views of a video, for example."""
+        return Answers(probabilities, self.manifest.classes, self.manifest.thresholds)
 
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`, resampled by Pillow as for training, to 2 of 255 at most;

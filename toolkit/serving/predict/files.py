@@ -72,7 +72,7 @@ def answer_files(job: PredictionJob) -> int:
 
 def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) -> Timelines:
     """Answer all sources; the timelines that are to be drawn, once the rows are in place."""
-    timelines = Timelines(job.bundle.manifest.classes)
+    timelines = Timelines(job.bundle.manifest.classes, job.bundle.manifest.thresholds)
     if job.every is None:
         threads = len(allowed_cores())
         decoded = read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
@@ -85,7 +85,7 @@ def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) ->
             if answer.probabilities is None:
                 notes.say(answer.problem)
                 continue
-            rows.add(answer.source, job.best(answer.probabilities))
+            job.add(rows, answer.source, answer.probabilities)
             if job.plot is not None:
                 timelines.add(answer.source, answer.probabilities)
     return timelines

@@ -130,4 +130,4 @@ def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, told: _Told, c
         told.delays.add(clock.now() - window.shown)
         told.dropped = ring.dropped
         smooth = smoothing.add(probabilities, window.moment[1])
-        rows.add(replace(source, moment=window.moment), job.best(smooth))
+        job.add(rows, replace(source, moment=window.moment), smooth)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLASSES = 5
-"""Classes that are drawn: those with the highest probability at any time."""
+"""Most classes that are drawn."""
 COLOURS = ("#0b6cb8", "#d55e00", "#00916a", "#a8508a", "#8a6d00")
 """One a class, told apart by the colour-blind too."""
 SUFFIXES = (".png", ".svg")
@@ -41,8 +41,8 @@ def check_plot(plot: Path) -> None:
 class Timelines:
     """The answers to the windows of one video, until they are drawn."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._classes = classes
+    def __init__(self, classes: Sequence[str], thresholds: Sequence[float] | None = None) -> None:
+        self._classes, self._thresholds = classes, thresholds
         self._name = ""
         self._seconds: list[float] = []
         self._rows: list[NDArray[np.float32]] = []
@@ -73,9 +73,13 @@ class Timelines:
         rows = np.stack(self._rows)
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
-        for colour, index in zip(COLOURS, likeliest(rows), strict=False):
+        for colour, index in zip(COLOURS, likeliest(rows, self._thresholds), strict=False):
             marker = "o" if len(rows) == 1 else None
             axes.plot(self._seconds, rows[:, index], color=colour, label=self._classes[index], marker=marker)
+            if self._thresholds is not None:
+                axes.axhline(self._thresholds[index], color=colour, linestyle=":", linewidth=1)
+        if self._thresholds is not None:
+            axes.plot([], [], color="#5b6b7b", linestyle=":", linewidth=1, label="threshold")
         axes.set(ylim=(0, 1.02), xlabel="seconds", ylabel="probability")
         axes.set_title(f"{printable(self._name)}{' (model trained on SAMPLE data)' if sample else ''}", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
@@ -84,9 +88,11 @@ class Timelines:
         return figure
 
 
-def likeliest(rows: NDArray[np.float32]) -> list[int]:
-    """Of `[N, C]` the `CLASSES` classes with the highest probability at any time, the highest first."""
-    best: list[int] = (-rows.max(0)).argsort(kind="stable")[:CLASSES].tolist()
+def likeliest(rows: NDArray[np.float32], thresholds: Sequence[float] | None = None) -> list[int]:
+    """Of `[N, C]` the `CLASSES` classes with the highest probability at any time, the highest first; where there are
+    thresholds, those that are furthest above their own."""
+    highest = rows.max(0) if thresholds is None else rows.max(0) - thresholds
+    best: list[int] = (-highest).argsort(kind="stable")[:CLASSES].tolist()
     return best
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeAlias
 
+from toolkit.api.answers import NONE
 from toolkit.api.errors import UsageError
 from toolkit.api.files import replaced
 from toolkit.serving.predict.inputs import Source, printable
@@ -17,6 +18,10 @@ Top: TypeAlias = Sequence[tuple[str, float]]
 """Classes with their probabilities, likeliest first."""
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 """Of the files that answers can be written to."""
+PREDICTION = "prediction"
+"""Column of the set of classes, where answers are sets: the same as in a run's predictions.csv."""
+MOMENT = ("start", "end")
+"""Columns of the seconds of a video that a row is about."""
 ROWS_AT_ONCE = 4096
 """Rows of a Parquet file that are held before they are written."""
 
@@ -24,21 +29,26 @@ ROWS_AT_ONCE = 4096
 class Rows(Protocol):
     """Where answers go."""
 
-    def add(self, source: Source, top: Top) -> None: ...
+    def add(self, source: Source, top: Top, label: str | None = None) -> None:
+        """`label` is the set of classes that are present, as text; None where an answer is the likeliest class."""
 
 
 class Table:
     """Aligned columns on standard output, each line as it is known, so that they pipe."""
 
-    def __init__(self, *, width: int, classes: Sequence[str], top: int) -> None:
+    def __init__(self, *, width: int, classes: Sequence[str], top: int, sets: bool = False) -> None:
         self._width, self._class_width, self._top = width, max(map(len, classes)), top
+        self._sets = sets
         self._titled = False
 
-    def add(self, source: Source, top: Top) -> None:
+    def add(self, source: Source, top: Top, label: str | None = None) -> None:
         if not self._titled:
-            self._line("file", [f"top {rank}" for rank in range(1, self._top + 1)])
+            ranks = [f"top {rank}" for rank in range(1, self._top + 1)]
+            self._line("file", [*ranks, PREDICTION] if self._sets else ranks)
             self._titled = True
-        self._line(printable(source.title), [f"{label:<{self._class_width}}  {value:7.2%}" for label, value in top])
+        cells = [f"{name:<{self._class_width}}  {value:7.2%}" for name, value in top]
+        # Last, since a set may be of any width.
+        self._line(printable(source.title), cells if label is None else [*cells, label or NONE])
 
     def _line(self, name: str, cells: Sequence[str]) -> None:
         width = self._class_width + len("  100.00%")
@@ -46,37 +56,37 @@ class Table:
 
 
 class CsvRows:
-    def __init__(self, file: TextIO, top: int, *, timed: bool) -> None:
+    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
         self._writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        self._writer.writerow(columns(top, timed=timed))
+        self._writer.writerow(names)
 
-    def add(self, source: Source, top: Top) -> None:
-        self._writer.writerow(_values(source, top))
+    def add(self, source: Source, top: Top, label: str | None = None) -> None:
+        self._writer.writerow(_values(source, top, label))
 
 
 class JsonRows:
-    def __init__(self, file: TextIO, top: int, *, timed: bool) -> None:
-        self._file, self._columns = file, columns(top, timed=timed)
+    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
+        self._file, self._columns = file, names
 
-    def add(self, source: Source, top: Top) -> None:
-        row = dict(zip(self._columns, _values(source, top), strict=True))
+    def add(self, source: Source, top: Top, label: str | None = None) -> None:
+        row = dict(zip(self._columns, _values(source, top, label), strict=True))
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 class ParquetRows:
-    def __init__(self, path: Path, top: int, *, timed: bool) -> None:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
         import pyarrow
         from pyarrow import parquet
 
-        moments = [pyarrow.float64()] * (2 * timed)
-        kinds = [pyarrow.string(), *moments, *[pyarrow.string(), pyarrow.float32()] * top]
-        self._schema = pyarrow.schema(list(zip(columns(top, timed=timed), kinds, strict=True)))
+        moments, shares = dict.fromkeys(MOMENT, pyarrow.float64()), pyarrow.float32()
+        kinds = [moments.get(name, shares if name.startswith("probability") else pyarrow.string()) for name in names]
+        self._schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
         self._table: Callable[..., Any] = pyarrow.Table.from_pydict
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._held: list[list[object]] = []
 
-    def add(self, source: Source, top: Top) -> None:
-        self._held.append(_values(source, top))
+    def add(self, source: Source, top: Top, label: str | None = None) -> None:
+        self._held.append(_values(source, top, label))
         if len(self._held) >= ROWS_AT_ONCE:
             self._write()
 
@@ -91,17 +101,19 @@ class ParquetRows:
         self._held.clear()
 
 
-def columns(top: int, *, timed: bool = False) -> list[str]:
-    """Names of the columns of every format; `timed` rows say which seconds of a video they are about."""
-    moment = ["start", "end"] if timed else []
-    return ["file", *moment, *(f"{kind}_{rank}" for rank in range(1, top + 1) for kind in ("class", "probability"))]
+def columns(top: int, *, timed: bool = False, sets: bool = False) -> list[str]:
+    """Names of the columns of every format; `timed` rows say which seconds of a video they are about, and where answers
+    are `sets`, a column has the classes that are present."""
+    before = ["file", *(MOMENT if timed else ()), *([PREDICTION] if sets else ())]
+    return [*before, *(f"{kind}_{rank}" for rank in range(1, top + 1) for kind in ("class", "probability"))]
 
 
-def _values(source: Source, top: Top) -> list[object]:
+def _values(source: Source, top: Top, label: str | None) -> list[object]:
     moment = [] if source.moment is None else [round(seconds, 3) for seconds in source.moment]
     title = source.title.encode("utf-8", "backslashreplace").decode("utf-8")  # bytes of a name that are no UTF-8
     # Probabilities have the seven digits that float32 holds.
-    return [title, *moment, *(part for label, value in top for part in (label, float(f"{value:.7g}")))]
+    ranked = (part for name, value in top for part in (name, float(f"{value:.7g}")))
+    return [title, *moment, *([] if label is None else [label]), *ranked]
 
 
 def check_output(output: Path) -> None:
@@ -124,17 +136,17 @@ def check_output(output: Path) -> None:
 
 
 @contextmanager
-def written(output: Path, top: int, *, timed: bool = False) -> Iterator[Rows]:
+def written(output: Path, top: int, *, timed: bool = False, sets: bool = False) -> Iterator[Rows]:
     """Rows of a file that takes its place when the block succeeds, and is never seen otherwise."""
-    suffix = output.suffix.lower()
+    suffix, names = output.suffix.lower(), columns(top, timed=timed, sets=sets)
     with replaced(output) as temporary:
         if suffix == ".parquet":
-            with closing(ParquetRows(temporary, top, timed=timed)) as table:
+            with closing(ParquetRows(temporary, names)) as table:
                 yield table
         else:
             lines = CsvRows if suffix == ".csv" else JsonRows
             with temporary.open("w", encoding="utf-8", newline="") as file:
-                yield lines(file, top, timed=timed)
+                yield lines(file, names)
 
 
 def table_width(names: Sequence[str]) -> int:
