@@ -27,7 +27,7 @@ from toolkit.recipe.tables import Limits
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.views import average_views
 from toolkit.system import device as devices
-from toolkit.training.evaluate import Answered, Evaluation, evaluate, logits_of
+from toolkit.training.evaluate import Answered, Evaluation, device_of, evaluate
 
 SQUARE_BATCHES = (1, 5, 32)
 RAW_BATCHES = (1, 3, 7)
@@ -219,7 +219,7 @@ def _scores(answered: Tensor, finite: Tensor, expected: Reference) -> dict[str, 
     if not finite.all():
         return dict.fromkeys(expected.evaluation.scalars(), math.nan)
     evaluation, assembly = expected.evaluation, expected.assembly
-    logits = logits_of(answered, assembly.spec.targets)
+    logits = assembly.objective.logits(answered.to(device_of(assembly.objective))).cpu()
     found = Answered(evaluation.index, logits, evaluation.targets).scored(assembly.objective, assembly.metrics())
     return found.scalars()
 
