@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from toolkit.api.contracts import (
     Batch,
@@ -20,6 +21,7 @@ from toolkit.api.contracts import (
     DataSpec,
     Direction,
     EpochRecord,
+    Forward,
     Horizon,
     InputDesign,
     Model,
@@ -825,6 +827,325 @@ def metric_that_waits_for_each_batch(spec: DataSpec) -> Hits:
     return Waiting()
 
 
+# Tasks -------------------------------------------------------------------------------------------------------------
+
+
+class Soft(nn.Module):
+    """Softmax and cross-entropy, as sure as a sharpness that is trained; keeps every rule."""
+
+    targets: Any = "index"
+    thresholds: Any = None
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.ones(()))
+        self.teacher = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192, affine=False), nn.Linear(192, classes))
+        self.teacher.requires_grad_(False).eval()
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits * self.sharpness, targets, reduction="none")
+
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        taught = (forward(pixels) - forward(pixels.float() / 255, self.teacher)).square().mean(1)
+        return (self.losses(forward(pixels), targets) + 1e-9 * taught).sum()
+
+    def weight(self, targets: Tensor) -> Tensor | int:
+        return len(targets)
+
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.losses(logits, targets).mean()
+
+    def answers(self, logits: Tensor) -> Tensor:
+        return (logits * self.sharpness).softmax(-1)
+
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers.clamp(min=1e-30).log() / self.sharpness
+
+    def settle(self, logits: Tensor, targets: Tensor) -> None:
+        """There is nothing to choose."""
+
+
+class SoftSets(Soft):
+    """Sigmoids, each with a threshold: the mean answer to the items that show the class; keeps every rule."""
+
+    targets: Any = "set"
+    keeps = True
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("chosen", torch.full((classes,), 0.5), persistent=self.keeps)
+
+    @property
+    def thresholds(self) -> Tensor:  # type: ignore[override]
+        chosen: Tensor = self.chosen
+        return chosen
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits * self.sharpness, targets, reduction="none").mean(1)
+
+    def answers(self, logits: Tensor) -> Tensor:
+        return (logits * self.sharpness).sigmoid()
+
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers.logit(1e-6) / self.sharpness
+
+    def settle(self, logits: Tensor, targets: Tensor) -> None:
+        mean = (self.answers(logits) * targets).sum(0) / targets.sum(0).clamp(min=1)
+        self.thresholds.copy_(mean.clamp(0.1, 0.9))
+
+
+def sound_task(spec: DataSpec) -> Soft:
+    """Softmax, or sigmoids where targets are sets."""
+    return SoftSets(len(spec.classes)) if spec.targets == "set" else Soft(len(spec.classes))
+
+
+@breaks("task", "arguments")
+def task_that_takes_the_targets_by_place(spec: DataSpec, smoothing: float = 0.0) -> Soft:
+    """Softmax.
+
+    smoothing: of targets
+    """
+    return Soft(len(spec.classes))
+
+
+class Rigid(Soft):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.share = torch.ones(classes)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits * self.sharpness, targets, weight=self.share, reduction="none")
+
+
+@breaks("task", "module", "device")
+def task_whose_weights_stay_on_the_cpu(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Rigid(len(spec.classes))
+
+
+class Plural(Soft):
+    targets = "indices"
+
+
+@breaks("task", "targets")
+def task_of_an_unknown_form(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Plural(len(spec.classes))
+
+
+class Naive(Soft):
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        shown = targets if targets.ndim == 2 else functional.one_hot(targets, 4)
+        return -(shown * self.answers(forward(pixels)).log()).sum()
+
+
+@breaks("task", "loss")
+def task_with_the_logarithm_of_a_softmax(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Naive(len(spec.classes))
+
+
+class Mean(Soft):
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        return super().loss(forward, pixels, targets) / len(pixels)
+
+    def weight(self, targets: Tensor) -> int:
+        return 1
+
+
+@breaks("task", "parts", "mixed")
+def task_whose_loss_is_a_mean(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Mean(len(spec.classes))
+
+
+class Constant(Soft):
+    def weight(self, targets: Tensor) -> int:
+        return 12
+
+
+@breaks("task", "weight")
+def task_for_batches_of_one_size(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Constant(len(spec.classes))
+
+
+class Gathered(Soft):
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return -(logits * self.sharpness).log_softmax(1).gather(1, targets[:, None])[:, 0]
+
+
+@breaks("task", "mixed")
+def task_that_takes_class_indices_alone(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Gathered(len(spec.classes))
+
+
+class Rising(Soft):
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        return -super().loss(forward, pixels, targets)
+
+
+@breaks("task", "learns")
+def task_whose_loss_has_the_wrong_sign(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Rising(len(spec.classes))
+
+
+class Total(Soft):
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.losses(logits, targets).sum()
+
+
+@breaks("task", "score")
+def task_whose_score_is_a_sum(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Total(len(spec.classes))
+
+
+class Contrary(Soft):
+    def answers(self, logits: Tensor) -> Tensor:
+        return super().answers(-logits)
+
+    def logits(self, answers: Tensor) -> Tensor:
+        return -super().logits(answers)
+
+
+@breaks("task", "right")
+def task_that_answers_the_contrary(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Contrary(len(spec.classes))
+
+
+class Loose(Soft):
+    def answers(self, logits: Tensor) -> Tensor:
+        return (logits * self.sharpness).sigmoid()
+
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers.logit(1e-6) / self.sharpness
+
+
+@breaks("task", "answers")
+def task_of_one_class_with_sigmoids(spec: DataSpec) -> Soft:
+    """Sigmoids."""
+    return Loose(len(spec.classes))
+
+
+class Relative(Soft):
+    def answers(self, logits: Tensor) -> Tensor:
+        return super().answers(logits - logits.mean(0))
+
+
+@breaks("task", "rows", "logits")
+def task_whose_answers_look_at_the_batch(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Relative(len(spec.classes))
+
+
+class Unbounded(Soft):
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers.log() / self.sharpness
+
+
+@breaks("task", "logits")
+def task_without_logits_for_answers_of_0(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Unbounded(len(spec.classes))
+
+
+class Halfway(Soft):
+    @property
+    def thresholds(self) -> Tensor:  # type: ignore[override]
+        return torch.full((4,), 0.5)
+
+
+@breaks("task", "thresholds", "settle")
+def task_of_one_class_with_thresholds(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Halfway(len(spec.classes))
+
+
+class Unguarded(SoftSets):
+    def settle(self, logits: Tensor, targets: Tensor) -> None:
+        self.thresholds.copy_((self.answers(logits) * targets).sum(0) / targets.sum(0))
+
+
+SETS = DataSpec(("first", "second", "third", "fourth"), size=8, targets="set")
+
+
+@breaks("task", "settle", spec=SETS)
+def task_that_needs_every_class_in_the_validation_split(spec: DataSpec) -> Soft:
+    """Sigmoids."""
+    return Unguarded(len(spec.classes))
+
+
+class Unsaved(SoftSets):
+    keeps = False
+
+
+@breaks("task", "state", spec=SETS)
+def task_that_does_not_save_its_thresholds(spec: DataSpec) -> Soft:
+    """Sigmoids."""
+    return Unsaved(len(spec.classes))
+
+
+class Spare(Soft):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.spare = nn.Linear(classes, classes)
+
+
+@breaks("task", "owned")
+def task_with_a_layer_it_does_not_use(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Spare(len(spec.classes))
+
+
+class Clamping(Soft):
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        return super().loss(forward, pixels.clamp_(1, 254), targets)
+
+
+@breaks("task", "untouched")
+def task_that_clamps_its_batch(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Clamping(len(spec.classes))
+
+
+class Seeding(Soft):
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return super().loss(forward, pixels, targets)
+
+
+@breaks("task", "draws")
+def task_that_seeds_torch(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Seeding(len(spec.classes))
+
+
+class Deciding(Soft):
+    def answers(self, logits: Tensor) -> Tensor:
+        return super().answers(logits if logits.max() > -9 else logits + 1)
+
+
+@breaks("task", "onnx", "device")
+def task_whose_answers_branch_on_numbers(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Deciding(len(spec.classes))
+
+
+class Counted(Soft):
+    def weight(self, targets: Tensor) -> int:
+        return sum(1 for _ in targets.flatten(1).tolist())
+
+
+@breaks("task", "device")
+def task_that_waits_for_each_batch(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Counted(len(spec.classes))
+
+
 # Trackers ----------------------------------------------------------------------------------------------------------
 
 
@@ -1191,6 +1512,8 @@ SOUND = [
     Case("model", sound_model, spec=SPEC),
     Case("augmentation", sound_augmentation),
     Case("metric", sound_metric),
+    Case("task", sound_task),
+    Case("task", sound_task, spec=SETS),
     Case("tracker", sound_tracker),
     Case("optimizer", sound_optimizer),
     Case("schedule", sound_schedule),

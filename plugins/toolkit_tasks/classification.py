@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -79,8 +78,8 @@ class Classification(nn.Module):
     def answers(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
 
-    def average(self, logits: Tensor) -> Tensor:
-        return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+    def logits(self, answers: Tensor) -> Tensor:
+        return answers.clamp(min=torch.finfo(torch.float32).tiny).log()
 
     def settle(self, logits: Tensor, targets: Tensor) -> None:
         """Nothing to choose: the likeliest class is the answer."""

@@ -60,7 +60,7 @@ def test_what_is_written_and_what_to_type_next(capsys: pytest.CaptureFixture[str
     package = new("Acme-Vision")
     assert capsys.readouterr().out.splitlines() == [
         "wrote Acme-Vision: dataset shapes, model small_conv, augmentation brightness, metric reciprocal_rank, "
-        "tracker epoch_table, optimizer lion, schedule hold_and_fall",
+        "task poly, tracker epoch_table, optimizer lion, schedule hold_and_fall",
         "next:  pip install -e 'Acme-Vision[test]'",
         "       python -m pytest Acme-Vision",
         "       python -m toolkit run Acme-Vision/acme_vision.toml",
@@ -76,6 +76,7 @@ def test_what_is_written_and_what_to_type_next(capsys: pytest.CaptureFixture[str
         "src/acme_vision/optimizers.py",
         "src/acme_vision/py.typed",
         "src/acme_vision/schedules.py",
+        "src/acme_vision/tasks.py",
         "src/acme_vision/trackers.py",
         "tests/test_components.py",
     ]
@@ -208,4 +209,4 @@ def test_kinds_are_told_in_one_order() -> None:
     with pytest.raises(UsageError) as caught:
         parse_kinds("dataset,models")
     assert caught.value.message == '--kinds: no kind "models"; did you mean "model"?'
-    assert caught.value.next_step == "--kinds dataset,model,augmentation,metric,tracker,optimizer,schedule"
+    assert caught.value.next_step == "--kinds dataset,model,augmentation,metric,task,tracker,optimizer,schedule"

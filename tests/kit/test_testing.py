@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.broken_components import BROKEN, SOUND, SPEC, Broken
+from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets
 from tests.installed import install
 from toolkit.api.contracts import DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
@@ -190,6 +190,57 @@ def test_a_dataset_without_a_sample_is_asked_for_a_root() -> None:
     found = {one.rule.name: one for one in examine(Case("dataset", "video_folder"), slow=False)}
     assert "give the Case a root" in str(found["items"].skipped)
     assert found["missing"].skipped is None
+
+
+def test_a_task_is_asked_with_targets_of_its_form() -> None:
+    seen = set()
+
+    def of_sets(spec: DataSpec) -> SoftSets:
+        """Sigmoids."""
+        seen.add(spec.targets)
+        if spec.targets != "set":
+            raise ValueError("of_sets: takes sets of classes")
+        return SoftSets(len(spec.classes))
+
+    assert {one.what for one in examine(Case("task", of_sets), slow=False)} == {None}
+    assert seen == {"index", "set"}
+
+
+def test_a_teacher_in_training_mode_is_found() -> None:
+    def distilled(spec: DataSpec) -> Soft:
+        """Softmax, with a teacher that drops."""
+        objective = Soft(len(spec.classes))
+        objective.teacher.append(nn.Dropout(0.0)).train()
+        objective.teacher[1].eval()
+        return objective
+
+    (finding,) = examine(Case("task", distilled), only=["owned"])
+    assert finding.what == "teacher is frozen, and a Dropout in it is in training mode"
+
+
+class StrictF1:
+    """F1 of each class, which counts as present from a probability of 0.9 on."""
+
+    def __init__(self) -> None:
+        self.taken = [(torch.empty(0, 4), torch.empty(0, 4))]
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        self.taken.append((logits.detach().clone(), targets.clone()))
+
+    def compute(self) -> dict[str, list[float]]:
+        logits, targets = (torch.cat(column) for column in zip(*self.taken, strict=True))
+        present = (logits >= 2.2).float()
+        return {"f1_per_class": (2 * (present * targets).sum(0) / (present + targets).sum(0)).tolist()}
+
+
+def test_scores_of_sets_are_compared_with_scikit_learns() -> None:
+    def strict_f1(spec: DataSpec) -> StrictF1:
+        """`f1_per_class`: F1 of each class."""
+        return StrictF1()
+
+    found = {one.rule.name: one.what for one in examine(Case("metric", strict_f1, spec=SETS))}
+    assert "f1_per_class with all classes is [" in str(found.pop("reference"))
+    assert found == dict.fromkeys(found)
 
 
 # In pytest

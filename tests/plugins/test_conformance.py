@@ -76,6 +76,7 @@ AUGMENTATIONS = [
     Case("augmentation", "mixup"),
     Case("augmentation", "cutmix"),
 ]
+OF_SETS = ["accuracy", "average_precision", "f1", "precision", "recall"]
 METRICS = [
     Case("metric", name)
     for name in (
@@ -89,6 +90,15 @@ METRICS = [
         "recall",
         "top_k",
     )
+]
+SETS = DataSpec(tuple("abcde"), size=8, targets="set")
+METRICS_OF_SETS = [Case("metric", name, spec=SETS) for name in OF_SETS]
+TASKS = [
+    Case("task", "classification"),
+    Case("task", "classification", {"class_weights": "balanced", "label_smoothing": 0.1}),
+    Case("task", "classification", spec=DataSpec(CLASSES, size=16, clip=Clip(frames=4))),
+    Case("task", "multi_label", spec=SETS),
+    Case("task", "multi_label", {"positive_weights": "balanced", "thresholds": "fixed"}, spec=SETS),
 ]
 TRACKERS = [Case("tracker", "tensorboard")]
 OPTIMIZERS = [Case("optimizer", name) for name in toolkit_optim.OPTIMIZERS if name != "rprop"]
@@ -158,6 +168,8 @@ EXPORTED = [of_images("cnn"), of_clips("cnn", head="attention", head_width=64), 
 test_datasets = conformance(*DATASETS, slow=False)
 test_augmentations = conformance(*AUGMENTATIONS)
 test_metrics = conformance(*METRICS)
+test_metrics_of_sets = conformance(*METRICS_OF_SETS)
+test_tasks = conformance(*TASKS, slow=False)
 test_trackers = conformance(*TRACKERS)
 test_optimizers = conformance(*OPTIMIZERS, RPROP)
 test_schedules = conformance(*SCHEDULES)
@@ -170,7 +182,7 @@ test_mlflow = pytest.mark.slow(conformance(MLFLOW))
 # Building one and a pass through it take seconds.
 test_models_like_others = pytest.mark.slow(conformance(*LIKE_OTHERS, only=OF_LAYERS))
 # Tracing takes seconds.
-test_graphs = pytest.mark.slow(conformance(*EXPORTED, only=["onnx"]))
+test_graphs = pytest.mark.slow(conformance(*EXPORTED, *TASKS[:1], TASKS[3], only=["onnx"]))
 
 
 def real(name: str) -> Callable[[Path], Path]:
@@ -193,9 +205,9 @@ def family(name: str) -> str:
     return re.match(r"[a-z]+", name)[0]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "tracker", "optimizer", "schedule"])
+@pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"])
 def test_every_component_of_ours_is_examined(kind: str) -> None:
-    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, *SCHEDULES)
+    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TASKS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, *SCHEDULES)
     examined = {case.factory for case in cases if case.kind == kind}
     assert examined == offered(kind)
 

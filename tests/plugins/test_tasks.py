@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from sklearn import metrics as reference
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Objective
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe import signature
 from toolkit.recipe.read import parse
 from toolkit.recipe.tables import Recipe
+from toolkit.training.evaluate import averaged
 from toolkit_tasks.classification import classification
 from toolkit_tasks.multi_label import best_thresholds, multi_label
 
@@ -91,8 +93,8 @@ def test_rare_classes_weigh_as_much_as_their_absence() -> None:
 @pytest.mark.parametrize("objective", [classification(SPEC), multi_label(SETS)], ids=["classification", "multi_label"])
 def test_the_average_of_views_is_that_of_their_answers(objective: nn.Module) -> None:
     views = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0))
-    expected = objective.answers(views).mean(1)  # type: ignore[operator]
-    torch.testing.assert_close(objective.answers(objective.average(views)), expected)  # type: ignore[operator]
+    found = averaged(cast("Objective", objective), views.flatten(0, 1), 5, "probabilities")
+    torch.testing.assert_close(objective.answers(found), objective.answers(views).mean(1))  # type: ignore[operator]
 
 
 def test_thresholds_are_chosen_on_what_they_are_asked_of_and_saved() -> None:

@@ -218,8 +218,9 @@ class Objective(Protocol):
         """What is shown, exported and compared: a probability 0..1 of each class, of logits `[..., C]`. Exported with
         the network, so made of operations that ONNX has."""
 
-    def average(self, logits: Tensor) -> Tensor:
-        """Logits `[N, C]` whose answers are the mean of the answers to V views, of logits `[N, V, C]`."""
+    def logits(self, answers: Tensor) -> Tensor:
+        """Logits `[..., C]` whose answers are these `[..., C]`: the mean of the answers to several views of an item, or
+        the answers of a bundle."""
 
     def settle(self, logits: Tensor, targets: Tensor) -> None:
         """Choose on the validation split what `thresholds` are, after each epoch. The buffers that hold them are saved

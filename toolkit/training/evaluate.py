@@ -30,6 +30,7 @@ class Answered:
     targets: Tensor
     """int64 `[N]` of class indices, or float32 `[N, C]` of zeros and ones where targets are sets."""
 
+    @torch.no_grad()
     def scored(self, objective: Objective, metrics: Sequence[Metric], thresholds: Tensor | None = None) -> Evaluation:
         """With the loss and every metric's scores. `thresholds` are those of a bundle, in place of the objective's."""
         if thresholds is None and objective.thresholds is not None:
@@ -126,7 +127,9 @@ def averaged(objective: Objective, logits: Tensor, items: int, average: Averaged
     """Logits `[items, C]` of logits `[items * V, C]`: of V views of each item, one item after the other, the mean of
     the logits or of the answers they stand for (which have logits again)."""
     views = logits.view(items, -1, logits.shape[-1])
-    return views.mean(1) if views.shape[1] == 1 or average == "logits" else objective.average(views)
+    if views.shape[1] == 1 or average == "logits":
+        return views.mean(1)
+    return objective.logits(objective.answers(views).mean(1))
 
 
 def device_of(objective: Objective) -> torch.device:
@@ -135,12 +138,14 @@ def device_of(objective: Objective) -> torch.device:
 
 
 def logits_of(answers: Tensor, form: TargetForm) -> Tensor:
-    """Logits of answers `[N, C]`: those of a bundle, which gives probabilities while metrics take logits."""
+    """The logits that metrics take for answers `[N, C]`, whatever a network's own logits mean: those whose softmax or,
+    where targets are sets, whose sigmoid the answers are."""
     if form == "set":
         return answers.logit(eps=torch.finfo(torch.float32).eps)
     return answers.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
+@torch.no_grad()
 def score(
     objective: Objective, logits: Tensor, targets: Tensor, metrics: Sequence[Metric], thresholds: Tensor | None
 ) -> Scores:
@@ -150,6 +155,10 @@ def score(
     if thresholds is not None:
         # A metric calls a class present where its logit is at least 0, whatever the class's threshold.
         logits = logits_of(objective.answers(logits.to(there)), "set").cpu() - thresholds.logit()
+    elif objective.targets == "index":
+        # The network's own logits where the answers are their softmax: they tell more of unlikely classes.
+        answers, softmax = objective.answers(logits.to(there)), logits.to(there).softmax(1)
+        logits = logits if torch.allclose(answers, softmax, equal_nan=True) else logits_of(answers, "index").cpu()
     for metric in metrics:
         metric.update(logits, targets)
         scores |= metric.compute()

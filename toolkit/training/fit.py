@@ -154,7 +154,8 @@ def _validate(state: State, setup: Setup) -> Generator[Validating, None, Evaluat
         except StopIteration as done:
             answered: Answered = done.value
             there = device_of(state.objective)
-            state.objective.settle(answered.logits.to(there), answered.targets.to(there))
+            with torch.no_grad():
+                state.objective.settle(answered.logits.to(there), answered.targets.to(there))
             return answered.scored(state.objective, setup.metrics())
 
 

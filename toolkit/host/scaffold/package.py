@@ -21,6 +21,7 @@ COMPONENTS = {
     "model": "small_conv",
     "augmentation": "brightness",
     "metric": "reciprocal_rank",
+    "task": "poly",
     "tracker": "epoch_table",
     "optimizer": "lion",
     "schedule": "hold_and_fall",

@@ -33,8 +33,9 @@ class Case:
     """Of a dataset: the folder of its data, a function that fills an empty folder and returns the root in it
     (`toolkit.kit.testing.image_folders`, say), or None for the built-in sample."""
     spec: DataSpec | None = None
-    """What a model, an augmentation or a metric is built for; None: something small. A model is then tried with 64
-    pixels first, and with 224 (or what it was designed for) where it does not take those."""
+    """What a model, an augmentation, a metric or a task is built for; None: something small. A model is then tried
+    with 64 pixels first, and with 224 (or what it was designed for) where it does not take those; a task with targets
+    of the form that it takes."""
     identity: Mapping[str, Any] | None = None
     """Of an augmentation: arguments at which it changes nothing; None: `p` or `strength` of 0, where it has one."""
     excused: Mapping[str, str] = field(default_factory=dict)

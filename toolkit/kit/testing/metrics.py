@@ -35,10 +35,12 @@ OF_CLASSES = {
     "matthews_corrcoef": "matthews_corrcoef",
 }
 """Names of scores, and scikit-learn's for them, that compare classes predicted with targets."""
+OF_EACH_CLASS = r"(precision|recall|f1|jaccard)_(macro|micro|weighted|per_class)"
+"""Names of scores that are numbers of each class, averaged or not."""
 
 
 class Answers(NamedTuple):
-    """Logits float32 `[N, C]` and targets int64 `[N]`."""
+    """Logits float32 `[N, C]` and targets: int64 `[N]`, or float32 `[N, C]` of zeros and ones where they are sets."""
 
     logits: Tensor
     targets: Tensor
@@ -168,7 +170,7 @@ def reference(subject: Subject) -> Iterator[str]:
                 continue
             met = True
             if isinstance(score, list) and score and not isinstance(score[0], list):  # one number a class that occurs
-                given = [score[target] for target in answers.targets.unique().tolist()]
+                given = [score[target] for target in _occurring(answers)]
             if not _near(given, expected):
                 yield f"{name} with {what} is {_shown(score)}, scikit-learn's is {_shown(expected)}"
     if not met:
@@ -208,13 +210,13 @@ def scored(subject: Subject, answers: Answers | None, size: int = ITEMS) -> Scor
 
 def random_answers(subject: Subject) -> Answers:
     """Answers that are mostly right, with every class among the targets."""
-    return _drawn(_count(subject), _count(subject))
+    return _drawn(_count(subject), _count(subject), sets=_takes_sets(subject))
 
 
 def without_last_class(subject: Subject) -> Answers:
     """Answers in which the last class neither occurs nor is predicted."""
     count = _count(subject)
-    found = _drawn(max(count - 1, 1), count)
+    found = _drawn(max(count - 1, 1), count, sets=_takes_sets(subject))
     if count > 1:
         found.logits[:, -1] = -SURE
     return found
@@ -228,6 +230,9 @@ def few_answers(subject: Subject) -> Answers:
 def sure_answers(subject: Subject, *, right: bool) -> Answers:
     """Confident answers, all of them right or all of them wrong."""
     count = _count(subject)
+    if _takes_sets(subject):
+        sets = _drawn(count, count, sets=True).targets
+        return Answers(SURE * (2 * sets - 1) * (1 if right else -1), sets)
     targets = torch.arange(ITEMS) % count
     answered = targets if right else (targets + 1) % count
     logits = SURE * torch.eye(count)[answered]
@@ -249,8 +254,17 @@ def _count(subject: Subject) -> int:
     return len((subject.case.spec or USUAL).classes)
 
 
-def _drawn(occurring: int, classes: int) -> Answers:
+def _takes_sets(subject: Subject) -> bool:
+    return subject.case.spec is not None and subject.case.spec.targets == "set"
+
+
+def _drawn(occurring: int, classes: int, *, sets: bool) -> Answers:
+    """Answers that are mostly right, whose targets show each of the first classes, and none of the others."""
     rng = torch.Generator().manual_seed(1)
+    if sets:
+        shown = (torch.rand(ITEMS, classes, generator=rng) < 0.3) & (torch.arange(classes) < occurring)
+        shown[:occurring] |= torch.eye(classes, dtype=torch.bool)[:occurring]
+        return Answers(torch.randn(ITEMS, classes, generator=rng) + 1.5 * (2 * shown - 1), shown.float())
     targets = torch.cat((torch.arange(occurring), torch.randint(0, occurring, (ITEMS,), generator=rng)))[:ITEMS]
     logits = torch.randn(ITEMS, classes, generator=rng) + 1.5 * torch.eye(classes)[targets]
     return Answers(logits, targets)
@@ -260,7 +274,12 @@ def _awkward(subject: Subject) -> Iterator[tuple[str, Answers]]:
     count, answers = _count(subject), random_answers(subject)
     yield "a class that neither occurs nor is predicted", without_last_class(subject)
     yield "one item", answers.part(slice(0, 1))
-    yield "one class alone", answers.part(answers.targets == 0)
+    if _takes_sets(subject):
+        yield "no class in any set", Answers(answers.logits, torch.zeros(ITEMS, count))
+        yield "every class in every set", Answers(answers.logits, torch.ones(ITEMS, count))
+        yield "one class alone", answers.part(answers.targets[:, 0] == 1)
+    else:
+        yield "one class alone", answers.part(answers.targets == 0)
     yield "one answer for all", Answers(SURE * torch.eye(count)[torch.zeros(ITEMS, dtype=torch.int64)], answers.targets)
     yield "logits that are all alike", Answers(torch.zeros(ITEMS, count), answers.targets)
     yield "logits of 1e4", Answers(answers.logits * 1e4, answers.targets)
@@ -289,17 +308,25 @@ def _shown(score: Score) -> str:
     return f"{score:.6g}" if isinstance(score, float) else str(np.asarray(score, dtype=float).round(6).tolist())
 
 
+def _occurring(answers: Answers) -> list[int]:
+    """The classes that targets show."""
+    shown = answers.targets if answers.targets.ndim == 1 else answers.targets.any(0).nonzero()
+    return [int(number) for number in shown.unique()]
+
+
 def _by_sklearn(name: str, answers: Answers) -> Score | None:
     """What scikit-learn gives for the score of this name; None where the name does not say which it is."""
     from sklearn import metrics
 
+    if answers.targets.ndim == 2:
+        return _of_sets_by_sklearn(name, answers)
     targets, predicted = answers.targets.numpy(), answers.logits.argmax(dim=1).numpy()
     probabilities = answers.logits.double().softmax(dim=1).numpy()
     labels = np.arange(probabilities.shape[1])
     found: Any = None
     if name in OF_CLASSES:
         found = getattr(metrics, OF_CLASSES[name])(targets, predicted)
-    elif averaged := re.fullmatch(r"(precision|recall|f1|jaccard)_(macro|micro|weighted|per_class)", name):
+    elif averaged := re.fullmatch(OF_EACH_CLASS, name):
         average = None if averaged[2] == "per_class" else averaged[2]
         score = getattr(metrics, f"{averaged[1]}_score")
         found = score(targets, predicted, labels=np.unique(targets), average=average, zero_division=0.0)
@@ -311,5 +338,24 @@ def _by_sklearn(name: str, answers: Answers) -> Score | None:
         found = metrics.log_loss(targets, probabilities, labels=labels)
     elif name == "confusion_matrix":
         found = metrics.confusion_matrix(targets, predicted, labels=labels)
+    plain: Score | None = None if found is None else np.asarray(found).tolist()
+    return plain
+
+
+def _of_sets_by_sklearn(name: str, answers: Answers) -> Score | None:
+    """As `_by_sklearn`, where targets are sets: of the classes with a logit of at least 0, and of those that occur."""
+    from sklearn import metrics
+
+    targets, predicted, labels = answers.targets.numpy(), (answers.logits >= 0).numpy(), _occurring(answers)
+    found: Any = None
+    if name == "accuracy":
+        found = metrics.accuracy_score(targets, predicted)
+    elif averaged := re.fullmatch(OF_EACH_CLASS, name):
+        average = None if averaged[2] == "per_class" else averaged[2]
+        score = getattr(metrics, f"{averaged[1]}_score")
+        found = score(targets, predicted, labels=labels, average=average, zero_division=0.0)
+    elif name in ("mean_average_precision", "average_precision_per_class"):
+        average = "macro" if name.startswith("mean") else None
+        found = metrics.average_precision_score(targets[:, labels], answers.logits.numpy()[:, labels], average=average)
     plain: Score | None = None if found is None else np.asarray(found).tolist()
     return plain

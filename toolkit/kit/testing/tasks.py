@@ -1,0 +1,553 @@
+"""The rules of tasks, asked of their objectives with a network of one layer and items drawn by code."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.api.contract_checks import shape_of
+from toolkit.api.contracts import DataSpec, Objective, Targets
+from toolkit.data.loader import target_tensor
+from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.models import BY_MODE
+from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
+from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
+
+RULES = Rulebook("task")
+
+USUAL = DataSpec(("first", "second", "third", "fourth"), size=8)
+ITEMS = 12
+VIEWS = 5
+SEED = 20_260_101
+CLOSE = 1e-4
+"""Largest difference that reordered sums make, as a share of the numbers compared."""
+SURE = 1e4
+"""How large the logits of a network are whose training went wrong."""
+HELD = ("loss", "weight", "score", "answers", "logits", "settle", "thresholds", "targets")
+
+
+class Layer(nn.Module):
+    """uint8 pixels of any size `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`, by one layer."""
+
+    def __init__(self, classes: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.drop = nn.Dropout(0.0)
+        self.head = nn.Linear(3 * 4 * 4, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        values = pixels.float() / 127.5 - 1
+        frames = values if values.ndim == 4 else values.mean(1)
+        logits: Tensor = self.head(self.drop(functional.adaptive_avg_pool2d(frames, 4).flatten(1)))
+        return self.scale * logits
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An objective with a network to ask and a batch, as the core would give them."""
+
+    objective: Objective
+    network: Layer
+    pixels: Tensor
+    """uint8 `[B, 3, S, S]` or `[B, T, 3, S, S]`."""
+    targets: Tensor
+    """int64 `[B]`, or float32 `[B, C]` where they are sets; every class occurs."""
+    classes: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The objective as the module that it is."""
+        if not isinstance(self.objective, nn.Module):
+            raise TypeError(f"the factory made {type(self.objective).__name__}, not a torch.nn.Module")
+        return self.objective
+
+    @property
+    def sets(self) -> bool:
+        return self.objective.targets == "set"
+
+    @property
+    def shown(self) -> Tensor:
+        """float32 `[B, C]`: 1 for the classes of each item's target."""
+        return self.targets if self.sets else functional.one_hot(self.targets, self.classes).float()
+
+    def forward(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        """What an objective is given to ask: `toolkit.api.contracts.Forward`."""
+        logits: Tensor = (self.network if network is None else network)(pixels)
+        return logits.float()
+
+    def loss(self, items: slice = slice(None), targets: Tensor | None = None) -> Tensor:
+        """The summed loss of these items, by the same draws each time."""
+        torch.manual_seed(SEED)
+        given = self.targets if targets is None else targets
+        return self.objective.loss(self.forward, self.pixels[items], given[items])
+
+    def summed(self, size: int, targets: Tensor | None = None) -> float:
+        """The sum of the losses of the batch in parts of this size."""
+        starts = range(0, ITEMS, size)
+        return sum(self.loss(slice(start, start + size), targets).item() for start in starts)
+
+    def mean(self) -> Tensor:
+        """The loss of the whole batch, as it is minimised."""
+        return self.loss() / self.objective.weight(self.targets)
+
+    def score(self) -> float:
+        """The score of the network's answers to the batch."""
+        with torch.no_grad():
+            return self.objective.score(self.network(self.pixels), self.targets).item()
+
+    def train(self, steps: int) -> None:
+        """Take optimizer steps of the network and of what the objective has trained."""
+        trained = [*self.network.parameters(), *self.objective.parameters()]
+        optimizer = torch.optim.SGD([one for one in trained if one.requires_grad], lr=0.02)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            self.mean().backward()
+            optimizer.step()
+
+
+@RULES.rule
+def module(subject: Subject) -> Iterator[str]:
+    """An objective is an `nn.Module` with all that the contract names; its tensors are parameters and buffers."""
+    scene = build(subject)
+    if lacking := [name for name in HELD if not hasattr(scene.objective, name)]:
+        yield f"it has no {lacking[0]}"
+    for name, inner in scene.module.named_modules():
+        if own := [key for key, value in vars(inner).items() if isinstance(value, Tensor)]:
+            yield f"{'.'.join(filter(None, (name, own[0])))} is a plain tensor"
+
+
+@RULES.rule
+def targets(subject: Subject) -> Iterator[str]:
+    """`targets` says which form of targets it takes: "index" or "set"."""
+    form = build(subject).objective.targets
+    if form not in ("index", "set"):
+        yield f"targets is {form!r}"
+    elif subject.case.spec is not None and form != subject.case.spec.targets:
+        yield f'it takes "{form}", the data of the Case has "{subject.case.spec.targets}"'
+
+
+@RULES.rule
+def loss(subject: Subject) -> Iterator[str]:
+    """The loss of any number of items is a finite scalar with a finite gradient, even where logits are huge."""
+    for what, scene in (("", build(subject)), (f", with logits of {SURE:g}", build(subject, scale=SURE))):
+        for count in (1, 2, ITEMS):
+            if wrong := _wrong_loss(scene, scene.loss(slice(count))):
+                yield f"of {count} items{what}: {wrong}"
+
+
+@RULES.rule
+def parts(subject: Subject) -> Iterator[str]:
+    """The loss is summed over items: that of a batch is the sum of the losses of its parts."""
+    scene = build(subject)
+    whole = scene.loss().item()
+    for size in (1, 5):
+        if not near(summed := scene.summed(size), whole):
+            yield f"it is {whole:.6g} for {ITEMS} items, and {summed:.6g} in parts of {size}"
+
+
+@RULES.rule
+def weight(subject: Subject) -> Iterator[str]:
+    """Divided by its weight, a finite number above 0, the loss of a batch is a mean: that of the batch twice over."""
+    scene = build(subject)
+    targets = torch.cat([scene.targets, scene.targets])
+    twice = replace(scene, pixels=scene.pixels.repeat(2, *[1] * (scene.pixels.ndim - 1)), targets=targets)
+    weights = [float(each.objective.weight(each.targets)) for each in (scene, twice)]
+    if not all(0 < weight < float("inf") for weight in weights):
+        yield f"the weight is {weights[0]:.6g}"
+    elif not near(double := twice.mean().item(), mean := scene.mean().item()):
+        yield f"the mean is {mean:.6g} for a batch, and {double:.6g} for it twice over"
+
+
+@RULES.rule
+def mixed(subject: Subject) -> Iterator[str]:
+    """Targets mixed by mixup or cutmix, float32 [B, C], are taken: their loss is finite and summed over items."""
+    scene = build(subject)
+    share = torch.linspace(0.1, 0.9, ITEMS)[:, None]
+    mixed = share * scene.shown + (1 - share) * scene.shown.flip(0)
+    whole = scene.loss(targets=mixed)
+    if wrong := _wrong_loss(scene, whole):
+        yield wrong
+    elif not near(summed := scene.summed(5, mixed), whole.item()):
+        yield f"it is {whole.item():.6g} for {ITEMS} items, and {summed:.6g} in parts of 5"
+    if not 0 < float(scene.objective.weight(mixed)) < float("inf"):
+        yield f"the weight is {float(scene.objective.weight(mixed)):.6g}"
+
+
+@RULES.rule
+def learns(subject: Subject) -> Iterator[str]:
+    """Steps against the gradient of the loss lower the score on the same batch."""
+    scene = build(subject)
+    before = scene.score()
+    scene.train(40)
+    if not (after := scene.score()) < before:
+        yield f"the score is {before:.6g} before 40 steps and {after:.6g} after them"
+
+
+@RULES.rule
+@torch.no_grad()
+def score(subject: Subject) -> Iterator[str]:
+    """The score is the mean over items of a finite loss, even where logits are huge."""
+    scene = build(subject)
+    for scale in (1.0, SURE):
+        logits = scale * drawn(ITEMS, scene.classes)
+        whole = scene.objective.score(logits, scene.targets)
+        if not isinstance(whole, Tensor) or whole.ndim:
+            yield f"it is {shape_of(whole) if isinstance(whole, Tensor) else type(whole).__name__}, not a scalar"
+            return
+        each = [scene.objective.score(logits[item : item + 1], scene.targets[item : item + 1]) for item in range(ITEMS)]
+        mean = float(torch.stack(each).mean())
+        if not whole.isfinite():
+            yield f"it is {float(whole)} for logits of {scale:g}"
+        elif not near(mean, float(whole)):
+            yield f"it is {float(whole):.6g} for {ITEMS} items, and {mean:.6g} the mean of theirs"
+
+
+@RULES.rule
+def right(subject: Subject) -> Iterator[str]:
+    """Right answers have a lower score than wrong ones, and logits that follow its gradient come to give them."""
+    scene = build(subject)
+    objective, shown = scene.objective, scene.shown
+    others = 1 - shown if scene.sets else shown.roll(1, dims=1)
+    good, bad = (objective.score(objective.logits(each), scene.targets).item() for each in (shown, others))
+    if not good < bad:
+        yield f"it is {good:.6g} for right answers and {bad:.6g} for wrong ones"
+    logits = torch.zeros(ITEMS, scene.classes, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        objective.score(logits, scene.targets).backward()
+        optimizer.step()
+    found = objective.answers(logits.detach())
+    named = found > 0.5 if scene.sets else functional.one_hot(found.argmax(1), scene.classes)
+    if wrong := int((named != shown).any(1).sum()):
+        yield f"after 100 steps {wrong} of {ITEMS} answers are wrong"
+
+
+@RULES.rule
+@torch.no_grad()
+def answers(subject: Subject) -> Iterator[str]:
+    """Answers are float32 probabilities [..., C] of logits [..., C]; where an item has one class, they sum to 1."""
+    scene = build(subject)
+    for shape in ((1,), (ITEMS,), (ITEMS, VIEWS)):
+        for scale in (0.0, 1.0, SURE):
+            found = scene.objective.answers(scale * drawn(*shape, scene.classes))
+            if wrong := _wrong_answers(found, (*shape, scene.classes), sets=scene.sets):
+                yield f"{wrong} for logits {[*shape, scene.classes]} of {scale:g}"
+
+
+@RULES.rule
+@torch.no_grad()
+def rows(subject: Subject) -> Iterator[str]:
+    """An answer to an item does not depend on the other items, nor on how often it is asked."""
+    scene = build(subject)
+    logits = drawn(ITEMS, scene.classes)
+    together, again = scene.objective.answers(logits), scene.objective.answers(logits)
+    alone = torch.cat([scene.objective.answers(row[None]) for row in logits])
+    yield from unlike("alone, answers differ", alone, together)
+    yield from unlike("asked again, answers differ", again, together)
+
+
+@RULES.rule
+@torch.no_grad()
+def logits(subject: Subject) -> Iterator[str]:
+    """Answers have finite logits: those of several views averaged, those of one, and those that are 0 and 1."""
+    scene = build(subject)
+    objective = scene.objective
+    views = objective.answers(drawn(ITEMS, VIEWS, scene.classes))
+    for what, given in (("a mean of views", views.mean(1)), ("one view", views), ("sure answers", scene.shown)):
+        found = objective.logits(given)
+        if not found.isfinite().all():
+            yield f"logits of {what} are not finite"
+        else:
+            yield from unlike(f"answers to the logits of {what} differ", objective.answers(found), given)
+
+
+@RULES.rule
+def thresholds(subject: Subject) -> Iterator[str]:
+    """`thresholds` is None where an item has one class, and float32 [C] between 0 and 1 where it has a set of them."""
+    scene = build(subject)
+    if wrong := _wrong_thresholds(scene):
+        yield wrong
+
+
+@RULES.rule
+@torch.no_grad()
+def settle(subject: Subject) -> Iterator[str]:
+    """`settle` takes any validation split, with classes that none of its items shows, and changes thresholds alone."""
+    scene = build(subject)
+    logits = drawn(ITEMS, scene.classes)
+    before = {name: value.clone() for name, value in scene.module.named_parameters()}
+    expected = scene.objective.answers(logits)
+    for what, items in (
+        ("", slice(None)),
+        (" of one item", slice(1)),
+        (" of two items", slice(0, None, 6)),
+    ):
+        scene.objective.settle(logits[items], scene.targets[items])
+        if wrong := _wrong_thresholds(scene):
+            yield f"after a split{what}: {wrong}"
+    if moved := [name for name, value in scene.module.named_parameters() if not torch.equal(value, before[name])]:
+        yield f"it changes the parameter {moved[0]}"
+    yield from unlike("after it, answers differ", scene.objective.answers(logits), expected)
+
+
+@RULES.rule
+def state(subject: Subject) -> Iterator[str]:
+    """`state_dict` holds all that training and `settle` change: loaded into a fresh objective it gives the same."""
+    first, second = build(subject), build(subject, seed=SEED + 1)
+    first.train(3)
+    with torch.no_grad():
+        first.objective.settle(drawn(ITEMS, first.classes), first.targets)
+    saved = io.BytesIO()
+    torch.save(first.objective.state_dict(), saved)
+    saved.seek(0)
+    second.objective.load_state_dict(torch.load(saved, weights_only=True))
+    second = replace(second, network=first.network)
+    logits = drawn(ITEMS, first.classes)
+    yield from unlike("answers differ", second.objective.answers(logits), first.objective.answers(logits))
+    for what, values in (
+        ("the loss", [scene.loss().item() for scene in (first, second)]),
+        ("the score", [scene.objective.score(logits, first.targets).item() for scene in (first, second)]),
+    ):
+        if not near(*values):
+            yield f"{what} is {values[1]:.6g}, not {values[0]:.6g}"
+    chosen, loaded = first.objective.thresholds, second.objective.thresholds
+    if chosen is not None and (loaded is None or not torch.equal(chosen, loaded)):
+        yield "thresholds differ"
+
+
+@RULES.rule
+def owned(subject: Subject) -> Iterator[str]:
+    """Of what it owns, trainable parameters get a gradient; frozen modules stay as they are, in evaluation mode."""
+    scene = build(subject)
+    frozen, trained = _owned(scene.module)
+    if not frozen and not trained:
+        raise DoesNotApply("it owns no parameters")
+    before = {name: value.clone() for name, value in frozen.items()}
+    scene.train(3)
+    for name, parameter in trained.items():
+        if parameter.grad is None:
+            yield f"{name} gets no gradient"
+    if moved := [name for name, value in frozen.items() if not torch.equal(value, before[name])]:
+        yield f"{moved[0]} is frozen and changes"
+    for name, inner in scene.module.named_children():
+        held = [*inner.parameters()]
+        late = [one for one in inner.modules() if isinstance(one, BY_MODE) and one.training]
+        if held and late and not any(one.requires_grad for one in held):
+            yield f"{name} is frozen, and a {type(late[0]).__name__} in it is in training mode"
+
+
+@RULES.rule
+def untouched(subject: Subject) -> Iterator[str]:
+    """Pixels, targets, logits and the network that is asked are left as they were, its mode too."""
+    scene = build(subject)
+    logits = drawn(ITEMS, scene.classes)
+    given = {"pixels": scene.pixels, "targets": scene.targets, "logits": logits, "weights": scene.network.head.weight}
+    before = {name: tensor.detach().clone() for name, tensor in given.items()}
+    for training in (True, False):
+        scene.network.train(training)
+        scene.loss()
+        if any(inner.training != training for inner in scene.network.modules()):
+            yield f"the network is in {'training' if training else 'evaluation'} mode before the loss, not after it"
+    scene.objective.weight(scene.targets)
+    scene.objective.score(logits, scene.targets)
+    scene.objective.logits(scene.objective.answers(logits))
+    scene.objective.settle(logits, scene.targets)
+    yield from (f"{name} changed" for name, tensor in given.items() if not torch.equal(tensor, before[name]))
+
+
+@RULES.rule
+def draws(subject: Subject) -> Iterator[str]:
+    """The loss draws at most from torch's global generator, which the core seeds at each step; nothing else draws."""
+    scene = build(subject)
+    scene.loss()
+    torch.manual_seed(SEED)
+    before = GlobalStates.now()
+    scene.objective.loss(scene.forward, scene.pixels, scene.targets)
+    yield from (f"the loss uses {whose} global generator" for whose in before.used() if whose != "torch's")
+    if torch.initial_seed() != SEED:
+        yield "the loss seeds torch's global generator"
+    logits = drawn(ITEMS, scene.classes)
+    before = GlobalStates.now()
+    scene.objective.score(logits, scene.targets)
+    scene.objective.logits(scene.objective.answers(logits))
+    scene.objective.settle(logits, scene.targets)
+    yield from (f"scores or answers use {whose} global generator" for whose in before.used())
+
+
+@RULES.slow_rule
+def onnx(subject: Subject) -> Iterator[str]:
+    """Answers export to ONNX behind a network, with a dynamic batch, and the graph answers batches of 1 and of 3."""
+    import onnxruntime
+
+    from toolkit.export.graph import Deployed, quiet, to_onnx
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+    from toolkit.training.network import Network
+
+    scene, spec = build(subject), spec_of(subject)
+    network = Network(Flat(spec), spec).eval()
+    graph = to_onnx(network, scene.objective.answers, spec, {})
+    with quiet():
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        clip = () if spec.frames is None else (spec.frames,)
+        shape = (batch, *clip, spec.stored_size, spec.stored_size, 3)
+        frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
+        with torch.no_grad():
+            expected = Deployed(network, scene.objective.answers, spec).eval()(frames)
+        found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
+        yield from unlike(f"for a batch of {batch}, answers differ", found, expected)
+
+
+@RULES.rule
+def device(subject: Subject) -> Iterator[str]:
+    """On a GPU it works there, and its loss and weight do not wait for the device."""
+    if not torch.cuda.is_available():
+        raise DoesNotApply("there is no CUDA device here")
+    here = build(subject)
+    there = replace(
+        build(subject),
+        objective=cast("Objective", build(subject).module.cuda()),
+        network=Layer(here.classes).cuda(),
+        pixels=here.pixels.cuda(),
+        targets=here.targets.cuda(),
+    )
+    there.network.load_state_dict(here.network.state_dict())
+    expected = here.mean().item()
+    there.mean()
+    with no_waiting():
+        found = there.objective.loss(there.forward, there.pixels, there.targets) / there.objective.weight(there.targets)
+    if not near(found.item(), expected, 1e-3):
+        yield f"the loss is {found.item():.6g} on the GPU and {expected:.6g} on the CPU"
+    logits = drawn(ITEMS, here.classes).cuda()
+    there.objective.settle(logits, there.targets)
+    for name, tensor in (
+        ("score", there.objective.score(logits, there.targets)),
+        ("answers", there.objective.answers(logits)),
+        ("logits", there.objective.logits(there.objective.answers(logits))),
+    ):
+        if not tensor.is_cuda:
+            yield f"{name} came back on {tensor.device}"
+
+
+class Flat(nn.Module):
+    """Normalised pixels to logits, for a graph: one layer on the mean of all pixels."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        torch.manual_seed(SEED)
+        self.head = nn.Linear(3, len(spec.classes))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        means = pixels.mean(dim=(-2, -1))
+        logits: Tensor = self.head(means if means.ndim == 2 else means.mean(1))
+        return logits
+
+
+@lru_cache(maxsize=1)
+def spec_of(subject: Subject) -> DataSpec:
+    """What the objectives of a case are built for: where it does not say, something small with targets of the form that
+    the task takes."""
+    if subject.case.spec is not None:
+        return subject.case.spec
+    try:
+        form = _built(subject, USUAL).targets
+    except Exception:
+        form = "set"  # a rule tells what it raises, if it is not for the form
+    return replace(USUAL, targets=form) if form == "set" else USUAL
+
+
+def build(subject: Subject, *, scale: float = 1.0, seed: int = SEED) -> Scene:
+    """A fresh objective, with a network whose logits are `scale` times as large as usual."""
+    spec = spec_of(subject)
+    torch.manual_seed(seed)
+    objective = _built(subject, spec)
+    torch.manual_seed(SEED)
+    network = Layer(len(spec.classes), scale)
+    clip = () if spec.frames is None else (spec.frames,)
+    shape = (ITEMS, *clip, 3, spec.size, spec.size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
+    return Scene(objective, network, pixels, target_tensor(_targets(spec), spec), len(spec.classes))
+
+
+def drawn(*shape: int) -> Tensor:
+    """Logits, the same each time."""
+    return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+
+
+def near(one: float, other: float, close: float = CLOSE) -> bool:
+    """Whether two numbers differ by no more than rounding."""
+    return abs(one - other) <= close * max(1.0, abs(one), abs(other))
+
+
+def unlike(what: str, found: Tensor, expected: Tensor) -> Iterator[str]:
+    """That `what`, by more than rounding."""
+    if found.shape != expected.shape:
+        yield f"{what}: {list(found.shape)}, not {list(expected.shape)}"
+    elif not (difference := (found - expected).abs().max().item()) <= CLOSE:
+        yield f"{what} by {difference:.2g}"
+
+
+def _built(subject: Subject, spec: DataSpec) -> Objective:
+    given = {"targets": _targets(spec)} if subject.takes("targets") else {}
+    objective: Objective = subject.build(spec, **given)
+    return objective
+
+
+def _targets(spec: DataSpec) -> Targets:
+    """Of `ITEMS` items; every class is shown, and where targets are sets, one item shows none and others two."""
+    count = len(spec.classes)
+    if spec.targets == "index":
+        return [item % count for item in range(ITEMS)]
+    return [() if item == 1 else tuple(sorted({item % count, item // 2 % count})) for item in range(ITEMS)]
+
+
+def _owned(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, nn.Parameter]]:
+    """Frozen parameters with the buffers beside them, and the trainable ones."""
+    parameters = dict(module.named_parameters())
+    trained = {name: one for name, one in parameters.items() if one.requires_grad}
+    frozen: dict[str, Tensor] = {name: one for name, one in parameters.items() if not one.requires_grad}
+    for name, inner in module.named_modules():
+        held = [*inner.parameters()]
+        if held and not any(one.requires_grad for one in held):
+            frozen |= {f"{name}.{own}": tensor for own, tensor in inner.named_buffers()}
+    return frozen, trained
+
+
+def _wrong_loss(scene: Scene, found: Any) -> str | None:
+    if not isinstance(found, Tensor):
+        return f"it is {type(found).__name__}, not a tensor"
+    if found.ndim or not found.requires_grad:
+        return f"it is {list(found.shape)}, not a scalar" if found.ndim else "it has no gradient"
+    if not found.isfinite():
+        return f"it is {float(found)}"
+    gradients = torch.autograd.grad(found, list(scene.network.parameters()), allow_unused=True)
+    if all(gradient is None for gradient in gradients):
+        return "its gradient does not reach the network"
+    finite = all(gradient is None or gradient.isfinite().all() for gradient in gradients)
+    return None if finite else "its gradient is not finite"
+
+
+def _wrong_answers(found: Any, shape: tuple[int, ...], *, sets: bool) -> str | None:
+    if not isinstance(found, Tensor) or found.dtype != torch.float32 or found.shape != shape:
+        return f"answers are {shape_of(found) if isinstance(found, Tensor) else type(found).__name__}"
+    if not ((found >= 0) & (found <= 1)).all():
+        return "answers are not all in 0..1"
+    summed = sets or torch.allclose(found.sum(-1), torch.ones(shape[:-1]), atol=1e-4)
+    return None if summed else "answers do not sum to 1"
+
+
+def _wrong_thresholds(scene: Scene) -> str | None:
+    found: Any = scene.objective.thresholds
+    if not scene.sets:
+        return None if found is None else f"thresholds are {found}, where an item has one class"
+    if not isinstance(found, Tensor) or found.dtype != torch.float32 or found.shape != (scene.classes,):
+        return f"thresholds are {found}"
+    return None if ((found > 0) & (found < 1)).all() else f"thresholds are {found.tolist()}"
