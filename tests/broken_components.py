@@ -843,11 +843,11 @@ class Soft(nn.Module):
         self.teacher.requires_grad_(False).eval()
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(logits * self.sharpness, targets, reduction="none")
+        return functional.cross_entropy(logits, targets, reduction="none")
 
     def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
         taught = (forward(pixels) - forward(pixels.float() / 255, self.teacher)).square().mean(1)
-        return (self.losses(forward(pixels), targets) + 1e-9 * taught).sum()
+        return (self.losses(self.logits(forward(pixels)), targets) + 1e-9 * taught).sum()
 
     def weight(self, targets: Tensor) -> Tensor | int:
         return len(targets)
@@ -855,11 +855,8 @@ class Soft(nn.Module):
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.losses(logits, targets).mean()
 
-    def answers(self, logits: Tensor) -> Tensor:
-        return (logits * self.sharpness).softmax(-1)
-
-    def logits(self, answers: Tensor) -> Tensor:
-        return answers.clamp(min=1e-30).log() / self.sharpness
+    def logits(self, outputs: Tensor) -> Tensor:
+        return outputs * self.sharpness
 
     def settle(self, logits: Tensor, targets: Tensor) -> None:
         """There is nothing to choose."""
@@ -881,16 +878,10 @@ class SoftSets(Soft):
         return chosen
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(logits * self.sharpness, targets, reduction="none").mean(1)
-
-    def answers(self, logits: Tensor) -> Tensor:
-        return (logits * self.sharpness).sigmoid()
-
-    def logits(self, answers: Tensor) -> Tensor:
-        return answers.logit(1e-6) / self.sharpness
+        return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
     def settle(self, logits: Tensor, targets: Tensor) -> None:
-        mean = (self.answers(logits) * targets).sum(0) / targets.sum(0).clamp(min=1)
+        mean = (logits.sigmoid() * targets).sum(0) / targets.sum(0).clamp(min=1)
         self.thresholds.copy_(mean.clamp(0.1, 0.9))
 
 
@@ -914,7 +905,7 @@ class Rigid(Soft):
         self.share = torch.ones(classes)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(logits * self.sharpness, targets, weight=self.share, reduction="none")
+        return functional.cross_entropy(logits, targets, weight=self.share, reduction="none")
 
 
 @breaks("task", "module", "device")
@@ -936,7 +927,7 @@ def task_of_an_unknown_form(spec: DataSpec) -> Soft:
 class Naive(Soft):
     def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
         shown = targets if targets.ndim == 2 else functional.one_hot(targets, 4)
-        return -(shown * self.answers(forward(pixels)).log()).sum()
+        return -(shown * self.logits(forward(pixels)).softmax(1).log()).sum()
 
 
 @breaks("task", "loss")
@@ -972,7 +963,7 @@ def task_for_batches_of_one_size(spec: DataSpec) -> Soft:
 
 class Gathered(Soft):
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return -(logits * self.sharpness).log_softmax(1).gather(1, targets[:, None])[:, 0]
+        return -logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
 
 
 @breaks("task", "mixed")
@@ -1004,53 +995,36 @@ def task_whose_score_is_a_sum(spec: DataSpec) -> Soft:
 
 
 class Contrary(Soft):
-    def answers(self, logits: Tensor) -> Tensor:
-        return super().answers(-logits)
-
-    def logits(self, answers: Tensor) -> Tensor:
-        return -super().logits(answers)
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.losses(-logits, targets).mean()
 
 
-@breaks("task", "right")
-def task_that_answers_the_contrary(spec: DataSpec) -> Soft:
+@breaks("task", "right", "learns")
+def task_that_scores_the_contrary(spec: DataSpec) -> Soft:
     """Softmax."""
     return Contrary(len(spec.classes))
 
 
-class Loose(Soft):
-    def answers(self, logits: Tensor) -> Tensor:
-        return (logits * self.sharpness).sigmoid()
-
-    def logits(self, answers: Tensor) -> Tensor:
-        return answers.logit(1e-6) / self.sharpness
+class Logarithms(Soft):
+    def logits(self, outputs: Tensor) -> Tensor:
+        return super().logits(outputs).softmax(-1).log()
 
 
-@breaks("task", "answers")
-def task_of_one_class_with_sigmoids(spec: DataSpec) -> Soft:
-    """Sigmoids."""
-    return Loose(len(spec.classes))
+@breaks("task", "logits", "loss")
+def task_with_logarithms_of_what_vanishes(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Logarithms(len(spec.classes))
 
 
 class Relative(Soft):
-    def answers(self, logits: Tensor) -> Tensor:
-        return super().answers(logits - logits.mean(0))
+    def logits(self, outputs: Tensor) -> Tensor:
+        return super().logits(outputs - outputs.mean(0))
 
 
-@breaks("task", "rows", "logits")
-def task_whose_answers_look_at_the_batch(spec: DataSpec) -> Soft:
+@breaks("task", "rows", "parts", "mixed")
+def task_whose_logits_look_at_the_batch(spec: DataSpec) -> Soft:
     """Softmax."""
     return Relative(len(spec.classes))
-
-
-class Unbounded(Soft):
-    def logits(self, answers: Tensor) -> Tensor:
-        return answers.log() / self.sharpness
-
-
-@breaks("task", "logits")
-def task_without_logits_for_answers_of_0(spec: DataSpec) -> Soft:
-    """Softmax."""
-    return Unbounded(len(spec.classes))
 
 
 class Halfway(Soft):
@@ -1067,7 +1041,7 @@ def task_of_one_class_with_thresholds(spec: DataSpec) -> Soft:
 
 class Unguarded(SoftSets):
     def settle(self, logits: Tensor, targets: Tensor) -> None:
-        self.thresholds.copy_((self.answers(logits) * targets).sum(0) / targets.sum(0))
+        self.thresholds.copy_((logits.sigmoid() * targets).sum(0) / targets.sum(0))
 
 
 SETS = DataSpec(("first", "second", "third", "fourth"), size=8, targets="set")
@@ -1125,12 +1099,12 @@ def task_that_seeds_torch(spec: DataSpec) -> Soft:
 
 
 class Deciding(Soft):
-    def answers(self, logits: Tensor) -> Tensor:
-        return super().answers(logits if logits.max() > -9 else logits + 1)
+    def logits(self, outputs: Tensor) -> Tensor:
+        return super().logits(outputs if outputs.max() > -9 else outputs + 1)
 
 
 @breaks("task", "onnx", "device")
-def task_whose_answers_branch_on_numbers(spec: DataSpec) -> Soft:
+def task_whose_logits_branch_on_numbers(spec: DataSpec) -> Soft:
     """Softmax."""
     return Deciding(len(spec.classes))
 

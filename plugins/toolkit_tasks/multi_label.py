@@ -68,16 +68,13 @@ class MultiLabel(nn.Module):
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, targets)
 
-    def answers(self, logits: Tensor) -> Tensor:
-        return logits.sigmoid()
-
-    def logits(self, answers: Tensor) -> Tensor:
-        return answers.logit(eps=torch.finfo(torch.float32).eps)
+    def logits(self, outputs: Tensor) -> Tensor:
+        return outputs
 
     def settle(self, logits: Tensor, targets: Tensor) -> None:
         """For each class the threshold with the best F1; 0.5 where no item of the split shows the class."""
         if self.choose:
-            self.thresholds.copy_(best_thresholds(self.answers(logits), targets))
+            self.thresholds.copy_(best_thresholds(logits.sigmoid(), targets))
 
 
 def best_thresholds(answers: Tensor, targets: Tensor) -> Tensor:

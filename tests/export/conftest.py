@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import onnx
@@ -17,9 +16,7 @@ from toolkit.api.errors import EXIT_DONE
 from toolkit.cli.main import main
 from toolkit.export.graph import to_onnx
 from toolkit.training.network import Network
-
-SOFTMAX = partial(torch.softmax, dim=-1)
-
+from toolkit_tasks.classification import Classification
 
 RECIPE = """
 [data]
@@ -64,7 +61,7 @@ def graph() -> tuple[Network, DataSpec, onnx.ModelProto]:
     norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
     layers = nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 49, 3)
     network = Network(nn.Sequential(*layers), spec).eval()
-    return network, spec, to_onnx(network, SOFTMAX, spec, {"classes": "[]"})
+    return network, spec, to_onnx(network, Classification(0.0, None).logits, spec, {"classes": "[]"})
 
 
 CLIP_RECIPE = """
@@ -98,7 +95,7 @@ def clip_graph() -> tuple[Network, DataSpec, onnx.ModelProto]:
     torch.manual_seed(0)
     layers = nn.Conv3d(3, 16, (1, 3, 3)), nn.BatchNorm3d(16), nn.ReLU(), nn.Conv3d(16, 16, 3), nn.BatchNorm3d(16)
     network = Network(_TimeSecond(nn.Sequential(*layers, nn.ReLU(), nn.Conv3d(16, 16, (1, 3, 3)))), spec).eval()
-    return network, spec, to_onnx(network, SOFTMAX, spec, {"classes": "[]"})
+    return network, spec, to_onnx(network, Classification(0.0, None).logits, spec, {"classes": "[]"})
 
 
 class _TimeSecond(nn.Module):

@@ -24,7 +24,8 @@ from toolkit.export.gate import LISTED, Reference, Verdict, judge, reference
 from toolkit.recipe.tables import LIMITS
 from toolkit.serving.bundle import Bundle, read_manifest
 from toolkit.serving.bundle.session import ModelSession
-from toolkit.training.evaluate import Answered, logits_of
+from toolkit.training.answers import logits_of
+from toolkit.training.evaluate import Answered
 from toolkit_metrics.accuracy import accuracy
 from toolkit_tasks.classification import Classification
 from toolkit_tasks.multi_label import MultiLabel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -14,13 +13,12 @@ from sklearn import metrics as reference
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.api.contracts import DataSpec, Objective
+from toolkit.api.contracts import DataSpec
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe import signature
 from toolkit.recipe.read import parse
 from toolkit.recipe.tables import Recipe
-from toolkit.training.evaluate import averaged
 from toolkit_tasks.classification import classification
 from toolkit_tasks.multi_label import best_thresholds, multi_label
 
@@ -88,13 +86,6 @@ def test_rare_classes_weigh_as_much_as_their_absence() -> None:
     everywhere = multi_label(SETS, targets=[[0], [0, 1]], positive_weights="balanced").positive_weights
     assert everywhere is not None
     assert everywhere.tolist() == [1.0, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("objective", [classification(SPEC), multi_label(SETS)], ids=["classification", "multi_label"])
-def test_the_average_of_views_is_that_of_their_answers(objective: nn.Module) -> None:
-    views = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0))
-    found = averaged(cast("Objective", objective), views.flatten(0, 1), 5, "probabilities")
-    torch.testing.assert_close(objective.answers(found), objective.answers(views).mean(1))  # type: ignore[operator]
 
 
 def test_thresholds_are_chosen_on_what_they_are_asked_of_and_saved() -> None:

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from tests import small
 from toolkit.api.contract_checks import check_objective
-from toolkit.api.contracts import Batch, DataSpec, Forward
+from toolkit.api.contracts import Batch, DataSpec, Forward, TargetForm
 from toolkit.api.errors import PluginError, ToolkitError
 from toolkit.data.loader import target_tensor
-from toolkit.training.evaluate import Answered, averaged, logits_of
+from toolkit.training.answers import answers_of, averaged, logits_of
+from toolkit.training.evaluate import Answered
 from toolkit.training.fit import fit
 from toolkit.training.network import Network
 from toolkit.training.state import Setup, State
@@ -158,18 +159,18 @@ def test_an_objective_of_a_set_of_classes_learns(setup: Setup) -> None:
 )
 def test_logits_of_answers_answer_the_same(form: Any, answers: list[list[float]]) -> None:
     logits = logits_of(torch.tensor(answers), form)
-    again = logits.softmax(1) if form == "index" else logits.sigmoid()
-    torch.testing.assert_close(again, torch.tensor(answers))
+    torch.testing.assert_close(answers_of(logits, form), torch.tensor(answers))
     assert logits_of(torch.tensor([[0.0, 1.0]]), form).isfinite().all()
 
 
-def test_views_are_averaged_as_the_objective_says() -> None:
+def test_views_are_averaged_by_the_form_of_targets() -> None:
     views = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    for objective in (Classification(0.0, None), MultiLabel(3, choose=False, positive_weights=None)):
-        found = averaged(objective, views, 2, "probabilities")
-        expected = objective.answers(views).view(2, 3, 3).mean(1)
-        torch.testing.assert_close(objective.answers(found), expected)
-        torch.testing.assert_close(averaged(objective, views, 2, "logits"), views.view(2, 3, 3).mean(1))
+    forms: tuple[TargetForm, ...] = ("index", "set")
+    for form in forms:
+        found = averaged(views, form, 2, "probabilities")
+        expected = answers_of(views, form).view(2, 3, 3).mean(1)
+        torch.testing.assert_close(answers_of(found, form), expected)
+        torch.testing.assert_close(averaged(views, form, 2, "logits"), views.view(2, 3, 3).mean(1))
 
 
 # What is checked before training
@@ -189,9 +190,9 @@ class PerItem(Classification):
         return functional.cross_entropy(logits, targets, reduction="none")
 
 
-class Logits(Classification):
-    def answers(self, logits: Tensor) -> Tensor:
-        return logits - 1
+class Logarithms(Classification):
+    def logits(self, outputs: Tensor) -> Tensor:
+        return outputs.log()
 
 
 class Raising(Classification):
@@ -204,7 +205,7 @@ class Raising(Classification):
     [
         (NoNumber, r"gave tensor\(nan.* as its loss, not a finite scalar"),
         (PerItem, r"gave tensor\(\[.* as its score, not a finite scalar"),
-        (Logits, "answered with numbers that are not between 0 and 1"),
+        (Logarithms, r"(?s)gave tensor.* as its logits, not finite numbers \[2, 2\]"),
         (Raising, r"cannot compute its loss \(KeyError\)"),
     ],
 )

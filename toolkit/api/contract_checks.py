@@ -121,9 +121,9 @@ def check_answers(network: nn.Module, spec: DataSpec, device: torch.device, fail
 
 
 def check_objective(objective: Objective, spec: DataSpec, device: torch.device, failed: Failed) -> None:
-    """Ask an objective for its loss on two items whose logits are 0, and for its answers, and look at them.
+    """Ask an objective for its loss on two items for which a network puts out 0, and for its logits, and check them.
 
-    Raises what `failed` makes where it fails, or gives something else than a finite scalar and probabilities `[2, C]`.
+    Raises what `failed` makes where it fails, or gives something else than finite scalars and finite logits `[2, C]`.
     """
     import torch
 
@@ -139,14 +139,12 @@ def check_objective(objective: Objective, spec: DataSpec, device: torch.device, 
     with blaming(failed, "compute its loss"):
         loss = objective.loss(forward, pixels, targets) / objective.weight(targets)
         scored = objective.score(logits, targets)
-        answers = objective.answers(logits.detach())
+        given = objective.logits(logits.detach())
     for name, value in (("loss", loss), ("score", scored)):
         if not isinstance(value, torch.Tensor) or value.ndim or not value.isfinite():
             raise failed(f"gave {value!r} as its {name}, not a finite scalar", None)
-    if not isinstance(answers, torch.Tensor) or answers.shape != logits.shape:
-        raise failed(f"answered {type(answers).__name__}, not probabilities {list(logits.shape)}", None)
-    if not ((answers >= 0) & (answers <= 1)).all():
-        raise failed("answered with numbers that are not between 0 and 1", None)
+    if not isinstance(given, torch.Tensor) or given.shape != logits.shape or not given.isfinite().all():
+        raise failed(f"gave {given!r} as its logits, not finite numbers {list(logits.shape)}", None)
 
 
 def read_image_of(split: Split, index: int) -> Tensor:

@@ -211,16 +211,13 @@ class Objective(Protocol):
     def weight(self, targets: Tensor) -> Tensor | int:
         """What the summed loss of a whole batch with these targets is divided by."""
 
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Logits `[..., C]` of what a network puts out, `[..., C]`: often the same tensor. Their softmax, or where
+        targets are sets their sigmoid, is the answer that is shown, exported and compared. Exported with the network,
+        so made of operations that ONNX has."""
+
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of answers `[N, C]`, a scalar: the score `loss` of every evaluation, on targets not mixed."""
-
-    def answers(self, logits: Tensor) -> Tensor:
-        """What is shown, exported and compared: a probability 0..1 of each class, of logits `[..., C]`. Exported with
-        the network, so made of operations that ONNX has."""
-
-    def logits(self, answers: Tensor) -> Tensor:
-        """Logits `[..., C]` whose answers are these `[..., C]`: the mean of the answers to several views of an item, or
-        the answers of a bundle."""
+        """The mean loss of logits `[N, C]`, a scalar: the score `loss` of every evaluation, on targets not mixed."""
 
     def settle(self, logits: Tensor, targets: Tensor) -> None:
         """Choose on the validation split what `thresholds` are, after each epoch. The buffers that hold them are saved

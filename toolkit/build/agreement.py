@@ -10,7 +10,8 @@ import torch
 from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Schedule
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.tables import Recipe
-from toolkit.training.evaluate import device_of, score
+from toolkit.training.answers import logits_of
+from toolkit.training.evaluate import score
 
 
 def disagreements(
@@ -72,7 +73,7 @@ def endless_warm_up(recipe: Recipe) -> list[str]:
 def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
     """Scores of sure answers to one item of each class, each `wrong_by` classes beside the right one."""
     shown = torch.eye(len(spec.classes))
-    logits = objective.logits(shown.roll(wrong_by, dims=1).to(device_of(objective))).cpu()
+    logits = logits_of(shown.roll(wrong_by, dims=1), spec.targets)
     found = score(objective, logits, shown if spec.targets == "set" else shown.argmax(1), metrics, None)
     return {name: value for name, value in found.items() if isinstance(value, float)}
 

@@ -27,6 +27,7 @@ from toolkit.recipe.tables import Limits
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.views import average_views
 from toolkit.system import device as devices
+from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Answered, Evaluation, evaluate
 
 SQUARE_BATCHES = (1, 5, 32)

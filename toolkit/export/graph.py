@@ -16,6 +16,7 @@ from torch.nn import functional
 from toolkit.api.contracts import DataSpec, Fit
 from toolkit.data.geometry import covering
 from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+from toolkit.training.answers import answers_of
 from toolkit.training.network import Network
 
 if TYPE_CHECKING:
@@ -61,29 +62,31 @@ class Prepare(nn.Module):
 class Deployed(nn.Module):
     """uint8 frames `[N, H, W, 3]`, or clips `[N, T, H, W, 3]`, to float32 class probabilities `[N, C]`."""
 
-    def __init__(self, network: Network, answers: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
+    def __init__(self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
         super().__init__()
         self.prepare = Prepare(spec.stored_size, spec.size, spec.fit)
         self.network = network
         # The objective's method alone: what else the objective owns is no part of the graph.
-        self.answers = answers
+        self.logits = logits
+        self.form = spec.targets
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.answers(self.network(self.prepare(frames)))
+        return answers_of(self.logits(self.network(self.prepare(frames))), self.form)
 
 
 def to_onnx(
-    network: Network, answers: Callable[[Tensor], Tensor], spec: DataSpec, metadata: Mapping[str, str]
+    network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
     """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, the frames of a clip
     fixed, batch norm folded.
 
     Nodes of the model proper have names that start with `MODEL`; the others prepare the input
-    and turn logits into `answers`.
+    and turn what the network puts out into `logits`, and
+    these into answers.
     """
     import onnx
 
-    deployed = Deployed(network, answers, spec).cpu().eval().to(memory_format=torch.contiguous_format)
+    deployed = Deployed(network, logits, spec).cpu().eval().to(memory_format=torch.contiguous_format)
     clip = () if spec.frames is None else (spec.frames,)
     side = torch.export.Dim
     dynamic = {

@@ -32,6 +32,7 @@ from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation, th
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
 from toolkit.system.notices import note
+from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Answered, Evaluation, scored_splits
 
 BATCHES, CLIP_BATCHES = (16,), (4,)
@@ -139,7 +140,7 @@ def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, left_out: Le
     if not len(index):
         raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
     objective = planned.objective(data.spec, data.train.targets, torch.device("cpu"))
-    answered = Answered(index, objective.logits(answers), target_tensor(split.targets, data.spec)[index])
+    answered = Answered(index, logits_of(answers, data.spec.targets), target_tensor(split.targets, data.spec)[index])
     thresholds = bundle.manifest.thresholds
     given = None if thresholds is None else torch.tensor(thresholds)
     return answered.scored(objective, planned.metrics(data.spec), given)

@@ -115,7 +115,7 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
         told = metadata(spec, thresholds, protocol, trained.digest)
-        model = to_onnx(assembly.network, assembly.objective.answers, spec, told)
+        model = to_onnx(assembly.network, assembly.objective.logits, spec, told)
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):

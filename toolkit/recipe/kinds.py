@@ -41,7 +41,7 @@ KINDS = {
         ),
         Kind(
             *("task", "toolkit_tasks", "task"),
-            has=("loss", "weight", "score", "answers", "logits", "settle", "thresholds", "targets", "state_dict"),
+            has=("loss", "weight", "score", "logits", "settle", "thresholds", "targets", "state_dict"),
             given=("targets",),
             usual=("classification",),
         ),

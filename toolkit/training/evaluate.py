@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores, TargetForm
+from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores
 from toolkit.api.errors import DataError
+from toolkit.training.answers import answers_of, averaged
 
 Autocast = Callable[[], AbstractContextManager[None]]
 """Makes the context that the network's forward pass runs in."""
@@ -35,7 +36,7 @@ class Answered:
         """With the loss and every metric's scores. `thresholds` are those of a bundle, in place of the objective's."""
         if thresholds is None and objective.thresholds is not None:
             thresholds = objective.thresholds.cpu()
-        answers = objective.answers(self.logits.to(device_of(objective))).cpu()
+        answers = answers_of(self.logits, objective.targets)
         scores = score(objective, self.logits, self.targets, metrics, thresholds)
         return Evaluation(self.index, self.logits, self.targets, answers, thresholds, scores)
 
@@ -111,7 +112,8 @@ def answering(
             if not len(batch.index):
                 continue
             with torch.inference_mode(), autocast():
-                logits = averaged(objective, network(batch.pixels).float(), len(batch.index), average)
+                logits = objective.logits(network(batch.pixels).float())
+                logits = averaged(logits, objective.targets, len(batch.index), average)
             answered.append((batch.index, logits, batch.targets))
             count += len(batch.index)
             yield count
@@ -123,26 +125,9 @@ def answering(
     return Answered(index, logits, targets)
 
 
-def averaged(objective: Objective, logits: Tensor, items: int, average: Averaged) -> Tensor:
-    """Logits `[items, C]` of logits `[items * V, C]`: of V views of each item, one item after the other, the mean of
-    the logits or of the answers they stand for (which have logits again)."""
-    views = logits.view(items, -1, logits.shape[-1])
-    if views.shape[1] == 1 or average == "logits":
-        return views.mean(1)
-    return objective.logits(objective.answers(views).mean(1))
-
-
 def device_of(objective: Objective) -> torch.device:
     """Where the objective's tensors lie; the CPU where it has none."""
     return next((tensor.device for tensor in (*objective.parameters(), *objective.buffers())), torch.device("cpu"))
-
-
-def logits_of(answers: Tensor, form: TargetForm) -> Tensor:
-    """The logits that metrics take for answers `[N, C]`, whatever a network's own logits mean: those whose softmax or,
-    where targets are sets, whose sigmoid the answers are."""
-    if form == "set":
-        return answers.logit(eps=torch.finfo(torch.float32).eps)
-    return answers.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 @torch.no_grad()
@@ -154,11 +139,7 @@ def score(
     scores: Scores = {"loss": float(objective.score(logits.to(there), targets.to(there)))}
     if thresholds is not None:
         # A metric calls a class present where its logit is at least 0, whatever the class's threshold.
-        logits = logits_of(objective.answers(logits.to(there)), "set").cpu() - thresholds.logit()
-    elif objective.targets == "index":
-        # The network's own logits where the answers are their softmax: they tell more of unlikely classes.
-        answers, softmax = objective.answers(logits.to(there)), logits.to(there).softmax(1)
-        logits = logits if torch.allclose(answers, softmax, equal_nan=True) else logits_of(answers, "index").cpu()
+        logits = logits - thresholds.logit()
     for metric in metrics:
         metric.update(logits, targets)
         scores |= metric.compute()

@@ -19,6 +19,7 @@ from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.models import BY_MODE
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
+from toolkit.training.answers import answers_of, logits_of
 
 RULES = Rulebook("task")
 
@@ -30,7 +31,7 @@ CLOSE = 1e-4
 """Largest difference that reordered sums make, as a share of the numbers compared."""
 SURE = 1e4
 """How large the logits of a network are whose training went wrong."""
-HELD = ("loss", "weight", "score", "answers", "logits", "settle", "thresholds", "targets")
+HELD = ("loss", "weight", "score", "logits", "settle", "thresholds", "targets")
 
 
 class Layer(nn.Module):
@@ -215,7 +216,8 @@ def right(subject: Subject) -> Iterator[str]:
     scene = build(subject)
     objective, shown = scene.objective, scene.shown
     others = 1 - shown if scene.sets else shown.roll(1, dims=1)
-    good, bad = (objective.score(objective.logits(each), scene.targets).item() for each in (shown, others))
+    form = objective.targets
+    good, bad = (objective.score(logits_of(each, form), scene.targets).item() for each in (shown, others))
     if not good < bad:
         yield f"it is {good:.6g} for right answers and {bad:.6g} for wrong ones"
     logits = torch.zeros(ITEMS, scene.classes, requires_grad=True)
@@ -224,7 +226,7 @@ def right(subject: Subject) -> Iterator[str]:
         optimizer.zero_grad()
         objective.score(logits, scene.targets).backward()
         optimizer.step()
-    found = objective.answers(logits.detach())
+    found = answers_of(logits.detach(), form)
     named = found > 0.5 if scene.sets else functional.one_hot(found.argmax(1), scene.classes)
     if wrong := int((named != shown).any(1).sum()):
         yield f"after 100 steps {wrong} of {ITEMS} answers are wrong"
@@ -232,41 +234,30 @@ def right(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 @torch.no_grad()
-def answers(subject: Subject) -> Iterator[str]:
-    """Answers are float32 probabilities [..., C] of logits [..., C]; where an item has one class, they sum to 1."""
+def logits(subject: Subject) -> Iterator[str]:
+    """Logits are finite float32 [..., C] of what a network puts out [..., C], be that huge or all alike."""
     scene = build(subject)
     for shape in ((1,), (ITEMS,), (ITEMS, VIEWS)):
         for scale in (0.0, 1.0, SURE):
-            found = scene.objective.answers(scale * drawn(*shape, scene.classes))
-            if wrong := _wrong_answers(found, (*shape, scene.classes), sets=scene.sets):
-                yield f"{wrong} for logits {[*shape, scene.classes]} of {scale:g}"
+            outputs = scale * drawn(*shape, scene.classes)
+            found: Any = scene.objective.logits(outputs)
+            what = f"for {[*outputs.shape]} of {scale:g}"
+            if not isinstance(found, Tensor) or found.dtype != torch.float32 or found.shape != outputs.shape:
+                yield f"logits are {shape_of(found) if isinstance(found, Tensor) else type(found).__name__} {what}"
+            elif not found.isfinite().all():
+                yield f"logits are not finite {what}"
 
 
 @RULES.rule
 @torch.no_grad()
 def rows(subject: Subject) -> Iterator[str]:
-    """An answer to an item does not depend on the other items, nor on how often it is asked."""
+    """The logits of an item do not depend on the other items, nor on how often they are asked for."""
     scene = build(subject)
-    logits = drawn(ITEMS, scene.classes)
-    together, again = scene.objective.answers(logits), scene.objective.answers(logits)
-    alone = torch.cat([scene.objective.answers(row[None]) for row in logits])
-    yield from unlike("alone, answers differ", alone, together)
-    yield from unlike("asked again, answers differ", again, together)
-
-
-@RULES.rule
-@torch.no_grad()
-def logits(subject: Subject) -> Iterator[str]:
-    """Answers have finite logits: those of several views averaged, those of one, and those that are 0 and 1."""
-    scene = build(subject)
-    objective = scene.objective
-    views = objective.answers(drawn(ITEMS, VIEWS, scene.classes))
-    for what, given in (("a mean of views", views.mean(1)), ("one view", views), ("sure answers", scene.shown)):
-        found = objective.logits(given)
-        if not found.isfinite().all():
-            yield f"logits of {what} are not finite"
-        else:
-            yield from unlike(f"answers to the logits of {what} differ", objective.answers(found), given)
+    outputs = drawn(ITEMS, scene.classes)
+    together, again = scene.objective.logits(outputs), scene.objective.logits(outputs)
+    alone = torch.cat([scene.objective.logits(row[None]) for row in outputs])
+    yield from unlike("alone, logits differ", alone, together)
+    yield from unlike("asked again, logits differ", again, together)
 
 
 @RULES.rule
@@ -284,7 +275,7 @@ def settle(subject: Subject) -> Iterator[str]:
     scene = build(subject)
     logits = drawn(ITEMS, scene.classes)
     before = {name: value.clone() for name, value in scene.module.named_parameters()}
-    expected = scene.objective.answers(logits)
+    expected = scene.objective.logits(logits).clone()
     for what, items in (
         ("", slice(None)),
         (" of one item", slice(1)),
@@ -295,7 +286,7 @@ def settle(subject: Subject) -> Iterator[str]:
             yield f"after a split{what}: {wrong}"
     if moved := [name for name, value in scene.module.named_parameters() if not torch.equal(value, before[name])]:
         yield f"it changes the parameter {moved[0]}"
-    yield from unlike("after it, answers differ", scene.objective.answers(logits), expected)
+    yield from unlike("after it, logits differ", scene.objective.logits(logits), expected)
 
 
 @RULES.rule
@@ -311,7 +302,7 @@ def state(subject: Subject) -> Iterator[str]:
     second.objective.load_state_dict(torch.load(saved, weights_only=True))
     second = replace(second, network=first.network)
     logits = drawn(ITEMS, first.classes)
-    yield from unlike("answers differ", second.objective.answers(logits), first.objective.answers(logits))
+    yield from unlike("logits differ", second.objective.logits(logits), first.objective.logits(logits))
     for what, values in (
         ("the loss", [scene.loss().item() for scene in (first, second)]),
         ("the score", [scene.objective.score(logits, first.targets).item() for scene in (first, second)]),
@@ -358,7 +349,7 @@ def untouched(subject: Subject) -> Iterator[str]:
             yield f"the network is in {'training' if training else 'evaluation'} mode before the loss, not after it"
     scene.objective.weight(scene.targets)
     scene.objective.score(logits, scene.targets)
-    scene.objective.logits(scene.objective.answers(logits))
+    scene.objective.logits(logits)
     scene.objective.settle(logits, scene.targets)
     yield from (f"{name} changed" for name, tensor in given.items() if not torch.equal(tensor, before[name]))
 
@@ -377,14 +368,14 @@ def draws(subject: Subject) -> Iterator[str]:
     logits = drawn(ITEMS, scene.classes)
     before = GlobalStates.now()
     scene.objective.score(logits, scene.targets)
-    scene.objective.logits(scene.objective.answers(logits))
+    scene.objective.logits(logits)
     scene.objective.settle(logits, scene.targets)
     yield from (f"scores or answers use {whose} global generator" for whose in before.used())
 
 
 @RULES.slow_rule
 def onnx(subject: Subject) -> Iterator[str]:
-    """Answers export to ONNX behind a network, with a dynamic batch, and the graph answers batches of 1 and of 3."""
+    """Logits export to ONNX behind a network, with a dynamic batch, and the graph answers batches of 1 and of 3."""
     import onnxruntime
 
     from toolkit.export.graph import Deployed, quiet, to_onnx
@@ -393,7 +384,7 @@ def onnx(subject: Subject) -> Iterator[str]:
 
     scene, spec = build(subject), spec_of(subject)
     network = Network(Flat(spec), spec).eval()
-    graph = to_onnx(network, scene.objective.answers, spec, {})
+    graph = to_onnx(network, scene.objective.logits, spec, {})
     with quiet():
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
@@ -401,7 +392,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         shape = (batch, *clip, spec.stored_size, spec.stored_size, 3)
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
-            expected = Deployed(network, scene.objective.answers, spec).eval()(frames)
+            expected = Deployed(network, scene.objective.logits, spec).eval()(frames)
         found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
         yield from unlike(f"for a batch of {batch}, answers differ", found, expected)
 
@@ -430,8 +421,7 @@ def device(subject: Subject) -> Iterator[str]:
     there.objective.settle(logits, there.targets)
     for name, tensor in (
         ("score", there.objective.score(logits, there.targets)),
-        ("answers", there.objective.answers(logits)),
-        ("logits", there.objective.logits(there.objective.answers(logits))),
+        ("logits", there.objective.logits(logits)),
     ):
         if not tensor.is_cuda:
             yield f"{name} came back on {tensor.device}"
@@ -533,15 +523,6 @@ def _wrong_loss(scene: Scene, found: Any) -> str | None:
         return "its gradient does not reach the network"
     finite = all(gradient is None or gradient.isfinite().all() for gradient in gradients)
     return None if finite else "its gradient is not finite"
-
-
-def _wrong_answers(found: Any, shape: tuple[int, ...], *, sets: bool) -> str | None:
-    if not isinstance(found, Tensor) or found.dtype != torch.float32 or found.shape != shape:
-        return f"answers are {shape_of(found) if isinstance(found, Tensor) else type(found).__name__}"
-    if not ((found >= 0) & (found <= 1)).all():
-        return "answers are not all in 0..1"
-    summed = sets or torch.allclose(found.sum(-1), torch.ones(shape[:-1]), atol=1e-4)
-    return None if summed else "answers do not sum to 1"
 
 
 def _wrong_thresholds(scene: Scene) -> str | None:
