@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets
 from tests.installed import install
-from toolkit.api.contracts import DataSpec, InputDesign, Model
+from toolkit.api.contracts import Batch, DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
@@ -231,6 +232,18 @@ class StrictF1:
         logits, targets = (torch.cat(column) for column in zip(*self.taken, strict=True))
         present = (logits >= 2.2).float()
         return {"f1_per_class": (2 * (present * targets).sum(0) / (present + targets).sum(0)).tolist()}
+
+
+def test_mixed_sets_are_no_probabilities_but_stay_in_range() -> None:
+    def findings(factor: float) -> set[str]:
+        def scaled(spec: DataSpec) -> Callable[[Batch, torch.Generator], Batch]:
+            """Targets times a number."""
+            return lambda batch, rng: replace(batch, targets=batch.targets * factor)
+
+        return {one.rule.name for one in examine(Case("augmentation", scaled, spec=SETS)) if one.what}
+
+    assert "targets" not in findings(0.5)
+    assert "targets" in findings(1.5)
 
 
 def test_scores_of_sets_are_compared_with_scikit_learns() -> None:

@@ -64,6 +64,7 @@ DATASETS = [
     Case("dataset", "har", SEVERAL, root=sets_of_images),
     Case("dataset", "video_folder", SEVERAL | {"train": "train.txt"}, root=sets_of_videos),
 ]
+SETS = DataSpec(tuple("abcde"), size=8, targets="set")
 AUGMENTATIONS = [
     Case("augmentation", "random_crop", identity={"padding": 0}),
     Case("augmentation", "random_resized_crop", identity={"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}),
@@ -75,6 +76,9 @@ AUGMENTATIONS = [
     Case("augmentation", "trivial_augment"),
     Case("augmentation", "mixup"),
     Case("augmentation", "cutmix"),
+    Case("augmentation", "mixup", spec=SETS),
+    Case("augmentation", "cutmix", spec=SETS),
+    Case("augmentation", "random_erasing", spec=SETS),
 ]
 OF_SETS = ["accuracy", "average_precision", "f1", "precision", "recall"]
 METRICS = [
@@ -91,7 +95,6 @@ METRICS = [
         "top_k",
     )
 ]
-SETS = DataSpec(tuple("abcde"), size=8, targets="set")
 METRICS_OF_SETS = [Case("metric", name, spec=SETS) for name in OF_SETS]
 TASKS = [
     Case("task", "classification"),

@@ -39,11 +39,17 @@ class Scene:
     spec: DataSpec
 
     def batch(self, count: int = BATCH) -> Batch:
-        """uint8 noise, the same each time."""
+        """uint8 noise, the same each time; where targets are sets, some of one class, some of two and one of none."""
         clip = () if self.spec.frames is None else (self.spec.frames,)
         side = self.spec.stored_size
         drawn = torch.randint(0, 256, (count, *clip, 3, side, side), dtype=torch.uint8, generator=seeded(1))
-        return Batch(drawn, torch.arange(count) % len(self.spec.classes), torch.arange(count))
+        targets = torch.arange(count) % len(self.spec.classes)
+        if self.spec.targets == "set":
+            shown = torch.eye(len(self.spec.classes))
+            shown[::2] += shown[::2].roll(1, dims=1)
+            shown[3:4] = 0
+            targets = shown[targets]
+        return Batch(drawn, targets, torch.arange(count))
 
 
 @RULES.rule
@@ -59,12 +65,19 @@ def pixels(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def targets(subject: Subject) -> Iterator[str]:
-    """Targets, of either form, stay int64 [B] in range or become float32 [B, C] rows of probabilities."""
+    """Targets, of either form, stay int64 [B] in range or become float32 [B, C] rows of probabilities; where targets
+    are sets, they stay float32 [B, C] of 0..1."""
     for scene, augment in _all(subject):
-        batch, count = scene.batch(), len(scene.spec.classes)
-        for form, given in (("class indices", batch.targets), ("probabilities", _mixed(batch.targets, count))):
+        batch, count, sets = scene.batch(), len(scene.spec.classes), scene.spec.targets == "set"
+        once = _mixed(batch.targets, count)
+        forms = (
+            {"sets": once, "mixed sets": once.lerp(once.roll(1, dims=0), 0.3)}
+            if sets
+            else {"class indices": batch.targets, "probabilities": once}
+        )
+        for form, given in forms.items():
             found = augment(replace(batch, targets=given), seeded()).targets
-            if wrong := _wrong_targets(found, len(given), count):
+            if wrong := _wrong_targets(found, len(given), count, sets=sets):
                 yield f"{scene.what} with targets as {form}: {wrong}"
 
 
@@ -234,8 +247,8 @@ def _wrong_pixels(found: Tensor, given: Tensor, size: int) -> str | None:
     return None
 
 
-def _wrong_targets(found: Tensor, count: int, classes: int) -> str | None:
-    if found.dtype == torch.int64:
+def _wrong_targets(found: Tensor, count: int, classes: int, *, sets: bool) -> str | None:
+    if found.dtype == torch.int64 and not sets:
         if found.shape != (count,):
             return f"targets are {list(found.shape)}"
         return None if ((found >= 0) & (found < classes)).all() else f"a target is not in 0..{classes - 1}"
@@ -243,8 +256,9 @@ def _wrong_targets(found: Tensor, count: int, classes: int) -> str | None:
         return f"targets are {str(found.dtype).removeprefix('torch.')}"
     if found.shape != (count, classes):
         return f"targets are {list(found.shape)}, not [{count}, {classes}]"
-    if not torch.allclose(found.sum(dim=1), torch.ones(count), atol=1e-4) or (found < 0).any():
-        return "a row of targets is no probabilities"
+    probabilities = sets or torch.allclose(found.sum(dim=1), torch.ones(count), atol=1e-4)
+    if not probabilities or (found < 0).any() or (found > 1 + 1e-4).any():
+        return "a target is not in 0..1" if sets else "a row of targets is no probabilities"
     return None
 
 
@@ -260,7 +274,9 @@ def _of_identical(subject: Subject) -> list[Batch]:
     for seed in range(TRIALS):
         one = scene.batch(1)
         copies = one.pixels.expand(ALIKE, *one.pixels.shape[1:]).contiguous()
-        found.append(augment(Batch(copies, one.targets.expand(ALIKE), torch.arange(ALIKE)), seeded(seed)))
+        found.append(
+            augment(Batch(copies, one.targets.expand(ALIKE, *one.targets.shape[1:]), torch.arange(ALIKE)), seeded(seed))
+        )
     return found
 
 
