@@ -588,7 +588,8 @@ def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(si
 
 
 @pytest.mark.parametrize(
-    "name", ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "log", "signum", "halving"]
+    "name",
+    ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "focal", "log", "signum", "halving"],
 )
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     install_from(PLUGINS, site)

@@ -155,7 +155,7 @@ def parts(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def weight(subject: Subject) -> Iterator[str]:
-    """Divided by its weight, a finite number above 0, the loss of a batch is a mean: that of the batch twice over."""
+    """The loss divided by the weight, a finite number above 0, is a mean: a batch twice over has the same."""
     scene = build(subject)
     targets = torch.cat([scene.targets, scene.targets])
     twice = replace(scene, pixels=scene.pixels.repeat(2, *[1] * (scene.pixels.ndim - 1)), targets=targets)
@@ -212,7 +212,7 @@ def score(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def right(subject: Subject) -> Iterator[str]:
-    """Right answers have a lower score than wrong ones, and logits that follow its gradient come to give them."""
+    """Right answers have a lower score than wrong ones, and logits that follow its gradient give right answers."""
     scene = build(subject)
     objective, shown = scene.objective, scene.shown
     others = 1 - shown if scene.sets else shown.roll(1, dims=1)
@@ -291,7 +291,7 @@ def settle(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def state(subject: Subject) -> Iterator[str]:
-    """`state_dict` holds all that training and `settle` change: loaded into a fresh objective it gives the same."""
+    """`state_dict` holds all that training and `settle` change: a fresh objective that loads it does the same."""
     first, second = build(subject), build(subject, seed=SEED + 1)
     first.train(3)
     with torch.no_grad():
@@ -356,7 +356,7 @@ def untouched(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def draws(subject: Subject) -> Iterator[str]:
-    """The loss draws at most from torch's global generator, which the core seeds at each step; nothing else draws."""
+    """Only the loss draws, and only from torch's global generator, which the core seeds at each step."""
     scene = build(subject)
     scene.loss()
     torch.manual_seed(SEED)
@@ -375,7 +375,7 @@ def draws(subject: Subject) -> Iterator[str]:
 
 @RULES.slow_rule
 def onnx(subject: Subject) -> Iterator[str]:
-    """Logits export to ONNX behind a network, with a dynamic batch, and the graph answers batches of 1 and of 3."""
+    """A network and its logits export to ONNX with a dynamic batch, and the graph gives the same answers."""
     import onnxruntime
 
     from toolkit.export.graph import Deployed, quiet, to_onnx
