@@ -16,10 +16,9 @@ from torch import Tensor
 from toolkit.api.contract_checks import read_image_of
 from toolkit.api.errors import DataError
 from toolkit.data.store.corrupt import Corrupt, LeftOut
-from toolkit.data.store.draws import Draws
 from toolkit.data.store.resampling import to_square
 from toolkit.data.store.storage import Memory, Storage, stored_shape
-from toolkit.data.store.store import Store
+from toolkit.data.store.store import Draws, Store
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, Split

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from toolkit.system.randomness import generator
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from toolkit.api.contracts import Split, VideoSplit
     from toolkit.data.store.corrupt import LeftOut
-    from toolkit.data.store.draws import Draws
+
+
+class Draws(NamedTuple):
+    """The training items of one epoch, each with numbers of its own."""
+
+    seed: int
+    epoch: int
+
+    def of(self, item: int, time: int, count: int) -> list[float]:
+        """`count` numbers, uniform in 0..1, for the `time`-th clip (from 0) of an item."""
+        numbers: list[float] = torch.rand(
+            count, generator=generator("cpu", self.seed, "clip", self.epoch, item, time), dtype=torch.float64
+        ).tolist()
+        return numbers
 
 
 class Store(Protocol):
