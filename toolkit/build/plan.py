@@ -93,7 +93,12 @@ class Plan:
         DataError where there is none to use, RecipeError where the model would see more than is stored."""
         clip = clip_of(self.resolved)
         data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
-        spec = with_input(designed_for(data.spec, takes(self.one("model"))), self.resolved.input)
+        spec, design = data.spec, takes(self.one("model"))
+        if design is not None:
+            spec = replace(spec, mean=design.mean, std=design.std)
+            if not spec.sample:  # which keeps the size in which it is drawn
+                spec = replace(spec, size=design.size, stored=design.stored)
+        spec = with_input(spec, self.resolved.input)
         if spec.stored_size < spec.size:
             message = f"must be at least what the model sees of it, {spec.size} px, got {spec.stored_size}"
             raise invalid(self.source, [Problem("input.stored", message)])
@@ -157,14 +162,6 @@ def takes(model: Chosen) -> InputDesign | None:
     """What a model of clips was designed for; None for a model that does not say."""
     declared = model.offer.declared
     return declared.takes if isinstance(declared, Model) else None
-
-
-def designed_for(spec: DataSpec, design: InputDesign | None) -> DataSpec:
-    """`spec` with what the model was designed for; the sample keeps its own size, in which it is drawn."""
-    if design is None:
-        return spec
-    spec = replace(spec, mean=design.mean, std=design.std)
-    return spec if spec.sample else replace(spec, size=design.size, stored=design.stored)
 
 
 def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
