@@ -21,12 +21,22 @@ PACKAGES = (
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """The contents of environment.json."""
+    hardware: dict[str, Any] = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round((total_memory() or 0) / 2**30, 1),
+    }
+    if device.type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+        hardware["gpu_memory_gib"] = round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1)
+        hardware["cuda"] = torch.version.cuda
     commit = ask_git("rev-parse", "HEAD")
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": versions(),
-        "hardware": _hardware(device),
+        "hardware": hardware,
         "git": {"commit": commit, "changed": bool(ask_git("status", "--porcelain"))} if commit else None,
         "command": sys.argv,
     }
@@ -39,17 +49,3 @@ def versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round((total_memory() or 0) / 2**30, 1),
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-        facts["gpu_memory_gib"] = round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1)
-        facts["cuda"] = torch.version.cuda
-    return facts

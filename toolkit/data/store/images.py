@@ -18,7 +18,7 @@ from toolkit.api.errors import DataError
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.resampling import to_square
 from toolkit.data.store.storage import Memory, Storage, stored_shape
-from toolkit.data.store.store import Draws, Store
+from toolkit.data.store.store import Store
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, Split
@@ -64,14 +64,6 @@ class ImageStore(Store):
         self.keep(index)
         index = self._left_out.without(index)
         return _gathered(self.storage.pixels, index), index
-
-    def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """As `fetch`: an image has one view."""
-        return self.fetch(index)
-
-    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:  # noqa: ARG002 (an image has no draws)
-        """As `fetch`: nothing of an image is drawn before it is augmented."""
-        return self.fetch(index)
 
     def keep(self, index: Tensor) -> None:
         """Decode the items at `index` that are not kept yet, where there is room to keep them."""

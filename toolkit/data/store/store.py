@@ -51,12 +51,14 @@ class Store(Protocol):
         ...
 
     def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B * V, ..., 3, S, S]`: the V views of evaluation of each item, one item after the other."""
-        ...
+        """`[B * V, ..., 3, S, S]`: the V views of evaluation of each item, one item after the other. By default an item
+        has one view."""
+        return self.fetch(index)
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """`[B, ..., 3, S, S]`: the training items numbered `index`."""
-        ...
+        """`[B, ..., 3, S, S]`: the training items numbered `index`. By default nothing of them is drawn."""
+        del draws
+        return self.fetch(index)
 
     def begin(self, index: Tensor) -> None:
         """Have the items at `index` decoded meanwhile. By default they are when they are fetched."""
