@@ -30,7 +30,7 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import DataError
 from toolkit.build.plan import plan
 from toolkit.data.loader import Loader
-from toolkit.data.store import ClipStore, VideoCache
+from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.videos import VideoFiles
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse

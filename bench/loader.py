@@ -28,7 +28,8 @@ from toolkit.api.errors import DataError
 from toolkit.build.plan import Plan, plan
 from toolkit.data.images import ImageFiles
 from toolkit.data.loader import Loader
-from toolkit.data.store import ImageStore, Memory, stored_shape
+from toolkit.data.store.images import ImageStore
+from toolkit.data.store.storage import Memory, stored_shape
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.system.device import choose_device, keep_freed_memory

@@ -31,7 +31,7 @@ from toolkit.api.errors import DataError
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.plan import plan
 from toolkit.data.images import ImageFiles
-from toolkit.data.store import centre_crop
+from toolkit.data.store.resampling import centre_crop
 from toolkit.export.write import write_models
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse, parse_text

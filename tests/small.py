@@ -14,7 +14,9 @@ from torch.nn import functional
 from toolkit.api.contracts import Augmentation, Batch, Curve, DataSpec, Metric, Objective, Scores
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
-from toolkit.data.store import Corrupt, ImageStore, Memory, Storage, stored_shape
+from toolkit.data.store.corrupt import Corrupt
+from toolkit.data.store.images import ImageStore
+from toolkit.data.store.storage import Memory, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups

@@ -12,7 +12,8 @@ from toolkit.build import kept
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import plan
-from toolkit.data.store import ImageStore, Mapped, Memory
+from toolkit.data.store.images import ImageStore
+from toolkit.data.store.storage import Mapped, Memory
 from toolkit.host.registry import discover
 from toolkit.recipe.read import load, overridden
 
@@ -38,15 +39,15 @@ def bench(tmp_path: Path) -> Bench:
     "override", ["train.batch=4", "model.dropout=0.3", "seed=7", "train.epochs=1", "augment.random_crop.padding=1"]
 )
 def test_what_says_nothing_of_the_data_leaves_it(bench: Bench, override: str) -> None:
-    assert bench.made().opened is bench.made(override).opened
+    assert bench.made().data is bench.made(override).data
 
 
 @pytest.mark.parametrize(
     "override", ["data.valid_share=0.4", "input.size=24", "input.on_corrupt=skip", "input.memory_gb=0.5"]
 )
 def test_data_that_is_otherwise_is_opened_anew(bench: Bench, override: str) -> None:
-    before = bench.made().opened
-    assert bench.made(override).opened is not before
+    before = bench.made().data
+    assert bench.made(override).data is not before
 
 
 def test_a_split_outside_memory_leaves_its_room_to_the_others(bench: Bench) -> None:
@@ -58,7 +59,7 @@ def test_a_split_outside_memory_leaves_its_room_to_the_others(bench: Bench) -> N
 
 
 def test_the_data_before_the_last_is_let_go(bench: Bench) -> None:
-    before = weakref.ref(bench.made().opened)
+    before = weakref.ref(bench.made().data)
     bench.made("input.size=24")
     gc.collect()
     assert before() is None

@@ -21,7 +21,9 @@ from toolkit.api.clips import Clip
 from toolkit.api.contracts import Batch, DataSpec
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
-from toolkit.data.store import ClipStore, Corrupt, Draws, VideoCache
+from toolkit.data.store.clips import ClipStore, VideoCache
+from toolkit.data.store.corrupt import Corrupt
+from toolkit.data.store.store import Draws
 
 GIB = 2**30
 CLIP = Clip(frames=4, rate=2, fps=10)
@@ -93,7 +95,7 @@ import os, signal, torch
 from pathlib import Path
 from tests import small
 from tests.data.test_clips import SPEC
-from toolkit.data.store import ClipStore, VideoCache
+from toolkit.data.store.clips import ClipStore, VideoCache
 
 class Dying(small.Reels):
     def read(self, index, frames):
@@ -157,7 +159,7 @@ def test_on_a_full_disk_videos_are_decoded_anew_and_count_for_nothing(
     cache, reels = VideoCache(tmp_path, GIB), small.Reels(2)
     store = clip_store(reels, cache)
     with monkeypatch.context() as patched:
-        patched.setattr("toolkit.data.store.clips._write_header", full)
+        patched.setattr("numpy.lib.format.write_array_header_1_0", full)
         assert levels(asked_twice(store, [0])) == [[2, 4, 6, 8]]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert cache.taken == 0

@@ -14,7 +14,7 @@ import torch
 from tests import small
 from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader, batches_in
-from toolkit.data.store import ImageStore
+from toolkit.data.store.images import ImageStore
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_leaving_early_ends_the_thread(squares: small.Squares) -> None:
     batches.close()  # type: ignore[attr-defined]
     gc.collect()
     deadline = time.monotonic() + 5
-    while any(thread.name == "prefetch" for thread in threading.enumerate()) and time.monotonic() < deadline:
+    while any(thread.name.startswith("prefetch") for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+    assert not any(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 @pytest.mark.gpu

@@ -20,7 +20,10 @@ from torch.nn import functional
 from tests import small
 from toolkit.api.errors import DataError
 from toolkit.data import store as module
-from toolkit.data.store import Corrupt, ImageStore, Mapped, Memory, cache_key, make_room, open_storage, to_square
+from toolkit.data.store.corrupt import Corrupt
+from toolkit.data.store.images import ImageStore
+from toolkit.data.store.resampling import to_square
+from toolkit.data.store.storage import Mapped, Memory, cache_key, make_room, open_storage
 
 GIB = 2**30
 ITEM = 8 * 8 * 3

@@ -15,8 +15,7 @@ from tests import toy_bundle
 from tests.export.models import Videos
 from toolkit.api.clips import Clip, evaluation_clips
 from toolkit.api.errors import DataError
-from toolkit.data.store import Corrupt
-from toolkit.data.store.corrupt import LeftOut
+from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.export import asking
 from toolkit.export.asking import ask_raw
 from toolkit.serving.bundle import Bundle

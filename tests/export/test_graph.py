@@ -12,7 +12,7 @@ import torch
 
 from tests.export.models import noise, run_session
 from toolkit.api.contracts import DataSpec
-from toolkit.data.store import centre_crop, to_square
+from toolkit.data.store.resampling import centre_crop, to_square
 from toolkit.export import write as export
 from toolkit.export.graph import Prepare
 from toolkit.training.network import Network

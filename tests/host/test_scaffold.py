@@ -15,8 +15,7 @@ import pytest
 from tests.installed import install
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from toolkit.cli.main import main
-from toolkit.host.scaffold.naming import check_name, parse_kinds
-from toolkit.host.scaffold.package import COMPONENTS
+from toolkit.host.scaffold import COMPONENTS, check_name, parse_kinds
 from toolkit.recipe import kinds
 
 KINDS = tuple(kinds.KINDS)
@@ -106,7 +105,7 @@ def test_no_licence() -> None:
 
 
 def test_without_an_author_its_authors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.host.scaffold.package._author", lambda: None)
+    monkeypatch.setattr("toolkit.host.scaffold.ask_git", lambda *_: None)
     assert "the authors of acme" in (new("acme") / "LICENSE").read_text()
 
 

@@ -15,9 +15,20 @@ from tests.installed import install
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.kit.doctor import PAGE, examine_installed, process
-from toolkit.kit.doctor.examination import OF_RULES, needs
+from toolkit.kit.doctor.examination import (
+    FACTORIES,
+    HOST,
+    OF_RULES,
+    Begun,
+    Done,
+    Imported,
+    Remark,
+    Request,
+    needs,
+    read_lines,
+    written,
+)
 from toolkit.kit.doctor.process import Ended, _manner, answers
-from toolkit.kit.doctor.report import FACTORIES, HOST, Begun, Done, Imported, Remark, Request, read_lines, written
 
 GOOD = '''
 from toolkit import hookimpl

@@ -29,9 +29,9 @@ from toolkit.system.signals import Signals
 from toolkit.tune import best
 from toolkit.tune.aim import Aim
 from toolkit.tune.best import Finalists, export_best, finish_best, read_finalists
-from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.search import Search
 from toolkit.tune.space import Dimension, Space, Values
+from toolkit.tune.storage import repeat_of, trial_run
 from toolkit.tune.study import StudyPlan
 
 LR = "train.optimizer.lr"

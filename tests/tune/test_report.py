@@ -22,11 +22,11 @@ from toolkit.runs.files import write_records
 from toolkit.runs.report import figures
 from toolkit.tune.aim import Aim
 from toolkit.tune.best import Finalist, Finalists, write_finalists
-from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.report import write_study_report
 from toolkit.tune.report.charts import Scale, sections
 from toolkit.tune.report.contents import Contents, gather
 from toolkit.tune.space import Dimension, Space, Values
+from toolkit.tune.storage import repeat_of, trial_run
 
 pytestmark = pytest.mark.draws
 

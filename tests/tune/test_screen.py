@@ -17,9 +17,9 @@ from rich.console import Console
 
 from toolkit.recipe.tables import TuneTable
 from toolkit.tune import screen
-from toolkit.tune.folder import trial_run
 from toolkit.tune.outcome import best_numbers, cause, scores, seconds, short_keys
 from toolkit.tune.screen import StudyScreen, chosen, trial_line
+from toolkit.tune.storage import trial_run
 
 UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 LR = optuna.distributions.FloatDistribution(1e-3, 1.0, log=True)

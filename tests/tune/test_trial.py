@@ -44,11 +44,10 @@ from toolkit.system.signals import Signals
 from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.tune import latency
 from toolkit.tune.best import write_best
-from toolkit.tune.folder import trial_run
 from toolkit.tune.outcome import UNCOUNTED
 from toolkit.tune.queue import enqueue_own
 from toolkit.tune.scoring import Scoring
-from toolkit.tune.storage import open_storage
+from toolkit.tune.storage import open_storage, trial_run
 from toolkit.tune.study import plan_study
 from toolkit.tune.worker import presence
 from toolkit.tune.worker.presence import mark_of

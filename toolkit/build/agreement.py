@@ -31,17 +31,16 @@ def disagreements(
     if recipe.train.accumulate > recipe.train.batch:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch} items")
     if validates:
-        yield from _unknown_metric(recipe.train.metric, metrics, objective, spec)
-    else:
-        yield from _needs_validation(recipe, schedule)
-
-
-def _unknown_metric(metric: str, metrics: list[Metric], objective: Objective, spec: DataSpec) -> Iterator[Problem]:
-    """Ask the metrics what they give, by an answer that is right once for every class."""
-    names = sorted(_answered(spec, objective, metrics, wrong_by=0))
-    if metric not in names:
-        message = f'no metric of this recipe gives "{metric}"; there are {", ".join(names)}'
-        yield Problem("train.metric", message, nearest(metric, names))
+        metric, names = recipe.train.metric, sorted(_answered(spec, objective, metrics, wrong_by=0))
+        if metric not in names:
+            message = f'no metric of this recipe gives "{metric}"; there are {", ".join(names)}'
+            yield Problem("train.metric", message, nearest(metric, names))
+        return
+    if recipe.train.patience is not None:
+        yield Problem("train.patience", "needs a validation split, which this data has not")
+    if not isinstance(schedule, Curve):
+        message = f'"{recipe.train.schedule.name}" needs a validation split, which this data has not'
+        yield Problem("train.schedule.name", message)
 
 
 def contrary_direction(
@@ -76,11 +75,3 @@ def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wr
     logits = logits_of(shown.roll(wrong_by, dims=1), spec.targets)
     found = score(objective, logits, shown if spec.targets == "set" else shown.argmax(1), metrics, None)
     return {name: value for name, value in found.items() if isinstance(value, float)}
-
-
-def _needs_validation(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
-    if recipe.train.patience is not None:
-        yield Problem("train.patience", "needs a validation split, which this data has not")
-    if not isinstance(schedule, Curve):
-        message = f'"{recipe.train.schedule.name}" needs a validation split, which this data has not'
-        yield Problem("train.schedule.name", message)

@@ -13,14 +13,19 @@ import torch
 from torch import nn
 
 from toolkit.api.contract_checks import check_answers, check_objective
-from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Schedule, Split, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Schedule, VideoSplit
 from toolkit.api.errors import PluginError
+from toolkit.api.files import cache_directory
 from toolkit.build.agreement import disagreements
 from toolkit.build.kept import Kept, Opened
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
 from toolkit.data.loader import Loader, batches_in
-from toolkit.data.store import ClipStore, Corrupt, ImageStore, Memory, VideoCache, bytes_needed, open_storage
+from toolkit.data.store.clips import ClipStore, VideoCache
+from toolkit.data.store.corrupt import Corrupt
+from toolkit.data.store.images import ImageStore
+from toolkit.data.store.storage import Memory, open_storage
+from toolkit.data.store.store import Store
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
@@ -41,25 +46,12 @@ class Assembly:
     objective: Objective
     device: torch.device
     precision: Precision
-    opened: Opened
     model_notes: tuple[str, ...]
     kept: Kept
-
-    @property
-    def data(self) -> Data:
-        return self.opened.data
-
-    @property
-    def train(self) -> Loader:
-        return self.opened.train
-
-    @property
-    def valid(self) -> Loader:
-        return self.opened.valid
-
-    @property
-    def test(self) -> Loader:
-        return self.opened.test
+    data: Data
+    train: Loader
+    valid: Loader
+    test: Loader
 
     @property
     def recipe(self) -> Recipe:
@@ -77,9 +69,8 @@ class Assembly:
 
     @property
     def summary(self) -> Summary:
-        decided = self.recipe.model, self.spec, self.device
         anew = partial(summarise, self.network, self.spec, self.device, compiled=self.recipe.train.compile)
-        return self.kept.summary(decided, anew)
+        return self.kept.summary.get((self.recipe.model, self.spec, self.device), anew)
 
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
@@ -112,73 +103,40 @@ def assemble(
     if device.type == "cpu":
         devices.keep_freed_memory()
     opened = kept.opened(plan, device, partial(_opened, plan, device))
+    spec = opened.data.spec
     if recipe.train.compile:
         kept.compiling(recipe)
     seed_globally(device, recipe.seed, "weights")
-    model = plan.model(opened.data.spec, initial_weights=notes is None)
+    model = plan.model(spec, initial_weights=notes is None)
     if notes is None:
         notes = model.notes if isinstance(model, Noted) else ()
-    network = _network(plan, model, opened.data.spec, device)
-    objective = plan.objective(opened.data.spec, opened.data.train.targets, device)
-    return Assembly(plan, network, objective, device, precision, opened, tuple(notes), kept)
-
-
-def _network(plan: Plan, model: nn.Module, spec: DataSpec, device: torch.device) -> Network:
     network = Network(model, spec).to(device)
-    if plan.resolved.train.channels_last and spec.clip is None:
+    if recipe.train.channels_last and spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
-    return network
+    objective = plan.objective(spec, opened.data.train.targets, device)
+    return Assembly(plan, network, objective, device, precision, tuple(notes), kept, *opened)
 
 
 def _opened(plan: Plan, device: torch.device) -> Opened:
-    data, recipe = plan.data(), plan.resolved
-    pixels = _footage(data, recipe) if data.spec.clip else _pixels(data, recipe)
-    return Opened(data, *(Loader(one, data.spec, device) for one in pixels))
-
-
-def _pixels(data: Data, recipe: Recipe) -> list[ImageStore]:
-    budget = memory_available() // 2 if recipe.input.memory_gb is None else int(recipe.input.memory_gb * 2**30)
-    found = []
-    for split in _images(data):
-        storage = open_storage(split, data.spec, memory_bytes=budget, cache_bytes=_cache_bytes(recipe))
-        if isinstance(storage, Memory):
-            budget -= bytes_needed(split, data.spec)
-        found.append(ImageStore(split, data.spec, storage, _workers(recipe), corrupt_of(recipe)))
-    return found
-
-
-def _footage(data: Data, recipe: Recipe) -> list[ClipStore]:
-    cache = VideoCache.of_user(_cache_bytes(recipe))
-    return [
-        ClipStore(split, data.spec, cache, _workers(recipe), corrupt_of(recipe), training=split is data.train)
-        for split in _videos(data)
-    ]
-
-
-def _images(data: Data) -> list[Split]:
-    images: list[Split] = []
+    """The dataset and a loader of each split; the first splits get what there is of memory."""
+    data, table, corrupt = plan.data(), plan.resolved.input, corrupt_of(plan.resolved)
+    memory = memory_available() // 2 if table.memory_gb is None else int(table.memory_gb * 2**30)
+    disk, workers = int(table.cache_gb * 2**30), table.workers or torch.get_num_threads()
+    cache = VideoCache(cache_directory() / "videos", disk)
+    loaders = []
     for split in (data.train, data.valid, data.test):
-        if isinstance(split, VideoSplit):
-            raise PluginError(f"the dataset gave videos ({type(split).__name__}) where images were asked for")
-        images.append(split)
-    return images
-
-
-def _videos(data: Data) -> list[VideoSplit]:
-    videos: list[VideoSplit] = []
-    for split in (data.train, data.valid, data.test):
-        if not isinstance(split, VideoSplit):
-            raise PluginError(f"the dataset gave images ({type(split).__name__}) where videos were asked for")
-        videos.append(split)
-    return videos
-
-
-def _cache_bytes(recipe: Recipe) -> int:
-    return int(recipe.input.cache_gb * 2**30)
-
-
-def _workers(recipe: Recipe) -> int:
-    return recipe.input.workers or torch.get_num_threads()
+        store: Store
+        if isinstance(split, VideoSplit) and data.spec.clip:
+            store = ClipStore(split, data.spec, cache, workers, corrupt, training=split is data.train)
+        elif not isinstance(split, VideoSplit) and not data.spec.clip:
+            storage = open_storage(split, data.spec, memory_bytes=memory, cache_bytes=disk)
+            memory -= storage.pixels.nbytes if isinstance(storage, Memory) else 0
+            store = ImageStore(split, data.spec, storage, workers, corrupt)
+        else:
+            given, asked = ("images", "videos") if data.spec.clip else ("videos", "images")
+            raise PluginError(f"the dataset gave {given} ({type(split).__name__}) where {asked} were asked for")
+        loaders.append(Loader(store, data.spec, device))
+    return Opened(data, *loaders)
 
 
 def corrupt_of(recipe: Recipe) -> Corrupt:
@@ -206,8 +164,8 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     if problems:
         raise invalid(assembly.plan.source, problems)
     with assembly.autocast():
-        check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").failed)
-    check_objective(assembly.objective, assembly.spec, assembly.device, assembly.plan.one("task").failed)
+        check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").offer.failed)
+    check_objective(assembly.objective, assembly.spec, assembly.device, assembly.plan.one("task").offer.failed)
     setup = _setup(assembly)
     warm = warmed_up(schedule, table.schedule.warmup_epochs * setup.steps)
     return _state(assembly, warm), setup
@@ -234,32 +192,26 @@ def _setup(assembly: Assembly) -> Setup:
 
 
 def _state(assembly: Assembly, schedule: Schedule) -> State:
-    network, table = assembly.network, assembly.recipe.train
+    network, table, chosen = assembly.network, assembly.recipe.train, assembly.plan.one("optimizer")
+    scales = {name: rates.lr_scale for name, rates in table.optimizer.parts.items()}
+    decays = table.optimizer.decay_norms_and_biases
+    groups = list(parameter_groups(_parts(assembly), table.optimizer.lr, scales, decay_norms_and_biases=decays))
+    optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.optimizer.lr)
+    # The loop finds the rate of a group by what the core wrote into it.
+    if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
+        raise chosen.offer.failed("does not keep the parameter groups that it is given")
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
         network.compile()
     return State(
         network=network,
         objective=assembly.objective,
-        optimizer=_optimizer(assembly),
+        optimizer=optimizer,
         schedule=schedule,
         scaler=torch.amp.GradScaler(assembly.device.type, enabled=assembly.precision == "fp16"),
         average=average,
         totals=Totals.on(assembly.device),
     )
-
-
-def _optimizer(assembly: Assembly) -> torch.optim.Optimizer:
-    table, chosen = assembly.recipe.train.optimizer, assembly.plan.one("optimizer")
-    scales = {name: rates.lr_scale for name, rates in table.parts.items()}
-    groups = list(
-        parameter_groups(_parts(assembly), table.lr, scales, decay_norms_and_biases=table.decay_norms_and_biases)
-    )
-    optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.lr)
-    # The loop finds the rate of a group by what the core wrote into it.
-    if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
-        raise chosen.failed("does not keep the parameter groups that it is given")
-    return optimizer
 
 
 def _parts(assembly: Assembly) -> Mapping[str, nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 
@@ -17,8 +17,7 @@ from toolkit.recipe.tables import Recipe
 from toolkit.system.environment import describe_environment
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A dataset and the loaders of its splits."""
 
     data: Data
@@ -57,7 +56,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._data = Last[Opened]()
-        self._summary = Last[Summary]()
+        self.summary = Last[Summary]()  # of a network, for which an item is run through it
         self._environment = Last[Mapping[str, Any]]()
         self._compiled: Any = None
 
@@ -66,10 +65,6 @@ class Kept:
         recipe = plan.resolved
         said = recipe.data.model_dump(), recipe.input, recipe.clip, takes(plan.one("model"))
         return self._data.get((plan.one("dataset").offer, said, device), anew)
-
-    def summary(self, decided: Any, anew: Anew[Summary]) -> Summary:
-        """The summary of a model: it shows a network, for which an item is run through it."""
-        return self._summary.get(decided, anew)
 
     def compiling(self, recipe: Recipe) -> None:
         """Say which recipe's network is to be compiled next. What torch has compiled serves it too where all that

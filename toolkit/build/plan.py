@@ -25,7 +25,7 @@ from toolkit.api.contracts import (
     Task,
     Tracker,
 )
-from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
+from toolkit.api.errors import DataError, PluginError, Problem, ToolkitError
 from toolkit.api.files import as_utf8
 from toolkit.host.registry import Offer, Registry
 from toolkit.recipe import signature as arguments
@@ -61,22 +61,15 @@ class Chosen:
         except (KeyboardInterrupt, ToolkitError):
             raise
         except BaseException as error:
-            raise self._blamed(error) from error
+            argument, colon, message = str(error).partition(": ")
+            if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
+                key = self.key if argument == self.offer.name else f"{self.key}.{argument}"
+                raise invalid(self.source, [Problem(key, message)]) from error
+            raise self.offer.failed("cannot be built", error) from error
         lacking = [name for name in KINDS[self.kind].has if not hasattr(built, name)]
         if lacking:
             raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
         return built
-
-    def failed(self, what: str, error: BaseException | None = None) -> ToolkitError:
-        """What went wrong while the component was used."""
-        return self.offer.failed(what, error)
-
-    def _blamed(self, error: BaseException) -> ToolkitError:
-        argument, colon, message = str(error).partition(": ")
-        if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
-            key = self.key if argument == self.offer.name else f"{self.key}.{argument}"
-            return invalid(self.source, [Problem(key, message)])
-        return self.failed("cannot be built", error)
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,12 @@ class Plan:
         DataError where there is none to use, RecipeError where the model would see more than is stored."""
         clip = clip_of(self.resolved)
         data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
-        spec = with_input(designed_for(data.spec, takes(self.one("model"))), self.resolved.input)
+        spec, design = data.spec, takes(self.one("model"))
+        if design is not None:
+            spec = replace(spec, mean=design.mean, std=design.std)
+            if not spec.sample:  # which keeps the size in which it is drawn
+                spec = replace(spec, size=design.size, stored=design.stored)
+        spec = with_input(spec, self.resolved.input)
         if spec.stored_size < spec.size:
             message = f"must be at least what the model sees of it, {spec.size} px, got {spec.stored_size}"
             raise invalid(self.source, [Problem("input.stored", message)])
@@ -136,11 +134,11 @@ class Plan:
         return objective
 
     def augmentations(self, spec: DataSpec) -> list[Augmentation]:
-        return [blamed_augmentation(chosen.build(spec), chosen.failed) for chosen in self.all("augmentation")]
+        return [blamed_augmentation(chosen.build(spec), chosen.offer.failed) for chosen in self.all("augmentation")]
 
     def metrics(self, spec: DataSpec) -> list[Metric]:
         """Fresh ones: each pass over a split needs its own."""
-        return [blamed_metric(chosen.build(spec), chosen.failed) for chosen in self.all("metric")]
+        return [blamed_metric(chosen.build(spec), chosen.offer.failed) for chosen in self.all("metric")]
 
     def trackers(self, run: Path) -> list[Tracker]:
         return [chosen.build(run) for chosen in self.all("tracker")]
@@ -166,14 +164,6 @@ def takes(model: Chosen) -> InputDesign | None:
     return declared.takes if isinstance(declared, Model) else None
 
 
-def designed_for(spec: DataSpec, design: InputDesign | None) -> DataSpec:
-    """`spec` with what the model was designed for; the sample keeps its own size, in which it is drawn."""
-    if design is None:
-        return spec
-    spec = replace(spec, mean=design.mean, std=design.std)
-    return spec if spec.sample else replace(spec, size=design.size, stored=design.stored)
-
-
 def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     """Find every component and check its arguments.
 
@@ -193,7 +183,10 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     if draft.recipe is not None:
         problems += _clip_problems(draft.recipe, chosen)
     if broken:
-        raise _all_in_one(broken, invalid(draft.source, problems))
+        # The plugins' faults first, for they decide the exit code; the recipe's own below.
+        faults = [f"{draft.source}: {error.message}" for error in broken]
+        own = [f"  {line}" for line in invalid(draft.source, problems).lines()]
+        raise PluginError("\n".join([*faults, *own]), next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
     return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
@@ -226,9 +219,8 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
     if takes(model) is None:
         table = recipe.clip or ClipTable()
         needed = ("frames",) if table.sampling == "segments" else ("frames", "rate")
-        for key in needed:
-            if getattr(table, key) is None:
-                yield Problem(f"clip.{key}", f'required: model "{model.name}" takes clips of any length')
+        for key in (key for key in needed if getattr(table, key) is None):
+            yield Problem(f"clip.{key}", f'required: model "{model.name}" takes clips of any length')
 
 
 def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
@@ -238,12 +230,6 @@ def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
         return None
     own = {"frames": design.frames, "rate": design.rate} if design else {"rate": 1}
     return own | (recipe.clip or ClipTable()).model_dump(exclude_none=True)
-
-
-def _all_in_one(broken: Sequence[PluginError], wrong: RecipeError) -> PluginError:
-    """The plugins' faults first, for they decide the exit code; the recipe's own below."""
-    faults = [f"{wrong.source}: {error.message}" for error in broken]
-    return PluginError("\n".join([*faults, *(f"  {line}" for line in wrong.lines())]), next_step=broken[0].next_step)
 
 
 def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], list[Problem]]:
@@ -265,7 +251,10 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
     key of the table itself (`name`) keeps its default: no recipe can give it."""
     tables = recipe.tables()
     for one in chosen:
-        holder, place = _holder(tables, one, chosen)
+        first, _, rest = one.key.partition(".")
+        holder, place = (tables[first], rest) if rest else (tables, first)  # type: tuple[Any, Any]
+        if isinstance(tables[first], list):
+            place = [other for other in chosen if other.kind == one.kind].index(one)
         filled = arguments.defaults(one.factory, skip=KINDS[one.kind].given) | dict(one.args)
         tables_own = holder[place].keys() - one.args.keys()
         holder[place] |= plain({key: value for key, value in filled.items() if key not in tables_own})
@@ -274,28 +263,20 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
     return recipe.replace(tables)
 
 
-def _holder(tables: dict[str, Any], one: Chosen, chosen: Sequence[Chosen]) -> tuple[Any, Any]:
-    """What holds this component's table in a recipe's tables, and under which key or number."""
-    first, _, rest = one.key.partition(".")
-    siblings = [other for other in chosen if other.kind == one.kind]
-    if isinstance(tables[first], list):
-        return tables[first], siblings.index(one)
-    return (tables[first], rest) if rest else (tables, first)
-
-
 def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
-    place = root or _default_place(dataset.name)
+    usual = Path("data") / dataset.name.rpartition(":")[2]
+    place = root or (usual if holds_something(usual) else None)
     asked = {"clips": True} if clips else {}
     try:
         data: Data = dataset.build(place, **asked)
+        return data
     except PluginError as error:
         if place and (unreadable := _unreadable(error.__cause__, place)):
             raise unreadable from error
         if place and not holds_something(place):
             raise DataError("there is no data here", path=place, next_step=f"see {error.next_step}") from error
         raise
-    return data
 
 
 def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
@@ -309,11 +290,6 @@ def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
     return DataError(
         f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
     )
-
-
-def _default_place(name: str) -> Path | None:
-    place = Path("data") / name.rpartition(":")[2]
-    return place if holds_something(place) else None
 
 
 def holds_something(place: Path) -> bool:

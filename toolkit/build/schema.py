@@ -71,18 +71,13 @@ def _component(table: Schema, described: Iterable[tuple[str, Schema]]) -> Schema
     for name, schema in described:
         alike.setdefault(json.dumps(schema), []).append(name)
     branches = [_branch(table, names, json.loads(schema)) for schema, names in alike.items()]
-    short = [name for branch in branches if set(branch["required"]) <= {"name"} for name in _names(branch)]
+    short = [name for one in branches if set(one["required"]) <= {"name"} for name in one["properties"]["name"]["enum"]]
     alone = [{"enum": sorted(short)}] if short else []
     in_full = table | {
         "properties": table["properties"] | {"name": {"type": "string", "pattern": ":"}},
         "required": sorted({*table.get("required", ()), "name"}),
     }
     return {"anyOf": [*alone, *branches, in_full], "description": table["description"]}
-
-
-def _names(branch: Schema) -> list[str]:
-    names: list[str] = branch["properties"]["name"]["enum"]
-    return names
 
 
 def _branch(table: Schema, names: list[str], own: Schema) -> Schema:
@@ -99,18 +94,14 @@ def _tidy(schema: Any) -> Any:
         return [_tidy(inner) for inner in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: _tidy_named(key, value) for key, value in schema.items() if not _is_noise(key, value)}
+    kept: Schema = {}
+    for key, value in schema.items():
+        if key in {"properties", "$defs"}:  # below stand names that people chose, maybe `title` or `default`
+            kept[key] = {name: _tidy(inner) for name, inner in value.items()}
+        elif key != "title" and not (key == "default" and (value is None or isinstance(value, dict))):
+            kept[key] = _tidy(value)
     if "anyOf" in kept:
         kept["anyOf"] = [member for member in kept["anyOf"] if member != {"type": "null"}]
         if len(kept["anyOf"]) == 1:
             kept |= kept.pop("anyOf")[0]
     return kept
-
-
-def _tidy_named(key: str, value: Any) -> Any:
-    """Below `properties` and `$defs` stand names that people chose; `title` and `default` may be among them."""
-    return {name: _tidy(inner) for name, inner in value.items()} if key in {"properties", "$defs"} else _tidy(value)
-
-
-def _is_noise(key: str, value: Any) -> bool:
-    return key == "title" or (key == "default" and (value is None or isinstance(value, dict)))

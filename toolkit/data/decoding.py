@@ -71,18 +71,14 @@ class _MissedError(Exception):
     """A seek led behind the frame that was wanted, or nowhere."""
 
 
-def timeline(path: Path) -> Timeline:
+def timeline(video: Path | Video) -> Timeline:
     """Read when the frames of a video are shown, without decoding them.
 
     What a container claims of itself is not asked, only its packets: a file cut short has the frames that are left.
     Where their times do not ascend, their durations are summed; where those are missing too, it is 30 frames a second.
-    Raises DataError naming the file when it cannot be opened, or has no video stream or no frames.
+    Raises DataError naming the video when it cannot be opened, or has no video stream or no frames.
     """
-    return timeline_of(_File(path))
-
-
-def timeline_of(video: Video) -> Timeline:
-    """As `timeline`, of a video that need not be a file."""
+    video = _File(video) if isinstance(video, Path) else video
     with video.opened() as (container, stream):
         packets = list(_packets(container, stream))
         if not packets:
@@ -92,22 +88,21 @@ def timeline_of(video: Video) -> Timeline:
 
 
 def read_frames(
-    path: Path, timeline: Timeline, numbers: Sequence[int], *, threads: int = 1, stop: threading.Event | None = None
+    video: Path | Video,
+    timeline: Timeline,
+    numbers: Sequence[int],
+    *,
+    threads: int = 1,
+    stop: threading.Event | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """The frames with these numbers (ascending, each once), uint8 `[H, W, 3]`, turned upright, each when it is decoded.
 
     All have the size that the stream says it has at its start; a frame of another size is scaled. In place of a frame
     that cannot be decoded comes the last one before it that can, or at the start the first one. Where a keyframe lies
-    between what is wanted, decoding leaps to it. Ends early once `stop` is set. Raises DataError naming the file when
-    it cannot be opened or none of its frames can be decoded.
+    between what is wanted, decoding leaps to it. Ends early once `stop` is set. Raises DataError naming the video
+    when it cannot be opened or none of its frames can be decoded.
     """
-    return frames_of(_File(path), timeline, numbers, threads=threads, stop=stop)
-
-
-def frames_of(
-    video: Video, timeline: Timeline, numbers: Sequence[int], *, threads: int = 1, stop: threading.Event | None = None
-) -> Iterator[NDArray[np.uint8]]:
-    """As `read_frames`, of a video that need not be a file."""
+    video = _File(video) if isinstance(video, Path) else video
     given = 0
     try:
         for pixels in _read(video, timeline, numbers, threads, stop, seeking=True):
@@ -165,7 +160,7 @@ def _read(
     with video.opened() as (container, stream):
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO"
-        size = stream.codec_context.width, stream.codec_context.height
+        width, height = stream.codec_context.width, stream.codec_context.height
         stop = stop or threading.Event()
         decoding = _Decoding(container, stream, timeline, stop, seeking=seeking)
         for number in numbers:
@@ -174,7 +169,7 @@ def _read(
                 return
             if frame is None:
                 raise video.broken("none of its frames can be decoded")
-            yield _pixels(frame, size, threads)
+            yield upright(frame, width=width, height=height, threads=threads)
 
 
 class _Numbered(NamedTuple):
@@ -257,12 +252,11 @@ def _decoded(container: Any, stream: Any, stop: threading.Event) -> Iterator[Any
         return
 
 
-def _pixels(frame: Any, size: tuple[int, int], threads: int) -> NDArray[np.uint8]:
+def upright(frame: Any, **options: int) -> NDArray[np.uint8]:
+    """A frame of PyAV as uint8 `[H, W, 3]`, turned as its metadata says; `options` are those of its `to_ndarray`."""
     import numpy as np
 
-    width, height = size
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, threads=threads)
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **options), round(frame.rotation / 90)))
 
 
 @dataclass(frozen=True)
@@ -274,7 +268,9 @@ class _File:
         if not self.path.is_file():
             raise self.broken("is no file" if self.path.exists() else "does not exist")
         try:
-            with _container(self.path) as container:
+            # "file:", so that a name with a colon is no protocol; no other, so that a playlist named .mp4 fetches none.
+            options = {"protocol_whitelist": "file"}
+            with av.open(f"file:{self.path}", options=options, **ANY_METADATA) as container:
                 yield container, moving_pictures(container, self)
         except (FFmpegError, OSError) as error:
             raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
@@ -282,11 +278,6 @@ class _File:
     def broken(self, message: str) -> DataError:
         next_step = 'Replace or remove the file, or set input.on_corrupt = "skip".'
         return DataError(message, path=self.path, next_step=next_step)
-
-
-def _container(path: Path) -> Any:
-    # "file:", so that a name with a colon is no protocol; and no other one, so that a playlist named .mp4 fetches none.
-    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **ANY_METADATA)
 
 
 def moving_pictures(container: Any, video: Video) -> Any:

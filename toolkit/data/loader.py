@@ -18,7 +18,8 @@ from torch import Tensor
 
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
-from toolkit.data.store import Draws, Store, centre_crop
+from toolkit.data.store.resampling import centre_crop
+from toolkit.data.store.store import Draws, Store
 from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
 

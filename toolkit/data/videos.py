@@ -62,7 +62,7 @@ class VideoFiles:
         """When each frame is shown, in seconds from the first; DataError naming the file when it cannot be opened or
         has no frames."""
         known = self._times.get(index)
-        return known or self._times.setdefault(index, array("d", self._timeline(index).times))
+        return known or self._times.setdefault(index, array("d", _timeline(self.paths[index], self.keys[index]).times))
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         """The frames with these numbers, uint8 `[3, H, W]` laid out by pixels (channels last), as `read_frames` gives
@@ -70,7 +70,7 @@ class VideoFiles:
         DataError naming the file when none of its frames can be decoded."""
         import torch
 
-        path, known = self.paths[index], self._timeline(index)
+        path, known = self.paths[index], _timeline(self.paths[index], self.keys[index])
         given = 0
         for pixels in _by_torchcodec(path, known, frames):
             yield pixels.permute(2, 0, 1)
@@ -86,9 +86,6 @@ class VideoFiles:
             tuple(self.keys[position] for position in positions),
             tuple(self.paths[position] for position in positions),
         )
-
-    def _timeline(self, index: int) -> Timeline:
-        return _timeline(self.paths[index], self.keys[index])
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import read_frames_of, read_image_of
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.data.store import LeftOut
+from toolkit.data.store.corrupt import LeftOut
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.session import LARGEST_BYTES
 from toolkit.serving.bundle.views import average_views, gathered, inputs, needed, views

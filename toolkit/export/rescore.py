@@ -22,7 +22,7 @@ from toolkit.build.assemble import corrupt_of
 from toolkit.build.plan import FORMS, Plan, plan
 from toolkit.data.loader import target_tensor
 from toolkit.data.splits import SPLITS
-from toolkit.data.store import LeftOut
+from toolkit.data.store.corrupt import LeftOut
 from toolkit.export.asking import ask_raw
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse_text

@@ -5,8 +5,6 @@ Neither imports any plugin, so both work with one that breaks the process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from toolkit.api.errors import UsageError, unknown_name
 from toolkit.host.project import FILE, VARIABLE, disable, disabled_here, left_out, owner
 from toolkit.host.registry import installed, owners
@@ -17,10 +15,7 @@ def disable_plugin(name: str) -> str:
 
     Raises UsageError for a name that is not installed.
     """
-    wanted = owner(name)
-    known = _installed_owners()
-    if wanted not in known:
-        raise _unknown(name, wanted, known)
+    wanted = _installed(name)
     disabled = disabled_here()
     if wanted in map(owner, disabled):
         return f"{wanted} was already disabled in {FILE}"
@@ -35,15 +30,13 @@ def enable_plugin(name: str) -> str:
     """
     wanted = owner(name)
     disabled = disabled_here()
-    kept = [one for one in disabled if not _within(owner(one), wanted)]
+    # of a distribution all entry points
+    kept = [one for one in disabled if owner(one) != wanted and not owner(one).startswith(f"{wanted}[")]
     _refuse(wanted, {one: by for one, by in left_out().items() if by == VARIABLE or one in map(owner, kept)})
     if kept != disabled:
         disable(kept)
         return f"{wanted} is enabled in {FILE}"
-    known = _installed_owners()
-    if wanted not in known:
-        raise _unknown(name, wanted, known)
-    return f"{wanted} was not disabled"
+    return f"{_installed(name)} was not disabled"
 
 
 def _refuse(wanted: str, still: dict[str, str]) -> None:
@@ -59,17 +52,12 @@ def _refuse(wanted: str, still: dict[str, str]) -> None:
         )
 
 
-def _within(name: str, other: str) -> bool:
-    """Whether `name` is `other` or, where that is a distribution, one of its entry points."""
-    return name == other or name.startswith(f"{other}[")
-
-
-def _installed_owners() -> list[str]:
+def _installed(name: str) -> str:
+    """The plugin or distribution called `name`, normalised. Raises UsageError where none is installed."""
+    wanted = owner(name)
     plugins, broken = installed()
-    every = [*plugins, *(one.plugin for one in broken)]
-    return sorted({name for plugin in every for name in owners(plugin)})
-
-
-def _unknown(name: str, wanted: str, known: Sequence[str]) -> UsageError:
-    message = unknown_name(f'no plugin is called "{name}"', wanted, known)
-    return UsageError(message, next_step="python -m toolkit plugins list")
+    known = sorted({known for plugin in (*plugins, *(one.plugin for one in broken)) for known in owners(plugin)})
+    if wanted not in known:
+        message = unknown_name(f'no plugin is called "{name}"', wanted, known)
+        raise UsageError(message, next_step="python -m toolkit plugins list")
+    return wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import random
 import signal
 import sys
@@ -126,19 +127,15 @@ def _put_filters(before: list[Any]) -> None:
     warnings.filters[:] = before  # type: ignore[index]
 
 
-def _numpy_state() -> tuple[Any, ...] | None:
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is None:
-        return None
-    name, words, *rest = numpy_random.get_state()
-    return name, words.tobytes(), *rest
+def _numpy_state() -> bytes | None:
+    state = getattr(sys.modules.get("numpy.random"), "get_state", None)
+    return pickle.dumps(state()) if state else None  # as bytes, which can be compared
 
 
-def _put_numpy_state(before: tuple[Any, ...]) -> None:
+def _put_numpy_state(before: bytes) -> None:
     import numpy as np
 
-    name, words, *rest = before
-    np.random.set_state((name, np.frombuffer(words, dtype=np.uint32), *rest))
+    np.random.set_state(pickle.loads(before))  # noqa: S301 - our own
 
 
 def _torch_state() -> bytes | None:

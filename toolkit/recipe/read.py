@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem, RecipeError, nearest
-from toolkit.recipe.complaints import problems
+from toolkit.recipe.complaints import UNKNOWN_KEY, problems
 from toolkit.recipe.draft import Draft
-from toolkit.recipe.keys import at_home, keys_of
 from toolkit.recipe.overrides import override
-from toolkit.recipe.tables import Recipe
+from toolkit.recipe.tables import (
+    ClipTable,
+    ExportTable,
+    InputTable,
+    Limits,
+    OptimizerTable,
+    PartRates,
+    Recipe,
+    ScheduleTable,
+    TrainTable,
+    TuneTable,
+)
+
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "": Recipe,
+    "input": InputTable,
+    "clip": ClipTable,
+    "train": TrainTable,
+    "train.optimizer": OptimizerTable,
+    "train.schedule": ScheduleTable,
+    "export": ExportTable,
+    "tune": TuneTable,
+}
+"""The core's own tables by their dotted names."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
@@ -30,7 +53,13 @@ def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) 
 
 
 def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
-    placed = [at_home(problem) for problem in found]
+    """The error of all that is wrong. An unknown key that just one table has, by this very name, is suggested there."""
+    placed = []
+    for problem in found:
+        key = problem.key.rpartition(".")[2]
+        homes = [table for table in _TABLES if key in keys_of(table)]
+        lost = problem.message == UNKNOWN_KEY and len(homes) == 1
+        placed.append(replace(problem, suggestion=".".join(filter(None, (homes[0], key)))) if lost else problem)
     return RecipeError(source, placed, next_step=f"correct it, then: python -m toolkit check {source}")
 
 
@@ -83,6 +112,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         problem = Problem("", f"cannot be read: {error}")
     raise invalid(str(path), [problem])
+
+
+def keys_of(table: str) -> list[str]:
+    """The keys that the table with this dotted name may have."""
+    model = _TABLES.get(table, Limits if table.startswith("export.") else PartRates)
+    return [key for key in model.model_fields if (table, key) != ("", "name")]
 
 
 def _nearest_file(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from toolkit.api.errors import counted
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import SPLITS
-from toolkit.data.store import left_out_note
+from toolkit.data.store.corrupt import left_out_note
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.predictions import Prediction, predictions_of, write_predictions
 from toolkit.runs.report import write_report

@@ -11,7 +11,7 @@ from toolkit.api.answers import NONE, SEPARATOR
 from toolkit.api.contracts import Augmentation, DataSpec
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import augment
-from toolkit.data.store import centre_crop
+from toolkit.data.store.resampling import centre_crop
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
 from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors

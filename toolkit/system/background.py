@@ -20,44 +20,17 @@ def in_background(
 ) -> Generator[T, None, None]:
     """The items of `make(stop)`, made by a thread of this name that stays at most `room` of them ahead. What it raises
     is raised here. Closing the generator sets `stop` and ends the thread before its next item."""
-    made: deque[tuple[T] | BaseException | None] = deque()
-    changed, stop = threading.Condition(), threading.Event()
-
-    def put(item: tuple[T] | BaseException | None) -> None:
-        with changed:
-            changed.wait_for(lambda: len(made) < room or stop.is_set())
-            made.append(item)
-            changed.notify_all()
-
-    def work() -> None:
-        try:
-            for item in make(stop):
-                put((item,))
-                if stop.is_set():
-                    return
-        except BaseException as error:
-            put(error)
-        else:
-            put(None)
-
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
+    stop = threading.Event()
+    items = ((item,) for item in make(stop))
+    pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+    ahead = deque(pool.submit(next, items, None) for _ in range(room + 1))  # one of them is being made
     try:
-        while True:
-            with changed:
-                changed.wait_for(lambda: bool(made))
-                item = made.popleft()
-                changed.notify_all()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, items, None))
             yield item[0]
     finally:
         stop.set()
-        with changed:
-            changed.notify_all()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
 
 
 def read_ahead(

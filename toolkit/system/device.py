@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
+from torch.backends import cudnn
 
 from toolkit.api.errors import RunFailed, UsageError, counted
 from toolkit.system.choices import Precision
@@ -14,8 +17,16 @@ from toolkit.system.choices import Precision
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
 
-_BEFORE: dict[str, int] = {}
-"""Settings of torch that a run has changed, as they were."""
+_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "benchmark": (lambda: cudnn.benchmark, partial(setattr, cudnn, "benchmark")),
+    "tf32": (lambda: cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32")),
+    "threads": (torch.get_num_threads, torch.set_num_threads),
+}
+"""Settings of torch that a run may change: how each is read and written."""
+
+_BEFORE: dict[str, Any] = {}
+"""Those that a run has changed, as they were."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -94,33 +105,29 @@ def keep_freed_memory() -> bool:
 def make_deterministic(wanted: bool = True) -> None:
     """Refuse operations that give other results on the next try. Not `wanted`: take back an earlier call, so that a run
     leaves nothing to the next one of its process."""
-    if wanted:
-        _BEFORE.setdefault("deterministic", torch.are_deterministic_algorithms_enabled())
-        _BEFORE.setdefault("benchmark", torch.backends.cudnn.benchmark)
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif "deterministic" in _BEFORE:
-        torch.use_deterministic_algorithms(bool(_BEFORE.pop("deterministic")))
-        torch.backends.cudnn.benchmark = bool(_BEFORE.pop("benchmark"))
+    _set("deterministic", True if wanted else None)
+    _set("benchmark", False if wanted else None)
 
 
 def use_full_float32(wanted: bool = True) -> None:
     """Compute with all 24 bits of a float32 where torch rounds the factors of convolutions and recurrences to the 11 of
     TF32 on CUDA. Not `wanted`: take back an earlier call."""
-    if wanted:
-        _BEFORE.setdefault("tf32", torch.backends.cudnn.allow_tf32)
-        torch.backends.cudnn.allow_tf32 = False
-    elif "tf32" in _BEFORE:
-        torch.backends.cudnn.allow_tf32 = bool(_BEFORE.pop("tf32"))
+    _set("tf32", False if wanted else None)
 
 
 def use_threads(count: int | None) -> None:
     """Compute on `count` CPU threads. None: on as many as before an earlier call, or as torch has chosen."""
-    if count is not None:
-        _BEFORE.setdefault("threads", torch.get_num_threads())
-        torch.set_num_threads(count)
-    elif "threads" in _BEFORE:
-        torch.set_num_threads(_BEFORE.pop("threads"))
+    _set("threads", count)
+
+
+def _set(name: str, value: Any) -> None:
+    """Change a setting of torch; None: take back an earlier change."""
+    read, write = _SETTINGS[name]
+    if value is not None:
+        _BEFORE.setdefault(name, read())
+        write(value)
+    elif name in _BEFORE:
+        write(_BEFORE.pop(name))
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -1,9 +1,10 @@
-"""What of this machine a process may use: cores and memory, within its control group."""
+"""What of this machine a process may use: cores and memory, within its control group; and what git knows."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,10 +35,8 @@ def physical_cores(group: Path = CONTROL_GROUP, topology: Path = TOPOLOGY) -> in
     """Physical cores that this process may use: two threads of one core count once, and the quota of its control
     group is a limit. At least 1."""
     names = [_text(topology / f"cpu{n}/topology/thread_siblings_list") or str(n) for n in allowed_cores()]
-    quota = _text(group / "cpu.max").split() or [
-        _text(group / "cpu/cpu.cfs_quota_us"),
-        _text(group / "cpu/cpu.cfs_period_us"),
-    ]
+    old = (group / "cpu/cpu.cfs_quota_us", group / "cpu/cpu.cfs_period_us")
+    quota = _text(group / "cpu.max").split() or [_text(path) for path in old]
     granted = sys.maxsize
     if all(text.isdecimal() and int(text) for text in quota):
         limit, period = map(int, quota)
@@ -70,6 +69,15 @@ def memory_available(group: Path = CONTROL_GROUP, meminfo: Path = PROC / "meminf
             kinds = dict(line.split() for line in _lines(group / details))
             left.append(int(allowed) - int(taken) + int(kinds.get(droppable, 0)))
     return max(min(left), 0)
+
+
+def ask_git(*words: str) -> str | None:
+    """What git answers to these words in the working directory; None where it fails or is not installed."""
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def _lines(path: Path) -> list[str]:

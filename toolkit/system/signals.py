@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED
+from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED, Stopped
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,6 +22,16 @@ class Signalled(KeyboardInterrupt):
 
 def exit_code(number: int) -> int:
     return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_STOPPED
+
+
+@contextmanager
+def stopping(message: str, next_step: str) -> Iterator[None]:
+    """Turn a signal that ends the block into Stopped with this message."""
+    try:
+        yield
+    except (Signalled, Stopped) as stopped:
+        code = exit_code(stopped.number) if isinstance(stopped, Signalled) else stopped.exit_code
+        raise Stopped(message, exit_code=code, next_step=next_step) from stopped
 
 
 class Signals:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import queue
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ class Published:
         cached = weights_directory() / self.file_name
         for path in (cached, Path(torch.hub.get_dir()) / "checkpoints" / self.file_name):
             if path.is_file():
-                _check(self, path, source=path, next_step=f"delete {path} and try again")
+                self._check(path, source=path, next_step=f"delete {path} and try again")
                 return read_weights(path)
         by_hand = (
             f"on a machine with network download {self.url}, put {cached.name} into {cached.parent}, and run again; "
@@ -67,8 +67,25 @@ class Published:
         )
         with replaced(cached) as arriving:
             _download(self.url, arriving, timeout, by_hand=by_hand)
-            _check(self, arriving, source=self.url, next_step=f"try again, or {by_hand}")
+            self._check(arriving, source=self.url, next_step=f"try again, or {by_hand}")
         return read_weights(cached)
+
+    def _check(self, path: Path, *, source: Path | str, next_step: str) -> None:
+        """Compare with the publisher's digest, else with that of the first file used, kept as `sha256sum` writes it."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = weights_directory() / f"{self.file_name}.sha256"
+        if self.sha256 is not None and not digest.startswith(self.sha256):
+            begins = digest[: len(self.sha256)]
+            message = f'{source}: damaged: its SHA-256 begins with "{begins}", not with "{self.sha256}"'
+            raise WeightsError(message, next_step=next_step)
+        if self.sha256 is None and not kept.is_file():
+            write_atomically(kept, f"{digest}  {self.file_name}\n".encode())
+        elif self.sha256 is None and digest != (first := kept.read_text(encoding="utf-8").partition(" ")[0]):
+            raise WeightsError(
+                f'{source}: changed since its first use: its SHA-256 was "{first}" and is "{digest}"',
+                next_step=f"{next_step}; if the change is meant, delete {kept}",
+            )
 
 
 class UnreachableError(WeightsError):
@@ -78,33 +95,6 @@ class UnreachableError(WeightsError):
 def weights_directory() -> Path:
     """The folder in the cache directory that holds weights files."""
     return cache_directory() / "weights"
-
-
-def _check(published: Published, path: Path, *, source: Path | str, next_step: str) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if published.sha256 is None:
-        _check_unchanged(published, digest, source, next_step)
-    elif not digest.startswith(published.sha256):
-        begins = digest[: len(published.sha256)]
-        raise WeightsError(
-            f'{source}: damaged: its SHA-256 begins with "{begins}", not with "{published.sha256}"',
-            next_step=next_step,
-        )
-
-
-def _check_unchanged(published: Published, digest: str, source: Path | str, next_step: str) -> None:
-    """Compare with the digest of the first file used, kept as `sha256sum` writes it; or keep this one as the first."""
-    kept = weights_directory() / f"{published.file_name}.sha256"
-    if not kept.is_file():
-        write_atomically(kept, f"{digest}  {published.file_name}\n".encode())
-        return
-    first = kept.read_text(encoding="utf-8").partition(" ")[0]
-    if digest != first:
-        raise WeightsError(
-            f'{source}: changed since its first use: its SHA-256 was "{first}" and is "{digest}"',
-            next_step=f"{next_step}; if the change is meant, delete {kept}",
-        )
 
 
 def _download(url: str, target: Path, timeout: float, *, by_hand: str) -> None:
@@ -140,19 +130,16 @@ def _receive(url: str, file: IO[bytes], timeout: float, show: Callable[..., None
 
 def _open(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
     """Open in a thread: looking up a host name knows no timeout of its own."""
-    answers: queue.Queue[http.client.HTTPResponse | Exception] = queue.Queue()
+    answer: Future[http.client.HTTPResponse] = Future()
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=timeout))  # noqa: S310 - as above
+            answer.set_result(urllib.request.urlopen(request, timeout=timeout))  # noqa: S310 - as above
         except Exception as error:
-            answers.put(error)
+            answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=timeout)
-    except queue.Empty:
+        return answer.result(timeout)
+    except TimeoutError:
         raise TimeoutError(f"no answer within {timeout:g} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,7 +46,19 @@ def read_weights(path: Path) -> Weights:
         raise WeightsError(
             f'{path}: unknown suffix "{path.suffix}"', next_step=f"give a file that ends in {', '.join(_READERS)}"
         )
-    return _without_prefixes(_state_dict(_content(path, reader), path))
+    try:
+        content = reader(path)
+    except Exception as error:  # a damaged file makes the readers raise almost anything
+        if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+            message = f"{path}: holds {foreign[1]} beside tensors, and reading that could run code"
+            raise WeightsError(message, next_step=_TENSORS_ALONE) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        message = f"{path}: damaged, or no weights file: {reason}"
+        raise WeightsError(message, next_step="fetch or write the file again") from error
+    weights = _state_dict(content, path)
+    while shared := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights)), None):
+        weights = {name.removeprefix(shared): value for name, value in weights.items()}
+    return weights
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, ignore: Sequence[str] = (), source: str) -> None:
@@ -80,28 +93,10 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, ignore: Se
             wanted[name].copy_(given[name])
 
 
-def _read_pickle(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".safetensors": load_file,
-    **dict.fromkeys((".pt", ".pth", ".pyth"), _read_pickle),
+    **dict.fromkeys((".pt", ".pth", ".pyth"), partial(torch.load, map_location="cpu", weights_only=True)),
 }
-
-
-def _content(path: Path, read: Callable[[Path], Any]) -> Any:
-    try:
-        return read(path)
-    except Exception as error:  # a damaged file makes the readers raise almost anything
-        if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
-            raise WeightsError(
-                f"{path}: holds {foreign[1]} beside tensors, and reading that could run code", next_step=_TENSORS_ALONE
-            ) from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"{path}: damaged, or no weights file: {reason}", next_step="fetch or write the file again"
-        ) from error
 
 
 def _state_dict(content: Any, path: Path) -> Weights:
@@ -114,13 +109,6 @@ def _state_dict(content: Any, path: Path) -> Weights:
         f"{path}: holds no state dict (names mapped to tensors)",
         next_step="write one with torch.save(model.state_dict(), PATH)",
     )
-
-
-def _without_prefixes(weights: Weights) -> Weights:
-    shared = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights)), None)
-    if shared is None:
-        return weights
-    return _without_prefixes({name.removeprefix(shared): value for name, value in weights.items()})
 
 
 def _considered(weights: Mapping[str, Tensor], ignore: Sequence[str]) -> Weights:

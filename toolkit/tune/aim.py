@@ -45,7 +45,14 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
         key, direction_key, metric = "tune.metric", "tune.direction", tune.metric or recipe.train.metric
         usual: Direction = "minimize" if metric == LATENCY else recipe.train.direction
         aim = Aim((metric,), (tune.direction or usual,))
-        found += _wrong_direction(recipe, metric, tune.direction)
+        own, way = recipe.train.metric, recipe.train.direction
+        if metric not in (own, LATENCY) and not tune.direction:
+            message = f'is required for "{metric}": train.direction says which way "{own}" is better'
+            found.append(Problem(direction_key, message))
+        elif metric == own and tune.direction not in (None, way):
+            end = "highest" if way == "maximize" else "lowest"
+            message = f'is "{tune.direction}", but train.direction keeps the epoch of each run with the {end} "{own}"'
+            found.append(Problem(direction_key, f'{message}: set both to "minimize" or both to "maximize"'))
     if aim.times and not aim.scores:
         found.append(Problem(key, f'"{LATENCY}" alone selects an untrained model: add a score, in tune.metrics'))
     if (LATENCY, "maximize") in zip(aim.metrics, aim.directions, strict=False):
@@ -54,15 +61,3 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
         message = f'"{LATENCY}" is the recipe\'s own metric and the time that the exported model takes'
         found.append(Problem(key, f"{message}: leave one of them out"))
     return aim, found
-
-
-def _wrong_direction(recipe: Recipe, metric: str, direction: Direction | None) -> list[Problem]:
-    usual, way = recipe.train.metric, recipe.train.direction
-    if metric not in (usual, LATENCY) and not direction:
-        message = f'is required for "{metric}": train.direction says which way "{usual}" is better'
-        return [Problem("tune.direction", message)]
-    if metric == usual and direction not in (None, way):
-        end = "highest" if way == "maximize" else "lowest"
-        message = f'is "{direction}", but train.direction keeps the epoch of each run with the {end} "{usual}"'
-        return [Problem("tune.direction", f'{message}: set both to "minimize" or both to "maximize"')]
-    return []

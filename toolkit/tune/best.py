@@ -26,9 +26,9 @@ from toolkit.runs.files import read_run
 from toolkit.runs.repeats import mean_and_deviation, scores_of, scores_table
 from toolkit.runs.session import resume_run
 from toolkit.system.notices import note
-from toolkit.system.signals import Signalled, Signals, exit_code
-from toolkit.tune.folder import alone, repeat_of, trial_run
+from toolkit.system.signals import Signals, stopping
 from toolkit.tune.outcome import best_finished
+from toolkit.tune.storage import alone, repeat_of, trial_run
 from toolkit.tune.study import StudyPlan
 
 FRONT = 5
@@ -96,17 +96,11 @@ def finish_best(
     def waiting() -> None:
         console.print("another process is finishing the best trial's run: waiting for it", markup=False)
 
-    try:
-        with Signals(), alone(folder, ".best.lock", waiting=waiting):
-            final = _Final(planned, folder, seeds, console)
-            candidates = [final.finished(trial, trial_run(folder, trial.number)) for trial in best]
-            own, why_not = final.own(own_trial(study), best)
-    except (Signalled, Stopped) as stopped:
-        raise Stopped(
-            f"stopped by a signal; {folder} keeps the study and the last checkpoint of the run under way",
-            exit_code=exit_code(stopped.number) if isinstance(stopped, Signalled) else stopped.exit_code,
-            next_step=again,
-        ) from stopped
+    stopped = f"stopped by a signal; {folder} keeps the study and the last checkpoint of the run under way"
+    with stopping(stopped, again), Signals(), alone(folder, ".best.lock", waiting=waiting):
+        final = _Final(planned, folder, seeds, console)
+        candidates = [final.finished(trial, trial_run(folder, trial.number)) for trial in best]
+        own, why_not = final.own(own_trial(study), best)
     candidates += own
     runs = [read_run(folder / run) for one in candidates for run in one.runs]
     sample = any(run.facts["sample"] for run in runs)

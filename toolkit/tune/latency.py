@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -62,14 +61,9 @@ def measure(assembly: Assembly) -> float:
         item = np.zeros((1, *clip, assembly.spec.stored_size, assembly.spec.stored_size, 3), np.uint8)
         for _ in range(WARM_UP):
             bundle.session.run(item)
-        return 1000 * median(_timed(lambda: bundle.session.run(item)))
-
-
-def _timed(answer: Callable[[], object]) -> list[float]:
-    """Seconds of each call."""
-    seconds: list[float] = []
-    while len(seconds) < ANSWERS or sum(seconds) < SECONDS:
-        started = time.perf_counter()
-        answer()
-        seconds.append(time.perf_counter() - started)
-    return seconds
+        seconds: list[float] = []
+        while len(seconds) < ANSWERS or sum(seconds) < SECONDS:
+            started = time.perf_counter()
+            bundle.session.run(item)
+            seconds.append(time.perf_counter() - started)
+        return 1000 * median(seconds)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from toolkit.api.errors import Problem, UsageError, nearest
 from toolkit.recipe.overrides import from_inline
@@ -29,9 +29,12 @@ def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: 
     without them.
     """
     new, had = [], []
+    # one that failed by no fault of its values is tried again
+    tried = [trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs]
     for text in asked:
         values = _values(space, text)
-        trial = _with_values(study, values)
+        same = (trial for trial in tried if values == trial.system_attrs.get("fixed_params", trial.params))
+        trial = next(same, None)
         if trial is not None:
             failed = f" and failed: {cause(trial)}" if trial.state == TrialState.FAIL else ""
             had.append(f"--enqueue {text}: trial {trial.number} has these values{failed}")
@@ -47,12 +50,6 @@ def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: 
     for values in new:
         study.enqueue_trial(values)
     return had
-
-
-def _with_values(study: optuna.Study, values: Mapping[str, Any]) -> FrozenTrial | None:
-    """The trial that has these values, or was queued with them; not one that failed by no fault of them."""
-    trials = (trial for trial in study.get_trials(deepcopy=False) if UNCOUNTED not in trial.user_attrs)
-    return next((trial for trial in trials if values == trial.system_attrs.get("fixed_params", trial.params)), None)
 
 
 def _values(space: Space, text: str) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from toolkit.runs.session import train_run
 from toolkit.system import device as devices
 from toolkit.system.signals import Signals
 from toolkit.tune.aim import LATENCY
-from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.latency import Latencies
+from toolkit.tune.storage import repeat_of, trial_run
 from toolkit.tune.study import StudyPlan
 
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from toolkit.api.errors import DataError, counted
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
-from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys, shown
+from toolkit.tune.storage import repeat_of, trial_run
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -29,7 +29,6 @@ SAMPLERS = {
     "nsga2": "NSGAIISampler",
 }
 
-
 PRUNERS = {
     "hyperband": "HyperbandPruner",
     "asha": "SuccessiveHalvingPruner",
@@ -38,18 +37,14 @@ PRUNERS = {
     "none": "NopPruner",
 }
 
-
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy"}
 """What a sampler imports that Optuna does not bring."""
-
 
 _GIVEN = {"GridSampler": ("search_space", "asked"), "HyperbandPruner": ("max_resource",)}
 """Arguments that follow from the recipe: they are no keys."""
 
-
 _ABSENT = ("BaseSampler", "BaseGASampler", "BasePruner", "BruteForceSampler")
 """What cannot be chosen: bases, and a sampler that stops a study that Optuna runs itself. `grid` tries all."""
-
 
 _LEARN_WHAT_ALL_HAVE = (
     optuna.samplers.GPSampler,
@@ -57,7 +52,6 @@ _LEARN_WHAT_ALL_HAVE = (
     optuna.samplers.NSGAIISampler,
     optuna.samplers.NSGAIIISampler,
 )
-
 
 Maker: TypeAlias = partial[Any]
 """What makes one object of a class of Optuna, arguments included."""

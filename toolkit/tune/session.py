@@ -13,12 +13,12 @@ from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
 from toolkit.system.notices import note, warn
 from toolkit.tune.best import export_best, finish_best, write_best
-from toolkit.tune.folder import alone
 from toolkit.tune.outcome import WORDS, best_finished
 from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen
 from toolkit.tune.search import drawn_at_random, short_of_grid
+from toolkit.tune.storage import alone
 from toolkit.tune.study import StudyPlan, plan_study
 from toolkit.tune.worker.trial import StudyLocation, Worker, joined
 from toolkit.tune.worker.workers import Workers

@@ -244,7 +244,8 @@ class Probe:
     def _contexts(self, one: Dimension) -> dict[str | None, list[str]]:
         """Overrides that choose each component this key may stand below; none where its component is the recipe's."""
         at = component_of(one.key)
-        choosing = next((other for other in self.dimensions if chooses(other.key, at)), None)
+        beside = (other for other in self.dimensions if chooses(other.key) and component_of(other.key) == at)
+        choosing = next(beside, None)
         below = one.key.removeprefix(f"{at}.").partition(".")[0]
         if not at or choosing is None or chooses(one.key) or below in TABLES[at].model_fields:
             return {None: []}
@@ -297,10 +298,9 @@ def component_of(key: str) -> str:
     return next((table for table in TABLES if key == table or key.startswith(f"{table}.")), "")
 
 
-def chooses(key: str, table: str | None = None) -> bool:
-    """Whether `key` chooses a component, that in `table` where it is given."""
-    tables = TABLES if table is None else [table]
-    return any(key in {one, f"{one}.name"} for one in tables if one)
+def chooses(key: str) -> bool:
+    """Whether `key` chooses a component."""
+    return key.removesuffix(".name") in TABLES
 
 
 def component_name(value: Any) -> str:

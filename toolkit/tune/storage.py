@@ -1,4 +1,4 @@
-"""Where a study lives: a journal file in its folder, or a database that workers on many machines share."""
+"""Where a study lives: the folder of its runs, and a journal file in it or a database that many machines share."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from toolkit.api.errors import RunFailed, UsageError
 from toolkit.api.files import exclusive
-from toolkit.runs.directory import MEND_AND_REPEAT, explained
+from toolkit.runs.directory import MEND_AND_REPEAT, RunDirectory, explained
 
 DRIVERS = {
     "postgresql": ("psycopg", "psycopg2", "pg8000"),
@@ -29,6 +29,27 @@ EXTRAS = {"psycopg": "vision-toolkit[postgresql]"}
 """What to install to get a package."""
 _MAKING_SECONDS = 1.0
 """How long to wait for another process that makes the tables of a new database at the same moment."""
+
+
+def trial_run(folder: Path, number: int) -> RunDirectory:
+    """The run of a trial, with the first of its seeds."""
+    return RunDirectory(folder / f"trial-{number:04}")
+
+
+def repeat_of(run: RunDirectory, number: int) -> RunDirectory:
+    """The same recipe with the seed that is `number` higher; 0 is the run itself."""
+    return RunDirectory(run.path / f"seed-{number}") if number else run
+
+
+@contextmanager
+def alone(folder: Path, lock: str = ".lock", *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes that name the same `lock` in a study's folder out of the block; `waiting` is called where
+    one is in its own."""
+    with ExitStack() as held:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(folder / lock, waiting=waiting))
+        yield
 
 
 class Journal(JournalFileBackend):
@@ -50,18 +71,16 @@ class Journal(JournalFileBackend):
             self._path.open("r+b") as journal,
         ):
             end = journal.seek(0, os.SEEK_END)
-            while end and _byte_before(journal, end) != b"\n":
+            while end:
+                journal.seek(end - 1)
+                if journal.read(1) == b"\n":
+                    break
                 end -= 1
             journal.truncate(end)
             journal.seek(end)
             journal.write(lines.encode())
             journal.flush()
             os.fsync(journal.fileno())
-
-
-def _byte_before(file: IO[bytes], place: int) -> bytes:
-    file.seek(place - 1)
-    return file.read(1)
 
 
 @contextmanager

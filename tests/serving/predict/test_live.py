@@ -17,7 +17,7 @@ from toolkit.api.errors import DataError
 from toolkit.data.decoding import Timeline
 from toolkit.serving.predict import live
 from toolkit.serving.predict.inputs import Source
-from toolkit.serving.predict.live import FASTEST, MakePixels, Ring, ShownFrame, WallClock, followed
+from toolkit.serving.predict.live import FASTEST, Clock, MakePixels, Ring, ShownFrame, followed
 from toolkit.serving.predict.windows import STILL, Windows
 
 STRIDED = Clip(frames=4, rate=3, fps=30)
@@ -240,7 +240,7 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
 
 
 def test_leaving_a_file_ends_its_thread(tmp_path: Path) -> None:
-    with followed(film(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, WallClock()) as ring:
+    with followed(film(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock()) as ring:
         assert ring.take() is not None
     assert not frames_thread()
 
@@ -249,7 +249,7 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     source = Source("a.mp4", "video", str(tmp_path / "a.mp4"))
     with (
         pytest.raises(DataError, match="does not exist"),
-        followed(source, Windows(STILL, STILL.span, 0), level, WallClock()),
+        followed(source, Windows(STILL, STILL.span, 0), level, Clock()),
     ):
         pass
 
@@ -260,7 +260,7 @@ def test_what_reading_raises_comes_through_the_ring(monkeypatch: pytest.MonkeyPa
         raise DataError("lost")
 
     monkeypatch.setattr(live, "live_frames", lost)
-    with followed(Source("x", "stream", "x"), Windows(STILL, STILL.span, 0), level, WallClock()) as ring:
+    with followed(Source("x", "stream", "x"), Windows(STILL, STILL.span, 0), level, Clock()) as ring:
         assert ring.take() is not None
         with pytest.raises(DataError, match="lost"):
             ring.take()
@@ -305,7 +305,7 @@ def test_the_frame_after_a_leap_is_marked(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_clock_of_this_machine_waits_no_longer_than_it_has_to() -> None:
-    clock, stop = WallClock(), threading.Event()
+    clock, stop = Clock(), threading.Event()
     before = clock.now()
     clock.wait_until(before - 5, stop)
     clock.wait_until(before + 0.01, stop)

@@ -22,9 +22,10 @@ from tests.plugins.data_files import write_image, write_video
 from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
+from toolkit.data.decoding import upright
 from toolkit.serving.predict import sources as videos
 from toolkit.serving.predict.inputs import Source, SourceKind
-from toolkit.serving.predict.sources import LiveFrame, Remote, live_frames, read_frames, timeline, upright
+from toolkit.serving.predict.sources import LiveFrame, Remote, live_frames, read_frames, timeline
 
 
 def video(path: Path | str) -> Source:
@@ -185,7 +186,7 @@ def test_a_connection_that_is_lost_is_no_damage_to_stand_in_for(
 @pytest.mark.parametrize(
     ("kind", "place", "next_step"),
     [
-        ("camera", "0", "connect the camera anew, or give another"),
+        ("camera", "0", "connect the camera again, or give another"),
         ("stream", "RTSP://host/door", "see whether another player shows it"),
         ("stream", "http://host/a.mp4", "download it, and give the file"),
         ("video", "https://host/a.mp4", "download it, and give the file"),

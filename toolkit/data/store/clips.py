@@ -16,9 +16,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, chain, groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -28,13 +28,12 @@ from torch import Tensor
 from toolkit.api.clips import PHASES, Clip, evaluation_clips, seen, snapped, training_clip
 from toolkit.api.contract_checks import read_frames_of
 from toolkit.api.errors import DataError
-from toolkit.api.files import cache_directory, replaced
+from toolkit.api.files import replaced
 from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
-from toolkit.data.store.draws import Draws
 from toolkit.data.store.resampling import CACHE_VERSION, resize
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
-from toolkit.data.store.store import Store
+from toolkit.data.store.store import Draws, Store
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, VideoSplit
@@ -77,11 +76,6 @@ class VideoCache:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._added = self.limit
-
-    @classmethod
-    def of_user(cls, limit: int) -> VideoCache:
-        """The one in the user's cache directory."""
-        return cls(cache_directory() / "videos", limit)
 
     def path(self, key: str, spec: DataSpec, *, training: bool) -> Path:
         """Where the video with this key lies, whether or not it is kept yet."""
@@ -141,13 +135,13 @@ class ClipStore(Store):
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]` (channels last in memory), the middle of each video, and the index without the
         skipped ones. Raises DataError for a video that cannot be decoded and may not be skipped."""
-        return self._gathered(index, [_ClipsOf(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
+        return self._gathered(index, [(item, 1, partial(middle_of, self.clip)) for item in index.tolist()])
 
     def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[B * V, T, 3, S, S]`: the V views of evaluation of each video, one video after the other; and the
         index as of `fetch`."""
         choose = partial(views_of, self.clip)
-        return self._gathered(index, [_ClipsOf(item, self.clip.views, choose) for item in index.tolist()])
+        return self._gathered(index, [(item, self.clip.views, choose) for item in index.tolist()])
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
@@ -157,38 +151,37 @@ class ClipStore(Store):
         runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
         return self._gathered(
             index // each,
-            [_ClipsOf(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
+            [(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
         )
 
-    def _gathered(self, index: Tensor, wanted: Sequence[_ClipsOf]) -> tuple[Tensor, Tensor]:
-        side = self.spec.stored_size
-        clips = np.empty((sum(one.count for one in wanted), self.clip.frames, side, side, 3), np.uint8)
-        ends = list(accumulate(one.count for one in wanted))
-        parts = [clips[end - one.count : end] for one, end in zip(wanted, ends, strict=True)]
+    def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
+        side, ends = self.spec.stored_size, list(accumulate((count for _, count, _ in wanted), initial=0))
+        clips = np.empty((ends[-1], self.clip.frames, side, side, 3), np.uint8)
+        parts = [clips[start:end] for start, end in pairwise(ends)]
         whole = list(self._pool.map(self._filled, wanted, parts))
         if not all(whole):
             clips = np.concatenate([clips[:0], *(part for part, there in zip(parts, whole, strict=True) if there)])
         return torch.from_numpy(clips).movedim(-1, -3), self._left_out.without(index)
 
-    def _filled(self, wanted: _ClipsOf, into: NDArray[np.uint8]) -> bool:
+    def _filled(self, wanted: _Wanted, into: NDArray[np.uint8]) -> bool:
         """Whether the clips of a video could be written."""
-        if wanted.item in self.skipped:
+        item, _, choose = wanted
+        if item in self.skipped:
             return False
         try:
-            views = wanted.views(self.split.times(wanted.item))
+            views = choose(self.split.times(item))
             if self.training:  # what is kept changes no result: a view of evaluation makes do with its frames
-                views = [View(snapped(view.frames, self._seen(wanted.item)), view.place) for view in views]
-            frames = self._frames(wanted.item, sorted({number for view in views for number in view.frames}))
+                views = [View(snapped(view.frames, self._seen(item)), view.place) for view in views]
+            frames = self._kept(item)
+            if frames is None:
+                numbers = sorted({number for view in views for number in view.frames})
+                frames = dict(zip(numbers, self._decoded(item, numbers), strict=True))
         except DataError as error:
-            self._left_out.add(wanted.item, error)
+            self._left_out.add(item, error)
             return False
         for view, clip in zip(views, into, strict=True):
             view.cut(frames, self.spec.stored_size, clip)
         return True
-
-    def _frames(self, item: int, numbers: Sequence[int]) -> Frames:
-        kept = self._kept(item)
-        return dict(zip(numbers, self._decoded(item, numbers), strict=True)) if kept is None else kept
 
     def _kept(self, item: int) -> Frames | None:
         """All frames of a video that clips see, mapped from the cache; None where there is no room for them."""
@@ -244,13 +237,8 @@ class ClipStore(Store):
             yield resize(frame, *sides).movedim(0, -1).numpy()
 
 
-@dataclass(frozen=True)
-class _ClipsOf:
-    """`count` clips of one video, chosen once its times are known."""
-
-    item: int
-    count: int
-    views: Callable[[Sequence[float]], list[View]]
+_Wanted: TypeAlias = tuple[int, int, Callable[[Sequence[float]], list[View]]]
+"""A video, the number of its clips, and what chooses them once its times are known."""
 
 
 def middle_of(clip: Clip, times: Sequence[float]) -> list[View]:
@@ -278,14 +266,10 @@ def _grid(spec: DataSpec, *, training: bool) -> str:
 
 def _write(path: Path, shape: tuple[int, ...], frames: Iterable[NDArray[np.uint8]]) -> None:
     with replaced(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, shape)
+        # Written frame by frame a file costs less than mapped memory, page by page.
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for frame in frames:
             file.write(np.ascontiguousarray(frame).data)
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """The start of a .npy file of bytes: written frame by frame it costs less than mapped memory, page by page."""
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 _ONE_HEADER = threading.Lock()

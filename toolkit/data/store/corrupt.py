@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -31,9 +30,6 @@ class LeftOut:
     count: int
     reasons: dict[int, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-
     def add(self, index: int, error: DataError) -> None:
         """Leave an item out, if that is allowed; DataError where it is not, or where too many are left out by now."""
         if not self.corrupt.skip:
@@ -41,8 +37,7 @@ class LeftOut:
                 error.message,
                 next_step="repair or remove the file, or leave such files out with: --set input.on_corrupt=skip",
             ) from error
-        with self._lock:
-            self.reasons[index] = error.message
+        self.reasons[index] = error.message  # in one step, so threads need no lock
         if len(self.reasons) > self.corrupt.limit * self.count:
             listed = "; ".join(list(self.reasons.values())[:5])
             raise DataError(

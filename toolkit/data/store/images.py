@@ -16,7 +16,6 @@ from torch import Tensor
 from toolkit.api.contract_checks import read_image_of
 from toolkit.api.errors import DataError
 from toolkit.data.store.corrupt import Corrupt, LeftOut
-from toolkit.data.store.draws import Draws
 from toolkit.data.store.resampling import to_square
 from toolkit.data.store.storage import Memory, Storage, stored_shape
 from toolkit.data.store.store import Store
@@ -65,14 +64,6 @@ class ImageStore(Store):
         self.keep(index)
         index = self._left_out.without(index)
         return _gathered(self.storage.pixels, index), index
-
-    def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """As `fetch`: an image has one view."""
-        return self.fetch(index)
-
-    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:  # noqa: ARG002 (an image has no draws)
-        """As `fetch`: nothing of an image is drawn before it is augmented."""
-        return self.fetch(index)
 
     def keep(self, index: Tensor) -> None:
         """Decode the items at `index` that are not kept yet, where there is room to keep them."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
@@ -82,9 +83,14 @@ class Mapped:
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         sums = path.with_suffix(".sums")
-        with _removed_on_failure(sums, path):
+        new = [file for file in (sums, path) if not file.exists()]
+        try:
             self._sums = _mapped(sums, np.dtype(np.uint64), (shape[0],))
             self._bytes = _mapped(path, np.dtype(np.uint8), shape)
+        except BaseException:
+            for file in new:  # another may be in use
+                file.unlink(missing_ok=True)
+            raise
         self.pixels = torch.from_numpy(self._bytes)
         self._checked = bytearray(shape[0])
         with suppress(FileNotFoundError):  # removed by another run: what is mapped stays
@@ -106,20 +112,8 @@ class Mapped:
 
 def _mapped(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> np.ndarray:
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-        _reserve(file, int(np.prod(shape)) * dtype.itemsize)
+        _reserve(file, math.prod(shape) * dtype.itemsize)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
-
-
-@contextmanager
-def _removed_on_failure(*paths: Path) -> Iterator[None]:
-    """Where the block fails, remove those files that were not there before; others may be in use."""
-    new = [path for path in paths if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in new:
-            path.unlink(missing_ok=True)
-        raise
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
@@ -131,21 +125,14 @@ def _reserve(file: BinaryIO, size: int) -> None:
         return
     if missing > shutil.disk_usage(file.fileno()).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if not _allocated(file, size):
-        file.truncate(size)
-
-
-def _allocated(file: BinaryIO, size: int) -> bool:
-    """Whether the file system can take room ahead, and has taken it."""
-    if not hasattr(os, "posix_fallocate"):
-        return False
-    try:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            return False
-        raise
-    return True
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # the file system cannot do it
+                raise
+    file.truncate(size)
 
 
 def stored_shape(spec: DataSpec) -> tuple[int, ...]:
@@ -153,16 +140,11 @@ def stored_shape(spec: DataSpec) -> tuple[int, ...]:
     return spec.stored_size, spec.stored_size, 3
 
 
-def bytes_needed(split: Split, spec: DataSpec) -> int:
-    """Bytes that a split's decoded pixels take."""
-    return len(split) * int(np.prod(stored_shape(spec)))
-
-
 def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes: int) -> Storage | None:
     """The fastest storage the split fits into: memory, else a cache file, else None. So it is, and is told, where the
     disk has too little room for the file or the cache cannot be written."""
     shape = (len(split), *stored_shape(spec))
-    needed = bytes_needed(split, spec)
+    needed = math.prod(shape)
     if needed <= memory_bytes:
         return Memory(shape)
     if needed > cache_bytes:

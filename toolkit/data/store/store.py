@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from toolkit.system.randomness import generator
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from toolkit.api.contracts import Split, VideoSplit
     from toolkit.data.store.corrupt import LeftOut
-    from toolkit.data.store.draws import Draws
+
+
+class Draws(NamedTuple):
+    """The training items of one epoch, each with numbers of its own."""
+
+    seed: int
+    epoch: int
+
+    def of(self, item: int, time: int, count: int) -> list[float]:
+        """`count` numbers, uniform in 0..1, for the `time`-th clip (from 0) of an item."""
+        numbers: list[float] = torch.rand(
+            count, generator=generator("cpu", self.seed, "clip", self.epoch, item, time), dtype=torch.float64
+        ).tolist()
+        return numbers
 
 
 class Store(Protocol):
@@ -36,12 +51,14 @@ class Store(Protocol):
         ...
 
     def views(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B * V, ..., 3, S, S]`: the V views of evaluation of each item, one item after the other."""
-        ...
+        """`[B * V, ..., 3, S, S]`: the V views of evaluation of each item, one item after the other. By default an item
+        has one view."""
+        return self.fetch(index)
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """`[B, ..., 3, S, S]`: the training items numbered `index`."""
-        ...
+        """`[B, ..., 3, S, S]`: the training items numbered `index`. By default nothing of them is drawn."""
+        del draws
+        return self.fetch(index)
 
     def begin(self, index: Tensor) -> None:
         """Have the items at `index` decoded meanwhile. By default they are when they are fetched."""

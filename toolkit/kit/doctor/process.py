@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from toolkit.kit.doctor.examination import needs
-from toolkit.kit.doctor.report import Begun, Done, Line, Request, read_lines
+from toolkit.kit.doctor.examination import Begun, Done, Line, Request, needs, read_lines
 
 FORKS = sys.platform == "linux"
 """Elsewhere libraries of the system do not survive a fork."""

@@ -74,9 +74,9 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     job = PredictionJob(opened, sources, every, stream, output, plot, told, size, console)
     if job.follows:
         from toolkit.serving.predict.following import follow
-        from toolkit.serving.predict.live import WallClock
+        from toolkit.serving.predict.live import Clock
 
-        return follow(job, clock or WallClock())
+        return follow(job, clock or Clock())
     from toolkit.serving.predict.files import answer_files
 
     return answer_files(job)

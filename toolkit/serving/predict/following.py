@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,10 @@ class Smoothing:
 
 
 class Delays:
-    """Seconds from when a window's last frame was shown to its answer."""
+    """Seconds from when a window's last frame was shown to its answer, and how many windows were dropped."""
 
     def __init__(self) -> None:
-        self.count, self.largest = 0, 0.0
+        self.count, self.largest, self.dropped = 0, 0.0, 0
         self._newest: deque[float] = deque(maxlen=REMEMBERED)
 
     def add(self, seconds: float) -> None:
@@ -70,32 +70,22 @@ def follow(job: PredictionJob, clock: Clock) -> int:
 
     (source,) = job.sources
     print(f"{printable(source.name)}: Ctrl-C ends it", file=sys.stderr)
-    told, code = _Told(), EXIT_DONE
+    delays, code = Delays(), EXIT_DONE
     with job.rows() as rows:
         try:
             with Signals(), followed(source, _rule(job), _keep(job), clock) as ring:
-                _answer_into(rows, ring, job, told, clock)
+                _answer_into(rows, ring, job, delays, clock)
         except Signalled:
             pass  # how a camera ends
         except DataError as error:
-            if not told.delays.count:
+            if not delays.count:
                 raise
             print(error.message, file=sys.stderr)
             code = EXIT_DATA
-    print(f"{printable(source.name)}: {told}", file=sys.stderr)
+    dropped = f", {delays.dropped:,} dropped" if delays.dropped else ""
+    late = f", {delays}" if delays.count else ""
+    print(f"{printable(source.name)}: {counted(delays.count, 'answer')}{dropped}{late}", file=sys.stderr)
     return code
-
-
-@dataclass
-class _Told:
-    """What the last line says."""
-
-    delays: Delays = field(default_factory=Delays)
-    dropped: int = 0
-
-    def __str__(self) -> str:
-        dropped = f", {self.dropped:,} dropped" if self.dropped else ""
-        return f"{counted(self.delays.count, 'answer')}{dropped}" + (f", {self.delays}" if self.delays.count else "")
 
 
 def _rule(job: PredictionJob) -> Windows:
@@ -114,20 +104,16 @@ def _keep(job: PredictionJob) -> Callable[[MakePixels], Any]:
     return lambda pixels: job.bundle.squares(pixels(), job.crops)
 
 
-def _views(job: PredictionJob, frames: Sequence[Any]) -> list[NDArray[np.uint8]]:
+def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, delays: Delays, clock: Clock) -> None:
     from toolkit.serving.bundle.views import inputs
 
-    if job.bundle.manifest.clip is None:
-        return [job.bundle.square(frames[0]())]
-    return inputs(frames, clips=True)
-
-
-def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, told: _Told, clock: Clock) -> None:
-    smoothing = Smoothing(_rule(job).span if job.bundle.manifest.clip else 0.0)
+    clips = job.bundle.manifest.clip is not None
+    smoothing = Smoothing(_rule(job).span if clips else 0.0)
     (source,) = job.sources
     while (window := ring.take()) is not None:
-        probabilities = job.average(job.predict(_views(job, window.frames)))
-        told.delays.add(clock.now() - window.shown)
-        told.dropped = ring.dropped
+        views = inputs(window.frames, clips=True) if clips else [job.bundle.square(window.frames[0]())]
+        probabilities = job.average(job.predict(views))
+        delays.add(clock.now() - window.shown)
+        delays.dropped = ring.dropped
         smooth = smoothing.add(probabilities, window.moment[1])
         job.add(rows, replace(source, moment=window.moment), smooth)

@@ -69,9 +69,18 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[
         found += _listed(standard_input) if word == STANDARD_INPUT else _named(word)
     if not found:
         raise UsageError("predict: no input is given", next_step="python -m toolkit predict BUNDLE photos/")
-    _refuse_company(found)
+    endless = next((source for source in found if source.endless), None)
+    if endless and len(found) > 1:
+        raise UsageError(
+            f"predict: {endless.name} does not end, so what is given beside it would never be answered",
+            next_step=f"give {endless.place if endless.kind == 'camera' else endless.name} alone",
+        )
     if all(source.kind == "unusable" for source in found):
-        raise _nothing(found)
+        more = f" (and {len(found) - 1:,} more that cannot be used)" if len(found) > 1 else ""
+        raise DataError(
+            f"{printable(found[0].name)}: {found[0].problem}{more}",
+            next_step="give images, videos, folders, patterns in quotes, - for a list, a camera's number or a URL",
+        )
     return found
 
 
@@ -160,21 +169,3 @@ def _missing(path: str) -> Source:
 
 def _unusable(name: str, problem: str) -> Source:
     return Source(name, "unusable", name, problem)
-
-
-def _refuse_company(sources: Sequence[Source]) -> None:
-    first = next((source for source in sources if source.endless), None)
-    if first and len(sources) > 1:
-        raise UsageError(
-            f"predict: {first.name} does not end, so what is given beside it would never be answered",
-            next_step=f"give {first.place if first.kind == 'camera' else first.name} alone",
-        )
-
-
-def _nothing(sources: Sequence[Source]) -> DataError:
-    first = sources[0]
-    more = f" (and {len(sources) - 1:,} more that cannot be used)" if len(sources) > 1 else ""
-    return DataError(
-        f"{printable(first.name)}: {first.problem}{more}",
-        next_step="give images, videos, folders, patterns in quotes, - for a list, a camera's number or a URL",
-    )

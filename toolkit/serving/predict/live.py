@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 from toolkit.api.clips import duration
 from toolkit.serving.predict.inputs import Moment, Source
@@ -41,22 +41,14 @@ _ROUNDING = 1e-6
 """Seconds by which sums of times may err; a window that is as good as complete need not wait for one more frame."""
 
 
-class Clock(Protocol):
-    """What time it is, in seconds from any moment."""
-
-    def now(self) -> float: ...
-
-    def wait_until(self, moment: float, stop: threading.Event) -> None:
-        """Return at `moment`, or once `stop` is set."""
-
-
-class WallClock:
-    """The clock of this machine."""
+class Clock:
+    """What time it is, in seconds from any moment, by the clock of this machine."""
 
     def now(self) -> float:
         return time.monotonic()
 
     def wait_until(self, moment: float, stop: threading.Event) -> None:
+        """Return at `moment`, or once `stop` is set."""
         stop.wait(max(moment - self.now(), 0))
 
 
@@ -121,7 +113,11 @@ class Ring(Generic[T]):
                 self._make(seconds - self._windows.reach + _ROUNDING)
             else:
                 self._offer(Window((seconds, seconds), [frame], shown))
-            self._forget()
+            # What no window to come begins with is dropped.
+            begin = math.inf if self._next is None or not self._windows.every else self._next
+            while len(self._times) > 1 and self._times[1] <= begin:
+                self._times.popleft()
+                self._frames.popleft()
 
     def close(self, error: BaseException | None = None) -> None:
         """No frame follows, since the source has ended or `error` has ended it."""
@@ -162,13 +158,6 @@ class Ring(Generic[T]):
         self._ready = window
         self._changed.notify()
 
-    def _forget(self) -> None:
-        """Drop what no window to come begins with."""
-        begin = math.inf if self._next is None or not self._windows.every else self._next
-        while len(self._times) > 1 and self._times[1] <= begin:
-            self._times.popleft()
-            self._frames.popleft()
-
 
 @contextmanager
 def followed(source: Source, windows: Windows, keep: Callable[[MakePixels], T], clock: Clock) -> Iterator[Ring[T]]:
@@ -179,31 +168,26 @@ def followed(source: Source, windows: Windows, keep: Callable[[MakePixels], T], 
     ring: Ring[T] = Ring(windows, math.inf if line is None else duration(line.times))
     stop = threading.Event()
     frames = _live(source, clock) if line is None else _played(source, line, clock, stop)
-    thread = threading.Thread(target=_fill, args=(ring, frames, keep, stop), name="frames", daemon=True)
+
+    def fill() -> None:
+        try:
+            with closing(frames):
+                for frame in frames:
+                    if stop.is_set():
+                        return
+                    ring.put(frame.seconds, keep(frame.pixels), frame.shown, leapt=frame.leapt)
+        except BaseException as error:
+            ring.close(error)
+        else:
+            ring.close()
+
+    thread = threading.Thread(target=fill, name="frames", daemon=True)
     thread.start()
     try:
         yield ring
     finally:
         stop.set()
         thread.join(READING_SECONDS + 1)
-
-
-def _fill(
-    ring: Ring[T],
-    frames: Generator[ShownFrame, None, None],
-    keep: Callable[[MakePixels], T],
-    stop: threading.Event,
-) -> None:
-    try:
-        with closing(frames):
-            for frame in frames:
-                if stop.is_set():
-                    return
-                ring.put(frame.seconds, keep(frame.pixels), frame.shown, leapt=frame.leapt)
-    except BaseException as error:
-        ring.close(error)
-    else:
-        ring.close()
 
 
 def _live(source: Source, clock: Clock) -> Generator[ShownFrame, None, None]:

@@ -68,15 +68,11 @@ def _decoded(image: ImageFile) -> Image.Image:
         raise ValueError("it is an animation")
     image.load()
     turn = _UPRIGHT.get(_orientation(image)) if image.format in _TURNED else None
-    picture = _eight_bits(image)
+    picture: Image.Image = image
+    if image.mode.startswith("I"):  # Pillow would clip 16-bit grey at 255 where the high byte is wanted
+        picture = image.convert("I").point(lambda level: level / 256).convert("L")
+    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     return picture if turn is None else picture.transpose(turn)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Mode RGB. Pillow would clip 16-bit grey at 255 where the high byte is wanted."""
-    if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda level: level / 256).convert("L")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
-import numpy as np
 from av.error import FFmpegError, InvalidDataError
 
-from toolkit.api.errors import DataError, ToolkitError
+from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import ANY_METADATA, Timeline
+from toolkit.data.decoding import ANY_METADATA, Timeline, upright
 from toolkit.serving.predict.inputs import Source, printable
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 OPENING_SECONDS, READING_SECONDS = 10.0, 10.0
@@ -47,16 +47,15 @@ class LiveFrame:
 
 def timeline(source: Source) -> Timeline:
     """When the frames of a video are shown. Raises DataError naming it when it cannot be opened or has no frames."""
-    return frames.timeline_of(Remote(source)) if is_remote(source) else frames.timeline(Path(source.place))
+    return frames.timeline(Remote(source) if is_remote(source) else Path(source.place))
 
 
 def read_frames(
     source: Source, line: Timeline, numbers: Sequence[int], *, threads: int, stop: threading.Event
 ) -> Iterator[NDArray[np.uint8]]:
     """As `toolkit.data.decoding.read_frames`, which a video behind a URL is read by as a file is."""
-    if is_remote(source):
-        return frames.frames_of(Remote(source), line, numbers, threads=threads, stop=stop)
-    return frames.read_frames(Path(source.place), line, numbers, threads=threads, stop=stop)
+    video = Remote(source) if is_remote(source) else Path(source.place)
+    return frames.read_frames(video, line, numbers, threads=threads, stop=stop)
 
 
 def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame, None, None]:
@@ -78,10 +77,6 @@ def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame
             raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
 
 
-def upright(frame: Any) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-
-
 @dataclass(frozen=True)
 class Remote:
     """A camera, a stream, or a video behind a URL."""
@@ -91,18 +86,39 @@ class Remote:
     @contextmanager
     def opened(self) -> Iterator[tuple[Any, Any]]:
         """A container of PyAV and its video stream. Raises DataError naming the source for all that goes wrong."""
+        place, timeout = self.source.place, (OPENING_SECONDS, READING_SECONDS)
         try:
-            container = _open(self.source)
+            if self.source.kind == "camera":
+                container = av.open(_camera(self.source), format="v4l2", **ANY_METADATA)
+            else:
+                options = {"rtsp_transport": "tcp"} if place.lower().startswith("rtsp") else {}
+                container = av.open(place, options=options, timeout=timeout, **ANY_METADATA)
         except (FFmpegError, OSError) as error:
-            raise _unopened(self.source, error) from error
+            raise self._unopened(error) from error
         with container:
             try:
                 yield container, frames.moving_pictures(container, self)
             except (FFmpegError, OSError) as error:
-                raise _undecodable(self.source, error) from error
+                raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
 
     def broken(self, message: str) -> DataError:
-        return DataError(f"{printable(self.source.name)}: {message}", next_step=_other_way(self.source))
+        """The error of a source that can be opened and gives no pictures."""
+        if self.source.kind == "camera":
+            next_step = "connect the camera again, or give another"
+        elif self.source.place.lower().startswith("rtsp"):
+            next_step = "see whether another player shows it"
+        else:
+            next_step = "download it, and give the file"
+        return DataError(f"{printable(self.source.name)}: {message}", next_step=next_step)
+
+    def _unopened(self, error: OSError | FFmpegError) -> DataError:
+        if self.source.kind == "camera":
+            next_step = f"end what else uses it, and see that you may read /dev/video{self.source.place}"
+        elif self.source.kind == "stream":
+            next_step = "see that the address is right and reachable"
+        else:
+            return self.broken(f"cannot be decoded: {error.strerror or error}")
+        return DataError(f"{printable(self.source.name)}: cannot be opened: {error.strerror}", next_step=next_step)
 
 
 def is_remote(source: Source) -> bool:
@@ -125,14 +141,6 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             yield from pictures
 
 
-def _open(source: Source) -> Any:
-    if source.kind == "camera":
-        return av.open(_camera(source), format="v4l2", **ANY_METADATA)
-    options = {"rtsp_transport": "tcp"} if source.place.lower().startswith("rtsp") else {}
-    timeout = OPENING_SECONDS, READING_SECONDS
-    return av.open(source.place, options=options, timeout=timeout, **ANY_METADATA)
-
-
 def _camera(source: Source) -> str:
     """The device file of a camera. Raises DataError naming what is missing."""
     if sys.platform != "linux":
@@ -143,37 +151,6 @@ def _camera(source: Source) -> str:
     device = Path(f"/dev/video{source.place}")
     if not device.exists():
         there = sorted(path.name.removeprefix("video") for path in device.parent.glob("video[0-9]*"))
-        raise DataError(
-            f"{source.name}: there is no {device}",
-            next_step=f"use one that is there: {', '.join(there)}"
-            if there
-            else "connect a camera, or give a file or URL",
-        )
+        next_step = f"use one that is there: {', '.join(there)}" if there else "connect a camera, or give a file or URL"
+        raise DataError(f"{source.name}: there is no {device}", next_step=next_step)
     return str(device)
-
-
-def _unopened(source: Source, error: OSError | FFmpegError) -> ToolkitError:
-    if source.kind == "camera":
-        return DataError(
-            f"{source.name}: cannot be opened: {error.strerror}",
-            next_step=f"end what else uses it, and see that you may read /dev/video{source.place}",
-        )
-    if source.kind == "stream":
-        return DataError(
-            f"{printable(source.name)}: cannot be opened: {error.strerror}",
-            next_step="see that the address is right and reachable",
-        )
-    return _undecodable(source, error)
-
-
-def _other_way(source: Source) -> str:
-    """What to do about a source that can be opened and gives no pictures."""
-    if source.kind == "camera":
-        return "connect the camera anew, or give another"
-    if source.place.lower().startswith("rtsp"):
-        return "see whether another player shows it"
-    return "download it, and give the file"
-
-
-def _undecodable(source: Source, error: OSError | FFmpegError) -> DataError:
-    return Remote(source).broken(f"cannot be decoded: {error.strerror or error}")

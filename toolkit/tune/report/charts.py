@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, combinations
 from typing import TYPE_CHECKING, Any
 
@@ -203,20 +204,17 @@ def _importances(contents: Contents) -> Iterator[Chart]:
         metric, finished = contents.metrics[place], len(contents.in_state(TrialState.COMPLETE))
         remark = f"share of the differences in {metric} among {finished} finished trials that a key explains"
         alt = "Bar chart of " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
-        yield Chart(_numbered("importances", contents, place), metric, remark, alt, _bars(contents.short, shares))
+        drawing = chart(HALF, 0.8 + 0.34 * len(shares), partial(_bars, contents.short, shares))
+        yield Chart(_numbered("importances", contents, place), metric, remark, alt, drawing)
 
 
-def _bars(short: Mapping[str, str], shares: Mapping[str, float]) -> Drawing:
+def _bars(short: Mapping[str, str], shares: Mapping[str, float], axes: Axes, theme: Theme) -> None:
     names, values = [short.get(key, key) for key in reversed([*shares])], [*reversed([*shares.values()])]
-
-    def paint(axes: Axes, theme: Theme) -> None:
-        bars = axes.barh(names, values, color=theme.accent)
-        axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=4, color=theme.ink, fontsize=8)
-        axes.set_xlim(0, max(1e-9, 1.18 * max(values)))
-        axes.set_xticks([])
-        axes.spines[:].set_visible(False)
-
-    return chart(HALF, 0.8 + 0.34 * len(names), paint)
+    bars = axes.barh(names, values, color=theme.accent)
+    axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=4, color=theme.ink, fontsize=8)
+    axes.set_xlim(0, max(1e-9, 1.18 * max(values)))
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
 
 
 def _parallel(contents: Contents) -> Chart:

@@ -17,9 +17,9 @@ from toolkit.api.errors import ToolkitError
 from toolkit.runs.files import RunFiles, read_run
 from toolkit.tune.aim import Aim
 from toolkit.tune.best import Finalists, own_trial, read_finalists
-from toolkit.tune.folder import repeat_of, trial_run
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys
 from toolkit.tune.space import Space
+from toolkit.tune.storage import repeat_of, trial_run
 
 FOR_IMPORTANCES = 2
 """Finished trials that importances need at least."""

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from toolkit.api.files import write_atomically
 from toolkit.runs.directory import explained
-from toolkit.tune.folder import alone
+from toolkit.tune.storage import alone
 
 FOLDER = "folder"
 """The user attribute of a trial that marks the folder in which its run lies."""

@@ -17,12 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from toolkit.api.errors import RunFailed, Stopped, UsageError
 from toolkit.runs.directory import explained
-from toolkit.system.signals import Signalled, Signals, exit_code
-from toolkit.tune.folder import alone, trial_run
+from toolkit.system.signals import Signalled, Signals, stopping
 from toolkit.tune.grid import Grid
 from toolkit.tune.outcome import DONE, UNCOUNTED
 from toolkit.tune.scoring import ScoreMissing, Scoring
-from toolkit.tune.storage import opened_storage
+from toolkit.tune.storage import alone, opened_storage, trial_run
 from toolkit.tune.study import StudyPlan, open_study
 from toolkit.tune.worker import presence
 
@@ -91,19 +90,14 @@ class Worker:
         """
         tune = self.planned.tune
         until = time.monotonic() + tune.timeout if tune.timeout else math.inf
-        with Signals() as signals:
+        stopped = f"stopped by a signal; the study in {self.folder} keeps all trials and the last checkpoint"
+        with stopping(stopped, self.again), Signals() as signals:
             try:
                 while self._take(signals) and time.monotonic() < until:
                     if signals.received is not None:
                         raise Signalled(signals.received)
                     if (error := too_many_failures(self.study, tune.max_failures)) is not None:
                         raise error
-            except (Signalled, Stopped) as stopped:
-                raise Stopped(
-                    f"stopped by a signal; the study in {self.folder} keeps all trials and the last checkpoint",
-                    exit_code=exit_code(stopped.number) if isinstance(stopped, Signalled) else stopped.exit_code,
-                    next_step=self.again,
-                ) from stopped
             except StorageInternalError as error:
                 raise RunFailed(
                     f"the storage of study {self.study.study_name} has failed: {error.__cause__ or error}",
