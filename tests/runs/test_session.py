@@ -613,6 +613,22 @@ def test_where_our_optimizers_are_broken_that_is_told(
 # What is refused
 
 
+@pytest.mark.parametrize("command", ["run --resume", "evaluate", "export"])
+def test_a_run_of_an_earlier_version_is_refused_as_such(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Though its recipe has keys that this version does not know."""
+    old = tmp_path / "old"
+    shutil.copytree(made, old)
+    for name in ("last.pt", "best.pt"):
+        torch.save({"format": 1, "epoch": 1}, old / name)
+    recipe = old / "recipe.toml"
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("[train]", "[train]\nlabel_smoothing = 0.1"))
+    error = failure(capsys, main([*command.split(), str(old)]), 2)
+    assert "not a checkpoint of this version (format 2)" in error
+    assert "next:  train anew with this version" in error
+
+
 def failure(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> str:
     """The text of the one error that ended a command, whose form is the same everywhere."""
     text = capsys.readouterr().err

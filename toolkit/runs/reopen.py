@@ -30,13 +30,13 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
     """The run at `path` with its best weights, on other data where `overrides` says so. Raises CheckpointError where
     they do not fit."""
     run = existing(path)
-    planned = planned_again(run, None, overrides)
     ended = run.best.exists() or (run.records.exists() and run.records.stat().st_size > 0)
     if run.last.exists() and not ended:
         raise CheckpointError(
             f"{run.best}: not there yet: no epoch of this run has ended", next_step=run.resume_command
         )
-    best = BestCheckpoint.load(run.best)
+    best = BestCheckpoint.load(run.best)  # before the recipe, which another version of the toolkit may not know
+    planned = planned_again(run, None, overrides)
     assembly = assemble(planned, notes=best.origin.notes)
     known, found = best.origin.classes, assembly.spec.classes
     if known != list(found):

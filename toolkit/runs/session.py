@@ -56,7 +56,8 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     directory = existing(path)
     _require_training(directory)
     with directory.locked():  # before its checkpoint is read: who works on it may be about to save another
-        _complete(_reopened(directory, planned_again(directory, recipe, overrides), Kept()), console)
+        saved = _saved(directory)  # before its recipe is read, which another version of the toolkit may not know
+        _complete(_reopened(directory, planned_again(directory, recipe, overrides), saved, Kept()), console)
     return directory
 
 
@@ -68,7 +69,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
     is what trackers see the run end by.
     """
-    prepared = _reopened(directory, planned, kept)
+    prepared = _reopened(directory, planned, _saved(directory), kept)
     if prepared.saved:
         yield from (EpochRecord(**record) for record in prepared.saved.state["records"])
     session = _begin(prepared, Console(quiet=True), signals)
@@ -120,9 +121,12 @@ class Prepared:
         return Scored.of_run(self.assembly)
 
 
-def _reopened(directory: RunDirectory, planned: Plan, kept: Kept) -> Prepared:
+def _saved(directory: RunDirectory) -> LastCheckpoint | None:
+    return LastCheckpoint.load(directory.last) if directory.last.exists() else None
+
+
+def _reopened(directory: RunDirectory, planned: Plan, saved: LastCheckpoint | None, kept: Kept) -> Prepared:
     """The run in `directory`. Raises CheckpointError where it was trained by another recipe or on other data."""
-    saved = LastCheckpoint.load(directory.last) if directory.last.exists() else None
     if saved is None:
         assembly = assemble(planned, kept)
     else:
