@@ -80,9 +80,8 @@ def to_onnx(
     """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, the frames of a clip
     fixed, batch norm folded.
 
-    Nodes of the model proper have names that start with `MODEL`; the others prepare the input
-    and turn what the network puts out into `logits`, and
-    these into answers.
+    Nodes of the model proper have names that start with `MODEL`; the others prepare the input, turn what the network
+    puts out into `logits`, and these into answers.
     """
     import onnx
 

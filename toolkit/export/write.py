@@ -283,13 +283,12 @@ def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None
     """The card, then the manifest with the hash of every other file."""
     spec, thresholds = expected.assembly.spec, manifest.thresholds
     predictions = predictions_of(expected.evaluation, expected.loader.pixels.split.ids, spec)
+    # Of the predictions, so that the card has it whether or not the recipe's metrics do.
     if thresholds is None:
-        page = card(
-            manifest, confusion_matrix(spec.classes, predictions)
-        )  # whether or not the recipe's metrics have it
+        page = card(manifest, confusion_matrix(spec.classes, predictions))
     else:
-        chosen = dict(zip(spec.classes, thresholds, strict=True))
-        page = card(manifest, None, per_class_of_sets(spec.classes, predictions, {}, chosen))
+        by_class = dict(zip(spec.classes, thresholds, strict=True))
+        page = card(manifest, None, per_class_of_sets(spec.classes, predictions, {}, by_class))
     (folder / "README.md").write_bytes(as_utf8(page))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
     (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))
