@@ -20,7 +20,7 @@ NAMES = {
 }
 ELSEWHERE = {
     "runs/directory.py": NAMES,
-    "host/scaffold/package.py": {"recipe.toml"},  # a template of that name
+    "host/scaffold/__init__.py": {"recipe.toml"},  # a template of that name
 }
 
 
