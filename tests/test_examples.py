@@ -33,18 +33,29 @@ def offered(example: Path) -> dict[str, dict[str, str]]:
     """Names and places of the factories, by kind."""
     hooks = [node for node in plugin(example).body if isinstance(node, ast.FunctionDef)]
     returned = {hook.name: next(node for node in hook.body if isinstance(node, ast.Return)) for hook in hooks}
-    return {HOOKS[name]: ast.literal_eval(node.value) for name, node in returned.items() if node.value}
+    return {HOOKS[name]: factories(node.value) for name, node in returned.items() if node.value}
 
 
-def test_there_are_two_examples() -> None:
-    assert [path.name for path in EXAMPLES] == ["toolkit-parquet", "toolkit-timm"]
+def factories(returned: ast.expr) -> dict[str, str]:
+    """Names and places of what a hook returns: texts, or texts within a `Model` or a `Task`."""
+    assert isinstance(returned, ast.Dict)
+    places = [value.args[0] if isinstance(value, ast.Call) else value for value in returned.values]
+    return {
+        ast.literal_eval(name): ast.literal_eval(place)
+        for name, place in zip(returned.keys, places, strict=True)
+        if name
+    }
+
+
+def test_there_are_three_examples() -> None:
+    assert [path.name for path in EXAMPLES] == ["toolkit-ordinal", "toolkit-parquet", "toolkit-timm"]
 
 
 @each
 def test_factories_are_where_the_hooks_say(example: Path) -> None:
     modules = sources(example / "src")
-    for factories in offered(example).values():
-        for place in factories.values():
+    for named in offered(example).values():
+        for place in named.values():
             module, _, name = place.partition(":")
             assert name in {node.name for node in modules[module].body if isinstance(node, ast.FunctionDef)}, place
 
@@ -74,6 +85,8 @@ def test_the_recipe_uses_the_components(example: Path) -> None:
     tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
     used = {tables["data"]["name"], tables["model"]["name"]}
     used |= {table["name"] for key in ("augment", "metrics") for table in tables.get(key, ())}
+    used |= {table.get("name") for table in (tables.get("task", {}), tables["train"]["optimizer"])}
+    used |= {tables["train"].get("schedule", {}).get("name")}
     assert used >= {name for names in offered(example).values() for name in names}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
+from toolkit.api.contracts import Task
 from toolkit.api.errors import EXIT_USAGE, UsageError
 from toolkit.host.isolation import Seen
 from toolkit.host.listing import WIDTH, list_components, show_component
@@ -94,6 +95,18 @@ def test_what_an_argument_means_is_wrapped_below_it():
 
 def test_a_component_without_docs_or_arguments():
     assert show_component(registry(), "bare")[-3:] == ["  no description", "", "  takes no arguments"]
+
+
+def test_a_task_shows_what_recipes_get_by_default():
+    task = Task(bare, metrics=("f1", "recall"), metric="f1_macro")
+    lines = show_component(Registry((ACME,), (Offer("task", "sets", ACME, bare, task),)), "sets")
+    assert lines[-4:] == [
+        "    metrics f1, recall",
+        "    best epoch: highest f1_macro",
+        "",
+        "  takes no arguments",
+    ]
+    assert lines[-5] == "  unless a recipe says otherwise:"
 
 
 def test_a_name_of_several_shows_all_and_a_qualified_one_picks():

@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from toolkit.api.contracts import Task
 from toolkit.api.errors import PluginError, UsageError, unknown_name
 from toolkit.host.project import owner
 from toolkit.host.registry import Offer, Plugin, Registry, owners
@@ -123,7 +124,17 @@ def _factory_lines(offer: Offer, factory: Callable[..., Any]) -> list[str]:
     with suppress(TypeError, ValueError):  # Python does not know of every factory where it is written
         place = f"{place} in {inspect.getsourcefile(inspect.unwrap(factory))}"
     paragraphs = (description or "no description").splitlines()
-    return [f"factory {place}", "", *paragraphs, "", *_argument_lines(arguments)]
+    return [f"factory {place}", "", *paragraphs, "", *_usual_lines(offer), *_argument_lines(arguments)]
+
+
+def _usual_lines(offer: Offer) -> list[str]:
+    """What recipes get by default with a task that says so."""
+    if not isinstance(offer.declared, Task):
+        return []
+    usual, better = offer.declared, {"maximize": "highest", "minimize": "lowest"}
+    metrics = [f"metrics {', '.join(usual.metrics)}"] if usual.metrics else []
+    best = f"best epoch: {better[usual.direction]} {usual.metric}"
+    return ["unless a recipe says otherwise:", *_indented([*metrics, best]), ""]
 
 
 def _argument_lines(arguments: Sequence[Argument]) -> list[str]:

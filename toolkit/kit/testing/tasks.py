@@ -101,7 +101,7 @@ class Scene:
     def score(self) -> float:
         """The score of the network's answers to the batch."""
         with torch.no_grad():
-            return self.objective.score(self.network(self.pixels), self.targets).item()
+            return self.objective.score(self.objective.logits(self.network(self.pixels)), self.targets).item()
 
     def train(self, steps: int) -> None:
         """Take optimizer steps of the network and of what the objective has trained."""
@@ -235,7 +235,7 @@ def right(subject: Subject) -> Iterator[str]:
 @RULES.rule
 @torch.no_grad()
 def logits(subject: Subject) -> Iterator[str]:
-    """Logits are finite float32 [..., C] of what a network puts out [..., C], be that huge or all alike."""
+    """Logits of what a network puts out [..., C] are finite float32 [..., C], even where that is huge."""
     scene = build(subject)
     for shape in ((1,), (ITEMS,), (ITEMS, VIEWS)):
         for scale in (0.0, 1.0, SURE):
