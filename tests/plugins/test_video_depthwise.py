@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toolkit_video.wanted import Wanted
 from torch import Tensor, nn
 
 from toolkit.api.clips import Clip
 from toolkit_video.depthwise import DepthwiseConv3d, with_fast_gradients
+from toolkit_video.designs import Wanted
 from toolkit_video.networks import BUILDERS
 
 CHANNELS = 5

@@ -21,9 +21,8 @@ from tests import toy_bundle
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import Fit
 from toolkit.api.errors import EXIT_USAGE, BundleError, UsageError
-from toolkit.data import store as pixels
 from toolkit.data.geometry import covering
-from toolkit.data.store.resampling import resize
+from toolkit.data.store.resampling import resize, to_square
 from toolkit.serving.bundle import MANIFEST, Answers, Bundle, Input
 from toolkit.serving.bundle.inputs import to_squares
 
@@ -197,7 +196,7 @@ def test_squares_are_those_of_training(height: int, width: int, side: int, fit: 
     """Pillow and torch round their weights differently: at most 2 of 255 apart, and hardly ever more than 1."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     (found,) = to_squares(Image.fromarray(image), Input(square=side, size=side, fit=fit))
-    wanted = pixels.to_square(torch.from_numpy(image).movedim(-1, 0), side, fit).movedim(0, -1).numpy()
+    wanted = to_square(torch.from_numpy(image).movedim(-1, 0), side, fit).movedim(0, -1).numpy()
     assert found.shape == wanted.shape
     apart = np.abs(found.astype(int) - wanted)
     assert apart.max() <= 2

@@ -21,8 +21,10 @@ from toolkit.kit.doctor.examination import main
 
 def serve(*, forks: bool) -> Sequence[str] | None:
     """For each line of standard input, the words of an examination, the file of its errors and modules to import before
-    it, print the number of its process and then how that ended. Returns these words in a fork, and None here at the end
-    of the input."""
+    it, print the number of its process (a fork does so itself) and then how that ended.
+
+    Returns these words in a fork, and None here at the end of the input.
+    """
     for line in sys.stdin:
         words, errors, modules = json.loads(line)
         if forks:
@@ -30,7 +32,6 @@ def serve(*, forks: bool) -> Sequence[str] | None:
             if not process:
                 _detach(errors)
                 return list(words)
-            print(process, flush=True)
             print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
         else:
             with open(errors, "ab") as file:  # noqa: PTH123
@@ -61,6 +62,8 @@ def _fork(modules: Sequence[str]) -> int:
 def _detach(errors: str) -> None:
     """A session of its own, so that those it starts end with it; no one answers if it asks."""
     os.setsid()
+    # Told by itself, before a plugin's code runs: that may end the host, which could tell it no more.
+    print(os.getpid(), flush=True)
     for path, flags, descriptors in ((os.devnull, os.O_RDWR, (0, 1)), (errors, os.O_WRONLY | os.O_APPEND, (2,))):
         opened = os.open(path, flags)
         for descriptor in descriptors:
