@@ -35,9 +35,7 @@ from toolkit.data.store.resampling import centre_crop
 from toolkit.export.write import write_models
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse, parse_text
-from toolkit.recipe.write import digest
-from toolkit.runs.directory import RunDirectory
-from toolkit.runs.reopen import Trained, open_trained
+from toolkit.runs.reopen import open_trained
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.predict import predict_files
 from toolkit.system import device as devices
@@ -127,23 +125,23 @@ def figures(options: Options) -> Iterator[Figure]:
             "bench predict measures on real image files and was given none",
             next_step="name the folder that holds har-subset: python -m bench predict --data DIR",
         )
-    pairs, trained = options.pairs or PAIRS, _trained(options.run, root)
+    pairs, assembly = options.pairs or PAIRS, _trained(options.run, root)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_models(trained, "bench", Path(folder), Console(quiet=True))
+        manifest = write_models(assembly, "bench", Path(folder), Console(quiet=True))
         opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
-        yield from _models(trained.assembly, opened, pairs, known=options.run is not None)
-        yield _command(trained.assembly, Path(folder), opened["int8"], pairs)
-        yield _startup(trained.assembly, Path(folder), pairs)
+        yield from _models(assembly, opened, pairs, known=options.run is not None)
+        yield _command(assembly, Path(folder), opened["int8"], pairs)
+        yield _startup(assembly, Path(folder), pairs)
     for name in CLIP_MODELS:
         yield from _clips(name, pairs)
 
 
-def _trained(run: Path | None, root: Path) -> Trained:
+def _trained(run: Path | None, root: Path) -> Assembly:
     overrides = [f"data.root={root}", "train.device=cpu", PRECISIONS]
     if run is not None:
-        return open_trained(run, overrides)
+        return open_trained(run, overrides).assembly
     planned = plan(parse(RECIPE, [*overrides, "model.weights=none"]), discover())
-    return Trained(RunDirectory(Path()), assemble(planned), 0, digest(planned.resolved))
+    return assemble(planned)
 
 
 def _models(assembly: Assembly, opened: dict[str, Bundle], pairs: int, *, known: bool) -> Iterator[Figure]:
@@ -177,16 +175,16 @@ def _beside(
 def _clips(name: str, pairs: int) -> Iterator[Figure]:
     size, stored = CLIP_MODELS[name]
     planned = plan(parse_text(CLIPS.format(name=name, size=size, stored=stored), "bench", [], name="bench"), discover())
-    trained = Trained(RunDirectory(Path()), assemble(planned), 0, digest(planned.resolved))
+    assembly = assemble(planned)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_models(trained, "bench", Path(folder), Console(quiet=True))
+        manifest = write_models(assembly, "bench", Path(folder), Console(quiet=True))
         opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
         asks: dict[str, Ask] = {
-            "torch_fp32": partial(_in_torch, trained.assembly, "fp32"),
+            "torch_fp32": partial(_in_torch, assembly, "fp32"),
             "onnx_fp32": opened["fp32"].session.run,
             "onnx_int8": opened["int8"].session.run,
         }
-        pixels = trained.assembly.train.at(range(CLIP_BATCH)).pixels.movedim(-3, -1)
+        pixels = assembly.train.at(range(CLIP_BATCH)).pixels.movedim(-3, -1)
         batches = [np.ascontiguousarray(pixels.numpy())]
         sides = {each: Side(each, ask, None) for each, ask in asks.items()}
         yield from _beside(f"predict/{name}", sides, batches, CLIP_TARGETS[name], pairs)

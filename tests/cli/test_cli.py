@@ -222,10 +222,12 @@ def test_a_signal_before_training_ends_with_the_same_command(
 def test_a_signal_leaves_no_unfinished_bundle(
     number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: SimpleNamespace(assembly=None))
+    trained = SimpleNamespace(assembly=None, digest="")
+    monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: trained)
+    monkeypatch.setattr("toolkit.export.write._trained_on", lambda _: {})
     monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(notes=list))
     monkeypatch.setattr("toolkit.export.write.reference", lambda *_: None)
-    monkeypatch.setattr("toolkit.export.write.write_models", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("toolkit.export.write.write_models", lambda *_, **__: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
     assert main(words) == code

@@ -137,5 +137,4 @@ def test_a_video_is_answered_by_as_many_frames_as_the_dataset_took(said: int | N
     """The dataset says so in its spec, whatever it calls the argument."""
     spec = DataSpec(("a", "b"), size=8, frames_per_video=said)
     recipe = SimpleNamespace(data=SimpleNamespace(args={"stills": 3, "frames_per_video": 5}))
-    trained = SimpleNamespace(assembly=SimpleNamespace(spec=spec, recipe=recipe))
-    assert export._sampling(trained) == FrameSampling(frames)  # type: ignore[arg-type]
+    assert export._sampling(SimpleNamespace(spec=spec, recipe=recipe)) == FrameSampling(frames)  # type: ignore[arg-type]

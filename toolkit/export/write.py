@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from toolkit.api.clips import duration
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError, ParityError, UsageError, counted
 from toolkit.api.files import as_utf8, replaced_folder
+from toolkit.build.assemble import Assembly
 from toolkit.export.card import card
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
@@ -73,7 +75,9 @@ def export_run(
         note(text, console)
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = reference(trained.assembly)
-        unproved = write_models(trained, place.name, folder, console)
+        unproved = write_models(
+            trained.assembly, place.name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
+        )
         verdicts = _judge(unproved, folder, expected, console)
         _refuse_failed(verdicts, place)
         manifest = _proved(unproved, verdicts, trained, expected)
@@ -105,22 +109,30 @@ def _is_empty(place: Path) -> bool:
     return place.is_dir() and not any(place.iterdir())
 
 
-def write_models(trained: Trained, name: str, folder: Path, console: Console) -> Manifest:
-    """Every precision's model, and a manifest that claims nothing of them yet."""
-    assembly, table = trained.assembly, trained.assembly.recipe.export
-    scored = Scored.of_run(assembly)
-    spec, protocol = assembly.spec, {**scored.protocol(), "precision": "fp32"}
+def write_models(
+    assembly: Assembly,
+    name: str,
+    folder: Path,
+    console: Console,
+    *,
+    digest: str = "",
+    trained_on: Mapping[str, Any] = MappingProxyType({}),
+) -> Manifest:
+    """Every precision's model, and a manifest that claims nothing of them yet: `digest` is that of the recipe by which
+    the weights were trained, empty where they were not."""
+    table = assembly.recipe.export
+    spec, protocol = assembly.spec, {**Scored.of_run(assembly).protocol(), "precision": "fp32"}
     chosen = assembly.objective.thresholds
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
-        told = metadata(spec, thresholds, protocol, trained.digest)
+        told = metadata(spec, thresholds, protocol, digest)
         model = to_onnx(assembly.network, assembly.objective.logits, spec, told)
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):
             models[precision] = "model.onnx" if place == 0 else f"model.{precision}.onnx"
-            for path in _save(_in_precision(model, precision, trained), folder / models[precision]):
+            for path in _save(_in_precision(model, precision, assembly), folder / models[precision]):
                 files[path.name] = _sha256(path)
     assembly.network.to(assembly.device)
     objective.to(assembly.device)
@@ -130,13 +142,13 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
         classes=spec.classes,
         sample=spec.sample,
         input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
-        sampling=_sampling(trained),
+        sampling=_sampling(assembly),
         models=models,
         files=files,
         recipe=to_toml(assembly.recipe),
-        digest=trained.digest,
+        digest=digest,
         protocol=protocol,
-        trained_on=_trained_on(trained, scored),
+        trained_on=dict(trained_on),
         scores={},
         versions=versions(),
         thresholds=thresholds,
@@ -145,10 +157,9 @@ def write_models(trained: Trained, name: str, folder: Path, console: Console) ->
     return manifest
 
 
-def _sampling(trained: Trained) -> VideoSampling:
+def _sampling(assembly: Assembly) -> VideoSampling:
     """How the bundle answers a video: by clips as evaluation saw them, or by as many frames as the dataset took of
     each, where it did."""
-    assembly = trained.assembly
     clip = assembly.spec.clip
     if clip is None:
         return FrameSampling(assembly.spec.frames_per_video or FRAMES_OF_A_VIDEO)
@@ -166,7 +177,7 @@ def _usual_length(split: Split | VideoSplit) -> float:
     return median(lengths)
 
 
-def _trained_on(trained: Trained, scored: Scored) -> dict[str, Any]:
+def _trained_on(trained: Trained) -> dict[str, Any]:
     assembly = trained.assembly
     return {
         "dataset": assembly.recipe.data.name,
@@ -175,11 +186,11 @@ def _trained_on(trained: Trained, scored: Scored) -> dict[str, Any]:
         "model": assembly.recipe.model.name,
         "best_epoch": trained.best_epoch,
         "run": trained.directory.path.name,
-        "notes": scored.notes(),
+        "notes": Scored.of_run(assembly).notes(),
     }
 
 
-def _in_precision(model: onnx.ModelProto, precision: str, trained: Trained) -> onnx.ModelProto:
+def _in_precision(model: onnx.ModelProto, precision: str, assembly: Assembly) -> onnx.ModelProto:
     match precision:
         case "fp16":
             from toolkit.export.half import to_fp16
@@ -188,18 +199,18 @@ def _in_precision(model: onnx.ModelProto, precision: str, trained: Trained) -> o
         case "int8":
             from toolkit.export.integers import to_int8
 
-            return to_int8(model, _calibration(trained))
+            return to_int8(model, _calibration(assembly))
     return model
 
 
-def _calibration(trained: Trained) -> Iterator[NDArray[np.uint8]]:
+def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`."""
     import numpy as np
     import torch
 
-    train = trained.assembly.train
-    count = min(trained.assembly.recipe.export.calibration, len(train.pixels))
-    batch = max(CALIBRATION_BATCH // (trained.assembly.spec.frames or 1), 1)
+    train = assembly.train
+    count = min(assembly.recipe.export.calibration, len(train.pixels))
+    batch = max(CALIBRATION_BATCH // (assembly.spec.frames or 1), 1)
     for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
         pixels = train.at(places.tolist()).pixels
         yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())

@@ -16,9 +16,6 @@ from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.recipe.tables import ExportTable
-from toolkit.recipe.write import digest
-from toolkit.runs.directory import RunDirectory
-from toolkit.runs.reopen import Trained
 from toolkit.serving.bundle import Bundle
 
 WARM_UP = 5
@@ -54,8 +51,7 @@ def measure(assembly: Assembly) -> float:
     from toolkit.export.write import write_models
 
     with TemporaryDirectory(prefix="latency-") as folder:
-        trained = Trained(RunDirectory(Path(folder)), assembly, 0, digest(assembly.recipe))
-        write_models(trained, "latency", Path(folder), Console(quiet=True))
+        write_models(assembly, "latency", Path(folder), Console(quiet=True))
         bundle = Bundle.load(folder)
         clip = () if assembly.spec.frames is None else (assembly.spec.frames,)
         item = np.zeros((1, *clip, assembly.spec.stored_size, assembly.spec.stored_size, 3), np.uint8)
