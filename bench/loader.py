@@ -130,6 +130,7 @@ class Side(Protocol):
 
 class Ours:
     def __init__(self, planned: Plan, data: Data, device: torch.device) -> None:
+        assert isinstance(data.train, ImageFiles)
         storage = Memory((len(data.train), *stored_shape(data.spec)))
         self._loader = Loader(ImageStore(data.train, data.spec, storage, WORKERS), data.spec, device)
         self._augmentations = planned.augmentations(data.spec)
@@ -188,4 +189,5 @@ def link_by_class(data: Data, folder: Path) -> None:
     for name in data.spec.classes:
         (folder / name).mkdir()
     for path, target in zip(data.train.paths, data.train.targets, strict=True):
+        assert isinstance(target, int)
         (folder / data.spec.classes[target] / path.name).symlink_to(path)

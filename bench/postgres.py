@@ -44,8 +44,8 @@ def server(binaries: Path) -> Iterator[str]:
 
 
 def _run(words: list[str | Path], account: str | None) -> None:
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([str(word) for word in words], check=True, user=account, cwd="/", **quiet)
+    quiet = subprocess.DEVNULL
+    subprocess.run([str(word) for word in words], check=True, user=account, cwd="/", stdout=quiet, stderr=quiet)
 
 
 def _account() -> str | None:

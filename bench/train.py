@@ -115,7 +115,9 @@ def spread(split: Split | VideoSplit, count: int) -> Split | VideoSplit:
     """`count` evenly spaced items of a split of ours, of frames as many as whole videos give; all of them where it has
     fewer."""
     if isinstance(split, FramesOf):
-        return replace(split, videos=spread(split.videos, max(count // split.per_video, 1)))
+        videos = spread(split.videos, max(count // split.per_video, 1))
+        assert isinstance(videos, VideoSplit)
+        return replace(split, videos=videos)
     assert isinstance(split, (ArrayItems, ArrayVideos, ImageFiles, VideoFiles))
     count = min(count, len(split))
     return split.select([place * len(split) // count for place in range(count)])
@@ -176,7 +178,7 @@ def _noise(spec: DataSpec, rng: torch.Generator, device: torch.device, count: in
     return pixels.movedim(-1, -3).to(device), targets.to(device)
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     if torch.cuda.is_available():

@@ -29,7 +29,7 @@ from toolkit.build.kept import Kept
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs import loop
-from toolkit.training.fit import Event, StepDone
+from toolkit.training.fit import Event, StepDone, fit
 from toolkit.training.state import Setup, State
 from toolkit.tune.outcome import DONE
 from toolkit.tune.queue import enqueue_own
@@ -99,7 +99,7 @@ def overhead(pairs: int) -> Figure:
     """A worker that keeps what it can beside one that keeps nothing."""
     overrides = ["train.epochs=1", "tune.pruner=none", "tune.sampler=random", f"tune.trials={2 * pairs + 2}"]
     with ExitStack() as stack:
-        watch = Watch(loop.fit)
+        watch = Watch(fit)
         stack.enter_context(mock.patch.object(loop, "fit", watch))
         kept, anew = (Between(stack.enter_context(begun(overrides)), watch, warm) for warm in (True, False))
         kept()

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -209,3 +210,9 @@ def test_usage_errors_load_nothing_heavy(words: list[str]) -> None:
 def test_what_plugins_may_use_loads_nothing_heavy() -> None:
     modules = ", ".join(module for module in public_modules() if room(module) != "transfer")
     assert loaded_by("-c", f"import {modules}") & HEAVY == set()
+
+
+def test_types_are_checked_of_the_core_the_plugins_and_the_benches() -> None:
+    project = tomllib.loads((CORE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = {module.split(".")[0] for module in sources(PLUGINS)}
+    assert set(project["tool"]["mypy"]["packages"]) == {"toolkit", "bench", *packages}

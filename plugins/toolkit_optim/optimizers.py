@@ -61,7 +61,7 @@ def _offered(kind: type[torch.optim.Optimizer], what: str) -> OptimizerFactory:
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"{what}\n\n{meanings}"
     make.__signature__ = signature.replace(parameters=[params, *keys])  # type: ignore[attr-defined]
-    make.__wrapped__ = kind.__init__  # type: ignore[attr-defined,misc] # where the annotations' names are known
+    make.__wrapped__ = kind.__init__  # type: ignore[attr-defined] # where the annotations' names are known
     return make
 
 

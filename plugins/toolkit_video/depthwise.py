@@ -66,7 +66,7 @@ class _Depthwise(torch.autograd.Function):
         return functional.conv3d(clips, weight, None, stride, padding, groups=len(weight))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         clips, weight = ctx.saved_tensors
         of_clips, of_weight = ctx.needs_input_grad[:2]
