@@ -17,7 +17,7 @@ from toolkit.data.labels import LabelForm, LabelsOfItem
 from toolkit.data.lists import Lists, find_items
 
 IMAGE_SETS = (
-    "Arrange images as <class>/<image>, or as train/<class>/<image> beside valid/ and test/; or set data.train to a "
+    "Arrange images as <class>/<image>, or as train/<class>/<image> with valid/ and test/; or set data.train to a "
     "list of them."
 )
 

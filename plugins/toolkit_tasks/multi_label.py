@@ -79,8 +79,8 @@ class MultiLabel(nn.Module):
 
 def best_thresholds(answers: Tensor, targets: Tensor) -> Tensor:
     """float32 `[C]`: half-way between the answer below and above the cut with the best F1, of answers and targets
-    `[N, C]`. Of equally good cuts the one nearest to 0.5 is taken, so a class that is told apart without a mistake
-    keeps room on both sides."""
+    `[N, C]`. Of equally good cuts the one nearest to 0.5 is taken, so a class that is separated without an error
+    keeps a margin on both sides."""
     order = answers.argsort(dim=0, descending=True)
     sorted_answers, hits = answers.gather(0, order).double(), targets.gather(0, order).double()
     taken = torch.arange(1, len(answers) + 1, dtype=torch.float64, device=answers.device)[:, None]

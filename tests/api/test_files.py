@@ -292,13 +292,13 @@ def test_links_are_followed_and_each_folder_is_entered_once_by_its_own_path(tmp_
     """However many links lead from folder to folder: all ways along them would be more than can be walked."""
     names = [f"{number:02}" for number in range(20)]
     touched(tmp_path / "in", *(f"{name}/{name}.png" for name in names))
-    touched(tmp_path / "beside", "x.png")
+    touched(tmp_path / "sibling", "x.png")
     for name in names:
         for other in names:
             (tmp_path / "in" / name / f"to-{other}").symlink_to(tmp_path / "in" / other)
     (tmp_path / "in/00/above").symlink_to(tmp_path)
     found = sorted(files_below(tmp_path / "in", {".png"}))
-    assert found == sorted([*(f"{name}/{name}.png" for name in names), "00/above/beside/x.png"])
+    assert found == sorted([*(f"{name}/{name}.png" for name in names), "00/above/sibling/x.png"])
 
 
 def test_a_deep_folder_is_walked(tmp_path: Path) -> None:

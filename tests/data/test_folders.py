@@ -72,8 +72,8 @@ def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     put(tmp_path / "loop/a/1.png")
     put(tmp_path / "loop/b/2.png")
     (tmp_path / "loop/a/all").symlink_to(tmp_path / "loop/a")
-    (tmp_path / "loop/b/beside").symlink_to(tmp_path / "loop/a")
-    assert list_class_folders(tmp_path / "loop").ids == ("a/1.png", "b/2.png", "b/beside/1.png")
+    (tmp_path / "loop/b/sibling").symlink_to(tmp_path / "loop/a")
+    assert list_class_folders(tmp_path / "loop").ids == ("a/1.png", "b/2.png", "b/sibling/1.png")
 
 
 @pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is no folder")])

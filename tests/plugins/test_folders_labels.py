@@ -242,7 +242,7 @@ SEVERAL: Mapping[str, tuple[Sequence[str], str, str]] = {
     "joined": (
         ["path,label", "0.png,cat", "1.png,cat|dog", "2.png,dog"],
         "train.csv: line 3: cat|dog looks like several labels",
-        f"{MANY}; or call the class otherwise.",
+        f"{MANY}; or rename the class.",
     ),
     "joined otherwise": (
         ["path,label", "0.png,cat", "1.png,cat;dog", "2.png,dog"],

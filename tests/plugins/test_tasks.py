@@ -17,8 +17,9 @@ from toolkit.api.contracts import DataSpec
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe import signature
-from toolkit.recipe.read import parse
+from toolkit.recipe.read import overridden, parse
 from toolkit.recipe.tables import Recipe
+from toolkit.tune.study import plan_study
 from toolkit_tasks.classification import classification
 from toolkit_tasks.multi_label import best_thresholds, multi_label
 
@@ -157,3 +158,12 @@ def test_what_a_recipe_says_of_metrics_stays(tmp_path: Path) -> None:
     assert planned(tmp_path, "train.metric=accuracy").train.metric == "accuracy"
     again = plan(recipe, discover()).resolved
     assert again == recipe
+
+
+def test_trials_of_a_study_keep_the_metrics_that_are_usual_for_the_task(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(RECIPE + "[tune]\ntrials = 2\nfixed = {seed = 3}\nspace = {train.batch = {choices = [4, 8]}}\n")
+    recipe = plan_study(parse(file, ()), discover()).recipe
+    trial = plan(overridden(recipe, "r.toml", ["train.batch=4"]), discover()).resolved
+    assert [use.name for use in trial.metrics] == ["accuracy", "precision", "recall", "f1", "average_precision"]
+    assert (trial.train.metric, trial.seed, trial.train.batch) == ("mean_average_precision", 3, 4)

@@ -170,7 +170,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     Raises RecipeError with every problem of the draft and of its components, or PluginError if the recipe needs
     something that is broken or that several plugins offer.
     """
-    draft = _with_usual(Draft.of(asked) if isinstance(asked, Recipe) else asked, registry)
+    draft = with_usual(Draft.of(asked) if isinstance(asked, Recipe) else asked, registry)
     problems, broken, chosen = list(draft.problems), [], []
     for use in used(draft):
         try:
@@ -192,7 +192,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
 
 
-def _with_usual(draft: Draft, registry: Registry) -> Draft:
+def with_usual(draft: Draft, registry: Registry) -> Draft:
     """`draft` with the metrics that are usual for its task, where it names none."""
     name = next((use.name for use in used(draft) if use.kind == "task"), "")
     offers = registry.named("task", name)

@@ -88,7 +88,7 @@ class LabelForm:
             raise DataError(
                 f"line {line}: {cell} looks like several labels",
                 path=file,
-                next_step=f"{SEVERAL.removesuffix('.')}{also}; or call the class otherwise.",
+                next_step=f"{SEVERAL.removesuffix('.')}{also}; or rename the class.",
             )
         return LabelTable([Labelled(line, item, (label,)) for line, (item, label) in cells])
 

@@ -75,7 +75,7 @@ def read_table(
 ) -> list[tuple[int, tuple[str, ...]]]:
     """The rows of a CSV file in UTF-8 as (line number, values of `columns`); blank lines are passed over.
 
-    The header names the columns, in any order and beside others. Raises DataError naming the file, and the line where
+    The header names the columns, in any order; others are ignored. Raises DataError naming the file, and the line where
     there is one, when it cannot be read, lacks a column, or a row lacks a value of another column than `may_be_empty`.
     """
     return open_table(path).select(columns, may_be_empty=may_be_empty)

@@ -73,7 +73,7 @@ class Offer:
     plugin: Plugin
     factory: Callable[..., Any] | str
     declared: Declared | None = None
-    """What the plugin says of it beside its factory."""
+    """What the hook returned, where it declares more than a factory."""
 
     def load(self) -> Callable[..., Any]:
         """The factory itself, imported now if need be; PluginError if that fails."""

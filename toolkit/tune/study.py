@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from toolkit.api.errors import Problem, RecipeError, UsageError
-from toolkit.build.plan import plan
+from toolkit.build.plan import plan, with_usual
 from toolkit.host.registry import Registry
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.read import overridden
@@ -42,7 +42,8 @@ class StudyPlan:
 
 def plan_study(draft: Draft, registry: Registry) -> StudyPlan:
     """The study of a recipe. Raises RecipeError with all that is wrong with the recipe, or with its `[tune]` table."""
-    draft = _with_fixed(draft)
+    # Before the trials: their recipes say everything, and so are no longer silent about metrics.
+    draft = _with_fixed(with_usual(draft, registry))
     resolved = plan(draft, registry).resolved
     recipe, source = draft.recipe or resolved, draft.source
     if recipe.tune is None:

@@ -74,7 +74,7 @@ class Subject:
 
     @property
     def declared(self) -> Declared | None:
-        """What is said of the component beside its factory."""
+        """What the hook declares of the component, besides its factory."""
         given = self.case.factory
         return given if isinstance(given, Declared) else self.offer.declared if self.offer else None
 
