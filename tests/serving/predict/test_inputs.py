@@ -44,7 +44,7 @@ def test_of_a_folder_the_images_and_videos_below_come_in_order(tmp_path: Path) -
 
 
 def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
-    put(tmp_path, "in/deep/1.png", "beside/2.png")
+    put(tmp_path, "in/deep/1.png", "sibling/2.png")
     (tmp_path / "in/deep/up").symlink_to(tmp_path / "in/deep")
     (tmp_path / "in/other").symlink_to(tmp_path / "sibling")
     (tmp_path / "in/deep/whole").symlink_to(tmp_path / "in")
