@@ -1,4 +1,4 @@
-"""docs/deploy.md: what it shows runs, on a bundle that is small but has all that a real one has."""
+"""The pages about bundles: what they show runs, on a bundle that is small but has all parts of a real one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import toy_bundle
-from tests.test_docs import BLOCKS, ROOT, blocks, code, rows
+from tests.test_docs import BLOCKS, DOCS, ROOT, Block, code, name_of, rows
 from toolkit.api.clips import Clip
 from toolkit.export.triton import write_triton
 from toolkit.recipe.tables import Recipe
@@ -30,12 +30,17 @@ from toolkit.serving.bundle import Bundle, read_manifest
 from toolkit.serving.bundle.providers import missing_for
 from toolkit.serving.predict import predict_files
 
-DEPLOY = ROOT / "docs" / "deploy.md"
-PYTHON = [block for block in blocks(DEPLOY) if block.language == "python"]
+ALONE, PREDICT, TRUST, GPU = (
+    DOCS / name for name in ("how-to/onnxruntime.md", "how-to/predict.md", "explanation/trust.md", "how-to/gpu.md")
+)
+
+
+def python(page: Path) -> list[Block]:
+    return [block for block in BLOCKS if (block.page, block.language) == (name_of(page), "python")]
 
 
 def titled(title: str) -> str:
-    (text,) = (block.text for block in blocks(DEPLOY) if block.title == title)
+    (text,) = (block.text for block in BLOCKS if block.title == title)
     return text
 
 
@@ -71,38 +76,41 @@ def run(place: Path, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=place, capture_output=True, text=True, encoding="utf-8", check=False)
 
 
-@pytest.fixture(scope="module")
-def shown(place: Path) -> list[str]:
-    """What the blocks of the page print, one after the other in one program, as one reads them."""
-    done = run(place, "\n".join(block.text for block in PYTHON if not block.title))
+def printed(place: Path, page: Path) -> list[str]:
+    """What the untitled blocks of a page print, one after the other in one program."""
+    done = run(place, "\n".join(block.text for block in python(page) if not block.title))
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_there_are_examples() -> None:
-    assert [block.title for block in PYTHON] == [
-        *["", "", "", "", "sets.py", "toolkit_sets.py", "clips.py", "gpu.py", "client.py", ""]
-    ]
+@pytest.fixture(scope="module")
+def alone(place: Path) -> list[str]:
+    return printed(place, ALONE)
 
 
-def test_an_image_is_classified(shown: list[str]) -> None:
-    assert re.fullmatch(r"\[\('bright', 0\.\d+\)\]", shown[0])
+@pytest.fixture(scope="module")
+def toolkit(place: Path) -> list[str]:
+    return printed(place, PREDICT)
 
 
-def test_a_batch_is_classified(shown: list[str]) -> None:
-    names = [line.split()[:2] for line in shown[1:4]]
+def test_an_image_is_classified(alone: list[str]) -> None:
+    assert re.fullmatch(r"\[\('bright', 0\.\d+\)\]", alone[0])
+
+
+def test_a_batch_is_classified(alone: list[str]) -> None:
+    names = [line.split()[:2] for line in alone[1:4]]
     assert names == [["photos/0.jpg", "dark"], ["photos/1.jpg", "bright"], ["photos/2.jpg", "dark"]]
 
 
-def test_a_video_is_classified(shown: list[str]) -> None:
-    assert shown[4].startswith("bright 0.")
+def test_a_video_is_classified(alone: list[str]) -> None:
+    assert alone[4].startswith("bright 0.")
 
 
-def test_a_bundle_answers(shown: list[str]) -> None:
-    assert shown[5].endswith(" fp32 ('dark', 'bright')")
-    assert shown[6] == "['bright', 'bright']"
-    assert shown[7].startswith("[('bright', 0.")
-    assert shown[9:] == ["(3, 2)"]
+def test_a_bundle_answers(toolkit: list[str]) -> None:
+    assert toolkit[0].endswith(" fp32 ('dark', 'bright')")
+    assert toolkit[1] == "['bright', 'bright']"
+    assert toolkit[2].startswith("[('bright', 0.")
+    assert toolkit[4:] == ["(3, 2)"]
 
 
 def test_a_set_is_named_without_the_toolkit_and_with_it(place: Path) -> None:
@@ -137,13 +145,13 @@ def test_a_changed_file_is_found_as_shown(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "exports", tmp_path / "exports")
     with (tmp_path / "exports" / "har" / "model.onnx").open("ab") as file:
         file.write(b"\0")
-    done = run(tmp_path, "import json\nfrom pathlib import Path\n" + PYTHON[-1].text)
+    done = run(tmp_path, python(TRUST)[0].text)
     assert (done.returncode, done.stderr) == (1, "model.onnx: not the file that was exported\n")
 
 
 def page_functions(names: str) -> dict[str, Any]:
     """What the page's functions are, with `side` and all else that stands before them."""
-    (text,) = (block.text for block in PYTHON if names in block.text)
+    (text,) = (block.text for block in python(ALONE) if names in block.text)
     before, _, rest = text.partition("\n\npaths = ")
     assert rest
     found: dict[str, Any] = {"np": np, "Image": Image, "side": 16}
@@ -229,21 +237,21 @@ def test_the_repository_has_the_files_shown(place: Path, tmp_path: Path) -> None
     bundle = place / "exports" / "har"
     write_triton(bundle, read_manifest(bundle), tmp_path / "exports" / "har-triton")
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    (listed,) = (block.text for block in blocks(DEPLOY) if "config.pbtxt" in block.text and block.language == "text")
+    (listed,) = (block.text for block in BLOCKS if "config.pbtxt" in block.text and block.language == "text")
     assert written == set(listed.split())
 
 
-# The rest of the page
+# The rest of the pages
 
 
 def test_every_precision_is_told() -> None:
-    text = DEPLOY.read_text(encoding="utf-8")
+    text = GPU.read_text(encoding="utf-8")
     told = [code(cells[0])[0] for cells in rows(text[text.index("| precision |") :])]
     assert told == ["fp32", "fp16", "int8"]
 
 
 def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:
-    (given_to_set,) = re.findall(r"`(export\.precision=\[[^`]*)`", DEPLOY.read_text(encoding="utf-8"))
+    (given_to_set,) = re.findall(r"`(export\.precision=\[[^`]*)`", GPU.read_text(encoding="utf-8"))
     export = tomllib.loads(given_to_set)["export"]
     minimal = {
         "name": "shown",
@@ -254,18 +262,8 @@ def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:
     assert Recipe.model_validate({**minimal, "export": export}).export.precisions == ("int8", "fp32")
 
 
-def test_the_files_of_a_bundle_are_told(tmp_path: Path) -> None:
-    text = (ROOT / "exports" / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [ROOT / "exports" / "README.md", DOCS / "reference" / "bundle.md"], ids=name_of)
+def test_the_files_of_a_bundle_are_listed(tmp_path: Path, page: Path) -> None:
     bundle = toy_bundle.write(tmp_path / "har", precisions=("fp32", "int8"))
-    assert {code(cells[0])[0] for cells in rows(text)} == {path.name for path in bundle.iterdir()}
-
-
-def test_links_lead_somewhere() -> None:
-    for page in (DEPLOY, ROOT / "exports" / "README.md"):
-        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
-        assert links
-        assert [link for link in links if not (page.parent / link).is_file()] == []
-
-
-def test_the_page_is_among_those_that_are_held_against_the_commands() -> None:
-    assert any(block.page == DEPLOY.name for block in BLOCKS)
+    listed = {code(cells[0])[0] for cells in rows(page.read_text(encoding="utf-8"))}
+    assert listed == {path.name for path in bundle.iterdir()}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -62,10 +65,16 @@ from toolkit.tune.search import PRUNERS, SAMPLERS
 from toolkit.tune.study import plan_study
 
 ROOT = Path(toolkit.__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("exports/*.md")])
-README, RECIPES, PLUGINS, TUNING, DESIGN = (
-    ROOT / name for name in ("README.md", "docs/recipes.md", "docs/plugins.md", "docs/tuning.md", "docs/DESIGN.md")
-)
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("exports/*.md")])
+README, DESIGN = ROOT / "README.md", DOCS / "DESIGN.md"
+RECIPE, COMPONENTS, DATA = (DOCS / "reference" / name for name in ("recipe.md", "components.md", "data.md"))
+CONTRACTS = sorted((DOCS / "reference" / "contracts").glob("*.md"))
+PLUGINS = DOCS / "reference" / "contracts" / "index.md"
+TESTING, MANAGING = DOCS / "how-to" / "test-a-plugin.md", DOCS / "how-to" / "manage-plugins.md"
+STUDY = DOCS / "tutorials" / "study.md"
+ACME = [*CONTRACTS, TESTING]
+"""The pages that show the package of the example, acme-vision."""
 OURS = "vision-toolkit"
 
 MINIMAL: dict[str, Any] = {
@@ -89,18 +98,22 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for found in re.finditer(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', text, flags=re.MULTILINE | re.DOTALL):
         line = text.count("\n", 0, found.start()) + 1
-        yield Block(page.name, line, found[1], found[2] or "", found[3])
+        yield Block(name_of(page), line, found[1], found[2] or "", found[3])
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def titled(page: Path, title: str) -> str:
-    return "".join(block.text for block in BLOCKS if (block.page, block.title) == (page.name, title))
+    return "".join(block.text for block in BLOCKS if (block.page, block.title) == (name_of(page), title))
 
 
 def section(page: Path, heading: str) -> str:
@@ -163,7 +176,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for found in re.finditer(r"python -m toolkit([^`\n&>]*)", text):
-            yield f"{page.name}: {found[0].strip()}", found[1]
+            yield f"{name_of(page)}: {found[0].strip()}", found[1]
 
 
 def test_every_command_line_in_the_documents_is_understood() -> None:
@@ -193,7 +206,7 @@ def test_every_override_in_the_documents_fits_its_recipe(registry: Registry) -> 
 def test_every_flag_in_the_documents_exists() -> None:
     """Those of other programs stand in blocks; a code span names one of ours."""
     known = {flag for _, _, parser in commands(parser()) for one in parser._actions for flag in one.option_strings}
-    named = [(page.name, flag) for page in PAGES for span in code_spans(page) for flag in flags_in(span)]
+    named = [(name_of(page), flag) for page in PAGES for span in code_spans(page) for flag in flags_in(span)]
     assert len(named) > 5
     assert [one for one in named if one[1] not in {*known, "--version"}] == []
 
@@ -285,7 +298,7 @@ def default_text(field: FieldInfo) -> str:
 @pytest.mark.parametrize("heading", TABLES)
 def test_every_key_of_a_recipe_is_told_with_type_and_default(heading: str) -> None:
     fields = {name: field for name, field in TABLES[heading].model_fields.items() if field.exclude is not True}
-    told = rows(section(RECIPES, heading))
+    told = rows(section(RECIPE, heading))
     assert [cells[:3] for cells in told] == [key_row(name, field) for name, field in fields.items()]
     assert all(cells[3] for cells in told)
 
@@ -308,7 +321,7 @@ def arguments_of(registry: Registry, kind: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["dataset", "model", "task", "augmentation", "metric", "tracker", "schedule"])
 def test_every_component_is_told_with_its_arguments(registry: Registry, kind: str) -> None:
-    text = section(RECIPES, f"{kind.capitalize()}s")
+    text = section(COMPONENTS, f"{kind.capitalize()}s")
     told = {code(name)[0]: code(args) for name, args, _ in rows(text)}
     for like, alike in re.findall(r'```text title="as (\w+)"\n(.*?)```', text, flags=re.DOTALL):
         told |= dict.fromkeys(re.findall(r"\w+", alike), told[like])
@@ -319,14 +332,12 @@ def test_every_component_is_told_with_its_arguments(registry: Registry, kind: st
 
 def test_optimizers_take_the_arguments_that_are_told(registry: Registry) -> None:
     """Not every one of torch's: another version of torch may have more."""
-    for name, args in rows(section(RECIPES, "Optimizers")):
+    for name, args in rows(section(COMPONENTS, "Optimizers")):
         assert set(code(args)) <= set(arguments_of(registry, "optimizer", code(name)[0])), name
 
 
 def recipe_blocks() -> list[Block]:
-    pages = {"README.md", "recipes.md", "tuning.md"}
-    found = [block for block in BLOCKS if block.language == "toml" and block.page in pages]
-    return [block for block in found if not block.title]
+    return [block for block in BLOCKS if block.language == "toml" and not block.title]
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -361,14 +372,19 @@ def test_every_study_in_the_documents_is_found_right(recipe: Recipe, registry: R
 
 
 def test_every_sampler_and_pruner_is_told() -> None:
-    text = section(TUNING, "Samplers and pruners")
+    text = section(COMPONENTS, "Samplers and pruners")
     assert [code(name)[0] for name, _ in rows(text)] == list(SAMPLERS)
     assert [code(name)[0] for name, _ in rows(text[text.index("| `pruner`") :])] == list(PRUNERS)
 
 
 @pytest.mark.slow  # trains two trials and a repeat of the better one
 def test_a_study_leaves_the_files_that_are_told(tmp_path: Path) -> None:
-    told = {name.rstrip("/") for cells in rows(section(TUNING, "Begin")) for text in cells for name in code(text)}
+    told = {
+        name.rstrip("/")
+        for cells in rows(section(DOCS / "tutorials" / "study.md", "Begin"))
+        for text in cells
+        for name in code(text)
+    }
     tune = "\n[tune]\ntrials = 2\n[tune.space]\ntrain.batch = {choices = [4, 8]}\n"
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"), text=tiny.RECIPE + tune)
     assert main(["tune", str(recipe), "--runs", str(tmp_path / "runs"), "--seeds", "2"]) == EXIT_DONE
@@ -383,7 +399,7 @@ def test_a_study_leaves_the_files_that_are_told(tmp_path: Path) -> None:
 
 
 def test_what_the_shortest_recipe_has_is_needed() -> None:
-    text = next(block.text for block in recipe_blocks() if block.page == "recipes.md")
+    text = next(block.text for block in recipe_blocks() if block.page == name_of(RECIPE))
     tables = tomllib.loads(text)
     assert Recipe.model_validate({**tables, "name": "short"})
     for key in tables:
@@ -399,7 +415,7 @@ def planned(text: str, registry: Registry) -> Plan:
 
 
 def test_the_recipes_for_videos_see_the_clips_that_are_told(registry: Registry) -> None:
-    x3d, attention, *_ = (block.text for block in recipe_blocks() if block.text in section(RECIPES, "Clips of videos"))
+    x3d, attention, *_ = (block.text for block in recipe_blocks() if block.page == "docs/explanation/clips.md")
     first, second = (clip_of(planned(text, registry).resolved) for text in (x3d, attention))
     assert first == Clip(frames=13, rate=6)
     assert first.span == pytest.approx(2.6)
@@ -407,7 +423,7 @@ def test_the_recipes_for_videos_see_the_clips_that_are_told(registry: Registry) 
 
 
 def test_what_each_model_of_clips_takes_is_told(registry: Registry) -> None:
-    told = {code(cells[0])[0]: cells[1:] for cells in rows(section(RECIPES, "What models take"))}
+    told = {code(cells[0])[0]: cells[1:] for cells in rows(section(COMPONENTS, "What models take"))}
     declared = {offer.name: offer.declared for offer in registry.offers("model")}
     taken = {name: one.takes for name, one in declared.items() if isinstance(one, Model)}
     assert told == {name: taken_text(one) for name, one in taken.items() if one}
@@ -418,7 +434,7 @@ def taken_text(one: InputDesign) -> list[str]:
 
 
 def test_the_heads_that_are_told_need_clips_as_told(registry: Registry) -> None:
-    text = section(RECIPES, "What models take")
+    text = section(COMPONENTS, "What models take")
     told = {name: needs for names, _, needs in rows(text[text.index("| `head` |") :]) for name in code(names)}
     wrong = {"no": [], "yes": ["model.head"]}
     assert {name: refused_for_images(registry, name) for name in told} == {name: wrong[told[name]] for name in told}
@@ -440,18 +456,18 @@ def refused_for_images(registry: Registry, head: str) -> list[str]:
 @pytest.mark.parametrize(("what", "module"), [("Images", images), ("Videos", videos)])
 def test_what_becomes_of_odd_files_is_told_as_where_they_are_read(what: str, module: ModuleType) -> None:
     written = str(module.__doc__).replace("`DataError`", "an error")
-    assert rows(section(RECIPES, f"{what} that are not as they should be")) == rows(written)
+    assert rows(section(DATA, f"{what} that are not as they should be")) == rows(written)
 
 
 def test_the_suffixes_of_images_and_videos_are_told() -> None:
-    assert set(re.findall(r"`(\.\w+)`", section(RECIPES, "Folders and lists"))) == IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    assert set(re.findall(r"`(\.\w+)`", section(DATA, "Folders and lists"))) == IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def test_the_warning_of_a_split_that_scenes_span_reads_as_shown(tmp_path: Path, registry: Registry) -> None:
     for number, (action, scene, take) in enumerate(product(("Jump", "Run"), range(1, 7), range(1, 5))):
         write_bytes(tmp_path / action / f"{action}_{scene}_{take}.mp4", number)
     (offer,) = registry.named("dataset", "video_folder")
-    shown_there = titled(RECIPES, "a split that scenes span").strip()
+    shown_there = titled(DATA, "a split that scenes span").strip()
     notes = [re.sub(r"^(\D+)\d+(\D+)\d+", r"\g<1>N\g<2>N", note) for note in offer.load()(tmp_path, clips=True).notes]
     assert re.sub(r"^(\D+)\d+(\D+)\d+", r"\g<1>N\g<2>N", shown_there) in notes
 
@@ -476,14 +492,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def install_from(page: Path, site: Path) -> str:
-    """Install the package that a page shows; its name."""
-    project = tomllib.loads(titled(page, "pyproject.toml"))["project"]
+def install_from(site: Path, *pages: Path) -> str:
+    """Install the package that these pages show; its name."""
+    project = tomllib.loads("".join(titled(page, "pyproject.toml") for page in pages))["project"]
     name = project.get("name", "acme")
     modules = {
         block.title.removesuffix(".py"): block.text
         for block in BLOCKS
-        if block.page == page.name and block.language == "python"
+        if block.page in map(name_of, pages) and block.language == "python"
     }
     install(site, name, modules, project["entry-points"]["toolkit"], project.get("version", "1.0"))
     return str(name)
@@ -491,7 +507,7 @@ def install_from(page: Path, site: Path) -> str:
 
 def test_the_plugin_of_the_readme_has_twelve_lines_and_works(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(titled(README, "acme_mlp.py").splitlines()) <= 12
-    install_from(README, site)
+    install_from(site, README)
     assert main(["plugins", "show", "mlp"]) == EXIT_DONE
     assert "width     integer  256" in capsys.readouterr().out
     (overrides,) = [
@@ -505,7 +521,7 @@ def test_the_plugin_of_the_readme_has_twelve_lines_and_works(site: Path, capsys:
 
 
 def test_the_readme_is_right_about_a_wrong_width(site: Path) -> None:
-    install_from(README, site)
+    install_from(site, README)
     overrides = ["model.name=mlp", "model.width=big"]
     with pytest.raises(RecipeError) as caught:
         plan(parse(ROOT / "recipes" / "cifar10_cnn.toml", overrides), discover())
@@ -529,7 +545,7 @@ def documented_files() -> dict[str, bool]:
 
 def test_every_kind_of_component_works_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And a run leaves the files that the README lists, and no other."""
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     write_pictures(tmp_path / "pictures")
     recipe = tmp_path / "acme.toml"
     recipe.write_text(titled(PLUGINS, "acme.toml"), encoding="utf-8")
@@ -544,11 +560,11 @@ def test_every_kind_of_component_works_as_shown(site: Path, tmp_path: Path, caps
 def test_clips_of_films_work_as_shown(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a recipe whose model says what clips it takes; where the model sees images, the dataset gives frames."""
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     for number in range(10):
         write_video(tmp_path / "films" / ("runs", "sits")[number % 2] / f"{number}.mp4", 10 + number)
     recipe = tmp_path / "acme_films.toml"
-    recipe.write_text(titled(PLUGINS, "acme_films.toml"), encoding="utf-8")
+    recipe.write_text(titled(DOCS / "reference" / "contracts" / "models.md", "acme_films.toml"), encoding="utf-8")
     assert main(["run", str(recipe)]) == EXIT_DONE
     (run,) = (tmp_path / "runs" / "acme_films").iterdir()
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
@@ -562,7 +578,7 @@ def test_clips_of_films_work_as_shown(site: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_the_model_of_clips_needs_two_frames_as_it_says(site: Path) -> None:
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     offer = discover().named("model", "motion")[0]
     with pytest.raises(RecipeError) as caught:
         offer.load()(DataSpec(classes=("a", "b"), size=16, clip=Clip(frames=1)))
@@ -575,7 +591,7 @@ def test_the_model_of_clips_needs_two_frames_as_it_says(site: Path) -> None:
 def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(site: Path, tmp_path: Path) -> None:
     from torchvision.models import resnet18
 
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     whole = resnet18(num_classes=7)
     torch.save(whole.state_dict(), tmp_path / "whole.pt")
     (offer,) = discover().named("model", "tuned")
@@ -592,7 +608,7 @@ def test_the_model_with_published_weights_starts_from_a_file_and_stays_frozen(si
     ["folders", "films", "patches", "motion", "tuned", "invert", "mean_rank", "focal", "log", "signum", "halving"],
 )
 def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     assert main(["plugins", "show", name]) == EXIT_DONE
     assert ", from plugin acme-vision[main] 1.0" in capsys.readouterr().out
     skip = KINDS[kind_of(name)].given
@@ -604,7 +620,7 @@ def kind_of(name: str) -> str:
 
 
 def test_a_component_of_the_example_says_what_is_wrong_with_its_arguments(site: Path) -> None:
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     recipe = Recipe.model_validate({**MINIMAL, "name": "r", "model": {"name": "patches", "side": 5}})
     with pytest.raises(RecipeError) as caught:
         plan(recipe, discover()).model(DataSpec(classes=("a", "b"), size=16))
@@ -621,13 +637,13 @@ def install_the_unlucky(site: Path) -> None:
 def test_what_goes_wrong_with_plugins_is_told_as_shown(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     install_the_unlucky(site)
     assert main(["plugins", "list"]) == EXIT_DONE
     out = capsys.readouterr().out
     for block in (block.text for block in BLOCKS if block.title == "plugins list"):
         assert block in out
-    found = re.search(r"TOOLKIT_DISABLE=(\S+) python", PLUGINS.read_text(encoding="utf-8"))
+    found = re.search(r"TOOLKIT_DISABLE=(\S+) python", MANAGING.read_text(encoding="utf-8"))
     assert found
     monkeypatch.setenv("TOOLKIT_DISABLE", found[1])
     assert main(["plugins", "list"]) == EXIT_DONE
@@ -640,13 +656,13 @@ def test_what_goes_wrong_with_plugins_is_told_as_shown(
 
 
 def test_a_clash_is_chosen_between_as_shown(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    install_from(PLUGINS, site)
+    install_from(site, *ACME)
     install_the_unlucky(site)
     recipe = tmp_path / "acme.toml"
     recipe.write_text(titled(PLUGINS, "acme.toml"), encoding="utf-8")
     assert main(["check", str(recipe)]) == EXIT_PLUGIN
     assert "acme-other[main] 1.1 and acme-vision[main] 1.0" in capsys.readouterr().err
-    chosen = tomllib.loads(titled(PLUGINS, "choice"))["model"]["name"]
+    chosen = tomllib.loads(titled(MANAGING, "choice"))["model"]["name"]
     assert main(["check", str(recipe), "--set", f"model.name={chosen}"]) == EXIT_DONE
 
 
@@ -665,11 +681,22 @@ def test_the_contract_that_is_told_is_the_one_that_is_checked() -> None:
 
 def test_the_table_of_disabled_plugins_is_read_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "toolkit.toml").write_text(titled(PLUGINS, "toolkit.toml"), encoding="utf-8")
+    (tmp_path / "toolkit.toml").write_text(titled(MANAGING, "toolkit.toml"), encoding="utf-8")
     assert disabled_here() == ["acme-broken", "acme-vision[main]"]
 
 
 # Pages
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page has its place in the navigation, and every link its target."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert all(
+        (tmp_path / "site" / page.relative_to(DOCS).with_suffix(".html")).is_file() for page in DOCS.rglob("*.md")
+    )
 
 
 def test_the_design_shows_the_order_of_rooms_that_the_tests_hold() -> None:
@@ -681,14 +708,14 @@ def test_the_design_tells_of_every_folder() -> None:
         assert (ROOT / code(cells[0])[0]).is_dir()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#\s]+)\)", text) if not target.startswith("https://")]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_nothing_is_left_to_fill_in(page: Path) -> None:
     assert not re.search(r"[A-Z]+_HERE|TODO|FIXME|\bTBD\b", page.read_text(encoding="utf-8"))
 

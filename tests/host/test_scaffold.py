@@ -140,7 +140,7 @@ def test_what_is_written_is_typed() -> None:
 def test_the_page_is_right_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow: the rules export models and train them for a step, then a recipe is run and exported. What `pip install`
     does is done by hand, for there may be no network."""
-    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "tutorials" / "plugin.md").read_text(encoding="utf-8")
     found = re.search(r'```sh title="a package of your own"\n(.*?)```', page, flags=re.DOTALL)
     assert found
     first, pip, *others = found[1].splitlines()

@@ -71,7 +71,7 @@ def test_a_test_that_fails_tells_component_contract_what_was_seen_and_where_to_r
     assert first == "metric of Acme: reference"
     assert contract.endswith(finding.rule.contract)
     assert "accuracy with all classes is 63.5" in seen
-    assert where == "  see docs/plugins.md#metric-reference"
+    assert where == "  see docs/reference/rules.md#metric-reference"
 
 
 def test_what_a_component_raises_is_told_with_its_place() -> None:

@@ -1,4 +1,4 @@
-"""What docs/plugins.md says of the conformance kit: its rules, its example, what a broken rule looks like."""
+"""What the docs say of the conformance kit: its rules, its example, what a broken rule looks like."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import PLUGINS, code, install_from, rows, section, titled
+from tests.test_docs import ACME, DOCS, TESTING, code, install_from, rows, titled
 from toolkit.kit.testing import Case, rules
 from toolkit.recipe.kinds import KINDS
 
 
 def listed() -> list[tuple[str, str, str]]:
     """Anchor, name and text of every rule on the page."""
-    text = PLUGINS.read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "rules.md").read_text(encoding="utf-8")
     found = re.findall(r'^- <a id="([\w-]+)"></a>`(\w+)`(.*(?:\n  .*)*)', text, flags=re.MULTILINE)
     return [(anchor, name, " ".join(rest.split())) for anchor, name, rest in found]
 
@@ -30,7 +30,7 @@ def test_every_rule_is_told_where_its_failures_point() -> None:
 
 
 def test_every_field_of_a_case_is_told() -> None:
-    text = section(PLUGINS, "Testing a component")
+    text = TESTING.read_text(encoding="utf-8")
     told = [code(field)[0] for field, _ in rows(text)]
     assert told == [field.name for field in dataclasses.fields(Case)]
 
@@ -62,14 +62,14 @@ def run_pytest(folder: Path, *words: str) -> str:
     ],
 )
 def test_the_example_passes_as_shown(tmp_path: Path, asked: str) -> None:
-    install_from(PLUGINS, tmp_path)
+    install_from(tmp_path, *ACME)
     said = run_pytest(tmp_path, "-k", asked)
     assert re.search(r"\d+ passed", said), said
     assert "failed" not in said, said
 
 
 def test_a_broken_rule_reads_as_shown(tmp_path: Path) -> None:
-    install_from(PLUGINS, tmp_path)
+    install_from(tmp_path, *ACME)
     broken = tmp_path / "acme_mean_rank.py"
     broken.write_text(broken.read_text(encoding="utf-8").replace("mean()", "sum()"), encoding="utf-8")
-    assert titled(PLUGINS, "a broken rule") in run_pytest(tmp_path, "-k", "mean_rank-empty")
+    assert titled(TESTING, "a broken rule") in run_pytest(tmp_path, "-k", "mean_rank-empty")

@@ -17,7 +17,7 @@ from toolkit.kit.doctor.examination import HOST, KNOWN_STATE, Imported, Line, Re
 from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
 from toolkit.recipe.overrides import from_inline
 
-PAGE = "docs/plugins.md"
+PAGE = "docs/reference/rules.md"
 INCLUDED = "vision-toolkit"
 """The distribution whose plugins are examined only when asked for by name."""
 

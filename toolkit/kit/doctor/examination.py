@@ -19,8 +19,8 @@ from toolkit.host.registry import Offer, Plugin, Registry, described, load
 from toolkit.recipe import signature as arguments
 from toolkit.recipe.kinds import KINDS
 
-HOST, FACTORIES = "what-is-installed", "factories"
-"""Sections of docs/plugins.md that tell what is asked here, beside the rules of the conformance kit."""
+HOST, FACTORIES = "plugins", "factories"
+"""Sections of docs/reference/rules.md that tell what is asked here, beside the rules of the conformance kit."""
 KNOWN_STATE = ("numpy.random", "torch")
 """Imported before the plugin whose components are examined, so that it is seen when it changes their global state."""
 OF_RULES = {
@@ -85,7 +85,7 @@ class Remark:
     what: str | None
     """What was seen that should not be; None where the rule holds or was not asked."""
     section: str
-    """Of docs/plugins.md."""
+    """Of docs/reference/rules.md."""
     skipped: str | None = None
     """Why the rule was not asked."""
     notice: bool = False

@@ -75,7 +75,7 @@ def failure(found: Finding, title: str) -> str | None:
         f"{title}: {found.rule.name}\n"
         f"  contract: {found.rule.contract}\n"
         f"  seen:     {found.what}\n"
-        f"  see docs/plugins.md#{found.rule.section}"
+        f"  see docs/reference/rules.md#{found.rule.section}"
     )
 
 
