@@ -38,7 +38,7 @@ from toolkit.tune.worker.trial import StudyLocation, Worker, joined
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cifar10_cnn.toml"
 SMALL = (
-    *("data.sample_images=60", "tune.fixed.data.valid_share=0.25", "model.widths=[16,32,32]"),
+    *("data.sample_images=60", "data.valid_share=0.25", "model.widths=[16,32,32]"),
     *("train.batch=32", "train.threads=1"),
     "tune.space.train.batch.choices=[8,16,32]",
 )

@@ -20,6 +20,8 @@ FRAMES = 32
 FPS = 12.0
 FRAMES_ALONE = 2
 """Frames drawn of each video where single frames are seen."""
+SHOWN_BY_ONE_FRAME = tuple(action for action in ACTIONS if action not in {second for _, second in REVERSED_PAIRS})
+"""Actions that single frames can distinguish: one of each reversed pair, and all others."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class DrawnVideos:
     ids: tuple[str, ...]
     targets: tuple[int, ...]
     seeds: tuple[int, ...]
+    actions: tuple[str, ...]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -44,7 +47,7 @@ class DrawnVideos:
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         """The frames with these numbers, uint8 `[3, 64, 64]`."""
-        drawn = torch.from_numpy(clip(ACTIONS[self.targets[index]], self.seeds[index], frames=FRAMES, size=SIZE))
+        drawn = torch.from_numpy(clip(self.actions[self.targets[index]], self.seeds[index], frames=FRAMES, size=SIZE))
         for number in frames:
             yield drawn[number]
 
@@ -54,41 +57,48 @@ class DrawnVideos:
             tuple(self.ids[position] for position in positions),
             tuple(self.targets[position] for position in positions),
             tuple(self.seeds[position] for position in positions),
+            self.actions,
         )
 
     def frames_alone(self) -> FramesOf:
         """The split of two frames of each video, drawn at once and without the others."""
         drawn = np.empty((len(self), FRAMES_ALONE, 3, SIZE, SIZE), np.uint8)
         for index, (target, seed) in enumerate(zip(self.targets, self.seeds, strict=True)):
-            drawn[index] = clip(ACTIONS[target], seed, frames=FRAMES_ALONE, size=SIZE)
+            drawn[index] = clip(self.actions[target], seed, frames=FRAMES_ALONE, size=SIZE)
         keys = tuple(_key(name, FRAMES_ALONE) for name in self.ids)
         fps = FPS * FRAMES_ALONE / FRAMES
         return FramesOf(ArrayVideos(self.ids, self.targets, keys, torch.from_numpy(drawn), fps), FRAMES_ALONE)
 
 
 def sample(division: Division, count: int, *, clips: bool) -> Data:
-    """`count` videos of each action: whole ones where `clips`, else two frames of each."""
-    videos = _videos(count)
-    parts = division.divide(videos.ids, videos.targets, ACTIONS)
+    """`count` videos of each action: whole ones of all actions where `clips`, else two frames of each video of the
+    actions that one frame can show."""
+    actions = ACTIONS if clips else SHOWN_BY_ONE_FRAME
+    videos = _videos(actions, count)
+    parts = division.divide(videos.ids, videos.targets, actions)
     whole = [videos.select(getattr(parts, name)) for name in SPLITS]
     train, valid, test = whole if clips else [split.frames_alone() for split in whole]
-    pairs = "; ".join(" and ".join(pair) for pair in REVERSED_PAIRS)
-    protocol = division.protocol(videos.ids, parts, "clip")
     frames = None if clips else FRAMES_ALONE
     return Data(
-        DataSpec(ACTIONS, size=SIZE, sample=True, frames_per_video=frames),
+        DataSpec(actions, size=SIZE, sample=True, frames_per_video=frames),
         *(train, valid, test),
-        protocol | ({"frames_per_video": frames} if frames else {}),
-        (f"stick figures drawn by code; one frame cannot tell apart: {pairs}", *parts.notes),
+        division.protocol(videos.ids, parts, "clip") | ({"frames_per_video": frames} if frames else {}),
+        (_note(clips=clips), *parts.notes),
     )
 
 
-def _videos(count: int) -> DrawnVideos:
+def _note(*, clips: bool) -> str:
+    pairs = "; ".join(" and ".join(pair) for pair in REVERSED_PAIRS)
+    shown = "" if clips else ", so only the first of each pair is shown"
+    return f"stick figures drawn by code; one frame cannot distinguish: {pairs}{shown}"
+
+
+def _videos(actions: tuple[str, ...], count: int) -> DrawnVideos:
     """Video n of an action is drawn from seed n, so that asking for more leaves the first ones as they are."""
-    wanted = [(target, seed) for target in range(len(ACTIONS)) for seed in range(count)]
-    ids = tuple(f"{ACTIONS[target]}/{seed:04d}" for target, seed in wanted)
-    return DrawnVideos(ids, tuple(target for target, _ in wanted), tuple(seed for _, seed in wanted))
+    wanted = [(target, seed) for target in range(len(actions)) for seed in range(count)]
+    ids = tuple(f"{actions[target]}/{seed:04d}" for target, seed in wanted)
+    return DrawnVideos(ids, tuple(target for target, _ in wanted), tuple(seed for _, seed in wanted), actions)
 
 
 def _key(name: str, frames: int) -> str:
-    return f"stick-figure-1-{name.replace('/', '-')}-{frames}-{SIZE}"
+    return f"stick-figure-2-{name.replace('/', '-')}-{frames}-{SIZE}"

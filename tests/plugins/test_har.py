@@ -17,6 +17,7 @@ from toolkit_folders.image_folder import image_folder
 from toolkit_folders.video_folder import video_folder
 from toolkit_har import toolkit_datasets
 from toolkit_har.dataset import har
+from toolkit_har.sample import SHOWN_BY_ONE_FRAME
 from toolkit_har.stick_figure import ACTIONS, REVERSED_PAIRS, clip
 
 SHARES = {"valid_share": 0.25, "test_share": 0.25}
@@ -456,23 +457,26 @@ def test_ucf101_names_are_grouped_and_told(tmp_path):
 def test_the_sample_is_marked_and_its_clips_are_not_split():
     data = har(None, sample_clips=4)
     assert data.spec.sample
-    assert (data.spec.classes, data.spec.size, data.spec.stored) == (ACTIONS, 64, None)
-    assert "falling and getting_up" in data.notes[0]
-    assert sum(map(len, splits(data))) == len(ACTIONS) * 8
-    assert all(set(split.targets) == set(range(len(ACTIONS))) for split in splits(data))
+    assert (data.spec.classes, data.spec.size, data.spec.stored) == (SHOWN_BY_ONE_FRAME, 64, None)
+    assert "falling and getting_up, so only the first of each pair is shown" in data.notes[0]
+    assert sum(map(len, splits(data))) == len(SHOWN_BY_ONE_FRAME) * 8
+    assert all(set(split.targets) == set(range(len(SHOWN_BY_ONE_FRAME))) for split in splits(data))
     clips = [{item.partition("#")[0] for item in split.ids} for split in splits(data)]
-    assert sum(map(len, clips)) == len(set.union(*clips)) == len(ACTIONS) * 4
+    assert sum(map(len, clips)) == len(set.union(*clips)) == len(SHOWN_BY_ONE_FRAME) * 4
     assert data.train.read(0).shape == (3, 64, 64)
     assert data.train.read(0).dtype == torch.uint8
 
 
 def test_the_sample_has_whole_videos_for_clips():
     frames, clips = (har(None, sample_clips=4, clips=clips) for clips in (False, True))
-    assert replace(clips.spec, frames_per_video=2) == frames.spec
-    assert clips.notes == frames.notes
+    assert replace(clips.spec, frames_per_video=2, classes=frames.spec.classes) == frames.spec
+    assert clips.spec.classes == ACTIONS
+    assert "shown" not in clips.notes[0]
     assert all(isinstance(split, VideoSplit) for split in splits(clips))
     for of_frames, of_clips in zip(splits(frames), splits(clips), strict=True):
-        assert {item.partition("#")[0] for item in of_frames.ids} == set(of_clips.ids)
+        alone = {item.partition("#")[0] for item in of_frames.ids}
+        assert all(item.split("/")[0] in SHOWN_BY_ONE_FRAME for item in alone)
+        assert len(alone) * len(ACTIONS) == len(of_clips.ids) * len(SHOWN_BY_ONE_FRAME)
         assert set(of_frames.keys).isdisjoint(of_clips.keys)
     times = clips.train.times(0)
     assert list(times) == pytest.approx([number / 12 for number in range(32)])
@@ -483,8 +487,8 @@ def test_the_sample_has_whole_videos_for_clips():
     assert torch.equal(last, whole[31])
 
 
-def test_the_sample_has_enough_actions_and_pairs_that_one_frame_cannot_tell_apart():
-    assert len(ACTIONS) >= 8
+def test_the_sample_has_enough_actions_and_pairs_that_one_frame_cannot_distinguish():
+    assert len(SHOWN_BY_ONE_FRAME) >= 8
     assert len(REVERSED_PAIRS) >= 2
     assert {action for pair in REVERSED_PAIRS for action in pair} <= set(ACTIONS)
 
