@@ -21,6 +21,7 @@ from tests import tiny
 from tests.installed import install
 from toolkit import __version__
 from toolkit.cli.main import main
+from toolkit.system.signals import how_ended
 
 EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
@@ -232,7 +233,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
     assert main(words) == code
     assert told(capsys) == [
-        "error: stopped by a signal; nothing is left half-written",
+        f"error: {how_ended(code)}; no half-written bundle is left",
         f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def _run(options: Namespace) -> None:
         raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
     if options.resume is not None and options.runs is not None:
         raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
-    with stopped("stopped by a signal before training began; nothing is lost", options):
+    with stopped("training had not begun, nothing is lost", options):
         if options.resume is not None:
             from toolkit.runs.session import resume_run
 

@@ -19,7 +19,7 @@ from toolkit.data.store.corrupt import left_out_note
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.predictions import Prediction, predictions_of, write_predictions
 from toolkit.runs.report import write_report
-from toolkit.runs.screen import score_table
+from toolkit.runs.screen import print_scores
 from toolkit.system.notices import note
 from toolkit.training.evaluate import Evaluation, evaluate
 
@@ -198,5 +198,5 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     for text in scored.left_out_notes():
         note(text, console)
     splits = {name: evaluated.scores[name] for name in evaluated.answers}
-    console.print(score_table(splits, title=scored.title))
+    print_scores(splits, console, title=scored.title)
     console.print(f"report {page}", markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.notices import warn
-from toolkit.system.signals import Signals, exit_code
+from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
 from toolkit.training.fit import fit
@@ -112,9 +112,10 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                 saving.save_last(state)
                 saved = time.monotonic()
             if signals.received is not None:
+                code = exit_code(signals.received)
                 raise Stopped(
-                    f"stopped by a signal in epoch {event.epoch}; everything is saved in {session.directory.path}",
-                    exit_code=exit_code(signals.received),
+                    f"{how_ended(code)} in epoch {event.epoch}; everything is saved in {session.directory.path}",
+                    exit_code=code,
                     next_step=session.directory.resume_command,
                 )
             if isinstance(event, EpochRecord):

@@ -26,8 +26,8 @@ from toolkit.runs.loop import Records, Saving, Session, Trackers, train
 from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
-from toolkit.system.notices import note
-from toolkit.system.signals import Signalled, Signals, exit_code
+from toolkit.system.notices import note, say
+from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.evaluate import scored_splits
 from toolkit.training.state import Setup, State
@@ -152,11 +152,9 @@ def _complete(prepared: Prepared, console: Console) -> None:
             finally:
                 session.trackers.close()
         except Signalled as signal:
-            raise Stopped(
-                f"stopped by a signal; {directory.path} holds the last checkpoint",
-                exit_code=exit_code(signals.received or signal.number),
-                next_step=directory.resume_command,
-            ) from signal
+            code = exit_code(signals.received or signal.number)
+            message = f"{how_ended(code)}; {directory.path} holds the last checkpoint"
+            raise Stopped(message, exit_code=code, next_step=directory.resume_command) from signal
 
 
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
@@ -170,8 +168,7 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
             skipped[name].update(items)
     else:
         directory.write_text(directory.recipe, to_toml(assembly.recipe))
-        console.print(assembly.summary.short, markup=False, highlight=False, soft_wrap=True)
-        directory.write_text(directory.summary, assembly.summary.full)
+        directory.write_text(directory.summary, assembly.summary.table)
         directory.write_json(directory.environment, assembly.environment())
         saving.save_last(state)  # shows early whether the disk takes a checkpoint
     facts = run_facts(prepared.scored, assembly, directory)
@@ -241,12 +238,13 @@ def _same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembl
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
     clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
-    console.print(
-        f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
-        f"{assembly.spec.size} px{clips}",
-        markup=False,
-        soft_wrap=True,
-    )
-    console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
+    recipe, spec = assembly.recipe, assembly.spec
+    data = f"data {recipe.data.name}: {len(spec.classes)} classes, {items} items, {spec.size} px{clips}"
+    for text in (
+        data,
+        assembly.summary.line(recipe.model.name, "clip" if spec.clip else "image"),
+        f"on {devices.describe(assembly.device)}, {assembly.precision}",
+    ):
+        say(text, console)
     for text in scored.notes():
         note(text, console)
