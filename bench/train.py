@@ -35,7 +35,7 @@ from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import create
 from toolkit.runs.loop import Saving, Session, Trackers, train
-from toolkit.runs.session import origin_of
+from toolkit.runs.prepared import origin_of
 from toolkit.system.signals import Signals
 
 PAIRS = 5

@@ -148,8 +148,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
     table = assembly.recipe.train
-    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), table.epochs)
-    schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
+    schedule = schedule_over(assembly, table.epochs)
     problems = list(
         disagreements(
             assembly.recipe,
@@ -169,6 +168,14 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     setup = _setup(assembly)
     warm = warmed_up(schedule, table.schedule.warmup_epochs * setup.steps)
     return _state(assembly, warm), setup
+
+
+def schedule_over(assembly: Assembly, epochs: int) -> Schedule:
+    """The recipe's schedule, without its warm-up, for a training of so many epochs."""
+    table = assembly.recipe.train
+    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), epochs)
+    schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
+    return schedule
 
 
 def _setup(assembly: Assembly) -> Setup:

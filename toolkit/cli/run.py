@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, console, stopped
+from toolkit.cli.parser import add, add_set, add_use, console, count, stopped
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,6 +20,9 @@ def add_run(commands: Commands) -> None:
     parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help="a TOML file; not needed to resume")
     add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    parser.add_argument(
+        "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
+    )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
 
 
@@ -49,15 +53,27 @@ def _run(options: Namespace) -> None:
         raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
     if options.resume is not None and options.runs is not None:
         raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+    if options.resume is None and options.extend is not None:
+        longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
+        again = f"python -m toolkit {shlex.join(longer)}"
+        raise UsageError("run: --extend needs --resume RUN", next_step=again)
     with stopped("training had not begun, nothing is lost", options):
         if options.resume is not None:
             from toolkit.runs.session import resume_run
 
-            resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
+            resume_run(
+                options.resume,
+                recipe=options.recipe,
+                overrides=options.overrides,
+                extend=options.extend,
+                console=console(),
+            )
         else:
             from toolkit.recipe.read import parse
+            from toolkit.runs.directory import name_of_recipe
 
-            draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
+            name = name_of_recipe(options.recipe)
+            draft = parse(options.recipe, options.overrides, name=name)  # before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
             start_run(draft, runs=options.runs or Path("runs"), console=console())

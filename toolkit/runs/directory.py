@@ -170,6 +170,12 @@ def existing(path: Path) -> RunDirectory:
     return directory
 
 
+def name_of_recipe(path: Path) -> str | None:
+    """What the recipe at `path` is called where it is a run's own, which all have the same file name; else None."""
+    run = RunDirectory(path.parent)
+    return run.recipe_name if path.name == run.recipe.name and run.last.exists() else None
+
+
 @contextmanager
 def explained(path: Path, *, next_step: str | None = None) -> Iterator[None]:
     """Turn the file system's refusal into RunFailed, naming `path` and, unless told otherwise, the option for another

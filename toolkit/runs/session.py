@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console
@@ -17,20 +15,20 @@ from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
-from toolkit.recipe.tables import Recipe
-from toolkit.recipe.write import digest, to_toml
+from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
 from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, run_scores, score_splits
+from toolkit.runs.extension import EPOCHS, extended, offer_extension
 from toolkit.runs.files import write_records
 from toolkit.runs.loop import Records, Saving, Session, Trackers, train
+from toolkit.runs.prepared import Prepared, last_checkpoint, origin_of, reopened
 from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
 from toolkit.system.notices import note, say
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
-from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
+from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.training.evaluate import scored_splits
-from toolkit.training.state import Setup, State
 
 __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 
@@ -47,8 +45,11 @@ def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
 
 
 @devices.enough_memory()
-def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console) -> RunDirectory:
-    """Go on with a run from its last checkpoint, to the same end as if it had never stopped.
+def resume_run(
+    path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console, extend: int | None = None
+) -> RunDirectory:
+    """Go on with a run from its last checkpoint, to the same end as if it had never stopped; or, with `extend`, to
+    that many epochs in all.
 
     `recipe`, where given, must say the same as the run's own, and the data must be the same. Raises CheckpointError
     otherwise.
@@ -56,8 +57,16 @@ def resume_run(path: Path, *, recipe: Path | None, overrides: Sequence[str], con
     directory = existing(path)
     _require_training(directory)
     with directory.locked():  # before its checkpoint is read: who works on it may be about to save another
-        saved = _saved(directory)  # before its recipe is read, which another version of the toolkit may not know
-        _complete(_reopened(directory, planned_again(directory, recipe, overrides), saved, Kept()), console)
+        saved = last_checkpoint(directory)  # before the recipe, which another version of the toolkit may not know
+        asked = overrides if extend is None else [*overrides, f"{EPOCHS}={extend}"]
+        planned = planned_again(directory, recipe, asked)
+        if saved is not None and extend is not None:
+            prepared = extended(directory, planned, saved)
+        else:
+            if saved is not None:
+                offer_extension(directory, planned, saved, overrides)
+            prepared = reopened(directory, planned, saved, Kept())
+        _complete(prepared, console)
     return directory
 
 
@@ -69,7 +78,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
     is what trackers see the run end by.
     """
-    prepared = _reopened(directory, planned, _saved(directory), kept)
+    prepared = reopened(directory, planned, last_checkpoint(directory), kept)
     if prepared.saved:
         yield from (EpochRecord(**record) for record in prepared.saved.state["records"])
     session = _begin(prepared, Console(quiet=True), signals)
@@ -103,38 +112,6 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
         facts["notes"] = [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]
         keep_evaluation(directory, evaluated, facts, console)
     return directory
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose recipe is built, ready to be trained."""
-
-    directory: RunDirectory
-    assembly: Assembly
-    state: State
-    setup: Setup
-    saved: LastCheckpoint | None
-    """Where its training stands; None where it has not begun."""
-
-    @cached_property
-    def scored(self) -> Scored:
-        return Scored.of_run(self.assembly)
-
-
-def _saved(directory: RunDirectory) -> LastCheckpoint | None:
-    return LastCheckpoint.load(directory.last) if directory.last.exists() else None
-
-
-def _reopened(directory: RunDirectory, planned: Plan, saved: LastCheckpoint | None, kept: Kept) -> Prepared:
-    """The run in `directory`. Raises CheckpointError where it was trained by another recipe or on other data."""
-    if saved is None:
-        assembly = assemble(planned, kept)
-    else:
-        _same_recipe(directory, saved, planned.resolved)
-        # training goes on in the precision that it began in, which another device would not choose
-        assembly = assemble(planned, kept, notes=saved.origin.notes, precision=saved.origin.precision)
-        _same_data(directory, saved, assembly)
-    return Prepared(directory, assembly, *training(assembly), saved)
 
 
 def _complete(prepared: Prepared, console: Console) -> None:
@@ -203,36 +180,6 @@ def _require_training(directory: RunDirectory) -> None:
         f"{directory.path}: holds scores of a run, and nothing to go on from",
         next_step=run.resume_command if run.last.exists() else anew,
     )
-
-
-def origin_of(assembly: Assembly) -> Origin:
-    return Origin(
-        recipe=to_toml(assembly.recipe),
-        digest=digest(assembly.recipe),
-        classes=list(assembly.spec.classes),
-        sample=assembly.spec.sample,
-        protocol=dict(assembly.data.protocol),
-        notes=list(assembly.model_notes),
-        precision=assembly.precision,
-    )
-
-
-def _same_recipe(directory: RunDirectory, saved: LastCheckpoint, recipe: Recipe) -> None:
-    if saved.origin.digest != digest(recipe):
-        raise CheckpointError(
-            f"{directory.last}: belongs to another recipe than {directory.recipe} with these overrides",
-            next_step=f"resume without overrides: {directory.resume_command}",
-        )
-
-
-def _same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembly) -> None:
-    now = origin_of(assembly)
-    changed = [key for key in ("classes", "sample", "protocol") if getattr(saved.origin, key) != getattr(now, key)]
-    if changed:
-        raise CheckpointError(
-            f"{directory.last}: was trained on other data: its {' and '.join(changed)} differ from what is found now",
-            next_step=f"say where the run's own data lies: {directory.resume_command} --set data.root=FOLDER",
-        )
 
 
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:

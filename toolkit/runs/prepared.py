@@ -1,0 +1,88 @@
+"""A run whose recipe is built, new or as it stands; a checkpoint goes on under its own recipe and data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from toolkit.api.errors import CheckpointError
+from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.kept import Kept
+from toolkit.build.plan import Plan
+from toolkit.recipe.tables import Recipe
+from toolkit.recipe.write import digest, to_toml
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.evaluation import Scored
+from toolkit.training.checkpoint import LastCheckpoint, Origin
+from toolkit.training.state import Setup, State
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose recipe is built, ready to be trained."""
+
+    directory: RunDirectory
+    assembly: Assembly
+    state: State
+    setup: Setup
+    saved: LastCheckpoint | None
+    """Where its training stands; None where it has not begun."""
+
+    @cached_property
+    def scored(self) -> Scored:
+        return Scored.of_run(self.assembly)
+
+
+def last_checkpoint(directory: RunDirectory) -> LastCheckpoint | None:
+    return LastCheckpoint.load(directory.last) if directory.last.exists() else None
+
+
+def reopened(directory: RunDirectory, planned: Plan, saved: LastCheckpoint | None, kept: Kept) -> Prepared:
+    """The run in `directory`. Raises CheckpointError where it was trained by another recipe or on other data."""
+    if saved is None:
+        assembly = assemble(planned, kept)
+    else:
+        require_same_recipe(directory, saved, planned.resolved)
+        assembly = assembled_again(directory, planned, saved, kept)
+    return Prepared(directory, assembly, *training(assembly), saved)
+
+
+def assembled_again(
+    directory: RunDirectory, planned: Plan, saved: LastCheckpoint, kept: Kept, *, notes: Sequence[str] = ()
+) -> Assembly:
+    """What the checkpoint was trained with. Training goes on in the precision that it began in, which another device
+    would not choose. `notes` are added to those of the model."""
+    assembly = assemble(planned, kept, notes=[*saved.origin.notes, *notes], precision=saved.origin.precision)
+    _require_same_data(directory, saved, assembly)
+    return assembly
+
+
+def origin_of(assembly: Assembly) -> Origin:
+    return Origin(
+        recipe=to_toml(assembly.recipe),
+        digest=digest(assembly.recipe),
+        classes=list(assembly.spec.classes),
+        sample=assembly.spec.sample,
+        protocol=dict(assembly.data.protocol),
+        notes=list(assembly.model_notes),
+        precision=assembly.precision,
+    )
+
+
+def require_same_recipe(directory: RunDirectory, saved: LastCheckpoint, recipe: Recipe) -> None:
+    if saved.origin.digest != digest(recipe):
+        raise CheckpointError(
+            f"{directory.last}: belongs to another recipe than {directory.recipe} with these overrides",
+            next_step=f"resume without overrides: {directory.resume_command}",
+        )
+
+
+def _require_same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembly) -> None:
+    now = origin_of(assembly)
+    changed = [key for key in ("classes", "sample", "protocol") if getattr(saved.origin, key) != getattr(now, key)]
+    if changed:
+        raise CheckpointError(
+            f"{directory.last}: was trained on other data: its {' and '.join(changed)} differ from what is found now",
+            next_step=f"name the folder of the run's own data: {directory.resume_command} --set data.root=FOLDER",
+        )
