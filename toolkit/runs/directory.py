@@ -15,6 +15,7 @@ from typing import Any
 
 from toolkit.api.errors import DataError, RunFailed, UsageError
 from toolkit.api.files import as_utf8, exclusive, remove_unfinished, write_atomically
+from toolkit.system.checkpoints import BEST, LAST
 from toolkit.system.notices import warn
 
 _MEND = "make room or mend the folder"
@@ -46,8 +47,8 @@ class RunDirectory:
     summary = _File("summary.txt")
     facts = _File("facts.json")
     records = _File("records.jsonl")
-    last = _File("last.pt")
-    best = _File("best.pt")
+    last = _File(LAST)
+    best = _File(BEST)
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
     figures = _File("figures")

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from toolkit.api.errors import CheckpointError, RunFailed
 from toolkit.api.files import write_atomically
+from toolkit.system.checkpoints import FORMAT
 from toolkit.system.choices import Precision
-
-FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
