@@ -26,10 +26,10 @@ from toolkit.system.signals import how_ended
 EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
     "": {"--help", "--version"},
-    "run": EVERYWHERE | {"--set", "--resume", "--runs"},
+    "run": EVERYWHERE | {"--set", "--resume", "--extend", "--runs", "--open"},
     "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
-    "report": EVERYWHERE,
+    "report": EVERYWHERE | {"--open"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
     | {"--output", "--top", "--batch", "--every", "--stream", "--plot", "--device", "--precision"},
@@ -213,7 +213,9 @@ def test_a_signal_before_training_ends_with_the_same_command(
 ) -> None:
     before = signal.getsignal(number)
     monkeypatch.setattr("toolkit.runs.session.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
-    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *arguments: None)  # after what imports it is imported
+    monkeypatch.setattr(
+        "toolkit.recipe.read.parse", lambda *arguments, **more: None
+    )  # after what imports it is imported
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
     assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
     assert signal.getsignal(number) is before

@@ -12,7 +12,10 @@ from toolkit.cli.parser import add, add_set, add_use, console, count, stopped
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from rich.console import Console
+
+    from toolkit.cli.parser import Commands, Parser
+    from toolkit.runs.prepared import Prepared
 
 
 def add_run(commands: Commands) -> None:
@@ -24,18 +27,24 @@ def add_run(commands: Commands) -> None:
         "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
     )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+    add_open(parser)
 
 
 def add_evaluate(commands: Commands) -> None:
-    parser = add(commands, "evaluate", "score the best checkpoint of a run, or an exported bundle, anew", _evaluate)
+    parser = add(commands, "evaluate", "re-evaluate the best checkpoint of a run, or an exported bundle", _evaluate)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
     add_set(parser)
     add_use(parser)
 
 
 def add_report(commands: Commands) -> None:
-    parser = add(commands, "report", "write a run's report anew from its files", _report)
+    parser = add(commands, "report", "write a run's report again from its files", _report)
     parser.add_argument("run", metavar="RUN", type=Path)
+    add_open(parser)
+
+
+def add_open(parser: Parser) -> None:
+    parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 
 def add_check(commands: Commands) -> None:
@@ -57,26 +66,35 @@ def _run(options: Namespace) -> None:
         longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
         again = f"python -m toolkit {shlex.join(longer)}"
         raise UsageError("run: --extend needs --resume RUN", next_step=again)
+    output = console()
     with stopped("training had not begun, nothing is lost", options):
-        if options.resume is not None:
-            from toolkit.runs.session import resume_run
+        prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
 
-            resume_run(
-                options.resume,
-                recipe=options.recipe,
-                overrides=options.overrides,
-                extend=options.extend,
-                console=console(),
-            )
-        else:
-            from toolkit.recipe.read import parse
-            from toolkit.runs.directory import name_of_recipe
+    from toolkit.runs.next_steps import print_next_steps
 
-            name = name_of_recipe(options.recipe)
-            draft = parse(options.recipe, options.overrides, name=name)  # before torch is imported, which takes seconds
-            from toolkit.runs.session import start_run
+    print_next_steps(prepared, output)
+    if options.open:
+        from toolkit.system.browser import open_page
 
-            start_run(draft, runs=options.runs or Path("runs"), console=console())
+        open_page(prepared.directory.report)
+
+
+def _resumed(options: Namespace, output: Console) -> Prepared:
+    from toolkit.runs.session import resume_run
+
+    given = {"recipe": options.recipe, "overrides": options.overrides, "extend": options.extend}
+    return resume_run(options.resume, console=output, **given)
+
+
+def _started(options: Namespace, output: Console) -> Prepared:
+    from toolkit.recipe.read import parse
+    from toolkit.runs.directory import name_of_recipe
+
+    name = name_of_recipe(options.recipe)
+    draft = parse(options.recipe, options.overrides, name=name)  # before torch is imported, which takes seconds
+    from toolkit.runs.session import start_run
+
+    return start_run(draft, runs=options.runs or Path("runs"), console=output)
 
 
 def _evaluate(options: Namespace) -> None:
@@ -109,7 +127,12 @@ def _evaluate(options: Namespace) -> None:
 def _report(options: Namespace) -> None:
     from toolkit.runs.report import write_report
 
-    print(f"report {write_report(options.run)}")
+    page = write_report(options.run)
+    print(f"report {page}")
+    if options.open:
+        from toolkit.system.browser import open_page
+
+        open_page(page)
 
 
 def _check(options: Namespace) -> None:

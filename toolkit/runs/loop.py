@@ -33,7 +33,7 @@ class Saving:
     origin: Origin
     minutes: float
     skipped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Items left out so far, by split: index to reason."""
+    """Items skipped so far, by split: index to reason."""
 
     def save_last(self, state: State) -> None:
         skipped = {name: dict(items) for name, items in self.skipped.items()}
@@ -50,7 +50,7 @@ class Saving:
 
 
 class Trackers:
-    """The recipe's trackers. One that fails is reported once, on `console` (None: standard error), and left out: it
+    """The recipe's trackers. One that fails is reported once, on `console` (None: standard error), and skipped: it
     must not cost the run."""
 
     def __init__(self, trackers: Sequence[Tracker], console: Console | None) -> None:
@@ -70,7 +70,7 @@ class Trackers:
         except Exception as error:
             self._trackers.remove(tracker)
             cause = f"{type(error).__name__}: {error}"
-            warn(f"tracker {type(tracker).__name__} failed and is left out from here on: {cause}", self._console)
+            warn(f"tracker {type(tracker).__name__} failed and is skipped from here on: {cause}", self._console)
 
 
 @dataclass(frozen=True)

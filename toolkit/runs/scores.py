@@ -1,20 +1,37 @@
-"""Scores as a person reads them: shares in percent, and one row for what is equal."""
+"""Scores as a person reads them: shares in percent, and one row for each number, however many metrics give it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 SHARES = frozenset({"accuracy", "precision", "recall", "f1", "ece"})
 """Words in the names of scores that are shares of a whole, 0..1."""
+
+
+class Row(NamedTuple):
+    """Scalar scores that are equal on every split."""
+
+    names: tuple[str, ...]
+    values: tuple[float | None, ...]
+    """One a split; None where the split has no such score."""
+
+    @property
+    def heading(self) -> str:
+        return " = ".join(self.names)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values as `score_text`; empty where a split has no such score."""
+        return tuple("" if value is None else score_text(self.names[0], value) for value in self.values)
 
 
 def score_text(name: str, value: float) -> str:
     """`81.3 %` for a share, `0.8134` for another score, `undefined` for NaN."""
     if math.isnan(value):
         return "undefined"
-    return f"{value:.1%}".replace("%", " %") if is_share(name) else f"{value:.4f}"
+    return f"{100 * value:.1f} %" if is_share(name) else f"{value:.4f}"
 
 
 def is_share(name: str) -> bool:
@@ -22,17 +39,21 @@ def is_share(name: str) -> bool:
     return not SHARES.isdisjoint(name.split("_"))
 
 
-def distinct_scores(splits: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Sequence[str], Sequence[float | None]]]:
-    """The scalar scores of these splits: the names that share the same values, and the value in each split.
-
-    None where a split does not have the score. On balanced data several metrics agree by definition.
-    """
-    scalars = (name for split in splits for name, score in split.items() if isinstance(score, float))
-    rows: dict[tuple[object, ...], list[str]] = {}
-    for name in dict.fromkeys(scalars):
+def score_rows(splits: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The scalar scores of some splits. `loss` and `log_loss` often agree, as do macro and weighted averages over
+    classes of equal size; what is undefined agrees with nothing."""
+    scalars = [{name: value for name, value in split.items() if _scalar(value)} for split in splits]
+    rows: dict[object, Row] = {}
+    for name in dict.fromkeys(name for split in scalars for name in split):
+        values = tuple(split.get(name) for split in scalars)
         # Sums in another order differ in the last digits.
-        shown = tuple(None if name not in split else f"{split[name]:.5g}" for split in splits)
-        alone = name if all(text in (None, "nan") for text in shown) else None
-        rows.setdefault((shown, is_share(name), alone), []).append(name)
-    for names in rows.values():
-        yield names, [split.get(names[0]) for split in splits]
+        digits = is_share(name), *(None if value is None else f"{value:.5g}" for value in values)
+        defined = all(value is None or math.isfinite(value) for value in values)
+        alike: object = digits if defined else name
+        names = rows[alike].names if alike in rows else ()
+        rows[alike] = Row((*names, name), values)
+    return list(rows.values())
+
+
+def _scalar(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

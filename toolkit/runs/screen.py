@@ -18,7 +18,7 @@ from rich.table import Column, Table
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, time_left
-from toolkit.runs.scores import distinct_scores, score_text
+from toolkit.runs.scores import score_rows, score_text
 from toolkit.training.fit import Event, StepDone, Validating
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def print_scores(scores: Mapping[str, Mapping[str, Any]], console: Console, *, t
     table.add_column("score", overflow="fold")
     for split in scores:
         table.add_column(split, justify="right", no_wrap=True)
-    for names, values in distinct_scores(list(scores.values())):
-        shown = ("" if value is None else score_text(names[0], value) for value in values)
-        table.add_row(" = ".join(names), *shown)
+    for row in score_rows(list(scores.values())):
+        table.add_row(row.heading, *row.texts)
     console.print(f"scores of {title}", markup=False, soft_wrap=True)
     console.print(table)

@@ -20,6 +20,7 @@ from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, e
 from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, run_scores, score_splits
 from toolkit.runs.extension import EPOCHS, extended, offer_extension
 from toolkit.runs.files import write_records
+from toolkit.runs.latest import point_at
 from toolkit.runs.loop import Records, Saving, Session, Trackers, train
 from toolkit.runs.prepared import Prepared, last_checkpoint, origin_of, reopened
 from toolkit.runs.reopen import open_trained, planned_again
@@ -34,20 +35,22 @@ __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 
 
 @devices.enough_memory()
-def start_run(draft: Draft, *, runs: Path, console: Console) -> RunDirectory:
-    """Train what the recipe says in a new directory under `runs`."""
+def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
+    """Train what the recipe says in a new directory under `runs`; the run as it has ended."""
     assembly = assemble(plan(draft, discover()))
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = create(runs, assembly.recipe.name)
+    point_at(directory.path, runs)
+    prepared = Prepared(directory, assembly, state, setup, saved=None)
     with directory.locked():
-        _complete(Prepared(directory, assembly, state, setup, saved=None), console)
-    return directory
+        _complete(prepared, console)
+    return prepared
 
 
 @devices.enough_memory()
 def resume_run(
     path: Path, *, recipe: Path | None, overrides: Sequence[str], console: Console, extend: int | None = None
-) -> RunDirectory:
+) -> Prepared:
     """Go on with a run from its last checkpoint, to the same end as if it had never stopped; or, with `extend`, to
     that many epochs in all.
 
@@ -67,7 +70,7 @@ def resume_run(
                 offer_extension(directory, planned, saved, overrides)
             prepared = reopened(directory, planned, saved, Kept())
         _complete(prepared, console)
-    return directory
+    return prepared
 
 
 def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
@@ -94,7 +97,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
 
 @devices.enough_memory()
 def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> RunDirectory:
-    """Score a run's best checkpoint anew, on other data where `overrides` says so.
+    """Re-evaluate a run's best checkpoint, on other data where `overrides` says so.
 
     Leaves scores, predictions, facts, environment, a recipe and a report in a directory of its own below the run's.
     Raises DataError, and writes nothing, where the data has no split to score.
@@ -109,7 +112,7 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
         directory.write_text(directory.recipe, to_toml(assembly.recipe))
         directory.write_json(directory.environment, assembly.environment())
         facts = run_facts(scored, assembly, directory)
-        facts["notes"] = [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]
+        facts["notes"] = [f"scores of {trained.directory.best}, re-evaluated", *facts["notes"]]
         keep_evaluation(directory, evaluated, facts, console)
     return directory
 
@@ -170,15 +173,15 @@ def _finish(prepared: Prepared, session: Session) -> None:
 
 
 def _require_training(directory: RunDirectory) -> None:
-    """Raise CheckpointError for a directory of scores alone, as `evaluate` leaves: training would begin anew there."""
+    """Raise CheckpointError for a directory of scores alone, as `evaluate` writes: training would start again there."""
     has_scores = directory.facts.exists()
     if directory.last.exists() or directory.best.exists() or not has_scores:
         return
     run = RunDirectory(directory.path.resolve().parent.parent)
-    anew = f"python -m toolkit run {shlex.quote(str(directory.recipe))}"
+    again = f"python -m toolkit run {shlex.quote(str(directory.recipe))}"
     raise CheckpointError(
         f"{directory.path}: holds scores of a run, and nothing to go on from",
-        next_step=run.resume_command if run.last.exists() else anew,
+        next_step=run.resume_command if run.last.exists() else again,
     )
 
 

@@ -52,7 +52,7 @@ class Checkpoint:
         except OSError as error:
             raise RunFailed(
                 f"{path}: cannot be written: {error.strerror or error}; what was there before is untouched",
-                next_step=f"make room or mend the folder, then: python -m toolkit run --resume {run}",
+                next_step=f"free disk space or fix the folder, then: python -m toolkit run --resume {run}",
             ) from error
 
     @classmethod
