@@ -25,7 +25,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def steps(text: str) -> dict[str, str]:
     """The commands that a run has printed, by their purpose."""
-    return dict(re.findall(r"^(?:next:|     )  ([a-z ]+): (python -m toolkit .*)$", text, re.MULTILINE))
+    return dict(re.findall(r"^next:  ([a-z ]+)\n  (python -m toolkit .*)$", text, re.MULTILINE))
 
 
 def typed(command: str) -> int:
@@ -41,7 +41,7 @@ def test_every_next_step_works_as_it_is_printed(
     printed = capsys.readouterr().out
     run = tiny.only_run(Path("my runs"))
     found = steps(printed)
-    assert found["export"] == f"python -m toolkit export '{run}'"
+    assert found["export the model"] == f"python -m toolkit export '{run}'"
     assert found["train longer"] == f"python -m toolkit run --resume '{run}' --extend 2"
     assert f"report {run / 'report.html'}" in printed
     for command in found.values():

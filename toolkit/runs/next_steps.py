@@ -12,17 +12,15 @@ from toolkit.runs.prepared import Prepared
 
 
 def print_next_steps(prepared: Prepared, console: Console) -> None:
-    """Each on a line of its own, so that it can be copied."""
-    begin = "next: "
+    """Each command on a line of its own, so that it can be copied and most fit 80 columns."""
     for purpose, command in next_steps(prepared):
-        console.print(f"{begin} {purpose}: {command}", markup=False, soft_wrap=True)
-        begin = "      "
+        console.print(f"next:  {purpose}\n  {command}", markup=False, soft_wrap=True)
 
 
 def next_steps(prepared: Prepared) -> Iterator[tuple[str, str]]:
     """What each command is for, and the command."""
     directory = prepared.directory
-    yield "export", shlex.join(["python", "-m", "toolkit", "export", str(directory.path)])
+    yield "export the model", shlex.join(["python", "-m", "toolkit", "export", str(directory.path)])
     if longer := _more_epochs(prepared):
         yield "train longer", longer
 
