@@ -15,7 +15,7 @@ from tests import tiny
 from toolkit.cli.main import main
 
 RESNET = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"').replace(
-    "epochs = 2\nbatch = 8", "epochs = 1\nbatch = 16"
+    "epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12"
 )
 STILL = ("train.optimizer.lr=1e-12", "train.optimizer.momentum=0")
 

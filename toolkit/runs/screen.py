@@ -156,7 +156,7 @@ def _epoch_parts(record: EpochRecord, epochs: int, metric: str, rate: str) -> It
     if record.valid:
         yield Part(f"valid loss {record.valid['loss']:.4f}", 3)
         if metric != "loss":
-            yield Part(f"{metric} {score_text(metric, record.valid[metric])}", 2)
+            yield Part(f"{metric} {score_text(metric, record.valid[metric]):>6}", 2)
     rates = set(record.lr.values())
     yield Part(f"lr {'up to ' if len(rates) > 1 else ''}{max(rates):.3g}", 8, 11)
     yield Part(rate, 7, 15)
