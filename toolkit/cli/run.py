@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.cli.parser import Commands, Parser
-    from toolkit.runs.prepared import Prepared
+    from toolkit.runs.loop import Prepared
 
 
 def add_run(commands: Commands) -> None:

@@ -15,9 +15,9 @@ from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.recipe.tables import Recipe
 from toolkit.recipe.write import digest
+from toolkit.runs.continued import assembled_again, require_same_recipe
 from toolkit.runs.directory import RunDirectory
-from toolkit.runs.loop import stale
-from toolkit.runs.prepared import Prepared, assembled_again, origin_of, require_same_recipe
+from toolkit.runs.loop import Prepared, stale
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.fit import watched
 from toolkit.training.state import Setup, State
@@ -33,7 +33,7 @@ def extended(directory: RunDirectory, planned: Plan, saved: LastCheckpoint) -> P
     it has as many already.
     """
     prepared = _checked(directory, planned, saved)
-    longer = replace(saved, origin=origin_of(prepared.assembly))
+    longer = replace(saved, origin=prepared.assembly.origin())
     _record(directory, longer)
     return replace(prepared, saved=longer)
 

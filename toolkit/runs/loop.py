@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias
 
 from rich.console import Console
 
 from toolkit.api.contracts import EpochRecord, Record, Tracker
 from toolkit.api.errors import Stopped
+from toolkit.build.assemble import Assembly
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.evaluation import Scored
 from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.notices import warn
@@ -71,6 +73,22 @@ class Trackers:
             self._trackers.remove(tracker)
             cause = f"{type(error).__name__}: {error}"
             warn(f"tracker {type(tracker).__name__} failed and is skipped from here on: {cause}", self._console)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose recipe is built, ready to be trained."""
+
+    directory: RunDirectory
+    assembly: Assembly
+    state: State
+    setup: Setup
+    saved: LastCheckpoint | None
+    """Where its training stands; None where it has not begun."""
+
+    @cached_property
+    def scored(self) -> Scored:
+        return Scored.of_run(self.assembly)
 
 
 @dataclass(frozen=True)

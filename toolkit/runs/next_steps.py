@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from toolkit.runs.extension import extensible, from_weights
-from toolkit.runs.prepared import Prepared
+from toolkit.runs.loop import Prepared
 
 
 def print_next_steps(prepared: Prepared, console: Console) -> None:

@@ -16,13 +16,13 @@ from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.write import to_toml
+from toolkit.runs.continued import last_checkpoint, reopened
 from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
 from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, run_scores, score_splits
 from toolkit.runs.extension import EPOCHS, extended, offer_extension
 from toolkit.runs.files import write_records
 from toolkit.runs.latest import point_at
-from toolkit.runs.loop import Records, Saving, Session, Trackers, train
-from toolkit.runs.prepared import Prepared, last_checkpoint, origin_of, reopened
+from toolkit.runs.loop import Prepared, Records, Saving, Session, Trackers, train
 from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
@@ -141,7 +141,7 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Bring the state to where the checkpoint stands, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
     skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
-    saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
+    saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes, skipped)
     if prepared.saved:
         state.load_state_dict(prepared.saved.state)
         for name, items in prepared.saved.skipped.items():

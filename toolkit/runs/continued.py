@@ -1,37 +1,18 @@
-"""A run whose recipe is built, new or as it stands; a checkpoint goes on under its own recipe and data alone."""
+"""A run goes on from its checkpoint, under its own recipe and on its own data alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from toolkit.api.errors import CheckpointError
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.recipe.tables import Recipe
-from toolkit.recipe.write import digest, to_toml
+from toolkit.recipe.write import digest
 from toolkit.runs.directory import RunDirectory
-from toolkit.runs.evaluation import Scored
-from toolkit.training.checkpoint import LastCheckpoint, Origin
-from toolkit.training.state import Setup, State
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose recipe is built, ready to be trained."""
-
-    directory: RunDirectory
-    assembly: Assembly
-    state: State
-    setup: Setup
-    saved: LastCheckpoint | None
-    """Where its training stands; None where it has not begun."""
-
-    @cached_property
-    def scored(self) -> Scored:
-        return Scored.of_run(self.assembly)
+from toolkit.runs.loop import Prepared
+from toolkit.training.checkpoint import LastCheckpoint
 
 
 def last_checkpoint(directory: RunDirectory) -> LastCheckpoint | None:
@@ -58,18 +39,6 @@ def assembled_again(
     return assembly
 
 
-def origin_of(assembly: Assembly) -> Origin:
-    return Origin(
-        recipe=to_toml(assembly.recipe),
-        digest=digest(assembly.recipe),
-        classes=list(assembly.spec.classes),
-        sample=assembly.spec.sample,
-        protocol=dict(assembly.data.protocol),
-        notes=list(assembly.model_notes),
-        precision=assembly.precision,
-    )
-
-
 def require_same_recipe(directory: RunDirectory, saved: LastCheckpoint, recipe: Recipe) -> None:
     if saved.origin.digest != digest(recipe):
         raise CheckpointError(
@@ -79,7 +48,7 @@ def require_same_recipe(directory: RunDirectory, saved: LastCheckpoint, recipe: 
 
 
 def _require_same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembly) -> None:
-    now = origin_of(assembly)
+    now = assembly.origin()
     changed = [key for key in ("classes", "sample", "protocol") if getattr(saved.origin, key) != getattr(now, key)]
     if changed:
         raise CheckpointError(
