@@ -21,6 +21,8 @@ _NAMES = {
     "test": ("test", "testing"),
 }
 """What the folder of a split may be called, in any case."""
+MACOS_FOLDER = "__MACOSX"
+"""What an archive made on macOS holds next to the data: for each file another one, hidden, with its attributes."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def find_class_folders(root: Path, *, videos: bool) -> Found:
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
-    notes = (*_called_as_splits(listing), *_left_out(_unlisted(listing, suffixes), suffixes, kind))
+    left_out = _left_out(_unlisted(listing, suffixes), suffixes, kind)
+    notes = (*_called_as_splits(listing), *left_out, *_passed_over(root))
     return Found(listing, videos, notes)
 
 
@@ -101,9 +104,14 @@ def folders_with(root: Path, suffixes: frozenset[str]) -> list[str]:
 
 
 def folders(root: Path) -> list[str]:
-    """The names of the folders of `root`, in order, without hidden ones."""
+    """The names of the folders of `root`, in order, without hidden ones and what macOS adds to archives."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
+
+
+def is_passed_over(folder: str) -> bool:
+    """Whether a folder of this name holds no data: it is hidden, or macOS added it to an archive."""
+    return folder.startswith(".") or folder == MACOS_FOLDER
 
 
 def _split_called(folder: str) -> str | None:
@@ -144,7 +152,7 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     others = sorted(set(folders(root)) - set(names.values()))
     notes = [f"{counted(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
     unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
-    notes += _left_out(unlisted, suffixes, kind)
+    notes += [*_left_out(unlisted, suffixes, kind), *_passed_over(root)]
     return Found(Listing(root, ids, targets, learnt), kind == "video", tuple(notes), Given(splits, "folders"))
 
 
@@ -189,6 +197,15 @@ def _left_out(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> I
         if items:
             what = "outside the class folders" if outside else f"without a suffix of {kind}s"
             yield f"{counted(len(items), 'file')} {what} left out: {first_few(items)}"
+
+
+def _passed_over(root: Path) -> Iterator[str]:
+    """The folders of `root` that hold no data, with the number of their files."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and is_passed_over(entry.name))
+    if names:
+        files = sum(len(inside) for name in names for _, _, inside in os.walk(root / name))
+        yield f"skipped {counted(len(names), 'hidden folder')} with {counted(files, 'file')}: {first_few(names)}"
 
 
 def _suffix(item: str) -> str:
