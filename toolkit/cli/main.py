@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunFailed, ToolkitError, UsageError
-from toolkit.cli import export, plugins, predict, run, tune
+from toolkit.cli import export, plugins, predict, recipes, run, tune
 from toolkit.cli.parser import Parser
 
 
@@ -64,6 +64,7 @@ def parser() -> Parser:
     export.add_export(commands)
     predict.add_predict(commands)
     run.add_check(commands)
+    recipes.add_recipes(commands)
     plugins.add_plugins(commands)
     run.add_schema(commands)
     return whole
