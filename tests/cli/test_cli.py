@@ -96,7 +96,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (["rnu", "a.toml"], 'no command "rnu"; did you mean "run"?', "python -m toolkit --help"),
         (
             ["it's"],
-            'no command "it\'s"; there are demo, init, run, tune, evaluate, report,',
+            'no command "it\'s"; there are demo, init, run, tune,',
             "python -m toolkit --help",
         ),
         (["plugins", "shwo"], 'no command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),

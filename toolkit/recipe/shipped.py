@@ -17,8 +17,11 @@ def shipped() -> dict[str, Path]:
 
 
 def file_of(recipe: Path) -> Path:
-    """The file that `recipe` means on a command line: the file at this path, or where there is none and the path names
-    no folder, the shipped recipe of this name, with or without its suffix. Otherwise `recipe` itself."""
+    """The file that `recipe` means on a command line.
+
+    That is the file at this path. Without one, it is the shipped recipe of this name, with or without suffix, if the
+    path names no folder. Otherwise it is `recipe` itself.
+    """
     if recipe.is_file() or recipe.name != str(recipe):
         return recipe
     return shipped().get(recipe.name.removesuffix(".toml"), recipe)

@@ -196,8 +196,8 @@ def test_images_and_videos_import_no_torch(tmp_path: Path) -> None:
     root = photos(tmp_path / "flowers", images=3)
     for name in ("run", "sit"):
         for number in range(3):
-            write_video(tmp_path / "films" / name / f"{number}.mp4", shade=number)
-    for kind, folder in (("images", root), ("videos", tmp_path / "films")):
+            write_video(tmp_path / "videos" / name / f"{number}.mp4", shade=number)
+    for kind, folder in (("images", root), ("videos", tmp_path / "videos")):
         words = [sys.executable, "-X", "importtime", "-m", "toolkit", "init", kind, str(folder)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
         loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -217,8 +217,8 @@ def test_the_commands_for_videos_succeed(tmp_path: Path, capsys: pytest.CaptureF
     """Slow: trains, exports and predicts."""
     for name in ("run", "sit"):
         for number in range(6):
-            write_video(tmp_path / "films" / name / f"{number}.mp4", shade=number)
-    out, _ = printed(["init", "videos", str(tmp_path / "films")], capsys)
+            write_video(tmp_path / "videos" / name / f"{number}.mp4", shade=number)
+    out, _ = printed(["init", "videos", str(tmp_path / "videos")], capsys)
     overrides = "--set train.epochs=1 --set clip.frames=2"
     assert "run" in follow(followed(out), overrides, lambda words: printed(shlex.split(words), capsys)[0])
 

@@ -53,7 +53,7 @@ def divide(layout: Layout) -> Divided:
         data, why = _labelled(found, shares, EACH_ALONE), _why(found, shares)
         warnings.append(
             "items of one source are in several splits (there are too few sources to keep them apart), so scores can "
-            "tell sources apart instead of classes"
+            "show the source instead of the class"
         )
     choices = [Choice(key, share, why if number == 0 else "") for number, (key, share) in enumerate(shares.items())]
     return Divided(data, (*choices, *([group] if group else [])), tuple(warnings))

@@ -105,7 +105,7 @@ class _Listed:
 
 
 def _listed(root: Path, *, videos: bool) -> tuple[_Listed | None, DataError | None]:
-    """The items that lists of `root` name, or what is wrong with the lists; neither where there are none."""
+    """The items that lists of `root` name, or what is wrong with the lists; (None, None) without lists."""
     tables = _tables(root)
     if not tables:
         return None, None

@@ -12,7 +12,7 @@ WIDTH = 118
 
 
 def compose(title: Sequence[str], tables: Sequence[Table]) -> str:
-    """The recipe of these tables; tables without keys are left out."""
+    """The recipe of these tables; tables without keys are skipped."""
     blocks = [[f"# {line}" for line in title]]
     blocks += [[table.header, *_lines(table.choices)] for table in tables if table.choices]
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
