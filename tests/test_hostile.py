@@ -187,5 +187,5 @@ def test_check_without_a_plugin_that_is_needed_is_a_usage_error(monkeypatch: pyt
     monkeypatch.setenv("TOOLKIT_DISABLE", "vision-toolkit[cifar]")
     codes = {path.stem: main(["check", str(path)]) for path in RECIPES}
     assert {name for name, code in codes.items() if code == EXIT_USAGE} == {
-        name for name in codes if name.startswith("cifar") or name == "demo"
+        name for name in codes if name.startswith("cifar")
     }

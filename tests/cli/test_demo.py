@@ -27,11 +27,11 @@ def test_the_demo_learns_exports_and_predicts_as_the_commands_do_that_it_prints(
     assert main(["demo", "--open"]) == 0
     out = capsys.readouterr().out
     assert "built-in SAMPLE" in out.splitlines()[0]
-    (run,) = Path("runs/demo").iterdir()
+    (run,) = Path("runs/cifar10_cnn_demo").iterdir()
     train, export, predict = re.findall(r"^\$ python -m toolkit (.*)$", out, re.MULTILINE)
-    assert train == "run demo"
+    assert train == "run cifar10_cnn_demo"
     assert export == f"export {run}"
-    assert predict == f"predict exports/demo {run}/pictures --top 2"
+    assert predict == f"predict exports/cifar10_cnn_demo {run}/pictures --top 2"
     done = re.search(r"^done: (\d+)% of the test pictures of the SAMPLE .* guessing recognises 10%", out, re.MULTILINE)
     assert done is not None
     assert int(done[1]) > 80

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.recipe.draft import Draft
     from toolkit.runs.directory import RunDirectory
 
-RECIPE = "demo"
+RECIPE = "cifar10_cnn_demo"
 PICTURES = 6
 """Pictures that the exported model is asked about."""
 
@@ -29,7 +29,7 @@ def add_demo(commands: Commands) -> None:
 def _demo(options: Namespace) -> int:
     print(
         "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts\n"
-        "      a few pictures. This takes about a minute; the results are kept in runs/demo and exports/demo.",
+        f"      a few pictures. This takes about a minute; results are kept in runs/{RECIPE} and exports/{RECIPE}.",
         flush=True,
     )
     draft, output = _draft(), console()
