@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.data_files import class_folders, write_image, write_video
+from toolkit.api.errors import DataError
+from toolkit.cli.init.start import start
 from toolkit.cli.main import main
 from toolkit.recipe.read import load
 
@@ -157,6 +160,22 @@ def test_wrong_words(
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize("name", [b"a\nb", b"a\xffb"], ids=["line break", "not UTF-8"])
+def test_a_folder_that_no_text_can_name_is_refused(name: bytes, tmp_path: Path) -> None:
+    root = photos(tmp_path / os.fsdecode(name), images=3)
+    with pytest.raises(DataError, match="its path has characters that cannot be written"):
+        start("images", root, Path("a.toml"))
+
+
+def test_classes_and_files_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos(tmp_path / "f", images=3)
+    (root / "rose").rename(root / "r\nseed = 3")
+    (root / "daisy").rename(root / os.fsdecode(b"d\xff"))
+    (root / "r\nseed = 3" / "bad\nseed = 4.jpg").write_bytes(b"no image")
+    printed(["init", "images", str(root)], capsys)
+    assert load(Path("f.toml")).seed == 0
+
+
 @pytest.mark.parametrize("kind", ["cifar10", "har"])
 def test_without_a_folder_the_shipped_recipe_is_copied(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = printed(["init", kind], capsys)
@@ -172,10 +191,13 @@ def test_without_a_folder_the_shipped_recipe_is_copied(kind: str, capsys: pytest
 def test_the_layout_of_kaggle_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = kaggle(tmp_path / "archive" / "Human Action Recognition")
     for kind in ("har", "images"):
-        out, _ = printed(["init", kind, str(tmp_path / "archive"), "--force"], capsys)
+        out, err = printed(["init", kind, str(tmp_path / "archive"), "--force"], capsys)
         assert out.startswith(f"found 8 items of 2 classes below {root}\nsplits: train ")
         assert load(Path("archive.toml")).data.root == root
     assert load(Path("archive.toml")).data.name == "har"
+    faster = re.search(r"^note: no GPU was found; a faster model: add (.*) to each command$", err, re.MULTILINE)
+    assert faster is not None
+    printed(["check", "archive.toml", *faster[1].split()], capsys)
 
 
 def test_images_in_the_layout_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

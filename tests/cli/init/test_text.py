@@ -23,3 +23,8 @@ def test_each_choice_has_its_reason_beside_it_or_above() -> None:
     assert all(line.startswith("# because") and len(line) <= 118 for line in above)
     assert "[input]" not in text
     assert tomllib.loads(text) == {"data": {"name": "x", "root": 'C:\\a "b"'}, "augment": [{"name": "flip"}]}
+
+
+def test_a_name_with_a_line_break_stays_in_its_comment() -> None:
+    text = compose(["classes: a\nseed = 3"], [Table("[data]", (Choice("name", "x", 'file b\n[task]\nname = "y"'),))])
+    assert tomllib.loads(text) == {"data": {"name": "x"}}

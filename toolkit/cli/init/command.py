@@ -43,11 +43,11 @@ def _init(options: Namespace) -> None:
         )
     if output.suffix != ".toml":
         raise UsageError(f"--output {output}: expected a name that ends in .toml", next_step=f"--output {output}.toml")
-    from toolkit.api.files import write_atomically
+    from toolkit.api.files import as_utf8, write_atomically
     from toolkit.cli.init.start import start
 
     begun = start(options.kind, options.folder, output)
-    write_atomically(output, begun.text.encode())
+    write_atomically(output, as_utf8(begun.text))
     _show(begun, output)
 
 
@@ -57,11 +57,13 @@ def _slug(folder: Path | None) -> str:
 
 
 def _show(begun: Start, output: Path) -> None:
+    from toolkit.cli.init.text import UNWRITABLE
     from toolkit.system.notices import note
 
-    print("\n".join(begun.facts), end="\n" if begun.facts else "", flush=True)
+    for fact in begun.facts:
+        print(UNWRITABLE.sub("?", fact), flush=True)
     for text in begun.notes:
-        note(text)
+        note(UNWRITABLE.sub("?", text))
     recipe = shlex.quote(str(output))
     commands = (
         f"check {recipe}",

@@ -15,7 +15,7 @@ from toolkit.cli.init.choices import Survey, choose, described
 from toolkit.cli.init.division import divide
 from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, hidden_files, recognise
 from toolkit.cli.init.media import look_at
-from toolkit.cli.init.text import compose
+from toolkit.cli.init.text import UNWRITABLE, compose
 from toolkit.data.folders import folders_with
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.host.registry import discover
@@ -59,6 +59,9 @@ def start(kind: str, folder: Path | None, output: Path) -> Start:
 
 def _check_folder(kind: str, folder: Path) -> None:
     if folder.is_dir():
+        if UNWRITABLE.search(str(folder.resolve())):
+            step = "Rename the folder: a recipe is a text, and has to name it."
+            raise DataError("its path has characters that cannot be written", path=folder, next_step=step)
         return
     if not folder.exists():
         raise DataError("folder not found", path=folder, next_step=f"python -m toolkit init {kind} --help")
