@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.cli.main import main
+from toolkit.recipe.read import load
 from toolkit.recipe.shipped import shipped
 
 
@@ -53,3 +54,13 @@ def test_the_file_that_is_used_is_shown_and_the_one_that_is_not(capsys: pytest.C
     assert printed.err == f"note: {own} in this folder is not used; to use it, write its suffix: {own}\n"
     assert main(["check", "cifar10_cnn.toml"]) == 0
     assert capsys.readouterr() == ("cifar10_cnn.toml: valid\n", "")
+
+
+def test_a_run_by_name_records_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["data.sample_images=10", "train.epochs=1", "model.widths=[4,4]"]
+    assert main(["run", "cifar10_cnn_demo", *(word for pair in small for word in ("--set", pair))]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"recipe cifar10_cnn_demo (shipped with the toolkit): {shipped()['cifar10_cnn_demo']}\n")
+    (run,) = Path("runs/cifar10_cnn_demo").glob("[0-9]*")
+    recorded = load(run / "recipe.toml")
+    assert (recorded.model.name, recorded.train.epochs) == ("cnn", 1)
