@@ -15,6 +15,7 @@ from toolkit.api.errors import Problem, RecipeError, nearest
 from toolkit.recipe.complaints import UNKNOWN_KEY, problems
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.overrides import override
+from toolkit.recipe.shipped import file_of, shipped
 from toolkit.recipe.tables import (
     ClipTable,
     ExportTable,
@@ -97,7 +98,7 @@ def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = file_of(path).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
         problem = Problem("", "no such file", _nearest_file(path))
@@ -122,7 +123,7 @@ def keys_of(table: str) -> list[str]:
 
 def _nearest_file(path: Path) -> str | None:
     known = {str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml")}
-    by_name = {Path(file).stem: file for file in sorted(known)}
+    by_name = {name: name for name in shipped()} | {Path(file).stem: file for file in sorted(known)}
     found = nearest(path.stem, by_name)
     return by_name[found] if found else None
 
