@@ -129,6 +129,18 @@ class VideoSplit(Items, Protocol):
 
 
 @dataclass(frozen=True)
+class FileProblem:
+    """A file that a note is about: what is wrong with it, and the other file that is part of it."""
+
+    path: str
+    """Relative to the root, as the id of an item."""
+    problem: str
+    """In a few words: `duplicate under another label`, `skipped: not an image`."""
+    other: str = ""
+    """The file that this one duplicates, say."""
+
+
+@dataclass(frozen=True)
 class Data:
     """What a dataset factory returns. A split may be empty; `train` may not."""
 
@@ -140,6 +152,8 @@ class Data:
     """How the splits were made (their rule, seed and hash): becomes part of every score's protocol."""
     notes: tuple[str, ...] = ()
     """What a user must know about this data, shown on screen and in the report (duplicates found, items skipped)."""
+    files: tuple[FileProblem, ...] = ()
+    """Every file that the notes are about. A run lists them in its report and, without a limit, in `files.csv`."""
 
 
 @dataclass(frozen=True)
