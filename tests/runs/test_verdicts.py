@@ -74,7 +74,10 @@ def test_guessing_is_the_rival_where_every_class_is_rarer_than_its_share() -> No
     classes = ["cat", "dog", "owl"]
     few = rows(("cat", "dog", 1), ("dog", "cat", 1), ("owl", "owl", 1))
     assert "guessing reaches" not in given("chance", classes=classes, predictions=few).text
-    assert "guessing reaches 50.0 %" in given("chance", predictions=rows(("cat", "cat", 1), ("owl", "dog", 1), ("dog", "cat", 1))).text
+    assert (
+        "guessing reaches 50.0 %"
+        in given("chance", predictions=rows(("cat", "cat", 1), ("owl", "dog", 1), ("dog", "cat", 1))).text
+    )
 
 
 def test_an_interval_above_chance_is_no_verdict_and_pretrained_weights_are_not_advised_twice() -> None:
@@ -175,7 +178,9 @@ def test_unbalanced_classes_lead_to_the_weights_of_the_task() -> None:
     )
     assert verdict.keys == ('task.class_weights = "balanced"',)
     several = {"task": {"name": "multi_label", "positive_weights": "none"}}
-    assert given("unbalanced", recipe=several, class_items={"a": 9, "b": 1}).keys == ('task.positive_weights = "balanced"',)
+    assert given("unbalanced", recipe=several, class_items={"a": 9, "b": 1}).keys == (
+        'task.positive_weights = "balanced"',
+    )
     assert found("unbalanced", class_items={"cat": 89, "dog": 30}) is None
     weighted = {"task": {"class_weights": "balanced"}}
     assert found("unbalanced", recipe=weighted, class_items={"a": 9, "b": 1}) is None
@@ -189,7 +194,9 @@ def test_classes_that_are_never_predicted_are_named() -> None:
 
 
 def test_a_class_name_with_the_separator_of_sets_is_one_class() -> None:
-    assert found("never_predicted", classes=["a|b", "c"], predictions=rows(("a|b", "a|b", 200), ("c", "c", 200))) is None
+    assert (
+        found("never_predicted", classes=["a|b", "c"], predictions=rows(("a|b", "a|b", 200), ("c", "c", 200))) is None
+    )
     sets = rows(("a|b", "a", 200), ("a", "a", 200))
     assert "b (200 items)" in given("never_predicted", classes=["a", "b"], one_class=False, predictions=sets).text
 

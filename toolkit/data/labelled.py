@@ -100,7 +100,9 @@ def _duplicates(listing: Listing, known: Contents, parts: Partition) -> Iterator
             unlike = listing.targets[first] != listing.targets[other]
             apart = split_of.get(first) != split_of.get(other)
             where = [*([f"under another {several}"] if unlike else []), *(["in another split"] if apart else [])]
-            yield FileProblem(listing.ids[other], " ".join(["duplicate", " and ".join(where)]).strip(), listing.ids[first])
+            yield FileProblem(
+                listing.ids[other], " ".join(["duplicate", " and ".join(where)]).strip(), listing.ids[first]
+            )
 
 
 def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:

@@ -100,7 +100,10 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
         directory.write_text(directory.recipe, to_toml(assembly.recipe))
         directory.write_json(directory.environment, assembly.environment())
         facts = run_facts(scored, assembly, directory)
-        facts["changed"] = {**trained.directory.read_json(trained.directory.facts).get("changed", {}), **facts["changed"]}
+        facts["changed"] = {
+            **trained.directory.read_json(trained.directory.facts).get("changed", {}),
+            **facts["changed"],
+        }
         facts["notes"] = [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]
         keep_evaluation(directory, evaluated, facts, console)
     return directory
