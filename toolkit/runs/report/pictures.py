@@ -86,7 +86,8 @@ def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicti
 
 
 def draw_items(directory: Path, pictures: Tensor, places: Sequence[int]) -> None:
-    """Write `directory/items/000012.webp` for the item in row 12, from 0, of predictions.csv, and so on; earlier ones go.
+    """Write `directory/items/000012.webp` for the item in row 12, from 0, of predictions.csv, and so on. Removes the
+    pictures of an earlier call.
 
     `pictures` is uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`, one for each of the K `places`.
     """
