@@ -302,11 +302,21 @@ Record: TypeAlias = RunStarted | EpochRecord | RunFinished
 
 
 class Tracker(Protocol):
-    """Consumes frozen records. One that raises is reported once and left out; the run goes on."""
+    """Consumes frozen records. One that raises is reported once and not called again; the run goes on."""
 
     def track(self, record: Record) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Viewed(Protocol):
+    """Optional for trackers: how a person looks at what the tracker has written."""
+
+    @property
+    def viewer(self) -> str:
+        """A command to type in the working folder, or an address to open; printed at the end of a run. Empty where
+        there is nothing to open."""
 
 
 @runtime_checkable

@@ -88,11 +88,11 @@ class Scored:
     def file_problems(self) -> list[FileProblem]:
         """Every file that `notes` are about."""
         damaged = [
-            FileProblem(getattr(self.data, name).ids[index], f"damaged, skipped: {reason}")
+            (getattr(self.data, name).ids[index], reason)
             for name, reasons in self.left_out.items()
             for index, reason in sorted(reasons.items())
         ]
-        return [*self.data.files, *damaged]
+        return [*self.data.files, *(_damaged(item, reason) for item, reason in damaged)]
 
     def class_items(self) -> dict[str, int]:
         """Training items of each class."""
@@ -127,6 +127,12 @@ class Scored:
             **(network or {}),
             "notes": self.notes(),
         }
+
+
+def _damaged(item: str, reason: str) -> FileProblem:
+    """`reason` begins with the path of the file, as the machine has it."""
+    _, found, rest = reason.partition(f"{item}: ")
+    return FileProblem(item, f"damaged, skipped: {rest if found else reason}")
 
 
 def _seen(spec: DataSpec) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def _finish(prepared: Prepared, session: Session) -> None:
         draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)
     keep_evaluation(directory, evaluated, run_facts(prepared.scored, assembly, directory), session.console)
     session.trackers.track(RunFinished(evaluated.scores, directory.path))
+    for viewer in session.trackers.viewers:
+        session.console.print(f"view {viewer}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _require_training(directory: RunDirectory) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker
+from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker, Viewed
 from toolkit.kit.testing.case import Subject
-from toolkit.kit.testing.rulebook import Rulebook
+from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.runs.directory import RunDirectory
 
 RULES = Rulebook("tracker")
@@ -91,6 +91,20 @@ def resumed(subject: Subject) -> Iterator[str]:
             yield f"{path.name} is gone"
         elif after[path] < size:
             yield f"{path.name} became shorter: {after[path]} bytes of {size}"
+
+
+@RULES.rule
+def viewer(subject: Subject) -> Iterator[str]:
+    """`viewer`, where a tracker has it, is one line of text: a command to type, an address to open, or nothing."""
+    tracker = subject.build(run_directory(subject))
+    try:
+        if not isinstance(tracker, Viewed):
+            raise DoesNotApply("the tracker has no viewer")
+        line: object = tracker.viewer
+        if not isinstance(line, str) or "\n" in line or line != line.strip():
+            yield f"viewer is {line!r}"
+    finally:
+        tracker.close()
 
 
 @RULES.rule
