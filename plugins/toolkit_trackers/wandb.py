@@ -45,13 +45,14 @@ def wandb(run: Path, *, project: str | None = None, mode: Literal["offline", "on
     except ImportError as error:
         raise not_installed("wandb") from error
     recipe, name = runs_of(run)
-    return WandB(run, project or recipe.name, name, mode or os.environ.get("WANDB_MODE") or "offline")
+    chosen: Any = mode or os.environ.get("WANDB_MODE") or "offline"
+    return WandB(run, project or recipe.name, name, chosen)
 
 
 class WandB:
     """Steps are epochs. A resumed run continues the W&B run that `wandb.json` of its directory names."""
 
-    def __init__(self, run: Path, project: str, name: str, mode: str) -> None:
+    def __init__(self, run: Path, project: str, name: str, mode: Literal["offline", "online"]) -> None:
         self.run = run
         self.project = project
         self.name = name

@@ -12,7 +12,7 @@ from data_files import real_data, write_image, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.api.contracts import Data, VideoSplit
+from toolkit.api.contracts import Data, FileProblem, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.folders import Listing
 from toolkit.data.sources import suggest_source

@@ -202,6 +202,14 @@ def test_trials_of_one_score_have_no_importances(study: Study) -> None:
     assert contents.why_no_importances == "Importances cannot be computed: all finished trials have the same score."
 
 
+@pytest.mark.parametrize(("trials", "warned"), [(9, True), (10, False)])
+def test_importances_of_few_trials_carry_a_warning(study: Study, trials: int, warned: bool) -> None:
+    for number in range(trials):
+        study.add({"train.optimizer.lr": 0.01 * (number + 1)}, [0.1 * number])
+    (section,) = [one for one in sections(study.contents()) if one.anchor == "importances"]
+    assert ("warning: fewer than 10 trials are too few" in section.charts[0].remark) == warned
+
+
 def test_importances_that_optuna_refuses_are_told_with_its_reason(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

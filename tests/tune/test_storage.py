@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from toolkit.api.errors import EXIT_USAGE, RunFailed, UsageError
-from toolkit.tune.storage import DRIVERS, Journal, open_storage, opened_storage, with_driver
+from toolkit.tune.storage import DRIVERS, Journal, dashboard_command, open_storage, opened_storage, with_driver
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -198,3 +198,21 @@ def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Pa
     with pytest.raises(UsageError, match=r"--storage postgresql://me:…@127.0.0.1:9/studies: cannot be used") as caught:
         open_storage(tmp_path, "postgresql://me:secret@127.0.0.1:9/studies")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (None, "'a b/journal.log'"),
+        ("sqlite:///study.db", "sqlite:///study.db"),
+        ("postgresql://me@host/tune", "postgresql://me@host/tune"),
+        ("postgresql://me:secret@host/tune", "URL"),
+    ],
+)
+def test_the_command_for_the_dashboard_names_the_storage_but_no_password(
+    monkeypatch: pytest.MonkeyPatch, url: str | None, shown: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert dashboard_command(Path("a b"), url) == f"optuna-dashboard {shown}"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert dashboard_command(Path("a b"), url) == f"pip install optuna-dashboard && optuna-dashboard {shown}"

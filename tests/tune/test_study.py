@@ -122,3 +122,14 @@ def test_a_study_of_another_recipe_is_refused(tmp_path: Path) -> None:
         match=r"settings: model\.dropout 0\.1, now absent; model\.widths \[8, 8\], now \[4\]; seed 0, now 5$",
     ):
         open_study(planned(other), open_storage(tmp_path, None))
+
+
+def test_objectives_are_called_as_their_metrics(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path, text=f"{RECIPE}[tune]\ntrials = 3\n[tune.space]\ntrain.batch = {{choices = [4, 8]}}\n"
+    )
+    found, storage = plan_study(parse(path), discover()), open_storage(tmp_path, None)
+    assert open_study(found, storage).metric_names == ["loss"]
+    logged = (tmp_path / "journal.log").read_text()
+    assert open_study(found, storage).metric_names == ["loss"]
+    assert logged.count("metric_names") == (tmp_path / "journal.log").read_text().count("metric_names") == 1

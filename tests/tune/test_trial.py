@@ -47,7 +47,7 @@ from toolkit.tune.best import write_best
 from toolkit.tune.outcome import UNCOUNTED
 from toolkit.tune.queue import enqueue_own
 from toolkit.tune.scoring import Scoring
-from toolkit.tune.storage import open_storage, trial_run
+from toolkit.tune.storage import dashboard_command, open_storage, trial_run
 from toolkit.tune.study import plan_study
 from toolkit.tune.worker import presence
 from toolkit.tune.worker.presence import mark_of
@@ -237,8 +237,11 @@ def test_of_equal_trials_the_first_is_named_as_best(
     monkeypatch.setattr("toolkit.tune.session.finish_best", lambda *arguments, **others: None)
     monkeypatch.setattr("toolkit.tune.session.write_study_report", lambda *arguments, **others: None)
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_DONE
-    named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial ")]
-    assert named == ["trial 0: 0.5 with {'train.optimizer.lr': 0.05}"]
+    screen = capsys.readouterr().out.splitlines()
+    named = [line for line in screen if line.startswith("trial ")]
+    viewed = [line for line in screen if line.startswith("view ")]
+    assert viewed == [f"view {dashboard_command(tmp_path / 'runs' / 'tiny', None)}"] * 2
+    assert named == ["trial 0: loss 0.5 with train.optimizer.lr = 0.05"]
 
 
 def test_values_cannot_be_queued_in_a_study_that_has_all_its_trials(

@@ -180,5 +180,12 @@ def trial_line(
     return "  ".join(part for part in parts if part)
 
 
+def best_line(trial: FrozenTrial, metrics: Sequence[str]) -> str:
+    """A best trial with its scores and all that it tried, by whole keys."""
+    reached = ", ".join(f"{metric} {value:.4g}" for metric, value in zip(metrics, trial.values, strict=True))
+    tried = ", ".join(f"{key} = {shown(value)}" for key, value in trial.params.items())
+    return f"trial {trial.number}: {reached}" + (f" with {tried}" if tried else "")
+
+
 def values_text(trial: FrozenTrial, names: dict[str, str]) -> str:
     return " ".join(f"{names[key]}={shown(value)}" for key, value in trial.params.items())

@@ -96,15 +96,13 @@ def resumed(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def viewer(subject: Subject) -> Iterator[str]:
     """`viewer`, where a tracker has it, is one line of text: a command to type, an address to open, or nothing."""
-    tracker = subject.build(run_directory(subject))
-    try:
+    tracker: Tracker = subject.build(run_directory(subject))
+    with contextlib.closing(tracker):
         if not isinstance(tracker, Viewed):
             raise DoesNotApply("the tracker has no viewer")
         line: object = tracker.viewer
         if not isinstance(line, str) or "\n" in line or line != line.strip():
             yield f"viewer is {line!r}"
-    finally:
-        tracker.close()
 
 
 @RULES.rule

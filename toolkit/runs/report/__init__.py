@@ -1,7 +1,8 @@
 """What a run looks like: pictures drawn while the model is at hand, and one page made from the run's files alone.
 
-The functions `draw_...` need pixels or the model and are called once, at the end of a run. `write_report` needs only the
-files of a run directory, so a report can be made again at any time, of an unfinished run as well. Importing this package loads neither torch nor matplotlib.
+The functions `draw_...` need pixels or the model and are called once, at the end of a run. `write_report` needs only
+the files of a run directory, so a report can be made again at any time, of an unfinished run as well. Importing this
+package loads neither torch nor matplotlib.
 """
 
 from toolkit.runs.report.page import write_report

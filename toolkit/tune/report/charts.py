@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 IN_A_ROW = 4
 """Slices beside each other."""
+TRUSTED = 10
+"""Finished trials from which on importances are shown without a warning."""
 FADED = 0.35
 """How much of a pruned trial's colour is left."""
 NO_SCORE = "No trial has a score yet."
@@ -203,6 +205,8 @@ def _importances(contents: Contents) -> Iterator[Chart]:
     for place, shares in enumerate(contents.importances):
         metric, finished = contents.metrics[place], len(contents.in_state(TrialState.COMPLETE))
         remark = f"share of the differences in {metric} among {finished} finished trials that a key explains"
+        if finished < TRUSTED:
+            remark += f"; warning: fewer than {TRUSTED} trials are too few, more may change the order"
         alt = "Bar chart of " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
         drawing = chart(HALF, 0.8 + 0.34 * len(shares), partial(_bars, contents.short, shares))
         yield Chart(_numbered("importances", contents, place), metric, remark, alt, drawing)
