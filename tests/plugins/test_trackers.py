@@ -207,8 +207,8 @@ def test_mlflow_holds_the_parameters_scores_and_artifacts_of_a_run(run: Path, st
     assert {item.path for item in client.list_artifacts(run_id(run))} == {"figures", "report.html"}
     kept = Path(client.download_artifacts(run_id(run), "report.html"))
     assert kept.read_text(encoding="utf-8") == "<!doctype html>"
-    beside = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
-    assert found.info.artifact_uri.startswith(beside.as_uri())
+    artifacts = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
+    assert found.info.artifact_uri.startswith(artifacts.as_uri())
 
 
 def test_mlflow_goes_on_in_the_same_run_when_resumed(run: Path, store: str, client: Any) -> None:
@@ -290,8 +290,8 @@ def test_workers_that_begin_at_once_make_one_database(run: Path) -> None:
         assert process.stdin
         process.stdin.write("begin\n")
         process.stdin.flush()
-    told = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], told
+    printed = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], printed
     assert len({run_id(trial) for trial in trials}) == 3
 
 
@@ -370,7 +370,7 @@ def test_mlflow_run_that_is_gone_is_an_error_that_says_what_to_delete(run: Path,
     assert caught.value.next_step == f"delete {run / 'mlflow.json'} to log to a new MLflow run"
 
 
-def test_mlflow_default_store_lies_beside_the_runs(run: Path) -> None:
+def test_mlflow_default_store_lies_next_to_the_runs(run: Path) -> None:
     tracker = mlflow(run)
     assert tracker.store == f"sqlite:///{run.resolve().parents[1] / 'mlflow.db'}"
     assert tracker.experiment == "mine"

@@ -343,8 +343,8 @@ def test_a_run_without_a_split_to_score_says_so(tmp_path: Path) -> None:
     assert page.text.count("No predictions on a validation or a test split.") == 3
 
 
-def scored_anew(run: Path) -> str:
-    """What is told next of a damaged run: new scores lie beside the damage, and have a report of their own."""
+def scored_again(run: Path) -> str:
+    """The next step for a damaged run: new scores lie in a folder of their own, with a report."""
     scored = run / "evaluations" / "TIME"
     return f"score it anew: python -m toolkit evaluate {run}, and report that: python -m toolkit report {scored}"
 
@@ -365,7 +365,7 @@ def test_classes_without_names_are_refused(tmp_path: Path, left: str, facts: str
     with pytest.raises(DataError, match=message) as caught:
         write_report(run)
     assert caught.value.path == run / "facts.json"
-    assert caught.value.next_step == scored_anew(run)
+    assert caught.value.next_step == scored_again(run)
     assert not (run / "report.html").exists()
 
 
@@ -405,7 +405,7 @@ def test_class_names_that_the_font_lacks_are_drawn_without_warning(tmp_path: Pat
     assert "跑步" in page.text
 
 
-def test_half_written_last_record_is_left_out_and_told(tmp_path: Path) -> None:
+def test_half_written_last_record_is_left_out_and_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     with (run / "records.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "st')
@@ -453,7 +453,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, text: str, message: 
     with pytest.raises(DataError, match=message) as caught:
         write_report(run)
     assert caught.value.path == run / name
-    assert caught.value.next_step == scored_anew(run)
+    assert caught.value.next_step == scored_again(run)
 
 
 def test_importing_the_report_loads_no_heavy_package() -> None:

@@ -53,7 +53,7 @@ def test_a_journal_that_is_nothing_but_a_torn_line_begins_anew(tmp_path: Path) -
     assert study_in(tmp_path).trials == []
 
 
-def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_reported(tmp_path: Path) -> None:
     study_in(tmp_path)
     with (tmp_path / "journal.log").open("a") as journal:
         journal.write("no JSON\n{}\n")
@@ -62,14 +62,14 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
     assert caught.value.next_step
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(RunFailed, match=r"runs/tiny: cannot be written: Not a directory") as caught:
         open_storage(tmp_path / "runs" / "tiny", None)
     assert "--runs DIR" in str(caught.value.next_step)
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -166,7 +166,7 @@ def test_a_study_may_live_in_a_database(tmp_path: Path) -> None:
         assert [trial.value for trial in optuna.load_study(study_name="tiny", storage=storage).trials] == [0.25]
 
 
-def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_database_that_is_not_there_is_reported(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/no/such/study.db"
     with pytest.raises(UsageError, match=r"--storage sqlite.*cannot be used") as caught:
         open_storage(tmp_path, url)

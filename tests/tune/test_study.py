@@ -48,25 +48,25 @@ def test_what_is_fixed_all_trials_have_and_the_recipe_has_not(tmp_path: Path) ->
 def test_what_is_fixed_wrongly_is_told_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.epoks = 2\ndata.valid_shar = 0.1"))
     assert main(["check", str(path)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert 'tune.fixed.train.epoks: unknown key; did you mean "epochs"?' in told
+    printed = capsys.readouterr().err
+    assert 'tune.fixed.train.epoks: unknown key; did you mean "epochs"?' in printed
 
 
 def test_what_is_fixed_cannot_be_tried_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.batch = 4"))
     assert main(["check", str(path)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in told
+    printed = capsys.readouterr().err
+    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in printed
 
 
-def test_check_tells_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tune = '[tune]\ntrials = 3\nsampler = "tpee"\n[tune.space]\ntrain.epoks = {low = 1, high = 2}\n'
     path = write_recipe(tmp_path, text=RECIPE + tune)
     assert main(["check", str(path)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert "tune.space.train.epoks: " in told
-    assert "tune.sampler.name: " in told
-    assert f"next:  correct [tune] in {path}" in told
+    printed = capsys.readouterr().err
+    assert "tune.space.train.epoks: " in printed
+    assert "tune.sampler.name: " in printed
+    assert f"next:  correct [tune] in {path}" in printed
 
 
 def test_check_says_valid_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,10 +101,10 @@ CHANGED = {
 @pytest.mark.parametrize("what", CHANGED)
 def test_a_changed_study_is_refused_with_what_changed(tmp_path: Path, what: str) -> None:
     begun(tmp_path)
-    tune, space, told = CHANGED[what]
+    tune, space, printed = CHANGED[what]
     with pytest.raises(UsageError, match="study tiny already exists with different settings") as caught:
         begun(tmp_path, tune, space)
-    assert told in caught.value.message
+    assert printed in caught.value.message
     assert caught.value.exit_code == EXIT_USAGE
     assert caught.value.next_step
 

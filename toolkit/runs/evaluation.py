@@ -208,7 +208,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
 
 
 def thresholds_by_class(answers: Mapping[str, Evaluation], spec: DataSpec) -> dict[str, dict[str, float]]:
-    """What scores.json says of the thresholds that answers were made with; nothing where there are none."""
+    """What scores.json says of the thresholds that answers were made with; nothing where answers need no thresholds."""
     thresholds = next((one.thresholds for one in answers.values()), None)
     return {} if thresholds is None else {"thresholds": dict(zip(spec.classes, thresholds.tolist(), strict=True))}
 

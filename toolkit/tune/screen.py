@@ -33,7 +33,7 @@ FRAME = 8
 
 
 class StudyScreen:
-    """Shows the trials of a study while its block runs, whoever works on them. Only reads the study."""
+    """Shows the trials of a study while its block runs, whichever process trains them. Only reads the study."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class StudyScreen:
 
 
 def recorded(run: RunDirectory) -> int:
-    """Epochs in a run's records; 0 where there are none."""
+    """Epochs in a run's records; 0 where it has no records."""
     try:
         return run.records.read_bytes().count(b"\n")
     except OSError:

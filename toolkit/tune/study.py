@@ -75,7 +75,7 @@ def _with_fixed(draft: Draft) -> Draft:
 
 
 def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
-    """The study in `storage`, created where there is none.
+    """The study in `storage`, created if needed.
 
     A study is what its recipe, space and aim are; sampler, pruner and number of trials may change. Raises UsageError
     where the storage has another study of this name.

@@ -58,9 +58,9 @@ class Page:
     scores: Sequence[Row]
     """Scalar scores on valid and on test."""
     metric: str | None
-    """The score on valid that has a chart of its own; None where there is none."""
+    """The score on valid that has a chart of its own, if any."""
     no_metric: str
-    """Why there is none."""
+    """Why no score has a chart."""
     best_epoch: int | None
     answers: Answers
     calibration_error: float | None
@@ -109,7 +109,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def named(label: str) -> str:
-    """The classes of a target or a prediction, also where there are none."""
+    """The classes of a target or a prediction, also of an empty set."""
     return label or NONE
 
 
@@ -152,7 +152,7 @@ def _notes(files: RunFiles) -> Iterator[str]:
 
 
 def _metric(files: RunFiles) -> tuple[str | None, str]:
-    """The score of `train.metric` on valid, or the one most like it; or why there is none."""
+    """The score of `train.metric` on valid, or the one most like it; or why no score can be drawn."""
     if not files.records:
         return None, "No epoch has finished."
     names = list(dict.fromkeys(name for record in files.records for name in record.valid if name != "loss"))

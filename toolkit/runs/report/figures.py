@@ -33,7 +33,7 @@ LONGEST_LABEL = 22
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure. `series` tells apart lines for the colour-blind too (after Okabe and Ito)."""
+    """Colours of a figure. The colour-blind can distinguish the lines of `series` too (after Okabe and Ito)."""
 
     name: str
     surface: str
@@ -286,7 +286,7 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def reliability(bins: Calibration) -> Drawing:
-    """Reliability diagram (DeGroot and Fienberg, 1983): accuracy beside confidence, above each bin's share of items."""
+    """Reliability diagram (DeGroot and Fienberg, 1983): accuracy by confidence, above each bin's share of items."""
 
     def draw(theme: Theme) -> Figure:
         drawn = figure(HALF, HALF * 0.94)

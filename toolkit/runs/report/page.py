@@ -36,12 +36,12 @@ class Picture:
 def write_report(run: Path) -> Path:
     """Draw the figures that files alone can give into `run/figures` and write `run/report.html`; returns its path.
 
-    Works on unfinished runs too: what is missing is said to be missing. Raises `UsageError` when `run` is no run
-    directory, `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
+    Works on unfinished runs too: the page says what is missing. Raises `UsageError` when `run` is not a run directory,
+    `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
     """
     shown = contents.gather(read_run(run))
     directory = shown.files.directory
-    again = f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}"
+    again = f"free disk space or fix the folder, then: python -m toolkit report {shlex.quote(str(run))}"
     with explained(run, next_step=again):
         for name, drawing in _drawings(shown):
             figures.save(directory.figures, name, drawing)

@@ -1,6 +1,6 @@
 """The charts of a study, each drawn for light and for dark pages; those that cannot be drawn say why.
 
-Optuna's own charts leave out pruned trials, which are most trials of a study that prunes well.
+Optuna's own charts omit pruned trials, which are most trials of a study that prunes well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IN_A_ROW = 4
-"""Slices beside each other."""
+"""Slices in one row."""
 TRUSTED = 10
 """Finished trials from which on importances are shown without a warning."""
 FADED = 0.35
@@ -35,7 +35,7 @@ READ = "finished trials filled, pruned ones faded at the best score they reached
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure of the page, or the reason that there is none."""
+    """One figure of the page, or the reason why it cannot be drawn."""
 
     name: str
     title: str
