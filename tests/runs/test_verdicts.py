@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.predictions import Prediction
-from toolkit.runs.report.verdicts import Judged, Verdict, verdicts
+from toolkit.runs.report.verdicts import FALLEN, RISEN, WAITING, WIDE, Judged, Kind, Verdict, verdicts
 
 RECIPE: dict[str, Any] = {
     "data": {"name": "image_folder", "valid_share": 0.15, "test_share": 0.15},
@@ -206,3 +208,10 @@ def test_nothing_scored_is_said_of_finished_runs_only() -> None:
     assert verdict.text == "Nothing was scored: the dataset has no validation and no test items."
     assert verdict.keys == ("data.test_share", "data.valid_share")
     assert found("nothing_scored", split=None, predictions=[], finished=False) is None
+
+
+def test_the_documents_name_every_verdict_and_its_keys() -> None:
+    text = (Path(__file__).parents[2] / "docs/how-to/read-a-report.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(get_args(Kind))
+    shares = (f"{100 * WIDE:.0f} points", f"{100 * (RISEN - 1):.0f} % above", f"{100 * (1 - FALLEN):.0f} % or more")
+    assert all(share in text for share in (*shares, f"{100 * WAITING:.0f} % of the training time"))
