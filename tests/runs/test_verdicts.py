@@ -141,12 +141,11 @@ def test_other_curves_are_not_overfitting(train: list[float], valid: list[float 
     assert found("overfitting", records=curve(train, valid, best=1)) is None
 
 
-def test_a_run_whose_last_epoch_is_the_best_and_still_gains_is_improving() -> None:
+def test_a_run_whose_validation_loss_still_falls_at_the_end_is_improving() -> None:
     records = curve(FALLING, [1.8, 1.6, 1.4, 1.2, 1.1, 1.0], best=6)
     verdict = given("improving", records=records)
     assert verdict.text == (
-        "Still improving at the last epoch: the validation loss falls from 1.200 in epoch 4 to 1.000 in epoch 6, the "
-        "best one."
+        "Still improving at the last epoch: the validation loss falls from 1.200 in epoch 4 to 1.000 in epoch 6."
     )
     assert verdict.keys == ("train.epochs",)
 
@@ -155,10 +154,10 @@ def test_a_run_whose_last_epoch_is_the_best_and_still_gains_is_improving() -> No
     ("valid", "best", "finished"),
     [
         ([1.8, 1.4, 1.1, 1.001, 1.001, 1.0], 6, True),  # gains less than two hundredths
-        ([1.8, 1.6, 1.4, 1.2, 1.1, 1.0], 5, True),  # another epoch is the best by its score
+        ([1.8, 1.4, 1.1, 0.9, 0.8, 0.81], 5, True),
         ([1.8, 1.6, 1.4, 1.2, 1.1, 1.0], 6, False),
     ],
-    ids=["converged", "best before", "unfinished"],
+    ids=["converged", "lowest before", "unfinished"],
 )
 def test_other_ends_are_not_improving(valid: list[float], best: int, finished: bool) -> None:
     assert found("improving", records=curve(FALLING, valid, best), finished=finished) is None

@@ -150,14 +150,14 @@ def _overfitting(judged: Judged) -> Iterator[Verdict]:
 
 def _improving(judged: Judged) -> Iterator[Verdict]:
     records, lowest = judged.records, _lowest(judged.records)
-    if not judged.finished or lowest is None or not records[-1].best or lowest.epoch != records[-1].epoch:
+    if not judged.finished or lowest is None or lowest.epoch != records[-1].epoch:
         return
     before = records[-1 - math.ceil(len(records) / 5)]
     if lowest.valid["loss"] > FALLEN * before.valid.get("loss", math.nan):
         return
     text = (
         f"Still improving at the last epoch: the validation loss falls from {before.valid['loss']:.3f} in epoch "
-        f"{before.epoch} to {lowest.valid['loss']:.3f} in epoch {lowest.epoch}, the best one."
+        f"{before.epoch} to {lowest.valid['loss']:.3f} in epoch {lowest.epoch}."
     )
     yield Verdict("improving", text, ("train.epochs",))
 
