@@ -175,5 +175,5 @@ def _tell(tracker: Tracker, records: list[Record]) -> None:
 
 
 def _files(folder: Path) -> dict[Path, int]:
-    """The files below a folder with their sizes in bytes."""
-    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    """The files below a folder with their sizes in bytes; a link holds nothing of its own."""
+    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
