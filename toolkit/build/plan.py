@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ class Plan:
     resolved: Recipe
     """The recipe with every component's defaults filled in."""
     chosen: tuple[Chosen, ...]
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Keys that overrides gave another value than the recipe's file, with that value."""
 
     def one(self, kind: str) -> Chosen:
         return next(chosen for chosen in self.chosen if chosen.kind == kind)
@@ -190,7 +192,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         raise PluginError("\n".join([*faults, *own]), next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
-    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed)
 
 
 def with_usual(draft: Draft, registry: Registry) -> Draft:
@@ -266,8 +268,7 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
 
 def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
-    usual = Path("data") / dataset.name.rpartition(":")[2]
-    place = root or (usual if holds_something(usual) else None)
+    place = root or usual_place(dataset.name)
     asked = {"clips": True} if clips else {}
     try:
         data: Data = dataset.build(place, **asked)
@@ -291,6 +292,12 @@ def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
     return DataError(
         f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
     )
+
+
+def usual_place(dataset: str) -> Path | None:
+    """Where the data of this dataset is looked for when a recipe names no root; None where nothing is there."""
+    usual = Path("data") / dataset.rpartition(":")[2]
+    return usual if holds_something(usual) else None
 
 
 def holds_something(place: Path) -> bool:
