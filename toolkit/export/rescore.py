@@ -56,9 +56,7 @@ def evaluate_bundle(
     _same_answers(bundle, data)
     _same_clips(bundle, data)
     splits = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
-    console.print(
-        f"bundle {path}: {bundle.precision} on {bundle.device} ({bundle.reason})", markup=False, soft_wrap=True
-    )
+    console.print(f"bundle {path}: {bundle.setting}", markup=False, soft_wrap=True)
     if manifest.sample or data.spec.sample:
         side = "model was trained on" if manifest.sample else "data is"
         note(f"the {side} the built-in SAMPLE", console)

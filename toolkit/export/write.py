@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["evaluate_bundle", "export_run", "write_models"]
+__all__ = ["evaluate_bundle", "export_run", "write_bundle", "write_models"]
 
 CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
@@ -73,19 +73,30 @@ def export_run(
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    manifest = write_bundle(trained, place, name=place.name, console=console, say=say)
+    if triton:
+        say(f"triton {write_triton(place, manifest, repository)}")
+    return place
+
+
+def write_bundle(trained: Trained, place: Path, *, name: str, console: Console, say: Callable[[str], None]) -> Manifest:
+    """Write the bundle of a trained run at `place`, whole or not at all. `console` shows how far it is; `say` gets a
+    line of each precision's gate."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = reference(trained.assembly)
         unproved = write_models(
-            trained.assembly, place.name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
+            trained.assembly, name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
         )
-        verdicts = _judge(unproved, folder, expected, console)
+        verdicts = _judge(unproved, folder, expected, console, say)
         _refuse_failed(verdicts, place)
         manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
-    if triton:
-        console.print(f"triton {write_triton(place, manifest, repository)}", markup=False, soft_wrap=True)
-    return place
+    return manifest
 
 
 def _checked_name(name: str) -> str:
@@ -228,7 +239,9 @@ def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
     return [path, path.with_name(beside)]
 
 
-def _judge(manifest: Manifest, folder: Path, expected: Reference, console: Console) -> list[Verdict]:
+def _judge(
+    manifest: Manifest, folder: Path, expected: Reference, console: Console, say: Callable[[str], None]
+) -> list[Verdict]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     verdicts = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -239,7 +252,7 @@ def _judge(manifest: Manifest, folder: Path, expected: Reference, console: Conso
             told = _Advance(progress, task)
             verdict = judge(bundle, expected, limits, progress=told)
             verdicts.append(verdict)
-            console.print(_line(verdict), markup=False, highlight=False, soft_wrap=True)
+            say(_line(verdict))
     return verdicts
 
 

@@ -33,10 +33,29 @@ def folder(tmp_path: Path) -> Path:
 
 
 @without_cuda
-def test_auto_takes_the_cpu_where_cuda_does_not_load_and_says_why(folder: Path) -> None:
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_auto_takes_the_cpu_where_cuda_does_not_load_and_says_why_if_there_is_a_gpu(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: has_gpu)
     bundle = Bundle.load(folder)
     assert bundle.device == "cpu"
-    assert bundle.reason.startswith("CUDA does not load: ")
+    assert bool(bundle.reason) is has_gpu
+    assert bundle.reason.startswith("CUDA does not load: " if has_gpu else "")
+    assert (
+        bundle.setting.startswith("fp32 on cpu (CUDA does not load: ") if has_gpu else bundle.setting == "fp32 on cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind", "found"),
+    [("0x10de\n", "0x030000\n", True), ("0x10de\n", "0x040300\n", False), ("0x8086\n", "0x030000\n", False)],
+)
+def test_a_gpu_is_a_display_device_of_nvidia(tmp_path: Path, vendor: str, kind: str, found: bool) -> None:
+    (tmp_path / "vendor").write_text(vendor)
+    (tmp_path / "class").write_text(kind)
+    assert providers._is_nvidia_display(tmp_path / "vendor") is found
+    assert not providers._is_nvidia_display(tmp_path / "gone")
 
 
 @without_cuda

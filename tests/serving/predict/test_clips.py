@@ -173,8 +173,9 @@ def test_timelines_of_many_sources_come_one_after_the_other(tmp_path, bundle, fi
     assert said[1] == f"{tmp_path / 'a.png'}: an image, which has no timeline"
     assert said[2].startswith(f"{tmp_path / 'broken.mp4'}: cannot be decoded: ")
     assert said[3].startswith(f"{tmp_path / 'gone.mp4'}: no such file or folder")
-    assert said[4].startswith(f"{out}: 10 rows (")
-    assert said[5] == "3 of 5 inputs could not be read"
+    assert said[4].startswith("2 inputs answered (10 answers) in ")
+    assert said[7].startswith(f"skipped 3 of 5 inputs: {tmp_path / 'a.png'}, {tmp_path / 'broken.mp4'}, ")
+    assert said[8:] == [f"{out}: 10 rows"]
 
 
 def test_a_signal_ends_a_timeline(tmp_path, bundle, film, monkeypatch, capsys, decoding) -> None:
@@ -233,7 +234,7 @@ def test_what_is_played_says_how_late_its_answers_come(tmp_path, bundle, film, c
     clock = Lockstep()
     out = tmp_path / "out.csv"
     assert predict_files(bundle, [str(film)], output=out, every=9.0, stream=True, device="cpu", clock=clock) == 0
-    begin, end = capsys.readouterr().err.splitlines()[1:]
+    begin, *_, end = capsys.readouterr().err.splitlines()[1:]
     assert begin == f"{film}: Ctrl-C ends it"
     assert end.startswith(f"{film}: 1 answer, latency ")
     assert len(read_rows(out)) == 1

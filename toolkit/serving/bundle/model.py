@@ -67,8 +67,13 @@ class Bundle:
     precision: str
     device: BundleDevice
     reason: str
-    """Why `device` is the one."""
+    """Why `device` is the one; empty where a user has nothing to learn from it."""
     session: ModelSession
+
+    @property
+    def setting(self) -> str:
+        """The precision and the device, in words."""
+        return f"{self.precision} on {self.device}" + (f" ({self.reason})" if self.reason else "")
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto", precision: str | None = None) -> Bundle:
