@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -40,6 +41,11 @@ def section(page: str, heading: str) -> str:
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
     assert found, f"the card has no section {heading!r}"
     return found[1]
+
+
+def body(page: str) -> str:
+    """The card without its front matter."""
+    return page.split("---\n", 2)[2]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -225,7 +231,7 @@ def test_one_class_an_answer_has_no_table_of_classes(tmp_path: Path) -> None:
 
 def test_a_sample_is_told_first_and_in_bold(tmp_path: Path) -> None:
     page = card(manifest(tmp_path, sample=True), None)
-    assert page.splitlines()[2].startswith("> **SAMPLE: this model was trained on pictures drawn by code")
+    assert body(page).splitlines()[2].startswith("> **SAMPLE: this model was trained on pictures drawn by code")
     assert "Trained on the SAMPLE" in section(page, "Limits of use")
 
 
@@ -457,3 +463,78 @@ def test_every_card_is_tidy(
     assert len(headings) == len(set(headings)) == (7 if sample else 6)
     assert not re.search(r"^\|.*\n\n\|", page, flags=re.MULTILINE)
     assert not re.search(r"^[^|\n].*\n\|", page, flags=re.MULTILINE)
+
+
+# The run's own scores, and what hubs read
+
+
+RESULTS = {
+    "valid": {
+        "role": "chose the epoch",
+        "items": 1270,
+        "precision": "bf16",
+        "scores": {"accuracy": 0.3, "f1_macro": 0.25},
+        "intervals": {"accuracy": [0.28, 0.33]},
+    },
+    "test": {
+        "role": "chose nothing",
+        "items": 270,
+        "scores": {"accuracy": 0.25, "f1_macro": 0.2},
+        "intervals": {"accuracy": [0.2, 0.31]},
+    },
+}
+
+
+def front(page: str) -> dict[str, Any]:
+    read = yaml.safe_load(page.split("---\n", 2)[1])
+    assert isinstance(read, dict)
+    return read
+
+
+def test_test_scores_stand_next_to_validation_scores(tmp_path: Path) -> None:
+    scores = section(card(manifest(tmp_path, results=RESULTS), None), "Scores")
+    assert rows(scores)[:3] == [
+        ["score", "validation (1,270 items)", "test (270 items)"],
+        ["accuracy", "0.3000 (0.2800 to 0.3300)", "0.2500 (0.2000 to 0.3100)"],
+        ["f1 macro", "0.2500", "0.2000"],
+    ]
+    assert "What the run scored with its trained model in bf16." in scores
+    assert "The validation split chose the epoch" in scores
+    assert "The test split chose nothing: quote its scores." in scores
+
+
+def test_a_card_without_scores_of_the_run_has_no_table_of_them(tmp_path: Path) -> None:
+    scores = section(card(manifest(tmp_path), None), "Scores")
+    assert rows(scores)[0][1] == "trained model"
+    assert "chose" not in scores
+
+
+def test_the_front_matter_is_what_hubs_read(tmp_path: Path) -> None:
+    recipe = '[model]\nname = "resnet18"\n[export]\nlicense = "mit"\n'
+    read = front(card(manifest(tmp_path, results=RESULTS, recipe=recipe, trained_on={"dataset": "har"}), None))
+    assert (read["license"], read["library_name"], read["pipeline_tag"]) == ("mit", "onnx", "image-classification")
+    assert read["tags"] == ["onnx", "onnxruntime", "vision-toolkit", "resnet18"]
+    assert read["metrics"] == ["accuracy", "f1"]
+    (model,) = read["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "toy"
+    assert result["dataset"] == {"name": "har", "type": "har", "split": "test"}
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == {"accuracy": 0.25, "f1_macro": 0.2}
+
+
+def test_hubs_get_validation_scores_only_where_there_are_no_others(tmp_path: Path) -> None:
+    read = front(card(manifest(tmp_path, results={"valid": RESULTS["valid"]}), None))
+    assert read["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
+
+
+def test_hubs_get_no_scores_of_a_sample(tmp_path: Path) -> None:
+    read = front(card(manifest(tmp_path, results=RESULTS, sample=True, clip=Clip(frames=2)), None))
+    assert "model-index" not in read
+    assert "sample-data" in read["tags"]
+    assert (read["license"], read["pipeline_tag"]) == ("unknown", "video-classification")
+
+
+def test_hostile_names_stay_values_of_the_front_matter(tmp_path: Path) -> None:
+    name = "a: b\n---\n# [x](javascript:y)"
+    read = front(card(manifest(tmp_path, results=RESULTS, trained_on={"dataset": name}), None))
+    assert read["model-index"][0]["results"][0]["dataset"]["name"] == "a: b --- # [x](javascript:y)"

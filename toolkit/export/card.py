@@ -11,6 +11,7 @@ from typing import Any
 
 from toolkit.api.clips import Clip
 from toolkit.api.errors import counted
+from toolkit.export.hub import front_matter
 from toolkit.runs.report import statistics
 from toolkit.serving.bundle.manifest import INPUT, OUTPUT, FrameSampling, Manifest
 
@@ -53,8 +54,10 @@ def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistic
         keep_trailing_newline=True,
     )
     environment.filters |= {"text": text, "code": code, "words": words, "score": score, "in_words": in_words}
-    return environment.get_template("card.md.j2").render(
+    return front_matter(manifest) + environment.get_template("card.md.j2").render(
         manifest=manifest,
+        results=_results(manifest),
+        precision=next((found.get("precision") for found in manifest.results.values()), None),
         lines=snippet(manifest),
         sampling=_sampling(manifest),
         model=_model(manifest),
@@ -173,6 +176,18 @@ def in_words(value: Any) -> str:
         comma = "; " if any(isinstance(item, str) for item in value) else ", "
         return comma.join(map(in_words, value[:LISTED])) + more if value else "none"
     return "—" if value is None else text(str(value))
+
+
+def _results(manifest: Manifest) -> Mapping[str, list[str]]:
+    """Each score of the run, to its cells: one for each split."""
+    splits = manifest.results.values()
+    names = dict.fromkeys(name for found in splits for name in found["scores"])
+    return {name: [_with_interval(name, found) for found in splits] for name in names}
+
+
+def _with_interval(name: str, found: Mapping[str, Any]) -> str:
+    ends = found["intervals"].get(name)
+    return score(found["scores"].get(name)) + ("" if ends is None else f" ({score(ends[0])} to {score(ends[1])})")
 
 
 def _model(manifest: Manifest) -> str | None:

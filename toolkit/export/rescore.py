@@ -52,7 +52,7 @@ def evaluate_bundle(
     manifest = bundle.manifest
     with _told_of_bundle(bundle, overrides):
         planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
-        data = planned.data()
+        data = _data(bundle, planned, overrides)
     _same_answers(bundle, data)
     _same_clips(bundle, data)
     splits = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
@@ -95,6 +95,19 @@ def _told_of_bundle(bundle: Bundle, overrides: Sequence[str]) -> Iterator[None]:
         )
         given = f"correct what --set says, or leave it out: {_command(bundle)}"
         raise RecipeError(error.source, error.problems, next_step=given if overrides else lacking) from error
+
+
+def _data(bundle: Bundle, planned: Plan, overrides: Sequence[str]) -> Data:
+    try:
+        return planned.data()
+    except DataError as error:
+        root = planned.resolved.data.root
+        if root is None or root.exists() or any(given.startswith("data.root") for given in overrides):
+            raise
+        raise DataError(
+            f'{error.message}; a bundle keeps the name of its data\'s folder ("{root.name}"), not where the folder is',
+            next_step=f"say where it is: {_command(bundle)} --set data.root=FOLDER",
+        ) from error
 
 
 def _command(bundle: Bundle) -> str:

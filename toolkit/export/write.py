@@ -24,7 +24,9 @@ from toolkit.export.card import card
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.rescore import evaluate_bundle
+from toolkit.export.results import results
 from toolkit.export.triton import place_in, write_triton
+from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
@@ -132,7 +134,9 @@ def write_models(
     """Every precision's model, and a manifest that claims nothing of them yet: `digest` is that of the recipe by which
     the weights were trained, empty where they were not."""
     table = assembly.recipe.export
-    spec, protocol = assembly.spec, {**Scored.of_run(assembly).protocol(), "precision": "fp32"}
+    toml = to_toml(assembly.recipe)
+    known = places(toml)
+    spec, protocol = assembly.spec, shared({**Scored.of_run(assembly).protocol(), "precision": "fp32"}, known)
     chosen = assembly.objective.thresholds
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
@@ -156,10 +160,10 @@ def write_models(
         sampling=_sampling(assembly),
         models=models,
         files=files,
-        recipe=to_toml(assembly.recipe),
+        recipe=shared_toml(assembly.recipe),
         digest=digest,
         protocol=protocol,
-        trained_on=dict(trained_on),
+        trained_on=shared(trained_on, known),
         scores={},
         versions=versions(),
         thresholds=thresholds,
@@ -222,8 +226,8 @@ def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     train = assembly.train
     count = min(assembly.recipe.export.calibration, len(train.pixels))
     batch = max(CALIBRATION_BATCH // (assembly.spec.frames or 1), 1)
-    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
-        pixels = train.at(places.tolist()).pixels
+    for items in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
+        pixels = train.at(items.tolist()).pixels
         yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
 
 
@@ -291,7 +295,8 @@ def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, e
     exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
     return replace(
         manifest,
-        recipe=to_toml(_told_recipe(trained)),
+        recipe=shared_toml(_told_recipe(trained)),
+        results=results(trained),
         scores={"torch": expected.evaluation.scalars(), **exported},
         gate={verdict.precision: verdict.summary() for verdict in verdicts},
     )

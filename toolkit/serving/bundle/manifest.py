@@ -88,6 +88,9 @@ class Manifest:
     """Dataset, items of each split, best epoch, notes."""
     scores: Mapping[str, Mapping[str, float]]
     """Scores on the validation split of the trained model ("torch") and of each precision."""
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the run scored, by split (`valid`, `test`): `role` is what the split had to do with the weights, `items`
+    their number, `precision` that of the model, `scores`, and `intervals` of 95 % where they are known. Empty where the run has no such scores."""
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the export gate found, by precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
