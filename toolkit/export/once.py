@@ -37,7 +37,7 @@ def run_at(path: Path) -> RunDirectory | None:
 
 
 def bundle_of(run: RunDirectory, overrides: Sequence[str], console: Console) -> Path:
-    """The kept bundle of this run's best checkpoint, exported now if there is none that fits the checkpoint, the recipe
+    """The kept bundle of this run's best checkpoint, exported now unless one fits the checkpoint, the recipe
     and `overrides`. Processes that ask at the same time export it once.
 
     Raises what `export_run` raises, and then keeps nothing.
@@ -97,7 +97,7 @@ def _export(run: RunDirectory, overrides: Sequence[str], place: Path, console: C
     from toolkit.runs.reopen import open_trained
 
     trained = open_trained(run.path, overrides)
-    write_bundle(trained, place, name=run.recipe_name, console=console, say=lambda _: None)
+    write_bundle(trained, place, overrides, name=run.recipe_name, console=console, say=lambda _: None)
     if not place.name.startswith(_digest(run)):  # training went on meanwhile
         shutil.rmtree(place)
         raise RunFailed(f"{run.best}: changed during the export", next_step="run the same command again")

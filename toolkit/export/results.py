@@ -16,8 +16,8 @@ CHOSE = {"valid": "chose the epoch", "test": "chose nothing"}
 
 
 def results(trained: Trained) -> dict[str, dict[str, Any]]:
-    """By split: what it had to do with the weights, its number of items, the trained model's scores with the precision
-    they were computed in, and 95 % intervals where they are known. Empty where the run has no scores of this checkpoint, or of the data that it is exported with."""
+    """By split: its role, its number of items, the model's precision and scores, and 95 % intervals where they are
+    known. Empty where the run has no scores of this checkpoint, or of the data that it is exported with."""
     run = trained.directory
     kept = nan_for_null(run.read_json(run.scores))
     if kept.get("best_epoch") != trained.best_epoch or not _same_data(trained, kept.get("protocol")):

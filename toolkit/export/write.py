@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -52,7 +53,7 @@ FRAMES_OF_A_VIDEO = 8
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
-"""Bytes that fit into one protobuf message, with room for the graph beside the weights."""
+"""Bytes that fit into one protobuf message, with room for the graph next to the weights."""
 
 
 def export_run(
@@ -79,22 +80,32 @@ def export_run(
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    manifest = write_bundle(trained, place, name=place.name, console=console, say=say)
+    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=say)
     if triton:
         say(f"triton {write_triton(place, manifest, repository)}")
     return place
 
 
-def write_bundle(trained: Trained, place: Path, *, name: str, console: Console, say: Callable[[str], None]) -> Manifest:
-    """Write the bundle of a trained run at `place`, whole or not at all. `console` shows how far it is; `say` gets a
-    line of each precision's gate."""
+def write_bundle(
+    trained: Trained,
+    place: Path,
+    overrides: Sequence[str],
+    *,
+    name: str,
+    console: Console,
+    say: Callable[[str], None],
+) -> Manifest:
+    """Write the bundle of a trained run at `place`, whole or not at all. `overrides` are those that it was
+    opened with. `console` shows how far it is; `say` gets a line of each precision's gate.
+
+    Raises ParityError where an exported model does not answer as the trained one does."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = reference(trained.assembly)
         unproved = write_models(
             trained.assembly, name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
         )
         verdicts = _judge(unproved, folder, expected, console, say)
-        _refuse_failed(verdicts, place)
+        _refuse_failed(verdicts, place, trained, overrides)
         manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
@@ -112,7 +123,7 @@ def _free(place: Path) -> Path:
     is_bundle = (place / MANIFEST).is_file()
     if place.exists() and not is_bundle and not _is_empty(place):
         raise UsageError(
-            f"{place}: in the way, and no bundle (it has no {MANIFEST})",
+            f"{place}: exists and is not a bundle (it has no {MANIFEST})",
             next_step="give another name with --name NAME, or another folder with --exports DIR",
         )
     return place
@@ -141,8 +152,8 @@ def write_models(
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
-        told = metadata(spec, thresholds, protocol, digest)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, told)
+        about = metadata(spec, thresholds, protocol, digest)
+        model = to_onnx(assembly.network, assembly.objective.logits, spec, about)
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):
@@ -187,7 +198,7 @@ def _usual_length(split: Split | VideoSplit) -> float:
         raise AssertionError("clips are taken of videos")
     lengths = []
     for index in range(0, len(split), max(len(split) // MEASURED, 1)):
-        with suppress(DataError):  # one that cannot be read was told, or left out, in training
+        with suppress(DataError):  # one that cannot be read was reported or skipped in training
             lengths.append(duration(split.times(index)))
     return median(lengths)
 
@@ -238,9 +249,9 @@ def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
     if model.ByteSize() <= SINGLE_FILE:
         onnx.save(model, path)
         return [path]
-    beside = f"{path.name}.data"
-    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside)
-    return [path, path.with_name(beside)]
+    weights = f"{path.name}.data"
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=weights)
+    return [path, path.with_name(weights)]
 
 
 def _judge(
@@ -253,8 +264,7 @@ def _judge(
             task = progress.add_task(f"gate {precision}", total=2 * len(expected.evaluation.index))
             bundle = Bundle.load(folder, device="cpu", precision=precision)
             limits: Limits = getattr(expected.assembly.recipe.export, precision)
-            told = _Advance(progress, task)
-            verdict = judge(bundle, expected, limits, progress=told)
+            verdict = judge(bundle, expected, limits, progress=_Advance(progress, task))
             verdicts.append(verdict)
             say(_line(verdict))
     return verdicts
@@ -279,30 +289,43 @@ def _line(verdict: Verdict) -> str:
     )
 
 
-def _refuse_failed(verdicts: Sequence[Verdict], place: Path) -> None:
+def _refuse_failed(verdicts: Sequence[Verdict], place: Path, trained: Trained, overrides: Sequence[str]) -> None:
     failed = [verdict for verdict in verdicts if verdict.problems]
     if failed:
-        first = failed[0].precision
         findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
         raise ParityError(
             f"{place}: not written: the exported model does not answer as the trained one",
             findings=findings,
-            next_step=f"leave {first} out, or accept more with --set export.{first}.KEY=VALUE",
+            next_step=_accepted(failed, trained, overrides),
         )
+
+
+def _accepted(failed: Sequence[Verdict], trained: Trained, overrides: Sequence[str]) -> str:
+    """The command that exports in spite of what was found, or the one that looks at the run where no limit would do."""
+    run = shlex.quote(str(trained.directory.path))
+    if not all(verdict.accepting for verdict in failed):
+        return f"evaluate the run: python -m toolkit evaluate {run}"
+    limits = [
+        f"--set export.{verdict.precision}.{key}={value}"
+        for verdict in failed
+        for key, value in verdict.accepting.items()
+    ]
+    given = [f"--set {shlex.quote(override)}" for override in overrides]
+    return f"to accept this: python -m toolkit export {' '.join([run, *given, *limits])}"
 
 
 def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, expected: Reference) -> Manifest:
     exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
     return replace(
         manifest,
-        recipe=shared_toml(_told_recipe(trained)),
+        recipe=shared_toml(_trained_recipe(trained)),
         results=results(trained),
         scores={"torch": expected.evaluation.scalars(), **exported},
         gate={verdict.precision: verdict.summary() for verdict in verdicts},
     )
 
 
-def _told_recipe(trained: Trained) -> Recipe:
+def _trained_recipe(trained: Trained) -> Recipe:
     """What the weights were made by as it was then, whatever overrides say now; the rest as it is in the export."""
     made, now = planned_again(trained.directory, None, ()).resolved, trained.assembly.recipe
     return made.model_copy(update={key: getattr(now, key) for key in ("data", "input", "clip", "metrics", "export")})

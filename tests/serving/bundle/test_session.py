@@ -247,7 +247,7 @@ opened.run(np.zeros((1, 4, 4, 3), np.uint8))
 try:
     opened.run(np.zeros((1, 10_000, 4, 3), np.uint8))  # 4.8 GB
 except BundleError as error:
-    # of this program alone: getrusage tells the parent's peak where that was higher
+    # of this program alone: getrusage reports the parent's peak where that was higher
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(int(peak.split()[1]) >> 10)
     sys.exit("vailable memory" not in error.message)
@@ -256,7 +256,7 @@ sys.exit("it was computed")
 
 
 def test_what_grows_with_its_input_meets_a_limit_of_memory(folder: Path) -> None:
-    """Every row times every row: nothing in the file tells how many there will be."""
+    """Every row times every row: nothing in the file says how many there will be."""
     built = toy_bundle.model(2)
     kept = list(built.graph.node)
     kept[2].input[0] = "means_"

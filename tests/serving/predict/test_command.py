@@ -136,13 +136,13 @@ def test_what_cannot_be_read_is_told_and_counted_and_the_rest_goes_on(tmp_path, 
     assert predict_files(bundle, words, output=tmp_path / "out.csv", batch=4) == EXIT_DATA
     names = [Path(row["file"]).name for row in read_rows(tmp_path / "out.csv")]
     assert names == [f"{number:03}.png" for number in range(30) if number != 4] + ["001.png"]
-    told = capsys.readouterr().err.splitlines()[1:]
-    assert told[0].startswith(f"{folder / '004.png'}: cannot be decoded: ")
-    assert told[1].startswith(f"{folder / '017.mp4'}: cannot be decoded: ")
-    assert told[2].startswith(f"{tmp_path / 'gone.png'}: no such file or folder")
-    assert told[3].startswith("30 inputs answered in ")
+    messages = capsys.readouterr().err.splitlines()[1:]
+    assert messages[0].startswith(f"{folder / '004.png'}: cannot be decoded: ")
+    assert messages[1].startswith(f"{folder / '017.mp4'}: cannot be decoded: ")
+    assert messages[2].startswith(f"{tmp_path / 'gone.png'}: no such file or folder")
+    assert messages[3].startswith("30 inputs answered in ")
     named = folder / "004.png", folder / "017.mp4", tmp_path / "gone.png"
-    assert told[6:] == [f"skipped 3 of 33 inputs: {', '.join(map(str, named))}", f"{tmp_path / 'out.csv'}: 30 rows"]
+    assert messages[6:] == [f"skipped 3 of 33 inputs: {', '.join(map(str, named))}", f"{tmp_path / 'out.csv'}: 30 rows"]
 
 
 def test_thousands_are_counted_with_commas(tmp_path, bundle, capsys) -> None:
@@ -184,11 +184,11 @@ def test_a_standard_input_that_is_closed_names_nothing(bundle, monkeypatch) -> N
         predict_files(bundle, ["-"])
 
 
-@pytest.mark.parametrize(("top", "told"), [(1, 1), (2, 2), (9, 2)])
-def test_as_many_classes_are_told_as_there_are(tmp_path, bundle, top, told) -> None:
+@pytest.mark.parametrize(("top", "shown"), [(1, 1), (2, 2), (9, 2)])
+def test_as_many_classes_are_shown_as_there_are(tmp_path, bundle, top, shown) -> None:
     predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], top=top, output=tmp_path / "out.csv")
     (row,) = read_rows(tmp_path / "out.csv")
-    assert len(row) == 1 + 2 * told
+    assert len(row) == 1 + 2 * shown
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_as_many_classes_are_told_as_there_are(tmp_path, bundle, top, told) -> N
         ({"every": 1e-9}, "--every: must be at least 0.001 seconds, got 1e-09"),
         ({"every": float("nan")}, "--every: must be at least 0.001 seconds, got nan"),
         ({"every": float("inf")}, "--every: must be at least 0.001 seconds, got inf"),
-        ({"plot": Path("a.pdf"), "every": 1.0}, "--plot a.pdf: the suffix tells the format"),
+        ({"plot": Path("a.pdf"), "every": 1.0}, '--plot a.pdf: unknown format ".pdf"'),
         ({"plot": Path("a.png"), "every": 1.0}, "--plot: draws the timeline of one video"),
         ({"save": Path(__file__)}, f"--save {__file__}: not a folder"),
         ({"save": Path(__file__).parent}, f"--save {Path(__file__).parent}: the folder is not empty"),
         ({"save": Path("new"), "inputs": ["rtsp://a/b"]}, "--save new: saves pictures and videos from files, not rtsp"),
-        ({"output": Path("a.txt")}, "--output a.txt: the suffix tells the format"),
+        ({"output": Path("a.txt")}, '--output a.txt: unknown format ".txt"'),
         ({"inputs": []}, "predict: no input is given"),
     ],
 )
@@ -337,10 +337,10 @@ def test_a_stream_that_never_came_is_an_error(tmp_path, bundle) -> None:
 
 def loaded(code: str, *words: str) -> set[str]:
     """Top-level packages that Python loads for `code`."""
-    told = subprocess.run(
+    timed = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code, *words], capture_output=True, text=True, check=True
     ).stderr
-    lines = [line for line in told.splitlines() if line.startswith("import time:")]
+    lines = [line for line in timed.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
 
 

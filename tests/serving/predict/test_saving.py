@@ -115,7 +115,7 @@ def test_what_is_followed_is_not_saved(tmp_path, bundle) -> None:
     path = write_video(tmp_path / "a.mp4")
     with pytest.raises(UsageError, match="not a video that is followed with --stream") as caught:
         predict_files(bundle, [str(path)], save=tmp_path / "out", stream=True)
-    assert caught.value.next_step == "leave out --stream"
+    assert caught.value.next_step == "remove --stream"
 
 
 @pytest.mark.parametrize("every", [None, 0.5])

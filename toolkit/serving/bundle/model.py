@@ -42,7 +42,7 @@ class Answers:
 
     @property
     def labels(self) -> list[str]:
-        """Each answer as one text: the names in `sets`, joined by `|`; empty where there are none."""
+        """Each answer as one text: the names in `sets`, joined by `|`; empty for an empty set."""
         return [label(self.classes, numbers) for numbers in self._named()]
 
     def _named(self) -> list[list[int]]:

@@ -92,8 +92,8 @@ def missing_for(device: BundleDevice) -> str | None:
 
 
 def preload_libraries() -> None:
-    """Load CUDA's and cuDNN's libraries from where pip puts them; what onnxruntime prints of those that are missing is
-    left out, since loading the provider tells it again."""
+    """Load CUDA's and cuDNN's libraries from where pip puts them; what onnxruntime prints of missing ones is
+    hidden, since loading the provider reports it again."""
     import onnxruntime
 
     with redirect_stdout(StringIO()):

@@ -79,10 +79,10 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
         check_plot(plot)
         _check_timeline(sources, every, stream=stream)
     opened = _opened(bundle, device, precision)
-    told = min(top, len(opened.manifest.classes))
+    shown = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
-    job = PredictionJob(opened, sources, every, stream, output, plot, save, told, size, console)
+    job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console)
     code = _answer(job, clock)
     if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
         print(f"next:  {command}", file=sys.stderr)
@@ -142,26 +142,25 @@ def _standard_input() -> Iterable[bytes]:
 
 def _check_options(top: int, batch: int | None, every: float | None) -> None:
     if top < 1:
-        raise UsageError(f"--top: must be at least 1, got {top}", next_step="--top 1 tells the likeliest class alone")
+        raise UsageError(f"--top: must be at least 1, got {top}", next_step="use --top 1 for the likeliest class alone")
     if batch is not None and batch < 1:
-        raise UsageError(f"--batch: must be at least 1, got {batch}", next_step="leave it out to have it chosen")
+        message = f"--batch: must be at least 1, got {batch}"
+        raise UsageError(message, next_step="remove --batch: the default suits the device")
     if every is not None and not (every >= LEAST_SECONDS and math.isfinite(every)):
-        told = f"--every: must be at least {LEAST_SECONDS:g} seconds, got {every:g}"
-        raise UsageError(told, next_step="--every 1 gives a row a second")
+        message = f"--every: must be at least {LEAST_SECONDS:g} seconds, got {every:g}"
+        raise UsageError(message, next_step="use --every 1 for a row per second")
 
 
 def _check_stream(sources: Sequence[Source]) -> None:
     if len(sources) > 1:
-        raise UsageError(
-            f"--stream: follows one source, and {len(sources):,} are given", next_step="give one video file"
-        )
+        raise UsageError(f"--stream: expected one input, got {len(sources):,}", next_step="give one video file")
     if sources[0].kind == "image":
-        raise UsageError(f"--stream: {sources[0].name} is an image", next_step="give a video file, or leave it out")
+        raise UsageError(f"--stream: {sources[0].name} is an image", next_step="give a video file, or remove --stream")
 
 
 def _check_timeline(sources: Sequence[Source], every: float | None, *, stream: bool) -> None:
     if every is None or stream or len(sources) != 1 or sources[0].kind != "video":
         raise UsageError(
             "--plot: draws the timeline of one video that is read as a whole",
-            next_step="python -m toolkit predict BUNDLE film.mp4 --every 1 --plot timeline.png",
+            next_step="python -m toolkit predict BUNDLE video.mp4 --every 1 --plot timeline.png",
         )

@@ -53,7 +53,7 @@ def check_save(folder: Path, sources: Sequence[Source], *, stream: bool) -> None
         what = "a video that is followed with --stream" if live is None else printable(live.name)
         raise UsageError(
             f"--save {folder}: saves pictures and videos from files, not {what}",
-            next_step="leave out --stream" if live is None else "write the answers with --output answers.csv",
+            next_step="remove --stream" if live is None else "write the answers with --output answers.csv",
         )
     if os.path.lexists(folder) and not folder.is_dir():
         raise UsageError(f"--save {folder}: not a folder", next_step=f"--save {free_name(folder)}")
