@@ -80,6 +80,15 @@ def test_a_run_is_to_be_exported_first(tmp_path: Path) -> None:
     assert refusal(run).next_step == f"export it first: python -m toolkit export '{run}'"
 
 
+def test_a_folder_of_runs_names_the_latest(tmp_path: Path) -> None:
+    for name in ("2031-01-01_10-00-00", "2031-01-02_10-00-00"):
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+        (tmp_path / "tiny" / name / "best.pt").touch()
+    latest = tmp_path / "tiny" / "2031-01-02_10-00-00"
+    for folder in (tmp_path, tmp_path / "tiny"):
+        assert refusal(folder).next_step == f"name one of its runs, the latest is {latest}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{", "not valid JSON"), ("[1]", "not a JSON object"), ("[" * 100_000, "not valid JSON"), ("\x80", "not valid")],

@@ -270,7 +270,15 @@ def bundle_near(path: Path) -> str | None:
 def _nearby(path: Path) -> str:
     if RunDirectory(path).best.is_file():
         return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
-    return bundle_near(path) or "make one with: python -m toolkit export RUN"
+    return bundle_near(path) or _run_below(path) or "make one with: python -m toolkit export RUN"
+
+
+def _run_below(path: Path) -> str | None:
+    """What to give instead of a folder of runs: the latest of them."""
+    runs = [best.parent for pattern in ("*", "*/*") for best in path.glob(f"{pattern}/{RunDirectory(path).best.name}")]
+    if not runs:
+        return None
+    return f"name one of its runs, the latest is {shlex.quote(str(max(runs, key=lambda run: run.name)))}"
 
 
 def _bundles_in(folder: Path) -> list[Path]:
