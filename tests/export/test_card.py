@@ -498,7 +498,9 @@ def test_test_scores_stand_next_to_validation_scores(tmp_path: Path) -> None:
         ["accuracy", "0.3000 (0.2800 to 0.3300)", "0.2500 (0.2000 to 0.3100)"],
         ["f1 macro", "0.2500", "0.2000"],
     ]
-    assert "What the run scored with its trained model in bf16." in scores
+    assert "What the run scored with its trained model in bf16. The ranges are 95 % intervals." in scores
+    plain = {split: {**found, "intervals": {}} for split, found in RESULTS.items()}
+    assert "intervals" not in section(card(manifest(tmp_path / "plain", results=plain), None), "Scores")
     assert "The validation split chose the epoch" in scores
     assert "The test split chose nothing: quote its scores." in scores
 

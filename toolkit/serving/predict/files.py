@@ -46,6 +46,7 @@ def answer_files(job: PredictionJob) -> int:
         print(f"{job.save}: {counted(sinks.saving.saved, 'annotated file')}", file=sys.stderr)
     if job.plot is not None and sinks.summary.answers:
         sinks.timelines.draw(job.plot, sample=job.bundle.manifest.sample)
+        print(f"{job.plot}: timeline", file=sys.stderr)
     return EXIT_DATA if sinks.summary.skipped else EXIT_DONE
 
 
