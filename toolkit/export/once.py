@@ -49,7 +49,7 @@ def bundle_of(run: RunDirectory, overrides: Sequence[str], console: Console) -> 
         return place
     with _alone(run, console):
         if not _is_whole(place):
-            note(f"exporting {run.path} once for its predictions; later calls reuse {place}", console)
+            note(f"exporting the run once; later calls reuse {place}", console)
             _export(run, overrides, place, console)
             _remove_stale(run, place)
     return place
