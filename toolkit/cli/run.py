@@ -89,7 +89,10 @@ def _evaluate(options: Namespace) -> None:
         from toolkit.runs.session import evaluate_run
 
         directory = evaluate_run(options.run, options.overrides, console=output)
+    from toolkit.runs.examples import predict_command
+
     output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
+    output.print(f"next:  {predict_command(options.run, directory)}", markup=False, soft_wrap=True)
 
 
 def _report(options: Namespace) -> None:

@@ -195,6 +195,8 @@ class ExportTable(BaseModel):
     model_config = _CLOSED
     precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
     """One or several; the first is what a bundle uses unless told otherwise."""
+    license: Annotated[str, Field(min_length=1)] = "unknown"
+    """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Annotated[int, Field(ge=1)] = 128
     """Training items that int8 takes the ranges of values from."""
     fp32: Limits = LIMITS["fp32"]
