@@ -25,7 +25,7 @@ def imported_code(asked: Collection[str]) -> tuple[dict[str, str], dict[str, lis
     trees: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     for name, module in list(sys.modules.items()):
-        if "." in name or name == "__main__":
+        if "." in name or name == "__main__" or getattr(module, "__name__", name) != name:  # an alias
             continue
         for place in _places(module):
             if name in asked or not place.startswith(installed):

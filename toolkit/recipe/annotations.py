@@ -1,18 +1,21 @@
 """The types of arguments as plain values that JSON holds, and back: `"int"`, `["union", "float", "none"]`.
 
-What has no plain form (a check that a plugin wrote itself) stays as it is, in a `Live`; JSON refuses to store that.
+What has no plain form (a check that is a lambda, say) stays as it is, in a `Live`; JSON refuses to store that.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic.fields import FieldInfo
 
 Plain: TypeAlias = Any
@@ -35,6 +38,7 @@ _LIMITS = {
     name: getattr(annotated_types, name)
     for name in ("Ge", "Gt", "Interval", "Le", "Lt", "MaxLen", "MinLen", "MultipleOf")
 }
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {"AfterValidator": AfterValidator, "BeforeValidator": BeforeValidator}
 _DESCRIBED = ("title", "description", "examples")
 
 
@@ -45,14 +49,24 @@ class Live:
     annotation: Any
 
 
+@dataclass(frozen=True)
+class Imported:
+    """A check that a plugin wrote itself, imported when there is a value to check."""
+
+    module: str
+    name: str
+
+    def __call__(self, value: Any) -> Any:
+        return getattr(import_module(self.module), self.name)(value)
+
+
 def plain(annotation: Any) -> Plain:
     """The plain form of an annotation that TOML can express."""
     try:
-        written = json.loads(json.dumps(_written(annotation)))
-        same = repr(annotated(written)) == repr(annotation)
-    except (TypeError, ValueError):
-        same = False
-    return written if same else Live(annotation)
+        written: Plain = json.loads(json.dumps(_written(annotation)))
+        return written
+    except (AttributeError, TypeError, ValueError):
+        return Live(annotation)
 
 
 def annotated(written: Plain) -> Any:
@@ -70,6 +84,8 @@ def _written(annotation: Any) -> Plain:
     if origin is Annotated:
         return ["annotated", _written(inner[0]), *map(_metadata, inner[1:])]
     if origin is Literal:
+        if not all(type(value) in (str, int, bool, type(None)) for value in inner):
+            raise TypeError(f"no plain form of {annotation!r}")
         return ["literal", *inner]
     if origin is Union:
         return ["union", *map(_written, inner)]
@@ -84,13 +100,27 @@ def _written(annotation: Any) -> Plain:
 def _metadata(one: Any) -> Plain:
     if isinstance(one, Strict):
         return ["strict", one.strict]
-    if isinstance(one, FieldInfo):
-        described = {name: value for name in _DESCRIBED if (value := getattr(one, name)) is not None}
-        return ["field", described | {key: value for limit in one.metadata for key, value in _values(limit).items()}]
     name = type(one).__name__
     if _LIMITS.get(name) is type(one):
         return ["limit", name, _values(one)]
+    if isinstance(one, FieldInfo):
+        given = {name: value for name in _DESCRIBED if (value := getattr(one, name)) is not None}
+        given |= {key: value for limit in one.metadata for key, value in _values(limit).items()}
+        if repr(Field(**given)) == repr(one):
+            return ["field", given]
+    if _CHECKS.get(name) is type(one):
+        return ["check", name, *_importable(one.func)]
     raise TypeError(f"no plain form of {one!r}")
+
+
+def _importable(function: Any) -> tuple[str, str]:
+    """The module and the name of a function of one argument. Raises TypeError where it is not found by them."""
+    if isinstance(function, Imported):
+        return function.module, function.name
+    module, name = function.__module__, function.__qualname__
+    if getattr(sys.modules.get(module), name, None) is not function or len(signature(function).parameters) != 1:
+        raise TypeError(f"{function} cannot be imported by its name")
+    return module, name
 
 
 def _values(limit: Any) -> dict[str, Any]:
@@ -112,12 +142,17 @@ def _annotated(of: Plain, *metadata: Plain) -> Any:
     return Annotated[annotated(of), *(_READERS[word](*parts) for word, *parts in metadata)]
 
 
+def _check(name: str, module: str, function: str) -> Any:
+    return _CHECKS[name](Imported(module, function))
+
+
 def _limit(name: str, values: Mapping[str, Any]) -> Any:
     return _LIMITS[name](**values)
 
 
 _READERS: Mapping[str, Callable[..., Any]] = {
     "annotated": _annotated,
+    "check": _check,
     "dict": lambda *inner: dict[tuple(map(annotated, inner))],  # type: ignore[misc]
     "field": lambda given: Field(**given),
     "limit": _limit,
