@@ -107,9 +107,9 @@ def _check(options: Namespace) -> None:
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.study import plan_study
+        from toolkit.tune.study import check_study
 
-        plan_study(draft, registry)
+        check_study(draft, registry)
     print(f"{options.recipe}: valid")
 
 

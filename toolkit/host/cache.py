@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from toolkit.recipe.signature import Signature
 
 FORMAT = 1
+NOTES = 100
+"""Most that are kept: the oldest go first."""
+_TOOLKIT = "toolkit=toolkit"
+"""Stands among the plugins for what no plugin decides."""
 
 
 class Cache:
@@ -43,6 +47,7 @@ class Cache:
         """All other modules that were imported when something was read, by folder."""
         self._read: dict[str, Any] = contents.get("read", {})
         """By plugin: what it offers, the signatures read so far, and the trees of code that decide both."""
+        self._notes: dict[str, list[Any]] = contents.get("notes", {})
         self._signatures: dict[tuple[str, str, str], Signature] = {}
         self._changed: set[str] = set()
         self._live: dict[Plugin, Answers] = {}
@@ -108,10 +113,21 @@ class Cache:
             read["names"][f"{offer.kind} {offer.name}"] = read["signatures"].index(plain)
             self._changed.add(_key(offer.plugin))
 
+    def note(self, key: str) -> list[Any] | None:
+        """Plain values that were read of installed distributions, if they are known."""
+        found = self._notes.get(key)
+        return found if isinstance(found, list) else None
+
+    def add_note(self, key: str, values: list[Any]) -> None:
+        self._notes = {**dict(list(self._notes.items())[1 - NOTES :]), key: values}
+        self._changed.add(_TOOLKIT)
+
     def save(self) -> None:
         """Write what is new, if it may be relied on; without a word where that is not possible."""
         if not self._path or not self._changed:
             return
+        self._read.setdefault(_TOOLKIT, {"offers": [], "trees": []})
+        self._changed.add(_TOOLKIT)
         for key in self._changed:
             self._stamp(key)
         self._changed.clear()
@@ -123,6 +139,7 @@ class Cache:
             "others": self._others,
             "trees": {tree: known for tree, known in self._trees.items() if tree in used},
             "read": read,
+            "notes": self._notes if _TOOLKIT in read else {},
         }
         text = json.dumps(contents, separators=(",", ":")).encode()
         with suppress(OSError):
@@ -205,7 +222,7 @@ def _contents(file: Path, environment: list[Any]) -> dict[str, Any]:
         if path.finds(name, tree) and unchanged(tree, files)
     }
     read = {key: read for key, read in contents["read"].items() if set(read["trees"]) <= trees.keys()}
-    return {"plugins": contents["plugins"], "others": contents["others"], "trees": trees, "read": read}
+    return {**contents, "trees": trees, "read": read, "notes": contents["notes"] if _TOOLKIT in read else {}}
 
 
 def _key(plugin: Plugin) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import PluginError, Problem, nearest
 from toolkit.host.offers import Broken, Disabled, Loaded, Offer, Plugin, owners
@@ -46,6 +46,18 @@ class Registry:
         if self.cache:
             self.cache.add_signature(offer, signature)
         return signature
+
+    def kept(self, key: str, read: Callable[[], list[Any]]) -> list[Any]:
+        """What `read` returns, or has returned to an earlier command: plain values that this key, the toolkit and the
+        installed distributions decide."""
+        if self.cache is None:
+            return read()
+        found = self.cache.note(key)
+        if found is None:
+            found = read()
+            self.cache.add_note(key, found)
+            self.cache.save()
+        return found
 
     def knows(self, offer: Offer) -> bool:
         """Whether `signature` needs no import."""
