@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from toolkit.api.errors import PluginError
 from toolkit.host.registry import Registry
 from toolkit.recipe.checking import json_schema
+from toolkit.recipe.descriptions import descriptions
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.tables import Recipe, table_of
 
@@ -27,6 +28,9 @@ def recipe_schema(registry: Registry) -> Schema:
     """
     schema = Recipe.model_json_schema()
     tables, top = schema["$defs"], schema["properties"]
+    for name, said in descriptions().items():
+        for key, text in said.items():
+            tables.get(name, schema)["properties"][key]["description"] = text
     del top["name"]
     schema["required"].remove("name")
     left_out = [str(broken) for broken in registry.broken]

@@ -56,10 +56,13 @@ def _run(options: Namespace) -> None:
 
             resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
         else:
+            from toolkit.build.plan import plan
+            from toolkit.host.registry import discover
             from toolkit.recipe.read import parse
 
             show_file(options.recipe)
-            draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
+            draft = parse(options.recipe, options.overrides)
+            plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
             start_run(draft, runs=options.runs or Path("runs"), console=console())

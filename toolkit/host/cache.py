@@ -76,7 +76,7 @@ class Cache:
                 return [Plugin(*plugin) for plugin in self._plugins], []
         plugins, broken = installed()
         if not broken:
-            self._plugins = [list(_fields(plugin)) for plugin in plugins]
+            self._plugins = [list(plugin) for plugin in plugins]
         return plugins, broken
 
     def answers(self, plugins: Sequence[Plugin]) -> Answers:
@@ -227,10 +227,6 @@ def _contents(file: Path, environment: list[Any]) -> dict[str, Any]:
 
 def _key(plugin: Plugin) -> str:
     return f"{plugin} {plugin.entry}={plugin.value}"
-
-
-def _fields(plugin: Plugin) -> tuple[str, str, str, str]:
-    return plugin.distribution, plugin.version, plugin.entry, plugin.value
 
 
 def _plain_offer(offer: Offer) -> list[Any] | None:

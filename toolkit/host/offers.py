@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.api.errors import PluginError
 from toolkit.host.seen import Seen
@@ -17,8 +17,7 @@ SLOW_SECONDS = 0.1
 """An import that takes longer is shown: it delays the first command after each change of the plugin."""
 
 
-@dataclass(frozen=True, order=True)
-class Plugin:
+class Plugin(NamedTuple):
     """What is known of a plugin before it is loaded; `distribution` is normalised as package indexes do."""
 
     distribution: str
@@ -48,8 +47,7 @@ def owners(plugin: Plugin) -> tuple[str, str]:
     return plugin.distribution, plugin.name
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """A plugin that cannot be used, and why."""
 
     plugin: Plugin
@@ -59,8 +57,7 @@ class Broken:
         return f"{self.plugin}: {self.cause}"
 
 
-@dataclass(frozen=True)
-class Disabled:
+class Disabled(NamedTuple):
     """A plugin that is installed and disabled, and therefore not imported."""
 
     plugin: Plugin
@@ -71,8 +68,7 @@ class Disabled:
         return f"{self.plugin}: by {self.by}"
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What was seen when a plugin was imported and its hooks were called, by this command or by an earlier one."""
 
     plugin: Plugin
@@ -134,8 +130,7 @@ class Offer:
         )
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(NamedTuple):
     """What plugins answered when they were asked, or why they did not."""
 
     offered: tuple[Offer, ...] = ()
