@@ -94,10 +94,12 @@ class Cache:
         from toolkit.recipe.signature import Signature
 
         key = str(offer.plugin), offer.kind, offer.name
-        if key not in self._signatures:
-            with suppress(Exception):  # whatever is wrong with the file
-                read = self._read[_key(offer.plugin)]
-                self._signatures[key] = Signature.of(read["signatures"][read["names"][f"{offer.kind} {offer.name}"]])
+        name, read = f"{offer.kind} {offer.name}", self._read.get(_key(offer.plugin), {})
+        if key not in self._signatures and name in read.get("names", ()):
+            try:
+                self._signatures[key] = Signature.of(read["signatures"][read["names"][name]])
+            except Exception:  # whatever is wrong with the file
+                read |= {"signatures": [], "names": {}}
         return self._signatures.get(key)
 
     def add_signature(self, offer: Offer, signature: Signature) -> None:
@@ -106,7 +108,7 @@ class Cache:
         if read is None:
             return
         plain = signature.plain()
-        with suppress(TypeError, ValueError):  # JSON cannot hold it
+        with suppress(Exception):  # JSON cannot hold it, or the file was wrong
             json.dumps(plain)
             if plain not in read["signatures"]:
                 read["signatures"].append(plain)
@@ -126,6 +128,12 @@ class Cache:
         """Write what is new, if it may be relied on; without a word where that is not possible."""
         if not self._path or not self._changed:
             return
+        try:
+            write_atomically(self._path, self._text())
+        except Exception:  # of the disk, or of a file that was wrong
+            self._path = None
+
+    def _text(self) -> bytes:
         self._read.setdefault(_TOOLKIT, {"offers": [], "trees": []})
         self._changed.add(_TOOLKIT)
         for key in self._changed:
@@ -142,8 +150,7 @@ class Cache:
             "notes": self._notes if _TOOLKIT in read else {},
         }
         text = json.dumps(contents, separators=(",", ":")).encode()
-        with suppress(OSError):
-            write_atomically(self._path, b"%08x\n%s" % (zlib.crc32(text), text))
+        return b"%08x\n%s" % (zlib.crc32(text), text)
 
     def _known(self, plugin: Plugin) -> Answers | None:
         try:

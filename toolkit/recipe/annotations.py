@@ -38,7 +38,7 @@ _LIMITS = {
     name: getattr(annotated_types, name)
     for name in ("Ge", "Gt", "Interval", "Le", "Lt", "MaxLen", "MinLen", "MultipleOf")
 }
-_CHECKS: Mapping[str, Callable[[Any], Any]] = {"AfterValidator": AfterValidator, "BeforeValidator": BeforeValidator}
+_CHECKS: Mapping[str, Any] = {"AfterValidator": AfterValidator, "BeforeValidator": BeforeValidator}
 _DESCRIBED = ("title", "description", "examples")
 
 
@@ -118,7 +118,8 @@ def _importable(function: Any) -> tuple[str, str]:
     if isinstance(function, Imported):
         return function.module, function.name
     module, name = function.__module__, function.__qualname__
-    if getattr(sys.modules.get(module), name, None) is not function or len(signature(function).parameters) != 1:
+    found: Any = getattr(sys.modules.get(module), name, None)
+    if found is not function or len(signature(function).parameters) != 1:
         raise TypeError(f"{function} cannot be imported by its name")
     return module, name
 
