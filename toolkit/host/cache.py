@@ -21,7 +21,7 @@ from toolkit.host.imported import SearchPath, imported_code
 from toolkit.host.installed import distributions, installed, state_of
 from toolkit.host.offers import Answers, Broken, Loaded, Offer, Plugin
 from toolkit.host.seen import Seen
-from toolkit.host.stamps import changed_meanwhile, stamped, unchanged
+from toolkit.host.stamps import changed_meanwhile, stamped, still
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Declared
@@ -49,7 +49,7 @@ class Cache:
         """By plugin: what it offers, the signatures read so far, and the trees of code that decide both."""
         self._notes: dict[str, list[Any]] = contents.get("notes", {})
         self._signatures: dict[tuple[str, str, str], Signature] = {}
-        self._changed: set[str] = set()
+        self._changed: set[str] = {_TOOLKIT} if contents.get("touched") else set()
         self._live: dict[Plugin, Answers] = {}
         self._stamped = cache(stamped)
 
@@ -224,12 +224,13 @@ def _contents(file: Path, environment: list[Any]) -> dict[str, Any]:
     if path.hides(contents["others"]):
         return {}
     trees = {
-        tree: [name, files]
+        tree: [name, now]
         for tree, (name, files) in contents["trees"].items()
-        if path.finds(name, tree) and unchanged(tree, files)
+        if path.finds(name, tree) and (now := still(tree, files))
     }
     read = {key: read for key, read in contents["read"].items() if set(read["trees"]) <= trees.keys()}
-    return {**contents, "trees": trees, "read": read, "notes": contents["notes"] if _TOOLKIT in read else {}}
+    notes = contents["notes"] if _TOOLKIT in read else {}
+    return {**contents, "trees": trees, "read": read, "notes": notes, "touched": trees != contents["trees"]}
 
 
 def _key(plugin: Plugin) -> str:

@@ -73,7 +73,8 @@ def state_of(found: dict[str, list[str]]) -> tuple[str, float]:
                 except OSError:
                     lines.append("-")
                 else:
-                    lines.append(f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}")
+                    # not the time of change, which moves when another environment links to the same file
+                    lines.append(f"{status.st_size} {status.st_mtime_ns} {status.st_ino}")
                     last = max(last, status.st_ctime)
     return "\n".join(lines), last
 

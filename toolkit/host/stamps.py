@@ -38,13 +38,16 @@ def stamped(tree: str) -> Stamps | None:
     return stamps or None
 
 
-def unchanged(tree: str, stamps: Stamps) -> bool:
-    """Whether the tree has the same files with the same content. Stamps that cost a look at the content are renewed."""
+def still(tree: str, stamps: Stamps) -> Stamps | None:
+    """The stamps that the tree has now, where it has the same files with the same content; None where it has not."""
     try:
         found = list(_files(tree))
-        return len(found) == len(stamps) and all(path in stamps and _same(path, stamps[path]) for path in found)
-    except OSError:
-        return False
+        if len(found) != len(stamps):
+            return None
+        now = {path: _renewed(path, stamps[path]) for path in found}
+    except (OSError, KeyError):
+        return None
+    return None if None in now.values() else now  # type: ignore[return-value]
 
 
 def _files(tree: str) -> Iterator[str]:
@@ -71,15 +74,15 @@ def _status(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _same(path: str, stamp: list[Any]) -> bool:
+def _renewed(path: str, stamp: list[Any]) -> list[Any] | None:
+    """The stamp that the file has now, the same one where nothing happened to it; None where its content changed."""
     status = os.stat(path)  # noqa: PTH116
     if stamp[0] == _status(status):
-        return True
+        return stamp
     digest = _digest(path, status.st_size)
     if digest is None or digest != stamp[1]:
-        return False
-    stamp[0] = None if changed_meanwhile(status.st_ctime) else _status(status)
-    return True
+        return None
+    return [None if changed_meanwhile(status.st_ctime) else _status(status), digest]
 
 
 def _digest(path: str, size: int) -> str | None:
