@@ -56,10 +56,13 @@ def _run(options: Namespace) -> None:
 
             resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
         else:
+            from toolkit.build.plan import plan
+            from toolkit.host.registry import discover
             from toolkit.recipe.read import parse
 
             show_file(options.recipe)
-            draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
+            draft = parse(options.recipe, options.overrides)
+            plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
             start_run(draft, runs=options.runs or Path("runs"), console=console())
@@ -110,9 +113,9 @@ def _check(options: Namespace) -> None:
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.study import plan_study
+        from toolkit.tune.study import check_study
 
-        plan_study(draft, registry)
+        check_study(draft, registry)
     print(f"{options.recipe}: valid")
 
 
