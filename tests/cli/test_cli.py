@@ -34,7 +34,7 @@ FLAGS = {
     "report": EVERYWHERE | {"--open"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
-    | {"--output", "--top", "--batch", "--every", "--stream", "--plot", "--device", "--precision"},
+    | {"--output", "--save", "--top", "--batch", "--every", "--stream", "--plot", "--set", "--device", "--precision"},
     "check": EVERYWHERE | {"--set"},
     "recipes": EVERYWHERE,
     "plugins": EVERYWHERE,
