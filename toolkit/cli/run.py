@@ -94,7 +94,8 @@ def _started(options: Namespace, output: Console) -> Prepared:
     from toolkit.runs.directory import name_of_recipe
 
     show_file(options.recipe)
-    draft = parse(options.recipe, options.overrides, name=name_of_recipe(options.recipe))
+    name = name_of_recipe(options.recipe)
+    draft = parse(options.recipe, options.overrides, name=name)
     plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
     from toolkit.runs.session import start_run
 
