@@ -220,9 +220,8 @@ def test_a_signal_before_training_ends_with_the_same_command(
 ) -> None:
     before = signal.getsignal(number)
     monkeypatch.setattr("toolkit.runs.session.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
-    monkeypatch.setattr(
-        "toolkit.recipe.read.parse", lambda *arguments, **more: None
-    )  # after what imports it is imported
+    monkeypatch.setattr("toolkit.build.plan.plan", lambda *_: None)
+    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *_, **__: None)
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
     assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
     assert signal.getsignal(number) is before
