@@ -100,7 +100,7 @@ class Plan:
 
     def data(self) -> Data:
         """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
-        DataError where there is none to use, RecipeError where the model would see more than is stored."""
+        DataError where no data can be used, RecipeError where the model would see more than is stored."""
         clip = clip_of(self.resolved)
         data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
         spec, design = data.spec, takes(self.one("model"))
@@ -302,8 +302,8 @@ def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
 
 
 def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
-    """What the data's owner is told where a file or folder at `place` may not be read, or its disk fails. That one is
-    not there at all is for the dataset to tell."""
+    """The error for the data's owner where a file or folder at `place` may not be read, or its disk fails. The dataset
+    itself reports one that does not exist."""
     if not isinstance(error, OSError) or isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
         return None
     path = Path(error.filename)

@@ -12,7 +12,7 @@ from toolkit.host.project import FILE, VARIABLE, disable, disabled_here, left_ou
 
 
 def disable_plugin(name: str) -> str:
-    """Leave out a plugin (`distribution[entry]`) or all of a distribution from now on; what to tell of it.
+    """Disable a plugin (`distribution[entry]`) or a whole distribution from now on; the line to show.
 
     Raises UsageError for a name that is not installed.
     """
@@ -25,7 +25,7 @@ def disable_plugin(name: str) -> str:
 
 
 def enable_plugin(name: str) -> str:
-    """Take a disabled plugin back; what to tell of it.
+    """Enable a disabled plugin; the line to show.
 
     Raises UsageError where the name stands for nothing, or something else than this name leaves the plugin out.
     """
@@ -41,7 +41,7 @@ def enable_plugin(name: str) -> str:
 
 
 def _refuse(wanted: str, still: dict[str, str]) -> None:
-    """Raise UsageError if `wanted` stays left out whatever becomes of its own name in the file."""
+    """Raise UsageError if `wanted` stays disabled whether or not the file names it."""
     distribution = wanted.partition("[")[0]
     for name in (wanted, distribution):
         if still.get(name) == VARIABLE:

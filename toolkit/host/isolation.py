@@ -79,7 +79,7 @@ def quiet() -> Iterator[list[str]]:
 
 
 class _Unclosed(io.StringIO):
-    """Stays open for whoever kept it, and for us when someone has closed it."""
+    """Stays open when code of others closes it."""
 
     def close(self) -> None:
         pass

@@ -144,5 +144,5 @@ def _argument_lines(arguments: Sequence[Argument]) -> list[str]:
     lines = [f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for name, kind, default in rows]
     margin = " " * (widths[0] + 2)
     meanings = [textwrap.wrap(one.doc, WIDTH, initial_indent=margin, subsequent_indent=margin) for one in arguments]
-    told = (line for row, meaning in zip(lines[1:], meanings, strict=True) for line in (row, *meaning))
-    return [lines[0], *told]
+    lines_below = (line for row, meaning in zip(lines[1:], meanings, strict=True) for line in (row, *meaning))
+    return [lines[0], *lines_below]

@@ -1,4 +1,4 @@
-"""The project's file, `toolkit.toml` in the working directory: which plugins are left out here.
+"""The project's file, `toolkit.toml` in the working directory: which plugins are disabled here.
 
 Its table `[plugins]` is written by `plugins disable` and `plugins enable`; whatever else the file holds stays as it is.
 """
@@ -30,7 +30,7 @@ def owner(name: str) -> str:
 
 
 def left_out() -> dict[str, str]:
-    """The names of plugins that are left out (`distribution` or `distribution[entry]`), each with what leaves it out:
+    """The names of disabled plugins (`distribution` or `distribution[entry]`), each with what disables it:
     `FILE` or `VARIABLE`.
 
     Raises ProjectError where the file cannot be understood.
@@ -91,7 +91,7 @@ def _read(text: str) -> dict[str, Any]:
 
 
 def _with_table(text: str, names: Sequence[str]) -> str:
-    """`text` with its `[plugins]`, down to the next table, written anew; without names there is none."""
+    """`text` with its `[plugins]`, down to the next table, rewritten; without names it is removed."""
     rest = re.sub(r"^\[plugins\][^\n]*\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE)
     if not names:
         return rest

@@ -25,7 +25,7 @@ _TICK = 0.05
 
 def stamped(tree: str) -> Stamps | None:
     """The stamps of a tree's files. None where they may not be what this process has imported, as one of them has
-    changed since it began, or where there are none."""
+    changed since it began, or where no file exists."""
     stamps: Stamps = {}
     try:
         for path in _files(tree):

@@ -16,7 +16,7 @@ class Draft:
     """A recipe that was read but may be wrong: its tables, what the core found wrong, and the recipe if nothing was.
 
     `toolkit.build.plan.plan` takes a draft and adds what it finds wrong with the components, so that all problems of
-    both layers are told at once.
+    both layers are reported at once.
     """
 
     source: str
@@ -41,7 +41,7 @@ class Used(NamedTuple):
 
 
 def used(draft: Draft) -> Iterator[Used]:
-    """Every component a draft asks for, leaving out those whose table or name is itself wrong."""
+    """Every component a draft asks for, except those whose table or name is itself wrong."""
     tables = draft.recipe.tables() if draft.recipe else draft.tables
     for word, kind in sorted(KINDS.items(), key=lambda item: item[1].several):
         found: Any = tables

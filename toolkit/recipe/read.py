@@ -1,4 +1,4 @@
-"""From a TOML file to a draft or a recipe, with every problem of the core's own tables told at once."""
+"""From a TOML file to a draft or a recipe, with every problem of the core's own tables reported at once."""
 
 from __future__ import annotations
 

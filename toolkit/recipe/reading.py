@@ -157,8 +157,8 @@ def _annotation(factory: Factory, parameter: inspect.Parameter) -> Any:
     """The parameter's annotation; without one, the type of its default, unless that is None."""
     annotation = parameter.annotation
     if annotation is parameter.empty:
-        tells = parameter.default is not parameter.empty and parameter.default is not None
-        return type(parameter.default) if tells else Any
+        typed = parameter.default is not parameter.empty and parameter.default is not None
+        return type(parameter.default) if typed else Any
     try:
         while isinstance(annotation, str):  # twice where it stands in quotes below `from __future__ import annotations`
             annotation = eval(annotation, _globals(factory))  # noqa: S307 - the plugin's own code, already imported
@@ -182,7 +182,7 @@ def _globals(factory: Any) -> dict[str, Any]:
 def _expressible(annotation: Any) -> Any:
     """`annotation` without what TOML cannot express (tensors in `float | Tensor`); `_NOTHING` if nothing is left.
 
-    Values are checked strictly (`"3"` is no integer), except that TOML has no paths and no tuples.
+    Values are checked strictly (`"3"` is not an integer), except that TOML has no paths and no tuples.
     """
     annotation = getattr(annotation, "__value__", annotation)
     origin, inner = get_origin(annotation), get_args(annotation)

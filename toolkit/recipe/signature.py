@@ -19,7 +19,7 @@ class Argument:
     type: str
     """For people: `integer, at least 0`."""
     default: str
-    """As TOML, `unset` where there is none."""
+    """As TOML, `unset` where it has no such form."""
     required: bool
     doc: str
     annotation: Any

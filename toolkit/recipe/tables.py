@@ -194,7 +194,7 @@ class ExportTable(BaseModel):
 
     model_config = _CLOSED
     precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
-    """One or several; the first is what a bundle uses unless told otherwise."""
+    """One or several; the first is what a bundle uses unless asked otherwise."""
     license: Annotated[str, Field(min_length=1)] = "unknown"
     """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Annotated[int, Field(ge=1)] = 128
@@ -269,7 +269,7 @@ class Recipe(BaseModel):
     tune: TuneTable | None = None
 
     def tables(self) -> dict[str, Any]:
-        """Everything but the name as plain TOML values; what is None is left out."""
+        """Everything but the name as plain TOML values; what is None is omitted."""
         return {key: plain(value) for key, value in self.model_dump(exclude_none=True).items()}
 
     def replace(self, tables: Mapping[str, Any]) -> Self:

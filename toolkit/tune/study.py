@@ -156,6 +156,8 @@ def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
 
 def _name_metrics(study: optuna.Study, metrics: Sequence[str]) -> None:
     """Name the objectives after their metrics, which optuna-dashboard shows."""
+    import optuna
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if study.metric_names is None:

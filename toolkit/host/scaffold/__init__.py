@@ -75,7 +75,7 @@ class Package:
 
 
 def write_package(name: str, *, kinds: str | None = None, licence: str = "MIT") -> list[str]:
-    """Write a package called `name` into a folder of that name; what to tell, with the next commands.
+    """Write a package called `name` into a folder of that name; the lines to show, with the next commands.
 
     `kinds` are separated by commas; None: one component of each. Raises UsageError where that cannot be.
     """
@@ -127,7 +127,7 @@ def check_name(name: str) -> str:
 
 
 def parse_kinds(text: str | None) -> tuple[str, ...]:
-    """The kinds that `text` names, separated by commas, in the order in which they are told; None: all."""
+    """The kinds that `text` names, separated by commas, in the order in which they are listed; None: all."""
     known = tuple(KINDS)
     if text is None:
         return known

@@ -1,0 +1,90 @@
+"""Commands that only read: what they import, with a cache that knows the components and with an empty one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.startup import HEAVY, heavy_modules
+
+RECIPES = sorted(Path("recipes").glob("*.toml"))
+RECIPE = str(RECIPES[0])
+
+
+def run(cache: Path, *words: str, code: int = 0) -> tuple[list[str], str]:
+    """The heavy packages that a command imports, and what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "toolkit", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TOOLKIT_CACHE": str(cache)},
+    )
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == code, errors[-20:]
+    return heavy_modules(done.stderr), "\n".join([done.stdout, *errors])
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that knows all components, and the studies of all recipes."""
+    cache = tmp_path_factory.mktemp("warm")
+    run(cache, "schema")
+    for recipe in RECIPES:
+        run(cache, "check", str(recipe))
+    return cache
+
+
+def test_every_recipe_is_checked_without_importing_a_component(warm: Path) -> None:
+    assert {recipe.name: run(warm, "check", str(recipe))[0] for recipe in RECIPES} == {
+        recipe.name: [] for recipe in RECIPES
+    }
+
+
+@pytest.mark.parametrize("words", [("schema",), ("plugins", "list"), ("plugins", "show", "resnet50")], ids=" ".join)
+def test_what_is_installed_is_shown_without_importing_it(warm: Path, words: tuple[str, ...]) -> None:
+    assert run(warm, *words)[0] == []
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_all_that_is_wrong_is_shown_at_once_without_importing_a_component(warm: Path, command: str) -> None:
+    wrong = ("epochs=5", "model.dropout=x", "augment.cutout=3", "task.name=clasification")
+    sets = [word for one in wrong for word in ("--set", one)]
+    loaded, shown = run(warm, command, RECIPE, *sets, code=2)
+    assert loaded == []
+    for key in ("epochs: unknown key", "model.dropout: must be a number", "task.name: unknown task"):
+        assert key in shown
+
+
+COLD = {
+    "TOML": ("bad.toml",),
+    "top-level key": (RECIPE, "--set", "epochs=5"),
+    "override": (RECIPE, "--set", "nonsense"),
+    "component": (RECIPE, "--set", "model.name=resnet5000"),
+    "key of a table": (RECIPE, "--set", "train.epochs=0"),
+}
+
+
+@pytest.mark.parametrize("wrong", COLD)
+def test_what_needs_no_component_imports_none_even_the_first_time(tmp_path: Path, wrong: str) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[data\n")
+    words = [str(bad) if word == bad.name else word for word in COLD[wrong]]
+    loaded, shown = run(tmp_path / "cache", "check", *words, code=2)
+    assert loaded == []
+    assert "error: " in shown
+
+
+def test_what_is_left_to_check_is_said_the_first_time(tmp_path: Path) -> None:
+    _, shown = run(tmp_path / "cache", "check", RECIPE, "--set", "epochs=5", code=2)
+    assert "epochs: unknown key" in shown
+    assert 'the arguments of dataset "cifar10", model "cnn"' in shown
+    assert "are not checked until this is correct" in shown
+
+
+def test_heavy_packages_are_those_that_components_need() -> None:
+    assert {"numpy", "pytorchvideo", "torch", "torchvision"} <= HEAVY
