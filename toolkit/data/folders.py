@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import cast
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.contracts import Targets
+from toolkit.api.contracts import TargetForm, Targets
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
@@ -31,6 +31,7 @@ class Listing:
     ids: tuple[str, ...]
     targets: Targets
     classes: tuple[str, ...]
+    form: TargetForm = "index"
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
 from toolkit.data.store.resampling import centre_crop
 from toolkit.data.store.store import Draws, Store
+from toolkit.data.targets import FORMS
 from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
 
@@ -133,14 +134,9 @@ class Loader:
 
 
 def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
-    """int64 `[N]` of class indices, or where targets are sets, float32 `[N, C]`: 1 for each class of the set, else
-    0."""
-    if spec.targets == "index":
-        return torch.tensor(targets, dtype=torch.int64)
-    shown = torch.zeros(len(targets), len(spec.classes))
-    for row, target in enumerate(targets):
-        shown[row, list(cast(Sequence[int], target))] = 1
-    return shown
+    """int64 `[N]` of class indices; where targets are sets, float32 `[N, C]`: 1 for each class of the set, else 0;
+    where they are numbers, float32 `[N, C]` of these."""
+    return FORMS[spec.targets].tensor(targets, len(spec.classes))
 
 
 def augment(

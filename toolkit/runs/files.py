@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from toolkit.api.contracts import EpochRecord, TargetForm
 from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_for_nan
@@ -41,7 +41,9 @@ class RunFiles:
     @property
     def targets(self) -> TargetForm:
         """The form of the targets; one class an item where the facts do not say."""
-        return "set" if self.facts.get("targets") == "set" else "index"
+        said: Any = self.facts.get("targets")
+        form: TargetForm = said if said in get_args(TargetForm) else "index"
+        return form
 
     @property
     def split(self) -> str:
