@@ -259,7 +259,7 @@ class EpochRecord:
     step: int
     """Optimizer steps since the start of training."""
     train_loss: float
-    """Mean of the loss over the epoch's training items, in nats."""
+    """Mean of the loss over the epoch's training items: of classes in nats, of numbers in the unit of the task."""
     valid: Mapping[str, float]
     """Scalar scores on the validation split, `loss` among them; empty where there is no validation split."""
     lr: Mapping[str, float]

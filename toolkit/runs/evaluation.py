@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from rich.console import Console
 
-from toolkit.api.contracts import Data, DataSpec
+from toolkit.api.contracts import Data, DataSpec, TargetForm
 from toolkit.api.errors import counted
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import SPLITS
 from toolkit.data.store.corrupt import left_out_note
 from toolkit.runs.directory import RunDirectory
-from toolkit.runs.predictions import Prediction, predictions_of, write_predictions
 from toolkit.runs.report import write_report
+from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.screen import score_table
 from toolkit.system.notices import note
 from toolkit.training.evaluate import Evaluation, evaluate
 
 SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
 """Keys of a protocol that say how the model sees an item: a bundle's own, whatever data it is scored on."""
+
+TARGETS: Mapping[TargetForm, Mapping[str, str]] = {
+    "index": {},
+    "set": {"targets": "sets of classes"},
+    "number": {"targets": "numbers"},
+}
+"""What a protocol says of the form of targets."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Scored:
             "dataset": self.dataset,
             "sample": self.data.spec.sample,
             **self.data.protocol,
-            **({"targets": "sets of classes"} if self.data.spec.targets == "set" else {}),
+            **TARGETS[self.data.spec.targets],
             **self.seen,
             "precision": self.precision,
             "skipped": {name: len(reasons) for name, reasons in self.left_out.items()},
@@ -148,12 +155,12 @@ class Evaluated:
         return next(reversed(self.answers), None)
 
     @cached_property
-    def predictions(self) -> list[Prediction]:
+    def rows(self) -> Sequence[Row]:
         """On `split`."""
         if self.split is None:
             return []
         data = self.scored.data
-        return predictions_of(self.answers[self.split], getattr(data, self.split).ids, data.spec)
+        return ROWS[data.spec.targets].of(self.answers[self.split], getattr(data, self.split).ids, data.spec)
 
 
 def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluated:
@@ -191,7 +198,8 @@ def run_scores(scored: Scored, splits: Mapping[str, Mapping[str, Any]], best_epo
 def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mapping[str, Any], console: Console) -> None:
     """Write facts, scores, predictions and the report, and print the scores."""
     scored = evaluated.scored
-    write_predictions(directory, evaluated.predictions, scored.data.spec)
+    spec = scored.data.spec
+    ROWS[spec.targets].write(directory, evaluated.rows, spec)
     directory.write_json(directory.facts, facts)
     directory.write_json(directory.scores, evaluated.scores)
     page = write_report(directory.path)

@@ -10,7 +10,9 @@ from typing import Any, get_args
 
 from toolkit.api.contracts import EpochRecord, TargetForm
 from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_for_nan
-from toolkit.runs.predictions import Prediction, read_predictions
+from toolkit.runs.estimates import Estimate
+from toolkit.runs.predictions import Prediction
+from toolkit.runs.rows import ROWS, Row
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class RunFiles:
     records: Sequence[EpochRecord]
     scores: Mapping[str, Any]
     """Contents of scores.json with NaN for null; empty when the run has not finished."""
-    predictions: Sequence[Prediction]
+    rows: Sequence[Row]
+    """Of predictions.csv."""
     environment: Mapping[str, Any]
     cut_short: bool
     """Whether the last line of records.jsonl was half-written, as a killed process leaves it."""
@@ -41,9 +44,17 @@ class RunFiles:
     @property
     def targets(self) -> TargetForm:
         """The form of the targets; one class an item where the facts do not say."""
-        said: Any = self.facts.get("targets")
-        form: TargetForm = said if said in get_args(TargetForm) else "index"
-        return form
+        return form_of(self.facts)
+
+    @property
+    def predictions(self) -> Sequence[Prediction]:
+        """The rows where answers are classes; none where they are numbers."""
+        return [row for row in self.rows if isinstance(row, Prediction)]
+
+    @property
+    def estimates(self) -> Sequence[Estimate]:
+        """The rows where answers are numbers; none where they are classes."""
+        return [row for row in self.rows if isinstance(row, Estimate)]
 
     @property
     def split(self) -> str:
@@ -70,16 +81,24 @@ def read_run(run: Path) -> RunFiles:
     """
     directory = existing(run)
     records, cut_short = _read_records(directory)
+    facts = directory.read_json(directory.facts)
     return RunFiles(
         directory=directory,
         recipe=directory.read_text(directory.recipe),
-        facts=directory.read_json(directory.facts),
+        facts=facts,
         records=records,
         scores=nan_for_null(directory.read_json(directory.scores)),
-        predictions=read_predictions(directory),
+        rows=ROWS[form_of(facts)].read(directory),
         environment=directory.read_json(directory.environment),
         cut_short=cut_short,
     )
+
+
+def form_of(facts: Mapping[str, Any]) -> TargetForm:
+    """The form of the targets; one class an item where the facts do not say."""
+    said: Any = facts.get("targets")
+    form: TargetForm = said if said in get_args(TargetForm) else "index"
+    return form
 
 
 def write_records(directory: RunDirectory, records: Iterable[EpochRecord]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from toolkit.api.contracts import EpochRecord, RunFinished, RunStarted
-from toolkit.api.errors import CheckpointError, Stopped
+from toolkit.api.contracts import DataSpec, EpochRecord, RunFinished, RunStarted
+from toolkit.api.errors import CheckpointError, Stopped, counted
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
@@ -238,12 +238,18 @@ def _same_data(directory: RunDirectory, saved: LastCheckpoint, assembly: Assembl
         )
 
 
+def _learned(spec: DataSpec) -> str:
+    """What a model answers with, in a few words."""
+    if spec.targets == "number":
+        return f"{counted(len(spec.classes), 'number')} ({', '.join(spec.classes)})"
+    return f"{len(spec.classes)} classes"
+
+
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
     clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
     console.print(
-        f"data {assembly.recipe.data.name}: {len(assembly.spec.classes)} classes, {items} items, "
-        f"{assembly.spec.size} px{clips}",
+        f"data {assembly.recipe.data.name}: {_learned(assembly.spec)}, {items} items, {assembly.spec.size} px{clips}",
         markup=False,
         soft_wrap=True,
     )

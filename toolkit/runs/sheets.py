@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from toolkit.api.answers import NONE, SEPARATOR
+from toolkit.api.answers import NONE, SEPARATOR, number
 from toolkit.api.contracts import Augmentation, DataSpec
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import augment
@@ -15,6 +15,7 @@ from toolkit.data.store.resampling import centre_crop
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
 from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors
+from toolkit.runs.rows import ROWS
 
 SHOWN = 16
 """Pictures on a sheet, at most."""
@@ -29,10 +30,9 @@ def draw_pictures(
         return
     places = evaluated.answers[evaluated.split].index.tolist()
     shown = assembly.loaders()[evaluated.split]
-    wrong = [(row, place) for row, place in zip(evaluated.predictions, places, strict=True) if row.wrong]
-    if worst := sorted(wrong, key=lambda one: -one[0].confidence)[:SHOWN]:
-        batch = shown.at([place for _, place in worst])
-        draw_worst_errors(directory.figures, batch.pixels.cpu(), [row for row, _ in worst])
+    if worst := ROWS[assembly.spec.targets].worst(evaluated.rows, SHOWN):
+        batch = shown.at([places[row] for row in worst])
+        draw_worst_errors(directory.figures, batch.pixels.cpu(), [evaluated.rows[row] for row in worst])
     if assembly.spec.frames is None:
         picture = centre_crop(shown.at(places[:1]).pixels, assembly.spec.size)
         normalised = assembly.network.normalize(picture)
@@ -51,9 +51,12 @@ def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -
 
 def label(target: Tensor, spec: DataSpec) -> str:
     """A target as text; a mixed one as its two largest shares, or where targets are sets, as the share of each class
-    that is not wholly there."""
+    that is not wholly there; numbers as they are."""
     if target.ndim == 0:
         return spec.classes[int(target)]
+    if spec.targets == "number":
+        names = spec.classes if len(spec.classes) > 1 else ("",)
+        return ", ".join(f"{name} {number(value)}".strip() for name, value in zip(names, target.tolist(), strict=True))
     if spec.targets == "set":
         pairs = zip(spec.classes, target.tolist(), strict=True)
         texts = [name if share > 0.995 else f"{name} {share:.0%}" for name, share in pairs if share > 0.005]

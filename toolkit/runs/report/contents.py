@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from toolkit.api.answers import NONE
+from toolkit.api.contracts import TargetForm
 from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
+from toolkit.runs.report.numbers import Numbers, numbers
 
 LISTED_ERRORS = 24
 
@@ -48,7 +50,12 @@ class Page:
     scores: Sequence[tuple[str, float | None, float | None]]
     """Name, valid and test of each scalar score; None where it was not computed."""
     best_epoch: int | None
+    learned: str
+    """What the model answers with, in a few words."""
     answers: Answers
+    """Empty where answers are numbers."""
+    numbers: Numbers | None
+    """Where answers are numbers."""
     calibration_error: float | None
     errors: Sequence[Prediction]
     recipe: Sequence[tuple[str, str, str]]
@@ -72,13 +79,20 @@ def gather(files: RunFiles) -> Page:
         tiles=list(_tiles(files)),
         scores=_scalar_scores(files),
         best_epoch=_best_epoch(files),
+        learned=learned(files.classes, files.targets),
         answers=answers(files),
+        numbers=numbers(files, LISTED_ERRORS),
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
         environment=list(_flat("", files.environment)),
     )
+
+
+def learned(names: Sequence[str], form: TargetForm) -> str:
+    """What a model answers with, in a few words."""
+    return ", ".join(names) if form == "number" else f"{len(names)} classes"
 
 
 def percent(share: float, digits: int = 1) -> str:

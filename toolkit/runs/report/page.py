@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.api.answers import number
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.runs.directory import explained
 from toolkit.runs.files import read_run
-from toolkit.runs.report import contents, figures, statistics
+from toolkit.runs.report import contents, figures, number_figures, statistics
 from toolkit.runs.report.contents import Page
 
 HEAVY = 120_000
@@ -54,11 +55,16 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
     if records:
         yield "loss", figures.loss_curves(records, shown.best_epoch)
         yield "learning_rate", figures.learning_rates(records)
-    if names := figures.score_names(records):
+    names_of = figures.error_names if shown.files.targets == "number" else figures.score_names
+    if names := names_of(records):
         yield "scores", figures.score_curves(records, names, shown.best_epoch)
     if matrix := shown.answers.matrix:
         yield "confusion_normalised", figures.confusion(matrix.classes, matrix.shares, shares=True)
         yield "confusion", figures.confusion(matrix.classes, matrix.counts, shares=False)
+    if shown.numbers:
+        yield "answers_by_target", number_figures.answers_by_target(shown.numbers.rows)
+        yield "errors_by_target", number_figures.errors_by_target(shown.numbers.rows)
+        yield "error_counts", number_figures.errors(shown.numbers.rows)
     if shown.files.predictions:
         yield "calibration", figures.reliability(statistics.calibration(shown.files.predictions))
 
@@ -104,6 +110,7 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": contents.percent, "score": contents.score, "named": contents.named}
+    environment.filters["number"] = number
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
     script = (here / "sort.js").read_text(encoding="utf-8")
     return environment.get_template(template.name).render(
