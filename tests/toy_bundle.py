@@ -58,6 +58,7 @@ def write(
         protocol={"metric": "accuracy"},
         trained_on={"dataset": "toy"},
         scores={"torch": {"accuracy": 1.0}, **{precision: {"accuracy": 1.0} for precision in precisions}},
+        form="index" if thresholds is None else "set",
         thresholds=None if thresholds is None else tuple(thresholds),
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")

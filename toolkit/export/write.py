@@ -20,7 +20,7 @@ from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError, ParityError, UsageError, counted
 from toolkit.api.files import as_utf8, replaced_folder
 from toolkit.build.assemble import Assembly
-from toolkit.export.card import card
+from toolkit.export.card import card_of
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.rescore import evaluate_bundle
@@ -28,9 +28,8 @@ from toolkit.export.triton import place_in, write_triton
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
-from toolkit.runs.predictions import predictions_of
 from toolkit.runs.reopen import Trained, open_trained, planned_again
-from toolkit.runs.report.statistics import confusion_matrix, per_class_of_sets
+from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
 from toolkit.system.notices import note
@@ -151,6 +150,7 @@ def write_models(
         trained_on=dict(trained_on),
         scores={},
         versions=versions(),
+        form=spec.targets,
         thresholds=thresholds,
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
@@ -253,12 +253,12 @@ class _Advance:
 
 
 def _line(verdict: Verdict) -> str:
-    flips = counted(len(verdict.raw.flips), "prediction")
+    flips = f", {counted(len(verdict.raw.flips), 'prediction')} flipped" if verdict.judging.flips else ""
     return (
         f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
         f"{verdict.items} {verdict.split} items, {verdict.metric} {verdict.raw.scores[verdict.metric]:.4f} "
-        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g} "
-        f"({verdict.raw.difference:.2g} from raw files), {flips} flipped"
+        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
+        f"{verdict.judging.unit} ({verdict.raw.difference:.2g} from raw files){flips}"
     )
 
 
@@ -292,14 +292,8 @@ def _told_recipe(trained: Trained) -> Recipe:
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
     """The card, then the manifest with the hash of every other file."""
-    spec, thresholds = expected.assembly.spec, manifest.thresholds
-    predictions = predictions_of(expected.evaluation, expected.loader.pixels.split.ids, spec)
-    # Of the predictions, so that the card has it whether or not the recipe's metrics do.
-    if thresholds is None:
-        page = card(manifest, confusion_matrix(spec.classes, predictions))
-    else:
-        by_class = dict(zip(spec.classes, thresholds, strict=True))
-        page = card(manifest, None, per_class_of_sets(spec.classes, predictions, {}, by_class))
+    rows = ROWS[manifest.form].of(expected.evaluation, expected.loader.pixels.split.ids, expected.assembly.spec)
+    page = card_of(manifest, rows)
     (folder / "README.md").write_bytes(as_utf8(page))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
     (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))

@@ -220,7 +220,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     import onnxruntime
 
     from toolkit.export.graph import Deployed, quiet, to_onnx
-    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
     from toolkit.training.network import Network
 
     spec = spec_of(subject)
@@ -237,7 +237,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, raw, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             expected = Deployed(network, logits, spec).eval()(frames)
-        found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
+        found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         if found.shape != expected.shape:
             yield f"the graph gives {list(found.shape)} for a batch of {batch}"
         elif (difference := float((found - expected).abs().max())) > CLOSE:

@@ -379,7 +379,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     import onnxruntime
 
     from toolkit.export.graph import Deployed, quiet, to_onnx
-    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
     from toolkit.training.network import Network
 
     scene, spec = build(subject), spec_of(subject)
@@ -393,7 +393,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             expected = Deployed(network, scene.objective.logits, spec).eval()(frames)
-        found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
+        found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         yield from unlike(f"for a batch of {batch}, answers differ", found, expected)
 
 

@@ -72,7 +72,8 @@ def answer_files(job: PredictionJob) -> int:
 
 def _answer_into(rows: Rows, notes: Notes, job: PredictionJob, tally: _Tally) -> Timelines:
     """Answer all sources; the timelines that are to be drawn, once the rows are in place."""
-    timelines = Timelines(job.bundle.manifest.classes, job.bundle.manifest.thresholds)
+    manifest = job.bundle.manifest
+    timelines = Timelines(manifest.classes, manifest.thresholds, numbers=manifest.form == "number")
     if job.every is None:
         threads = len(allowed_cores())
         decoded = read_sources(job.sources, _reader(job, threads), threads=threads, batch=job.batch)
