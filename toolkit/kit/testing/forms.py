@@ -176,7 +176,7 @@ class _Numbers:
     """Numbers with a mean other than 0 and a spread other than 1, unlike for each output."""
 
     def targets(self, items: int, count: int) -> Targets:
-        steps = [(1 + place / 2, 1 + place / 4) for place in range(count)]
+        steps = [(1 + place / 4, 1 + place / 8) for place in range(count)]
         return [tuple(first + item % 4 * step for first, step in steps) for item in range(items)]
 
     def right(self, targets: Tensor, count: int) -> Tensor:  # noqa: ARG002
