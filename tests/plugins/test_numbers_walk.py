@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import tarfile
@@ -86,7 +87,8 @@ def walk(path: Path, folder: Path, *overrides: str) -> Path:
     (run,) = (runs / "numbers").iterdir()
     assert main(["evaluate", str(run)]) == 0
     assert main(["export", str(run), "--exports", str(exports), "--name", "numbers"]) == 0
-    assert main(["evaluate", str(exports / "numbers"), "--device", "cpu", "--runs", str(runs)]) == 0
+    with contextlib.chdir(folder):
+        assert main(["evaluate", str(exports / "numbers"), "--device", "cpu"]) == 0
     return run
 
 

@@ -107,14 +107,14 @@ class Bundle:
         Raises UsageError for another dtype or shape and where answers are numbers, BundleError where the model cannot
         compute them."""
         self._require(numbers=False)
-        return self.answers(self.run(frames))
+        return self.answers(self._run(frames))
 
     def estimate(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Numbers:
         """As `predict`, of a model that answers with numbers."""
         self._require(numbers=True)
-        return Numbers(self.run(frames), self.manifest.classes)
+        return Numbers(self._run(frames), self.manifest.classes)
 
-    def run(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def _run(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """What the model puts out, `[N, C]`, for frames as `predict` takes them."""
         if isinstance(frames, Sequence):
             return self._mixed(frames)

@@ -68,7 +68,7 @@ class PredictionJob:
         rows.add(source, *self.layout.read(self.bundle, probabilities))
 
     def predict(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return self.bundle.run(views)
+        return self.layout.ask(self.bundle, views)
 
     def average(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """From the answers `[V, C]` to the views of one source to its own `[C]`."""

@@ -50,6 +50,9 @@ class Layout(Protocol):
     width: int
     """Of a cell of the table."""
 
+    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """The model's answers `[N, C]` to N views."""
+
     def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
         """What a row is added with, of the model's answer `[C]`."""
 
@@ -69,6 +72,9 @@ class OneClass:
         self.columns: Sequence[str] = [f"{kind}_{rank}" for rank in ranks for kind in ("class", "probability")]
         self.titles: Sequence[str] = [f"top {rank}" for rank in ranks]
         self.width = self._class_width + len("  100.00%")
+
+    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return bundle.predict(views).probabilities
 
     def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
         return bundle.answers(answer[None]).top(self._top)[0], None
@@ -107,6 +113,9 @@ class NumberOfEachOutput:
         self.columns: Sequence[str] = [f"{PREDICTION}_{name}" for name in outputs]
         self.titles: Sequence[str] = [*outputs]
         self.width = max(12, *map(len, outputs))
+
+    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return bundle.estimate(views).values
 
     def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
         return [*zip(bundle.manifest.classes, answer.tolist(), strict=True)], None
