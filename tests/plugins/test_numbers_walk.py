@@ -103,8 +103,8 @@ def test_a_number_is_learned_and_answered_in_its_unit(
     run = walk(recipe(tmp_path, pictures), tmp_path, *SMALL)
     scores = read(run / "scores.json")["test"]
     assert {*scores} == {"loss", *(f"{name}{end}" for name in METRICS for end in ("", "_per_output"))}
-    assert scores["mae"] < 0.25 * spread_of(pictures)
-    assert scores["r2"] > 0.9
+    assert scores["mae"] < 0.5 * spread_of(pictures)
+    assert scores["r2"] > 0.7
     told = {row["path"]: float(row["brightness"]) for row in rows_of(pictures / "train.csv")}
     answered = rows_of(run / "predictions.csv")
     assert all(float(row["target_brightness"]) == pytest.approx(told[row["id"]]) for row in answered)

@@ -44,7 +44,7 @@ def batches_in(count: int, size: int) -> int:
 class Loader:
     """Batches of one split on one device."""
 
-    pixels: Store
+    store: Store
     spec: DataSpec
     device: torch.device
     share_of_device: float = 0.5
@@ -59,32 +59,32 @@ class Loader:
         the next epoch finds all of them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
-        fetch = partial(self.pixels.drawn, draws=Draws(seed, epoch))
+        fetch = partial(self.store.drawn, draws=Draws(seed, epoch))
         for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
             chosen = augmentations if len(batch.index) else ()
             yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
         for left_out in numbers[count:]:
-            self.pixels.keep(left_out // self._clips_per_video)
+            self.store.keep(left_out // self._clips_per_video)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
         `size`, where V is."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
-        for batch in self._fetch(torch.arange(len(self.pixels)).split(items), self.pixels.views):
+        for batch in self._fetch(torch.arange(len(self.store)).split(items), self.store.views):
             yield self._cropped(batch)
 
     def at(self, index: Sequence[int]) -> Batch:
         """The items at `index`, as stored: not cropped, not augmented; of videos the middle."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.fetch)
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.fetch)
 
     def views(self, index: Sequence[int]) -> Batch:
         """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.views)
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.views)
 
     @property
     def training_items(self) -> int:
         """Items of a training epoch: images, or clips of all videos."""
-        return len(self.pixels) * self._clips_per_video
+        return len(self.store) * self._clips_per_video
 
     def epoch_items(self, size: int) -> int:
         """Of them, those in the batches of `size` that an epoch trains."""
@@ -106,7 +106,7 @@ class Loader:
     def _numbers(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
         """As `places`, by the numbers that `drawn` takes: an image's own, or those of a video's clips."""
         each = self._clips_per_video
-        visited = order(len(self.pixels), seed, epoch)[:, None] * each + torch.arange(each)
+        visited = order(len(self.store), seed, epoch)[:, None] * each + torch.arange(each)
         return list(torch.split(visited.flatten(), size))
 
     def _cropped(self, batch: Batch) -> Batch:
@@ -116,9 +116,9 @@ class Loader:
 
     def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
         ready = partial(self._ready, fetch=fetch)
-        if self.pixels.resident(self.device, self.share_of_device):
+        if self.store.resident(self.device, self.share_of_device):
             return map(ready, places)
-        return prefetched(places, ready, self.device, begin=self.pixels.begin)
+        return prefetched(places, ready, self.device, begin=self.store.begin)
 
     def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
         pixels, index = fetch(index)
@@ -130,7 +130,7 @@ class Loader:
     @cached_property
     def _targets(self) -> Tensor:
         """Of all items, on the device: see `target_tensor`."""
-        return target_tensor(self.pixels.split.targets, self.spec).to(self.device)
+        return target_tensor(self.store.split.targets, self.spec).to(self.device)
 
 
 def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:

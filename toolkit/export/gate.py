@@ -124,14 +124,14 @@ class Reference:
 
     @property
     def ids(self) -> list[str]:
-        ids = self.loader.pixels.split.ids
+        ids = self.loader.store.split.ids
         return [ids[index] for index in self.evaluation.index.tolist()]
 
 
 def reference(assembly: Assembly) -> Reference:
     """Ask the trained model: on the validation split, or the test split where there is none. Raises DataError where
     neither has an item."""
-    names = [name for name in ("valid", "test") if len(assembly.loaders()[name].pixels)]
+    names = [name for name in ("valid", "test") if len(assembly.loaders()[name].store)]
     if not names:
         raise DataError(
             "nothing to compare the exported model on: the data has neither a validation nor a test split",
@@ -249,7 +249,7 @@ def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], N
 
 
 def _on_raw_files(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
-    split, index = expected.loader.pixels.split, expected.evaluation.index.tolist()
+    split, index = expected.loader.store.split, expected.evaluation.index.tolist()
     return ask_raw(bundle, split, index, expected.raw_batches, progress=progress)
 
 

@@ -182,7 +182,7 @@ def _trained_on(trained: Trained) -> dict[str, Any]:
     return {
         "dataset": assembly.recipe.data.name,
         "sample": assembly.spec.sample,
-        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "items": {name: len(loader.store) for name, loader in assembly.loaders().items()},
         "model": assembly.recipe.model.name,
         "best_epoch": trained.best_epoch,
         "run": trained.directory.path.name,
@@ -209,9 +209,9 @@ def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     import torch
 
     train = assembly.train
-    count = min(assembly.recipe.export.calibration, len(train.pixels))
+    count = min(assembly.recipe.export.calibration, len(train.store))
     batch = max(CALIBRATION_BATCH // (assembly.spec.frames or 1), 1)
-    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
+    for places in torch.linspace(0, len(train.store) - 1, count).long().split(batch):
         pixels = train.at(places.tolist()).pixels
         yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
 
@@ -292,7 +292,7 @@ def _told_recipe(trained: Trained) -> Recipe:
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
     """The card, then the manifest with the hash of every other file."""
-    rows = ROWS[manifest.form].of(expected.evaluation, expected.loader.pixels.split.ids, expected.assembly.spec)
+    rows = ROWS[manifest.form].of(expected.evaluation, expected.loader.store.split.ids, expected.assembly.spec)
     page = card_of(manifest, rows)
     (folder / "README.md").write_bytes(as_utf8(page))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}

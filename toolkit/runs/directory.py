@@ -15,6 +15,7 @@ from typing import Any
 
 from toolkit.api.errors import DataError, RunFailed, UsageError
 from toolkit.api.files import as_utf8, exclusive, remove_unfinished, write_atomically
+from toolkit.system.names import BEST_CHECKPOINT
 from toolkit.system.notices import warn
 
 _MEND = "make room or mend the folder"
@@ -47,7 +48,7 @@ class RunDirectory:
     facts = _File("facts.json")
     records = _File("records.jsonl")
     last = _File("last.pt")
-    best = _File("best.pt")
+    best = _File(BEST_CHECKPOINT)
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
     figures = _File("figures")

@@ -64,7 +64,7 @@ class Scored:
             device=str(assembly.device),
             precision=assembly.precision,
             seen=_seen(spec),
-            left_out={name: loader.pixels.skipped for name, loader in assembly.loaders().items()},
+            left_out={name: loader.store.skipped for name, loader in assembly.loaders().items()},
             remarks=(*found, *direction, *endless_warm_up(recipe)),
         )
 
@@ -176,7 +176,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
             average=loader.average,
         )
         for name, loader in (("valid", assembly.valid), ("test", assembly.test))
-        if len(loader.pixels)
+        if len(loader.store)
     }
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)

@@ -162,7 +162,7 @@ def _complete(prepared: Prepared, console: Console) -> None:
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Bring the state to where the checkpoint stands, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
-    skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
+    skipped = {name: loader.store.skipped for name, loader in assembly.loaders().items()}
     saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes, skipped)
     if prepared.saved:
         state.load_state_dict(prepared.saved.state)
@@ -246,7 +246,7 @@ def _learned(spec: DataSpec) -> str:
 
 
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
-    items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
+    items = ", ".join(f"{name} {len(loader.store):,}" for name, loader in assembly.loaders().items())
     clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
     console.print(
         f"data {assembly.recipe.data.name}: {_learned(assembly.spec)}, {items} items, {assembly.spec.size} px{clips}",

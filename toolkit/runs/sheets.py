@@ -41,8 +41,8 @@ def draw_pictures(
 
 def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
     """Training items as stored and as the model sees them in the first epoch, with their labels."""
-    count = min(SHOWN, len(assembly.train.pixels))
-    places = torch.linspace(0, len(assembly.train.pixels) - 1, count).long().tolist()
+    count = min(SHOWN, len(assembly.train.store))
+    places = torch.linspace(0, len(assembly.train.store) - 1, count).long().tolist()
     batch = assembly.train.at(places)
     drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0, step=0)
     after = centre_crop(drawn.pixels, assembly.spec.size).cpu()

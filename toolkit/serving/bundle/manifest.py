@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from toolkit.api.clips import Averaged, Clip, Sampling, Short
 from toolkit.api.errors import BundleError, nearest
-from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BUNDLE_PRECISIONS
+from toolkit.system.names import BEST_CHECKPOINT
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit, TargetForm
@@ -273,7 +273,7 @@ def bundle_near(path: Path) -> str | None:
 
 
 def _nearby(path: Path) -> str:
-    if RunDirectory(path).best.is_file():
+    if (path / BEST_CHECKPOINT).is_file():
         return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
     return bundle_near(path) or "make one with: python -m toolkit export RUN"
 
