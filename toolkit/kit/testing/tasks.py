@@ -214,7 +214,7 @@ def right(subject: Subject) -> Iterator[str]:
     """Right answers have a lower score than wrong ones, and logits that follow its gradient give right answers."""
     scene = build(subject)
     objective, shown = scene.objective, scene.shown
-    form, others = objective.targets, scene.form.wrong(shown)
+    form, others = spec_of(subject).targets, scene.form.wrong(shown)
     good, bad = (objective.score(logits_of(each, form), scene.targets).item() for each in (shown, others))
     if not good < bad:
         yield f"it is {good:.6g} for right answers and {bad:.6g} for wrong ones"
