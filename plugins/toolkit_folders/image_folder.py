@@ -42,7 +42,7 @@ def image_folder(  # noqa: PLR0913 - the keys of a recipe
     Without lists `root` holds <class>/<image>, or the splits train/, valid/ and test/ with class folders in each. A
     groups.csv (path,label,group) names images that come from one source. Splits that neither lists nor folders give are
     stratified by class and taken from those to train on; byte-identical files and images of one group stay on one side.
-    There is no built-in sample.
+    It has no built-in sample.
 
     train: list of the images to train on, a file relative to `root`: CSV with path,label, or lines of a path and a
         label

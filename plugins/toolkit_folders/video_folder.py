@@ -45,7 +45,7 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     Without lists `root` holds <class>/<video>, or the splits train/, valid/ and test/ with class folders in each. A
     groups.csv (path,label,group) names videos that come from one source. Splits that neither lists nor folders give are
     stratified by class; byte-identical files and videos of one group stay on one side. A recipe with `[clip]` sees
-    clips of the videos, any other one single frames of them. There is no built-in sample.
+    clips of the videos, any other one single frames of them. It has no built-in sample.
 
     train: list of the videos to train on, a file relative to `root`: CSV with path,label or Kinetics' own columns, or
         lines of a path and a label

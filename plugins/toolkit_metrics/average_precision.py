@@ -17,7 +17,7 @@ def average_precision(spec: DataSpec) -> AveragePrecision:
     `average_precision_per_class`, and their mean `mean_average_precision`.
 
     Samples are ranked by their probability of the class. A class that no sample shows has no average precision: NaN,
-    left out of the mean.
+    not part of the mean.
     """
     require_form(spec, "average_precision", "index", "set")
     return AveragePrecision(len(spec.classes), sets=spec.targets == "set")

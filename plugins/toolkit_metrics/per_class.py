@@ -1,7 +1,7 @@
 """Precision, recall, F1 and the confusion matrix, by scikit-learn, from the class with the largest logit, or where
 targets are sets, from all classes with a logit of at least 0.
 
-A class that never occurs among the targets has no score: NaN in the per-class list, left out of the macro mean, no
+A class that never occurs among the targets has no score: NaN in the per-class list, not part of the macro mean, no
 weight in the weighted one. A class that occurs but is never predicted has precision 0.
 """
 

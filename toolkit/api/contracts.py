@@ -291,7 +291,7 @@ Record: TypeAlias = RunStarted | EpochRecord | RunFinished
 
 
 class Tracker(Protocol):
-    """Consumes frozen records. One that raises is reported once and left out; the run goes on."""
+    """Consumes frozen records. One that raises is reported once and skipped from then on; the run continues."""
 
     def track(self, record: Record) -> None: ...
 
@@ -308,7 +308,7 @@ class Grouped(Protocol):
 
 @runtime_checkable
 class Staged(Protocol):
-    """Optional for models: told before each epoch begins, to thaw layers, say."""
+    """Optional for models: called before each epoch begins, to thaw layers, for example."""
 
     def begin_epoch(self, epoch: int) -> None:
         """`epoch` counts from 0. Called again with the same number when a run resumes in mid-epoch."""

@@ -27,7 +27,7 @@ class Groups:
 
 
 def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
-    """The regular expression of the argument `group_pattern`; ValueError when it is none or has not one group."""
+    """The regular expression of the argument `group_pattern`. ValueError when it is invalid or has not one group."""
     if pattern is None:
         return None
     try:
@@ -54,7 +54,7 @@ def find_groups(listing: Listing, pattern: re.Pattern[str] | None, *, partial: b
     """Group by `pattern` where given; else by groups.csv where there is one; else by UCF101's names where all have
     that form (in v_Run_g01_c02.avi, the clips of g01 come from one video); else every item is a group of its own.
 
-    partial: whether the listing may leave out files that groups.csv names.
+    partial: whether groups.csv may name files that the listing does not have.
     """
     table = listing.root / GROUP_TABLE
     if pattern is not None:

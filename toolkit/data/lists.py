@@ -106,7 +106,7 @@ def needs_list(root: Path, form: LabelForm) -> DataError:
 
 def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Found:
     """The items below `root` that lists name, with their splits. Raises DataError when a list cannot be read, names
-    what is not there, or contradicts another; the message tells all that is of one kind.
+    what is not there, or contradicts another; the message names all problems of one kind.
 
     videos: what is listed; None: images if all suffixes are those of images, else videos
     """
@@ -121,7 +121,7 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     items = [item for one in located for item in one.items]
     labels_of = [(item.path, item.labels) for item in items]
     problems = [
-        *(one.told for one in located if not one.usable),
+        *(one.message for one in located if not one.usable),
         *_unlike_columns(read),
     ] or list(_contradictions(items, form, noun))
     if problems:
@@ -302,7 +302,7 @@ class _Located(NamedTuple):
     missing: list[str]
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         missing = counted(len(self.missing), self.noun)
         return f"{self.of.place.name}: {missing} named there not found: {first_few(self.missing)}"
 
@@ -359,7 +359,7 @@ def _with_several(said: Iterable[tuple[str, object]]) -> list[str]:
 def _notes(located: Sequence[_Located], items: Sequence[Named], noun: str) -> Iterator[str]:
     for one in located:
         if one.missing:
-            yield f"{one.told}; left out"
+            yield f"{one.message}; left out"
     twice = sorted(path for path, count in Counter(item.path for item in items).items() if count > 1)
     if twice:
         yield f"{counted(len(twice), noun)} named more than once: {first_few(twice)}"

@@ -36,7 +36,7 @@ AHEAD = 2
 
 
 def batches_in(count: int, size: int) -> int:
-    """Training batches in an epoch of `count` items: the last partial one is left out, unless it is the only one."""
+    """Training batches in an epoch of `count` items: the last partial one is dropped, unless it is the only one."""
     return max(count // size, 1) if count else 0
 
 
@@ -55,7 +55,7 @@ class Loader:
     ) -> Iterator[Batch]:
         """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
         gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
-        `size`. One whose items are all skipped is empty. The items left out of the last batch are decoded too, so that
+        `size`. One whose items are all skipped is empty. The items after the last batch are decoded too, so that
         the next epoch finds all of them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
@@ -151,7 +151,7 @@ def augment(
 def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, begin: Begin) -> Iterator[Batch]:
     """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
 
-    `begin` is told of a batch while the one before is fetched, so that decoding never waits for a copy.
+    `begin` gets a batch while the one before is fetched, so that decoding never waits for a copy.
     The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
     """
 

@@ -27,7 +27,7 @@ class Answering(Protocol):
 
     def certain(self, outputs: int, wrong_by: int) -> tuple[Tensor, Tensor]:
         """Answers and targets of a few items: right ones, or where `wrong_by` is not 0, ones that are that many classes
-        or units beside the target."""
+        or units away from the target."""
 
 
 class _OneClass:

@@ -73,7 +73,7 @@ def targets(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def index(subject: Subject) -> Iterator[str]:
-    """The index, by which items are told apart, is kept."""
+    """The index, by which items are known, is kept."""
     for scene, augment in _all(subject):
         batch = scene.batch()
         found = augment(batch, seeded()).index

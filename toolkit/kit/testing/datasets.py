@@ -354,7 +354,7 @@ def _wrong_video(split: VideoSplit, place: int) -> Iterator[str]:
 
 
 def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:
-    """By what items are known, each value with the id of an item that has it: as far as a split tells."""
+    """By what items are known, each value with the id of an item that has it: as far as a split says."""
     whole = getattr(split, "videos", split)
     places = some(split, COMPARED)
     return {

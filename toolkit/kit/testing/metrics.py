@@ -94,7 +94,7 @@ def again(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def apart(subject: Subject) -> Iterator[str]:
-    """Each metric that is built begins anew: two share nothing."""
+    """Each metric that is built starts empty: two share nothing."""
     first = build(subject).compute()
     for right in (True, False):
         scored(subject, sure_answers(subject, right=right))

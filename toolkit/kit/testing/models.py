@@ -115,7 +115,7 @@ def modes(subject: Subject) -> Iterator[str]:
             module.training = False
     found, other = (run(model, pixels, seed=SEED + number) for number in (0, 1))
     if apart(found, other) > CLOSE:
-        return  # it draws by itself, so nothing can be told of the difference
+        return  # it draws by itself, so the difference says nothing
     yield from differing("with these in evaluation, logits still differ", found, expected)
 
 
@@ -313,7 +313,7 @@ def spec_of(subject: Subject) -> DataSpec:
     for spec in tried:
         try:
             run(_built(subject, spec).eval(), inputs(spec, 2))
-        except Exception:  # noqa: S112 - a rule will tell what it raises for the first of them
+        except Exception:  # noqa: S112 - a rule shows what it raises for the first of them
             continue
         return spec
     return tried[0]

@@ -496,7 +496,7 @@ def _targets(spec: DataSpec) -> Targets:
 
 
 def _owned(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, nn.Parameter]]:
-    """Frozen parameters with the buffers beside them, and the trainable ones."""
+    """Frozen parameters with the buffers of the same modules, and the trainable ones."""
     parameters = dict(module.named_parameters())
     trained = {name: one for name, one in parameters.items() if one.requires_grad}
     frozen: dict[str, Tensor] = {name: one for name, one in parameters.items() if not one.requires_grad}

@@ -13,7 +13,7 @@ from toolkit.runs.files import RunFiles
 
 @dataclass(frozen=True)
 class OutputScores:
-    """The answers of one output beside their targets, in the unit of the targets; undefined scores are NaN."""
+    """The answers of one output compared with their targets, in the unit of the targets; undefined scores are NaN."""
 
     name: str
     mae: float
