@@ -25,6 +25,8 @@ from toolkit.cli.main import main
 EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
     "": {"--help", "--version"},
+    "demo": EVERYWHERE | {"--open"},
+    "init": EVERYWHERE | {"--output", "--force"},
     "run": EVERYWHERE | {"--set", "--resume", "--runs"},
     "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
@@ -33,6 +35,7 @@ FLAGS = {
     "predict": EVERYWHERE
     | {"--output", "--top", "--batch", "--every", "--stream", "--plot", "--device", "--precision"},
     "check": EVERYWHERE | {"--set"},
+    "recipes": EVERYWHERE,
     "plugins": EVERYWHERE,
     "plugins list": EVERYWHERE,
     "plugins show": EVERYWHERE,
@@ -91,9 +94,13 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     [
         ([], "a command is missing", "python -m toolkit --help"),
         (["rnu", "a.toml"], 'no command "rnu"; did you mean "run"?', "python -m toolkit --help"),
-        (["it's"], 'no command "it\'s"; there are run, tune, evaluate, report,', "python -m toolkit --help"),
+        (
+            ["it's"],
+            'no command "it\'s"; there are demo, init, run, tune,',
+            "python -m toolkit --help",
+        ),
         (["plugins", "shwo"], 'no command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
-        (["run"], "run: a recipe is missing", "python -m toolkit run recipes/har_resnet50.toml"),
+        (["run"], "run: a recipe is missing", "python -m toolkit run cifar10_cnn"),
         (["run", "--resume", "a", "--runs", "b"], "run: --runs has no meaning with --resume", "leave one of them out"),
         (["run", "a.toml", "--epochs", "3"], "unrecognized arguments: --epochs 3", "python -m toolkit --help"),
         (["run", "a.toml", "--res", "b"], "unrecognized arguments: --res b", "python -m toolkit --help"),

@@ -85,6 +85,8 @@ class Plan:
     resolved: Recipe
     """The recipe with every component's defaults filled in."""
     chosen: tuple[Chosen, ...]
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Keys that overrides gave another value than the recipe's file, with that value."""
     tasks: Mapping[str, TargetForm] = field(default_factory=dict)
     """Every task that declares the form of its targets: what a recipe may ask for instead."""
 
@@ -208,7 +210,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         for offer in registry.offers("task")
         if isinstance(offer.declared, Task) and offer.declared.targets is not None
     }
-    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), tasks)
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed, tasks)
 
 
 def with_usual(draft: Draft, registry: Registry) -> Draft:
@@ -284,8 +286,7 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
 
 def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
-    usual = Path("data") / dataset.name.rpartition(":")[2]
-    place = root or (usual if holds_something(usual) else None)
+    place = root or usual_place(dataset.name)
     asked = {"clips": True} if clips else {}
     try:
         data: Data = dataset.build(place, **asked)
@@ -309,6 +310,12 @@ def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
     return DataError(
         f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
     )
+
+
+def usual_place(dataset: str) -> Path | None:
+    """Where the data of this dataset is looked for when a recipe names no root; None where nothing is there."""
+    usual = Path("data") / dataset.rpartition(":")[2]
+    return usual if holds_something(usual) else None
 
 
 def holds_something(place: Path) -> bool:

@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunFailed, ToolkitError, UsageError
-from toolkit.cli import export, plugins, predict, run, tune
+from toolkit.cli import demo, export, plugins, predict, recipes, run, tune
+from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import Parser
 
 
@@ -57,6 +58,8 @@ def parser() -> Parser:
     whole.add_argument("--version", action="store_true", help="print the version and leave")
     whole.set_defaults(command=_no_command)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    demo.add_demo(commands)
+    add_init(commands)
     run.add_run(commands)
     tune.add_tune(commands)
     run.add_evaluate(commands)
@@ -64,6 +67,7 @@ def parser() -> Parser:
     export.add_export(commands)
     predict.add_predict(commands)
     run.add_check(commands)
+    recipes.add_recipes(commands)
     plugins.add_plugins(commands)
     run.add_schema(commands)
     return whole

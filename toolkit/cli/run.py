@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add, add_set, add_use, console, stopped
+from toolkit.cli.recipes import RECIPE, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_run(commands: Commands) -> None:
     parser = add(commands, "run", "train, evaluate and report a recipe", _run)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help="a TOML file; not needed to resume")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE}; not needed to resume")
     add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
@@ -36,7 +37,7 @@ def add_report(commands: Commands) -> None:
 
 def add_check(commands: Commands) -> None:
     parser = add(commands, "check", "check a recipe without running it", _check)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE)
     add_set(parser)
 
 
@@ -46,7 +47,7 @@ def add_schema(commands: Commands) -> None:
 
 def _run(options: Namespace) -> None:
     if options.resume is None and options.recipe is None:
-        raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
+        raise UsageError("run: a recipe is missing", next_step="python -m toolkit run cifar10_cnn")
     if options.resume is not None and options.runs is not None:
         raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
     with stopped("stopped by a signal before training began; nothing is lost", options):
@@ -57,6 +58,7 @@ def _run(options: Namespace) -> None:
         else:
             from toolkit.recipe.read import parse
 
+            show_file(options.recipe)
             draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
@@ -101,6 +103,7 @@ def _check(options: Namespace) -> None:
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
 
+    show_file(options.recipe)
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:

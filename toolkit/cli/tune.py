@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import add, add_set, console, count, same_command
+from toolkit.cli.recipes import RECIPE, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_tune(commands: Commands) -> None:
     parser = add(commands, "tune", "try the values that a recipe's [tune] table names, and keep the best", _tune)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a TOML file with a [tune] table")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=f"{RECIPE}, with a [tune] table")
     add_set(parser)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")
     parser.add_argument("--storage", metavar="URL", help="a database that holds the study (default: a journal file)")
@@ -31,6 +32,7 @@ def add_tune(commands: Commands) -> None:
 def _tune(options: Namespace) -> None:
     from toolkit.recipe.read import parse
 
+    show_file(options.recipe)
     draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
     from toolkit.tune.session import StudyLocation, tune_recipe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from toolkit.api.errors import Problem, RecipeError, nearest
 from toolkit.recipe.complaints import UNKNOWN_KEY, problems
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.overrides import override
+from toolkit.recipe.shipped import file_of, shipped
 from toolkit.recipe.tables import (
     ClipTable,
     ExportTable,
@@ -83,7 +85,14 @@ def overridden(recipe: Recipe, source: str, overrides: Sequence[str]) -> Draft:
 
 
 def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name: str) -> Draft:
-    found = [problem for text in overrides if (problem := override(tables, text))]
+    found, changed = [], dict[str, str]()
+    for text in overrides:
+        before = copy.deepcopy(tables)
+        if problem := override(tables, text):
+            found.append(problem)
+        elif tables != before:
+            key, _, value = text.partition("=")
+            changed[key.strip()] = value.strip()
     if "name" in tables:
         found.append(Problem("name", "unknown key: a recipe is named after its file"))
     tables.pop("name", None)
@@ -92,12 +101,12 @@ def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name
         recipe = Recipe.model_validate(named)
     except ValidationError as error:
         found += problems(error, named, "", keys_of)
-    return Draft(source, tables, tuple(found), None if found else recipe)
+    return Draft(source, tables, tuple(found), None if found else recipe, changed)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = file_of(path).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
         problem = Problem("", "no such file", _nearest_file(path))
@@ -122,7 +131,7 @@ def keys_of(table: str) -> list[str]:
 
 def _nearest_file(path: Path) -> str | None:
     known = {str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml")}
-    by_name = {Path(file).stem: file for file in sorted(known)}
+    by_name = {name: name for name in shipped()} | {Path(file).stem: file for file in sorted(known)}
     found = nearest(path.stem, by_name)
     return by_name[found] if found else None
 

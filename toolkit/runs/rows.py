@@ -36,6 +36,9 @@ class RowForm(Protocol):
     def worst(self, rows: Sequence[Row], limit: int) -> list[int]:
         """Places of the worst errors, worst first."""
 
+    def right(self, rows: Sequence[Row]) -> list[int]:
+        """Places of the right answers; no number is just right."""
+
 
 class _OfClasses:
     def of(self, evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> Sequence[Row]:
@@ -50,6 +53,9 @@ class _OfClasses:
     def worst(self, rows: Sequence[Row], limit: int) -> list[int]:
         return most_certain_errors(cast(Sequence[Prediction], rows), limit)
 
+    def right(self, rows: Sequence[Row]) -> list[int]:
+        return [place for place, row in enumerate(cast(Sequence[Prediction], rows)) if not row.wrong]
+
 
 class _OfNumbers:
     def of(self, evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> Sequence[Row]:
@@ -63,6 +69,9 @@ class _OfNumbers:
 
     def worst(self, rows: Sequence[Row], limit: int) -> list[int]:
         return largest_errors(cast(Sequence[Estimate], rows), limit)
+
+    def right(self, rows: Sequence[Row]) -> list[int]:  # noqa: ARG002
+        return []
 
 
 ROWS: Mapping[TargetForm, RowForm] = {"index": _OfClasses(), "set": _OfClasses(), "number": _OfNumbers()}

@@ -14,29 +14,41 @@ from toolkit.data.loader import augment
 from toolkit.data.store.resampling import centre_crop
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
-from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors
+from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_items, draw_worst_errors
 from toolkit.runs.rows import ROWS
 
 SHOWN = 16
 """Pictures on a sheet, at most."""
+RIGHT = 8
+"""Right answers that are shown, at most: spread over the split, since the most confident ones would all be alike."""
 
 
 def draw_pictures(
     directory: RunDirectory, assembly: Assembly, augmentations: Sequence[Augmentation], evaluated: Evaluated
 ) -> None:
-    """Sheets of augmented training items, of the worst errors, and of feature maps for the first scored image."""
+    """Sheets of augmented training items, of the worst errors, and of feature maps for the first scored image; single
+    pictures of the worst errors and of some right answers."""
     draw_augmented(directory.figures, *augmented_sheet(assembly, augmentations))
     if evaluated.split is None:
         return
     places = evaluated.answers[evaluated.split].index.tolist()
     shown = assembly.loaders()[evaluated.split]
-    if worst := ROWS[assembly.spec.targets].worst(evaluated.rows, SHOWN):
-        batch = shown.at([places[row] for row in worst])
-        draw_worst_errors(directory.figures, batch.pixels.cpu(), [evaluated.rows[row] for row in worst])
+    rows = evaluated.rows
+    wrong = ROWS[assembly.spec.targets].worst(rows, SHOWN)
+    right = _spread(ROWS[assembly.spec.targets].right(rows), RIGHT)
+    pictures = shown.at([places[at] for at in (*wrong, *right)]).pixels.cpu()
+    draw_items(directory.figures, pictures, [*wrong, *right])
+    draw_worst_errors(directory.figures, pictures[: len(wrong)], [rows[at] for at in wrong])
     if assembly.spec.frames is None:
         picture = centre_crop(shown.at(places[:1]).pixels, assembly.spec.size)
         normalised = assembly.network.normalize(picture)
         draw_feature_maps(directory.figures, assembly.network.model, picture[0].cpu(), normalised)
+
+
+def _spread(places: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the places, evenly spaced."""
+    count = min(limit, len(places))
+    return [places[at * len(places) // count] for at in range(count)]
 
 
 def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
