@@ -31,11 +31,11 @@ from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.plan import Plan, plan
 from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles
+from toolkit.host.offers import Offer
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import create
 from toolkit.runs.loop import Saving, Session, Trackers, train
-from toolkit.runs.session import origin_of
 from toolkit.system.signals import Signals
 
 PAIRS = 5
@@ -107,7 +107,8 @@ def limited(planned: Plan, items: int) -> Plan:
         data: Data = dataset.factory(root, **arguments)
         return replace(data, train=spread(data.train, items), valid=spread(data.valid, items // 8))
 
-    chosen = tuple(replace(one, factory=smaller) if one is dataset else one for one in planned.chosen)
+    offer = Offer(dataset.kind, dataset.offer.name, dataset.offer.plugin, smaller)
+    chosen = tuple(replace(one, offer=offer) if one is dataset else one for one in planned.chosen)
     return replace(planned, chosen=chosen)
 
 
@@ -128,7 +129,7 @@ def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], obje
     """Gives a function that trains the next epoch as a run does, in a run directory below `folder`."""
     state, setup = training(assembly)
     directory = create(folder, assembly.recipe.name)
-    saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes)
+    saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes)
     with ExitStack() as stack:
         log = stack.enter_context((folder / "screen.log").open("w"))
         console = Console(file=log, force_terminal=True, width=120)

@@ -16,7 +16,7 @@ FORMATS = {"bundle": "a bundle", "triton": "a bundle and a Triton model reposito
 
 
 def add_export(commands: Commands) -> None:
-    parser = add(commands, "export", "export a run's best checkpoint as an ONNX bundle, proved against it", _export)
+    parser = add(commands, "export", "export a run's best checkpoint as an ONNX bundle, checked against it", _export)
     parser.add_argument("run", metavar="RUN", type=Path)
     add_set(parser)
     parser.add_argument("--name", metavar="NAME", help="name of the bundle (default: the recipe's)")
@@ -27,9 +27,11 @@ def add_export(commands: Commands) -> None:
 
 def _export(options: Namespace) -> None:
     from toolkit.export.write import export_run
+    from toolkit.runs.directory import RunDirectory
+    from toolkit.runs.examples import predict_command
 
     output = console()
-    with stopped("stopped by a signal; nothing is left half-written", options):
+    with stopped("no half-written bundle is left", options):
         bundle = export_run(
             options.run,
             name=options.name,
@@ -39,3 +41,4 @@ def _export(options: Namespace) -> None:
             console=output,
         )
     output.print(f"bundle {bundle}", markup=False, soft_wrap=True)
+    output.print(f"next:  {predict_command(bundle, RunDirectory(options.run))}", markup=False, soft_wrap=True)

@@ -6,7 +6,6 @@ import argparse
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunFailed, ToolkitError, UsageError
@@ -84,6 +83,8 @@ def _no_command(options: argparse.Namespace) -> None:
 def _fail(error: ToolkitError, *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
+        import traceback
+
         traceback.print_exc()
     for line in error.lines():
         print(f"error: {line}" if not line.startswith(" ") else line, file=sys.stderr)

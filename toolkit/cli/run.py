@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, console, stopped
+from toolkit.cli.parser import add, add_set, add_use, console, count, stopped
 from toolkit.cli.recipes import RECIPE, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from rich.console import Console
+
+    from toolkit.cli.parser import Commands, Parser
+    from toolkit.runs.loop import Prepared
 
 
 def add_run(commands: Commands) -> None:
@@ -20,19 +24,28 @@ def add_run(commands: Commands) -> None:
     parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE}; not needed to resume")
     add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    parser.add_argument(
+        "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
+    )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+    add_open(parser)
 
 
 def add_evaluate(commands: Commands) -> None:
-    parser = add(commands, "evaluate", "score the best checkpoint of a run, or an exported bundle, anew", _evaluate)
+    parser = add(commands, "evaluate", "re-evaluate the best checkpoint of a run, or an exported bundle", _evaluate)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
     add_set(parser)
     add_use(parser)
 
 
 def add_report(commands: Commands) -> None:
-    parser = add(commands, "report", "write a run's report anew from its files", _report)
+    parser = add(commands, "report", "write a run's report again from its files", _report)
     parser.add_argument("run", metavar="RUN", type=Path)
+    add_open(parser)
+
+
+def add_open(parser: Parser) -> None:
+    parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 
 def add_check(commands: Commands) -> None:
@@ -50,19 +63,43 @@ def _run(options: Namespace) -> None:
         raise UsageError("run: a recipe is missing", next_step="python -m toolkit run cifar10_cnn")
     if options.resume is not None and options.runs is not None:
         raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
-    with stopped("stopped by a signal before training began; nothing is lost", options):
-        if options.resume is not None:
-            from toolkit.runs.session import resume_run
+    if options.resume is None and options.extend is not None:
+        longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
+        again = f"python -m toolkit {shlex.join(longer)}"
+        raise UsageError("run: --extend needs --resume RUN", next_step=again)
+    output = console()
+    with stopped("training had not begun, nothing is lost", options):
+        prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
 
-            resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
-        else:
-            from toolkit.recipe.read import parse
+    from toolkit.runs.next_steps import print_next_steps
 
-            show_file(options.recipe)
-            draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
-            from toolkit.runs.session import start_run
+    print_next_steps(prepared, output)
+    if options.open:
+        from toolkit.system.browser import open_page
 
-            start_run(draft, runs=options.runs or Path("runs"), console=console())
+        open_page(prepared.directory.report)
+
+
+def _resumed(options: Namespace, output: Console) -> Prepared:
+    from toolkit.runs.session import resume_run
+
+    given = {"recipe": options.recipe, "overrides": options.overrides, "extend": options.extend}
+    return resume_run(options.resume, console=output, **given)
+
+
+def _started(options: Namespace, output: Console) -> Prepared:
+    from toolkit.build.plan import plan
+    from toolkit.host.registry import discover
+    from toolkit.recipe.read import parse
+    from toolkit.runs.directory import name_of_recipe
+
+    show_file(options.recipe)
+    name = name_of_recipe(options.recipe)
+    draft = parse(options.recipe, options.overrides, name=name)
+    plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
+    from toolkit.runs.session import start_run
+
+    return start_run(draft, runs=options.runs or Path("runs"), console=output)
 
 
 def _evaluate(options: Namespace) -> None:
@@ -89,13 +126,21 @@ def _evaluate(options: Namespace) -> None:
         from toolkit.runs.session import evaluate_run
 
         directory = evaluate_run(options.run, options.overrides, console=output)
+    from toolkit.runs.examples import predict_command
+
     output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
+    output.print(f"next:  {predict_command(options.run, directory)}", markup=False, soft_wrap=True)
 
 
 def _report(options: Namespace) -> None:
     from toolkit.runs.report import write_report
 
-    print(f"report {write_report(options.run)}")
+    page = write_report(options.run)
+    print(f"report {page}")
+    if options.open:
+        from toolkit.system.browser import open_page
+
+        open_page(page)
 
 
 def _check(options: Namespace) -> None:
@@ -107,9 +152,9 @@ def _check(options: Namespace) -> None:
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.study import plan_study
+        from toolkit.tune.study import check_study
 
-        plan_study(draft, registry)
+        check_study(draft, registry)
     print(f"{options.recipe}: valid")
 
 

@@ -30,10 +30,13 @@ def add_tune(commands: Commands) -> None:
 
 
 def _tune(options: Namespace) -> None:
+    from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
+    from toolkit.tune.study import check_study
 
     show_file(options.recipe)
-    draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
+    draft = parse(options.recipe, options.overrides)
+    check_study(draft, discover())  # so that what is wrong is shown before torch and Optuna are imported
     from toolkit.tune.session import StudyLocation, tune_recipe
 
     tune_recipe(
