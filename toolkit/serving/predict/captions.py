@@ -102,8 +102,8 @@ class Layout:
         left, top, right, bottom = self.panel
         ink.rectangle((left, top, right - 1, bottom - 1), fill=_GROUND)
         margin = self.pitch // 4
-        for number, line in enumerate(lines):
-            above = top + margin + number * self.pitch
+        for place, line in enumerate(lines):
+            above = top + margin + place * self.pitch
             reach = left + round((right - left) * line.share)
             if reach > left:
                 ink.rectangle((left, above, reach - 1, above + self.pitch - 2), fill=_BAR)
