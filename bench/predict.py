@@ -192,8 +192,8 @@ def _clips(name: str, pairs: int) -> Iterator[Figure]:
 
 def _validation(assembly: Assembly) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     loader = assembly.valid
-    pixels = loader.at(range(len(loader.pixels))).pixels.movedim(-3, -1)
-    return np.ascontiguousarray(pixels.numpy()), np.asarray(loader.pixels.split.targets)
+    pixels = loader.at(range(len(loader.store))).pixels.movedim(-3, -1)
+    return np.ascontiguousarray(pixels.numpy()), np.asarray(loader.store.split.targets)
 
 
 def _accuracy(ask: Ask, squares: NDArray[np.uint8], targets: NDArray[np.int64]) -> float:
@@ -219,7 +219,7 @@ def _in_torch(
 
 def _command(assembly: Assembly, folder: Path, bundle: Bundle, pairs: int) -> Figure:
     """The whole command on files, beside the session on their squares in the same batches."""
-    split = assembly.train.pixels.split
+    split = assembly.train.store.split
     assert isinstance(split, ImageFiles)
     count = min(FILES, len(split))
     names = [str(path) for path in split.paths[:count]]
@@ -240,7 +240,7 @@ def _command(assembly: Assembly, folder: Path, bundle: Bundle, pairs: int) -> Fi
 def _startup(assembly: Assembly, folder: Path, pairs: int) -> Figure:
     """CPU of the command that answers one picture, beside a program that imports numpy and onnxruntime, loads the same
     model and answers one square of zeros."""
-    split = assembly.train.pixels.split
+    split = assembly.train.store.split
     assert isinstance(split, ImageFiles)
     command = ("-m", "toolkit", "predict", str(folder), str(split.paths[0]), "--device", "cpu", "--precision", "fp32")
     bare = ("-c", BARE, str(folder / "model.fp32.onnx"), str(assembly.spec.stored_size), str(physical_cores()))

@@ -87,7 +87,7 @@ def compared(name: str, planned: Plan, pairs: int, target: float, *, seconds: fl
         whole_epoch()
         bare()
         paired = interleave(partial(_timed, whole_epoch), partial(_timed, bare), pairs)
-    facts = [f"epoch={median(paired.ours):.3g}s", f"items={len(assembly.train.pixels)}"]
+    facts = [f"epoch={median(paired.ours):.3g}s", f"items={len(assembly.train.store)}"]
     return Figure(name, paired, target, (*facts, *(["data=sample"] if assembly.spec.sample else [])))
 
 
@@ -151,7 +151,7 @@ class BareEpoch:
         rng = torch.Generator().manual_seed(0)
         noise = partial(_noise, assembly.spec, rng, assembly.device)
         self._train = [noise(setup.batch) for _ in range(setup.steps)]
-        self._valid = [noise(len(part)) for part in torch.arange(len(setup.valid.pixels)).split(setup.eval_batch)]
+        self._valid = [noise(len(part)) for part in torch.arange(len(setup.valid.store)).split(setup.eval_batch)]
 
     def __call__(self) -> None:
         network = self._state.network

@@ -61,6 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy_bundle.write(folder / "exports" / "har")
     toy_bundle.write(folder / "exports" / "actions", clip=Clip(frames=5, rate=6))
     toy_bundle.write(folder / "exports" / "scenes", thresholds=(0.5, 0.4))
+    toy_bundle.write(folder / "exports" / "ages", classes=("age", "height"), numbers=True)
     Image.new("RGB", (40, 30), (225, 225, 225)).save(folder / "photo.jpg")
     (folder / "photos").mkdir()
     for number, shade in enumerate((10, 240, 30)):
@@ -123,6 +124,11 @@ def test_a_set_is_named_without_the_toolkit_and_with_it(place: Path) -> None:
         "photos/1.jpg ('dark', 'bright') dark|bright",
         "photos/2.jpg () ",
     ], done.stderr
+
+
+def test_numbers_are_printed_without_the_toolkit(place: Path) -> None:
+    done = run(place, titled("numbers.py"))
+    assert re.fullmatch(r"\{'age': \d+\.\d+, 'height': \d+\.\d+\}\n", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""A bundle made in milliseconds: it answers by the mean brightness of its input, with one class or a set of them."""
+"""A bundle made in milliseconds: it answers by the mean brightness of its input, with one class, a set of them, or
+numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.api.clips import Clip
-from toolkit.serving.bundle.manifest import MANIFEST, ClipSampling, FrameSampling, Input, Manifest
+from toolkit.api.contracts import TargetForm
+from toolkit.serving.bundle.manifest import MANIFEST, OUTPUTS, ClipSampling, FrameSampling, Input, Manifest
 
 
 def write(
@@ -27,17 +29,19 @@ def write(
     clip: Clip | None = None,
     precisions: Sequence[str] = ("fp32",),
     thresholds: Sequence[float] | None = None,
+    numbers: bool = False,
     **changes: Any,
 ) -> Path:
     """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
     255 (c + 1) / C. With `thresholds` the answer is a set, and the probability of class c is 0.5 for a mean of
-    255 (c + 0.5) / C, and more for a brighter input. `changes` are fields of the manifest; the precisions differ in
-    name alone."""
+    255 (c + 0.5) / C, and more for a brighter input. With `numbers` output c is c + 1 times the mean. `changes` are
+    fields of the manifest; the precisions differ in name alone."""
     folder.mkdir(parents=True)
     frames = None if clip is None else clip.frames
+    form: TargetForm = "number" if numbers else "index" if thresholds is None else "set"
     names = {precision: model_name(precision, precisions) for precision in precisions}
     for name in names.values():
-        made = model(len(classes), frames, sets=thresholds is not None)
+        made = model(len(classes), frames, form)
         said = {"classes": json.dumps(list(classes), ensure_ascii=False)}
         if thresholds is not None:
             said["thresholds"] = json.dumps(list(thresholds))
@@ -58,6 +62,7 @@ def write(
         protocol={"metric": "accuracy"},
         trained_on={"dataset": "toy"},
         scores={"torch": {"accuracy": 1.0}, **{precision: {"accuracy": 1.0} for precision in precisions}},
+        form=form,
         thresholds=None if thresholds is None else tuple(thresholds),
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
@@ -75,29 +80,33 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def model(classes: int, frames: int | None = None, *, sets: bool = False) -> onnx.ModelProto:
-    """uint8 `frames` `[N, H, W, 3]` (`[N, T, H, W, 3]`) to float32 `probabilities` `[N, C]`."""
+def model(classes: int, frames: int | None = None, form: TargetForm = "index") -> onnx.ModelProto:
+    """uint8 `frames` `[N, H, W, 3]` (`[N, T, H, W, 3]`) to float32 `probabilities` or `values` `[N, C]`."""
     axes = [1, 2, 3] if frames is None else [1, 2, 3, 4]
     shape: list[str | int | None] = ["N", *([] if frames is None else [frames]), "H", "W", 3]
     centres = 255 * (np.arange(classes, dtype=np.float32) + 0.5) / classes
     constants = {
         "axes": np.array(axes, np.int64),
         "flat": np.array([-1, 1], np.int64),
-        "weight": np.full_like(centres, 1 / 40)[None] if sets else centres[None] / 1000,
-        "bias": -centres / 40 if sets else -(centres**2) / 2000,
+        **{
+            "index": {"weight": centres[None] / 1000, "bias": -(centres**2) / 2000},
+            "set": {"weight": np.full_like(centres, 1 / 40)[None], "bias": -centres / 40},
+            "number": {"weight": np.arange(1, classes + 1, dtype=np.float32)[None], "bias": np.zeros_like(centres)},
+        }[form],
     }
+    last = {"index": "Softmax", "set": "Sigmoid", "number": "Identity"}[form]
     nodes = [
         helper.make_node("Cast", ["frames"], ["real"], "as_real", to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["real", "axes"], ["means"], "mean"),
         helper.make_node("Reshape", ["means", "flat"], ["column"], "column"),
         helper.make_node("Gemm", ["column", "weight", "bias"], ["logits"], "head"),
-        helper.make_node("Sigmoid" if sets else "Softmax", ["logits"], ["probabilities"], "last"),
+        helper.make_node(last, ["logits"], [OUTPUTS[form]], "last"),
     ]
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("frames", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])],
+        [helper.make_tensor_value_info(OUTPUTS[form], TensorProto.FLOAT, ["N", classes])],
         [numpy_helper.from_array(value.astype(value.dtype), name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,13 +35,14 @@ def image_folder(  # noqa: PLR0913 - the keys of a recipe
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     labels: LabelsOfItem = "one",
     separator: Annotated[str, Field(min_length=1)] | None = None,
+    numbers: str | Sequence[str] = (),
 ) -> Data:
     """Labelled images of any kind, in class folders or named in lists.
 
     Without lists `root` holds <class>/<image>, or the splits train/, valid/ and test/ with class folders in each. A
     groups.csv (path,label,group) names images that come from one source. Splits that neither lists nor folders give are
     stratified by class and taken from those to train on; byte-identical files and images of one group stay on one side.
-    There is no built-in sample.
+    It has no built-in sample.
 
     train: list of the images to train on, a file relative to `root`: CSV with path,label, or lines of a path and a
         label
@@ -53,10 +55,13 @@ def image_folder(  # noqa: PLR0913 - the keys of a recipe
         for which the group reads the same are never split; replaces groups.csv
     labels: how many labels lists give an image; "several": a set, perhaps empty, for a task such as multi_label
     separator: stands between the labels of one image in a CSV; unset: |
+    numbers: columns of the lists, which are then CSV, that hold the numbers of each image, for a task such as
+        regression; one name, or a list of names
     """
     pattern = compile_pattern(group_pattern)
+    columns = (numbers,) if isinstance(numbers, str) else tuple(numbers)
     division = Division(valid_share, test_share, split_seed)
-    lists = Lists(train, valid, test, form=LabelForm(labels, separator))
+    lists = Lists(train, valid, test, form=LabelForm(labels, separator, columns))
     if root is None:
         raise DataError("image_folder has no built-in sample", next_step=f"Set data.root. {IMAGE_SETS}")
     root = root.resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +36,7 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     labels: LabelsOfItem = "one",
     separator: Annotated[str, Field(min_length=1)] | None = None,
+    numbers: str | Sequence[str] = (),
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
     clips: bool = False,
 ) -> Data:
@@ -43,7 +45,7 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     Without lists `root` holds <class>/<video>, or the splits train/, valid/ and test/ with class folders in each. A
     groups.csv (path,label,group) names videos that come from one source. Splits that neither lists nor folders give are
     stratified by class; byte-identical files and videos of one group stay on one side. A recipe with `[clip]` sees
-    clips of the videos, any other one single frames of them. There is no built-in sample.
+    clips of the videos, any other one single frames of them. It has no built-in sample.
 
     train: list of the videos to train on, a file relative to `root`: CSV with path,label or Kinetics' own columns, or
         lines of a path and a label
@@ -58,11 +60,14 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
         for which the group reads the same are never split; replaces groups.csv
     labels: how many labels lists give a video; "several": a set, perhaps empty, for a task such as multi_label
     separator: stands between the labels of one video in a CSV; unset: |
+    numbers: columns of the lists, which are then CSV, that hold the numbers of each video, for a task such as
+        regression; one name, or a list of names
     frames_per_video: how many evenly spaced frames of each video become items where single frames are seen
     """
     pattern = compile_pattern(group_pattern)
+    columns = (numbers,) if isinstance(numbers, str) else tuple(numbers)
     division = Division(valid_share, test_share, split_seed)
-    lists = Lists(train, valid, test, official_split, LabelForm(labels, separator))
+    lists = Lists(train, valid, test, official_split, LabelForm(labels, separator, columns))
     if root is None:
         raise DataError("video_folder has no built-in sample", next_step=f"Set data.root. {VIDEO_SETS}")
     root = root.resolve()

@@ -12,7 +12,7 @@ from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Found, Listing, find_class_folders, folders, folders_with
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.data.labels import SEVERAL, LabelForm, number_labels
-from toolkit.data.lists import no_several
+from toolkit.data.lists import needs_list
 
 KAGGLE_TABLE = "Training_set.csv"
 KAGGLE_FOLDER = "train"
@@ -29,7 +29,7 @@ def find_files(root: Path, form: LabelForm) -> Found:
     if KAGGLE_TABLE in names:
         return _kaggle(root, form)
     if form.several:
-        raise no_several(root)
+        raise needs_list(root, form)
     images, videos = folders_with(root, IMAGE_SUFFIXES), folders_with(root, VIDEO_SUFFIXES)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
@@ -58,7 +58,7 @@ def _kaggle(root: Path, form: LabelForm) -> Found:
         notes.append(f"{counted(len(unlabelled), 'image')} without a label left out: {first_few(unlabelled)}")
     names = sorted(labels)
     classes, targets = number_labels([labels[name] for name in names], form, columns)
-    listing = Listing(root, tuple(f"{KAGGLE_FOLDER}/{name}" for name in names), targets, classes)
+    listing = Listing(root, tuple(f"{KAGGLE_FOLDER}/{name}" for name in names), targets, classes, form.form)
     return Found(listing, videos=False, notes=tuple(notes))
 
 

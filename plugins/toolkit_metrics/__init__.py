@@ -1,4 +1,5 @@
-"""Metrics of classes: what is right, per class, and how far the probabilities can be trusted."""
+"""Metrics of classes: what is right, per class, and how far the probabilities can be trusted; metrics of numbers: how
+far answers are from targets."""
 
 from __future__ import annotations
 
@@ -17,4 +18,8 @@ def toolkit_metrics() -> dict[str, str]:
         "confusion_matrix": "toolkit_metrics.per_class:confusion_matrix",
         "log_loss": "toolkit_metrics.probability:log_loss",
         "calibration": "toolkit_metrics.probability:calibration",
+        "mae": "toolkit_metrics.numbers:mae",
+        "rmse": "toolkit_metrics.numbers:rmse",
+        "r2": "toolkit_metrics.numbers:r2",
+        "median_absolute_error": "toolkit_metrics.numbers:median_absolute_error",
     }

@@ -9,10 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Scores
+from toolkit_metrics.forms import require_form
 
 
 def accuracy(spec: DataSpec) -> TopK | ExactSets:
     """Share (0..1) of samples that are answered rightly: `accuracy`. Where targets are sets, the whole set counts."""
+    require_form(spec, "accuracy", "index", "set")
     return ExactSets() if spec.targets == "set" else TopK(1, "accuracy")
 
 
@@ -21,16 +23,10 @@ def top_k(spec: DataSpec, *, k: Annotated[int, Field(ge=1)] = 5) -> TopK:
 
     k: how many of the largest logits count; fewer than there are classes.
     """
-    require_index(spec, "top_k")
+    require_form(spec, "top_k", "index")
     if k >= len(spec.classes):
         raise ValueError(f"k: must be below the {len(spec.classes)} classes of the data, got {k}")
     return TopK(k, f"top_{k}_accuracy")
-
-
-def require_index(spec: DataSpec, name: str) -> None:
-    """Raise ValueError, at the table of the metric `name`, where targets are sets of classes."""
-    if spec.targets == "set":
-        raise ValueError(f"{name}: is defined for one class an item, the data has sets of classes")
 
 
 class TopK:

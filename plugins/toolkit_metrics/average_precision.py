@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Scores
 from toolkit_metrics.collected import Collected
+from toolkit_metrics.forms import require_form
 
 
 def average_precision(spec: DataSpec) -> AveragePrecision:
@@ -16,8 +17,9 @@ def average_precision(spec: DataSpec) -> AveragePrecision:
     `average_precision_per_class`, and their mean `mean_average_precision`.
 
     Samples are ranked by their probability of the class. A class that no sample shows has no average precision: NaN,
-    left out of the mean.
+    not part of the mean.
     """
+    require_form(spec, "average_precision", "index", "set")
     return AveragePrecision(len(spec.classes), sets=spec.targets == "set")
 
 

@@ -1,7 +1,7 @@
 """Precision, recall, F1 and the confusion matrix, by scikit-learn, from the class with the largest logit, or where
 targets are sets, from all classes with a logit of at least 0.
 
-A class that never occurs among the targets has no score: NaN in the per-class list, left out of the macro mean, no
+A class that never occurs among the targets has no score: NaN in the per-class list, not part of the macro mean, no
 weight in the weighted one. A class that occurs but is never predicted has precision 0.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Scores
-from toolkit_metrics.accuracy import require_index
 from toolkit_metrics.collected import Collected
+from toolkit_metrics.forms import require_form
 
 
 def precision(spec: DataSpec) -> PerClass:
@@ -36,7 +36,7 @@ def f1(spec: DataSpec) -> PerClass:
 
 def confusion_matrix(spec: DataSpec) -> ConfusionMatrix:
     """`confusion_matrix`: how many samples of each target (row) were predicted as each class (column)."""
-    require_index(spec, "confusion_matrix")
+    require_form(spec, "confusion_matrix", "index")
     return ConfusionMatrix(len(spec.classes))
 
 
@@ -44,6 +44,7 @@ class PerClass:
     """One score of scikit-learn's, by its name there less `_score`."""
 
     def __init__(self, name: str, spec: DataSpec) -> None:
+        require_form(spec, name, "index", "set")
         self._name = name
         self._classes = len(spec.classes)
         self._sets = spec.targets == "set"

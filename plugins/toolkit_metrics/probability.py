@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.api.contracts import DataSpec, Scores
-from toolkit_metrics.accuracy import require_index
 from toolkit_metrics.collected import Collected, Column
+from toolkit_metrics.forms import require_form
 
 
 def log_loss(spec: DataSpec) -> LogLoss:
     """`log_loss`: mean over samples of -ln(probability of the target), in nats, by scikit-learn."""
-    require_index(spec, "log_loss")
+    require_form(spec, "log_loss", "index")
     if len(spec.classes) < 2:
         raise ValueError(f"log_loss: needs at least 2 classes, the data has {len(spec.classes)}")
     return LogLoss(len(spec.classes))
@@ -31,7 +31,7 @@ def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Ca
 
     bins: how many equal intervals, each open on the left, cut confidence 0..1.
     """
-    require_index(spec, "calibration")
+    require_form(spec, "calibration", "index")
     return Calibration(bins)
 
 

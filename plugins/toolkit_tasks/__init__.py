@@ -1,4 +1,4 @@
-"""Tasks: one class an item, or a set of classes."""
+"""Tasks: one class an item, a set of classes, or numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from toolkit.api.contracts import Task
 @hookimpl
 def toolkit_tasks() -> dict[str, str | Task]:
     return {
-        "classification": "toolkit_tasks.classification:classification",
+        "classification": Task("toolkit_tasks.classification:classification", targets="index"),
         "multi_label": Task(
             "toolkit_tasks.multi_label:multi_label",
             metrics=("accuracy", "precision", "recall", "f1", "average_precision"),
             metric="mean_average_precision",
+            targets="set",
+        ),
+        "regression": Task(
+            "toolkit_tasks.regression:regression",
+            metrics=("mae", "rmse", "r2", "median_absolute_error"),
+            metric="mae",
+            direction="minimize",
+            targets="number",
         ),
     }

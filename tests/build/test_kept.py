@@ -53,8 +53,8 @@ def test_data_that_is_otherwise_is_opened_anew(bench: Bench, override: str) -> N
 def test_a_split_outside_memory_leaves_its_room_to_the_others(bench: Bench) -> None:
     one_item = 3 * SIDE**2
     loaders = bench.made(f"input.memory_gb={20 * one_item / 2**30}").loaders()
-    assert [len(loader.pixels) for loader in loaders.values()] == [24, 6, 12]
-    kept_in = [type(loader.pixels.storage) for loader in loaders.values() if isinstance(loader.pixels, ImageStore)]
+    assert [len(loader.store) for loader in loaders.values()] == [24, 6, 12]
+    kept_in = [type(loader.store.storage) for loader in loaders.values() if isinstance(loader.store, ImageStore)]
     assert kept_in == [Mapped, Memory, Memory]
 
 

@@ -16,7 +16,7 @@ def listing(root: Path, targets: tuple[object, ...]) -> Listing:
     ids = tuple(f"{number:02d}.png" for number in range(len(targets)))
     for number, item in enumerate(ids):
         (root / item).write_bytes(bytes(number + 1))
-    return Listing(root, ids, targets, ("dog", "grass"))  # type: ignore[arg-type]
+    return Listing(root, ids, targets, ("dog", "grass"), "set")  # type: ignore[arg-type]
 
 
 def test_items_may_show_sets_of_classes(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_one_epoch_decodes_also_what_its_last_batch_leaves_out_and_ends_the_deco
 ) -> None:
     loader = small.loader(small.Squares(20))
     list(loader.training(6, [], seed=0, epoch=0, start=0))
-    assert loader.pixels.complete
+    assert loader.store.complete
     assert decoding() == 0
 
 
@@ -79,7 +79,7 @@ def test_skipped_items_leave_their_batch() -> None:
     for _ in ("streamed", "resident"):
         first, *_ = loader.evaluation(4)
         assert first.index.tolist() == [0, 2, 3]
-    assert loader.pixels.complete
+    assert loader.store.complete
 
 
 def test_leaving_early_ends_the_thread(squares: small.Squares) -> None:
@@ -99,7 +99,7 @@ def test_leaving_early_ends_the_thread(squares: small.Squares) -> None:
 def test_batches_on_a_gpu_are_the_same(squares: small.Squares, resident: bool) -> None:
     device = torch.device("cuda")
     on_cpu = list(small.loader(squares).evaluation(7))
-    storage = small.loader(squares).pixels.storage if resident else None
+    storage = small.loader(squares).store.storage if resident else None
     loader = Loader(ImageStore(squares, small.SPEC, storage, workers=2), small.SPEC, device)
     for _ in range(2):
         on_gpu = list(loader.evaluation(7))

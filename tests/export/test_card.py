@@ -209,7 +209,7 @@ def test_a_set_of_classes_is_shown_with_its_thresholds(tmp_path: Path) -> None:
         ClassScores("some", 0.5, 1.0, 2 / 3, 4, threshold=0.25),
         ClassScores("a|b", math.nan, 0.0, 0.0, 7, threshold=0.5),
     )
-    page = card(manifest(tmp_path, thresholds=(0.25, 0.5)), None, scores)
+    page = card(manifest(tmp_path, form="set", thresholds=(0.25, 0.5)), None, scores)
     assert rows(section(page, "Classes")) == [
         ["class", "threshold", "precision", "recall", "F1", "items"],
         ["some", "0.2500", "0.5000", "1.0000", "0.6667", "4"],

@@ -32,7 +32,7 @@ from toolkit_tasks.multi_label import MultiLabel
 
 
 def test_there_must_be_items_to_compare_on() -> None:
-    nothing = SimpleNamespace(pixels=())
+    nothing = SimpleNamespace(store=())
     recipe = SimpleNamespace(data=SimpleNamespace(name="har"))
     with pytest.raises(DataError, match="nothing to compare the exported model on") as caught:
         reference(SimpleNamespace(loaders=lambda: {"valid": nothing, "test": nothing}, recipe=recipe))  # type: ignore[arg-type]

@@ -51,7 +51,17 @@ def sets_of_videos(folder: Path) -> Path:
     return root
 
 
+def numbers_of_images(folder: Path) -> Path:
+    """Images with two numbers each, named in train.csv."""
+    for number in range(60):
+        write_image(folder / f"{number:02}.png", number)
+    rows = [f"{number:02}.png,{number * 0.5},{60 - number}" for number in range(60)]
+    (folder / "train.csv").write_text("\n".join(["path,age,height", *rows, ""]), encoding="utf-8")
+    return folder
+
+
 SEVERAL: Mapping[str, Any] = {"labels": "several"}
+NUMBERED: Mapping[str, Any] = {"numbers": ["age", "height"], "train": "train.csv"}
 DATASETS = [
     Case("dataset", "cifar10", FEW_ITEMS),
     Case("dataset", "cifar10", FEW_ITEMS, root=cifar_folders),
@@ -61,10 +71,12 @@ DATASETS = [
     Case("dataset", "video_folder", root=video_folders),
     Case("dataset", "image_folder", root=image_folders),
     Case("dataset", "image_folder", SEVERAL | {"train": "train.csv"}, root=sets_of_images),
+    Case("dataset", "image_folder", NUMBERED, root=numbers_of_images),
     Case("dataset", "har", SEVERAL, root=sets_of_images),
     Case("dataset", "video_folder", SEVERAL | {"train": "train.txt"}, root=sets_of_videos),
 ]
 SETS = DataSpec(tuple("abcde"), size=8, targets="set")
+NUMBERS = DataSpec(("age", "height"), size=8, targets="number")
 AUGMENTATIONS = [
     Case("augmentation", "random_crop", identity={"padding": 0}),
     Case("augmentation", "random_resized_crop", identity={"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}),
@@ -79,6 +91,8 @@ AUGMENTATIONS = [
     Case("augmentation", "mixup", spec=SETS),
     Case("augmentation", "cutmix", spec=SETS),
     Case("augmentation", "random_erasing", spec=SETS),
+    Case("augmentation", "mixup", spec=NUMBERS),
+    Case("augmentation", "cutmix", spec=NUMBERS),
 ]
 OF_SETS = ["accuracy", "average_precision", "f1", "precision", "recall"]
 METRICS = [
@@ -90,17 +104,27 @@ METRICS = [
         "confusion_matrix",
         "f1",
         "log_loss",
+        "mae",
+        "median_absolute_error",
         "precision",
+        "r2",
         "recall",
+        "rmse",
         "top_k",
     )
 ]
+METRICS_OF_NUMBERS = [Case("metric", name, spec=NUMBERS) for name in ("mae", "median_absolute_error", "r2", "rmse")]
 METRICS_OF_SETS = [Case("metric", name, spec=SETS) for name in OF_SETS]
 TASKS = [
     Case("task", "classification"),
     Case("task", "classification", {"class_weights": "balanced", "label_smoothing": 0.1}),
     Case("task", "classification", spec=DataSpec(CLASSES, size=16, clip=Clip(frames=4))),
     Case("task", "multi_label", spec=SETS),
+    Case("task", "regression"),
+    *(Case("task", "regression", {"loss": loss, "delta": 0.5}, spec=NUMBERS) for loss in ("l1", "smooth_l1", "huber")),
+    Case(
+        "task", "regression", {"standardise": False}, spec=DataSpec(("age",), size=16, clip=Clip(4), targets="number")
+    ),
     Case("task", "multi_label", {"positive_weights": "balanced", "thresholds": "fixed"}, spec=SETS),
 ]
 TRACKERS = [Case("tracker", "tensorboard"), Case("tracker", "wandb", {"mode": "offline"})]

@@ -25,7 +25,14 @@ from toolkit.api.contracts import DataSpec, Metric, Scores
 from toolkit.kit.testing.side_effects import no_waiting
 from toolkit_metrics import accuracy, per_class, probability
 
-NAMES = tuple(toolkit_metrics.toolkit_metrics())
+OF_NUMBERS = {
+    "mae": "mean_absolute_error",
+    "rmse": "root_mean_squared_error",
+    "r2": "r2_score",
+    "median_absolute_error": "median_absolute_error",
+}
+"""Metrics of numbers, and scikit-learn's names for them."""
+NAMES = tuple(name for name in toolkit_metrics.toolkit_metrics() if name not in OF_NUMBERS)
 NAN = math.nan
 
 
@@ -320,3 +327,48 @@ def test_average_precision_of_one_class_an_item_ranks_by_probability() -> None:
 def test_what_has_no_meaning_for_sets_says_so(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: is defined for one class an item, the data has sets of classes$"):
         sets_of(name, *some_sets())
+
+
+# Numbers
+
+
+def of_numbers(name: str, answers: Tensor, targets: Tensor) -> Scores:
+    module, attribute = toolkit_metrics.toolkit_metrics()[name].split(":")
+    names = tuple(map(str, range(targets.shape[1])))
+    made = getattr(importlib.import_module(module), attribute)(DataSpec(names, 8, targets="number"))
+    for part in (slice(0, 5), slice(5, None)):
+        made.update(answers[part], targets[part])
+    found: Scores = made.compute()
+    return found
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_scores_of_numbers_are_scikit_learns(name: str, unit: float) -> None:
+    rng = torch.Generator().manual_seed(3)
+    targets = unit * (torch.randn(60, 2, generator=rng) + 3)
+    answers = targets + unit * torch.randn(60, 2, generator=rng)
+    found, score = of_numbers(name, answers, targets), getattr(reference, OF_NUMBERS[name])
+    given = targets.double().numpy(), answers.double().numpy()
+    assert found[name] == pytest.approx(score(*given), rel=1e-6)
+    assert found[f"{name}_per_output"] == pytest.approx(score(*given, multioutput="raw_values"), rel=1e-6)
+
+
+def test_r2_of_targets_that_are_all_the_same_is_undefined() -> None:
+    found = of_numbers("r2", torch.randn(8, 2), torch.stack([torch.full((8,), 3.0), torch.arange(8.0)], 1))
+    first, second = cast(list[float], found["r2_per_output"])
+    assert math.isnan(first)
+    assert not math.isnan(second)
+    assert math.isnan(cast(float, found["r2"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_no_meaning_for_numbers_says_so(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: is defined for .*, the data has numbers$"):
+        of_numbers(name, torch.zeros(8, 2), torch.zeros(8, 2))
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_what_has_no_meaning_for_classes_says_so(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: is defined for numbers, the data has one class an item$"):
+        metric(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,9 +24,11 @@ from toolkit.recipe.tables import Recipe
 from toolkit.tune.study import plan_study
 from toolkit_tasks.classification import classification
 from toolkit_tasks.multi_label import best_thresholds, multi_label
+from toolkit_tasks.regression import regression
 
 SPEC = DataSpec(("a", "b", "c"), 8)
 SETS = DataSpec(("a", "b", "c"), 8, targets="set")
+NUMBERS = DataSpec(("age", "height", "weight"), 8, targets="number")
 PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0], [1.0, 1.0, 1.0]])
 
@@ -168,3 +171,41 @@ def test_trials_of_a_study_keep_the_metrics_that_are_usual_for_the_task(tmp_path
     trial = plan(overridden(recipe, "r.toml", ["train.batch=4"]), discover()).resolved
     assert [use.name for use in trial.metrics] == ["accuracy", "precision", "recall", "f1", "average_precision"]
     assert (trial.train.metric, trial.seed, trial.train.batch) == ("mean_average_precision", 3, 4)
+
+
+# Numbers
+
+KNOWN = [(10.0, 100.0, 3.0), (20.0, 300.0, 3.0), (30.0, 200.0, 3.0), (20.0, 200.0, 3.0)]
+"""The last output is the same for every item: it has no spread to divide by."""
+
+
+def test_answers_are_in_the_unit_of_the_data_and_losses_in_spreads() -> None:
+    objective = regression(NUMBERS, targets=KNOWN)
+    targets = torch.tensor(KNOWN)
+    mean, spread = targets.mean(0), torch.tensor([50.0**0.5, 5000.0**0.5, 1.0])
+    torch.testing.assert_close(objective.logits(LOGITS), LOGITS * spread + mean)
+    expected = functional.mse_loss(LOGITS, (targets - mean) / spread)
+    torch.testing.assert_close(objective.loss(forward, PIXELS, targets) / objective.weight(targets), expected)
+    torch.testing.assert_close(objective.score(objective.logits(LOGITS), targets), expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("mse", functional.mse_loss),
+        ("l1", functional.l1_loss),
+        ("huber", partial(functional.huber_loss, delta=0.5)),
+        ("smooth_l1", partial(functional.smooth_l1_loss, beta=0.5)),
+    ],
+)
+def test_losses_of_numbers_are_torchs_own(loss: str, expected: Any) -> None:
+    targets = torch.tensor(KNOWN)
+    objective = regression(NUMBERS, targets=KNOWN, loss=loss, delta=0.5, standardise=False)  # type: ignore[arg-type]
+    torch.testing.assert_close(objective.logits(LOGITS), LOGITS)
+    torch.testing.assert_close(objective.score(LOGITS, targets), expected(LOGITS, targets))
+
+
+def test_the_unit_is_saved_with_the_weights() -> None:
+    trained, other = regression(NUMBERS, targets=KNOWN), regression(NUMBERS, targets=[(0.0, 1.0, 2.0), (5.0, 5.0, 5.0)])
+    other.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(other.logits(LOGITS), trained.logits(LOGITS))

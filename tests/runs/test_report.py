@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -535,7 +534,7 @@ def opened(path: Path | None) -> Image.Image:
 @pytest.mark.parametrize("shape", [(5, 3, 20, 30), (2, 12, 3, 16, 16), (1, 3, 8, 8)])
 def test_sheets_take_images_and_clips_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
     pictures = pixels(*shape)
-    rows = [SimpleNamespace(id="$x$", target="a" * 99, prediction="<b>", confidence=0.9)] * len(pictures)
+    rows = [Prediction("$x$", "a" * 99, "<b>", 0.9, {})] * len(pictures)
     for path in (
         draw_augmented(tmp_path, pictures, pictures, ["60 % cat, 40 % dog"] * len(pictures)),
         draw_worst_errors(tmp_path, pictures, rows),

@@ -220,7 +220,7 @@ def test_predictions_are_those_of_the_test_split_and_written_once(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, written = trained(folders), []
-    monkeypatch.setattr("toolkit.runs.evaluation.write_predictions", lambda run, rows, spec: written.append(rows))
+    monkeypatch.setattr("toolkit.runs.rows.write_predictions", lambda run, rows, spec: written.append(rows))
     assert main(["evaluate", str(made)]) == EXIT_DONE
     (rows,) = written
     with (made / "predictions.csv").open(encoding="utf-8", newline="") as file:

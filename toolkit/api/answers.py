@@ -1,4 +1,5 @@
-"""From probabilities to the classes that an answer names, and to text: one rule for runs, reports and bundles."""
+"""From probabilities to the classes that an answer names, and to text; from numbers to text: one rule for runs, reports
+and bundles."""
 
 from __future__ import annotations
 
@@ -41,3 +42,8 @@ def label(classes: Sequence[str], numbers: Iterable[int]) -> str:
 def names_in(text: str) -> list[str]:
     """The names of the classes in a text that `label` made of a set."""
     return text.split(SEPARATOR) if text else []
+
+
+def number(value: float) -> str:
+    """A number of any size as a person reads it: four significant digits, and all digits before the point."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"

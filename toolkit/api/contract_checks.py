@@ -129,7 +129,7 @@ def check_objective(objective: Objective, spec: DataSpec, device: torch.device, 
 
     logits = torch.zeros(2, len(spec.classes), device=device, requires_grad=True)
     one_hot = torch.eye(len(spec.classes), device=device)[torch.tensor([0, 0], device=device)]
-    targets = one_hot if spec.targets == "set" else one_hot.argmax(1)
+    targets = one_hot.argmax(1) if spec.targets == "index" else one_hot
     clip = () if spec.frames is None else (spec.frames,)
     pixels = torch.zeros((2, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
 

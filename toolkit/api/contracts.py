@@ -21,11 +21,11 @@ Fit: TypeAlias = Literal["crop", "stretch"]
 Direction: TypeAlias = Literal["maximize", "minimize"]
 Score: TypeAlias = float | list[float] | list[list[float]]
 Scores: TypeAlias = dict[str, Score]
-TargetForm: TypeAlias = Literal["index", "set"]
-"""What an item's target is: `index`, the number of its one class; `set`, the numbers of all classes it shows, perhaps
-none."""
-Target: TypeAlias = int | Sequence[int]
-"""Of one item: the number of a class, or the numbers of several, ascending."""
+TargetForm: TypeAlias = Literal["index", "set", "number"]
+"""What an item's target is: `index`, the index of its one class; `set`, the indices of all classes it shows, perhaps
+none; `number`, one finite number for each output."""
+Target: TypeAlias = int | Sequence[int] | Sequence[float]
+"""Of one item: the index of a class, or the indices of several, ascending, or one float for each output."""
 Targets: TypeAlias = Sequence[Target]
 """One an item, all of one form."""
 
@@ -42,7 +42,7 @@ class DataSpec:
     """
 
     classes: tuple[str, ...]
-    """Class names; the index of a name is the target."""
+    """Class names; the index of a name is the target. Where targets are numbers, the names of the C outputs."""
     size: int
     """Side, in pixels, of the square the model sees."""
     stored: int | None = None
@@ -95,7 +95,8 @@ class Items(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """N class indices, or where `DataSpec.targets` is "set", N sequences of class indices."""
+        """N class indices; where `DataSpec.targets` is "set", N sequences of class indices; where it is "number", N
+        sequences of C floats."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -164,7 +165,8 @@ class Batch:
     """uint8 `[B, 3, H, W]` or `[B, T, 3, H, W]`; with V views of each video at evaluation `[B * V, T, 3, H, W]`."""
     targets: Tensor
     """int64 `[B]` of class indices, or float32 `[B, C]`: shares of classes after mixup or cutmix; where targets are
-    sets 1 for each class of the set, 0 for the others, and what lies between after mixup or cutmix."""
+    sets 1 for each class of the set, 0 for the others, and what lies between after mixup or cutmix; where they are
+    numbers, these."""
     index: Tensor
     """int64 `[B]` on the CPU: positions in the split."""
 
@@ -191,7 +193,8 @@ class Metric(Protocol):
         """Take float32 logits `[B, C]` and int64 targets `[B]`, on any device. The caller may overwrite them later.
 
         Where targets are sets, they are float32 `[B, C]` of zeros and ones, and a class counts as present where its
-        logit is at least 0, whatever its threshold: the core subtracts the threshold's own logit.
+        logit is at least 0, whatever its threshold: the core subtracts the threshold's own logit. Where targets are
+        numbers, logits and targets are float32 `[B, C]`, both in the unit of the targets.
         """
 
     def compute(self) -> Scores:
@@ -227,8 +230,9 @@ class Objective(Protocol):
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Logits `[..., C]` of what a network puts out, `[..., C]`: often the same tensor. Their softmax, or where
-        targets are sets their sigmoid, is the answer that is shown, exported and compared. Exported with the network,
-        so made of operations that ONNX has."""
+        targets are sets their sigmoid, is the answer that is shown, exported and compared. Where targets are numbers,
+        they are the answer itself, in the unit of the targets. Exported with the network, so made of operations that
+        ONNX has."""
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of logits `[N, C]`, a scalar: the score `loss` of every evaluation, on targets not mixed."""
@@ -247,8 +251,7 @@ class Objective(Protocol):
 
     @property
     def thresholds(self) -> Tensor | None:
-        """float32 `[C]`: the answer from which a class counts as present, where targets are sets; None where the
-        likeliest class is the answer."""
+        """float32 `[C]`: the answer from which a class counts as present, where targets are sets; None otherwise."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,7 @@ class EpochRecord:
     step: int
     """Optimizer steps since the start of training."""
     train_loss: float
-    """Mean of the loss over the epoch's training items, in nats."""
+    """Mean of the loss over the epoch's training items: of classes in nats, of numbers in the unit of the task."""
     valid: Mapping[str, float]
     """Scalar scores on the validation split, `loss` among them; empty where there is no validation split."""
     lr: Mapping[str, float]
@@ -329,7 +332,7 @@ class Grouped(Protocol):
 
 @runtime_checkable
 class Staged(Protocol):
-    """Optional for models: told before each epoch begins, to thaw layers, say."""
+    """Optional for models: called before each epoch begins, to thaw layers, for example."""
 
     def begin_epoch(self, epoch: int) -> None:
         """`epoch` counts from 0. Called again with the same number when a run resumes in mid-epoch."""
@@ -420,6 +423,9 @@ class Task(Declared):
     """The score that decides which epoch is best, `train.metric`."""
     direction: Direction = "maximize"
     """Which of its values are better, `train.direction`."""
+    targets: TargetForm | None = None
+    """The form of targets that the objective takes: checked as soon as the data is known, before pixels are read and a
+    model is built. None: known from the objective alone."""
 
 
 DatasetFactory: TypeAlias = Callable[..., Data]
@@ -433,7 +439,7 @@ AugmentationFactory: TypeAlias = Callable[..., Augmentation]
 """`(spec: DataSpec, *, ...) -> Augmentation`."""
 TaskFactory: TypeAlias = Callable[..., Objective]
 """`(spec: DataSpec, *, ...) -> Objective`. One that takes a further keyword argument `targets` gets the targets of the
-training split by it (to weigh classes by how rare they are, say): no key of a recipe."""
+training split by it (to weigh classes by how rare they are, or to know the unit of numbers): no key of a recipe."""
 MetricFactory: TypeAlias = Callable[..., Metric]
 """`(spec: DataSpec, *, ...) -> Metric`."""
 TrackerFactory: TypeAlias = Callable[..., Tracker]

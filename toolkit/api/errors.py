@@ -167,7 +167,7 @@ class RunFailed(ToolkitError):  # noqa: N818 - it says what happened: the run fa
     """Training cannot go on: a non-finite loss, a full disk, a directory that cannot be written."""
 
 
-class Stopped(ToolkitError):  # noqa: N818 - being stopped is no error
+class Stopped(ToolkitError):  # noqa: N818 - being stopped is not an error
     """A signal ended the run after its state was saved; `next_step` is the command that resumes it."""
 
     def __init__(self, message: str, *, exit_code: int, next_step: str) -> None:

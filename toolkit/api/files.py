@@ -32,8 +32,8 @@ def cache_directory() -> Path:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there takes its place, synced, when the block succeeds.
-    What killed writers of `path` have left is removed first."""
+    """Yield a temporary path in the folder of `path`; what is written there takes its place, synced, when the block
+    succeeds. What killed writers of `path` have left is removed first."""
     import glob
 
     _make_parents(path)
@@ -57,7 +57,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def as_utf8(text: str) -> bytes:
-    """`text` for a file that may tell names of files: bytes of a name that are not UTF-8 become escapes."""
+    """`text` for a file that may hold names of files: bytes of a name that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -74,7 +74,7 @@ def files_below(
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[str]:
     """The paths, relative to `folder` and with `prefix` before them, of the files below it with one of these suffixes
-    in lower case (None: any). Hidden files and folders are left out.
+    in lower case (None: any). Hidden files and folders are skipped.
 
     Links are followed, but each folder is entered once: by its own path where it lies below `folder`. A folder that
     cannot be read raises OSError, or is skipped and its error given to `unreadable`.
@@ -121,8 +121,9 @@ def _make_parents(path: Path) -> None:
 
 @contextmanager
 def _claimed(path: Path, suffix: str) -> Iterator[Path]:
-    """Yield a new, empty file beside `path`. This process holds its lock, which the system takes back when the process
-    dies, however it does and whichever machine it ran on: who gets the lock knows that nobody works on it any more."""
+    """Yield a new, empty file in the folder of `path`. This process holds its lock, which the system takes back when
+    the process dies, however it does and on whichever machine: who gets the lock knows that nobody works on it any
+    more."""
     while True:
         temporary = path.with_name(f".{path.name}{UNFINISHED}{os.urandom(4).hex()}{suffix}")
         try:
@@ -189,7 +190,7 @@ def _sync(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Folders:
-    """Where a folder goes, and what lies beside it until it is there."""
+    """Where a folder goes, and what lies next to it until it is there."""
 
     place: Path
     coming: Path
@@ -221,8 +222,8 @@ class _Folders:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path`, whole, when the block succeeds, and is removed
-    when it does not. Folders that killed writers have left beside `path` are removed first."""
+    """Yield an empty folder next to `path`; it takes the place of `path`, whole, when the block succeeds, and is
+    removed when it does not. Folders that killed writers have left next to `path` are removed first."""
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".*{UNFINISHED}*{_CLAIM}"))
     with _claimed(path, _CLAIM) as claim:

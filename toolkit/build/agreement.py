@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 
-import torch
-
 from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Schedule
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.tables import Recipe
-from toolkit.training.answers import logits_of
+from toolkit.training.answers import ANSWERING, logits_of
 from toolkit.training.evaluate import score
 
 
@@ -70,8 +68,7 @@ def endless_warm_up(recipe: Recipe) -> list[str]:
 
 
 def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
-    """Scores of sure answers to one item of each class, each `wrong_by` classes beside the right one."""
-    shown = torch.eye(len(spec.classes))
-    logits = logits_of(shown.roll(wrong_by, dims=1), spec.targets)
-    found = score(objective, logits, shown if spec.targets == "set" else shown.argmax(1), metrics, None)
+    """Scores of sure answers to a few items, each `wrong_by` classes or units beside the right one."""
+    answers, targets = ANSWERING[spec.targets].certain(len(spec.classes), wrong_by)
+    found = score(objective, logits_of(answers, spec.targets), targets, metrics, None)
     return {name: value for name, value in found.items() if isinstance(value, float)}

@@ -171,7 +171,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             objective=assembly.objective,
             metrics=assembly.metrics(),
             schedule=schedule,
-            validates=len(assembly.valid.pixels) > 0,
+            validates=len(assembly.valid.store) > 0,
         )
     )
     if problems:

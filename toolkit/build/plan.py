@@ -25,7 +25,7 @@ from toolkit.api.contracts import (
     Task,
     Tracker,
 )
-from toolkit.api.errors import DataError, PluginError, Problem, ToolkitError
+from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
 from toolkit.api.files import as_utf8
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FORMS: Mapping[TargetForm, str] = {"index": "one class an item", "set": "a set of classes an item"}
+FORMS: Mapping[TargetForm, str] = {
+    "index": "one class an item",
+    "set": "a set of classes an item",
+    "number": "numbers an item",
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Plan:
     chosen: tuple[Chosen, ...]
     changed: Mapping[str, str] = field(default_factory=dict)
     """Keys that overrides gave another value than the recipe's file, with that value."""
+    tasks: Mapping[str, TargetForm] = field(default_factory=dict)
+    """Every task that declares the form of its targets: what a recipe may ask for instead."""
 
     def one(self, kind: str) -> Chosen:
         return next(chosen for chosen in self.chosen if chosen.kind == kind)
@@ -100,10 +106,14 @@ class Plan:
 
     def data(self) -> Data:
         """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
-        DataError where no data can be used, RecipeError where the model would see more than is stored."""
+        DataError where no data can be used, RecipeError where the task takes other targets or the model would see more
+        than is stored."""
         clip = clip_of(self.resolved)
         data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
         spec, design = data.spec, takes(self.one("model"))
+        declared = self.one("task").offer.declared
+        if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
+            raise self._other_targets(declared.targets, spec.targets)
         if design is not None:
             spec = replace(spec, mean=design.mean, std=design.std)
             if not spec.sample:  # which keeps the size in which it is drawn
@@ -139,10 +149,14 @@ class Plan:
         given = {"targets": targets} if "targets" in chosen.signature.given else {}
         objective: Objective = chosen.build(spec, **given).to(device)
         if objective.targets != spec.targets:
-            dataset = self.one("dataset").name
-            message = f'"{chosen.name}" takes {FORMS[objective.targets]}, dataset "{dataset}" has {FORMS[spec.targets]}'
-            raise invalid(self.source, [Problem("task.name", message)])
+            raise self._other_targets(objective.targets, spec.targets)
         return objective
+
+    def _other_targets(self, taken: TargetForm, given: TargetForm) -> RecipeError:
+        task, dataset = self.one("task").name, self.one("dataset").name
+        message = f'"{task}" takes {FORMS[taken]}, dataset "{dataset}" has {FORMS[given]}'
+        suitable = [name for name, form in self.tasks.items() if form == given]
+        return invalid(self.source, [Problem("task.name", message, next(iter(suitable), None))])
 
     def augmentations(self, spec: DataSpec) -> list[Augmentation]:
         return [blamed_augmentation(chosen.build(spec), chosen.offer.failed) for chosen in self.all("augmentation")]
@@ -192,7 +206,12 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         raise PluginError("\n".join([*faults, *own]), next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
-    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed)
+    tasks = {
+        offer.name: offer.declared.targets
+        for offer in registry.offers("task")
+        if isinstance(offer.declared, Task) and offer.declared.targets is not None
+    }
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed, tasks)
 
 
 def _choices(draft: Draft, registry: Registry) -> tuple[list[Problem], list[PluginError], list[Chosen]]:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FPS_UNSAID = 30.0
-"""Frames a second of a file that tells neither times nor durations."""
+"""Frames per second of a file that has neither times nor durations."""
 
 _WORTH_A_SEEK = 8
-"""Frames that a seek must leap over: less takes as long to decode as a decoder takes to start anew."""
+"""Frames that a seek must leap over: fewer take as long to decode as a decoder takes to restart."""
 
 _WRITES_PRESENTATION_TIMES = ("mov", "matroska", "mpegts", "flv")
 """Containers, by the start of their names in FFmpeg, that say of each frame when it is shown. For others the demuxer
@@ -196,8 +196,8 @@ class _Decoding:
         self._begin(0)
 
     def frame_at(self, number: int) -> Any:
-        """The frame with this number, or what stands in for it; None when there is none. `number` rises from call to
-        call. Raises _MissedError when the last leap went too far to tell."""
+        """The frame with this number, or what replaces it; None when nothing does. `number` rises from call to
+        call. Raises _MissedError when the last leap went too far."""
         self._leap(number)
         while self._held is None or self._held.number < number:
             coming = self._coming or next(self._frames, _END)
@@ -230,7 +230,7 @@ class _Decoding:
         self._frames = self._numbered()
 
     def _numbered(self) -> Iterator[_Numbered]:
-        """The frames to come. A stamp gives the number; where there is none, each is the next, decoded or not."""
+        """The frames to come. A stamp gives the number; without one, each is the next, decoded or not."""
         for picture in _decoded(self._container, self._stream, self._stop):
             stamp = picture.pts if picture is not None and self._stamps else None
             self._reached = self._reached + 1 if stamp is None else bisect_right(self._stamps, stamp) - 1
@@ -268,7 +268,7 @@ class _File:
         if not self.path.is_file():
             raise self.broken("is no file" if self.path.exists() else "does not exist")
         try:
-            # "file:", so that a name with a colon is no protocol; no other, so that a playlist named .mp4 fetches none.
+            # "file:", so that a name with a colon is not a protocol; no other, so that a playlist fetches nothing.
             options = {"protocol_whitelist": "file"}
             with av.open(f"file:{self.path}", options=options, **ANY_METADATA) as container:
                 yield container, moving_pictures(container, self)
@@ -281,7 +281,7 @@ class _File:
 
 
 def moving_pictures(container: Any, video: Video) -> Any:
-    """The first stream of moving pictures: the cover of a song is none."""
+    """The first stream of moving pictures: the cover of a song does not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:

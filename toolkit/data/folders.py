@@ -1,4 +1,4 @@
-"""Which files there are and what they show, as their folders tell: classes, or splits that hold classes."""
+"""Which files there are and what they show, by their folders: classes, or splits that hold classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import cast
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.contracts import FileProblem, Targets
+from toolkit.api.contracts import FileProblem, TargetForm, Targets
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
@@ -33,6 +33,7 @@ class Listing:
     ids: tuple[str, ...]
     targets: Targets
     classes: tuple[str, ...]
+    form: TargetForm = "index"
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -62,7 +63,7 @@ def check_root(root: Path, where: str) -> None:
 
 def find_class_folders(root: Path, *, videos: bool) -> Found:
     """The files of `<root>/<class>/**`, or of `<root>/<split>/<class>/**` where all folders that hold files are called
-    as splits are. DataError where `root` is no folder, there are no two class folders, or one has no such file."""
+    as splits are. DataError where `root` is not a folder, there are no two class folders, or one has no such file."""
     kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
     holding = folders_with(root, suffixes) if root.is_dir() else []
     if holding and all(map(split_called, holding)):
@@ -188,7 +189,7 @@ def _folders_of_splits(root: Path) -> dict[str, str]:
 
 
 def _unlisted(listing: Listing, suffixes: frozenset[str]) -> list[str]:
-    """The files of other suffixes in the class folders, and those of these suffixes that lie beside the folders."""
+    """The files of other suffixes in the class folders, and those of these suffixes that lie next to the folders."""
     others = set(files_below(listing.root, None)).difference(listing.ids)
     return sorted(item for item in others if "/" in item or _suffix(item) in suffixes)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.api.answers import SEPARATOR
-from toolkit.api.answers import label as one_label
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Listing
 from toolkit.data.tables import read_table
+from toolkit.data.targets import FORMS
 
 GROUP_TABLE = "groups.csv"
 UNGROUPED = "none"
@@ -29,7 +27,7 @@ class Groups:
 
 
 def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
-    """The regular expression of the argument `group_pattern`; ValueError when it is none or has not one group."""
+    """The regular expression of the argument `group_pattern`. ValueError when it is invalid or has not one group."""
     if pattern is None:
         return None
     try:
@@ -56,7 +54,7 @@ def find_groups(listing: Listing, pattern: re.Pattern[str] | None, *, partial: b
     """Group by `pattern` where given; else by groups.csv where there is one; else by UCF101's names where all have
     that form (in v_Run_g01_c02.avi, the clips of g01 come from one video); else every item is a group of its own.
 
-    partial: whether the listing may leave out files that groups.csv names.
+    partial: whether groups.csv may name files that the listing does not have.
     """
     table = listing.root / GROUP_TABLE
     if pattern is not None:
@@ -93,16 +91,16 @@ def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
     positions = {item: position for position, item in enumerate(listing.ids)}
     grouped: dict[str, str] = {}
     unknown: list[str] = []
-    sets = any(not isinstance(target, int) for target in listing.targets[:1])
-    columns, empty = ("path", "label", "group"), ("label",) if sets else ()
-    for line, (written, label, group) in read_table(table, columns, may_be_empty=empty):
+    form = FORMS[listing.form]
+    labels, empty = ((), ()) if listing.form == "number" else (("label",), ("label",) if listing.form == "set" else ())
+    for line, (written, *said, group) in read_table(table, ("path", *labels, "group"), may_be_empty=empty):
         item = written.replace("\\", "/").removeprefix("./")
         if item not in positions:
             unknown.append(item)
             continue
-        target = listing.targets[positions[item]]
-        named = one_label(listing.classes, (target,) if isinstance(target, int) else target)
-        _check_label(table, line, item, _in_order(listing.classes, label) if sets else label, named)
+        for label in said:
+            expected = form.in_words(listing.classes, listing.targets[positions[item]])
+            _check_label(table, line, item, form.as_written(listing.classes, label), expected)
         if grouped.setdefault(item, group) != group:
             raise DataError(f"line {line}: {item} is in group {group}, earlier in {grouped[item]}", path=table)
     if unknown and not partial:
@@ -121,12 +119,6 @@ def _check_label(table: Path, line: int, item: str, label: str, expected: str) -
             path=table,
             next_step="Correct the label here or where the item gets it: in a list, or by the folder of its class.",
         )
-
-
-def _in_order(classes: Sequence[str], label: str) -> str:
-    """The names of a set of classes, written in any order, in that of `classes`."""
-    names = {name.strip() for name in label.split(SEPARATOR)} - {""}
-    return SEPARATOR.join([*(name for name in classes if name in names), *sorted(names.difference(classes))])
 
 
 def _named(grouped: dict[str, str], item: str) -> str:

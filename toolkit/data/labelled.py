@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import cast
 
 from toolkit.api.contracts import Data, DataSpec, FileProblem, Split, VideoSplit
 from toolkit.api.errors import DataError, counted, first_few
@@ -14,6 +16,7 @@ from toolkit.data.groups import UNGROUPED, Groups, find_groups
 from toolkit.data.images import ImageFiles
 from toolkit.data.sources import suggest_source
 from toolkit.data.splits import NO_CLASS, SPLITS, Contents, Partition, classes_of, contents, merge_groups
+from toolkit.data.targets import FORMS
 from toolkit.data.videos import FramesOf, VideoFiles
 
 SIZE, STORED = 224, 256
@@ -49,14 +52,15 @@ def labelled(
     groups = find_groups(listing, group_pattern, partial=found.given is not None)
     known = contents(listing.paths)
     bound = merge_groups(groups.names, known.identical)
-    parts = division.divide(listing.ids, listing.targets, listing.classes, bound, found.given)
+    strata = FORMS[listing.form].strata(listing.targets, listing.classes)
+    parts = division.divide(listing.ids, strata.targets, strata.names, bound, found.given)
     frames = frames_per_video if found.videos and not clips else None
     notes = (
         *(*found.notes, *groups.notes),
         *_twins(listing, known, parts),
-        *_torn(listing, groups, parts),
+        *_torn(replace(listing, targets=strata.targets), groups, parts),
         *_alike(listing.classes),
-        *_shown(listing),
+        *(_constant(listing) if listing.form == "number" else _shown(listing)),
         *parts.notes,
     )
     protocol = division.protocol(listing.ids, parts, groups.rule, found.given)
@@ -65,7 +69,7 @@ def labelled(
         listing.classes,
         size=SIZE,
         stored=STORED,
-        targets="index" if isinstance(listing.targets[0], int) else "set",
+        targets=listing.form,
         frames_per_video=frames,
     )
     protocol |= {"frames_per_video": frames} if frames else {}
@@ -84,10 +88,10 @@ def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]
     if not known.identical:
         return
     apart = _count_apart(known.identical, parts)
-    several = "label" if isinstance(listing.targets[0], int) else "set of labels"
+    noun = FORMS[listing.form].noun
     labelled_twice = sum(len({listing.targets[position] for position in twins}) > 1 for twins in known.identical)
     sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
-    labels = f"; {labelled_twice} of them under more than one {several}" if labelled_twice else ""
+    labels = f"; {labelled_twice} of them under more than one {noun}" if labelled_twice else ""
     yield f"{counted(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
 
 
@@ -141,6 +145,19 @@ def _alike(classes: Sequence[str]) -> Iterator[str]:
     for names in written.values():
         if len(names) > 1:
             yield f"classes differ in case or blanks alone: {' and '.join(names)}"
+
+
+def _constant(listing: Listing) -> Iterator[str]:
+    """Outputs whose number is the same for every item: nothing can be learned there."""
+    columns = zip(*(cast(Sequence[float], target) for target in listing.targets), strict=True)
+    constant = [name for name, column in zip(listing.classes, columns, strict=True) if len({*column}) == 1]
+    if len(constant) == len(listing.classes):
+        raise DataError(
+            f"every item has the same {' and '.join(constant)}",
+            path=listing.root,
+            next_step="Name columns whose numbers differ in data.numbers, or add items with other numbers.",
+        )
+    yield from (f"every item has the same {name}: no r2 can be computed for it" for name in constant)
 
 
 def _shown(listing: Listing) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""What tables say that items show: one class each, or sets of classes."""
+"""What tables say of items: one class each, sets of classes, or numbers."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from toolkit.api.answers import SEPARATOR
-from toolkit.api.contracts import Targets
+from toolkit.api.contracts import TargetForm, Targets
 from toolkit.api.errors import DataError
 from toolkit.data.tables import Table, open_table
 
@@ -28,7 +29,7 @@ class Labelled(NamedTuple):
     line: int
     item: str
     labels: tuple[str, ...]
-    """In order of name, each once."""
+    """In order of name, each once; or the numbers, in the order of their columns."""
 
 
 class LabelTable(NamedTuple):
@@ -40,19 +41,29 @@ class LabelTable(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelForm:
-    """How tables write what an item shows."""
+    """How tables write the target of an item."""
 
     labels: LabelsOfItem = "one"
     separator: str | None = None
     """Stands between the labels of one item; None: `SEPARATOR`."""
+    numbers: tuple[str, ...] = ()
+    """The columns that hold numbers, where these are the target."""
 
     def __post_init__(self) -> None:
         if self.separator and not self.several:
             raise ValueError('separator: stands between several labels, and data.labels is "one"')
+        if self.numbers and self.several:
+            raise ValueError('numbers: an item has numbers or labels, and data.labels is "several"')
+        if len({name.lower() for name in self.numbers}) < len(self.numbers):
+            raise ValueError(f"numbers: names a column twice: {', '.join(self.numbers)}")
 
     @property
     def several(self) -> bool:
         return self.labels == "several"
+
+    @property
+    def form(self) -> TargetForm:
+        return "number" if self.numbers else "set" if self.several else "index"
 
     def split(self, cell: str) -> tuple[str, ...]:
         """The labels in a cell."""
@@ -62,12 +73,16 @@ class LabelForm:
         """The rows of a CSV file with a column called as one of `names`, which holds paths.
 
         One label an item stands in the column label. Several stand in the column labels (or label), with the separator
-        between them; or there is a column for each class that holds 1 or 0. An item may then have no label. Raises
-        DataError, naming file and line, where the table has another form.
+        between them; or there is a column for each class that holds 1 or 0. An item may then have no label. Numbers
+        stand in the columns that `numbers` names. Raises DataError, naming file and line, where the table has another
+        form.
         """
         table = open_table(file)
         header = [name.lower() for name in table.header]
         name = next((name for name in names if name in header), names[0])
+        if self.numbers:
+            cells = table.select((name, *(column.lower() for column in self.numbers)))
+            return LabelTable([Labelled(line, item, _numbers(table, line, texts)) for line, (item, *texts) in cells])
         column = next((column for column in _COLUMNS if column in header), None)
         if self.several:
             if column is None and name in header:
@@ -114,14 +129,31 @@ def number_labels(
     """Classes and targets of N items: the number of the one class of each, or all numbers of its set, ascending.
 
     Classes are in order of name, or if all are numbers, in order of these. `columns` names further ones, which no item
-    need show.
+    need show. Where items have numbers, the classes are the columns of these.
     """
+    if form.numbers:
+        return form.numbers, tuple(tuple(map(float, one)) for one in labels)
     names = {*columns, *(label for one in labels for label in one)}
     numeric = all(name.isdecimal() for name in names)
     classes = tuple(sorted(names, key=int if numeric else None))
     numbers = {label: number for number, label in enumerate(classes)}
     sets = [tuple(sorted(numbers[label] for label in one)) for one in labels]
     return classes, tuple(sets) if form.several else tuple(number for (number,) in sets)
+
+
+def _numbers(table: Table, line: int, texts: Sequence[str]) -> tuple[str, ...]:
+    """Finite numbers, each number written in one way."""
+    try:
+        found = [float(text) for text in texts]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise DataError(
+            f"line {line}: expected numbers, got {', '.join(texts)}",
+            path=table.path,
+            next_step="Write finite numbers with a decimal point, or remove the line.",
+        )
+    return tuple(map(repr, found))
 
 
 def _read_columns(table: Table, place: int) -> LabelTable:

@@ -17,6 +17,7 @@ from toolkit.data.folders import Found, Listing, find_class_folders
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
 from toolkit.data.tables import read_lines, read_table
+from toolkit.data.targets import FORMS
 
 KINETICS = ("label", "youtube_id", "time_start", "time_end")
 _OFFICIAL = (
@@ -42,6 +43,8 @@ class Lists:
     def __post_init__(self) -> None:
         if self.official_split and self.form.several:
             raise ValueError('labels: an official split has one label an item, got "several"')
+        if self.official_split and self.form.numbers:
+            raise ValueError("numbers: an official split has one label an item, no numbers")
         if self.official_split and self.files:
             raise ValueError(f"official_split: leaves no room for {next(iter(self.files))}")
         if self.files and not self.train:
@@ -82,13 +85,19 @@ def find_items(root: Path, lists: Lists, *, videos: bool) -> Found:
     `find_class_folders` find them. Raises DataError where class folders are to give several labels an item."""
     if lists.given:
         return find_listed(root, lists, videos=videos)
-    if lists.form.several:
-        raise no_several(root)
+    if lists.form.form != "index":
+        raise needs_list(root, lists.form)
     return find_class_folders(root, videos=videos)
 
 
-def no_several(root: Path) -> DataError:
-    """What is wrong where several labels an item are asked for and no list gives them."""
+def needs_list(root: Path, form: LabelForm) -> DataError:
+    """What is wrong where several labels or numbers an item are asked for and no list gives them."""
+    if form.numbers:
+        return DataError(
+            "class folders give each item a label, and data.numbers asks for numbers",
+            path=root,
+            next_step=f"Write them into a CSV (path,{','.join(form.numbers)}) and set data.train to it.",
+        )
     return DataError(
         "class folders give each item one label, and data.labels asks for several",
         path=root,
@@ -98,7 +107,7 @@ def no_several(root: Path) -> DataError:
 
 def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Found:
     """The items below `root` that lists name, with their splits. Raises DataError when a list cannot be read, names
-    what is not there, or contradicts another; the message tells all that is of one kind.
+    what is not there, or contradicts another; the message names all problems of one kind.
 
     videos: what is listed; None: images if all suffixes are those of images, else videos
     """
@@ -113,7 +122,7 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     items = [item for one in located for item in one.items]
     labels_of = [(item.path, item.labels) for item in items]
     problems = [
-        *(one.told for one in located if not one.usable),
+        *(one.message for one in located if not one.usable),
         *_unlike_columns(read),
     ] or list(_contradictions(items, form, noun))
     if problems:
@@ -122,7 +131,7 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
             path=root,
             next_step=_hint(located, form)
             or f"Correct the lists: paths are relative to {root}, and each {noun} stands in one of them."
-            + ("" if form.several or not _with_several(labels_of) else f" {SEVERAL}"),
+            + (f" {SEVERAL}" if form.form == "index" and _with_several(labels_of) else ""),
         )
     if foreign := [] if videos else sorted(suffixes - IMAGE_SUFFIXES):
         raise DataError(
@@ -134,7 +143,7 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     classes, targets = number_labels(labels, form, (name for one in read for name in one.columns))
     given = Given(splits, f"official split {number}" if number else "lists")
     notes, problems_of_files = tuple(_notes(located, items, noun)), tuple(_file_problems(located, items))
-    listing = Listing(root, paths, targets, classes)
+    listing = Listing(root, paths, targets, classes, form.form)
     return Found(listing, videos=videos, notes=notes, given=given, files=problems_of_files)
 
 
@@ -161,7 +170,7 @@ def _hint(located: Sequence[_Located], form: LabelForm) -> str | None:
 def read_list(file: Path, split: str, form: LabelForm = ONE_LABEL) -> NamedItems:
     """The items that a list names: a CSV file with paths and labels as `form` says, or the columns of Kinetics; or
     lines of a path and, after the last blank, a label. Where items have several labels, these are the numbers at the
-    end of the line, if any."""
+    end of the line, if any. Where items have numbers, the list is a CSV file with their columns."""
     read = _read_list(file, split, form)
     if not read.items:
         raise DataError("names no items", path=file, next_step="Write a line of a path and a label for each item.")
@@ -171,6 +180,8 @@ def read_list(file: Path, split: str, form: LabelForm = ONE_LABEL) -> NamedItems
 def _read_list(file: Path, split: str, form: LabelForm) -> NamedItems:
     lines = read_lines(file)
     header = [cell.strip().lower() for cell in lines[0][1].split(",")] if lines else []
+    if form.numbers:
+        return _with_numbers(file, form, split)
     if "youtube_id" in header:
         if form.several:
             step = 'Set data.labels = "one", or write a CSV with the columns path,labels.'
@@ -183,6 +194,11 @@ def _read_list(file: Path, split: str, form: LabelForm) -> NamedItems:
         return NamedItems(file, [Named(row.item, row.labels, split) for row in table.rows], columns=table.columns)
     of_line = _of_numbers if form.several else _of_line
     return NamedItems(file, [of_line(file, line, text, split) for line, text in lines])
+
+
+def _with_numbers(file: Path, form: LabelForm, split: str) -> NamedItems:
+    rows = form.read(file, _NAMES).rows
+    return NamedItems(file, [Named(row.item, row.labels, split) for row in rows])
 
 
 def _of_numbers(_: Path, __: int, text: str, split: str) -> Named:
@@ -288,7 +304,7 @@ class _Located(NamedTuple):
     missing: list[str]
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         missing = counted(len(self.missing), self.noun)
         return f"{self.of.place.name}: {missing} named there not found: {first_few(self.missing)}"
 
@@ -311,10 +327,12 @@ def _contradictions(items: Sequence[Named], form: LabelForm, noun: str) -> Itera
     """What is said of one item in one place and otherwise in another; classes that cannot be learnt."""
     for what, said in (
         ("split", ((item.path, item.split) for item in items)),
-        ("set of labels" if form.several else "label", ((item.path, item.labels) for item in items)),
+        (FORMS[form.form].noun, ((item.path, item.labels) for item in items)),
     ):
         if several := _with_several(said):
             yield f"{counted(len(several), noun)} in more than one {what}: {first_few(several)}"
+    if form.numbers:
+        return
     learnt = {label for item in items if item.split == "train" for label in item.labels}
     if unlearnt := sorted({label for item in items for label in item.labels} - learnt):
         yield f"{counted(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}"
@@ -343,7 +361,7 @@ def _with_several(said: Iterable[tuple[str, object]]) -> list[str]:
 def _notes(located: Sequence[_Located], items: Sequence[Named], noun: str) -> Iterator[str]:
     for one in located:
         if one.missing:
-            yield f"{one.told}; left out"
+            yield f"{one.message}; left out"
     if twice := _named_twice(items):
         yield f"{counted(len(twice), noun)} named more than once: {first_few(twice)}"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
 from toolkit.data.store.resampling import centre_crop
 from toolkit.data.store.store import Draws, Store
+from toolkit.data.targets import FORMS
 from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
 
@@ -35,7 +36,7 @@ AHEAD = 2
 
 
 def batches_in(count: int, size: int) -> int:
-    """Training batches in an epoch of `count` items: the last partial one is left out, unless it is the only one."""
+    """Training batches in an epoch of `count` items: the last partial one is dropped, unless it is the only one."""
     return max(count // size, 1) if count else 0
 
 
@@ -43,7 +44,7 @@ def batches_in(count: int, size: int) -> int:
 class Loader:
     """Batches of one split on one device."""
 
-    pixels: Store
+    store: Store
     spec: DataSpec
     device: torch.device
     share_of_device: float = 0.5
@@ -54,36 +55,36 @@ class Loader:
     ) -> Iterator[Batch]:
         """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
         gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
-        `size`. One whose items are all skipped is empty. The items left out of the last batch are decoded too, so that
+        `size`. One whose items are all skipped is empty. The items after the last batch are decoded too, so that
         the next epoch finds all of them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
-        fetch = partial(self.pixels.drawn, draws=Draws(seed, epoch))
+        fetch = partial(self.store.drawn, draws=Draws(seed, epoch))
         for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
             chosen = augmentations if len(batch.index) else ()
             yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
         for left_out in numbers[count:]:
-            self.pixels.keep(left_out // self._clips_per_video)
+            self.store.keep(left_out // self._clips_per_video)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
         `size`, where V is."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
-        for batch in self._fetch(torch.arange(len(self.pixels)).split(items), self.pixels.views):
+        for batch in self._fetch(torch.arange(len(self.store)).split(items), self.store.views):
             yield self._cropped(batch)
 
     def at(self, index: Sequence[int]) -> Batch:
         """The items at `index`, as stored: not cropped, not augmented; of videos the middle."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.fetch)
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.fetch)
 
     def views(self, index: Sequence[int]) -> Batch:
         """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.pixels.views)
+        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.views)
 
     @property
     def training_items(self) -> int:
         """Items of a training epoch: images, or clips of all videos."""
-        return len(self.pixels) * self._clips_per_video
+        return len(self.store) * self._clips_per_video
 
     def epoch_items(self, size: int) -> int:
         """Of them, those in the batches of `size` that an epoch trains."""
@@ -105,7 +106,7 @@ class Loader:
     def _numbers(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
         """As `places`, by the numbers that `drawn` takes: an image's own, or those of a video's clips."""
         each = self._clips_per_video
-        visited = order(len(self.pixels), seed, epoch)[:, None] * each + torch.arange(each)
+        visited = order(len(self.store), seed, epoch)[:, None] * each + torch.arange(each)
         return list(torch.split(visited.flatten(), size))
 
     def _cropped(self, batch: Batch) -> Batch:
@@ -115,9 +116,9 @@ class Loader:
 
     def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
         ready = partial(self._ready, fetch=fetch)
-        if self.pixels.resident(self.device, self.share_of_device):
+        if self.store.resident(self.device, self.share_of_device):
             return map(ready, places)
-        return prefetched(places, ready, self.device, begin=self.pixels.begin)
+        return prefetched(places, ready, self.device, begin=self.store.begin)
 
     def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
         pixels, index = fetch(index)
@@ -129,18 +130,13 @@ class Loader:
     @cached_property
     def _targets(self) -> Tensor:
         """Of all items, on the device: see `target_tensor`."""
-        return target_tensor(self.pixels.split.targets, self.spec).to(self.device)
+        return target_tensor(self.store.split.targets, self.spec).to(self.device)
 
 
 def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
-    """int64 `[N]` of class indices, or where targets are sets, float32 `[N, C]`: 1 for each class of the set, else
-    0."""
-    if spec.targets == "index":
-        return torch.tensor(targets, dtype=torch.int64)
-    shown = torch.zeros(len(targets), len(spec.classes))
-    for row, target in enumerate(targets):
-        shown[row, list(cast(Sequence[int], target))] = 1
-    return shown
+    """int64 `[N]` of class indices; where targets are sets, float32 `[N, C]`: 1 for each class of the set, else 0;
+    where they are numbers, float32 `[N, C]` of these."""
+    return FORMS[spec.targets].tensor(targets, len(spec.classes))
 
 
 def augment(
@@ -155,7 +151,7 @@ def augment(
 def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, begin: Begin) -> Iterator[Batch]:
     """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
 
-    `begin` is told of a batch while the one before is fetched, so that decoding never waits for a copy.
+    `begin` gets a batch while the one before is fetched, so that decoding never waits for a copy.
     The thread's errors are raised here. Closing the iterator ends the thread before its next batch.
     """
 

@@ -1,4 +1,4 @@
-"""What file names tell of the videos that clips were cut from."""
+"""What file names say about the videos that clips were cut from."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Source:
 def suggest_source(listing: Listing, learnt: Sequence[int]) -> Source | None:
     """The source of each item, if their names have one of the forms in which data sets write it; None otherwise.
 
-    A part of a name counts as a source only if most items share it with others, and if it is no mere name of a class.
-    That is asked of the items to train on alone, at the positions `learnt`: those of a split that is given may be named
-    in another way, as in ImageNet.
+    A part of a name counts as a source only if most items share it with others, and if it is more than the name of a
+    class. Only the items to train on, at the positions `learnt`, decide: those of a split that is given may have other
+    names, as in ImageNet.
     """
     targets = [listing.targets[position] for position in learnt]
     for words, pattern, plausible in _FORMS:

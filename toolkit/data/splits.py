@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from toolkit.api.contracts import Target, Targets
 from toolkit.api.errors import DataError
@@ -66,8 +67,8 @@ def partition(
 ) -> Partition:
     """Divide N items, class by class, so that each split gets its share of every class; whole groups stay together.
 
-    ids: N unique names; targets: N class indices into `classes`, or N sets of them; groups: N group names (None: every
-    item alone);
+    ids: N unique names; targets: N class indices into `classes`, or N sets of them, as the strata of numbers are;
+    groups: N group names (None: every item alone);
     valid_share, test_share: wanted shares of the items, 0 for none; the rest, which must be more than 0, is train.
 
     Groups are dealt in an order drawn from `seed`, each to the split that lacks most of its classes. Then a class that
@@ -90,7 +91,7 @@ def partition(
 
 def classes_of(target: Target) -> Sequence[int]:
     """The classes that an item with this target is counted under: its own, or all of its set."""
-    return (target,) if isinstance(target, int) else tuple(target) or (NO_CLASS,)
+    return (target,) if isinstance(target, int) else tuple(cast(Sequence[int], target)) or (NO_CLASS,)
 
 
 def merge_groups(groups: Sequence[str], identical: Iterable[Sequence[int]]) -> list[str]:

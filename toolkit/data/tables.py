@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
 
 def open_table(path: Path) -> Table:
-    """The CSV file in UTF-8 at `path`, without blanks around values; blank lines are left out, and rows that end early
+    """The CSV file in UTF-8 at `path`, without blanks around values; blank lines are skipped, and rows that end early
     are filled with empty values. Raises DataError naming the file, and the line where there is one, when it cannot be
     read or a row has more values than the header."""
     with _opened(path) as file:

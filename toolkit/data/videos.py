@@ -154,7 +154,7 @@ class FramesOf:
 
 
 @lru_cache(_OPEN_AT_ONCE)
-def _timeline(path: Path, key: str) -> Timeline:  # noqa: ARG001 (a changed file has another key, and is read anew)
+def _timeline(path: Path, key: str) -> Timeline:  # noqa: ARG001 (a changed file has another key, and is read again)
     return timeline(path)
 
 

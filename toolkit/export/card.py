@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.api.answers import number
 from toolkit.api.clips import Clip
 from toolkit.api.errors import counted
 from toolkit.export.hub import front_matter
+from toolkit.runs.estimates import Estimate
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
-from toolkit.serving.bundle.manifest import INPUT, OUTPUT, FrameSampling, Manifest
+from toolkit.runs.report.numbers import OutputScores, output_scores
+from toolkit.runs.rows import Row
+from toolkit.serving.bundle.manifest import INPUT, FrameSampling, Manifest
 
 MATRIX_CLASSES = 20
 """Most classes that the confusion matrix shows: a wider table is not read."""
@@ -41,9 +46,29 @@ class Confusions:
         return len(self.classes) < self.of
 
 
-def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistics.ClassScores] = ()) -> str:
+def card_of(manifest: Manifest, rows: Sequence[Row]) -> str:
+    """The model card as Markdown, with what these answers to the split that was scored say: so it is there whether or
+    not the recipe's metrics give it."""
+    names, thresholds = manifest.classes, manifest.thresholds
+    if manifest.form == "number":
+        estimates = [row for row in rows if isinstance(row, Estimate)]
+        return card(manifest, None, outputs=[output_scores(name, estimates) for name in names])
+    predictions = [row for row in rows if isinstance(row, Prediction)]
+    if thresholds is None:
+        return card(manifest, statistics.confusion_matrix(names, predictions))
+    by_class = dict(zip(names, thresholds, strict=True))
+    return card(manifest, None, statistics.per_class_of_sets(names, predictions, {}, by_class))
+
+
+def card(
+    manifest: Manifest,
+    confusion: Matrix | None,
+    table: Sequence[statistics.ClassScores] = (),
+    outputs: Sequence[OutputScores] = (),
+) -> str:
     """The model card as Markdown. `confusion` counts the items of the split that was scored, `[C, C]`, target by
-    prediction; None leaves the section out. `table` has a row for each class where answers are sets of classes."""
+    prediction; None leaves the section out. `table` has a row for each class where answers are sets of classes,
+    `outputs` one for each output where they are numbers."""
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 - Markdown, escaped by `text` and `code`
@@ -54,6 +79,7 @@ def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistic
         keep_trailing_newline=True,
     )
     environment.filters |= {"text": text, "code": code, "words": words, "score": score, "in_words": in_words}
+    environment.filters["number"] = number
     return front_matter(manifest) + environment.get_template("card.md.j2").render(
         manifest=manifest,
         results=_results(manifest),
@@ -68,13 +94,14 @@ def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistic
         # validation, unless the gate had to use the test split
         split="test" if any(one.get("split") == "test" for one in manifest.gate.values()) else "validation",
         table=table,
+        outputs=outputs,
         confusions=None if confusion is None else confusions(manifest.classes, confusion),
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", manifest.recipe)), default=0)),
     )
 
 
 def snippet(manifest: Manifest) -> str:
-    """Five lines of Python that classify the image, or the beginning of the video, named on the command line; six where
+    """Five lines of Python that answer the image, or the beginning of the video, named on the command line; six where
     the answer is a set of classes. They run as they stand, in the bundle's folder, with onnxruntime, numpy and Pillow,
     or for a video PyAV."""
     model = next(iter(manifest.models.values()))
@@ -84,7 +111,7 @@ def snippet(manifest: Manifest) -> str:
             "import json, sys, numpy as np, onnxruntime as ort, PIL.Image, PIL.ImageOps",
             f"session = {session}",
             'image = PIL.ImageOps.exif_transpose(PIL.Image.open(sys.argv[1])).convert("RGB")',
-            f'(answer,) = session.run(["{OUTPUT}"], {{"{INPUT}": np.asarray(image)[None]}})[0]',
+            f'(answer,) = session.run(["{manifest.output}"], {{"{INPUT}": np.asarray(image)[None]}})[0]',
         )
     else:
         decoded = '[f.to_ndarray(format="rgb24") for f in video.decode(video=0)]'
@@ -95,7 +122,9 @@ def snippet(manifest: Manifest) -> str:
             f'(answer,) = session.run(None, {{"{INPUT}": np.take([frames], {_places(manifest.clip)})}})[0]',
         )
     about = "session.get_modelmeta().custom_metadata_map"
-    if manifest.thresholds is None:
+    if manifest.form == "number":
+        last = [f'print(*zip(json.loads({about}["classes"]), answer.tolist()))']
+    elif manifest.thresholds is None:
         last = [f'print(json.loads({about}["classes"])[answer.argmax()], answer.max())']
     else:
         last = [
@@ -115,8 +144,9 @@ def _places(clip: Clip) -> str:
 
 def _sampling(manifest: Manifest) -> str:
     """How a video is answered, as one sentence."""
+    answered = "answered" if manifest.form == "number" else "classified"
     if isinstance(manifest.sampling, FrameSampling):
-        return f"Of a video, the middles of {manifest.sampling.frames} equal parts are classified, and averaged."
+        return f"Of a video, the middles of {manifest.sampling.frames} equal parts are {answered}, and averaged."
     clip = manifest.sampling.clip
     frames = (
         f"one frame of each of {clip.frames} equal parts of it"
@@ -125,7 +155,8 @@ def _sampling(manifest: Manifest) -> str:
     )
     crops = "its centre" if clip.crops == 1 else "both ends and the centre of its long side"
     clips = f"{counted(clip.clips, 'clip')} in time ({frames})"
-    return f"Of a video, {clips} and of each {crops} are classified, and their {clip.average} averaged."
+    averaged = "numbers" if manifest.form == "number" else clip.average
+    return f"Of a video, {clips} and of each {crops} are {answered}, and their {averaged} averaged."
 
 
 def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.api.answers import NONE, label, named_classes
 from toolkit.api.errors import DataError, counted
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
 from toolkit.export.asking import ask_raw
+from toolkit.export.judging import JUDGING, Flip, Judging, flips_of
 from toolkit.recipe.tables import Limits
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.views import average_views
@@ -39,36 +39,20 @@ LISTED = 20
 
 
 @dataclass(frozen=True)
-class Flip:
-    """An item that the exported model answers otherwise than the trained one."""
-
-    id: str
-    trained: str
-    exported: str
-    margin: float
-    """How much more probable the trained model holds its answer than the other; of a set of classes, how far its
-    probability of a class that came or went is from the threshold, at most."""
-    tie: bool
-    """Whether that margin is one that the limits call a tie."""
-
-    def __str__(self) -> str:
-        kind = " (a tie)" if self.tie else ""
-        return f'{self.id}: "{self.trained}" became "{self.exported}", margin {self.margin:.4f}{kind}'
-
-
-@dataclass(frozen=True)
 class Parity:
     """How far the exported model answers as the trained one, on N items."""
 
     what: str
     batches: tuple[int, ...]
     difference: float
-    """Largest difference of a probability; NaN where one is NaN."""
+    """Largest difference of an answer, in the unit of `Judging`; NaN where one is not a number."""
     flips: tuple[Flip, ...]
     unanswered: tuple[str, ...]
     """Ids of the items to which the exported model's answer is not finite; no flips."""
     scores: dict[str, float]
     """All NaN where an item is unanswered."""
+    hundredths: float
+    """The score that decides, as `Judging` measures it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +66,7 @@ class Verdict:
     trained: float
     squares: Parity
     raw: Parity
+    judging: Judging
     problems: tuple[str, ...]
     accepting: Mapping[str, float]
     """The limits by which this verdict would pass, where it does not; empty where no limit would do."""
@@ -103,7 +88,7 @@ class Verdict:
                 side.what: {
                     "batch_sizes": list(side.batches),
                     "largest_difference": side.difference,
-                    "flips": [str(flip) for flip in side.flips],
+                    **({"flips": [str(flip) for flip in side.flips]} if self.judging.flips else {}),
                     "exported": side.scores[self.metric],
                 }
                 for side in (self.squares, self.raw)
@@ -120,6 +105,14 @@ class Reference:
     evaluation: Evaluation
 
     @property
+    def judging(self) -> Judging:
+        return JUDGING[self.assembly.spec.targets]
+
+    @property
+    def hundredths(self) -> float:
+        return self.judging.hundredths(self.evaluation, self.evaluation.scalars(), self.assembly)
+
+    @property
     def loader(self) -> Loader:
         return self.assembly.loaders()[self.split]
 
@@ -133,14 +126,14 @@ class Reference:
 
     @property
     def ids(self) -> list[str]:
-        ids = self.loader.pixels.split.ids
+        ids = self.loader.store.split.ids
         return [ids[index] for index in self.evaluation.index.tolist()]
 
 
 def reference(assembly: Assembly) -> Reference:
     """Ask the trained model: on the validation split, or without one on the test split. Raises DataError where
     neither has an item."""
-    names = [name for name in ("valid", "test") if len(assembly.loaders()[name].pixels)]
+    names = [name for name in ("valid", "test") if len(assembly.loaders()[name].store)]
     if not names:
         raise DataError(
             "nothing to compare the exported model on: the data has neither a validation nor a test split",
@@ -165,18 +158,20 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
     metric = expected.assembly.recipe.train.metric
     trained = float(expected.evaluation.scalars()[metric])
     sides = squares, raw
-    problems = [*_not_finite(sides), *_too_different(squares, limits), *_too_many_flips(sides, limits)]
+    judging, before = expected.judging, expected.hundredths
+    problems = [*_not_finite(sides), *_too_different(squares, limits, judging), *_too_many_flips(sides, limits)]
     worse = expected.assembly.recipe.train.direction == "minimize"
-    drops = [100 * (side.scores[metric] - trained) * (1 if worse else -1) for side in sides]
+    drops = [(side.hundredths - before) * (1 if worse else -1) for side in sides]
     for side, drop in zip(sides, drops, strict=True):
         if _beyond(drop, limits.max_drop):
             problems.append(
                 f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}: worse by "
-                f"{drop:.2f} points; max_drop is {limits.max_drop:g}"
+                f"{drop:.2f} {judging.points}; max_drop is {limits.max_drop:g}"
             )
     items = len(expected.evaluation.index)
     accepting = _accepting(sides, drops, limits) if problems else {}
-    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, tuple(problems), accepting)
+    found = tuple(problems), accepting
+    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, judging, *found)
 
 
 def _accepting(sides: tuple[Parity, Parity], drops: Sequence[float], limits: Limits) -> dict[str, float]:
@@ -209,10 +204,10 @@ def _not_finite(sides: Sequence[Parity]) -> Iterator[str]:
             yield f"{side.what}: {len(ids)} answers are not finite numbers, to {', '.join(ids[:LISTED])}{more}"
 
 
-def _too_different(squares: Parity, limits: Limits) -> Iterator[str]:
+def _too_different(squares: Parity, limits: Limits, judging: Judging) -> Iterator[str]:
     if _beyond(squares.difference, limits.max_difference):
         yield (
-            f"{squares.what}: a probability differs by {squares.difference:.2g}; max_difference is "
+            f"{squares.what}: {judging.differing} differs by {squares.difference:.2g}{judging.unit}; max_difference is "
             f"{limits.max_difference:g}"
         )
 
@@ -228,56 +223,40 @@ def _too_many_flips(sides: Sequence[Parity], limits: Limits) -> Iterator[str]:
 def _compare(
     what: str,
     batches: tuple[int, ...],
-    probabilities: NDArray[np.float32],
+    answers: NDArray[np.float32],
     thresholds: tuple[float, ...] | None,
     expected: Reference,
     limits: Limits,
 ) -> Parity:
-    trained, answered = expected.evaluation.answers, torch.from_numpy(probabilities)
+    evaluation, assembly, answered = expected.evaluation, expected.assembly, torch.from_numpy(answers)
     finite = answered.isfinite().all(1)
+    flips = flips_of(
+        evaluation, answered, thresholds, assembly=assembly, ids=expected.ids, finite=finite, limits=limits
+    )
+    scores, hundredths = _scores(answered, thresholds, finite, expected)
     return Parity(
         what,
         batches,
-        float((trained - answered).abs().max()),
-        tuple(_flips(trained, answered, thresholds, finite, expected, limits)),
+        expected.judging.difference(evaluation.answers, answered, assembly),
+        tuple(flips),
         tuple(expected.ids[row] for row in (~finite).nonzero().flatten().tolist()),
-        _scores(answered, thresholds, finite, expected),
+        scores,
+        hundredths,
     )
 
 
 def _scores(
     answered: Tensor, thresholds: tuple[float, ...] | None, finite: Tensor, expected: Reference
-) -> dict[str, float]:
+) -> tuple[dict[str, float], float]:
+    """The scores, and the one that decides as it is judged."""
     if not finite.all():
-        return dict.fromkeys(expected.evaluation.scalars(), math.nan)
+        return dict.fromkeys(expected.evaluation.scalars(), math.nan), math.nan
     evaluation, assembly = expected.evaluation, expected.assembly
     logits = logits_of(answered, assembly.spec.targets)
     given = None if thresholds is None else torch.tensor(thresholds)
     found = Answered(evaluation.index, logits, evaluation.targets).scored(assembly.objective, assembly.metrics(), given)
-    return found.scalars()
-
-
-def _flips(
-    trained: Tensor,
-    answered: Tensor,
-    thresholds: tuple[float, ...] | None,
-    finite: Tensor,
-    expected: Reference,
-    limits: Limits,
-) -> Iterator[Flip]:
-    classes, chosen = expected.assembly.spec.classes, expected.evaluation.thresholds
-    limit = None if chosen is None else chosen.tolist()
-    rows = zip(expected.ids, trained.tolist(), answered.tolist(), finite.tolist(), strict=True)
-    for name, before, after, is_finite in rows:
-        first, other = named_classes(before, limit), named_classes(after, thresholds)
-        if first == other or not is_finite:
-            continue
-        if limit is None:
-            margin = before[first[0]] - before[other[0]]
-        else:
-            margin = max(abs(before[number] - limit[number]) for number in {*first} ^ {*other})
-        trained_as, exported_as = (label(classes, numbers) or NONE for numbers in (first, other))
-        yield Flip(name, trained_as, exported_as, margin, margin <= limits.tie)
+    scores = found.scalars()
+    return scores, expected.judging.hundredths(found, scores, assembly)
 
 
 def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
@@ -285,15 +264,15 @@ def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], N
     answers = []
     for part in _in_turn(index.tolist(), expected.square_batches):
         pixels = expected.loader.views(part).pixels.movedim(-3, -1)
-        probabilities = bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy()))
-        views = probabilities.reshape(len(part), -1, probabilities.shape[1])
+        found = bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy()))
+        views = found.reshape(len(part), -1, found.shape[1])
         answers.append(average_views(views, expected.loader.average, expected.assembly.spec.targets))
         progress(len(part))
     return np.concatenate(answers)
 
 
 def _on_raw_files(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
-    split, index = expected.loader.pixels.split, expected.evaluation.index.tolist()
+    split, index = expected.loader.store.split, expected.evaluation.index.tolist()
     return ask_raw(bundle, split, index, expected.raw_batches, progress=progress)
 
 

@@ -1,4 +1,4 @@
-"""The graph that leaves: raw frames in, probabilities out, with everything between them inside."""
+"""The graph that leaves: raw frames in, probabilities or numbers out, with everything between them inside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from toolkit.api.contracts import DataSpec, Fit
 from toolkit.data.geometry import covering
-from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
 from toolkit.training.answers import answers_of
 from toolkit.training.network import Network
 
@@ -60,7 +60,7 @@ class Prepare(nn.Module):
 
 
 class Deployed(nn.Module):
-    """uint8 frames `[N, H, W, 3]`, or clips `[N, T, H, W, 3]`, to float32 class probabilities `[N, C]`."""
+    """uint8 frames `[N, H, W, 3]`, or clips `[N, T, H, W, 3]`, to float32 answers `[N, C]`."""
 
     def __init__(self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def to_onnx(
             dynamo=True,
             dynamic_shapes=(dynamic,),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[OUTPUTS[spec.targets]],
             verbose=False,
         )
     if program is None:

@@ -37,6 +37,8 @@ def front_matter(manifest: Manifest) -> str:
 
 
 def _pipeline(manifest: Manifest) -> str:
+    if manifest.form == "number":
+        return "other"  # the hub has no name for numbers of images
     return "image-classification" if manifest.clip is None else "video-classification"
 
 

@@ -115,11 +115,12 @@ def _command(bundle: Bundle) -> str:
 
 
 def _same_answers(bundle: Bundle, data: Data) -> None:
-    known, found = bundle.manifest.classes, data.spec.classes
-    if known != found:
+    known, found, form = bundle.manifest.classes, data.spec.classes, bundle.manifest.form
+    if known != found and form == data.spec.targets:
+        what = "outputs" if form == "number" else "classes"
         raise BundleError(
-            f"{bundle.path}: knows the classes {', '.join(known)}; the data has {', '.join(found)}",
-            next_step=f"evaluate on data with the same classes: {_command(bundle)} --set data.root=FOLDER",
+            f"{bundle.path}: knows the {what} {', '.join(known)}; the data has {', '.join(found)}",
+            next_step=f"evaluate on data with the same {what}: {_command(bundle)} --set data.root=FOLDER",
         )
     if bundle.manifest.form != data.spec.targets:
         raise BundleError(

@@ -34,7 +34,7 @@ def _same_data(trained: Trained, protocol: Any) -> bool:
 
 def _of_split(trained: Trained, split: str, kept: Mapping[str, Any]) -> dict[str, Any]:
     skipped = kept["protocol"].get("skipped", {}).get(split, 0)
-    items = len(trained.assembly.loaders()[split].pixels) - skipped
+    items = len(trained.assembly.loaders()[split].store) - skipped
     plain = {name: value for name, value in kept[split].items() if isinstance(value, float) and math.isfinite(value)}
     shares = ["accuracy"] if "accuracy" in plain and trained.assembly.spec.targets == "index" else []
     return {

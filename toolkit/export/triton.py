@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolkit.api.errors import BundleError, RunFailed, UsageError, unknown_name
 from toolkit.api.files import replaced_folder
-from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"
@@ -74,6 +74,8 @@ def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
     square = [*clip, shape.square, shape.square, 3]
     name = manifest.name.replace("\\", "\\\\").replace('"', '\\"')
     meaning, limits = "The probability of each class; together they are 1", ""
+    if manifest.form == "number":
+        meaning = f"The number of each output, in the order of {LABELS}"
     if manifest.thresholds is not None:
         meaning = "The probability of each class by itself; from its threshold on the class counts as present"
         limits = f"""
@@ -95,7 +97,7 @@ input [
 # {meaning}.
 output [
   {{
-    name: "{OUTPUT}"
+    name: "{manifest.output}"
     data_type: TYPE_FP32
     dims: [{len(manifest.classes)}]
     label_filename: "{LABELS}"

@@ -21,7 +21,7 @@ from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError, ParityError, UsageError, counted
 from toolkit.api.files import as_utf8, replaced_folder
 from toolkit.build.assemble import Assembly
-from toolkit.export.card import card
+from toolkit.export.card import card_of
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.rescore import evaluate_bundle
@@ -31,9 +31,8 @@ from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
-from toolkit.runs.predictions import predictions_of
 from toolkit.runs.reopen import Trained, open_trained, planned_again
-from toolkit.runs.report.statistics import confusion_matrix, per_class_of_sets
+from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
 from toolkit.system.notices import note
@@ -177,6 +176,7 @@ def write_models(
         trained_on=shared(trained_on, known),
         scores={},
         versions=versions(),
+        form=spec.targets,
         thresholds=thresholds,
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
@@ -208,7 +208,7 @@ def _trained_on(trained: Trained) -> dict[str, Any]:
     return {
         "dataset": assembly.recipe.data.name,
         "sample": assembly.spec.sample,
-        "items": {name: len(loader.pixels) for name, loader in assembly.loaders().items()},
+        "items": {name: len(loader.store) for name, loader in assembly.loaders().items()},
         "model": assembly.recipe.model.name,
         "best_epoch": trained.best_epoch,
         "run": trained.directory.path.name,
@@ -235,9 +235,9 @@ def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     import torch
 
     train = assembly.train
-    count = min(assembly.recipe.export.calibration, len(train.pixels))
+    count = min(assembly.recipe.export.calibration, len(train.store))
     batch = max(CALIBRATION_BATCH // (assembly.spec.frames or 1), 1)
-    for items in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
+    for items in torch.linspace(0, len(train.store) - 1, count).long().split(batch):
         pixels = train.at(items.tolist()).pixels
         yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
 
@@ -280,12 +280,12 @@ class _Advance:
 
 
 def _line(verdict: Verdict) -> str:
-    flips = counted(len(verdict.raw.flips), "prediction")
+    flips = f", {counted(len(verdict.raw.flips), 'prediction')} flipped" if verdict.judging.flips else ""
     return (
         f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
         f"{verdict.items} {verdict.split} items, {verdict.metric} {verdict.raw.scores[verdict.metric]:.4f} "
-        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g} "
-        f"({verdict.raw.difference:.2g} from raw files), {flips} flipped"
+        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
+        f"{verdict.judging.unit} ({verdict.raw.difference:.2g} from raw files){flips}"
     )
 
 
@@ -333,14 +333,8 @@ def _trained_recipe(trained: Trained) -> Recipe:
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
     """The card, then the manifest with the hash of every other file."""
-    spec, thresholds = expected.assembly.spec, manifest.thresholds
-    predictions = predictions_of(expected.evaluation, expected.loader.pixels.split.ids, spec)
-    # Of the predictions, so that the card has it whether or not the recipe's metrics do.
-    if thresholds is None:
-        page = card(manifest, confusion_matrix(spec.classes, predictions))
-    else:
-        by_class = dict(zip(spec.classes, thresholds, strict=True))
-        page = card(manifest, None, per_class_of_sets(spec.classes, predictions, {}, by_class))
+    rows = ROWS[manifest.form].of(expected.evaluation, expected.loader.store.split.ids, expected.assembly.spec)
+    page = card_of(manifest, rows)
     (folder / "README.md").write_bytes(as_utf8(page))
     files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
     (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))

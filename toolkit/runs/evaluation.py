@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from rich.console import Console
 
-from toolkit.api.contracts import Data, DataSpec, FileProblem
+from toolkit.api.contracts import Data, DataSpec, FileProblem, TargetForm
 from toolkit.api.errors import counted
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
@@ -20,15 +20,22 @@ from toolkit.data.store.corrupt import left_out_note
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.file_problems import write_file_problems
 from toolkit.runs.files import read_run
-from toolkit.runs.predictions import Prediction, predictions_of, write_predictions
 from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
+from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.screen import print_scores
 from toolkit.system.notices import note, say
 from toolkit.training.evaluate import Evaluation, evaluate
 
 SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
 """Keys of a protocol that say how the model sees an item: a bundle's own, whatever data it is scored on."""
+
+TARGETS: Mapping[TargetForm, Mapping[str, str]] = {
+    "index": {},
+    "set": {"targets": "sets of classes"},
+    "number": {"targets": "numbers"},
+}
+"""What a protocol says of the form of targets."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Scored:
             device=str(assembly.device),
             precision=assembly.precision,
             seen=_seen(spec),
-            left_out={name: loader.pixels.skipped for name, loader in assembly.loaders().items()},
+            left_out={name: loader.store.skipped for name, loader in assembly.loaders().items()},
             remarks=(*found, *direction, *endless_warm_up(recipe)),
         )
 
@@ -95,7 +102,9 @@ class Scored:
         return [*self.data.files, *(_damaged(item, reason) for item, reason in damaged)]
 
     def class_items(self) -> dict[str, int]:
-        """Training items of each class."""
+        """Training items of each class; empty where targets are numbers."""
+        if self.data.spec.targets == "number":
+            return {}
         counts = Counter(number for target in self.data.train.targets for number in classes_of(target))
         del counts[NO_CLASS]
         return {name: counts[number] for number, name in enumerate(self.data.spec.classes)}
@@ -106,7 +115,7 @@ class Scored:
             "dataset": self.dataset,
             "sample": self.data.spec.sample,
             **self.data.protocol,
-            **({"targets": "sets of classes"} if self.data.spec.targets == "set" else {}),
+            **TARGETS[self.data.spec.targets],
             **self.seen,
             "precision": self.precision,
             "skipped": {name: len(reasons) for name, reasons in self.left_out.items()},
@@ -179,12 +188,12 @@ class Evaluated:
         return next(reversed(self.answers), None)
 
     @cached_property
-    def predictions(self) -> list[Prediction]:
+    def rows(self) -> Sequence[Row]:
         """On `split`."""
         if self.split is None:
             return []
         data = self.scored.data
-        return predictions_of(self.answers[self.split], getattr(data, self.split).ids, data.spec)
+        return ROWS[data.spec.targets].of(self.answers[self.split], getattr(data, self.split).ids, data.spec)
 
 
 def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluated:
@@ -200,7 +209,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
             average=loader.average,
         )
         for name, loader in (("valid", assembly.valid), ("test", assembly.test))
-        if len(loader.pixels)
+        if len(loader.store)
     }
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
@@ -222,7 +231,8 @@ def run_scores(scored: Scored, splits: Mapping[str, Mapping[str, Any]], best_epo
 def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mapping[str, Any], console: Console) -> None:
     """Write facts, scores, predictions, verdicts and the report, and print the scores and the verdicts."""
     scored = evaluated.scored
-    write_predictions(directory, evaluated.predictions, scored.data.spec)
+    spec = scored.data.spec
+    ROWS[spec.targets].write(directory, evaluated.rows, spec)
     directory.write_json(directory.facts, facts)
     directory.write_json(directory.scores, evaluated.scores)
     found = verdicts(judged(read_run(directory.path)))

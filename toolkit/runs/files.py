@@ -7,12 +7,14 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from toolkit.api.contracts import EpochRecord, FileProblem, TargetForm
 from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_for_nan
+from toolkit.runs.estimates import Estimate
 from toolkit.runs.file_problems import read_file_problems
-from toolkit.runs.predictions import Prediction, read_predictions
+from toolkit.runs.predictions import Prediction
+from toolkit.runs.rows import ROWS, Row
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class RunFiles:
     records: Sequence[EpochRecord]
     scores: Mapping[str, Any]
     """Contents of scores.json with NaN for null; empty when the run has not finished."""
-    predictions: Sequence[Prediction]
+    rows: Sequence[Row]
+    """Of predictions.csv."""
     file_problems: Sequence[FileProblem]
     environment: Mapping[str, Any]
     cut_short: bool
@@ -52,7 +55,17 @@ class RunFiles:
     @property
     def targets(self) -> TargetForm:
         """The form of the targets; one class an item where the facts do not say."""
-        return "set" if self.facts.get("targets") == "set" else "index"
+        return form_of(self.facts)
+
+    @property
+    def predictions(self) -> Sequence[Prediction]:
+        """The rows where answers are classes; none where they are numbers."""
+        return [row for row in self.rows if isinstance(row, Prediction)]
+
+    @property
+    def estimates(self) -> Sequence[Estimate]:
+        """The rows where answers are numbers; none where they are classes."""
+        return [row for row in self.rows if isinstance(row, Estimate)]
 
     @property
     def split(self) -> str:
@@ -79,17 +92,25 @@ def read_run(run: Path) -> RunFiles:
     """
     directory = existing(run)
     records, cut_short = _read_records(directory)
+    facts = directory.read_json(directory.facts)
     return RunFiles(
         directory=directory,
         recipe=directory.read_text(directory.recipe),
-        facts=directory.read_json(directory.facts),
+        facts=facts,
         records=records,
         scores=nan_for_null(directory.read_json(directory.scores)),
-        predictions=read_predictions(directory),
+        rows=ROWS[form_of(facts)].read(directory),
         file_problems=read_file_problems(directory),
         environment=directory.read_json(directory.environment),
         cut_short=cut_short,
     )
+
+
+def form_of(facts: Mapping[str, Any]) -> TargetForm:
+    """The form of the targets; one class an item where the facts do not say."""
+    said: Any = facts.get("targets")
+    form: TargetForm = said if said in get_args(TargetForm) else "index"
+    return form
 
 
 def write_records(directory: RunDirectory, records: Iterable[EpochRecord]) -> None:

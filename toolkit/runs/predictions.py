@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from toolkit.api.answers import confidence, label, named_classes
+from toolkit.api.answers import NONE, confidence, label, named_classes
 from toolkit.api.contracts import DataSpec
 from toolkit.runs.directory import RunDirectory
 
@@ -40,6 +40,11 @@ class Prediction:
     def wrong(self) -> bool:
         return self.target != self.prediction
 
+    @property
+    def captions(self) -> tuple[str, str]:
+        """What the model said, and what it is."""
+        return f"{100 * self.confidence:.0f} % {self.prediction or NONE}", f"is {self.target or NONE}"
+
 
 def predictions_of(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> list[Prediction]:
     """One prediction per item, in the order of `evaluation`. `ids` are those of all items of the split."""
@@ -67,6 +72,12 @@ def _sets(evaluation: Evaluation, spec: DataSpec) -> Iterator[tuple[str, str, fl
     for target, answer in zip(evaluation.targets, evaluation.answers.tolist(), strict=True):
         shown = label(spec.classes, target.nonzero().flatten().tolist())
         yield shown, label(spec.classes, named_classes(answer, thresholds)), confidence(answer, thresholds)
+
+
+def most_certain_errors(rows: Sequence[Prediction], limit: int) -> list[int]:
+    """Places of the wrong predictions of highest confidence, highest first."""
+    wrong = (place for place, row in enumerate(rows) if row.wrong)
+    return sorted(wrong, key=lambda place: -rows[place].confidence)[:limit]
 
 
 def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec: DataSpec) -> None:

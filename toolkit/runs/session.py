@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from toolkit.api.contracts import EpochRecord, RunFinished, RunStarted
-from toolkit.api.errors import CheckpointError, Stopped
+from toolkit.api.contracts import DataSpec, EpochRecord, RunFinished, RunStarted
+from toolkit.api.errors import CheckpointError, Stopped, counted
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
@@ -144,7 +144,7 @@ def _complete(prepared: Prepared, console: Console) -> None:
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Bring the state to where the checkpoint stands, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
-    skipped = {name: loader.pixels.skipped for name, loader in assembly.loaders().items()}
+    skipped = {name: loader.store.skipped for name, loader in assembly.loaders().items()}
     saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes, skipped)
     if prepared.saved:
         state.load_state_dict(prepared.saved.state)
@@ -192,11 +192,18 @@ def _require_training(directory: RunDirectory) -> None:
     )
 
 
+def _learned(spec: DataSpec) -> str:
+    """What a model answers with, in a few words."""
+    if spec.targets == "number":
+        return f"{counted(len(spec.classes), 'number')} ({', '.join(spec.classes)})"
+    return f"{len(spec.classes)} classes"
+
+
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
-    items = ", ".join(f"{name} {len(loader.pixels):,}" for name, loader in assembly.loaders().items())
+    items = ", ".join(f"{name} {len(loader.store):,}" for name, loader in assembly.loaders().items())
     clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
     recipe, spec = assembly.recipe, assembly.spec
-    data = f"data {recipe.data.name}: {len(spec.classes)} classes, {items} items, {spec.size} px{clips}"
+    data = f"data {recipe.data.name}: {_learned(spec)}, {items} items, {spec.size} px{clips}"
     for text in (
         data,
         assembly.summary.line(recipe.model.name, "clip" if spec.clip else "image"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from toolkit.api.answers import NONE, SEPARATOR
+from toolkit.api.answers import NONE, SEPARATOR, number
 from toolkit.api.contracts import Augmentation, DataSpec
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import augment
@@ -15,6 +15,7 @@ from toolkit.data.store.resampling import centre_crop
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
 from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_items, draw_worst_errors
+from toolkit.runs.rows import ROWS
 
 SHOWN = 16
 """Pictures on a sheet, at most."""
@@ -32,9 +33,9 @@ def draw_pictures(
         return
     places = evaluated.answers[evaluated.split].index.tolist()
     shown = assembly.loaders()[evaluated.split]
-    rows = evaluated.predictions
-    wrong = sorted((at for at, row in enumerate(rows) if row.wrong), key=lambda at: -rows[at].confidence)[:SHOWN]
-    right = _spread([at for at, row in enumerate(rows) if not row.wrong], RIGHT)
+    rows = evaluated.rows
+    wrong = ROWS[assembly.spec.targets].worst(rows, SHOWN)
+    right = _spread(ROWS[assembly.spec.targets].right(rows), RIGHT)
     pictures = shown.at([places[at] for at in (*wrong, *right)]).pixels.cpu()
     draw_items(directory.figures, pictures, [*wrong, *right])
     draw_worst_errors(directory.figures, pictures[: len(wrong)], [rows[at] for at in wrong])
@@ -52,8 +53,8 @@ def _spread(places: Sequence[int], limit: int) -> list[int]:
 
 def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
     """Training items as stored and as the model sees them in the first epoch, with their labels."""
-    count = min(SHOWN, len(assembly.train.pixels))
-    places = torch.linspace(0, len(assembly.train.pixels) - 1, count).long().tolist()
+    count = min(SHOWN, len(assembly.train.store))
+    places = torch.linspace(0, len(assembly.train.store) - 1, count).long().tolist()
     batch = assembly.train.at(places)
     drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0, step=0)
     after = centre_crop(drawn.pixels, assembly.spec.size).cpu()
@@ -62,9 +63,12 @@ def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -
 
 def label(target: Tensor, spec: DataSpec) -> str:
     """A target as text; a mixed one as its two largest shares, or where targets are sets, as the share of each class
-    that is not wholly there."""
+    that is not wholly there; numbers as they are."""
     if target.ndim == 0:
         return spec.classes[int(target)]
+    if spec.targets == "number":
+        names = spec.classes if len(spec.classes) > 1 else ("",)
+        return ", ".join(f"{name} {number(value)}".strip() for name, value in zip(names, target.tolist(), strict=True))
     if spec.targets == "set":
         pairs = zip(spec.classes, target.tolist(), strict=True)
         texts = [name if share > 0.995 else f"{name} {share:.0%}" for name, share in pairs if share > 0.005]

@@ -29,7 +29,7 @@ class Answered:
     logits: Tensor
     """float32 `[N, C]`."""
     targets: Tensor
-    """int64 `[N]` of class indices, or float32 `[N, C]` of zeros and ones where targets are sets."""
+    """int64 `[N]` of class indices, float32 `[N, C]` of zeros and ones where targets are sets, or of numbers."""
 
     @torch.no_grad()
     def scored(self, objective: Objective, metrics: Sequence[Metric], thresholds: Tensor | None = None) -> Evaluation:
@@ -46,9 +46,9 @@ class Evaluation(Answered):
     """N answers and their scores."""
 
     answers: Tensor
-    """float32 `[N, C]`: probabilities."""
+    """float32 `[N, C]`: probabilities, or numbers."""
     thresholds: Tensor | None
-    """float32 `[C]`: from which answer a class counts as present; None: the likeliest class is the answer."""
+    """float32 `[C]`: from which answer a class counts as present, where targets are sets."""
     scores: Scores
     """`loss` (the objective's mean loss) and what the metrics computed."""
 

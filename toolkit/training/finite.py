@@ -14,7 +14,7 @@ def require_finite(state: State, setup: Setup) -> None:
     if step < 0:
         return
     places = setup.train.places(setup.batch, seed=setup.seed, epoch=state.epoch)[step]
-    ids = setup.train.pixels.split.ids
+    ids = setup.train.store.split.ids
     groups = zip(state.optimizer.param_groups, state.rates(setup, step), strict=True)
     rates = ", ".join(f"{group['name']} {rate:.3g}" for group, rate in groups)
     raise RunFailed(

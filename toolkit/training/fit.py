@@ -143,7 +143,7 @@ def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, Epo
 
 
 def _validate(state: State, setup: Setup) -> Generator[Validating, None, Evaluation | None]:
-    count = len(setup.valid.pixels)
+    count = len(setup.valid.store)
     if not count:
         return None
     batches = setup.valid.evaluation(setup.eval_batch)

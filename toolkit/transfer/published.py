@@ -29,8 +29,8 @@ _CHUNK = 1 << 20
 class Published:
     """A weights file at an address of its publisher.
 
-    Where the publisher tells no SHA-256, that of the first file used is kept beside it in the cache, and a file that
-    comes later with another is refused. This shows every change, but cannot tell whether the first file was right.
+    Where the publisher gives no SHA-256, that of the first file used is kept next to it in the cache, and a file that
+    comes later with another is refused. This shows every change, but does not prove that the first file was right.
     """
 
     word: str
@@ -39,7 +39,7 @@ class Published:
     """What it is called on screen: "ImageNet weights", say."""
     url: str
     sha256: str | None = None
-    """The first hex digits of the file's SHA-256, as many as the publisher tells."""
+    """The first hex digits of the file's SHA-256, as many as the publisher gives."""
 
     @property
     def file_name(self) -> str:

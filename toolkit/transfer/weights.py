@@ -37,7 +37,7 @@ def read_weights(path: Path) -> Weights:
     a prefix `module.` or `_orig_mod.` that all names share is taken off.
 
     Raises:
-        WeightsError: no such file, an unknown suffix, a damaged file, or content that is no state dict.
+        WeightsError: no such file, an unknown suffix, a damaged file, or content that is not a state dict.
     """
     return state_dict_of(read_content(path), path)
 

@@ -134,6 +134,22 @@ def test_a_bundle_answers_with_sets_by_its_thresholds(tmp_path: Path) -> None:
     assert answers.probabilities[3].sum() > 2
 
 
+def test_a_bundle_of_numbers_estimates(tmp_path: Path) -> None:
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", classes=("age", "height"), numbers=True), device="cpu")
+    found = bundle.estimate([grey(60, 4, 4), grey(10, 5, 4)])
+    assert found.outputs == ("age", "height")
+    assert found.values.tolist() == [[60, 120], [10, 20]]
+    with pytest.raises(UsageError, match="answers with numbers") as caught:
+        bundle.predict(grey(0, 4, 4))
+    assert caught.value.next_step == "call Bundle.estimate(frames)"
+
+
+def test_a_bundle_of_classes_does_not_estimate(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="answers with classes") as caught:
+        bundle.estimate(grey(0, 4, 4))
+    assert caught.value.next_step == "call Bundle.predict(frames)"
+
+
 def test_the_first_precision_is_preferred_and_others_can_be_asked_for(tmp_path: Path) -> None:
     folder = toy_bundle.write(tmp_path / "toy", precisions=("int8", "fp32"))
     assert Bundle.load(folder, device="cpu").precision == "int8"

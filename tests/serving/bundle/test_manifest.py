@@ -108,15 +108,15 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
     ("version", "next_step"),
     [
         (1, "export the run again: python -m toolkit export RUN"),
-        (4, "install a newer toolkit; bundle.json says under versions which one wrote it"),
-        ("3", "copy the whole bundle again, or export the run again"),
+        (5, "install a newer toolkit; bundle.json says under versions which one wrote it"),
+        ("4", "copy the whole bundle again, or export the run again"),
         (None, "copy the whole bundle again, or export the run again"),
         (True, "copy the whole bundle again, or export the run again"),
     ],
 )
 def test_another_schema_version_is_refused(bundle: Path, version: object, next_step: str) -> None:
     error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
-    assert f"schema version {version!r}; this toolkit reads version 3" in error.message
+    assert f"schema version {version!r}; this toolkit reads version 4" in error.message
     assert error.next_step == next_step
 
 
@@ -129,6 +129,10 @@ def test_another_schema_version_is_refused(bundle: Path, version: object, next_s
         (lambda m: m["input"].pop("fit"), "missing 1 required positional argument: 'fit'"),
         (lambda m: m.update(classes=[]), "classes: must be names"),
         (lambda m: m.update(classes=[1, 2]), "classes: must be names"),
+        (lambda m: m.pop("form"), "form: missing or of a wrong type"),
+        (lambda m: m.update(form="rank"), "form: must be index or set or number, got 'rank'"),
+        (lambda m: m.update(form="set"), "thresholds: a model that answers with sets has them, and no other"),
+        (lambda m: m.update(form="number", thresholds=[0.5, 0.5]), "thresholds: a model that answers with sets has"),
         (lambda m: m["input"].update(size=17), "size at most square"),
         (lambda m: m["input"].update(square=True), "sizes must be from 1 to 8192"),
         (lambda m: m["input"].update(square=100_000), "sizes must be from 1 to 8192"),
@@ -167,7 +171,7 @@ def test_thresholds_make_answers_sets(tmp_path: Path, bundle: Path) -> None:
     "thresholds", [[], [0.5], [0.5] * 3, [0.5, 1.0], [0, 0.5], [0.5, True], [0.5, "0.5"], [0.5, float("nan")], "ab", {}]
 )
 def test_thresholds_are_one_for_each_class_between_0_and_1(bundle: Path, thresholds: object) -> None:
-    error = refusal(changed(bundle, lambda claimed: claimed.update(thresholds=thresholds)))
+    error = refusal(changed(bundle, lambda claimed: claimed.update(form="set", thresholds=thresholds)))
     assert "thresholds: must be numbers between 0 and 1, one for each class" in error.message
 
 

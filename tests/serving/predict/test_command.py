@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from toolkit.api.clips import Clip, middles
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, BundleError, DataError, UsageError
 from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.bundle import Answers, Bundle, FrameSampling
+from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict import live, predict_files
 from toolkit.serving.predict import sources as videos
 
@@ -379,3 +382,36 @@ def test_noise_of_any_size_is_answered(tmp_path, bundle) -> None:
         write_image(tmp_path / f"in/{number}.png", number, height=height, width=width)
     assert predict_files(bundle, [str(tmp_path / "in")], output=tmp_path / "out.csv") == EXIT_DONE
     assert len(read_rows(tmp_path / "out.csv")) == 6
+
+
+# Numbers
+
+
+def numbers_of(tmp_path: Path) -> Path:
+    return toy_bundle.write(tmp_path / "ages", classes=("age", "height"), numbers=True)
+
+
+def test_numbers_are_a_table_under_the_names_of_their_outputs(tmp_path, capsys) -> None:
+    grey(tmp_path / "a.png", 60)
+    assert predict_files(numbers_of(tmp_path), [str(tmp_path / "a.png")], device="cpu", top=1) == EXIT_DONE
+    head, row = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head == ["file", "age", "height"]
+    assert row == [str(tmp_path / "a.png"), "60", "120"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_numbers_are_columns_of_files(tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"out.{suffix}"
+    sources = [str(grey(tmp_path / f"{level}.png", level)) for level in (60, 61)]
+    assert predict_files(numbers_of(tmp_path), sources, output=output, device="cpu") == EXIT_DONE
+    rows: list[dict[str, Any]] = read_rows(output) if suffix == "csv" else [
+        json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()
+    ]  # fmt: skip
+    assert [*rows[0]] == ["file", "prediction_age", "prediction_height"]
+    assert [float(row["prediction_height"]) for row in rows] == [120, 122]
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_the_number_of_a_video_is_the_mean_over_its_views(average) -> None:
+    views = np.array([[1.0, -5.0], [3.0, 5.0]], np.float32)
+    assert average_views(views, average, "number").tolist() == [2.0, 0.0]

@@ -14,11 +14,24 @@ from hypothesis import strategies as st
 from toolkit.api.errors import UsageError
 from toolkit.serving.predict import rows as module
 from toolkit.serving.predict.inputs import Moment, Source
-from toolkit.serving.predict.rows import Table, check_output, columns, table_width, written
+from toolkit.serving.predict.rows import (
+    OneClass,
+    SetOfClasses,
+    Table,
+    check_output,
+    columns,
+    table_width,
+    written,
+)
 
 NAMES = ["a.png", 'quote".png', "comma,.png", "new\nline.png", "é.png", "byte\udce9.png"]
 STORED = [*NAMES[:-1], "byte\\udce9.png"]
 TOP = [("bright", 0.7000000476837158), ("dark", 1.25e-9)]
+SETS = SetOfClasses(2, ["bright", "dark"])
+
+
+def top(count: int) -> OneClass:
+    return OneClass(count, ["bright", "dark"])
 
 
 def source(name: str, moment: Moment | None = None) -> Source:
@@ -26,20 +39,20 @@ def source(name: str, moment: Moment | None = None) -> Source:
 
 
 def fill(output: Path) -> None:
-    with written(output, 2) as rows:
+    with written(output, top(2)) as rows:
         for name in NAMES:
             rows.add(source(name), TOP)
 
 
 def test_columns_are_named_by_rank() -> None:
-    assert columns(2) == ["file", "class_1", "probability_1", "class_2", "probability_2"]
+    assert columns(top(2)) == ["file", "class_1", "probability_1", "class_2", "probability_2"]
 
 
 def test_csv_is_read_back(tmp_path: Path) -> None:
     fill(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.reader(file))
-    assert found[0] == columns(2)
+    assert found[0] == columns(top(2))
     assert found[1:] == [[name, "bright", "0.7", "dark", "1.25e-09"] for name in STORED]
 
 
@@ -47,7 +60,7 @@ def test_json_lines_are_read_back(tmp_path: Path) -> None:
     fill(tmp_path / "a.jsonl")
     found = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     values = ["bright", 0.7, "dark", 1.25e-9]
-    assert found == [dict(zip(columns(2), [name, *values], strict=True)) for name in STORED]
+    assert found == [dict(zip(columns(top(2)), [name, *values], strict=True)) for name in STORED]
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 4096])
@@ -56,7 +69,7 @@ def test_parquet_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
     monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
     fill(tmp_path / "a.PARQUET")
     table = parquet.read_table(tmp_path / "a.PARQUET")
-    assert table.column_names == columns(2)
+    assert table.column_names == columns(top(2))
     assert table["file"].to_pylist() == STORED
     assert set(table["class_1"].to_pylist()) == {"bright"}
     assert table["probability_2"].to_pylist() == pytest.approx([1.25e-9] * len(NAMES))
@@ -69,7 +82,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, suffix: str) -> None:
         pytest.importorskip("pyarrow")
     output = tmp_path / f"a.{suffix}"
     output.write_bytes(b"before")
-    with pytest.raises(ValueError, match=r"unpack|longer"), written(output, 2) as rows:
+    with pytest.raises(ValueError, match=r"unpack|longer"), written(output, top(2)) as rows:
         rows.add(source("a.png"), [*TOP, ("no probability",)])  # type: ignore[list-item]
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     assert output.read_bytes() == b"before"
@@ -80,7 +93,7 @@ def test_every_name_and_probability_survives_csv(
     tmp_path_factory: pytest.TempPathFactory, name: str, probability: float
 ) -> None:
     output = tmp_path_factory.mktemp("rows") / "a.csv"
-    with written(output, 1) as rows:
+    with written(output, top(1)) as rows:
         rows.add(source(name), [("x", probability)])
     with output.open(encoding="utf-8", newline="") as file:
         ((found, _, value),) = list(csv.reader(file))[1:]
@@ -89,7 +102,7 @@ def test_every_name_and_probability_survives_csv(
 
 
 def test_the_table_is_aligned_and_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table(width=table_width(NAMES), classes=["dark", "bright"], top=2)
+    table = Table(width=table_width(NAMES), layout=OneClass(2, ["dark", "bright"]))
     for name in NAMES:
         table.add(source(name), TOP)
     lines = capsys.readouterr().out.splitlines()
@@ -101,7 +114,7 @@ def test_the_table_is_aligned_and_one_line_a_row(capsys: pytest.CaptureFixture[s
 
 
 def test_a_table_without_rows_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    Table(width=4, classes=["a"], top=1)
+    Table(width=4, layout=OneClass(1, ["a"]))
     assert capsys.readouterr().out == ""
 
 
@@ -136,10 +149,10 @@ def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_rows_about_parts_of_a_video_tell_which(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"a.{suffix}"
-    with written(output, 1, timed=True) as rows:
+    with written(output, top(1), timed=True) as rows:
         rows.add(source("a.mp4", (0.5, 2.2999999999999998)), [("x", 0.25)])
         rows.add(source("a.mp4", (3.0, 3.0)), [("y", 0.5)])
-    assert columns(1, timed=True) == ["file", "start", "end", "class_1", "probability_1"]
+    assert columns(top(1), timed=True) == ["file", "start", "end", "class_1", "probability_1"]
     wanted = [["a.mp4#t=0.500,2.300", 0.5, 2.3, "x", 0.25], ["a.mp4#t=3.000", 3.0, 3.0, "y", 0.5]]
     if suffix == "csv":
         with output.open(encoding="utf-8", newline="") as file:
@@ -155,11 +168,11 @@ def test_rows_about_parts_of_a_video_tell_which(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_rows_of_sets_say_which_classes_are_present(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"a.{suffix}"
-    with written(output, 2, timed=True, sets=True) as rows:
+    with written(output, SETS, timed=True) as rows:
         rows.add(source("a.mp4", (0.5, 2.5)), TOP, "bright|dark")
         rows.add(source("a.mp4", (3.0, 3.0)), TOP, "")
     names = ["file", "start", "end", "prediction", "class_1", "probability_1", "class_2", "probability_2"]
-    assert columns(2, timed=True, sets=True) == names
+    assert columns(SETS, timed=True) == names
     if suffix == "csv":
         with output.open(encoding="utf-8", newline="") as file:
             found = list(csv.DictReader(file, quoting=csv.QUOTE_NONNUMERIC))
@@ -174,7 +187,7 @@ def test_rows_of_sets_say_which_classes_are_present(tmp_path: Path, suffix: str)
 
 
 def test_the_table_of_sets_ends_with_the_classes_that_are_present(capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table(width=5, classes=["dark", "bright"], top=2, sets=True)
+    table = Table(width=5, layout=SetOfClasses(2, ["dark", "bright"]))
     table.add(source("a.png"), TOP, "dark|bright")
     table.add(source("b.png"), TOP, "")
     head, first, second = capsys.readouterr().out.splitlines()
@@ -185,5 +198,5 @@ def test_the_table_of_sets_ends_with_the_classes_that_are_present(capsys: pytest
 
 
 def test_the_table_tells_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
-    Table(width=4, classes=["x"], top=1).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
+    Table(width=4, layout=OneClass(1, ["x"])).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "a\\n.mp4#t=0.000,2.000"

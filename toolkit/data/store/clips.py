@@ -278,7 +278,7 @@ are in it at once (github.com/python/cpython/issues/106905)."""
 
 
 def _mapped(path: Path, count: int) -> NDArray[np.uint8] | None:
-    """The frames in a kept file; None where there is none that is whole."""
+    """The frames in a kept file; None where no file is whole."""
     try:
         with _ONE_HEADER:
             frames: NDArray[np.uint8] = np.load(path, mmap_mode="r")

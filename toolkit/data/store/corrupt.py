@@ -1,4 +1,4 @@
-"""Items that cannot be decoded: an error, or left out, counted and told."""
+"""Items that cannot be decoded: an error, or skipped, counted and reported."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Corrupt:
 
 @dataclass
 class LeftOut:
-    """The items of a split of `count` that were left out so far."""
+    """The items of a split of `count` that were skipped so far."""
 
     corrupt: Corrupt
     count: int
     reasons: dict[int, str] = field(default_factory=dict)
 
     def add(self, index: int, error: DataError) -> None:
-        """Leave an item out, if that is allowed; DataError where it is not, or where too many are left out by now."""
+        """Skip an item, if that is allowed; DataError where it is not, or where too many are skipped by now."""
         if not self.corrupt.skip:
             raise DataError(
                 error.message,
@@ -47,13 +47,13 @@ class LeftOut:
             )
 
     def without(self, index: Tensor) -> Tensor:
-        """The positions in `index` that are not left out."""
+        """The positions in `index` that are not skipped."""
         if not self.reasons:
             return index
         return torch.tensor([i for i in index.tolist() if i not in self.reasons], dtype=torch.int64)
 
 
 def left_out_note(split: str, reasons: Mapping[int, str], count: int) -> str:
-    """What a user reads of the items, of the `count` of a split, that were left out."""
+    """What a user reads of the items, of the `count` of a split, that were skipped."""
     named = "; ".join(list(reasons.values())[:LISTED])
     return f"{split}: {len(reasons)} of {count} items were left out because they cannot be read: {named}"

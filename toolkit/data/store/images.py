@@ -31,7 +31,7 @@ class ImageStore(Store):
     split: Split
     spec: DataSpec
     storage: Storage | None
-    """None: nothing fits, every epoch decodes anew."""
+    """None: nothing fits, every epoch decodes again."""
     workers: int
     corrupt: Corrupt = field(default_factory=Corrupt)
 

@@ -40,7 +40,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     """uint8 `[..., 3, H, W]` to `[..., 3, height, width]`, antialiased and bilinear; itself where it has that size."""
     if image.shape[-2:] == (height, width):
         return image
-    # A decoder's image is channels last already and is not copied here; but torch tells so by the stride of the first
+    # A decoder's image is channels last already and is not copied here; but torch shows it by the stride of the first
     # dimension too, which only this gives a single image, and is then three times as fast.
     frames = image.movedim(-3, -1).contiguous().view(-1, *image.shape[-2:], 3).movedim(-1, -3)
     resized = functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)

@@ -73,7 +73,7 @@ class Memory:
 class Mapped:
     """Storage in a file that outlives the process and is shared by all that train on the same items.
 
-    Beside the pixels lies one checksum an item, written after its pixels: an item cut short by a kill or a power
+    After the pixels lies one checksum for each item, written after its pixels: an item cut short by a kill or a power
     loss does not match and is decoded again. Two writers of one item write the same bytes.
 
     The room of all items is taken at once, for a disk that fills up later ends a process that writes to mapped memory.
@@ -141,7 +141,7 @@ def stored_shape(spec: DataSpec) -> tuple[int, ...]:
 
 
 def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes: int) -> Storage | None:
-    """The fastest storage the split fits into: memory, else a cache file, else None. So it is, and is told, where the
+    """The fastest storage the split fits into: memory, else a cache file, else None. So it is, with a note, where the
     disk has too little room for the file or the cache cannot be written."""
     shape = (len(split), *stored_shape(spec))
     needed = math.prod(shape)

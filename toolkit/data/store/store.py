@@ -43,7 +43,7 @@ class Store(Protocol):
 
     @property
     def skipped(self) -> dict[int, str]:
-        """Items left out because they cannot be decoded: index to reason."""
+        """Items skipped because they cannot be decoded: index to reason."""
         return self._left_out.reasons
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@
 
     test_components = conformance(Case("model", "acme-vision:patches", {"width": 8}))
 
-Nothing heavy is imported before a component is examined. Rules and contracts are told in docs/reference/rules.md.
+Nothing heavy is imported before a component is examined. Rules and contracts are described in docs/reference/rules.md.
 """
 
 from __future__ import annotations

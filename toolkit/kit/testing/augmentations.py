@@ -13,6 +13,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.contracts import Batch, DataSpec
 from toolkit.api.errors import UsageError
 from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.forms import DRAWN
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
 
@@ -39,16 +40,11 @@ class Scene:
     spec: DataSpec
 
     def batch(self, count: int = BATCH) -> Batch:
-        """uint8 noise, the same each time; where targets are sets, some of one class, some of two and one of none."""
+        """uint8 noise, the same each time."""
         clip = () if self.spec.frames is None else (self.spec.frames,)
         side = self.spec.stored_size
         drawn = torch.randint(0, 256, (count, *clip, 3, side, side), dtype=torch.uint8, generator=seeded(1))
-        targets = torch.arange(count) % len(self.spec.classes)
-        if self.spec.targets == "set":
-            shown = torch.eye(len(self.spec.classes))
-            shown[::2] += shown[::2].roll(1, dims=1)
-            shown[3:4] = 0
-            targets = shown[targets]
+        targets = DRAWN[self.spec.targets].batch(count, len(self.spec.classes))
         return Batch(drawn, targets, torch.arange(count))
 
 
@@ -65,25 +61,19 @@ def pixels(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def targets(subject: Subject) -> Iterator[str]:
-    """Targets, of either form, stay int64 [B] in range or become float32 [B, C] rows of probabilities; where targets
-    are sets, they stay float32 [B, C] of 0..1."""
+    """Targets stay int64 [B] in range or become float32 [B, C] rows of probabilities; where targets are sets, they stay
+    float32 [B, C] of 0..1, where they are numbers, finite float32 [B, C]."""
     for scene, augment in _all(subject):
-        batch, count, sets = scene.batch(), len(scene.spec.classes), scene.spec.targets == "set"
-        once = _mixed(batch.targets, count)
-        forms = (
-            {"sets": once, "mixed sets": once.lerp(once.roll(1, dims=0), 0.3)}
-            if sets
-            else {"class indices": batch.targets, "probabilities": once}
-        )
-        for form, given in forms.items():
+        batch, count, form = scene.batch(), len(scene.spec.classes), DRAWN[scene.spec.targets]
+        for what, given in form.changed(batch.targets, count).items():
             found = augment(replace(batch, targets=given), seeded()).targets
-            if wrong := _wrong_targets(found, len(given), count, sets=sets):
-                yield f"{scene.what} with targets as {form}: {wrong}"
+            if wrong := form.wrong_batch(found, len(given), count):
+                yield f"{scene.what} with targets as {what}: {wrong}"
 
 
 @RULES.rule
 def index(subject: Subject) -> Iterator[str]:
-    """The index, by which items are told apart, is kept."""
+    """The index, by which items are known, is kept."""
     for scene, augment in _all(subject):
         batch = scene.batch()
         found = augment(batch, seeded()).index
@@ -244,21 +234,6 @@ def _wrong_pixels(found: Tensor, given: Tensor, size: int) -> str | None:
         return f"{list(found.shape)} came of {list(given.shape)}"
     if found.shape[-1] != found.shape[-2] or found.shape[-1] < size:
         return f"{found.shape[-2]} x {found.shape[-1]} px came out, where the model sees {size} x {size}"
-    return None
-
-
-def _wrong_targets(found: Tensor, count: int, classes: int, *, sets: bool) -> str | None:
-    if found.dtype == torch.int64 and not sets:
-        if found.shape != (count,):
-            return f"targets are {list(found.shape)}"
-        return None if ((found >= 0) & (found < classes)).all() else f"a target is not in 0..{classes - 1}"
-    if found.dtype != torch.float32:
-        return f"targets are {str(found.dtype).removeprefix('torch.')}"
-    if found.shape != (count, classes):
-        return f"targets are {list(found.shape)}, not [{count}, {classes}]"
-    probabilities = sets or torch.allclose(found.sum(dim=1), torch.ones(count), atol=1e-4)
-    if not probabilities or (found < 0).any() or (found > 1 + 1e-4).any():
-        return "a target is not in 0..1" if sets else "a row of targets is no probabilities"
     return None
 
 

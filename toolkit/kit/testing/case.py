@@ -40,11 +40,11 @@ class Case:
     identity: Mapping[str, Any] | None = None
     """Of an augmentation: arguments at which it changes nothing; None: `p` or `strength` of 0, where it has one."""
     excused: Mapping[str, str] = field(default_factory=dict)
-    """Names of rules that the component cannot keep, each with the reason, which is told instead of a verdict."""
+    """Names of rules that the component cannot keep, each with the reason, which is shown instead of a verdict."""
 
     @property
     def given(self) -> Callable[..., Any] | str:
-        """`factory` without the data that may stand beside it."""
+        """`factory` without the data that may come with it."""
         return self.factory.factory if isinstance(self.factory, Declared) else self.factory
 
     @property

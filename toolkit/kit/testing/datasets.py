@@ -19,9 +19,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Data, DataSpec, Split, TargetForm, Targets, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
+from toolkit.data.targets import FORMS
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates
@@ -137,18 +138,27 @@ def disjoint(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def balance(subject: Subject) -> Iterator[str]:
-    """Every class is in train, and its share of another split is near that of train, as a random draw would be."""
+    """Every class, or range of numbers, is in train, and its share of another split is near that of train, as a random
+    draw would be."""
     for mode, data in _all(subject):
-        counts = {name: _counts(split.targets) for name, split in splits(data) if len(split)}
+        counts, names = _counts(data)
         if unseen := set().union(*counts.values()) - counts.get("train", Counter()).keys():
-            yield f"{mode}: {_class_names(data, unseen)} not in train"
+            yield f"{mode}: {_class_names(names, unseen)} not in train"
         for name in counts.keys() - {"train"}:
             if far := {target for target in counts["train"] if _is_far(counts["train"], counts[name], target)}:
-                yield f"{mode}: shares of {_class_names(data, far)} differ between train and {name}"
+                yield f"{mode}: shares of {_class_names(names, far)} differ between train and {name}"
 
 
-def _counts(targets: Targets) -> Counter[int]:
-    return Counter(number for target in targets for number in classes_of(target) if number != NO_CLASS)
+def _counts(data: Data) -> tuple[dict[str, Counter[int]], Sequence[str]]:
+    """Items of each class, or range of numbers, by split, and the names of these."""
+    held = [(name, split) for name, split in splits(data) if len(split)]
+    strata = FORMS[data.spec.targets].strata([one for _, split in held for one in split.targets], data.spec.classes)
+    counts, start = {}, 0
+    for name, split in held:
+        targets = strata.targets[start : start + len(split)]
+        counts[name] = Counter(number for target in targets for number in classes_of(target) if number != NO_CLASS)
+        start += len(split)
+    return counts, strata.names
 
 
 @RULES.rule
@@ -307,17 +317,9 @@ def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
         if odd := [value for value in getattr(split, what) if not isinstance(value, str)]:
             yield f"among {what} is {odd[0]!r}"
     classes = len(spec.classes)
-    if wrong := [target for target in split.targets if not _is_target(target, spec.targets, classes)]:
-        yield f"among targets is {wrong[0]!r}, of {classes} classes"
-
-
-def _is_target(target: object, form: TargetForm, classes: int) -> bool:
-    """Whether it is the number of a class, or where targets are sets, ascending numbers of classes."""
-    if form == "index":
-        return isinstance(target, int) and 0 <= target < classes
-    if not isinstance(target, Sequence) or isinstance(target, str):
-        return False
-    return list(target) == sorted(set(target)) and all(_is_target(number, "index", classes) for number in target)
+    if wrong := [target for target in split.targets if not FORMS[spec.targets].holds(target, classes)]:
+        what = "outputs" if spec.targets == "number" else "classes"
+        yield f"among targets is {wrong[0]!r}, of {classes} {what}"
 
 
 def _wrong_image(image: object) -> str | None:
@@ -352,7 +354,7 @@ def _wrong_video(split: VideoSplit, place: int) -> Iterator[str]:
 
 
 def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:
-    """By what items are known, each value with the id of an item that has it: as far as a split tells."""
+    """By what items are known, each value with the id of an item that has it: as far as a split says."""
     whole = getattr(split, "videos", split)
     places = some(split, COMPARED)
     return {
@@ -373,8 +375,8 @@ def _is_far(train: Counter[int], other: Counter[int], target: int) -> bool:
     return abs(other[target] / shown - train[target] / seen) > chance + 1 / shown
 
 
-def _class_names(data: Data, targets: set[int]) -> str:
-    names = [data.spec.classes[target] for target in sorted(targets)]
+def _class_names(classes: Sequence[str], targets: set[int]) -> str:
+    names = [classes[target] for target in sorted(targets)]
     return f'"{names[0]}"' + (f" and {len(names) - 1} other classes" if len(names) > 1 else "")
 
 

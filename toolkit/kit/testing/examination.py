@@ -15,7 +15,7 @@ from toolkit.kit.testing.rulebook import DoesNotApply, Finding, Rule
 from toolkit.recipe.kinds import KINDS
 
 TOLD = 3
-"""How much of what breaks one rule is told."""
+"""How much of what breaks one rule is shown."""
 
 
 def rules(kind: str) -> tuple[Rule, ...]:
@@ -100,7 +100,7 @@ def _finding(rule: Rule, subject: Subject) -> Finding:
     states = GlobalStates.now()
     try:
         for text in islice(rule.look(subject), TOLD):
-            seen.append(text)  # noqa: PERF402 - what was seen before an exception is told too
+            seen.append(text)  # noqa: PERF402 - what was seen before an exception is shown too
     except DoesNotApply as reason:
         return Finding(subject.case, rule, skipped=str(reason))
     except KeyboardInterrupt:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from toolkit.api.contracts import DataSpec, Metric, Score, Scores
+from toolkit.api.contracts import DataSpec, Metric, Score, Scores, TargetForm
 from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.forms import DRAWN, SURE, Answers, Drawn
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import no_waiting
 
@@ -26,8 +29,6 @@ RULES = Rulebook("metric")
 USUAL = DataSpec(("first", "second", "third", "fourth", "fifth", "sixth"), size=8)
 ITEMS = 200
 CLOSE = 1e-5
-SURE = 20.0
-"""How far a confident logit stands above the others."""
 OF_CLASSES = {
     "accuracy": "accuracy_score",
     "balanced_accuracy": "balanced_accuracy_score",
@@ -35,19 +36,19 @@ OF_CLASSES = {
     "matthews_corrcoef": "matthews_corrcoef",
 }
 """Names of scores, and scikit-learn's for them, that compare classes predicted with targets."""
+OF_NUMBERS = {
+    "mae": "mean_absolute_error",
+    "mean_absolute_error": "mean_absolute_error",
+    "mse": "mean_squared_error",
+    "mean_squared_error": "mean_squared_error",
+    "rmse": "root_mean_squared_error",
+    "median_absolute_error": "median_absolute_error",
+    "r2": "r2_score",
+    "explained_variance": "explained_variance_score",
+}
+"""Names of scores, and scikit-learn's for them, that compare numbers: the mean over outputs, or `_per_output`."""
 OF_EACH_CLASS = r"(precision|recall|f1|jaccard)_(macro|micro|weighted|per_class)"
 """Names of scores that are numbers of each class, averaged or not."""
-
-
-class Answers(NamedTuple):
-    """Logits float32 `[N, C]` and targets: int64 `[N]`, or float32 `[N, C]` of zeros and ones where they are sets."""
-
-    logits: Tensor
-    targets: Tensor
-
-    def part(self, places: Any) -> Answers:
-        """The items at these places."""
-        return Answers(self.logits[places], self.targets[places])
 
 
 @RULES.rule
@@ -93,7 +94,7 @@ def again(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def apart(subject: Subject) -> Iterator[str]:
-    """Each metric that is built begins anew: two share nothing."""
+    """Each metric that is built starts empty: two share nothing."""
     first = build(subject).compute()
     for right in (True, False):
         scored(subject, sure_answers(subject, right=right))
@@ -163,13 +164,15 @@ def bounds(subject: Subject) -> Iterator[str]:
 def reference(subject: Subject) -> Iterator[str]:
     """A score that is called as one of scikit-learn's is that score, on data with all classes and without some."""
     met = False
-    for what, answers in (("all classes", random_answers(subject)), ("a class absent", without_last_class(subject))):
+    (form, count), kind = _form(subject), spec_of(subject).targets
+    for what, answers in (("all classes", random_answers(subject)), ("a class absent", form.lacking(ITEMS, count))):
         for name, score in scored(subject, answers).items():
-            expected, given = _by_sklearn(name, answers), score
+            expected, given = _by_sklearn(name, answers, kind), score
             if expected is None:
                 continue
             met = True
-            if isinstance(score, list) and score and not isinstance(score[0], list):  # one number a class that occurs
+            if kind != "number" and isinstance(score, list) and score and not isinstance(score[0], list):
+                # One number for each class that occurs.
                 given = [score[target] for target in _occurring(answers)]
             if not _near(given, expected):
                 yield f"{name} with {what} is {_shown(score)}, scikit-learn's is {_shown(expected)}"
@@ -192,7 +195,7 @@ def device(subject: Subject) -> Iterator[str]:
 
 def build(subject: Subject) -> Metric:
     """A fresh metric."""
-    metric: Metric = subject.build(subject.case.spec or USUAL)
+    metric: Metric = subject.build(spec_of(subject))
     return metric
 
 
@@ -210,16 +213,8 @@ def scored(subject: Subject, answers: Answers | None, size: int = ITEMS) -> Scor
 
 def random_answers(subject: Subject) -> Answers:
     """Answers that are mostly right, with every class among the targets."""
-    return _drawn(_count(subject), _count(subject), sets=_takes_sets(subject))
-
-
-def without_last_class(subject: Subject) -> Answers:
-    """Answers in which the last class neither occurs nor is predicted."""
-    count = _count(subject)
-    found = _drawn(max(count - 1, 1), count, sets=_takes_sets(subject))
-    if count > 1:
-        found.logits[:, -1] = -SURE
-    return found
+    form, count = _form(subject)
+    return form.answers(ITEMS, count)
 
 
 def few_answers(subject: Subject) -> Answers:
@@ -229,14 +224,8 @@ def few_answers(subject: Subject) -> Answers:
 
 def sure_answers(subject: Subject, *, right: bool) -> Answers:
     """Confident answers, all of them right or all of them wrong."""
-    count = _count(subject)
-    if _takes_sets(subject):
-        sets = _drawn(count, count, sets=True).targets
-        return Answers(SURE * (2 * sets - 1) * (1 if right else -1), sets)
-    targets = torch.arange(ITEMS) % count
-    answered = targets if right else (targets + 1) % count
-    logits = SURE * torch.eye(count)[answered]
-    return Answers(logits - (0.0 if right else SURE) * torch.eye(count)[targets], targets)
+    form, count = _form(subject)
+    return form.sure(ITEMS, count, right=right)
 
 
 def unlike(what: str, found: Scores, expected: Scores) -> Iterator[str]:
@@ -250,36 +239,30 @@ def unlike(what: str, found: Scores, expected: Scores) -> Iterator[str]:
             return
 
 
-def _count(subject: Subject) -> int:
-    return len((subject.case.spec or USUAL).classes)
+@lru_cache(maxsize=1)
+def spec_of(subject: Subject) -> DataSpec:
+    """What the metrics of a case are built for: where it does not say, something small with targets of the first form
+    that the metric is defined for."""
+    if subject.case.spec is not None:
+        return subject.case.spec
+    for form in DRAWN:
+        spec = replace(USUAL, targets=form)
+        with suppress(Exception):  # what it raises for every form is raised again where a rule builds it
+            subject.build(spec)
+            return spec
+    return USUAL
 
 
-def _takes_sets(subject: Subject) -> bool:
-    return subject.case.spec is not None and subject.case.spec.targets == "set"
-
-
-def _drawn(occurring: int, classes: int, *, sets: bool) -> Answers:
-    """Answers that are mostly right, whose targets show each of the first classes, and none of the others."""
-    rng = torch.Generator().manual_seed(1)
-    if sets:
-        shown = (torch.rand(ITEMS, classes, generator=rng) < 0.3) & (torch.arange(classes) < occurring)
-        shown[:occurring] |= torch.eye(classes, dtype=torch.bool)[:occurring]
-        return Answers(torch.randn(ITEMS, classes, generator=rng) + 1.5 * (2 * shown - 1), shown.float())
-    targets = torch.cat((torch.arange(occurring), torch.randint(0, occurring, (ITEMS,), generator=rng)))[:ITEMS]
-    logits = torch.randn(ITEMS, classes, generator=rng) + 1.5 * torch.eye(classes)[targets]
-    return Answers(logits, targets)
+def _form(subject: Subject) -> tuple[Drawn, int]:
+    """The form of the targets, and how many classes or outputs there are."""
+    spec = spec_of(subject)
+    return DRAWN[spec.targets], len(spec.classes)
 
 
 def _awkward(subject: Subject) -> Iterator[tuple[str, Answers]]:
-    count, answers = _count(subject), random_answers(subject)
-    yield "a class that neither occurs nor is predicted", without_last_class(subject)
+    (form, count), answers = _form(subject), random_answers(subject)
+    yield from form.awkward(ITEMS, count)
     yield "one item", answers.part(slice(0, 1))
-    if _takes_sets(subject):
-        yield "no class in any set", Answers(answers.logits, torch.zeros(ITEMS, count))
-        yield "every class in every set", Answers(answers.logits, torch.ones(ITEMS, count))
-        yield "one class alone", answers.part(answers.targets[:, 0] == 1)
-    else:
-        yield "one class alone", answers.part(answers.targets == 0)
     yield "one answer for all", Answers(SURE * torch.eye(count)[torch.zeros(ITEMS, dtype=torch.int64)], answers.targets)
     yield "logits that are all alike", Answers(torch.zeros(ITEMS, count), answers.targets)
     yield "logits of 1e4", Answers(answers.logits * 1e4, answers.targets)
@@ -314,11 +297,13 @@ def _occurring(answers: Answers) -> list[int]:
     return [int(number) for number in shown.unique()]
 
 
-def _by_sklearn(name: str, answers: Answers) -> Score | None:
+def _by_sklearn(name: str, answers: Answers, form: TargetForm) -> Score | None:
     """What scikit-learn gives for the score of this name; None where the name does not say which it is."""
     from sklearn import metrics
 
-    if answers.targets.ndim == 2:
+    if form == "number":
+        return _of_numbers_by_sklearn(name, answers)
+    if form == "set":
         return _of_sets_by_sklearn(name, answers)
     targets, predicted = answers.targets.numpy(), answers.logits.argmax(dim=1).numpy()
     probabilities = answers.logits.double().softmax(dim=1).numpy()
@@ -358,4 +343,16 @@ def _of_sets_by_sklearn(name: str, answers: Answers) -> Score | None:
         average = "macro" if name.startswith("mean") else None
         found = metrics.average_precision_score(targets[:, labels], answers.logits.numpy()[:, labels], average=average)
     plain: Score | None = None if found is None else np.asarray(found).tolist()
+    return plain
+
+
+def _of_numbers_by_sklearn(name: str, answers: Answers) -> Score | None:
+    from sklearn import metrics
+
+    alone = name.removesuffix("_per_output")
+    if alone not in OF_NUMBERS:
+        return None
+    how = "uniform_average" if alone == name else "raw_values"
+    targets, answered = answers.targets.double().numpy(), answers.logits.double().numpy()
+    plain: Score = np.asarray(getattr(metrics, OF_NUMBERS[alone])(targets, answered, multioutput=how)).tolist()
     return plain

@@ -115,7 +115,7 @@ def modes(subject: Subject) -> Iterator[str]:
             module.training = False
     found, other = (run(model, pixels, seed=SEED + number) for number in (0, 1))
     if apart(found, other) > CLOSE:
-        return  # it draws by itself, so nothing can be told of the difference
+        return  # it draws by itself, so the difference says nothing
     yield from differing("with these in evaluation, logits still differ", found, expected)
 
 
@@ -220,7 +220,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     import onnxruntime
 
     from toolkit.export.graph import Deployed, quiet, to_onnx
-    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
     from toolkit.training.network import Network
 
     spec = spec_of(subject)
@@ -237,7 +237,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, raw, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             expected = Deployed(network, logits, spec).eval()(frames)
-        found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
+        found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         if found.shape != expected.shape:
             yield f"the graph gives {list(found.shape)} for a batch of {batch}"
         elif (difference := float((found - expected).abs().max())) > CLOSE:
@@ -313,7 +313,7 @@ def spec_of(subject: Subject) -> DataSpec:
     for spec in tried:
         try:
             run(_built(subject, spec).eval(), inputs(spec, 2))
-        except Exception:  # noqa: S112 - a rule will tell what it raises for the first of them
+        except Exception:  # noqa: S112 - a rule shows what it raises for the first of them
             continue
         return spec
     return tried[0]

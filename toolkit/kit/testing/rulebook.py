@@ -33,7 +33,7 @@ class Rule:
 
     @property
     def section(self) -> str:
-        """The anchor in docs/reference/rules.md where the rule is told."""
+        """The anchor in docs/reference/rules.md where the rule is described."""
         return f"{self.kind}-{self.name}"
 
 

@@ -49,7 +49,7 @@ def no_waiting() -> Iterator[None]:
     """Whatever waits for the CUDA device meanwhile raises RuntimeError."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        # torch says once that it does not find all that waits: what it finds is enough to be told.
+        # torch says once that it does not find all that waits: what it finds is enough to be shown.
         warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
         torch.cuda.set_sync_debug_mode("error")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -16,6 +17,7 @@ from toolkit.api.contract_checks import shape_of
 from toolkit.api.contracts import DataSpec, Objective, Targets
 from toolkit.data.loader import target_tensor
 from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.forms import DRAWN, Drawn
 from toolkit.kit.testing.models import BY_MODE
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
@@ -59,8 +61,9 @@ class Scene:
     pixels: Tensor
     """uint8 `[B, 3, S, S]` or `[B, T, 3, S, S]`."""
     targets: Tensor
-    """int64 `[B]`, or float32 `[B, C]` where they are sets; every class occurs."""
+    """int64 `[B]`, or float32 `[B, C]` where they are sets or numbers; every class occurs."""
     classes: int
+    form: Drawn
 
     @property
     def module(self) -> nn.Module:
@@ -70,13 +73,9 @@ class Scene:
         return self.objective
 
     @property
-    def sets(self) -> bool:
-        return self.objective.targets == "set"
-
-    @property
     def shown(self) -> Tensor:
-        """float32 `[B, C]`: 1 for the classes of each item's target."""
-        return self.targets if self.sets else functional.one_hot(self.targets, self.classes).float()
+        """float32 `[B, C]`: the right answers."""
+        return self.form.right(self.targets, self.classes)
 
     def forward(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
         """What an objective is given to ask: `toolkit.api.contracts.Forward`."""
@@ -126,9 +125,9 @@ def module(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def targets(subject: Subject) -> Iterator[str]:
-    """`targets` says which form of targets it takes: "index" or "set"."""
+    """`targets` says which form of targets it takes: "index", "set" or "number"."""
     form = build(subject).objective.targets
-    if form not in ("index", "set"):
+    if form not in DRAWN:
         yield f"targets is {form!r}"
     elif subject.case.spec is not None and form != subject.case.spec.targets:
         yield f'it takes "{form}", the data of the Case has "{subject.case.spec.targets}"'
@@ -215,8 +214,7 @@ def right(subject: Subject) -> Iterator[str]:
     """Right answers have a lower score than wrong ones, and logits that follow its gradient give right answers."""
     scene = build(subject)
     objective, shown = scene.objective, scene.shown
-    others = 1 - shown if scene.sets else shown.roll(1, dims=1)
-    form = objective.targets
+    form, others = spec_of(subject).targets, scene.form.wrong(shown)
     good, bad = (objective.score(logits_of(each, form), scene.targets).item() for each in (shown, others))
     if not good < bad:
         yield f"it is {good:.6g} for right answers and {bad:.6g} for wrong ones"
@@ -227,8 +225,7 @@ def right(subject: Subject) -> Iterator[str]:
         objective.score(logits, scene.targets).backward()
         optimizer.step()
     found = answers_of(logits.detach(), form)
-    named = found > 0.5 if scene.sets else functional.one_hot(found.argmax(1), scene.classes)
-    if wrong := int((named != shown).any(1).sum()):
+    if wrong := int((~scene.form.agree(found, shown)).sum()):
         yield f"after 100 steps {wrong} of {ITEMS} answers are wrong"
 
 
@@ -262,7 +259,7 @@ def rows(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def thresholds(subject: Subject) -> Iterator[str]:
-    """`thresholds` is None where an item has one class, and float32 [C] between 0 and 1 where it has a set of them."""
+    """`thresholds` is float32 [C] between 0 and 1 where an item has a set of classes, and None otherwise."""
     scene = build(subject)
     if wrong := _wrong_thresholds(scene):
         yield wrong
@@ -379,7 +376,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     import onnxruntime
 
     from toolkit.export.graph import Deployed, quiet, to_onnx
-    from toolkit.serving.bundle.manifest import INPUT, OUTPUT
+    from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
     from toolkit.training.network import Network
 
     scene, spec = build(subject), spec_of(subject)
@@ -393,7 +390,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             expected = Deployed(network, scene.objective.logits, spec).eval()(frames)
-        found = torch.from_numpy(session.run([OUTPUT], {INPUT: frames.numpy()})[0])
+        found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         yield from unlike(f"for a batch of {batch}, answers differ", found, expected)
 
 
@@ -447,11 +444,12 @@ def spec_of(subject: Subject) -> DataSpec:
     the task takes."""
     if subject.case.spec is not None:
         return subject.case.spec
-    try:
-        form = _built(subject, USUAL).targets
-    except Exception:
-        form = "set"  # a rule tells what it raises, if it is not for the form
-    return replace(USUAL, targets=form) if form == "set" else USUAL
+    for form in DRAWN:
+        spec = replace(USUAL, targets=form)
+        with suppress(Exception):  # what it raises for every form is raised again where a rule builds it
+            if _built(subject, spec).targets == form:
+                return spec
+    return USUAL
 
 
 def build(subject: Subject, *, scale: float = 1.0, seed: int = SEED) -> Scene:
@@ -464,7 +462,9 @@ def build(subject: Subject, *, scale: float = 1.0, seed: int = SEED) -> Scene:
     clip = () if spec.frames is None else (spec.frames,)
     shape = (ITEMS, *clip, 3, spec.size, spec.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
-    return Scene(objective, network, pixels, target_tensor(_targets(spec), spec), len(spec.classes))
+    return Scene(
+        objective, network, pixels, target_tensor(_targets(spec), spec), len(spec.classes), DRAWN[spec.targets]
+    )
 
 
 def drawn(*shape: int) -> Tensor:
@@ -492,15 +492,11 @@ def _built(subject: Subject, spec: DataSpec) -> Objective:
 
 
 def _targets(spec: DataSpec) -> Targets:
-    """Of `ITEMS` items; every class is shown, and where targets are sets, one item shows none and others two."""
-    count = len(spec.classes)
-    if spec.targets == "index":
-        return [item % count for item in range(ITEMS)]
-    return [() if item == 1 else tuple(sorted({item % count, item // 2 % count})) for item in range(ITEMS)]
+    return DRAWN[spec.targets].targets(ITEMS, len(spec.classes))
 
 
 def _owned(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, nn.Parameter]]:
-    """Frozen parameters with the buffers beside them, and the trainable ones."""
+    """Frozen parameters with the buffers of the same modules, and the trainable ones."""
     parameters = dict(module.named_parameters())
     trained = {name: one for name, one in parameters.items() if one.requires_grad}
     frozen: dict[str, Tensor] = {name: one for name, one in parameters.items() if not one.requires_grad}
@@ -527,8 +523,8 @@ def _wrong_loss(scene: Scene, found: Any) -> str | None:
 
 def _wrong_thresholds(scene: Scene) -> str | None:
     found: Any = scene.objective.thresholds
-    if not scene.sets:
-        return None if found is None else f"thresholds are {found}, where an item has one class"
+    if scene.objective.targets != "set":
+        return None if found is None else f"thresholds are {found}, where an item has no set of classes"
     if not isinstance(found, Tensor) or found.dtype != torch.float32 or found.shape != (scene.classes,):
         return f"thresholds are {found}"
     return None if ((found > 0) & (found < 1)).all() else f"thresholds are {found.tolist()}"

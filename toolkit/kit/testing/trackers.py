@@ -37,7 +37,7 @@ SCORES: dict[str, Any] = {
 def records(subject: Subject) -> Iterator[str]:
     """Every record of a run is taken: one `RunStarted`, an `EpochRecord` an epoch, one `RunFinished`, then `close`."""
     run = run_directory(subject)
-    yield from told(subject.build(run), [started(), *(epoch(number) for number in (1, 2, 3)), finished(run)])
+    yield from tracked(subject.build(run), [started(), *(epoch(number) for number in (1, 2, 3)), finished(run)])
 
 
 @RULES.rule
@@ -46,7 +46,7 @@ def unusual(subject: Subject) -> Iterator[str]:
     run = run_directory(subject)
     odd = EpochRecord(2, 8, math.nan, {"loss": math.inf}, {"backbone": 0.0}, 0.0, 0.0, 0.0, False, True)
     bare = EpochRecord(1, 4, 0.5, {}, {}, 0.0, 0.0, 0.0, False)
-    yield from told(subject.build(run), [started(), bare, odd, RunFinished({}, run)])
+    yield from tracked(subject.build(run), [started(), bare, odd, RunFinished({}, run)])
 
 
 @RULES.rule
@@ -119,8 +119,8 @@ def unchanged(subject: Subject) -> Iterator[str]:
     tracker.close()
 
 
-def told(tracker: Tracker, records: list[Record]) -> Iterator[str]:
-    """What goes wrong while a tracker is told these records and closed."""
+def tracked(tracker: Tracker, records: list[Record]) -> Iterator[str]:
+    """What goes wrong while a tracker gets these records and is closed."""
     for record in records:
         try:
             tracker.track(record)

@@ -59,6 +59,8 @@ def answers(files: RunFiles) -> Answers:
     """Raises DataError where the scored confusion matrix is of another number of classes."""
     if files.targets == "set":
         return _of_sets(files)
+    if files.targets == "number":
+        return Answers(one_class=False)
     matrix = _matrix(files)
     if not matrix:
         return Answers(one_class=True)

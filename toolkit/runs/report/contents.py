@@ -11,10 +11,12 @@ from pathlib import PurePath
 from typing import Any
 
 from toolkit.api.answers import NONE
+from toolkit.api.contracts import TargetForm
 from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
+from toolkit.runs.report.numbers import Numbers, numbers
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
 from toolkit.runs.scores import Row, score_rows
 
@@ -62,7 +64,12 @@ class Page:
     no_metric: str
     """Why no score has a chart."""
     best_epoch: int | None
+    learned: str
+    """What the model answers with, in a few words."""
     answers: Answers
+    """Empty where answers are numbers."""
+    numbers: Numbers | None
+    """Where answers are numbers."""
     calibration_error: float | None
     errors: Sequence[Prediction]
     recipe: Sequence[tuple[str, str, str]]
@@ -94,13 +101,20 @@ def gather(files: RunFiles) -> Page:
         metric=metric,
         no_metric=no_metric,
         best_epoch=_best_epoch(files),
+        learned=learned(files.classes, files.targets),
         answers=answers(files),
+        numbers=numbers(files, LISTED_ERRORS),
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
         environment=list(_flat("", files.environment)),
     )
+
+
+def learned(names: Sequence[str], form: TargetForm) -> str:
+    """What a model answers with, in a few words."""
+    return ", ".join(names) if form == "number" else f"{len(names)} classes"
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -157,9 +157,9 @@ def shorten(name: str, limit: int = LONGEST_LABEL) -> str:
 
 
 def loss_curves(records: Sequence[EpochRecord], best_epoch: int | None) -> Drawing:
-    """Mean loss (nats) of each epoch on train and valid."""
+    """Mean loss of each epoch on train and valid."""
     curves = {"train": [record.train_loss for record in records], "valid": _valid(records, "loss")}
-    return _curves(records, curves, best_epoch, "loss (nats)")
+    return _curves(records, curves, best_epoch, "loss")
 
 
 def metric_curve(records: Sequence[EpochRecord], name: str, best_epoch: int | None) -> Drawing:
@@ -182,8 +182,21 @@ def learning_rates(records: Sequence[EpochRecord]) -> Drawing:
 
 def score_names(records: Sequence[EpochRecord]) -> list[str]:
     """Scores on valid that lie in 0..1 and grow as the model gets better: what one chart can hold."""
+    return [
+        name for name in _scores(records) if all(not value < 0 and not value > 1 for value in _valid(records, name))
+    ]
+
+
+def error_names(records: Sequence[EpochRecord]) -> list[str]:
+    """Errors on valid, in the unit of the targets; where no error is above 1, all scores that lie in 0..1."""
+    shares = score_names(records)
+    above = [name for name in _scores(records) if not any(value < 0 for value in _valid(records, name))]
+    return [name for name in above if name not in shares] or shares
+
+
+def _scores(records: Sequence[EpochRecord]) -> list[str]:
     names = {name: None for record in records for name in record.valid if not name.endswith(("loss", "ece"))}
-    return [name for name in names if all(not value < 0 and not value > 1 for value in _valid(records, name))]
+    return list(names)
 
 
 def _valid(records: Sequence[EpochRecord], name: str) -> list[float]:

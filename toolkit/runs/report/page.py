@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.api.answers import number
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.recipe.places import places, without_places
 from toolkit.runs.directory import explained
 from toolkit.runs.files import read_run
-from toolkit.runs.predictions import Prediction
-from toolkit.runs.report import contents, figures, statistics
+from toolkit.runs.report import contents, figures, number_figures, statistics
 from toolkit.runs.report.contents import Page
 from toolkit.runs.report.pictures import item_pictures
+from toolkit.runs.rows import ROWS, Row
 
 HEAVY = 120_000
 """Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
@@ -61,11 +62,16 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
         yield "learning_rate", figures.learning_rates(records)
     if shown.metric:
         yield "score", figures.metric_curve(records, shown.metric, shown.best_epoch)
-    if len(names := figures.score_names(records)) > 1:
+    names_of = figures.error_names if shown.files.targets == "number" else figures.score_names
+    if len(names := names_of(records)) > 1:
         yield "scores", figures.score_curves(records, names, shown.best_epoch)
     if matrix := shown.answers.matrix:
         yield "confusion_normalised", figures.confusion(matrix.classes, matrix.shares, shares=True)
         yield "confusion", figures.confusion(matrix.classes, matrix.counts, shares=False)
+    if shown.numbers:
+        yield "answers_by_target", number_figures.answers_by_target(shown.numbers.rows)
+        yield "errors_by_target", number_figures.errors_by_target(shown.numbers.rows)
+        yield "error_counts", number_figures.errors(shown.numbers.rows)
     if shown.files.predictions:
         yield "calibration", figures.reliability(statistics.calibration(shown.files.predictions))
 
@@ -74,16 +80,17 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
 class Item:
     """A picture of one item and what was answered to it."""
 
-    row: Prediction
+    row: Row
     picture: Picture
 
 
 def _items(shown: Page, folder: Path) -> tuple[list[Item], list[Item]]:
-    """The items that have pictures: those with wrong answers, the most confident first, and those with right ones."""
-    rows = shown.files.predictions
-    found = [Item(rows[place], _picture(path)) for place, path in item_pictures(folder).items() if place < len(rows)]
-    wrong = sorted((item for item in found if item.row.wrong), key=lambda item: -item.row.confidence)
-    return wrong, [item for item in found if not item.row.wrong]
+    """The items that have pictures: those with wrong answers, the worst first, and those with right ones."""
+    rows, form = shown.files.rows, ROWS[shown.files.targets]
+    found = {place: _picture(path) for place, path in item_pictures(folder).items() if place < len(rows)}
+    places = form.worst(rows, len(rows)), form.right(rows)
+    wrong, right = ([Item(rows[place], found[place]) for place in one if place in found] for one in places)
+    return wrong, right
 
 
 def pictures(folder: Path) -> dict[str, Picture]:
@@ -127,6 +134,7 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": contents.percent, "score": contents.score, "named": contents.named}
+    environment.filters["number"] = number
     environment.globals["listed_files"] = contents.LISTED_FILES
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
     script = (here / "page.js").read_text(encoding="utf-8")

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from toolkit.api.answers import NONE
 from toolkit.api.files import write_atomically
-from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
+from toolkit.runs.rows import Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +64,8 @@ def draw_augmented(directory: Path, before: Tensor, after: Tensor, labels: Seque
     return save(directory, "augmented", draw, SHEET) if pairs else None
 
 
-def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Prediction]) -> Path | None:
-    """Write `directory/worst_errors.png`: wrong predictions in the order given, most confident first.
+def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Row]) -> Path | None:
+    """Write `directory/worst_errors.png`: wrong predictions in the order given, worst first.
 
     `pictures` is uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`, one for each of the K `rows`. Returns None when K
     is 0.
@@ -77,7 +76,7 @@ def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicti
         drawn, axes, cells = _sheet(strips[0], len(strips), stacked=1)
         for (box,), strip, row in zip(cells, strips, rows, strict=True):
             _show(axes, box, strip)
-            said, target = f"{100 * row.confidence:.0f} % {row.prediction or NONE}", f"is {row.target or NONE}"
+            said, target = row.captions
             _write_below(axes, box, 0, said, theme.bad)
             _write_below(axes, box, 1, target, theme.good)
         return drawn

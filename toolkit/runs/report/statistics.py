@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.api.answers import names_in
-from toolkit.runs.predictions import Prediction
+from toolkit.runs.predictions import Prediction, most_certain_errors
 
 Matrix = Sequence[Sequence[float]]
 
@@ -206,4 +206,4 @@ def calibration(predictions: Sequence[Prediction], bins: int = 15) -> Calibratio
 
 def worst_errors(predictions: Sequence[Prediction], limit: int) -> list[Prediction]:
     """The wrong predictions of highest confidence, highest first."""
-    return sorted((row for row in predictions if row.wrong), key=lambda row: -row.confidence)[:limit]
+    return [predictions[place] for place in most_certain_errors(predictions, limit)]

@@ -10,7 +10,7 @@ from toolkit.serving.bundle.manifest import (
     bundle_near,
     read_manifest,
 )
-from toolkit.serving.bundle.model import Answers, Bundle
+from toolkit.serving.bundle.model import Answers, Bundle, Numbers
 
 __all__ = [
     "MANIFEST",
@@ -20,6 +20,7 @@ __all__ = [
     "FrameSampling",
     "Input",
     "Manifest",
+    "Numbers",
     "VideoSampling",
     "bundle_near",
     "read_manifest",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.api.errors import BundleError
-from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.operators import STANDARD, elements_out, growth, objection
 from toolkit.serving.bundle.wire import AGAIN, Fields, Reader, Span
 
@@ -94,7 +94,7 @@ def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
     takes = Port(INPUT, _UINT8, ("N", *clip, "H", "W", 3))
     if len(findings.inputs) != 1 or not _fits(findings.inputs[0], takes):
         raise _differs(path, "takes", findings.inputs, takes)
-    gives = Port(OUTPUT, _FLOAT, ("N", len(manifest.classes)))
+    gives = Port(manifest.output, _FLOAT, ("N", len(manifest.classes)))
     if len(findings.outputs) != 1 or not _fits(findings.outputs[0], gives):
         raise _differs(path, "gives", findings.outputs, gives)
 

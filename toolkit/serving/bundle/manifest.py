@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from toolkit.api.clips import Averaged, Clip, Sampling, Short
 from toolkit.api.errors import BundleError, nearest
-from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle.wire import AGAIN
+from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit, TargetForm
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
-INPUT, OUTPUT = "frames", "probabilities"
-"""Names of the graph's input and output."""
+INPUT = "frames"
+"""Name of the graph's input."""
+OUTPUTS: Mapping[TargetForm, str] = {"index": "probabilities", "set": "probabilities", "number": "values"}
+"""Name of its output, by the form of targets."""
 _LARGEST = 8192
 """Pixels of a side, frames of a clip or views of a video that no model here has."""
 _CROPS = (1, 3)
@@ -70,6 +72,7 @@ class Manifest:
     created: str
     """ISO 8601, with the offset from UTC."""
     classes: tuple[str, ...]
+    """Of a model that answers with numbers, the names of these."""
     sample: bool
     """Whether the model was trained on a built-in sample: its answers then say nothing about real data."""
     input: Input
@@ -94,15 +97,16 @@ class Manifest:
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the export gate found, by precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    form: TargetForm = "index"
+    """What an answer is: one class, whose probabilities sum to 1, a set of classes, or numbers."""
     thresholds: tuple[float, ...] | None = None
-    """The probability of each class from which it counts as present, in a model that answers with sets of classes;
-    None: the likeliest class is the answer, and probabilities sum to 1."""
+    """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
     schema: int = SCHEMA
 
     @property
-    def form(self) -> TargetForm:
-        """Whether an answer is one class or a set of them: these have thresholds."""
-        return "index" if self.thresholds is None else "set"
+    def output(self) -> str:
+        """Name of the graph's output."""
+        return OUTPUTS[self.form]
 
     @property
     def clip(self) -> Clip | None:
@@ -178,7 +182,7 @@ def _sampling(claimed: Mapping[str, Any]) -> VideoSampling:
 
 
 _KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("name", "created", "recipe", "digest"), str),
+    **dict.fromkeys(("name", "created", "recipe", "digest", "form"), str),
     "sample": bool,
     "classes": list,
     **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores"), dict),
@@ -191,6 +195,10 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"name: must name a folder, got {manifest.name!r}"
     if not manifest.classes or not all(isinstance(name, str) for name in manifest.classes):
         yield "classes: must be names"
+    if manifest.form not in OUTPUTS:
+        yield f"form: must be {' or '.join(OUTPUTS)}, got {manifest.form!r}"
+    if (manifest.thresholds is None) == (manifest.form == "set"):
+        yield "thresholds: a model that answers with sets has them, and no other"
     if manifest.thresholds is not None and not _are_thresholds(manifest.thresholds, len(manifest.classes)):
         yield "thresholds: must be numbers between 0 and 1, one for each class"
     sides = (shape.size, shape.square, 1 if shape.frames is None else shape.frames)
@@ -268,14 +276,14 @@ def bundle_near(path: Path) -> str | None:
 
 
 def _nearby(path: Path) -> str:
-    if RunDirectory(path).best.is_file():
+    if (path / BEST).is_file():
         return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
     return bundle_near(path) or _run_below(path) or "make one with: python -m toolkit export RUN"
 
 
 def _run_below(path: Path) -> str | None:
     """What to give instead of a folder of runs: the latest of them."""
-    runs = [best.parent for pattern in ("*", "*/*") for best in path.glob(f"{pattern}/{RunDirectory(path).best.name}")]
+    runs = [best.parent for pattern in ("*", "*/*") for best in path.glob(f"{pattern}/{BEST}")]
     if not runs:
         return None
     return f"name one of its runs, the latest is {shlex.quote(str(max(runs, key=lambda run: run.name)))}"

@@ -1,4 +1,4 @@
-"""A bundle in use: frames in, the probabilities of its classes out."""
+"""A bundle in use: frames in, the probabilities of its classes or its numbers out."""
 
 from __future__ import annotations
 
@@ -59,6 +59,16 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """What a model that answers with numbers says of N inputs."""
+
+    values: NDArray[np.float32]
+    """`[N, C]`, in the unit of the targets."""
+    outputs: tuple[str, ...]
+    """The names of the C numbers."""
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle that was checked, opened on a device. Its methods may be called from several threads."""
 
@@ -99,12 +109,28 @@ class Bundle:
         """Answers to uint8 RGB frames of any size: one `[H, W, 3]`, a batch `[N, H, W, 3]` (of clips `[T, H, W, 3]`
         and `[N, T, H, W, 3]`), or a sequence of single ones of mixed sizes, answered in its order.
 
-        Raises UsageError for another dtype or shape, BundleError where the model cannot compute them."""
+        Raises UsageError for another dtype or shape and where answers are numbers, BundleError where the model cannot
+        compute them."""
+        self._require(numbers=False)
+        return self.answers(self._run(frames))
+
+    def estimate(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Numbers:
+        """As `predict`, of a model that answers with numbers."""
+        self._require(numbers=True)
+        return Numbers(self._run(frames), self.manifest.classes)
+
+    def _run(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """What the model puts out, `[N, C]`, for frames as `predict` takes them."""
         if isinstance(frames, Sequence):
-            return self.answers(self._mixed(frames))
+            return self._mixed(frames)
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
         check_frames(frames, self.manifest.input, "frames", many=many)
-        return self.answers(self.session.run(frames if many else frames[None]))
+        return self.session.run(frames if many else frames[None])
+
+    def _require(self, *, numbers: bool) -> None:
+        if numbers != (self.manifest.form == "number"):
+            what, method = ("classes", "predict") if numbers else ("numbers", "estimate")
+            raise UsageError(f"{self.path}: answers with {what}", next_step=f"call Bundle.{method}(frames)")
 
     def answers(self, probabilities: NDArray[np.float32]) -> Answers:
         """What probabilities `[N, C]` of this model say: means over the views of a video, for example."""

@@ -1,4 +1,4 @@
-"""An ONNX model opened for inference: batches of pixels in, probabilities out."""
+"""An ONNX model opened for inference: batches of pixels in, probabilities or numbers out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import onnxruntime
 
 from toolkit.api.errors import BundleError
 from toolkit.serving.bundle.inspection import Findings
-from toolkit.serving.bundle.manifest import INPUT, OUTPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BundleDevice
@@ -69,6 +69,7 @@ class ModelSession:
         self.device = device
         self._square = manifest.input.square
         self._classes = len(manifest.classes)
+        self._output = manifest.output
         self._frames = manifest.input.frames or 1
         precision = next(precision for precision, name in manifest.models.items() if name == path.name)
         providers = partial(provider_options, device, precision, manifest.files[path.name])
@@ -93,7 +94,8 @@ class ModelSession:
     def _answered(self, pixels: NDArray[np.uint8], largest: int) -> NDArray[np.float32]:
         try:
             if self.device == "cpu":
-                answer: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})[0]
+                given = {INPUT: np.ascontiguousarray(pixels)}
+                answer: NDArray[np.float32] = self._session.run([self._output], given)[0]
                 return answer
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
@@ -108,7 +110,7 @@ class ModelSession:
             return self._replayed(pixels)
         binding = self._session.io_binding()
         binding.bind_cpu_input(INPUT, pixels)
-        binding.bind_output(OUTPUT, "cpu")
+        binding.bind_output(self._output, "cpu")
         self._session.run_with_iobinding(binding, _run_options(_NO_GRAPH) if self.graphs else None)
         answer: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         return answer
@@ -117,7 +119,8 @@ class ModelSession:
         captured = self._captured.get(pixels.shape)
         if captured is None:
             graph_id = str(len(self._captured) + 1)
-            captured = _Captured.bound(self._session, pixels.shape, (len(pixels), self._classes), graph_id)
+            gives = (len(pixels), self._classes)
+            captured = _Captured.bound(self._session, pixels.shape, self._output, gives, graph_id)
             self._captured[pixels.shape] = captured
         return captured.run(self._session, pixels)
 
@@ -132,12 +135,14 @@ class _Captured:
     options: Any
 
     @classmethod
-    def bound(cls, session: Any, takes: tuple[int, ...], gives: tuple[int, ...], graph_id: str) -> _Captured:
+    def bound(
+        cls, session: Any, takes: tuple[int, ...], output: str, gives: tuple[int, ...], graph_id: str
+    ) -> _Captured:
         source = onnxruntime.OrtValue.ortvalue_from_shape_and_type(takes, np.uint8, "cuda", 0)
         target = onnxruntime.OrtValue.ortvalue_from_shape_and_type(gives, np.float32, "cuda", 0)
         binding = session.io_binding()
         binding.bind_ortvalue_input(INPUT, source)
-        binding.bind_ortvalue_output(OUTPUT, target)
+        binding.bind_ortvalue_output(output, target)
         return cls(source, target, binding, _run_options(graph_id))
 
     def run(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -57,12 +57,13 @@ def inputs(frames: Sequence[Sequence[NDArray[np.uint8]]], *, clips: bool) -> lis
 def average_views(
     probabilities: NDArray[np.float32], average: Averaged, form: TargetForm = "index"
 ) -> NDArray[np.float32]:
-    """`[..., V, C]` to `[..., C]`: the mean over V views of the probabilities, or of the logits.
+    """`[..., V, C]` to `[..., C]`: the mean over V views of the probabilities, or of the logits; of numbers always
+    their own mean.
 
     These are known from the probabilities. Where an item has one class (`index`), that is but for a number that all
     classes of a view share and that no answer depends on. Where it has a set of them, each has its own logit.
     """
-    if average == "probabilities":
+    if average == "probabilities" or form == "number":
         mean: NDArray[np.float32] = probabilities.mean(-2, dtype=np.float64).astype(np.float32)
         return mean
     if form == "set":

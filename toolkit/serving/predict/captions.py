@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from toolkit.api.answers import NONE, named_classes
+from toolkit.api.answers import NONE, named_classes, number
 from toolkit.serving.predict.inputs import printable
 
 if TYPE_CHECKING:
@@ -43,14 +43,17 @@ class Line(NamedTuple):
 
 
 def caption(manifest: Manifest, probabilities: NDArray[np.float32], top: int) -> list[Line]:
-    """The lines for an answer `[C]`: the `top` likeliest classes, or every class of a set."""
+    """The lines for an answer `[C]`: the `top` likeliest classes, every class of a set, or every number."""
     row = probabilities.tolist()
+    sample = [Line("SAMPLE model")] if manifest.sample else []
+    if manifest.form == "number":
+        pairs = zip(manifest.classes, row, strict=True)
+        return [*(Line(f"{_short(name)}  {number(value)}") for name, value in pairs), *sample]
     if manifest.thresholds is None:
         numbers = (-probabilities).argsort(kind="stable")[:top].tolist()
     else:
-        numbers = sorted(named_classes(row, manifest.thresholds), key=lambda number: -row[number])
-    lines = [Line(f"{_short(manifest.classes[number])}  {row[number]:.1%}", row[number]) for number in numbers]
-    sample = [Line("SAMPLE model")] if manifest.sample else []
+        numbers = sorted(named_classes(row, manifest.thresholds), key=lambda place: -row[place])
+    lines = [Line(f"{_short(manifest.classes[place])}  {row[place]:.1%}", row[place]) for place in numbers]
     return [*(lines or [Line(NONE)]), *sample]
 
 
@@ -99,8 +102,8 @@ class Layout:
         left, top, right, bottom = self.panel
         ink.rectangle((left, top, right - 1, bottom - 1), fill=_GROUND)
         margin = self.pitch // 4
-        for number, line in enumerate(lines):
-            above = top + margin + number * self.pitch
+        for place, line in enumerate(lines):
+            above = top + margin + place * self.pitch
             reach = left + round((right - left) * line.share)
             if reach > left:
                 ink.rectangle((left, above, reach - 1, above + self.pitch - 2), fill=_BAR)

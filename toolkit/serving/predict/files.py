@@ -62,7 +62,7 @@ class _Sinks:
     @classmethod
     def of(cls, job: PredictionJob) -> _Sinks:
         manifest = job.bundle.manifest
-        timelines = Timelines(manifest.classes, manifest.thresholds)
+        timelines = Timelines(manifest.classes, manifest.thresholds, numbers=manifest.form == "number")
         return cls(Summary(job.bundle), timelines, None if job.save is None else Saving(job, job.save))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.serving.predict.inputs import Source
-from toolkit.serving.predict.rows import Rows, Table, table_width, written
+from toolkit.serving.predict.rows import LAYOUTS, Layout, Rows, Table, table_width, written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,24 +53,24 @@ class PredictionJob:
         clip = self.bundle.manifest.clip
         return 1 if clip is None else clip.crops
 
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS[self.bundle.manifest.form](self.top, self.bundle.manifest.classes)
+
     def rows(self) -> AbstractContextManager[Rows]:
         timed = self.follows or self.every is not None
-        sets = self.bundle.manifest.form == "set"
         if self.output is not None:
-            return written(self.output, self.top, timed=timed, sets=sets)
+            return written(self.output, self.layout, timed=timed)
         behind = "#t=" + ",".join([f"{_LONG:.3f}"] * (1 if self.bundle.manifest.clip is None else 2))
         names = [f"{source.name}{behind if timed else ''}" for source in self.sources]
-        classes = self.bundle.manifest.classes
-        return nullcontext(Table(width=table_width(names), classes=classes, top=self.top, sets=sets))
+        return nullcontext(Table(width=table_width(names), layout=self.layout))
 
     def add(self, rows: Rows, source: Source, probabilities: NDArray[np.float32]) -> None:
-        """Add the row of a source whose answer is `[C]`."""
-        answers = self.bundle.answers(probabilities[None])
-        label = None if answers.thresholds is None else answers.labels[0]
-        rows.add(source, answers.top(self.top)[0], label)
+        """Add the row of a source whose probabilities or numbers are `[C]`."""
+        rows.add(source, *self.layout.read(self.bundle, probabilities))
 
     def predict(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return self.bundle.predict(views).probabilities
+        return self.layout.ask(self.bundle, views)
 
     def average(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """From the answers `[V, C]` to the views of one source to its own `[C]`."""

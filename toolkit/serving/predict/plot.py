@@ -1,4 +1,4 @@
-"""The timeline of a video as a picture: how probable the model holds its classes over time. matplotlib is imported only
+"""The timeline of a video as a picture: the probabilities of classes over time, or numbers. matplotlib is imported only
 when it is drawn."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLASSES = 5
-"""Most classes that are drawn."""
+"""Most classes or outputs that are drawn."""
 COLOURS = ("#0b6cb8", "#d55e00", "#00916a", "#a8508a", "#8a6d00")
 """One per class; colour-blind readers can distinguish them too."""
 SUFFIXES = (".png", ".svg")
@@ -42,8 +42,10 @@ def check_plot(plot: Path) -> None:
 class Timelines:
     """The answers to the windows of one video, until they are drawn."""
 
-    def __init__(self, classes: Sequence[str], thresholds: Sequence[float] | None = None) -> None:
-        self._classes, self._thresholds = classes, thresholds
+    def __init__(
+        self, classes: Sequence[str], thresholds: Sequence[float] | None = None, *, numbers: bool = False
+    ) -> None:
+        self._classes, self._thresholds, self._numbers = classes, thresholds, numbers
         self._name = ""
         self._seconds: list[float] = []
         self._rows: list[NDArray[np.float32]] = []
@@ -74,14 +76,17 @@ class Timelines:
         rows = np.stack(self._rows)
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
-        for colour, index in zip(COLOURS, likeliest(rows, self._thresholds), strict=False):
+        shown = range(min(rows.shape[1], CLASSES)) if self._numbers else likeliest(rows, self._thresholds)
+        for colour, index in zip(COLOURS, shown, strict=False):
             marker = "o" if len(rows) == 1 else None
             axes.plot(self._seconds, rows[:, index], color=colour, label=self._classes[index], marker=marker)
             if self._thresholds is not None:
                 axes.axhline(self._thresholds[index], color=colour, linestyle=":", linewidth=1)
         if self._thresholds is not None:
             axes.plot([], [], color="#5b6b7b", linestyle=":", linewidth=1, label="threshold")
-        axes.set(ylim=(0, 1.02), xlabel="seconds", ylabel="probability")
+        axes.set(xlabel="seconds", ylabel="number" if self._numbers else "probability")
+        if not self._numbers:
+            axes.set_ylim(0, 1.02)
         axes.set_title(f"{printable(self._name)}{' (model trained on SAMPLE data)' if sample else ''}", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e3e8ee")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
 
-from toolkit.api.answers import NONE
+from toolkit.api.answers import NONE, number
+from toolkit.api.contracts import TargetForm
 from toolkit.api.errors import UsageError
 from toolkit.api.files import replaced
 from toolkit.serving.predict.inputs import Source, printable
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from toolkit.serving.bundle import Bundle
+
 Top: TypeAlias = Sequence[tuple[str, float]]
-"""Classes with their probabilities, likeliest first."""
+"""Classes with their probabilities, likeliest first; or outputs with their numbers, in the order of the model."""
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 """Of the files that answers can be written to."""
 PREDICTION = "prediction"
@@ -33,60 +40,155 @@ class Rows(Protocol):
         """`label` is the set of classes that are present, as text; None where an answer is the likeliest class."""
 
 
+class Layout(Protocol):
+    """How rows show the answers of one form of targets: here alone the form decides."""
+
+    columns: Sequence[str]
+    """Of files, after those that name the source."""
+    titles: Sequence[str]
+    """Of the table, after that of the source."""
+    width: int
+    """Of a cell of the table."""
+
+    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """The model's answers `[N, C]` to N views."""
+
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+        """What a row is added with, of the model's answer `[C]`."""
+
+    def values(self, top: Top, label: str | None) -> list[object]:
+        """One for each of `columns`."""
+
+    def cells(self, top: Top, label: str | None) -> list[str]:
+        """One for each of `titles`."""
+
+
+class OneClass:
+    """The likeliest classes with their probabilities."""
+
+    def __init__(self, top: int, classes: Sequence[str]) -> None:
+        self._top, self._class_width = top, max(map(len, classes))
+        ranks = range(1, top + 1)
+        self.columns: Sequence[str] = [f"{kind}_{rank}" for rank in ranks for kind in ("class", "probability")]
+        self.titles: Sequence[str] = [f"top {rank}" for rank in ranks]
+        self.width = self._class_width + len("  100.00%")
+
+    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return bundle.predict(views).probabilities
+
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+        return bundle.answers(answer[None]).top(self._top)[0], None
+
+    def values(self, top: Top, label: str | None) -> list[object]:  # noqa: ARG002
+        # The seven digits that float32 holds.
+        return [part for name, value in top for part in (name, float(f"{value:.7g}"))]
+
+    def cells(self, top: Top, label: str | None) -> list[str]:  # noqa: ARG002
+        return [f"{name:<{self._class_width}}  {value:7.2%}" for name, value in top]
+
+
+class SetOfClasses(OneClass):
+    """The same, and the set of classes that are present."""
+
+    def __init__(self, top: int, classes: Sequence[str]) -> None:
+        super().__init__(top, classes)
+        self.columns = [PREDICTION, *self.columns]
+        # Last, since a set may be of any width.
+        self.titles = [*self.titles, PREDICTION]
+
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+        return super().read(bundle, answer)[0], bundle.answers(answer[None]).labels[0]
+
+    def values(self, top: Top, label: str | None) -> list[object]:
+        return [label, *super().values(top, label)]
+
+    def cells(self, top: Top, label: str | None) -> list[str]:
+        return [*super().cells(top, label), label or NONE]
+
+
+class NumberOfEachOutput:
+    """Every number, in the unit of the targets, under the name of its output."""
+
+    def __init__(self, top: int, outputs: Sequence[str]) -> None:  # noqa: ARG002
+        self.columns: Sequence[str] = [f"{PREDICTION}_{name}" for name in outputs]
+        self.titles: Sequence[str] = [*outputs]
+        self.width = max(12, *map(len, outputs))
+
+    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return bundle.estimate(views).values
+
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+        return [*zip(bundle.manifest.classes, answer.tolist(), strict=True)], None
+
+    def values(self, top: Top, label: str | None) -> list[object]:  # noqa: ARG002
+        return [float(f"{value:.9g}") for _, value in top]
+
+    def cells(self, top: Top, label: str | None) -> list[str]:  # noqa: ARG002
+        return [number(value) for _, value in top]
+
+
+LAYOUTS: Mapping[TargetForm, Callable[[int, Sequence[str]], Layout]] = {
+    "index": OneClass,
+    "set": SetOfClasses,
+    "number": NumberOfEachOutput,
+}
+"""Made of how many classes to show, and the names of the classes or outputs."""
+
+
 class Table:
     """Aligned columns on standard output, each line as it is known, so that they pipe."""
 
-    def __init__(self, *, width: int, classes: Sequence[str], top: int, sets: bool = False) -> None:
-        self._width, self._class_width, self._top = width, max(map(len, classes)), top
-        self._sets = sets
+    def __init__(self, *, width: int, layout: Layout) -> None:
+        self._width, self._layout = width, layout
         self._titled = False
 
     def add(self, source: Source, top: Top, label: str | None = None) -> None:
         if not self._titled:
-            ranks = [f"top {rank}" for rank in range(1, self._top + 1)]
-            self._line("file", [*ranks, PREDICTION] if self._sets else ranks)
+            self._line("file", self._layout.titles)
             self._titled = True
-        cells = [f"{name:<{self._class_width}}  {value:7.2%}" for name, value in top]
-        # Last, since a set may be of any width.
-        self._line(printable(source.title), cells if label is None else [*cells, label or NONE])
+        self._line(printable(source.title), self._layout.cells(top, label))
 
     def _line(self, name: str, cells: Sequence[str]) -> None:
-        width = self._class_width + len("  100.00%")
+        width = self._layout.width
         print("  ".join([f"{name:<{self._width}}", *(f"{cell:<{width}}" for cell in cells)]).rstrip(), flush=True)
 
 
 class CsvRows:
-    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
+    def __init__(self, file: TextIO, layout: Layout, names: Sequence[str]) -> None:
+        self._layout = layout
         self._writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._writer.writerow(names)
 
     def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        self._writer.writerow(_values(source, top, label))
+        self._writer.writerow([*_of_source(source), *self._layout.values(top, label)])
 
 
 class JsonRows:
-    def __init__(self, file: TextIO, names: Sequence[str]) -> None:
-        self._file, self._columns = file, names
+    def __init__(self, file: TextIO, layout: Layout, names: Sequence[str]) -> None:
+        self._file, self._layout, self._columns = file, layout, names
 
     def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        row = dict(zip(self._columns, _values(source, top, label), strict=True))
+        values = [*_of_source(source), *self._layout.values(top, label)]
+        row = dict(zip(self._columns, values, strict=True))
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 class ParquetRows:
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
+    def __init__(self, path: Path, layout: Layout, names: Sequence[str]) -> None:
         import pyarrow
         from pyarrow import parquet
 
-        moments, shares = dict.fromkeys(MOMENT, pyarrow.float64()), pyarrow.float32()
-        kinds = [moments.get(name, shares if name.startswith("probability") else pyarrow.string()) for name in names]
+        moments, numbers = dict.fromkeys(MOMENT, pyarrow.float64()), (f"{PREDICTION}_", "probability_")
+        named = (name if name in MOMENT or name.startswith(numbers) else "" for name in names)
+        kinds = [moments.get(name, pyarrow.float32()) if name else pyarrow.string() for name in named]
+        self._layout = layout
         self._schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
         self._table: Callable[..., Any] = pyarrow.Table.from_pydict
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._held: list[list[object]] = []
 
     def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        self._held.append(_values(source, top, label))
+        self._held.append([*_of_source(source), *self._layout.values(top, label)])
         if len(self._held) >= ROWS_AT_ONCE:
             self._write()
 
@@ -101,19 +203,15 @@ class ParquetRows:
         self._held.clear()
 
 
-def columns(top: int, *, timed: bool = False, sets: bool = False) -> list[str]:
-    """Names of the columns of every format; `timed` rows say which seconds of a video they are about, and where answers
-    are `sets`, a column has the classes that are present."""
-    before = ["file", *(MOMENT if timed else ()), *([PREDICTION] if sets else ())]
-    return [*before, *(f"{kind}_{rank}" for rank in range(1, top + 1) for kind in ("class", "probability"))]
+def columns(layout: Layout, *, timed: bool = False) -> list[str]:
+    """Names of the columns of every format; `timed` rows say which seconds of a video they are about."""
+    return ["file", *(MOMENT if timed else ()), *layout.columns]
 
 
-def _values(source: Source, top: Top, label: str | None) -> list[object]:
+def _of_source(source: Source) -> list[object]:
     moment = [] if source.moment is None else [round(seconds, 3) for seconds in source.moment]
     title = source.title.encode("utf-8", "backslashreplace").decode("utf-8")  # bytes of a name that are no UTF-8
-    # Probabilities have the seven digits that float32 holds.
-    ranked = (part for name, value in top for part in (name, float(f"{value:.7g}")))
-    return [title, *moment, *([] if label is None else [label]), *ranked]
+    return [title, *moment]
 
 
 def check_output(output: Path) -> None:
@@ -137,17 +235,17 @@ def check_output(output: Path) -> None:
 
 
 @contextmanager
-def written(output: Path, top: int, *, timed: bool = False, sets: bool = False) -> Iterator[Rows]:
+def written(output: Path, layout: Layout, *, timed: bool = False) -> Iterator[Rows]:
     """Rows of a file that takes its place when the block succeeds, and is never seen otherwise."""
-    suffix, names = output.suffix.lower(), columns(top, timed=timed, sets=sets)
+    suffix, names = output.suffix.lower(), columns(layout, timed=timed)
     with replaced(output) as temporary:
         if suffix == ".parquet":
-            with closing(ParquetRows(temporary, names)) as table:
+            with closing(ParquetRows(temporary, layout, names)) as table:
                 yield table
         else:
             lines = CsvRows if suffix == ".csv" else JsonRows
             with temporary.open("w", encoding="utf-8", newline="") as file:
-                yield lines(file, names)
+                yield lines(file, layout, names)
 
 
 def table_width(names: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.answers import NONE, confidence, named_classes
+from toolkit.api.answers import NONE, confidence, named_classes, number
 from toolkit.api.errors import counted, first_few
 from toolkit.serving.predict.inputs import Source, printable
 
@@ -37,6 +37,8 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     _classes: Counter[str] = field(default_factory=Counter)
     _confidence: float = 0.0
+    _sums: dict[str, float] = field(default_factory=dict)
+    """Of each output, where answers are numbers."""
     _started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -47,9 +49,13 @@ class Summary:
     def add(self, probabilities: NDArray[np.float32], *, first: bool) -> None:
         """Count the answer `[C]`; `first` is whether it is the first one of its input."""
         manifest, row = self.bundle.manifest, probabilities.tolist()
-        named = named_classes(row, manifest.thresholds)
         self.answered += first
         self.answers += 1
+        if manifest.form == "number":
+            for name, value in zip(manifest.classes, row, strict=True):
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            return
+        named = named_classes(row, manifest.thresholds)
         self._classes.update([manifest.classes[number] for number in named] or [NONE])
         thresholds = manifest.thresholds
         self._confidence += max(row) if thresholds is None else confidence(row, thresholds)
@@ -63,7 +69,9 @@ class Summary:
         several = f" ({counted(self.answers, 'answer')})" if self.answers != self.answered else ""
         rate = f"{self.answers / seconds:,.1f} {'answers' if several else 'inputs'}/s"
         yield f"{counted(self.answered, 'input')} answered{several} in {seconds:.1f} s, {rate}, {self.bundle.setting}"
-        if self.answers:
+        if self._sums:
+            yield f"mean: {', '.join(f'{name} {number(total / self.answers)}' for name, total in self._sums.items())}"
+        elif self.answers:
             yield f"classes: {_counts(self._classes)}"
             yield f"mean confidence: {self._confidence / self.answers:.1%}"
         if self.skipped:
