@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +21,10 @@ import pytest
 from tests import tiny
 from tests.installed import install
 from toolkit import __version__
-from toolkit.cli.main import main
+from toolkit.cli.main import main, parser
+from toolkit.cli.parser import PROGRAM
+
+ROOT = Path(__file__).parents[2]
 
 EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
@@ -63,7 +67,50 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_flags_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(command, capsys)
     assert text.startswith(f"usage: {' '.join(['python -m toolkit', *command.split()])} ")
-    assert set(re.findall(r"--[a-z-]+", text)) == FLAGS[command]
+    assert set(re.findall(r"--[a-z-]+", text.partition("\nexamples:")[0])) == FLAGS[command]
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_each_help_has_two_examples_that_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(command, capsys).partition("\nexamples:\n")[2].partition("\n\n")[0]
+    examples = [shlex.split(line) for line in text.splitlines()]
+    assert len(examples) == 2
+    for words in examples:
+        assert shlex.join(words[:3]) == PROGRAM
+        assert " ".join(words[3:]).startswith(command)
+        assert [word for word in words if word.endswith(".toml") and not (ROOT / word).is_file()] == []
+        parser().parse_args([word for word in words[3:] if not word.endswith(".json") and word != ">"])
+
+
+def test_the_examples_of_recipes_are_valid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = {line for command in FLAGS for line in help_of(command, capsys).splitlines() if ".toml" in line}
+    recipes = [shlex.split(line) for line in sorted(lines) if line.startswith(f"  {PROGRAM} ")]
+    assert len(recipes) > 5
+    for words in recipes:
+        options = parser().parse_args(words[3:])
+        overrides = [word for pair in options.overrides for word in ("--set", pair)]
+        assert main(["check", str(options.recipe), *overrides]) == 0
+
+
+def test_no_command_shows_the_help_with_every_command_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr().out
+    assert shown == help_of("", capsys)
+    assert "\nmore:" not in shown
+
+
+@pytest.mark.parametrize("command", ["", "run", "plugins new"])
+def test_help_is_a_command_too(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["help", *command.split()])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == help_of(command, capsys)
+
+
+def test_help_says_where_the_keys_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_of("run", capsys).split())
+    assert "`python -m toolkit schema` lists all keys, `python -m toolkit plugins show NAME`" in text
 
 
 def test_the_list_of_commands_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,28 +136,44 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "error", "next_step"),
     [
-        ([], "a command is missing", "python -m toolkit --help"),
-        (["rnu", "a.toml"], 'no command "rnu"; did you mean "run"?', "python -m toolkit --help"),
-        (["it's"], 'no command "it\'s"; there are run, tune, evaluate, report,', "python -m toolkit --help"),
-        (["plugins", "shwo"], 'no command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
+        (["rnu", "a.toml"], 'no such command "rnu"; did you mean "run"?', "python -m toolkit run a.toml"),
+        (["it's"], 'no such command "it\'s" (choose from run, tune, evaluate, report,', "python -m toolkit --help"),
+        (["plugins", "shwo"], 'no such command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
         (["run"], "run: a recipe is missing", "python -m toolkit run recipes/har_resnet50.toml"),
-        (["run", "--resume", "a", "--runs", "b"], "run: --runs has no meaning with --resume", "leave one of them out"),
-        (["run", "a.toml", "--epochs", "3"], "unrecognized arguments: --epochs 3", "python -m toolkit --help"),
-        (["run", "a.toml", "--res", "b"], "unrecognized arguments: --res b", "python -m toolkit --help"),
-        (["check"], "the following arguments are required: RECIPE", "python -m toolkit check --help"),
+        (
+            ["run", "--resume", "a", "--runs", "b"],
+            "run: --runs has no meaning with --resume",
+            "python -m toolkit run --resume a",
+        ),
+        (
+            ["run", "a.toml", "--epochs", "3"],
+            'unrecognized arguments: --epochs 3; "--epochs" is the recipe key train.epochs',
+            "python -m toolkit run a.toml --set train.epochs=3",
+        ),
+        (
+            ["run", "a.toml", "--res", "b"],
+            'unrecognized arguments: --res b; the flag here is "--resume"',
+            "python -m toolkit run a.toml --resume b",
+        ),
+        (["run", "a.toml", "--frobnicate", "b"], "unrecognized arguments: --frob", "python -m toolkit run --help"),
+        (
+            ["check"],
+            "the following arguments are required: RECIPE",
+            "python -m toolkit check recipes/har_resnet50.toml",
+        ),
         (
             ["predict", "b", "i", "--device", "gpu"],
-            'argument --device: there is no "gpu"',
-            "python -m toolkit predict --help",
+            'argument --device: invalid choice "gpu"; "gpu" is "cuda" here',
+            "python -m toolkit predict b i --device cuda",
         ),
         (
             ["predict", "b", "i", "--top", "0"],
-            'argument --top: must be an integer, at least 1, got "0"',
+            'argument --top: expected an integer of at least 1, got "0"',
             "python -m toolkit predict --help",
         ),
         (
             ["predict", "b", "i", "--batch", "x"],
-            'argument --batch: must be an integer, at least 1, got "x"',
+            'argument --batch: expected an integer of at least 1, got "x"',
             "python -m toolkit predict --help",
         ),
         (
@@ -140,12 +203,13 @@ def test_a_recipe_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["check", str(far)]) == 2
     assert told(capsys) == [
         f'error: {far}: no such file; did you mean "{near}"?',
-        f"next:  correct it, then: python -m toolkit check {far}",
+        f"next:  python -m toolkit check {near}",
     ]
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
+@pytest.mark.parametrize("word", ["--version", "version", "-V"])
+def test_the_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 0
     assert capsys.readouterr().out == f"toolkit {__version__}\n"
 
 
@@ -269,6 +333,35 @@ def test_a_command_started_without_standard_output_does_its_work():
     words = [sys.executable, "-m", "toolkit", "plugins", "list"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE + '\n["a\\u001b[31m"]\nb = 1\n')
+    assert main(["check", str(recipe)]) == 2
+    assert main(["check", "x\x1b[2J\n.toml"]) == 2
+    assert main(["run\x1b[2J"]) == 2
+    assert main(["run", "a.toml", "--set", "model.name=\x1b[31m\x9b", "--epochs", "5"]) == 2
+    text = capsys.readouterr().err
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert "a\\x1b[31m: unknown key" in text
+    assert "error: x\\x1b[2J\\n.toml: no such file" in text
+    assert "next:  python -m toolkit run a.toml --set $'model.name=\\x1b[31m\\x9b' --set train.epochs=5" in text
+
+
+def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace("epochs = 2", "epochs = 0"))
+    assert main(["check", str(recipe), "--set", "train.batch=none", "--set", "model={name = 'cnn', dropout = 3}"]) == 2
+    assert told(capsys) == [
+        f"error: {recipe}: train.epochs: must be at least 1, got 0",
+        'error: --set train.batch=none: must be an integer, got "none"',
+        """error: --set 'model={name = '"'"'cnn'"'"', dropout = 3}': model.dropout: must be less than 1, got 3""",
+        f"next:  fix this, then run: python -m toolkit check {recipe}",
+    ]
+    assert main(["check", str(recipe), "--set", "train.epochs=five"]) == 2
+    assert told(capsys) == [
+        'error: --set train.epochs=five: must be an integer, got "five"',
+        "next:  fix --set train.epochs=five, then run the same command again",
+    ]
 
 
 # Three bad plugins

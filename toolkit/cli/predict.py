@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import add, add_use, count
+from toolkit.cli.places import BUNDLE
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,14 +17,21 @@ INPUTS = "images, folders, globs, videos, - for a list on standard input, a came
 
 
 def add_predict(commands: Commands) -> None:
-    parser = add(commands, "predict", "classify images and videos with a bundle", _predict)
+    examples = (f"predict {BUNDLE} photo.jpg", f"predict {BUNDLE} photos --output answers.csv")
+    parser = add(commands, "predict", "classify images and videos with a bundle", _predict, examples)
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help=INPUTS)
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")
-    parser.add_argument("--top", metavar="K", type=count, default=3, help="classes told for each input (default: 3)")
-    parser.add_argument("--batch", metavar="N", type=count, help="inputs asked at a time (default: suits the device)")
-    parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every so often")
-    parser.add_argument("--stream", action="store_true", help="answer a video as it is played, as a camera is")
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file instead of a table"
+    )
+    parser.add_argument(
+        "--top", metavar="K", type=count, default=3, help="number of classes to show per input (default: 3)"
+    )
+    parser.add_argument("--batch", metavar="N", type=count, help="batch size (default: suits the device)")
+    parser.add_argument(
+        "--every", metavar="SECONDS", type=float, help="a timeline: classify a video every so many seconds"
+    )
+    parser.add_argument("--stream", action="store_true", help="classify a video as it is played, as a camera is")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
     add_use(parser)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, console, stopped
+from toolkit.cli.folders import check_no_folder
+from toolkit.cli.parser import add, add_set, add_use, command_line, console, stopped
+from toolkit.cli.places import BUNDLE, RECIPE, RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,40 +17,50 @@ if TYPE_CHECKING:
 
 
 def add_run(commands: Commands) -> None:
-    parser = add(commands, "run", "train, evaluate and report a recipe", _run)
+    examples = (
+        "run recipes/cifar10_cnn.toml",
+        "run recipes/har_resnet50.toml --set train.epochs=10 --set train.batch=64",
+    )
+    parser = add(commands, "run", "train, evaluate and report a recipe", _run, examples)
     parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help="a TOML file; not needed to resume")
     add_set(parser)
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run")
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
 
 
 def add_evaluate(commands: Commands) -> None:
-    parser = add(commands, "evaluate", "score the best checkpoint of a run, or an exported bundle, anew", _evaluate)
+    text = "evaluate the best checkpoint of a run, or an exported bundle, again"
+    examples = (f"evaluate {RUN}", f"evaluate {BUNDLE}")
+    parser = add(commands, "evaluate", text, _evaluate, examples)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
     add_set(parser)
     add_use(parser)
 
 
 def add_report(commands: Commands) -> None:
-    parser = add(commands, "report", "write a run's report anew from its files", _report)
+    examples = (f"report {RUN}", "report runs/har_resnet50/latest")
+    parser = add(commands, "report", "write a run's report again from its files", _report, examples)
     parser.add_argument("run", metavar="RUN", type=Path)
 
 
 def add_check(commands: Commands) -> None:
-    parser = add(commands, "check", "check a recipe without running it", _check)
+    examples = ("check recipes/har_resnet50.toml", "check recipes/har_resnet50.toml --set model.name=resnet18")
+    parser = add(commands, "check", "check a recipe without running it", _check, examples)
     parser.add_argument("recipe", metavar="RECIPE", type=Path)
     add_set(parser)
 
 
 def add_schema(commands: Commands) -> None:
-    add(commands, "schema", "print the JSON Schema of a recipe with all installed components", _schema)
+    text = "print the JSON Schema of a recipe with all installed components"
+    add(commands, "schema", text, _schema, ("schema", "schema > recipe.schema.json"))
 
 
 def _run(options: Namespace) -> None:
     if options.resume is None and options.recipe is None:
-        raise UsageError("run: a recipe is missing", next_step="python -m toolkit run recipes/har_resnet50.toml")
+        raise UsageError("run: a recipe is missing", next_step=f"python -m toolkit run {RECIPE}")
     if options.resume is not None and options.runs is not None:
-        raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+        step = command_line(["run", "--resume", str(options.resume)])
+        raise UsageError("run: --runs has no meaning with --resume", next_step=step)
     with stopped("stopped by a signal before training began; nothing is lost", options):
         if options.resume is not None:
             from toolkit.runs.session import resume_run
@@ -57,6 +69,7 @@ def _run(options: Namespace) -> None:
         else:
             from toolkit.recipe.read import parse
 
+            check_no_folder("run", options.recipe, options.overrides)
             draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
@@ -101,6 +114,7 @@ def _check(options: Namespace) -> None:
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
 
+    check_no_folder("check", options.recipe, options.overrides)
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:

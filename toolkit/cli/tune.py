@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.cli.folders import check_no_folder
 from toolkit.cli.parser import add, add_set, console, count, same_command
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def add_tune(commands: Commands) -> None:
-    parser = add(commands, "tune", "try the values that a recipe's [tune] table names, and keep the best", _tune)
+    text = "try the values that a recipe's [tune] table names, and keep the best"
+    examples = ("tune recipes/cifar10_cnn.toml", "tune recipes/cifar10_cnn.toml --set tune.trials=5 --workers 2")
+    parser = add(commands, "tune", text, _tune, examples)
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a TOML file with a [tune] table")
     add_set(parser)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")
@@ -31,6 +34,7 @@ def add_tune(commands: Commands) -> None:
 def _tune(options: Namespace) -> None:
     from toolkit.recipe.read import parse
 
+    check_no_folder("tune", options.recipe, options.overrides)
     draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
     from toolkit.tune.session import StudyLocation, tune_recipe
 

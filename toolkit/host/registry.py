@@ -23,6 +23,7 @@ from toolkit.api.contracts import Declared
 from toolkit.api.errors import PluginError, Problem, nearest
 from toolkit.host.isolation import Seen, isolated, quiet
 from toolkit.host.project import left_out, normalised, owner
+from toolkit.host.unknown import unknown
 from toolkit.recipe.kinds import KINDS
 
 GROUP = "toolkit"
@@ -175,9 +176,7 @@ class Registry:
         known = [offer.name for offer in self.offers(kind)]
         disabled = [f"{one.plugin} (by {one.by})" for one in self.disabled if _may_offer(one.plugin, name)]
         unasked = f"; disabled, and so not asked: {', '.join(disabled)}" if disabled else ""
-        component = name.rpartition(":")[2]
-        suggestion = nearest(component.lower() if KINDS[kind].any_case else component, known)
-        problem = Problem(key, f'unknown {kind} "{name}"{unasked}', suggestion)
+        problem = unknown(kind, name, key, known, unasked)
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
             lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]

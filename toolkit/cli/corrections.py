@@ -1,0 +1,270 @@
+"""A command line that is wrong here, though right for another tool, is answered with the one that does it here."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from toolkit.api.errors import UsageError, nearest
+from toolkit.cli.folders import VIDEO_RECIPE, held_by, is_recipe_less, set_words, trained_on
+from toolkit.cli.parser import Parser, command_line
+from toolkit.cli.places import filled
+from toolkit.cli.verbs import CHOICES, FLAGS, ON_COMMAND, PLACES, SUBJECTS, VERBS
+from toolkit.recipe.foreign import FIXED, GIVEN, SWITCHES, key_of, plain, value_of
+
+TABLES = frozenset(
+    {"data", "input", "clip", "model", "task", "augment", "metrics", "trackers", "train", "export", "tune"}
+)
+ARRAYS = frozenset({"augment", "metrics", "trackers"})
+VERSION = frozenset({"version", "-V", "-v", "--v"})
+YES_OR_NO = frozenset({"true", "false", "yes", "no", "0", "1"})
+
+
+def parse(whole: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. Raises UsageError with the command that was meant, where that can be guessed."""
+    asked = _help_or_version(words)
+    try:
+        return whole.parse_args(asked, argparse.Namespace(words=list(asked)))
+    except UsageError as error:
+        correction = corrected(asked, whole)
+        if correction is None or correction.words == list(asked):
+            raise UsageError(error.message, next_step=_help_of(asked, whole)) from error
+        what = re.split(r"; did you mean| \(choose from", error.message)[0] if correction.reasons else error.message
+        message = "; ".join(dict.fromkeys([what, *correction.reasons]))
+        raise UsageError(message, next_step=command_line(correction.words)) from error
+
+
+def _help_or_version(words: Sequence[str]) -> list[str]:
+    """`help COMMAND` as `COMMAND --help`, and `version` as `--version`."""
+    first = words[0] if words else ""
+    if first == "help":
+        return [*words[1:], "--help"]
+    return ["--version"] if len(words) == 1 and first in VERSION else list(words)
+
+
+def _help_of(words: Sequence[str], whole: Parser) -> str:
+    """The help of the deepest command that these words name."""
+    command = whole
+    for word in words:
+        if word in command.actions:
+            command = command.actions[word]
+    return f"{command.prog} --help"
+
+
+@dataclass
+class Correction:
+    """The words that do it here, found one by one, and what was changed for which reason."""
+
+    command: Parser
+    verb: list[str]
+    places: list[str] = field(default_factory=list)
+    sets: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> list[str]:
+        return [*self.verb, *self.places, *self.flags, *(word for text in self.sets for word in ("--set", text))]
+
+
+def corrected(words: Sequence[str], whole: Parser) -> Correction | None:
+    """The correction of a wrong command line; None where no guess would be good, or the guess would not parse."""
+    verb, rest, reasons = _verb(words, whole)
+    if not verb:
+        return None
+    command = whole
+    for name in verb:
+        command = command.actions[name]
+    found = Correction(command, verb, reasons=reasons)
+    if not _read(found, rest) or not _complete(found):
+        return None
+    try:
+        whole.parse_args(found.words)
+    except (UsageError, SystemExit):
+        return None
+    return found
+
+
+def _verb(words: Sequence[str], whole: Parser) -> tuple[list[str], list[str], list[str]]:
+    """The command that was meant, the other words, and the reason of a change."""
+    rest = list(words)
+    for word in list(rest):
+        name, _, value = word.partition("=")
+        if name == "mode" and value in {*VERBS, *whole.actions}:
+            rest[rest.index(word)] = value
+        elif name == "task" and value in SUBJECTS:
+            rest.remove(word)
+    bare = [word for word in rest if not word.startswith("-") and "=" not in word]
+    while len(bare) > 1 and bare[0] in SUBJECTS and bare[1] in {*SUBJECTS, *VERBS, *whole.actions}:
+        rest.remove(bare.pop(0))
+    if not bare or _is_recipe(bare[0]):
+        return ["run"], rest, []
+    verb, reason = _named(bare[0], whole)
+    rest.remove(bare[0])
+    if verb == ["evaluate"] and len(bare) > 1 and bare[1].endswith(".toml"):
+        verb = ["check"] if bare[0] == "validate" else ["run"]
+        reason = f'the command here is "{verb[0]}"'
+    if verb and bare[0] == "resume" and len(bare) > 1:
+        rest.insert(rest.index(bare[1]), "--resume")
+    if verb == ["plugins"] and len(bare) > 1 and (action := nearest(bare[1], whole.actions["plugins"].actions)):
+        rest.remove(bare[1])
+        verb = [*verb, action]
+    return verb, rest, [reason] if reason else []
+
+
+def _named(word: str, whole: Parser) -> tuple[list[str], str]:
+    if word in whole.actions:
+        return [word], ""
+    known = VERBS.get(word.lower())
+    if known:
+        return known.split(), f'the command here is "{known}"'
+    very_close = get_close_matches(word.lower(), [*whole.actions, *VERBS], n=1, cutoff=0.75)
+    close = very_close[0] if very_close else nearest(word.lower(), whole.actions)
+    return VERBS.get(close, close).split() if close else [], ""
+
+
+def _is_recipe(word: str) -> bool:
+    return word.endswith(".toml") or Path(word).is_dir()
+
+
+def _read(found: Correction, words: Sequence[str]) -> bool:
+    """Take the words one by one; False where one of them has no meaning here."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--set":
+            if not _read_set(found, rest):
+                return False
+        elif word.startswith("-") and len(word) > 1:
+            if not _read_flag(found, word, rest):
+                return False
+        elif "=" in word and not Path(word).exists():
+            name, _, value = word.partition("=")
+            if not _translate(found, word, name, value):
+                return False
+        else:
+            found.places.append(word)
+    return True
+
+
+def _read_set(found: Correction, rest: list[str]) -> bool:
+    """Take one pair, or a key and its value as two words; False where there is neither."""
+    if not rest or rest[0].startswith("--"):
+        return False
+    pair = rest.pop(0)
+    if "=" not in pair and rest and not rest[0].startswith("-"):
+        pair = f"{pair}={rest.pop(0)}"
+        found.reasons.append('one "--set KEY=VALUE" sets one key')
+    name, equals, value = pair.partition("=")
+    if not equals or name.partition(".")[0] in TABLES or not _translate(found, name, name, value):
+        found.sets.append(pair)
+    return True
+
+
+def _read_flag(found: Correction, word: str, rest: list[str]) -> bool:
+    name, equals, given = word.partition("=")
+    if name in found.command.flags:
+        if not found.command.flags[name]:
+            found.flags.append(name)
+            return True
+        if not equals and (not rest or rest[0].startswith("--")):
+            return _lacking(found, name)
+        value = given if equals else rest.pop(0)
+        ours = CHOICES.get(name, {}).get(value.lower(), value)
+        found.reasons += [f'"{value}" is "{ours}" here'] if ours != value else []
+        found.flags += [name, ours]
+        return True
+    bare = plain(name)
+    is_value = bool(rest) and (not rest[0].startswith("-") or rest[0][1:2].isdigit())
+    if not equals and is_value and (bare not in SWITCHES or rest[0].lower() in YES_OR_NO):
+        given, equals = rest.pop(0), "="
+    close = None if _is_foreign(name) else nearest(name, found.command.flags)
+    if close and close != "--help":
+        found.reasons.append(f'the flag here is "{close}"')
+        found.flags += [close, given] if equals and found.command.flags[close] else [close]
+        return True
+    if bare.startswith("no") and not equals and bare[2:] in SWITCHES and bare not in FIXED:
+        return _translate(found, name, bare[2:], "false")
+    return _translate(found, name, name.lstrip("-"), given if equals else "true")
+
+
+def _is_foreign(name: str) -> bool:
+    word = plain(name)
+    negated = word.startswith("no") and word[2:] in SWITCHES
+    return negated or bool(key_of(name.lstrip("-"))) or any(word in table for table in (FIXED, GIVEN, FLAGS, PLACES))
+
+
+def _lacking(found: Correction, name: str) -> bool:
+    """A flag without its value: `--resume` alone means the latest run, of the recipe where one is named."""
+    recipe = next(iter(found.places), None)
+    latest = filled("RUN", of=Path(recipe).stem if recipe else "*") if name == "--resume" else None
+    if latest:
+        found.flags += [name, latest]
+        found.places.clear()
+    return bool(latest)
+
+
+def _translate(found: Correction, written: str, name: str, value: str) -> bool:
+    """A foreign flag or pair as a flag, a place or a key of ours."""
+    word = plain(name)
+    if word in GIVEN:
+        found.reasons.append(f'"{written}" is not needed: {GIVEN[word]}')
+        return True
+    if word == "resume" and value.lower() in YES_OR_NO:
+        return _lacking(found, "--resume")
+    ours = FLAGS.get(word)
+    if ours in found.command.flags:
+        found.reasons.append(f'"{written}" is "{ours}" here')
+        found.flags += [ours or "", value]
+        return True
+    place = PLACES.get(word) or ("BUNDLE" if word in {"model", "weights"} else "")
+    if place in found.command.places:
+        found.reasons.append(f'"{written}" needs no flag here')
+        found.places.insert(0 if place == found.command.places[0] else len(found.places), value)
+        return True
+    return "--set" in found.command.flags and _translate_key(found, written, name, value)
+
+
+def _translate_key(found: Correction, written: str, name: str, value: str) -> bool:
+    known = name if name.partition(".")[0] in TABLES and "." in name else key_of(name)
+    if plain(name) in FIXED and value.lower() not in {"false", "no", "0"}:
+        known, value = FIXED[plain(name)]
+    if known is None:
+        return False
+    known = ON_COMMAND.get((found.verb[0], known), known)
+    if known == "data.root" and found.verb != ["evaluate"] and not value.startswith(("http:", "https:")):
+        found.sets += [text for text in set_words(Path(value)) if not text.startswith("data.root=")]
+    value = value_of(known, value)
+    found.sets.append(f'{known}=["{value}"]' if known in ARRAYS and not value.startswith("[") else f"{known}={value}")
+    found.reasons.append(f'"{written}" is the recipe key {known}')
+    return True
+
+
+def _complete(found: Correction) -> bool:
+    """Fill in the words that a command needs and that were not given, where there are files that fit."""
+    wanted = found.command.places
+    started = trained_on(Path(found.places[0])) if "RECIPE" in wanted and _names_folder(found.places) else None
+    if started:
+        found.reasons.append(f'"{found.places[0]}" is a folder of {held_by(Path(found.places[0]))}, not a recipe')
+        found.places[0], found.sets = started[0], [*started[1], *found.sets]
+    if found.verb[0] in {"evaluate", "report", "export"} and not found.places and filled("RUN") is None:
+        found.verb, found.flags = ["run"], []
+        found.reasons.append("no run was found here; this makes one, with scores and a report")
+        wanted = ["RECIPE"]
+    resumes = "--resume" in found.flags
+    for place in wanted[len(found.places) :]:
+        if place == "RECIPE" and resumes:
+            continue
+        word = VIDEO_RECIPE if place == "RECIPE" and "data.name=video_folder" in found.sets else filled(place)
+        if word is None:
+            return False
+        found.places.append(word)
+    return True
+
+
+def _names_folder(places: Sequence[str]) -> bool:
+    return bool(places) and is_recipe_less(Path(places[0]))
