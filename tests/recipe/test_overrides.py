@@ -57,7 +57,7 @@ def test_overrides(write, override: str, read: Any):
         ("trackers.mlflow.every=3", 'trackers.mlflow.every: there is no element "mlflow"'),
         ("train.epoch=3", 'train.epoch: unknown key; did you mean "epochs"?'),
         ("train.epochs=many", 'train.epochs: must be an integer, got "many"'),
-        ("train.compile=True", 'train.compile: must be true or false, got "True"'),
+        ("train.compile=True", 'train.compile: must be true or false, got "True"; did you mean "true"?'),
         ("name=x", "name: unknown key: a recipe is named after its file"),
         ("model.text=\udcff", "model.text: is not valid UTF-8"),
         ("seed=" + "[" * 9000, None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 EXIT_DONE = 0
@@ -57,19 +57,23 @@ class Problem:
     key: str
     message: str
     suggestion: str | None = None
-    flag: str = ""
+    flag: str = field(default="", compare=False)
     """The argument of `--set` that is at fault, not the recipe's file; empty where there is none."""
-    command: str = ""
+    command: str = field(default="", compare=False)
     """A command that helps; empty where there is none."""
 
     def __str__(self) -> str:
-        named = self.key and self.key != self.flag.partition("=")[0].strip()
-        text = f"{self.key}: {self.message}" if named else self.message
-        return f'{text}; did you mean "{self.suggestion}"?' if self.suggestion else text
+        return f"{self.key}: {self._text()}" if self.key else self._text()
 
     def at(self, source: str) -> str:
         """The problem as a line that begins with its place: the flag, else the recipe `source`."""
-        return printable(f"{f'--set {shlex.quote(self.flag)}' if self.flag else source}: {self}")
+        if not self.flag:
+            return printable(f"{source}: {self}")
+        text = self._text() if self.key in {self.flag, self.flag.partition("=")[0].strip()} else str(self)
+        return printable(f"--set {shlex.quote(self.flag)}: {text}")
+
+    def _text(self) -> str:
+        return f'{self.message}; did you mean "{self.suggestion}"?' if self.suggestion else self.message
 
 
 class ToolkitError(Exception):

@@ -19,7 +19,7 @@ def add_plugins(commands: Commands) -> None:
     parser = add(commands, "plugins", text, _list, ("plugins list", "plugins show resnet50"))
     actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser)
     parser.actions = actions.choices
-    add(actions, "list", "list all components, and broken plugins", _list, ("plugins list", "plugins"))
+    add(actions, "list", "list all components, and broken plugins", _list, ("plugins list", "plugins list --debug"))
     shown = ("plugins show resnet50", 'plugins show "vision-toolkit[vision]"')
     show = add(actions, "show", "show a component's origin and arguments", _show, shown)
     show.add_argument("name", metavar="NAME")

@@ -67,14 +67,14 @@ def unknown(kind: str, name: str, key: str, known: Collection[str], unasked: str
     other = next((one for one in ELSEWHERE if one.kind == kind and re.fullmatch(one.pattern, component.lower())), None)
     near = _meant(kind, component, known, alike=other is None)
     message = f'unknown {kind} "{name}"{unasked}'
-    family = sorted(one for one in known if plain(one).startswith(plain(component)))
-    if kind == "model" and len(family) > 1:
+    family = sorted(one for one in {*known} if plain(one).startswith(plain(component)))
+    if kind == "model" and near in family and len(family) > 1:
         message += f" (there are {first_few(family)})"
     elif near is None and kind != "model" and known:
         message += f" (there are {first_few(sorted(known), 20)})"
     if other:
         message += f"; {other.text.format(name=component, command=other.command)}"
-    return Problem(key, message, near, command=(other.command if other else "") or _LISTED)
+    return Problem(key, message, near, command=(other.command if other else "") or ("" if near else _LISTED))
 
 
 def _meant(kind: str, name: str, known: Collection[str], *, alike: bool) -> str | None:
@@ -86,7 +86,7 @@ def _meant(kind: str, name: str, known: Collection[str], *, alike: bool) -> str 
     if kind != "model":
         return nearest(name.lower() if KINDS[kind].any_case else name, known)
     written = _short(name)
-    if len(written) >= 3 and (family := sorted(one for one in known if _short(one).startswith(written))):
+    if len(written) >= 4 and (family := sorted(one for one in known if _short(one).startswith(written))):
         return family[0]
     if longer := [one for one in known if len(_short(one)) >= 5 and written.startswith(_short(one))]:
         return max(longer, key=len)
@@ -104,5 +104,5 @@ def _closest(written: str, known: Sequence[str]) -> str | None:
 
 def _short(name: str) -> str:
     """A model's name without separators, its size as one letter, its patch as a number: `vitb16`."""
-    words = re.split(r"[-_.\s]+", re.sub(r"patch(\d+)", r"\1", name.lower()))
-    return "".join(_SIZES.get(word, word) for word in words)
+    family, *words = re.split(r"[-_.\s]+", re.sub(r"patch(\d+)", r"\1", name.lower()))
+    return "".join([family, *(_SIZES.get(word, word) for word in words)])

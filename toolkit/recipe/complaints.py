@@ -112,6 +112,8 @@ def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
 
 def _suggested(key: str, given: Any, names: Sequence[str]) -> str | None:
     """What the value is called here, or the nearest of the `names` that may stand there."""
+    if given in ("True", "False"):
+        return str(given).lower()
     foreign = value_of(key, str(given))
     if foreign != str(given) and (not names or foreign in names):
         return foreign

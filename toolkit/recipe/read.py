@@ -61,7 +61,7 @@ def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
     again = f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
     if placed and all(problem.flag for problem in placed):
         again = f"fix --set {shlex.quote(placed[0].flag)}, then run the same command again"
-    return RecipeError(source, placed, next_step=next((one.command for one in placed if one.command), again))
+    return RecipeError(source, placed, next_step=placed[0].command or again if len(placed) == 1 else again)
 
 
 def _homed(problem: Problem) -> Problem:
