@@ -180,7 +180,7 @@ def test_problems_of_the_core_and_of_components_are_told_together(path: Path):
         'train.optimizer.momentum: must be a number, got "x"',
         'train.schedule.name: unknown schedule "cosin"; did you mean "cosine"?',
     ]
-    assert error.next_step == "fix --set train.epochs=0, then run the same command again"
+    assert error.next_step == "fix these arguments, then run the same command again"
 
 
 def test_a_key_of_the_core_given_to_a_component_is_sent_home(path: Path):

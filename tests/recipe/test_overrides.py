@@ -55,7 +55,7 @@ def test_overrides(write, override: str, read: Any):
         ("augment.9.padding=3", 'augment.9.padding: there is no element "9"'),
         ("augment.noise.p=3", 'augment.noise.p: there is no element "noise"'),
         ("trackers.mlflow.every=3", 'trackers.mlflow.every: there is no element "mlflow"'),
-        ("train.epoch=3", 'train.epoch: unknown key; did you mean "epochs"?'),
+        ("train.epoch=3", 'train.epoch: unknown key; did you mean "train.epochs"?'),
         ("train.epochs=many", 'train.epochs: must be an integer, got "many"'),
         ("train.compile=True", 'train.compile: must be true or false, got "True"; did you mean "true"?'),
         ("name=x", "name: unknown key: a recipe is named after its file"),

@@ -60,7 +60,8 @@ def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
     placed = [replace(_homed(problem), flag=flag(problem.key)) for problem in found]
     again = f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
     if placed and all(problem.flag for problem in placed):
-        again = f"fix --set {shlex.quote(placed[0].flag)}, then run the same command again"
+        named = f"--set {shlex.quote(placed[0].flag)}" if len(placed) == 1 else "these arguments"
+        again = f"fix {named}, then run the same command again"
     return RecipeError(source, placed, next_step=placed[0].command or again if len(placed) == 1 else again)
 
 
