@@ -124,12 +124,12 @@ def listed(text: str) -> list[str]:
     return re.findall(r"^    ([a-z]+)\s+\S", text, re.MULTILINE)
 
 
-def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     codes = help_of("", capsys).partition("Exit codes: ")[2]
     assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130"]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
@@ -193,7 +193,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
 )
 def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
-    lines = told(capsys)
+    lines = shown(capsys)
     assert lines[0].startswith(f"error: {error}")
     assert lines[1:] == [f"next:  {next_step}"]
 
@@ -201,7 +201,7 @@ def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pyte
 def test_a_recipe_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     near, far = tiny.write_recipe(tmp_path, name="har_slow"), tmp_path / "har_slwo.toml"
     assert main(["check", str(far)]) == 2
-    assert told(capsys) == [
+    assert shown(capsys) == [
         f'error: {far}: no such file; did you mean "{near}"?',
         f"next:  python -m toolkit check {near}",
     ]
@@ -242,7 +242,7 @@ def test_debug_adds_the_traceback_and_keeps_the_exit_code(
     assert main(["check", "nowhere.toml"]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert main(["check", "nowhere.toml", "--debug"]) == 2
-    lines = told(capsys)
+    lines = shown(capsys)
     assert lines[0] == "Traceback (most recent call last):"
     assert "error: nowhere.toml: no such file" in lines
     monkeypatch.setenv("TOOLKIT_DEBUG", "1")
@@ -260,14 +260,16 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.host.registry.discover", raising(KeyboardInterrupt()))
     assert main(["plugins", "list"]) == 130
-    assert told(capsys) == ["interrupted"]
+    assert shown(capsys) == ["interrupted"]
 
 
-def test_what_the_system_refuses_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_refuses_is_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusal = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a/b.txt")
     monkeypatch.setattr("toolkit.host.registry.discover", raising(refusal))
     assert main(["plugins"]) == 1
-    assert told(capsys)[0] == "error: a/b.txt: Permission denied"
+    assert shown(capsys)[0] == "error: a/b.txt: Permission denied"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -278,7 +280,7 @@ def test_a_signal_before_training_ends_with_the_same_command(
     monkeypatch.setattr("toolkit.runs.session.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
     monkeypatch.setattr("toolkit.recipe.read.parse", lambda *arguments: None)  # after what imports it is imported
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
-    assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
+    assert shown(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
     assert signal.getsignal(number) is before
 
 
@@ -295,7 +297,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     before = signal.getsignal(number)
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
     assert main(words) == code
-    assert told(capsys) == [
+    assert shown(capsys) == [
         "error: stopped by a signal; nothing is left half-written",
         f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}",
     ]
@@ -351,14 +353,14 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace("epochs = 2", "epochs = 0"))
     assert main(["check", str(recipe), "--set", "train.batch=none", "--set", "model={name = 'cnn', dropout = 3}"]) == 2
-    assert told(capsys) == [
+    assert shown(capsys) == [
         f"error: {recipe}: train.epochs: must be at least 1, got 0",
         'error: --set train.batch=none: must be an integer, got "none"',
         """error: --set 'model={name = '"'"'cnn'"'"', dropout = 3}': model.dropout: must be less than 1, got 3""",
         f"next:  fix this, then run: python -m toolkit check {recipe}",
     ]
     assert main(["check", str(recipe), "--set", "train.epochs=five"]) == 2
-    assert told(capsys) == [
+    assert shown(capsys) == [
         'error: --set train.epochs=five: must be an integer, got "five"',
         "next:  fix --set train.epochs=five, then run the same command again",
     ]
@@ -448,7 +450,7 @@ def test_a_qualified_name_picks_the_good_one(tmp_path: Path) -> None:
     assert main(["check", str(tiny.write_recipe(tmp_path, text=text))]) == 0
 
 
-def test_what_nobody_foresaw_is_told_without_a_traceback(
+def test_what_nobody_foresaw_is_reported_without_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks() -> NoReturn:
@@ -456,13 +458,13 @@ def test_what_nobody_foresaw_is_told_without_a_traceback(
 
     monkeypatch.setattr("toolkit.host.registry.discover", breaks)
     assert main(["plugins", "list"]) == 1
-    told = capsys.readouterr().err
-    assert "error: unexpected ZeroDivisionError: in a plugin's forward" in told
-    assert "--debug" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError: in a plugin's forward" in printed
+    assert "--debug" in printed
+    assert "Traceback" not in printed
 
 
-def test_a_recipe_that_is_not_there_is_told_before_torch_is_loaded() -> None:
+def test_a_recipe_that_is_not_there_is_reported_before_torch_is_loaded() -> None:
     code = "import sys; from toolkit.cli.main import main; print(main(['run', 'nowhere.toml']), 'torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["2", "False"]

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests import tiny
-from toolkit.cli.main import main
-from toolkit.cli.parser import PROGRAM
+from toolkit.build.schema import recipe_schema
+from toolkit.cli.main import main, parser
+from toolkit.cli.parser import PROGRAM, Parser
+from toolkit.cli.verbs import CHOICES, FLAGS, ON_COMMAND, VERBS
+from toolkit.host.registry import discover
+from toolkit.recipe.foreign import FIXED, KEYS, VALUES
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
@@ -282,6 +289,10 @@ photos
     run HAR --set data.name=image_folder --set data.root=photos
 run RUN
     run --resume RUN
+run nothing.toml --set seed=1
+    run HAR --set seed=1
+check nothing.toml
+    check HAR
 run recipes/cifar10_cnn
     run CIFAR
 run cifar10_cnn
@@ -394,3 +405,68 @@ def test_a_mistake_is_answered_with_the_command_that_does_it(
 
 def test_seventy_mistakes_stand_in_the_table() -> None:
     assert len({typed for typed, _ in rows()}) == len(rows()) >= 70
+
+
+@pytest.mark.parametrize(
+    "typed", ["train recipes/x.toml --epochs 5", "run photos", "run x.toml --set train.epochs 5", ""]
+)
+def test_a_mistake_loads_nothing_heavy(typed: str) -> None:
+    code = "import sys; from toolkit.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
+    words = [sys.executable, "-c", code, *typed.split()]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "pydantic", "rich", "pluggy"} & set(done.stdout.split())
+
+
+WRITTEN = [
+    ("train", "max_epochs = 5", 'train.max_epochs: unknown key; did you mean "train.epochs"?'),
+    ("train", "device = 0", 'train.device: must be a string, got 0; did you mean "cuda:0"?'),
+    ("model", "pretrained = true", 'model.pretrained: unknown key; write weights = "imagenet" ("kinetics400" for '),
+    ("data", "batch_size = 8", 'data.batch_size: unknown key; did you mean "train.batch"?'),
+]
+
+
+@pytest.mark.parametrize(("table", "line", "message"), WRITTEN)
+def test_the_same_words_in_a_file(
+    table: str, line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tiny.RECIPE.replace('device = "cpu"\n', "").replace(f"[{table}]", f"[{table}]\n{line}")
+    recipe = tiny.write_recipe(tmp_path, text=text)
+    assert main(["check", str(recipe)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"error: {recipe}: {message}")
+    assert lines[-1] == f"next:  fix this, then run: python -m toolkit check {recipe}"
+
+
+def test_the_tables_lead_to_keys_commands_and_flags_that_there_are() -> None:
+    schema = recipe_schema(discover())
+    keys = [*KEYS.values(), *VALUES, *(key for key, _ in FIXED.values()), *ON_COMMAND.values()]
+    assert [key for key in keys if not known_key(schema, key.removesuffix(".name"))] == []
+    whole = parser()
+    for command in VERBS.values():
+        assert whole.parse_args([*command.split(), "--debug", *(["x", "y"][: places(whole, command)])])
+    flags = {flag for command in whole.actions.values() for flag in command.flags}
+    assert {*FLAGS.values(), *CHOICES} <= flags
+
+
+def places(whole: Parser, command: str) -> int:
+    for name in command.split():
+        whole = whole.actions[name]
+    return len(whole.places)
+
+
+def known_key(schema: dict[str, Any], key: str) -> bool:
+    """Whether an editor would complete this key; a component's argument counts where one component has it."""
+    table = schema
+    for step in key.split("."):
+        found = properties(schema, table)
+        if step not in found:
+            return False
+        table = found[step]
+    return True
+
+
+def properties(schema: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in table:
+        table = schema["$defs"][table["$ref"].rpartition("/")[2]]
+    own: dict[str, Any] = table.get("properties", {})
+    return own | {key: value for one in table.get("allOf", ()) for key, value in one.get("properties", {}).items()}

@@ -12,7 +12,7 @@ BUNDLE = "exports/cifar10_cnn"
 
 def filled(place: str, *, of: str = "*") -> str | None:
     """A word for this place of a command line: a shipped recipe, the latest run (`of` a recipe) or bundle; None where
-    there is none."""
+    nothing was found."""
     if place == "RECIPE":
         return RECIPE
     if place == "RUN":

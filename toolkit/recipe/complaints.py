@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[str | int, ...]
 
 UNKNOWN_KEY = "unknown key"
+NO_FILE = "no such file"
 
 _TYPES = {
     "int_type": "an integer",

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem, RecipeError, nearest
-from toolkit.recipe.complaints import UNKNOWN_KEY, problems
+from toolkit.recipe.complaints import NO_FILE, UNKNOWN_KEY, problems
 from toolkit.recipe.draft import Draft, Source
 from toolkit.recipe.foreign import SPELLED, key_of
 from toolkit.recipe.overrides import override
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
-        problem = Problem("", "no such file", _nearest_file(path))
+        problem = Problem("", NO_FILE, _nearest_file(path), command="python -m toolkit run --help")
     except IsADirectoryError:
         problem = Problem("", "is a folder, not a recipe file", _nearest_file(path / "x.toml"))
     except UnicodeDecodeError as error:

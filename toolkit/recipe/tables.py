@@ -227,7 +227,7 @@ class ExportTable(BaseModel):
 
     model_config = _CLOSED
     precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
-    """One or several; the first is what a bundle uses unless told otherwise."""
+    """One or several; a bundle uses the first by default."""
     calibration: Annotated[int, Field(ge=1)] = 128
     """Training items that int8 takes the ranges of values from."""
     fp32: Limits = LIMITS["fp32"]
@@ -324,7 +324,7 @@ class Recipe(BaseModel):
     """Which keys a study tries other values of, and how."""
 
     def tables(self) -> dict[str, Any]:
-        """Everything but the name as plain TOML values; what is None is left out."""
+        """Everything but the name as plain TOML values; keys that are None are omitted."""
         return {key: plain(value) for key, value in self.model_dump(exclude_none=True).items()}
 
     def replace(self, tables: Mapping[str, Any]) -> Self:
