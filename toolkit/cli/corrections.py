@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -91,29 +91,37 @@ def corrected(words: Sequence[str], whole: Parser) -> Correction | None:
 
 def _verb(words: Sequence[str], whole: Parser) -> tuple[list[str], list[str], list[str]]:
     """The command that was meant, the other words, and the reason of a change."""
-    rest = list(words)
-    for word in list(rest):
-        name, _, value = word.partition("=")
-        if name == "mode" and value in {*VERBS, *whole.actions}:
-            rest[rest.index(word)] = value
-        elif name == "task" and value in SUBJECTS:
-            rest.remove(word)
-    bare = [word for word in rest if not word.startswith("-") and "=" not in word]
-    while len(bare) > 1 and bare[0] in SUBJECTS and bare[1] in {*SUBJECTS, *VERBS, *whole.actions}:
-        rest.remove(bare.pop(0))
-    if not bare or _is_recipe(bare[0]):
+    rest = _without_subjects(words, {*VERBS, *whole.actions})
+    bare = _bare(rest)
+    if not bare or bare[0].endswith(".toml") or Path(bare[0]).is_dir():
         return ["run"], rest, []
-    verb, reason = _named(bare[0], whole)
-    rest.remove(bare[0])
-    if verb == ["evaluate"] and len(bare) > 1 and bare[1].endswith(".toml"):
-        verb = ["check"] if bare[0] == "validate" else ["run"]
+    typed, *others = bare
+    verb, reason = _named(typed, whole)
+    rest.remove(typed)
+    if verb == ["evaluate"] and others and others[0].endswith(".toml"):
+        verb = ["check"] if typed == "validate" else ["run"]
         reason = f'the command here is "{verb[0]}"'
-    if verb and bare[0] == "resume" and len(bare) > 1:
-        rest.insert(rest.index(bare[1]), "--resume")
-    if verb == ["plugins"] and len(bare) > 1 and (action := nearest(bare[1], whole.actions["plugins"].actions)):
-        rest.remove(bare[1])
+    if typed == "resume" and others:
+        rest.insert(rest.index(others[0]), "--resume")
+    if verb == ["plugins"] and others and (action := nearest(others[0], whole.actions["plugins"].actions)):
+        rest.remove(others[0])
         verb = [*verb, action]
     return verb, rest, [reason] if reason else []
+
+
+def _without_subjects(words: Sequence[str], verbs: Collection[str]) -> list[str]:
+    """The words without what some tools write before the verb: `yolo classify train`, `task=classify mode=train`."""
+    pairs = [word.partition("=") for word in words]
+    found = [value if name == "mode" and value in verbs else f"{name}{equals}{value}" for name, equals, value in pairs]
+    rest = [word for word in found if word.partition("=")[::2] not in {("task", subject) for subject in SUBJECTS}]
+    bare = _bare(rest)
+    while len(bare) > 1 and bare[0] in SUBJECTS and bare[1] in {*SUBJECTS, *verbs}:
+        rest.remove(bare.pop(0))
+    return rest
+
+
+def _bare(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith("-") and "=" not in word]
 
 
 def _named(word: str, whole: Parser) -> tuple[list[str], str]:
@@ -125,10 +133,6 @@ def _named(word: str, whole: Parser) -> tuple[list[str], str]:
     very_close = get_close_matches(word.lower(), [*whole.actions, *VERBS], n=1, cutoff=0.75)
     close = very_close[0] if very_close else nearest(word.lower(), whole.actions)
     return VERBS.get(close, close).split() if close else [], ""
-
-
-def _is_recipe(word: str) -> bool:
-    return word.endswith(".toml") or Path(word).is_dir()
 
 
 def _read(found: Correction, words: Sequence[str]) -> bool:
@@ -166,18 +170,10 @@ def _read_set(found: Correction, rest: list[str]) -> bool:
 
 
 def _read_flag(found: Correction, word: str, rest: list[str]) -> bool:
+    """Take a flag of ours or of another tool, with its value."""
     name, equals, given = word.partition("=")
     if name in found.command.flags:
-        if not found.command.flags[name]:
-            found.flags.append(name)
-            return True
-        if not equals and (not rest or rest[0].startswith("--")):
-            return _lacking(found, name)
-        value = given if equals else rest.pop(0)
-        ours = CHOICES.get(name, {}).get(value.lower(), value)
-        found.reasons += [f'"{value}" is "{ours}" here'] if ours != value else []
-        found.flags += [name, ours]
-        return True
+        return _read_own_flag(found, name, given if equals else None, rest)
     bare = plain(name)
     is_value = bool(rest) and (not rest[0].startswith("-") or rest[0][1:2].isdigit())
     if not equals and is_value and (bare not in SWITCHES or rest[0].lower() in YES_OR_NO):
@@ -190,6 +186,19 @@ def _read_flag(found: Correction, word: str, rest: list[str]) -> bool:
     if bare.startswith("no") and not equals and bare[2:] in SWITCHES and bare not in FIXED:
         return _translate(found, name, bare[2:], "false")
     return _translate(found, name, name.lstrip("-"), given if equals else "true")
+
+
+def _read_own_flag(found: Correction, name: str, given: str | None, rest: list[str]) -> bool:
+    if not found.command.flags[name]:
+        found.flags.append(name)
+        return True
+    if given is None and (not rest or rest[0].startswith("--")):
+        return _lacking(found, name)
+    value = rest.pop(0) if given is None else given
+    ours = CHOICES.get(name, {}).get(value.lower(), value)
+    found.reasons += [f'"{value}" is "{ours}" here'] if ours != value else []
+    found.flags += [name, ours]
+    return True
 
 
 def _is_foreign(name: str) -> bool:
@@ -230,13 +239,14 @@ def _translate(found: Correction, written: str, name: str, value: str) -> bool:
 
 
 def _translate_key(found: Correction, written: str, name: str, value: str) -> bool:
+    """A foreign word as `--set` with a key of ours; False where no key is known for it."""
     known = name if name.partition(".")[0] in TABLES and "." in name else key_of(name)
     if plain(name) in FIXED and value.lower() not in {"false", "no", "0"}:
         known, value = FIXED[plain(name)]
     if known is None:
         return False
     known = ON_COMMAND.get((found.verb[0], known), known)
-    if known == "data.root" and found.verb != ["evaluate"] and not value.startswith(("http:", "https:")):
+    if known == "data.root" and found.verb != ["evaluate"]:
         found.sets += [text for text in set_words(Path(value)) if not text.startswith("data.root=")]
     value = value_of(known, value)
     found.sets.append(f'{known}=["{value}"]' if known in ARRAYS and not value.startswith("[") else f"{known}={value}")
@@ -247,17 +257,14 @@ def _translate_key(found: Correction, written: str, name: str, value: str) -> bo
 def _complete(found: Correction) -> bool:
     """Fill in the words that a command needs and that were not given, where there are files that fit."""
     wanted = found.command.places
-    started = trained_on(Path(found.places[0])) if "RECIPE" in wanted and _names_folder(found.places) else None
-    if started:
-        found.reasons.append(f'"{found.places[0]}" is a folder of {held_by(Path(found.places[0]))}, not a recipe')
-        found.places[0], found.sets = started[0], [*started[1], *found.sets]
+    if "RECIPE" in wanted and found.places:
+        _take_folder(found, Path(found.places[0]))
     if found.verb[0] in {"evaluate", "report", "export"} and not found.places and filled("RUN") is None:
         found.verb, found.flags = ["run"], []
         found.reasons.append("no run was found here; this makes one, with scores and a report")
         wanted = ["RECIPE"]
-    resumes = "--resume" in found.flags
     for place in wanted[len(found.places) :]:
-        if place == "RECIPE" and resumes:
+        if place == "RECIPE" and "--resume" in found.flags:
             continue
         word = VIDEO_RECIPE if place == "RECIPE" and "data.name=video_folder" in found.sets else filled(place)
         if word is None:
@@ -266,5 +273,9 @@ def _complete(found: Correction) -> bool:
     return True
 
 
-def _names_folder(places: Sequence[str]) -> bool:
-    return bool(places) and is_recipe_less(Path(places[0]))
+def _take_folder(found: Correction, folder: Path) -> None:
+    """A folder of images or videos in place of a recipe: the recipe that trains on it."""
+    started = trained_on(folder) if is_recipe_less(folder) else None
+    if started:
+        found.reasons.append(f'"{folder}" is a folder of {held_by(folder)}, not a recipe')
+        found.places[0], found.sets = started[0], [*started[1], *found.sets]

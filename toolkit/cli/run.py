@@ -67,9 +67,9 @@ def _run(options: Namespace) -> None:
 
             resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
         else:
+            check_no_folder("run", options.recipe, options.overrides)
             from toolkit.recipe.read import parse
 
-            check_no_folder("run", options.recipe, options.overrides)
             draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
@@ -110,11 +110,11 @@ def _report(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
+    check_no_folder("check", options.recipe, options.overrides)
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
 
-    check_no_folder("check", options.recipe, options.overrides)
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:

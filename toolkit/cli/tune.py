@@ -32,9 +32,9 @@ def add_tune(commands: Commands) -> None:
 
 
 def _tune(options: Namespace) -> None:
+    check_no_folder("tune", options.recipe, options.overrides)
     from toolkit.recipe.read import parse
 
-    check_no_folder("tune", options.recipe, options.overrides)
     draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
     from toolkit.tune.session import StudyLocation, tune_recipe
 
