@@ -5,7 +5,6 @@ An error says what is wrong and where, then what to type next, and knows its exi
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ EXIT_INTERRUPTED = 130
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The one of `known` that `name` most likely meant, or None."""
+    import difflib
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 

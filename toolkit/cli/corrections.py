@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -20,30 +19,17 @@ TABLES = frozenset(
     {"data", "input", "clip", "model", "task", "augment", "metrics", "trackers", "train", "export", "tune"}
 )
 ARRAYS = frozenset({"augment", "metrics", "trackers"})
-VERSION = frozenset({"version", "-V", "-v", "--v"})
 YES_OR_NO = frozenset({"true", "false", "yes", "no", "0", "1"})
 
 
-def parse(whole: Parser, words: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line. Raises UsageError with the command that was meant, where that can be guessed."""
-    asked = _help_or_version(words)
-    try:
-        return whole.parse_args(asked, argparse.Namespace(words=list(asked)))
-    except UsageError as error:
-        correction = corrected(asked, whole)
-        if correction is None or correction.words == list(asked):
-            raise UsageError(error.message, next_step=_help_of(asked, whole)) from error
-        what = re.split(r"; did you mean| \(choose from", error.message)[0] if correction.reasons else error.message
-        message = "; ".join(dict.fromkeys([what, *correction.reasons]))
-        raise UsageError(message, next_step=command_line(correction.words)) from error
-
-
-def _help_or_version(words: Sequence[str]) -> list[str]:
-    """`help COMMAND` as `COMMAND --help`, and `version` as `--version`."""
-    first = words[0] if words else ""
-    if first == "help":
-        return [*words[1:], "--help"]
-    return ["--version"] if len(words) == 1 and first in VERSION else list(words)
+def explained(error: UsageError, words: Sequence[str], whole: Parser) -> UsageError:
+    """The error with the command that was meant as the next step, or the help of the command that was typed."""
+    correction = corrected(words, whole)
+    if correction is None or correction.words == list(words):
+        return UsageError(error.message, next_step=_help_of(words, whole))
+    what = re.split(r"; did you mean| \(choose from", error.message)[0] if correction.reasons else error.message
+    message = "; ".join(dict.fromkeys([what, *correction.reasons]))
+    return UsageError(message, next_step=command_line(correction.words))
 
 
 def _help_of(words: Sequence[str], whole: Parser) -> str:

@@ -6,13 +6,21 @@ import argparse
 import io
 import os
 import sys
-import textwrap
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RunFailed, ToolkitError, printable
-from toolkit.cli import corrections, export, plugins, predict, repairs, run, tune
-from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence, width
+from toolkit.api.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    RecipeError,
+    RunFailed,
+    ToolkitError,
+    UsageError,
+    printable,
+)
+from toolkit.cli import export, plugins, predict, run, tune
+from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "train": ("run", "tune", "check"),
@@ -23,10 +31,11 @@ GROUPS: Mapping[str, Sequence[str]] = {
 """How `--help` groups the commands. One that stands in no group is listed at the end."""
 
 EXAMPLES = ("run recipes/cifar10_cnn.toml", "run recipes/cifar10_cnn.toml --set train.epochs=20")
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable, 4 plugin broken, "
-    "5 an export differs from the trained model, 75 stopped by a signal and resumable, 130 interrupted."
-)
+EXIT_CODES = """\
+Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
+4 plugin broken, 5 an export differs from the trained model,
+75 stopped by a signal and resumable, 130 interrupted."""
+VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # finding them reads malformed packages too
     try:
-        options = corrections.parse(parser(), words)
+        options = parsed(parser(), words)
         command: Callable[[argparse.Namespace], int | None] = options.command
         code = command(options) or EXIT_DONE
         sys.stdout.flush()
@@ -61,9 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(RunFailed(message, next_step="see where with --debug"), words, debug=debug)
 
 
+class Whole(Parser):
+    """The parser of all commands, which lists them by group."""
+
+    def describe(self) -> str:
+        grouped = {name for names in GROUPS.values() for name in names}
+        more = {"more": [name for name in self.actions if name not in grouped]}
+        lines = [sentence("train, evaluate, report, export and serve vision models from recipes")]
+        for title, names in {**GROUPS, **more}.items():
+            rows = [f"    {name:<9} {self.actions[name].text}" for name in names if name in self.actions]
+            lines += ["", f"{title}:", *rows] if rows else []
+        return "\n".join(lines)
+
+
 def parser() -> Parser:
     """The parser of all commands; GROUPS has the order in which `--help` lists them."""
-    whole = Parser(prog=PROGRAM, usage=f"{PROGRAM} COMMAND ...", epilog=f"{listed_examples(EXAMPLES)}\n\n{_codes()}")
+    whole = Whole(prog=PROGRAM, usage=f"{PROGRAM} COMMAND ...", epilog=f"{listed_examples(EXAMPLES)}\n\n{EXIT_CODES}")
     whole.add_argument("--version", action="store_true", help="print the version and exit")
     commands = whole.add_subparsers(metavar="COMMAND", prog=PROGRAM, parser_class=Parser, help=argparse.SUPPRESS)
     run.add_run(commands)
@@ -76,29 +98,27 @@ def parser() -> Parser:
     plugins.add_plugins(commands)
     run.add_schema(commands)
     whole.actions = commands.choices
-    whole.description = _description(commands.choices)
     whole.set_defaults(command=lambda options: _no_command(whole, options))
     return whole
 
 
-def _codes() -> str:
-    return textwrap.fill(EXIT_CODES, width())
+def parsed(whole: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. Raises UsageError with the command that was meant, where that can be guessed."""
+    asked = _help_or_version(words)
+    try:
+        return whole.parse_args(asked, argparse.Namespace(words=asked))
+    except UsageError as error:
+        from toolkit.cli.corrections import explained
+
+        raise explained(error, asked, whole) from error
 
 
-def _description(commands: Mapping[str, Parser]) -> str:
-    """What the toolkit does, and its commands by group."""
-    lines = [sentence("train, evaluate, report, export and serve vision models from recipes")]
-    grouped = {name for names in GROUPS.values() for name in names}
-    more = {"more": [name for name in commands if name not in grouped]}
-    for title, names in {**GROUPS, **more}.items():
-        rows = [f"    {name:<9} {_first_line(commands[name])}" for name in names if name in commands]
-        lines += ["", f"{title}:", *rows] if rows else []
-    return "\n".join(lines)
-
-
-def _first_line(command: Parser) -> str:
-    text = " ".join((command.description or "").split()).rstrip(".")
-    return text[:1].lower() + text[1:]
+def _help_or_version(words: Sequence[str]) -> list[str]:
+    """`help COMMAND` as `COMMAND --help`, and `version` as `--version`."""
+    first = words[0] if words else ""
+    if first == "help":
+        return [*words[1:], "--help"]
+    return ["--version"] if len(words) == 1 and first in VERSION else list(words)
 
 
 def _no_command(whole: Parser, options: argparse.Namespace) -> int:
@@ -114,12 +134,18 @@ def _no_command(whole: Parser, options: argparse.Namespace) -> int:
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
+        import traceback
+
         traceback.print_exc()
     for line in error.lines():
         for part in line.split("\n"):
             shown = printable(part)
             print(f"error: {shown}" if not shown.startswith(" ") else shown, file=sys.stderr)
-    next_step = repairs.next_step(error, words) or error.next_step
+    next_step = error.next_step
+    if isinstance(error, RecipeError):
+        from toolkit.cli.repairs import repaired
+
+        next_step = repaired(error, words) or next_step
     if next_step:
         print(f"next:  {printable(next_step)}", file=sys.stderr)
     return error.exit_code

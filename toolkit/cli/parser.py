@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
-import shutil
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -38,6 +35,8 @@ class Parser(argparse.ArgumentParser):
         """What the words without a flag are, in their order."""
         self.actions: Mapping[str, Parser] = {}
         """The commands below this one."""
+        self.text = ""
+        """What the command does, as lists of commands show it."""
         super().__init__(**options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
@@ -47,7 +46,17 @@ class Parser(argparse.ArgumentParser):
             self.places.append(str(action.metavar))
         return action
 
+    def format_help(self) -> str:
+        self.description = self.describe()
+        return super().format_help()
+
+    def describe(self) -> str:
+        """What stands below the usage; made only where help is asked for."""
+        return sentence(self.text)
+
     def error(self, message: str) -> NoReturn:
+        import re
+
         # argparse's text, but the nearest command or choice instead of the whole list
         found = re.search(r"""(?:argument (-[^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
         if found:
@@ -66,21 +75,18 @@ def add(
 ) -> Parser:
     """The parser of a new command with this help `text`; `run` returns an exit code, or None for 0. The `examples` are
     whole commands without the program's name, and work as typed."""
-    parser: Parser = commands.add_parser(
-        name, help=text, description=sentence(text), epilog=listed_examples(examples) if examples else None
-    )
+    parser: Parser = commands.add_parser(name, help=text, epilog=listed_examples(examples) if examples else None)
+    parser.text = text
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(command=run)
     return parser
 
 
 def sentence(text: str) -> str:
-    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", width())
+    import shutil
+    import textwrap
 
-
-def width() -> int:
-    """The columns that help texts fill, as argparse counts them."""
-    return shutil.get_terminal_size().columns - 2
+    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", shutil.get_terminal_size().columns - 2)
 
 
 def listed_examples(examples: Sequence[str]) -> str:

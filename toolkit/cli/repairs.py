@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.api.errors import Problem, RecipeError, ToolkitError
+from toolkit.api.errors import Problem, RecipeError
 from toolkit.cli.parser import command_line
 from toolkit.cli.places import RECIPE
 from toolkit.recipe.complaints import NO_FILE, UNKNOWN_KEY
@@ -14,15 +14,13 @@ from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
 
 
-def next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
+def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
     """The command that was meant, where the arguments of `--set`, or the name of the file, are all that is wrong."""
-    if not isinstance(error, RecipeError):
-        return None
-    repaired = list(words)
+    found = list(words)
     for problem in error.problems:
-        if not (_repair(problem, error.source, repaired) or _take_whole(problem, repaired)):
+        if not (_repair(problem, error.source, found) or _take_whole(problem, found)):
             return None
-    return command_line(repaired)
+    return command_line(found)
 
 
 def _repair(problem: Problem, source: str, words: list[str]) -> bool:

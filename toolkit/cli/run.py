@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.folders import check_no_folder
 from toolkit.cli.parser import add, add_set, add_use, command_line, console, stopped
 from toolkit.cli.places import BUNDLE, RECIPE, RUN
 
@@ -67,6 +66,8 @@ def _run(options: Namespace) -> None:
 
             resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
         else:
+            from toolkit.cli.folders import check_no_folder
+
             check_no_folder("run", options.recipe, options.overrides)
             from toolkit.recipe.read import parse
 
@@ -110,6 +111,8 @@ def _report(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
+    from toolkit.cli.folders import check_no_folder
+
     check_no_folder("check", options.recipe, options.overrides)
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover

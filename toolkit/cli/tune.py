@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.folders import check_no_folder
 from toolkit.cli.parser import add, add_set, console, count, same_command
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ def add_tune(commands: Commands) -> None:
 
 
 def _tune(options: Namespace) -> None:
+    from toolkit.cli.folders import check_no_folder
+
     check_no_folder("tune", options.recipe, options.overrides)
     from toolkit.recipe.read import parse
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 from toolkit.api.errors import Problem, first_few, nearest
 from toolkit.recipe.foreign import plain, value_of
@@ -95,6 +94,8 @@ def _meant(kind: str, name: str, known: Collection[str], *, alike: bool) -> str 
 
 def _closest(written: str, known: Sequence[str]) -> str | None:
     """The most similar name that begins with the same letter: another first letter is another family."""
+    from difflib import SequenceMatcher
+
     alike = [
         (SequenceMatcher(None, written, _short(one)).ratio(), one) for one in known if _short(one)[:1] == written[:1]
     ]
