@@ -185,7 +185,19 @@ def loaded_by(*words: str, code: int = 0) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["plugins"], ["plugins", "list"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["init", "--help"],
+        ["demo", "--help"],
+        ["recipes"],
+        ["plugins"],
+        ["plugins", "list"],
+    ],
+)
 def test_commands_that_only_tell_load_nothing_heavy(words: list[str]) -> None:
     assert loaded_by("-m", "toolkit", *words) & HEAVY == set()
 
@@ -199,6 +211,8 @@ def test_commands_that_only_tell_load_nothing_heavy(words: list[str]) -> None:
         ["run", "a.toml", "--epochs", "3"],
         ["run", "--resume", "a", "--runs", "b"],
         ["check"],
+        ["init", "images"],
+        ["recipes", "no_such_recipe"],
         ["plugins", "lst"],
         ["plugins", "show", "no_such_component"],
     ],

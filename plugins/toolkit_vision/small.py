@@ -16,6 +16,12 @@ Form: TypeAlias = Literal["auto", "cifar", "imagenet"]
 
 SMALL = 64
 """Largest image side, in pixels, for which `auto` means `cifar`."""
+UNREMARKABLE = 48
+"""Largest image side, in pixels, for which nobody wonders at the cost of resnet18's `cifar` stem."""
+_COSTLY = (
+    "resnet18 keeps the full resolution of {size} px (the small-image stem), which costs 16 times the multiply-adds "
+    'of the usual stem; set model.stem = "imagenet" for the usual one, or "cifar" to keep this one without a note'
+)
 
 
 def resnet18(  # noqa: PLR0913 - the keys of a recipe
@@ -55,7 +61,9 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
         raise ValueError('stem: must be "imagenet" with ImageNet weights, which were trained with that stem')
     transfer = Transfer(weights, freeze, thaw_epoch)
     layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
-    return classifier("resnet18", spec, transfer, layers, alter=_cifar_stem if cifar else None, shift=shift)
+    alter = _cifar_stem if cifar else None
+    notes = (_COSTLY.format(size=spec.size),) if stem == "auto" and cifar and spec.size > UNREMARKABLE else ()
+    return classifier("resnet18", spec, transfer, layers, alter=alter, shift=shift, notes=notes)
 
 
 def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe

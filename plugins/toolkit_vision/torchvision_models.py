@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torchvision
@@ -43,11 +43,13 @@ def classifier(
     *,
     alter: Callable[[nn.Module], None] | None = None,
     shift: bool = False,
+    notes: Sequence[str] = (),
 ) -> Classifier:
     """Build torchvision's model `name`, load its weights and put a head in the place of its last layer.
 
     alter: changes the fresh model before weights are loaded (another stem, say).
     shift: let the branches of a ResNet see their neighbours in time.
+    notes: what a user must know of the model.
 
     Raises:
         RecipeError: the model cannot take images of the size the recipe asks for.
@@ -69,7 +71,7 @@ def classifier(
         load_weights(backbone, _modern_names(start.weights), ignore=(f"{layer}.",), source=start.source)
     if shift and spec.frames:
         shift_in_time(backbone, spec.frames)
-    return start.classifier(framewise(backbone, spec.frames), layers.head(spec, features))
+    return start.classifier(framewise(backbone, spec.frames), layers.head(spec, features), notes=notes)
 
 
 def start_as_identity(backbone: nn.Module) -> None:

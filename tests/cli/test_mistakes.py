@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny
+from tests.plugins.data_files import write_video
 from toolkit.build.schema import recipe_schema
 from toolkit.cli.main import main, parser
 from toolkit.cli.parser import PROGRAM, Parser
@@ -28,7 +29,6 @@ ROOT = Path(__file__).parents[2]
 NAMES = {
     "CIFAR": "recipes/cifar10_cnn.toml",
     "HAR": "recipes/har_resnet50.toml",
-    "X3D": "recipes/har_x3d_s.toml",
     "BUNDLE": "exports/tiny",
 }
 
@@ -40,7 +40,7 @@ train CIFAR
 fit CIFAR
     run CIFAR
 train
-    run HAR
+    run har_resnet50
 val
     evaluate RUN
 val CIFAR
@@ -90,13 +90,13 @@ fit --config CIFAR --trainer.max_epochs 5 --trainer.accelerator gpu
 resume RUN
     run --resume RUN
 classify train data=photos model=resnet18 epochs=5
-    run HAR --set data.name=image_folder --set data.root=photos --set model.name=resnet18 --set train.epochs=5
+    run har_resnet50 --set data.name=image_folder --set data.root=photos --set model.name=resnet18 --set train.epochs=5
 task=classify mode=train data=photos epochs=5
-    run HAR --set data.name=image_folder --set data.root=photos --set train.epochs=5
+    run har_resnet50 --set data.name=image_folder --set data.root=photos --set train.epochs=5
 train data=photos epochs=5 imgsz=64
-    run HAR --set data.name=image_folder --set data.root=photos --set train.epochs=5 --set input.size=64
+    run har_resnet50 --set data.name=image_folder --set data.root=photos --set train.epochs=5 --set input.size=64
 yolo classify train data=clips epochs=5
-    run X3D --set data.name=video_folder --set data.root=clips --set train.epochs=5
+    run har_x3d_s --set data.name=video_folder --set data.root=clips --set train.epochs=5
 export
     export RUN
 report
@@ -278,25 +278,37 @@ run CIFAR --set augment='["randaugment"]'
     run CIFAR --set 'augment=["rand_augment"]'
 # places
 run photos
-    run HAR --set data.name=image_folder --set data.root=photos
+    init images photos
 check photos
-    check HAR --set data.name=image_folder --set data.root=photos
+    init images photos
 tune photos
-    tune HAR --set data.name=image_folder --set data.root=photos
+    init images photos
 run clips
-    run X3D --set data.name=video_folder --set data.root=clips
+    init videos clips
 photos
-    run HAR --set data.name=image_folder --set data.root=photos
+    init images photos
 run RUN
     run --resume RUN
 run nothing.toml --set seed=1
-    run HAR --set seed=1
+    recipes
 check nothing.toml
-    check HAR
+    recipes
 run recipes/cifar10_cnn
     run CIFAR
-run cifar10_cnn
-    run CIFAR
+init photos
+    init images photos
+init image photos
+    init images photos
+run photos --epochs 5
+    run har_resnet50 --set data.name=image_folder --set data.root=photos --set train.epochs=5
+cifar10_cnn
+    run cifar10_cnn
+train cifar10_cnn epochs=5
+    run cifar10_cnn --set train.epochs=5
+run har_resnet5
+    run HAR
+recipe
+    recipes
 """
 
 
@@ -315,7 +327,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind in ("photos", "clips"):
             (folder / kind / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20), (20 * number, 90, 30)).save(folder / "photos" / name / f"{number}.png")
-        (folder / "clips" / name / f"{number}.mp4").write_bytes(b"." * (number + 1))
+        write_video(folder / "clips" / name / f"{number}.mp4", shade=number)
     Image.new("RGB", (20, 20)).save(folder / "photo.jpg")
     before = Path.cwd()
     os.chdir(folder)

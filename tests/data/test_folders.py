@@ -25,6 +25,22 @@ def test_class_folders_are_listed_in_order_of_name(tmp_path):
     assert listing.paths == tuple(tmp_path / item for item in listing.ids)
 
 
+def test_what_macos_adds_to_an_archive_is_skipped_and_counted(tmp_path):
+    for name in ("cat/1.jpg", "dog/2.jpg", "__MACOSX/cat/._1.jpg", "__MACOSX/dog/._2.jpg", ".trash/3.jpg"):
+        put(tmp_path / name)
+    found = find_class_folders(tmp_path, videos=False)
+    assert found.listing.classes == ("cat", "dog")
+    assert found.notes == ("skipped 2 hidden folders with 3 files: .trash, __MACOSX",)
+
+
+def test_hidden_folders_next_to_splits_are_skipped_and_counted(tmp_path):
+    for name in ("train/cat/1.jpg", "train/dog/2.jpg", "__MACOSX/train/cat/._1.jpg"):
+        put(tmp_path / name)
+    found = find_class_folders(tmp_path, videos=False)
+    assert found.given is not None
+    assert found.notes == ("skipped 1 hidden folder with 1 file: __MACOSX",)
+
+
 def test_a_folder_may_be_named_as_a_file_is(tmp_path):
     put(tmp_path / "cat" / "1.jpg" / "2.jpg")
     assert list_class_folders(tmp_path).ids == ("cat/1.jpg/2.jpg",)

@@ -202,6 +202,18 @@ def test_stem_follows_size_unless_told(size: int, stem: small.Form, stride: int)
     assert model.backbone.conv1.stride == (stride, stride)
 
 
+@pytest.mark.parametrize(
+    ("size", "stem", "said"),
+    [(48, "auto", 0), (64, "auto", 1), (64, "cifar", 0), (64, "imagenet", 0), (224, "auto", 0)],
+)
+def test_a_costly_stem_that_nobody_chose_is_noted_with_the_key_that_changes_it(
+    size: int, stem: small.Form, said: int
+) -> None:
+    model = small.resnet18(DataSpec(classes=("a", "b"), size=size), stem=stem)
+    assert len(model.notes) == said
+    assert all(f"{size} px" in note and 'model.stem = "imagenet"' in note for note in model.notes)
+
+
 def test_vgg16_bn_for_small_images_has_no_wide_layers() -> None:
     model = small.vgg16_bn(DataSpec(classes=tuple("abc"), size=32))
     assert sum(parameter.numel() for parameter in model.parameters()) < 16e6

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.system.machine import allowed_cores, memory, memory_available, physical_cores, processor, total_memory
+from toolkit.system.machine import (
+    allowed_cores,
+    has_gpu,
+    memory,
+    memory_available,
+    physical_cores,
+    processor,
+    total_memory,
+)
 
 FREE = 1 << 30
 
@@ -84,3 +92,16 @@ def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
     assert memory(tmp_path) == whole
     (tmp_path / "memory.max").write_text("1048576\n")
     assert memory(tmp_path) == 1 << 20
+
+
+def test_a_gpu_is_seen_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert has_gpu(tmp_path)
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not has_gpu(tmp_path)

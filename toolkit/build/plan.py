@@ -265,8 +265,7 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
 
 def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
-    usual = Path("data") / dataset.name.rpartition(":")[2]
-    place = root or (usual if holds_something(usual) else None)
+    place = root or usual_place(dataset.name)
     asked = {"clips": True} if clips else {}
     try:
         data: Data = dataset.build(place, **asked)
@@ -290,6 +289,12 @@ def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
     return DataError(
         f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
     )
+
+
+def usual_place(dataset: str) -> Path | None:
+    """Where the data of this dataset is looked for when a recipe names no root; None where nothing is there."""
+    usual = Path("data") / dataset.rpartition(":")[2]
+    return usual if holds_something(usual) else None
 
 
 def holds_something(place: Path) -> bool:

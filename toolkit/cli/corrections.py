@@ -9,11 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from toolkit.api.errors import UsageError, nearest
-from toolkit.cli.folders import VIDEO_RECIPE, held_by, is_recipe_less, set_words, trained_on
+from toolkit.cli.folders import held_by, is_recipe_less, set_words
 from toolkit.cli.parser import Parser, command_line
-from toolkit.cli.places import filled
+from toolkit.cli.places import RECIPE, VIDEO_RECIPE, filled
 from toolkit.cli.verbs import CHOICES, FLAGS, ON_COMMAND, PLACES, SUBJECTS, VERBS
 from toolkit.recipe.foreign import FIXED, GIVEN, SWITCHES, key_of, plain, value_of
+from toolkit.recipe.shipped import shipped
 
 TABLES = frozenset(
     {"data", "input", "clip", "model", "task", "augment", "metrics", "trackers", "train", "export", "tune"}
@@ -79,7 +80,7 @@ def _verb(words: Sequence[str], whole: Parser) -> tuple[list[str], list[str], li
     """The command that was meant, the other words, and the reason of a change."""
     rest = _without_subjects(words, {*VERBS, *whole.actions})
     bare = _bare(rest)
-    if not bare or bare[0].endswith(".toml") or Path(bare[0]).is_dir():
+    if not bare or bare[0].endswith(".toml") or Path(bare[0]).is_dir() or bare[0] in shipped():
         return ["run"], rest, []
     typed, *others = bare
     verb, reason = _named(typed, whole)
@@ -243,8 +244,8 @@ def _translate_key(found: Correction, written: str, name: str, value: str) -> bo
 def _complete(found: Correction) -> bool:
     """Fill in the words that a command needs and that were not given, where there are files that fit."""
     wanted = found.command.places
-    if "RECIPE" in wanted and found.places:
-        _take_folder(found, Path(found.places[0]))
+    if found.places and (found.verb == ["init"] or wanted[:1] == ["RECIPE"]):
+        _take_folder(found, Path(found.places[-1]))
     if found.verb[0] in {"evaluate", "report", "export"} and not found.places and filled("RUN") is None:
         found.verb, found.flags = ["run"], []
         found.reasons.append("no run was found here; this makes one, with scores and a report")
@@ -254,14 +255,19 @@ def _complete(found: Correction) -> bool:
             continue
         word = VIDEO_RECIPE if place == "RECIPE" and "data.name=video_folder" in found.sets else filled(place)
         if word is None:
-            return False
+            return place in found.command.optional
         found.places.append(word)
     return True
 
 
 def _take_folder(found: Correction, folder: Path) -> None:
-    """A folder of images or videos in place of a recipe: the recipe that trains on it."""
-    started = trained_on(folder) if is_recipe_less(folder) else None
-    if started:
-        found.reasons.append(f'"{folder}" is a folder of {held_by(folder)}, not a recipe')
-        found.places[0], found.sets = started[0], [*started[1], *found.sets]
+    """A folder of images or videos in place of a recipe: make one for it, or train on it with what else was asked."""
+    held = held_by(folder) if is_recipe_less(folder) else None
+    if held is None:
+        return
+    found.reasons.append(f'"{folder}" is a folder of {held}, not a recipe')
+    if found.sets or found.flags:
+        found.places[0] = VIDEO_RECIPE if held == "videos" else RECIPE
+        found.sets = [*set_words(folder), *found.sets]
+    else:
+        found.verb, found.places = ["init"], [held, str(folder)]

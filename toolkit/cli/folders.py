@@ -1,41 +1,31 @@
-"""A folder where a recipe was expected: what it holds, and the command that trains on it."""
+"""A folder where a recipe was expected: what it holds, and the command that makes a recipe for it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import command_line
-from toolkit.cli.places import RECIPE
 
-IMAGE_RECIPE = RECIPE
-VIDEO_RECIPE = "recipes/har_x3d_s.toml"
 IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LOOKED_AT = 2000
 """Files that are looked at before a folder is called one of images or of videos."""
 
 
-def check_no_folder(command: str, recipe: Path, overrides: Sequence[str]) -> None:
-    """Raise UsageError with the command that trains on the files in `recipe`, where that is a folder of such files."""
+def check_no_folder(recipe: Path) -> None:
+    """Raise UsageError with the command that makes a recipe for a folder of images or videos, where `recipe` is one."""
     if not is_recipe_less(recipe):
         return
     if (recipe / "recipe.toml").is_file() and (recipe / "facts.json").is_file():
         step = command_line(["run", "--resume", str(recipe)])
         raise UsageError(f"{recipe}: a run, not a recipe", next_step=step)
-    started = trained_on(recipe)
-    if started:
-        words = [command, started[0], *(word for pair in [*started[1], *overrides] for word in ("--set", pair))]
-        raise UsageError(f"{recipe}: a folder of {held_by(recipe)}, not a recipe", next_step=command_line(words))
-
-
-def trained_on(folder: Path) -> tuple[str, list[str]] | None:
-    """The recipe, and the keys with values, that train on the files in `folder`; None where they are of no kind."""
-    held = held_by(folder)
-    return (VIDEO_RECIPE if held == "videos" else IMAGE_RECIPE, set_words(folder)) if held else None
+    if held := held_by(recipe):
+        step = command_line(["init", held, str(recipe)])
+        raise UsageError(f"{recipe}: a folder of {held}, not a recipe", next_step=step)
 
 
 def is_recipe_less(path: Path) -> bool:

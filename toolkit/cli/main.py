@@ -19,10 +19,12 @@ from toolkit.api.errors import (
     UsageError,
     printable,
 )
-from toolkit.cli import export, plugins, predict, run, tune
+from toolkit.cli import demo, export, plugins, predict, recipes, run, tune
+from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
 
 GROUPS: Mapping[str, Sequence[str]] = {
+    "start": ("demo", "init", "recipes"),
     "train": ("run", "tune", "check"),
     "look at results": ("evaluate", "report"),
     "use a trained model": ("export", "predict"),
@@ -30,7 +32,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 }
 """How `--help` groups the commands. One that stands in no group is listed at the end."""
 
-EXAMPLES = ("run recipes/cifar10_cnn.toml", "run recipes/cifar10_cnn.toml --set train.epochs=20")
+EXAMPLES = ("run cifar10_cnn", "run cifar10_cnn --set train.epochs=20")
 EXIT_CODES = """\
 Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 4 plugin broken, 5 an export differs from the trained model,
@@ -88,6 +90,8 @@ def parser() -> Parser:
     whole = Whole(prog=PROGRAM, usage=f"{PROGRAM} COMMAND ...", epilog=f"{listed_examples(EXAMPLES)}\n\n{EXIT_CODES}")
     whole.add_argument("--version", action="store_true", help="print the version and exit")
     commands = whole.add_subparsers(metavar="COMMAND", prog=PROGRAM, parser_class=Parser, help=argparse.SUPPRESS)
+    demo.add_demo(commands)
+    add_init(commands)
     run.add_run(commands)
     tune.add_tune(commands)
     run.add_evaluate(commands)
@@ -95,6 +99,7 @@ def parser() -> Parser:
     export.add_export(commands)
     predict.add_predict(commands)
     run.add_check(commands)
+    recipes.add_recipes(commands)
     plugins.add_plugins(commands)
     run.add_schema(commands)
     whole.actions = commands.choices

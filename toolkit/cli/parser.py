@@ -33,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         """Every flag, and whether a value follows it."""
         self.places: list[str] = []
         """What the words without a flag are, in their order."""
+        self.optional: set[str] = set()
+        """Those of them that may be absent."""
         self.actions: Mapping[str, Parser] = {}
         """The commands below this one."""
         self.text = ""
@@ -44,6 +46,8 @@ class Parser(argparse.ArgumentParser):
         self.flags.update(dict.fromkeys(action.option_strings, action.nargs != 0))
         if not action.option_strings:
             self.places.append(str(action.metavar))
+        if not action.option_strings and action.nargs == "?":
+            self.optional.add(str(action.metavar))
         return action
 
     def format_help(self) -> str:
@@ -58,10 +62,11 @@ class Parser(argparse.ArgumentParser):
         import re
 
         # argparse's text, but the nearest command or choice instead of the whole list
-        found = re.search(r"""(?:argument (-[^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
+        found = re.search(r"""(?:argument ([^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
         if found:
             name, known = found[3], [choice.strip(" '") for choice in found[4].split(",")]
-            message = f'argument {found[1]}: invalid choice "{name}"' if found[1] else f'no such command "{name}"'
+            is_command = found[1] in {None, "COMMAND", "ACTION"}
+            message = f'no such command "{name}"' if is_command else f'argument {found[1]}: invalid choice "{name}"'
             message = unknown_name(message, name, known, otherwise=f" (choose from {', '.join(known)})")
         raise UsageError(message, next_step=f"{self.prog} --help")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.cli.parser import command_line
-from toolkit.cli.places import RECIPE
-from toolkit.recipe.complaints import NO_FILE, UNKNOWN_KEY
+from toolkit.recipe.complaints import UNKNOWN_KEY
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
 
@@ -26,12 +25,10 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
 def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     """Replace the word at fault; False where nothing better is known."""
     if not problem.key:
-        shipped = RECIPE if problem.message == NO_FILE and Path(RECIPE).is_file() else None
-        instead = problem.suggestion or shipped
         places = [place for place, word in enumerate(words) if str(Path(word)) == source]
-        if instead and places:
-            words[places[0]] = instead
-        return bool(instead and places)
+        if problem.suggestion and places:
+            words[places[0]] = problem.suggestion
+        return bool(problem.suggestion and places)
     key, _, value = problem.flag.partition("=")
     place = _place(problem.flag, words)
     if place is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add, add_set, add_use, command_line, console, stopped
 from toolkit.cli.places import BUNDLE, RECIPE, RUN
+from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 def add_run(commands: Commands) -> None:
     examples = (
-        "run recipes/cifar10_cnn.toml",
-        "run recipes/har_resnet50.toml --set train.epochs=10 --set train.batch=64",
+        "run cifar10_cnn",
+        "run har_resnet50 --set train.epochs=10 --set train.batch=64",
     )
     parser = add(commands, "run", "train, evaluate and report a recipe", _run, examples)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help="a TOML file; not needed to resume")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE_HELP}; not needed to resume")
     add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run")
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
@@ -43,9 +44,9 @@ def add_report(commands: Commands) -> None:
 
 
 def add_check(commands: Commands) -> None:
-    examples = ("check recipes/har_resnet50.toml", "check recipes/har_resnet50.toml --set model.name=resnet18")
+    examples = ("check har_resnet50", "check har_resnet50 --set model.name=resnet18")
     parser = add(commands, "check", "check a recipe without running it", _check, examples)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
     add_set(parser)
 
 
@@ -68,9 +69,10 @@ def _run(options: Namespace) -> None:
         else:
             from toolkit.cli.folders import check_no_folder
 
-            check_no_folder("run", options.recipe, options.overrides)
+            check_no_folder(options.recipe)
             from toolkit.recipe.read import parse
 
+            show_file(options.recipe)
             draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
@@ -113,11 +115,12 @@ def _report(options: Namespace) -> None:
 def _check(options: Namespace) -> None:
     from toolkit.cli.folders import check_no_folder
 
-    check_no_folder("check", options.recipe, options.overrides)
+    check_no_folder(options.recipe)
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
 
+    show_file(options.recipe)
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import add, add_set, console, count, same_command
+from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 def add_tune(commands: Commands) -> None:
     text = "try the values that a recipe's [tune] table names, and keep the best"
-    examples = ("tune recipes/cifar10_cnn.toml", "tune recipes/cifar10_cnn.toml --set tune.trials=5 --workers 2")
+    examples = ("tune cifar10_cnn", "tune cifar10_cnn --set tune.trials=5 --workers 2")
     parser = add(commands, "tune", text, _tune, examples)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a TOML file with a [tune] table")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=f"{RECIPE_HELP}, with a [tune] table")
     add_set(parser)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")
     parser.add_argument("--storage", metavar="URL", help="a database that holds the study (default: a journal file)")
@@ -33,9 +34,10 @@ def add_tune(commands: Commands) -> None:
 def _tune(options: Namespace) -> None:
     from toolkit.cli.folders import check_no_folder
 
-    check_no_folder("tune", options.recipe, options.overrides)
+    check_no_folder(options.recipe)
     from toolkit.recipe.read import parse
 
+    show_file(options.recipe)
     draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
     from toolkit.tune.session import StudyLocation, tune_recipe
 

@@ -21,6 +21,8 @@ _NAMES = {
     "test": ("test", "testing"),
 }
 """What the folder of a split may be called, in any case."""
+MACOS_FOLDER = "__MACOSX"
+"""What an archive made on macOS holds next to the data: for each file another one, hidden, with its attributes."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,12 @@ def find_class_folders(root: Path, *, videos: bool) -> Found:
     as splits are. DataError where `root` is no folder, there are no two class folders, or one has no such file."""
     kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
     holding = folders_with(root, suffixes) if root.is_dir() else []
-    if holding and all(map(_split_called, holding)):
+    if holding and all(map(split_called, holding)):
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
-    notes = (*_called_as_splits(listing), *_left_out(_unlisted(listing, suffixes), suffixes, kind))
+    left_out = _left_out(_unlisted(listing, suffixes), suffixes, kind)
+    notes = (*_called_as_splits(listing), *left_out, *passed_over(root))
     return Found(listing, videos, notes)
 
 
@@ -108,21 +111,26 @@ def folders_with(root: Path, suffixes: frozenset[str]) -> list[str]:
 
 
 def folders(root: Path) -> list[str]:
-    """The names of the folders of `root`, in order, without hidden ones."""
+    """The names of the folders of `root`, in order, without hidden ones and what macOS adds to archives."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
 
 
-def _split_called(folder: str) -> str | None:
+def is_passed_over(folder: str) -> bool:
+    """Whether a folder of this name holds no data: it is hidden, or macOS added it to an archive."""
+    return folder.startswith(".") or folder == MACOS_FOLDER
+
+
+def split_called(folder: str) -> str | None:
     """The split that a folder of this name holds."""
     return next((split for split, names in _NAMES.items() if folder.lower() in names), None)
 
 
 def _called_as_splits(listing: Listing) -> Iterator[str]:
     """Whether classes look like splits: they are called so, and hold folders."""
-    splits = [name for name in listing.classes if _split_called(name) and folders(listing.root / name)]
+    splits = [name for name in listing.classes if split_called(name) and folders(listing.root / name)]
     if splits:
-        others = [name for name in listing.classes if not _split_called(name)]
+        others = [name for name in listing.classes if not split_called(name)]
         yield (
             f"taken for classes: {first_few(splits)}, beside {first_few(others)}; if they are splits, move what is "
             "none out of the folder"
@@ -151,7 +159,7 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     others = sorted(set(folders(root)) - set(names.values()))
     notes = [f"{counted(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
     unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
-    notes += _left_out(unlisted, suffixes, kind)
+    notes += [*_left_out(unlisted, suffixes, kind), *passed_over(root)]
     return Found(Listing(root, ids, targets, learnt), kind == "video", tuple(notes), Given(splits, "folders"))
 
 
@@ -166,7 +174,7 @@ def _listed(folder: Path, split: str, suffixes: frozenset[str], kind: str) -> Li
 
 def _folders_of_splits(root: Path) -> dict[str, str]:
     """The folder of each split that there is one for, train among them."""
-    called = {split: [name for name in folders(root) if _split_called(name) == split] for split in _NAMES}
+    called = {split: [name for name in folders(root) if split_called(name) == split] for split in _NAMES}
     for split, names in called.items():
         if len(names) > 1:
             raise DataError(
@@ -196,6 +204,15 @@ def _left_out(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> I
         if items:
             what = "outside the class folders" if outside else f"without a suffix of {kind}s"
             yield f"{counted(len(items), 'file')} {what} left out: {first_few(items)}"
+
+
+def passed_over(root: Path) -> Iterator[str]:
+    """A note on the folders of `root` that hold no data, with the number of their files."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and is_passed_over(entry.name))
+    if names:
+        files = sum(len(inside) for name in names for _, _, inside in os.walk(root / name))
+        yield f"skipped {counted(len(names), 'hidden folder')} with {counted(files, 'file')}: {first_few(names)}"
 
 
 def _suffix(item: str) -> str:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[str | int, ...]
 
 UNKNOWN_KEY = "unknown key"
-NO_FILE = "no such file"
 
 _TYPES = {
     "int_type": "an integer",

@@ -13,10 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem, RecipeError, nearest
-from toolkit.recipe.complaints import NO_FILE, UNKNOWN_KEY, problems
+from toolkit.recipe.complaints import UNKNOWN_KEY, problems
 from toolkit.recipe.draft import Draft, Source
 from toolkit.recipe.foreign import SPELLED, key_of
 from toolkit.recipe.overrides import override
+from toolkit.recipe.shipped import file_of, shipped
 from toolkit.recipe.tables import (
     ClipTable,
     ExportTable,
@@ -116,10 +117,10 @@ def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = file_of(path).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
-        problem = Problem("", NO_FILE, _nearest_file(path), command="python -m toolkit run --help")
+        problem = Problem("", "no such file", _nearest_file(path), command="python -m toolkit recipes")
     except IsADirectoryError:
         problem = Problem("", "is a folder, not a recipe file", _nearest_file(path / "x.toml"))
     except UnicodeDecodeError as error:
@@ -141,7 +142,7 @@ def keys_of(table: str) -> list[str]:
 
 def _nearest_file(path: Path) -> str | None:
     known = {str(file) for folder in (path.parent, Path("recipes")) for file in folder.glob("*.toml")}
-    by_name = {Path(file).stem: file for file in sorted(known)}
+    by_name = {name: name for name in shipped()} | {Path(file).stem: file for file in sorted(known)}
     found = nearest(path.stem, by_name)
     return by_name[found] if found else None
 

@@ -44,6 +44,14 @@ def physical_cores(group: Path = CONTROL_GROUP, topology: Path = TOPOLOGY) -> in
     return max(1, min(len(set(names)), granted))
 
 
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether a GPU that torch can train on seems to be here, found without importing torch, which takes seconds."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return not hidden and any(devices.glob("nvidia[0-9]*"))
+
+
 def total_memory() -> int | None:
     """Bytes of memory that the machine has; None where the system does not report it."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):

@@ -1,0 +1,118 @@
+"""The command demo: the way from pictures to predictions on a sample, by the commands that one would type."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.api.errors import UsageError
+from toolkit.cli.parser import add, console, stopped
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from toolkit.cli.parser import Commands
+    from toolkit.recipe.draft import Draft
+    from toolkit.runs.directory import RunDirectory
+
+RECIPE = "cifar10_cnn_demo"
+PICTURES = 6
+"""Pictures that the exported model is asked about."""
+
+
+def add_demo(commands: Commands) -> None:
+    text = "train, export and predict on a built-in sample, in about a minute"
+    parser = add(commands, "demo", text, _demo, ("demo", "demo --open"))
+    parser.add_argument("--open", action="store_true", help="show the report in a browser")
+
+
+def _demo(options: Namespace) -> int:
+    print(
+        "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts\n"
+        f"      a few pictures. This takes about a minute; results are kept in runs/{RECIPE} and exports/{RECIPE}.",
+        flush=True,
+    )
+    draft, output = _draft(), console()
+    print(f"\n1 of 3: train and evaluate\n$ {_run()}", flush=True)
+    with stopped("stopped by a signal; what is finished is kept", options):
+        from toolkit.export.write import export_run
+        from toolkit.runs.session import start_run
+        from toolkit.serving.predict import predict_files
+
+        run = start_run(draft, runs=Path("runs"), console=output)
+        print(f"\n2 of 3: export to ONNX, and compare with the trained network\n$ {_export(run)}", flush=True)
+        bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), triton=False, console=output)
+    pictures = _save_pictures(draft, run.path / "pictures")
+    print(
+        f"\n3 of 3: predict {PICTURES} pictures; each file is named after what it shows\n$ {_predict(bundle, pictures)}"
+    )
+    code = predict_files(bundle, [str(pictures)], top=2)
+    _show_end(run, options.open)
+    return code
+
+
+def _draft() -> Draft:
+    """The demo's recipe. Raises UsageError where it would train on data of this folder, not on the sample."""
+    from toolkit.build.plan import usual_place
+    from toolkit.recipe.read import parse
+    from toolkit.recipe.shipped import shipped
+
+    draft = parse(shipped()[RECIPE])
+    place = usual_place(draft.tables["data"]["name"])
+    if place is not None:
+        raise UsageError(
+            f"demo: {place} holds data, and the demo is about the sample", next_step="cd to another folder"
+        )
+    return draft
+
+
+def _run() -> str:
+    return f"python -m toolkit run {RECIPE}"
+
+
+def _export(run: RunDirectory) -> str:
+    return f"python -m toolkit export {shlex.quote(str(run.path))}"
+
+
+def _predict(bundle: Path, pictures: Path) -> str:
+    return f"python -m toolkit predict {bundle} {shlex.quote(str(pictures))} --top 2"
+
+
+def _save_pictures(draft: Draft, folder: Path) -> Path:
+    """Some pictures that the network was not trained on, as files named after their class."""
+    from PIL import Image
+
+    from toolkit.api.contract_checks import read_image_of
+    from toolkit.api.contracts import VideoSplit
+    from toolkit.build.plan import plan
+    from toolkit.host.registry import discover
+
+    data = plan(draft, discover()).data()
+    if isinstance(data.test, VideoSplit):
+        raise AssertionError("the demo is about images")
+    folder.mkdir(parents=True)
+    for number in range(PICTURES):
+        index = len(data.test) * number // PICTURES
+        name = "_".join(data.test.ids[index].replace(" ", "-").split("/")[1:])
+        pixels = read_image_of(data.test, index).permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+def _show_end(run: RunDirectory, opened: bool) -> None:
+    report = run.report.resolve()
+    facts, scores = run.read_json(run.facts), run.read_json(run.scores)
+    accuracy, classes = scores["test"]["accuracy"], len(facts["classes"])
+    print(
+        f"\ndone: {accuracy:.0%} of the test pictures of the SAMPLE are recognised; "
+        f"guessing recognises {1 / classes:.0%}. This says nothing about real pictures.\n"
+        f"report {run.report}\n"
+        "next:  your own pictures: python -m toolkit init images FOLDER\n"
+        "       your own videos:   python -m toolkit init videos FOLDER\n"
+        "       other recipes:     python -m toolkit recipes"
+    )
+    if opened:
+        import webbrowser
+
+        webbrowser.open(report.as_uri())

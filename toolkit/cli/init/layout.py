@@ -1,0 +1,197 @@
+"""Which layout a folder has, and the labelled files that it names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from toolkit.api.clips import VIDEO_SUFFIXES
+from toolkit.api.errors import DataError, counted, first_few
+from toolkit.api.files import files_below
+from toolkit.data.folders import Found, find_class_folders, folders, folders_with, passed_over, split_called
+from toolkit.data.groups import GROUP_TABLE
+from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.labels import LabelForm
+from toolkit.data.lists import Lists, find_listed
+from toolkit.data.tables import open_table, read_lines
+
+KAGGLE_TABLE = "Training_set.csv"
+_PATHS = ("path", "filename")
+_FORMS = (LabelForm(), LabelForm("several"), LabelForm("several", ";"), LabelForm("several", ","))
+_LINE = re.compile(r".+\.\w+\s+\S+")
+_DEEPEST = 3
+"""Folders in folders that are entered to find the data: archives often hold one or two."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What `init` recognises in a folder."""
+
+    root: Path
+    found: Found
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the dataset that say where the labels come from."""
+    what: str = "class folders"
+    notes: tuple[str, ...] = ()
+
+
+def recognise(folder: Path, *, videos: bool) -> Layout:
+    """The layout of the images or videos below `folder`: lists with labels, splits of class folders, or class folders.
+
+    Raises DataError that says what was found and what is expected, where there is nothing to train on.
+    """
+    root = data_root(folder, VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES)
+    entered = tuple(_above(folder, root))
+    listed, unusable = _listed(root, videos=videos)
+    if listed is not None:
+        return Layout(root, listed.found, listed.keys, listed.what, entered)
+    try:
+        found = find_class_folders(root, videos=videos)
+    except DataError as error:
+        raise unusable or _nothing(root, error, videos=videos) from error
+    ignored = (f"not used: {unusable.message}",) if unusable else ()
+    what = "splits of class folders" if found.given else "class folders"
+    return Layout(root, found, {}, what, (*entered, *ignored))
+
+
+def data_root(folder: Path, suffixes: frozenset[str]) -> Path:
+    """The folder that holds the data: `folder`, or what it holds where that is one folder and nothing else."""
+    for _ in range(_DEEPEST):
+        inner = folders(folder)
+        if len(inner) != 1 or split_called(inner[0]) or _tables(folder) or _has_files(folder, suffixes):
+            return folder
+        if not folders(folder / inner[0]) and not _tables(folder / inner[0]):
+            return folder  # a class folder
+        folder = folder / inner[0]
+    return folder
+
+
+def _above(folder: Path, root: Path) -> Iterator[str]:
+    """Notes on the folders from `folder` down to the data."""
+    if folder != root:
+        yield f"the data is in {root.relative_to(folder)}/ below it"
+    for place in root.parents[: len(root.relative_to(folder).parts)]:
+        yield from passed_over(place)
+
+
+def _has_files(folder: Path, suffixes: frozenset[str]) -> bool:
+    return any(path.suffix.lower() in suffixes for path in folder.iterdir() if path.is_file())
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The files of `folder` that list items with labels, in order of name."""
+    return [path for path in sorted(folder.iterdir()) if path.name != GROUP_TABLE and _lists_items(path)]
+
+
+def _lists_items(path: Path) -> bool:
+    if not path.is_file() or path.name.startswith("."):
+        return False
+    try:
+        if path.suffix.lower() == ".csv":
+            return len(open_table(path).header) > 1
+        return path.suffix.lower() == ".txt" and bool(lines := read_lines(path)) and bool(_LINE.match(lines[0][1]))
+    except DataError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Listed:
+    found: Found
+    keys: dict[str, str]
+    what: str
+
+
+def _listed(root: Path, *, videos: bool) -> tuple[_Listed | None, DataError | None]:
+    """The items that lists of `root` name, or what is wrong with the lists; (None, None) without lists."""
+    tables = _tables(root)
+    if not tables:
+        return None, None
+    files = _by_split(tables)
+    if "train" not in files:
+        names = first_few([path.name for path in tables])
+        return None, DataError(f"lists without one to train on: {names}", path=root, next_step=_expected(root, videos))
+    first: DataError | None = None
+    for form in _FORMS:
+        try:
+            found = find_listed(
+                root, Lists(files["train"], files.get("valid"), files.get("test"), form=form), videos=videos
+            )
+        except DataError as error:
+            first = first or _explained(error, root / files["train"])
+            continue
+        if form.several and not any(isinstance(target, tuple) and len(target) > 1 for target in found.listing.targets):
+            break  # labels are missing, rather than several
+        return _Listed(found, files | _keys(form), _described(files, form)), None
+    return None, first
+
+
+def _by_split(tables: list[Path]) -> dict[str, str]:
+    """The list of each split, by words in the files' names; a list alone is for training."""
+    named = {
+        split: path.name for path in tables for word in re.split(r"[\W_]+", path.stem) if (split := split_called(word))
+    }
+    others = [path.name for path in tables if path.name not in named.values()]
+    return named | ({"train": others[0]} if "train" not in named and len(others) == 1 else {})
+
+
+def _keys(form: LabelForm) -> dict[str, str]:
+    return {"labels": form.labels} | ({"separator": form.separator} if form.separator else {}) if form.several else {}
+
+
+def _described(files: Mapping[str, str], form: LabelForm) -> str:
+    labels = "several labels" if form.several else "one label"
+    return f"{first_few(sorted(files.values()))} with {labels} per item"
+
+
+def _explained(error: DataError, table: Path) -> DataError:
+    """The error of a list, with the columns that are expected where that is what is wrong."""
+    header = open_table(table).header if table.suffix.lower() == ".csv" else ()
+    if header and not {name.lower() for name in header} & {*_PATHS, "youtube_id"}:
+        return DataError(
+            f"expected the columns path,label (or filename,label), got {','.join(header)}",
+            path=table,
+            next_step="Rename the columns in the first line of the file, then run the same command again.",
+        )
+    return error
+
+
+def _nothing(root: Path, error: DataError, *, videos: bool) -> DataError:
+    """What is wrong where neither lists nor folders give labels; the reason of `find_class_folders` where it knows."""
+    suffixes, others = (VIDEO_SUFFIXES, IMAGE_SUFFIXES) if videos else (IMAGE_SUFFIXES, VIDEO_SUFFIXES)
+    noun, other = ("video", "image") if videos else ("image", "video")
+    kinds = Counter(PurePath(item).suffix.lower() for item in files_below(root, None))
+    wanted, unwanted = (sum(kinds[suffix] for suffix in some) for some in (suffixes, others))
+    expected = _expected(root, videos)
+    if not wanted and unwanted:
+        step = f"python -m toolkit init {other}s {root}"
+        return DataError(f"no {noun}s, but {counted(unwanted, other)}", path=root, next_step=step)
+    if not wanted:
+        seen = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in kinds.most_common(4))
+        return DataError(f"no {noun}s found ({seen or 'no files'})", path=root, next_step=expected)
+    if not folders_with(root, suffixes):
+        return DataError(f"{counted(wanted, noun)} without labels: no class folders", path=root, next_step=expected)
+    error.next_step = f"{error.next_step} {expected}" if error.next_step else expected
+    return error
+
+
+def _expected(root: Path, videos: bool) -> str:
+    item = "video.mp4" if videos else "image.jpg"
+    return (
+        f"Expected one of these below {root}: CLASS/{item}; or train/CLASS/{item} with val/ and test/; or a table "
+        f"train.csv with the columns path,label."
+    )
+
+
+def hidden_files(root: Path) -> Iterator[str]:
+    """A note on hidden files of `root` and its folders, which are never read."""
+    count = sum(
+        1
+        for place in [root, *(root / name for name in folders(root))]
+        for path in place.iterdir()
+        if path.name.startswith(".") and path.is_file()
+    )
+    if count:
+        yield f"skipped {counted(count, 'hidden file')}"
