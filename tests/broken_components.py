@@ -1221,6 +1221,16 @@ def tracker_that_takes_from_records(run: Path) -> Log:
     return Tidying(run)
 
 
+class Shown(Log):
+    viewer = "tensorboard\n"
+
+
+@breaks("tracker", "viewer")
+def tracker_whose_command_is_two_lines(run: Path) -> Log:
+    """One line an epoch."""
+    return Shown(run)
+
+
 # Optimizers --------------------------------------------------------------------------------------------------------
 
 Groups = list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Trackers: TensorBoard and MLflow, both writing to local files unless told otherwise."""
+"""Trackers: TensorBoard, MLflow, and Weights & Biases. All write to local files unless a recipe asks for more."""
 
 from __future__ import annotations
 
@@ -10,4 +10,5 @@ def toolkit_trackers() -> dict[str, str]:
     return {
         "tensorboard": "toolkit_trackers.tensorboard:tensorboard",
         "mlflow": "toolkit_trackers.mlflow:mlflow",
+        "wandb": "toolkit_trackers.wandb:wandb",
     }

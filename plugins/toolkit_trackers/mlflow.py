@@ -1,4 +1,4 @@
-"""A tracker that logs to MLflow: a local database unless a server is named. Nothing else is sent anywhere."""
+"""A tracker that logs to MLflow: to a local database, unless a recipe names a server. Nothing else is sent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -17,12 +18,20 @@ from typing import TYPE_CHECKING, Any
 from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted
 from toolkit.api.errors import Stopped, UsageError
 from toolkit.api.files import exclusive, write_atomically
-from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
+from toolkit_trackers.values import (
+    ARTIFACTS,
+    SAMPLE_NOTICE,
+    epoch_scalars,
+    final_scalars,
+    hyperparameters,
+    near,
+    not_installed,
+    runs_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-ARTIFACTS = ("report.html", "recipe.toml", "scores.json", "predictions.csv", "environment.json")
 PARAMETERS_A_CALL = 100
 PARAMETER_LENGTH = 6000
 """Limits of MLflow's own."""
@@ -32,27 +41,22 @@ def mlflow(run: Path, *, tracking_uri: str | None = None, experiment: str | None
     """Parameters, scores of each epoch, and at the end the report and figures, as one MLflow run.
 
     tracking_uri: the store, `sqlite:///PATH` or a server's `http(s)://` address; None: `mlflow.db` in the folder of
-    all runs, those of studies too, with artifacts beside it.
+    all runs, those of studies too, with artifacts next to it.
     experiment: name of the MLflow experiment; None: the recipe's name, for all trials of a study too.
 
-    Look at it with `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. Raises `UsageError` when MLflow is not
+    View it with `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. Raises `UsageError` when MLflow is not
     installed.
     """
-    recipe = _outermost(run.resolve()).parent
+    recipe, name = runs_of(run)
     store = tracking_uri or f"sqlite:///{recipe.parent / 'mlflow.db'}"
     if "://" not in store or store.startswith("file:"):
         raise ValueError(f'tracking_uri: MLflow 3 writes to no folder, use "sqlite:///PATH", got "{store}"')
     _require()
-    return MLflow(run, store, experiment or recipe.name, str(run.resolve().relative_to(recipe)))
-
-
-def _outermost(run: Path) -> Path:
-    """The run in whose directory `run` lies, as a repeat with another seed does; else `run` itself."""
-    return _outermost(run.parent) if (run.parent / "recipe.toml").is_file() else run
+    return MLflow(run, store, experiment or recipe.name, name)
 
 
 def _require() -> None:
-    # Read by MLflow when it is imported: without them it reports its use to its makers.
+    # Read by MLflow when it is imported: without them it reports its use to its authors.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     try:
@@ -63,7 +67,7 @@ def _require() -> None:
 
 
 class MLflow:
-    """Steps are epochs. A resumed run goes on in the MLflow run that `mlflow.json` of its directory names."""
+    """Steps are epochs. A resumed run continues the MLflow run that `mlflow.json` of its directory names."""
 
     def __init__(self, run: Path, store: str, experiment: str, name: str) -> None:
         self.run = run
@@ -79,6 +83,13 @@ class MLflow:
     def note(self) -> Path:
         """The file that names the MLflow run."""
         return self.run / "mlflow.json"
+
+    @property
+    def viewer(self) -> str:
+        database = _local(self.store)
+        if database is None:
+            return self.store
+        return f"mlflow ui --backend-store-uri {shlex.quote(f'sqlite:///{near(database)}')}"
 
     def track(self, record: Record) -> None:
         match record:
@@ -104,7 +115,7 @@ class MLflow:
             _experiment_id(client, self.experiment, self.store), run_name=self.name, tags=_tags(record.facts)
         )
         run_id: str = created.info.run_id
-        _log_parameters(client, run_id, flat(record.recipe))
+        _log_parameters(client, run_id, hyperparameters(record.recipe))
         write_atomically(self.note, json.dumps({"tracking_uri": self.store, "run_id": run_id}, indent=2).encode())
         return run_id
 
@@ -164,7 +175,7 @@ def _connect(store: str) -> MlflowClient:
         warnings.filterwarnings("ignore", message=".*noload.* loader strategy", category=DeprecationWarning)
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each table it creates
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it logs each table that it creates
         return MlflowClient(store)
 
 
@@ -185,16 +196,16 @@ def _new_experiment(client: MlflowClient, name: str, store: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.create_experiment(name, _artifacts_beside(store))
+        return client.create_experiment(name, _artifacts_near(store))
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return found.experiment_id  # another worker of the study has made it meanwhile
+        return found.experiment_id  # another worker of the study created it meanwhile
 
 
-def _artifacts_beside(store: str) -> str | None:
-    """A folder beside a local database; a server keeps artifacts where it likes."""
+def _artifacts_near(store: str) -> str | None:
+    """A folder next to a local database; a server keeps artifacts where it likes."""
     database = _local(store)
     return (database.parent / "mlartifacts").as_uri() if database else None
 

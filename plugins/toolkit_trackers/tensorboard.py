@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted
-from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, flat, not_installed
+from toolkit_trackers.values import SAMPLE_NOTICE, epoch_scalars, final_scalars, hyperparameters, near, not_installed
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def tensorboard(run: Path) -> TensorBoard:
     """Scalars of each epoch, the recipe as text and hyperparameters, and the figures, in `run/tensorboard`.
 
-    Look at them with `tensorboard --logdir runs`. Raises `UsageError` when TensorBoard is not installed.
+    View them with `tensorboard --logdir runs`. Raises `UsageError` when TensorBoard is not installed.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401 - whether it is there, before anything slow happens
@@ -34,6 +35,10 @@ class TensorBoard:
         self._started: RunStarted | None = None
         self._writer: SummaryWriter | None = None
         self._epoch = 0
+
+    @property
+    def viewer(self) -> str:
+        return f"tensorboard --logdir {shlex.quote(str(near(self.folder.resolve().parents[2])))}"
 
     def track(self, record: Record) -> None:
         match record:
@@ -59,13 +64,13 @@ class TensorBoard:
         writer = self._open(None)
         for path in sorted((record.run / "figures").glob("*.png")):
             writer.add_image(f"figures/{path.stem}", _pixels(path), self._epoch, dataformats="HWC")
-        recipe = flat(self._started.recipe) if self._started else {}
+        recipe = hyperparameters(self._started.recipe) if self._started else {}
         # "." keeps the hyperparameters in this run; by default they would become a run of their own.
         writer.add_hparams(dict(recipe), final_scalars(record), run_name=".")
         writer.flush()
 
     def _open(self, next_epoch: int | None) -> SummaryWriter:
-        """The writer, opened late: only the first epoch tells from where on older events are stale."""
+        """The writer, opened late: only the first epoch shows from where on older events are stale."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -107,7 +107,7 @@ def test_a_component_that_needs_arguments_is_examined_with_them(capsys: pytest.C
         "    not examined: it needs --set side=...",
     ]
     assert main(["plugins", "doctor", "board", "--set", "side=3"]) == EXIT_DONE
-    assert re.fullmatch(r"  tracker board: keeps \d+ rules", capsys.readouterr().out.splitlines()[1])
+    assert re.fullmatch(r"  tracker board: keeps \d+ rules, 1 not asked", capsys.readouterr().out.splitlines()[1])
     assert main(["plugins", "doctor", "acme-board:board", "--set", "side=wide"]) == EXIT_PLUGIN
     assert 'arguments: --set.side: must be an integer, got "wide"' in capsys.readouterr().out
 
@@ -123,7 +123,7 @@ def test_a_component_that_needs_arguments_is_examined_with_them(capsys: pytest.C
             "python -m toolkit",
         ),
         (["board", "--set", "side"], "--set side: must look like key=value", "--set width=8, say"),
-        (["vision-toolkit[trackers]", "--set", "a=1"], "--set is for one component; here are 2", "name it: python -m"),
+        (["vision-toolkit[trackers]", "--set", "a=1"], "--set is for one component; here are 3", "name it: python -m"),
     ],
 )
 def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +271,7 @@ def test_a_component_that_kills_or_hangs_is_named_and_the_next_is_examined(
     text = capsys.readouterr().out
     assert "records: it ended the process by SIGKILL" in text
     assert "records: it did not answer for 10 s and was ended" in text
-    assert re.search(r"^  tracker dove: keeps \d+ rules$", text, flags=re.MULTILINE)
+    assert re.search(r"^  tracker dove: keeps \d+ rules, 1 not asked$", text, flags=re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ TASKS = [
     Case("task", "multi_label", spec=SETS),
     Case("task", "multi_label", {"positive_weights": "balanced", "thresholds": "fixed"}, spec=SETS),
 ]
-TRACKERS = [Case("tracker", "tensorboard")]
+TRACKERS = [Case("tracker", "tensorboard"), Case("tracker", "wandb", {"mode": "offline"})]
 OPTIMIZERS = [Case("optimizer", name) for name in toolkit_optim.OPTIMIZERS if name != "rprop"]
 RPROP = Case("optimizer", "rprop", excused={"rates": "it reads the rate once, before its first step"})
 SCHEDULES = [

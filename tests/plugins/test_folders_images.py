@@ -8,6 +8,7 @@ import pytest
 from data_files import all_ids, class_folders, splits, write_image
 from data_files import refused as problem
 
+from toolkit.api.contracts import FileProblem
 from toolkit.api.errors import DataError
 from toolkit_folders import toolkit_datasets
 from toolkit_folders.image_folder import image_folder
@@ -98,6 +99,11 @@ def test_files_that_are_no_items_are_left_out_and_told(tmp_path, place):
         f"1 file outside the class folders left out: {place}loose.png",
         f"3 files without a suffix of images left out: {place}run/0.bmp, {place}run/deep/1.TIFF, {place}sit/Thumbs.db",
     )
+    other = "skipped: not a suffix of images"
+    assert set(data.files) == {
+        FileProblem(f"{place}loose.png", "skipped: outside the class folders"),
+        *(FileProblem(f"{place}{name}", other) for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db")),
+    }
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path):
@@ -118,9 +124,9 @@ def test_splits_that_are_taken_for_classes_are_told(tmp_path):
 def test_twins_in_splits_that_are_given_are_told(tmp_path):
     root = split_folders(tmp_path, "train", "test")
     (root / "test" / "run" / "0.png").write_bytes((root / "train" / "run" / "0.png").read_bytes())
-    assert image_folder(root, valid_share=0).notes == (
-        "1 set of byte-identical files, 1 of them in more than one split",
-    )
+    data = image_folder(root, valid_share=0)
+    assert data.notes == ("1 set of byte-identical files, 1 of them in more than one split",)
+    assert data.files == (FileProblem("train/run/0.png", "duplicate in another split", "test/run/0.png"),)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from data_files import all_ids, class_folders, refused, splits, write_image, write_video
 
-from toolkit.api.contracts import Data
+from toolkit.api.contracts import Data, FileProblem
 from toolkit_folders.image_folder import image_folder
 from toolkit_folders.video_folder import video_folder
 from toolkit_har.dataset import har
@@ -171,6 +171,7 @@ def test_twins_with_other_sets_are_told(tmp_path: Path) -> None:
             "1 set of byte-identical files, each kept on one side of the split; 1 of them under more than one "
             "set of labels"
         )
+        assert data.files == (FileProblem("1.png", "duplicate under another set of labels", "0.png"),)
         assert any({"0.png", "1.png"} <= set(split.ids) for split in splits(data))
 
 

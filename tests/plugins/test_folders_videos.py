@@ -12,7 +12,7 @@ from data_files import real_data, write_image, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.api.contracts import Data, VideoSplit
+from toolkit.api.contracts import Data, FileProblem, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.folders import Listing
 from toolkit.data.sources import suggest_source
@@ -328,6 +328,7 @@ def test_the_tables_of_kinetics_name_files(tmp_path):
 def test_videos_that_have_gone_from_kinetics_are_told(tmp_path):
     data = video_folder(kinetics(tmp_path), train="train.csv", clips=True, **NOTHING_CUT)
     assert data.notes == ("train.csv: 1 video named there not found: removed_000005_000015.mp4; left out",)
+    assert data.files == (FileProblem("removed_000005_000015.mp4", "skipped: not found", "train.csv"),)
 
 
 def test_a_table_of_kinetics_without_any_of_its_videos_is_an_error(tmp_path):

@@ -1,12 +1,19 @@
-"""Trackers: what they write is read back with the readers of TensorBoard and MLflow themselves."""
+"""Trackers: what they write is read back with the readers of TensorBoard, MLflow and W&B themselves."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -27,7 +34,8 @@ from toolkit.tune.scoring import Scoring
 from toolkit_trackers import toolkit_trackers
 from toolkit_trackers.mlflow import mlflow
 from toolkit_trackers.tensorboard import tensorboard
-from toolkit_trackers.values import epoch_scalars, final_scalars, flat
+from toolkit_trackers.values import epoch_scalars, final_scalars, flat, hyperparameters
+from toolkit_trackers.wandb import wandb
 
 RECIPE: dict[str, Any] = {
     "name": "mine",
@@ -91,6 +99,20 @@ def test_a_recipe_becomes_flat_names_and_plain_values() -> None:
     }
 
 
+def test_hyperparameters_are_what_training_uses() -> None:
+    recipe = {
+        "seed": 1,
+        "data": {"name": "har"},
+        "model": {"name": "cnn"},
+        "task": {"name": "classification"},
+        **RECIPE,
+    }
+    others = {"export": {"precision": "fp32"}, "tune": {"trials": 3}, "trackers": [{"name": "mlflow"}]}
+    found = hyperparameters(recipe | others)
+    tables = {name.partition(".")[0] for name in found}
+    assert tables == {"seed", "data", "model", "task", "name", "train", "augment"}
+
+
 def test_scalars_are_finite_numbers_only(run: Path) -> None:
     assert epoch_scalars(epoch(1, 0.5)) == {
         "train/loss": 0.5,
@@ -144,6 +166,7 @@ def test_closing_a_tracker_that_saw_nothing_writes_nothing(run: Path) -> None:
     before = sorted(run.rglob("*"))
     tensorboard(run).close()
     mlflow(run).close()
+    wandb(run).close()
     assert sorted(run.rglob("*")) == before
     assert not (run.parents[1] / "mlflow.db").exists()
 
@@ -184,8 +207,8 @@ def test_mlflow_holds_the_parameters_scores_and_artifacts_of_a_run(run: Path, st
     assert {item.path for item in client.list_artifacts(run_id(run))} == {"figures", "report.html"}
     kept = Path(client.download_artifacts(run_id(run), "report.html"))
     assert kept.read_text(encoding="utf-8") == "<!doctype html>"
-    beside = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
-    assert found.info.artifact_uri.startswith(beside.as_uri())
+    artifacts = Path(store.removeprefix("sqlite:///")).parent / "mlartifacts"
+    assert found.info.artifact_uri.startswith(artifacts.as_uri())
 
 
 def test_mlflow_goes_on_in_the_same_run_when_resumed(run: Path, store: str, client: Any) -> None:
@@ -267,8 +290,8 @@ def test_workers_that_begin_at_once_make_one_database(run: Path) -> None:
         assert process.stdin
         process.stdin.write("begin\n")
         process.stdin.flush()
-    told = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], told
+    printed = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], printed
     assert len({run_id(trial) for trial in trials}) == 3
 
 
@@ -332,7 +355,7 @@ def test_trackers_hear_what_becomes_of_the_trials_of_a_study(tmp_path: Path, mon
     assert "best/valid/loss" not in pruned.Tags()["scalars"]
 
 
-@pytest.mark.parametrize("made", [tensorboard, mlflow])
+@pytest.mark.parametrize("made", [tensorboard, mlflow, wandb])
 def test_a_run_may_be_finished_twice(run: Path, made: Any) -> None:
     """As a trial is by its study, and then by its report."""
     first = RunFinished({"valid": {"accuracy": 0.5}, "test": {}}, run)
@@ -347,7 +370,7 @@ def test_mlflow_run_that_is_gone_is_an_error_that_says_what_to_delete(run: Path,
     assert caught.value.next_step == f"delete {run / 'mlflow.json'} to log to a new MLflow run"
 
 
-def test_mlflow_default_store_lies_beside_the_runs(run: Path) -> None:
+def test_mlflow_default_store_lies_next_to_the_runs(run: Path) -> None:
     tracker = mlflow(run)
     assert tracker.store == f"sqlite:///{run.resolve().parents[1] / 'mlflow.db'}"
     assert tracker.experiment == "mine"
@@ -374,17 +397,179 @@ def test_mlflow_telemetry_is_off_before_mlflow_is_imported(run: Path) -> None:
     assert shown.stdout.strip() == "True"
 
 
-@pytest.mark.parametrize(("name", "factory"), [("tensorboard", tensorboard), ("mlflow", mlflow)])
+@pytest.mark.parametrize(("name", "factory"), [("tensorboard", tensorboard), ("mlflow", mlflow), ("wandb", wandb)])
 def test_package_that_is_not_installed_is_named(
     run: Path, monkeypatch: pytest.MonkeyPatch, name: str, factory: Any
 ) -> None:
-    monkeypatch.setitem(sys.modules, {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow"}[name], None)
+    monkeypatch.setitem(sys.modules, {"tensorboard": "torch.utils.tensorboard"}.get(name, name), None)
     with pytest.raises(UsageError, match=f'the tracker "{name}" needs the package {name}') as caught:
         factory(run)
     assert caught.value.next_step == f'pip install "vision-toolkit[{name}]"'
 
 
 def test_listing_the_trackers_imports_nothing_heavy() -> None:
-    code = "import sys, toolkit_trackers; print({'torch', 'numpy', 'mlflow', 'tensorboard'} & set(sys.modules))"
+    code = (
+        "import sys, toolkit_trackers; print({'torch', 'numpy', 'mlflow', 'wandb', 'tensorboard'} & set(sys.modules))"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def wandb_records(run: Path) -> list[Any]:
+    """All records of the offline files of a run, oldest file first: blocks of 32 KiB, as LevelDB's log has them."""
+    import wandb
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    wandb.teardown()  # W&B's own process writes them
+    found = []
+    for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
+        data, place, part = path.read_bytes(), 7, b""
+        while place + 7 <= len(data):
+            if (left := 32768 - place % 32768) < 7:
+                place += left
+                continue
+            _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+            part += data[place + 7 : place + 7 + length]
+            place += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                found.append(Record.FromString(part))
+                part = b""
+    return found
+
+
+def wandb_history(run: Path, name: str) -> list[tuple[int, float]]:
+    """Epoch and value of each time that a score was logged."""
+    rows = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in wandb_records(run)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    return [(row["_step"], row[name]) for row in rows if name in row]
+
+
+def wandb_id(run: Path) -> str:
+    found: str = json.loads((run / "wandb.json").read_text(encoding="utf-8"))["id"]
+    return found
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.mark.usefixtures("offline")
+def test_wandb_holds_the_parameters_scores_and_files_of_a_run(run: Path) -> None:
+    drive(wandb(run), STARTED, epoch(1, 2.0), epoch(2, 1.0), finished(run))
+    assert wandb_history(run, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert wandb_history(run, "valid/accuracy") == [(1, 0.25), (2, 0.5)]
+    assert wandb_history(run, "valid/auc") == []
+    records = {record.WhichOneof("record_type"): record for record in wandb_records(run)}
+    started = next(record.run for record in wandb_records(run) if record.WhichOneof("record_type") == "run")
+    assert (started.run_id, started.project, started.display_name) == (wandb_id(run), "mine", "2026-11-22")
+    assert "SAMPLE DATA" in started.notes
+    config = {item.key: json.loads(item.value_json) for item in started.config.update}
+    assert config["train.optimizer.lr"] == 0.1
+    assert "metrics" not in config
+    summaries = [item for record in wandb_records(run) for item in record.summary.update]
+    assert [json.loads(item.value_json) for item in summaries if item.key == "best/test/accuracy"] == [0.75]
+    assert records["exit"].exit.exit_code == 0
+    kept = {path.name for path in run.glob("wandb/offline-run-*/files/**/*") if path.is_file()}
+    assert "report.html" in kept
+    assert any(name.startswith("loss_") for name in kept)
+
+
+@pytest.mark.usefixtures("offline")
+def test_wandb_continues_the_same_run_when_resumed(run: Path) -> None:
+    drive(wandb(run, project="other"), STARTED, epoch(1, 3.0), epoch(2, 2.0))
+    first = wandb_id(run)
+    drive(wandb(run), STARTED, epoch(2, 2.0), epoch(3, 1.0), finished(run))
+    assert wandb_id(run) == first
+    ids = {record.run.run_id for record in wandb_records(run) if record.WhichOneof("record_type") == "run"}
+    assert ids == {first}
+    assert wandb_history(run, "train/loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+@pytest.mark.usefixtures("offline")
+def test_wandb_calls_a_run_failed_that_an_error_ends(run: Path) -> None:
+    with pytest.raises(RunFailed):
+        end_by(RunFailed("the loss is not finite"), wandb(run))
+    assert [one.exit.exit_code for one in wandb_records(run) if one.WhichOneof("record_type") == "exit"] == [1]
+    other = run.with_name("stopped")
+    other.mkdir()
+    with pytest.raises(Stopped):
+        end_by(Stopped("stopped by a signal", exit_code=75, next_step="again"), wandb(other))
+    assert [one.exit.exit_code for one in wandb_records(other) if one.WhichOneof("record_type") == "exit"] == [75]
+
+
+def test_wandb_stays_offline_unless_asked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert wandb(run).mode == "offline"
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert wandb(run).mode == "online"
+    assert wandb(run, mode="offline").mode == "offline"
+
+
+def test_viewers_are_commands_from_the_working_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    assert tensorboard(run).viewer == "tensorboard --logdir runs"
+    assert mlflow(run).viewer == "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
+    assert wandb(run).viewer == "wandb sync runs/mine/2026-11-22/wandb/offline-run-*"
+    assert mlflow(run, tracking_uri="http://host:5000").viewer == "http://host:5000"
+    assert wandb(run, mode="online").viewer == ""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert tensorboard(run).viewer == f"tensorboard --logdir {run.resolve().parents[1]}"
+
+
+@pytest.mark.slow  # W&B's own program reads the files
+@pytest.mark.usefixtures("offline")
+def test_the_command_that_uploads_finds_both_parts_of_a_resumed_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drive(wandb(run), STARTED, epoch(1, 3.0))
+    time.sleep(1.1)  # W&B names folders by the second
+    drive(wandb(run), STARTED, epoch(2, 2.0), finished(run))
+    program = Path(sys.executable).with_name("wandb")
+    command = f"{program} {wandb(run).viewer.partition(' ')[2]} --dry-run"
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=True)
+    assert "Would sync 2 run(s)" in shown.stdout + shown.stderr
+
+
+@pytest.mark.slow  # starts MLflow's server
+def test_mlflow_ui_starts_by_the_printed_command_and_shows_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = mlflow(run)
+    drive(tracker, STARTED, epoch(1, 2.0), finished(run))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", *tracker.viewer.split(), "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        page = answer(f"http://127.0.0.1:{port}/", server)
+        assert "<title>MLflow</title>" in page
+        query = urllib.parse.urlencode({"experiment_name": "mine"})
+        found = answer(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?{query}", server)
+        assert json.loads(found)["experiment"]["name"] == "mine"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.communicate(timeout=60)
+
+
+def answer(url: str, server: subprocess.Popen[bytes]) -> str:
+    """What a server says once it is up."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as page:
+                return str(page.read().decode())
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(server.communicate()[0].decode())

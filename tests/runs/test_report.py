@@ -12,6 +12,7 @@ import json
 import math
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,16 @@ from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
 from toolkit.runs.files import read_run
 from toolkit.runs.predictions import Prediction
-from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors, statistics, write_report
+from toolkit.runs.report import (
+    draw_augmented,
+    draw_feature_maps,
+    draw_items,
+    draw_worst_errors,
+    figures,
+    statistics,
+    write_report,
+)
+from toolkit.runs.report.contents import percent
 
 pytestmark = pytest.mark.draws
 
@@ -157,7 +167,16 @@ def pixels(*shape: int) -> torch.Tensor:
 
 
 def test_every_figure_that_files_can_give_is_drawn_for_light_and_dark_pages(run: Path) -> None:
-    expected = {"loss", "scores", "learning_rate", "confusion", "confusion_normalised", "calibration", "augmented"}
+    expected = {
+        "loss",
+        "score",
+        "scores",
+        "learning_rate",
+        "confusion",
+        "confusion_normalised",
+        "calibration",
+        "augmented",
+    }
     assert {path.stem for path in (run / "figures").glob("*.png")} == expected
     assert {path.stem for path in (run / "figures" / "dark").glob("*.png")} == expected
     light, dark = (Image.open(run / "figures" / name) for name in ("loss.png", "dark/loss.png"))
@@ -210,7 +229,7 @@ def test_only_the_script_of_the_page_may_run(run: Path) -> None:
 
 
 def test_pictures_have_alternative_text_and_headings_a_scope(page: Reader) -> None:
-    assert len(page.of("img")) == 7
+    assert len(page.of("img")) == 8
     assert all(image["alt"] for image in page.of("img"))
     assert all("scope" in heading for heading in page.of("th"))
 
@@ -299,7 +318,7 @@ def assert_predictions_are_of(page: Reader, split: str) -> None:
     assert f"items of the {split} split in one band of confidence" in page.text
     assert f"highest confidence on the {split} split" in page.text
     assert f"One picture of the {split} split" in page.text
-    assert page.text.count("test split") == (4 if split == "test" else 0)
+    assert ("test split" in page.text) == (split == "test")
 
 
 def test_predictions_on_test_are_said_to_be_of_test(page: Reader) -> None:
@@ -318,14 +337,14 @@ def test_a_run_without_a_split_to_score_says_so(tmp_path: Path) -> None:
     (run / "predictions.csv").write_text("id,target,prediction,confidence\n", encoding="utf-8")
     write_json(run / "scores.json", {"valid": {}, "test": {}, "protocol": {}, "best_epoch": 3})
     page = read_page(write_report(run))
-    assert "No accuracy was computed." in page.text
-    assert "Nothing was scored: the data has neither a validation nor a test split." in page.text
+    assert page.text.count("Nothing was scored: the dataset has no validation and no test items.") == 2
+    assert "No accuracy was computed." not in page.text
     assert "not finished" not in page.text
     assert page.text.count("No predictions on a validation or a test split.") == 3
 
 
-def scored_anew(run: Path) -> str:
-    """What is told next of a damaged run: new scores lie beside the damage, and have a report of their own."""
+def scored_again(run: Path) -> str:
+    """The next step for a damaged run: new scores lie in a folder of their own, with a report."""
     scored = run / "evaluations" / "TIME"
     return f"score it anew: python -m toolkit evaluate {run}, and report that: python -m toolkit report {scored}"
 
@@ -346,7 +365,7 @@ def test_classes_without_names_are_refused(tmp_path: Path, left: str, facts: str
     with pytest.raises(DataError, match=message) as caught:
         write_report(run)
     assert caught.value.path == run / "facts.json"
-    assert caught.value.next_step == scored_anew(run)
+    assert caught.value.next_step == scored_again(run)
     assert not (run / "report.html").exists()
 
 
@@ -386,7 +405,7 @@ def test_class_names_that_the_font_lacks_are_drawn_without_warning(tmp_path: Pat
     assert "跑步" in page.text
 
 
-def test_half_written_last_record_is_left_out_and_told(tmp_path: Path) -> None:
+def test_half_written_last_record_is_left_out_and_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     with (run / "records.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "st')
@@ -434,7 +453,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, text: str, message: 
     with pytest.raises(DataError, match=message) as caught:
         write_report(run)
     assert caught.value.path == run / name
-    assert caught.value.next_step == scored_anew(run)
+    assert caught.value.next_step == scored_again(run)
 
 
 def test_importing_the_report_loads_no_heavy_package() -> None:
@@ -578,3 +597,165 @@ def test_feature_maps_clean_up_after_a_model_that_fails(tmp_path: Path) -> None:
 def test_model_without_convolutions_has_no_feature_maps(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
     assert draw_feature_maps(tmp_path, model, pixels(3, 8, 8), torch.rand(1, 3, 8, 8)) is None
+
+
+def with_items(run: Path) -> list[Prediction]:
+    """Pictures of the first two wrong answers and of the first right one; the rows of predictions.csv."""
+    rows = read_run(run).predictions
+    wrong = [place for place, row in enumerate(rows) if row.wrong][:2]
+    right = [place for place, row in enumerate(rows) if not row.wrong][:1]
+    draw_items(run / "figures", pixels(3, 3, 24, 24), [*wrong, *right])
+    return rows
+
+
+def test_items_are_pictures_of_their_own_with_their_names(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    rows = with_items(run)
+    page = read_page(write_report(run))
+    items = [image for image in page.of("img") if str(image["src"]).startswith("data:image/webp")]
+    assert len(items) == 3
+    confidences = [
+        next(row for row in rows if str(image["alt"]).startswith(f"{row.id}:")).confidence for image in items
+    ]
+    assert confidences[0] >= confidences[1]
+    assert [str(button["aria-label"]).startswith("Enlarge item<") for button in page.of("button")] == [True] * 3
+    assert "Right answers Spread over the test split." in page.text
+
+
+def test_pictures_of_items_are_exact_and_replace_those_of_before(tmp_path: Path) -> None:
+    pictures = pixels(2, 3, 16, 16)
+    draw_items(tmp_path, pictures, [7, 123456])
+    assert sorted(path.name for path in (tmp_path / "items").iterdir()) == ["000007.webp", "123456.webp"]
+    with Image.open(tmp_path / "items" / "000007.webp") as image:
+        assert torch.equal(
+            torch.tensor(list(image.convert("RGB").tobytes())), pictures[0].permute(1, 2, 0).flatten().long()
+        )
+    draw_items(tmp_path, pictures[:1, None].repeat(1, 4, 1, 1, 1), [3])
+    assert [path.name for path in (tmp_path / "items").iterdir()] == ["000003.webp"]
+    with Image.open(tmp_path / "items" / "000003.webp") as strip:
+        assert strip.size == (4 * 16, 16)
+
+
+CLICK = """
+<iframe id="page" src="report.html" style="width:900px;height:900px"></iframe>
+<script>
+document.getElementById("page").addEventListener("load", (event) => {
+  const page = event.target.contentDocument;
+  page.querySelector(".item button").click();
+  const dialog = page.querySelector("dialog");
+  const shown = `open ${dialog.open}, ${dialog.querySelectorAll("img").length} img, ${dialog.textContent}`;
+  dialog.querySelector("button").click();
+  document.title = `${shown}; then open ${dialog.open}`;
+});
+</script>
+"""
+
+
+@pytest.mark.slow  # starts a browser
+def test_a_click_enlarges_a_picture_and_another_closes_it(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium, which is not installed")
+    run = write_run(tmp_path / "run")
+    with_items(run)
+    write_report(run)
+    (run / "click.html").write_text(CLICK, encoding="utf-8")
+    quiet = ["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    words = [browser, *quiet, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]
+    words.append((run / "click.html").as_uri())
+    shown = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", shown.stdout, re.DOTALL)
+    assert title, shown.stderr
+    assert re.fullmatch(r"open true, 1 img, .*item&lt;.*Close; then open false", title[1], re.DOTALL)
+
+
+def test_the_header_names_model_dataset_and_what_was_changed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "recipe.toml").write_text('[data]\nname = "har"\n\n[model]\nname = "resnet18"\n', encoding="utf-8")
+    facts = json.loads((run / "facts.json").read_text())
+    changed = {"train.epochs": "3", "data.root": '"/home/someone/photos"'}
+    write_json(run / "facts.json", facts | {"changed": changed})
+    page = read_page(write_report(run)).text
+    assert "model resnet18 · data har · 4 classes" in page
+    assert "changed from the recipe file: train.epochs = 3 data.root = …/photos" in page
+    assert "someone" not in page
+
+
+def test_curves_and_confusions_come_before_scores_and_the_protocol(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    places = [text.index(f'<section id="{name}"') for name in ("training", "confusion", "classes", "errors", "scores")]
+    assert places == sorted(places)
+    assert places[-1] < text.index("Protocol:")
+
+
+def test_verdicts_stand_at_the_top_with_their_keys(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    facts = json.loads((run / "facts.json").read_text())
+    write_json(run / "facts.json", facts | {"class_items": {"calling": 90, "eating": 10}})
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.index("Unbalanced classes: 10 training items of eating, 90 of calling") < text.index("<nav")
+    assert re.search("What this means Too few items .* Unbalanced classes", Reader(text).text)
+    assert "Try</span> <code>" not in text  # this recipe has no key that would help
+
+
+def test_the_files_that_notes_are_about_are_listed_up_to_a_limit(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert 'href="#files"' not in write_report(run).read_text(encoding="utf-8")
+    rows = [f"a/{number}.jpg,duplicate under another label,b/{number}.jpg\n" for number in range(25)]
+    (run / "files.csv").write_text("path,problem,other\n" + "".join(rows), encoding="utf-8")
+    page = read_page(write_report(run)).text
+    assert "25 files that notes are about, the first 20 of them; all are in files.csv." in page
+    assert "a/19.jpg duplicate under another label b/19.jpg" in page
+    assert "a/20.jpg" not in page
+
+
+def test_equal_scores_share_a_row(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    scores = {"loss": 0.5, "log_loss": 0.50000001, "accuracy": 0.75, "recall_macro": 0.75, "auc": None, "pr": None}
+    write_json(run / "scores.json", {"valid": scores, "test": {**scores, "recall_macro": 0.7}, "protocol": {}})
+    page = read_page(write_report(run)).text
+    for row in (
+        "loss = log_loss 0.5000 0.5000",
+        "accuracy 0.7500 0.7500",
+        "recall_macro 0.7500 0.7000",
+        "auc — — pr — —",
+    ):
+        assert row in page
+
+
+@pytest.mark.parametrize(
+    ("valid", "why"),
+    [({}, "The dataset has no validation split."), ({"loss": 0.5}, "No score but the loss is computed")],
+)
+def test_why_there_is_no_curve_of_a_score(tmp_path: Path, valid: dict[str, float], why: str) -> None:
+    run = write_run(tmp_path / "run")
+    write_records(run, [dataclasses.replace(one, valid=valid) for one in records(3, {})])
+    assert why in read_page(write_report(run)).text
+
+
+def test_a_percentage_never_breaks_into_two_lines() -> None:
+    assert percent(1.0) == "100.0\N{NO-BREAK SPACE}%"
+
+
+def test_a_large_matrix_has_a_colour_bar_and_a_small_one_numbers() -> None:
+    from matplotlib import rc_context
+
+    for classes, bars in ((20, 1), (21, 2)):
+        with rc_context():
+            drawn = figures.confusion(["x"] * classes, [[1.0] * classes] * classes, shares=True)(figures.LIGHT)
+        assert len(drawn.axes) == bars
+
+
+def test_legends_stand_outside_the_axes() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    rows = records(3, {"accuracy": 0.5, "recall": 0.4})
+    for drawing in (
+        figures.loss_curves(rows, 2),
+        figures.score_curves(rows, ["accuracy", "recall"], 2),
+        figures.learning_rates(rows),
+        figures.reliability(statistics.calibration([predicted("a", "a", 0.9)])),
+    ):
+        drawn = drawing(figures.LIGHT)
+        FigureCanvasAgg(drawn).draw()
+        assert not drawn.legends[0].get_window_extent().overlaps(drawn.axes[0].get_window_extent())

@@ -38,6 +38,7 @@ from toolkit.cli.main import main
 from toolkit.host.registry import discover
 from toolkit.recipe.read import load
 from toolkit.recipe.write import digest
+from toolkit.runs.files import read_run
 from toolkit.runs.report import write_report
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.state import State
@@ -50,7 +51,7 @@ FILES = {
 }
 FIGURES = {
     *("augmented", "calibration", "confusion", "confusion_normalised", "feature_maps", "learning_rate"),
-    *("loss", "scores"),
+    *("loss", "score", "scores"),
 }
 TIMES = {"seconds", "valid_seconds", "waiting"}
 
@@ -249,14 +250,45 @@ def test_validation_items_are_never_called_test_items(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_without_validation_and_test_items_there_are_no_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_validation_and_test_items_there_are_no_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = tiny.write_recipe(tmp_path, text=HAR)
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", write_report)
     with chdir(tmp_path):
         overrides = ["data.test_share=0", "data.valid_share=0"]
         assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", *overrides) == 0
-    page = read_page(tiny.only_run(tmp_path / "runs") / "report.html").text
-    assert "Nothing was scored: the data has neither a validation nor a test split." in page
+    nothing = "Nothing was scored: the dataset has no validation and no test items."
+    run = tiny.only_run(tmp_path / "runs")
+    assert nothing in read_page(run / "report.html").text
+    screen = capsys.readouterr().out
+    assert f"verdict: {nothing} Try: data.test_share, data.valid_share.\n" in screen
+    assert "score" not in screen.partition("epoch 1/1")[2].replace("scored", "")
+    assert read_json(run / "facts.json")["verdicts"][0]["kind"] == "nothing_scored"
+
+
+@pytest.mark.usefixtures("plain")
+def test_facts_name_the_keys_that_differ_from_the_recipes_file(recipe: Path, tmp_path: Path) -> None:
+    assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", "train.batch=8", "model.dropout=0.2") == 0
+    run = tiny.only_run(tmp_path / "runs")
+    changed = {"train.epochs": "1", "model.dropout": "0.2"}
+    assert read_json(run / "facts.json")["changed"] == changed
+    assert main(["run", "--resume", str(run)]) == 0
+    assert read_json(run / "facts.json")["changed"] == changed
+    assert main(["evaluate", str(run), "--set", "train.eval_batch=3"]) == 0
+    (evaluation,) = (run / "evaluations").iterdir()
+    assert read_json(evaluation / "facts.json")["changed"] == changed | {"train.eval_batch": "3"}
+
+
+@pytest.mark.usefixtures("plain")
+def test_verdicts_are_printed_and_kept(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.run(recipe, tmp_path / "runs") == 0
+    kept = read_json(tiny.only_run(tmp_path / "runs") / "facts.json")["verdicts"]
+    few = next(verdict for verdict in kept if verdict["kind"] == "few_items")
+    assert few["text"].startswith("Too few items to judge: 12 items in the test split")
+    screen = capsys.readouterr().out
+    assert f"verdict: {few['text']}" in screen
+    assert screen.index("loss") < screen.index("verdict: ") < screen.index("report ")
 
 
 # The built-in sample
@@ -279,7 +311,8 @@ def test_the_sample_says_sample_everywhere(
     assert [line["sample"] for line in records(run)] == [True]
     facts, scores = read_json(run / "facts.json"), read_json(run / "scores.json")
     assert facts["sample"] is True
-    assert "SAMPLE" in facts["notes"][0]
+    assert not any("SAMPLE" in text for text in facts["notes"])  # a page has a banner for it
+    assert (run / "report.html").read_text(encoding="utf-8").count("SAMPLE DATA") == 1
     assert scores["protocol"]["sample"] is True
     assert len(scores["test"]["confusion_matrix"]) >= places
     assert LastCheckpoint.load(run / "last.pt").origin.sample is True
@@ -710,8 +743,14 @@ def test_skipped_images_are_counted_and_listed(
     notes = " ".join(read_json(run / "facts.json")["notes"])
     assert all(str(root / item) in notes for item in ("train/red/03.png", "train/red/04.png", "test/blue/01.png"))
     assert "test: 1 of 12 items were left out" in notes
+    listed = read_run(run).file_problems
+    assert {one.path for one in listed} == {"train/red/03.png", "train/red/04.png", "test/blue/01.png"}
+    assert all(one.problem.startswith("damaged, skipped: ") for one in listed)
+    assert str(root) not in (run / "files.csv").read_text(encoding="utf-8")
     told = f"note: test: 1 of 12 items were left out because they cannot be read: {root / 'test/blue/01.png'}"
-    assert told in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert told in screen
+    assert f"note: 3 files with a problem: see {run / 'files.csv'}" in screen
     assert main(["evaluate", str(run), *tiny.overridden(overrides)]) == 0
     assert told in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ def test_one_score_or_several() -> None:
     assert aim_of(made, table)[0].directions == ("maximize", "minimize")
     made, table, _ = parts('metric = "f1"\nmetrics = ["accuracy", "loss"]\ndirections = ["maximize"]')
     assert [str(problem) for problem in aim_of(made, table)[1]] == [
-        "tune.metric: cannot stand beside metrics and directions: one score or several",
+        "tune.metric: not allowed with metrics and directions: give one score or several",
         "tune.directions: has 1 directions for 2 metrics",
     ]
 
@@ -53,7 +53,7 @@ WRONG_LATENCY = {
 
 
 @pytest.mark.parametrize("tune", WRONG_LATENCY)
-def test_a_wrong_latency_is_told(tune: str) -> None:
+def test_a_wrong_latency_is_reported(tune: str) -> None:
     made, table, _ = parts(tune)
     assert [str(problem) for problem in aim_of(made, table)[1]] == WRONG_LATENCY[tune]
 

@@ -38,7 +38,7 @@ LR = "train.optimizer.lr"
 
 
 class Study:
-    """A study with trials that are told, and runs that only leave what they are read for."""
+    """A study with trials that are reported by hand, and runs that only leave what they are read for."""
 
     def __init__(self, folder: Path, *, metrics: int = 1) -> None:
         self.folder = folder / "runs" / "tiny"
@@ -107,7 +107,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return made
 
 
-def test_the_best_is_finished_and_stands_beside_the_recipes_own_values(study: Study) -> None:
+def test_the_best_is_finished_and_stands_next_to_the_recipes_own_values(study: Study) -> None:
     study.add(0.05, [0.5], own=[LR])
     study.add(0.5, [0.9])
     compared = study.finish()
@@ -125,7 +125,7 @@ def test_the_best_is_finished_and_stands_beside_the_recipes_own_values(study: St
     assert "confusion_matrix" not in shown
 
 
-def test_seeds_tell_the_gain_with_its_spread(study: Study) -> None:
+def test_seeds_reports_the_gain_with_its_spread(study: Study) -> None:
     study.add(0.05, [0.5], own=[LR])
     study.add(0.5, [0.9])
     study.finish(seeds=3)
@@ -162,7 +162,7 @@ def test_a_repeat_that_fails_is_told_and_the_others_count(study: Study) -> None:
     assert "trial-0000/seed-1 failed" in study.log.getvalue()
 
 
-def test_when_every_run_fails_that_is_what_is_told(study: Study) -> None:
+def test_when_every_run_fails_that_is_what_is_reported(study: Study) -> None:
     study.add(0.5, [0.9], own=[LR])
     study.fails = lambda path: True
     compared = study.finish()
@@ -190,7 +190,7 @@ def test_own_values_that_were_pruned_are_run_whole_for_a_comparison_over_seeds(s
         (TrialState.WAITING, {}, "the recipe's own values have not been tried to their end; two seeds or more"),
     ],
 )
-def test_own_values_that_have_no_score_are_told(
+def test_own_values_that_have_no_score_are_reported(
     study: Study, state: TrialState, attrs: Mapping[str, object], note: str
 ) -> None:
     study.add(0.05, None, state, own=[LR], **attrs)
@@ -210,7 +210,7 @@ def test_a_trial_that_another_machine_has_run_is_run_by_its_values(study: Study)
     assert [one.scores["accuracy"] for one in compared.candidates] == [(0.5,), (0.05,)]
 
 
-def test_without_a_test_split_the_validation_split_is_told(study: Study) -> None:
+def test_without_a_test_split_the_validation_split_is_reported(study: Study) -> None:
     study.splits = ("valid",)
     study.add(0.5, [0.9])
     compared = study.finish()

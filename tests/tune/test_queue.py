@@ -34,7 +34,7 @@ def test_known_good_values_are_tried_next(tmp_path: Path) -> None:
     assert trial.params == {"train.optimizer.lr": 0.02, "train.batch": 16, "model.widths": "[4, 4]"}
 
 
-def test_values_that_the_study_has_are_passed_over_and_told(tmp_path: Path) -> None:
+def test_values_that_the_study_has_are_passed_over_and_reported(tmp_path: Path) -> None:
     study = begun(tmp_path)
     _, _, checked = parts()
     asked = ["train.batch=16,train.optimizer.lr=0.02", "train.batch=8,train.optimizer.lr=0.03"]
@@ -92,7 +92,7 @@ def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "printed"),
     [
         ('train.batch="8,train.optimizer.lr=0.02', "is outside what the space has for train.batch"),
         ("train.optimizer.lr", "does not look like key=value"),
@@ -102,10 +102,10 @@ def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
         ("train.epochs=2.5", "2.5 is outside what the space has for train.epochs"),
     ],
 )
-def test_what_is_not_in_the_space_cannot_be_enqueued(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_not_in_the_space_cannot_be_enqueued(tmp_path: Path, text: str, printed: str) -> None:
     study = begun(tmp_path)
     with pytest.raises(UsageError) as caught:
         enqueue(study, parts(space=SPACE + EPOCHS)[2], ["train.batch=8", text], trials=2)
-    assert told in caught.value.message
+    assert printed in caught.value.message
     assert "train.optimizer.lr, train.batch" in str(caught.value.next_step)
     assert study.trials == []

@@ -140,7 +140,7 @@ def usual(study: Study) -> Study:
     return study
 
 
-def test_the_page_tells_the_best_every_trial_and_what_it_took(study: Study) -> None:
+def test_the_page_reports_the_best_every_trial_and_what_it_took(study: Study) -> None:
     page = usual(study).page()
     for part in (
         "5 trials: 3 finished, 1 pruned, 1 failed",
@@ -172,7 +172,7 @@ def test_the_page_holds_all_that_it_shows(study: Study) -> None:
 def test_one_trial_has_a_page_that_says_why_there_are_no_importances(study: Study) -> None:
     study.add({"train.optimizer.lr": 0.05}, [0.2, 0.4])
     page = study.page()
-    assert "Importances need 2 finished trials; there is 1." in page.text
+    assert "Importances need 2 finished trials; the study has 1 finished trial." in page.text
     assert "0.4000 accuracy" in page.text
     assert len(page.pictures) == 5
 
@@ -184,13 +184,13 @@ def test_a_study_without_any_trial_has_a_page(study: Study) -> None:
     assert page.pictures == []
 
 
-def test_a_study_whose_trials_all_failed_tells_their_causes(study: Study) -> None:
+def test_a_study_whose_trials_all_failed_reports_their_causes(study: Study) -> None:
     for _ in range(2):
         study.add({"train.optimizer.lr": 0.05}, [], TrialState.FAIL, cause="no memory")
     page = study.page()
     assert "2 trials: 2 failed" in page.text
     assert page.text.count("no memory") == 2
-    assert "Importances need 2 finished trials; there is none." in page.text
+    assert "Importances need 2 finished trials; the study has 0 finished trials." in page.text
     assert "No trial is finished." in page.text
 
 
@@ -200,6 +200,14 @@ def test_trials_of_one_score_have_no_importances(study: Study) -> None:
     contents = study.contents()
     assert contents.importances == []
     assert contents.why_no_importances == "Importances cannot be computed: all finished trials have the same score."
+
+
+@pytest.mark.parametrize(("trials", "warned"), [(9, True), (10, False)])
+def test_importances_of_few_trials_carry_a_warning(study: Study, trials: int, warned: bool) -> None:
+    for number in range(trials):
+        study.add({"train.optimizer.lr": 0.01 * (number + 1)}, [0.1 * number])
+    (section,) = [one for one in sections(study.contents()) if one.anchor == "importances"]
+    assert ("warning: fewer than 10 trials are too few" in section.charts[0].remark) == warned
 
 
 def test_importances_that_optuna_refuses_are_told_with_its_reason(
@@ -264,7 +272,7 @@ def test_time_is_told_by_what_it_was_spent_on(study: Study) -> None:
     assert finished.total == 18 + finished.rest
 
 
-def test_a_run_that_is_elsewhere_is_told_by_what_it_reported(study: Study) -> None:
+def test_a_run_that_is_elsewhere_is_shown_by_what_it_reported(study: Study) -> None:
     trial = create_trial(state=TrialState.PRUNED, intermediate_values={2: 0.5, 1: 0.25})
     study.study.add_trial(trial)
     (one,) = study.contents().trials
@@ -343,7 +351,7 @@ def test_a_thousand_trials_stay_a_page(study: Study) -> None:
     assert len(study.page().raw) < 2_000_000
 
 
-def test_a_folder_that_cannot_be_written_is_told(study: Study) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(study: Study) -> None:
     usual(study)
     (study.folder / "figures").write_text("in the way")
     with pytest.raises(RunFailed, match="cannot be written") as caught:

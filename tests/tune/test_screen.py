@@ -222,7 +222,7 @@ def test_of_many_trials_those_under_way_the_best_and_the_latest_are_shown() -> N
     assert [one.number for one in chosen(trials, [5], 6)] == [2, 5, 26, 27, 28, 29]
 
 
-def test_a_line_of_several_scores_tells_all() -> None:
+def test_a_line_of_several_scores_reports_all() -> None:
     assert trial_line(frozen(3, TrialState.COMPLETE, 0.5, 2.0), (UP, DOWN), 4, best=True) == (
         "trial 3 finished  0.5000 2.0000  4 epochs  0.0 s  best"
     )
@@ -245,7 +245,7 @@ def test_a_failure_without_a_cause_says_so() -> None:
     assert cause(frozen(0, TrialState.PRUNED)) == ""
 
 
-def test_keys_are_as_short_as_tells_them_apart() -> None:
+def test_keys_are_as_short_as_reports_them_apart() -> None:
     keys = ["train.optimizer.lr", "model.name", "data.name", "train.batch", "seed"]
     assert list(short_keys(keys).values()) == ["lr", "model", "data", "batch", "seed"]
     assert short_keys(["a.b", "b", "c.b"]) == {"a.b": "a.b", "b": "b", "c.b": "c.b"}

@@ -55,7 +55,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("tune", WRONG)
-def test_a_wrong_sampler_or_pruner_is_told(tune: str) -> None:
+def test_a_wrong_sampler_or_pruner_is_reported(tune: str) -> None:
     search, problems = found_by(tune)
     assert search is None
     assert WRONG[tune] in "\n".join(problems)

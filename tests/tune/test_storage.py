@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from toolkit.api.errors import EXIT_USAGE, RunFailed, UsageError
-from toolkit.tune.storage import DRIVERS, Journal, open_storage, opened_storage, with_driver
+from toolkit.tune.storage import DRIVERS, Journal, dashboard_command, open_storage, opened_storage, with_driver
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -53,7 +53,7 @@ def test_a_journal_that_is_nothing_but_a_torn_line_begins_anew(tmp_path: Path) -
     assert study_in(tmp_path).trials == []
 
 
-def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_reported(tmp_path: Path) -> None:
     study_in(tmp_path)
     with (tmp_path / "journal.log").open("a") as journal:
         journal.write("no JSON\n{}\n")
@@ -62,14 +62,14 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
     assert caught.value.next_step
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(RunFailed, match=r"runs/tiny: cannot be written: Not a directory") as caught:
         open_storage(tmp_path / "runs" / "tiny", None)
     assert "--runs DIR" in str(caught.value.next_step)
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -166,7 +166,7 @@ def test_a_study_may_live_in_a_database(tmp_path: Path) -> None:
         assert [trial.value for trial in optuna.load_study(study_name="tiny", storage=storage).trials] == [0.25]
 
 
-def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_database_that_is_not_there_is_reported(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/no/such/study.db"
     with pytest.raises(UsageError, match=r"--storage sqlite.*cannot be used") as caught:
         open_storage(tmp_path, url)
@@ -198,3 +198,21 @@ def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Pa
     with pytest.raises(UsageError, match=r"--storage postgresql://me:…@127.0.0.1:9/studies: cannot be used") as caught:
         open_storage(tmp_path, "postgresql://me:secret@127.0.0.1:9/studies")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (None, "'a b/journal.log'"),
+        ("sqlite:///study.db", "sqlite:///study.db"),
+        ("postgresql://me@host/tune", "postgresql://me@host/tune"),
+        ("postgresql://me:secret@host/tune", "URL"),
+    ],
+)
+def test_the_command_for_the_dashboard_names_the_storage_but_no_password(
+    monkeypatch: pytest.MonkeyPatch, url: str | None, shown: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert dashboard_command(Path("a b"), url) == f"optuna-dashboard {shown}"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert dashboard_command(Path("a b"), url) == f"pip install optuna-dashboard && optuna-dashboard {shown}"

@@ -48,25 +48,25 @@ def test_what_is_fixed_all_trials_have_and_the_recipe_has_not(tmp_path: Path) ->
 def test_what_is_fixed_wrongly_is_told_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.epoks = 2\ndata.valid_shar = 0.1"))
     assert main(["check", str(path)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert 'tune.fixed.train.epoks: unknown key; did you mean "epochs"?' in told
+    printed = capsys.readouterr().err
+    assert 'tune.fixed.train.epoks: unknown key; did you mean "epochs"?' in printed
 
 
 def test_what_is_fixed_cannot_be_tried_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.batch = 4"))
     assert main(["check", str(path)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in told
+    printed = capsys.readouterr().err
+    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in printed
 
 
-def test_check_tells_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tune = '[tune]\ntrials = 3\nsampler = "tpee"\n[tune.space]\ntrain.epoks = {low = 1, high = 2}\n'
     path = write_recipe(tmp_path, text=RECIPE + tune)
     assert main(["check", str(path)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert "tune.space.train.epoks: " in told
-    assert "tune.sampler.name: " in told
-    assert f"next:  correct [tune] in {path}" in told
+    printed = capsys.readouterr().err
+    assert "tune.space.train.epoks: " in printed
+    assert "tune.sampler.name: " in printed
+    assert f"next:  correct [tune] in {path}" in printed
 
 
 def test_check_says_valid_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,10 +101,10 @@ CHANGED = {
 @pytest.mark.parametrize("what", CHANGED)
 def test_a_changed_study_is_refused_with_what_changed(tmp_path: Path, what: str) -> None:
     begun(tmp_path)
-    tune, space, told = CHANGED[what]
+    tune, space, printed = CHANGED[what]
     with pytest.raises(UsageError, match="study tiny already exists with different settings") as caught:
         begun(tmp_path, tune, space)
-    assert told in caught.value.message
+    assert printed in caught.value.message
     assert caught.value.exit_code == EXIT_USAGE
     assert caught.value.next_step
 
@@ -122,3 +122,14 @@ def test_a_study_of_another_recipe_is_refused(tmp_path: Path) -> None:
         match=r"settings: model\.dropout 0\.1, now absent; model\.widths \[8, 8\], now \[4\]; seed 0, now 5$",
     ):
         open_study(planned(other), open_storage(tmp_path, None))
+
+
+def test_objectives_are_called_as_their_metrics(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path, text=f"{RECIPE}[tune]\ntrials = 3\n[tune.space]\ntrain.batch = {{choices = [4, 8]}}\n"
+    )
+    found, storage = plan_study(parse(path), discover()), open_storage(tmp_path, None)
+    assert open_study(found, storage).metric_names == ["loss"]
+    logged = (tmp_path / "journal.log").read_text()
+    assert open_study(found, storage).metric_names == ["loss"]
+    assert logged.count("metric_names") == (tmp_path / "journal.log").read_text().count("metric_names") == 1

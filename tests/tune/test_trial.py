@@ -47,7 +47,7 @@ from toolkit.tune.best import write_best
 from toolkit.tune.outcome import UNCOUNTED
 from toolkit.tune.queue import enqueue_own
 from toolkit.tune.scoring import Scoring
-from toolkit.tune.storage import open_storage, trial_run
+from toolkit.tune.storage import dashboard_command, open_storage, trial_run
 from toolkit.tune.study import plan_study
 from toolkit.tune.worker import presence
 from toolkit.tune.worker.presence import mark_of
@@ -218,9 +218,9 @@ def test_the_command_tunes_and_names_the_best(tmp_path: Path, capsys: pytest.Cap
     path = recipe_file(tmp_path, 'trials = 2\nsampler = "random"\npruner = "none"')
     words = ["tune", str(path), "--runs", str(tmp_path / "runs"), "--enqueue", "train.optimizer.lr=0.02"]
     assert main([*words, "--set", "train.epochs=1"]) == EXIT_DONE
-    told = capsys.readouterr().out
-    assert "trials: 2 finished, 0 pruned, 0 failed" in told
-    assert str(tmp_path / "runs" / "tiny" / "best.toml") in told
+    printed = capsys.readouterr().out
+    assert "trials: 2 finished, 0 pruned, 0 failed" in printed
+    assert str(tmp_path / "runs" / "tiny" / "best.toml") in printed
     tried = {trial.number: trial.params for trial in worker_study(tmp_path)}
     assert tried == {0: {"train.optimizer.lr": 0.05}, 1: {"train.optimizer.lr": 0.02}}
 
@@ -237,8 +237,11 @@ def test_of_equal_trials_the_first_is_named_as_best(
     monkeypatch.setattr("toolkit.tune.session.finish_best", lambda *arguments, **others: None)
     monkeypatch.setattr("toolkit.tune.session.write_study_report", lambda *arguments, **others: None)
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_DONE
-    named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial ")]
-    assert named == ["trial 0: 0.5 with {'train.optimizer.lr': 0.05}"]
+    screen = capsys.readouterr().out.splitlines()
+    named = [line for line in screen if line.startswith("trial ")]
+    viewed = [line for line in screen if line.startswith("view ")]
+    assert viewed == [f"view {dashboard_command(tmp_path / 'runs' / 'tiny', None)}"] * 2
+    assert named == ["trial 0: loss 0.5 with train.optimizer.lr = 0.05"]
 
 
 def test_values_cannot_be_queued_in_a_study_that_has_all_its_trials(
@@ -249,9 +252,9 @@ def test_values_cannot_be_queued_in_a_study_that_has_all_its_trials(
     assert main(words) == EXIT_DONE
     words += ["--enqueue", "train.optimizer.lr=0.02"]
     assert main(words) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert "study tiny has 1 of its 1 trials, begun or queued: --enqueue asks for 1 more" in told
-    assert "--set tune.trials=2" in told
+    printed = capsys.readouterr().err
+    assert "study tiny has 1 of its 1 trials, begun or queued: --enqueue asks for 1 more" in printed
+    assert "--set tune.trials=2" in printed
     assert main([*words, "--set", "tune.trials=2"]) == EXIT_DONE
     assert [trial.params["train.optimizer.lr"] for trial in worker_study(tmp_path)] == [0.05, 0.02]
 
@@ -262,11 +265,11 @@ def test_the_best_is_repeated_and_exported_when_that_is_asked(
     monkeypatch.chdir(tmp_path)
     path = recipe_file(tmp_path, 'trials = 2\nsampler = "random"\npruner = "none"')
     assert main(["tune", str(path), "--seeds", "2", "--export", "--set", "train.epochs=1"]) == EXIT_DONE
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     compared = json.loads((tmp_path / "runs" / "tiny" / "best.json").read_text())
     assert len(compared["candidates"][0]["seeds"]) == 2
     assert (tmp_path / "exports" / "tiny" / "bundle.json").is_file()
-    assert "bundle exports/tiny" in told
+    assert "bundle exports/tiny" in printed
 
 
 def test_a_stopped_study_has_its_report_and_best_so_far(
@@ -284,9 +287,9 @@ def test_a_stopped_study_has_its_report_and_best_so_far(
     monkeypatch.setattr(Scoring, "scores", interrupted)
     words = ["tune", str(path), "--runs", str(tmp_path / "runs")]
     assert main(words) == EXIT_STOPPED
-    told = capsys.readouterr()
-    assert f"next:  python -m toolkit {' '.join(words)}" in told.err
-    assert "trials: 1 finished, 0 pruned, 0 failed" in told.out
+    printed = capsys.readouterr()
+    assert f"next:  python -m toolkit {' '.join(words)}" in printed.err
+    assert "trials: 1 finished, 0 pruned, 0 failed" in printed.out
     assert {"best.toml", "study.html"} <= {path.name for path in (tmp_path / "runs" / "tiny").iterdir()}
 
 
@@ -299,9 +302,9 @@ def test_a_report_that_fails_does_not_hide_what_ended_the_study(
     monkeypatch.setattr("toolkit.tune.session.write_study_report", failing)
     path = recipe_file(tmp_path, 'trials = 2\nmetric = "acuracy"\ndirection = "maximize"')
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_USAGE
-    told = capsys.readouterr()
-    assert 'tune.metric: there is no score "acuracy"' in told.err
-    assert "warning: OSError: no room for a report" in told.out
+    printed = capsys.readouterr()
+    assert 'tune.metric: there is no score "acuracy"' in printed.err
+    assert "warning: OSError: no room for a report" in printed.out
 
 
 def worker_study(tmp_path: Path) -> list[optuna.trial.FrozenTrial]:
@@ -309,18 +312,18 @@ def worker_study(tmp_path: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="tiny", storage=storage).trials
 
 
-def test_the_command_tells_all_that_is_wrong_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_all_that_is_wrong_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = "train.epoks = {low = 1, high = 2}\ntrain.batch = {low = 9, high = 8}\n"
     path = recipe_file(tmp_path, 'trials = 2\nsampler = "tpee"\nmetric = "f1"\nmetrics = ["f1"]', space)
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_USAGE
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     keys = ("tune.space.train.epoks", "tune.space.train.batch", "tune.sampler.name", "tune.metric", "tune.directions")
-    assert [key for key in keys if f"{key}: " not in told] == []
-    assert f"next:  correct [tune] in {path}" in told
+    assert [key for key in keys if f"{key}: " not in printed] == []
+    assert f"next:  correct [tune] in {path}" in printed
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_recipe_that_says_nothing_of_tuning_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_that_says_nothing_of_tuning_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path)
     assert main(["tune", str(path)]) == EXIT_USAGE
     assert f"{path}: tune: is required: a table with trials and the space" in capsys.readouterr().err
@@ -394,7 +397,7 @@ def test_a_trial_is_worth_what_the_weights_are_that_its_run_keeps(tmp_path: Path
     assert one.study.best_value == kept(run_of(one, 0))["loss"]
 
 
-def test_a_tracker_that_fails_in_a_study_is_told(
+def test_a_tracker_that_fails_in_a_study_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Failing:
@@ -515,7 +518,7 @@ def interrupt(one: Worker, epochs: int = 1) -> None:
 
 
 def on(host: str, monkeypatch: pytest.MonkeyPatch, *, boot: str) -> None:
-    """Be on another machine from here on, as far as names tell."""
+    """Be on another machine from here on, as far as names show."""
     monkeypatch.setattr(presence, "machine", lambda: [host, boot])
 
 
@@ -613,7 +616,7 @@ def test_a_trial_that_was_taken_and_left_draws_what_its_number_says(tmp_path: Pa
 # Workers on other machines
 
 
-def beside(one: Worker) -> optuna.Study:
+def of_another(one: Worker) -> optuna.Study:
     """The study as another machine has it."""
     return optuna.load_study(study_name="tiny", storage=open_storage(one.folder, None))
 
@@ -623,9 +626,9 @@ def test_a_silent_machines_trial_is_given_up_and_its_values_are_tried_again(
 ) -> None:
     monkeypatch.setattr(presence, "SILENT_SECONDS", 0.0)
     one = replace(worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs"), shared=True)
-    trial = beside(one).ask()  # the recipe's own values
+    trial = of_another(one).ask()  # the recipe's own values
     trial.set_user_attr("machine", ["elsewhere", "its boot"])
-    lost = beside(one).ask()
+    lost = of_another(one).ask()
     lost.suggest_float("train.optimizer.lr", 0.01, 0.1)
     one.work()
     states = study_of(one)
@@ -675,7 +678,7 @@ def test_a_storage_that_fails_for_a_moment_ends_no_signing(monkeypatch: pytest.M
 
 def test_a_trial_whose_worker_was_killed_as_it_took_it_is_tried_again(tmp_path: Path) -> None:
     one = worker(recipe_file(tmp_path, 'trials = 1\npruner = "none"'), tmp_path / "runs")
-    beside(one).ask()
+    of_another(one).ask()
     one.work()
     assert study_of(one) == [TrialState.FAIL, TrialState.COMPLETE]
     assert one.study.trials[1].params == {"train.optimizer.lr": 0.05}
@@ -695,14 +698,14 @@ def test_a_point_of_a_grid_that_was_lost_is_tried_again(tmp_path: Path) -> None:
     assert one.study.trials[2].params == lost.params == {"train.optimizer.lr": 0.02}
 
 
-def test_the_command_tells_what_a_sampler_draws_at_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_what_a_sampler_draws_at_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = recipe_file(tmp_path, 'trials = 1\nsampler = "nsga2"', SPACE + "train.batch = {choices = [4, 6]}\n")
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs"), "--set", "train.epochs=1"]) == EXIT_DONE
     assert "note: tune.space.train.batch: the recipe's own value is outside the space" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("rates", "trials", "told"),
+    ("rates", "trials", "printed"),
     [
         ("[0.02, 0.03]", 2, "2 of the 3 that it takes to see the whole grid: --set tune.trials=3"),
         ("[0.02, 0.03]", 3, ""),
@@ -710,8 +713,8 @@ def test_the_command_tells_what_a_sampler_draws_at_random(tmp_path: Path, capsys
         ("[0.05, 0.03]", 2, ""),
     ],
 )
-def test_the_command_tells_that_a_grid_will_not_be_seen_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], rates: str, trials: int, told: str
+def test_the_command_reports_that_a_grid_will_not_be_seen_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rates: str, trials: int, printed: str
 ) -> None:
     path = recipe_file(
         tmp_path, f'trials = {trials}\nsampler = "grid"', f"train.optimizer.lr = {{choices = {rates}}}\n"
@@ -726,7 +729,7 @@ def test_the_command_tells_that_a_grid_will_not_be_seen_whole(
         assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_DONE
     assert [
         line.removeprefix("note: tune.trials: ") for line in capsys.readouterr().out.splitlines() if "grid" in line
-    ] == ([told] if told else [])
+    ] == ([printed] if printed else [])
 
 
 def test_runs_of_another_study_are_no_runs_of_this_one(tmp_path: Path) -> None:
@@ -744,7 +747,7 @@ def test_runs_of_another_study_are_no_runs_of_this_one(tmp_path: Path) -> None:
 def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other takes one between our look and our asking."""
     one = replace(worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs"), shared=True)
-    other = beside(one)
+    other = of_another(one)
     ask = optuna.Study.ask
 
     def late(self: optuna.Study) -> optuna.Trial:
@@ -774,7 +777,7 @@ def test_a_trial_that_others_have_given_up_is_left_to_them(tmp_path: Path, monke
 
     def taken(self: Scoring, trial: optuna.Trial, signals: Signals) -> list[float]:
         if trial.number == 0:
-            beside(one).tell(0, state=TrialState.FAIL)
+            of_another(one).tell(0, state=TrialState.FAIL)
         return values(self, trial, signals)
 
     monkeypatch.setattr(Scoring, "values", taken)

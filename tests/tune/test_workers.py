@@ -50,13 +50,13 @@ def recipe_file(tmp_path: Path, tune: str = TUNE) -> Path:
     return write_recipe(tmp_path, tmp_path / "images", text=text)
 
 
-def wait_for(what: Callable[[], Any], *, beside: subprocess.Popen[str] | None = None) -> Any:
-    """What `what` gives, once it gives anything; the process `beside` must run until then."""
+def wait_for(what: Callable[[], Any], *, alongside: subprocess.Popen[str] | None = None) -> Any:
+    """What `what` gives, once it gives anything; the process `alongside` must run until then."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         if found := what():
             return found
-        assert beside is None or beside.poll() is None, beside.communicate()
+        assert alongside is None or alongside.poll() is None, alongside.communicate()
         time.sleep(0.02)
     raise AssertionError(f"{what} did not come")
 
@@ -79,8 +79,8 @@ def tuning(recipe: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    told, _ = process.communicate(timeout=DEADLINE)
-    return process.returncode, told
+    printed, _ = process.communicate(timeout=DEADLINE)
+    return process.returncode, printed
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -142,7 +142,7 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
     given = ["--storage", storage] if storage else []
     with ExitStack() as stack:
         parent = stack.enter_context(tuning(path, *given, "--workers", "2"))
-        workers = wait_for(lambda: children(parent)[1:] and children(parent), beside=parent)
+        workers = wait_for(lambda: children(parent)[1:] and children(parent), alongside=parent)
         held, left_waiting = caught(folder, *workers)
         (other,) = set(workers) - {held}
         killed, left_dead = caught(folder, other)
@@ -151,13 +151,13 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
         _, left_stopped = caught(folder, by_hand.pid)
         by_hand.send_signal(signal.SIGTERM)
         by_hand.send_signal(signal.SIGCONT)
-        code, told = ended(by_hand)
-        assert (code, "stopped by a signal" in told) == (EXIT_STOPPED, True), told
+        code, printed = ended(by_hand)
+        assert (code, "stopped by a signal" in printed) == (EXIT_STOPPED, True), printed
         os.kill(held, signal.SIGCONT)
-        code, told = ended(parent)
-    assert code == EXIT_DONE, told
-    assert f"worker {workers.index(killed) + 1} was killed by SIGKILL; its trial is left to the others" in told
-    assert f"trials: {TRIALS} finished, 0 pruned, 0 failed" in told
+        code, printed = ended(parent)
+    assert code == EXIT_DONE, printed
+    assert f"worker {workers.index(killed) + 1} was killed by SIGKILL; its trial is left to the others" in printed
+    assert f"trials: {TRIALS} finished, 0 pruned, 0 failed" in printed
     with opened_storage(folder, storage) as opened:
         trials = optuna.load_study(study_name="tiny", storage=opened).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
@@ -178,16 +178,16 @@ def test_workers_stop_and_go_with_who_started_them(tmp_path: Path) -> None:
         return any(epochs(trial) for trial in folder.glob("trial-*"))
 
     with tuning(path, "--workers", "2") as parent:
-        wait_for(training, beside=parent)
+        wait_for(training, alongside=parent)
         started = children(parent)
         parent.send_signal(signal.SIGINT)
-        code, told = ended(parent)
-    assert (code, len(started)) == (EXIT_INTERRUPTED, 2), told
-    assert f"next:  python -m toolkit tune {path} --workers 2" in told
+        code, printed = ended(parent)
+    assert (code, len(started)) == (EXIT_INTERRUPTED, 2), printed
+    assert f"next:  python -m toolkit tune {path} --workers 2" in printed
     assert not any(map(is_alive, started))
     before = [epochs(trial) for trial in sorted(folder.glob("trial-*"))]
     with tuning(path, "--workers", "2") as parent:
-        wait_for(lambda: [epochs(trial) for trial in sorted(folder.glob("trial-*"))] != before, beside=parent)
+        wait_for(lambda: [epochs(trial) for trial in sorted(folder.glob("trial-*"))] != before, alongside=parent)
         started = children(parent)
         parent.kill()
     wait_for(lambda: not any(map(is_alive, started)))
@@ -206,10 +206,10 @@ def test_a_workers_error_is_that_of_the_command(tmp_path: Path) -> None:
         tmp_path, TUNE.replace('pruner = "none"', 'pruner = "none"\nmetric = "acuracy"\ndirection = "maximize"')
     )
     with tuning(path, "--workers", "2") as parent:
-        code, told = ended(parent)
-    assert code == EXIT_USAGE, told
-    assert f'error: {path}: tune.metric: there is no score "acuracy" of an epoch' in told
-    assert "next:  name one of them" in told
+        code, printed = ended(parent)
+    assert code == EXIT_USAGE, printed
+    assert f'error: {path}: tune.metric: there is no score "acuracy" of an epoch' in printed
+    assert "next:  name one of them" in printed
 
 
 # What the process that starts workers makes of their ends, with small programs in their place
@@ -234,16 +234,16 @@ def ending(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: str) -> tup
         return WorkerProcess(number, subprocess.Popen(words, stdout=subprocess.PIPE, text=True), log)
 
     monkeypatch.setattr(Workers, "_start", start)
-    told = io.StringIO()
+    printed = io.StringIO()
     recipe = Recipe.model_validate({**tomllib.loads(RECIPE), "name": "tiny"})
-    console = Console(file=told, width=200)
-    return Workers(recipe, "tiny.toml", StudyLocation(folder, None, "again"), len(programs), console), told
+    console = Console(file=printed, width=200)
+    return Workers(recipe, "tiny.toml", StudyLocation(folder, None, "again"), len(programs), console), printed
 
 
 def test_one_worker_that_ends_well_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers, told = ending(tmp_path, monkeypatch, KILLED, CRASHED, STOPPED, "import time; time.sleep(1)")
+    workers, printed = ending(tmp_path, monkeypatch, KILLED, CRASHED, STOPPED, "import time; time.sleep(1)")
     workers.work()
-    lines = told.getvalue()
+    lines = printed.getvalue()
     assert "worker 1 was killed by SIGKILL; its trial is left to the others" in lines
     assert f"worker 2 ended with exit code 9, see {tmp_path}/worker-2.log" in lines
     assert "worker 3 was stopped by a signal" in lines
@@ -324,13 +324,13 @@ def test_each_worker_has_a_gpu_of_its_own_while_there_are_enough(device: str, mo
 @pytest.mark.usefixtures("three_gpus")
 def test_a_gpu_that_the_recipe_names_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resources(recipe_on("cuda:1"), 2) == [Resources({"OMP_NUM_THREADS": "4"}, None)] * 2
-    workers, told = ending(tmp_path, monkeypatch, DONE, DONE)
+    workers, printed = ending(tmp_path, monkeypatch, DONE, DONE)
     replace(workers, recipe=recipe_on("cuda:1")).work()
-    assert "note: 2 workers share 1 GPU: each trial is slower" in told.getvalue()
+    assert "note: 2 workers share 1 GPU: each trial is slower" in printed.getvalue()
 
 
 @pytest.mark.usefixtures("three_gpus")
 def test_enough_gpus_need_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers, told = ending(tmp_path, monkeypatch, DONE, DONE)
+    workers, printed = ending(tmp_path, monkeypatch, DONE, DONE)
     replace(workers, recipe=recipe_on("cuda")).work()
-    assert told.getvalue() == ""
+    assert printed.getvalue() == ""

@@ -129,6 +129,18 @@ class VideoSplit(Items, Protocol):
 
 
 @dataclass(frozen=True)
+class FileProblem:
+    """A file that a note is about: what is wrong with it, and the other file that is part of it."""
+
+    path: str
+    """Relative to the root, as the id of an item."""
+    problem: str
+    """In a few words: `duplicate under another label`, `skipped: not an image`."""
+    other: str = ""
+    """The file that this one duplicates, say."""
+
+
+@dataclass(frozen=True)
 class Data:
     """What a dataset factory returns. A split may be empty; `train` may not."""
 
@@ -140,6 +152,8 @@ class Data:
     """How the splits were made (their rule, seed and hash): becomes part of every score's protocol."""
     notes: tuple[str, ...] = ()
     """What a user must know about this data, shown on screen and in the report (duplicates found, items skipped)."""
+    files: tuple[FileProblem, ...] = ()
+    """Every file that the notes are about. A run lists them in its report and, without a limit, in `files.csv`."""
 
 
 @dataclass(frozen=True)
@@ -288,11 +302,21 @@ Record: TypeAlias = RunStarted | EpochRecord | RunFinished
 
 
 class Tracker(Protocol):
-    """Consumes frozen records. One that raises is reported once and left out; the run goes on."""
+    """Consumes frozen records. One that raises is reported once and not called again; the run goes on."""
 
     def track(self, record: Record) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Viewed(Protocol):
+    """Optional for trackers: how a person looks at what the tracker has written."""
+
+    @property
+    def viewer(self) -> str:
+        """A command to type in the working folder, or an address to open; printed at the end of a run. Empty where
+        there is nothing to open."""
 
 
 @runtime_checkable

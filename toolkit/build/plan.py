@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ class Plan:
     resolved: Recipe
     """The recipe with every component's defaults filled in."""
     chosen: tuple[Chosen, ...]
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Keys that overrides gave another value than the recipe's file, with that value."""
 
     def one(self, kind: str) -> Chosen:
         return next(chosen for chosen in self.chosen if chosen.kind == kind)
@@ -189,7 +191,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         raise PluginError("\n".join([*faults, *own]), next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
-    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen))
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed)
 
 
 def with_usual(draft: Draft, registry: Registry) -> Draft:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import cast
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.contracts import Targets
+from toolkit.api.contracts import FileProblem, Targets
 from toolkit.api.errors import DataError, counted, first_few, unknown_name
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
@@ -48,6 +48,8 @@ class Found:
     notes: tuple[str, ...] = ()
     given: Given | None = None
     """The splits that lists or folders give; None where neither does."""
+    files: tuple[FileProblem, ...] = ()
+    """Every file that the notes are about."""
 
 
 def check_root(root: Path, where: str) -> None:
@@ -75,9 +77,9 @@ def find_class_folders(root: Path, *, videos: bool) -> Found:
         return _split_folders(root, suffixes, kind)
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
-    left_out = _left_out(_unlisted(listing, suffixes), suffixes, kind)
-    notes = (*_called_as_splits(listing), *left_out, *passed_over(root))
-    return Found(listing, videos, notes)
+    unlisted = _unlisted(listing, suffixes)
+    notes = (*_called_as_splits(listing), *_left_out(unlisted, suffixes, kind), *passed_over(root))
+    return Found(listing, videos, notes, files=_skipped(unlisted, suffixes, kind))
 
 
 def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *, kind: str = "image") -> Listing:
@@ -160,7 +162,9 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     notes = [f"{counted(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
     unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
     notes += [*_left_out(unlisted, suffixes, kind), *passed_over(root)]
-    return Found(Listing(root, ids, targets, learnt), kind == "video", tuple(notes), Given(splits, "folders"))
+    listing = Listing(root, ids, targets, learnt)
+    files = _skipped(unlisted, suffixes, kind)
+    return Found(listing, kind == "video", tuple(notes), Given(splits, "folders"), files)
 
 
 def _listed(folder: Path, split: str, suffixes: frozenset[str], kind: str) -> Listing:
@@ -213,6 +217,11 @@ def passed_over(root: Path) -> Iterator[str]:
     if names:
         files = sum(len(inside) for name in names for _, _, inside in os.walk(root / name))
         yield f"skipped {counted(len(names), 'hidden folder')} with {counted(files, 'file')}: {first_few(names)}"
+
+
+def _skipped(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> tuple[FileProblem, ...]:
+    reasons = {True: "skipped: outside the class folders", False: f"skipped: not a suffix of {kind}s"}
+    return tuple(FileProblem(item, reasons[_suffix(item) in suffixes]) for item in unlisted)
 
 
 def _suffix(item: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, FileProblem, Split, VideoSplit
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.division import Division
 from toolkit.data.folders import Found, Listing
@@ -68,7 +68,8 @@ def labelled(
         targets="index" if isinstance(listing.targets[0], int) else "set",
         frames_per_video=frames,
     )
-    return Data(spec, train, valid, test, protocol | ({"frames_per_video": frames} if frames else {}), notes)
+    protocol |= {"frames_per_video": frames} if frames else {}
+    return Data(spec, train, valid, test, protocol, notes, (*found.files, *_duplicates(listing, known, parts)))
 
 
 def _split(found: Found, known: Contents, positions: Sequence[int], frames: int | None) -> Split | VideoSplit:
@@ -88,6 +89,20 @@ def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]
     sides = f"{apart} of them in more than one split" if apart else "each kept on one side of the split"
     labels = f"; {labelled_twice} of them under more than one {several}" if labelled_twice else ""
     yield f"{counted(len(known.identical), 'set')} of byte-identical files, {sides}{labels}"
+
+
+def _duplicates(listing: Listing, known: Contents, parts: Partition) -> Iterator[FileProblem]:
+    """Each file but the first of every set of byte-identical ones, with how it differs from that first one."""
+    split_of = {position: name for name in SPLITS for position in getattr(parts, name)}
+    several = "label" if isinstance(listing.targets[0], int) else "set of labels"
+    for first, *others in known.identical:
+        for other in others:
+            unlike = listing.targets[first] != listing.targets[other]
+            apart = split_of.get(first) != split_of.get(other)
+            where = [*([f"under another {several}"] if unlike else []), *(["in another split"] if apart else [])]
+            yield FileProblem(
+                listing.ids[other], " ".join(["duplicate", " and ".join(where)]).strip(), listing.ids[first]
+            )
 
 
 def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:

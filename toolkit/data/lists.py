@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from toolkit.api.contracts import FileProblem
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
@@ -132,8 +133,9 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     paths, labels, splits = zip(*sorted(set(items)), strict=True)
     classes, targets = number_labels(labels, form, (name for one in read for name in one.columns))
     given = Given(splits, f"official split {number}" if number else "lists")
-    notes = tuple(_notes(located, items, noun))
-    return Found(Listing(root, paths, targets, classes), videos=videos, notes=notes, given=given)
+    notes, problems_of_files = tuple(_notes(located, items, noun)), tuple(_file_problems(located, items))
+    listing = Listing(root, paths, targets, classes)
+    return Found(listing, videos=videos, notes=notes, given=given, files=problems_of_files)
 
 
 def _hint(located: Sequence[_Located], form: LabelForm) -> str | None:
@@ -342,6 +344,17 @@ def _notes(located: Sequence[_Located], items: Sequence[Named], noun: str) -> It
     for one in located:
         if one.missing:
             yield f"{one.told}; left out"
-    twice = sorted(path for path, count in Counter(item.path for item in items).items() if count > 1)
-    if twice:
+    if twice := _named_twice(items):
         yield f"{counted(len(twice), noun)} named more than once: {first_few(twice)}"
+
+
+def _file_problems(located: Sequence[_Located], items: Sequence[Named]) -> Iterator[FileProblem]:
+    for one in located:
+        for path in one.missing:
+            yield FileProblem(path, "skipped: not found", one.of.place.name)
+    for path in _named_twice(items):
+        yield FileProblem(path, "named more than once")
+
+
+def _named_twice(items: Sequence[Named]) -> list[str]:
+    return sorted(path for path, count in Counter(item.path for item in items).items() if count > 1)

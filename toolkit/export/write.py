@@ -71,7 +71,7 @@ def export_run(
     if triton:
         place_in(repository, place.name)  # what would be refused in the end is refused first
     trained = open_trained(run, overrides)
-    for text in Scored.of_run(trained.assembly).notes():
+    for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = reference(trained.assembly)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from toolkit.api.errors import Problem
@@ -43,6 +43,8 @@ class Draft:
     tables: Mapping[str, Any]
     problems: tuple[Problem, ...]
     recipe: Recipe | None
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Keys that overrides gave another value than the file, with that value as it was written."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 import tomllib
@@ -103,7 +104,14 @@ def overridden(recipe: Recipe, source: str, overrides: Sequence[str]) -> Draft:
 
 
 def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name: str) -> Draft:
-    found = [problem for text in overrides if (problem := override(tables, text))]
+    found, changed = [], dict[str, str]()
+    for text in overrides:
+        before = copy.deepcopy(tables)
+        if problem := override(tables, text):
+            found.append(problem)
+        elif tables != before:
+            key, _, value = text.partition("=")
+            changed[key.strip()] = value.strip()
     if "name" in tables:
         found.append(Problem("name", "unknown key: a recipe is named after its file"))
     tables.pop("name", None)
@@ -112,7 +120,7 @@ def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name
         recipe = Recipe.model_validate(named)
     except ValidationError as error:
         found += problems(error, named, "", keys_of)
-    return Draft(source, tables, tuple(found), None if found else recipe)
+    return Draft(source, tables, tuple(found), None if found else recipe, changed)
 
 
 def _read(path: Path) -> dict[str, Any]:

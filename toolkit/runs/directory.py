@@ -50,6 +50,7 @@ class RunDirectory:
     best = _File("best.pt")
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
+    file_problems = _File("files.csv")
     figures = _File("figures")
     report = _File("report.html")
 
@@ -87,6 +88,11 @@ class RunDirectory:
         """Write one file of the run. Raises RunFailed when the file system refuses."""
         with self.explained():
             write_atomically(file, as_utf8(text))
+
+    def remove(self, file: Path) -> None:
+        """Remove one file of the run, if it is there. Raises RunFailed when the file system refuses."""
+        with self.explained():
+            file.unlink(missing_ok=True)
 
     def write_json(self, file: Path, value: Any) -> None:
         """As `write_text`; NaN and infinity, which JSON has not, become null."""

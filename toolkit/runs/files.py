@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.contracts import EpochRecord, TargetForm
+from toolkit.api.contracts import EpochRecord, FileProblem, TargetForm
 from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_for_nan
+from toolkit.runs.file_problems import read_file_problems
 from toolkit.runs.predictions import Prediction, read_predictions
 
 
@@ -25,6 +27,7 @@ class RunFiles:
     scores: Mapping[str, Any]
     """Contents of scores.json with NaN for null; empty when the run has not finished."""
     predictions: Sequence[Prediction]
+    file_problems: Sequence[FileProblem]
     environment: Mapping[str, Any]
     cut_short: bool
     """Whether the last line of records.jsonl was half-written, as a killed process leaves it."""
@@ -32,6 +35,14 @@ class RunFiles:
     @property
     def name(self) -> str:
         return str(self.facts.get("recipe") or self.directory.path.resolve().parent.name)
+
+    @property
+    def tables(self) -> Mapping[str, Any]:
+        """The recipe's tables. Raises DataError where recipe.toml is not TOML."""
+        try:
+            return tomllib.loads(self.recipe)
+        except tomllib.TOMLDecodeError as error:
+            raise self.directory.damaged(self.directory.recipe, f"not valid TOML ({error})") from error
 
     @property
     def classes(self) -> Sequence[str]:
@@ -75,6 +86,7 @@ def read_run(run: Path) -> RunFiles:
         records=records,
         scores=nan_for_null(directory.read_json(directory.scores)),
         predictions=read_predictions(directory),
+        file_problems=read_file_problems(directory),
         environment=directory.read_json(directory.environment),
         cut_short=cut_short,
     )

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from rich.console import Console
 
-from toolkit.api.contracts import EpochRecord, Record, Tracker
+from toolkit.api.contracts import EpochRecord, Record, Tracker, Viewed
 from toolkit.api.errors import Stopped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.files import write_records
@@ -59,6 +59,19 @@ class Trackers:
     def track(self, record: Record) -> None:
         for tracker in list(self._trackers):
             self._guarded(tracker, partial(tracker.track, record))
+
+    @property
+    def viewers(self) -> list[str]:
+        """How to look at what was tracked, a line each."""
+        lines: list[str] = []
+
+        def ask(tracker: Tracker) -> None:
+            if isinstance(tracker, Viewed) and tracker.viewer:
+                lines.append(tracker.viewer)
+
+        for tracker in list(self._trackers):
+            self._guarded(tracker, partial(ask, tracker))
+        return lines
 
     def close(self) -> None:
         for tracker in list(self._trackers):

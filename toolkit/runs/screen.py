@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from toolkit.api.contracts import EpochRecord
+from toolkit.runs.scores import score_rows
 from toolkit.training.fit import Event, StepDone, Validating
 
 if TYPE_CHECKING:
@@ -124,9 +125,8 @@ def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
     table.add_column("score")
     for split in scores:
         table.add_column(split, justify="right")
-    scalars = (name for split in scores.values() for name, score in split.items() if isinstance(score, float))
-    for name in dict.fromkeys(scalars):
-        table.add_row(name, *(_number(split.get(name)) for split in scores.values()))
+    for row in score_rows(list(scores.values())):
+        table.add_row(row.heading, *map(_number, row.values))
     return table
 
 

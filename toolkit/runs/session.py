@@ -20,7 +20,7 @@ from toolkit.recipe.draft import Draft
 from toolkit.recipe.tables import Recipe
 from toolkit.recipe.write import digest, to_toml
 from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
-from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, run_scores, score_splits
+from toolkit.runs.evaluation import Scored, keep_evaluation, keep_file_problems, run_facts, run_scores, score_splits
 from toolkit.runs.files import write_records
 from toolkit.runs.loop import Records, Saving, Session, Trackers, train
 from toolkit.runs.reopen import open_trained, planned_again
@@ -100,6 +100,10 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
         directory.write_text(directory.recipe, to_toml(assembly.recipe))
         directory.write_json(directory.environment, assembly.environment())
         facts = run_facts(scored, assembly, directory)
+        facts["changed"] = {
+            **trained.directory.read_json(trained.directory.facts).get("changed", {}),
+            **facts["changed"],
+        }
         facts["notes"] = [f"scores of {trained.directory.best}, evaluated anew", *facts["notes"]]
         keep_evaluation(directory, evaluated, facts, console)
     return directory
@@ -176,6 +180,7 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
         saving.save_last(state)  # shows early whether the disk takes a checkpoint
     facts = run_facts(prepared.scored, assembly, directory)
     directory.write_json(directory.facts, facts)
+    keep_file_problems(directory, prepared.scored, console)
     write_records(directory, state.records)
     trackers = Trackers(assembly.plan.trackers(directory.path), None if console.quiet else console)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
@@ -193,6 +198,8 @@ def _finish(prepared: Prepared, session: Session) -> None:
         draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)
     keep_evaluation(directory, evaluated, run_facts(prepared.scored, assembly, directory), session.console)
     session.trackers.track(RunFinished(evaluated.scores, directory.path))
+    for viewer in session.trackers.viewers:
+        session.console.print(f"view {viewer}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _require_training(directory: RunDirectory) -> None:
@@ -248,5 +255,5 @@ def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
         soft_wrap=True,
     )
     console.print(f"on {devices.describe(assembly.device)}, {assembly.precision}", markup=False)
-    for text in scored.notes():
+    for text in scored.screen_notes():
         note(text, console)

@@ -14,29 +14,40 @@ from toolkit.data.loader import augment
 from toolkit.data.store.resampling import centre_crop
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
-from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_worst_errors
+from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_items, draw_worst_errors
 
 SHOWN = 16
 """Pictures on a sheet, at most."""
+RIGHT = 8
+"""Right answers that are shown, at most: spread over the split, since the most confident ones would all be alike."""
 
 
 def draw_pictures(
     directory: RunDirectory, assembly: Assembly, augmentations: Sequence[Augmentation], evaluated: Evaluated
 ) -> None:
-    """Sheets of augmented training items, of the worst errors, and of feature maps for the first scored image."""
+    """Sheets of augmented training items, of the worst errors, and of feature maps for the first scored image; single
+    pictures of the worst errors and of some right answers."""
     draw_augmented(directory.figures, *augmented_sheet(assembly, augmentations))
     if evaluated.split is None:
         return
     places = evaluated.answers[evaluated.split].index.tolist()
     shown = assembly.loaders()[evaluated.split]
-    wrong = [(row, place) for row, place in zip(evaluated.predictions, places, strict=True) if row.wrong]
-    if worst := sorted(wrong, key=lambda one: -one[0].confidence)[:SHOWN]:
-        batch = shown.at([place for _, place in worst])
-        draw_worst_errors(directory.figures, batch.pixels.cpu(), [row for row, _ in worst])
+    rows = evaluated.predictions
+    wrong = sorted((at for at, row in enumerate(rows) if row.wrong), key=lambda at: -rows[at].confidence)[:SHOWN]
+    right = _spread([at for at, row in enumerate(rows) if not row.wrong], RIGHT)
+    pictures = shown.at([places[at] for at in (*wrong, *right)]).pixels.cpu()
+    draw_items(directory.figures, pictures, [*wrong, *right])
+    draw_worst_errors(directory.figures, pictures[: len(wrong)], [rows[at] for at in wrong])
     if assembly.spec.frames is None:
         picture = centre_crop(shown.at(places[:1]).pixels, assembly.spec.size)
         normalised = assembly.network.normalize(picture)
         draw_feature_maps(directory.figures, assembly.network.model, picture[0].cpu(), normalised)
+
+
+def _spread(places: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the places, evenly spaced."""
+    count = min(limit, len(places))
+    return [places[at * len(places) // count] for at in range(count)]
 
 
 def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:

@@ -9,7 +9,7 @@ from toolkit.api.errors import Problem
 from toolkit.recipe.tables import Recipe, TuneTable
 
 LATENCY = "latency"
-"""The metric that is no score: milliseconds that the exported model takes to answer one item."""
+"""The metric that is not a score: milliseconds that the exported model takes to answer one item."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
     if tune.metrics or tune.directions:
         aim, key, direction_key = Aim(tuple(tune.metrics), tuple(tune.directions)), "tune.metrics", "tune.directions"
         if tune.metric or tune.direction:
-            found.append(Problem("tune.metric", "cannot stand beside metrics and directions: one score or several"))
+            found.append(Problem("tune.metric", "not allowed with metrics and directions: give one score or several"))
         if len(aim.metrics) != len(aim.directions):
             found.append(Problem(direction_key, f"has {len(aim.directions)} directions for {len(aim.metrics)} metrics"))
         twice = [metric for metric in dict.fromkeys(aim.metrics) if aim.metrics.count(metric) > 1]

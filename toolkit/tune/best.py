@@ -1,4 +1,4 @@
-"""The best of a study beside the recipe's own values: finished runs of both, each with as many seeds as asked for.
+"""The best of a study compared with the recipe's own values: finished runs of both, with as many seeds as asked for.
 
 A trial is chosen by the score of one run, so a part of its lead is luck. Runs of the same recipe with other seeds show
 how large that part is. Each lies below the run that it repeats: `trial-0007/seed-1` is trial 7 with the seed that is
@@ -72,7 +72,7 @@ class Finalists:
     sample: bool
     candidates: tuple[Finalist, ...]
     notes: tuple[str, ...]
-    """What is left out, and why."""
+    """What is skipped, and why."""
 
     @property
     def scores(self) -> list[str]:
@@ -118,7 +118,7 @@ def finish_best(
 
 
 def write_finalists(folder: Path, finalists: Finalists) -> None:
-    """Write `best.json`, with mean and standard deviation beside the values of each score."""
+    """Write `best.json`, with the mean, the standard deviation and the values of each score."""
     table = asdict(finalists)
     for one in table["candidates"]:
         for name, values in one["scores"].items():
@@ -186,7 +186,7 @@ def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Co
 
 
 def best_trials(study: optuna.Study) -> tuple[list[FrozenTrial], list[str]]:
-    """The best trial, or the Pareto front by its first metric, thinned to `FRONT`; and what was left out."""
+    """The best trial, or the Pareto front by its first metric, thinned to `FRONT`; and a note on what was skipped."""
     front = sorted(best_finished(study), key=lambda trial: trial.values)
     if len(front) <= FRONT:
         return front, []

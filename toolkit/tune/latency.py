@@ -1,4 +1,4 @@
-"""How long the exported model takes to answer one item: the metric of a study that is no score."""
+"""How long the exported model takes to answer one item: the one metric of a study that is not a score."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ FRAME = 8
 
 
 class StudyScreen:
-    """Shows the trials of a study while its block runs, whoever works on them. Only reads the study."""
+    """Shows the trials of a study while its block runs, whichever process trains them. Only reads the study."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class StudyScreen:
 
 
 def recorded(run: RunDirectory) -> int:
-    """Epochs in a run's records; 0 where there are none."""
+    """Epochs in a run's records; 0 where it has no records."""
     try:
         return run.records.read_bytes().count(b"\n")
     except OSError:
@@ -178,6 +178,13 @@ def trial_line(
     parts += [values_text(trial, short_keys(trial.params))]
     parts += [cause(trial), "best" if best else ""]
     return "  ".join(part for part in parts if part)
+
+
+def best_line(trial: FrozenTrial, metrics: Sequence[str]) -> str:
+    """A best trial with its scores and all that it tried, by whole keys."""
+    reached = ", ".join(f"{metric} {value:.4g}" for metric, value in zip(metrics, trial.values, strict=True))
+    tried = ", ".join(f"{key} = {shown(value)}" for key, value in trial.params.items())
+    return f"trial {trial.number}: {reached}" + (f" with {tried}" if tried else "")
 
 
 def values_text(trial: FrozenTrial, names: dict[str, str]) -> str:

@@ -157,7 +157,7 @@ def _made(kind: type[Any], **arguments: Any) -> Any:
 def _as_factory(kind: type[Any]) -> Callable[..., Any]:
     """A class of Optuna as `toolkit.recipe.signature` reads factories: a first parameter of the core's, then keys.
 
-    A parameter whose annotation only type checkers can resolve is left out where it has a default: no recipe could
+    A parameter whose annotation only type checkers can resolve is skipped where it has a default: no recipe could
     give it.
     """
     names = vars(sys.modules[kind.__module__])

@@ -16,9 +16,9 @@ from toolkit.tune.best import export_best, finish_best, write_best
 from toolkit.tune.outcome import WORDS, best_finished
 from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.report import write_study_report
-from toolkit.tune.screen import StudyScreen
+from toolkit.tune.screen import StudyScreen, best_line
 from toolkit.tune.search import drawn_at_random, short_of_grid
-from toolkit.tune.storage import alone
+from toolkit.tune.storage import alone, dashboard_command
 from toolkit.tune.study import StudyPlan, plan_study
 from toolkit.tune.worker.trial import StudyLocation, Worker, joined
 from toolkit.tune.worker.workers import Workers
@@ -50,6 +50,8 @@ def tune_recipe(
             enqueue_own(study, planned.own)
             skipped = enqueue(study, planned.space, enqueued, trials=planned.tune.trials)
         console.print(f"study {folder}", markup=False, soft_wrap=True)
+        dashboard = dashboard_command(folder, location.storage)
+        console.print(f"view {dashboard}", markup=False, highlight=False, soft_wrap=True)
         for text in [*skipped, *_notes(planned)]:
             note(text, console)
         screen = StudyScreen(console, study, planned.tune, folder, leave=worker.storage.remove_session)
@@ -62,6 +64,7 @@ def tune_recipe(
             finish_best(study, planned, folder, seeds=seeds, again=location.again, console=console)
         if exports is not None:
             export_best(study, folder, exports=exports, console=console)
+        console.print(f"view {dashboard}", markup=False, highlight=False, soft_wrap=True)
         return folder
 
 
@@ -89,14 +92,14 @@ def at_the_end(act: Callable[[], None], console: Console) -> Iterator[None]:
 
 
 def _print_best(worker: Worker, console: Console) -> None:
-    """How many trials there are and which is best, on screen and as a recipe."""
+    """Print how many trials there are and which is best, and write the best one as a recipe."""
     states = [trial.state for trial in worker.study.get_trials(deepcopy=False)]
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     counts = ", ".join(f"{states.count(state)} {WORDS[state]}" for state in ended)
     console.print(f"trials: {counts}", markup=False)
     for trial in best_finished(worker.study):
-        values = ", ".join(f"{value:g}" for value in trial.values)
-        console.print(f"trial {trial.number}: {values} with {trial.params}", markup=False, soft_wrap=True)
+        line = best_line(trial, worker.planned.aim.metrics)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for path in write_best(worker.study, worker.planned, worker.folder):
         console.print(f"best {path}", markup=False, soft_wrap=True)
 

@@ -244,8 +244,8 @@ class Probe:
     def _contexts(self, one: Dimension) -> dict[str | None, list[str]]:
         """Overrides that choose each component this key may stand below; none where its component is the recipe's."""
         at = component_of(one.key)
-        beside = (other for other in self.dimensions if chooses(other.key) and component_of(other.key) == at)
-        choosing = next(beside, None)
+        choosers = (other for other in self.dimensions if chooses(other.key) and component_of(other.key) == at)
+        choosing = next(choosers, None)
         below = one.key.removeprefix(f"{at}.").partition(".")[0]
         if not at or choosing is None or chooses(one.key) or below in TABLES[at].model_fields:
             return {None: []}
@@ -337,7 +337,7 @@ def _at_space(one: Dimension, problem: Problem, place: str) -> Problem:
 
 
 def _at(tables: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, an element of an array by its `name` or number; None where there is none."""
+    """The value at a dotted key, an element of an array by its `name` or number; None where it is missing."""
     found: Any = tables
     for step in key.split("."):
         if isinstance(found, list):

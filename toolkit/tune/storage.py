@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -117,6 +118,15 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
             f"--storage {_without_password(url)}: cannot be used: {reason}",
             next_step="give the URL of a database that is there, such as --storage sqlite:///study.db",
         ) from error
+
+
+def dashboard_command(folder: Path, url: str | None) -> str:
+    """What to type to see a study in optuna-dashboard, with its installation where it is not installed. A URL that has
+    a password is not repeated: the screen may be a log."""
+    place = str(folder / "journal.log") if url is None else url
+    shown = "URL" if url is not None and _without_password(url) != url else shlex.quote(place)
+    install = "" if importlib.util.find_spec("optuna_dashboard") else "pip install optuna-dashboard && "
+    return f"{install}optuna-dashboard {shown}"
 
 
 def with_driver(url: str) -> str:

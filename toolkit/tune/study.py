@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ def _with_fixed(draft: Draft) -> Draft:
 
 
 def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
-    """The study in `storage`, created where there is none.
+    """The study in `storage`, created if needed.
 
     A study is what its recipe, space and aim are; sampler, pruner and number of trials may change. Raises UsageError
     where the storage has another study of this name.
@@ -89,6 +90,7 @@ def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
         pruner=search.pruner,
         load_if_exists=True,
     )
+    _name_metrics(study, planned.aim.metrics)
     if isinstance(search.sampler, Grid):
         search.sampler.study = study
     now, before = identity(planned), study.user_attrs.get("identity")
@@ -100,6 +102,14 @@ def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
             next_step="take the change back, or tune a copy of the recipe under another name",
         )
     return study
+
+
+def _name_metrics(study: optuna.Study, metrics: Sequence[str]) -> None:
+    """Name the objectives after their metrics, which optuna-dashboard shows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if study.metric_names is None:
+            study.set_metric_names(list(metrics))
 
 
 def identity(planned: StudyPlan) -> dict[str, Any]:

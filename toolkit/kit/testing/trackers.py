@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker
+from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker, Viewed
 from toolkit.kit.testing.case import Subject
-from toolkit.kit.testing.rulebook import Rulebook
+from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.runs.directory import RunDirectory
 
 RULES = Rulebook("tracker")
@@ -94,6 +94,18 @@ def resumed(subject: Subject) -> Iterator[str]:
 
 
 @RULES.rule
+def viewer(subject: Subject) -> Iterator[str]:
+    """`viewer`, where a tracker has it, is one line of text: a command to type, an address to open, or nothing."""
+    tracker: Tracker = subject.build(run_directory(subject))
+    with contextlib.closing(tracker):
+        if not isinstance(tracker, Viewed):
+            raise DoesNotApply("the tracker has no viewer")
+        line: object = tracker.viewer
+        if not isinstance(line, str) or "\n" in line or line != line.strip():
+            yield f"viewer is {line!r}"
+
+
+@RULES.rule
 def unchanged(subject: Subject) -> Iterator[str]:
     """Records are read and left as they are: other trackers see the same."""
     run = run_directory(subject)
@@ -163,5 +175,5 @@ def _tell(tracker: Tracker, records: list[Record]) -> None:
 
 
 def _files(folder: Path) -> dict[Path, int]:
-    """The files below a folder with their sizes in bytes."""
-    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    """The files below a folder with their sizes in bytes; a link holds nothing of its own."""
+    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}

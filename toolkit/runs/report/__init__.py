@@ -1,11 +1,11 @@
 """What a run looks like: pictures drawn while the model is at hand, and one page made from the run's files alone.
 
-`draw_augmented`, `draw_worst_errors` and `draw_feature_maps` need pixels or the model and are called once, at the end
-of a run. `write_report` needs only the files of a run directory, so a report can be made again at any time, of an
-unfinished run as well. Importing this package loads neither torch nor matplotlib.
+The functions `draw_...` need pixels or the model and are called once, at the end of a run. `write_report` needs only
+the files of a run directory, so a report can be made again at any time, of an unfinished run as well. Importing this
+package loads neither torch nor matplotlib.
 """
 
 from toolkit.runs.report.page import write_report
-from toolkit.runs.report.pictures import draw_augmented, draw_feature_maps, draw_worst_errors
+from toolkit.runs.report.pictures import draw_augmented, draw_feature_maps, draw_items, draw_worst_errors
 
-__all__ = ["draw_augmented", "draw_feature_maps", "draw_worst_errors", "write_report"]
+__all__ = ["draw_augmented", "draw_feature_maps", "draw_items", "draw_worst_errors", "write_report"]

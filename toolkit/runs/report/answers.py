@@ -28,7 +28,7 @@ class ShownMatrix:
 
 @dataclass(frozen=True)
 class Answers:
-    """What is told apart by the form of the targets. Empty where there are no predictions."""
+    """What depends on the form of the targets. Empty where there are no predictions."""
 
     one_class: bool
     """Whether an answer is one class; else it is a set of classes."""

@@ -17,13 +17,14 @@ from toolkit.runs.report.statistics import Calibration, Matrix
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 PIXELS_PER_INCH = 100
 """CSS pixels an inch of a figure takes on the page."""
 CHART, SHEET = 200, 150
 """Dots per inch of charts and of sheets of photographs, which are heavy."""
-THIRD, HALF, WHOLE = 3.5, 5.3, 10.8
-"""Widths in inches of figures that share a line of the page with two others, one other, none."""
+HALF, WHOLE = 5.3, 10.8
+"""Widths in inches of figures that share a line of the page with another one, or with none."""
 NUMBERED_CLASSES = 20
 """A confusion matrix of more classes than this has no numbers in its cells."""
 LONGEST_LABEL = 22
@@ -32,7 +33,7 @@ LONGEST_LABEL = 22
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure. `series` tells apart lines for the colour-blind too (after Okabe and Ito)."""
+    """Colours of a figure. The colour-blind can distinguish the lines of `series` too (after Okabe and Ito)."""
 
     name: str
     surface: str
@@ -161,16 +162,22 @@ def loss_curves(records: Sequence[EpochRecord], best_epoch: int | None) -> Drawi
     return _curves(records, curves, best_epoch, "loss (nats)")
 
 
+def metric_curve(records: Sequence[EpochRecord], name: str, best_epoch: int | None) -> Drawing:
+    """One score of each epoch on valid."""
+    return _curves(records, {"valid": _valid(records, name)}, best_epoch, name)
+
+
 def score_curves(records: Sequence[EpochRecord], names: Sequence[str], best_epoch: int | None) -> Drawing:
     """Scores of each epoch on valid; scores that never differ share one line."""
-    return _curves(records, _merged({name: _valid(records, name) for name in names}), best_epoch, "score on valid")
+    curves = _merged({name: _valid(records, name) for name in names})
+    return _curves(records, curves, best_epoch, "score on valid", legend="outside right upper")
 
 
 def learning_rates(records: Sequence[EpochRecord]) -> Drawing:
     """Learning rate of each parameter group at the end of each epoch."""
     groups = {name: None for record in records for name in record.lr}
     curves = {name: [record.lr.get(name, math.nan) for record in records] for name in groups}
-    return _curves(records, _merged(curves), None, "learning rate")
+    return _curves(records, _merged(curves), None, "learning rate", legend="outside right upper")
 
 
 def score_names(records: Sequence[EpochRecord]) -> list[str]:
@@ -191,8 +198,13 @@ def _merged(curves: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]
 
 
 def _curves(
-    records: Sequence[EpochRecord], curves: Mapping[str, Sequence[float]], best_epoch: int | None, ylabel: str
+    records: Sequence[EpochRecord],
+    curves: Mapping[str, Sequence[float]],
+    best_epoch: int | None,
+    ylabel: str,
+    legend: str = "outside upper left",
 ) -> Drawing:
+    """One line a curve; the legend stands where no line can run: above the axes, or at their right where it is long."""
     epochs = [record.epoch for record in records]
 
     def paint(axes: Axes, theme: Theme) -> None:
@@ -201,22 +213,20 @@ def _curves(
             for name, values in curves.items()
             if any(math.isfinite(value) for value in values)
         }
-        _mark_best(axes, best_epoch, theme)
+        if best_epoch is not None:
+            lines[f"best: epoch {best_epoch}"] = axes.axvline(
+                best_epoch, color=theme.muted, linewidth=1, linestyle=(0, (2, 3)), zorder=1
+            )
         name_axes(axes, "epoch", ylabel)
-        # A label that begins with "_" would be left out of the legend.
-        axes.legend(list(lines.values()), [f" {name}" for name in lines], labelcolor=theme.ink, fontsize=7.5)
+        above = "upper" in legend.split()[1]
+        # matplotlib hides a label that begins with "_"
+        drawn: Any = axes.figure
+        drawn.legend(
+            list(lines.values()), [f" {name}" for name in lines], labelcolor=theme.ink, fontsize=8, loc=legend,
+            ncols=len(lines) if above else 1,
+        )  # fmt: skip
 
-    return chart(THIRD, 2.8, paint)
-
-
-def _mark_best(axes: Axes, epoch: int | None, theme: Theme) -> None:
-    if epoch is None:
-        return
-    axes.axvline(epoch, color=theme.muted, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
-    axes.annotate(
-        "best", (epoch, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
-        ha="center", va="bottom", fontsize=8, color=theme.muted,
-    )  # fmt: skip
+    return chart(HALF, 3.0, paint)
 
 
 def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
@@ -239,8 +249,10 @@ def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawin
 
     def paint(axes: Axes, theme: Theme) -> None:
         tint = LinearSegmentedColormap.from_list("tint", [theme.surface, theme.accent])
-        axes.imshow(matrix, cmap=tint, vmin=0, vmax=highest, aspect="equal")
+        image = axes.imshow(matrix, cmap=tint, vmin=0, vmax=highest, aspect="equal")
         _name_classes(axes, classes)
+        if not numbered:
+            _explain_colours(axes, image, theme, shares=shares)
         size = max(4.5, min(9.0, 95 / len(matrix)))
         for y, row in enumerate(matrix if numbered else ()):
             for x, cell in enumerate(row):
@@ -248,7 +260,19 @@ def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawin
                     colour = theme.surface if cell > 0.5 * highest else theme.ink
                     axes.text(x, y, str(shown), ha="center", va="center", fontsize=size, color=colour)
 
-    return chart(side, side, paint)
+    return chart(side, side if numbered else 0.9 * side, paint)
+
+
+def _explain_colours(axes: Axes, image: AxesImage, theme: Theme, *, shares: bool) -> None:
+    """A colour bar, where cells are too many to hold numbers."""
+    from matplotlib.ticker import PercentFormatter
+
+    drawn: Any = axes.figure
+    bar = drawn.colorbar(
+        image, ax=axes, shrink=0.6, aspect=30, pad=0.02, format=PercentFormatter(1) if shares else None
+    )
+    bar.set_label("share of target" if shares else "items", color=theme.muted)
+    bar.outline.set_visible(False)
 
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
@@ -262,7 +286,7 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def reliability(bins: Calibration) -> Drawing:
-    """Reliability diagram (DeGroot and Fienberg, 1983): accuracy beside confidence, above each bin's share of items."""
+    """Reliability diagram (DeGroot and Fienberg, 1983): accuracy by confidence, above each bin's share of items."""
 
     def draw(theme: Theme) -> Figure:
         drawn = figure(HALF, HALF * 0.94)
@@ -299,7 +323,8 @@ def _draw_reliability(axes: Axes, bins: Calibration, theme: Theme) -> None:
     axes.set(ylabel="accuracy", ylim=(0, 1.02))
     axes.grid(axis="y")
     axes.tick_params(length=0)
-    axes.legend(loc="upper left", fontsize=8, labelcolor=theme.ink)
+    drawn: Any = axes.figure
+    drawn.legend(loc="outside upper left", ncols=4, fontsize=8, labelcolor=theme.ink)
 
 
 def _centres(bins: int) -> tuple[list[float], float]:

@@ -14,8 +14,10 @@ from typing import Any
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.runs.directory import explained
 from toolkit.runs.files import read_run
+from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import contents, figures, statistics
 from toolkit.runs.report.contents import Page
+from toolkit.runs.report.pictures import item_pictures
 
 HEAVY = 120_000
 """Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
@@ -34,17 +36,18 @@ class Picture:
 def write_report(run: Path) -> Path:
     """Draw the figures that files alone can give into `run/figures` and write `run/report.html`; returns its path.
 
-    Works on unfinished runs too: what is missing is said to be missing. Raises `UsageError` when `run` is no run
-    directory, `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
+    Works on unfinished runs too: the page says what is missing. Raises `UsageError` when `run` is not a run directory,
+    `DataError` when one of its files is damaged and `RunFailed` when the file system refuses.
     """
     shown = contents.gather(read_run(run))
     directory = shown.files.directory
-    again = f"make room or mend the folder, then: python -m toolkit report {shlex.quote(str(run))}"
+    again = f"free disk space or fix the folder, then: python -m toolkit report {shlex.quote(str(run))}"
     with explained(run, next_step=again):
         for name, drawing in _drawings(shown):
             figures.save(directory.figures, name, drawing)
         template = Path(__file__).parent / "template.html.j2"
-        page = render(template, pictures(directory.figures), shown=shown)
+        wrong, right = _items(shown, directory.figures)
+        page = render(template, pictures(directory.figures), shown=shown, wrong=wrong, right=right)
         write_atomically(directory.report, as_utf8(page))
     return directory.report
 
@@ -54,13 +57,31 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
     if records:
         yield "loss", figures.loss_curves(records, shown.best_epoch)
         yield "learning_rate", figures.learning_rates(records)
-    if names := figures.score_names(records):
+    if shown.metric:
+        yield "score", figures.metric_curve(records, shown.metric, shown.best_epoch)
+    if len(names := figures.score_names(records)) > 1:
         yield "scores", figures.score_curves(records, names, shown.best_epoch)
     if matrix := shown.answers.matrix:
         yield "confusion_normalised", figures.confusion(matrix.classes, matrix.shares, shares=True)
         yield "confusion", figures.confusion(matrix.classes, matrix.counts, shares=False)
     if shown.files.predictions:
         yield "calibration", figures.reliability(statistics.calibration(shown.files.predictions))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture of one item and what was answered to it."""
+
+    row: Prediction
+    picture: Picture
+
+
+def _items(shown: Page, folder: Path) -> tuple[list[Item], list[Item]]:
+    """The items that have pictures: those with wrong answers, the most confident first, and those with right ones."""
+    rows = shown.files.predictions
+    found = [Item(rows[place], _picture(path)) for place, path in item_pictures(folder).items() if place < len(rows)]
+    wrong = sorted((item for item in found if item.row.wrong), key=lambda item: -item.row.confidence)
+    return wrong, [item for item in found if not item.row.wrong]
 
 
 def pictures(folder: Path) -> dict[str, Picture]:
@@ -81,8 +102,8 @@ def _picture(path: Path) -> Picture:
 def _data_uri(path: Path) -> str:
     from PIL import Image
 
-    data, kind = path.read_bytes(), "png"
-    if len(data) > HEAVY:
+    data, kind = path.read_bytes(), path.suffix.removeprefix(".")
+    if len(data) > HEAVY and kind != "webp":
         file, kind = io.BytesIO(), "webp"
         with Image.open(io.BytesIO(data)) as image:
             image.convert("RGB").save(file, "WEBP", quality=82, method=1)
@@ -104,8 +125,9 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": contents.percent, "score": contents.score, "named": contents.named}
+    environment.globals["listed_files"] = contents.LISTED_FILES
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
-    script = (here / "sort.js").read_text(encoding="utf-8")
+    script = (here / "page.js").read_text(encoding="utf-8")
     return environment.get_template(template.name).render(
         **values,
         pictures=pictures,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from toolkit.api.answers import NONE
+from toolkit.api.files import write_atomically
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 ACROSS = 8
 """Pictures, or frames of clips, side by side on a sheet."""
+ITEMS = "items"
+"""The folder, below that of the figures, of pictures of single items."""
+SMALL = 64
+"""Pixels of the longer side up to which a picture is kept exactly."""
 LAYERS, CHANNELS = 4, 12
 """Rows and columns of the sheet of feature maps."""
 CAPTION, TITLE = 0.40, 0.20
@@ -77,6 +83,32 @@ def draw_worst_errors(directory: Path, pictures: Tensor, rows: Sequence[Predicti
         return drawn
 
     return save(directory, "worst_errors", draw, SHEET) if strips else None
+
+
+def draw_items(directory: Path, pictures: Tensor, places: Sequence[int]) -> None:
+    """Write `directory/items/000012.webp` for the item in row 12, from 0, of predictions.csv, and so on. Removes the
+    pictures of an earlier call.
+
+    `pictures` is uint8 `[K, 3, H, W]` or clips `[K, T, 3, H, W]`, one for each of the K `places`.
+    """
+    for earlier in item_pictures(directory).values():
+        earlier.unlink()
+    for place, picture in zip(places, pictures, strict=True):
+        write_atomically(directory / ITEMS / f"{place:06}.webp", _webp(_strip(picture)))
+
+
+def item_pictures(directory: Path) -> dict[int, Path]:
+    """What `draw_items` has written, by the row of predictions.csv."""
+    return {int(path.stem): path for path in sorted((directory / ITEMS).glob("*.webp")) if path.stem.isdecimal()}
+
+
+def _webp(picture: Rgb) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    small = max(picture.shape[:2]) <= SMALL
+    Image.fromarray(picture).save(file, "WEBP", lossless=small, quality=90, method=4)
+    return file.getvalue()
 
 
 def _strip(picture: Tensor) -> Rgb:

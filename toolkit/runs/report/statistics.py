@@ -51,7 +51,7 @@ class Slip:
     """Share, 0..1, of the items that show a missed class, or of the answers that name an added one."""
     instead: str | None
     """The class most often added to the same items where this one is missed, or missed where it is added; None where
-    there is none."""
+    nothing is."""
     together: int
     """Items with both."""
 

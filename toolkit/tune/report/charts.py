@@ -1,6 +1,6 @@
 """The charts of a study, each drawn for light and for dark pages; those that cannot be drawn say why.
 
-Optuna's own charts leave out pruned trials, which are most trials of a study that prunes well.
+Optuna's own charts omit pruned trials, which are most trials of a study that prunes well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IN_A_ROW = 4
-"""Slices beside each other."""
+"""Slices in one row."""
+TRUSTED = 10
+"""Finished trials from which on importances are shown without a warning."""
 FADED = 0.35
 """How much of a pruned trial's colour is left."""
 NO_SCORE = "No trial has a score yet."
@@ -33,7 +35,7 @@ READ = "finished trials filled, pruned ones faded at the best score they reached
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure of the page, or the reason that there is none."""
+    """One figure of the page, or the reason why it cannot be drawn."""
 
     name: str
     title: str
@@ -203,6 +205,8 @@ def _importances(contents: Contents) -> Iterator[Chart]:
     for place, shares in enumerate(contents.importances):
         metric, finished = contents.metrics[place], len(contents.in_state(TrialState.COMPLETE))
         remark = f"share of the differences in {metric} among {finished} finished trials that a key explains"
+        if finished < TRUSTED:
+            remark += f"; warning: fewer than {TRUSTED} trials are too few, more may change the order"
         alt = "Bar chart of " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
         drawing = chart(HALF, 0.8 + 0.34 * len(shares), partial(_bars, contents.short, shares))
         yield Chart(_numbered("importances", contents, place), metric, remark, alt, drawing)

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from toolkit.api.errors import ToolkitError
+from toolkit.api.errors import ToolkitError, counted
 from toolkit.runs.files import RunFiles, read_run
 from toolkit.tune.aim import Aim
 from toolkit.tune.best import Finalists, own_trial, read_finalists
@@ -213,11 +213,11 @@ def _tried(
 def _importances(
     study: optuna.Study, trials: Sequence[FrozenTrial], metrics: int
 ) -> tuple[list[dict[str, float]], str]:
-    """By Optuna's own choice of method; or why there are none."""
+    """By Optuna's own choice of method; or the reason why they cannot be computed."""
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(finished) < FOR_IMPORTANCES:
-        there = "is 1" if finished else "is none"
-        return [], f"Importances need {FOR_IMPORTANCES} finished trials; there {there}."
+        found = counted(len(finished), "finished trial")
+        return [], f"Importances need {FOR_IMPORTANCES} finished trials; the study has {found}."
     if len({tuple(trial.values) for trial in finished}) == 1:
         return [], "Importances cannot be computed: all finished trials have the same score."
 

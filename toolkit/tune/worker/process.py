@@ -25,7 +25,7 @@ from toolkit.tune.worker.trial import StudyLocation, joined
 def main() -> int:
     """Work on the study that standard input names; the exit code is that of the command `tune`."""
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is not an answer
     with answer:
         try:
             with Signals():

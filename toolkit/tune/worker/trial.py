@@ -44,7 +44,7 @@ class StudyLocation:
 
 @contextmanager
 def joined(location: StudyLocation, planned: StudyPlan, *, threads: int | None = None) -> Iterator[Worker]:
-    """A worker of the study, which is created where there is none; the storage is closed after the block. `threads` is
+    """A worker of the study, which is created if needed; the storage is closed after the block. `threads` is
     what a trial computes with on the CPU where its recipe does not say. Raises UsageError where the storage cannot be
     used or holds another study of this name."""
     folder = location.runs / planned.recipe.name

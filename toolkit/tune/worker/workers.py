@@ -83,7 +83,7 @@ class WorkerProcess:
         return f"worker {self.number} ended with exit code {code}, see {self.log}"
 
     def error(self) -> WorkerError | None:
-        """The error that it has reported, if any; a signal is none."""
+        """The error that the worker reported, if any; a signal does not count."""
         if self.process.returncode in (EXIT_DONE, EXIT_STOPPED, EXIT_INTERRUPTED) or self.process.stdout is None:
             return None
         lines = self.process.stdout.read().splitlines()

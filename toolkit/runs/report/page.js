@@ -19,3 +19,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// Show the picture of an item, with its caption, as large as the window has room for.
+const dialog = document.querySelector("dialog");
+for (const button of document.querySelectorAll(".item button")) {
+  button.addEventListener("click", () => {
+    const close = document.createElement("button");
+    close.type = "button";
+    close.textContent = "Close";
+    const shown = [button.firstElementChild, button.nextElementSibling].map((node) => node.cloneNode(true));
+    dialog.replaceChildren(...shown, close);
+    dialog.showModal();
+  });
+}
+dialog?.addEventListener("click", () => dialog.close());

@@ -1,0 +1,36 @@
+"""Every file that a run's notes are about, in `files.csv`: a note has room for a few of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from toolkit.api.contracts import FileProblem
+from toolkit.runs.directory import RunDirectory
+
+COLUMNS = ("path", "problem", "other")
+
+
+def write_file_problems(directory: RunDirectory, problems: Sequence[FileProblem]) -> None:
+    """Write files.csv; a run without problems has none."""
+    if not problems:
+        directory.remove(directory.file_problems)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((one.path, one.problem, one.other) for one in problems)
+    directory.write_text(directory.file_problems, text.getvalue())
+
+
+def read_file_problems(directory: RunDirectory) -> list[FileProblem]:
+    """The rows of files.csv; none where there is no such file. Raises DataError where it is damaged."""
+    path = directory.file_problems
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
+    try:
+        return [FileProblem(*(row[column] or "" for column in COLUMNS)) for row in rows]
+    except (KeyError, csv.Error) as error:
+        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error

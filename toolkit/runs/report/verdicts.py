@@ -1,0 +1,239 @@
+"""What a run's records and scores mean, in words: each verdict names the keys of the recipe that help.
+
+`verdicts` is a pure function of a `Judged`, so the screen and the report always agree. Plain Python: no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from toolkit.api.answers import names_in
+from toolkit.api.contracts import EpochRecord
+from toolkit.api.errors import counted, first_few
+from toolkit.runs.files import RunFiles
+from toolkit.runs.predictions import Prediction
+from toolkit.runs.report.statistics import accuracy, most_frequent_share, wilson_interval
+
+Kind: TypeAlias = Literal[
+    "nothing_scored", "chance", "few_items", "overfitting", "improving", "waiting", "unbalanced", "never_predicted"
+]
+
+WIDE = 0.20
+"""An interval of the accuracy that is wider than this, 95 items or fewer at 50 %, decides too little."""
+RISEN = 1.05
+"""Overfitting: the validation loss ends this many times its lowest value, or more."""
+FALLEN = 0.98
+"""Still improving: the validation loss has come down to this share, or less, of what it was a fifth of the run ago."""
+WAITING = 0.30
+"""A run that waits for data for this share of its training time, or more, is starved."""
+UNBALANCED = 3.0
+"""How many times the items of the smallest class the largest may have."""
+FEWEST_EPOCHS = 4
+"""A curve of fewer epochs says nothing."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that the numbers of a run say."""
+
+    kind: Kind
+    text: str
+    keys: tuple[str, ...] = ()
+    """Keys of the recipe that help, the most likely one first."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its keys, on one line."""
+        return f"{self.text} Try: {', '.join(self.keys)}." if self.keys else self.text
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What verdicts are made of: a run's files hold all of it."""
+
+    recipe: Mapping[str, Any]
+    """Its tables, defaults included."""
+    records: Sequence[EpochRecord] = ()
+    finished: bool = True
+    split: str | None = None
+    """The split that is judged; None where nothing was scored."""
+    predictions: Sequence[Prediction] = ()
+    """Of `split`."""
+    classes: Sequence[str] = ()
+    one_class: bool = True
+    """Whether an answer is one class; else it is a set of them."""
+    class_items: Mapping[str, int] = field(default_factory=dict)
+    """Training items of each class; empty where they are not known."""
+
+
+def judged(files: RunFiles) -> Judged:
+    """What the files of a run say."""
+    return Judged(
+        recipe=files.tables,
+        records=files.records,
+        finished=files.finished,
+        split=files.split if files.split_scores else None,
+        predictions=files.predictions,
+        classes=files.classes,
+        one_class=files.targets == "index",
+        class_items=files.facts.get("class_items", {}),
+    )
+
+
+def verdicts(judged: Judged) -> list[Verdict]:
+    """All that can be said of a run that has ended, the most important first."""
+    return [verdict for rule in RULES for verdict in rule(judged)]
+
+
+def _nothing_scored(judged: Judged) -> Iterator[Verdict]:
+    if judged.finished and judged.split is None:
+        text = "Nothing was scored: the dataset has no validation and no test items."
+        yield Verdict("nothing_scored", text, _present(judged, "data.test_share", "data.valid_share"))
+
+
+def _chance(judged: Judged) -> Iterator[Verdict]:
+    rows = judged.predictions
+    if not rows or not judged.classes:
+        return
+    reached, always = accuracy(rows), most_frequent_share(rows)
+    guessed = 1 / len(judged.classes) if judged.one_class else 0.0
+    low, high = wilson_interval(reached, len(rows))
+    if low > max(always, guessed):
+        return
+    answer = "class" if judged.one_class else "set"
+    rival, baseline = ("guessing", guessed) if guessed > always else (f"always the most frequent {answer}", always)
+    text = (
+        f"No better than chance: {judged.split} accuracy {_percent(reached)} (95 % interval {_percent(low)} to "
+        f"{_percent(high)}), {rival} reaches {_percent(baseline)}."
+    )
+    weights = judged.recipe.get("model", {}).get("weights")
+    pretrained = ("model.weights",) if weights == "none" else ()
+    yield Verdict("chance", text, ("train.optimizer.lr", "train.epochs", *pretrained))
+
+
+def _few_items(judged: Judged) -> Iterator[Verdict]:
+    rows = judged.predictions
+    if not rows:
+        return
+    low, high = wilson_interval(accuracy(rows), len(rows))
+    if high - low <= WIDE:
+        return
+    text = (
+        f"Too few items to judge: {counted(len(rows), 'item')} in the {judged.split} split, so the 95 % interval of "
+        f"the accuracy spans {100 * (high - low):.0f} points."
+    )
+    yield Verdict("few_items", text, _present(judged, f"data.{judged.split}_share"))
+
+
+def _overfitting(judged: Judged) -> Iterator[Verdict]:
+    records, lowest = judged.records, _lowest(judged.records)
+    if lowest is None:
+        return
+    later = [one.valid["loss"] for one in records if one.epoch > lowest.epoch and "loss" in one.valid]
+    last = later[-min(3, len(later)) :]
+    if len(last) < 2 or not math.isfinite(sum(last)):
+        return
+    level, low = sum(last) / len(last), lowest.valid["loss"]
+    trained = records[-1].train_loss
+    if level < RISEN * low or not trained < lowest.train_loss:
+        return
+    text = (
+        f"Overfitting from epoch {lowest.epoch + 1}: the training loss falls from {lowest.train_loss:.3f} to "
+        f"{trained:.3f}, the validation loss rises from {low:.3f} to {later[-1]:.3f}."
+    )
+    yield Verdict("overfitting", text, ("augment", *_present(judged, "train.optimizer.weight_decay"), "train.patience"))
+
+
+def _improving(judged: Judged) -> Iterator[Verdict]:
+    records, lowest = judged.records, _lowest(judged.records)
+    if not judged.finished or lowest is None or lowest.epoch != records[-1].epoch:
+        return
+    before = records[-1 - math.ceil(len(records) / 5)]
+    if lowest.valid["loss"] > FALLEN * before.valid.get("loss", math.nan):
+        return
+    text = (
+        f"Still improving at the last epoch: the validation loss falls from {before.valid['loss']:.3f} in epoch "
+        f"{before.epoch} to {lowest.valid['loss']:.3f} in epoch {lowest.epoch}."
+    )
+    yield Verdict("improving", text, ("train.epochs",))
+
+
+def _waiting(judged: Judged) -> Iterator[Verdict]:
+    """By the epochs after the first, which decodes every item once."""
+    records = judged.records[1:] or judged.records
+    seconds = sum(one.seconds for one in records)
+    waited = sum(one.seconds * one.waiting for one in records)
+    if not seconds or waited / seconds < WAITING:
+        return
+    text = f"Starved of data: {100 * waited / seconds:.0f} % of the training time is spent waiting for data."
+    yield Verdict("waiting", text, ("input.memory_gb", "input.cache_gb", "input.workers"))
+
+
+def _unbalanced(judged: Judged) -> Iterator[Verdict]:
+    counts = {name: count for name, count in judged.class_items.items() if count}
+    if not counts or _weighted(judged):
+        return
+    fewest, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    if counts[most] < UNBALANCED * counts[fewest]:
+        return
+    text = (
+        f"Unbalanced classes: {counted(counts[fewest], 'training item')} of {fewest}, {counts[most]} of {most}; "
+        "accuracy hides mistakes on rare classes."
+    )
+    yield Verdict("unbalanced", text, _weights(judged))
+
+
+def _never_predicted(judged: Judged) -> Iterator[Verdict]:
+    names = (lambda label: [label]) if judged.one_class else names_in
+    targets = Counter(name for row in judged.predictions for name in names(row.target))
+    answered = {name for row in judged.predictions for name in names(row.prediction)}
+    never = [name for name in judged.classes if targets[name] and name not in answered]
+    missing = [f"{name} ({counted(targets[name], 'item')})" for name in never]
+    if not missing:
+        return
+    classes = "1 class is" if len(missing) == 1 else f"{len(missing)} classes are"
+    text = f"{classes} never predicted on the {judged.split} split: {first_few(missing)}."
+    yield Verdict("never_predicted", text, (*(() if _weighted(judged) else _weights(judged)), "train.epochs"))
+
+
+RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
+    *(_nothing_scored, _chance, _few_items, _overfitting, _improving, _waiting, _unbalanced, _never_predicted),
+)
+
+
+def _lowest(records: Sequence[EpochRecord]) -> EpochRecord | None:
+    """The epoch of the lowest validation loss; None where the curve is too short or has none."""
+    scored = [one for one in records if math.isfinite(one.valid.get("loss", math.nan))]
+    return min(scored, key=lambda one: one.valid["loss"]) if len(scored) >= FEWEST_EPOCHS else None
+
+
+WEIGHTS = ("class_weights", "positive_weights")
+"""What tasks call the weights of classes."""
+
+
+def _weights(judged: Judged) -> tuple[str, ...]:
+    """The key that weights classes, with its value, where the task has one."""
+    task = judged.recipe.get("task", {})
+    return tuple(f'task.{key} = "balanced"' for key in WEIGHTS if key in task)
+
+
+def _weighted(judged: Judged) -> bool:
+    task = judged.recipe.get("task", {})
+    return any(task.get(key, "none") != "none" for key in WEIGHTS)
+
+
+def _present(judged: Judged, *keys: str) -> tuple[str, ...]:
+    """Those of the keys that the recipe has: a component's arguments are its own."""
+    return tuple(key for key in keys if _has(judged.recipe, key.split(".")))
+
+
+def _has(table: Any, steps: Sequence[str]) -> bool:
+    return not steps or (isinstance(table, Mapping) and steps[0] in table and _has(table[steps[0]], steps[1:]))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
