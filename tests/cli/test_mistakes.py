@@ -266,8 +266,6 @@ run CIFAR --set metrics='["map"]'
     run CIFAR --set 'metrics=["average_precision"]'
 run CIFAR --set metrics='["bleu"]'
     plugins list
-run CIFAR --set trackers='["wandb"]'
-    plugins new my-tracker --kinds tracker
 run CIFAR --set trackers='["comet"]'
     plugins new my-tracker --kinds tracker
 run CIFAR --set train.schedule.name=CosineAnnealingLR

@@ -48,7 +48,7 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "tracker",
-        r"(wandb|comet|clearml|neptune|aim|csv|dvclive|trackio).*",
+        r"(comet|clearml|neptune|aim|csv|dvclive|trackio).*",
         "a plugin of yours can offer it",
         "python -m toolkit plugins new my-tracker --kinds tracker",
     ),
