@@ -31,6 +31,7 @@ from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.plan import Plan, plan
 from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.videos import ArrayVideos, FramesOf, VideoFiles
+from toolkit.host.offers import Offer
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import create
@@ -107,7 +108,8 @@ def limited(planned: Plan, items: int) -> Plan:
         data: Data = dataset.factory(root, **arguments)
         return replace(data, train=spread(data.train, items), valid=spread(data.valid, items // 8))
 
-    chosen = tuple(replace(one, factory=smaller) if one is dataset else one for one in planned.chosen)
+    offer = Offer(dataset.kind, dataset.offer.name, dataset.offer.plugin, smaller)
+    chosen = tuple(replace(one, offer=offer) if one is dataset else one for one in planned.chosen)
     return replace(planned, chosen=chosen)
 
 

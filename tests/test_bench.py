@@ -189,13 +189,18 @@ def test_a_command_that_fails_has_no_cpu_seconds() -> None:
 
 
 def test_what_is_slow_or_heavy_at_startup_misses_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "cpu_seconds", lambda command: 0.3 if "toolkit" in command else 0.1)
-    monkeypatch.setattr(startup, "_import_times", lambda command: "import time: 1 | 1 | torch.nn\n")
+    monkeypatch.setattr(startup, "cpu_seconds", lambda command, code=0: 3.0 if "toolkit" in command else 0.1)
+    monkeypatch.setattr(startup, "_import_times", lambda command, code=0: "import time: 1 | 1 | torch.nn\n")
     monkeypatch.setattr(startup, "_seconds_of_help", lambda site: 0.3 if any(Path(site).iterdir()) else 0.2)
     *commands, hostile = startup.figures(Options(2, None))
+    assert [figure.name for figure in commands][:4] == [
+        *("startup/help", "startup/plugins", "startup/unknown-key", "startup/wrong-argument")
+    ]
+    assert len(commands) == 4 + len(list(Path("recipes").glob("*.toml")))
     for figure in commands:
         assert not figure.met
-        assert "cpu=0.300s target<=0.2s heavy=torch; MISSED, loads torch, takes more than 0.2 s of CPU" in str(figure)
+        assert "times=30.0 target<=" in str(figure)
+        assert "heavy=torch; MISSED, loads torch" in str(figure)
     assert not hostile.met
     assert hostile.paired.ratio == pytest.approx(0.2 / 0.3)
 
@@ -326,3 +331,7 @@ def test_both_ways_to_search_spend_as_many_epochs() -> None:
     pruned = tune.Study("tpe", '{name="hyperband",reduction_factor=3}')
     assert 0 <= pruned() <= 1
     assert 4 <= pruned.epochs[0] <= 6
+
+
+def test_warm_commands_are_listed_with_their_targets() -> None:
+    assert {(command.at_most, command.code) for command in startup.commands()} == {(3, 0), (15, 0), (15, 2)}

@@ -43,7 +43,8 @@ from toolkit.recipe.complaints import shown
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load, parse
-from toolkit.recipe.signature import Argument, describe, type_text
+from toolkit.recipe.reading import read_signature, type_text
+from toolkit.recipe.signature import Argument
 from toolkit.recipe.tables import (
     ClipTable,
     DataTable,
@@ -318,7 +319,7 @@ def argument_text(one: Argument) -> str:
 
 def arguments_of(registry: Registry, kind: str, name: str) -> list[str]:
     (offer,) = registry.named(kind, name)
-    return [argument_text(one) for one in describe(offer.load(), skip=KINDS[kind].given)]
+    return [argument_text(one) for one in read_signature(offer.load(), KINDS[kind].given).arguments]
 
 
 @pytest.mark.parametrize("kind", ["dataset", "model", "task", "augmentation", "metric", "tracker", "schedule"])
@@ -441,7 +442,7 @@ def test_the_heads_that_are_told_need_clips_as_told(registry: Registry) -> None:
     wrong = {"no": [], "yes": ["model.head"]}
     assert {name: refused_for_images(registry, name) for name in told} == {name: wrong[told[name]] for name in told}
     (offer,) = registry.named("model", "resnet50")
-    (head,) = [one for one in describe(offer.load()) if one.name == "head"]
+    (head,) = [one for one in read_signature(offer.load()).arguments if one.name == "head"]
     assert head.type == " or ".join(f'"{name}"' for name in told)
 
 
@@ -613,8 +614,8 @@ def test_the_components_shown_are_described(site: Path, capsys: pytest.CaptureFi
     install_from(site, *ACME)
     assert main(["plugins", "show", name]) == EXIT_DONE
     assert ", from plugin acme-vision[main] 1.0" in capsys.readouterr().out
-    skip = KINDS[kind_of(name)].given
-    assert all(one.doc for one in describe(discover().named(kind_of(name), name)[0].load(), skip=skip))
+    factory = discover().named(kind_of(name), name)[0].load()
+    assert all(one.doc for one in read_signature(factory, KINDS[kind_of(name)].given).arguments)
 
 
 def kind_of(name: str) -> str:

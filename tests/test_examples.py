@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_architecture import imports, is_public, sources
 from toolkit.api.hookspecs import CONTRACT
-from toolkit.host.registry import HOOKS
+from toolkit.host.loading import HOOKS
 
 EXAMPLES = sorted(path.parent for path in Path(__file__).parents[1].glob("examples/*/pyproject.toml"))
 

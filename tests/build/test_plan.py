@@ -17,7 +17,8 @@ from tests.installed import install
 from toolkit.api.contracts import Data, DataSpec
 from toolkit.api.errors import EXIT_DATA, EXIT_PLUGIN, DataError, PluginError, RecipeError, ToolkitError
 from toolkit.build.plan import plan, with_input
-from toolkit.host.registry import Broken, Offer, Plugin, Registry, discover
+from toolkit.host.offers import Broken, Offer, Plugin
+from toolkit.host.registry import Registry, discover
 from toolkit.recipe.read import load, parse
 from toolkit.recipe.tables import InputTable, Recipe
 from toolkit.recipe.write import digest, to_toml

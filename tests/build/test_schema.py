@@ -14,7 +14,8 @@ import pytest
 from tests.build.test_plan import PLUGIN, RECIPE, registry
 from toolkit.build.plan import plan
 from toolkit.build.schema import recipe_schema
-from toolkit.host.registry import Broken, Offer, Plugin, Registry, discover
+from toolkit.host.offers import Broken, Offer, Plugin
+from toolkit.host.registry import Registry, discover
 from toolkit.recipe.read import parse
 from toolkit.recipe.write import to_toml
 

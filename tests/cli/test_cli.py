@@ -35,7 +35,7 @@ FLAGS = {
     "report": EVERYWHERE,
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
-    | {"--output", "--top", "--batch", "--every", "--stream", "--plot", "--device", "--precision"},
+    | {"--output", "--save", "--top", "--batch", "--every", "--stream", "--plot", "--set", "--device", "--precision"},
     "check": EVERYWHERE | {"--set"},
     "recipes": EVERYWHERE,
     "plugins": EVERYWHERE,
@@ -290,7 +290,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     trained = SimpleNamespace(assembly=None, digest="")
     monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: trained)
     monkeypatch.setattr("toolkit.export.write._trained_on", lambda _: {})
-    monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(notes=list))
+    monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(notes=list, screen_notes=list))
     monkeypatch.setattr("toolkit.export.write.reference", lambda *_: None)
     monkeypatch.setattr("toolkit.export.write.write_models", lambda *_, **__: os.kill(os.getpid(), number))
     before = signal.getsignal(number)

@@ -28,9 +28,9 @@ def test_every_view_of_every_video_is_asked_once(tmp_path: Path, crops: int, ave
     clip = Clip(frames=3, rate=2, fps=10, clips=2, crops=crops, average=average)
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
     split = Videos([12, 3, 20, 9, 15], [(24, 32), (24, 32), (40, 20), (24, 32), (16, 16)])
-    told: list[int] = []
-    found = ask_raw(bundle, split, [4, 0, 1, 3, 2], (1, 2, 3), progress=told.append)
-    assert sum(told) == 5
+    answered: list[int] = []
+    found = ask_raw(bundle, split, [4, 0, 1, 3, 2], (1, 2, 3), progress=answered.append)
+    assert sum(answered) == 5
     for row, item in enumerate([4, 0, 1, 3, 2]):
         clips = evaluation_clips(clip, split.times(item))
         levels = np.array([[30 * item + 3 * frame for frame in numbers] for numbers in clips], np.uint8)
@@ -114,9 +114,9 @@ def test_images_of_mixed_sizes_are_answered_in_order(
     monkeypatch.setattr(asking, "WAITING_BYTES", bound)
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy"), device="cpu")
     split = _Pictures([(16, 16 + number % 5) for number in range(25)])
-    order, told = [*range(24, -1, -2), *range(1, 25, 2)], list[int]()
-    found = ask_raw(bundle, split, order, (1, 3, 7), progress=told.append)
-    assert sum(told) == 25
+    order, answered = [*range(24, -1, -2), *range(1, 25, 2)], list[int]()
+    found = ask_raw(bundle, split, order, (1, 3, 7), progress=answered.append)
+    assert sum(answered) == 25
     np.testing.assert_allclose(found, grey(bundle, order), atol=1e-5)
 
 
@@ -164,13 +164,13 @@ def test_reading_ahead_ends_with_who_asked_for_it(monkeypatch: pytest.MonkeyPatc
 def test_images_that_cannot_be_read_have_no_row(tmp_path: Path) -> None:
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy"), device="cpu")
     split = _Pictures([(16, 16 + number % 2) for number in range(10)], broken=frozenset({0, 4, 7}))
-    left_out, told = LeftOut(Corrupt(skip=True, limit=0.3), len(split)), list[int]()
-    found = ask_raw(bundle, split, [7, 9, 4, 1, 2], (3,), progress=told.append, left_out=left_out)
+    left_out, answered = LeftOut(Corrupt(skip=True, limit=0.3), len(split)), list[int]()
+    found = ask_raw(bundle, split, [7, 9, 4, 1, 2], (3,), progress=answered.append, left_out=left_out)
     np.testing.assert_allclose(found, grey(bundle, [9, 1, 2]), atol=1e-5)
     assert left_out.reasons == {7: "image 7 cannot be decoded", 4: "image 4 cannot be decoded"}
-    assert sum(told) == 3
+    assert sum(answered) == 3
     with pytest.raises(DataError, match="image 7 cannot be decoded"):
-        ask_raw(bundle, split, [7, 9], (3,), progress=told.append)
+        ask_raw(bundle, split, [7, 9], (3,), progress=answered.append)
 
 
 class _CutShort(Videos):
@@ -190,9 +190,9 @@ def test_a_video_that_cannot_be_read_to_its_end_is_left_out_whole(tmp_path: Path
     clip = Clip(frames=3, rate=2, fps=10, clips=3, average=average)
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
     split = _CutShort([20, 18, 25, 14], [(24, 32)] * 4)
-    left_out, told = LeftOut(Corrupt(skip=True, limit=0.5), len(split)), list[int]()
-    found = ask_raw(bundle, split, range(4), (2,), progress=told.append, left_out=left_out)
+    left_out, answered = LeftOut(Corrupt(skip=True, limit=0.5), len(split)), list[int]()
+    found = ask_raw(bundle, split, range(4), (2,), progress=answered.append, left_out=left_out)
     assert left_out.reasons == {1: "video 1 is cut short", 2: "video 2 is cut short"}
-    assert sum(told) <= 4
+    assert sum(answered) <= 4
     whole = Videos(split.lengths, split.sizes)
-    np.testing.assert_allclose(found, ask_raw(bundle, whole, [0, 3], (2,), progress=told.append), atol=1e-5)
+    np.testing.assert_allclose(found, ask_raw(bundle, whole, [0, 3], (2,), progress=answered.append), atol=1e-5)

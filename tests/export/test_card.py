@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -40,6 +41,11 @@ def section(page: str, heading: str) -> str:
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
     assert found, f"the card has no section {heading!r}"
     return found[1]
+
+
+def body(page: str) -> str:
+    """The card without its front matter."""
+    return page.split("---\n", 2)[2]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -114,8 +120,8 @@ def test_the_five_lines_of_a_model_of_clips_take_one_of_a_film(
     tmp_path: Path, clip: Clip, shown: list[int], expected: str
 ) -> None:
     page = card(manifest(tmp_path, clip=clip, precisions=("int8", "fp32")), None)
-    film = write_film(tmp_path / "film.mkv", shown)
-    assert run_lines(tmp_path / "toy", page, film).split()[0] == expected
+    video = write_film(tmp_path / "video.mkv", shown)
+    assert run_lines(tmp_path / "toy", page, video).split()[0] == expected
     assert f"uint8 | `[N, {clip.frames}, H, W, 3]`" in page
     (lines,) = python_blocks(page)
     assert len(lines.splitlines()) == 5
@@ -123,19 +129,19 @@ def test_the_five_lines_of_a_model_of_clips_take_one_of_a_film(
 
 
 def write_film(path: Path, shown: list[int]) -> Path:
-    """A film of flat grey frames of these levels, ten a second, none of them lost to compression."""
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("ffv1", rate=10)
+    """A video of flat grey frames of these levels, ten a second, none of them lost to compression."""
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("ffv1", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "bgr0"
         for level in shown:
             pixels = np.full((24, 32, 3), level, np.uint8)
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode())
     return path
 
 
 @pytest.mark.parametrize(
-    ("clip", "told"),
+    ("clip", "expected"),
     [
         (None, "Of a video, the middles of 4 equal parts are classified, and averaged."),
         (
@@ -150,8 +156,8 @@ def write_film(path: Path, shown: list[int]) -> Path:
         ),
     ],
 )
-def test_how_a_video_is_answered_is_told(tmp_path: Path, clip: Clip | None, told: str) -> None:
-    assert told in card(manifest(tmp_path, clip=clip), None)
+def test_how_a_video_is_answered_is_shown(tmp_path: Path, clip: Clip | None, expected: str) -> None:
+    assert expected in card(manifest(tmp_path, clip=clip), None)
 
 
 def test_the_five_lines_name_the_preferred_model(tmp_path: Path) -> None:
@@ -188,8 +194,8 @@ def test_the_lines_for_sets_print_each_class_that_reaches_its_threshold(
 
 def test_the_lines_for_sets_take_a_clip_of_a_film(tmp_path: Path) -> None:
     page = card(manifest(tmp_path, clip=Clip(frames=3, rate=2, fps=10), **SETS), None)
-    film = write_film(tmp_path / "film.mkv", [40, 255, 40, 255, 90, 255, 255, 255])
-    assert run_lines(tmp_path / "toy", page, film).startswith("('some', 0.5")
+    video = write_film(tmp_path / "video.mkv", [40, 255, 40, 255, 90, 255, 255, 255])
+    assert run_lines(tmp_path / "toy", page, video).startswith("('some', 0.5")
     (lines,) = python_blocks(page)
     assert len(lines.splitlines()) == 6
     assert max(map(len, lines.splitlines())) <= 120
@@ -198,7 +204,7 @@ def test_the_lines_for_sets_take_a_clip_of_a_film(tmp_path: Path) -> None:
 # What the card says
 
 
-def test_a_set_of_classes_is_told_with_its_thresholds(tmp_path: Path) -> None:
+def test_a_set_of_classes_is_shown_with_its_thresholds(tmp_path: Path) -> None:
     scores = (
         ClassScores("some", 0.5, 1.0, 2 / 3, 4, threshold=0.25),
         ClassScores("a|b", math.nan, 0.0, 0.0, 7, threshold=0.5),
@@ -223,9 +229,9 @@ def test_one_class_an_answer_has_no_table_of_classes(tmp_path: Path) -> None:
     assert "threshold" not in page
 
 
-def test_a_sample_is_told_first_and_in_bold(tmp_path: Path) -> None:
+def test_a_sample_is_shown_first_and_in_bold(tmp_path: Path) -> None:
     page = card(manifest(tmp_path, sample=True), None)
-    assert page.splitlines()[2].startswith("> **SAMPLE: this model was trained on pictures drawn by code")
+    assert body(page).splitlines()[2].startswith("> **SAMPLE: this model was trained on pictures drawn by code")
     assert "Trained on the SAMPLE" in section(page, "Limits of use")
 
 
@@ -244,7 +250,7 @@ def test_scores_stand_side_by_side(tmp_path: Path) -> None:
     ]
 
 
-def test_what_the_gate_found_is_told_by_precision(tmp_path: Path) -> None:
+def test_what_the_gate_found_is_shown_by_precision(tmp_path: Path) -> None:
     page = card(manifest(tmp_path, precisions=("fp32", "int8"), gate=GATE), None)
     scores = section(page, "Scores")
     assert rows(scores)[2:7] == [
@@ -305,18 +311,18 @@ def test_training_protocol_and_notes_are_told(tmp_path: Path) -> None:
     assert protocol[-3:] == [["dataset", "har"], ["sample", "no"], ["skipped", "none"]]
 
 
-@pytest.mark.parametrize(("recipe", "told"), [('model = "cnn"\n', "name cnn"), ("seed = 0\n", None)])
-def test_a_model_may_be_a_name_alone(tmp_path: Path, recipe: str, told: str | None) -> None:
+@pytest.mark.parametrize(("recipe", "expected"), [('model = "cnn"\n', "name cnn"), ("seed = 0\n", None)])
+def test_a_model_may_be_a_name_alone(tmp_path: Path, recipe: str, expected: str | None) -> None:
     found = dict(row for row in rows(section(card(manifest(tmp_path, recipe=recipe), None), "Training")) if row[0])
-    assert found.get("model") == told
+    assert found.get("model") == expected
 
 
 @pytest.mark.parametrize(
-    ("fit", "told"), [("crop", "resizes the short side to 16"), ("stretch", "resizes both sides to")]
+    ("fit", "expected"), [("crop", "resizes the short side to 16"), ("stretch", "resizes both sides to")]
 )
-def test_the_resampling_is_told(tmp_path: Path, fit: Any, told: str) -> None:
+def test_the_resampling_is_shown(tmp_path: Path, fit: Any, expected: str) -> None:
     page = card(manifest(tmp_path, fit=fit), None)
-    assert told in page
+    assert expected in page
     assert "8 x 8 pixels" in page
 
 
@@ -457,3 +463,80 @@ def test_every_card_is_tidy(
     assert len(headings) == len(set(headings)) == (7 if sample else 6)
     assert not re.search(r"^\|.*\n\n\|", page, flags=re.MULTILINE)
     assert not re.search(r"^[^|\n].*\n\|", page, flags=re.MULTILINE)
+
+
+# The run's own scores, and what hubs read
+
+
+RESULTS = {
+    "valid": {
+        "role": "chose the epoch",
+        "items": 1270,
+        "precision": "bf16",
+        "scores": {"accuracy": 0.3, "f1_macro": 0.25},
+        "intervals": {"accuracy": [0.28, 0.33]},
+    },
+    "test": {
+        "role": "chose nothing",
+        "items": 270,
+        "scores": {"accuracy": 0.25, "f1_macro": 0.2},
+        "intervals": {"accuracy": [0.2, 0.31]},
+    },
+}
+
+
+def front(page: str) -> dict[str, Any]:
+    read = yaml.safe_load(page.split("---\n", 2)[1])
+    assert isinstance(read, dict)
+    return read
+
+
+def test_test_scores_stand_next_to_validation_scores(tmp_path: Path) -> None:
+    scores = section(card(manifest(tmp_path, results=RESULTS), None), "Scores")
+    assert rows(scores)[:3] == [
+        ["score", "validation (1,270 items)", "test (270 items)"],
+        ["accuracy", "0.3000 (0.2800 to 0.3300)", "0.2500 (0.2000 to 0.3100)"],
+        ["f1 macro", "0.2500", "0.2000"],
+    ]
+    assert "What the run scored with its trained model in bf16. The ranges are 95 % intervals." in scores
+    plain = {split: {**found, "intervals": {}} for split, found in RESULTS.items()}
+    assert "intervals" not in section(card(manifest(tmp_path / "plain", results=plain), None), "Scores")
+    assert "The validation split chose the epoch" in scores
+    assert "The test split chose nothing: quote its scores." in scores
+
+
+def test_a_card_without_scores_of_the_run_has_no_table_of_them(tmp_path: Path) -> None:
+    scores = section(card(manifest(tmp_path), None), "Scores")
+    assert rows(scores)[0][1] == "trained model"
+    assert "chose" not in scores
+
+
+def test_the_front_matter_is_what_hubs_read(tmp_path: Path) -> None:
+    recipe = '[model]\nname = "resnet18"\n[export]\nlicense = "mit"\n'
+    read = front(card(manifest(tmp_path, results=RESULTS, recipe=recipe, trained_on={"dataset": "har"}), None))
+    assert (read["license"], read["library_name"], read["pipeline_tag"]) == ("mit", "onnx", "image-classification")
+    assert read["tags"] == ["onnx", "onnxruntime", "vision-toolkit", "resnet18"]
+    assert read["metrics"] == ["accuracy", "f1"]
+    (model,) = read["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "toy"
+    assert result["dataset"] == {"name": "har", "type": "har", "split": "test"}
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == {"accuracy": 0.25, "f1_macro": 0.2}
+
+
+def test_hubs_get_validation_scores_only_where_there_are_no_others(tmp_path: Path) -> None:
+    read = front(card(manifest(tmp_path, results={"valid": RESULTS["valid"]}), None))
+    assert read["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
+
+
+def test_hubs_get_no_scores_of_a_sample(tmp_path: Path) -> None:
+    read = front(card(manifest(tmp_path, results=RESULTS, sample=True, clip=Clip(frames=2)), None))
+    assert "model-index" not in read
+    assert "sample-data" in read["tags"]
+    assert (read["license"], read["pipeline_tag"]) == ("unknown", "video-classification")
+
+
+def test_hostile_names_stay_values_of_the_front_matter(tmp_path: Path) -> None:
+    name = "a: b\n---\n# [x](javascript:y)"
+    read = front(card(manifest(tmp_path, results=RESULTS, trained_on={"dataset": name}), None))
+    assert read["model-index"][0]["results"][0]["dataset"]["name"] == "a: b --- # [x](javascript:y)"

@@ -71,9 +71,9 @@ def test_thresholds_leave_with_the_model(sets_run: Path, sets_bundle: Path) -> N
     assert manifest.thresholds is not None
     assert manifest.thresholds != (0.5,) * 3
     for name in manifest.models.values():
-        told = {prop.key: prop.value for prop in onnx.load(sets_bundle / name).metadata_props}
-        assert json.loads(told["classes"]) == list(several.CLASSES)
-        assert json.loads(told["thresholds"]) == list(manifest.thresholds)
+        about = {prop.key: prop.value for prop in onnx.load(sets_bundle / name).metadata_props}
+        assert json.loads(about["classes"]) == list(several.CLASSES)
+        assert json.loads(about["thresholds"]) == list(manifest.thresholds)
     triton = sets_bundle.with_name("sets-triton") / "sets" / "config.pbtxt"
     assert f'"{json.dumps(list(manifest.thresholds))}"' in triton.read_text(encoding="utf-8")
 
@@ -101,9 +101,9 @@ def test_a_twin_with_classes_in_another_order_does_not_leave(
 
     monkeypatch.setattr(export, "to_onnx", swapped)
     assert main(["export", str(sets_run), "--exports", str(tmp_path)]) == EXIT_PARITY
-    told = capsys.readouterr().err
-    assert "max_difference allows 0.001" in told
-    assert '"red" became "blue", margin' in told
+    messages = capsys.readouterr().err
+    assert "max_difference is 0.001" in messages
+    assert '"red" became "blue", margin' in messages
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,9 +117,9 @@ def test_a_twin_with_other_thresholds_does_not_leave(
 
     monkeypatch.setattr(export, "Manifest", other)
     assert main(["export", str(sets_run), "--exports", str(tmp_path)]) == EXIT_PARITY
-    told = capsys.readouterr().err
-    assert "max_flips allows 0" in told
-    assert "max_drop allows 0.5" in told
+    messages = capsys.readouterr().err
+    assert "max_flips is 0" in messages
+    assert "max_drop is 0.5" in messages
 
 
 def test_a_bundle_is_evaluated_by_its_own_thresholds(
@@ -151,8 +151,8 @@ def test_the_latency_of_a_model_that_answers_with_sets_is_measured(
 def test_data_with_one_class_an_item_is_refused(sets_bundle: Path, task: tuple[str, ...], capsys) -> None:
     overrides = tiny.overridden(["data.single=true", *task])
     assert main(["evaluate", str(sets_bundle), "--device", "cpu", *overrides]) == EXIT_DATA
-    told = capsys.readouterr().err
-    assert "sets: answers with a set of classes an item; the data has one class an item" in told
+    messages = capsys.readouterr().err
+    assert "sets: answers with a set of classes an item; the data has one class an item" in messages
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

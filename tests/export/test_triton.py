@@ -140,7 +140,7 @@ def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def test_what_is_no_model_of_triton_is_never_replaced(tmp_path: Path) -> None:
     """Above all the bundle itself, when both are written to one folder."""
     bundle = toy_bundle.write(tmp_path / "toy")
-    with pytest.raises(UsageError, match=r"in the way, and no model of Triton \(it has no config\.pbtxt\)"):
+    with pytest.raises(UsageError, match=r"exists and is not a model of Triton \(it has no config\.pbtxt\)"):
         write_triton(bundle, read_manifest(bundle), tmp_path)
     assert read_manifest(bundle)
 

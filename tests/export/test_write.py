@@ -62,10 +62,10 @@ def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.Cap
 def test_a_bundle_tells_how_it_was_trained_whatever_overrides_say(run: Path, tmp_path: Path) -> None:
     overrides = ["train.epochs=99", "export.fp32.max_flips=3"]
     assert main(["export", str(run), "--exports", str(tmp_path), *tiny.overridden(overrides)]) == EXIT_DONE
-    told = tomllib.loads(read_manifest(tmp_path / "tiny").recipe)
+    recipe = tomllib.loads(read_manifest(tmp_path / "tiny").recipe)
     own = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    assert told["train"] == own["train"]
-    assert told["export"]["fp32"]["max_flips"] == 3
+    assert recipe["train"] == own["train"]
+    assert recipe["export"]["fp32"]["max_flips"] == 3
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_slow_part(
@@ -90,9 +90,9 @@ def test_nothing_but_a_bundle_is_replaced(inside: str, tmp_path: Path, capsys: p
     exports = {"file": place.parent, "folder": tmp_path, "link": tmp_path / "exports"}[inside]
     name = "runs" if inside == "folder" else "tiny"
     assert main(["export", str(run_directory), "--exports", str(exports), "--name", name]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert f"error: {exports / name}: in the way, and no bundle (it has no bundle.json)" in told
-    assert "--name NAME" in told
+    messages = capsys.readouterr().err
+    assert f"error: {exports / name}: exists and is not a bundle (it has no bundle.json)" in messages
+    assert "--name NAME" in messages
     assert (run_directory / "best.pt").read_bytes() == b"precious"
 
 
@@ -120,11 +120,11 @@ def test_a_run_on_clips_is_exported_evaluated_and_used(
 
     capsys.readouterr()
     assert main(["evaluate", "tiny", "--set", "clip.clips=5"]) == EXIT_DATA
-    told = capsys.readouterr().err
-    assert "was exported to see clips (frames 4, rate 6" in told
-    assert "clips 2" in told
-    assert "clips 5" in told
-    assert "next:  leave out the overrides of clip" in told
+    messages = capsys.readouterr().err
+    assert "was exported to see clips (frames 4, rate 6" in messages
+    assert "clips 2" in messages
+    assert "clips 5" in messages
+    assert "next:  remove the overrides of clip" in messages
 
 
 def test_segments_are_as_long_as_training_videos_usually_are() -> None:

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from toolkit.api.contracts import Task
 from toolkit.api.errors import EXIT_USAGE, UsageError
-from toolkit.host.isolation import Seen
 from toolkit.host.listing import WIDTH, list_components, show_component
-from toolkit.host.registry import Broken, Disabled, Loaded, Offer, Plugin, Registry
+from toolkit.host.offers import Broken, Disabled, Loaded, Offer, Plugin
+from toolkit.host.registry import Registry
+from toolkit.host.seen import Seen
 
 ACME, LATE = Plugin("acme", "1.0", "main", "json"), Plugin("late", "2.0", "x", "no_such_module")
 OFF = Plugin("off", "3.0", "main", "off")

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,14 +10,15 @@ import pytest
 from tests.installed import install
 from toolkit.api.contracts import InputDesign, Model
 from toolkit.api.errors import EXIT_PLUGIN, PluginError, Problem
-from toolkit.host.registry import Broken, Disabled, Offer, Plugin, Registry, discover
+from toolkit.host import installed
+from toolkit.host.offers import Broken, Disabled, Offer, Plugin
+from toolkit.host.registry import Registry, discover
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is the only place where distributions are found."""
-    found = partial(importlib.metadata.distributions, path=[str(tmp_path), str(tmp_path / "stale")])
-    monkeypatch.setattr(importlib.metadata, "distributions", found)
+    monkeypatch.setattr(installed, "search_path", lambda: [str(tmp_path), str(tmp_path / "stale")])
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("TOOLKIT_DISABLE", raising=False)
     return tmp_path

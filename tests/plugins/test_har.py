@@ -12,7 +12,8 @@ from data_files import all_ids, class_folders, real_data, refused, splits, write
 
 from toolkit.api.contracts import Data, VideoSplit
 from toolkit.api.errors import DataError
-from toolkit.recipe.signature import check
+from toolkit.recipe.checking import check
+from toolkit.recipe.reading import read_signature
 from toolkit_folders.image_folder import image_folder
 from toolkit_folders.video_folder import video_folder
 from toolkit_har import toolkit_datasets
@@ -352,7 +353,7 @@ def test_arguments_are_checked_before_anything_is_read(tmp_path, arguments, mess
 
 @pytest.mark.parametrize("dataset", [har, image_folder, video_folder])
 def test_a_wrong_pattern_is_told_without_making_the_dataset(dataset):
-    arguments, problems = check(dataset, {"group_pattern": "("}, "data", skip=("clips",))
+    arguments, problems = check(read_signature(dataset, ("clips",)), {"group_pattern": "("}, "data")
     assert not arguments
     assert [problem.key for problem in problems] == ["data.group_pattern"]
     assert problems[0].message.startswith("is no regular expression: missing )")

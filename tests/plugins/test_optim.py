@@ -19,8 +19,9 @@ import toolkit_optim
 from tests import small
 from toolkit.api.contracts import Horizon, Schedule
 from toolkit.api.errors import Problem
-from toolkit.host.registry import Offer, discover
-from toolkit.recipe.signature import defaults, describe
+from toolkit.host.offers import Offer
+from toolkit.host.registry import discover
+from toolkit.recipe.reading import read_signature
 from toolkit_optim import optimizers, schedules
 from toolkit_optim.schedules import constant, cosine, one_cycle, plateau, step
 
@@ -100,10 +101,10 @@ def test_every_optimizer_of_torch_is_offered_but_for_three() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_arguments_are_those_of_torch_and_all_are_explained(name: str) -> None:
     ours, theirs = getattr(optimizers, name), torchs(name)
-    told = [(one.name, one.type, one.default) for one in describe(ours, skip=("lr",))]
-    assert told == [(one.name, one.type, one.default) for one in describe(theirs, skip=("lr",))]
-    assert defaults(ours, skip=("lr",)) == defaults(theirs, skip=("lr",))
-    assert [one.name for one in describe(ours, skip=("lr",)) if not one.doc] == []
+    told = [(one.name, one.type, one.default) for one in read_signature(ours, ("lr",)).arguments]
+    assert told == [(one.name, one.type, one.default) for one in read_signature(theirs, ("lr",)).arguments]
+    assert read_signature(ours, ("lr",)).defaults == read_signature(theirs, ("lr",)).defaults
+    assert [one.name for one in read_signature(ours, ("lr",)).arguments if not one.doc] == []
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

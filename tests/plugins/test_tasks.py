@@ -16,8 +16,9 @@ from torch.nn import functional
 from toolkit.api.contracts import DataSpec
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
-from toolkit.recipe import signature
+from toolkit.recipe.checking import check
 from toolkit.recipe.read import overridden, parse
+from toolkit.recipe.reading import read_signature
 from toolkit.recipe.tables import Recipe
 from toolkit.tune.study import plan_study
 from toolkit_tasks.classification import classification
@@ -35,7 +36,7 @@ def forward(pixels: Tensor, network: nn.Module | None = None) -> Tensor:
 
 def problems(**args: object) -> list[str]:
     factory = discover().find("task", "classification", "task.name").load()  # type: ignore[union-attr]
-    return [str(problem) for problem in signature.check(factory, args, "task", skip=("targets",))[1]]
+    return [str(problem) for problem in check(read_signature(factory, ("targets",)), args, "task")[1]]
 
 
 def test_the_loss_of_classification_is_torchs_own() -> None:

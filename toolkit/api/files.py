@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
-import shutil
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 UNFINISHED = ".unfinished-"
 """Stands in the name of a file that is still being written."""
+_ON_LINUX = sys.platform == "linux"
 _CLAIM = ".claim"
 """Ends the name of the file that says, by its lock, whether a folder is still being written."""
 
@@ -22,6 +22,9 @@ def cache_directory() -> Path:
     named = os.environ.get("TOOLKIT_CACHE")
     if named:
         return Path(named).expanduser()
+    if _ON_LINUX:  # as platformdirs has it, whose import would be a tenth of what most commands take
+        folder = Path(os.environ.get("XDG_CACHE_HOME", "").strip())
+        return (folder if folder.is_absolute() else Path.home() / ".cache") / "toolkit"
     import platformdirs
 
     return platformdirs.user_cache_path("toolkit", appauthor=False)
@@ -31,6 +34,8 @@ def cache_directory() -> Path:
 def replaced(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there takes its place, synced, when the block succeeds.
     What killed writers of `path` have left is removed first."""
+    import glob
+
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
     with _claimed(path, path.suffix) as temporary:
@@ -204,6 +209,8 @@ class _Folders:
 
     def clear(self) -> None:
         """Remove what is not at `place`, but that which stood there, where nothing does."""
+        import shutil
+
         if os.path.lexists(self.before) and not os.path.lexists(self.place):
             self.before.rename(self.place)
         for path in (self.coming, self.before):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,13 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, ToolkitError
 from toolkit.api.files import as_utf8
-from toolkit.host.registry import Offer, Registry
-from toolkit.recipe import signature as arguments
+from toolkit.host.offers import Offer
+from toolkit.host.registry import Registry
+from toolkit.recipe.checking import check
 from toolkit.recipe.draft import Draft, Used, used
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import invalid
+from toolkit.recipe.signature import Signature
 from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
 
 if TYPE_CHECKING:
@@ -48,16 +50,22 @@ class Chosen:
     key: str
     kind: str
     name: str
-    factory: Callable[..., Any]
+    signature: Signature
     args: Mapping[str, Any]
     offer: Offer
     source: str
 
+    @cached_property
+    def factory(self) -> Callable[..., Any]:
+        """Imported now, if it is not yet. Raises PluginError where that fails."""
+        return self.offer.load()
+
     def build(self, *first: Any, **given: Any) -> Any:
         """Call the factory. Its ValueError `argument: what is wrong`, or with its own name before the colon, is the
         recipe's fault, the rest the plugin's."""
+        factory = self.factory
         try:
-            built = self.factory(*first, **self.args, **given)
+            built = factory(*first, **self.args, **given)
         except (KeyboardInterrupt, ToolkitError):
             raise
         except BaseException as error:
@@ -127,7 +135,7 @@ class Plan:
         """The task's objective on `device`, of a training split with these targets. Raises RecipeError where it takes
         targets of another form."""
         chosen = self.one("task")
-        given = {"targets": targets} if "targets" in inspect.signature(chosen.factory).parameters else {}
+        given = {"targets": targets} if "targets" in chosen.signature.given else {}
         objective: Objective = chosen.build(spec, **given).to(device)
         if objective.targets != spec.targets:
             dataset = self.one("dataset").name
@@ -173,15 +181,7 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     something that is broken or that several plugins offer.
     """
     draft = with_usual(Draft.of(asked) if isinstance(asked, Recipe) else asked, registry)
-    problems, broken, chosen = list(draft.problems), [], []
-    for use in used(draft):
-        try:
-            found, more = _choose(use, registry, draft.source)
-        except PluginError as error:
-            broken.append(error)
-        else:
-            problems += more
-            chosen += found
+    problems, broken, chosen = _choices(draft, registry)
     if draft.recipe is not None:
         problems += _clip_problems(draft.recipe, chosen)
     if broken:
@@ -192,6 +192,40 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
     return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed)
+
+
+def _choices(draft: Draft, registry: Registry) -> tuple[list[Problem], list[PluginError], list[Chosen]]:
+    """All that is wrong with the draft, plugins at fault, and the components that are in order.
+
+    Where something is wrong already, no component is imported to look for more: that may take seconds."""
+    problems, broken, offers = list(draft.problems), list[PluginError](), list[tuple[Used, Offer]]()
+    for use in used(draft):
+        try:
+            found = registry.find(use.kind, use.name, f"{use.key}.name")
+        except PluginError as error:
+            broken.append(error)
+        else:
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                offers.append((use, found))
+    known = [(use, offer) for use, offer in offers if not (problems or broken) or registry.knows(offer)]
+    chosen = []
+    for use, offer in known:
+        try:
+            signature = registry.signature(offer)
+        except PluginError as error:
+            broken.append(error)
+            continue
+        args, wrong = check(signature, use.args, use.key)
+        problems += wrong
+        if not wrong:
+            chosen.append(Chosen(use.key, use.kind, use.name, signature, args, offer, draft.source))
+    registry.save()
+    unread = [f'{use.kind} "{use.name}"' for use, offer in offers if (use, offer) not in known]
+    if unread:
+        problems.append(Problem("", f"the arguments of {', '.join(unread)} are not checked until this is correct"))
+    return problems, broken, chosen
 
 
 def with_usual(draft: Draft, registry: Registry) -> Draft:
@@ -216,7 +250,7 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
     model, dataset = by_kind.get("model"), by_kind.get("dataset")
     if model is None or dataset is None or _clip_table(recipe, model) is None:
         return
-    if "clips" not in inspect.signature(dataset.factory).parameters:
+    if "clips" not in dataset.signature.given:
         yield Problem("clip", f'dataset "{dataset.name}" has images, no videos that clips could be taken of')
     if takes(model) is None:
         table = recipe.clip or ClipTable()
@@ -234,20 +268,6 @@ def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
     return own | (recipe.clip or ClipTable()).model_dump(exclude_none=True)
 
 
-def _choose(use: Used, registry: Registry, source: str) -> tuple[list[Chosen], list[Problem]]:
-    found = registry.find(use.kind, use.name, f"{use.key}.name")
-    if isinstance(found, Problem):
-        return [], [found]
-    factory = found.load()
-    try:
-        args, problems = arguments.check(factory, use.args, use.key, skip=KINDS[use.kind].given)
-    except (TypeError, ValueError) as error:
-        raise found.failed("has an unusable signature", error) from error
-    if problems:
-        return [], problems
-    return [Chosen(use.key, use.kind, use.name, factory, args, found, source)], []
-
-
 def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
     """`recipe` with the defaults of every chosen component under what it gives itself. An argument that is called as a
     key of the table itself (`name`) keeps its default: no recipe can give it."""
@@ -257,7 +277,7 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
         holder, place = (tables[first], rest) if rest else (tables, first)  # type: tuple[Any, Any]
         if isinstance(tables[first], list):
             place = [other for other in chosen if other.kind == one.kind].index(one)
-        filled = arguments.defaults(one.factory, skip=KINDS[one.kind].given) | dict(one.args)
+        filled = {**one.signature.defaults, **one.args}
         tables_own = holder[place].keys() - one.args.keys()
         holder[place] |= plain({key: value for key, value in filled.items() if key not in tables_own})
         if one.kind == "model" and (clip := _clip_table(recipe, one)):

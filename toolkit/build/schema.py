@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from toolkit.api.errors import PluginError, first_few
 from toolkit.host.registry import Registry
-from toolkit.recipe import signature as arguments
+from toolkit.recipe.checking import json_schema
+from toolkit.recipe.descriptions import descriptions
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.tables import Recipe, table_of
 
@@ -28,16 +29,20 @@ _ANYTHING: Schema = {}
 def recipe_schema(registry: Registry) -> Schema:
     """JSON Schema (draft 2020-12) of a recipe file; `$comment` names what broken plugins keep out of it.
 
-    Imports every component. A component named `distribution:component` is accepted with any arguments.
+    A component named `distribution:component` is accepted with any arguments.
     """
     schema = Recipe.model_json_schema()
     tables, top = schema["$defs"], schema["properties"]
+    for name, said in descriptions().items():
+        for key, text in said.items():
+            tables.get(name, schema)["properties"][key]["description"] = text
     del top["name"]
     schema["required"].remove("name")
     skipped = [str(broken) for broken in registry.broken]
     components = {
         kind: _component(tables[table_of(kind).__name__], _described(registry, kind, skipped)) for kind in KINDS
     }
+    registry.save()
     for word, kind in KINDS.items():
         above, _, key = kind.place.rpartition(".")
         holder = tables["TrainTable"]["properties"] if above == "train" else top
@@ -62,11 +67,9 @@ def _described(registry: Registry, kind: str, skipped: list[str]) -> list[tuple[
     for offer in offers:
         name = offer.name if times[offer.name] == 1 else f"{offer.plugin.distribution}:{offer.name}"
         try:
-            found.append((name, arguments.json_schema(offer.load(), skip=KINDS[kind].given)))
+            found.append((name, json_schema(registry.signature(offer))))
         except PluginError as error:
             skipped.append(error.message)
-        except (TypeError, ValueError) as error:
-            skipped.append(offer.failed("has an unusable signature", error).message)
     return found
 
 

@@ -217,7 +217,7 @@ def _translate(found: Correction, written: str, name: str, value: str) -> bool:
         found.reasons.append(f'"{written}" is "{ours}" here')
         found.flags += [ours or "", value]
         return True
-    place = PLACES.get(word) or ("BUNDLE" if word in {"model", "weights"} else "")
+    place = PLACES.get(word)
     if place in found.command.places:
         found.reasons.append(f'"{written}" needs no flag here')
         found.places.insert(0 if place == found.command.places[0] else len(found.places), value)

@@ -30,6 +30,8 @@ def add_export(commands: Commands) -> None:
 
 def _export(options: Namespace) -> None:
     from toolkit.export.write import export_run
+    from toolkit.runs.directory import RunDirectory
+    from toolkit.runs.examples import predict_command
 
     output = console()
     with stopped("stopped by a signal; nothing is left half-written", options):
@@ -42,3 +44,4 @@ def _export(options: Namespace) -> None:
             console=output,
         )
     output.print(f"bundle {bundle}", markup=False, soft_wrap=True)
+    output.print(f"next:  {predict_command(bundle, RunDirectory(options.run))}", markup=False, soft_wrap=True)

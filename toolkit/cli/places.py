@@ -19,7 +19,7 @@ def filled(place: str, *, of: str = "*") -> str | None:
         return RECIPE
     if place == "RUN":
         return _latest(f"runs/{of}/*/recipe.toml")
-    return _latest("exports/*/bundle.json") if place == "BUNDLE" else None
+    return _latest("exports/*/bundle.json") or _latest("runs/*/*/recipe.toml") if place == "MODEL" else None
 
 
 def _latest(pattern: str) -> str | None:

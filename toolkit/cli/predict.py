@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import add, add_use, count
-from toolkit.cli.places import BUNDLE
+from toolkit.api.errors import UsageError
+from toolkit.cli.parser import add, add_set, add_use, count, stopped
+from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from toolkit.cli.parser import Commands
 
+MODEL = "a run, which is exported once, or a bundle"
 INPUTS = "images, folders, globs, videos, - for a list on standard input, a camera's number, an rtsp or http URL"
 
 
 def add_predict(commands: Commands) -> None:
-    examples = (f"predict {BUNDLE} photo.jpg", f"predict {BUNDLE} photos --output answers.csv")
-    parser = add(commands, "predict", "classify images and videos with a bundle", _predict, examples)
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    examples = (f"predict {RUN} photo.jpg", f"predict {BUNDLE} photos --output answers.csv")
+    parser = add(commands, "predict", "classify images and videos with a run or a bundle", _predict, examples)
+    parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help=INPUTS)
-    parser.add_argument(
-        "--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file instead of a table"
-    )
-    parser.add_argument(
-        "--top", metavar="K", type=count, default=3, help="number of classes to show per input (default: 3)"
-    )
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")
+    parser.add_argument("--save", metavar="DIR", type=Path, help="save copies of pictures and videos with the answers")
+    parser.add_argument("--top", metavar="K", type=count, default=3, help="classes to show per input (default: 3)")
     parser.add_argument("--batch", metavar="N", type=count, help="batch size (default: suits the device)")
-    parser.add_argument(
-        "--every", metavar="SECONDS", type=float, help="a timeline: classify a video every so many seconds"
-    )
-    parser.add_argument("--stream", action="store_true", help="classify a video as it is played, as a camera is")
+    parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every SECONDS")
+    parser.add_argument("--stream", action="store_true", help="answer a video at its own speed, as a camera")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
+    add_set(parser, "for a run: override a recipe key of its export")
     add_use(parser)
 
 
@@ -40,14 +40,39 @@ def _predict(options: Namespace) -> int:
     from toolkit.serving.predict import predict_files
 
     return predict_files(
-        options.bundle,
+        _bundle(options),
         options.inputs,
         device=options.device or "auto",
         precision=options.precision,
         output=options.output,
+        save=options.save,
         top=options.top,
         batch=options.batch,
         every=options.every,
         stream=options.stream,
         plot=options.plot,
+        words=options.words,
     )
+
+
+def _bundle(options: Namespace) -> Path | Callable[[], Path]:
+    """A bundle's folder, or what exports the run once everything else is checked."""
+    from toolkit.export.once import bundle_of, run_at
+
+    run = run_at(options.model)
+    if run is None:
+        if options.overrides:
+            raise UsageError(
+                f"{options.model}: not a run; --set changes how a run is exported",
+                next_step=f"python -m toolkit predict {shlex.join([str(options.model), *options.inputs])}",
+            )
+        model: Path = options.model
+        return model
+
+    def exported() -> Path:
+        from rich.console import Console
+
+        with stopped("stopped by a signal; nothing is left half-written", options):
+            return bundle_of(run, options.overrides, Console(stderr=True, highlight=False))
+
+    return exported

@@ -70,10 +70,13 @@ def _run(options: Namespace) -> None:
             from toolkit.cli.folders import check_no_folder
 
             check_no_folder(options.recipe)
+            from toolkit.build.plan import plan
+            from toolkit.host.registry import discover
             from toolkit.recipe.read import parse
 
             show_file(options.recipe)
-            draft = parse(options.recipe, options.overrides)  # before torch is imported, which takes seconds
+            draft = parse(options.recipe, options.overrides)
+            plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
             from toolkit.runs.session import start_run
 
             start_run(draft, runs=options.runs or Path("runs"), console=console())
@@ -103,7 +106,10 @@ def _evaluate(options: Namespace) -> None:
         from toolkit.runs.session import evaluate_run
 
         directory = evaluate_run(options.run, options.overrides, console=output)
+    from toolkit.runs.examples import predict_command
+
     output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
+    output.print(f"next:  {predict_command(options.run, directory)}", markup=False, soft_wrap=True)
 
 
 def _report(options: Namespace) -> None:
@@ -124,9 +130,9 @@ def _check(options: Namespace) -> None:
     draft, registry = parse(options.recipe, options.overrides), discover()
     plan(draft, registry)
     if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.study import plan_study
+        from toolkit.tune.study import check_study
 
-        plan_study(draft, registry)
+        check_study(draft, registry)
     print(f"{options.recipe}: valid")
 
 

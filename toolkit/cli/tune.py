@@ -35,10 +35,13 @@ def _tune(options: Namespace) -> None:
     from toolkit.cli.folders import check_no_folder
 
     check_no_folder(options.recipe)
+    from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
+    from toolkit.tune.study import check_study
 
     show_file(options.recipe)
-    draft = parse(options.recipe, options.overrides)  # before torch and Optuna are imported, which takes seconds
+    draft = parse(options.recipe, options.overrides)
+    check_study(draft, discover())  # so that what is wrong is shown before torch and Optuna are imported
     from toolkit.tune.session import StudyLocation, tune_recipe
 
     tune_recipe(

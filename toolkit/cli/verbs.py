@@ -101,7 +101,8 @@ ON_COMMAND: Mapping[tuple[str, str], str] = {
 """A key that a foreign word means on one command, in place of the usual one."""
 
 PLACES: Mapping[str, str] = {
-    "bundle": "BUNDLE",
+    "bundle": "MODEL",
+    "checkpoint": "MODEL",
     "c": "RECIPE",
     "cfg": "RECIPE",
     "ckpt": "RUN",
@@ -109,8 +110,10 @@ PLACES: Mapping[str, str] = {
     "configfile": "RECIPE",
     "images": "INPUT",
     "input": "INPUT",
+    "model": "MODEL",
     "recipe": "RECIPE",
     "run": "RUN",
     "source": "INPUT",
+    "weights": "MODEL",
 }
 """A flag of another tool to the word that stands without a flag here."""

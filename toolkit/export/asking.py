@@ -47,7 +47,7 @@ def ask_raw(
     left_out: LeftOut | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities `[N, C]` of the items at `index`, in that order; those that cannot be read go to `left_out` and
-    have no row. `progress` is told how many are answered.
+    have no row. `progress` gets the number of items answered.
 
     An image goes to the graph whole; of a video all views do, and are averaged. Where there are several crops, or one
     clip is larger than `LARGEST_BYTES`, a view is the square that the bundle cuts; else its frames are whole. Views of

@@ -11,6 +11,7 @@ from typing import Any
 
 from toolkit.api.clips import Clip
 from toolkit.api.errors import counted
+from toolkit.export.hub import front_matter
 from toolkit.runs.report import statistics
 from toolkit.serving.bundle.manifest import INPUT, OUTPUT, FrameSampling, Manifest
 
@@ -31,7 +32,7 @@ class Confusions:
 
     classes: Sequence[str]
     rows: Sequence[Sequence[float]]
-    """Counts, target by prediction; where classes are left out, the last column counts predictions of those."""
+    """Counts, target by prediction; where some classes are not shown, the last column counts predictions of those."""
     of: int
     """Number of all classes."""
 
@@ -53,8 +54,10 @@ def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistic
         keep_trailing_newline=True,
     )
     environment.filters |= {"text": text, "code": code, "words": words, "score": score, "in_words": in_words}
-    return environment.get_template("card.md.j2").render(
+    return front_matter(manifest) + environment.get_template("card.md.j2").render(
         manifest=manifest,
+        results=_results(manifest),
+        precision=next((found.get("precision") for found in manifest.results.values()), None),
         lines=snippet(manifest),
         sampling=_sampling(manifest),
         model=_model(manifest),
@@ -62,7 +65,7 @@ def card(manifest: Manifest, confusion: Matrix | None, table: Sequence[statistic
         metrics=list(dict.fromkeys(name for scores in manifest.scores.values() for name in scores)),
         findings=_findings(manifest.gate),
         flips=_flips(manifest.gate),
-        # validation, unless the gate says that there was none
+        # validation, unless the gate had to use the test split
         split="test" if any(one.get("split") == "test" for one in manifest.gate.values()) else "validation",
         table=table,
         confusions=None if confusion is None else confusions(manifest.classes, confusion),
@@ -84,22 +87,22 @@ def snippet(manifest: Manifest) -> str:
             f'(answer,) = session.run(["{OUTPUT}"], {{"{INPUT}": np.asarray(image)[None]}})[0]',
         )
     else:
-        decoded = '[f.to_ndarray(format="rgb24") for f in film.decode(video=0)]'
+        decoded = '[f.to_ndarray(format="rgb24") for f in video.decode(video=0)]'
         lines = (
             "import json, sys, av, numpy as np, onnxruntime as ort",
-            f"film, session = av.open(sys.argv[1]), {session}",
-            f"fps, frames = film.streams.video[0].average_rate, {decoded}",
+            f"video, session = av.open(sys.argv[1]), {session}",
+            f"fps, frames = video.streams.video[0].average_rate, {decoded}",
             f'(answer,) = session.run(None, {{"{INPUT}": np.take([frames], {_places(manifest.clip)})}})[0]',
         )
     about = "session.get_modelmeta().custom_metadata_map"
     if manifest.thresholds is None:
-        told = [f'print(json.loads({about}["classes"])[answer.argmax()], answer.max())']
+        last = [f'print(json.loads({about}["classes"])[answer.argmax()], answer.max())']
     else:
-        told = [
+        last = [
             f'names, limits = (json.loads({about}[key]) for key in ("classes", "thresholds"))',
             "print(*((name, p) for name, p, limit in zip(names, answer.tolist(), limits) if p >= limit))",
         ]
-    return "".join(f"{line}\n" for line in (*lines, *told))
+    return "".join(f"{line}\n" for line in (*lines, *last))
 
 
 def _places(clip: Clip) -> str:
@@ -173,6 +176,18 @@ def in_words(value: Any) -> str:
         comma = "; " if any(isinstance(item, str) for item in value) else ", "
         return comma.join(map(in_words, value[:LISTED])) + more if value else "none"
     return "—" if value is None else text(str(value))
+
+
+def _results(manifest: Manifest) -> Mapping[str, list[str]]:
+    """Each score of the run, to its cells: one for each split."""
+    splits = manifest.results.values()
+    names = dict.fromkeys(name for found in splits for name in found["scores"])
+    return {name: [_with_interval(name, found) for found in splits] for name in names}
+
+
+def _with_interval(name: str, found: Mapping[str, Any]) -> str:
+    ends = found["intervals"].get(name)
+    return score(found["scores"].get(name)) + ("" if ends is None else f" ({score(ends[0])} to {score(ends[1])})")
 
 
 def _model(manifest: Manifest) -> str | None:

@@ -8,7 +8,7 @@ resamples by itself, which also proves what lies in front of the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.api.answers import NONE, label, named_classes
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, counted
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
 from toolkit.export.asking import ask_raw
@@ -63,7 +63,7 @@ class Parity:
     what: str
     batches: tuple[int, ...]
     difference: float
-    """Largest difference of a probability; NaN where one is no number."""
+    """Largest difference of a probability; NaN where one is NaN."""
     flips: tuple[Flip, ...]
     unanswered: tuple[str, ...]
     """Ids of the items to which the exported model's answer is not finite; no flips."""
@@ -83,6 +83,8 @@ class Verdict:
     squares: Parity
     raw: Parity
     problems: tuple[str, ...]
+    accepting: Mapping[str, float]
+    """The limits by which this verdict would pass, where it does not; empty where no limit would do."""
 
     def findings(self) -> list[str]:
         """Every problem, then the flipped items by name."""
@@ -136,13 +138,13 @@ class Reference:
 
 
 def reference(assembly: Assembly) -> Reference:
-    """Ask the trained model: on the validation split, or the test split where there is none. Raises DataError where
+    """Ask the trained model: on the validation split, or without one on the test split. Raises DataError where
     neither has an item."""
     names = [name for name in ("valid", "test") if len(assembly.loaders()[name].pixels)]
     if not names:
         raise DataError(
             "nothing to compare the exported model on: the data has neither a validation nor a test split",
-            next_step="name data that has one, with: --set data.KEY=VALUE; the keys are told by: "
+            next_step="use data that has one: --set data.KEY=VALUE; list the keys: "
             f"python -m toolkit plugins show {assembly.recipe.data.name}",
         )
     loader = assembly.loaders()[names[0]]
@@ -155,7 +157,7 @@ def reference(assembly: Assembly) -> Reference:
 
 
 def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Callable[[int], None]) -> Verdict:
-    """Compare the bundle's model with the trained one; `progress` is told how many items were answered."""
+    """Compare the bundle's model with the trained one; `progress` gets the number of items answered."""
     own = bundle.manifest.thresholds  # the bundle's decisions are part of what is compared
     on_squares, on_raw = (asked(bundle, expected, progress) for asked in (_on_squares, _on_raw_files))
     squares = _compare("squares", expected.square_batches, on_squares, own, expected, limits)
@@ -165,15 +167,34 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
     sides = squares, raw
     problems = [*_not_finite(sides), *_too_different(squares, limits), *_too_many_flips(sides, limits)]
     worse = expected.assembly.recipe.train.direction == "minimize"
-    for side in sides:
-        drop = 100 * (side.scores[metric] - trained) * (1 if worse else -1)
+    drops = [100 * (side.scores[metric] - trained) * (1 if worse else -1) for side in sides]
+    for side, drop in zip(sides, drops, strict=True):
         if _beyond(drop, limits.max_drop):
             problems.append(
                 f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}: worse by "
-                f"{drop:.2f} points, export.{bundle.precision}.max_drop allows {limits.max_drop:g}"
+                f"{drop:.2f} points; max_drop is {limits.max_drop:g}"
             )
     items = len(expected.evaluation.index)
-    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, tuple(problems))
+    accepting = _accepting(sides, drops, limits) if problems else {}
+    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, tuple(problems), accepting)
+
+
+def _accepting(sides: tuple[Parity, Parity], drops: Sequence[float], limits: Limits) -> dict[str, float]:
+    squares, _ = sides
+    if not all(map(math.isfinite, (squares.difference, *drops))):
+        return {}
+    beyond = max(_changed(side) for side in sides)
+    needed = {
+        "max_difference": (min(float(f"{1.05 * squares.difference:.2g}"), 1.0), limits.max_difference),
+        "max_flips": (beyond, beyond if limits.max_flips is None else limits.max_flips),
+        "max_drop": (math.ceil(10 * max(drops)) / 10, limits.max_drop),
+    }
+    return {key: value for key, (value, limit) in needed.items() if value > limit}
+
+
+def _changed(side: Parity) -> int:
+    """Predictions that changed, without ties."""
+    return sum(not flip.tie for flip in side.flips)
 
 
 def _beyond(value: float, limit: float) -> bool:
@@ -191,16 +212,17 @@ def _not_finite(sides: Sequence[Parity]) -> Iterator[str]:
 def _too_different(squares: Parity, limits: Limits) -> Iterator[str]:
     if _beyond(squares.difference, limits.max_difference):
         yield (
-            f"{squares.what}: a probability differs by {squares.difference:.2g}, max_difference allows "
+            f"{squares.what}: a probability differs by {squares.difference:.2g}; max_difference is "
             f"{limits.max_difference:g}"
         )
 
 
 def _too_many_flips(sides: Sequence[Parity], limits: Limits) -> Iterator[str]:
     for side in sides:
-        beyond = sum(not flip.tie for flip in side.flips)
+        beyond = _changed(side)
         if limits.max_flips is not None and beyond > limits.max_flips:
-            yield f"{side.what}: {beyond} predictions flipped that are no ties, max_flips allows {limits.max_flips}"
+            changed = f"{counted(beyond, 'prediction')} changed (ties excluded)"
+            yield f"{side.what}: {changed}; max_flips is {limits.max_flips}"
 
 
 def _compare(

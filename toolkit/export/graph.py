@@ -66,7 +66,7 @@ class Deployed(nn.Module):
         super().__init__()
         self.prepare = Prepare(spec.stored_size, spec.size, spec.fit)
         self.network = network
-        # The objective's method alone: what else the objective owns is no part of the graph.
+        # The objective's method alone: the graph has no other part of the objective.
         self.logits = logits
         self.form = spec.targets
 
@@ -118,7 +118,7 @@ MODEL = "model/"
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Tell the model's own nodes from those around it by the modules they were traced in."""
+    """Separate the model's own nodes from those around it by the modules they were traced in."""
     for node in model.graph.node:
         scopes = next((prop.value for prop in node.metadata_props if prop.key == _SCOPES), "")
         inside = "'network.model" in scopes

@@ -1,7 +1,7 @@
 """A model's nodes in half precision.
 
-onnxruntime's own converter is no substitute: where some nodes stay in float32, it puts casts behind the nodes that read
-them, which ONNX's checker refuses.
+onnxruntime's own converter does not replace this: where some nodes stay in float32, it puts casts behind the nodes that
+read them, which ONNX's checker refuses.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Static quantisation between QuantizeLinear and DequantizeLinear nodes: uint8 activations, int8 weights with a
     scale for each channel. `calibration` gives batches of uint8 frames, training items as the graph sees them; a batch
-    whose items were all left out is passed over. Raises DataError where every one is.
+    whose items were all skipped is ignored. Raises DataError where every one is.
 
     Convolutions over time gain as others do, grouped ones too: left in float, those of an X3D-S would cost almost all
     of what the others gain, since every second layer is one."""
@@ -73,7 +73,9 @@ def _pool_before_relu(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -
 
     onnxruntime moves a QuantizeLinear before a MaxPool but not before a Relu. Pooling the first layer's output as
     uint8 on a CPU takes over ten times as long as in float, a sixth of all the time of a ResNet-50."""
-    read = Counter(chain((name for node in graph.node for name in node.input), (told.name for told in graph.output)))
+    read = Counter(
+        chain((name for node in graph.node for name in node.input), (output.name for output in graph.output))
+    )
     relus = {node.output[0]: node for node in nodes if node.op_type == "Relu"}
     for pool in nodes:
         relu = relus.get(pool.input[0]) if pool.op_type == "MaxPool" else None
@@ -90,9 +92,9 @@ def _exchange(graph: onnx.GraphProto, earlier: onnx.NodeProto, later: onnx.NodeP
     later.CopyFrom(held)
     earlier.input[0], earlier.output[0] = source, between
     later.input[0], later.output[0] = between, target
-    outdated = [told for told in graph.value_info if told.name == between]  # the shape of what is between them
-    for told in outdated:
-        graph.value_info.remove(told)
+    outdated = [info for info in graph.value_info if info.name == between]  # the shape of what is between them
+    for info in outdated:
+        graph.value_info.remove(info)
 
 
 def _with_items(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -101,7 +103,7 @@ def _with_items(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     first = next(found, None)
     if first is None:
         raise DataError(
-            "int8 has no ranges of values: every training item that they were to be taken from was left out",
+            "int8 has no ranges of values: every training item for calibration was skipped",
             next_step="repair the data, or take more items with: --set export.calibration=NUMBER",
         )
     return chain([first], found)

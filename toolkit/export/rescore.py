@@ -43,22 +43,20 @@ def evaluate_bundle(
     path: Path, overrides: Sequence[str], *, device: str, precision: str | None, runs: Path, console: Console
 ) -> RunDirectory:
     """Score the bundle at `path` on the validation and test split of its recipe's data, or of other data where
-    `overrides` says so. Every file goes to the graph as it was decoded; one that cannot be is an error or left out, as
+    `overrides` says so. Every file goes to the graph as it was decoded; one that cannot be is an error or skipped, as
     the recipe says.
 
     Leaves scores, predictions, a recipe and a report in a new directory below `runs/<name>`.
     """
     bundle = Bundle.load(path, device=device, precision=precision)
     manifest = bundle.manifest
-    with _told_of_bundle(bundle, overrides):
+    with _explained(bundle, overrides):
         planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
-        data = planned.data()
+        data = _data(bundle, planned, overrides)
     _same_answers(bundle, data)
     _same_clips(bundle, data)
     splits = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
-    console.print(
-        f"bundle {path}: {bundle.precision} on {bundle.device} ({bundle.reason})", markup=False, soft_wrap=True
-    )
+    console.print(f"bundle {path}: {bundle.setting}", markup=False, soft_wrap=True)
     if manifest.sample or data.spec.sample:
         side = "model was trained on" if manifest.sample else "data is"
         note(f"the {side} the built-in SAMPLE", console)
@@ -87,7 +85,7 @@ def evaluate_bundle(
 
 
 @contextmanager
-def _told_of_bundle(bundle: Bundle, overrides: Sequence[str]) -> Iterator[None]:
+def _explained(bundle: Bundle, overrides: Sequence[str]) -> Iterator[None]:
     """What is wrong with the recipe of a bundle cannot be corrected in a file."""
     try:
         yield
@@ -95,8 +93,21 @@ def _told_of_bundle(bundle: Bundle, overrides: Sequence[str]) -> Iterator[None]:
         lacking = (
             "install the plugins that offer what is missing, or export the run again: python -m toolkit export RUN"
         )
-        given = f"correct what --set says, or leave it out: {_command(bundle)}"
+        given = f"correct or remove the overrides: {_command(bundle)}"
         raise RecipeError(error.source, error.problems, next_step=given if overrides else lacking) from error
+
+
+def _data(bundle: Bundle, planned: Plan, overrides: Sequence[str]) -> Data:
+    try:
+        return planned.data()
+    except DataError as error:
+        root = planned.resolved.data.root
+        if root is None or root.exists() or any(given.startswith("data.root") for given in overrides):
+            raise
+        raise DataError(
+            f'{error.message}; a bundle keeps the name of its data\'s folder ("{root.name}"), not where the folder is',
+            next_step=f"say where it is: {_command(bundle)} --set data.root=FOLDER",
+        ) from error
 
 
 def _command(bundle: Bundle) -> str:
@@ -120,17 +131,17 @@ def _same_answers(bundle: Bundle, data: Data) -> None:
 def _same_clips(bundle: Bundle, data: Data) -> None:
     if bundle.manifest.clip != data.spec.clip:
         raise BundleError(
-            f"{bundle.path}: was exported to see {_told(bundle.manifest.clip)}; the recipe asks for "
-            f"{_told(data.spec.clip)}",
-            next_step="leave out the overrides of clip",
+            f"{bundle.path}: was exported to see {_described(bundle.manifest.clip)}; the recipe asks for "
+            f"{_described(data.spec.clip)}",
+            next_step="remove the overrides of clip",
         )
 
 
-def _told(clip: Clip | None) -> str:
+def _described(clip: Clip | None) -> str:
     if clip is None:
         return "images"
-    told = (f"{name} {value}" for name, value in asdict(clip).items() if name != "clips_per_video")
-    return f"clips ({', '.join(told)})"
+    parts = (f"{name} {value}" for name, value in asdict(clip).items() if name != "clips_per_video")
+    return f"clips ({', '.join(parts)})"
 
 
 def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, left_out: LeftOut, console: Console) -> Evaluation:
@@ -138,7 +149,7 @@ def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, left_out: Le
     answers = torch.from_numpy(_asked(bundle, split, name, left_out, console))
     index = left_out.without(torch.arange(len(split)))
     if not len(index):
-        raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
+        raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
     objective = planned.objective(data.spec, data.train.targets, torch.device("cpu"))
     answered = Answered(index, logits_of(answers, data.spec.targets), target_tensor(split.targets, data.spec)[index])
     thresholds = bundle.manifest.thresholds
@@ -161,5 +172,5 @@ def _asked(
 
 
 def _hardware(bundle: Bundle) -> torch.device:
-    """What torch can tell of what the bundle ran on; onnxruntime may use a GPU that this torch cannot."""
+    """What torch knows of the hardware; onnxruntime may use a GPU that this torch cannot."""
     return torch.device("cuda" if bundle.device != "cpu" and torch.cuda.is_available() else "cpu")

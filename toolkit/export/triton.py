@@ -34,8 +34,8 @@ def write_triton(
     precision: which of the bundle's models; None: the one it prefers.
     max_batch: most inputs that Triton may put into one batch.
 
-    Raises UsageError for a name or precision that cannot be served and where something else lies in the way,
-    BundleError where a file is not the one the manifest tells of, and RunFailed when the file system refuses.
+    Raises UsageError for a name or precision that cannot be served and where something else has that name,
+    BundleError where a file is not the one that the manifest names, and RunFailed when the file system refuses.
     """
     if max_batch < 1:
         raise UsageError(f"max_batch: must be at least 1, got {max_batch}", next_step="give the largest batch to form")
@@ -49,7 +49,7 @@ def write_triton(
             (folder / CONFIGURATION).write_text(configuration(manifest, max_batch=max_batch), encoding="utf-8")
     except OSError as error:
         raise RunFailed(
-            f"{target}: cannot be written: {error.strerror or error}", next_step="make room or mend the folder"
+            f"{target}: cannot be written: {error.strerror or error}", next_step="free disk space or repair the folder"
         ) from error
     return target
 
@@ -60,7 +60,7 @@ def place_in(repository: Path, name: str) -> Path:
     target = repository / _servable(name)
     if target.exists() and not (target / CONFIGURATION).is_file():
         raise UsageError(
-            f"{target}: in the way, and no model of Triton (it has no {CONFIGURATION})",
+            f"{target}: exists and is not a model of Triton (it has no {CONFIGURATION})",
             next_step="name a folder of its own for the model repository, or remove what lies there",
         )
     return target
@@ -157,7 +157,7 @@ def _chosen(manifest: Manifest, precision: str | None) -> str:
 
 
 def _copy_model(bundle: Path, manifest: Manifest, model: str, version: Path) -> None:
-    """Copy the model, and the weights beside it that it names where it did not fit into one file."""
+    """Copy the model, and the file of weights next to it where it did not fit into one file."""
     version.mkdir()
     _copy_checked(bundle, manifest, model, version / MODEL)
     for name in manifest.files:

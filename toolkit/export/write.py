@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from toolkit.export.card import card
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.rescore import evaluate_bundle
+from toolkit.export.results import results
 from toolkit.export.triton import place_in, write_triton
+from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["evaluate_bundle", "export_run", "write_models"]
+__all__ = ["evaluate_bundle", "export_run", "write_bundle", "write_models"]
 
 CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
@@ -50,7 +53,7 @@ FRAMES_OF_A_VIDEO = 8
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
-"""Bytes that fit into one protobuf message, with room for the graph beside the weights."""
+"""Bytes that fit into one protobuf message, with room for the graph next to the weights."""
 
 
 def export_run(
@@ -73,19 +76,40 @@ def export_run(
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=say)
+    if triton:
+        say(f"triton {write_triton(place, manifest, repository)}")
+    return place
+
+
+def write_bundle(
+    trained: Trained,
+    place: Path,
+    overrides: Sequence[str],
+    *,
+    name: str,
+    console: Console,
+    say: Callable[[str], None],
+) -> Manifest:
+    """Write the bundle of a trained run at `place`, whole or not at all. `overrides` are those that it was
+    opened with. `console` shows how far it is; `say` gets a line of each precision's gate.
+
+    Raises ParityError where an exported model does not answer as the trained one does."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = reference(trained.assembly)
         unproved = write_models(
-            trained.assembly, place.name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
+            trained.assembly, name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
         )
-        verdicts = _judge(unproved, folder, expected, console)
-        _refuse_failed(verdicts, place)
+        verdicts = _judge(unproved, folder, expected, console, say)
+        _refuse_failed(verdicts, place, trained, overrides)
         manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
-    if triton:
-        console.print(f"triton {write_triton(place, manifest, repository)}", markup=False, soft_wrap=True)
-    return place
+    return manifest
 
 
 def _checked_name(name: str) -> str:
@@ -99,7 +123,7 @@ def _free(place: Path) -> Path:
     is_bundle = (place / MANIFEST).is_file()
     if place.exists() and not is_bundle and not _is_empty(place):
         raise UsageError(
-            f"{place}: in the way, and no bundle (it has no {MANIFEST})",
+            f"{place}: exists and is not a bundle (it has no {MANIFEST})",
             next_step="give another name with --name NAME, or another folder with --exports DIR",
         )
     return place
@@ -121,13 +145,15 @@ def write_models(
     """Every precision's model, and a manifest that claims nothing of them yet: `digest` is that of the recipe by which
     the weights were trained, empty where they were not."""
     table = assembly.recipe.export
-    spec, protocol = assembly.spec, {**Scored.of_run(assembly).protocol(), "precision": "fp32"}
+    toml = to_toml(assembly.recipe)
+    known = places(toml)
+    spec, protocol = assembly.spec, shared({**Scored.of_run(assembly).protocol(), "precision": "fp32"}, known)
     chosen = assembly.objective.thresholds
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
-        told = metadata(spec, thresholds, protocol, digest)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, told)
+        about = metadata(spec, thresholds, protocol, digest)
+        model = to_onnx(assembly.network, assembly.objective.logits, spec, about)
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):
@@ -145,10 +171,10 @@ def write_models(
         sampling=_sampling(assembly),
         models=models,
         files=files,
-        recipe=to_toml(assembly.recipe),
+        recipe=shared_toml(assembly.recipe),
         digest=digest,
         protocol=protocol,
-        trained_on=dict(trained_on),
+        trained_on=shared(trained_on, known),
         scores={},
         versions=versions(),
         thresholds=thresholds,
@@ -172,7 +198,7 @@ def _usual_length(split: Split | VideoSplit) -> float:
         raise AssertionError("clips are taken of videos")
     lengths = []
     for index in range(0, len(split), max(len(split) // MEASURED, 1)):
-        with suppress(DataError):  # one that cannot be read was told, or left out, in training
+        with suppress(DataError):  # one that cannot be read was reported or skipped in training
             lengths.append(duration(split.times(index)))
     return median(lengths)
 
@@ -211,8 +237,8 @@ def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     train = assembly.train
     count = min(assembly.recipe.export.calibration, len(train.pixels))
     batch = max(CALIBRATION_BATCH // (assembly.spec.frames or 1), 1)
-    for places in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
-        pixels = train.at(places.tolist()).pixels
+    for items in torch.linspace(0, len(train.pixels) - 1, count).long().split(batch):
+        pixels = train.at(items.tolist()).pixels
         yield np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
 
 
@@ -223,12 +249,14 @@ def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
     if model.ByteSize() <= SINGLE_FILE:
         onnx.save(model, path)
         return [path]
-    beside = f"{path.name}.data"
-    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=beside)
-    return [path, path.with_name(beside)]
+    weights = f"{path.name}.data"
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=weights)
+    return [path, path.with_name(weights)]
 
 
-def _judge(manifest: Manifest, folder: Path, expected: Reference, console: Console) -> list[Verdict]:
+def _judge(
+    manifest: Manifest, folder: Path, expected: Reference, console: Console, say: Callable[[str], None]
+) -> list[Verdict]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     verdicts = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -236,10 +264,9 @@ def _judge(manifest: Manifest, folder: Path, expected: Reference, console: Conso
             task = progress.add_task(f"gate {precision}", total=2 * len(expected.evaluation.index))
             bundle = Bundle.load(folder, device="cpu", precision=precision)
             limits: Limits = getattr(expected.assembly.recipe.export, precision)
-            told = _Advance(progress, task)
-            verdict = judge(bundle, expected, limits, progress=told)
+            verdict = judge(bundle, expected, limits, progress=_Advance(progress, task))
             verdicts.append(verdict)
-            console.print(_line(verdict), markup=False, highlight=False, soft_wrap=True)
+            say(_line(verdict))
     return verdicts
 
 
@@ -262,29 +289,43 @@ def _line(verdict: Verdict) -> str:
     )
 
 
-def _refuse_failed(verdicts: Sequence[Verdict], place: Path) -> None:
+def _refuse_failed(verdicts: Sequence[Verdict], place: Path, trained: Trained, overrides: Sequence[str]) -> None:
     failed = [verdict for verdict in verdicts if verdict.problems]
     if failed:
-        first = failed[0].precision
         findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
         raise ParityError(
             f"{place}: not written: the exported model does not answer as the trained one",
             findings=findings,
-            next_step=f"leave {first} out, or accept more with --set export.{first}.KEY=VALUE",
+            next_step=_accepted(failed, trained, overrides),
         )
+
+
+def _accepted(failed: Sequence[Verdict], trained: Trained, overrides: Sequence[str]) -> str:
+    """The command that exports in spite of what was found, or the one that looks at the run where no limit would do."""
+    run = shlex.quote(str(trained.directory.path))
+    if not all(verdict.accepting for verdict in failed):
+        return f"evaluate the run: python -m toolkit evaluate {run}"
+    limits = [
+        f"--set export.{verdict.precision}.{key}={value}"
+        for verdict in failed
+        for key, value in verdict.accepting.items()
+    ]
+    given = [f"--set {shlex.quote(override)}" for override in overrides]
+    return f"to accept this: python -m toolkit export {' '.join([run, *given, *limits])}"
 
 
 def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, expected: Reference) -> Manifest:
     exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
     return replace(
         manifest,
-        recipe=to_toml(_told_recipe(trained)),
+        recipe=shared_toml(_trained_recipe(trained)),
+        results=results(trained),
         scores={"torch": expected.evaluation.scalars(), **exported},
         gate={verdict.precision: verdict.summary() for verdict in verdicts},
     )
 
 
-def _told_recipe(trained: Trained) -> Recipe:
+def _trained_recipe(trained: Trained) -> Recipe:
     """What the weights were made by as it was then, whatever overrides say now; the rest as it is in the export."""
     made, now = planned_again(trained.directory, None, ()).resolved, trained.assembly.recipe
     return made.model_copy(update={key: getattr(now, key) for key in ("data", "input", "clip", "metrics", "export")})

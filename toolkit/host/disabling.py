@@ -6,8 +6,9 @@ Neither imports any plugin, so both work with one that breaks the process.
 from __future__ import annotations
 
 from toolkit.api.errors import UsageError, unknown_name
+from toolkit.host.installed import installed
+from toolkit.host.offers import owners
 from toolkit.host.project import FILE, VARIABLE, disable, disabled_here, left_out, owner
-from toolkit.host.registry import installed, owners
 
 
 def disable_plugin(name: str) -> str:

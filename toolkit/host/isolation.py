@@ -21,17 +21,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass
-class Seen:
-    """What was seen of some code, filled in when it has run."""
-
-    seconds: float = 0.0
-    """Wall time."""
-    printed: str = ""
-    """What went to standard output."""
-    changed: tuple[str, ...] = ()
-    """What it changed in the process, by the names in `STATES`, and the threads it left running."""
+from toolkit.host.seen import Seen
 
 
 @dataclass(frozen=True)

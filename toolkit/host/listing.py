@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from toolkit.api.contracts import Task
 from toolkit.api.errors import PluginError, UsageError, unknown_name
+from toolkit.host.offers import Offer, Plugin, owners
 from toolkit.host.project import owner
-from toolkit.host.registry import Offer, Plugin, Registry, owners
+from toolkit.host.registry import Registry
 from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
-    from toolkit.recipe.signature import Argument
+    from toolkit.recipe.signature import Argument, Signature
 
 WIDTH = 100
 
@@ -44,7 +42,9 @@ def show_component(registry: Registry, name: str) -> list[str]:
         known = [*(offer.name for offer in registry.offered), *(of for one in _plugins(registry) for of in owners(one))]
         message = unknown_name(f'no component or plugin is called "{name}"', name, known)
         raise UsageError(message, next_step="python -m toolkit plugins list")
-    shown = [*(_offer_lines(offer) for offer in offers), *(_plugin_lines(plugin, registry) for plugin in plugins)]
+    shown = [_offer_lines(offer, registry) for offer in offers]
+    shown += [_plugin_lines(plugin, registry) for plugin in plugins]
+    registry.save()
     return [line for lines in shown for line in [*lines, ""]][:-1]
 
 
@@ -85,7 +85,7 @@ def _plugin_lines(plugin: Plugin, registry: Registry) -> list[str]:
             seen += [f"slow to import: {loaded.took}"] if loaded.slow else []
             seen += [f"prints while it is imported: {shortened(loaded.seen.printed)}"] if loaded.seen.printed else []
             seen += [f"changes the process while it is imported: {change}" for change in loaded.seen.changed]
-    return [f"plugin {plugin}", *_indented([*_origin(plugin), *seen, *causes, *offers])]
+    return [f"plugin {plugin}", *_indented([*_origin(plugin, registry), *seen, *causes, *offers])]
 
 
 def shortened(text: str) -> str:
@@ -97,38 +97,35 @@ def _indented(lines: Iterable[str]) -> list[str]:
     return [f"  {line}" if line else "" for line in lines]
 
 
-def _origin(plugin: Plugin) -> list[str]:
+def _origin(plugin: Plugin, registry: Registry) -> list[str]:
     """The entry point and the file that it leads to."""
-    return [f"entry point {plugin.entry} = {plugin.value}", *([f"file {plugin.file}"] if plugin.file else [])]
+    files = [loaded.file for loaded in registry.loaded if loaded.plugin == plugin]
+    file = next(filter(None, files), plugin.file)
+    return [f"entry point {plugin.entry} = {plugin.value}", *([f"file {file}"] if file else [])]
 
 
-def _offer_lines(offer: Offer) -> list[str]:
-    """A component's origin, description and arguments, or why they cannot be told."""
+def _offer_lines(offer: Offer, registry: Registry) -> list[str]:
+    """A component's origin, description and arguments, or why they cannot be shown."""
     title = f"{offer.kind} {offer.name}, from plugin {offer.plugin}"
     try:
-        lines = _factory_lines(offer, offer.load())
+        lines = _signature_lines(offer, registry.signature(offer))
     except PluginError as error:
         lines = [f"broken: {error.message}"]
-    return [title, *_indented([*_origin(offer.plugin), *lines])]
+    return [title, *_indented([*_origin(offer.plugin, registry), *lines])]
 
 
-def _factory_lines(offer: Offer, factory: Callable[..., Any]) -> list[str]:
-    from toolkit.recipe.signature import describe, without_arguments
-
-    try:
-        arguments = describe(factory, skip=KINDS[offer.kind].given)
-    except (TypeError, ValueError) as error:
-        raise offer.failed("has an unusable signature", error) from error
-    description = without_arguments(inspect.getdoc(factory) or "", [one.name for one in arguments])
-    place = offer.factory if isinstance(offer.factory, str) else getattr(factory, "__qualname__", repr(factory))
-    with suppress(TypeError, ValueError):  # Python does not know of every factory where it is written
-        place = f"{place} in {inspect.getsourcefile(inspect.unwrap(factory))}"
-    paragraphs = (description or "no description").splitlines()
-    return [f"factory {place}", "", *paragraphs, "", *_usual_lines(offer), *_argument_lines(arguments)]
+def _signature_lines(offer: Offer, signature: Signature) -> list[str]:
+    place = offer.place or signature.factory
+    place = f"{place} in {signature.source}" if signature.source else place
+    paragraphs = (signature.description or "no description").splitlines()
+    usual, arguments = _usual_lines(offer), _argument_lines(signature.arguments)
+    return [f"factory {place}", "", *paragraphs, "", *usual, *arguments]
 
 
 def _usual_lines(offer: Offer) -> list[str]:
     """What recipes get by default with a task that says so."""
+    from toolkit.api.contracts import Task
+
     if not isinstance(offer.declared, Task):
         return []
     usual, better = offer.declared, {"maximize": "highest", "minimize": "lowest"}

@@ -37,8 +37,8 @@ Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
 Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
 
 
-_CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-_OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+_CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+_OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Use(BaseModel):
@@ -228,6 +228,8 @@ class ExportTable(BaseModel):
     model_config = _CLOSED
     precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
     """One or several; a bundle uses the first by default."""
+    license: Annotated[str, Field(min_length=1)] = "unknown"
+    """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Annotated[int, Field(ge=1)] = 128
     """Training items that int8 takes the ranges of values from."""
     fp32: Limits = LIMITS["fp32"]

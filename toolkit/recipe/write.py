@@ -23,7 +23,11 @@ _NOT_COMPUTED = {
 
 def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML that loads as an equal one (under the same name)."""
-    return "\n".join(_table("", recipe.tables())).lstrip("\n") + "\n"
+    return tables_to_toml(recipe.tables())
+
+
+def tables_to_toml(tables: Mapping[str, Any]) -> str:
+    return "\n".join(_table("", tables)).lstrip("\n") + "\n"
 
 
 def digest(recipe: Recipe) -> str:

@@ -52,6 +52,7 @@ class RunDirectory:
     predictions = _File("predictions.csv")
     file_problems = _File("files.csv")
     figures = _File("figures")
+    bundles = _File("bundles")
     report = _File("report.html")
 
     @property

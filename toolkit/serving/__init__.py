@@ -1,1 +1,1 @@
-"""What uses an exported bundle, without torch: the bundle itself and predictions on files, cameras and streams."""
+"""Bundles in use, without torch: the bundle itself, and predictions on files, cameras and streams."""

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import optuna
 
 from toolkit.api.errors import Problem, nearest
-from toolkit.recipe import signature
+from toolkit.recipe.checking import check
+from toolkit.recipe.reading import read_signature
 from toolkit.recipe.tables import Recipe, TuneTable, Use
 from toolkit.system.randomness import derive
 from toolkit.tune.grid import Grid
@@ -136,7 +137,7 @@ def _maker(
     asked = Grid if name == "GridSampler" else getattr(module, name)
     own = {argument: given[argument] for argument in _GIVEN.get(name, ())}
     try:
-        args, found = signature.check(_as_factory(asked), use.args, key, skip=tuple(own))
+        args, found = check(read_signature(_as_factory(asked), tuple(own)), use.args, key)
     except TypeError as error:
         return None, [Problem(f"{key}.name", f'"{use.name}" cannot be given in a recipe: {error}')]
     maker = partial(_made, asked, **args, **own)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
-import optuna
-from optuna.storages import BaseStorage
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import Problem, RecipeError, UsageError
 from toolkit.build.plan import plan, with_usual
@@ -19,9 +16,13 @@ from toolkit.recipe.read import overridden
 from toolkit.recipe.tables import Recipe, TuneTable
 from toolkit.recipe.write import computed, digest, inline
 from toolkit.tune.aim import Aim, aim_of
-from toolkit.tune.grid import Grid
-from toolkit.tune.search import Search, search_of
 from toolkit.tune.space import Scalar, Space, check_space, flattened
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+
+    from toolkit.tune.search import Search
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,51 @@ class StudyPlan:
 
 def plan_study(draft: Draft, registry: Registry) -> StudyPlan:
     """The study of a recipe. Raises RecipeError with all that is wrong with the recipe, or with its `[tune]` table."""
+    from toolkit.tune.search import search_of
+
+    outline, problems = _outlined(draft, registry)
+    recipe, tune, source = outline.recipe, outline.tune, draft.source
+    search, wrong_search = search_of(recipe, tune, outline.space)
+    problems += wrong_search
+    if problems or search is None:
+        raise _invalid(source, problems)
+    own = outline.space.own(outline.resolved)
+    return StudyPlan(recipe, source, registry, tune, outline.space, outline.aim, search, own)
+
+
+def check_study(draft: Draft, registry: Registry) -> None:
+    """Raise what `plan_study` would raise. Optuna is imported only where no earlier command has checked the same
+    sampler and pruner: that takes longer than all other checks."""
+    outline, problems = _outlined(draft, registry)
+    recipe, tune, space = outline.recipe, outline.tune, outline.space
+
+    def wrong_search() -> list[Any]:
+        from toolkit.tune.search import search_of
+
+        return [astuple(problem) for problem in search_of(recipe, tune, space)[1]]
+
+    chosen = tune.model_dump(mode="json", include={"sampler", "pruner", "seeds_per_trial"})
+    dimensions = [(one.key, one.integer, sorted(one.components or ())) for one in space.dimensions]
+    decisive = [chosen, recipe.train.epochs, space.described(), dimensions]
+    key = json.dumps(decisive, sort_keys=True, default=str)
+    problems += [Problem(*parts) for parts in registry.kept(f"search {key}", wrong_search)]
+    if problems:
+        raise _invalid(draft.source, problems)
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A study but for Optuna's part."""
+
+    recipe: Recipe
+    resolved: Recipe
+    tune: TuneTable
+    space: Space
+    aim: Aim
+
+
+def _outlined(draft: Draft, registry: Registry) -> tuple[_Outline, list[Problem]]:
+    """The study, and what is wrong with its space and its aim. Raises RecipeError where the recipe itself is wrong."""
     # Before the trials: their recipes say everything, and so are no longer silent about metrics.
     draft = _with_fixed(with_usual(draft, registry))
     resolved = plan(draft, registry).resolved
@@ -57,11 +103,11 @@ def plan_study(draft: Draft, registry: Registry) -> StudyPlan:
         problems += error.problems
         space = Space(recipe, ())
     aim, wrong_aim = aim_of(recipe, recipe.tune)
-    search, wrong_search = search_of(recipe, recipe.tune, space)
-    problems += [*wrong_aim, *wrong_search]
-    if problems or search is None:
-        raise RecipeError(source, problems, next_step=f"correct [tune] in {source}, then run the same command again")
-    return StudyPlan(recipe, source, registry, recipe.tune, space, aim, search, space.own(resolved))
+    return _Outline(recipe, resolved, recipe.tune, space, aim), [*problems, *wrong_aim]
+
+
+def _invalid(source: str, problems: list[Problem]) -> RecipeError:
+    return RecipeError(source, problems, next_step=f"correct [tune] in {source}, then run the same command again")
 
 
 def _with_fixed(draft: Draft) -> Draft:
@@ -80,6 +126,10 @@ def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
     A study is what its recipe, space and aim are; sampler, pruner and number of trials may change. Raises UsageError
     where the storage has another study of this name.
     """
+    import optuna
+
+    from toolkit.tune.grid import Grid
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search, name = planned.search, planned.recipe.name
     study = optuna.create_study(

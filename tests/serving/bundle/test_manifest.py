@@ -80,6 +80,15 @@ def test_a_run_is_to_be_exported_first(tmp_path: Path) -> None:
     assert refusal(run).next_step == f"export it first: python -m toolkit export '{run}'"
 
 
+def test_a_folder_of_runs_names_the_latest(tmp_path: Path) -> None:
+    for name in ("2031-01-01_10-00-00", "2031-01-02_10-00-00"):
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+        (tmp_path / "tiny" / name / "best.pt").touch()
+    latest = tmp_path / "tiny" / "2031-01-02_10-00-00"
+    for folder in (tmp_path, tmp_path / "tiny"):
+        assert refusal(folder).next_step == f"name one of its runs, the latest is {latest}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{", "not valid JSON"), ("[1]", "not a JSON object"), ("[" * 100_000, "not valid JSON"), ("\x80", "not valid")],
@@ -124,8 +133,8 @@ def test_another_schema_version_is_refused(bundle: Path, version: object, next_s
         (lambda m: m["input"].update(square=True), "sizes must be from 1 to 8192"),
         (lambda m: m["input"].update(square=100_000), "sizes must be from 1 to 8192"),
         (lambda m: m["input"].update(frames=0), "sizes must be from 1 to 8192"),
-        (lambda m: m["input"].update(frames=4), "sampling: must tell a clip for a model of clips"),
-        (lambda m: m["sampling"].update(frames=0), "sampling: must tell a clip for a model of clips, and else from 1"),
+        (lambda m: m["input"].update(frames=4), "sampling: expected a clip for a model of clips"),
+        (lambda m: m["sampling"].update(frames=0), "sampling: expected a clip for a model of clips, else from 1"),
         (lambda m: m["sampling"].update(rule="even"), "unexpected keyword argument 'rule'"),
         (lambda m: m["input"].update(fit="fill"), 'input.fit: must be "crop" or "stretch", got \'fill\''),
         *((lambda m, name=name: m.update(name=name), "name: must name a folder") for name in NO_NAMES),

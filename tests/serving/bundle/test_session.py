@@ -33,10 +33,29 @@ def folder(tmp_path: Path) -> Path:
 
 
 @without_cuda
-def test_auto_takes_the_cpu_where_cuda_does_not_load_and_says_why(folder: Path) -> None:
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_auto_takes_the_cpu_where_cuda_does_not_load_and_says_why_if_there_is_a_gpu(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: has_gpu)
     bundle = Bundle.load(folder)
     assert bundle.device == "cpu"
-    assert bundle.reason.startswith("CUDA does not load: ")
+    assert bool(bundle.reason) is has_gpu
+    assert bundle.reason.startswith("CUDA does not load: " if has_gpu else "")
+    assert (
+        bundle.setting.startswith("fp32 on cpu (CUDA does not load: ") if has_gpu else bundle.setting == "fp32 on cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind", "found"),
+    [("0x10de\n", "0x030000\n", True), ("0x10de\n", "0x040300\n", False), ("0x8086\n", "0x030000\n", False)],
+)
+def test_a_gpu_is_a_display_device_of_nvidia(tmp_path: Path, vendor: str, kind: str, found: bool) -> None:
+    (tmp_path / "vendor").write_text(vendor)
+    (tmp_path / "class").write_text(kind)
+    assert providers._is_nvidia_display(tmp_path / "vendor") is found
+    assert not providers._is_nvidia_display(tmp_path / "gone")
 
 
 @without_cuda
@@ -228,7 +247,7 @@ opened.run(np.zeros((1, 4, 4, 3), np.uint8))
 try:
     opened.run(np.zeros((1, 10_000, 4, 3), np.uint8))  # 4.8 GB
 except BundleError as error:
-    # of this program alone: getrusage tells the parent's peak where that was higher
+    # of this program alone: getrusage reports the parent's peak where that was higher
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(int(peak.split()[1]) >> 10)
     sys.exit("vailable memory" not in error.message)
@@ -237,7 +256,7 @@ sys.exit("it was computed")
 
 
 def test_what_grows_with_its_input_meets_a_limit_of_memory(folder: Path) -> None:
-    """Every row times every row: nothing in the file tells how many there will be."""
+    """Every row times every row: nothing in the file says how many there will be."""
     built = toy_bundle.model(2)
     kept = list(built.graph.node)
     kept[2].input[0] = "means_"

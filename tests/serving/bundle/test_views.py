@@ -89,7 +89,7 @@ def test_logits_are_averaged() -> None:
     found = average_views(ROWS, "logits")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0], wanted, rtol=1e-6)
-    np.testing.assert_allclose(found[1], [1, 0], atol=1e-6)  # no answer is infinitely sure, and none is no number
+    np.testing.assert_allclose(found[1], [1, 0], atol=1e-6)  # no answer is infinitely sure, and each is a number
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])

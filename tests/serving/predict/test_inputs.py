@@ -106,7 +106,7 @@ def test_cameras_and_urls(word: str, source: Source) -> None:
         (["0", "a.png"], "camera 0 does not end", "give 0 alone"),
         (["a.png", "rtsp://me:secret@cam/1"], "rtsp://cam/1 does not end", "give rtsp://cam/1 alone"),
         (["ftp://x/v.mp4"], "ftp://x/v.mp4: ftp is not read", "http, https, rtsp"),
-        (["http://[x/v.mp4"], "http://[x/v.mp4: no address: Invalid IPv6 URL", "http://server/film.mp4"),
+        (["http://[x/v.mp4"], "invalid URL http://[x/v.mp4: Invalid IPv6 URL", "http://server/video.mp4"),
         (["https://x/a.jpg"], "a URL must be of a video, not of an image", "download it"),
     ],
 )

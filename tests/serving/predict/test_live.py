@@ -179,7 +179,7 @@ def test_what_ended_a_source_is_raised_after_the_last_window() -> None:
 
 
 class Lockstep:
-    """A clock that stands still until it is told how late it is, and shows no frame before `ready` says so."""
+    """A clock that stands still until it learns how late it is, and shows no frame before `ready` says so."""
 
     def __init__(self, ready: Callable[[float], bool] = lambda seconds: True) -> None:
         self.time = 0.0
@@ -195,7 +195,7 @@ class Lockstep:
             self.time = max(self.time, moment)
 
 
-def film(path: Path, frames: int = 15) -> Source:
+def video(path: Path, frames: int = 15) -> Source:
     write_video(path, frames=frames)
     return Source(str(path), "video", str(path))
 
@@ -209,7 +209,7 @@ def frames_thread() -> bool:
 
 
 def test_a_file_is_played_at_its_own_speed(tmp_path: Path) -> None:
-    source, clock, shown = film(tmp_path / "a.mp4"), Lockstep(), []
+    source, clock, shown = video(tmp_path / "a.mp4"), Lockstep(), []
     line = live.timeline(source)
     for frame in live._played(source, line, clock, threading.Event()):
         assert clock.time == frame.shown
@@ -221,7 +221,7 @@ def test_a_file_is_played_at_its_own_speed(tmp_path: Path) -> None:
 
 def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
     windows = Windows(Clip(frames=3, rate=2, fps=10), 0.6, 0.3)
-    source = film(tmp_path / "a.mp4")
+    source = video(tmp_path / "a.mp4")
     wanted = offline(windows, live.timeline(source).times)
     taken: list[tuple[float, list[int]]] = []
 
@@ -240,7 +240,7 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
 
 
 def test_leaving_a_file_ends_its_thread(tmp_path: Path) -> None:
-    with followed(film(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock()) as ring:
+    with followed(video(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock()) as ring:
         assert ring.take() is not None
     assert not frames_thread()
 

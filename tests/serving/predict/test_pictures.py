@@ -121,7 +121,7 @@ def test_a_picture_cut_short_is_an_error_that_names_it(tmp_path: Path, form: str
 @pytest.mark.parametrize("data", [b"", b"no image", encoded("BMP"), encoded("TIFF")])
 def test_what_is_no_such_image_is_told(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded: it is no JPEG, PNG, WebP or GIF image"):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded: not a JPEG, PNG, WebP or GIF image"):
         read_picture(str(tmp_path / "a.jpg"))
 
 
@@ -183,5 +183,5 @@ def test_real_pictures_are_read_as_in_training() -> None:
 def test_what_would_never_end_is_not_opened(tmp_path: Path) -> None:
     """A named pipe that nobody writes to, in a folder of pictures say."""
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match=r"pipe\.png: cannot be read: it is no plain file"):
+    with pytest.raises(DataError, match=r"pipe\.png: cannot be read: not a plain file"):
         read_picture(str(tmp_path / "pipe.png"))

@@ -10,9 +10,11 @@ from itertools import groupby
 from typing import Any, TypeAlias
 
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, UsageError, counted, unknown_name
+from toolkit.host.installed import installed
 from toolkit.host.listing import shortened
+from toolkit.host.loading import load
+from toolkit.host.offers import SLOW_SECONDS, Plugin, owners
 from toolkit.host.project import left_out, owner
-from toolkit.host.registry import SLOW_SECONDS, Plugin, installed, load, owners
 from toolkit.kit.doctor.examination import HOST, KNOWN_STATE, Imported, Line, Remark, Request, imported
 from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
 from toolkit.recipe.overrides import from_inline

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from toolkit.api.errors import DataError, PluginError
-from toolkit.host.registry import Offer, Plugin, Registry, described, load
-from toolkit.recipe import signature as arguments
+from toolkit.host.loading import load
+from toolkit.host.offers import Answers, Offer, Plugin, described
+from toolkit.recipe.checking import check
 from toolkit.recipe.kinds import KINDS
+from toolkit.recipe.reading import read_signature
 
 HOST, FACTORIES = "plugins", "factories"
 """Sections of docs/reference/rules.md that tell what is asked here, beside the rules of the conformance kit."""
@@ -117,15 +119,15 @@ def read_lines(text: str) -> Iterator[Line]:
             yield _KINDS[kind](**fields)
 
 
-def imported(registry: Registry) -> Imported:
-    """How the import of the one plugin of `registry` went."""
-    (loaded,) = registry.loaded
+def imported(answers: Answers) -> Imported:
+    """How the import of the one plugin that was asked went."""
+    (loaded,) = answers.loaded
     return Imported(
         seconds=loaded.seen.seconds,
         printed=loaded.seen.printed,
         changed=list(loaded.seen.changed),
-        cause=registry.broken[0].cause if registry.broken else None,
-        offers=[(offer.kind, offer.name) for offer in registry.offered],
+        cause=answers.broken[0].cause if answers.broken else None,
+        offers=[(offer.kind, offer.name) for offer in answers.offered],
     )
 
 
@@ -150,11 +152,11 @@ def examined(request: Request) -> Iterator[Line]:
         for name in KNOWN_STATE:
             importlib.import_module(name)
     yield Begun("", "import")
-    registry = load([Plugin(*request.plugin)])
-    yield imported(registry)
-    for kind, name in request.offers or ():
-        for offer in registry.offers(kind):
-            if offer.name == name:
+    answers = load([Plugin(*request.plugin)])
+    yield imported(answers)
+    for component in request.offers or ():
+        for offer in answers.offered:
+            if (offer.kind, offer.name) == tuple(component):
                 yield from _component(offer, request.args)
 
 
@@ -170,17 +172,17 @@ def _component(offer: Offer, given: Mapping[str, Any]) -> Iterator[Line]:
         yield Remark(about, "loads", cause, FACTORIES)
         return
     yield Remark(about, "loads", None, FACTORIES)
-    args, skip = dict(given), KINDS[offer.kind].given
+    args = dict(given)
     named = args.pop("root", None) if offer.kind == "dataset" else None
     root = Path(str(named)) if named else None
     try:
-        known = arguments.describe(factory, skip=skip)
-        checked, problems = arguments.check(factory, args, "--set", skip=skip)
+        signature = read_signature(factory, KINDS[offer.kind].given)
+        checked, problems = check(signature, args, "--set")
     except (TypeError, ValueError) as error:
         yield Remark(about, "signature", described(error), FACTORIES)
         return
     yield Remark(about, "signature", None, FACTORIES)
-    if missing := [f"--set {one.name}=..." for one in known if one.required and one.name not in args]:
+    if missing := [f"--set {one.name}=..." for one in signature.arguments if one.required and one.name not in args]:
         yield _not_asked(about, f"it needs {' '.join(missing)}")
     elif problems:
         yield Remark(about, "arguments", "; ".join(map(str, problems)), FACTORIES)

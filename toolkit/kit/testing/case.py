@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias
 
 from toolkit.api.contracts import DataSpec, Declared
 from toolkit.api.errors import Problem, UsageError
-from toolkit.host.registry import Offer, discover
+from toolkit.host.offers import Offer
+from toolkit.host.registry import discover
 from toolkit.recipe.kinds import KINDS
 
 Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"]
@@ -94,9 +95,10 @@ class Subject:
 
     def checked(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Any other arguments, as the core would pass them."""
-        from toolkit.recipe.signature import check
+        from toolkit.recipe.checking import check
+        from toolkit.recipe.reading import read_signature
 
-        found, problems = check(self.factory, args, "args", skip=KINDS[self.case.kind].given)
+        found, problems = check(read_signature(self.factory, KINDS[self.case.kind].given), args, "args")
         if problems:
             raise UsageError(
                 f"{self.title}: {'; '.join(map(str, problems))}", next_step="give these arguments in the Case's args"
@@ -149,5 +151,7 @@ def offer_of(case: Case) -> Offer | None:
             raise UsageError(f"Case: {found}", next_step="see what is installed: python -m toolkit plugins list")
         return found
     place = f"{getattr(case.given, '__module__', '')}:{getattr(case.given, '__qualname__', '')}"
-    offers = discover().offers(case.kind)
-    return next((one for one in offers if one.factory is case.given or one.factory == place), None)
+    for one in discover().offers(case.kind):
+        if one.place == place or (one.place is None and one.factory is case.given):
+            return one
+    return None

@@ -9,7 +9,7 @@ from importlib import import_module
 from itertools import islice
 
 from toolkit.api.errors import Problem, UsageError, nearest
-from toolkit.host.registry import Offer, described
+from toolkit.host.offers import Offer, described
 from toolkit.kit.testing.case import Case, Subject, offer_of, opened
 from toolkit.kit.testing.rulebook import DoesNotApply, Finding, Rule
 from toolkit.recipe.kinds import KINDS

@@ -70,13 +70,13 @@ class Rulebook:
 
 def arguments(subject: Subject) -> Iterator[str]:
     """Every key of a recipe is a keyword-only argument with a type that TOML knows and a line in the docstring."""
-    from toolkit.recipe.signature import describe
+    from toolkit.recipe.reading import read_signature
 
     factory = subject.factory
     if not inspect.getdoc(factory):
         yield "the factory has no docstring"
     parameters = inspect.signature(factory).parameters
-    for one in describe(factory, skip=KINDS[subject.case.kind].given):
+    for one in read_signature(factory, KINDS[subject.case.kind].given).arguments:
         if parameters[one.name].kind is not inspect.Parameter.KEYWORD_ONLY:
             yield f"{one.name} is not keyword-only"
         elif parameters[one.name].annotation is inspect.Parameter.empty:

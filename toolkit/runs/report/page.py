@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.files import as_utf8, write_atomically
+from toolkit.recipe.places import places, without_places
 from toolkit.runs.directory import explained
 from toolkit.runs.files import read_run
 from toolkit.runs.predictions import Prediction
@@ -48,6 +49,7 @@ def write_report(run: Path) -> Path:
         template = Path(__file__).parent / "template.html.j2"
         wrong, right = _items(shown, directory.figures)
         page = render(template, pictures(directory.figures), shown=shown, wrong=wrong, right=right)
+        page = without_places(page, places(shown.files.recipe))
         write_atomically(directory.report, as_utf8(page))
     return directory.report
 

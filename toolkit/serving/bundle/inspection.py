@@ -73,7 +73,7 @@ class Findings(NamedTuple):
 
 
 def inspect_model(path: Path, *, allowed: Collection[str] = ()) -> Findings:
-    """Look into the ONNX file at `path`; `allowed` names the files beside it that its weights may lie in.
+    """Look into the ONNX file at `path`; `allowed` names the files next to it that may hold its weights.
 
     Raises BundleError, naming the file and the node, for anything that could reach beyond the bundle, take memory out
     of proportion, or not end."""
@@ -360,7 +360,7 @@ def _spans(fields: Mapping[int, Sequence[int | Span]], number: int) -> list[Span
 
 
 def _number(fields: Mapping[int, Sequence[int | Span]], number: int) -> int:
-    """The integer in a field, 0 where there is none; of several the last counts."""
+    """The integer in a field, 0 where it is missing; of several the last counts."""
     return next((value for value in reversed(fields.get(number, ())) if isinstance(value, int)), 0)
 
 

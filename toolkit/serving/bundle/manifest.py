@@ -88,6 +88,9 @@ class Manifest:
     """Dataset, items of each split, best epoch, notes."""
     scores: Mapping[str, Mapping[str, float]]
     """Scores on the validation split of the trained model ("torch") and of each precision."""
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the run scored, by split (`valid`, `test`): `role` (what the split had to do with the weights), number of
+    `items`, `precision` of the model, `scores`, and `intervals` of 95 %. Empty where the run has no such scores."""
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the export gate found, by precision."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -111,7 +114,7 @@ class Manifest:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """The manifest of the bundle at `bundle`. Raises BundleError where there is none, or where it is damaged, of
+    """The manifest of the bundle at `bundle`. Raises BundleError where it is missing, damaged, of
     another schema version or contradicts itself."""
     path = bundle / MANIFEST
     try:
@@ -215,7 +218,7 @@ def _wrong_models(manifest: Manifest) -> Iterator[str]:
 def _wrong_sampling(sampling: VideoSampling, shape: Input) -> Iterator[str]:
     if isinstance(sampling, FrameSampling):
         if shape.frames is not None or not _is_count(sampling.frames):
-            yield f"sampling: must tell a clip for a model of clips, and else from 1 to {_LARGEST} frames"
+            yield f"sampling: expected a clip for a model of clips, else from 1 to {_LARGEST} frames"
         return
     clip = sampling.clip
     if clip.frames != shape.frames:
@@ -252,7 +255,7 @@ def _damaged(path: Path, problem: str) -> BundleError:
 
 
 def bundle_near(path: Path) -> str | None:
-    """What to do instead of giving `path`, which is no bundle, where a bundle must have been meant."""
+    """The next step where `path` is not a bundle but a bundle near it must have been meant."""
     folder = path.parent if path.is_file() else path
     if (folder / MANIFEST).is_file():
         return f"give its folder: {folder}"
@@ -267,7 +270,15 @@ def bundle_near(path: Path) -> str | None:
 def _nearby(path: Path) -> str:
     if RunDirectory(path).best.is_file():
         return f"export it first: python -m toolkit export {shlex.quote(str(path))}"
-    return bundle_near(path) or "make one with: python -m toolkit export RUN"
+    return bundle_near(path) or _run_below(path) or "make one with: python -m toolkit export RUN"
+
+
+def _run_below(path: Path) -> str | None:
+    """What to give instead of a folder of runs: the latest of them."""
+    runs = [best.parent for pattern in ("*", "*/*") for best in path.glob(f"{pattern}/{RunDirectory(path).best.name}")]
+    if not runs:
+        return None
+    return f"name one of its runs, the latest is {shlex.quote(str(max(runs, key=lambda run: run.name)))}"
 
 
 def _bundles_in(folder: Path) -> list[Path]:

@@ -42,7 +42,7 @@ class Answers:
 
     @property
     def labels(self) -> list[str]:
-        """Each answer as one text: the names in `sets`, joined by `|`; empty where there are none."""
+        """Each answer as one text: the names in `sets`, joined by `|`; empty for an empty set."""
         return [label(self.classes, numbers) for numbers in self._named()]
 
     def _named(self) -> list[list[int]]:
@@ -67,8 +67,13 @@ class Bundle:
     precision: str
     device: BundleDevice
     reason: str
-    """Why `device` is the one."""
+    """Why `device` is the one; empty where a user has nothing to learn from it."""
     session: ModelSession
+
+    @property
+    def setting(self) -> str:
+        """The precision and the device, in words."""
+        return f"{self.precision} on {self.device}" + (f" ({self.reason})" if self.reason else "")
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "auto", precision: str | None = None) -> Bundle:

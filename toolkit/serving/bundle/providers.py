@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -20,22 +20,27 @@ PROVIDERS: dict[BundleDevice, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 DRIVER = "libcuda.so.1"
+NVIDIA = "0x10de"
+"""The vendor number of NVIDIA's devices on the PCI bus."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A device that loads, and why it is the one."""
+    """A device that loads."""
 
     device: BundleDevice
     reason: str
+    """Why it is the one; empty where a user has nothing to learn from it: a machine without a GPU."""
 
 
 def choose_device(asked: str) -> Choice:
-    """`auto` is CUDA where it loads, else the CPU. Raises UsageError for a device that is not known, and for one that
-    is asked for and does not load, naming what is missing."""
+    """Return CUDA for `auto` where it loads, else the CPU. Raises UsageError for an unknown device, and for one that
+    is asked for and does not load; the error names what is missing."""
     if asked == "auto":
         missing = missing_for("cuda")
-        return Choice("cpu", f"CUDA does not load: {missing}") if missing else Choice("cuda", "it loads")
+        if missing is None:
+            return Choice("cuda", "it loads")
+        return Choice("cpu", f"CUDA does not load: {missing}" if has_nvidia_gpu() else "")
     device = next((known for known in BUNDLE_DEVICES if known == asked), None)
     if device is None:
         message = unknown_name(f'--device: no device is called "{asked}"', asked, ("auto", *BUNDLE_DEVICES))
@@ -44,6 +49,21 @@ def choose_device(asked: str) -> Choice:
     if missing:
         raise not_loaded(device, missing)
     return Choice(device, "asked for")
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether this machine has a GPU that CUDA could use, with or without its driver."""
+    if Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists():  # the second under Windows' Linux
+        return True
+    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+    return any(_is_nvidia_display(vendor) for vendor in vendors)
+
+
+def _is_nvidia_display(vendor: Path) -> bool:
+    with suppress(OSError):
+        kind = vendor.with_name("class").read_text()
+        return vendor.read_text().strip() == NVIDIA and kind.startswith("0x03")
+    return False
 
 
 def not_loaded(device: BundleDevice, missing: str) -> UsageError:
@@ -72,8 +92,8 @@ def missing_for(device: BundleDevice) -> str | None:
 
 
 def preload_libraries() -> None:
-    """Load CUDA's and cuDNN's libraries from where pip puts them; what onnxruntime prints of those that are missing is
-    left out, since loading the provider tells it again."""
+    """Load CUDA's and cuDNN's libraries from where pip puts them; what onnxruntime prints of missing ones is
+    hidden, since loading the provider reports it again."""
     import onnxruntime
 
     with redirect_stdout(StringIO()):

@@ -62,7 +62,7 @@ def padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 class ModelSession:
     """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
-    session: onnxruntime captures a CUDA graph anew for each thread, and keeps it."""
+    session: onnxruntime captures a separate CUDA graph for each thread, and keeps it."""
 
     def __init__(self, path: Path, device: BundleDevice, findings: Findings, manifest: Manifest) -> None:
         self.path = path
@@ -187,7 +187,7 @@ def session_options(device: BundleDevice, folded: int) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = physical_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding threads need the cores
-    options.log_severity_level = 4  # what fails is raised, and told in other words
+    options.log_severity_level = 4  # failures are raised as errors of our own
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(folded))
     if device == "cpu" and limit_memory():

@@ -46,7 +46,7 @@ class Reader:
         return Span(0, len(self.data))
 
     def message(self, span: Span) -> Fields:
-        """The fields of the message at `span`. Raises BundleError where it is no message."""
+        """The fields of the message at `span`. Raises BundleError where it is not a message."""
         fields: Fields = {}
         position, end = span.start, span.end
         while position < end:

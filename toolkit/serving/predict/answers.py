@@ -1,4 +1,4 @@
-"""From sources to answers: decoded ahead by threads while the session runs, answered in full batches, told in order."""
+"""From sources to answers, in order: threads decode ahead while the session answers full batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ModelInput: TypeAlias = "NDArray[np.uint8]"
 """One input of the model, uint8 `[S, S, 3]`, or of a model of clips `[T, S, S, 3]`."""
 Decoded: TypeAlias = tuple[Source, "Sequence[ModelInput] | DataError"]
-"""A source with its views, or why there are none."""
+"""A source with its views, or the error that it has instead."""
 Predict: TypeAlias = Callable[[Sequence[ModelInput]], "NDArray[np.float32]"]
 """The probabilities, `[N, C]`, of N views."""
 Averaging: TypeAlias = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
@@ -68,7 +68,7 @@ def read_sources(
     threads: int,
     batch: int,
 ) -> Generator[Decoded, None, None]:
-    """Each source with its views or why there are none, in order, read by `threads` at a time. Closing it ends them.
+    """Each source with its views or its error, in order, read by `threads` at a time. Closing it ends them.
 
     `read` gives at least one view, or raises DataError; it may end early once its event is set. What is read or held at
     a time is bounded by `AHEAD` batches, or by one source a thread where that is more.

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import UsageError
-from toolkit.serving.predict.inputs import Source, find_sources
+from toolkit.api.errors import EXIT_DONE, UsageError
+from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
+from toolkit.serving.predict.saving import check_save, free_name
+from toolkit.serving.predict.summary import SAMPLE
 from toolkit.system.notices import warn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from toolkit.serving.bundle import Bundle
     from toolkit.serving.predict.live import Clock
-
 
 LEAST_SECONDS = 0.001
 """Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
+INPUTS_REPEATED = 3
+"""Inputs in the next command at most, so that it stays short where a shell has made many of a pattern."""
 
 
 def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
-    bundle: Path,
+    bundle: Path | Callable[[], Path],
     inputs: Sequence[str],
     *,
     device: str = "auto",
     precision: str | None = None,
     output: Path | None = None,
+    save: Path | None = None,
     top: int = 3,
     batch: int | None = None,
     every: float | None = None,
@@ -39,19 +45,27 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     plot: Path | None = None,
     console: Console | None = None,
     clock: Clock | None = None,
+    words: Sequence[str] = (),
 ) -> int:
-    """Answer `inputs` with the bundle at `bundle`: as a table on standard output, or in the file `output`.
+    """Answer `inputs` with the bundle at `bundle`: as a table on standard output, or in the file `output`. Everything
+    else, with a summary at the end, goes to standard error.
 
+    bundle: where it lies, or what makes it, called once everything else is checked.
     inputs: image and video files, folders, patterns, `-` for a list on standard input, a camera's number, a URL of a
-    video. top: classes told for each. batch: images or clips a call of the session (None: what suits the device).
-    every: a row for every so many seconds of a video instead of one for all of it. stream: answer one video file as it
-    is played at its own speed, as a camera is. plot: a .png or .svg file that shows one video's timeline. console:
-    where a progress bar goes (None: standard error, where it is a terminal). clock: what a stream is timed by (None:
-    this machine's). Everything else that is said goes to standard error.
+        video.
+    save: a new or empty folder for copies of the pictures and videos with the answers drawn on them.
+    top: number of classes to show per input.
+    batch: images or clips a call of the session (None: what suits the device).
+    every: a row for every so many seconds of a video instead of one for all of it.
+    stream: answer one video file at its own speed, as a camera.
+    plot: a .png or .svg file that shows one video's timeline.
+    console: where a progress bar goes (None: standard error, where it is a terminal).
+    clock: what a stream is timed by (None: this machine's).
+    words: the command line; where it is given, the next command is printed at the end.
 
-    Returns 0 when all was answered, 3 when some inputs could not be read (each is told as it is met, the others are
-    answered), 130 or 75 when a signal ended it, in which case no file is written. A camera or stream, which has no
-    other end, ends with 0 on a signal. Raises UsageError, BundleError, and DataError when nothing can be answered.
+    Returns 0 when all was answered, 3 when some inputs could not be read (each is named, the others are answered), 130
+    or 75 when a signal ended it, in which case `output` is not written. A camera or stream, which has no other end,
+    ends with 0 on a signal. Raises UsageError, BundleError, and DataError when nothing can be answered.
     """
     _check_options(top, batch, every)
     if output is not None:
@@ -59,19 +73,33 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     sources = find_sources(inputs, _standard_input() if "-" in inputs else ())
     if stream:
         _check_stream(sources)
+    if save is not None:
+        check_save(save, sources, stream=stream)
     if plot is not None:
         check_plot(plot)
         _check_timeline(sources, every, stream=stream)
-    from toolkit.serving.bundle import Bundle
-
-    opened = Bundle.load(bundle, device=device, precision=precision)
-    print(f"{opened.manifest.name}: {opened.precision} on {opened.device} ({opened.reason})", file=sys.stderr)
-    if opened.manifest.sample:
-        warn("trained on SAMPLE data: its answers say nothing about real pictures")
-    told = min(top, len(opened.manifest.classes))
+    opened = _opened(bundle, device, precision)
+    shown = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
-    job = PredictionJob(opened, sources, every, stream, output, plot, told, size, console)
+    job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console)
+    code = _answer(job, clock)
+    if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
+        print(f"next:  {command}", file=sys.stderr)
+    return code
+
+
+def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | None) -> Bundle:
+    from toolkit.serving.bundle import Bundle
+
+    opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
+    print(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
+    if opened.manifest.sample:
+        warn(SAMPLE)
+    return opened
+
+
+def _answer(job: PredictionJob, clock: Clock | None) -> int:
     if job.follows:
         from toolkit.serving.predict.following import follow
         from toolkit.serving.predict.live import Clock
@@ -82,6 +110,31 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     return answer_files(job)
 
 
+def next_command(words: Sequence[str], inputs: Sequence[str], job: PredictionJob) -> str | None:
+    """The same command with what it did not do yet: annotated copies, then a file of rows; None where it did both or
+    its inputs came from standard input."""
+    if STANDARD_INPUT in words:
+        return None
+    if job.save is None and not job.follows:
+        flag = ["--save", str(free_name(Path("annotated")))]
+    elif job.output is None:
+        flag = ["--output", str(free_name(Path("answers.csv")))]
+    else:
+        return None
+    return f"python -m toolkit {shlex.join([*_repeatable(words, inputs), *flag])}"
+
+
+def _repeatable(words: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """`words` without `--save`, since a second call may not save to the same folder, and with few inputs."""
+    passed_over = set(inputs[INPUTS_REPEATED:])
+    kept, skip = [], False
+    for word in words:
+        if not (skip or word in passed_over or word == "--save" or word.startswith("--save=")):
+            kept.append(word)
+        skip = word == "--save"
+    return kept
+
+
 def _standard_input() -> Iterable[bytes]:
     """Its lines; none where it is closed."""
     return sys.stdin.buffer if sys.stdin else ()
@@ -89,26 +142,25 @@ def _standard_input() -> Iterable[bytes]:
 
 def _check_options(top: int, batch: int | None, every: float | None) -> None:
     if top < 1:
-        raise UsageError(f"--top: must be at least 1, got {top}", next_step="--top 1 tells the likeliest class alone")
+        raise UsageError(f"--top: must be at least 1, got {top}", next_step="use --top 1 for the likeliest class alone")
     if batch is not None and batch < 1:
-        raise UsageError(f"--batch: must be at least 1, got {batch}", next_step="leave it out to have it chosen")
+        message = f"--batch: must be at least 1, got {batch}"
+        raise UsageError(message, next_step="remove --batch: the default suits the device")
     if every is not None and not (every >= LEAST_SECONDS and math.isfinite(every)):
-        told = f"--every: must be at least {LEAST_SECONDS:g} seconds, got {every:g}"
-        raise UsageError(told, next_step="--every 1 gives a row a second")
+        message = f"--every: must be at least {LEAST_SECONDS:g} seconds, got {every:g}"
+        raise UsageError(message, next_step="use --every 1 for a row per second")
 
 
 def _check_stream(sources: Sequence[Source]) -> None:
     if len(sources) > 1:
-        raise UsageError(
-            f"--stream: follows one source, and {len(sources):,} are given", next_step="give one video file"
-        )
+        raise UsageError(f"--stream: expected one input, got {len(sources):,}", next_step="give one video file")
     if sources[0].kind == "image":
-        raise UsageError(f"--stream: {sources[0].name} is an image", next_step="give a video file, or leave it out")
+        raise UsageError(f"--stream: {sources[0].name} is an image", next_step="give a video file, or remove --stream")
 
 
 def _check_timeline(sources: Sequence[Source], every: float | None, *, stream: bool) -> None:
     if every is None or stream or len(sources) != 1 or sources[0].kind != "video":
         raise UsageError(
             "--plot: draws the timeline of one video that is read as a whole",
-            next_step="python -m toolkit predict BUNDLE film.mp4 --every 1 --plot timeline.png",
+            next_step="python -m toolkit predict BUNDLE video.mp4 --every 1 --plot timeline.png",
         )

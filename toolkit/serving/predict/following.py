@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
 from toolkit.serving.predict.inputs import printable
 from toolkit.serving.predict.job import PredictionJob
+from toolkit.serving.predict.summary import Summary
 from toolkit.system.signals import Signalled, Signals
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def follow(job: PredictionJob, clock: Clock) -> int:
 
     (source,) = job.sources
     print(f"{printable(source.name)}: Ctrl-C ends it", file=sys.stderr)
-    delays, code = Delays(), EXIT_DONE
+    delays, summary, code = Delays(), Summary(job.bundle), EXIT_DONE
     with job.rows() as rows:
         try:
             with Signals(), followed(source, _rule(job), _keep(job), clock) as ring:
-                _answer_into(rows, ring, job, delays, clock)
+                _answer_into(rows, ring, job, (delays, summary), clock)
         except Signalled:
             pass  # how a camera ends
         except DataError as error:
@@ -84,6 +85,8 @@ def follow(job: PredictionJob, clock: Clock) -> int:
             code = EXIT_DATA
     dropped = f", {delays.dropped:,} dropped" if delays.dropped else ""
     late = f", {delays}" if delays.count else ""
+    for line in summary.lines() if delays.count else ():
+        print(line, file=sys.stderr)
     print(f"{printable(source.name)}: {counted(delays.count, 'answer')}{dropped}{late}", file=sys.stderr)
     return code
 
@@ -104,16 +107,17 @@ def _keep(job: PredictionJob) -> Callable[[MakePixels], Any]:
     return lambda pixels: job.bundle.squares(pixels(), job.crops)
 
 
-def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, delays: Delays, clock: Clock) -> None:
+def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, counts: tuple[Delays, Summary], clock: Clock) -> None:
     from toolkit.serving.bundle.views import inputs
 
     clips = job.bundle.manifest.clip is not None
     smoothing = Smoothing(_rule(job).span if clips else 0.0)
-    (source,) = job.sources
+    (source,), (delays, summary) = job.sources, counts
     while (window := ring.take()) is not None:
         views = inputs(window.frames, clips=True) if clips else [job.bundle.square(window.frames[0]())]
         probabilities = job.average(job.predict(views))
         delays.add(clock.now() - window.shown)
         delays.dropped = ring.dropped
         smooth = smoothing.add(probabilities, window.moment[1])
+        summary.add(smooth, first=not summary.answers)
         job.add(rows, replace(source, moment=window.moment), smooth)

@@ -32,7 +32,7 @@ class Source:
     """One thing to answer."""
 
     name: str
-    """As it is told: a path as it was given, a URL without the user's password."""
+    """As it is shown: a path as it was given, a URL without the user's password."""
     kind: SourceKind
     place: str
     """What is opened: a path, a URL, or the number of a camera."""
@@ -72,7 +72,7 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[
     endless = next((source for source in found if source.endless), None)
     if endless and len(found) > 1:
         raise UsageError(
-            f"predict: {endless.name} does not end, so what is given beside it would never be answered",
+            f"predict: {endless.name} does not end, so the other inputs would never be answered",
             next_step=f"give {endless.place if endless.kind == 'camera' else endless.name} alone",
         )
     if all(source.kind == "unusable" for source in found):
@@ -148,7 +148,7 @@ def _remote(url: str, scheme: str) -> Source:
         parts = urlsplit(url)
         name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
     except ValueError as error:
-        raise UsageError(f"{url}: no address: {error}", next_step="give one as http://server/film.mp4") from error
+        raise UsageError(f"invalid URL {url}: {error}", next_step="give one such as http://server/video.mp4") from error
     if scheme not in SCHEMES:
         raise UsageError(f"{name}: {scheme} is not read", next_step=f"use one of {', '.join(SCHEMES)}")
     suffix = _suffix(parts.path)

@@ -36,6 +36,8 @@ class PredictionJob:
     """Whether a file is followed at its own speed."""
     output: Path | None
     plot: Path | None
+    save: Path | None
+    """The folder of annotated copies."""
     top: int
     batch: int
     console: Console | None

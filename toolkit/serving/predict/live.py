@@ -61,7 +61,7 @@ class ShownFrame(NamedTuple):
     """The clock's time when it was, or should have been, on show."""
     pixels: MakePixels
     leapt: bool = False
-    """Whether frames before it were left out."""
+    """Whether frames before it were skipped."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Ring(Generic[T]):
         self._closed = False
         self._error: BaseException | None = None
         self.dropped = 0
-        """Windows that nobody took in time, or whose frames were left out."""
+        """Windows that nobody took in time, or whose frames were skipped."""
 
     def __len__(self) -> int:
         return len(self._times)

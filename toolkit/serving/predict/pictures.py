@@ -41,13 +41,13 @@ def read_picture(path: str) -> Image.Image:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (a Path a file costs time)
-            raise _unreadable(path, "cannot be read: it is no plain file")
+            raise _unreadable(path, "cannot be read: not a plain file")
         with open(path, "rb") as file:  # noqa: PTH123 (a Path a file costs time)
             return _decoded(Image.open(file, formats=FORMATS))
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise _unreadable(path, "cannot be decoded: it is no JPEG, PNG, WebP or GIF image") from error
+        raise _unreadable(path, "cannot be decoded: not a JPEG, PNG, WebP or GIF image") from error
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror}" if error.errno else _undecodable(error)) from error
     except Exception as error:  # a damaged file makes Pillow's parsers raise anything

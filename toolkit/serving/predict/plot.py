@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CLASSES = 5
 """Most classes that are drawn."""
 COLOURS = ("#0b6cb8", "#d55e00", "#00916a", "#a8508a", "#8a6d00")
-"""One a class, told apart by the colour-blind too."""
+"""One per class; colour-blind readers can distinguish them too."""
 SUFFIXES = (".png", ".svg")
 WIDTH, HEIGHT, DOTS = 10.0, 3.6, 150
 """Of the picture, in inches, and dots an inch."""
@@ -31,11 +31,12 @@ def check_plot(plot: Path) -> None:
     """Raise UsageError unless a picture can be written to `plot`."""
     if plot.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f'--plot {plot}: the suffix tells the format, and "{plot.suffix}" tells none',
+            f'--plot {plot}: unknown format "{plot.suffix}"',
             next_step=f"end the name with {' or '.join(SUFFIXES)}",
         )
     if plot.is_dir():
-        raise UsageError(f"--plot {plot}: a folder", next_step=f"name a file: {plot / 'timeline.png'}")
+        message = f"--plot {plot}: expected a file, got a folder"
+        raise UsageError(message, next_step=f"name a file: {plot / 'timeline.png'}")
 
 
 class Timelines:
@@ -59,7 +60,7 @@ class Timelines:
         import matplotlib
 
         file = io.BytesIO()
-        # A class name is no formula, and one in a script that the font lacks is drawn as boxes.
+        # Class names are not formulas. Letters that the font lacks are drawn as boxes.
         with matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": "timeline"}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font", category=UserWarning)
             kind = path.suffix.lower().removeprefix(".")

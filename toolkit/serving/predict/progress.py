@@ -1,4 +1,4 @@
-"""What `predict` says beside its answers: notes, and how far it is, on standard error."""
+"""What `predict` prints on standard error while it works: notes and progress."""
 
 from __future__ import annotations
 

@@ -120,11 +120,12 @@ def check_output(output: Path) -> None:
     """Raise UsageError unless answers can be written to `output`."""
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f'--output {output}: the suffix tells the format, and "{output.suffix}" tells none',
+            f'--output {output}: unknown format "{output.suffix}"',
             next_step=f"end the name with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
         )
     if output.is_dir():
-        raise UsageError(f"--output {output}: a folder", next_step=f"name a file: {output / 'answers.csv'}")
+        message = f"--output {output}: expected a file, got a folder"
+        raise UsageError(message, next_step=f"name a file: {output / 'answers.csv'}")
     if output.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401 (whether it is there)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OPENING_SECONDS, READING_SECONDS = 10.0, 10.0
 """How long a URL may stay silent before it counts as gone."""
 LEAP_SECONDS = 60.0
-"""From one frame of a source to the next, by its clock: more is no time that has passed."""
+"""From one frame of a source to the next, by its clock; a longer gap is a jump of the clock."""
 DAMAGED_IN_A_ROW = 1000
 """Packets that cannot be decoded, one after the other, before a source counts as broken: many more than a stream sends
 from where it was joined to its next keyframe."""

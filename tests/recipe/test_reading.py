@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
+from tests.recipe.kept import kept
 from toolkit.api.errors import Problem
-from toolkit.recipe.signature import Argument, check, defaults, describe, documented, json_schema, without_arguments
+from toolkit.recipe import checking
+from toolkit.recipe.reading import documented, without_arguments
+from toolkit.recipe.signature import Argument
 
 if TYPE_CHECKING:
     from somewhere import Spec  # type: ignore[import-not-found]
@@ -41,6 +44,14 @@ def factory(
         of whatever it is.
     share: part of the whole, 0 to 1
     """
+
+
+def check(of: Any, given: dict[str, Any], key: str, skip: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[Problem]]:
+    return checking.check(kept(of, skip), given, key)
+
+
+def describe(of: Any, skip: tuple[str, ...] = ()) -> tuple[Argument, ...]:
+    return kept(of, skip).arguments
 
 
 def problems(given: dict[str, Any], of: Any = factory) -> list[str]:
@@ -218,7 +229,7 @@ def optimizers() -> list[type[torch.optim.Optimizer]]:
 @pytest.mark.parametrize("kind", optimizers(), ids=lambda kind: kind.__name__)
 def test_every_optimizer_of_torch_takes_its_own_defaults(kind: type[torch.optim.Optimizer]):
     skip = ("params", "lr")
-    own = defaults(kind, skip=skip)
+    own = kept(kind, skip).defaults
     args, found = check(kind, own, "train.optimizer", skip=skip)
     assert found == []
     kind([torch.nn.Parameter(torch.zeros(2, 2))], **args)
@@ -232,8 +243,8 @@ def test_optimizer_arguments_are_checked():
 
 
 def test_defaults_are_converted_and_leave_out_what_toml_cannot_say():
-    found = defaults(factory)
-    assert found["triple"] == (1.0, 2.0, 3.0)
+    found = kept(factory).defaults
+    assert found["triple"] == [1.0, 2.0, 3.0]
     assert "file" not in found
     assert "rates" not in found
 
@@ -241,14 +252,14 @@ def test_defaults_are_converted_and_leave_out_what_toml_cannot_say():
 def test_a_default_outside_its_own_annotation_is_left_out():
     def sloppy(spec: Any, *, width: Annotated[int, Field(ge=1)] = 0) -> None: ...
 
-    assert defaults(sloppy) == {}
+    assert kept(sloppy).defaults == {}
 
 
 def test_describe():
     described = {argument.name: argument for argument in describe(factory)}
-    assert described["count"] == Argument("count", "integer", "3", False, "how many, of whatever it is.")
+    assert described["count"] == Argument("count", "integer", "3", False, "how many, of whatever it is.", "int")
     assert described["share"].type == "number, at least 0, at most 1"
-    assert described["file"] == Argument("file", "path", "unset", False, "")
+    assert (described["file"].type, described["file"].default, described["file"].required) == ("path", "unset", False)
     assert described["mode"].type == '"same" or "valid"'
     assert described["triple"].type == "array of 3 numbers"
     assert described["clip"].type == 'number, greater than 0 or "none"'
@@ -262,12 +273,12 @@ def test_required_arguments_say_so():
 
 
 def test_json_schema_carries_limits_defaults_and_docs():
-    properties = json_schema(factory)["properties"]
+    properties = checking.json_schema(kept(factory))["properties"]
     assert properties["share"]["maximum"] == 1
     assert properties["share"]["default"] == 0.5
     assert properties["share"]["description"] == "part of the whole, 0 to 1"
     assert properties["mode"]["enum"] == ["same", "valid"]
-    assert "required" not in json_schema(factory)
+    assert "required" not in checking.json_schema(kept(factory))
 
 
 def test_documented_reads_one_line_per_argument():

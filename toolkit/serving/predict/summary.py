@@ -1,0 +1,93 @@
+"""What a prediction comes to, in a few lines: how many inputs, which classes, how sure, how fast."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolkit.api.answers import NONE, confidence, named_classes
+from toolkit.api.errors import counted, first_few
+from toolkit.serving.predict.inputs import Source, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from toolkit.serving.bundle import Bundle, Manifest
+
+COUNTED = 8
+"""Most classes whose answers are counted one by one."""
+NAMED = 5
+"""Most inputs that are named where they were skipped."""
+SAMPLE = "trained on SAMPLE data: its answers say nothing about real pictures"
+_RANDOM = "random weights"
+
+
+@dataclass
+class Summary:
+    """Takes in one answer after the other."""
+
+    bundle: Bundle
+    answered: int = 0
+    """Inputs, of which a video may have several answers."""
+    answers: int = 0
+    skipped: list[str] = field(default_factory=list)
+    _classes: Counter[str] = field(default_factory=Counter)
+    _confidence: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def done(self) -> int:
+        """Inputs."""
+        return self.answered + len(self.skipped)
+
+    def add(self, probabilities: NDArray[np.float32], *, first: bool) -> None:
+        """Count the answer `[C]`; `first` is whether it is the first one of its input."""
+        manifest, row = self.bundle.manifest, probabilities.tolist()
+        named = named_classes(row, manifest.thresholds)
+        self.answered += first
+        self.answers += 1
+        self._classes.update([manifest.classes[number] for number in named] or [NONE])
+        thresholds = manifest.thresholds
+        self._confidence += max(row) if thresholds is None else confidence(row, thresholds)
+
+    def skip(self, source: Source) -> None:
+        self.skipped.append(printable(source.name))
+
+    def lines(self) -> Iterator[str]:
+        """The summary, a line each."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        several = f" ({counted(self.answers, 'answer')})" if self.answers != self.answered else ""
+        rate = f"{self.answers / seconds:,.1f} {'answers' if several else 'inputs'}/s"
+        yield f"{counted(self.answered, 'input')} answered{several} in {seconds:.1f} s, {rate}, {self.bundle.setting}"
+        if self.answers:
+            yield f"classes: {_counts(self._classes)}"
+            yield f"mean confidence: {self._confidence / self.answers:.1%}"
+        if self.skipped:
+            yield f"skipped {len(self.skipped):,} of {counted(self.done, 'input')}: {first_few(self.skipped, NAMED)}"
+        yield from labels(self.bundle.manifest)
+
+
+def labels(manifest: Manifest) -> list[str]:
+    """What a reader of the answers must know of the model."""
+    sample = [f"the model was {SAMPLE}"] if manifest.sample else []
+    return [*sample, *(text for text in _notes(manifest.trained_on) if _RANDOM in text)]
+
+
+def _notes(trained_on: Mapping[str, Any]) -> list[str]:
+    notes = trained_on.get("notes")
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+
+
+def _counts(classes: Counter[str]) -> str:
+    """`a 3, b 2, 4 other classes 9`: the most frequent ones first."""
+    ranked = classes.most_common()
+    shown = [f"{name} {count:,}" for name, count in ranked[:COUNTED]]
+    rest = ranked[COUNTED:]
+    if rest:
+        kinds = "1 other class" if len(rest) == 1 else f"{len(rest):,} other classes"
+        shown.append(f"{kinds} {sum(count for _, count in rest):,}")
+    return ", ".join(shown)
