@@ -36,7 +36,6 @@ from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import create
 from toolkit.runs.loop import Saving, Session, Trackers, train
-from toolkit.runs.session import origin_of
 from toolkit.system.signals import Signals
 
 PAIRS = 5
@@ -130,7 +129,7 @@ def whole_epochs(assembly: Assembly, folder: Path) -> Iterator[Callable[[], obje
     """Gives a function that trains the next epoch as a run does, in a run directory below `folder`."""
     state, setup = training(assembly)
     directory = create(folder, assembly.recipe.name)
-    saving = Saving(directory, origin_of(assembly), assembly.recipe.train.checkpoint_minutes)
+    saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes)
     with ExitStack() as stack:
         log = stack.enter_context((folder / "screen.log").open("w"))
         console = Console(file=log, force_terminal=True, width=120)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import torch
 from pydantic import Field
 
 from tests.installed import install
 from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import EXIT_DATA, EXIT_PLUGIN, DataError, PluginError, RecipeError, ToolkitError
+from toolkit.api.errors import EXIT_DATA, EXIT_PLUGIN, DataError, PluginError, RecipeError, ToolkitError, WeightsError
 from toolkit.build.plan import plan, with_input
 from toolkit.host.offers import Broken, Offer, Plugin
 from toolkit.host.registry import Registry, discover
@@ -383,3 +384,14 @@ def test_three_bad_packages_stop_only_the_recipes_that_need_them(path: Path, tmp
     assert 'model "taken" is offered by good[main] 1.0 and taking[main] 0.3' in taken[1]
     assert "raising[main] 0.1: RuntimeError: no licence" in unknown[1]
     assert 'misspelt[main] 0.2: LookupError: unknown hook toolkit_modles; did you mean "toolkit_models"?' in unknown[1]
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_trained_model_is_built_without_the_file_that_it_started_from(tmp_path: Path, sample: bool) -> None:
+    tables = {"data": {"name": "cifar10"}, "model": {"name": "resnet18", "weights": str(tmp_path / "gone.pt")}}
+    train = {"epochs": 1, "batch": 2, "optimizer": {"name": "sgd", "lr": 0.1}}
+    planned = plan(Recipe.model_validate({**tables, "train": train, "name": "mine"}), discover())
+    spec = replace(SPEC, sample=sample)
+    assert planned.model(spec, initial_weights=False)(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
+    with pytest.raises(WeightsError, match="no such weights file"):
+        planned.model(spec)

@@ -23,16 +23,17 @@ from tests.installed import install
 from toolkit import __version__
 from toolkit.cli.main import main, parser
 from toolkit.cli.parser import PROGRAM
+from toolkit.system.signals import how_ended
 
 EVERYWHERE = {"--help", "--debug"}
 FLAGS = {
     "": {"--help", "--version"},
     "demo": EVERYWHERE | {"--open"},
     "init": EVERYWHERE | {"--output", "--force"},
-    "run": EVERYWHERE | {"--set", "--resume", "--runs"},
+    "run": EVERYWHERE | {"--set", "--resume", "--extend", "--runs", "--open"},
     "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
-    "report": EVERYWHERE,
+    "report": EVERYWHERE | {"--open"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
     | {"--output", "--save", "--top", "--batch", "--every", "--stream", "--plot", "--set", "--device", "--precision"},
@@ -277,7 +278,8 @@ def test_a_signal_before_training_ends_with_the_same_command(
 ) -> None:
     before = signal.getsignal(number)
     monkeypatch.setattr("toolkit.runs.session.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
-    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *arguments: None)  # after what imports it is imported
+    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *arguments, **more: None)
+    monkeypatch.setattr("toolkit.build.plan.plan", lambda *arguments: None)
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
     assert shown(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
     assert signal.getsignal(number) is before
@@ -290,14 +292,14 @@ def test_a_signal_leaves_no_unfinished_bundle(
     trained = SimpleNamespace(assembly=None, digest="")
     monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: trained)
     monkeypatch.setattr("toolkit.export.write._trained_on", lambda _: {})
-    monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(notes=list, screen_notes=list))
+    monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(screen_notes=list))
     monkeypatch.setattr("toolkit.export.write.reference", lambda *_: None)
     monkeypatch.setattr("toolkit.export.write.write_models", lambda *_, **__: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
     assert main(words) == code
     assert shown(capsys) == [
-        "error: stopped by a signal; nothing is left half-written",
+        f"error: {how_ended(code)}; no half-written bundle is left",
         f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -352,6 +352,7 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("TOOLKIT_DEBUG", raising=False)
     monkeypatch.setattr("toolkit.runs.session.start_run", checks)
+    monkeypatch.setattr("toolkit.runs.next_steps.print_next_steps", lambda *_: None)
     monkeypatch.setattr("toolkit.tune.session.tune_recipe", checks)
 
 

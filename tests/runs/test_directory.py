@@ -1,4 +1,4 @@
-"""Run directories: the names of a run's files, what is no run, and numbers that JSON has not."""
+"""Run directories: the names of a run's files, what is not a run, and numbers that JSON lacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NAMES = {
     *("scores.json", "predictions.csv", "report.html"),
 }
 ELSEWHERE = {
-    "runs/directory.py": NAMES,
+    "runs/directory.py": NAMES - {"last.pt", "best.pt"},
+    "system/checkpoints.py": {"last.pt", "best.pt"},  # models start from them too
     "host/scaffold/__init__.py": {"recipe.toml"},  # a template of that name
 }
 

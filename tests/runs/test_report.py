@@ -346,7 +346,7 @@ def test_a_run_without_a_split_to_score_says_so(tmp_path: Path) -> None:
 def scored_again(run: Path) -> str:
     """The next step for a damaged run: new scores lie in a folder of their own, with a report."""
     scored = run / "evaluations" / "TIME"
-    return f"score it anew: python -m toolkit evaluate {run}, and report that: python -m toolkit report {scored}"
+    return f"score it again: python -m toolkit evaluate {run}, then report that: python -m toolkit report {scored}"
 
 
 @pytest.mark.parametrize("left", ["scores.json", "predictions.csv"])

@@ -20,6 +20,7 @@ import torch
 from tests import tiny
 from toolkit.api.contracts import EpochRecord
 from toolkit.cli.main import main
+from toolkit.system.signals import how_ended
 from toolkit.training.checkpoint import LastCheckpoint
 from toolkit.training.fit import Event, StepDone, Validating, fit
 from toolkit.training.state import Setup, State
@@ -73,9 +74,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, A
     return outcome(tiny.only_run(folder / "runs"))
 
 
-def resumed(capsys: pytest.CaptureFixture[str]) -> int:
-    """The exit code of exactly the command that the stopped run printed."""
+def resumed(capsys: pytest.CaptureFixture[str], message: str = "error: ") -> int:
+    """The exit code of exactly the command that the stopped run printed, below a message that begins so."""
     lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].startswith(message)
     assert lines[-1].startswith("next:  python -m toolkit run --resume ")
     return main(shlex.split(lines[-1])[4:])
 
@@ -130,7 +132,7 @@ def test_a_signal_in_training_saves_and_tells_how_to_go_on(
     state = LastCheckpoint.load(run / "last.pt").state
     assert (state["epoch"], state["step"]) != (0, 0)
     assert not (run / "scores.json").exists()
-    assert resumed(capsys) == 0
+    assert resumed(capsys, f"error: {how_ended(code)} in epoch ") == 0
     assert without_minutes(outcome(run)) == without_minutes(whole)
 
 

@@ -143,7 +143,7 @@ def test_there_is_one_record_an_epoch(made: Path) -> None:
 
 
 def test_scores_are_those_of_the_best_checkpoint(made: Path, images: Path) -> None:
-    """Computed anew by other means: PIL, the normalisation by hand, scikit-learn."""
+    """Computed again by other means: PIL, the normalisation by hand, scikit-learn."""
     scores, kept = read_json(made / "scores.json"), BestCheckpoint.load(made / "best.pt")
     logits, targets = answers(kept, images)
     assert scores["best_epoch"] == kept.epoch == 1
@@ -450,8 +450,8 @@ def test_a_warm_up_that_training_does_not_see_the_end_of_is_told(
 ) -> None:
     overrides = [f"train.schedule.warmup_epochs={epochs}", "train.epochs=1"]
     assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
-    told = capsys.readouterr().out
-    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up is of 1.5 epochs" in told) == noted
+    text = capsys.readouterr().out
+    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up is of 1.5 epochs" in text) == noted
 
 
 @pytest.mark.usefixtures("plain")
@@ -524,7 +524,7 @@ def test_a_tracker_that_fails_costs_a_warning(recipe: Path, tmp_path: Path, caps
     heard = (tiny.only_run(tmp_path / "runs") / "heard.txt").read_text().split()
     assert heard == ["RunStarted", "EpochRecord", "EpochRecord", "RunFinished", "Loud"]
     screen = " ".join(capsys.readouterr().out.split())
-    warning = "warning: tracker Failing failed and is left out from here on: RuntimeError: no server"
+    warning = "warning: tracker Failing failed and is skipped from here on: RuntimeError: no server"
     assert screen.count(warning) == 1
 
 
@@ -629,18 +629,18 @@ def test_where_our_optimizers_are_disabled_that_is_told(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLKIT_DISABLE", "vision-toolkit[optim]")
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 2)
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 2)
     for name, kind in (("train.optimizer.name", 'optimizer "sgd"'), ("train.schedule.name", 'schedule "one_cycle"')):
-        assert f"{name}: unknown {kind}; disabled, and so not asked: vision-toolkit[optim] " in told
+        assert f"{name}: unknown {kind}; disabled, and so not asked: vision-toolkit[optim] " in text
 
 
 def test_where_our_optimizers_are_broken_that_is_told(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolkit_optim", None)
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 4)
-    assert 'train.optimizer.name: unknown optimizer "sgd"\n  it may belong to a plugin that is broken: ' in told
-    assert "vision-toolkit[optim] " in told
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 4)
+    assert 'train.optimizer.name: unknown optimizer "sgd"\n  it may belong to a plugin that is broken: ' in text
+    assert "vision-toolkit[optim] " in text
 
 
 # What is refused
@@ -676,7 +676,7 @@ def failure(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> str
 def test_all_problems_of_a_recipe_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tiny.RECIPE.replace("momentum", "momentun").replace("widths = [8, 8]", "width = 8") + "\n[trian]\n"
     recipe = tiny.write_recipe(tmp_path, text=text)
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs", "train.epochs=many", "augment.0.pading=1"), 2)
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs", "train.epochs=many", "augment.0.pading=1"), 2)
     for problem in (
         'train.optimizer.momentun: unknown key; did you mean "momentum"?',
         'model.width: unknown key; did you mean "widths"?',
@@ -684,7 +684,7 @@ def test_all_problems_of_a_recipe_are_told_at_once(tmp_path: Path, capsys: pytes
         "train.epochs: ",
         'augment.random_crop.pading: unknown key; did you mean "padding"?',
     ):
-        assert f"error: {recipe}: {problem}" in told
+        assert f"error: {recipe}: {problem}" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -697,16 +697,16 @@ def test_a_root_without_data_is_told_with_where_to_get_it(
         root.mkdir()
     if there == "foreign":
         (root / "notes.txt").touch()
-    told = failure(capsys, tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs"), 3)
-    assert str(root) in told
-    assert "cifar-10-python.tar.gz" in told
+    text = failure(capsys, tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs"), 3)
+    assert str(root) in text
+    assert "cifar-10-python.tar.gz" in text
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("plain")
 def test_no_more_can_be_seen_than_is_stored(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs", "input.stored=24"), 2)
-    assert f"error: {recipe}: input.stored: must be at least what the model sees of it, 32 px, got 24" in told
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs", "input.stored=24"), 2)
+    assert f"error: {recipe}: input.stored: must be at least what the model sees of it, 32 px, got 24" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -721,9 +721,9 @@ def spoil(images: Path, folder: Path, *damaged: str) -> Path:
 @pytest.mark.parametrize("item", ["train/red/03.png", "test/blue/01.png"])
 def test_a_corrupt_image_is_named(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], item: str) -> None:
     root = spoil(images, tmp_path, item)
-    told = failure(capsys, tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs"), 3)
-    assert f"error: {root / item}: cannot be decoded" in told
-    assert "--set input.on_corrupt=skip" in told
+    text = failure(capsys, tiny.run(tiny.write_recipe(tmp_path, root), tmp_path / "runs"), 3)
+    assert f"error: {root / item}: cannot be decoded" in text
+    assert "--set input.on_corrupt=skip" in text
 
 
 @pytest.mark.usefixtures("plain")
@@ -747,12 +747,12 @@ def test_skipped_images_are_counted_and_listed(
     assert {one.path for one in listed} == {"train/red/03.png", "train/red/04.png", "test/blue/01.png"}
     assert all(one.problem.startswith("damaged, skipped: ") for one in listed)
     assert str(root) not in (run / "files.csv").read_text(encoding="utf-8")
-    told = f"note: test: 1 of 12 items were left out because they cannot be read: {root / 'test/blue/01.png'}"
+    text = f"note: test: 1 of 12 items were left out because they cannot be read: {root / 'test/blue/01.png'}"
     screen = capsys.readouterr().out
-    assert told in screen
+    assert text in screen
     assert f"note: 3 files with a problem: see {run / 'files.csv'}" in screen
     assert main(["evaluate", str(run), *tiny.overridden(overrides)]) == 0
-    assert told in capsys.readouterr().out
+    assert text in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("plain")
@@ -760,8 +760,8 @@ def test_more_than_the_limit_is_not_skipped(tmp_path: Path, images: Path, capsys
     root = spoil(images, tmp_path, *(f"train/{name}/{number:02}.png" for name in tiny.CLASSES for number in range(3)))
     recipe = tiny.write_recipe(tmp_path, root)
     overrides = ["input.on_corrupt=skip", "input.corrupt_limit=0.1"]
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), 3)
-    assert "more than input.corrupt_limit = 0.1 allows" in told
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), 3)
+    assert "more than input.corrupt_limit = 0.1 allows" in text
 
 
 @pytest.mark.usefixtures("plain")
@@ -780,8 +780,8 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
     every = [str(path.relative_to(images)) for path in (images / "test").glob("*/*.png")]
     recipe = tiny.write_recipe(tmp_path, spoil(images, tmp_path, *every))
     overrides = ["input.on_corrupt=skip", "input.corrupt_limit=1"]
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), 3)
-    assert "nothing can be scored: every item of a split was left out" in told
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), 3)
+    assert "nothing can be scored: every item of a split was left out" in text
 
 
 @pytest.mark.parametrize(
@@ -821,19 +821,19 @@ def test_too_little_memory_on_the_device_says_what_takes_less(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of ...")
 
     monkeypatch.setattr(f"toolkit.{place}", property(lambda _: refuse, lambda *_: None), raising=False)
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
-    assert "error: too little memory on the device: CUDA out of memory. Tried to allocate 2.00 GiB\n" in told
-    assert "--set train.accumulate=" in told
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
+    assert "error: too little memory on the device: CUDA out of memory. Tried to allocate 2.00 GiB\n" in text
+    assert "--set train.accumulate=" in text
 
 
 @pytest.mark.usefixtures("plain")
 def test_a_loss_that_is_not_finite_stops_before_harm(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs", "train.optimizer.lr=1e38", "train.epochs=3"), 1)
-    assert "the loss is not finite at epoch 1, step" in told
-    assert "learning rate backbone " in told
-    assert told.count("train/") == 8
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs", "train.optimizer.lr=1e38", "train.epochs=3"), 1)
+    assert "the loss is not finite at epoch 1, step" in text
+    assert "learning rate backbone " in text
+    assert text.count("train/") == 8
     run = tiny.only_run(tmp_path / "runs")
     state = LastCheckpoint.load(run / "last.pt").state
     assert (state["epoch"], state["step"]) == (0, 0)
@@ -846,9 +846,9 @@ def test_a_loss_that_is_not_finite_stops_before_harm(
 
 def test_a_runs_folder_that_is_none(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").touch()
-    told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
-    assert f"error: {tmp_path / 'runs'}: cannot be written: " in told
-    assert "--runs DIR" in told
+    text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
+    assert f"error: {tmp_path / 'runs'}: cannot be written: " in text
+    assert "--runs DIR" in text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
@@ -893,13 +893,13 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_run_to_resume(
         full.setattr(Path, "write_bytes", full_disk(name, after))
         if name == "report.html":
             full.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
-        told = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
+        text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
     run = tiny.only_run(tmp_path / "runs")
-    assert "cannot be written: No space left on device" in told
-    assert str(run) in told
+    assert "cannot be written: No space left on device" in text
+    assert str(run) in text
     again = "report" if name == "report.html" else "run --resume"
     begun = (name, after) != ("last.pt", 0)
-    assert told.endswith(f"then: python -m toolkit {again} {run}\n") or not begun
+    assert text.endswith(f"then: python -m toolkit {again} {run}\n") or not begun
     assert {path.name for path in run.rglob(".*")} == {".lock"}
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
@@ -915,8 +915,8 @@ def test_a_full_disk_stops_a_new_report_too(
 ) -> None:
     before = (finished / "report.html").read_bytes()
     monkeypatch.setattr(Path, "write_bytes", full_disk("report.html", 0))
-    told = failure(capsys, main(["report", str(finished)]), 1)
-    assert f"{finished}: cannot be written: No space left on device" in told
+    text = failure(capsys, main(["report", str(finished)]), 1)
+    assert f"{finished}: cannot be written: No space left on device" in text
     assert (finished / "report.html").read_bytes() == before
 
 
@@ -944,9 +944,9 @@ def test_an_evaluation_is_no_run_to_resume(finished: Path, capsys: pytest.Captur
     assert main(["evaluate", str(finished)]) == 0
     (evaluation,) = (finished / "evaluations").iterdir()
     before = {path.name for path in evaluation.iterdir()}
-    told = failure(capsys, main(["run", "--resume", str(evaluation)]), 2)
-    assert f"{evaluation}: holds scores of a run, and nothing to go on from" in told
-    assert told.splitlines()[-1] == f"next:  python -m toolkit run --resume {finished}"
+    text = failure(capsys, main(["run", "--resume", str(evaluation)]), 2)
+    assert f"{evaluation}: holds scores of a run, and nothing to go on from" in text
+    assert text.splitlines()[-1] == f"next:  python -m toolkit run --resume {finished}"
     assert {path.name for path in evaluation.iterdir()} == before
 
 
@@ -973,9 +973,9 @@ def test_a_run_goes_on_in_the_precision_it_began_with(
 
 @pytest.mark.parametrize("override", ["train.batch=4", "seed=3", "model.dropout=0.0"])
 def test_another_recipe_is_not_resumed(finished: Path, capsys: pytest.CaptureFixture[str], override: str) -> None:
-    told = failure(capsys, main(["run", "--resume", str(finished), "--set", override]), 2)
-    assert f"{finished / 'last.pt'}: belongs to another recipe" in told
-    assert f"python -m toolkit run --resume {finished}" in told
+    text = failure(capsys, main(["run", "--resume", str(finished), "--set", override]), 2)
+    assert f"{finished / 'last.pt'}: belongs to another recipe" in text
+    assert f"python -m toolkit run --resume {finished}" in text
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(
@@ -997,8 +997,8 @@ def test_a_run_is_not_resumed_on_other_data(
             for split in tiny.PER_CLASS:
                 (root / split / old).rename(root / split / new)
         (root / "train" / "red" / "00.png").rename(root / "train" / "red" / "99.png")
-    told = failure(capsys, main(["run", "--resume", str(finished), "--set", f"data.root={root}"]), 2)
-    assert f"{finished / 'last.pt'}: was trained on other data" in told
+    text = failure(capsys, main(["run", "--resume", str(finished), "--set", f"data.root={root}"]), 2)
+    assert f"{finished / 'last.pt'}: was trained on other data" in text
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent"])
@@ -1022,8 +1022,8 @@ def test_two_processes_do_not_work_on_one_run(
     monkeypatch.setattr(LastCheckpoint, "load", lambda path: pytest.fail(f"{path} was read"))
     with (finished / ".lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        told = failure(capsys, main(["run", "--resume", str(finished)]), 1)
-    assert f"{finished}: another process is working on this run" in told
+        text = failure(capsys, main(["run", "--resume", str(finished)]), 1)
+    assert f"{finished}: another process is working on this run" in text
 
 
 @pytest.mark.usefixtures("plain")
@@ -1035,8 +1035,8 @@ def test_a_run_goes_on_where_nothing_can_be_locked(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert main(["run", "--resume", str(finished)]) == 0
-    told = f"warning: {finished}: cannot be locked: Function not implemented; let no other process work on this run\n"
-    assert capsys.readouterr().err == told
+    text = f"warning: {finished}: cannot be locked: Function not implemented; let no other process work on this run\n"
+    assert capsys.readouterr().err == text
 
 
 @pytest.mark.parametrize("command", [["run", "--resume"], ["report"]])
@@ -1046,8 +1046,8 @@ def test_the_latest_run_is_the_latest_of_all_recipes(
     for run in ("a b/2026-02-01_00-00-00", "c/2026-01-01_00-00-00"):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "recipe.toml").touch()
-    told = failure(capsys, main([*command, str(tmp_path)]), 2)
-    assert told.endswith(f"{shlex.quote(str(tmp_path / 'a b' / '2026-02-01_00-00-00'))}\n")
+    text = failure(capsys, main([*command, str(tmp_path)]), 2)
+    assert text.endswith(f"{shlex.quote(str(tmp_path / 'a b' / '2026-02-01_00-00-00'))}\n")
 
 
 def test_a_run_with_weights_is_named_before_a_later_evaluation(
@@ -1057,8 +1057,8 @@ def test_a_run_with_weights_is_named_before_a_later_evaluation(
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "recipe.toml").touch()
     (tmp_path / "a/2026-01-01_00-00-00/best.pt").touch()
-    told = failure(capsys, main(["export", str(tmp_path)]), 2)
-    assert told.endswith(f"the latest is {tmp_path / 'a/2026-01-01_00-00-00'}\n")
+    text = failure(capsys, main(["export", str(tmp_path)]), 2)
+    assert text.endswith(f"the latest is {tmp_path / 'a/2026-01-01_00-00-00'}\n")
 
 
 def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_no_option_that_is_not_there(
@@ -1066,17 +1066,17 @@ def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_
 ) -> None:
     monkeypatch.delattr("toolkit.runs.session.score_splits")
     (finished / "evaluations").touch()
-    told = failure(capsys, main(["evaluate", str(finished)]), 1)
-    assert told.endswith("next:  make room or mend the folder, then type the same command again\n")
+    text = failure(capsys, main(["evaluate", str(finished)]), 1)
+    assert text.endswith("next:  free disk space or fix the folder, then run the same command again\n")
 
 
 @pytest.mark.parametrize("command", [["run", "--resume"], ["evaluate"], ["report"]])
 def test_what_is_no_run_is_told_with_the_nearest(
     made: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    told = failure(capsys, main([*command, str(made.parent)]), 2)
-    assert f"{made.parent}: not a run directory" in told
-    assert str(made) in told.splitlines()[-1]
+    text = failure(capsys, main([*command, str(made.parent)]), 2)
+    assert f"{made.parent}: not a run directory" in text
+    assert str(made) in text.splitlines()[-1]
 
 
 # Looking at a run again
@@ -1107,7 +1107,7 @@ def test_facts_of_an_evaluation_are_those_of_its_run_and_say_what_was_evaluated(
     (evaluation,) = (finished / "evaluations").iterdir()
     again, before = read_json(evaluation / "facts.json"), read_json(finished / "facts.json")
     assert again.pop("started") >= before.pop("started")
-    assert again.pop("notes") == [f"scores of {finished / 'best.pt'}, evaluated anew", *before.pop("notes")]
+    assert again.pop("notes") == [f"scores of {finished / 'best.pt'}, re-evaluated", *before.pop("notes")]
     assert again == before
 
 
@@ -1151,7 +1151,7 @@ def test_the_report_of_an_evaluation_names_classes_and_sample_as_that_of_its_run
     assert table(evaluation, "confusion") == table(run, "confusion")
     page = read_page(evaluation / "report.html").text
     assert "SAMPLE DATA" in page
-    assert f"scores of {run / 'best.pt'}, evaluated anew" in page
+    assert f"scores of {run / 'best.pt'}, re-evaluated" in page
     assert "11 classes" in page
     assert "tiny · run report" in page
 
@@ -1172,9 +1172,9 @@ def test_the_report_of_an_evaluation_of_old_leads_to_a_new_one(
     assert main(["evaluate", str(finished)]) == 0
     (evaluation,) = (finished / "evaluations").iterdir()
     (evaluation / "facts.json").unlink()
-    told = failure(capsys, main(["report", str(evaluation)]), 3)
-    assert f"{evaluation / 'facts.json'}: is missing, and with it the names of the classes" in told
-    assert f"python -m toolkit evaluate {finished}" in told
+    text = failure(capsys, main(["report", str(evaluation)]), 3)
+    assert f"{evaluation / 'facts.json'}: is missing, and with it the names of the classes" in text
+    assert f"python -m toolkit evaluate {finished}" in text
 
 
 def test_evaluating_on_other_data(finished: Path, tmp_path: Path) -> None:
@@ -1190,8 +1190,8 @@ def test_evaluating_on_other_classes_is_refused(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tiny.write_images(tmp_path / "others", ("ant", "bee", "cat"))
-    told = failure(capsys, main(["evaluate", str(finished), "--set", f"data.root={root}"]), 2)
-    assert "knows the classes blue, green, red; the data has ant, bee, cat" in told
+    text = failure(capsys, main(["evaluate", str(finished), "--set", f"data.root={root}"]), 2)
+    assert "knows the classes blue, green, red; the data has ant, bee, cat" in text
     assert not (finished / "evaluations").exists()
 
 
@@ -1202,8 +1202,8 @@ def test_evaluating_on_a_missing_root_is_refused(
 
 
 def test_evaluating_another_model_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = failure(capsys, main(["evaluate", str(finished), "--set", "model.widths=[4]"]), 2)
-    assert f"{finished / 'best.pt'}: does not fit" in told
+    text = failure(capsys, main(["evaluate", str(finished), "--set", "model.widths=[4]"]), 2)
+    assert f"{finished / 'best.pt'}: does not fit" in text
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
@@ -1212,8 +1212,8 @@ def test_a_run_of_which_no_epoch_has_ended_is_to_be_resumed_first(
 ) -> None:
     (finished / "best.pt").unlink()
     (finished / "records.jsonl").write_text("")
-    told = failure(capsys, main([command, str(finished)]), 2)
-    assert told.splitlines() == [
+    text = failure(capsys, main([command, str(finished)]), 2)
+    assert text.splitlines() == [
         f"error: {finished / 'best.pt'}: not there yet: no epoch of this run has ended",
         f"next:  python -m toolkit run --resume {finished}",
     ]
@@ -1223,9 +1223,9 @@ def test_a_run_of_which_no_epoch_has_ended_is_to_be_resumed_first(
 def test_a_file_of_a_run_leads_to_the_run(
     finished: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    told = failure(capsys, main([*command, str(finished / "last.pt")]), 2)
-    assert f"{finished / 'last.pt'}: not a run directory" in told
-    assert told.endswith(f" {finished}\n")
+    text = failure(capsys, main([*command, str(finished / "last.pt")]), 2)
+    assert f"{finished / 'last.pt'}: not a run directory" in text
+    assert text.endswith(f" {finished}\n")
 
 
 def test_evaluating_without_a_checkpoint_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Threads that work ahead: in order, within bounds, and ended with whoever takes what they make."""
+"""Threads that work ahead: in order, within bounds, and ended with the code that takes what they make."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def test_what_is_made_in_the_background_comes_in_order_and_never_far_ahead(decod
 
 
 def test_leaving_the_background_stops_it(decoding: Callable[[], int]) -> None:
-    told: list[bool] = []
+    seen: list[bool] = []
 
     def make(stop: threading.Event) -> Iterator[int]:
         try:
             while not stop.is_set():
                 yield 1
         finally:
-            told.append(stop.is_set())
+            seen.append(stop.is_set())
 
     found = in_background(make, room=2)
     next(found)
     found.close()
-    assert told == [True]
+    assert seen == [True]
     assert decoding() == 0
 
 

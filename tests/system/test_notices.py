@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from toolkit.system.notices import note, warn
+from toolkit.system.notices import note, say, warn
 
 YELLOW, PLAIN = "\033[33m", "\033[0m"
 
@@ -54,3 +54,15 @@ def test_nothing_is_printed_where_standard_error_is_closed(
     monkeypatch.setattr(sys, "stderr", None)
     warn("no room")
     assert capsys.readouterr().out == ""
+
+
+def test_on_a_terminal_a_line_breaks_between_words_alone() -> None:
+    path = "/a/path/that/is/longer/than/the/terminal/is-wide"
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    say(f"data {path}: ten classes, a sentence of many short words and one-hyphenated", console)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "data",
+        f"  {path}:",
+        "  ten classes, a sentence of many short",
+        "  words and one-hyphenated",
+    ]

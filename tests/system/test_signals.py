@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from toolkit.system.signals import Signalled, Signals, exit_code
+from toolkit.api.errors import Stopped
+from toolkit.system.signals import Signalled, Signals, exit_code, stopping
 
 
 def send(number: int) -> None:
@@ -70,3 +71,14 @@ def test_after_a_deferred_block_signals_are_raised_at_once_again() -> None:
 
     with pytest.raises(Signalled), Signals() as signals:
         work(signals)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(signal.SIGINT, "interrupted; the study is kept"), (signal.SIGTERM, "stopped by a signal; the study is kept")],
+)
+def test_the_message_says_whether_a_person_or_the_system_ended_the_work(number: int, message: str) -> None:
+    with pytest.raises(Stopped) as stopped, stopping("the study is kept", "the same again"), Signals():
+        send(number)
+    assert (stopped.value.message, stopped.value.exit_code) == (message, exit_code(number))
+    assert stopped.value.next_step == "the same again"

@@ -201,7 +201,7 @@ def test_an_evaluation_that_cannot_be_written_tells_of_no_flag_that_there_is_not
     assert main(["evaluate", str(made)]) == EXIT_FAILED
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "error: runs: cannot be written: Not a directory",
-        "next:  make room or mend the folder, then type the same command again",
+        "next:  free disk space or fix the folder, then run the same command again",
     ]
 
 

@@ -406,7 +406,7 @@ def test_a_tracker_that_fails_in_a_study_is_reported(
 
     monkeypatch.setattr(Plan, "trackers", lambda self, directory: [Failing()])
     worker(recipe_file(tmp_path, "trials = 1"), tmp_path / "runs").work()
-    assert "warning: tracker Failing failed and is left out from here on: OSError: no room" in capsys.readouterr().err
+    assert "warning: tracker Failing failed and is skipped from here on: OSError: no room" in capsys.readouterr().err
 
 
 SEEDS = 'trials = 2\nseeds_per_trial = 2\nsampler = {name = "random", seed = 1}\n'

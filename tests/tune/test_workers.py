@@ -27,6 +27,7 @@ from tests.tiny import RECIPE, only_run, run, write_images, write_recipe
 from tests.tune.test_trial import records
 from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE, RunFailed, Stopped
 from toolkit.recipe.tables import Recipe
+from toolkit.system.signals import how_ended
 from toolkit.tune.storage import opened_storage
 from toolkit.tune.worker.trial import StudyLocation
 from toolkit.tune.worker.workers import Resources, WorkerError, WorkerProcess, Workers, resources
@@ -280,7 +281,7 @@ def test_a_signal_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     workers, _ = ending(tmp_path, monkeypatch, passing, passing)
     killer = threading.Timer(1.0, os.kill, (os.getpid(), number))
     killer.start()
-    with pytest.raises(Stopped, match=r"stopped by a signal; the study in .*tiny keeps all trials") as caught:
+    with pytest.raises(Stopped, match=rf"{how_ended(code)}; the study in .*tiny keeps all trials") as caught:
         workers.work()
     assert (caught.value.exit_code, caught.value.next_step) == (code, "again")
 

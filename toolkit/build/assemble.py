@@ -28,10 +28,12 @@ from toolkit.data.store.storage import Memory, open_storage
 from toolkit.data.store.store import Store
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import Recipe
+from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
 from toolkit.system.machine import memory_available
 from toolkit.system.randomness import seed_globally
+from toolkit.training.checkpoint import Origin
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups, warmed_up
 from toolkit.training.state import Average, Setup, State, Totals
@@ -75,6 +77,18 @@ class Assembly:
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
         return self.kept.environment(self.device)
+
+    def origin(self) -> Origin:
+        """What stands in every checkpoint of the run."""
+        return Origin(
+            recipe=to_toml(self.recipe),
+            digest=digest(self.recipe),
+            classes=list(self.spec.classes),
+            sample=self.spec.sample,
+            protocol=dict(self.data.protocol),
+            notes=list(self.model_notes),
+            precision=self.precision,
+        )
 
     def loaders(self) -> dict[str, Loader]:
         return {"train": self.train, "valid": self.valid, "test": self.test}
@@ -148,8 +162,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
     table = assembly.recipe.train
-    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), table.epochs)
-    schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
+    schedule = schedule_over(assembly, table.epochs)
     problems = list(
         disagreements(
             assembly.recipe,
@@ -169,6 +182,14 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     setup = _setup(assembly)
     warm = warmed_up(schedule, table.schedule.warmup_epochs * setup.steps)
     return _state(assembly, warm), setup
+
+
+def schedule_over(assembly: Assembly, epochs: int) -> Schedule:
+    """The recipe's schedule, without its warm-up, for a training of so many epochs."""
+    table = assembly.recipe.train
+    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), epochs)
+    schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
+    return schedule
 
 
 def _setup(assembly: Assembly) -> Setup:

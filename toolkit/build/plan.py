@@ -123,10 +123,11 @@ class Plan:
 
     def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
         """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
-        loaded, and fetching others first could fail. On a sample the argument stays, since a model may ignore it
-        there and say so."""
+        loaded, and fetching others first could fail. On a sample the word of published weights stays, since a model
+        may ignore it there and say so."""
         chosen = self.one("model")
-        if not initial_weights and not spec.sample and "weights" in chosen.args:
+        published = str(chosen.args.get("weights", "none")).isidentifier()  # any other is a path
+        if "weights" in chosen.args and not initial_weights and not (spec.sample and published):
             chosen = replace(chosen, args={**chosen.args, "weights": "none"})
         model: nn.Module = chosen.build(spec)
         return model

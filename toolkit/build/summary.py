@@ -10,21 +10,41 @@ from torch import nn
 
 from toolkit.api.contracts import DataSpec
 
-SHORT_DEPTH = 2
-FULL_DEPTH = 6
+DEPTH = 6
+_UNITS = {"Units.TERABYTES": "trillion", "Units.GIGABYTES": "billion", "Units.MEGABYTES": "million", "Units.NONE": "1"}
+"""How torchinfo names the units of multiply-adds, and what they are."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    short: str
-    """A table for the screen: the model's first levels."""
-    full: str
+    """What one item's way through the network shows."""
+
+    table: str
+    """One row per layer: the contents of summary.txt."""
+    parameters: int
+    trained: int
+    """Of the parameters, those that training may change."""
     multiply_adds: int
     """Of one item's forward pass."""
 
+    def line(self, model: str, item: str) -> str:
+        """`model resnet50: 23.5 M parameters, 333.7 M multiply-adds per image`, with the share that is trained where
+        that is not all of them. `item` is what the model sees one of: `image` or `clip`."""
+        trained = "" if self.trained == self.parameters else f" ({self.trained / max(self.parameters, 1):.1%} trained)"
+        parameters = f"{amount(self.parameters)} parameters{trained.replace('%', ' %')}"
+        return f"model {model}: {parameters}, {amount(self.multiply_adds)} multiply-adds per {item}"
+
+
+def amount(count: int) -> str:
+    """`812`, `81.2 k`, `333.7 M`, `4.1 G`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return str(count)
+
 
 def summarise(network: nn.Module, spec: DataSpec, device: torch.device, *, compiled: bool) -> Summary:
-    """Run one black item through the network, as torchinfo does, and tell what it saw.
+    """Run one black item through the network, as torchinfo does, and report what it saw.
 
     compiled: whether calling the network compiles it, which torchinfo's hooks, and an item alone, are not worth.
     """
@@ -36,11 +56,18 @@ def summarise(network: nn.Module, spec: DataSpec, device: torch.device, *, compi
         seen = summary(
             network,
             input_data=torch.zeros(shape, dtype=torch.uint8, device=device),
-            depth=FULL_DEPTH,
+            depth=DEPTH,
             col_names=columns,
             mode="same" if not network.training else "eval",
             verbose=0,
         )
-    full = str(seen)
-    seen.formatting.max_depth = SHORT_DEPTH
-    return Summary(str(seen), full + "\n", int(seen.total_mult_adds))
+    table = str(seen) + "\n"
+    for unit, words in _UNITS.items():
+        table = table.replace(unit, words)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    return Summary(
+        table=table,
+        parameters=sum(count for count, _ in counts),
+        trained=sum(count for count, trained in counts if trained),
+        multiply_adds=int(seen.total_mult_adds),
+    )

@@ -35,12 +35,12 @@ def _demo(options: Namespace) -> int:
     )
     draft, output = _draft(), console()
     print(f"\n1 of 3: train and evaluate\n$ {_run()}", flush=True)
-    with stopped("stopped by a signal; what is finished is kept", options):
+    with stopped("what is finished is kept", options):
         from toolkit.export.write import export_run
         from toolkit.runs.session import start_run
         from toolkit.serving.predict import predict_files
 
-        run = start_run(draft, runs=Path("runs"), console=output)
+        run = start_run(draft, runs=Path("runs"), console=output).directory
         print(f"\n2 of 3: export to ONNX, and compare with the trained network\n$ {_export(run)}", flush=True)
         bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), triton=False, console=output)
     pictures = _save_pictures(draft, run.path / "pictures")
@@ -101,7 +101,6 @@ def _save_pictures(draft: Draft, folder: Path) -> Path:
 
 
 def _show_end(run: RunDirectory, opened: bool) -> None:
-    report = run.report.resolve()
     facts, scores = run.read_json(run.facts), run.read_json(run.scores)
     accuracy, classes = scores["test"]["accuracy"], len(facts["classes"])
     print(
@@ -113,6 +112,6 @@ def _show_end(run: RunDirectory, opened: bool) -> None:
         "       other recipes:     python -m toolkit recipes"
     )
     if opened:
-        import webbrowser
+        from toolkit.system.browser import open_page
 
-        webbrowser.open(report.as_uri())
+        open_page(run.report)

@@ -34,7 +34,7 @@ def _export(options: Namespace) -> None:
     from toolkit.runs.examples import predict_command
 
     output = console()
-    with stopped("stopped by a signal; nothing is left half-written", options):
+    with stopped("no half-written bundle is left", options):
         bundle = export_run(
             options.run,
             name=options.name,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
 from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS
-from toolkit.system.signals import Signalled, Signals, exit_code
+from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,16 +137,19 @@ def same_command(options: argparse.Namespace) -> str:
 
 
 @contextmanager
-def stopped(message: str, options: argparse.Namespace) -> Iterator[None]:
-    """A signal ends the block with this message and the same command as the next step."""
+def stopped(kept: str, options: argparse.Namespace) -> Iterator[None]:
+    """A signal ends the block: the message says what is `kept` or lost, the next step is the same command."""
     try:
         with Signals():
             yield
     except Signalled as signal:
-        raise Stopped(message, exit_code=exit_code(signal.number), next_step=same_command(options)) from signal
+        code = exit_code(signal.number)
+        raise Stopped(f"{how_ended(code)}; {kept}", exit_code=code, next_step=same_command(options)) from signal
 
 
 def console() -> Console:
+    """Standard output. Plain text, one line after another, in a file, a pipe or a CI log, and where NO_COLOR is set."""
     from rich.console import Console
 
-    return Console(stderr=False, highlight=False)
+    plain = not sys.stdout.isatty() or any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
+    return Console(stderr=False, highlight=False, force_terminal=False if plain else None)

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, command_line, console, stopped
+from toolkit.cli.parser import add, add_set, add_use, command_line, console, count, stopped
 from toolkit.cli.places import BUNDLE, RECIPE, RUN
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from rich.console import Console
+
+    from toolkit.cli.parser import Commands, Parser
+    from toolkit.runs.loop import Prepared
 
 
 def add_run(commands: Commands) -> None:
@@ -25,11 +28,15 @@ def add_run(commands: Commands) -> None:
     parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE_HELP}; not needed to resume")
     add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run")
+    parser.add_argument(
+        "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
+    )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+    add_open(parser)
 
 
 def add_evaluate(commands: Commands) -> None:
-    text = "evaluate the best checkpoint of a run, or an exported bundle, again"
+    text = "re-evaluate the best checkpoint of a run, or an exported bundle"
     examples = (f"evaluate {RUN}", f"evaluate {BUNDLE}")
     parser = add(commands, "evaluate", text, _evaluate, examples)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
@@ -41,6 +48,11 @@ def add_report(commands: Commands) -> None:
     examples = (f"report {RUN}", "report runs/har_resnet50/latest")
     parser = add(commands, "report", "write a run's report again from its files", _report, examples)
     parser.add_argument("run", metavar="RUN", type=Path)
+    add_open(parser)
+
+
+def add_open(parser: Parser) -> None:
+    parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 
 def add_check(commands: Commands) -> None:
@@ -61,25 +73,45 @@ def _run(options: Namespace) -> None:
     if options.resume is not None and options.runs is not None:
         step = command_line(["run", "--resume", str(options.resume)])
         raise UsageError("run: --runs has no meaning with --resume", next_step=step)
-    with stopped("stopped by a signal before training began; nothing is lost", options):
-        if options.resume is not None:
-            from toolkit.runs.session import resume_run
+    if options.resume is None and options.extend is not None:
+        longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
+        raise UsageError("run: --extend needs --resume RUN", next_step=command_line(longer))
+    output = console()
+    with stopped("training had not begun, nothing is lost", options):
+        prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
 
-            resume_run(options.resume, recipe=options.recipe, overrides=options.overrides, console=console())
-        else:
-            from toolkit.cli.folders import check_no_folder
+    from toolkit.runs.next_steps import print_next_steps
 
-            check_no_folder(options.recipe)
-            from toolkit.build.plan import plan
-            from toolkit.host.registry import discover
-            from toolkit.recipe.read import parse
+    print_next_steps(prepared, output)
+    if options.open:
+        from toolkit.system.browser import open_page
 
-            show_file(options.recipe)
-            draft = parse(options.recipe, options.overrides)
-            plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
-            from toolkit.runs.session import start_run
+        open_page(prepared.directory.report)
 
-            start_run(draft, runs=options.runs or Path("runs"), console=console())
+
+def _resumed(options: Namespace, output: Console) -> Prepared:
+    from toolkit.runs.session import resume_run
+
+    given = {"recipe": options.recipe, "overrides": options.overrides, "extend": options.extend}
+    return resume_run(options.resume, console=output, **given)
+
+
+def _started(options: Namespace, output: Console) -> Prepared:
+    from toolkit.cli.folders import check_no_folder
+
+    check_no_folder(options.recipe)
+    from toolkit.build.plan import plan
+    from toolkit.host.registry import discover
+    from toolkit.recipe.read import parse
+    from toolkit.runs.directory import name_of_recipe
+
+    show_file(options.recipe)
+    name = name_of_recipe(options.recipe)
+    draft = parse(options.recipe, options.overrides, name=name)
+    plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
+    from toolkit.runs.session import start_run
+
+    return start_run(draft, runs=options.runs or Path("runs"), console=output)
 
 
 def _evaluate(options: Namespace) -> None:
@@ -115,7 +147,12 @@ def _evaluate(options: Namespace) -> None:
 def _report(options: Namespace) -> None:
     from toolkit.runs.report import write_report
 
-    print(f"report {write_report(options.run)}")
+    page = write_report(options.run)
+    print(f"report {page}")
+    if options.open:
+        from toolkit.system.browser import open_page
+
+        open_page(page)
 
 
 def _check(options: Namespace) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 
 from toolkit.api.errors import DataError, RunFailed, UsageError
 from toolkit.api.files import as_utf8, exclusive, remove_unfinished, write_atomically
+from toolkit.runs.latest import followed
+from toolkit.system.checkpoints import BEST, LAST
 from toolkit.system.notices import warn
 
-_MEND = "make room or mend the folder"
-MEND_AND_REPEAT = f"{_MEND}, then type the same command again"
+_FIX = "free disk space or fix the folder"
+FIX_AND_REPEAT = f"{_FIX}, then run the same command again"
 EVALUATIONS = "evaluations"
 """The folder, below a run, of its later evaluations."""
 BUNDLE_SUFFIX = "-bundle"
@@ -46,8 +48,8 @@ class RunDirectory:
     summary = _File("summary.txt")
     facts = _File("facts.json")
     records = _File("records.jsonl")
-    last = _File("last.pt")
-    best = _File("best.pt")
+    last = _File(LAST)
+    best = _File(BEST)
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
     file_problems = _File("files.csv")
@@ -109,13 +111,13 @@ class RunDirectory:
             next_step = "evaluate the bundle again, with the same overrides: python -m toolkit evaluate BUNDLE"
         else:
             scored = shlex.quote(str(self.path / EVALUATIONS / "TIME"))
-            next_step = f"score it anew: {_evaluate(self.path)}, and report that: python -m toolkit report {scored}"
+            next_step = f"score it again: {_evaluate(self.path)}, then report that: python -m toolkit report {scored}"
         return DataError(cause, path=file, next_step=next_step)
 
     def explained(self) -> AbstractContextManager[None]:
         """As `explained`, of what is written here."""
         begun = self.last.exists()
-        return explained(self.path, next_step=f"{_MEND}, then: {self.resume_command}" if begun else MEND_AND_REPEAT)
+        return explained(self.path, next_step=f"{_FIX}, then: {self.resume_command}" if begun else FIX_AND_REPEAT)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -144,6 +146,8 @@ def create(runs: Path, recipe_name: str, *, next_step: str | None = None) -> Run
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     parent = runs / recipe_name
     with explained(runs, next_step=next_step):
+        if followed(parent) != parent:  # a recipe of that name has its folder there
+            parent.unlink()
         parent.mkdir(parents=True, exist_ok=True)
         for name in _numbered(stamp):
             try:
@@ -156,10 +160,10 @@ def create(runs: Path, recipe_name: str, *, next_step: str | None = None) -> Run
 
 @contextmanager
 def created(runs: Path, recipe_name: str) -> Iterator[RunDirectory]:
-    """As `create`, for work that writes at its end: a folder that takes nothing is told first, and what was made goes
-    again where nothing was written into it."""
+    """As `create`, for work that writes at its end: a folder that cannot be written is reported before the work. What
+    was made is removed where nothing was written into it."""
     made = [folder for folder in (runs / recipe_name, runs) if not folder.exists()]
-    directory = create(runs, recipe_name, next_step=MEND_AND_REPEAT)
+    directory = create(runs, recipe_name, next_step=FIX_AND_REPEAT)
     try:
         yield directory
     finally:
@@ -169,7 +173,8 @@ def created(runs: Path, recipe_name: str) -> Iterator[RunDirectory]:
 
 
 def existing(path: Path) -> RunDirectory:
-    """The run at `path`. Raises UsageError where there is none."""
+    """The run at `path`. Raises UsageError where no run is."""
+    path = followed(path)
     directory = RunDirectory(path)
     if not directory.recipe.is_file():
         cause = f"not a run directory (it has no {directory.recipe.name})" if path.exists() else "no such directory"
@@ -177,16 +182,22 @@ def existing(path: Path) -> RunDirectory:
     return directory
 
 
+def name_of_recipe(path: Path) -> str | None:
+    """What the recipe at `path` is called where it is a run's own, which all have the same file name; else None."""
+    run = RunDirectory(path.parent)
+    return run.recipe_name if path.name == run.recipe.name and run.last.exists() else None
+
+
 @contextmanager
 def explained(path: Path, *, next_step: str | None = None) -> Iterator[None]:
-    """Turn the file system's refusal into RunFailed, naming `path` and, unless told otherwise, the option for another
-    folder."""
+    """Turn the file system's refusal into RunFailed, naming `path` and, unless `next_step` is given, the option for
+    another folder."""
     try:
         yield
     except OSError as error:
         raise RunFailed(
             f"{path}: cannot be written: {error.strerror or error}",
-            next_step=next_step or f"{_MEND}, or choose another with --runs DIR",
+            next_step=next_step or f"{_FIX}, or choose another with --runs DIR",
         ) from error
 
 
@@ -202,7 +213,8 @@ def _nearby(directory: RunDirectory) -> str:
     path, recipe = directory.path, directory.recipe.name
     if path.is_file() and (path.parent / recipe).is_file():
         return f"name its run: {shlex.quote(str(path.parent))}"
-    runs = [RunDirectory(found.parent) for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/{recipe}")]
+    found = [file.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/{recipe}")]
+    runs = [RunDirectory(run) for run in found if followed(run) == run]
     if runs:
         trained = [run for run in runs if run.best.exists()]  # an evaluation has no weights
         latest = max(trained or runs, key=lambda run: run.path.name)

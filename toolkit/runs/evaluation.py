@@ -23,8 +23,8 @@ from toolkit.runs.files import read_run
 from toolkit.runs.predictions import Prediction, predictions_of, write_predictions
 from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
-from toolkit.runs.screen import score_table
-from toolkit.system.notices import note
+from toolkit.runs.screen import print_scores
+from toolkit.system.notices import note, say
 from toolkit.training.evaluate import Evaluation, evaluate
 
 SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
@@ -233,9 +233,9 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     page = write_report(directory.path)
     if evaluated.answers:
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
-        console.print(score_table(splits, title=scored.title))
+        print_scores(splits, console, title=scored.title)
     for verdict in found:
-        console.print(f"verdict: {verdict.sentence}", markup=False, highlight=False, soft_wrap=True)
+        say(f"verdict: {verdict.sentence}", console)
     console.print(f"report {page}", markup=False, soft_wrap=True)
 
 

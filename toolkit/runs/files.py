@@ -75,7 +75,7 @@ class RunFiles:
 def read_run(run: Path) -> RunFiles:
     """Read the files of `run`.
 
-    Raises `UsageError` when `run` is no run directory and `DataError`, naming file and line, when a file is damaged.
+    Raises `UsageError` when `run` is not a run directory and `DataError`, naming file and line, when a file is damaged.
     """
     directory = existing(run)
     records, cut_short = _read_records(directory)
@@ -98,7 +98,7 @@ def write_records(directory: RunDirectory, records: Iterable[EpochRecord]) -> No
 
 
 def _read_records(directory: RunDirectory) -> tuple[list[EpochRecord], bool]:
-    """The records, and whether the last line was left out because it is half-written."""
+    """The records, and whether the last line was skipped because it is half-written."""
     path = directory.records
     if not path.is_file():
         return [], False

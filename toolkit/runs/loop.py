@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias
 
 from rich.console import Console
 
 from toolkit.api.contracts import EpochRecord, Record, Tracker, Viewed
 from toolkit.api.errors import Stopped
+from toolkit.build.assemble import Assembly
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.evaluation import Scored
 from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.notices import warn
-from toolkit.system.signals import Signals, exit_code
+from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
 from toolkit.training.fit import fit
@@ -33,7 +35,7 @@ class Saving:
     origin: Origin
     minutes: float
     skipped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Items left out so far, by split: index to reason."""
+    """Items skipped so far, by split: index to reason."""
 
     def save_last(self, state: State) -> None:
         skipped = {name: dict(items) for name, items in self.skipped.items()}
@@ -50,7 +52,7 @@ class Saving:
 
 
 class Trackers:
-    """The recipe's trackers. One that fails is reported once, on `console` (None: standard error), and left out: it
+    """The recipe's trackers. One that fails is reported once, on `console` (None: standard error), and skipped: it
     must not cost the run."""
 
     def __init__(self, trackers: Sequence[Tracker], console: Console | None) -> None:
@@ -83,7 +85,23 @@ class Trackers:
         except Exception as error:
             self._trackers.remove(tracker)
             cause = f"{type(error).__name__}: {error}"
-            warn(f"tracker {type(tracker).__name__} failed and is left out from here on: {cause}", self._console)
+            warn(f"tracker {type(tracker).__name__} failed and is skipped from here on: {cause}", self._console)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose recipe is built, ready to be trained."""
+
+    directory: RunDirectory
+    assembly: Assembly
+    state: State
+    setup: Setup
+    saved: LastCheckpoint | None
+    """Where its training stands; None where it has not begun."""
+
+    @cached_property
+    def scored(self) -> Scored:
+        return Scored.of_run(self.assembly)
 
 
 @dataclass(frozen=True)
@@ -125,9 +143,10 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                 saving.save_last(state)
                 saved = time.monotonic()
             if signals.received is not None:
+                code = exit_code(signals.received)
                 raise Stopped(
-                    f"stopped by a signal in epoch {event.epoch}; everything is saved in {session.directory.path}",
-                    exit_code=exit_code(signals.received),
+                    f"{how_ended(code)} in epoch {event.epoch}; everything is saved in {session.directory.path}",
+                    exit_code=code,
                     next_step=session.directory.resume_command,
                 )
             if isinstance(event, EpochRecord):

@@ -50,7 +50,7 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
     except RuntimeError as error:
         raise CheckpointError(
             f"{run.best}: does not fit the model of this recipe with these overrides",
-            next_step="leave out the overrides of the model",
+            next_step="run the same command without the overrides of the model",
         ) from error
     return Trained(run, assembly, best.epoch, best.origin.digest)
 

@@ -1,10 +1,13 @@
-"""Scores as rows: one for each number, however many metrics give it."""
+"""Scores as a person reads them: shares in percent, and one row for each number, however many metrics give it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+SHARES = frozenset({"accuracy", "precision", "recall", "f1", "ece"})
+"""Words in the names of scores that are shares of a whole, 0..1."""
 
 
 class Row(NamedTuple):
@@ -18,6 +21,23 @@ class Row(NamedTuple):
     def heading(self) -> str:
         return " = ".join(self.names)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values as `score_text`; empty where a split has no such score."""
+        return tuple("" if value is None else score_text(self.names[0], value) for value in self.values)
+
+
+def score_text(name: str, value: float) -> str:
+    """`81.3 %` for a share, `0.8134` for another score, `undefined` for NaN."""
+    if math.isnan(value):
+        return "undefined"
+    return f"{100 * value:.1f} %" if is_share(name) else f"{value:.4f}"
+
+
+def is_share(name: str) -> bool:
+    """Whether the score of this name is a share of a whole."""
+    return not SHARES.isdisjoint(name.split("_"))
+
 
 def score_rows(splits: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The scalar scores of some splits. `loss` and `log_loss` often agree, as do macro and weighted averages over
@@ -26,7 +46,8 @@ def score_rows(splits: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows: dict[object, Row] = {}
     for name in dict.fromkeys(name for split in scalars for name in split):
         values = tuple(split.get(name) for split in scalars)
-        digits = tuple(None if value is None else f"{value:.6g}" for value in values)
+        # Sums in another order differ in the last digits.
+        digits = is_share(name), *(None if value is None else f"{value:.5g}" for value in values)
         defined = all(value is None or math.isfinite(value) for value in values)
         alike: object = digits if defined else name
         names = rows[alike].names if alike in rows else ()

@@ -1,19 +1,24 @@
-"""What a run shows while it works: a live line on a terminal, one line an epoch elsewhere."""
+"""What a run shows while it works: a live line on a terminal, one line per epoch elsewhere, a table at the end.
+
+Every line fits the width of its console: parts that a reader misses least are dropped first.
+"""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column, Table
 
 from toolkit.api.contracts import EpochRecord
-from toolkit.runs.scores import score_rows
+from toolkit.runs.pace import Pace, time_left
+from toolkit.runs.scores import score_rows, score_text
 from toolkit.training.fit import Event, StepDone, Validating
 
 if TYPE_CHECKING:
@@ -21,6 +26,12 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 0.5
 """Reading the loss waits for a CUDA device: do it no more often than a person can read."""
+BAR = 16
+"""Columns of the progress bar."""
+MARGIN = 4
+"""Columns that the live line leaves free: a terminal writes `^C` behind it, and a longer line could not be erased."""
+STARVED = 0.05
+"""Share of the time spent waiting for data from which a reader should see it first."""
 
 
 class Screen:
@@ -31,12 +42,12 @@ class Screen:
         self, console: Console, epochs: int, metric: str, device: torch.device, *, unit: str = "images"
     ) -> None:
         self._console, self._epochs, self._metric, self._device = console, epochs, metric, device
-        self._live = console.is_terminal
+        self._live = console.is_interactive
+        whole = Column(no_wrap=True, overflow="crop")
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.description}", markup=False, table_column=whole),
+            BarColumn(bar_width=BAR),
+            TextColumn("{task.fields[facts]}", markup=False, table_column=whole),
             console=console,
             transient=True,
             disable=not self._live,
@@ -46,6 +57,7 @@ class Screen:
         self._shown = 0.0
         self._unit = unit
         self._items = 0
+        self._pace = Pace(epochs)
 
     def __enter__(self) -> Screen:
         self._progress.start()
@@ -57,16 +69,19 @@ class Screen:
         self._progress.stop()
 
     def show(self, event: Event) -> None:
+        self._pace.see(event)
         match event:
             case StepDone():
                 self._items = event.items
                 self._show_step(event)
             case Validating():
                 if self._live and self._task is not None:
-                    self._progress.update(self._task, facts=f"validating {event.done}/{event.count}")
+                    facts = f"validating {event.done:,}/{event.count:,}"
+                    self._progress.update(self._task, facts=facts)
             case EpochRecord():
                 rate = speed(self._items, event.seconds, self._unit)
-                self._console.print(epoch_line(event, self._epochs, self._metric, rate), soft_wrap=True)
+                line = epoch_line(event, self._epochs, self._metric, rate, width=self._console.width)
+                self._console.print(line, markup=False, soft_wrap=True)
 
     def _show_step(self, event: StepDone) -> None:
         now = time.perf_counter()
@@ -74,15 +89,42 @@ class Screen:
         if not self._live or (now - self._shown < REFRESH_SECONDS and not last):
             return
         self._shown = now
-        shown: dict[str, Any] = {
-            "description": f"epoch {event.epoch}/{self._epochs}",
-            "completed": (event.epoch - 1) * event.steps + event.step,
-            "facts": step_facts(event, speed(event.items, event.seconds, self._unit), memory_used(self._device)),
-        }
+        epoch = f"epoch {event.epoch}/{self._epochs}"
+        facts = step_facts(
+            event,
+            speed(event.items, event.seconds, self._unit),
+            memory_used(self._device),
+            self._pace.left(),
+            width=self._console.width - len(epoch) - BAR - MARGIN - 2,
+        )
+        done = (event.epoch - 1) * event.steps + event.step
         if self._task is None:
-            self._task = self._progress.add_task(total=self._epochs * event.steps, **shown)
+            total = self._epochs * event.steps
+            self._task = self._progress.add_task(epoch, total=total, completed=done, facts=facts)
         else:
-            self._progress.update(self._task, **shown)
+            self._progress.update(self._task, description=epoch, completed=done, facts=facts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One fact on a line."""
+
+    text: str
+    rank: int
+    """The higher, the sooner it is dropped."""
+    room: int = 0
+    """Columns kept for it, so that it does not come and go with the digits of its neighbours."""
+
+
+def fitted(parts: Sequence[Part], width: int) -> str:
+    """The parts in their order, as many as fit into `width` columns; the most important one in any case."""
+    kept: list[Part] = []
+    for part in sorted(parts, key=lambda part: part.rank):
+        width -= max(len(part.text), part.room) + 2 * bool(kept)
+        if width < 0 and kept:
+            break
+        kept.append(part)
+    return "  ".join(part.text for part in parts if part in kept and part.text)
 
 
 def speed(items: int, seconds: float, unit: str) -> str:
@@ -91,22 +133,41 @@ def speed(items: int, seconds: float, unit: str) -> str:
     return f"{rate:,.{0 if rate >= 9.95 else 1}f} {unit}/s"
 
 
-def step_facts(event: StepDone, rate: str, memory: str) -> str:
-    waiting = event.waited / max(event.seconds, 1e-9)
-    return f"loss {float(event.loss):.4f}  {rate}  waiting {waiting:.0%}  {memory}"
+def step_facts(event: StepDone, rate: str, memory: str, left: float | None, *, width: int) -> str:
+    """What stands behind the bar of the live line. `left`: seconds until training ends, None where that is unknown."""
+    parts = [
+        Part(f"loss {float(event.loss):.4f}", 1, 12),
+        Part(rate, 2, 15),
+        Part(_data_wait(event.waited / max(event.seconds, 1e-9)), 3, 15),
+        Part(f"memory {memory}", 4, 16),
+        Part("" if left is None else time_left(left), 0, 15),
+    ]
+    return fitted(parts, width)
 
 
-def epoch_line(record: EpochRecord, epochs: int, metric: str, rate: str) -> str:
+def epoch_line(record: EpochRecord, epochs: int, metric: str, rate: str, *, width: int) -> str:
     """One epoch as one line, the same on a terminal and in a log."""
-    parts = [f"epoch {record.epoch}/{epochs}", f"loss {record.train_loss:.4f}"]
+    return fitted(list(_epoch_parts(record, epochs, metric, rate)), width)
+
+
+def _epoch_parts(record: EpochRecord, epochs: int, metric: str, rate: str) -> Iterator[Part]:
+    yield Part(f"epoch {record.epoch:{len(str(epochs))}}/{epochs}", 0)
+    yield Part(f"loss {record.train_loss:.4f}", 1)
     if record.valid:
-        parts.append(f"valid loss {record.valid['loss']:.4f}")
-        parts += [f"{metric} {record.valid[metric]:.4f}"] if metric != "loss" else []
-    parts.append(f"lr {max(record.lr.values()):.3g}")
-    parts.append(rate)
-    parts.append(f"waiting {record.waiting:.0%}")
-    parts.append(f"{record.seconds + record.valid_seconds:.1f} s")
-    return "  ".join(parts) + ("  best" if record.best else "")
+        yield Part(f"valid loss {record.valid['loss']:.4f}", 3)
+        if metric != "loss":
+            yield Part(f"{metric} {score_text(metric, record.valid[metric]):>6}", 2)
+    rates = set(record.lr.values())
+    yield Part(f"lr {'up to ' if len(rates) > 1 else ''}{max(rates):.3g}", 8, 11)
+    yield Part(rate, 7, 15)
+    yield Part(_data_wait(record.waiting), 6 if record.waiting >= STARVED else 9)
+    yield Part(f"{record.seconds + record.valid_seconds:.1f} s", 5, 6)
+    if record.valid:
+        yield Part("best" if record.best else "", 4, 4)
+
+
+def _data_wait(share: float) -> str:
+    return f"data wait {share:.0%}".replace("%", " %")
 
 
 def memory_used(device: torch.device) -> str:
@@ -119,16 +180,13 @@ def memory_used(device: torch.device) -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
 
 
-def score_table(scores: dict[str, dict[str, Any]], *, title: str) -> Table:
-    """Scalar scores, one column a split."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("score")
+def print_scores(scores: Mapping[str, Mapping[str, Any]], console: Console, *, title: str) -> None:
+    """Print scalar scores: a column per split, and one row for scores that are equal."""
+    table = Table()
+    table.add_column("score", overflow="fold")
     for split in scores:
-        table.add_column(split, justify="right")
+        table.add_column(split, justify="right", no_wrap=True)
     for row in score_rows(list(scores.values())):
-        table.add_row(row.heading, *map(_number, row.values))
-    return table
-
-
-def _number(score: Any) -> str:
-    return "" if not isinstance(score, float) else "undefined" if math.isnan(score) else f"{score:.4f}"
+        table.add_row(row.heading, *row.texts)
+    console.print(f"scores of {title}", markup=False, soft_wrap=True)
+    console.print(table)

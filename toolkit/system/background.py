@@ -1,4 +1,4 @@
-"""Work that threads do ahead of whoever takes its results, in order and within bounds."""
+"""Work that threads do before its results are needed, in order and within bounds."""
 
 from __future__ import annotations
 

@@ -83,9 +83,9 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        told = ". ".join(str(error).split(". ")[:2])
+        reason = ". ".join(str(error).split(". ")[:2])
         raise RunFailed(
-            f"too little memory on the device: {told}",
+            f"too little memory on the device: {reason}",
             next_step="cut batches into parts that are computed one after the other (--set train.accumulate=2), take "
             "smaller ones (--set train.batch=... and train.eval_batch=...), or end what else runs on the device",
         ) from error

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_WHOLE_WORDS = partial(textwrap.TextWrapper, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def warn(text: str, console: Console | None = None) -> None:
@@ -20,9 +25,16 @@ def note(text: str, console: Console | None = None) -> None:
     _print(f"note: {text}", console)
 
 
+def say(text: str, console: Console, style: str | None = None) -> None:
+    """Print `text` on `console`. On a terminal it breaks between words; a path longer than a line stays whole."""
+    if console.is_terminal:
+        text = _WHOLE_WORDS(max(console.width, 20)).fill(text)
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def _print(line: str, console: Console | None) -> None:
     if console is not None:
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(line, console, style="yellow")
     elif sys.stderr:  # which has no file where it was closed from the start
         coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         print(f"\033[33m{line}\033[0m" if coloured else line, file=sys.stderr, flush=True)

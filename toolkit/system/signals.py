@@ -24,14 +24,19 @@ def exit_code(number: int) -> int:
     return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_STOPPED
 
 
+def how_ended(code: int) -> str:
+    """What this exit code says: a person pressed Ctrl-C, or the system ended the process."""
+    return "interrupted" if code == EXIT_INTERRUPTED else "stopped by a signal"
+
+
 @contextmanager
-def stopping(message: str, next_step: str) -> Iterator[None]:
-    """Turn a signal that ends the block into Stopped with this message."""
+def stopping(kept: str, next_step: str) -> Iterator[None]:
+    """Turn a signal that ends the block into Stopped. `kept` says what is kept or lost."""
     try:
         yield
     except (Signalled, Stopped) as stopped:
         code = exit_code(stopped.number) if isinstance(stopped, Signalled) else stopped.exit_code
-        raise Stopped(message, exit_code=code, next_step=next_step) from stopped
+        raise Stopped(f"{how_ended(code)}; {kept}", exit_code=code, next_step=next_step) from stopped
 
 
 class Signals:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from toolkit.api.errors import CheckpointError, RunFailed
 from toolkit.api.files import write_atomically
+from toolkit.system.checkpoints import FORMAT
 from toolkit.system.choices import Precision
-
-FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Checkpoint:
         except OSError as error:
             raise RunFailed(
                 f"{path}: cannot be written: {error.strerror or error}; what was there before is untouched",
-                next_step=f"make room or mend the folder, then: python -m toolkit run --resume {run}",
+                next_step=f"free disk space or fix the folder, then: python -m toolkit run --resume {run}",
             ) from error
 
     @classmethod

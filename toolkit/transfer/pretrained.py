@@ -11,10 +11,11 @@ A factory that has the arguments `weights`, `freeze` and `thaw_epoch` needs thre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import Field
 from torch import nn
@@ -23,7 +24,8 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import WeightsError, nearest
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.published import UnreachableError
-from toolkit.transfer.weights import Weights, load_weights, read_weights
+from toolkit.transfer.trained import checkpoint_at, trained_run
+from toolkit.transfer.weights import Weights, load_weights, read_content, state_dict_of
 
 ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
 """Type of an argument `thaw_epoch`."""
@@ -61,7 +63,7 @@ class Transfer:
     """
 
     weights: str = "none"
-    """`none`, the word of the pretrained weights, or the path of a weights file."""
+    """`none`, the word of the pretrained weights, or the path of a weights file or of a run."""
     freeze: bool = False
     """Whether the head alone is trained."""
     thaw_epoch: int | None = None
@@ -84,8 +86,11 @@ class Transfer:
             kept = f'the backbone is frozen at random weights: set model.weights = "{pretrained.word}" or a path'
             return Start(None, "", self.freeze, self.thaw_epoch, (kept,) if self.freeze else ())
         if self.weights != pretrained.word:
-            weights = self._from_file(pretrained)
-            return Start(weights, f"{self.weights} for {name}", self.freeze, self.thaw_epoch)
+            path, content = self._from_file(pretrained)
+            start = Start(None, f"{self.weights} for {name}", self.freeze, self.thaw_epoch)
+            if run := trained_run(content, path):
+                return replace(start, run=partial(run.load_into, name=name, classes=spec.classes))
+            return replace(start, weights=state_dict_of(content, path))
         try:
             weights = pretrained.fetch(SAMPLE_TIMEOUT if spec.sample else TIMEOUT)
         except UnreachableError:
@@ -96,12 +101,13 @@ class Transfer:
             return Start(None, "", freeze=False, notes=(note,))
         return Start(weights, f"{pretrained.title} of {name}", self.freeze, self.thaw_epoch)
 
-    def _from_file(self, pretrained: Pretrained) -> Weights:
+    def _from_file(self, pretrained: Pretrained) -> tuple[Path, Any]:
         path = Path(self.weights).expanduser()
         meant = nearest(self.weights, ("none", pretrained.word))
         if meant and not path.exists():
             raise WeightsError(f"{self.weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
-        return read_weights(path)
+        path = checkpoint_at(path)
+        return path, read_content(path)
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ class Start:
     thaw_epoch: int | None = None
     notes: tuple[str, ...] = ()
     """What a user must know: weights that could not be downloaded, a backbone frozen at random weights."""
+    run: Callable[[Classifier], str] | None = None
+    """Loads the weights of a run into the whole model, and says what it took."""
 
     def load(self, module: nn.Module, *, ignore: Sequence[str] = ()) -> None:
         """Copy the weights into `module`, all or nothing; random ones are left as they are.
@@ -130,4 +138,7 @@ class Start:
 
     def classifier(self, backbone: nn.Module, head: nn.Module, *, notes: Sequence[str] = ()) -> Classifier:
         """The two parts as one model, frozen as asked for. `notes` go behind the own ones."""
-        return Classifier(backbone, head, freeze=self.freeze, thaw_epoch=self.thaw_epoch, notes=(*self.notes, *notes))
+        model = Classifier(backbone, head, freeze=self.freeze, thaw_epoch=self.thaw_epoch)
+        taken = (self.run(model),) if self.run else ()
+        model.notes = (*self.notes, *taken, *notes)
+        return model

@@ -39,6 +39,11 @@ def read_weights(path: Path) -> Weights:
     Raises:
         WeightsError: no such file, an unknown suffix, a damaged file, or content that is no state dict.
     """
+    return state_dict_of(read_content(path), path)
+
+
+def read_content(path: Path) -> Any:
+    """What a weights file holds, as `read_weights` reads it. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file", next_step="check the path")
     reader = _READERS.get(path.suffix)
@@ -47,7 +52,7 @@ def read_weights(path: Path) -> Weights:
             f'{path}: unknown suffix "{path.suffix}"', next_step=f"give a file that ends in {', '.join(_READERS)}"
         )
     try:
-        content = reader(path)
+        return reader(path)
     except Exception as error:  # a damaged file makes the readers raise almost anything
         if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
             message = f"{path}: holds {foreign[1]} beside tensors, and reading that could run code"
@@ -55,6 +60,10 @@ def read_weights(path: Path) -> Weights:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         message = f"{path}: damaged, or no weights file: {reason}"
         raise WeightsError(message, next_step="fetch or write the file again") from error
+
+
+def state_dict_of(content: Any, path: Path) -> Weights:
+    """The state dict in the content of a file, without the prefixes that wrappers put before every name."""
     weights = _state_dict(content, path)
     while shared := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights)), None):
         weights = {name.removeprefix(shared): value for name, value in weights.items()}

@@ -96,8 +96,8 @@ def finish_best(
     def waiting() -> None:
         console.print("another process is finishing the best trial's run: waiting for it", markup=False)
 
-    stopped = f"stopped by a signal; {folder} keeps the study and the last checkpoint of the run under way"
-    with stopping(stopped, again), Signals(), alone(folder, ".best.lock", waiting=waiting):
+    kept = f"{folder} keeps the study and the last checkpoint of the run under way"
+    with stopping(kept, again), Signals(), alone(folder, ".best.lock", waiting=waiting):
         final = _Final(planned, folder, seeds, console)
         candidates = [final.finished(trial, trial_run(folder, trial.number)) for trial in best]
         own, why_not = final.own(own_trial(study), best)

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from toolkit.api.errors import RunFailed, UsageError
 from toolkit.api.files import exclusive
-from toolkit.runs.directory import MEND_AND_REPEAT, RunDirectory, explained
+from toolkit.runs.directory import FIX_AND_REPEAT, RunDirectory, explained
 
 DRIVERS = {
     "postgresql": ("psycopg", "psycopg2", "pg8000"),
@@ -67,7 +67,7 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with (
-            explained(self._path.parent, next_step=MEND_AND_REPEAT),
+            explained(self._path.parent, next_step=FIX_AND_REPEAT),
             exclusive(self._path.with_suffix(".lock")),
             self._path.open("r+b") as journal,
         ):

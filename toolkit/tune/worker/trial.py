@@ -90,8 +90,8 @@ class Worker:
         """
         tune = self.planned.tune
         until = time.monotonic() + tune.timeout if tune.timeout else math.inf
-        stopped = f"stopped by a signal; the study in {self.folder} keeps all trials and the last checkpoint"
-        with stopping(stopped, self.again), Signals() as signals:
+        kept = f"the study in {self.folder} keeps all trials and the last checkpoint"
+        with stopping(kept, self.again), Signals() as signals:
             try:
                 while self._take(signals) and time.monotonic() < until:
                     if signals.received is not None:

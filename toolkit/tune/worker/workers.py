@@ -20,7 +20,7 @@ from toolkit.api.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, RunFai
 from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
 from toolkit.system.notices import note, warn
-from toolkit.system.signals import Signalled, Signals, exit_code
+from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 from toolkit.tune.worker.trial import StudyLocation
 
 LOOK_SECONDS = 0.1
@@ -122,9 +122,10 @@ class Workers:
                 with self._started(shares) as started:
                     self._wait(started)
             except Signalled as stopped:
+                code = exit_code(stopped.number)
                 raise Stopped(
-                    f"stopped by a signal; the study in {self.folder} keeps all trials and the last checkpoints",
-                    exit_code=exit_code(stopped.number),
+                    f"{how_ended(code)}; the study in {self.folder} keeps all trials and the last checkpoints",
+                    exit_code=code,
                     next_step=self.location.again,
                 ) from stopped
 

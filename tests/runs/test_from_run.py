@@ -1,0 +1,178 @@
+"""A run as starting weights: its directory or a checkpoint of it, the head too where the classes are the same."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from toolkit.cli.main import main
+
+RESNET = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"').replace(
+    "epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12"
+)
+STILL = ("train.optimizer.lr=1e-12", "train.optimizer.momentum=0")
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path / "report.html")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recipe and a finished run of it."""
+    folder = tmp_path_factory.mktemp("made")
+    recipe = tiny.write_recipe(folder, tiny.write_images(folder / "images"), text=RESNET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+        assert tiny.run(recipe, folder / "runs") == 0
+    return recipe, tiny.only_run(folder / "runs")
+
+
+def network(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, weights_only=True)
+    found: dict[str, Tensor] = state["network"]
+    return found
+
+
+def parts(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The trained tensors of a part: what batch norm counts moves whatever the rate."""
+    prefix = f"model.{part}."
+    counted = ("running_mean", "running_var", "num_batches_tracked")
+    return {key: value for key, value in weights.items() if key.startswith(prefix) and not key.endswith(counted)}
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        one[key].shape == other[key].shape and torch.allclose(one[key], other[key], rtol=0, atol=1e-9) for key in one
+    )
+
+
+def notes(run: Path) -> list[str]:
+    found: list[str] = json.loads((run / "facts.json").read_text())["notes"]
+    return found
+
+
+@pytest.mark.parametrize("named", ["", "best.pt", "last.pt"])
+def test_a_run_starts_from_another_with_its_head(made: tuple[Path, Path], tmp_path: Path, named: str) -> None:
+    recipe, source = made
+    assert tiny.run(recipe, tmp_path / "runs", f"model.weights={source / named}", *STILL) == 0
+    run = tiny.only_run(tmp_path / "runs")
+    first, second = network(source / "best.pt"), network(run / "best.pt")
+    assert close(parts(first, "backbone"), parts(second, "backbone"))
+    assert close(parts(first, "head"), parts(second, "head"))
+    checkpoint = source / (named or "best.pt")
+    assert f"starting from the weights of {checkpoint}; the head as well" in notes(run)
+
+
+def test_other_classes_get_a_new_head_on_the_same_backbone(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, source = made
+    root = tiny.write_images(tmp_path / "others", ("ant", "bee", "cat", "dog"))
+    assert tiny.run(recipe, tmp_path / "runs", f"model.weights={source}", f"data.root={root}", *STILL) == 0
+    run = tiny.only_run(tmp_path / "runs")
+    first, second = network(source / "best.pt"), network(run / "best.pt")
+    assert close(parts(first, "backbone"), parts(second, "backbone"))
+    assert second["model.head.2.weight"].shape[0] == 4
+    assert (
+        f"starting from the weights of {source / 'best.pt'}; the head starts at random weights: "
+        "the run knows 3 classes (blue, green, red), the data has 4 classes (ant, bee, cat, …)"
+    ) in notes(run)
+
+
+def test_a_frozen_backbone_stays_bit_for_bit(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, source = made
+    assert tiny.run(recipe, tmp_path / "runs", f"model.weights={source}", "model.freeze=true") == 0
+    first, second = (network(run / "best.pt") for run in (source, tiny.only_run(tmp_path / "runs")))
+    backbone = [key for key in first if key.startswith("model.backbone.")]
+    assert all(torch.equal(first[key], second[key]) for key in backbone)
+
+
+def test_averaged_weights_are_those_that_a_run_stands_for(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, _ = made
+    assert tiny.run(recipe, tmp_path / "runs", "train.ema=0.5") == 0
+    source = tiny.only_run(tmp_path / "runs")
+    assert tiny.run(recipe, tmp_path / "next", f"model.weights={source / 'last.pt'}", *STILL) == 0
+    last = torch.load(source / "last.pt", weights_only=True)["state"]
+    started = network(tiny.only_run(tmp_path / "next") / "best.pt")
+    assert close(parts(last["average"], "backbone"), parts(started, "backbone"))
+    assert not close(parts(last["network"], "backbone"), parts(started, "backbone"))
+
+
+def test_such_a_run_goes_on_and_is_evaluated_without_its_source(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, source = made
+    copy = shutil.copytree(source, tmp_path / "source")
+    assert tiny.run(recipe, tmp_path / "runs", f"model.weights={copy}") == 0
+    shutil.rmtree(copy)
+    run = tiny.only_run(tmp_path / "runs")
+    assert main(["run", "--resume", str(run)]) == 0
+    assert main(["evaluate", str(run)]) == 0
+
+
+def failure(capsys: pytest.CaptureFixture[str], code: int) -> list[str]:
+    assert code == 3
+    return capsys.readouterr().err.splitlines()
+
+
+def test_the_run_of_another_model_names_it(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, source = made
+    override = f"model.weights={source}"
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", "model.name=resnet34", override))
+    assert lines[0].startswith(f"error: {source / 'best.pt'} for resnet34: the weights do not fit the model")
+    assert lines[-1] == "next:  take the model of that run (--set model.name=resnet18), or another run"
+    assert tiny.run(recipe, tmp_path / "runs", override, *shlex.split("model.name=resnet18")) == 0
+
+
+def test_a_model_without_a_backbone_is_not_one_to_start_from(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, _ = made
+    cnn = tiny.write_recipe(tmp_path, recipe.parent / "images", name="small")
+    assert tiny.run(cnn, tmp_path / "runs", "train.epochs=1") == 0
+    source = tiny.only_run(tmp_path / "runs", "small")
+    capsys.readouterr()
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={source}"))
+    assert (
+        lines[0] == f'error: {source / "best.pt"}: its model "cnn" has no backbone, so no other model can start from it'
+    )
+
+
+def test_a_folder_that_holds_no_run_is_named(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, _ = made
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={tmp_path}"))
+    assert lines[0] == f"error: {tmp_path}: a folder without best.pt, so it is not a run that has weights"
+
+
+def test_a_checkpoint_of_another_format_is_named(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, source = made
+    content = torch.load(source / "best.pt", weights_only=True)
+    torch.save({**content, "format": 99}, tmp_path / "best.pt")
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={tmp_path}"))
+    assert lines[0] == f"error: {tmp_path / 'best.pt'}: a checkpoint of format 99, this version reads format 2"
+
+
+def test_a_run_that_cannot_be_extended_leads_to_a_new_one_from_its_weights(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next step as it is printed: one_cycle has used its epoch, so another epoch starts from its weights."""
+    _, source = made
+    capsys.readouterr()
+    assert main(["run", "--resume", str(source), "--extend", "2"]) == 2
+    command = capsys.readouterr().err.splitlines()[-1].removeprefix("next:  ")
+    assert command == (f"python -m toolkit run {source}/recipe.toml --set model.weights={source} --set train.epochs=1")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[3:]) == 0
+    assert f"starting from the weights of {source / 'best.pt'}; the head as well" in notes(tiny.only_run(Path("runs")))
