@@ -76,6 +76,10 @@ def _run(options: Namespace) -> None:
     if options.resume is None and options.extend is not None:
         longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
         raise UsageError("run: --extend needs --resume RUN", next_step=command_line(longer))
+    if options.resume is None:
+        from toolkit.cli.folders import check_no_folder
+
+        check_no_folder(options.recipe)
     output = console()
     with stopped("training had not begun, nothing is lost", options):
         prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
@@ -97,9 +101,6 @@ def _resumed(options: Namespace, output: Console) -> Prepared:
 
 
 def _started(options: Namespace, output: Console) -> Prepared:
-    from toolkit.cli.folders import check_no_folder
-
-    check_no_folder(options.recipe)
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
