@@ -42,6 +42,7 @@ def test_every_next_step_works_as_it_is_printed(
     run = tiny.only_run(Path("my runs"))
     found = steps(printed)
     assert found["export the model"] == f"python -m toolkit export '{run}'"
+    assert found["predict"].startswith(f"python -m toolkit predict '{run}' '{images}/test/")
     assert found["train longer"] == f"python -m toolkit run --resume '{run}' --extend 2"
     assert f"report {run / 'report.html'}" in printed
     for command in found.values():

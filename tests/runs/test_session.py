@@ -1108,6 +1108,9 @@ def test_facts_of_an_evaluation_are_those_of_its_run_and_say_what_was_evaluated(
     again, before = read_json(evaluation / "facts.json"), read_json(finished / "facts.json")
     assert again.pop("started") >= before.pop("started")
     assert again.pop("notes") == [f"scores of {finished / 'best.pt'}, re-evaluated", *before.pop("notes")]
+    # An evaluation has no epochs to judge, and whether a run waits for data depends on the machine.
+    of_training = ("overfitting", "improving", "waiting")
+    before["verdicts"] = [one for one in before["verdicts"] if one["kind"] not in of_training]
     assert again == before
 
 

@@ -72,7 +72,7 @@ def _bundle(options: Namespace) -> Path | Callable[[], Path]:
     def exported() -> Path:
         from rich.console import Console
 
-        with stopped("stopped by a signal; nothing is left half-written", options):
+        with stopped("no half-written bundle is left", options):
             return bundle_of(run, options.overrides, Console(stderr=True, highlight=False))
 
     return exported

@@ -18,11 +18,12 @@ LOOKED_AT = 20
 def predict_command(model: Path, scored: RunDirectory) -> str:
     """The command that answers an input with the run or bundle `model`: a file of the data that `scored` has the
     predictions of, or the word INPUT where no such file is here, as for a built-in sample."""
-    example = _example(scored)
+    example = example_input(scored)
     return f"python -m toolkit predict {shlex.quote(str(model))} {'INPUT' if example is None else shlex.quote(example)}"
 
 
-def _example(scored: RunDirectory) -> str | None:
+def example_input(scored: RunDirectory) -> str | None:
+    """A file of the data that `scored` has the predictions of; None where no such file is here."""
     with suppress(OSError, ValueError, csv.Error):
         root = tomllib.loads(scored.recipe.read_text(encoding="utf-8"))["data"].get("root")
         with scored.predictions.open(encoding="utf-8", newline="") as file:

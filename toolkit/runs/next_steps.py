@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from toolkit.runs.examples import example_input, predict_command
 from toolkit.runs.extension import extensible, from_weights
 from toolkit.runs.loop import Prepared
 
@@ -21,6 +22,8 @@ def next_steps(prepared: Prepared) -> Iterator[tuple[str, str]]:
     """What each command is for, and the command."""
     directory = prepared.directory
     yield "export the model", shlex.join(["python", "-m", "toolkit", "export", str(directory.path)])
+    if example_input(directory):
+        yield "predict", predict_command(directory.path, directory)
     if longer := _more_epochs(prepared):
         yield "train longer", longer
 
