@@ -17,9 +17,9 @@ from toolkit.data.lists import needs_list
 KAGGLE_TABLE = "Training_set.csv"
 KAGGLE_FOLDER = "train"
 WHERE = (
-    "Get the Human Action Recognition set from https://www.kaggle.com/datasets/meetnagadia/"
-    "human-action-recognition-har-dataset and give the folder that holds train/ and Training_set.csv; or give a folder "
-    "of <class>/<image or video>. Leave data.root out to use the built-in sample."
+    "--set data.root=FOLDER with a folder of <class>/<image or video>, of whatever they show; or with train/ and "
+    "Training_set.csv of https://www.kaggle.com/datasets/meetnagadia/human-action-recognition-har-dataset. "
+    "Without data.root the recipe trains on the built-in sample."
 )
 
 

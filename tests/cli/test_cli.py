@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ import pytest
 from tests import tiny
 from tests.installed import install
 from toolkit import __version__
-from toolkit.cli.main import main
+from toolkit.cli.main import main, parser
+from toolkit.cli.parser import PROGRAM
 from toolkit.system.signals import how_ended
 
 EVERYWHERE = {"--help", "--debug"}
@@ -67,7 +69,48 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_flags_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(command, capsys)
     assert text.startswith(f"usage: {' '.join(['python -m toolkit', *command.split()])} ")
-    assert set(re.findall(r"--[a-z-]+", text)) == FLAGS[command]
+    assert set(re.findall(r"--[a-z-]+", text.partition("\nexamples:")[0])) == FLAGS[command]
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_each_help_has_two_examples_that_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(command, capsys).partition("\nexamples:\n")[2].partition("\n\n")[0]
+    examples = [shlex.split(line) for line in text.splitlines()]
+    assert len(examples) == 2
+    for words in examples:
+        assert shlex.join(words[:3]) == PROGRAM
+        assert " ".join(words[3:]).startswith(command)
+        parser().parse_args(words[3 : words.index(">") if ">" in words else None])
+
+
+def test_the_examples_of_recipes_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = {line for command in FLAGS for line in help_of(command, capsys).splitlines()}
+    recipes = [shlex.split(line) for line in lines if re.match(rf"  {PROGRAM} (run|tune|check) ", line)]
+    assert len(recipes) > 5
+    for words in recipes:
+        options = parser().parse_args(words[3:])
+        overrides = [word for pair in options.overrides for word in ("--set", pair)]
+        assert main(["check", str(options.recipe), *overrides]) == 0
+
+
+def test_no_command_shows_the_help_with_every_command_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr().out
+    assert shown == help_of("", capsys)
+    assert "\nmore:" not in shown
+
+
+@pytest.mark.parametrize("command", ["", "run", "plugins new"])
+def test_help_is_a_command_too(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["help", *command.split()])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == help_of(command, capsys)
+
+
+def test_help_says_where_the_keys_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_of("run", capsys).split())
+    assert "`python -m toolkit schema` lists all keys, `python -m toolkit plugins show NAME`" in text
 
 
 def test_the_list_of_commands_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,44 +124,56 @@ def listed(text: str) -> list[str]:
     return re.findall(r"^    ([a-z]+)\s+\S", text, re.MULTILINE)
 
 
-def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     codes = help_of("", capsys).partition("Exit codes: ")[2]
     assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130"]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize(
     ("words", "error", "next_step"),
     [
-        ([], "a command is missing", "python -m toolkit --help"),
-        (["rnu", "a.toml"], 'no command "rnu"; did you mean "run"?', "python -m toolkit --help"),
+        (["rnu", "a.toml"], 'no such command "rnu"; did you mean "run"?', "python -m toolkit run a.toml"),
+        (["it's"], 'no such command "it\'s" (choose from demo, init, run, tune, evaluate,', "python -m toolkit --help"),
+        (["plugins", "shwo"], 'no such command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
+        (["run"], "run: a recipe is missing", "python -m toolkit run har_resnet50"),
         (
-            ["it's"],
-            'no command "it\'s"; there are demo, init, run, tune,',
-            "python -m toolkit --help",
+            ["run", "--resume", "a", "--runs", "b"],
+            "run: --runs has no meaning with --resume",
+            "python -m toolkit run --resume a",
         ),
-        (["plugins", "shwo"], 'no command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
-        (["run"], "run: a recipe is missing", "python -m toolkit run cifar10_cnn"),
-        (["run", "--resume", "a", "--runs", "b"], "run: --runs has no meaning with --resume", "leave one of them out"),
-        (["run", "a.toml", "--epochs", "3"], "unrecognized arguments: --epochs 3", "python -m toolkit --help"),
-        (["run", "a.toml", "--res", "b"], "unrecognized arguments: --res b", "python -m toolkit --help"),
-        (["check"], "the following arguments are required: RECIPE", "python -m toolkit check --help"),
+        (
+            ["run", "a.toml", "--epochs", "3"],
+            'unrecognized arguments: --epochs 3; "--epochs" is the recipe key train.epochs',
+            "python -m toolkit run a.toml --set train.epochs=3",
+        ),
+        (
+            ["run", "a.toml", "--res", "b"],
+            'unrecognized arguments: --res b; the flag here is "--resume"',
+            "python -m toolkit run a.toml --resume b",
+        ),
+        (["run", "a.toml", "--frobnicate", "b"], "unrecognized arguments: --frob", "python -m toolkit run --help"),
+        (
+            ["check"],
+            "the following arguments are required: RECIPE",
+            "python -m toolkit check har_resnet50",
+        ),
         (
             ["predict", "b", "i", "--device", "gpu"],
-            'argument --device: there is no "gpu"',
-            "python -m toolkit predict --help",
+            'argument --device: invalid choice "gpu"; "gpu" is "cuda" here',
+            "python -m toolkit predict b i --device cuda",
         ),
         (
             ["predict", "b", "i", "--top", "0"],
-            'argument --top: must be an integer, at least 1, got "0"',
+            'argument --top: expected an integer of at least 1, got "0"',
             "python -m toolkit predict --help",
         ),
         (
             ["predict", "b", "i", "--batch", "x"],
-            'argument --batch: must be an integer, at least 1, got "x"',
+            'argument --batch: expected an integer of at least 1, got "x"',
             "python -m toolkit predict --help",
         ),
         (
@@ -138,7 +193,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
 )
 def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
-    lines = told(capsys)
+    lines = shown(capsys)
     assert lines[0].startswith(f"error: {error}")
     assert lines[1:] == [f"next:  {next_step}"]
 
@@ -146,14 +201,15 @@ def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pyte
 def test_a_recipe_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     near, far = tiny.write_recipe(tmp_path, name="har_slow"), tmp_path / "har_slwo.toml"
     assert main(["check", str(far)]) == 2
-    assert told(capsys) == [
+    assert shown(capsys) == [
         f'error: {far}: no such file; did you mean "{near}"?',
-        f"next:  correct it, then: python -m toolkit check {far}",
+        f"next:  python -m toolkit check {near}",
     ]
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
+@pytest.mark.parametrize("word", ["--version", "version", "-V"])
+def test_the_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 0
     assert capsys.readouterr().out == f"toolkit {__version__}\n"
 
 
@@ -186,7 +242,7 @@ def test_debug_adds_the_traceback_and_keeps_the_exit_code(
     assert main(["check", "nowhere.toml"]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert main(["check", "nowhere.toml", "--debug"]) == 2
-    lines = told(capsys)
+    lines = shown(capsys)
     assert lines[0] == "Traceback (most recent call last):"
     assert "error: nowhere.toml: no such file" in lines
     monkeypatch.setenv("TOOLKIT_DEBUG", "1")
@@ -204,14 +260,16 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.host.registry.discover", raising(KeyboardInterrupt()))
     assert main(["plugins", "list"]) == 130
-    assert told(capsys) == ["interrupted"]
+    assert shown(capsys) == ["interrupted"]
 
 
-def test_what_the_system_refuses_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_refuses_is_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusal = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a/b.txt")
     monkeypatch.setattr("toolkit.host.registry.discover", raising(refusal))
     assert main(["plugins"]) == 1
-    assert told(capsys)[0] == "error: a/b.txt: Permission denied"
+    assert shown(capsys)[0] == "error: a/b.txt: Permission denied"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -220,10 +278,10 @@ def test_a_signal_before_training_ends_with_the_same_command(
 ) -> None:
     before = signal.getsignal(number)
     monkeypatch.setattr("toolkit.runs.session.start_run", lambda *arguments, **more: os.kill(os.getpid(), number))
-    monkeypatch.setattr("toolkit.build.plan.plan", lambda *_: None)
-    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *_, **__: None)
+    monkeypatch.setattr("toolkit.recipe.read.parse", lambda *arguments, **more: None)
+    monkeypatch.setattr("toolkit.build.plan.plan", lambda *arguments: None)
     assert main(["run", "my recipe.toml", "--set", "seed=1"]) == code
-    assert told(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
+    assert shown(capsys)[1] == "next:  python -m toolkit run 'my recipe.toml' --set seed=1"
     assert signal.getsignal(number) is before
 
 
@@ -240,7 +298,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     before = signal.getsignal(number)
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
     assert main(words) == code
-    assert told(capsys) == [
+    assert shown(capsys) == [
         f"error: {how_ended(code)}; no half-written bundle is left",
         f"next:  python -m toolkit export runs/a/b --name 'my bundle' --exports {tmp_path}",
     ]
@@ -278,6 +336,35 @@ def test_a_command_started_without_standard_output_does_its_work():
     words = [sys.executable, "-m", "toolkit", "plugins", "list"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE + '\n["a\\u001b[31m"]\nb = 1\n')
+    assert main(["check", str(recipe)]) == 2
+    assert main(["check", "x\x1b[2J\n.toml"]) == 2
+    assert main(["run\x1b[2J"]) == 2
+    assert main(["run", "a.toml", "--set", "model.name=\x1b[31m\x9b", "--epochs", "5"]) == 2
+    text = capsys.readouterr().err
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert "a\\x1b[31m: unknown key" in text
+    assert "error: x\\x1b[2J\\n.toml: no such file" in text
+    assert "next:  python -m toolkit run a.toml --set $'model.name=\\x1b[31m\\x9b' --set train.epochs=5" in text
+
+
+def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace("epochs = 2", "epochs = 0"))
+    assert main(["check", str(recipe), "--set", "train.batch=none", "--set", "model={name = 'cnn', dropout = 3}"]) == 2
+    assert shown(capsys) == [
+        f"error: {recipe}: train.epochs: must be at least 1, got 0",
+        'error: --set train.batch=none: must be an integer, got "none"',
+        """error: --set 'model={name = '"'"'cnn'"'"', dropout = 3}': model.dropout: must be less than 1, got 3""",
+        f"next:  fix this, then run: python -m toolkit check {recipe}",
+    ]
+    assert main(["check", str(recipe), "--set", "train.epochs=five"]) == 2
+    assert shown(capsys) == [
+        'error: --set train.epochs=five: must be an integer, got "five"',
+        "next:  fix --set train.epochs=five, then run the same command again",
+    ]
 
 
 # Three bad plugins
@@ -364,7 +451,7 @@ def test_a_qualified_name_picks_the_good_one(tmp_path: Path) -> None:
     assert main(["check", str(tiny.write_recipe(tmp_path, text=text))]) == 0
 
 
-def test_what_nobody_foresaw_is_told_without_a_traceback(
+def test_what_nobody_foresaw_is_reported_without_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks() -> NoReturn:
@@ -372,13 +459,13 @@ def test_what_nobody_foresaw_is_told_without_a_traceback(
 
     monkeypatch.setattr("toolkit.host.registry.discover", breaks)
     assert main(["plugins", "list"]) == 1
-    told = capsys.readouterr().err
-    assert "error: unexpected ZeroDivisionError: in a plugin's forward" in told
-    assert "--debug" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError: in a plugin's forward" in printed
+    assert "--debug" in printed
+    assert "Traceback" not in printed
 
 
-def test_a_recipe_that_is_not_there_is_told_before_torch_is_loaded() -> None:
+def test_a_recipe_that_is_not_there_is_reported_before_torch_is_loaded() -> None:
     code = "import sys; from toolkit.cli.main import main; print(main(['run', 'nowhere.toml']), 'torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["2", "False"]

@@ -54,7 +54,7 @@ def test_files_without_class_folders_are_an_error_that_says_what_there_is(tmp_pa
     assert caught.value.next_step == f"Arrange the image files as {tmp_path}/<class>/<file>."
 
 
-@pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is no folder")])
+@pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is not a folder")])
 def test_a_root_that_is_no_folder_is_an_error(tmp_path, name, message):
     put(tmp_path / "file")
     with pytest.raises(DataError, match=message) as caught:
@@ -92,7 +92,7 @@ def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     assert list_class_folders(tmp_path / "loop").ids == ("a/1.png", "b/2.png", "b/sibling/1.png")
 
 
-@pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is no folder")])
+@pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is not a folder")])
 def test_splits_are_not_looked_for_where_there_is_no_folder(tmp_path, name, message):
     put(tmp_path / "file")
     with pytest.raises(DataError, match=message) as caught:

@@ -229,7 +229,7 @@ def test_a_missing_root_names_where_the_data_can_be_had(tmp_path):
 
 
 def test_a_root_that_is_a_file_is_an_error(tmp_path):
-    assert problem(write_image(tmp_path / "a.png")).message.endswith("is no folder")
+    assert problem(write_image(tmp_path / "a.png")).message.endswith("is not a folder")
 
 
 def test_an_empty_class_folder_is_an_error(tmp_path):

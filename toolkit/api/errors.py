@@ -5,8 +5,9 @@ An error says what is wrong and where, then what to type next, and knows its exi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 EXIT_DONE = 0
@@ -32,6 +33,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def printable(text: str) -> str:
+    """`text` with its control characters escaped: names of files and values may hold any, and a terminal obeys them."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def first_few(names: Sequence[str], limit: int = 3) -> str:
     """`a, b, c and 4 more`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
@@ -52,10 +58,23 @@ class Problem:
     key: str
     message: str
     suggestion: str | None = None
+    flag: str = field(default="", compare=False)
+    """The argument of `--set` that is at fault, not the recipe's file; empty where there is none."""
+    command: str = field(default="", compare=False)
+    """A command that helps; empty where there is none."""
 
     def __str__(self) -> str:
-        text = f"{self.key}: {self.message}" if self.key else self.message
-        return f'{text}; did you mean "{self.suggestion}"?' if self.suggestion else text
+        return f"{self.key}: {self._text()}" if self.key else self._text()
+
+    def at(self, source: str) -> str:
+        """The problem as a line that begins with its place: the flag, else the recipe `source`."""
+        if not self.flag:
+            return printable(f"{source}: {self}")
+        text = self._text() if self.key in {self.flag, self.flag.partition("=")[0].strip()} else str(self)
+        return printable(f"--set {shlex.quote(self.flag)}: {text}")
+
+    def _text(self) -> str:
+        return f'{self.message}; did you mean "{self.suggestion}"?' if self.suggestion else self.message
 
 
 class ToolkitError(Exception):
@@ -77,6 +96,9 @@ class UsageError(ToolkitError):
 
     exit_code = EXIT_USAGE
 
+    def lines(self) -> list[str]:
+        return [printable(self.message)]
+
 
 class RecipeError(ToolkitError):
     """A recipe is invalid; holds every problem found, not only the first."""
@@ -89,7 +111,7 @@ class RecipeError(ToolkitError):
         self.problems = tuple(problems)
 
     def lines(self) -> list[str]:
-        return [f"{self.source}: {problem}" for problem in self.problems]
+        return [problem.at(self.source) for problem in self.problems]
 
 
 class ProjectError(ToolkitError):

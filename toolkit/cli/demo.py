@@ -22,7 +22,8 @@ PICTURES = 6
 
 
 def add_demo(commands: Commands) -> None:
-    parser = add(commands, "demo", "train, export and predict on a built-in sample, in about a minute", _demo)
+    text = "train, export and predict on a built-in sample, in about a minute"
+    parser = add(commands, "demo", text, _demo, ("demo", "demo --open"))
     parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import add, add_set, console, stopped
+from toolkit.cli.places import RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,7 +17,9 @@ FORMATS = {"bundle": "a bundle", "triton": "a bundle and a Triton model reposito
 
 
 def add_export(commands: Commands) -> None:
-    parser = add(commands, "export", "export a run's best checkpoint as an ONNX bundle, checked against it", _export)
+    text = "export a run's best checkpoint as a verified ONNX bundle"
+    examples = (f"export {RUN}", f"export {RUN} --name tiny_cnn --format triton")
+    parser = add(commands, "export", text, _export, examples)
     parser.add_argument("run", metavar="RUN", type=Path)
     add_set(parser)
     parser.add_argument("--name", metavar="NAME", help="name of the bundle (default: the recipe's)")

@@ -6,12 +6,38 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunFailed, ToolkitError, UsageError
+from toolkit.api.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    RecipeError,
+    RunFailed,
+    ToolkitError,
+    UsageError,
+    printable,
+)
 from toolkit.cli import demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
-from toolkit.cli.parser import Parser
+from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
+
+GROUPS: Mapping[str, Sequence[str]] = {
+    "start": ("demo", "init", "recipes"),
+    "train": ("run", "tune", "check"),
+    "look at results": ("evaluate", "report"),
+    "use a trained model": ("export", "predict"),
+    "plugins and editors": ("plugins", "schema"),
+}
+"""How `--help` groups the commands. One that stands in no group is listed at the end."""
+
+EXAMPLES = ("run cifar10_cnn", "run cifar10_cnn --set train.epochs=20")
+EXIT_CODES = """\
+Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
+4 plugin broken, 5 an export differs from the trained model,
+75 stopped by a signal and resumable, 130 interrupted."""
+VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # finding them reads malformed packages too
     try:
-        options = parser().parse_args(words, argparse.Namespace(words=words))
+        options = parsed(parser(), words)
         command: Callable[[argparse.Namespace], int | None] = options.command
         code = command(options) or EXIT_DONE
         sys.stdout.flush()
         return code
     except ToolkitError as error:
-        return _fail(error, debug=debug)
+        return _fail(error, words, debug=debug)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -40,23 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{error.filename}: {reason}" if error.filename else reason
-        return _fail(RunFailed(message, next_step="mend it, then give the same command again"), debug=debug)
+        return _fail(RunFailed(message, next_step="fix this, then run the same command again"), words, debug=debug)
     except Exception as error:
         message = f"unexpected {type(error).__name__}: {error}"
-        return _fail(RunFailed(message, next_step="see where with --debug"), debug=debug)
+        return _fail(RunFailed(message, next_step="see where with --debug"), words, debug=debug)
+
+
+class Whole(Parser):
+    """The parser of all commands, which lists them by group."""
+
+    def describe(self) -> str:
+        grouped = {name for names in GROUPS.values() for name in names}
+        more = {"more": [name for name in self.actions if name not in grouped]}
+        lines = [sentence("train, evaluate, report, export and serve vision models from recipes")]
+        for title, names in {**GROUPS, **more}.items():
+            rows = [f"    {name:<9} {self.actions[name].text}" for name in names if name in self.actions]
+            lines += ["", f"{title}:", *rows] if rows else []
+        return "\n".join(lines)
 
 
 def parser() -> Parser:
-    """The parser of all commands, in the order in which `--help` lists them."""
-    whole = Parser(
-        prog="python -m toolkit",
-        description="Train, evaluate, report, export and serve vision models from recipes.",
-        epilog="Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable, 4 plugin broken, "
-        "5 an export differs from the trained model, 75 stopped by a signal and resumable, 130 interrupted.",
-    )
-    whole.add_argument("--version", action="store_true", help="print the version and leave")
-    whole.set_defaults(command=_no_command)
-    commands = whole.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    """The parser of all commands; GROUPS has the order in which `--help` lists them."""
+    whole = Whole(prog=PROGRAM, usage=f"{PROGRAM} COMMAND ...", epilog=f"{listed_examples(EXAMPLES)}\n\n{EXIT_CODES}")
+    whole.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = whole.add_subparsers(metavar="COMMAND", prog=PROGRAM, parser_class=Parser, help=argparse.SUPPRESS)
     demo.add_demo(commands)
     add_init(commands)
     run.add_run(commands)
@@ -69,25 +102,55 @@ def parser() -> Parser:
     recipes.add_recipes(commands)
     plugins.add_plugins(commands)
     run.add_schema(commands)
+    whole.actions = commands.choices
+    whole.set_defaults(command=lambda options: _no_command(whole, options))
     return whole
 
 
-def _no_command(options: argparse.Namespace) -> None:
+def parsed(whole: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. Raises UsageError with the command that was meant, where that can be guessed."""
+    asked = _help_or_version(words)
+    try:
+        return whole.parse_args(asked, argparse.Namespace(words=asked))
+    except UsageError as error:
+        from toolkit.cli.corrections import explained
+
+        raise explained(error, asked, whole) from error
+
+
+def _help_or_version(words: Sequence[str]) -> list[str]:
+    """`help COMMAND` as `COMMAND --help`, and `version` as `--version`."""
+    first = words[0] if words else ""
+    if first == "help":
+        return [*words[1:], "--help"]
+    return ["--version"] if len(words) == 1 and first in VERSION else list(words)
+
+
+def _no_command(whole: Parser, options: argparse.Namespace) -> int:
     if not options.version:
-        raise UsageError("a command is missing", next_step="python -m toolkit --help")
+        whole.print_help()
+        return EXIT_USAGE
     from toolkit import __version__
 
     print(f"toolkit {__version__}")
+    return EXIT_DONE
 
 
-def _fail(error: ToolkitError, *, debug: bool) -> int:
+def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
         import traceback
 
         traceback.print_exc()
     for line in error.lines():
-        print(f"error: {line}" if not line.startswith(" ") else line, file=sys.stderr)
-    if error.next_step:
-        print(f"next:  {error.next_step}", file=sys.stderr)
+        for part in line.split("\n"):
+            shown = printable(part)
+            print(f"error: {shown}" if not shown.startswith(" ") else shown, file=sys.stderr)
+    next_step = error.next_step
+    if isinstance(error, RecipeError):
+        from toolkit.cli.repairs import repaired
+
+        next_step = repaired(error, words) or next_step
+    if next_step:
+        print(f"next:  {printable(next_step)}", file=sys.stderr)
     return error.exit_code

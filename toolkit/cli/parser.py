@@ -1,13 +1,12 @@
-"""The parser of every command, and what several commands share: flags, the console, how a signal ends them."""
+"""The parser of every command, and what several commands share: flags, examples, the console, signals."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -20,34 +19,88 @@ if TYPE_CHECKING:
 
     Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
+PROGRAM = "python -m toolkit"
 DEVICES = ("auto", *BUNDLE_DEVICES)
+SET_HELP = (
+    "override a recipe key; may be repeated. `python -m toolkit schema` lists all keys, "
+    "`python -m toolkit plugins show NAME` those of a component"
+)
 
 
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of ending the process, knows the nearest command, takes no flag cut short."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
+        self.flags: dict[str, bool] = {}
+        """Every flag, and whether a value follows it."""
+        self.places: list[str] = []
+        """What the words without a flag are, in their order."""
+        self.optional: set[str] = set()
+        """Those of them that may be absent."""
+        self.actions: Mapping[str, Parser] = {}
+        """The commands below this one."""
+        self.text = ""
+        """What the command does, as lists of commands show it."""
+        super().__init__(**options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        self.flags.update(dict.fromkeys(action.option_strings, action.nargs != 0))
+        if not action.option_strings:
+            self.places.append(str(action.metavar))
+        if not action.option_strings and action.nargs == "?":
+            self.optional.add(str(action.metavar))
+        return action
+
+    def format_help(self) -> str:
+        self.description = self.describe()
+        return super().format_help()
+
+    def describe(self) -> str:
+        """What stands below the usage; made only where help is asked for."""
+        return sentence(self.text)
 
     def error(self, message: str) -> NoReturn:
+        import re
+
         # argparse's text, but the nearest command or choice instead of the whole list
-        found = re.search(r"""(?:argument (-[^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
+        found = re.search(r"""(?:argument ([^:]*): )?invalid choice: (['"])(.*)\2.*\(choose from (.*)\)""", message)
         if found:
             name, known = found[3], [choice.strip(" '") for choice in found[4].split(",")]
-            message = f'argument {found[1]}: there is no "{name}"' if found[1] else f'no command "{name}"'
-            message = unknown_name(message, name, known, otherwise=f"; there are {', '.join(known)}")
+            is_command = found[1] in {None, "COMMAND", "ACTION"}
+            message = f'no such command "{name}"' if is_command else f'argument {found[1]}: invalid choice "{name}"'
+            message = unknown_name(message, name, known, otherwise=f" (choose from {', '.join(known)})")
         raise UsageError(message, next_step=f"{self.prog} --help")
 
 
-def add(commands: Commands, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> Parser:
-    """The parser of a new command with this help `text`; `run` returns an exit code, or None for 0."""
-    parser: Parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+def add(
+    commands: Commands,
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int | None],
+    examples: Sequence[str] = (),
+) -> Parser:
+    """The parser of a new command with this help `text`; `run` returns an exit code, or None for 0. The `examples` are
+    whole commands without the program's name, and work as typed."""
+    parser: Parser = commands.add_parser(name, help=text, epilog=listed_examples(examples) if examples else None)
+    parser.text = text
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(command=run)
     return parser
 
 
-def add_set(parser: Parser, text: str = "override a recipe key") -> None:
+def sentence(text: str) -> str:
+    import shutil
+    import textwrap
+
+    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", shutil.get_terminal_size().columns - 2)
+
+
+def listed_examples(examples: Sequence[str]) -> str:
+    return "\n".join(["examples:", *(f"  {PROGRAM} {example}" for example in examples)])
+
+
+def add_set(parser: Parser, text: str = SET_HELP) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=text)
 
 
@@ -62,13 +115,25 @@ def add_use(parser: Parser) -> None:
 def count(text: str) -> int:
     """The type of an argument that is an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be an integer, at least 1, got "{text}"')
+        raise argparse.ArgumentTypeError(f'expected an integer of at least 1, got "{text}"')
     return int(text)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The whole command of these words, to be typed in a shell; control characters are escaped."""
+    return " ".join([PROGRAM, *map(_quoted, words)])
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = word.encode("unicode_escape", "backslashreplace").decode().replace("'", "\\'")
+    return f"$'{escaped}'"
 
 
 def same_command(options: argparse.Namespace) -> str:
     """The command line that `options` were parsed from."""
-    return f"python -m toolkit {shlex.join(options.words)}"
+    return command_line(options.words)
 
 
 @contextmanager

@@ -15,20 +15,27 @@ LICENCES = ("MIT", "Apache-2.0", "BSD-3-Clause", "none")
 
 
 def add_plugins(commands: Commands) -> None:
-    parser = add(commands, "plugins", "list, show, examine, disable and make plugins", _list)
+    text = "list, show, examine, disable and make plugins"
+    parser = add(commands, "plugins", text, _list, ("plugins list", "plugins show resnet50"))
     actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser)
-    add(actions, "list", "list all components, and plugins that are broken", _list)
-    show = add(actions, "show", "show a component's origin and arguments", _show)
+    parser.actions = actions.choices
+    add(actions, "list", "list all components, and broken plugins", _list, ("plugins list", "plugins list --debug"))
+    shown = ("plugins show resnet50", 'plugins show "vision-toolkit[vision]"')
+    show = add(actions, "show", "show a component's origin and arguments", _show, shown)
     show.add_argument("name", metavar="NAME")
-    doctor = add(actions, "doctor", "examine plugins by the rules of the conformance kit", _doctor)
+    examined = ("plugins doctor", "plugins doctor resnet18 --set layers=3")
+    doctor = add(actions, "doctor", "examine plugins by the rules of the conformance kit", _doctor, examined)
     everything = "a plugin or a component (default: every plugin but those included)"
     doctor.add_argument("name", metavar="NAME", nargs="?", help=everything)
     add_set(doctor, "a key of the component's table; may be repeated")
-    disable = add(actions, "disable", "leave a plugin out of this project, unread", _disable)
+    off = ('plugins disable "vision-toolkit[trackers]"', "plugins disable acme-vision")
+    disable = add(actions, "disable", "skip a plugin in this project, without importing it", _disable, off)
     disable.add_argument("name", metavar="NAME")
-    enable = add(actions, "enable", "take a disabled plugin back", _enable)
+    on = ('plugins enable "vision-toolkit[trackers]"', "plugins enable acme-vision")
+    enable = add(actions, "enable", "use a disabled plugin again", _enable, on)
     enable.add_argument("name", metavar="NAME")
-    new = add(actions, "new", "write a package with a component of each kind", _new)
+    made = ("plugins new acme-vision", "plugins new acme-models --kinds model,metric --license Apache-2.0")
+    new = add(actions, "new", "write a package with a component of each kind", _new, made)
     new.add_argument("name", metavar="NAME", help="of the distribution, and of its folder")
     new.add_argument("--kinds", metavar="KINDS", help="kinds of components, separated by commas (default: all five)")
     licences = f"{', '.join(LICENCES)} (default: MIT)"

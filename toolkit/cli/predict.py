@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add, add_set, add_use, count, stopped
+from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -20,7 +21,8 @@ INPUTS = "images, folders, globs, videos, - for a list on standard input, a came
 
 
 def add_predict(commands: Commands) -> None:
-    parser = add(commands, "predict", "classify images and videos with a run or a bundle", _predict)
+    examples = (f"predict {RUN} photo.jpg", f"predict {BUNDLE} photos --output answers.csv")
+    parser = add(commands, "predict", "classify images and videos with a run or a bundle", _predict, examples)
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help=INPUTS)
     parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")

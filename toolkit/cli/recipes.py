@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
     from toolkit.cli.parser import Commands
 
-RECIPE = "a TOML file, or the name of a shipped recipe (python -m toolkit recipes)"
+RECIPE_HELP = "a TOML file, or the name of a shipped recipe (python -m toolkit recipes)"
 
 
 def add_recipes(commands: Commands) -> None:
-    parser = add(commands, "recipes", "list the shipped recipes, or print one", _recipes)
+    examples = ("recipes", "recipes cifar10_cnn > my_cnn.toml")
+    parser = add(commands, "recipes", "list the shipped recipes, or print one", _recipes, examples)
     parser.add_argument("name", metavar="NAME", nargs="?", help="the recipe to print")
 
 

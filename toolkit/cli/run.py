@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, console, count, stopped
-from toolkit.cli.recipes import RECIPE, show_file
+from toolkit.cli.parser import add, add_set, add_use, command_line, console, count, stopped
+from toolkit.cli.places import BUNDLE, RECIPE, RUN
+from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 def add_run(commands: Commands) -> None:
-    parser = add(commands, "run", "train, evaluate and report a recipe", _run)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE}; not needed to resume")
+    examples = (
+        "run cifar10_cnn",
+        "run har_resnet50 --set train.epochs=10 --set train.batch=64",
+    )
+    parser = add(commands, "run", "train, evaluate and report a recipe", _run, examples)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE_HELP}; not needed to resume")
     add_set(parser)
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run")
     parser.add_argument(
         "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
     )
@@ -32,14 +36,17 @@ def add_run(commands: Commands) -> None:
 
 
 def add_evaluate(commands: Commands) -> None:
-    parser = add(commands, "evaluate", "re-evaluate the best checkpoint of a run, or an exported bundle", _evaluate)
+    text = "re-evaluate the best checkpoint of a run, or an exported bundle"
+    examples = (f"evaluate {RUN}", f"evaluate {BUNDLE}")
+    parser = add(commands, "evaluate", text, _evaluate, examples)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
     add_set(parser)
     add_use(parser)
 
 
 def add_report(commands: Commands) -> None:
-    parser = add(commands, "report", "write a run's report again from its files", _report)
+    examples = (f"report {RUN}", "report runs/har_resnet50/latest")
+    parser = add(commands, "report", "write a run's report again from its files", _report, examples)
     parser.add_argument("run", metavar="RUN", type=Path)
     add_open(parser)
 
@@ -49,24 +56,30 @@ def add_open(parser: Parser) -> None:
 
 
 def add_check(commands: Commands) -> None:
-    parser = add(commands, "check", "check a recipe without running it", _check)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE)
+    examples = ("check har_resnet50", "check har_resnet50 --set model.name=resnet18")
+    parser = add(commands, "check", "check a recipe without running it", _check, examples)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
     add_set(parser)
 
 
 def add_schema(commands: Commands) -> None:
-    add(commands, "schema", "print the JSON Schema of a recipe with all installed components", _schema)
+    text = "print the JSON Schema of a recipe with all installed components"
+    add(commands, "schema", text, _schema, ("schema", "schema > recipe.schema.json"))
 
 
 def _run(options: Namespace) -> None:
     if options.resume is None and options.recipe is None:
-        raise UsageError("run: a recipe is missing", next_step="python -m toolkit run cifar10_cnn")
+        raise UsageError("run: a recipe is missing", next_step=f"python -m toolkit run {RECIPE}")
     if options.resume is not None and options.runs is not None:
-        raise UsageError("run: --runs has no meaning with --resume", next_step="leave one of them out")
+        step = command_line(["run", "--resume", str(options.resume)])
+        raise UsageError("run: --runs has no meaning with --resume", next_step=step)
     if options.resume is None and options.extend is not None:
         longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
-        again = f"python -m toolkit {shlex.join(longer)}"
-        raise UsageError("run: --extend needs --resume RUN", next_step=again)
+        raise UsageError("run: --extend needs --resume RUN", next_step=command_line(longer))
+    if options.resume is None:
+        from toolkit.cli.folders import check_no_folder
+
+        check_no_folder(options.recipe)
     output = console()
     with stopped("training had not begun, nothing is lost", options):
         prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
@@ -144,6 +157,9 @@ def _report(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
+    from toolkit.cli.folders import check_no_folder
+
+    check_no_folder(options.recipe)
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse

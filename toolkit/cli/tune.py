@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import add, add_set, console, count, same_command
-from toolkit.cli.recipes import RECIPE, show_file
+from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def add_tune(commands: Commands) -> None:
-    parser = add(commands, "tune", "try the values that a recipe's [tune] table names, and keep the best", _tune)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=f"{RECIPE}, with a [tune] table")
+    text = "try the values that a recipe's [tune] table names, and keep the best"
+    examples = ("tune cifar10_cnn", "tune cifar10_cnn --set tune.trials=5 --workers 2")
+    parser = add(commands, "tune", text, _tune, examples)
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=f"{RECIPE_HELP}, with a [tune] table")
     add_set(parser)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")
     parser.add_argument("--storage", metavar="URL", help="a database that holds the study (default: a journal file)")
@@ -30,6 +32,9 @@ def add_tune(commands: Commands) -> None:
 
 
 def _tune(options: Namespace) -> None:
+    from toolkit.cli.folders import check_no_folder
+
+    check_no_folder(options.recipe)
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
     from toolkit.tune.study import check_study

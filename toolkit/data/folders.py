@@ -10,7 +10,7 @@ from typing import cast
 
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.contracts import FileProblem, TargetForm, Targets
-from toolkit.api.errors import DataError, counted, first_few
+from toolkit.api.errors import DataError, counted, first_few, unknown_name
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
 from toolkit.data.images import IMAGE_SUFFIXES
@@ -55,10 +55,18 @@ class Found:
 
 def check_root(root: Path, where: str) -> None:
     """Raise DataError unless `root` is a folder with something in it; `where` says where data can be had."""
-    if not root.is_dir():
-        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=where)
+    _check_folder(root, where)
     if not any(root.iterdir()):
         raise DataError("is empty", path=root, next_step=where)
+
+
+def _check_folder(root: Path, where: str) -> None:
+    """Raise DataError unless `root` is a folder, with the folder next to it that is called nearly so."""
+    if not root.exists():
+        near = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
+        raise DataError(unknown_name("does not exist", root.name, near), path=root, next_step=where)
+    if not root.is_dir():
+        raise DataError("is not a folder", path=root, next_step=where)
 
 
 def find_class_folders(root: Path, *, videos: bool) -> Found:
@@ -81,8 +89,7 @@ def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *,
     Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
     a class has no such file; `kind` names what was looked for.
     """
-    if not root.is_dir():
-        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=_layout(root, kind))
+    _check_folder(root, _layout(root, kind))
     classes = folders(root)
     if not classes:
         raise DataError(f"there are no class folders, only {_summary(root)}", path=root, next_step=_layout(root, kind))

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import PluginError, Problem, nearest
+from toolkit.api.errors import PluginError, Problem
 from toolkit.host.offers import Broken, Disabled, Loaded, Offer, Plugin, owners
 from toolkit.host.project import left_out, owner
+from toolkit.host.unknown import unknown
 from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -92,9 +93,7 @@ class Registry:
         known = [offer.name for offer in self.offers(kind)]
         disabled = [f"{one.plugin} (by {one.by})" for one in self.disabled if _may_offer(one.plugin, name)]
         unasked = f"; disabled, and so not asked: {', '.join(disabled)}" if disabled else ""
-        component = name.rpartition(":")[2]
-        suggestion = nearest(component.lower() if KINDS[kind].any_case else component, known)
-        problem = Problem(key, f'unknown {kind} "{name}"{unasked}', suggestion)
+        problem = unknown(kind, name, key, known, unasked)
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
             lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]

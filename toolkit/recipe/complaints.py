@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolkit.api.errors import Problem, counted, nearest
+from toolkit.recipe.foreign import value_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -105,8 +106,18 @@ def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
     wanted = list(dict.fromkeys(_wanted(details) for details in close))
     literals = [value for details in close if details["type"] == "literal_error" for value in _literals(details)]
     names = [value for value in literals if isinstance(value, str)]
-    suggestion = nearest(first["input"], names) if isinstance(first["input"], str) else None
+    suggestion = _suggested(key, first["input"], names)
     return Problem(key, f"must be {' or '.join(wanted)}, got {shown(first['input'])}", suggestion)
+
+
+def _suggested(key: str, given: Any, names: Sequence[str]) -> str | None:
+    """What the value is called here, or the nearest of the `names` that may stand there."""
+    if given in ("True", "False"):
+        return str(given).lower()
+    foreign = value_of(key, str(given))
+    if foreign != str(given) and (not names or foreign in names):
+        return foreign
+    return nearest(given, names) if isinstance(given, str) else None
 
 
 def _right_type(details: ErrorDetails) -> bool:

@@ -13,9 +13,13 @@ from toolkit.recipe import tables
 
 
 def descriptions() -> dict[str, dict[str, str]]:
-    """Of each table, by the name of its class, what is said of its keys."""
-    module = ast.parse(inspect.getsource(tables))
-    return {node.name: _of_fields(node.body) for node in module.body if isinstance(node, ast.ClassDef)}
+    """Of each table, by the name of its class, what is said of its keys, those of its base included."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(tables)).body:
+        if isinstance(node, ast.ClassDef):
+            bases = [found.get(base.id, {}) for base in node.bases if isinstance(base, ast.Name)]
+            found[node.name] = {key: text for base in bases for key, text in base.items()} | _of_fields(node.body)
+    return found
 
 
 def _of_fields(body: list[ast.stmt]) -> dict[str, str]:

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from toolkit.api.errors import Problem
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.tables import Recipe, table_of
+
+
+class Source(str):
+    """Where a recipe stands, as problems name it, with the arguments of `--set` that change it."""
+
+    overrides: tuple[str, ...]
+
+    def __new__(cls, name: str, overrides: Sequence[str] = ()) -> Self:
+        made = super().__new__(cls, name)
+        made.overrides = tuple(overrides)
+        return made
+
+    def flag(self, key: str) -> str:
+        """The last argument that sets the value at `key`, alone or with its table; empty where none does."""
+        found = ""
+        for text in self.overrides:
+            own = text.partition("=")[0].strip()
+            if key in {text, own} or key.startswith(f"{own}."):
+                found = text
+        return found
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem, RecipeError, nearest
 from toolkit.recipe.complaints import UNKNOWN_KEY, problems
-from toolkit.recipe.draft import Draft
+from toolkit.recipe.draft import Draft, Source
+from toolkit.recipe.foreign import SPELLED, key_of
 from toolkit.recipe.overrides import override
 from toolkit.recipe.shipped import file_of, shipped
 from toolkit.recipe.tables import (
@@ -55,19 +57,36 @@ def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) 
 
 
 def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
-    """The error of all that is wrong. An unknown key that just one table has, by this very name, is suggested there."""
-    placed = []
-    for problem in found:
-        key = problem.key.rpartition(".")[2]
-        homes = [table for table in _TABLES if key in keys_of(table)]
-        lost = problem.message == UNKNOWN_KEY and len(homes) == 1
-        placed.append(replace(problem, suggestion=".".join(filter(None, (homes[0], key)))) if lost else problem)
-    return RecipeError(source, placed, next_step=f"correct it, then: python -m toolkit check {source}")
+    """The error of all that is wrong. A key that `--set` gave is reported as that argument."""
+    flag = source.flag if isinstance(source, Source) else lambda _: ""
+    placed = [replace(_homed(problem), flag=flag(problem.key)) for problem in found]
+    again = f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
+    if placed and all(problem.flag for problem in placed):
+        named = f"--set {shlex.quote(placed[0].flag)}" if len(placed) == 1 else "these arguments"
+        again = f"fix {named}, then run the same command again"
+    return RecipeError(source, placed, next_step=placed[0].command or again if len(placed) == 1 else again)
+
+
+def _homed(problem: Problem) -> Problem:
+    """An unknown key that one table has, by this name or by that of another tool, is suggested there."""
+    if problem.message != UNKNOWN_KEY:
+        return problem
+    key = problem.key.rpartition(".")[2]
+    homes = [table for table in _TABLES if key in keys_of(table)]
+    if len(homes) == 1:
+        return replace(problem, suggestion=".".join(filter(None, (homes[0], key))))
+    foreign = key_of(key)
+    if foreign is None or foreign == problem.key:
+        return problem
+    spelled = SPELLED.get(foreign)
+    if spelled:
+        return replace(problem, message=f"{UNKNOWN_KEY}; write {spelled}", suggestion=None)
+    return replace(problem, suggestion=foreign)
 
 
 def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Draft:
     """Read and check, keeping problems instead of raising them; RecipeError only if the file cannot be read."""
-    return _drafted(_read(path), str(path), overrides, name or path.stem)
+    return _drafted(_read(path), Source(str(path), overrides), overrides, name or path.stem)
 
 
 def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: str) -> Draft:
@@ -76,7 +95,7 @@ def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: s
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise invalid(source, [_not_toml(error, text)]) from error
-    return _drafted(tables, source, overrides, name)
+    return _drafted(tables, Source(source, overrides), overrides, name)
 
 
 def overridden(recipe: Recipe, source: str, overrides: Sequence[str]) -> Draft:
@@ -109,7 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
         text = file_of(path).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
-        problem = Problem("", "no such file", _nearest_file(path))
+        problem = Problem("", "no such file", _nearest_file(path), command="python -m toolkit recipes")
     except IsADirectoryError:
         problem = Problem("", "is a folder, not a recipe file", _nearest_file(path / "x.toml"))
     except UnicodeDecodeError as error:

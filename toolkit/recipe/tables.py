@@ -46,6 +46,7 @@ class Use(BaseModel):
 
     model_config = _OPEN
     name: Annotated[str, Field(min_length=1)]
+    """Name of the component; `distribution:component` where two plugins offer one name."""
 
     @property
     def args(self) -> dict[str, Any]:
@@ -61,32 +62,42 @@ class DataTable(Use):
     """The dataset and where its files lie; `root` unset: the default place, else the dataset's built-in sample."""
 
     root: Root | None = None
+    """Folder of the data; unset: `data/<name>`, and if that is empty, the dataset's built-in sample."""
 
 
 class PartRates(BaseModel):
+    """Settings of one part of the model, such as `backbone` or `head`."""
+
     model_config = _CLOSED
     lr_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the learning rate of this part."""
 
 
 class TaskTable(Use):
     """What is learned: the loss, and how a network's outputs become answers."""
 
     name: Annotated[str, Field(min_length=1)] = KINDS["task"].usual[0]
+    """Name of the task; `distribution:component` where two plugins offer one name."""
 
 
 class OptimizerTable(Use):
     """The optimizer; `parts` scales the learning rate of named parts of the model (`backbone`, `head`)."""
 
     lr: Annotated[float, Field(gt=0)]
+    """Learning rate, which the schedule multiplies."""
     decay_norms_and_biases: bool = True
+    """Whether weight decay applies to biases and norms (parameters of one dimension) too."""
     parts: dict[str, PartRates] = Field(default_factory=dict)
+    """Settings of named parts of the model; models with pretrained weights have `backbone` and `head`."""
 
 
 class ScheduleTable(Use):
     """How the learning rate moves after a linear warm-up."""
 
     name: Annotated[str, Field(min_length=1)] = KINDS["schedule"].usual[0]
+    """Name of the schedule; `distribution:component` where two plugins offer one name."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs, or a part of one, in which the rate first rises from near 0."""
 
 
 def table_of(kind: str) -> type[Use]:
@@ -105,16 +116,23 @@ class InputTable(BaseModel):
 
     model_config = _CLOSED
     size: Annotated[int, Field(ge=8)] | None = None
+    """Side, in pixels, of the square that the model sees."""
     stored: Annotated[int, Field(ge=8)] | None = None
+    """Side, in pixels, of the square that is kept and cropped by augmentations; unset: as a `size` that is given."""
     fit: Literal["crop", "stretch"] | None = None
+    """How an image becomes a square: short side resized then centre crop, or both sides resized."""
     mean: Triple | None = None
+    """Mean of red, green and blue, of pixels scaled to 0..1."""
     std: Triple | None = None
+    """Standard deviations of red, green and blue, of pixels scaled to 0..1."""
     memory_gb: Annotated[float, Field(ge=0)] | None = None
-    """Largest split kept in memory; None: half of what is free."""
+    """Memory, in GiB, for decoded images of all splits together; unset: half of what is free."""
     cache_gb: Annotated[float, Field(ge=0)] = 50.0
+    """Largest size, in GiB, of the cache of decoded pixels on disk."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Decoding threads; None: one per core."""
+    """Threads that decode; unset: as many as torch computes with."""
     on_corrupt: Literal["error", "skip"] = "error"
+    """What to do with an item that cannot be decoded."""
     corrupt_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Largest share of a split that may be skipped."""
 
@@ -124,9 +142,9 @@ class ClipTable(BaseModel):
 
     model_config = _CLOSED
     frames: Annotated[int, Field(ge=1)] | None = None
-    """Frames of a clip; None: the model's choice."""
+    """Frames of a clip; unset: the model's choice."""
     rate: Annotated[int, Field(ge=1)] | None = None
-    """Frames from one frame of a clip to the next, counted at `fps`; None: the model's choice."""
+    """Frames from one frame of a clip to the next, counted at `fps`; unset: the model's choice."""
     fps: Annotated[float, Field(gt=0)] = 30.0
     """Frames a second that `rate` counts, whatever a file has."""
     sampling: Sampling = "strided"
@@ -148,26 +166,41 @@ class TrainTable(BaseModel):
 
     model_config = _CLOSED
     epochs: Annotated[int, Field(ge=1)]
+    """Passes over the training split."""
     batch: Annotated[int, Field(ge=1)]
+    """Items of one optimizer step; the last, smaller batch of an epoch is skipped."""
     eval_batch: Annotated[int, Field(ge=1)] | None = None
+    """Items of one batch in evaluation (of videos: views); unset: as `batch`."""
     device: Annotated[str, Field(min_length=1)] = "auto"
+    """`auto` (the first CUDA device, else the CPU), `cpu`, `cuda` or `cuda:1`."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads that compute; None: torch's own choice, one per core."""
+    """CPU threads that compute; unset: torch's own choice, one per core. Another number rounds differently."""
     precision: Literal["auto", Precision] = "auto"
+    """Arithmetic of the forward and backward pass (mixed precision)."""
     channels_last: bool = True
+    """Memory layout of images and convolutions."""
     compile: bool = False
+    """Compile the network with `torch.compile`."""
     accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts into which a batch is cut, one after the other, to save memory (gradient accumulation)."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of all gradients together (gradient clipping); unset: no limit."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of the averaged weights at each step; None: no average."""
+    """Decay, at each step, of averaged weights, which are then evaluated and kept; unset: no average."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Epochs without a better score before training stops; None: never."""
+    """Epochs without a better score before training stops (early stopping); unset: never."""
     metric: Annotated[str, Field(min_length=1)] = "accuracy"
+    """Validation score that decides which epoch is best: a number that a metric gives, or `loss`."""
     direction: Direction = "maximize"
+    """Which scores are better."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Longest time between two checkpoints within an epoch."""
     deterministic: bool = False
+    """Refuse operations that may give other results on the next try."""
     optimizer: OptimizerTable
+    """The optimizer and its learning rate."""
     schedule: ScheduleTable = ScheduleTable()
+    """The learning-rate schedule."""
 
 
 class Limits(BaseModel):
@@ -184,7 +217,7 @@ class Limits(BaseModel):
     """Points (hundredths) by which `train.metric` may be worse; of numbers, hundredths of the standard deviation of the
     training targets."""
     max_flips: Annotated[int, Field(ge=0)] | None = 0
-    """Predictions that may flip, ties not counted; None: any number."""
+    """Predictions that may flip, ties not counted."""
 
 
 LIMITS = {"fp32": Limits(), "fp16": Limits(max_difference=0.02), "int8": Limits(max_difference=1.0, max_flips=None)}
@@ -196,14 +229,17 @@ class ExportTable(BaseModel):
 
     model_config = _CLOSED
     precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
-    """One or several; the first is what a bundle uses unless asked otherwise."""
+    """One or several; a bundle uses the first by default."""
     license: Annotated[str, Field(min_length=1)] = "unknown"
     """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Annotated[int, Field(ge=1)] = 128
     """Training items that int8 takes the ranges of values from."""
     fp32: Limits = LIMITS["fp32"]
+    """Limits of fp32."""
     fp16: Limits = LIMITS["fp16"]
+    """Limits of fp16."""
     int8: Limits = LIMITS["int8"]
+    """Limits of int8."""
 
     @field_validator(*LIMITS, mode="before")
     @classmethod
@@ -220,9 +256,15 @@ class ExportTable(BaseModel):
 class SamplerTable(Use):
     """Which sampler of Optuna proposes a trial's values; further keys are its arguments."""
 
+    name: Annotated[str, Field(min_length=1)]
+    """`tpe`, `gp`, `cmaes`, `random`, `grid`, `nsga2` or a class of `optuna.samplers`."""
+
 
 class PrunerTable(Use):
     """Which pruner of Optuna ends a trial early; further keys are its arguments."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """`hyperband`, `asha`, `median`, `wilcoxon`, `none` or a class of `optuna.pruners`."""
 
 
 class TuneTable(BaseModel):
@@ -232,16 +274,19 @@ class TuneTable(BaseModel):
     trials: Annotated[int, Field(ge=1)]
     """Trials that must be finished or pruned; failed ones are not counted."""
     timeout: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which a worker begins no further trial; None: never."""
+    """Seconds after which a worker begins no further trial; unset: never."""
     metric: Annotated[str, Field(min_length=1)] | None = None
-    """Score on the validation split, of a trial's best epoch; None: `train.metric`."""
+    """Score on the validation split, of a trial's best epoch; unset: `train.metric`."""
     direction: Direction | None = None
-    """None: `train.direction`, where the metric is `train.metric`; another needs its own, but `latency`."""
+    """Which scores are better; unset: `train.direction`, where the metric is `train.metric`."""
     metrics: TomlArray[str] = ()
     """Several scores, each with its own of `directions`, in place of one; no trial is pruned then."""
     directions: TomlArray[Direction] = ()
+    """Which scores are better, one for each of `metrics`."""
     sampler: SamplerTable = SamplerTable(name="tpe")
+    """What proposes values: `tpe`, `gp`, `cmaes`, `random`, `grid`, `nsga2` or a class of `optuna.samplers`."""
     pruner: PrunerTable = PrunerTable(name="hyperband")
+    """What ends poor trials early: `hyperband`, `asha`, `median`, `wilcoxon`, `none` or a class of `optuna.pruners`."""
     seeds_per_trial: Annotated[int, Field(ge=1)] = 1
     """Runs of a trial, with the recipe's seed and those that follow it; its score is their mean."""
     max_failures: Annotated[int, Field(ge=1)] = 5
@@ -249,7 +294,7 @@ class TuneTable(BaseModel):
     fixed: dict[str, Any] = Field(default_factory=dict)
     """Keys of the recipe, each with a value that all trials have in place of the recipe's own."""
     space: dict[str, Any]
-    """Keys of the recipe, each with a range or choices: see `toolkit.tune.space`."""
+    """Keys of the recipe, each with a range (`low`, `high`) or `choices`."""
 
 
 class Recipe(BaseModel):
@@ -258,20 +303,32 @@ class Recipe(BaseModel):
     model_config = _CLOSED
     name: Annotated[str, Field(exclude=True)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Start of every random draw of training: initial weights, order, augmentation, dropout."""
     data: DataTable
+    """The dataset and where its files are."""
     input: InputTable = InputTable()
+    """How items are decoded and kept."""
     clip: ClipTable | None = None
+    """How videos become clips; with it the model sees clips instead of images."""
     model: Use
+    """The model."""
     task: TaskTable = TaskTable()
+    """What is learned: the loss, and how logits become answers."""
     augment: TomlArray[Use] = ()
+    """Augmentations of training batches, in this order."""
     metrics: TomlArray[Use] = tuple(Use(name=name) for name in KINDS["metric"].usual)
+    """What is computed on the validation and test splits."""
     trackers: TomlArray[Use] = ()
+    """What else logs the run's progress, such as TensorBoard or MLflow."""
     train: TrainTable
+    """How the model is trained."""
     export: ExportTable = ExportTable()
+    """What is exported, and how exact it must be."""
     tune: TuneTable | None = None
+    """Which keys a study tries other values of, and how."""
 
     def tables(self) -> dict[str, Any]:
-        """Everything but the name as plain TOML values; what is None is omitted."""
+        """Everything but the name as plain TOML values; keys that are None are omitted."""
         return {key: plain(value) for key, value in self.model_dump(exclude_none=True).items()}
 
     def replace(self, tables: Mapping[str, Any]) -> Self:

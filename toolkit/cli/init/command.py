@@ -25,7 +25,8 @@ KINDS = {
 
 
 def add_init(commands: Commands) -> None:
-    parser = add(commands, "init", "write a recipe that fits the files of a folder", _init)
+    examples = ("init images photos", "init videos clips --output fights.toml")
+    parser = add(commands, "init", "write a recipe that fits the files of a folder", _init, examples)
     listed = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
     parser.add_argument("kind", metavar="KIND", choices=KINDS, help=listed)
     parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="where the files are")

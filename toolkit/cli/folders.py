@@ -1,0 +1,56 @@
+"""A folder where a recipe was expected: what it holds, and the command that makes a recipe for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from toolkit.api.clips import VIDEO_SUFFIXES
+from toolkit.api.errors import UsageError
+from toolkit.cli.parser import command_line
+
+IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+LOOKED_AT = 2000
+"""Files that are looked at before a folder is called one of images or of videos."""
+
+
+def check_no_folder(recipe: Path) -> None:
+    """Raise UsageError with the command that makes a recipe for a folder of images or videos, where `recipe` is one."""
+    if not is_recipe_less(recipe):
+        return
+    if (recipe / "recipe.toml").is_file() and (recipe / "facts.json").is_file():
+        step = command_line(["run", "--resume", str(recipe)])
+        raise UsageError(f"{recipe}: a run, not a recipe", next_step=step)
+    if held := held_by(recipe):
+        step = command_line(["init", held, str(recipe)])
+        raise UsageError(f"{recipe}: a folder of {held}, not a recipe", next_step=step)
+
+
+def is_recipe_less(path: Path) -> bool:
+    """Whether this is a folder with no recipe of its own."""
+    return (path.is_dir() and not any(path.glob("*.toml"))) or (path / "facts.json").is_file()
+
+
+def set_words(folder: Path) -> list[str]:
+    """The keys, with values, that make a recipe train on the files in `folder`."""
+    held = held_by(folder)
+    names = {"images": "image_folder", "videos": "video_folder"}
+    name = [f"data.name={names[held]}"] if held and not any(folder.glob("*.csv")) else []
+    return [*name, f"data.root={folder}"]
+
+
+def held_by(folder: Path) -> str | None:
+    """Whether the first files below `folder` are "images" or "videos"; None where they are neither."""
+    suffixes = [Path(name).suffix.lower() for name in islice(_files(folder), LOOKED_AT)]
+    images, videos = sum(one in IMAGES for one in suffixes), sum(one in VIDEO_SUFFIXES for one in suffixes)
+    if not images and not videos:
+        return None
+    return "videos" if videos > images else "images"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for _, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        yield from names

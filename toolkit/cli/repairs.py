@@ -1,0 +1,77 @@
+"""From an invalid recipe to the next command: the same one, with every argument at fault replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.api.errors import Problem, RecipeError
+from toolkit.cli.parser import command_line
+from toolkit.recipe.complaints import UNKNOWN_KEY
+from toolkit.recipe.foreign import key_of, value_of
+from toolkit.recipe.kinds import KINDS
+
+
+def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
+    """The command that was meant, where the arguments of `--set`, or the name of the file, are all that is wrong."""
+    found = list(words)
+    for problem in error.problems:
+        if not (_repair(problem, error.source, found) or _take_whole(problem, found)):
+            return None
+    return command_line(found)
+
+
+def _repair(problem: Problem, source: str, words: list[str]) -> bool:
+    """Replace the word at fault; False where nothing better is known."""
+    if not problem.key:
+        places = [place for place, word in enumerate(words) if str(Path(word)) == source]
+        if problem.suggestion and places:
+            words[places[0]] = problem.suggestion
+        return bool(problem.suggestion and places)
+    key, _, value = problem.flag.partition("=")
+    place = _place(problem.flag, words)
+    if place is None:
+        return False
+    if name := re.match(r'unknown \w+ "([^"]+)"', problem.message):
+        words[place] = f"{key}={value.replace(name[1], problem.suggestion or '')}"
+        return problem.suggestion is not None
+    if problem.key != key.strip():
+        return False
+    if problem.message.startswith(UNKNOWN_KEY):
+        home = _home(problem)
+        words[place] = f"{home}={value_of(home, value)}"
+        return bool(home)
+    words[place] = f"{key}={problem.suggestion}"
+    return problem.suggestion is not None
+
+
+def _place(flag: str, words: Sequence[str]) -> int | None:
+    places = [place for place, word in enumerate(words) if flag and word == flag]
+    return places[-1] if places else None
+
+
+def _home(problem: Problem) -> str:
+    """The whole key that an unknown one meant: a suggestion without a dot may be a neighbour's name alone."""
+    table, _, own = problem.key.rpartition(".")
+    near = problem.suggestion or key_of(own) or ""
+    absolute = not table or "." in near or near in {own, key_of(own)}
+    return near if absolute or not near else f"{table}.{near}"
+
+
+def _take_whole(problem: Problem, words: list[str]) -> bool:
+    """Where `--set` names another component, arguments that the recipe gives the old one go: the name is the table."""
+    for kind in KINDS.values():
+        place = kind.place
+        chosen = next((word for word in words if word.startswith((f"{place}.name=", f"{place}="))), None)
+        if chosen is None or not problem.key.startswith(f"{place}.") or not problem.message.startswith(UNKNOWN_KEY):
+            continue
+        if chosen.startswith(f"{place}.name="):
+            name = chosen.partition("=")[2]
+            whole = f'{{name = "{name}", lr = 1e-3}}' if kind.word == "optimizer" else name
+            flags = words.index("--set")
+            at = words.index(chosen)
+            del words[at - 1 : at + 1]
+            words[flags:flags] = ["--set", f"{place}={whole}"]
+        return True
+    return False
