@@ -27,6 +27,8 @@ from toolkit.recipe.write import digest, to_toml
 PLUGIN = Plugin("acme", "1.0", "main", "acme")
 SPEC = DataSpec(classes=("round", "square"), size=32, stored=40)
 OURS = [offer for offer in discover({}).offered if offer.plugin.name == "vision-toolkit[optim]"]
+for offer in OURS:
+    offer.load()  # arguments of what is not imported and not in the cache are checked after all else is correct
 
 
 class Items:
