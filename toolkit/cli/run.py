@@ -1,4 +1,4 @@
-"""Commands on recipes and on runs: run, evaluate, report, check, schema."""
+"""Commands on recipes and on runs: run, evaluate, report, schema."""
 
 from __future__ import annotations
 
@@ -53,13 +53,6 @@ def add_report(commands: Commands) -> None:
 
 def add_open(parser: Parser) -> None:
     parser.add_argument("--open", action="store_true", help="show the report in a browser")
-
-
-def add_check(commands: Commands) -> None:
-    examples = ("check har_resnet50", "check har_resnet50 --set model.name=resnet18")
-    parser = add(commands, "check", "check a recipe without running it", _check, examples)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
-    add_set(parser)
 
 
 def add_schema(commands: Commands) -> None:
@@ -154,24 +147,6 @@ def _report(options: Namespace) -> None:
         from toolkit.system.browser import open_page
 
         open_page(page)
-
-
-def _check(options: Namespace) -> None:
-    from toolkit.cli.folders import check_no_folder
-
-    check_no_folder(options.recipe)
-    from toolkit.build.plan import plan
-    from toolkit.host.registry import discover
-    from toolkit.recipe.read import parse
-
-    show_file(options.recipe)
-    draft, registry = parse(options.recipe, options.overrides), discover()
-    plan(draft, registry)
-    if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.study import check_study
-
-        check_study(draft, registry)
-    print(f"{options.recipe}: valid")
 
 
 def _schema(_: Namespace) -> None:
