@@ -11,7 +11,7 @@ from torch import nn
 
 from toolkit.api.contract_checks import check_answers, check_objective
 from toolkit.api.contracts import Data, DataSpec, Horizon, Objective, Schedule
-from toolkit.api.errors import Problem, RecipeError, ToolkitError
+from toolkit.api.errors import Problem, RecipeError
 from toolkit.build.agreement import disagreements, unknown_aims
 from toolkit.build.plan import Plan
 from toolkit.data.loader import batches_in
@@ -63,9 +63,12 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
         schedule = _schedule(plan, data)
     if not found:
         problems = list(_problems(plan, data, network, objective, schedule))
-        if not problems:
-            return _described(plan, network)
-        found.append(invalid(plan.source, problems))
+        if problems:
+            found.append(invalid(plan.source, problems))
+        with _collected(found):
+            described = _described(plan, network)
+    if not found:
+        return described
     if len(found) == 1:
         raise found[0]
     raise invalid(plan.source, [problem for error in found for problem in error.problems])
@@ -83,7 +86,7 @@ def _network(plan: Plan, spec: DataSpec) -> Network:
     """The network on the meta device; on the CPU where a part of it needs numbers."""
     failed = plan.one("model").offer.failed
     # What fails here alone is a limit of the meta device, and no fault of the model: it is built again below.
-    with suppress(ToolkitError):
+    with suppress(Exception):
         network = _built(plan, spec, META)
         check_answers(network, spec, META, failed)
         return network
@@ -108,9 +111,7 @@ def _items(data: Data) -> int:
     return len(data.train) * (data.spec.clip.clips_per_video if data.spec.clip else 1)
 
 
-def _problems(
-    plan: Plan, data: Data, network: Network, objective: Objective, schedule: Schedule
-) -> Iterator[Problem]:
+def _problems(plan: Plan, data: Data, network: Network, objective: Objective, schedule: Schedule) -> Iterator[Problem]:
     recipe = plan.resolved
     parts = _parts(network, objective)
     validates = len(data.valid) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -97,7 +97,7 @@ def _words(key: str) -> str:
 def _class_lines(found: Inspection) -> Iterator[str]:
     """A table of items by class and split; of many classes the extremes."""
     classes, splits = found.spec.classes, list(found.counts)
-    shown = range(len(classes))
+    shown: Sequence[int] = range(len(classes))
     if len(classes) > CLASSES:
         ranked = sorted(shown, key=lambda number: -found.counts["train"][number])
         shown = (*ranked[:3], *ranked[-3:])
