@@ -37,7 +37,7 @@ FLAGS = {
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
     | {"--output", "--save", "--top", "--batch", "--every", "--stream", "--plot", "--set", "--device", "--precision"},
-    "check": EVERYWHERE | {"--set", "--recipe-only"},
+    "check": EVERYWHERE | {"--set", "--recipe-only", "--probe"},
     "recipes": EVERYWHERE,
     "plugins": EVERYWHERE,
     "plugins list": EVERYWHERE,

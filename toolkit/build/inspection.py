@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from toolkit.api.clips import evaluation_clips, seen
 from toolkit.api.contract_checks import read_frames_of, read_image_of
@@ -67,11 +68,22 @@ class Inspection:
 
     @cached_property
     def counts(self) -> dict[str, Counter[int]]:
-        """Items of each class, by split; an item of several classes counts for each."""
+        """Items of each class, by split; an item of several classes counts for each. Empty where targets are
+        numbers."""
+        if self.spec.targets == "number":
+            return {name: Counter() for name in SPLITS}
         return {
             name: Counter(number for target in getattr(self.data, name).targets for number in classes_of(target))
             for name in SPLITS
         }
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Where targets are numbers, the lowest and the highest one of each output in the training split."""
+        if self.spec.targets != "number":
+            return {}
+        columns = zip(*cast(Sequence[Sequence[float]], self.data.train.targets), strict=True)
+        return {name: (min(column), max(column)) for name, column in zip(self.spec.classes, columns, strict=True)}
 
     def without_class(self, split: str) -> int:
         return self.counts[split][NO_CLASS]

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from toolkit.build.plan import Plan
     from toolkit.build.rehearsal import Rehearsal
     from toolkit.cli.parser import Commands
+    from toolkit.runs.probe import Probe
 
 CLASSES = 20
 """Classes that are shown with their items; of more, only the largest and the smallest."""
+EXTREMES = 3
 NOTES = 20
 """Damaged or skipped files that are named."""
 
@@ -30,7 +32,9 @@ def add_check(commands: Commands) -> None:
     parser = add(commands, "check", "check a recipe and its data without training", _check, examples)
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
     add_set(parser)
-    parser.add_argument("--recipe-only", action="store_true", help="check the recipe alone, without a look at the data")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--probe", action="store_true", help="train for ten seconds to estimate time and memory")
+    only.add_argument("--recipe-only", action="store_true", help="check the recipe alone, without a look at the data")
 
 
 def _check(options: Namespace) -> None:
@@ -51,6 +55,8 @@ def _check(options: Namespace) -> None:
     if not options.recipe_only:
         with stopped("the check was stopped", options):
             _check_data(planned)
+            if options.probe:
+                _probe(planned)
     print(f"{options.recipe}: valid")
     sets = [word for override in options.overrides for word in ("--set", override)]
     print(f"next:  {command_line(['run', str(options.recipe), *sets])}")
@@ -74,6 +80,30 @@ def _fitted(line: str) -> str:
     return fill(line, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
+def _probe(planned: Plan) -> None:
+    """Print what a few seconds of training say of the whole run."""
+    from toolkit.runs.probe import probe
+
+    for line in _probe_lines(probe(planned)):
+        print(_fitted(line))
+
+
+def _probe_lines(found: Probe) -> Iterator[str]:
+    from toolkit.runs.pace import duration
+
+    steps = f"{counted(len(found.steps), 'step')} of {counted(found.batch, 'item')}"
+    yield f"probe    trained {steps} on {found.device}, {found.precision}; nothing is kept"
+    decodes = found.first_epoch > 1.1 * found.later_epoch
+    first = f" (the first, which decodes: {duration(found.first_epoch)})" if decodes else ""
+    yield f"estimate an epoch trains for {duration(found.later_epoch)}{first}"
+    if found.scored[0]:
+        yield f"estimate validation after each epoch: {duration(found.validation)}"
+    yield f"estimate the whole run, {counted(found.epochs, 'epoch')} and scores: {duration(found.whole)}"
+    yield f"estimate memory at the peak: {size(found.peak_memory)}, without images decoded later"
+    if found.thaws:
+        yield "note     some weights are frozen; an epoch takes longer once they are trained"
+
+
 def _data_lines(planned: Plan, found: Inspection) -> Iterator[str]:
     from toolkit.build.plan import usual_place
 
@@ -83,7 +113,7 @@ def _data_lines(planned: Plan, found: Inspection) -> Iterator[str]:
     yield f"data     {recipe.data.name}: {place}"
     rule = ", ".join(f"{_words(key)} {value}".strip() for key, value in data.protocol.items())
     yield f"split    {rule or 'as the dataset gives it'}"
-    yield from _class_lines(found)
+    yield from _count_lines(found)
     for split, item in found.first.items():
         frames = "" if item.frames is None else f"{counted(item.frames, 'frame')} of "
         yield f"decoded  {split}: {item.name}, {frames}{item.width} x {item.height} px"
@@ -94,24 +124,44 @@ def _words(key: str) -> str:
     return key.replace("_", " ").removeprefix("split").strip()
 
 
-def _class_lines(found: Inspection) -> Iterator[str]:
-    """A table of items by class and split; of many classes the extremes."""
-    classes, splits = found.spec.classes, list(found.counts)
-    shown: Sequence[int] = range(len(classes))
-    if len(classes) > CLASSES:
-        ranked = sorted(shown, key=lambda number: -found.counts["train"][number])
-        shown = (*ranked[:3], *ranked[-3:])
-    width = min(max(5, *(len(classes[number]) for number in shown)), 40)
+def _count_lines(found: Inspection) -> Iterator[str]:
+    """A table of items by split, and by class where targets are classes."""
+    splits = list(found.counts)
+    width = _name_width(found)
     yield f"{'items':{width + 9}}" + "".join(f"{split:>10}" for split in splits)
-    for number in shown:
-        name = classes[number] if len(classes[number]) <= width else f"{classes[number][: width - 3]}..."
-        yield f"  {name:{width + 7}}" + "".join(f"{found.counts[split][number]:>10,}" for split in splits)
-    if len(classes) > CLASSES:
-        yield f"  ... the 3 largest and the 3 smallest of {len(classes):,} classes"
-    if any(found.without_class(split) for split in splits):
-        yield f"  {'no class':{width + 7}}" + "".join(f"{found.without_class(split):>10,}" for split in splits)
+    if found.spec.targets != "number":
+        yield from _class_lines(found)
     totals = (len(getattr(found.data, split)) for split in splits)
     yield f"  {'all':{width + 7}}" + "".join(f"{count:>10,}" for count in totals)
+    for name, (low, high) in found.ranges.items():
+        yield f"numbers  {name}: {low:g} to {high:g} in train"
+
+
+def _class_lines(found: Inspection) -> Iterator[str]:
+    """Items of each class by split; of many classes the extremes."""
+    classes, width = found.spec.classes, _name_width(found)
+    for number in _shown(found):
+        name = classes[number] if len(classes[number]) <= width else f"{classes[number][: width - 3]}..."
+        yield f"  {name:{width + 7}}" + "".join(f"{counts[number]:>10,}" for counts in found.counts.values())
+    if len(classes) > CLASSES:
+        yield f"  ... the {EXTREMES} largest and the {EXTREMES} smallest of {len(classes):,} classes"
+    without = [found.without_class(split) for split in found.counts]
+    if any(without):
+        yield f"  {'no class':{width + 7}}" + "".join(f"{count:>10,}" for count in without)
+
+
+def _shown(found: Inspection) -> Sequence[int]:
+    numbers = range(len(found.spec.classes))
+    if len(numbers) <= CLASSES:
+        return numbers
+    ranked = sorted(numbers, key=lambda number: -found.counts["train"][number])
+    return (*ranked[:EXTREMES], *ranked[-EXTREMES:])
+
+
+def _name_width(found: Inspection) -> int:
+    """Columns for the longest name of a class that is shown, within limits."""
+    names = [] if found.spec.targets == "number" else [found.spec.classes[number] for number in _shown(found)]
+    return min(max([5, *map(len, names)]), 40)
 
 
 def _need_lines(planned: Plan, found: Inspection, rehearsal: Rehearsal) -> Iterator[str]:
