@@ -24,7 +24,7 @@ MEASURED = Probe(
     peak_memory=1,
     device="CPU",
     precision="fp32",
-    thaws=False,
+    frozen=False,
 )
 
 
@@ -68,7 +68,7 @@ def test_it_is_an_estimate_and_leaves_nothing_behind(
 
 @pytest.mark.usefixtures("brief")
 def test_frozen_weights_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"\nthaw_epoch = 1')
+    text = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"\nfreeze = true\nthaw_epoch = 1')
     recipe = tiny.write_recipe(tmp_path, text=text)
     sets = tiny.overridden(["data.sample_images=2", "train.batch=4", "data.valid_share=0.5"])
     assert main(["check", str(recipe), "--probe", *sets]) == 0

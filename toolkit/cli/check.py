@@ -100,7 +100,7 @@ def _probe_lines(found: Probe) -> Iterator[str]:
         yield f"estimate validation after each epoch: {duration(found.validation)}"
     yield f"estimate the whole run, {counted(found.epochs, 'epoch')} and scores: {duration(found.whole)}"
     yield f"estimate memory at the peak: {size(found.peak_memory)}, without images decoded later"
-    if found.thaws:
+    if found.frozen:
         yield "note     some weights are frozen; an epoch takes longer once they are trained"
 
 

@@ -52,7 +52,7 @@ class Probe:
     """Bytes, of the device where that is a GPU."""
     device: str
     precision: str
-    thaws: bool
+    frozen: bool
     """Whether some weights are frozen: an epoch that trains them later takes longer."""
 
     @property
@@ -85,6 +85,7 @@ def probe(planned: Plan) -> Probe:
     unkept = recipe.model_copy(update={"input": recipe.input.model_copy(update={"cache_gb": 0.0})})
     assembly = assemble(replace(planned, resolved=unkept), notes=())
     state, setup = training(assembly)
+    frozen = any(not one.requires_grad for one in assembly.network.parameters())
     steps = tuple(_measured(state, setup))
     return Probe(
         batch=setup.batch,
@@ -97,7 +98,7 @@ def probe(planned: Plan) -> Probe:
         peak_memory=devices.peak_memory(assembly.device),
         device=devices.describe(assembly.device),
         precision=assembly.precision,
-        thaws=any(not one.requires_grad for one in assembly.network.parameters()),
+        frozen=frozen,
     )
 
 
