@@ -150,11 +150,11 @@ def _table(name: str, value: str) -> str:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("train.metric=acuracy", 'train.metric: no metric of this recipe gives "acuracy"'),
+        ("train.metric=acuracy", ': no metric of this recipe gives "acuracy"'),
         ("train.optimizer.parts.neck.lr_scale=2", "train.optimizer.parts.neck: the model has no such part"),
-        ("train.batch=1", "train.batch: a step trains on one item at a time, which the model refuses"),
+        ("train.batch=1", ": a step trains on one item at a time, which the model refuses"),
         ("train.accumulate=8", "train.batch: a step trains on one item at a time, which the model refuses"),
-        ("task.name=multi_label", "task.name: "),
+        ("task.name=multi_label", "takes a set of classes an item"),
         ("train.optimizer.momentum=-1", "train.optimizer: "),
     ],
 )
@@ -170,7 +170,7 @@ def test_shares_that_leave_nothing_to_train_on(tmp_path: Path, capsys: pytest.Ca
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"), text=FOLDERS)
     sets = ("--set", "data.valid_share=0.5", "--set", "data.test_share=0.5")
     checked(recipe, *sets, code=EXIT_USAGE)
-    assert "data.test_share: " in capsys.readouterr().err
+    assert "must leave a share for train" in capsys.readouterr().err
 
 
 def test_a_study_that_asks_for_an_unknown_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ MEASURED = Probe(
     batch=8,
     steps_per_epoch=10,
     epochs=3,
-    steps=(Step(4.0, 1.0), Step(4.0, 1.0), Step(100.0, 1.0)),
+    steps=(Step(4.0, 1.0, frozen=False), Step(4.0, 1.0, frozen=False), Step(100.0, 1.0, frozen=False)),
     scoring=0.5,
     scored=(4, 6),
     kept=True,
@@ -68,7 +68,9 @@ def test_it_is_an_estimate_and_leaves_nothing_behind(
 
 @pytest.mark.usefixtures("brief")
 def test_frozen_weights_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"\nfreeze = true\nthaw_epoch = 1')
+    text = tiny.RECIPE.replace(
+        'name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"\nfreeze = true\nthaw_epoch = 1'
+    )
     recipe = tiny.write_recipe(tmp_path, text=text)
     sets = tiny.overridden(["data.sample_images=2", "train.batch=4", "data.valid_share=0.5"])
     assert main(["check", str(recipe), "--probe", *sets]) == 0

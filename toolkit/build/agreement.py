@@ -29,8 +29,8 @@ def disagreements(
     for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
         message = f"the model has no such part; it has {', '.join(parts)}"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
-    if recipe.train.accumulate > recipe.train.batch:
-        yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch} items")
+    if recipe.train.accumulate > recipe.train.batch_size:
+        yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
         metric, names = recipe.train.metric, sorted(_answered(spec, objective, metrics, wrong_by=0))
         if metric not in names:

@@ -192,7 +192,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
 def schedule_over(assembly: Assembly, epochs: int) -> Schedule:
     """The recipe's schedule, without its warm-up, for a training of so many epochs."""
     table = assembly.recipe.train
-    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), epochs)
+    horizon = Horizon(batches_in(assembly.train.training_items, table.batch_size), epochs)
     schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
     return schedule
 
@@ -207,8 +207,8 @@ def _setup(assembly: Assembly) -> Setup:
         autocast=assembly.autocast,
         seed=recipe.seed,
         epochs=table.epochs,
-        batch=table.batch,
-        eval_batch=table.eval_batch or table.batch,
+        batch=table.batch_size,
+        eval_batch=table.eval_batch or table.batch_size,
         accumulate=table.accumulate,
         clip_norm=table.clip_norm,
         metric=table.metric,

@@ -101,7 +101,7 @@ def _built(plan: Plan, spec: DataSpec, device: torch.device) -> Network:
 
 
 def _schedule(plan: Plan, data: Data) -> Schedule:
-    horizon = Horizon(batches_in(_items(data), plan.resolved.train.batch), plan.resolved.train.epochs)
+    horizon = Horizon(batches_in(_items(data), plan.resolved.train.batch_size), plan.resolved.train.epochs)
     schedule: Schedule = plan.one("schedule").build(horizon, plan.resolved.train.direction)
     return schedule
 
@@ -137,7 +137,7 @@ def _parts(network: Network, objective: Objective) -> dict[str, nn.Module]:
 
 def _alone(train: TrainTable, data: Data, network: Network) -> Iterator[Problem]:
     """Whether the model refuses to train on one item, as batch norm may, where a step has such a part."""
-    batch = min(train.batch, _items(data))
+    batch = min(train.batch_size, _items(data))
     if batch // min(train.accumulate, batch) > 1:
         return
     shape = (1, *(() if data.spec.frames is None else (data.spec.frames,)), 3, data.spec.size, data.spec.size)

@@ -28,7 +28,7 @@ NOTES = 20
 
 
 def add_check(commands: Commands) -> None:
-    examples = ("check har_resnet50", "check har_resnet50 --set model.name=resnet18")
+    examples = ("check har_resnet50", "check har_resnet50 --set train.batch=64 --probe")
     parser = add(commands, "check", "check a recipe and its data without training", _check, examples)
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
     add_set(parser)
@@ -69,10 +69,18 @@ def _check_data(planned: Plan) -> None:
 
     data = planned.data()
     found = inspect(planned, data)
-    rehearsal = rehearse(planned, data)
+    rehearsal = rehearse(_with_some_batch(planned), data)
     notes = (f"note     {text}" for text in _notes(found))
     for line in (*_data_lines(planned, found), *_need_lines(planned, found, rehearsal), *notes):
         print(_fitted(line))
+
+
+def _with_some_batch(planned: Plan) -> Plan:
+    """The plan with a batch to build with, where a run chooses one."""
+    from toolkit.build.batch_size import with_batch
+
+    train = planned.resolved.train
+    return with_batch(planned, 2 * train.accumulate) if train.batch == "auto" else planned
 
 
 def _fitted(line: str) -> str:
@@ -171,6 +179,8 @@ def _need_lines(planned: Plan, found: Inspection, rehearsal: Rehearsal) -> Itera
     yield f"free     {memory} of memory, {disk} of disk for {found.cache}"
     state = ", gradients and optimizer state" if rehearsal.state_bytes is not None else " and gradients"
     parameters = f"{rehearsal.parameters / 1e6:.1f} M parameters"
+    if planned.resolved.train.batch == "auto":
+        yield "batch    auto: chosen when the run starts; --probe chooses one now"
     yield f"model    {planned.resolved.model.name}: {parameters}; weights{state} {size(rehearsal.bytes)}"
 
 

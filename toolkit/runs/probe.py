@@ -10,6 +10,8 @@ from statistics import median
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.batch_size import settled
+from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.system import device as devices
 from toolkit.training.evaluate import answering
@@ -31,6 +33,8 @@ class Step:
     seconds: float
     """With the wait for its batch."""
     computing: float
+    frozen: bool
+    """Whether some weights got no gradient."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,12 @@ class Probe:
 @devices.enough_memory()
 def probe(planned: Plan) -> Probe:
     """Train for about `SECONDS` as a run of `planned` would, with initial weights that are not loaded."""
+    kept = Kept()
+    planned = settled(planned, kept)
     recipe = planned.resolved
     unkept = recipe.model_copy(update={"input": recipe.input.model_copy(update={"cache_gb": 0.0})})
     assembly = assemble(replace(planned, resolved=unkept), notes=())
     state, setup = training(assembly)
-    frozen = any(not one.requires_grad for one in assembly.network.parameters())
     steps = tuple(_measured(state, setup))
     return Probe(
         batch=setup.batch,
@@ -98,7 +103,7 @@ def probe(planned: Plan) -> Probe:
         peak_memory=devices.peak_memory(assembly.device),
         device=devices.describe(assembly.device),
         precision=assembly.precision,
-        frozen=frozen,
+        frozen=steps[0].frozen,
     )
 
 
@@ -112,7 +117,8 @@ def _measured(state: State, setup: Setup) -> Iterator[Step]:
             count += 1
             devices.synchronize(state.device)
             now = time.perf_counter()
-            yield Step(now - done, max(now - done - (event.waited - waited), 0.0))
+            frozen = any(one.grad is None for one in state.network.parameters())
+            yield Step(now - done, max(now - done - (event.waited - waited), 0.0), frozen)
             waited = event.waited
             if count == WARM_UP:
                 deadline = now + SECONDS
