@@ -31,6 +31,9 @@ def add_run(commands: Commands) -> None:
     parser.add_argument(
         "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
     )
+    parser.add_argument(
+        "--find-lr", action="store_true", help="try learning rates from low to high and propose one; no run is started"
+    )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
     add_open(parser)
 
@@ -66,6 +69,9 @@ def _run(options: Namespace) -> None:
     if options.resume is not None and options.runs is not None:
         step = command_line(["run", "--resume", str(options.resume)])
         raise UsageError("run: --runs has no meaning with --resume", next_step=step)
+    if options.resume is not None and options.find_lr:
+        step = command_line(["run", str(options.resume / "recipe.toml"), "--find-lr"])
+        raise UsageError("run: --find-lr has no meaning with --resume", next_step=step)
     if options.resume is None and options.extend is not None:
         longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
         raise UsageError("run: --extend needs --resume RUN", next_step=command_line(longer))
@@ -74,6 +80,12 @@ def _run(options: Namespace) -> None:
 
         check_no_folder(options.recipe)
     output = console()
+    if options.find_lr:
+        from toolkit.cli.find_lr import find_lr
+
+        with stopped("no run was started, nothing is lost", options):
+            find_lr(options, output)
+        return
     with stopped("training had not begun, nothing is lost", options):
         prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
 
