@@ -62,7 +62,7 @@ def with_batch(planned: Plan, size: int) -> Plan:
 
 
 def _power_of_two(limit: int) -> int:
-    """The largest one that is at most `limit`; 1 where there is none."""
+    """The largest one that is at most `limit`; 1 for a limit below 2."""
     return 1 << max(limit.bit_length() - 1, 0)
 
 

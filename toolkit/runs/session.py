@@ -39,10 +39,11 @@ __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
     """Train what the recipe says in a new directory under `runs`; the run as it has ended."""
     planned, kept = plan(draft, discover()), Kept()
-    assembly = assemble(settled(planned, kept), kept)
     if planned.resolved.train.batch == "auto":
-        chosen, rate = assembly.recipe.train.batch_size, assembly.recipe.train.optimizer.lr
+        planned = settled(planned, kept)
+        chosen, rate = planned.resolved.train.batch_size, planned.resolved.train.optimizer.lr
         say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
+    assembly = assemble(planned, kept)
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = create(runs, assembly.recipe.name)
     point_at(directory.path, runs)
