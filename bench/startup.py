@@ -52,7 +52,7 @@ def commands() -> Iterator[Command]:
     wrong = ("check", str(recipes[0]), "--set")
     yield Command("unknown-key", (*wrong, "epochs=5"), code=2)
     yield Command("wrong-argument", (*wrong, "model.dropout=x"), code=2)
-    yield from (Command(f"check-{recipe.stem}", ("check", str(recipe))) for recipe in recipes)
+    yield from (Command(f"check-{recipe.stem}", ("check", str(recipe), "--recipe-only")) for recipe in recipes)
 
 
 def figures(options: Options) -> Iterator[Figure]:

@@ -93,7 +93,7 @@ def compared(name: str, planned: Plan, pairs: int, target: float, *, seconds: fl
 
 def _affordable_items(planned: Plan, seconds: float) -> int:
     """How many training items make an epoch of `seconds` on this machine, from the time of two steps."""
-    batch = planned.resolved.train.batch
+    batch = planned.resolved.train.batch_size
     bare = BareEpoch(assemble(limited(planned, 2 * batch)))
     bare()
     return batch * max(2, round(2 * seconds / _timed(bare)))

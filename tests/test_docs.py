@@ -678,7 +678,7 @@ def test_a_clash_is_chosen_between_as_shown(site: Path, tmp_path: Path, capsys: 
     assert main(["check", str(recipe)]) == EXIT_PLUGIN
     assert "acme-other[main] 1.1 and acme-vision[main] 1.0" in capsys.readouterr().err
     chosen = tomllib.loads(titled(MANAGING, "choice"))["model"]["name"]
-    assert main(["check", str(recipe), "--set", f"model.name={chosen}"]) == EXIT_DONE
+    assert main(["check", str(recipe), "--recipe-only", "--set", f"model.name={chosen}"]) == EXIT_DONE
 
 
 def test_modules_public_to_plugins_are_listed() -> None:

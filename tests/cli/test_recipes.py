@@ -16,6 +16,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+NEXT = "next:  python -m toolkit run"
+
+
 def test_the_list_has_a_line_for_each_and_says_how_to_run_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     *listed, last = capsys.readouterr().out.splitlines()
@@ -44,16 +47,16 @@ def test_a_misspelt_name_of_a_recipe_is_answered_with_the_nearest(capsys: pytest
 
 def test_the_file_that_is_used_is_shown_and_the_one_that_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     own = Path("cifar10_cnn.toml")
-    assert main(["check", "cifar10_cnn"]) == 0
+    assert main(["check", "cifar10_cnn", "--recipe-only"]) == 0
     used = f"recipe cifar10_cnn (shipped with the toolkit): {shipped()['cifar10_cnn']}"
-    assert capsys.readouterr() == (f"{used}\ncifar10_cnn: valid\n", "")
+    assert capsys.readouterr() == (f"{used}\ncifar10_cnn: valid\n{NEXT} cifar10_cnn\n", "")
     own.write_text(shipped()["cifar10_cnn"].read_text(encoding="utf-8"), encoding="utf-8")
-    assert main(["check", "cifar10_cnn"]) == 0
+    assert main(["check", "cifar10_cnn", "--recipe-only"]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == used
     assert printed.err == f"note: {own} in this folder is not used; to use it, write its suffix: {own}\n"
-    assert main(["check", "cifar10_cnn.toml"]) == 0
-    assert capsys.readouterr() == ("cifar10_cnn.toml: valid\n", "")
+    assert main(["check", "cifar10_cnn.toml", "--recipe-only"]) == 0
+    assert capsys.readouterr() == (f"cifar10_cnn.toml: valid\n{NEXT} cifar10_cnn.toml\n", "")
 
 
 def test_a_run_by_name_records_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,8 +73,8 @@ def test_check_says_valid_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = write_recipe(
         tmp_path, text=f"{RECIPE}[tune]\ntrials = 3\n[tune.space]\ntrain.batch = {{choices = [4, 8]}}\n"
     )
-    assert main(["check", str(path)]) == EXIT_DONE
-    assert capsys.readouterr().out == f"{path}: valid\n"
+    assert main(["check", str(path), "--recipe-only"]) == EXIT_DONE
+    assert capsys.readouterr().out.startswith(f"{path}: valid\n")
 
 
 def test_a_study_lives_in_a_journal_file(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from toolkit.recipe.tables import Recipe
 from toolkit.training.answers import ANSWERING, logits_of
 from toolkit.training.evaluate import score
 
+MEASURED = ("latency",)
+"""What a study may ask for besides scores."""
+
 
 def disagreements(
     recipe: Recipe,
@@ -26,8 +29,8 @@ def disagreements(
     for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
         message = f"the model has no such part; it has {', '.join(parts)}"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
-    if recipe.train.accumulate > recipe.train.batch:
-        yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch} items")
+    if recipe.train.accumulate > recipe.train.batch_size:
+        yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
         metric, names = recipe.train.metric, sorted(_answered(spec, objective, metrics, wrong_by=0))
         if metric not in names:
@@ -39,6 +42,19 @@ def disagreements(
     if not isinstance(schedule, Curve):
         message = f'"{recipe.train.schedule.name}" needs a validation split, which this data has not'
         yield Problem("train.schedule.name", message)
+
+
+def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: list[Metric]) -> Iterator[Problem]:
+    """Scores that `[tune]` asks for and no metric of the recipe gives."""
+    if recipe.tune is None:
+        return
+    known = sorted({*_answered(spec, objective, metrics, wrong_by=0), *MEASURED})
+    single = {"tune.metric": (recipe.tune.metric,) if recipe.tune.metric else ()}
+    for key, asked in {**single, "tune.metrics": recipe.tune.metrics}.items():
+        for name in asked:
+            if name not in known:
+                message = f'no metric of this recipe gives "{name}"; expected one of {", ".join(known)}'
+                yield Problem(key, message, nearest(name, known))
 
 
 def contrary_direction(

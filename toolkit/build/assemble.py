@@ -27,7 +27,7 @@ from toolkit.data.store.images import ImageStore
 from toolkit.data.store.storage import Memory, open_storage
 from toolkit.data.store.store import Store
 from toolkit.recipe.read import invalid
-from toolkit.recipe.tables import Recipe
+from toolkit.recipe.tables import InputTable, Recipe
 from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
@@ -134,7 +134,7 @@ def assemble(
 def _opened(plan: Plan, device: torch.device) -> Opened:
     """The dataset and a loader of each split; the first splits get what there is of memory."""
     data, table, corrupt = plan.data(), plan.resolved.input, corrupt_of(plan.resolved)
-    memory = memory_available() // 2 if table.memory_gb is None else int(table.memory_gb * 2**30)
+    memory = memory_for_pixels(table)
     disk, workers = int(table.cache_gb * 2**30), table.workers or torch.get_num_threads()
     cache = VideoCache(cache_directory() / "videos", disk)
     loaders = []
@@ -151,6 +151,11 @@ def _opened(plan: Plan, device: torch.device) -> Opened:
             raise PluginError(f"the dataset gave {given} ({type(split).__name__}) where {asked} were asked for")
         loaders.append(Loader(store, data.spec, device))
     return Opened(data, *loaders)
+
+
+def memory_for_pixels(table: InputTable) -> int:
+    """Bytes that decoded pixels may take: the recipe's own limit, or half of what is free."""
+    return memory_available() // 2 if table.memory_gb is None else int(table.memory_gb * 2**30)
 
 
 def corrupt_of(recipe: Recipe) -> Corrupt:
@@ -187,7 +192,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
 def schedule_over(assembly: Assembly, epochs: int) -> Schedule:
     """The recipe's schedule, without its warm-up, for a training of so many epochs."""
     table = assembly.recipe.train
-    horizon = Horizon(batches_in(assembly.train.training_items, table.batch), epochs)
+    horizon = Horizon(batches_in(assembly.train.training_items, table.batch_size), epochs)
     schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
     return schedule
 
@@ -202,8 +207,8 @@ def _setup(assembly: Assembly) -> Setup:
         autocast=assembly.autocast,
         seed=recipe.seed,
         epochs=table.epochs,
-        batch=table.batch,
-        eval_batch=table.eval_batch or table.batch,
+        batch=table.batch_size,
+        eval_batch=table.eval_batch or table.batch_size,
         accumulate=table.accumulate,
         clip_norm=table.clip_norm,
         metric=table.metric,

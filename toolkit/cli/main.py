@@ -19,7 +19,7 @@ from toolkit.api.errors import (
     UsageError,
     printable,
 )
-from toolkit.cli import demo, export, plugins, predict, recipes, run, tune
+from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
 
@@ -98,7 +98,7 @@ def parser() -> Parser:
     run.add_report(commands)
     export.add_export(commands)
     predict.add_predict(commands)
-    run.add_check(commands)
+    check.add_check(commands)
     recipes.add_recipes(commands)
     plugins.add_plugins(commands)
     run.add_schema(commands)

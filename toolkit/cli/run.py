@@ -1,4 +1,4 @@
-"""Commands on recipes and on runs: run, evaluate, report, check, schema."""
+"""Commands on recipes and on runs: run, evaluate, report, schema."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ def add_run(commands: Commands) -> None:
     parser.add_argument(
         "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
     )
+    parser.add_argument(
+        "--find-lr", action="store_true", help="try learning rates from low to high and propose one; no run is started"
+    )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
     add_open(parser)
 
@@ -55,13 +58,6 @@ def add_open(parser: Parser) -> None:
     parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 
-def add_check(commands: Commands) -> None:
-    examples = ("check har_resnet50", "check har_resnet50 --set model.name=resnet18")
-    parser = add(commands, "check", "check a recipe without running it", _check, examples)
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
-    add_set(parser)
-
-
 def add_schema(commands: Commands) -> None:
     text = "print the JSON Schema of a recipe with all installed components"
     add(commands, "schema", text, _schema, ("schema", "schema > recipe.schema.json"))
@@ -73,6 +69,9 @@ def _run(options: Namespace) -> None:
     if options.resume is not None and options.runs is not None:
         step = command_line(["run", "--resume", str(options.resume)])
         raise UsageError("run: --runs has no meaning with --resume", next_step=step)
+    if options.resume is not None and options.find_lr:
+        step = command_line(["run", str(options.resume / "recipe.toml"), "--find-lr"])
+        raise UsageError("run: --find-lr has no meaning with --resume", next_step=step)
     if options.resume is None and options.extend is not None:
         longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
         raise UsageError("run: --extend needs --resume RUN", next_step=command_line(longer))
@@ -81,6 +80,12 @@ def _run(options: Namespace) -> None:
 
         check_no_folder(options.recipe)
     output = console()
+    if options.find_lr:
+        from toolkit.cli.find_lr import find_lr
+
+        with stopped("no run was started, nothing is lost", options):
+            find_lr(options, output)
+        return
     with stopped("training had not begun, nothing is lost", options):
         prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
 
@@ -154,24 +159,6 @@ def _report(options: Namespace) -> None:
         from toolkit.system.browser import open_page
 
         open_page(page)
-
-
-def _check(options: Namespace) -> None:
-    from toolkit.cli.folders import check_no_folder
-
-    check_no_folder(options.recipe)
-    from toolkit.build.plan import plan
-    from toolkit.host.registry import discover
-    from toolkit.recipe.read import parse
-
-    show_file(options.recipe)
-    draft, registry = parse(options.recipe, options.overrides), discover()
-    plan(draft, registry)
-    if draft.recipe is not None and draft.recipe.tune is not None:
-        from toolkit.tune.study import check_study
-
-        check_study(draft, registry)
-    print(f"{options.recipe}: valid")
 
 
 def _schema(_: Namespace) -> None:

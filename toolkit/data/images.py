@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.api.contracts import Targets
 from toolkit.api.errors import DataError
+from toolkit.data.regular import require_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +94,7 @@ def read_image(path: Path) -> Tensor:
     import numpy as np
     import torch
 
+    require_regular(path)
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:

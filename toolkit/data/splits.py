@@ -16,6 +16,7 @@ from typing import cast
 
 from toolkit.api.contracts import Target, Targets
 from toolkit.api.errors import DataError
+from toolkit.data.regular import require_regular
 
 SPLITS = ("train", "valid", "test")
 NO_CLASS = -1
@@ -144,6 +145,7 @@ def stat_key(path: Path) -> str:
         found = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    require_regular(path, found)
     text = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -264,9 +266,11 @@ def _left_out(deal: _Deal, classes: Sequence[str]) -> Iterator[str]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    require_regular(path, found)
+    return found.st_size
 
 
 def _digest(path: Path) -> str:

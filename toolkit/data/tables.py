@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from toolkit.api.errors import DataError, counted
+from toolkit.data.regular import require_regular
 
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
@@ -90,6 +91,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
+    require_regular(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file

@@ -141,7 +141,7 @@ def reference(assembly: Assembly) -> Reference:
             f"python -m toolkit plugins show {assembly.recipe.data.name}",
         )
     loader = assembly.loaders()[names[0]]
-    batch = assembly.recipe.train.eval_batch or assembly.recipe.train.batch
+    batch = assembly.recipe.train.eval_batch or assembly.recipe.train.batch_size
     exact = torch.inference_mode  # no autocast
     devices.use_full_float32()
     batches, metrics = loader.evaluation(batch), assembly.metrics()

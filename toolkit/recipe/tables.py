@@ -167,8 +167,8 @@ class TrainTable(BaseModel):
     model_config = _CLOSED
     epochs: Annotated[int, Field(ge=1)]
     """Passes over the training split."""
-    batch: Annotated[int, Field(ge=1)]
-    """Items of one optimizer step; the last, smaller batch of an epoch is skipped."""
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"]
+    """Items of one optimizer step; the last, smaller batch of an epoch is skipped. `auto`: the largest that fits."""
     eval_batch: Annotated[int, Field(ge=1)] | None = None
     """Items of one batch in evaluation (of videos: views); unset: as `batch`."""
     device: Annotated[str, Field(min_length=1)] = "auto"
@@ -201,6 +201,13 @@ class TrainTable(BaseModel):
     """The optimizer and its learning rate."""
     schedule: ScheduleTable = ScheduleTable()
     """The learning-rate schedule."""
+
+    @property
+    def batch_size(self) -> int:
+        """`batch` as a number, which a run chooses before it builds anything."""
+        if self.batch == "auto":
+            raise AssertionError("train.batch is auto: toolkit.build.batch_size chooses a number first")
+        return self.batch
 
 
 class Limits(BaseModel):

@@ -164,7 +164,7 @@ def run_facts(scored: Scored, assembly: Assembly, directory: RunDirectory) -> di
     """The contents of facts.json of a run."""
     train = assembly.recipe.train
     network = {
-        "epoch_items": assembly.train.epoch_items(train.batch),
+        "epoch_items": assembly.train.epoch_items(train.batch_size),
         "parameters": count_parameters(assembly.network),
         "multiply_adds": assembly.summary.multiply_adds,
     }
@@ -203,7 +203,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
         name: evaluate(
             assembly.network,
             assembly.objective,
-            loader.evaluation(table.eval_batch or table.batch),
+            loader.evaluation(table.eval_batch or table.batch_size),
             assembly.metrics(),
             assembly.autocast,
             average=loader.average,

@@ -54,8 +54,13 @@ class Pace:
 
 def time_left(seconds: float) -> str:
     """`45 s left`, `8 min left`, `2 h 5 min left`."""
+    return f"{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `8 min`, `2 h 5 min`."""
     if seconds < 60:
-        return f"{max(round(seconds), 1)} s left"
+        return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)
     hours, rest = divmod(minutes, 60)
-    return f"{minutes} min left" if not hours else f"{hours} h {rest} min left"
+    return f"{minutes} min" if not hours else f"{hours} h {rest} min"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toolkit.api.errors import CheckpointError
 from toolkit.build.assemble import Assembly, assemble
+from toolkit.build.batch_size import with_batch
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
@@ -56,5 +57,10 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
 
 
 def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:
-    """The plan of a run's recipe, or of `recipe` in its place, under the run's own name."""
-    return plan(parse(recipe or directory.recipe, overrides, name=directory.recipe_name), discover())
+    """The plan of a run's recipe, or of `recipe` in its place, under the run's own name; a batch that was chosen stays
+    as it is."""
+    planned = plan(parse(recipe or directory.recipe, overrides, name=directory.recipe_name), discover())
+    if planned.resolved.train.batch != "auto":
+        return planned
+    own = plan(parse(directory.recipe, [], name=directory.recipe_name), discover())
+    return with_batch(planned, own.resolved.train.batch_size)

@@ -5,7 +5,6 @@ Every line fits the width of its console: parts that a reader misses least are d
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich.table import Column, Table
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, time_left
 from toolkit.runs.scores import score_rows, score_text
+from toolkit.system.device import peak_memory
 from toolkit.training.fit import Event, StepDone, Validating
 
 if TYPE_CHECKING:
@@ -172,12 +172,7 @@ def _data_wait(share: float) -> str:
 
 def memory_used(device: torch.device) -> str:
     """Peak memory of this process: on the device when that is a GPU, else resident."""
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+    return f"{peak_memory(device) / 2**30:.1f} GiB"
 
 
 def print_scores(scores: Mapping[str, Mapping[str, Any]], console: Console, *, title: str) -> None:

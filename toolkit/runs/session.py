@@ -11,6 +11,7 @@ from rich.console import Console
 from toolkit.api.contracts import DataSpec, EpochRecord, RunFinished, RunStarted
 from toolkit.api.errors import CheckpointError, Stopped, counted
 from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.batch_size import settled
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
@@ -37,7 +38,12 @@ __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 @devices.enough_memory()
 def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
     """Train what the recipe says in a new directory under `runs`; the run as it has ended."""
-    assembly = assemble(plan(draft, discover()))
+    planned, kept = plan(draft, discover()), Kept()
+    if planned.resolved.train.batch == "auto":
+        planned = settled(planned, kept)
+        chosen, rate = planned.resolved.train.batch_size, planned.resolved.train.optimizer.lr
+        say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
+    assembly = assemble(planned, kept)
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = create(runs, assembly.recipe.name)
     point_at(directory.path, runs)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from toolkit.tune.search import Search
 
 
+BATCH = "train.batch"
+
+
 @dataclass(frozen=True)
 class StudyPlan:
     """What a recipe's `[tune]` table means."""
@@ -103,6 +106,9 @@ def _outlined(draft: Draft, registry: Registry) -> tuple[_Outline, list[Problem]
         problems += error.problems
         space = Space(recipe, ())
     aim, wrong_aim = aim_of(recipe, recipe.tune)
+    if recipe.train.batch == "auto" and BATCH not in flattened(recipe.tune.space):
+        message = '"auto" could choose another batch on each worker: expected a number, or choices in tune.space'
+        problems.append(Problem(BATCH, message))
     return _Outline(recipe, resolved, recipe.tune, space, aim), [*problems, *wrong_aim]
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from toolkit.system.notices import warn
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, Split
 
+
+Place: TypeAlias = Literal["memory", "file", "nowhere"]
+"""Where decoded pixels are kept. `nowhere`: they are decoded again in every epoch."""
 
 _unwritten: set[Path] = set()
 _one = threading.Lock()
@@ -140,23 +143,34 @@ def stored_shape(spec: DataSpec) -> tuple[int, ...]:
     return spec.stored_size, spec.stored_size, 3
 
 
+def place_for(needed: int, *, memory_bytes: int, cache_bytes: int) -> Place:
+    """Where so many bytes of pixels are kept, by what memory and the cache may hold."""
+    return "memory" if needed <= memory_bytes else "file" if needed <= cache_bytes else "nowhere"
+
+
 def open_storage(split: Split, spec: DataSpec, *, memory_bytes: int, cache_bytes: int) -> Storage | None:
     """The fastest storage the split fits into: memory, else a cache file, else None. So it is, with a note, where the
     disk has too little room for the file or the cache cannot be written."""
     shape = (len(split), *stored_shape(spec))
     needed = math.prod(shape)
-    if needed <= memory_bytes:
+    place = place_for(needed, memory_bytes=memory_bytes, cache_bytes=cache_bytes)
+    if place == "memory":
         return Memory(shape)
-    if needed > cache_bytes:
+    if place == "nowhere":
         return None
-    folder = cache_directory() / "pixels"
-    path = folder / f"{cache_key(split, spec)}.u8"
+    path = cache_file(split, spec)
+    folder = path.parent
     try:
         make_room(folder, keep=path, limit=cache_bytes - needed)
         return Mapped(path, shape)
     except OSError as error:
         warn_unwritten(folder, error)
         return None
+
+
+def cache_file(split: Split, spec: DataSpec) -> Path:
+    """The file that keeps a split's pixels, whether or not it exists."""
+    return cache_directory() / "pixels" / f"{cache_key(split, spec)}.u8"
 
 
 def cache_key(split: Split, spec: DataSpec) -> str:

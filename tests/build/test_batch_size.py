@@ -1,0 +1,77 @@
+"""`train.batch = "auto"`: which batch is chosen, and that it stays."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from toolkit.build import batch_size
+from toolkit.build.batch_size import halved_until, settled
+from toolkit.build.kept import Kept
+from toolkit.build.plan import plan
+from toolkit.cli.main import main
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+
+
+def chosen(folder: Path, *overrides: str) -> int:
+    recipe = tiny.write_recipe(folder)
+    draft = parse(recipe, ["train.batch=auto", "data.sample_images=20", *overrides])
+    return settled(plan(draft, discover()), Kept()).resolved.train.batch_size
+
+
+def test_an_epoch_keeps_enough_steps(tmp_path: Path) -> None:
+    # 160 training items: 16 steps of 8 fit into an epoch, 16 of 16 do not
+    assert chosen(tmp_path) == 8
+
+
+def test_the_memory_of_a_step_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "STEPS", 1)
+    free = chosen(tmp_path)
+    assert free == 128
+    monkeypatch.setattr(batch_size, "memory_available", lambda: 2 * 1_000_000)
+    tight = chosen(tmp_path)
+    assert 2 <= tight < free
+    monkeypatch.setattr(batch_size, "memory_available", lambda: 2 * 2_000_000)
+    assert chosen(tmp_path) == 2 * tight
+
+
+def test_each_part_of_a_step_has_two_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "memory_available", lambda: 0)
+    assert chosen(tmp_path, "train.accumulate=4") == 8
+
+
+def test_a_gpu_tries_half_as_many_until_a_step_fits() -> None:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= 16
+
+    assert halved_until(fits, 128, 2) == 16
+    assert tried == [128, 64, 32, 16]
+    assert halved_until(lambda _: False, 128, 4) == 4
+
+
+def test_a_run_records_its_batch_and_resumes_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
+    assert tiny.run(recipe, tmp_path / "runs", "train.batch=auto", "train.epochs=1") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "batch 2, chosen as the largest that fits; the learning rate stays 0.05" in printed
+    run = next(path for path in (tmp_path / "runs" / "tiny").iterdir() if not path.is_symlink())
+    assert tomllib.loads((run / "recipe.toml").read_text("utf-8"))["train"]["batch"] == 2
+    assert json.loads((run / "facts.json").read_text("utf-8"))["changed"]["train.batch"] == "2"
+    # its own recipe still says auto
+    sets = tiny.overridden(["train.batch=auto", "train.epochs=1"])
+    assert main(["run", str(recipe), "--resume", str(run), *sets]) == 0
+
+
+def test_a_study_needs_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune = "[tune]\ntrials = 2\n[tune.space]\ntrain.epochs = {low = 1, high = 2}\n"
+    recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE + tune)
+    assert main(["check", str(recipe), "--recipe-only", "--set", "train.batch=auto"]) == 2
+    assert '"auto" could choose another batch on each worker' in capsys.readouterr().err

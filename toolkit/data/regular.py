@@ -1,0 +1,30 @@
+"""Which files of a dataset may be read: regular ones, for a pipe, a socket or a device can block or never end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from toolkit.api.errors import DataError
+
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def require_regular(path: Path, found: os.stat_result | None = None) -> None:
+    """Raise DataError where a pipe, a socket or a device is at `path`; `found` is its status where it is known."""
+    if found is None:
+        try:
+            found = path.stat()
+        except OSError:  # who opens it reports the reason
+            return
+    kind = next((name for matches, name in _KINDS if matches(found.st_mode)), None)
+    if kind:
+        raise DataError(
+            f"expected a regular file, got {kind}", path=path, next_step="Move it out of the folder of the data."
+        )
