@@ -161,7 +161,7 @@ def test_a_checkpoint_of_another_format_is_named(
     content = torch.load(source / "best.pt", weights_only=True)
     torch.save({**content, "format": 99}, tmp_path / "best.pt")
     lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={tmp_path}"))
-    assert lines[0] == f"error: {tmp_path / 'best.pt'}: a checkpoint of format 99, this version reads format 2"
+    assert lines[0] == f"error: {tmp_path / 'best.pt'}: a checkpoint of format 99, this version reads format 3"
 
 
 def test_a_run_that_cannot_be_extended_leads_to_a_new_one_from_its_weights(
