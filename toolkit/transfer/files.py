@@ -79,7 +79,7 @@ def state_dict_of(content: Any, path: Path) -> Weights:
     return weights
 
 
-def load_plainly(file: Path | BinaryIO) -> Any:
+def load_plainly(file: BinaryIO) -> Any:
     """What `torch.save` wrote, onto the CPU: tensors and plain values, without running code and without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sparse and quantized tensors, which are refused
@@ -111,7 +111,8 @@ def _read(path: Path) -> Any:
     if head.startswith(_ZIP):
         _require_uncompressed(path)
     if head.startswith((_ZIP, _PICKLE)):
-        return load_plainly(path)
+        with path.open("rb") as file:
+            return load_plainly(file)
     if head[_AFTER_LENGTH] == _JSON:
         return load_file(path)
     if head.lstrip().startswith(_JSON):
