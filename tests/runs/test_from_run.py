@@ -17,7 +17,8 @@ from tests import tiny
 from toolkit.api.errors import WeightsError
 from toolkit.cli.main import main
 from toolkit.system.checkpoints import seal
-from toolkit.transfer.trained import weights_at
+from toolkit.transfer.files import read_content
+from toolkit.transfer.trained import trained_run, weights_at
 
 RESNET = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"').replace(
     "epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12"
@@ -193,13 +194,12 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
     ],
 )
 def test_a_checkpoint_of_other_content_is_refused(
-    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
+    made: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    recipe, source = made
-    path = rewritten(source, tmp_path / "best.pt", **changes)
-    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={path}"))
-    assert lines[0].startswith((f"error: {path}: a damaged checkpoint: unexpected", f"error: {path}: holds no state"))
-    assert lines[-1].startswith("next:  ")
+    path = rewritten(made[1], tmp_path / "best.pt", **changes)
+    with pytest.raises(WeightsError, match=r"a damaged checkpoint: unexpected content|holds no state dict") as caught:
+        trained_run(read_content(path), path)
+    assert caught.value.next_step
 
 
 def test_weights_of_a_run_that_are_not_finite_are_refused(
@@ -229,13 +229,11 @@ def test_a_flipped_bit_is_refused_as_weights_and_by_evaluate(
     assert lines[-1] == "next:  name another run, or train again"
 
 
-def test_a_checkpoint_without_a_checksum_is_refused_as_weights(
-    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe, source = made
-    torch.save(torch.load(source / "best.pt", weights_only=True), tmp_path / "best.pt")
-    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={tmp_path}"))
-    assert lines[0].endswith("a damaged checkpoint: it has no checksum")
+def test_a_checkpoint_without_a_checksum_is_refused_as_weights(made: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save(torch.load(made[1] / "best.pt", weights_only=True), path)
+    with pytest.raises(WeightsError, match="a damaged checkpoint: it has no checksum"):
+        trained_run(read_content(path), path)
 
 
 def bundle(folder: Path, name: str, run: str) -> Path:
@@ -244,28 +242,24 @@ def bundle(folder: Path, name: str, run: str) -> Path:
     return folder
 
 
-def test_a_bundle_means_the_run_that_it_was_exported_from(
-    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe, source = made
-    run = shutil.copytree(source, tmp_path / "runs" / "tiny" / source.name)
-    kept = bundle(run / "bundles" / "abc", "tiny", run.name)
-    assert weights_at(kept) == run / "best.pt"
-    elsewhere = bundle(tmp_path / "exports" / "tiny", "tiny", run.name)
+def test_a_bundle_means_the_run_that_it_was_exported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = tmp_path / "runs" / "tiny" / "2026" / "best.pt"
+    kept = bundle(best.parent / "bundles" / "abc", "tiny", "2026")
+    best.touch()
+    assert weights_at(kept) == best
+    elsewhere = bundle(tmp_path / "exports" / "tiny", "tiny", "2026")
     monkeypatch.chdir(tmp_path)
-    assert weights_at(elsewhere).resolve() == run / "best.pt"
+    assert weights_at(elsewhere).resolve() == best
     monkeypatch.chdir(tmp_path / "exports")
-    lines = failure(capsys, tiny.run(recipe, tmp_path / "next", f"model.weights={elsewhere}"))
-    assert lines[0] == (
-        f"error: {elsewhere}: a bundle has no weights to train from, and its run {run.name} was not found at "
-        f"runs/tiny/{run.name}"
+    with pytest.raises(WeightsError) as caught:
+        weights_at(elsewhere)
+    assert caught.value.message == (
+        f"{elsewhere}: a bundle has no weights to train from, and its run 2026 was not found at runs/tiny/2026"
     )
-    assert lines[-1] == "next:  name the directory of that run: --set model.weights=RUN"
+    assert caught.value.next_step == "name the directory of that run: --set model.weights=RUN"
 
 
-@pytest.mark.parametrize(
-    "manifest", ["", "{}", "[]", '{"name": "a", "trained_on": 3}', '{"name": "a", "trained_on": {}}']
-)
+@pytest.mark.parametrize("manifest", ["", "{}", "[]", '{"name": "a", "trained_on": 3}', '{"name": "a"}'])
 def test_a_bundle_that_names_no_run(tmp_path: Path, manifest: str) -> None:
     (tmp_path / "bundle.json").write_text(manifest)
     with pytest.raises(WeightsError, match=r"bundle\.json names no run"):
