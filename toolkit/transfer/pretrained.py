@@ -1,6 +1,6 @@
-"""What a model starts from: random weights, published ones or those of a file, its backbone frozen or not.
+"""Where the weights of a model come from: random, published, a file or a run; and whether its backbone is frozen.
 
-A factory that has the arguments `weights`, `freeze` and `thaw_epoch` needs three lines for them:
+A factory with the arguments `weights`, `freeze` and `thaw_epoch` needs three lines for them:
 
     start = Transfer(weights, freeze, thaw_epoch).start(PUBLISHED, spec, "my_model")
     start.load(backbone, ignore=("fc.",))
@@ -37,11 +37,11 @@ Hidden: TypeAlias = Annotated[int, Field(ge=1)]
 
 TIMEOUT = 10.0
 SAMPLE_TIMEOUT = 3.0
-"""Seconds to wait for the server: a run on the sample goes on without the weights, so it does not wait for long."""
+"""Seconds to wait for the server: a run on the sample continues without the weights, so it waits less."""
 
 
 class Pretrained(Protocol):
-    """Weights that a recipe can ask for by a word."""
+    """Weights that a recipe can name by a word."""
 
     @property
     def word(self) -> str:
@@ -49,7 +49,7 @@ class Pretrained(Protocol):
 
     @property
     def title(self) -> str:
-        """What they are called on screen: "ImageNet weights", say."""
+        """Their name on screen: "ImageNet weights", say."""
 
     def fetch(self, timeout: float) -> Weights:
         """The weights. Waits at most `timeout` seconds for each answer of a server. Raises UnreachableError where the
@@ -64,7 +64,7 @@ class Transfer:
     """
 
     weights: str = "none"
-    """`none`, the word of the pretrained weights, or the path of a weights file or of a run."""
+    """`none`, the word of the pretrained weights, or the path of a weights file, a run or a bundle."""
     freeze: bool = False
     """Whether the head alone is trained."""
     thaw_epoch: int | None = None
@@ -75,11 +75,11 @@ class Transfer:
             raise ValueError("thaw_epoch: needs freeze = true")
 
     def start(self, pretrained: Pretrained, spec: DataSpec, name: str, known: Known = NOTHING) -> Start:
-        """Get the weights that are asked for. A run on the built-in sample goes on without pretrained ones that cannot
-        be downloaded, and then freezes nothing.
+        """Get these weights. A run on the built-in sample continues without pretrained ones that cannot be downloaded,
+        and then freezes nothing.
 
         name: of the model, for messages.
-        known: of files with other names, and of files that do not fit.
+        known: what the plugin knows of files with other names, and of files that do not fit.
 
         Raises:
             WeightsError: the weights cannot be downloaded or read.
@@ -150,7 +150,7 @@ class Start:
             self._taken.append("; ".join([f"starting from the weights of {self.path}", *changes]))
 
     def classifier(self, backbone: nn.Module, head: nn.Module, *, notes: Sequence[str] = ()) -> Classifier:
-        """The two parts as one model, frozen as asked for. `notes` are added to its own."""
+        """The two parts as one model, frozen as requested. `notes` are added to its own."""
         model = Classifier(backbone, head, freeze=self.freeze, thaw_epoch=self.thaw_epoch)
         taken = (self.run(model),) if self.run else ()
         model.notes = (*self.notes, *self._taken, *taken, *notes)
