@@ -20,7 +20,7 @@ from toolkit_video.kinetics import kinetics400
 _DOC = """{title}, of PyTorchVideo; {frames} x {rate} frames of {size} px unless the recipe says otherwise.
 
 weights: none; kinetics400 (those of PyTorchVideo's model zoo, downloaded once and cached); the path of a
-    .pyth, .safetensors, .pt or .pth file with the names PyTorchVideo gives, in which only the last layer may differ;
+    weights file with the names PyTorchVideo gives, in which only the last layer may differ;
     or a run of this model (runs/RECIPE/TIME), whose last layer is taken too where the classes are the same.
 freeze: train the last layer alone; the backbone stays in eval mode and keeps its batch-norm statistics.
 thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.

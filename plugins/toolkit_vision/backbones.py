@@ -18,9 +18,9 @@ from toolkit_vision.torchvision_models import Layers, classifier
 
 _DOC = """torchvision's {name} with a new head; of clips it sees each frame on its own.
 
-weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a .safetensors, .pt or .pth
-    file with the names torchvision gives, in which only the last fully connected layer may differ or be absent; or a
-    run of this model (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
+weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names of
+    torchvision, timm or Hugging Face, in which only the last fully connected layer may differ or be absent; or a run
+    of this model (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
 freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
 thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
 dropout: share of features zeroed before the last fully connected layer.

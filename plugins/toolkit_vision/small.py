@@ -43,8 +43,9 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
 
     stem: cifar (3x3 convolution, stride 1, no max-pooling), imagenet (7x7, stride 2, max-pooling), or auto: cifar up
         to 64 px. The cifar stem keeps full resolution and so costs 16 times the multiply-adds.
-    weights: none; imagenet (torchvision's own, downloaded once and cached); or the path of a .safetensors, .pt or
-        .pth file with the names torchvision gives, in which only the last layer may differ or be absent.
+    weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names
+        of torchvision or Hugging Face, in which only the last layer may differ or be absent; or a run of this model
+        (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.
@@ -84,8 +85,9 @@ def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe
 
     layers: the fully connected layers before the head: cifar (none: the head takes the 512 averaged features, 15 M
         parameters), imagenet (two of 4096 units, 134 M parameters), or auto: cifar up to 64 px.
-    weights: none; imagenet (torchvision's own, downloaded once and cached); or the path of a .safetensors, .pt or
-        .pth file with the names torchvision gives, in which only the replaced layers may differ or be absent.
+    weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names
+        of torchvision or timm, in which only the replaced layers may differ or be absent; or a run of this model
+        (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.transfer.classifier import Classifier, classification_head, count_features
 from toolkit.transfer.pretrained import Transfer
-from toolkit.transfer.weights import load_weights
 from toolkit_vision.framewise import Temporal, framewise
 from toolkit_vision.imagenet import imagenet
 from toolkit_vision.shift import shift_in_time
+from toolkit_vision.spellings import known_for
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,15 @@ def classifier(
     layers.temporal.check(spec.frames)
     if shift and spec.frames is None:
         raise ValueError("shift: needs clips, and these are images: add a [clip] table")
-    start = transfer.start(imagenet(name), spec, name)
+    start = transfer.start(imagenet(name), spec, name, known_for(name, remove_last_linear))
     backbone: nn.Module = torchvision.models.get_model(name, weights=None)
     if alter:
         alter(backbone)
-    layer = _remove_last_linear(backbone)
+    layer = remove_last_linear(backbone)
     features = count_features(backbone, replace(spec, clip=None), name)
     if start.weights is None:
         start_as_identity(backbone)
-    else:
-        load_weights(backbone, _modern_names(start.weights), ignore=(f"{layer}.",), source=start.source)
+    start.load(backbone, ignore=(f"{layer}.",))
     if shift and spec.frames:
         shift_in_time(backbone, spec.frames)
     return start.classifier(framewise(backbone, spec.frames), layers.head(spec, features), notes=notes)
@@ -84,7 +82,7 @@ def start_as_identity(backbone: nn.Module) -> None:
             nn.init.zeros_(module.bn2.weight)
 
 
-def _remove_last_linear(backbone: nn.Module) -> str:
+def remove_last_linear(backbone: nn.Module) -> str:
     """Replace the last fully connected layer, and a dropout right before it, by nothing; its name."""
     layer: str = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)][-1]
     backbone.set_submodule(layer, nn.Identity())
@@ -92,8 +90,3 @@ def _remove_last_linear(backbone: nn.Module) -> str:
     if isinstance(parent, nn.Sequential) and len(parent) > 1 and isinstance(parent[-2], nn.Dropout):
         parent[-2] = nn.Identity()
     return layer
-
-
-def _modern_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """DenseNet files of 2017, torchvision's own among them, write `norm.1` and `conv.2` for `norm1` and `conv2`."""
-    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", name): value for name, value in weights.items()}

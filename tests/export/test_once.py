@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests import tiny
 from tests.export.models import other_mean
@@ -22,6 +22,7 @@ from toolkit.cli.main import main
 from toolkit.export import once, write
 from toolkit.runs.directory import RunDirectory
 from toolkit.serving.bundle import read_manifest
+from toolkit.training.checkpoint import BestCheckpoint
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,7 @@ def bundles(run: Path) -> list[str]:
 
 
 def changed_checkpoint(run: Path) -> None:
-    best = torch.load(run / "best.pt", weights_only=True)
-    best["epoch"] = 7
-    torch.save(best, run / "best.pt")
+    replace(BestCheckpoint.load(run / "best.pt"), epoch=7).save(run / "best.pt")
 
 
 def predict(run: Path, *words: str) -> int:

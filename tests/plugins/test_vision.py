@@ -230,6 +230,11 @@ def test_a_file_trained_with_the_other_stem(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         small.resnet18(SPEC, weights=str(tmp_path / "weights.pt"))
     assert caught.value.mis_shaped == ("conv1.weight (64x3x7x7 given, 64x3x3x3 wanted)",)
+    assert caught.value.next_step == "these weights have the 7x7 stem for large images: --set model.stem=imagenet"
+    torch.save(small.resnet18(SPEC, stem="cifar").backbone.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(WeightsError) as caught:
+        small.resnet18(SPEC, stem="imagenet", weights=str(tmp_path / "weights.pt"))
+    assert caught.value.next_step == "these weights have the 3x3 stem for small images: --set model.stem=cifar"
 
 
 # The head, freezing, parts
@@ -344,7 +349,9 @@ def test_weights_from_a_file_fill_the_backbone(tmp_path: Path, name: str) -> Non
     weights = pretrained(name)
     torch.save(weights, tmp_path / "weights.pt")
     model = build(name, weights=str(tmp_path / "weights.pt"))
-    assert model.notes == ()
+    (note,) = model.notes
+    assert note.startswith(f"starting from the weights of {tmp_path / 'weights.pt'}; dropped ")
+    assert "weight (1000x" in note
     for key, value in model.backbone.state_dict().items():
         torch.testing.assert_close(value, weights[key], rtol=0, atol=0)
 
@@ -361,6 +368,8 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
         build(TINY, weights=str(tmp_path / "weights.pt"))
     assert caught.value.mis_shaped
     assert not any(name.startswith("fc.") for name in caught.value.mis_shaped)
+    owner = "these are weights of shufflenet_v2_x1_0: --set model.name=shufflenet_v2_x1_0"
+    assert caught.value.next_step == owner
 
 
 def test_densenet_files_of_2017(tmp_path: Path) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests import tiny
+from toolkit.api.errors import WeightsError
 from toolkit.cli.main import main
+from toolkit.system.checkpoints import seal
+from toolkit.transfer.files import read_content
+from toolkit.transfer.trained import trained_run, weights_at
 
 RESNET = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"').replace(
     "epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12"
@@ -79,6 +85,7 @@ def test_other_classes_get_a_new_head_on_the_same_backbone(made: tuple[Path, Pat
     assert tiny.run(recipe, tmp_path / "runs", f"model.weights={source}", f"data.root={root}", *STILL) == 0
     run = tiny.only_run(tmp_path / "runs")
     first, second = network(source / "best.pt"), network(run / "best.pt")
+    assert len(parts(first, "backbone")) == 60  # 20 convolutions, and a scale and an offset of 20 batch norms
     assert close(parts(first, "backbone"), parts(second, "backbone"))
     assert second["model.head.2.weight"].shape[0] == 4
     assert (
@@ -161,7 +168,107 @@ def test_a_checkpoint_of_another_format_is_named(
     content = torch.load(source / "best.pt", weights_only=True)
     torch.save({**content, "format": 99}, tmp_path / "best.pt")
     lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={tmp_path}"))
-    assert lines[0] == f"error: {tmp_path / 'best.pt'}: a checkpoint of format 99, this version reads format 2"
+    assert lines[0] == f"error: {tmp_path / 'best.pt'}: a checkpoint of format 99, this version reads format 3"
+
+
+def rewritten(source: Path, target: Path, **changes: Any) -> Path:
+    """A best checkpoint with other content, and a checksum of that."""
+    archive = io.BytesIO()
+    torch.save({**torch.load(source / "best.pt", weights_only=True), **changes}, archive)
+    seal(archive)
+    target.write_bytes(archive.getvalue())
+    return target
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origin": None},
+        {"origin": {}},
+        {"origin": {"recipe": "[[", "classes": ["a"]}},
+        {"origin": {"recipe": "[model]\nname = 3", "classes": ["a"]}},
+        {"origin": {"recipe": "[model]\nname = 'resnet18'", "classes": "ab"}},
+        {"network": None},
+        {"network": {}, "state": 3},
+        {"network": {"model.backbone.a": "text"}},
+    ],
+)
+def test_a_checkpoint_of_other_content_is_refused(
+    made: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path = rewritten(made[1], tmp_path / "best.pt", **changes)
+    with pytest.raises(WeightsError, match=r"a damaged checkpoint: unexpected content|holds no state dict") as caught:
+        trained_run(read_content(path), path)
+    assert caught.value.next_step
+
+
+def test_weights_of_a_run_that_are_not_finite_are_refused(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, source = made
+    weights = network(source / "best.pt")
+    spoilt = {**weights, "model.backbone.bn1.bias": weights["model.backbone.bn1.bias"] * float("nan")}
+    path = rewritten(source, tmp_path / "best.pt", network=spoilt)
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={path}"))
+    assert lines[0].endswith("not finite (NaN or infinite) in backbone.bn1.bias")
+
+
+def test_a_flipped_bit_is_refused_as_weights_and_by_evaluate(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, source = made
+    copy = shutil.copytree(source, tmp_path / "source")
+    content = bytearray((copy / "best.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "best.pt").write_bytes(content)
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={copy}"))
+    assert lines[0].endswith("its bytes do not match its checksum")
+    assert main(["evaluate", str(copy)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: {copy / 'best.pt'}: damaged checkpoint: its bytes do not match its checksum"
+    assert lines[-1] == "next:  name another run, or train again"
+
+
+def test_a_checkpoint_without_a_checksum_is_refused_as_weights(made: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save(torch.load(made[1] / "best.pt", weights_only=True), path)
+    with pytest.raises(WeightsError, match="a damaged checkpoint: it has no checksum"):
+        trained_run(read_content(path), path)
+
+
+def bundle(folder: Path, name: str, run: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_text(json.dumps({"name": name, "trained_on": {"run": run}}))
+    return folder
+
+
+def test_a_bundle_means_the_run_that_it_was_exported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = tmp_path / "runs" / "tiny" / "2026" / "best.pt"
+    kept = bundle(best.parent / "bundles" / "abc", "tiny", "2026")
+    best.touch()
+    assert weights_at(kept) == best
+    elsewhere = bundle(tmp_path / "exports" / "tiny", "tiny", "2026")
+    monkeypatch.chdir(tmp_path)
+    assert weights_at(elsewhere).resolve() == best
+    monkeypatch.chdir(tmp_path / "exports")
+    with pytest.raises(WeightsError) as caught:
+        weights_at(elsewhere)
+    assert caught.value.message == (
+        f"{elsewhere}: a bundle has no weights to train from, and its run 2026 was not found at runs/tiny/2026"
+    )
+    assert caught.value.next_step == "name the directory of that run: --set model.weights=RUN"
+
+
+@pytest.mark.parametrize("manifest", ["", "{}", "[]", '{"name": "a", "trained_on": 3}', '{"name": "a"}'])
+def test_a_bundle_that_names_no_run(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "bundle.json").write_text(manifest)
+    with pytest.raises(WeightsError, match=r"bundle\.json names no run"):
+        weights_at(tmp_path)
+
+
+def test_a_folder_of_a_published_model_means_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    assert weights_at(tmp_path) == tmp_path / "model.safetensors"
 
 
 def test_a_run_that_cannot_be_extended_leads_to_a_new_one_from_its_weights(

@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import argparse
-import pickle
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from toolkit.api.errors import EXIT_DATA, WeightsError
-from toolkit.transfer.weights import load_weights, read_weights
+from toolkit.transfer.weights import Known, Spelling, fits, load_weights
 
 
 def network() -> nn.Module:
@@ -29,94 +24,6 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], rtol=0, atol=0)
-
-
-def save_safely(weights: dict[str, Tensor], path: Path) -> None:
-    save_file(weights, path)
-
-
-@pytest.mark.parametrize(("suffix", "save"), [(".safetensors", save_safely), (".pt", torch.save), (".pth", torch.save)])
-def test_reads_what_was_written(tmp_path: Path, suffix: str, save: Callable[[Any, Path], None]) -> None:
-    weights = snapshot(network())
-    save(weights, tmp_path / f"weights{suffix}")
-    assert_same(read_weights(tmp_path / f"weights{suffix}"), weights)
-
-
-@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_finds_a_wrapped_and_prefixed_state_dict(tmp_path: Path, wrapper: str, prefix: str) -> None:
-    weights = snapshot(network())
-    content = {wrapper: {prefix + name: value for name, value in weights.items()}, "epoch": 3}
-    torch.save(content, tmp_path / "weights.pt")
-    assert_same(read_weights(tmp_path / "weights.pt"), weights)
-
-
-def test_a_prefix_only_some_names_share_stays(tmp_path: Path) -> None:
-    weights = {"module.weight": torch.zeros(1), "bias": torch.zeros(1)}
-    torch.save(weights, tmp_path / "weights.pt")
-    assert read_weights(tmp_path / "weights.pt").keys() == weights.keys()
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"absent\.pt: no such weights file") as caught:
-        read_weights(tmp_path / "absent.pt")
-    assert caught.value.next_step
-    assert caught.value.exit_code == EXIT_DATA
-
-
-def test_unknown_suffix(tmp_path: Path) -> None:
-    (tmp_path / "weights.h5").touch()
-    with pytest.raises(WeightsError, match=r'weights\.h5: unknown suffix "\.h5"') as caught:
-        read_weights(tmp_path / "weights.h5")
-    assert caught.value.next_step == "give a file that ends in .safetensors, .pt, .pth, .pyth"
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut short", b"\x80\x02}q\x00"])
-def test_damaged_file(tmp_path: Path, suffix: str, content: bytes) -> None:
-    path = tmp_path / f"weights{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match="damaged, or no weights file"):
-        read_weights(path)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_truncated_file(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"weights{suffix}"
-    (save_safely if suffix == ".safetensors" else torch.save)(snapshot(network()), path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="damaged, or no weights file"):
-        read_weights(path)
-
-
-class RunsCode:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("ran"),))
-
-
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("weights.pt").write_bytes(pickle.dumps({"weight": RunsCode()}))
-    with pytest.raises(WeightsError, match="damaged, or no weights file"):
-        read_weights(Path("weights.pt"))
-    assert not Path("ran").exists()
-
-
-def test_a_checkpoint_with_objects_says_how_to_take_its_tensors_out(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    torch.save({"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=0.1)}, path)
-    with pytest.raises(WeightsError) as caught:
-        read_weights(path)
-    assert caught.value.message == f"{path}: holds argparse.Namespace beside tensors, and reading that could run code"
-    assert "torch.save(torch.load(PATH, weights_only=False)[KEY], NEW)" in str(caught.value.next_step)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"model": {"epoch": 3}}, {"a": torch.zeros(1), "b": 1}])
-def test_content_that_is_no_state_dict(tmp_path: Path, content: object) -> None:
-    torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(WeightsError, match="holds no state dict") as caught:
-        read_weights(tmp_path / "weights.pt")
-    assert "torch.save(model.state_dict(), PATH)" in str(caught.value.next_step)
 
 
 def test_load_copies_every_tensor() -> None:
@@ -181,3 +88,140 @@ def test_the_message_gives_both_shapes() -> None:
         "  1 mis-shaped: 2.weight (5x4 given, 2x4 wanted)",
     ]
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net."),
+        *("module._orig_mod.", "_orig_mod.module.", "model.backbone.", "module.model.net."),
+    ],
+)
+def test_a_prefix_of_all_names_is_removed(prefix: str) -> None:
+    module, other = network(), network()
+    changes = load_weights(module, {prefix + name: value for name, value in snapshot(other).items()}, source="other")
+    assert_same(snapshot(module), snapshot(other))
+    assert changes == [f'prefix "{prefix}" removed']
+
+
+def test_the_head_may_stand_outside_the_prefix() -> None:
+    module, other = network(), network()
+    weights = {f"backbone.{name}": value for name, value in snapshot(other).items() if not name.startswith("2.")}
+    weights["head.fc.weight"] = torch.zeros(7, 4)
+    changes = load_weights(module, weights, ignore=("2.",), source="other")
+    torch.testing.assert_close(module.state_dict()["0.weight"], other.state_dict()["0.weight"])
+    assert changes == ['prefix "backbone." removed', "dropped head.fc.weight"]
+
+
+def test_a_prefix_that_the_module_has_stays() -> None:
+    module, other = nn.ModuleDict({"encoder": network()}), nn.ModuleDict({"encoder": network()})
+    assert load_weights(module, snapshot(other), source="other") == []
+    assert_same(snapshot(module), snapshot(other))
+
+
+def test_a_prefix_that_explains_nothing_is_not_removed() -> None:
+    weights = {f"model.{name}": value for name, value in snapshot(network()).items()} | {"more": torch.zeros(1)}
+    del weights["model.0.weight"]
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network(), weights, source="other")
+    assert caught.value.missing == ("0.weight",)
+
+
+def test_a_replaced_head_is_reported() -> None:
+    weights = snapshot(network()) | {"2.weight": torch.zeros(1000, 4), "2.bias": torch.zeros(1000)}
+    changes = load_weights(network(), weights, ignore=("2.",), source="other")
+    assert changes == ["dropped 2.weight (1000x4), 2.bias (1000)"]
+
+
+THEIRS = Spelling(
+    "their library",
+    r"first\.query",
+    [
+        *((rf"first\.{part}", rf"0.weight@{place}") for place, part in enumerate(("query", "key", "value"))),
+        (r"first\.offset", r"0.bias"),
+        (r"norm\.(.+)", r"1.\1"),
+        (r"last\.(.+)", r"2.\1"),
+    ],
+    dropped=r"pooler\..+",
+)
+
+
+def theirs(module: nn.Module) -> dict[str, Tensor]:
+    own = snapshot(module)
+    parts = dict(zip(("first.query", "first.key", "first.value"), own["0.weight"].split([1, 1, 2]), strict=True))
+    norm = {f"norm.{name.removeprefix('1.')}": value for name, value in own.items() if name.startswith("1.")}
+    last = {"last.weight": own["2.weight"][:, :, None, None], "last.bias": own["2.bias"]}
+    return {**parts, "first.offset": own["0.bias"], **norm, **last, "pooler.weight": torch.zeros(3)}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_names_of_another_library_are_translated(prefix: str) -> None:
+    module, other = network(), network()
+    weights = {prefix + name: value for name, value in theirs(other).items()}
+    changes = load_weights(module, weights, source="other", known=Known([THEIRS]))
+    assert_same(snapshot(module), snapshot(other))
+    assert changes[-1] == "names of their library translated"
+    assert fits(module, weights, ignore=(), known=Known([THEIRS]))
+    assert not fits(module, weights, ignore=())
+
+
+def test_parts_that_do_not_fit_together_are_missing() -> None:
+    weights = theirs(network()) | {"first.key": torch.zeros(1, 9)}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network(), weights, source="other", known=Known([THEIRS]))
+    assert caught.value.missing == ("0.weight",)
+
+
+def test_the_plugin_advises_on_weights_that_do_not_fit() -> None:
+    def advise(weights: Mapping[str, Tensor], error: WeightsError) -> str | None:
+        return f"{len(weights)} given, {len(error.missing)} missing" if error.missing else None
+
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network(), {"a": torch.zeros(1)}, source="other", known=Known(advice=advise))
+    assert caught.value.next_step == "1 given, 8 missing"
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network(), snapshot(network()) | {"a": torch.zeros(1)}, source="o", known=Known(advice=advise))
+    assert caught.value.next_step == "name the model these weights belong to (--set model.name=NAME), or other weights"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn])
+def test_an_unusual_precision_is_reported(dtype: torch.dtype) -> None:
+    weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in WHOLE.items()}
+    module = network()
+    assert load_weights(module, weights, source="other") == [f"cast from {str(dtype).removeprefix('torch.')}"]
+    torch.testing.assert_close(module.state_dict()["0.bias"], WHOLE["0.bias"])
+
+
+WHOLE = {name: torch.ones_like(value) for name, value in snapshot(network()).items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_values_that_are_no_floating_point_numbers_are_refused(dtype: torch.dtype) -> None:
+    module = network()
+    before = snapshot(module)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(module, WHOLE | {"0.bias": WHOLE["0.bias"].to(dtype)}, source="other")
+    name = str(dtype).removeprefix("torch.")
+    assert caught.value.message == f"other: expected floating-point weights, got 0.bias ({name})"
+    assert caught.value.exit_code == EXIT_DATA
+    assert_same(snapshot(module), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
+def test_a_counter_may_have_another_type(dtype: torch.dtype) -> None:
+    weights = WHOLE | {"1.num_batches_tracked": torch.tensor(3, dtype=dtype)}
+    module = network()
+    load_weights(module, weights, source="other")
+    assert module.state_dict()["1.num_batches_tracked"] == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    module = network()
+    before = snapshot(module)
+    weights = WHOLE | {name: torch.full_like(WHOLE[name], value, dtype=torch.float64) for name in ("0.bias", "2.bias")}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(module, weights, source="other")
+    message = "other: the weights have values that are not finite (NaN or infinite) in 0.bias, 2.bias"
+    assert caught.value.message == message
+    assert_same(snapshot(module), before)

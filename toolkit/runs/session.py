@@ -153,7 +153,7 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     skipped = {name: loader.store.skipped for name, loader in assembly.loaders().items()}
     saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes, skipped)
     if prepared.saved:
-        state.load_state_dict(prepared.saved.state)
+        prepared.saved.restore(state, directory.last)
         for name, items in prepared.saved.skipped.items():
             skipped[name].update(items)
     else:

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import io
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_type_hints, is_typeddict
 
 import torch
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from toolkit.api.errors import CheckpointError, RunFailed
+from toolkit.api.errors import CheckpointError, RunFailed, first_few
 from toolkit.api.files import write_atomically
-from toolkit.system.checkpoints import FORMAT
+from toolkit.system.checkpoints import FORMAT, is_whole, seal
 from toolkit.system.choices import Precision
+from toolkit.training.state import SavedState, State
+from toolkit.transfer.files import load_plainly, unusable_tensors
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_NAME_ANOTHER = "name another run, or train again"
+
+
+def _is_recipe(text: str) -> str:
+    try:
+        epochs = tomllib.loads(text)["train"]["epochs"]
+    except (KeyError, TypeError) as error:
+        raise ValueError("expected a recipe") from error
+    if not isinstance(epochs, int):
+        raise ValueError("expected a number of epochs")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """What was trained, on what: stands in every checkpoint of a run."""
 
-    recipe: str
+    recipe: Annotated[str, AfterValidator(_is_recipe)]
     """The resolved recipe, as TOML."""
     digest: str
     """Of that recipe: training goes on only under the same one."""
@@ -42,13 +59,14 @@ class Checkpoint:
     origin: Origin
 
     def save(self, path: Path) -> None:
-        """Write atomically; a failure leaves the file before it untouched. Raises RunFailed where the file system
-        refuses."""
+        """Write atomically, with a checksum; a failure leaves the file before it untouched. Raises RunFailed where the
+        file system refuses."""
         run = shlex.quote(str(path.parent))
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, **vars(self), "origin": vars(self.origin)}, buffer)
+        archive = io.BytesIO()
+        torch.save({"format": FORMAT, **vars(self), "origin": vars(self.origin)}, archive)
+        seal(archive)
         try:
-            write_atomically(path, buffer.getvalue())
+            write_atomically(path, archive.getvalue())
         except OSError as error:
             raise RunFailed(
                 f"{path}: cannot be written: {error.strerror or error}; what was there before is untouched",
@@ -57,40 +75,64 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read onto the CPU. Raises CheckpointError."""
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{path}: no checkpoint here", next_step="name a run that has one, or train anew"
-            ) from error
-        except Exception as error:
-            raise CheckpointError(
-                f"{path}: not a readable checkpoint ({type(error).__name__})",
-                next_step="name another run, or start anew",
-            ) from error
+        """Read onto the CPU. Raises CheckpointError for a file that is missing, damaged, of another version or of
+        another kind, and for weights that are not finite."""
+        found, whole = _read(path)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path}: not a checkpoint of this version (format {FORMAT})", next_step="train anew with this version"
+                f"{path}: not a checkpoint of this version (format {FORMAT})",
+                next_step="train again with this version",
             )
+        if not whole:
+            raise _unusable(path, "it has no checksum, so another program wrote it")
         del found["format"]
         origin = found.get("origin")
         if not _fits(cls, found) or not isinstance(origin, dict) or not _fits(Origin, origin):
             raise CheckpointError(
                 f"{path}: not what this version saves here (expected {', '.join(sorted(_names(cls)))})",
-                next_step="name another run, or start anew",
+                next_step=_NAME_ANOTHER,
             )
-        return cls(**{**found, "origin": Origin(**origin)})
+        if wrong := [*_wrong(Origin, origin), *_wrong(cls, found)]:
+            raise _unusable(path, f"unexpected values of {', '.join(wrong)}")
+        checkpoint = cls(**{**found, "origin": Origin(**origin)})
+        checkpoint._require_finite(path)
+        return checkpoint
+
+    def networks(self) -> Iterator[Mapping[str, Tensor]]:
+        """The weights that may be evaluated."""
+        yield from ()
+
+    def _require_finite(self, path: Path) -> None:
+        for weights in self.networks():
+            if unusable := unusable_tensors(weights):
+                raise _unusable(path, f"expected plain tensors, got {first_few(unusable)}")
+            if broken := [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]:
+                raise _unusable(path, f"weights that are not finite (NaN or infinite): {first_few(broken)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LastCheckpoint(Checkpoint):
     """Where training stands: `last.pt`."""
 
-    state: dict[str, Any]
-    """`State.state_dict()`."""
+    state: SavedState
     skipped: dict[str, dict[int, str]]
     """Items that could not be read so far, by split: index to reason."""
+
+    def networks(self) -> Iterator[Mapping[str, Tensor]]:
+        yield self.state["network"]
+        if self.state["average"] is not None:
+            yield self.state["average"]
+
+    def restore(self, state: State, path: Path) -> None:
+        """Bring `state` to where training stands. Raises CheckpointError where it does not fit, and names `path`."""
+        groups = [dict(group) for group in state.optimizer.param_groups]
+        try:
+            state.load_state_dict(self.state)
+            for before, after in zip(groups, state.optimizer.param_groups, strict=True):
+                _require_same_kinds(before, after)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise _unusable(path, f"its state does not fit the run ({reason})") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +145,63 @@ class BestCheckpoint(Checkpoint):
     valid: dict[str, float]
     """Scalar scores of that epoch on the validation split."""
 
+    def networks(self) -> Iterator[Mapping[str, Tensor]]:
+        yield self.network
+
+
+def _read(path: Path) -> tuple[Any, bool | None]:
+    """The content of a checkpoint, and whether its bytes match its checksum."""
+    try:
+        with path.open("rb") as file:
+            whole = is_whole(file)
+            content = None if whole is False else load_plainly(file)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: checkpoint not found", next_step="name a run that has one, or train again"
+        ) from error
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({type(error).__name__})", next_step=_NAME_ANOTHER
+        ) from error
+    if whole is False:
+        raise _unusable(path, "its bytes do not match its checksum")
+    return content, whole
+
+
+def _unusable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged checkpoint: {reason}", next_step=_NAME_ANOTHER)
+
+
+def _require_same_kinds(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise ValueError where a group of an optimizer has other settings than before, or settings of other types."""
+    if before.keys() != after.keys():
+        raise ValueError("a parameter group has other settings")
+    for name, value in before.items():
+        number = isinstance(value, int | float) and isinstance(after[name], int | float)
+        if value is not None and not number and type(value) is not type(after[name]):
+            raise ValueError(f"unexpected value of {name} in a parameter group")
+
+
+def _wrong(kind: type[Any], found: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields whose values are of another type than `kind` says."""
+    wrong: list[str] = []
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if hint is Origin:
+            continue
+        value = found[name]
+        if is_typeddict(hint):
+            fitting = isinstance(value, dict) and _fits(hint, value)
+            wrong += _wrong(hint, value, f"{name}.") if fitting else [name]
+            continue
+        try:
+            TypeAdapter(hint, config=_STRICT).validate_python(value)
+        except ValidationError:
+            wrong.append(prefix + name)
+    return wrong
+
 
 def _names(kind: type[Any]) -> set[str]:
-    return {field.name for field in fields(kind)}
+    return {*get_type_hints(kind)}
 
 
 def _fits(kind: type[Any], found: Mapping[str, Any]) -> bool:

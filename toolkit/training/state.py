@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypedDict
 
 import torch
+from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective, Schedule
@@ -93,6 +94,41 @@ class Totals:
         self.failed_at = torch.where(first, step, self.failed_at)
 
 
+def _are_records(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    TypeAdapter(list[EpochRecord]).validate_python(found)
+    return found
+
+
+def _are_totals(found: dict[str, Any]) -> dict[str, Any]:
+    expected = asdict(Totals.on(torch.device("cpu")))
+    if found.keys() != expected.keys():
+        raise ValueError(f"expected {', '.join(expected)}")
+    for name, value in found.items():
+        tensor = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+        if isinstance(expected[name], Tensor) != tensor or (tensor and value.shape != ()):
+            raise ValueError(f"{name}: expected a scalar")
+        if not tensor and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{name}: expected a number")
+    return found
+
+
+class SavedState(TypedDict):
+    """What `State.state_dict` returns."""
+
+    network: dict[str, Tensor]
+    objective: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    schedule: dict[str, float]
+    scaler: dict[str, Any]
+    totals: Annotated[dict[str, Any], AfterValidator(_are_totals)]
+    epoch: NonNegativeInt
+    step: NonNegativeInt
+    best_score: float | None
+    best_epoch: NonNegativeInt
+    records: Annotated[list[dict[str, Any]], AfterValidator(_are_records)]
+
+
 @dataclass
 class State:
     """What training changes. `fit` alone does."""
@@ -137,13 +173,13 @@ class State:
         factor = self.schedule.factor(self.epoch * setup.steps + step)
         return [group["base_lr"] * factor for group in self.optimizer.param_groups]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> SavedState:
         return {
             "network": self.network.state_dict(),
             "objective": self.objective.state_dict(),
             "average": self.average.network.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "schedule": dict(self.schedule.state_dict()),
             "scaler": self.scaler.state_dict(),
             "totals": asdict(self.totals),
             "epoch": self.epoch,
@@ -153,11 +189,11 @@ class State:
             "records": [asdict(record) for record in self.records],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: SavedState) -> None:
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
         if self.average:
-            self.average.network.load_state_dict(state["average"])
+            self.average.network.load_state_dict(state["average"] or {})
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])

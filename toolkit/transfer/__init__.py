@@ -1,1 +1,1 @@
-"""Pretrained weights on a new task, public to model plugins: reading, matching, freezing and thawing."""
+"""Pretrained weights on a new task, public to model plugins: reading files, matching names, freezing."""

@@ -13,16 +13,16 @@ from toolkit.api.errors import Problem, RecipeError
 
 
 class Classifier(nn.Module):
-    """`[B, 3, H, W]` or `[B, T, 3, H, W]` float -> logits `[B, C]`; the backbone may stay frozen, for good or until
+    """`[B, 3, H, W]` or `[B, T, 3, H, W]` float -> logits `[B, C]`; the backbone may be frozen, always or until
     `thaw_epoch`.
 
-    While frozen the backbone is in eval mode whatever mode the model is in, so its batch-norm statistics keep still,
-    and runs without gradients. A backbone that is never to thaw also has `requires_grad` off, which spares the
-    optimizer its state.
+    A frozen backbone is in eval mode whatever mode the model is in, so its batch-norm statistics do not change, and it
+    runs without gradients. A backbone that is always frozen also has `requires_grad` off, so the optimizer keeps no
+    state for it.
 
     backbone: items -> features
     head: features -> logits `[B, C]`
-    notes: what a user must know of this model
+    notes: what a user must know about this model
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         self.begin_epoch(0)
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """`backbone` and `head`, whose learning rates a recipe may scale apart."""
+        """`backbone` and `head`, whose learning rates a recipe may scale separately."""
         return {"backbone": self.backbone, "head": self.head}
 
     def begin_epoch(self, epoch: int) -> None:
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
-        """As of any module, but a frozen backbone stays in eval mode."""
+        """Set the mode, as for any module, but a frozen backbone stays in eval mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -92,10 +92,10 @@ def classification_head(
 
 @contextmanager
 def fitting(spec: DataSpec, name: str) -> Iterator[None]:
-    """Report an exception in the block as the recipe's fault: the model `name` cannot take items of this size.
+    """Report an exception in the block as a fault of the recipe: the model `name` cannot take items of this size.
 
-    Each architecture has limits of its own, and libraries state few of them: the block builds a model for the spec, or
-    shows it an item. AssertionError, RuntimeError and ValueError become RecipeError.
+    Each architecture has its own limits, and libraries document few of them. The block builds a model for the spec, or
+    passes it an item. AssertionError, RuntimeError and ValueError become RecipeError.
     """
     try:
         yield
@@ -109,7 +109,7 @@ def fitting(spec: DataSpec, name: str) -> Iterator[None]:
 def count_features(backbone: nn.Module, spec: DataSpec, name: str) -> int:
     """The number of features F that `backbone` gives for an item, `[1, 3, H, W]` or `[1, T, 3, H, W]` -> `[1, F]`.
 
-    Shows it one grey item in eval mode, and leaves it in training mode.
+    Passes it one grey item in eval mode, and leaves it in training mode.
 
     Raises:
         RecipeError: the model `name` cannot take items of this size, or its backbone does not give a vector.

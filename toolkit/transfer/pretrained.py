@@ -1,6 +1,6 @@
-"""What a model starts from: random weights, published ones or those of a file, its backbone frozen or not.
+"""Where the weights of a model come from: random, published, a file or a run; and whether its backbone is frozen.
 
-A factory that has the arguments `weights`, `freeze` and `thaw_epoch` needs three lines for them:
+A factory with the arguments `weights`, `freeze` and `thaw_epoch` needs three lines for them:
 
     start = Transfer(weights, freeze, thaw_epoch).start(PUBLISHED, spec, "my_model")
     start.load(backbone, ignore=("fc.",))
@@ -12,7 +12,7 @@ A factory that has the arguments `weights`, `freeze` and `thaw_epoch` needs thre
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeAlias
@@ -23,9 +23,10 @@ from torch import nn
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import WeightsError, nearest
 from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.files import read_content, state_dict_of
 from toolkit.transfer.published import UnreachableError
-from toolkit.transfer.trained import checkpoint_at, trained_run
-from toolkit.transfer.weights import Weights, load_weights, read_content, state_dict_of
+from toolkit.transfer.trained import trained_run, weights_at
+from toolkit.transfer.weights import NOTHING, Known, Weights, load_weights
 
 ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
 """Type of an argument `thaw_epoch`."""
@@ -36,11 +37,11 @@ Hidden: TypeAlias = Annotated[int, Field(ge=1)]
 
 TIMEOUT = 10.0
 SAMPLE_TIMEOUT = 3.0
-"""Seconds to wait for the server: a run on the sample goes on without the weights, so it does not wait for long."""
+"""Seconds to wait for the server: a run on the sample continues without the weights, so it waits less."""
 
 
 class Pretrained(Protocol):
-    """Weights that a recipe can ask for by a word."""
+    """Weights that a recipe can name by a word."""
 
     @property
     def word(self) -> str:
@@ -48,7 +49,7 @@ class Pretrained(Protocol):
 
     @property
     def title(self) -> str:
-        """What they are called on screen: "ImageNet weights", say."""
+        """Their name on screen: "ImageNet weights", say."""
 
     def fetch(self, timeout: float) -> Weights:
         """The weights. Waits at most `timeout` seconds for each answer of a server. Raises UnreachableError where the
@@ -63,7 +64,7 @@ class Transfer:
     """
 
     weights: str = "none"
-    """`none`, the word of the pretrained weights, or the path of a weights file or of a run."""
+    """`none`, the word of the pretrained weights, or the path of a weights file, a run or a bundle."""
     freeze: bool = False
     """Whether the head alone is trained."""
     thaw_epoch: int | None = None
@@ -73,11 +74,12 @@ class Transfer:
         if self.thaw_epoch is not None and not self.freeze:
             raise ValueError("thaw_epoch: needs freeze = true")
 
-    def start(self, pretrained: Pretrained, spec: DataSpec, name: str) -> Start:
-        """Get the weights that are asked for. A run on the built-in sample goes on without pretrained ones that cannot
-        be downloaded, and then freezes nothing.
+    def start(self, pretrained: Pretrained, spec: DataSpec, name: str, known: Known = NOTHING) -> Start:
+        """Get these weights. A run on the built-in sample continues without pretrained ones that cannot be downloaded,
+        and then freezes nothing.
 
         name: of the model, for messages.
+        known: what the plugin knows of files with other names, and of files that do not fit.
 
         Raises:
             WeightsError: the weights cannot be downloaded or read.
@@ -87,10 +89,10 @@ class Transfer:
             return Start(None, "", self.freeze, self.thaw_epoch, (kept,) if self.freeze else ())
         if self.weights != pretrained.word:
             path, content = self._from_file(pretrained)
-            start = Start(None, f"{self.weights} for {name}", self.freeze, self.thaw_epoch)
+            start = Start(None, f"{self.weights} for {name}", self.freeze, self.thaw_epoch, known=known)
             if run := trained_run(content, path):
-                return replace(start, run=partial(run.load_into, name=name, classes=spec.classes))
-            return replace(start, weights=state_dict_of(content, path))
+                return replace(start, run=partial(run.load_into, name=name, classes=spec.classes, known=known))
+            return replace(start, weights=state_dict_of(content, path), path=path)
         try:
             weights = pretrained.fetch(SAMPLE_TIMEOUT if spec.sample else TIMEOUT)
         except UnreachableError:
@@ -99,14 +101,17 @@ class Transfer:
             kept = "; the backbone is not frozen" if self.freeze else ""
             note = f"{pretrained.title} could not be downloaded: starting from random weights (sample run){kept}"
             return Start(None, "", freeze=False, notes=(note,))
-        return Start(weights, f"{pretrained.title} of {name}", self.freeze, self.thaw_epoch)
+        return Start(weights, f"{pretrained.title} of {name}", self.freeze, self.thaw_epoch, known=known)
 
     def _from_file(self, pretrained: Pretrained) -> tuple[Path, Any]:
-        path = Path(self.weights).expanduser()
+        try:
+            path = Path(self.weights).expanduser()
+        except RuntimeError as error:  # ~name of an unknown user
+            raise WeightsError(f"{self.weights}: {error}", next_step="write the whole path") from error
         meant = nearest(self.weights, ("none", pretrained.word))
         if meant and not path.exists():
             raise WeightsError(f"{self.weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
-        path = checkpoint_at(path)
+        path = weights_at(path)
         return path, read_content(path)
 
 
@@ -123,22 +128,30 @@ class Start:
     notes: tuple[str, ...] = ()
     """What a user must know: weights that could not be downloaded, a backbone frozen at random weights."""
     run: Callable[[Classifier], str] | None = None
-    """Loads the weights of a run into the whole model, and says what it took."""
+    """Loads the weights of a run into the whole model, and returns a note on what it took."""
+    path: Path | None = None
+    """The user's own file that the weights come from."""
+    known: Known = NOTHING
+    _taken: list[str] = field(default_factory=list)
+    """Notes on what was taken from the user's own file."""
 
     def load(self, module: nn.Module, *, ignore: Sequence[str] = ()) -> None:
-        """Copy the weights into `module`, all or nothing; random ones are left as they are.
+        """Copy the weights into `module`, all or nothing; without weights, the module stays as it is.
 
         ignore: prefixes of names left alone, both in the weights and in `module`: of the last layer, say.
 
         Raises:
             WeightsError: lists every missing, unexpected and mis-shaped name; the module is then unchanged.
         """
-        if self.weights is not None:
-            load_weights(module, self.weights, ignore=ignore, source=self.source)
+        if self.weights is None:
+            return
+        changes = load_weights(module, self.weights, ignore=ignore, source=self.source, known=self.known)
+        if self.path:
+            self._taken.append("; ".join([f"starting from the weights of {self.path}", *changes]))
 
     def classifier(self, backbone: nn.Module, head: nn.Module, *, notes: Sequence[str] = ()) -> Classifier:
-        """The two parts as one model, frozen as asked for. `notes` go behind the own ones."""
+        """The two parts as one model, frozen as requested. `notes` are added to its own."""
         model = Classifier(backbone, head, freeze=self.freeze, thaw_epoch=self.thaw_epoch)
         taken = (self.run(model),) if self.run else ()
-        model.notes = (*self.notes, *taken, *notes)
+        model.notes = (*self.notes, *self._taken, *taken, *notes)
         return model

@@ -20,7 +20,8 @@ from rich.progress import Progress
 
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import cache_directory, replaced, write_atomically
-from toolkit.transfer.weights import Weights, read_weights
+from toolkit.transfer.files import read_weights
+from toolkit.transfer.names import Weights
 
 _CHUNK = 1 << 20
 

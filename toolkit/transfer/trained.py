@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import WeightsError
-from toolkit.system.checkpoints import BEST, FORMAT, LAST
+from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_whole
 from toolkit.transfer.classifier import Classifier
-from toolkit.transfer.weights import Weights, load_weights
+from toolkit.transfer.files import state_dict_of
+from toolkit.transfer.weights import Known, Weights, load_weights
 
+_MANIFEST = "bundle.json"  # of `toolkit.serving`, a later room
+_PUBLISHED = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 _MODEL = "model."
 _BACKBONE, _HEAD = "backbone.", "head."
 
@@ -31,9 +38,9 @@ class TrainedRun:
     model: str
     """Its name in the run's recipe."""
 
-    def load_into(self, model: Classifier, name: str, classes: Sequence[str]) -> str:
+    def load_into(self, model: Classifier, name: str, classes: Sequence[str], known: Known) -> str:
         """Copy the weights into `model`, which is called `name` and knows `classes`: the head as well where it answers
-        the same question. The note that says what was taken.
+        the same question. Returns a note on what was taken.
 
         Raises WeightsError where the backbone does not fit; the model is then unchanged.
         """
@@ -46,7 +53,7 @@ class TrainedRun:
             reason = "it has another shape"
         ignore = (_HEAD,) if reason else ()
         try:
-            load_weights(model, self.weights, ignore=ignore, source=f"{self.path} for {name}")
+            load_weights(model, self.weights, ignore=ignore, source=f"{self.path} for {name}", known=known)
         except WeightsError as error:
             if self.model != name:
                 error.next_step = f"take the model of that run (--set model.name={self.model}), or another run"
@@ -55,21 +62,26 @@ class TrainedRun:
         return f"starting from the weights of {self.path}; {head}"
 
 
-def checkpoint_at(path: Path) -> Path:
-    """The checkpoint of the run directory at `path`, the best one where an epoch has ended; any other path as it is."""
+def weights_at(path: Path) -> Path:
+    """The weights file in the folder at `path`: the best checkpoint of a run, or of the run that a bundle was exported
+    from, or the file of a model of Hugging Face. Any other path as it is."""
     if not path.is_dir():
         return path
-    found = [path / name for name in (BEST, LAST) if (path / name).is_file()]
+    folder = path.resolve() if path.is_symlink() else path
+    if (folder / _MANIFEST).is_file():
+        folder = _source_of(folder)
+    found = [folder / name for name in (BEST, LAST, *_PUBLISHED) if (folder / name).is_file()]
     if not found:
         raise WeightsError(
             f"{path}: a folder without {BEST}, so it is not a run that has weights",
             next_step="name a run directory, runs/<recipe>/<time>, or a weights file",
         )
-    return found[0].resolve() if path.is_symlink() else found[0]
+    return found[0]
 
 
 def trained_run(content: Any, path: Path) -> TrainedRun | None:
-    """The run whose checkpoint has this content; None where it is another file."""
+    """The run whose checkpoint has this content; None where it is another file. Raises WeightsError for a checkpoint
+    of another format, a damaged one, and that of a model from which no other can start."""
     if not isinstance(content, Mapping) or not {"format", "origin"} <= content.keys():
         return None
     if content["format"] != FORMAT:
@@ -77,16 +89,51 @@ def trained_run(content: Any, path: Path) -> TrainedRun | None:
             f"{path}: a checkpoint of format {content['format']}, this version reads format {FORMAT}",
             next_step="train that run again with this version, or name another",
         )
-    origin, state = content["origin"], content.get("state") or {}
-    network = content.get("network") or state.get("average") or state["network"]
+    with path.open("rb") as file:
+        if not is_whole(file):
+            raise _damaged(path, "it has no checksum")
+    network, classes, model = _parts(content, path)
     weights = {key.removeprefix(_MODEL): value for key, value in network.items()}
-    model = tomllib.loads(origin["recipe"])["model"]["name"]
     if not any(key.startswith(_BACKBONE) for key in weights):
         raise WeightsError(
             f'{path}: its model "{model}" has no backbone, so no other model can start from it',
             next_step="name a run of a model that takes weights, or use --set model.weights=none",
         )
-    return TrainedRun(path, weights, origin["classes"], model)
+    return TrainedRun(path, weights, classes, model)
+
+
+def _parts(content: Mapping[str, Any], path: Path) -> tuple[Weights, list[str], str]:
+    """The network, the classes and the name of the model, each of the type that a checkpoint has there."""
+    try:
+        origin, state = content["origin"], content.get("state") or {}
+        network = state_dict_of(content.get("network") or state.get("average") or state["network"], path)
+        classes, model = origin["classes"], tomllib.loads(origin["recipe"])["model"]["name"]
+        if isinstance(model, str) and isinstance(classes, list) and all(isinstance(one, str) for one in classes):
+            return network, classes, model
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(path, f"unexpected content ({type(error).__name__})") from error
+    raise _damaged(path, "unexpected content")
+
+
+def _source_of(bundle: Path) -> Path:
+    """The directory of the run that a bundle was exported from: around the bundle, or under runs/."""
+    try:
+        manifest = json.loads((bundle / _MANIFEST).read_bytes())
+        name, run = str(manifest["name"]), str(manifest["trained_on"]["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{bundle}: its {_MANIFEST} names no run", next_step="name the run itself") from error
+    places = [*bundle.resolve().parents[:2], Path("runs") / name / run]
+    for place in places:
+        if place.name == run and (place / BEST).is_file():
+            return place
+    raise WeightsError(
+        f"{bundle}: a bundle has no weights to train from, and its run {run} was not found at {places[-1]}",
+        next_step="name the directory of that run: --set model.weights=RUN",
+    )
+
+
+def _damaged(path: Path, reason: str) -> WeightsError:
+    return WeightsError(f"{path}: a damaged checkpoint: {reason}", next_step="name another run or another checkpoint")
 
 
 def _named(classes: Sequence[str]) -> str:

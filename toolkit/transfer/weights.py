@@ -1,127 +1,194 @@
-"""Weights files: reading them, and putting them into a module with nothing left to chance.
-
-A weights file holds one tensor for each parameter and buffer, under the names of `Module.state_dict`.
-"""
+"""Weights put into a module: every tensor under its name and in its shape, or an error that lists what does not fit."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from toolkit.api.errors import WeightsError
+from toolkit.api.errors import WeightsError, first_few
+from toolkit.transfer.files import read_weights
+from toolkit.transfer.names import Reading, Spelling, Weights, readings
 
-Weights: TypeAlias = dict[str, Tensor]
+__all__ = ["Known", "Spelling", "Weights", "fits", "load_weights", "read_weights"]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1; no default batch norm reads it
-
-_TENSORS_ALONE = (
-    "if you trust the file, write its state dict alone: torch.save(torch.load(PATH, weights_only=False)[KEY], NEW), "
-    "where KEY is what it stands under"
-)
+_ORDINARY = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def read_weights(path: Path) -> Weights:
-    """Read a state dict onto the CPU, in the precision it is stored in.
-
-    `.safetensors` files are read as they are. `.pt`, `.pth` and `.pyth` files are read without running code
-    (`weights_only=True`); a state dict inside `state_dict`, `model_state_dict`, `model_state` or `model` is found, and
-    a prefix `module.` or `_orig_mod.` that all names share is taken off.
-
-    Raises:
-        WeightsError: no such file, an unknown suffix, a damaged file, or content that is not a state dict.
-    """
-    return state_dict_of(read_content(path), path)
+Advice: TypeAlias = Callable[[Mapping[str, Tensor], WeightsError], str | None]
 
 
-def read_content(path: Path) -> Any:
-    """What a weights file holds, as `read_weights` reads it. Raises WeightsError."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file", next_step="check the path")
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise WeightsError(
-            f'{path}: unknown suffix "{path.suffix}"', next_step=f"give a file that ends in {', '.join(_READERS)}"
-        )
-    try:
-        return reader(path)
-    except Exception as error:  # a damaged file makes the readers raise almost anything
-        if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
-            message = f"{path}: holds {foreign[1]} beside tensors, and reading that could run code"
-            raise WeightsError(message, next_step=_TENSORS_ALONE) from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        message = f"{path}: damaged, or no weights file: {reason}"
-        raise WeightsError(message, next_step="fetch or write the file again") from error
+@dataclass(frozen=True)
+class Known:
+    """What a plugin knows of the weights files that users have for its models."""
+
+    spellings: Sequence[Spelling] = ()
+    """Names of other libraries for the same architectures."""
+    advice: Advice | None = None
+    """Returns the next step for weights that do not fit, from the weights and the error; None: the usual one."""
 
 
-def state_dict_of(content: Any, path: Path) -> Weights:
-    """The state dict in the content of a file, without the prefixes that wrappers put before every name."""
-    weights = _state_dict(content, path)
-    while shared := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights)), None):
-        weights = {name.removeprefix(shared): value for name, value in weights.items()}
-    return weights
+NOTHING = Known()
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, ignore: Sequence[str] = (), source: str) -> None:
+@dataclass(frozen=True)
+class Fit:
+    """How well one reading of a file fits a module."""
+
+    reading: Reading
+    given: Weights
+    """What is copied, under the module's names."""
+    ignored: Weights
+    """Tensors of the file that belong to what the module's user replaces."""
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    mis_shaped: Sequence[str]
+
+    @property
+    def misfits(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.mis_shaped)
+
+    @property
+    def distance(self) -> int:
+        """0 where it fits. Names outside a prefix may be dropped where the others fit, but make no reading better."""
+        return self.misfits + len(self.reading.outside) if self.misfits else 0
+
+    def changes(self) -> list[str]:
+        """What was removed, translated and dropped to make the file fit."""
+        found = [f'prefix "{self.reading.prefix}" removed'] if self.reading.prefix else []
+        if self.reading.spelling:
+            found.append(f"names of {self.reading.spelling.source} translated")
+        dropped = [f"{name} ({_shape(value)})" for name, value in self.ignored.items()]
+        if dropped or self.reading.outside:
+            found.append(f"dropped {first_few([*dropped, *self.reading.outside])}")
+        return found
+
+
+def load_weights(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    ignore: Sequence[str] = (),
+    source: str,
+    known: Known = NOTHING,
+) -> list[str]:
     """Copy `weights` into `module`, all or nothing, cast to the dtypes and devices the module has.
+
+    Prefixes that frameworks put before names (`module.`, `model.`, `backbone.`, ...) are removed and names of other
+    libraries translated where the weights then fit. Returns what was removed, translated, dropped and cast.
 
     ignore: prefixes of names left alone, both in `weights` and in `module`.
     source: where the weights come from, for the message.
+    known: other names of the tensors, and what to do with weights that do not fit.
 
     Raises:
-        WeightsError: lists every missing, unexpected and mis-shaped name; the module is then unchanged.
+        WeightsError: lists every missing, unexpected and mis-shaped name, or tensors whose values cannot be used; the
+            module is then unchanged.
     """
-    wanted = _considered(module.state_dict(), ignore)
-    given = _considered(weights, ignore)
-    missing = [name for name in wanted if name not in given and not name.endswith(_COUNTER)]
-    unexpected = [name for name in given if name not in wanted]
-    shared = [name for name in wanted if name in given]
-    mis_shaped = [
-        f"{name} ({_shape(given[name])} given, {_shape(wanted[name])} wanted)"
-        for name in shared
-        if given[name].shape != wanted[name].shape
-    ]
-    if missing or unexpected or mis_shaped:
-        raise WeightsError(
+    fit = _best_fit(module, weights, ignore, known.spellings)
+    if fit.misfits:
+        error = WeightsError(
             f"{source}: the weights do not fit the model",
-            missing=missing,
-            unexpected=unexpected,
-            mis_shaped=mis_shaped,
+            missing=fit.missing,
+            unexpected=fit.unexpected,
+            mis_shaped=fit.mis_shaped,
             next_step="name the model these weights belong to (--set model.name=NAME), or other weights",
         )
+        error.next_step = (known.advice and known.advice(weights, error)) or error.next_step
+        raise error
+    wanted = module.state_dict()
+    values, unusual = _cast(fit.given, wanted, source)
     with torch.no_grad():
-        for name in shared:
-            wanted[name].copy_(given[name])
+        for name, value in values.items():
+            wanted[name].copy_(value)
+    return [*fit.changes(), *unusual]
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".safetensors": load_file,
-    **dict.fromkeys((".pt", ".pth", ".pyth"), partial(torch.load, map_location="cpu", weights_only=True)),
-}
+def fits(module: nn.Module, weights: Mapping[str, Tensor], *, ignore: Sequence[str], known: Known = NOTHING) -> bool:
+    """Whether `load_weights` finds each name in each shape; `module` may be on the meta device."""
+    return not _best_fit(module, weights, ignore, known.spellings).misfits
 
 
-def _state_dict(content: Any, path: Path) -> Weights:
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        return {str(name): value for name, value in content.items()}
-    raise WeightsError(
-        f"{path}: holds no state dict (names mapped to tensors)",
-        next_step="write one with torch.save(model.state_dict(), PATH)",
+def _best_fit(
+    module: nn.Module, weights: Mapping[str, Tensor], ignore: Sequence[str], spellings: Sequence[Spelling]
+) -> Fit:
+    wanted = module.state_dict()
+    best: Fit | None = None
+    for reading in readings(dict(weights), spellings):
+        fit = _fit(reading, wanted, tuple(ignore))
+        if best is None or fit.distance < best.distance:
+            best = fit
+        if not best.misfits:
+            break
+    assert best is not None  # noqa: S101 - the first reading is the names as they are
+    return best
+
+
+def _fit(reading: Reading, wanted: Mapping[str, Tensor], ignore: tuple[str, ...]) -> Fit:
+    ignored = {name: value for name, value in reading.weights.items() if name.startswith(ignore)}
+    needed = {name: value for name, value in wanted.items() if not name.startswith(ignore)}
+    given = {name: value for name, value in reading.weights.items() if name not in ignored}
+    if reading.spelling:
+        given = {name: _reshaped(value, needed.get(name)) for name, value in given.items()}
+    shared = [name for name in needed if name in given]
+    return Fit(
+        reading,
+        {name: given[name] for name in shared},
+        ignored,
+        [name for name in needed if name not in given and not name.endswith(_COUNTER)],
+        [name for name in given if name not in needed],
+        [
+            f"{name} ({_shape(given[name])} given, {_shape(needed[name])} wanted)"
+            for name in shared
+            if given[name].shape != needed[name].shape
+        ],
     )
 
 
-def _considered(weights: Mapping[str, Tensor], ignore: Sequence[str]) -> Weights:
-    return {name: value for name, value in weights.items() if not name.startswith(tuple(ignore))}
+def _reshaped(value: Tensor, wanted: Tensor | None) -> Tensor:
+    """Libraries write the same numbers as a 1x1 convolution and as a linear layer, as `[C]` and as `[C, 1, 1]`."""
+    if wanted is None or value.shape == wanted.shape or value.numel() != wanted.numel():
+        return value
+    return value.reshape(wanted.shape) if value.shape[:1] == wanted.shape[:1] else value
+
+
+def _cast(given: Weights, wanted: Mapping[str, Tensor], source: str) -> tuple[Weights, list[str]]:
+    """The values in the dtypes of the module, and a note on dtypes that weights seldom have."""
+    if strange := [f"{name} ({_dtype(value)})" for name, value in given.items() if not _castable(name, value, wanted)]:
+        raise WeightsError(
+            f"{source}: expected floating-point weights, got {first_few(strange)}",
+            next_step="write the weights as floating-point tensors, before any quantization",
+        )
+    values = {name: value.to(wanted[name].dtype) for name, value in given.items()}
+    if broken := [name for name, value in values.items() if not bool(torch.isfinite(value).all())]:
+        raise WeightsError(
+            f"{source}: the weights have values that are not finite (NaN or infinite) in {first_few(broken)}",
+            next_step="name weights of a training that did not diverge",
+        )
+    unusual = {_dtype(value) for name, value in given.items() if _is_unusual(value, wanted[name])}
+    return values, [f"cast from {' and '.join(sorted(unusual))}"] if unusual else []
+
+
+def _castable(name: str, value: Tensor, wanted: Mapping[str, Tensor]) -> bool:
+    if wanted[name].is_floating_point():
+        return value.is_floating_point()
+    return (
+        value.dtype == wanted[name].dtype
+        or (not value.is_floating_point() and not value.is_complex())
+        or (name.endswith(_COUNTER) and value.is_floating_point())
+    )
+
+
+def _is_unusual(value: Tensor, wanted: Tensor) -> bool:
+    return value.is_floating_point() and value.dtype not in (wanted.dtype, *_ORDINARY)
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _shape(tensor: Tensor) -> str:
