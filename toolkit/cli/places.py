@@ -7,7 +7,7 @@ from pathlib import Path
 RECIPE = "har_resnet50"
 VIDEO_RECIPE = "har_x3d_s"
 """Shipped recipes for images and for videos."""
-RUN = "runs/cifar10_cnn/latest"
+RUN = "runs/latest"
 BUNDLE = "exports/cifar10_cnn"
 """What examples name: a run and a bundle as the example of `run` leaves them."""
 

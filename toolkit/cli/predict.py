@@ -59,6 +59,11 @@ def _bundle(options: Namespace) -> Path | Callable[[], Path]:
     """A bundle's folder, or what exports the run once everything else is checked."""
     from toolkit.export.once import bundle_of, run_at
 
+    if options.model.suffix == ".toml" and options.model.is_file():
+        raise UsageError(
+            f"{options.model}: expected a run or a bundle, got a recipe",
+            next_step=f"python -m toolkit run {shlex.quote(str(options.model))}",
+        )
     run = run_at(options.model)
     if run is None:
         if options.overrides:

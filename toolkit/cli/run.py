@@ -48,7 +48,7 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def add_report(commands: Commands) -> None:
-    examples = (f"report {RUN}", "report runs/har_resnet50/latest")
+    examples = (f"report {RUN}", f"report {RUN} --open")
     parser = add(commands, "report", "write a run's report again from its files", _report, examples)
     parser.add_argument("run", metavar="RUN", type=Path)
     add_open(parser)

@@ -20,8 +20,9 @@ def print_next_steps(prepared: Prepared, console: Console) -> None:
 
 def next_steps(prepared: Prepared) -> Iterator[tuple[str, str]]:
     """What each command is for, and the command."""
-    directory = prepared.directory
-    yield "export the model", shlex.join(["python", "-m", "toolkit", "export", str(directory.path)])
+    directory, data = prepared.directory, prepared.assembly.data
+    if len(data.valid) or len(data.test):  # an export is compared with the model on their items
+        yield "export the model", shlex.join(["python", "-m", "toolkit", "export", str(directory.path)])
     if example_input(directory):
         yield "predict", predict_command(directory.path, directory)
     if longer := _more_epochs(prepared):

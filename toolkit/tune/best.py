@@ -8,6 +8,7 @@ one higher.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -183,6 +184,14 @@ def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Co
         console.print(f"bundle {bundle}", markup=False, soft_wrap=True)
         bundles.append(bundle)
     return bundles
+
+
+def print_next_steps(study: optuna.Study, folder: Path, console: Console) -> None:
+    """Print the commands that export the best trial's run; of several metrics, those of the Pareto front."""
+    for trial in best_trials(study)[0]:
+        run = trial_run(folder, trial.number).path
+        command = shlex.join(["python", "-m", "toolkit", "export", str(run)])
+        console.print(f"next:  export trial {trial.number}\n  {command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def best_trials(study: optuna.Study) -> tuple[list[FrozenTrial], list[str]]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
 from toolkit.system.notices import note, warn
-from toolkit.tune.best import export_best, finish_best, write_best
+from toolkit.tune.best import export_best, finish_best, print_next_steps, write_best
 from toolkit.tune.outcome import WORDS, best_finished
 from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.report import write_study_report
@@ -65,6 +65,8 @@ def tune_recipe(
         if exports is not None:
             export_best(study, folder, exports=exports, console=console)
         console.print(f"view {dashboard}", markup=False, highlight=False, soft_wrap=True)
+        if exports is None:
+            print_next_steps(study, folder, console)
         return folder
 
 

@@ -66,11 +66,9 @@ def run(words: str) -> str:
 
 def follow(commands: list[str], overrides: str, do: Callable[[str], str]) -> str:
     """Type the commands that `init` printed; what the last one, predict, prints."""
-    check, train, export, predict = commands
+    check, train, predict = commands
     assert "valid" in do(check)
-    directory = re.search(r"^run (.*)$", do(f"{train} {overrides}"), re.MULTILINE)
-    assert directory is not None
-    do(export.replace("RUN (the folder that run prints)", shlex.quote(directory[1])))
+    do(f"{train} {overrides}")
     return do(predict)
 
 
@@ -87,8 +85,7 @@ def test_photos_get_a_recipe_of_their_own_and_the_commands_that_come_next(
         "wrote my_flowers.toml: resnet18 at 128 px, imagenet weights, 20 epochs of batches of 4 (no GPU was found)",
         "next:  python -m toolkit check my_flowers.toml",
         "       python -m toolkit run my_flowers.toml",
-        "       python -m toolkit export RUN (the folder that run prints) --name my_flowers",
-        f"       python -m toolkit predict exports/my_flowers '{root / 'daisy' / '0.jpg'}'",
+        f"       python -m toolkit predict runs/latest '{root / 'daisy' / '0.jpg'}'",
     ]
     assert err == ""
     recipe = load(Path("my_flowers.toml"))
@@ -117,8 +114,8 @@ def test_a_recipe_is_not_overwritten_unless_forced(tmp_path: Path, capsys: pytes
     Path("flowers.toml").write_text("mine", "utf-8")
     _, err = printed(["init", "images", str(root)], capsys, code=2)
     assert err.splitlines() == [
-        "error: flowers.toml: file exists",
-        f"next:  python -m toolkit init images {root} --force to overwrite it, or --output FILE for another name",
+        "error: flowers.toml: file exists; --force overwrites it, --output FILE names another",
+        f"next:  python -m toolkit init images {root} --force",
     ]
     assert Path("flowers.toml").read_text("utf-8") == "mine"
     printed(["init", "images", str(root), "--output", "new/other.toml"], capsys)

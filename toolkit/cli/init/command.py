@@ -37,11 +37,8 @@ def add_init(commands: Commands) -> None:
 def _init(options: Namespace) -> None:
     output = options.output or Path(f"{_slug(options.folder) or options.kind}.toml")
     if output.exists() and not options.force:
-        again = shlex.join(options.words)
-        raise UsageError(
-            f"{output}: file exists",
-            next_step=f"python -m toolkit {again} --force to overwrite it, or --output FILE for another name",
-        )
+        again = shlex.join(["python", "-m", "toolkit", *options.words, "--force"])
+        raise UsageError(f"{output}: file exists; --force overwrites it, --output FILE names another", next_step=again)
     if output.suffix != ".toml":
         raise UsageError(f"--output {output}: expected a name that ends in .toml", next_step=f"--output {output}.toml")
     from toolkit.api.files import as_utf8, write_atomically
@@ -69,8 +66,7 @@ def _show(begun: Start, output: Path) -> None:
     commands = (
         f"check {recipe}",
         f"run {recipe}",
-        f"export RUN (the folder that run prints) --name {output.stem}",
-        f"predict exports/{output.stem} {shlex.quote(begun.predicted)}",
+        f"predict runs/latest {shlex.quote(begun.predicted)}",
     )
     print(f"wrote {output}: {begun.summary}")
     print(

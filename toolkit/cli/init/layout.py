@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from toolkit.data.groups import GROUP_TABLE
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
-from toolkit.data.tables import open_table, read_lines
+from toolkit.data.tables import Table, open_table, read_lines
 
 KAGGLE_TABLE = "Training_set.csv"
 _PATHS = ("path", "filename")
@@ -147,15 +148,39 @@ def _described(files: Mapping[str, str], form: LabelForm) -> str:
 
 
 def _explained(error: DataError, table: Path) -> DataError:
-    """The error of a list, with the columns that are expected where that is what is wrong."""
-    header = open_table(table).header if table.suffix.lower() == ".csv" else ()
-    if header and not {name.lower() for name in header} & {*_PATHS, "youtube_id"}:
+    """The error of a list, with what is expected where its columns are what is wrong."""
+    if table.suffix.lower() != ".csv":
+        return error
+    opened = open_table(table)
+    names = {name.lower() for name in opened.header}
+    if opened.header and not names & {*_PATHS, "youtube_id"}:
         return DataError(
-            f"expected the columns path,label (or filename,label), got {','.join(header)}",
+            f"expected the columns path,label (or filename,label), got {opened.said}",
             path=table,
             next_step="Rename the columns in the first line of the file, then run the same command again.",
         )
+    numbers = [] if names & {"label", "labels"} else [*_columns_of_numbers(opened)]
+    if numbers:
+        return DataError(
+            f"no column label, but numbers: {', '.join(numbers)}. init writes recipes for labels; a recipe for numbers "
+            f'has task = "regression" and, in its [data], train = "{table.name}" and numbers = "{numbers[0]}"',
+            path=table,
+            next_step="python -m toolkit plugins show regression",
+        )
     return error
+
+
+def _columns_of_numbers(table: Table) -> Iterator[str]:
+    for place, name in enumerate(table.header):
+        if table.rows and all(_is_number(row[place]) for _, row in table.rows):
+            yield name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _nothing(root: Path, error: DataError, *, videos: bool) -> DataError:

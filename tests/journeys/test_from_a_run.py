@@ -1,0 +1,169 @@
+"""What users do with a run: go on, begin another one from it, look at it, and give it away."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.journeys.user import User, latest_run
+
+SHORT = tiny.RECIPE.replace("epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12")
+CONSTANT = SHORT.replace("one_cycle", "constant")
+RESNET = SHORT.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', '"resnet18"\nstem = "imagenet"')
+RUN = "python -m toolkit run tiny.toml"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_images(tmp_path_factory.mktemp("private disk") / "images")
+
+
+def test_more_epochs_of_a_run_that_can_be_continued(user: User, images: Path) -> None:
+    tiny.write_recipe(Path(), images, text=CONSTANT)
+    user.types(RUN)
+    user.follows("--extend 2")
+    assert "epoch 2/2" in user.seen
+    assert "extended" in (latest_run() / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("asked", ["--extend 3", "--set train.epochs=3"])
+def test_more_epochs_of_a_run_without_weights_to_start_from(user: User, images: Path, asked: str) -> None:
+    tiny.write_recipe(Path(), images, text=SHORT)
+    user.types(RUN)
+    user.types(f"python -m toolkit run --resume runs/latest {asked}", code=2)
+    user.follows("train.epochs=3")
+    assert "epoch 3/3" in user.seen
+
+
+def test_fine_tuning_from_a_run(user: User, images: Path, tmp_path: Path) -> None:
+    tiny.write_recipe(Path(), images, text=RESNET)
+    user.types(RUN)
+    user.types("python -m toolkit run --resume runs/latest --extend 2", code=2)
+    user.follows("model.weights=runs/tiny/")
+    assert "starting from the weights of" in user.seen
+    tiny.write_recipe(Path(), tiny.write_images(tmp_path / "others", ("day", "night")), text=RESNET, name="others")
+    user.types("python -m toolkit run others.toml --set model.weights=runs/latest")
+    assert "the head starts at random weights" in " ".join(user.seen.split())
+
+
+def test_own_weights_with_the_prefix_of_another_tool(user: User, images: Path) -> None:
+    import torch
+    from torchvision.models import resnet18
+
+    weights = {f"module.{key}": value for key, value in resnet18(num_classes=5).state_dict().items()}
+    torch.save({"state_dict": weights}, "mine.pth")
+    tiny.write_recipe(Path(), images, text=RESNET)
+    user.types(f"{RUN} --set model.weights=mine.pth")
+    assert "epoch 1/1" in user.seen
+
+
+def test_a_stopped_run_goes_on_with_the_command_that_it_prints(user: User, images: Path) -> None:
+    tiny.write_recipe(Path(), images, text=SHORT)
+    words = [sys.executable, "-m", "toolkit", *shlex.split(RUN)[3:], "--set", "train.epochs=40"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
+        next(line for line in process.stdout if re.match(r"epoch +1/40 ", line))
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        user.seen = process.stderr.read()
+        watchdog.cancel()
+    assert process.returncode == 130
+    assert "Traceback" not in user.seen
+    user.follows("--resume")
+    assert "epoch  1/40 " not in user.seen
+    assert "epoch 40/40 " in user.seen
+
+
+def test_the_header_names_what_was_changed_and_nothing_names_the_machine(
+    user: User, images: Path, tmp_path: Path
+) -> None:
+    tiny.write_recipe(Path(), images, text=SHORT)
+    user.types(f"{RUN} --set train.optimizer.lr=0.0125")
+    user.follows("export")
+    run = latest_run()
+    page = (run / "report.html").read_text("utf-8")
+    header = re.sub(r"<[^>]+>", " ", page[: page.index("Scores")])
+    assert "train.optimizer.lr" in header
+    assert "0.0125" in header
+    assert "cnn" in header
+    assert "cifar10" in header
+    bundle = Path("exports/tiny")
+    for shared in (run / "report.html", bundle / "bundle.json", bundle / "README.md"):
+        text = shared.read_text("utf-8")
+        assert str(tmp_path) not in text, shared
+        assert str(images) not in text, shared
+
+
+def test_a_log_without_a_terminal_has_whole_plain_lines(user: User, images: Path) -> None:
+    tiny.write_recipe(Path(), images, text=CONSTANT)
+    words = [sys.executable, "-m", "toolkit", *shlex.split(RUN)[3:], "--set", "train.epochs=2"]
+    done = subprocess.run(words, capture_output=True, timeout=120, check=True)
+    log = done.stdout.decode() + done.stderr.decode()
+    assert not set(log) & {"\x1b", "\r", "\b"}
+    assert len(re.findall(r"^epoch \d/2 .*$", log, re.MULTILINE)) == 2
+    prose = [
+        line
+        for line in log.splitlines()
+        if "python -m toolkit" not in line and not line.startswith(("verdict", "note"))
+    ]
+    assert max(map(len, prose)) <= 100
+
+
+def test_the_commands_that_show_tracked_runs(user: User, images: Path) -> None:
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    tiny.write_recipe(Path(), images, text=SHORT)
+    user.types(f"""{RUN} --set 'trackers=["tensorboard", "mlflow"]'""")
+    board, flow = re.findall(r"^view (.*)$", user.seen, re.MULTILINE)
+    tool, flag, folder = shlex.split(board)
+    assert (tool, flag) == ("tensorboard", "--logdir")
+    events = EventMultiplexer().AddRunsFromDirectory(folder).Reload()
+    assert any("loss" in tag for run in events.Runs().values() for tag in run["scalars"])
+    *words, store = shlex.split(flow)
+    assert words == ["mlflow", "ui", "--backend-store-uri"]
+    assert Path(store.removeprefix("sqlite:///")).is_file()
+
+
+STUDY = (
+    SHORT.replace('metric = "loss"\ndirection = "maximize"', 'metric = "accuracy"')
+    + """
+[tune]
+trials = 2
+
+[tune.space]
+"train.optimizer.lr" = { choices = [0.01, 0.1] }
+"""
+)
+
+
+def test_a_study(user: User, images: Path) -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    tiny.write_recipe(Path(), images, text=STUDY)
+    user.types("python -m toolkit tune tiny.toml")
+    view = re.search(r"^view (?:pip install optuna-dashboard && )?optuna-dashboard (.*)$", user.seen, re.MULTILINE)
+    assert view is not None
+    storage = JournalStorage(JournalFileBackend(view[1]))
+    assert optuna.load_study(study_name=None, storage=storage).metric_names == ["accuracy"]
+    user.follows("export runs/tiny/trial-")
+    assert "exports/tiny" in user.seen
+
+
+def test_predict_with_a_recipe_leads_to_a_run_that_predicts(user: User, images: Path) -> None:
+    tiny.write_recipe(Path(), images, text=SHORT)
+    user.types(f"python -m toolkit predict tiny.toml '{next((images / 'test').rglob('*.png'))}'", code=2)
+    user.follows("run tiny.toml")
+    assert "mean confidence" in user.follows("predict")
