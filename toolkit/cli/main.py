@@ -19,6 +19,7 @@ from toolkit.api.errors import (
     UsageError,
     printable,
 )
+from toolkit.api.files import unwritable_by_others
 from toolkit.cli import demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
@@ -40,6 +41,7 @@ Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
+@unwritable_by_others()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
     words = sys.argv[1:] if arguments is None else list(arguments)

@@ -300,6 +300,15 @@ def test_weights_may_not_lie_behind_a_link_or_nowhere(tmp_path: Path) -> None:
     assert "No such file" in refusal(path, ["w.bin"])
 
 
+def test_weights_lie_where_one_of_the_known_keys_says(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(b"\0" * 12)
+    built = external("w.bin")
+    built.graph.initializer[-1].external_data.add(key="location", value="other")
+    assert "with two values for one key" in refusal(saved(tmp_path, built), ["w.bin"])
+    built.graph.initializer[-1].external_data[-1].key = "basepath"
+    assert 'with the unknown key "basepath"' in refusal(saved(tmp_path, built), ["w.bin"])
+
+
 def test_weights_may_not_lie_in_a_file_of_two_names(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\0" * 12)
     (tmp_path / "w.bin").hardlink_to(tmp_path / "secret")

@@ -49,6 +49,8 @@ _BITS = {
     **dict.fromkeys((7, 11, 13), 64),
 }
 """Bits of an element by ONNX's number of its type; of strings and complex numbers a model here has no use."""
+_EXTERNAL = frozenset({"location", "offset", "length", "checksum"})
+"""Keys by which a tensor says where its elements lie."""
 _WIDEST = 8
 """Bytes of the widest element."""
 _DEEPEST = 8
@@ -339,6 +341,10 @@ class _Inspection:
         """Bytes that the tensor's elements have in another file of the bundle."""
         entries = [self.reader.message(span) for span in _spans(fields, 13)]
         said = {self.text(entry, 1): self.text(entry, 2) for entry in entries}
+        if odd := sorted(said.keys() - _EXTERNAL):
+            raise self.refused(f'{where} lies elsewhere with the unknown key "{odd[0]}"')
+        if len(said) < len(entries):
+            raise self.refused(f"{where} lies elsewhere with two values for one key")
         location = said.get("location", "")
         if location not in self.allowed or Path(location).name != location:
             raise self.refused(f'{where} lies in "{location}", which is not among the files of the bundle')
