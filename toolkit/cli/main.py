@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # finding them reads malformed packages too
+    # Finding plugins of these reads the entry points of all packages, and one malformed package would end it.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         options = parsed(parser(), words)
         command: Callable[[argparse.Namespace], int | None] = options.command
