@@ -36,9 +36,9 @@ def materials() -> str:
     for part in parts:
         bill.components.add(part)
     bill.register_dependency(own, parts)
-    told = json.loads(JsonV1Dot6(bill).output_as_string())
-    del told["serialNumber"], told["metadata"]["timestamp"]  # of one build; the bill is of all builds
-    return json.dumps(told, indent=2, sort_keys=True) + "\n"
+    written = json.loads(JsonV1Dot6(bill).output_as_string())
+    del written["serialNumber"], written["metadata"]["timestamp"]  # of one build; the bill is of all builds
+    return json.dumps(written, indent=2, sort_keys=True) + "\n"
 
 
 def _version() -> str:

@@ -251,7 +251,7 @@ class _File:
     @contextmanager
     def opened(self) -> Iterator[tuple[Any, Any]]:
         if not self.path.is_file():
-            raise self.broken("is no file" if self.path.exists() else "does not exist")
+            raise self.broken("not a file" if self.path.exists() else "does not exist")
         try:
             # "file:", so that a name with a colon is not a protocol; no other, so that a playlist fetches nothing.
             with open_video(f"file:{self.path}", FILE) as container:

@@ -49,8 +49,8 @@ def open_video(place: str, protocols: Sequence[str], options: Mapping[str, str] 
 
 
 def moving_pictures(container: Any, video: Video) -> Any:
-    """The first stream of moving pictures, without the cover of a song. Raises the error of `video.broken` where there
-    is no such stream, or its codec is not supported."""
+    """The first stream of moving pictures, without the cover of a song. Raises the error of `video.broken` where
+    such a stream is missing, or its codec is not supported."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:

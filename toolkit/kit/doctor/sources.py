@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def unsafe_loads(module: str) -> Iterator[str]:
-    """Each call of `torch.load` in the package of `module` that does not say `weights_only=True`: a pickle runs code
-    of whoever made the file, and what is the default differs between versions of torch."""
+    """Each call of `torch.load` in the package of `module` that does not say `weights_only=True`: a pickle may
+    hold code of its author, which runs, and the default differs between versions of torch."""
     for path in _sources(module.partition(":")[0].partition(".")[0]):
         try:
             tree = ast.parse(path.read_bytes())

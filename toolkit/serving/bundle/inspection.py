@@ -355,10 +355,10 @@ class _Inspection:
         return max(0, min(int(length), size - int(offset)))
 
     def external_size(self, location: str, where: str) -> int:
-        beside = self.path.parent / location
+        place = self.path.parent / location
         try:
-            problem = "expected a file, got a link" if beside.is_symlink() else irregularity(beside)
-            size = beside.stat().st_size
+            problem = "expected a file, got a link" if place.is_symlink() else irregularity(place)
+            size = place.stat().st_size
         except OSError as error:
             raise self.refused(f'{where} lies in "{location}": {error.strerror}') from error
         if problem:
