@@ -282,7 +282,7 @@ def test_a_file_cut_short_has_the_frames_that_are_left(tmp_path):
     ("make", "message"),
     [
         (lambda path: path, "does not exist"),
-        (lambda path: path.mkdir() or path, "is no file"),
+        (lambda path: path.mkdir() or path, "not a file"),
         (lambda path: small(path, b""), "cannot be decoded: Invalid data found when processing input"),
         (lambda path: small(path, b"text\n" * 999), "cannot be decoded: Invalid data found when processing input"),
         (lambda path: cut(write_video(path, 99), 0.5), "cannot be decoded: "),

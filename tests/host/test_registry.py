@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,7 +118,19 @@ def test_a_missing_module_is_a_cause(site: Path):
 def test_unreadable_metadata_is_a_cause(site: Path):
     install(site, "odd", {}, {"main": "odd"})
     (site / "odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"[toolkit]\nx = \xff")
-    assert discover().broken[0].cause.startswith("UnicodeDecodeError: ")
+    cause = discover().broken[0].cause
+    assert cause.startswith("malformed entry_points.txt; install the package again (UnicodeDecodeError: ")
+
+
+def test_metadata_in_another_encoding_is_a_cause_and_stops_nothing(site: Path):
+    install(site, "acme", {"acme": hook('return {"tiny": dict}')}, {"main": "acme"})
+    install(site, "odd-one", {"odd": hook('return {"other": dict}')}, {"main": "odd"}, version="2.1")
+    (site / "odd_one-2.1.dist-info" / "METADATA").write_bytes(b"Name: odd-one\nVersion: 2.1\nAuthor: J\xfcrgen\n")
+    registry = discover()
+    assert [offer.name for offer in registry.offered] == ["tiny"]
+    (broken,) = registry.broken
+    assert broken.plugin == Plugin("odd-one", "2.1", "METADATA", "")
+    assert broken.cause.startswith("malformed METADATA; install the package again (UnicodeDecodeError: ")
 
 
 @pytest.mark.parametrize("text", ["[toolkit]\nx = y\nno entry point\n", "[toolkit]\n= y\n"])
@@ -127,6 +141,25 @@ def test_entry_points_that_are_none_stop_nothing(site: Path, text: str):
     registry = discover()
     assert [offer.name for offer in registry.offered] == ["tiny"]
     assert [broken.plugin.distribution for broken in registry.broken] == ["odd"]
+
+
+@pytest.fixture
+def entry_points_restored() -> Iterator[None]:
+    before = vars(importlib.metadata.Distribution)["entry_points"]
+    yield
+    setattr(importlib.metadata.Distribution, "entry_points", before)  # noqa: B010
+
+
+@pytest.mark.usefixtures("entry_points_restored")
+def test_malformed_entry_points_of_any_group_are_named_and_seen_by_nothing_else(site: Path):
+    install(site, "acme", {"acme": hook('return {"tiny": dict}')}, {"main": "acme"})
+    install(site, "odd", {}, {"main": "odd"})
+    (site / "odd-1.0.dist-info" / "entry_points.txt").write_text("[narwhals.plugins]\nno entry point\n")
+    for _ in range(2):  # what reads past the malformed hides it from nobody who looks for it
+        assert [str(broken.plugin) for broken in discover().broken] == ["odd[entry_points.txt] 1.0"]
+    assert [entry.value for entry in importlib.metadata.entry_points(group="toolkit") if entry.name == "main"] == [
+        "acme"
+    ]
 
 
 @pytest.mark.parametrize("value", ["", "acme vision", "acme:"])

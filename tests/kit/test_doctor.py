@@ -147,7 +147,14 @@ def test_metadata_that_cannot_be_read_is_told(site: Path, capsys: pytest.Capture
     install(site, "odd", {}, {"main": "odd"})
     (site / "odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"[toolkit]\nx = \xff")
     assert main(["plugins", "doctor"]) == EXIT_PLUGIN
-    assert capsys.readouterr().out.startswith("odd[entry_points.txt] 1.0: UnicodeDecodeError: ")
+    assert capsys.readouterr().out.startswith("odd[entry_points.txt] 1.0: malformed entry_points.txt; install ")
+
+
+def test_pickles_that_a_plugin_loads_are_told(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = GOOD + "\n\ndef weights(path):\n    import torch\n    return torch.load(path)\n"
+    install(site, "acme-board", {"acme_board": source}, {"main": "acme_board"})
+    assert main(["plugins", "doctor"]) == EXIT_PLUGIN
+    assert re.search(r"loading: acme_board.py:\d+ calls torch.load without weights_only=True", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=needs_forks), False])

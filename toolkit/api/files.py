@@ -50,6 +50,19 @@ def replaced(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+@contextmanager
+def unwritable_by_others() -> Iterator[None]:
+    """Let nobody but the owner write what is made inside, where the umask would let everyone (0 in many containers and
+    services). A umask that excludes others, such as 002, is the user's choice and stays."""
+    before = os.umask(0o022)
+    if before & 0o002:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` whole or not at all. Makes parent folders."""
     with replaced(path) as temporary:

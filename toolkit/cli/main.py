@@ -19,6 +19,7 @@ from toolkit.api.errors import (
     UsageError,
     printable,
 )
+from toolkit.api.files import unwritable_by_others
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
@@ -40,6 +41,7 @@ Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
+@unwritable_by_others()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -48,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # finding them reads malformed packages too
+    # Finding plugins of these reads the entry points of all packages, and one malformed package would end it.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         options = parsed(parser(), words)
         command: Callable[[argparse.Namespace], int | None] = options.command

@@ -6,17 +6,16 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import av
 from av.error import FFmpegError, InvalidDataError
-from av.stream import Disposition
 
 from toolkit.api.errors import DataError
+from toolkit.data.opening import FILE, Video, moving_pictures, open_video
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +31,6 @@ _WRITES_PRESENTATION_TIMES = ("mov", "matroska", "mpegts", "flv")
 """Containers, by the start of their names in FFmpeg, that say of each frame when it is shown. For others the demuxer
 derives it from the order of decoding, and guesses wrong where frames are reordered (AVI with packed B-frames)."""
 
-ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
-"""Lets titles and comments that are no UTF-8 pass, as PyAV does by itself from 19 on."""
-
 
 @dataclass(frozen=True)
 class Timeline:
@@ -47,17 +43,6 @@ class Timeline:
     stamps: tuple[int, ...] = ()
     """The moments as the file writes them, in the time base of its stream: by these a frame is found after a seek.
     Empty where they cannot be relied on: such a file is decoded from its start, and its frames are counted."""
-
-
-class Video(Protocol):
-    """Where a video comes from."""
-
-    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
-        """A container of PyAV and its stream of moving pictures, from the start. All that PyAV raises inside becomes
-        the error of `broken`."""
-
-    def broken(self, message: str) -> DataError:
-        """The error that names the video and says this of it."""
 
 
 class _Packet(NamedTuple):
@@ -266,11 +251,10 @@ class _File:
     @contextmanager
     def opened(self) -> Iterator[tuple[Any, Any]]:
         if not self.path.is_file():
-            raise self.broken("is no file" if self.path.exists() else "does not exist")
+            raise self.broken("not a file" if self.path.exists() else "does not exist")
         try:
             # "file:", so that a name with a colon is not a protocol; no other, so that a playlist fetches nothing.
-            options = {"protocol_whitelist": "file"}
-            with av.open(f"file:{self.path}", options=options, **ANY_METADATA) as container:
+            with open_video(f"file:{self.path}", FILE) as container:
                 yield container, moving_pictures(container, self)
         except (FFmpegError, OSError) as error:
             raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
@@ -278,13 +262,3 @@ class _File:
     def broken(self, message: str) -> DataError:
         next_step = 'Replace or remove the file, or set input.on_corrupt = "skip".'
         return DataError(message, path=self.path, next_step=next_step)
-
-
-def moving_pictures(container: Any, video: Video) -> Any:
-    """The first stream of moving pictures: the cover of a song does not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise video.broken("cannot be decoded: its codec is unknown")
-            return stream
-    raise video.broken("has no video stream")

@@ -4,36 +4,67 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.host.offers import Broken, Plugin, described
 from toolkit.host.project import normalised
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution
+    from importlib.metadata import Distribution, EntryPoints
 
 GROUP = "toolkit"
 
 
 def installed() -> tuple[list[Plugin], list[Broken]]:
-    """Every plugin that is installed, in order, and every distribution whose entry points cannot be read."""
+    """Every plugin that is installed, in order, and every distribution whose entry points cannot be read: from here on
+    nothing in this process stumbles over these."""
     import importlib.metadata
 
     found: dict[tuple[str, str, str], Plugin] = {}
     broken = []
     for distribution in importlib.metadata.distributions(path=search_path()):
         try:
-            # only distributions that mention the group are parsed, for there may be hundreds
-            text = distribution.read_text("entry_points.txt") or ""
-            entries = distribution.entry_points.select(group=GROUP) if f"[{GROUP}]" in text else ()
+            entries = _entry_points(distribution).select(group=GROUP)
         except Exception as error:  # a malformed line makes importlib.metadata raise almost anything
-            broken.append(Broken(Plugin(*_named(distribution), "entry_points.txt", ""), described(error)))
+            broken.append(_malformed(distribution, "entry_points.txt", error))
             continue
         if entries:
-            name, version = _named(distribution)
+            try:
+                name, version = _named(distribution)
+            except UnicodeDecodeError as error:
+                broken.append(_malformed(distribution, "METADATA", error))
+                continue
             for entry in entries:
                 found[name, entry.name, entry.value] = Plugin(name, version, entry.name, entry.value)
+    if broken:
+        _skip_malformed()
     return sorted(found.values()), broken
+
+
+def _entry_points(distribution: Distribution) -> EntryPoints:
+    """Those of a distribution; what is malformed raises, whatever `_skip_malformed` did."""
+    shown: Any = type(distribution).entry_points
+    found: EntryPoints = getattr(shown.fget, "strict", shown.fget)(distribution)
+    return found
+
+
+def _skip_malformed() -> None:
+    """Let a distribution whose entry points cannot be read have none. Torch, scikit-learn and others ask for those of
+    all distributions, each for a group of its own, and would be reported as broken."""
+    from importlib.metadata import Distribution, EntryPoints
+
+    shown: Any = Distribution.entry_points
+    if hasattr(shown.fget, "strict"):
+        return
+
+    def entry_points(distribution: Distribution) -> EntryPoints:
+        try:
+            return _entry_points(distribution)
+        except Exception:  # a malformed line makes importlib.metadata raise almost anything
+            return EntryPoints(())
+
+    vars(entry_points)["strict"] = shown.fget
+    setattr(Distribution, "entry_points", property(entry_points))  # noqa: B010 - a property of others
 
 
 def search_path() -> list[str]:
@@ -82,6 +113,15 @@ def state_of(found: dict[str, list[str]]) -> tuple[str, float]:
 def _searches_folders(finder: object) -> bool:
     """Whether it is the finder of Python itself, which searches `sys.path`."""
     return getattr(finder, "__module__", None) == "_frozen_importlib_external"
+
+
+def _malformed(distribution: Distribution, file: str, error: Exception) -> Broken:
+    """A distribution that is skipped, since one of its files cannot be read. Its folder still tells name and version:
+    `acme_board-1.0.dist-info`."""
+    folder = str(getattr(distribution, "_path", "unknown")).replace("\\", "/").rpartition("/")[2]
+    name, _, version = folder.rpartition(".")[0].partition("-")
+    cause = f"malformed {file}; install the package again ({described(error)})"
+    return Broken(Plugin(normalised(name or "unknown"), version or "unknown", file, ""), cause)
 
 
 def _named(distribution: Distribution) -> tuple[str, str]:

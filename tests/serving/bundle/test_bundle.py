@@ -184,7 +184,20 @@ def test_a_link_out_of_the_bundle_is_refused(folder: Path, tmp_path: Path) -> No
 def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder: Path) -> None:
     (folder / "README.md").unlink()
     os.mkfifo(folder / "README.md")
-    with pytest.raises(BundleError, match=r"is not a plain file; bundle\.json lists it"):
+    with pytest.raises(BundleError, match=r"README\.md: expected a regular file, got a FIFO"):
+        Bundle.load(folder)
+
+
+def test_a_file_too_large_for_a_model_is_refused_unread(folder: Path) -> None:
+    with (folder / "README.md").open("r+b") as file:
+        file.truncate(200 << 30)
+    with pytest.raises(BundleError, match=r"README\.md: has 214,748,364,800 bytes; the limit is 17,179,869,184"):
+        Bundle.load(folder)
+
+
+def test_a_hard_link_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").hardlink_to(folder / "README.md")
+    with pytest.raises(BundleError, match="expected a file of one name, got one with 2"):
         Bundle.load(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_what_is_not_json_is_refused(bundle: Path, text: str, said: str) -> None
 def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
     (bundle / MANIFEST).unlink()
     (bundle / MANIFEST).mkdir()
-    assert "cannot be read: Is a directory" in refusal(bundle).message
+    assert "expected a regular file, got a folder" in refusal(bundle).message
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,26 @@ def test_another_schema_version_is_refused(bundle: Path, version: object, next_s
     error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
     assert f"schema version {version!r}; this toolkit reads version 4" in error.message
     assert error.next_step == next_step
+
+
+def nest(claimed: dict[str, Any], name: str) -> None:
+    claimed["files"][name] = "0"
+    claimed["models"]["fp32"] = name
+
+
+@pytest.mark.parametrize("special", ["fifo", "device", "sparse"])
+def test_a_manifest_that_would_never_end_is_refused_unread(bundle: Path, special: str) -> None:
+    path = bundle / MANIFEST
+    path.unlink()
+    if special == "fifo":
+        os.mkfifo(path)
+    elif special == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(200 << 30)
+    said = {"fifo": "got a FIFO", "device": "got a device", "sparse": "has 214,748,364,800 bytes; the limit is"}
+    assert said[special] in refusal(bundle).message
 
 
 @pytest.mark.parametrize(
@@ -148,9 +169,10 @@ def test_another_schema_version_is_refused(bundle: Path, version: object, next_s
         (lambda m: m.update(models={"fp8": "model.onnx"}), 'models: unknown precision "fp8"'),
         (lambda m: m.update(models={"fp32": "other.onnx"}), "models.fp32: other.onnx is not among files"),
         *(
-            (lambda m, name=name: m["files"].update({name: "0"}), "leads out of the bundle")
-            for name in ("../x", "/etc/passwd", "a/../../x", "C:x", "a\\b", "a\0b")
+            (lambda m, name=name: m["files"].update({name: "0"}), "expected one inside the bundle")
+            for name in ("../x", "/etc/passwd", "a/../../x", "C:x", "a\\b", "a\0b", "./x", "x/", "a//b", ".", "")
         ),
+        (lambda m: nest(m, "a/model.onnx"), "models.fp32: invalid name 'a/model.onnx'"),
     ],
 )
 def test_what_cannot_be_true_is_refused(bundle: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:

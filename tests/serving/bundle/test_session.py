@@ -211,13 +211,27 @@ def test_a_call_takes_fewer_of_large_frames_and_of_clips(folder: Path, tmp_path:
 
 def test_what_onnxruntime_cannot_open_is_told_in_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     built = toy_bundle.model(2)
-    built.graph.node[0].op_type = "NoSuchOperator"
+    built.graph.node[0].op_type = "Hardmax"
     path = folder / "model.onnx"
     path.write_bytes(built.SerializeToString())
-    with pytest.raises(BundleError, match=r"onnxruntime [\d.]+ cannot open it: .*NoSuchOperator") as caught:
+    with pytest.raises(BundleError, match=r"onnxruntime [\d.]+ cannot open it: .*Hardmax") as caught:
         ModelSession(path, "cpu", inspect_model(path), read_manifest(folder))
     assert "\n" not in caught.value.message
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_output_of_another_shape_than_declared_is_refused(folder: Path) -> None:
+    """The graph declares one row for each input, and answers with two."""
+    built = toy_bundle.model(2)
+    (last,) = (node for node in built.graph.node if "probabilities" in node.output)
+    last.output[0] = "each"
+    built.graph.node.append(helper.make_node("Tile", ["each", "twice"], ["probabilities"]))
+    built.graph.initializer.append(numpy_helper.from_array(np.array([2, 1], np.int64), "twice"))
+    path = folder / "model.onnx"
+    path.write_bytes(built.SerializeToString())
+    session = ModelSession(path, "cpu", inspect_model(path), read_manifest(folder))
+    with pytest.raises(BundleError, match=r"the output has shape \[6, 2\], expected \[3, 2\]"):
+        session.run(np.zeros((3, 16, 16, 3), np.uint8))
 
 
 def test_what_cannot_be_computed_is_told(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -241,6 +241,27 @@ def test_a_video_behind_a_url_none_of_whose_frames_can_be_decoded_is_told(tmp_pa
         read(video(f"{served}/a.avi"), [3])
 
 
+def test_a_codec_that_is_refused_is_refused_behind_a_url_and_in_a_stream_too(tmp_path: Path, served: str) -> None:
+    video_files.write_video(tmp_path / "a.avi", codec="magicyuv")
+    said = 'the codec "magicyuv" is not supported; convert the video to H.264 or FFV1'
+    with pytest.raises(DataError, match=said):
+        timeline(video(f"{served}/a.avi"))
+    with pytest.raises(DataError, match=said):
+        next(live(f"{served}/a.avi"))
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{part}\n#EXT-X-ENDLIST\n"
+
+
+def test_a_playlist_on_the_web_reads_no_file_of_this_machine(tmp_path: Path, served: str) -> None:
+    video_files.write_video(tmp_path / "part.ts", codec="mpeg2video")
+    (tmp_path / "own.m3u8").write_text(PLAYLIST.format(part="part.ts"))
+    assert timeline(video(f"{served}/own.m3u8")).times
+    (tmp_path / "thief.m3u8").write_text(PLAYLIST.format(part=f"file://{tmp_path}/part.ts"))
+    with pytest.raises(DataError, match="thief"):
+        timeline(video(f"{served}/thief.m3u8"))
+
+
 def test_what_is_no_video_behind_a_url_is_told(tmp_path: Path, served: str) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
     with pytest.raises(DataError, match=r"a\.mp4: cannot be decoded: Invalid data"):
@@ -319,7 +340,8 @@ def test_a_stream_that_is_lost_is_an_error_that_names_it(monkeypatch: pytest.Mon
         raise OSError(104, "Connection reset by peer")
 
     container = MagicMock(demux=lost)
-    container.streams.video = [SimpleNamespace(disposition=0, codec_context=object())]
+    h264 = SimpleNamespace(codec=SimpleNamespace(name="h264"))
+    container.streams.video = [SimpleNamespace(disposition=0, codec_context=h264)]
     monkeypatch.setattr(av, "open", lambda *arguments, **options: container)
     frames = live("rtsp://yard/1")
     next(frames)

@@ -101,14 +101,14 @@ def _image(path: Path) -> Seen:
 
 
 def _video(path: Path) -> Seen:
-    import av
     from av.error import FFmpegError
 
-    from toolkit.data.decoding import ANY_METADATA, timeline
+    from toolkit.data.decoding import timeline
+    from toolkit.data.opening import FILE, open_video
 
     times = timeline(path).times
     try:
-        with av.open(str(path), **ANY_METADATA) as container:
+        with open_video(f"file:{path}", FILE) as container:
             context = container.streams.video[0].codec_context
             short = min(context.width, context.height)
     except (FFmpegError, OSError, IndexError) as error:

@@ -17,6 +17,7 @@ from toolkit.host.offers import SLOW_SECONDS, Plugin, owners
 from toolkit.host.project import left_out, owner
 from toolkit.kit.doctor.examination import HOST, KNOWN_STATE, Imported, Line, Remark, Request, imported
 from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
+from toolkit.kit.doctor.sources import unsafe_loads
 from toolkit.recipe.overrides import from_inline
 
 PAGE = "docs/reference/rules.md"
@@ -131,6 +132,7 @@ class Patient:
             yield _remark("silence", f"prints while it is imported: {shortened(self.imported.printed)}")
         if self.imported.seconds > SLOW_SECONDS:
             yield _remark("speed", f"slow to import: {self.imported.seconds * 1000:.0f} ms", notice=True)
+        yield from (_remark("loading", one) for one in unsafe_loads(self.plugin.value))
         if not self.offers:
             yield from changes(self.imported)
         for kind, name in self.offers:

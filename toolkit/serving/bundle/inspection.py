@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
-import stat
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.api.errors import BundleError
+from toolkit.serving.bundle.divisors import (
+    ALIKE,
+    FLOAT,
+    INT64,
+    UNKNOWN,
+    Kind,
+    constant_kind,
+    kind_out,
+    may_be_minus_one,
+)
 from toolkit.serving.bundle.manifest import INPUT, Manifest
-from toolkit.serving.bundle.operators import STANDARD, elements_out, growth, objection
+from toolkit.serving.bundle.operators import elements_out, growth, objection
+from toolkit.serving.bundle.regular import check_regular, irregularity
 from toolkit.serving.bundle.wire import AGAIN, Fields, Reader, Span
 
 LEAST_LIMIT = 4 << 30
@@ -40,6 +49,8 @@ _BITS = {
     **dict.fromkeys((7, 11, 13), 64),
 }
 """Bits of an element by ONNX's number of its type; of strings and complex numbers a model here has no use."""
+_EXTERNAL = frozenset({"location", "offset", "length", "checksum"})
+"""Keys by which a tensor says where its elements lie."""
 _WIDEST = 8
 """Bytes of the widest element."""
 _DEEPEST = 8
@@ -78,6 +89,7 @@ def inspect_model(path: Path, *, allowed: Collection[str] = ()) -> Findings:
     Raises BundleError, naming the file and the node, for anything that could reach beyond the bundle, take memory out
     of proportion, or not end."""
     try:
+        check_regular(path)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # noqa: SIM117
             with memoryview(mapped) as data:
                 return _Inspection(path, Reader(data, str(path)), frozenset(allowed)).findings()
@@ -122,12 +134,12 @@ class _Constants:
     def __init__(self, around: _Constants | None = None) -> None:
         self.elements: dict[str, float] = dict(around.elements) if around else {}
         self.values: dict[str, list[float]] = dict(around.values) if around else {}
-        self.made: set[str] = set(around.made) if around else set()
-        """All names that stand for something by now, constant or not."""
+        self.made: dict[str, Kind] = dict(around.made) if around else {}
+        """All names that stand for something by now, constant or not, and what is known of it."""
 
-    def add(self, name: str, elements: float, values: list[float] | None = None) -> None:
+    def add(self, name: str, elements: float, kind: Kind, values: list[float] | None = None) -> None:
         self.elements[name] = elements
-        self.made.add(name)
+        self.made[name] = kind
         if values:
             self.values[name] = values
 
@@ -135,7 +147,12 @@ class _Constants:
 class _Tensor(NamedTuple):
     name: str
     elements: int
+    element: int | None
     values: list[float] | None
+
+    @property
+    def kind(self) -> Kind:
+        return UNKNOWN if self.element is None else constant_kind(self.element, self.values)
 
 
 class _Inspection:
@@ -195,8 +212,9 @@ class _Inspection:
             raise self.refused("a sparse initializer, which may unfold to any size")
         for span in _spans(graph, 5):
             tensor = self.tensor(span, "initializer")
-            constants.add(tensor.name, tensor.elements, tensor.values)
-        constants.made.update(self.text(self.reader.message(span), 1) for span in _spans(graph, 11))
+            constants.add(tensor.name, tensor.elements, tensor.kind, tensor.values)
+        for port in self.ports(graph, 11):
+            constants.made.setdefault(port.name, Kind(port.element))
         for span in _spans(graph, 1):
             self.inspect_node(self.reader.message(span), constants, depth)
 
@@ -208,20 +226,33 @@ class _Inspection:
         if problem:
             raise self.refused(f"{where} {problem}")
         attributes = [self.reader.message(span) for span in _spans(node, 5)]
+        if len({self.text(each, 1) for each in attributes}) < len(attributes):
+            raise self.refused(f"{where} has two attributes of one name")
         written = self.inspect_attributes(attributes, where, constants, depth)
-        if operator == "Constant" and domain in STANDARD:
+        if operator == "Constant":
             for name in outputs:
-                constants.add(name, written.elements, written.values)
+                constants.add(name, written.elements, written.kind, written.values)
             return
         inputs = [self.reader.text(span) for span in _spans(node, 1)]
         early = next((name for name in inputs if name and name not in constants.made), None)
         if early is not None:
             raise self.refused(f'{where} uses "{early}" before it is made')
-        constants.made.update(outputs)
-        grown = growth(operator, [constants.values.get(name) for name in inputs], self.integers(attributes))
+        self.check_division(operator, inputs, constants, where)
+        numbers = self.integers(attributes)
+        kind = kind_out(operator, [constants.made.get(name, UNKNOWN) for name in inputs], numbers)
+        constants.made.update(dict.fromkeys(outputs, kind if operator in ALIKE else UNKNOWN))
+        constants.made.update(dict.fromkeys(outputs[:1], kind))
+        grown = growth(operator, [constants.values.get(name) for name in inputs], numbers)
         if grown * _WIDEST > self.limit:
             raise self.refused(f"{where} makes {grown:.3g} elements of one, more than fit into {self.limit >> 30} GiB")
         self.note_constants(operator, inputs, outputs, constants, grown)
+
+    def check_division(self, operator: str, inputs: Sequence[str], constants: _Constants, where: str) -> None:
+        if operator not in ("Div", "Mod") or len(inputs) != 2:
+            return
+        kinds = [constants.made.get(name, UNKNOWN) for name in inputs]
+        if may_be_minus_one(kinds, constants.values.get(inputs[1])):
+            raise self.refused(f"{where} may divide an integer by -1, which can end the process")
 
     def note_constants(
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], constants: _Constants, grown: float
@@ -232,7 +263,7 @@ class _Inspection:
         counts = [constants.elements.get(name, 1.0) for name in inputs] or [math.inf]
         elements = elements_out(operator, counts, [constants.values.get(name) for name in inputs], grown)
         for name in outputs:
-            constants.add(name, elements)
+            constants.add(name, elements, constants.made[name])
             self.computed.append(elements)
 
     def integers(self, attributes: Sequence[Fields]) -> dict[str, list[int]]:
@@ -247,17 +278,25 @@ class _Inspection:
     ) -> _Tensor:
         """Inspect what attributes hold; returns all numbers among it as one tensor, with values where there is one
         list of them."""
-        found = [_Tensor("", len(numbers), [*map(float, numbers)]) for numbers in self.integers(attributes).values()]
+        numbers = self.integers(attributes).values()
+        found = [_Tensor("", len(each), INT64, [*map(float, each)]) for each in numbers if each]
         for attribute in attributes:
             if 22 in attribute or 23 in attribute:
                 raise self.refused(f"{where} holds a sparse tensor, which may unfold to any size")
             found += [self.tensor(span, where) for span in (*self.single(attribute, 5, where), *_spans(attribute, 10))]
-            found.append(_Tensor("", _size(_spans(attribute, 7)), None))
+            if 7 in attribute:
+                found.append(_Tensor("", _size(_spans(attribute, 7)), FLOAT, None))
             for span in (*self.single(attribute, 6, where), *_spans(attribute, 11)):
                 self.branches = True
                 self.inspect_graph(self.reader.message(span), _Constants(constants), depth + 1)
         values = [tensor.values for tensor in found if tensor.values]
-        return _Tensor("", max(1, sum(each.elements for each in found)), values[0] if len(values) == 1 else None)
+        elements = {tensor.element for tensor in found}
+        return _Tensor(
+            "",
+            max(1, sum(each.elements for each in found)),
+            elements.pop() if len(elements) == 1 else None,
+            values[0] if len(values) == 1 else None,
+        )
 
     def tensor(self, span: Span, where: str) -> _Tensor:
         fields = self.reader.message(span)
@@ -276,7 +315,7 @@ class _Inspection:
             raise self.refused(f"{where} claims {claimed} bytes by its shape {shape}, and holds {held}")
         self.largest = max(self.largest, claimed)
         readable = elements <= _SMALL and element in _UNPACK and not external
-        return _Tensor(name, elements, self.values(fields, element) if readable else None)
+        return _Tensor(name, elements, element, self.values(fields, element) if readable else None)
 
     def inner_bytes(self, fields: Fields, element: int) -> int:
         """Bytes of the tensor's elements, as many at most as the file's own bytes can stand for."""
@@ -302,6 +341,10 @@ class _Inspection:
         """Bytes that the tensor's elements have in another file of the bundle."""
         entries = [self.reader.message(span) for span in _spans(fields, 13)]
         said = {self.text(entry, 1): self.text(entry, 2) for entry in entries}
+        if odd := sorted(said.keys() - _EXTERNAL):
+            raise self.refused(f'{where} lies elsewhere with the unknown key "{odd[0]}"')
+        if len(said) < len(entries):
+            raise self.refused(f"{where} lies elsewhere with two values for one key")
         location = said.get("location", "")
         if location not in self.allowed or Path(location).name != location:
             raise self.refused(f'{where} lies in "{location}", which is not among the files of the bundle')
@@ -312,13 +355,15 @@ class _Inspection:
         return max(0, min(int(length), size - int(offset)))
 
     def external_size(self, location: str, where: str) -> int:
+        place = self.path.parent / location
         try:
-            found = os.lstat(self.path.parent / location)
+            problem = "expected a file, got a link" if place.is_symlink() else irregularity(place)
+            size = place.stat().st_size
         except OSError as error:
             raise self.refused(f'{where} lies in "{location}": {error.strerror}') from error
-        if not stat.S_ISREG(found.st_mode):
-            raise self.refused(f'{where} lies in "{location}", which is a link or no file')
-        return found.st_size
+        if problem:
+            raise self.refused(f'{where} lies in "{location}": {problem}')
+        return size
 
     def ports(self, graph: Fields, number: int) -> Iterator[Port]:
         for span in _spans(graph, number):

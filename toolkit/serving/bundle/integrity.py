@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from pathlib import Path
 
 from toolkit.api.errors import BundleError
 from toolkit.serving.bundle.manifest import MANIFEST, Manifest
+from toolkit.serving.bundle.regular import check_regular
 from toolkit.serving.bundle.wire import AGAIN
 
 
@@ -33,8 +33,7 @@ def verify_files(manifest: Manifest, bundle: Path, *, precision: str) -> None:
 
 
 def _check_place(path: Path, bundle: Path) -> None:
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise BundleError(f"{path}: is not a plain file; {MANIFEST} lists it", next_step=AGAIN)
+    check_regular(path)
     if not path.resolve().is_relative_to(bundle.resolve()):
         raise BundleError(
             f"{path}: is a link that leads out of the bundle",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from toolkit.api.clips import Averaged, Clip, Sampling, Short
 from toolkit.api.errors import BundleError, nearest
+from toolkit.serving.bundle.regular import check_regular
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
@@ -27,6 +28,8 @@ OUTPUTS: Mapping[TargetForm, str] = {"index": "probabilities", "set": "probabili
 """Name of its output, by the form of targets."""
 _LARGEST = 8192
 """Pixels of a side, frames of a clip or views of a video that no model here has."""
+_LARGEST_MANIFEST = 64 << 20
+"""Bytes: a million names of classes need less."""
 _CROPS = (1, 3)
 
 
@@ -122,6 +125,7 @@ def read_manifest(bundle: Path) -> Manifest:
     another schema version or contradicts itself."""
     path = bundle / MANIFEST
     try:
+        check_regular(path, largest=_LARGEST_MANIFEST)
         claimed = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise BundleError(f"{bundle}: not a bundle (it has no {MANIFEST})", next_step=_nearby(bundle)) from error
@@ -220,7 +224,11 @@ def _wrong_models(manifest: Manifest) -> Iterator[str]:
             yield f'models: unknown precision "{precision}"'
         if name not in manifest.files:
             yield f"models.{precision}: {name} is not among files"
-    yield from (f"files: {name!r} leads out of the bundle" for name in manifest.files if not _inside(name))
+        if "/" in name:
+            yield f"models.{precision}: invalid name {name!r}: expected a file, not a folder's"
+    for name in manifest.files:
+        if not _inside(name):
+            yield f"files: invalid path {name!r}: expected one inside the bundle, such as model.onnx"
 
 
 def _wrong_sampling(sampling: VideoSampling, shape: Input) -> Iterator[str]:
@@ -254,8 +262,10 @@ def _is_count(value: object) -> bool:
 
 
 def _inside(name: str) -> bool:
+    """Whether a path is written in the one way that names a file inside the bundle: no `./a`, `a/` or `a//b`."""
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and not set(name) & set("\\:\0")
+    plain = path.as_posix() == name and not path.is_absolute() and ".." not in path.parts
+    return plain and name != "." and not set(name) & set("\\:\0")
 
 
 def _damaged(path: Path, problem: str) -> BundleError:

@@ -1,6 +1,6 @@
 """Which of ONNX's operators a bundle may use, and how many elements come out of those that make more of them.
 
-Operators: https://onnx.ai/onnx/operators and onnxruntime's docs/ContribOperators.md.
+Operators: https://onnx.ai/onnx/operators.
 """
 
 from __future__ import annotations
@@ -9,42 +9,56 @@ import math
 from collections.abc import Mapping, Sequence
 
 STANDARD = frozenset({"", "ai.onnx"})
-"""The domain of ONNX's own operators, by both its names."""
+"""The domain of ONNX's own operators, by both its names. Others, such as those of SVMs and trees, are refused."""
 
-_REFUSED = {
-    **dict.fromkeys(("Loop", "Scan", "SequenceMap"), "may not end"),
-    **dict.fromkeys(
-        ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-        "answers at random",
-    ),
-    **dict.fromkeys(
-        ("ImageDecoder", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
-        "works on files or text",
-    ),
-    **dict.fromkeys(
-        ("BlackmanWindow", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix", "STFT"), "works on sound"
-    ),
-}
-"""Operators of ONNX that an image classifier has no use for and an attacker has."""
-
-_MICROSOFT = frozenset(
+_ARITHMETIC = frozenset(
     {
-        *("Attention", "BiasAdd", "BiasGelu", "BiasSoftmax", "BiasSplitGelu", "DequantizeLinear"),
-        *("DynamicQuantizeMatMul", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation"),
-        *("Gelu", "GroupNorm", "MatMulInteger16", "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention"),
-        *("NhwcConv", "NhwcFusedConv", "NhwcMaxPool", "QAttention", "QGemm", "QLinearAdd", "QLinearAveragePool"),
-        *("QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul"),
-        *("QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QuantizeLinear", "QuickGelu"),
-        *("SimplifiedLayerNormalization", "SkipGroupNorm", "SkipLayerNormalization"),
-        "SkipSimplifiedLayerNormalization",
+        *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip"),
+        *("Cos", "Cosh", "CumSum", "Det", "Div", "Einsum", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu"),
+        *("Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Hardmax", "IsInf", "IsNaN", "LeakyRelu"),
+        *("Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "Mean", "Min", "Mish", "Mod", "Mul"),
+        *("Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid"),
+        *("Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan"),
+        *("Tanh", "ThresholdedRelu", "Where", "Xor"),
     }
 )
-"""onnxruntime's own operators that are arithmetic. The others loop, read files or hold another device's program."""
+_REDUCTIONS = frozenset(
+    {
+        *("ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
+        *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "TopK"),
+    }
+)
+_LAYERS = frozenset(
+    {
+        *("Attention", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm"),
+        *("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "GroupNormalization"),
+        *("InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "LpNormalization", "LpPool", "MaxPool"),
+        *("MeanVarianceNormalization", "RMSNormalization", "RNN", "Resize", "RotaryEmbedding", "Upsample"),
+    }
+)
+_SHAPES = frozenset(
+    {
+        *("AffineGrid", "Cast", "CastLike", "CenterCropPad", "Col2Im", "Compress", "Concat"),
+        *("ConcatFromSequence", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "EyeLike", "Flatten"),
+        *("Gather", "GatherElements", "GatherND", "Identity", "NonZero", "OneHot", "Pad", "Range", "Reshape"),
+        *("ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "SequenceAt", "SequenceConstruct"),
+        *("Shape", "Size", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "Transpose"),
+        *("Trilu", "Unsqueeze"),
+    }
+)
+_QUANTIZED = frozenset(
+    {
+        *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv"),
+        *("QLinearMatMul", "QuantizeLinear"),
+    }
+)
+ALLOWED = _ARITHMETIC | _REDUCTIONS | _LAYERS | _SHAPES | _QUANTIZED | {"If"}
+"""Operators of ONNX that torch's exporter writes for a network that classifies. What is not among them may loop without
+an end, answer at random, read files and text, or was never meant for images; its code is not run."""
 
 _SIZED_BY: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
     **dict.fromkeys(("AffineGrid", "CenterCropPad", "Col2Im", "Expand", "OneHot", "Pad", "Tile", "Upsample"), (1,)),
-    "MaxUnpool": (2,),
     "Range": (0, 1, 2),
     "Resize": (3, 2, 1),
 }
@@ -68,11 +82,9 @@ _HIGHEST_RANK = 32
 
 def objection(operator: str, domain: str) -> str | None:
     """Why a bundle may not use this operator; None where it may."""
-    if domain in STANDARD:
-        return _REFUSED.get(operator)
-    if domain == "com.microsoft":
-        return None if operator in _MICROSOFT else "is more than arithmetic"
-    return f'is of domain "{domain}", which onnxruntime alone does not have'
+    if domain not in STANDARD:
+        return f'belongs to the domain "{domain}"; a bundle uses operators of ONNX only'
+    return None if operator in ALLOWED else "is not among the operators that a bundle may use"
 
 
 def growth(operator: str, values: Sequence[Sequence[float] | None], attributes: Mapping[str, Sequence[int]]) -> float:

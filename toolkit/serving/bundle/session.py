@@ -82,7 +82,13 @@ class ModelSession:
         answers = np.empty((len(pixels), self._classes), np.float32)
         largest = self.largest(pixels.shape[1:])
         for part in split(len(pixels), largest):
-            answers[part] = self._answered(pixels[part], largest)
+            answered = self._answered(pixels[part], largest)
+            if answered.shape != answers[part].shape:
+                raise BundleError(
+                    f"{self.path}: the output has shape {list(answered.shape)}, expected {list(answers[part].shape)}",
+                    next_step="export the run again",
+                )
+            answers[part] = answered
         return answers
 
     def largest(self, shape: Sequence[int]) -> int:

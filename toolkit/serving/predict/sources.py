@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
 from av.error import FFmpegError, InvalidDataError
 
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import ANY_METADATA, Timeline, upright
+from toolkit.data.decoding import Timeline, upright
+from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video
 from toolkit.serving.predict.inputs import Source, printable
 
 if TYPE_CHECKING:
@@ -89,15 +89,16 @@ class Remote:
         place, timeout = self.source.place, (OPENING_SECONDS, READING_SECONDS)
         try:
             if self.source.kind == "camera":
-                container = av.open(_camera(self.source), format="v4l2", **ANY_METADATA)
+                container = open_video(_camera(self.source), FILE, format="v4l2")
+            elif place.lower().startswith("rtsp"):
+                container = open_video(place, RTSP, {"rtsp_transport": "tcp"}, timeout=timeout)
             else:
-                options = {"rtsp_transport": "tcp"} if place.lower().startswith("rtsp") else {}
-                container = av.open(place, options=options, timeout=timeout, **ANY_METADATA)
+                container = open_video(place, WEB, timeout=timeout)
         except (FFmpegError, OSError) as error:
             raise self._unopened(error) from error
         with container:
             try:
-                yield container, frames.moving_pictures(container, self)
+                yield container, moving_pictures(container, self)
             except (FFmpegError, OSError) as error:
                 raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
 

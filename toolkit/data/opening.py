@@ -1,0 +1,62 @@
+"""How a video is opened, be it a file, a URL, a stream or a camera: by which decoders, over which protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import av
+from av.stream import Disposition
+
+from toolkit.api.errors import DataError
+
+DECODERS = frozenset(
+    {
+        *("av1", "dnxhd", "dvvideo", "ffv1", "flv", "gif", "h263", "h264", "hevc", "libaom-av1", "libdav1d", "libvpx"),
+        *("libvpx-vp9", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "prores"),
+        *("rawvideo", "theora", "vc1", "vp8", "vp9", "wmv1", "wmv2", "wmv3"),
+    }
+)
+"""Decoders, as FFmpeg names them, of what cameras, editors and datasets write. FFmpeg has 300 for pictures; most are of
+formats that only an attacker still makes, and are where its memory errors are found."""
+
+FILE = ("file",)
+WEB = ("crypto", "data", "http", "httpproxy", "https", "tcp", "tls")
+"""`crypto` and `data` are parts of HLS. A playlist on the web names no file of this machine."""
+RTSP = ("rtp", "rtsp", "rtsps", "srtp", "tcp", "tls", "udp")
+
+_ANY_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""Lets titles and comments that are not UTF-8 pass, as PyAV does by itself from 19 on."""
+
+
+class Video(Protocol):
+    """Where a video comes from."""
+
+    def opened(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """A container of PyAV and its stream of moving pictures, from the start. All that PyAV raises inside becomes
+        the error of `broken`."""
+
+    def broken(self, message: str) -> DataError:
+        """The error that names the video and says this of it."""
+
+
+def open_video(place: str, protocols: Sequence[str], options: Mapping[str, str] | None = None, **how: Any) -> Any:
+    """A container of PyAV that opens with `protocols` and `DECODERS` alone, those that FFmpeg tries while it looks at
+    the streams included. Raises PyAV's errors, which are OSErrors."""
+    allowed = {"codec_whitelist": ",".join(sorted(DECODERS)), "protocol_whitelist": ",".join(protocols)}
+    return av.open(place, options={**allowed, **(options or {})}, **_ANY_METADATA, **how)
+
+
+def moving_pictures(container: Any, video: Video) -> Any:
+    """The first stream of moving pictures, without the cover of a song. Raises the error of `video.broken` where
+    such a stream is missing, or its codec is not supported."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise video.broken("cannot be decoded: its codec is unknown")
+            codec = stream.codec_context.codec
+            if codec.name not in DECODERS:
+                raise video.broken(f'the codec "{codec.name}" is not supported; convert the video to H.264 or FFV1')
+            return stream
+    raise video.broken("has no video stream")
