@@ -108,7 +108,7 @@ def _image_folders(root: Path) -> _Found:
         )
     if len(train.classes) < 2:
         raise DataError(
-            f"train and test have one class folder only, {train.classes[0]}",
+            f"train and test have only one class folder, {train.classes[0]}",
             path=root,
             next_step="Give both a folder of another class.",
         )

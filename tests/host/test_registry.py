@@ -57,7 +57,7 @@ def toolkit_models():
 """
 
 
-def test_what_stands_beside_a_factory_is_read_without_importing_it(site: Path):
+def test_what_is_declared_with_a_factory_is_read_without_importing_it(site: Path):
     install(site, "acme", {"acme": DECLARING}, {"main": "acme"})
     (offer,) = discover().offers("model")
     assert offer.factory == "acme_parts:nobody_wrote_this"
@@ -216,7 +216,7 @@ def test_a_plugin_of_another_contract_is_broken(site: Path, declared: str):
     assert [broken.cause for broken in discover().broken] == [CONTRACTS[declared]]
 
 
-def test_an_interrupt_is_no_plugins_fault(site: Path):
+def test_an_interrupt_is_not_a_plugins_fault(site: Path):
     install(site, "acme", {"acme": "raise KeyboardInterrupt"}, {"main": "acme"})
     with pytest.raises(KeyboardInterrupt):
         discover()
@@ -228,8 +228,8 @@ def test_an_interrupt_is_no_plugins_fault(site: Path):
 def test_a_disabled_plugin_may_offer_an_unknown_name():
     plugins = [Plugin(name, "1", "main", name) for name in ("acme", "other")]
     registry = Registry(disabled=tuple(Disabled(plugin, "toolkit.toml") for plugin in plugins))
-    told = 'unknown model "acme:tiny"; disabled, and so not asked: acme[main] 1 (by toolkit.toml)'
-    assert registry.find("model", "acme:tiny", "k") == Problem("k", told)
+    message = 'unknown model "acme:tiny"; disabled, and so not asked: acme[main] 1 (by toolkit.toml)'
+    assert registry.find("model", "acme:tiny", "k") == Problem("k", message)
 
 
 def test_the_order_of_installation_decides_nothing(site: Path):

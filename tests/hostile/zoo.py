@@ -24,7 +24,7 @@ class Animal:
     named: str
     """What the doctor says of it: a regular expression."""
     fault: bool = True
-    """Whether that breaks a rule; if not, it is only told."""
+    """Whether that breaks a rule; if not, it is only a notice."""
 
 
 def hook(answer: str, kind: str = "models", before: str = "", name: str = "") -> str:

@@ -185,10 +185,10 @@ def test_a_root_that_is_a_file_is_an_error(tmp_path):
         cifar10(write_image(tmp_path / "a.png"))
 
 
-def test_one_class_is_none(tmp_path):
+def test_one_class_is_too_few(tmp_path):
     for split in ("train", "test"):
         write_image(tmp_path / split / "bird" / "1.png")
-    with pytest.raises(DataError, match=r"train and test have one class folder only, bird"):
+    with pytest.raises(DataError, match=r"train and test have only one class folder, bird"):
         cifar10(tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_the_sample_is_the_same_every_time_and_its_splits_differ():
     assert len({pixels.numpy().tobytes() for pixels in (*first.pixels, *test.pixels)}) == 100
 
 
-def test_colour_alone_does_not_tell_the_objects_of_the_sample_apart():
+def test_colour_alone_does_not_distinguish_the_objects_of_the_sample():
     train, test = (draw_objects(split, 60) for split in ("train", "test"))
 
     def colours(items: ArrayItems) -> torch.Tensor:

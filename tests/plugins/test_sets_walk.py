@@ -180,7 +180,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_meaning_for_sets_is_told(
+def test_what_has_no_meaning_for_sets_is_reported(
     sheets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     names = [row["path"] for row in rows_of(sheets / "train.csv")]

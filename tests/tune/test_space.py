@@ -89,11 +89,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_with_a_space_is_told_where_it_stands(text: str) -> None:
+def test_what_is_wrong_with_a_space_is_reported_at_its_key(text: str) -> None:
     assert WRONG[text] in "\n".join(refused(text))
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
     keys = {text.partition(" =")[0]: text for text in WRONG if text and not text.startswith("train.epochs.number")}
     problems = refused("\n".join(keys.values()))
     assert len(problems) >= len(keys)
@@ -182,7 +182,7 @@ def test_the_recipes_own_values_are_known_where_the_space_holds_them() -> None:
     assert own == {"train.optimizer.lr": 0.05, "model.widths": "[8, 8]"}
 
 
-def test_a_space_is_no_part_of_what_a_run_computes() -> None:
+def test_a_space_is_not_part_of_what_a_run_computes() -> None:
     with_space = recipe("train.epochs = {low = 1, high = 2}")
     without = with_space.model_copy(update={"tune": None})
     assert digest(with_space) == digest(without)

@@ -45,7 +45,7 @@ def test_what_is_fixed_all_trials_have_and_the_recipe_has_not(tmp_path: Path) ->
     assert fixed.tune == draft.recipe.tune
 
 
-def test_what_is_fixed_wrongly_is_told_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_fixed_wrongly_is_reported_at_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.epoks = 2\ndata.valid_shar = 0.1"))
     assert main(["check", str(path)]) == EXIT_USAGE
     printed = capsys.readouterr().err

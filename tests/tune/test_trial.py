@@ -762,7 +762,7 @@ def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatc
     assert one.study.trials[2].user_attrs["cause"] == "there were enough trials already"
 
 
-def test_the_recipes_own_values_are_tried_once_whoever_queues_them(tmp_path: Path) -> None:
+def test_the_recipes_own_values_are_tried_once_even_if_several_workers_queue_them(tmp_path: Path) -> None:
     one = worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs")
     own = one.study.trials[0]
     one.study.enqueue_trial(own.system_attrs["fixed_params"], user_attrs=own.user_attrs)
@@ -825,7 +825,7 @@ def test_a_study_ends_at_its_limit_of_failures(tmp_path: Path) -> None:
     assert too_many_failures(study, 2) is None
 
 
-def test_a_failure_that_is_no_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
+def test_a_failure_without_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
     study = begun(tmp_path)
     trial = study.ask()
     trial.set_user_attr(UNCOUNTED, True)

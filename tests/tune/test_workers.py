@@ -252,7 +252,7 @@ def test_one_worker_that_ends_well_is_enough(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.glob("*.log")) == []
 
 
-def test_no_worker_left_is_told_with_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_worker_left_the_error_shows_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers, _ = ending(tmp_path, monkeypatch, KILLED, CRASHED)
     with pytest.raises(RunFailed, match="no worker is left, and the study is not finished: worker") as caught:
         workers.work()

@@ -51,9 +51,9 @@ class LabelForm:
 
     def __post_init__(self) -> None:
         if self.separator and not self.several:
-            raise ValueError('separator: stands between several labels, and data.labels is "one"')
+            raise ValueError('separator: needs data.labels = "several", got "one"')
         if self.numbers and self.several:
-            raise ValueError('numbers: an item has numbers or labels, and data.labels is "several"')
+            raise ValueError('numbers: cannot be combined with data.labels = "several"')
         if len({name.lower() for name in self.numbers}) < len(self.numbers):
             raise ValueError(f"numbers: names a column twice: {', '.join(self.numbers)}")
 
@@ -165,7 +165,7 @@ def _read_columns(table: Table, place: int) -> LabelTable:
         raise DataError("line 1: the header has no column labels", path=table.path, next_step=step)
     odd = next((number for number, name in columns if not name or names.count(name) > 1), None)
     if odd is not None:
-        what = f"has the name of another, {table.header[odd]}" if table.header[odd] else "has no name"
+        what = f"has the same name as another, {table.header[odd]}" if table.header[odd] else "has no name"
         raise DataError(f"line 1: column {odd + 1} {what}", path=table.path, next_step=step)
     rows = []
     for line, row in table.rows:

@@ -151,9 +151,7 @@ def stat_key(path: Path) -> str:
 def _shares(valid_share: float, test_share: float) -> dict[str, float]:
     shares = {"train": 1.0 - valid_share - test_share, "valid": valid_share, "test": test_share}
     if shares["train"] <= 0:
-        raise ValueError(
-            f"test_share: with valid_share it must leave a share for train, got {valid_share + test_share:g}"
-        )
+        raise ValueError(f"test_share: valid_share + test_share must be below 1, got {valid_share + test_share:g}")
     return {split: share for split, share in shares.items() if share > 0}
 
 

@@ -120,7 +120,7 @@ def answering(
     finally:
         network.train(was_training)
     if not answered:
-        raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
+        raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
     index, logits, targets = (torch.cat(column).cpu() for column in zip(*answered, strict=True))
     return Answered(index, logits, targets)
 

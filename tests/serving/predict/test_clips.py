@@ -95,7 +95,7 @@ def test_videos_of_any_number_keep_their_order(tmp_path, bundle, batch) -> None:
         assert bright(row) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_an_image_is_no_clip(tmp_path, bundle, video, capsys) -> None:
+def test_an_image_is_not_a_clip(tmp_path, bundle, video, capsys) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert predict_files(bundle, [str(tmp_path / "a.png"), str(video)], device="cpu") == EXIT_DATA
     said = capsys.readouterr()
@@ -380,7 +380,7 @@ def test_a_plot_needs_a_timeline(bundle, video, capsys, words) -> None:
     assert "--every 1 --plot timeline.png" in said
 
 
-def test_a_folder_is_no_plot(tmp_path, bundle, video) -> None:
+def test_a_folder_is_not_a_plot(tmp_path, bundle, video) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(UsageError, match=r"--plot .*a\.png: expected a file, got a folder"):
         predict_files(bundle, [str(video)], every=1.0, plot=tmp_path / "a.png")

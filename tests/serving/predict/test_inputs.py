@@ -51,14 +51,14 @@ def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
     assert names("in") == ["in/deep/1.png", "in/other/2.png"]
 
 
-def test_a_pattern_stands_for_images_and_videos_and_for_those_in_folders(tmp_path: Path) -> None:
+def test_a_pattern_matches_images_and_videos_and_those_in_folders(tmp_path: Path) -> None:
     put(tmp_path, "in/1.png", "in/2.png", "in/notes.txt", "in/deep/3.png", "in/deep/er/4.mkv", "in/none/notes.txt")
     assert names("in/[12].png") == ["in/1.png", "in/2.png"]
     assert names("in/*") == ["in/1.png", "in/2.png", "in/deep/3.png", "in/deep/er/4.mkv"]
     assert names("in/**") == ["in/1.png", "in/2.png", "in/deep/3.png", "in/deep/er/4.mkv"]
 
 
-def test_an_existing_file_is_no_pattern_and_no_camera(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_a_pattern_and_no_camera(tmp_path: Path) -> None:
     put(tmp_path, "a[1].png", "a1.png", "0/1.png", "http:/x.png")
     assert names("a[1].png", "0") == ["a[1].png", "0/1.png"]
 
@@ -138,7 +138,7 @@ def test_finding_nothing_is_an_error_that_says_why(tmp_path: Path, words: list[s
     assert "folders" in str(caught.value.next_step)
 
 
-def test_what_is_missing_among_others_is_told_later(tmp_path: Path) -> None:
+def test_what_is_missing_among_others_is_reported_later(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "empty/notes.txt")
     found = find_sources(["gone.png", "a.png", "empty", "*.jpg"], ())
     assert [source.kind for source in found] == ["unusable", "image", "unusable", "unusable"]
@@ -175,7 +175,7 @@ def test_a_folder_in_one_that_may_only_be_listed_is_unusable(tmp_path: Path, mon
 
 
 @given(st.lists(st.text(string.ascii_letters + string.digits + " .[]*?-_é", min_size=1, max_size=12), min_size=1))
-def test_every_word_is_told_of_and_none_is_lost(words: list[str]) -> None:
+def test_every_word_is_reported_and_none_is_lost(words: list[str]) -> None:
     given_words = [f"x{word}" for word in words]
     with pytest.raises(DataError) as caught:
         find_sources(given_words, ())
