@@ -117,7 +117,7 @@ def test_what_else_disables_a_plugin_is_reported(
     assert main(["plugins", "enable", "acme-den"]) == EXIT_USAGE
     assert printed(capsys) == [
         "error: acme-den is disabled by TOOLKIT_DISABLE",
-        "next:  take acme-den out of TOOLKIT_DISABLE",
+        "next:  remove acme-den from TOOLKIT_DISABLE",
     ]
 
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_rewritten_is_left_alone(text: str) -> None:
     Path(FILE).write_text(text)
     assert main(["plugins", "disable", "acme-den"]) == EXIT_USAGE
     assert Path(FILE).read_text() == text
-    with pytest.raises(ProjectError, match="what it says of plugins cannot be rewritten here"):
+    with pytest.raises(ProjectError, match="the plugins setting cannot be edited in this form"):
         disable(["acme-den"])
 
 
@@ -166,6 +166,6 @@ def test_a_recipe_that_needs_a_disabled_plugin_reports_it(capsys: pytest.Capture
     capsys.readouterr()
     assert main(["check", str(recipe)]) == EXIT_USAGE
     assert printed(capsys)[0] == (
-        'error: r.toml: model.name: unknown model "den"; disabled, and so not asked: '
+        'error: r.toml: model.name: unknown model "den"; disabled: '
         "acme-den[main] 1.0 (by toolkit.toml), acme-den[other] 1.0 (by toolkit.toml)"
     )

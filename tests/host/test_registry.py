@@ -82,8 +82,8 @@ BROKEN = {
     "asked": (hook("raise KeyError('x')"), "KeyError: 'x'"),
     "nothing": (hook("pass"), "TypeError: toolkit_models returned NoneType, not names mapped to factories"),
     "listed": (hook("return ['tiny']"), "TypeError: toolkit_models returned list, not names"),
-    "numbered": (hook("return {3: dict}"), "TypeError: toolkit_models: 3 is no name for a component"),
-    "coloned": (hook("return {'a:b': dict}"), "TypeError: toolkit_models: 'a:b' is no name for a component"),
+    "numbered": (hook("return {3: dict}"), "TypeError: toolkit_models: invalid component name 3: "),
+    "coloned": (hook("return {'a:b': dict}"), "TypeError: toolkit_models: invalid component name 'a:b': "),
     "basic": ("class Stop(BaseException): ...\nraise Stop('no')", "Stop: no"),
     "generator": ("raise GeneratorExit", "GeneratorExit"),
     "mute": ("class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute", "Mute"),
@@ -132,7 +132,9 @@ def test_entry_points_that_are_none_stop_nothing(site: Path, text: str):
 @pytest.mark.parametrize("value", ["", "acme vision", "acme:"])
 def test_an_entry_point_that_names_no_module(site: Path, value: str):
     install(site, "odd", {}, {"main": value})
-    assert [broken.cause for broken in discover().broken] == [f'LookupError: "{value}" is no name of a module']
+    assert [broken.cause for broken in discover().broken] == [
+        f'LookupError: invalid entry point "{value}": expected package.module'
+    ]
 
 
 def test_a_distribution_without_name_or_version(site: Path):
@@ -228,7 +230,7 @@ def test_an_interrupt_is_not_a_plugins_fault(site: Path):
 def test_a_disabled_plugin_may_offer_an_unknown_name():
     plugins = [Plugin(name, "1", "main", name) for name in ("acme", "other")]
     registry = Registry(disabled=tuple(Disabled(plugin, "toolkit.toml") for plugin in plugins))
-    message = 'unknown model "acme:tiny"; disabled, and so not asked: acme[main] 1 (by toolkit.toml)'
+    message = 'unknown model "acme:tiny"; disabled: acme[main] 1 (by toolkit.toml)'
     assert registry.find("model", "acme:tiny", "k") == Problem("k", message)
 
 

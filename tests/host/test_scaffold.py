@@ -172,10 +172,10 @@ def shell(line: str) -> str:
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("acme/vision", '"acme/vision" is no name for a distribution: letters, digits, and - _ . between them'),
+        ("acme/vision", 'invalid distribution name "acme/vision": use letters and digits, with - _ . between them'),
         ("-acme", "the following arguments are required: NAME"),
-        ("acme-", '"acme-" is no name for a distribution'),
-        ("", '"" is no name for a distribution'),
+        ("acme-", 'invalid distribution name "acme-"'),
+        ("", 'invalid distribution name ""'),
         ("3d-vision", '"3d-vision" gives the module 3d_vision, which Python cannot import'),
         ("class", '"class" gives the module class, which Python cannot import'),
         ("Vision_Toolkit", 'a distribution called "Vision_Toolkit" is installed already'),
