@@ -94,7 +94,7 @@ def is_named(name: str, animals: Mapping[str, Animal], text: str) -> bool:
 
 def test_where_only_ours_is_installed_that_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "doctor"]) == EXIT_DONE
-    assert capsys.readouterr().out == "no plugin but those included is installed; examine one of these by its name\n"
+    assert capsys.readouterr().out == "no third-party plugin is installed; to examine an included plugin, name it\n"
 
 
 @pytest.mark.usefixtures("good")
@@ -123,7 +123,7 @@ def test_a_component_that_needs_arguments_is_examined_with_them(capsys: pytest.C
             "python -m toolkit",
         ),
         (["board", "--set", "side"], "--set side: must look like key=value", "--set width=8, say"),
-        (["vision-toolkit[trackers]", "--set", "a=1"], "--set is for one component; here are 3", "name it: python -m"),
+        (["vision-toolkit[trackers]", "--set", "a=1"], "--set needs one component, got 3", "name it: python -m"),
     ],
 )
 def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
