@@ -291,7 +291,7 @@ def test_a_dataset_that_fails_on_a_missing_root_is_not_reported_as_broken(path: 
     offers = (*registry().offered, Offer("dataset", "careless", PLUGIN, careless))
     at = Registry((PLUGIN,), offers)
     planned = plan(parse(path, ["data.name=careless", "data.root=gone"]), at)
-    with pytest.raises(DataError, match="gone: there is no data here"):
+    with pytest.raises(DataError, match="gone: no data found here"):
         planned.data()
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "x").touch()

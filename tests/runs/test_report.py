@@ -438,7 +438,7 @@ def test_folder_of_runs_leads_to_the_newest(tmp_path: Path) -> None:
         ("records.jsonl", "\udcff\n", "records.jsonl: not UTF-8 text"),
         ("predictions.csv", "id,target\n\udcff", "predictions.csv: not UTF-8 text"),
         ("recipe.toml", "\udcff", "recipe.toml: not UTF-8 text"),
-        ("scores.json", "[1]", "scores.json: holds a list where a table is expected"),
+        ("scores.json", "[1]", "scores.json: expected a table, got a list"),
         ("records.jsonl", '{"epoch": 1}\n', "records.jsonl: line 1: not an epoch record .*'step'"),
         ("records.jsonl", "no\n", "records.jsonl: line 1: not an epoch record"),
         ("predictions.csv", "id,target\n1,a\n", "predictions.csv: column prediction is missing"),

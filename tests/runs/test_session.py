@@ -436,8 +436,8 @@ def test_a_direction_that_keeps_the_worst_epoch_is_reported(
     assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
     other = "minimize" if direction == "maximize" else "maximize"
     note = (
-        f'train.direction = "{direction}" keeps the epoch with the worst "{metric}": answers that are all right score '
-        f"worse by it than answers that are all wrong; for the best: --set train.direction={other}"
+        f'train.direction = "{direction}" keeps the epoch with the worst "{metric}": by it right answers score '
+        f"worse than wrong ones; to keep the best: --set train.direction={other}"
     )
     assert (f"note: {note}\n" in capsys.readouterr().out) == noted
     assert (note in read_json(tiny.only_run(tmp_path / "runs") / "facts.json")["notes"]) == noted
@@ -451,7 +451,7 @@ def test_a_warm_up_that_training_does_not_see_the_end_of_is_reported(
     overrides = [f"train.schedule.warmup_epochs={epochs}", "train.epochs=1"]
     assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
     text = capsys.readouterr().out
-    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up is of 1.5 epochs" in text) == noted
+    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up takes 1.5 epochs" in text) == noted
 
 
 @pytest.mark.usefixtures("plain")
@@ -603,7 +603,7 @@ def test_an_optimizer_and_a_schedule_of_others_train(recipe: Path, tmp_path: Pat
             4,
             'train.optimizer.name: optimizer "sgd" is offered by acme-optim[main] 1.0 and',
         ),
-        (["train.optimizer={name='regrouping', lr=0.1}"], 4, "does not keep the parameter groups that it is given"),
+        (["train.optimizer={name='regrouping', lr=0.1}"], 4, "does not keep the parameter groups it receives"),
         (["train.optimizer={name='stateless', lr=0.1}"], 4, "made object, which has no param_groups"),
         (["train.optimizer={name='plain', lr=0.1, eps=1}"], 2, "train.optimizer.eps: unknown key"),
         (
@@ -614,7 +614,7 @@ def test_an_optimizer_and_a_schedule_of_others_train(recipe: Path, tmp_path: Pat
         (
             ["train.optimizer={name='plain', lr=0.1}", "train.schedule=still", "data.valid_share=0.0"],
             2,
-            'train.schedule.name: "still" needs a validation split, which this data has not',
+            'train.schedule.name: "still" requires a validation split, but the dataset has none',
         ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
@@ -631,7 +631,7 @@ def test_where_our_optimizers_are_disabled_that_is_reported(
     monkeypatch.setenv("TOOLKIT_DISABLE", "vision-toolkit[optim]")
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 2)
     for name, kind in (("train.optimizer.name", 'optimizer "sgd"'), ("train.schedule.name", 'schedule "one_cycle"')):
-        assert f"{name}: unknown {kind}; disabled, and so not asked: vision-toolkit[optim] " in text
+        assert f"{name}: unknown {kind}; disabled: vision-toolkit[optim] " in text
 
 
 def test_where_our_optimizers_are_broken_that_is_reported(
@@ -706,7 +706,7 @@ def test_a_root_without_data_is_reported_with_where_to_get_it(
 @pytest.mark.usefixtures("plain")
 def test_no_more_can_be_seen_than_is_stored(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs", "input.stored=24"), 2)
-    assert f"error: {recipe}: input.stored: must be at least what the model sees of it, 32 px, got 24" in text
+    assert f"error: {recipe}: input.stored: must be at least the 32 px that the model sees, got 24" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -791,7 +791,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         (
             ["train.optimizer.parts.neck.lr_scale=1"],
             2,
-            "train.optimizer.parts.neck: the model has no such part; it has",
+            "train.optimizer.parts.neck: no such part of the model (choose from",
         ),
         (["train.optimizer.nesterov=true", "train.optimizer.momentum=0"], 2, "train.optimizer: Nesterov momentum"),
         (["train.optimizer.differentiable=true"], 2, "train.optimizer: `fused` does not support `differentiable`"),
@@ -802,7 +802,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         (["train.accumulate=9"], 2, "train.accumulate: cannot divide a batch of 8 items"),
         (["data.valid_share=0.0", "train.patience=3"], 2, "train.patience: needs a validation split"),
         (["train.schedule=plateau", "data.valid_share=0.0"], 2, 'train.schedule.name: "plateau" needs a validation'),
-        (["train.metric=acuracy"], 2, 'train.metric: no metric of this recipe gives "acuracy"'),
+        (["train.metric=acuracy"], 2, 'train.metric: no metric of this recipe computes "acuracy"'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -945,7 +945,7 @@ def test_an_evaluation_is_not_a_run_to_resume(finished: Path, capsys: pytest.Cap
     (evaluation,) = (finished / "evaluations").iterdir()
     before = {path.name for path in evaluation.iterdir()}
     text = failure(capsys, main(["run", "--resume", str(evaluation)]), 2)
-    assert f"{evaluation}: holds scores of a run, and nothing to go on from" in text
+    assert f"{evaluation}: an evaluation cannot be resumed: it has no checkpoint" in text
     assert text.splitlines()[-1] == f"next:  python -m toolkit run --resume {finished}"
     assert {path.name for path in evaluation.iterdir()} == before
 

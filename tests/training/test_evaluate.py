@@ -146,7 +146,7 @@ def test_data_without_a_split_to_score_is_refused_before_anything_is_written(
     assert main(["evaluate", str(made), *UNDIVIDED]) == EXIT_DATA
     shown = capsys.readouterr().err.splitlines()
     assert shown[0] == "error: nothing to score: the data has neither a validation nor a test split"
-    assert shown[1].startswith(f"next:  name data that has one: python -m toolkit evaluate {made} --set data.KEY=VALUE")
+    assert shown[1].startswith(f"next:  use data that has one: python -m toolkit evaluate {made} --set data.KEY=VALUE")
     assert "python -m toolkit plugins show har" in shown[1]
     assert sorted(Path().rglob("*")) == before
 

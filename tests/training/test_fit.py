@@ -328,7 +328,7 @@ def test_without_a_validation_split_the_last_epoch_is_best() -> None:
 
 
 def test_a_metric_that_is_not_there_is_reported(setup: Setup) -> None:
-    with pytest.raises(RunFailed, match='gives "acuracy"; there are accuracy, loss'):
+    with pytest.raises(RunFailed, match='computes "acuracy" \\(choose from accuracy, loss\\)'):
         list(fit(small.state(setup), replace(setup, metric="acuracy")))
 
 
