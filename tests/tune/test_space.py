@@ -33,14 +33,14 @@ def refused(text: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         space(text)
     assert caught.value.exit_code == EXIT_USAGE
-    assert caught.value.next_step == "correct [tune.space] in tiny.toml, then give the command again"
+    assert caught.value.next_step == "correct [tune.space] in tiny.toml, then run the same command again"
     return [str(problem) for problem in caught.value.problems]
 
 
 WRONG = {
     "train.epoks = {low = 1, high = 2}": 'tune.space.train.epoks: unknown key; did you mean "epochs"?',
     "train.epochs.number = {low = 1, high = 2}": (
-        'tune.space.train.epochs.number: cannot be set: what holds "number" is a value, not a table'
+        'tune.space.train.epochs.number: cannot be set: the parent of "number" is a value, not a table'
     ),
     "train.optimizer.momentun = {low = 0.1, high = 0.9}": (
         'tune.space.train.optimizer.momentun: unknown key; did you mean "momentum"?'
@@ -84,7 +84,7 @@ WRONG = {
     'train.optimizer.name = {choices = ["sgd", "adamm"]}': (
         'tune.space.train.optimizer.name.choices.1: unknown optimizer "adamm"; did you mean "adam"?'
     ),
-    "": "tune.space: has no key to try values of",
+    "": "tune.space: has no keys to tune",
 }
 
 
