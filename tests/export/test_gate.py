@@ -65,7 +65,7 @@ def test_a_twin_that_is_wrong_does_not_leave(
     monkeypatch.setattr(export, "to_onnx", lambda *_: wrong(onnx.load(bundle / "model.onnx")))
     assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
     messages = capsys.readouterr().err
-    assert "tiny: not written: the exported model does not answer as the trained one" in messages
+    assert "tiny: not written: the exported model differs from the trained one" in messages
     assert "max_difference is 0.001" in messages
     flipped = [line for line in messages.splitlines() if "fp32: flipped" in line]
     assert flipped

@@ -86,7 +86,7 @@ def test_thresholds_of_sets_are_in_the_configuration(tmp_path: Path) -> None:
     bundle = toy_bundle.write(tmp_path / "toy", thresholds=(0.25, 0.7))
     folder = write_triton(bundle, read_manifest(bundle), tmp_path / "models")
     assert json.loads(parsed(folder).parameters["thresholds"].string_value) == [0.25, 0.7]
-    assert "by itself; from its threshold on" in (folder / "config.pbtxt").read_text(encoding="utf-8")
+    assert "on its own; at or above its threshold" in (folder / "config.pbtxt").read_text(encoding="utf-8")
 
 
 def test_one_class_an_answer_has_no_thresholds(tmp_path: Path) -> None:

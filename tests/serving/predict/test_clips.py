@@ -100,7 +100,10 @@ def test_an_image_is_not_a_clip(tmp_path, bundle, video, capsys) -> None:
     assert predict_files(bundle, [str(tmp_path / "a.png"), str(video)], device="cpu") == EXIT_DATA
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
-    assert f"{tmp_path / 'a.png'}: no video by its name, and this bundle takes clips of video" in said.err.splitlines()
+    assert (
+        f"{tmp_path / 'a.png'}: its suffix is not that of a video, and this bundle takes video clips"
+        in said.err.splitlines()
+    )
     with pytest.raises(DataError, match="none of the 1 input could be read"):
         predict_files(bundle, [str(tmp_path / "a.png")], device="cpu")
 
@@ -376,7 +379,7 @@ def test_windows_are_answered_with_sets(tmp_path, video, stream) -> None:
 def test_a_plot_needs_a_timeline(bundle, video, capsys, words) -> None:
     assert main(["predict", str(bundle), str(video), *words]) == 2
     said = capsys.readouterr().err
-    assert "--plot: draws the timeline of one video that is read as a whole" in said
+    assert "--plot: needs a single video file, --every, and no --stream" in said
     assert "--every 1 --plot timeline.png" in said
 
 

@@ -105,9 +105,9 @@ def test_cameras_and_urls(word: str, source: Source) -> None:
         (["-", "-"], "standard input can be read only once", "give -"),
         (["0", "a.png"], "camera 0 does not end", "give 0 alone"),
         (["a.png", "rtsp://me:secret@cam/1"], "rtsp://cam/1 does not end", "give rtsp://cam/1 alone"),
-        (["ftp://x/v.mp4"], "ftp://x/v.mp4: ftp is not read", "http, https, rtsp"),
+        (["ftp://x/v.mp4"], "ftp://x/v.mp4: unsupported URL scheme ftp", "http, https, rtsp"),
         (["http://[x/v.mp4"], "invalid URL http://[x/v.mp4: Invalid IPv6 URL", "http://server/video.mp4"),
-        (["https://x/a.jpg"], "a URL must be of a video, not of an image", "download it"),
+        (["https://x/a.jpg"], "a URL must name a video, not an image", "download it"),
     ],
 )
 def test_words_without_a_meaning_are_refused(tmp_path: Path, words: list[str], message: str, next_step: str) -> None:
@@ -124,9 +124,9 @@ def test_words_without_a_meaning_are_refused(tmp_path: Path, words: list[str], m
     [
         (["phto.png"], 'phto.png: no such file or folder; did you mean "photo.png"?'),
         (["nowhere/a.png"], "nowhere/a.png: no such file or folder"),
-        (["empty"], "empty: there is no image or video file in it (.avi, .jpeg"),
+        (["empty"], "empty: no image or video file found in it (.avi, .jpeg"),
         (["*.jpg"], "*.jpg: no image or video file matches"),
-        (["-"], "standard input: it names no path; it must hold one a line"),
+        (["-"], "standard input: it contains no path; expected one per line"),
         (["gone.png", "empty"], "gone.png: no such file or folder (and 1 more that cannot be used)"),
     ],
 )
