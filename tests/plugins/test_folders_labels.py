@@ -195,7 +195,7 @@ WRONG: Mapping[str, tuple[Sequence[str], str, str]] = {
     "contradiction": (
         ["path,labels", "0.png,cat|dog", "0.png,cat"],
         ": 1 image in more than one set of labels: 0.png",
-        "each image stands in one of them",
+        "each image belongs to only one of them",
     ),
     "nothing": (["path,labels", "0.png,", "1.png,"], ": no item has a label", "Label some items"),
     "one alone": (["path,labels", "0.png,cat", "1.png,cat"], ": every item is labelled cat, the only label", "without"),

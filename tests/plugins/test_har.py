@@ -95,7 +95,7 @@ def test_images_without_a_label_are_skipped_and_reported(kaggle):
     (kaggle / "train" / "._Image_0.jpg").write_bytes(b"hidden, as macOS leaves them")
     data = har(kaggle)
     assert len(all_ids(data)) == 8
-    assert data.notes == ("1 image without a label left out: Image_9.jpg",)
+    assert data.notes == ("skipped 1 image without a label: Image_9.jpg",)
 
 
 def test_a_row_that_is_repeated_is_reported(kaggle):
@@ -130,7 +130,7 @@ def test_rows_whose_files_are_missing_are_an_error(kaggle):
         (b"name,class\na,b\n", "line 1: the header has no column filename, label; it reads name,class"),
         (b"", "line 1: the header has no column filename, label; it reads (nothing)"),
         (b"filename,label\n", "has no rows"),
-        (b"filename,label\nImage_0.jpg,run\nImage_1.jpg,run\n", "has one label only, run"),
+        (b"filename,label\nImage_0.jpg,run\nImage_1.jpg,run\n", "has only one label, run"),
         (b"filename,label\nImage_0.jpg\n", "line 2: label is empty"),
         (b"filename,label\n,run\n", "line 2: filename is empty"),
         (b"filename,label\n\xff,run\n", "is not UTF-8: invalid start byte"),
@@ -176,7 +176,7 @@ def test_a_table_that_is_a_folder_is_an_error(tmp_path):
 def test_a_table_without_its_folder_is_an_error(tmp_path):
     (tmp_path / "root").mkdir()
     label(tmp_path / "root", ["Image_1.jpg,run"])
-    assert problem(tmp_path / "root").message.endswith("there is no folder train beside Training_set.csv")
+    assert problem(tmp_path / "root").message.endswith("folder train not found next to Training_set.csv")
 
 
 # Class folders
@@ -208,7 +208,7 @@ def test_another_seed_gives_another_split_with_another_hash(tmp_path):
             "has neither Training_set.csv nor class folders with files, only a, b, c, d, e and 2 more",
         ),
         (("run/a.jpg",), "has only one class folder, run"),
-        (("train/a.jpg",), "has no Training_set.csv to tell what the images in train/ show"),
+        (("train/a.jpg",), "has no Training_set.csv with labels of the images in train/"),
         (("run/a.jpg", "sit/a.mp4"), "holds both images and videos"),
     ],
 )

@@ -160,7 +160,7 @@ REFUSED = {
         name: ([f'metrics=["mae","{name}"]'], f"metrics.{name}: is defined for")
         for name in ("accuracy", "f1", "confusion_matrix", "average_precision", "calibration")
     },
-    "an unknown score": (["train.metric=accuracy"], 'no metric of this recipe gives "accuracy"'),
+    "an unknown score": (["train.metric=accuracy"], 'no metric of this recipe computes "accuracy"'),
     "an unknown column": (["data.numbers=bright"], "the header has no column bright"),
 }
 

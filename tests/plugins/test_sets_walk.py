@@ -174,7 +174,7 @@ REFUSED = {
         )
         for name in ("top_k", "confusion_matrix", "log_loss", "calibration")
     },
-    "an unknown score": (["train.metric=accurcy"], 'no metric of this recipe gives "accurcy"'),
+    "an unknown score": (["train.metric=accurcy"], 'no metric of this recipe computes "accurcy"'),
     "nothing": (["data.train=empty.csv"], "no item has a label"),
 }
 
