@@ -127,12 +127,12 @@ def test_shares_of_nothing_leave_everything_to_train():
 
 
 def test_shares_must_leave_something_for_train():
-    with pytest.raises(ValueError, match=r"^test_share: valid_share + test_share must be below 1, got 1$"):
+    with pytest.raises(ValueError, match=r"^test_share: valid_share \+ test_share must be below 1, got 1$"):
         divide(["a"], [0], valid_share=0.5, test_share=0.5)
 
 
 def test_nothing_to_split_is_an_error():
-    with pytest.raises(DataError, match="there are no items to split"):
+    with pytest.raises(DataError, match="no items to split"):
         partition([], [], classes=[], valid_share=0.1, test_share=0.1, seed=0)
 
 

@@ -344,7 +344,9 @@ def test_a_factory_takes_what_the_core_gives_and_nothing_that_nobody_can_give():
     def anything(*args: Any, depth: int = 2) -> None: ...
 
     for factory in (given_nothing, lambda: None):
-        with pytest.raises(TypeError, match="takes no positional argument, but the core gives every factory one"):
+        with pytest.raises(
+            TypeError, match="takes no positional argument, but the toolkit passes one to every factory"
+        ):
             check(factory, {}, "m")
     with pytest.raises(TypeError, match="argument width: is positional-only, so no recipe can give it"):
         check(positional, {}, "m")

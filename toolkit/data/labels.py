@@ -72,7 +72,7 @@ class LabelForm:
     def read(self, file: Path, names: Sequence[str]) -> LabelTable:
         """The rows of a CSV file with a column called as one of `names`, which holds paths.
 
-        One label an item stands in the column label. Several stand in the column labels (or label), with the separator
+        One label an item is in the column label. Several are in the column labels (or label), with the separator
         between them; or there is a column for each class that holds 1 or 0. An item may then have no label. Numbers
         stand in the columns that `numbers` names. Raises DataError, naming file and line, where the table has another
         form.

@@ -47,7 +47,7 @@ def _mostly_shared(names: Sequence[str]) -> bool:
 
 
 def _after_the_class(_: Sequence[str], heads: Sequence[str], targets: Targets) -> bool:
-    """Whether nothing else stands before: in YOUTUBEID_START_END, as of Kinetics, the first number is a second."""
+    """Whether nothing else comes before: in YOUTUBEID_START_END, as of Kinetics, the first number is a second."""
     return len(set(heads)) <= len(set(targets))
 
 

@@ -1,4 +1,4 @@
-"""Dividing labelled items into train, valid and test so that nothing stands on two sides.
+"""Dividing labelled items into train, valid and test so that nothing is in two of them.
 
 The same items, groups, shares and seed give the same splits on every machine and in every order of listing.
 """
@@ -77,7 +77,7 @@ def partition(
     classes out and comes nearest to the shares. Raises DataError when there are no items.
     """
     if not ids:
-        raise DataError("there are no items to split")
+        raise DataError("no items to split")
     shares = _shares(valid_share, test_share)
     units = _units(ids, targets, groups if groups is not None else ids, seed)
     deal = _best_deal(

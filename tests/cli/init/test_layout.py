@@ -133,7 +133,7 @@ def test_a_table_with_other_columns(tmp_path: Path) -> None:
 def test_a_table_for_the_test_alone(tmp_path: Path) -> None:
     images(tmp_path)
     table(tmp_path / "test.csv", "path,label", ["0.jpg,a", "1.jpg,b"])
-    assert refused(tmp_path).message.endswith("lists without one to train on: test.csv")
+    assert refused(tmp_path).message.endswith("no list for training among test.csv")
 
 
 @pytest.mark.parametrize(
