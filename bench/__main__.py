@@ -12,12 +12,12 @@ from bench.data import Options
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
 
 BENCHES = {
-    "clips": "clips of videos beside PyTorchVideo's loader, and training from kept videos beside the bare step",
-    "loader": "batches ready for the step, beside torchvision's ImageFolder and DataLoader",
-    "predict": "an exported ResNet-50, Slow R50 and X3D-S in int8, beside fp32, torch and the bare session",
-    "startup": "CPU seconds of commands that do no work, compared with importing argparse; hostile plugins, with none",
-    "train": "epochs of a recipe with all that belongs to them, beside the bare step on synthetic batches",
-    "tune": "a study's cost between trials and in its storage, and its best score beside random search at equal epochs",
+    "clips": "clips of videos against PyTorchVideo's loader, and training from cached videos against the bare step",
+    "loader": "batches ready for the step, against torchvision's ImageFolder and DataLoader",
+    "predict": "an exported ResNet-50, Slow R50 and X3D-S in int8, against fp32, torch and the bare session",
+    "startup": "CPU seconds of commands that do no work, against importing argparse; hostile plugins against none",
+    "train": "epochs of a recipe with everything in them, against the bare step on synthetic batches",
+    "tune": "a study's cost between trials and in its storage; its best score against random search at equal epochs",
 }
 
 

@@ -1,4 +1,4 @@
-"""Clips ready to be augmented, ours beside PyTorchVideo's LabeledVideoDataset, and training from kept videos.
+"""Clips ready to be augmented, ours against PyTorchVideo's LabeledVideoDataset, and training from kept videos.
 
 Both sides of `clips/loader` read the same files by the same rule, one random clip of 13 frames over 2.6 seconds of each
 video, bring its short side to 182 px and cut a random square. Their transforms do not import on current torchvision, so

@@ -1,4 +1,4 @@
-"""Batches ready for the step, ours beside torchvision's ImageFolder and DataLoader (two workers, PIL).
+"""Batches ready for the step, ours against torchvision's ImageFolder and DataLoader (two workers, PIL).
 
 Both sides read the same files with the same transforms and batch size, shuffle, augment and normalise, and leave
 float32 batches on the device. The files lie in the page cache. Epoch one starts from the list of files: ours decodes

@@ -1,8 +1,8 @@
-"""A ResNet-50 at 224 px, an X3D-S and a Slow R50: the exported int8 model beside the exported fp32 one and the trained
-one in torch; and of the ResNet-50 the whole `predict` command beside the bare session.
+"""A ResNet-50 at 224 px, an X3D-S and a Slow R50: the exported int8 model against the exported fp32 one and the trained
+one in torch; and of the ResNet-50 the whole `predict` command against the bare session.
 
 All sides see the same stored squares in the same batches. A trained run given with `--run` is what is measured, with
-its accuracy; without one the weights are random, which changes no speed, and no accuracy is told. Those of the models
+its accuracy; without one the weights are random, which changes no speed, and no accuracy is shown. Those of the models
 of clips always are, and their clips are the built-in sample.
 """
 
@@ -163,7 +163,7 @@ def _models(assembly: Assembly, opened: dict[str, Bundle], pairs: int, *, known:
 def _beside(
     where: str, sides: Mapping[str, Side], batches: list[NDArray[np.uint8]], targets: Mapping[str, float], pairs: int
 ) -> Iterator[Figure]:
-    """int8 beside each of the others."""
+    """int8 against each of the others."""
     ours = sides["onnx_int8"]
     for name, side in sides.items():
         if side is not ours:
@@ -218,7 +218,7 @@ def _in_torch(
 
 
 def _command(assembly: Assembly, folder: Path, bundle: Bundle, pairs: int) -> Figure:
-    """The whole command on files, beside the session on their squares in the same batches."""
+    """The whole command on files, against the session on their squares in the same batches."""
     split = assembly.train.store.split
     assert isinstance(split, ImageFiles)
     count = min(FILES, len(split))
@@ -238,7 +238,7 @@ def _command(assembly: Assembly, folder: Path, bundle: Bundle, pairs: int) -> Fi
 
 
 def _startup(assembly: Assembly, folder: Path, pairs: int) -> Figure:
-    """CPU of the command that answers one picture, beside a program that imports numpy and onnxruntime, loads the same
+    """CPU of the command that answers one picture, against a program that imports numpy and onnxruntime, loads the same
     model and answers one square of zeros."""
     split = assembly.train.store.split
     assert isinstance(split, ImageFiles)

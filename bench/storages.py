@@ -36,7 +36,7 @@ class Filled:
     """Seconds in which a worker that joins has read all trials."""
 
     def trial(self) -> float:
-        """Seconds of asking for a trial and telling its score, its values drawn at random."""
+        """Seconds of asking for a trial and reporting its score, its values drawn at random."""
         began = time.perf_counter()
         trial = self._asked()
         self.study.tell(trial, 0.5)

@@ -1,4 +1,4 @@
-"""Whole epochs of a recipe beside the bare step.
+"""Whole epochs of a recipe against the bare step.
 
 Ours is the loop of `python -m toolkit run`: batches fetched and augmented, the step with its checks, losses, the live
 progress line, validation with its metrics, records and checkpoints, the disk's sync included; from the second epoch
@@ -80,7 +80,7 @@ def figures(options: Options) -> Iterator[Figure]:
 
 
 def compared(name: str, planned: Plan, pairs: int, target: float, *, seconds: float) -> Figure:
-    """Whole epochs beside the bare step, on as many items as make an epoch of about `seconds`."""
+    """Whole epochs against the bare step, on as many items as make an epoch of about `seconds`."""
     assembly = assemble(limited(planned, _affordable_items(planned, seconds)))
     bare = BareEpoch(replace(assembly, network=copy.deepcopy(assembly.network)))
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:

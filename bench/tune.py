@@ -1,9 +1,9 @@
 """What a study costs besides training, and what pruning and proposing gain.
 
 Overhead: from the end of one trial's last epoch to the first step of the next, in a worker that keeps data and imports
-beside one that begins each trial with nothing kept. Storage: one more trial, and one more report, in studies of many
-trials, the journal file beside databases. Quality: the validation error of the best trial after as many epochs, TPE
-with Hyperband beside random values without pruning. All on the built-in sample.
+against one that starts each trial with nothing kept. Storage: one more trial, and one more report, in studies of many
+trials, the journal file against databases. Quality: the validation error of the best trial after as many epochs, TPE
+with Hyperband against random values without pruning. All on the built-in sample.
 """
 
 from __future__ import annotations
@@ -96,15 +96,15 @@ class Between:
 
 
 def overhead(pairs: int) -> Figure:
-    """A worker that keeps what it can beside one that keeps nothing."""
+    """A worker that keeps what it can against one that keeps nothing."""
     overrides = ["train.epochs=1", "tune.pruner=none", "tune.sampler=random", f"tune.trials={2 * pairs + 2}"]
     with ExitStack() as stack:
         watch = Watch(fit)
         stack.enter_context(mock.patch.object(loop, "fit", watch))
-        kept, anew = (Between(stack.enter_context(begun(overrides)), watch, warm) for warm in (True, False))
+        kept, cold = (Between(stack.enter_context(begun(overrides)), watch, warm) for warm in (True, False))
         kept()
-        anew()
-        paired = interleave(kept, anew, pairs)
+        cold()
+        paired = interleave(kept, cold, pairs)
     seconds = median(paired.ours)
     faults = [f"takes more than {OVERHEAD_SECONDS:g} s"] if seconds > OVERHEAD_SECONDS else []
     facts = (f"between={seconds:.3f}s target<={OVERHEAD_SECONDS:g}s", "data=sample")
@@ -134,12 +134,12 @@ def one_more(worker: Worker) -> None:
 
 
 def storage(pairs: int) -> Iterator[Figure]:
-    """The journal file beside each database, at each number of trials."""
+    """The journal file against each database, at each number of trials."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         binaries = postgres.programs()
         if binaries is None:
-            print("tune/storage: PostgreSQL is left out, for it is not installed", file=sys.stderr)
+            print("tune/storage: PostgreSQL skipped, since it is not installed", file=sys.stderr)
         for trials in TRIALS:
             journal = stack.enter_context(filled(folder / f"journal-{trials}", None, trials))
             urls = {"sqlite": f"sqlite:///{folder}/{trials}.db"}
@@ -186,7 +186,7 @@ class Study:
 
 
 def quality(pairs: int) -> Figure:
-    """The error of the best trial, TPE with Hyperband beside random values without pruning, at equal epochs. Neither
+    """The error of the best trial, TPE with Hyperband against random values without pruning, at equal epochs. Neither
     begins with the recipe's own values, which are good already."""
     ours, theirs = Study("tpe", '{name="hyperband",reduction_factor=4}'), Study("random", "none")
     paired = interleave(ours, theirs, pairs)

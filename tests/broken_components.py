@@ -1,4 +1,4 @@
-"""Components that each break one rule of the conformance kit, as authors do by mistake, and sound ones beside them."""
+"""Components that each break one rule of the conformance kit, as authors do by mistake, and sound ones next to them."""
 
 from __future__ import annotations
 
@@ -479,7 +479,7 @@ def model_that_counts_calls_of_begin_epoch(spec: DataSpec) -> nn.Module:
     return Toggling(len(spec.classes))
 
 
-class Telling(Sound):
+class Learning(Sound):
     @property
     def notes(self) -> Sequence[str]:
         return "small"
@@ -488,7 +488,7 @@ class Telling(Sound):
 @breaks("model", "notes")
 def model_whose_notes_are_one_text(spec: DataSpec) -> nn.Module:
     """A small network."""
-    return Telling(len(spec.classes))
+    return Learning(len(spec.classes))
 
 
 def model_designed_for_no_frames(spec: DataSpec) -> nn.Module:
@@ -555,7 +555,7 @@ def augmentation_of_smoothed_targets(spec: DataSpec) -> Augment:
 
 
 @breaks("augmentation", "index")
-def augmentation_that_counts_anew(spec: DataSpec) -> Augment:
+def augmentation_that_restarts_its_count(spec: DataSpec) -> Augment:
     """Brighter."""
     return lambda batch, rng: replace(brightened(batch, rng), index=batch.index.flip(0))
 
@@ -1196,16 +1196,16 @@ def tracker_that_writes_where_it_was_started(run: Path) -> Log:
     return Log(Path())
 
 
-class Anew(Log):
+class Again(Log):
     def __init__(self, run: Path) -> None:
         super().__init__(run)
         self.path.write_text("", encoding="utf-8")
 
 
 @breaks("tracker", "resumed")
-def tracker_that_begins_anew(run: Path) -> Log:
+def tracker_that_begins_again(run: Path) -> Log:
     """One line an epoch."""
-    return Anew(run)
+    return Again(run)
 
 
 class Tidying(Log):
@@ -1403,7 +1403,7 @@ class Halving:
 
 
 def sound_schedule(horizon: Horizon, direction: Direction) -> Halving:
-    """Half the rate after an epoch that is no better."""
+    """Half the rate after an epoch that does not improve."""
     return Halving(horizon, direction)
 
 
@@ -1471,7 +1471,7 @@ class Oblivious(Halving):
 
 @breaks("schedule", "state")
 def schedule_that_does_not_save_the_last_score(horizon: Horizon, direction: Direction) -> Oblivious:
-    """Half the rate after an epoch that is no better."""
+    """Half the rate after an epoch that does not improve."""
     return Oblivious(horizon, direction)
 
 

@@ -28,7 +28,7 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """torch's exporter gathers its operators anew for each model, which takes a second: let it do so once. Where a
+    """torch's exporter gathers its operators again for each model, which takes a second: let it do so once. Where a
     later torch has no such class, tests are slower."""
     registration = sys.modules.get("torch.onnx._internal.exporter._registration")
     registry = getattr(registration, "ONNXRegistry", None)

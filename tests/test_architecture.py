@@ -79,7 +79,7 @@ def public_modules() -> list[str]:
 
 
 def test_the_core_is_rooms_and_a_door() -> None:
-    """At most 14 folders and 4 files, so that `ls toolkit` tells the story."""
+    """At most 14 folders and 4 files, so that `ls toolkit` shows the structure."""
     found = [path for path in CORE.iterdir() if path.name != "__pycache__"]
     assert sorted(path.name for path in found if path.is_dir()) == sorted(ROOMS)
     assert len(ROOMS) <= 14
@@ -174,7 +174,7 @@ def test_what_plugins_may_use_is_documented() -> None:
 
 
 def loaded_by(*words: str, code: int = 0) -> set[str]:
-    """Top-level packages that `python WORDS` loads, as the interpreter itself tells."""
+    """Top-level packages that `python WORDS` loads, as the interpreter itself reports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *words], capture_output=True, text=True, timeout=120, check=False
     )

@@ -153,9 +153,9 @@ def test_the_loader_needs_real_files(
 ) -> None:
     monkeypatch.delenv("TOOLKIT_DATA", raising=False)
     assert command.main(["loader", "--data", str(tmp_path)]) == EXIT_DATA
-    told = capsys.readouterr().err
-    assert "error: bench loader measures on real image files and was given none" in told
-    assert "next:  name the folder that holds har-subset: python -m bench loader --data DIR" in told
+    printed = capsys.readouterr().err
+    assert "error: bench loader measures on real image files and was given none" in printed
+    assert "next:  name the folder that holds har-subset: python -m bench loader --data DIR" in printed
 
 
 def test_data_is_a_folder_of_sets_or_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ from toolkit.serving.bundle.providers import missing_for
 from toolkit.serving.predict import predict_files
 
 ALONE, PREDICT, TRUST, GPU = (
-    DOCS / name for name in ("how-to/onnxruntime.md", "how-to/predict.md", "explanation/trust.md", "how-to/gpu.md")
+    DOCS / name
+    for name in ("how-to/onnxruntime.md", "how-to/predict.md", "explanation/export-gate.md", "how-to/gpu.md")
 )
 
 
@@ -44,14 +45,14 @@ def titled(title: str) -> str:
     return text
 
 
-def write_film(path: Path, frames: int = 24, shade: Callable[[int], int] = lambda n: 230 if n % 8 else 200) -> None:
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("mpeg4", rate=12)
+def write_clip(path: Path, frames: int = 24, shade: Callable[[int], int] = lambda n: 230 if n % 8 else 200) -> None:
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
         for number in range(frames):
             pixels = np.full((24, 32, 3), shade(number), np.uint8)
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode())
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     for number, shade in enumerate((10, 240, 30)):
         Image.new("RGB", (20 + number, 31), (shade, shade, shade)).save(folder / "photos" / f"{number}.jpg")
-    write_film(folder / "film.mp4")
+    write_clip(folder / "clip.mp4")
     return folder
 
 
@@ -132,17 +133,27 @@ def test_numbers_are_printed_without_the_toolkit(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("title", "printed"),
+    [("classify.py", r"\['bright'\] \[\[\('bright', 0\.\d+\), .*\]\]\n"), ("serve.py", r"bright [01]\.\d+\n")],
+)
+def test_the_short_examples_run(place: Path, title: str, printed: str) -> None:
+    """The README's, and the tutorial's."""
+    done = run(place, titled(title))
+    assert re.fullmatch(printed, done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
     ("clip", "every"), [(Clip(frames=5, rate=6), 60.0), (Clip(frames=3, sampling="segments"), None)]
 )
 def test_a_clip_is_classified_as_by_predict(tmp_path: Path, clip: Clip, every: float | None) -> None:
-    """Of a film that grows darker, so that the moments that are seen matter: the first ones, or those of all of it."""
+    """The video grows darker, so the answer depends on the moments that are seen."""
     toy_bundle.write(tmp_path / "exports" / "actions", clip=clip)
-    write_film(tmp_path / "film.mp4", shade=lambda number: 240 - 8 * number)
+    write_clip(tmp_path / "clip.mp4", shade=lambda number: 240 - 8 * number)
     done = run(tmp_path, titled("clips.py"))
     assert done.returncode == 0, done.stderr
     name, probability = done.stdout.split()
     out = tmp_path / "actions.jsonl"
-    predict_files(tmp_path / "exports" / "actions", [str(tmp_path / "film.mp4")], output=out, every=every, device="cpu")
+    predict_files(tmp_path / "exports" / "actions", [str(tmp_path / "clip.mp4")], output=out, every=every, device="cpu")
     answer = json.loads(out.read_text(encoding="utf-8"))
     assert (answer["class_1"], answer["probability_1"]) == (name, pytest.approx(float(probability), abs=1e-3))
 
@@ -175,7 +186,7 @@ def test_the_square_shown_is_that_of_a_bundle(place: Path, height: int, width: i
     assert np.abs(shown.astype(int) - ours).max() <= 2
 
 
-def test_a_gpu_that_is_missing_is_told(place: Path) -> None:
+def test_a_gpu_that_is_missing_is_reported(place: Path) -> None:
     done = run(place, titled("gpu.py"))
     if missing_for("cuda") is None:
         assert done.returncode == 0, done.stderr
@@ -250,10 +261,10 @@ def test_the_repository_has_the_files_shown(place: Path, tmp_path: Path) -> None
 # The rest of the pages
 
 
-def test_every_precision_is_told() -> None:
+def test_every_precision_is_reported() -> None:
     text = GPU.read_text(encoding="utf-8")
-    told = [code(cells[0])[0] for cells in rows(text[text.index("| precision |") :])]
-    assert told == ["fp32", "fp16", "int8"]
+    listed = [code(cells[0])[0] for cells in rows(text[text.index("| precision |") :])]
+    assert listed == ["fp32", "fp16", "int8"]
 
 
 def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:

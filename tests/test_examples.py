@@ -62,8 +62,8 @@ def test_factories_are_where_the_hooks_say(example: Path) -> None:
 
 @each
 def test_readme_names_what_is_offered(example: Path) -> None:
-    told = re.findall(r"^\| (\w+) \| `(\w+)` \|", (example / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(told) == sorted((kind, name) for kind, names in offered(example).items() for name in names)
+    listed = re.findall(r"^\| (\w+) \| `(\w+)` \|", (example / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted((kind, name) for kind, names in offered(example).items() for name in names)
 
 
 @each

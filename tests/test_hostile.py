@@ -66,27 +66,27 @@ def test_every_command_on_an_unrelated_recipe_works(tmp_path: Path, capsys: pyte
     picture = tmp_path / "picture.png"
     Image.new("RGB", (32, 32), (200, 10, 10)).save(picture)
 
-    def told(*words: str) -> str:
+    def output(*words: str) -> str:
         capsys.readouterr()
         assert main(list(words)) == EXIT_DONE, capsys.readouterr().err
         return capsys.readouterr().out
 
-    assert all(str(broken) in told("plugins", "list") for broken in discover().broken)
-    assert told("plugins", "show", "cnn").startswith("model cnn, from plugin vision-toolkit[vision]")
-    assert "broken: RuntimeError: no licence" in told("plugins", "show", "zoo-raiser")
-    assert "keeps" in told("plugins", "doctor", "accuracy")
-    assert json.loads(told("schema"))["$comment"].startswith("left out: ")
-    assert told("check", recipe) == f"{recipe}: valid\n"
-    assert "report" in told("run", recipe)
+    assert all(str(broken) in output("plugins", "list") for broken in discover().broken)
+    assert output("plugins", "show", "cnn").startswith("model cnn, from plugin vision-toolkit[vision]")
+    assert "broken: RuntimeError: no licence" in output("plugins", "show", "zoo-raiser")
+    assert "keeps" in output("plugins", "doctor", "accuracy")
+    assert json.loads(output("schema"))["$comment"].startswith("left out: ")
+    assert output("check", recipe) == f"{recipe}: valid\n"
+    assert "report" in output("run", recipe)
     run = str(tiny.only_run(tmp_path / "runs"))
-    assert "scores" in told("evaluate", run)
-    assert told("report", run).startswith("report ")
-    assert "bundle" in told("export", run)
-    assert re.search("blue|green|red", told("predict", "exports/tiny", str(picture)))
-    assert told("plugins", "new", "acme", "--kinds", "metric").startswith("wrote acme")
-    assert told("plugins", "disable", "zoo-sleeper") == "zoo-sleeper is disabled in toolkit.toml\n"
-    assert "zoo-sleeper[main] 6.6: by toolkit.toml" in told("plugins", "list")
-    assert told("plugins", "enable", "zoo-sleeper") == "zoo-sleeper is enabled in toolkit.toml\n"
+    assert "scores" in output("evaluate", run)
+    assert output("report", run).startswith("report ")
+    assert "bundle" in output("export", run)
+    assert re.search("blue|green|red", output("predict", "exports/tiny", str(picture)))
+    assert output("plugins", "new", "acme", "--kinds", "metric").startswith("wrote acme")
+    assert output("plugins", "disable", "zoo-sleeper") == "zoo-sleeper is disabled in toolkit.toml\n"
+    assert "zoo-sleeper[main] 6.6: by toolkit.toml" in output("plugins", "list")
+    assert output("plugins", "enable", "zoo-sleeper") == "zoo-sleeper is enabled in toolkit.toml\n"
 
 
 USED = {
@@ -109,11 +109,11 @@ def test_a_recipe_that_uses_an_animal_fails_by_its_name(
 ) -> None:
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
     assert main(["run", str(recipe), "--set", override]) == EXIT_PLUGIN
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     name = override.partition("zoo-")[2].partition(":")[0]
-    assert f'"{name}" of plugin zoo-{name}[main] 6.6: ' in told
-    assert USED[override] in told
-    assert f'next:  python -m toolkit plugins show "zoo-{name}:{name}"' in told
+    assert f'"{name}" of plugin zoo-{name}[main] 6.6: ' in printed
+    assert USED[override] in printed
+    assert f'next:  python -m toolkit plugins show "zoo-{name}:{name}"' in printed
 
 
 FLOATING = '''
@@ -143,8 +143,8 @@ def test_a_dataset_that_gives_floats_fails_by_its_name(
     (zoo / "zoo_raiser.py").write_text(FLOATING, encoding="utf-8")
     recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace('"cifar10"\nvalid_share = 0.2', '"cave"'))
     assert main(["run", str(recipe), "--set", "train.batch=2"]) == EXIT_PLUGIN
-    told = capsys.readouterr().err
-    assert "item x of a split of zoo_raiser.cave.<locals>.Items is float32 [3, 8, 8], not uint8 [3, H, W]" in told
+    printed = capsys.readouterr().err
+    assert "item x of a split of zoo_raiser.cave.<locals>.Items is float32 [3, 8, 8], not uint8 [3, H, W]" in printed
 
 
 # Ours

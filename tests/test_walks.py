@@ -1,6 +1,6 @@
 """The house as docs/DESIGN.md shows it: the picture of rooms, a recipe's way and a clip's way, against the code.
 
-Whoever changes the rooms or these ways prints the new picture with `python -m tests.test_walks`.
+After a change of the rooms or these ways, print the new picture with `python -m tests.test_walks`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CARRIERS = {"Draft", "Recipe", "Plan", "Assembly", "Setup", "Prepared"}
 
 
 def picture() -> str:
-    """Rooms and arrows in Mermaid's language. An arrow that follows from two others is left out."""
+    """Rooms and arrows in Mermaid's language. An arrow that follows from two others is omitted."""
     direct = {(room(a), room(b)) for a, b in arrows() if room(a) != room(b) and {room(a), room(b)} <= {*ROOMS}}
     reach: dict[str, set[str]] = {}
     for name in ROOMS:  # from the ground up, so what a room imports is known before it
@@ -109,12 +109,12 @@ def test_a_recipe_reaches_fit_by_few_modules_and_hardly_climbs(tmp_path: Path) -
     assert "training.fit" in way
     assert len(way) <= 12, way
     assert len(climbs) <= 10, climbs
-    told = ways("A recipe's way")
-    assert [module for module in told if module in way] == sorted((m for m in told if m in way), key=way.index)
-    assert {*way} <= {*told, "recipe.tables", "recipe.write", "build.kept", "build.agreement", "runs.evaluation"}
+    listed = ways("A recipe's way")
+    assert [module for module in listed if module in way] == sorted((m for m in listed if m in way), key=way.index)
+    assert {*way} <= {*listed, "recipe.tables", "recipe.write", "build.kept", "build.agreement", "runs.evaluation"}
 
 
-def test_a_clips_way_is_as_it_is_told(tmp_path: Path) -> None:
+def test_a_clip_goes_the_way_of_the_page(tmp_path: Path) -> None:
     """Every module of the walk is entered in training on videos, in the order of the document; no other of its rooms
     reads pixels."""
     for number in range(12):

@@ -1,4 +1,4 @@
-"""The smallest real job: images in class folders, a recipe beside them, and the command line on top."""
+"""The smallest real job: images in class folders, a recipe next to them, and the command line on top."""
 
 from __future__ import annotations
 

@@ -23,16 +23,16 @@ def listed() -> list[tuple[str, str, str]]:
     return [(anchor, name, " ".join(rest.split())) for anchor, name, rest in found]
 
 
-def test_every_rule_is_told_where_its_failures_point() -> None:
+def test_every_rule_is_listed_where_its_failures_point() -> None:
     known = [rule for kind in KINDS for rule in rules(kind)]
-    told = [(rule.section, rule.name, f"{'(slow)' if rule.slow else ''}: {rule.contract}") for rule in known]
-    assert listed() == told
+    expected = [(rule.section, rule.name, f"{'(slow)' if rule.slow else ''}: {rule.contract}") for rule in known]
+    assert listed() == expected
 
 
-def test_every_field_of_a_case_is_told() -> None:
+def test_every_field_of_a_case_is_listed() -> None:
     text = TESTING.read_text(encoding="utf-8")
-    told = [code(field)[0] for field, _ in rows(text)]
-    assert told == [field.name for field in dataclasses.fields(Case)]
+    listed_fields = [code(field)[0] for field, _ in rows(text)]
+    assert listed_fields == [field.name for field in dataclasses.fields(Case)]
 
 
 def run_pytest(folder: Path, *words: str) -> str:

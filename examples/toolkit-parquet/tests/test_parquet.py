@@ -211,14 +211,14 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     data = parquet(tmp_path)
     assert sum(sizes(data)) == 28
     assert len(data.test) > 0
-    assert "8 rows without a label left out, of test.parquet, train.parquet" in data.notes
+    assert "skipped 8 rows without a label, of test.parquet, train.parquet" in data.notes
 
 
 def test_files_of_no_split_are_left_out_beside_those_of_one(tmp_path: Path) -> None:
     balanced(of_the_hub(tmp_path) / "data" / "unsupervised-0.parquet", 9, first=500)
     data = parquet(tmp_path)
     assert sum(sizes(data)) == 69
-    assert "files that belong to no split left out: data/unsupervised-0.parquet" in data.notes
+    assert "skipped files that belong to no split: data/unsupervised-0.parquet" in data.notes
 
 
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_files_with_numbers_and_texts_are_told(tmp_path: Path) -> None:
 
 def test_a_label_beyond_the_names_is_told(tmp_path: Path) -> None:
     error = failing(write(tmp_path / "a.parquet", [0, 3], [picture(0), picture(1)]))
-    assert error.message.endswith("row 1: column label holds 3, which is none of its 3 classes")
+    assert error.message.endswith("row 1: column label holds 3, expected one of its 3 classes")
 
 
 def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
@@ -295,5 +295,5 @@ def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
 
 
 def test_shares_that_leave_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^test_share: must leave a share for train, got 0\.6 beside 0\.5"):
+    with pytest.raises(ValueError, match=r"^test_share: must leave a share for train, got 0\.6 and 0\.5"):
         parquet(tmp_path, valid_share=0.5, test_share=0.6)

@@ -37,7 +37,7 @@ test_components = conformance(
     Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8, "mode": "rand", "max_count": 3}),
     Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8}),
 )
-# Without the slow rule, for what is left out, dropped or frozen in training is no part of what is exported.
+# Without the slow rule: an export has no part that drops, skips or freezes in training.
 test_a_frozen_model = conformance(Case("model", "toolkit-timm:timm", FROZEN), slow=False)
 
 
@@ -53,7 +53,7 @@ def test_the_recipe_runs(tmp_path: Path) -> None:
     [
         ({"model": "efficientnet_b00"}, 'has no model "efficientnet_b00"; did you mean "efficientnet_b0"?'),
         ({"model": "resnet18.a1_in1"}, 'no weights "a1_in1" of resnet18; did you mean "a1_in1k"?'),
-        ({"model": "vgg11", "drop_path": 0.1}, "drop_path: vgg11 has no branches that could be left out"),
+        ({"model": "vgg11", "drop_path": 0.1}, "drop_path: vgg11 has no branches that could be dropped"),
         ({"model": "botnet50ts_256", "weights": "pretrained"}, "weights: timm publishes none for botnet50ts_256"),
     ],
 )

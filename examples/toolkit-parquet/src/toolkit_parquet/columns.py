@@ -66,7 +66,7 @@ def _named(path: Path, column: str, values: Sequence[int | str | None], names: S
         if value in known:
             yield known[value]
         else:
-            what = f"row {row}: column {column} holds {value}, which is none of its {len(names)} classes"
+            what = f"row {row}: column {column} holds {value}, expected one of its {len(names)} classes"
             raise DataError(what, path=path, next_step="write the file again")
 
 
@@ -96,7 +96,7 @@ def _is_label(schema: pa.Schema, name: str) -> bool:
 
 
 def _check(path: Path, schema: pa.Schema, key: str, name: str, fits: bool) -> None:
-    """Raise DataError, telling of columns that would do, unless this one is there and fits."""
+    """Raise DataError, naming columns that would fit, unless this one exists and fits."""
     if fits:
         return
     held = f"holds {schema.field(name).type}, no {key}s" if name in schema.names else "is not there"

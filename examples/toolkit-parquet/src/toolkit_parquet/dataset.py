@@ -34,7 +34,7 @@ def parquet(
 ) -> Data:
     """Labelled images in the Parquet files of a folder, as `datasets` of Hugging Face writes them.
 
-    Splits are those that the names of files tell (train-*, validation-*, test-*, or folders called so). One that is
+    Splits come from the names of files (train-*, validation-*, test-*, or folders with these names). One that is
     missing is taken from train, by class; byte-identical images stay on one side of it. Rows without a label are left
     out. Images are read by row when they are needed; at the start all are read once, to find those that are identical.
 
@@ -45,17 +45,17 @@ def parquet(
     split_seed: any whole number; another one gives another split
     """
     if valid_share + test_share >= 1:
-        raise ValueError(f"test_share: must leave a share for train, got {test_share:g} beside {valid_share:g}")
+        raise ValueError(f"test_share: must leave a share for train, got {test_share:g} and {valid_share:g}")
     if root is None:
         raise DataError("parquet has no built-in sample", next_step=f"--set data.root=FOLDER. {WHERE}")
     root = root.resolve()
     shards = find_shards(root)
-    told = any(shard.split for shard in shards)
-    listing = list_rows([shard for shard in shards if shard.split or not told], Columns(image, label))
+    named = any(shard.split for shard in shards)
+    listing = list_rows([shard for shard in shards if shard.split or not named], Columns(image, label))
     shares = _Shares(valid_share, test_share, split_seed)
     parts = _divide(root, listing, shares)
     train, valid, test = (listing.items.select(getattr(parts, name)) for name in SPLITS)
-    passed_over = [shard.name for shard in shards if told and not shard.split]
+    passed_over = [shard.name for shard in shards if named and not shard.split]
     return Data(
         _spec(listing.classes, train),
         train,
@@ -128,7 +128,7 @@ def _short_sides(images: ParquetImages) -> Iterator[int]:
 
 def _no_split(names: Sequence[str]) -> Iterator[str]:
     if names:
-        yield f"files that belong to no split left out: {', '.join(names[:3])}{' and others' if names[3:] else ''}"
+        yield f"skipped files that belong to no split: {', '.join(names[:3])}{' and others' if names[3:] else ''}"
 
 
 def _twins(listing: Listing, parts: Partition) -> Iterator[str]:

@@ -23,7 +23,7 @@ class Listing:
     items: ParquetImages
     classes: tuple[str, ...]
     splits: tuple[str | None, ...]
-    """Which split each item's file is of; None where its name does not tell."""
+    """Which split each item's file is of; None where its name does not say."""
     notes: tuple[str, ...]
 
     def identical(self) -> list[list[int]]:
@@ -97,4 +97,4 @@ def _unlabelled(shards: Sequence[Shard], labels: Sequence[Labels]) -> Iterator[s
     counts = Counter({shard.name: of_shard.values.count(None) for shard, of_shard in zip(shards, labels, strict=True)})
     if total := counts.total():
         files = [name for name, count in counts.items() if count]
-        yield f"{total} rows without a label left out, of {', '.join(files[:3])}{' and others' if files[3:] else ''}"
+        yield f"skipped {total} rows without a label, of {', '.join(files[:3])}{' and others' if files[3:] else ''}"

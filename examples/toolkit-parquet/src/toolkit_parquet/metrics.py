@@ -31,7 +31,7 @@ def cohen_kappa(spec: DataSpec, *, weights: Literal["linear", "quadratic"] | Non
 
 
 def matthews_corrcoef(spec: DataSpec) -> Gathered:
-    """`matthews_corrcoef`: correlation of answers and targets over all classes, 1 at most, 0 where there is none."""
+    """`matthews_corrcoef`: correlation of answers and targets over all classes, 1 at most, 0 if unrelated."""
     count = _several(spec, "matthews_corrcoef")
 
     def score(probabilities: Tensor, targets: Tensor) -> Scores:

@@ -1,4 +1,4 @@
-"""Which Parquet files make up a dataset, and which split each belongs to, as their names tell."""
+"""Which Parquet files make up a dataset, and which split each belongs to, by their names."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Shard:
     name: str
     """Relative to the dataset's root, with forward slashes."""
     split: str | None
-    """train, valid or test; None where no name tells."""
+    """train, valid or test; None where no name says so."""
 
 
 def find_shards(root: Path) -> list[Shard]:
     """The Parquet files at `root` (one of them, or a folder), in order of name; hidden ones are passed over.
 
-    Raises DataError when there are none, or files of more than one dataset.
+    Raises DataError without any file, or with files of more than one dataset.
     """
     if root.is_file():
         return [Shard(root, root.name, None)]

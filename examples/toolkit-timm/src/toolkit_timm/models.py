@@ -40,7 +40,7 @@ def image_model(
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never
     dropout: share of features zeroed before the head
-    drop_path: greatest probability with which a residual branch is left out (arXiv 1603.09382); unset: as timm has it
+    drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382); unset: as timm has it
     """
     if spec.frames is not None:
         problem = Problem("clip", "timm's models see images, and these are clips")
@@ -91,7 +91,7 @@ def _backbone(model: str, spec: DataSpec, options: dict[str, Any], *, pretrained
     except TypeError as error:
         if "drop_path_rate" not in str(error):
             raise
-        raise ValueError(f"drop_path: {model} has no branches that could be left out") from error
+        raise ValueError(f"drop_path: {model} has no branches that could be dropped") from error
 
 
 def _classifier(about: PretrainedCfg | None) -> tuple[str, ...]:
