@@ -75,7 +75,7 @@ def test_every_command_on_an_unrelated_recipe_works(tmp_path: Path, capsys: pyte
     assert output("plugins", "show", "cnn").startswith("model cnn, from plugin vision-toolkit[vision]")
     assert "broken: RuntimeError: no licence" in output("plugins", "show", "zoo-raiser")
     assert "keeps" in output("plugins", "doctor", "accuracy")
-    assert json.loads(output("schema"))["$comment"].startswith("left out: ")
+    assert json.loads(output("schema"))["$comment"].startswith("skipped: ")
     assert output("check", recipe) == f"{recipe}: valid\n"
     assert "report" in output("run", recipe)
     run = str(tiny.only_run(tmp_path / "runs"))
