@@ -178,8 +178,13 @@ def test_what_was_meant_to_be_a_bundle_leads_to_one(
     [
         ("[[", [], "not valid TOML", "install the plugins"),
         (tiny.RECIPE.replace('"cnn"', '"cnnx"'), [], 'unknown model "cnnx"', "install the plugins"),
-        (tiny.RECIPE, ["data.rooot=x"], "data.rooot: unknown key", "correct what --set says"),
-        (tiny.RECIPE, ["input.size=9", "input.stored=8"], "input.stored: must be", "correct what --set says"),
+        (tiny.RECIPE, ["data.rooot=x"], "--set data.rooot=x: unknown key", "correct or remove the overrides: "),
+        (
+            tiny.RECIPE,
+            ["input.size=9", "input.stored=8"],
+            "--set input.stored=8: must be at least",
+            "correct or remove the overrides: ",
+        ),
     ],
 )
 def test_a_bundles_recipe_is_not_to_be_checked_as_a_file(
