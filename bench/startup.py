@@ -84,7 +84,7 @@ def _warm_up() -> None:
 
 
 def _hostile(site: str, pairs: int) -> Figure:
-    """`--help` with the zoo on the path, beside `--help` with an empty folder in its place."""
+    """`--help` with the zoo on the path, compared with `--help` with an empty folder instead."""
     with tempfile.TemporaryDirectory() as empty:
         paired = interleave(partial(_seconds_of_help, site), partial(_seconds_of_help, empty), pairs)
     return Figure("startup/hostile", paired, 1 / HOSTILE, (f"plugins={len(ZOO)}",))

@@ -75,7 +75,7 @@ def test_every_command_on_an_unrelated_recipe_works(tmp_path: Path, capsys: pyte
     assert output("plugins", "show", "cnn").startswith("model cnn, from plugin vision-toolkit[vision]")
     assert "broken: RuntimeError: no licence" in output("plugins", "show", "zoo-raiser")
     assert "keeps" in output("plugins", "doctor", "accuracy")
-    assert json.loads(output("schema"))["$comment"].startswith("left out: ")
+    assert json.loads(output("schema"))["$comment"].startswith("skipped: ")
     assert f"\n{recipe}: valid\n" in output("check", recipe)
     assert "report" in output("run", recipe)
     run = str(tiny.only_run(tmp_path / "runs"))
@@ -92,7 +92,7 @@ def test_every_command_on_an_unrelated_recipe_works(tmp_path: Path, capsys: pyte
 USED = {
     "model=zoo-bare:bare": "made NoneType, which has no forward",
     "model=zoo-positional:positional": "argument width: is positional-only, so no recipe can give it",
-    "model=zoo-unasked:unasked": "takes no positional argument, but the core gives every factory one",
+    "model=zoo-unasked:unasked": "takes no positional argument, but the toolkit passes one to every factory",
     "model=zoo-lost:lost": "cannot import zoo_absent:build: ModuleNotFoundError",
     "model=zoo-exiting:exiting": "cannot be built: SystemExit: 5",
     "model=zoo-shapeless:shapeless": "answered float32 [2, 6], not logits [2, 3]",

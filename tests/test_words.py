@@ -31,12 +31,23 @@ BANNED = {
     r"give the same command again": "run the same command again",
 }
 PATTERN = re.compile("|".join(rf"\b{shape}\b" for shape in BANNED))
+TEMPLATED = re.compile(r"\{[{%].*?[%}]\}")
+"""Jinja's code, whose `is none` is not a sentence."""
 
 # The guide's "before" column and this file quote the words.
 QUOTING = {"CONTRIBUTING.md", "tests/test_words.py"}
 
 # Their sentences are not clean yet; remove each line with its last word.
-NOT_CLEAN = ("toolkit/", "plugins/", "tests/", "docs/reference/", "bench/startup.py")
+NOT_CLEAN = (
+    "toolkit/data/decoding.py",
+    "toolkit/training/checkpoint.py",
+    "toolkit/transfer/",
+    "tests/data/test_decoding.py",
+    "tests/plugins/test_video_models.py",
+    "tests/runs/test_session.py",
+    "tests/training/test_checkpoint.py",
+    "tests/transfer/",
+)
 
 
 def places(paths: list[str]) -> Iterator[str]:
@@ -49,7 +60,7 @@ def places(paths: list[str]) -> Iterator[str]:
         if (path.suffix not in TEXT and name not in SCRIPTS) or name in QUOTING or not path.is_file():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for match in PATTERN.finditer(line):
+            for match in PATTERN.finditer(TEMPLATED.sub("", line)):
                 yield f"{name}:{number}: {match.group()!r} in: {line.strip()[:140]}"
 
 

@@ -10,7 +10,7 @@ __all__ = ["__version__", "hookimpl"]
 
 
 def __getattr__(name: str) -> Any:
-    """`hookimpl` when a plugin asks for it: pluggy is no part of using a bundle."""
+    """`hookimpl` when a plugin asks for it: using a bundle does not need pluggy."""
     if name == "hookimpl":
         from toolkit.api.hookspecs import hookimpl
 

@@ -52,7 +52,7 @@ def draw_centred(rng: torch.Generator, sides: tuple[int, int], extents: tuple[Te
 
 
 def pasted(pixels: Tensor, boxes: Tensor, other: Tensor) -> Tensor:
-    """A copy of `pixels` that shows `other` (of the same shape) inside each sample's box; one of no area is no box."""
+    """A copy of `pixels` that shows `other` (of the same shape) inside each sample's box; an empty one nothing."""
     return paste_one_by_one(pixels, boxes, other) if on_host(pixels) else paste_at_once(pixels, boxes, other)
 
 

@@ -21,7 +21,7 @@ Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 LUMA = (0.2989, 0.587, 0.114)
 """How much red, green and blue add to grey (ITU-R BT.601)."""
 SECTORS = (5, 3, 1)
-"""Where red, green and blue stand on the hue circle of six sectors, seen from a hue."""
+"""The places of red, green and blue on the hue circle of six sectors, seen from a hue."""
 
 
 def color_jitter(

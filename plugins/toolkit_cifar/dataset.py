@@ -86,14 +86,14 @@ def _load(root: Path) -> _Found:
     if root.name == official.FOLDER:
         root = root.parent
     if not root.is_dir():
-        raise DataError("is no folder" if root.exists() else "does not exist", path=root, next_step=WHERE)
+        raise DataError("is not a folder" if root.exists() else "does not exist", path=root, next_step=WHERE)
     if (root / official.FOLDER).is_dir():
         train, classes, test = official.load(root)
         return _Found(classes, train, test)
     if (root / "train").is_dir() and (root / "test").is_dir():
         return _image_folders(root)
     names = sorted(path.name for path in root.iterdir())
-    message = f"has not the files of CIFAR-10, only {first_few(names, 5)}" if names else "is empty"
+    message = f"CIFAR-10 files not found, only {first_few(names, 5)}" if names else "is empty"
     raise DataError(message, path=root, next_step=WHERE)
 
 
@@ -102,13 +102,13 @@ def _image_folders(root: Path) -> _Found:
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise DataError(
-            f"train and test have not the same classes: only one of them has {', '.join(odd[:5])}",
+            f"train and test have different classes: only one of them has {', '.join(odd[:5])}",
             path=root,
             next_step="Give both the same class folders.",
         )
     if len(train.classes) < 2:
         raise DataError(
-            f"train and test have one class folder only, {train.classes[0]}",
+            f"train and test have only one class folder, {train.classes[0]}",
             path=root,
             next_step="Give both a folder of another class.",
         )

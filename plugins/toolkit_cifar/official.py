@@ -46,7 +46,7 @@ def load(root: Path) -> tuple[ArrayItems, tuple[str, ...], ArrayItems]:
     damaged = _damaged(root)
     if damaged:
         raise DataError(
-            f"not whole: {', '.join(damaged)} missing or changed",
+            f"incomplete: {', '.join(damaged)} missing or changed",
             path=root / FOLDER,
             next_step=f"Set data.download = true, or unpack {ARCHIVE} from {PAGE} into {root}.",
         )

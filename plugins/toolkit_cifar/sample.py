@@ -1,7 +1,7 @@
 """The built-in sample: ten kinds of coloured objects at 32 pixels, drawn by code from a seed.
 
-Colour, texture, place, size, angle, background and noise are drawn alike for every kind, so only the shape tells which
-it is.
+Colour, texture, place, size, angle, background and noise are drawn alike for every kind, so only the shape shows
+which it is.
 """
 
 from __future__ import annotations

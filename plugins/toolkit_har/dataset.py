@@ -1,4 +1,4 @@
-"""The dataset `har`: labelled actions as images or videos, split so that nothing of one source stands on two sides."""
+"""The dataset `har`: labelled actions as images or videos, split so that no source is in two splits."""
 
 from __future__ import annotations
 

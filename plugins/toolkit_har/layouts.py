@@ -41,7 +41,7 @@ def find_files(root: Path, form: LabelForm) -> Found:
         )
     if KAGGLE_FOLDER in images and not folders(root / KAGGLE_FOLDER):
         raise DataError(
-            f"has no {KAGGLE_TABLE} to tell what the images in {KAGGLE_FOLDER}/ show", path=root, next_step=WHERE
+            f"has no {KAGGLE_TABLE} with labels of the images in {KAGGLE_FOLDER}/", path=root, next_step=WHERE
         )
     return find_class_folders(root, videos=bool(videos))
 
@@ -49,13 +49,13 @@ def find_files(root: Path, form: LabelForm) -> Found:
 def _kaggle(root: Path, form: LabelForm) -> Found:
     table, folder = root / KAGGLE_TABLE, root / KAGGLE_FOLDER
     if not folder.is_dir():
-        raise DataError(f"there is no folder {KAGGLE_FOLDER} beside {KAGGLE_TABLE}", path=root, next_step=WHERE)
+        raise DataError(f"folder {KAGGLE_FOLDER} not found next to {KAGGLE_TABLE}", path=root, next_step=WHERE)
     labels, columns, notes = _labels(table, form)
     files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     _check_files(table, labels, files)
     unlabelled = sorted(name for name in files - labels.keys() if _is_image(name))
     if unlabelled:
-        notes.append(f"{counted(len(unlabelled), 'image')} without a label left out: {first_few(unlabelled)}")
+        notes.append(f"skipped {counted(len(unlabelled), 'image')} without a label: {first_few(unlabelled)}")
     names = sorted(labels)
     classes, targets = number_labels([labels[name] for name in names], form, columns)
     listing = Listing(root, tuple(f"{KAGGLE_FOLDER}/{name}" for name in names), targets, classes, form.form)
@@ -97,7 +97,7 @@ def _labels(table: Path, form: LabelForm) -> tuple[dict[str, tuple[str, ...]], t
     if not labels:
         raise DataError("has no rows", path=table, next_step=WHERE)
     if not form.several and len(named := set(labels.values())) < 2:
-        raise DataError(f"has one label only, {named.pop()[0]}", path=table, next_step="Add lines of another label.")
+        raise DataError(f"has only one label, {named.pop()[0]}", path=table, next_step="Add lines of another label.")
     twice = sorted(name for name, count in repeated.items() if count > 1)
     notes = [f"{counted(len(twice), 'file')} named more than once in {table.name}: {first_few(twice)}"] if twice else []
     return labels, read.columns, notes

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
 
 REVERSED_PAIRS = (("sitting_down", "standing_up"), ("falling", "getting_up"))
-"""Pairs of actions of which one is the other run backwards: a single frame cannot tell them apart."""
+"""Pairs of actions of which one is the other run backwards: a single frame cannot distinguish them."""
 
 
 @dataclass(frozen=True)
 class _Track:
-    """Poses at even intervals. A cycle leads from the last back to the first; what is no cycle happens once."""
+    """Poses at even intervals. A cycle leads from the last back to the first; other tracks happen once."""
 
     poses: tuple[tuple[float, ...], ...]
     cycle: bool = False

@@ -50,7 +50,7 @@ def mlflow(run: Path, *, tracking_uri: str | None = None, experiment: str | None
     recipe, name = runs_of(run)
     store = tracking_uri or f"sqlite:///{recipe.parent / 'mlflow.db'}"
     if "://" not in store or store.startswith("file:"):
-        raise ValueError(f'tracking_uri: MLflow 3 writes to no folder, use "sqlite:///PATH", got "{store}"')
+        raise ValueError(f'tracking_uri: MLflow 3 does not write to folders, expected "sqlite:///PATH", got "{store}"')
     _require()
     return MLflow(run, store, experiment or recipe.name, name)
 

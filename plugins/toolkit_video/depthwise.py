@@ -90,9 +90,9 @@ def _for_clips(gradient: Tensor, weight: Tensor, clips: Tensor, stride: _Triple,
 
 def _for_weight(gradient: Tensor, weight: Tensor, clips: Tensor, stride: _Triple, padding: _Triple) -> Tensor:
     """The gradient of `weight`. oneDNN is slow on maps smaller than the kernel: they grow by zeros, which add none."""
-    below, beside = (max(0, size - side) for size, side in zip(weight.shape[3:], gradient.shape[3:], strict=True))
-    seen = _time_first(functional.pad(clips, (0, beside * stride[2], 0, below * stride[1])))
-    made = _time_first(functional.pad(gradient, (0, beside, 0, below)))
+    below, right = (max(0, size - side) for size, side in zip(weight.shape[3:], gradient.shape[3:], strict=True))
+    seen = _time_first(functional.pad(clips, (0, right * stride[2], 0, below * stride[1])))
+    made = _time_first(functional.pad(gradient, (0, right, 0, below)))
     result = torch.zeros_like(weight)
     for tap, read, written in _taps(len(seen), len(made), weight.shape[2], stride[0], padding[0]):
         _, result[:, :, tap] = _of_images(made[written], seen[read], weight[:, :, tap], stride, padding, (False, True))

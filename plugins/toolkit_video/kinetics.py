@@ -8,5 +8,5 @@ ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
 
 
 def kinetics400(file_name: str) -> Published:
-    """The zoo's file of this name. The zoo tells no SHA-256: the first file used is the one that later ones must be."""
+    """The zoo's file of this name. The zoo gives no SHA-256: later files must equal the first file used."""
     return Published("kinetics400", "Kinetics-400 weights", f"{ZOO}/{file_name}")

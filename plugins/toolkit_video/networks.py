@@ -129,7 +129,7 @@ class Pathways(nn.Module):
     """`[B, 3, T, H, W]` -> the slow pathway's `[B, 3, T / 4, H, W]`, evenly spread from first to last frame, and the
     fast pathway's own `[B, 3, T, H, W]`.
 
-    The list is made anew each time, since the blocks of PyTorchVideo that take it put their results into it.
+    Each call makes a new list, since the blocks of PyTorchVideo put their results into it.
     """
 
     seen: Tensor

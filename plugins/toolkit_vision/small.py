@@ -116,4 +116,4 @@ def _cifar_stem(resnet: nn.Module) -> None:
 
 def _averaged_features(vgg: nn.Module) -> None:
     vgg.set_submodule("avgpool", nn.AdaptiveAvgPool2d(1))
-    vgg.set_submodule("classifier", nn.Linear(512, 1))  # stands where the head will
+    vgg.set_submodule("classifier", nn.Linear(512, 1))  # placeholder for the head

@@ -19,7 +19,7 @@ from toolkit_vision.spellings import known_for
 
 @dataclass(frozen=True)
 class Layers:
-    """The arguments that say what stands in the place of a classifier's last layer."""
+    """The arguments of the head that replaces a classifier's last layer."""
 
     dropout: float
     hidden: int | None
@@ -44,7 +44,7 @@ def classifier(
     shift: bool = False,
     notes: Sequence[str] = (),
 ) -> Classifier:
-    """Build torchvision's model `name`, load its weights and put a head in the place of its last layer.
+    """Build torchvision's model `name`, load its weights and replace its last layer by a head.
 
     alter: changes the fresh model before weights are loaded (another stem, say).
     shift: let the branches of a ResNet see their neighbours in time.

@@ -90,7 +90,7 @@ def test_windows_of_a_timeline_are_whole_and_there_is_one_at_least() -> None:
     assert list(window_starts(0.4, 1.0, 0.5)) == [0]
 
 
-def test_a_window_begins_where_it_is_told() -> None:
+def test_a_window_begins_where_asked() -> None:
     assert window(Clip(frames=3, rate=5), THIRTY, 1.0, 0.5) == [30, 35, 40]
     assert window(Clip(frames=2, sampling="segments"), THIRTY, 1.0, 1.0) == [37, 52]
 

@@ -1,4 +1,4 @@
-"""Faults of components that show only when they are used, told with the plugin to blame."""
+"""Faults of components that show only in use are reported with their plugin."""
 
 from __future__ import annotations
 

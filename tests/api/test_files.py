@@ -68,7 +68,7 @@ def test_what_failed_leaves_the_old_folder_and_nothing_else(tmp_path: Path, erro
 
 @pytest.mark.parametrize("write", [lambda place: write_atomically(place, b""), lambda place: filled(place, "")])
 def test_what_cannot_be_written_is_named_as_the_caller_did(tmp_path: Path, write: Callable[[Path], None]) -> None:
-    """Not by the temporary file beside it; and of a file where a folder should be is not said that it exists."""
+    """The error does not name the temporary file, nor say that a file exists where a folder should be."""
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError) as within_a_file:
         write(tmp_path / "file" / "place")
@@ -104,9 +104,9 @@ with replaced_folder(Path("place")) as folder:
 def writing(parent: Path, code: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that writes below `parent` and is in the middle of it; killed in the end."""
     code = "from pathlib import Path\nfrom toolkit.api.files import replaced, replaced_folder\n" + code
-    told = code.replace("input()", "print(flush=True); input()")
+    waiting = code.replace("input()", "print(flush=True); input()")
     with subprocess.Popen(
-        [sys.executable, "-c", told], cwd=parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", waiting], cwd=parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"

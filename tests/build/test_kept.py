@@ -45,7 +45,7 @@ def test_what_says_nothing_of_the_data_leaves_it(bench: Bench, override: str) ->
 @pytest.mark.parametrize(
     "override", ["data.valid_share=0.4", "input.size=24", "input.on_corrupt=skip", "input.memory_gb=0.5"]
 )
-def test_data_that_is_otherwise_is_opened_anew(bench: Bench, override: str) -> None:
+def test_data_that_differs_is_opened_again(bench: Bench, override: str) -> None:
     before = bench.made().data
     assert bench.made(override).data is not before
 
@@ -107,7 +107,7 @@ def test_the_environment_is_asked_for_once(bench: Bench, monkeypatch: pytest.Mon
 def test_what_is_compiled_serves_where_the_step_is_the_same(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, override: str, forgets: bool
 ) -> None:
-    """Dynamo itself uses its code again for a second network of the same shape, but mends it for one of another."""
+    """Dynamo reuses its code for a second network of the same shape, but recompiles it for another shape."""
     reset = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: reset.append(1))
     bench.made("train.compile=true")

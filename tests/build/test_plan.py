@@ -169,7 +169,7 @@ def test_the_resolved_recipe_holds_every_default_and_stays_as_it_is(path: Path):
     assert digest(again) == digest(resolved)
 
 
-def test_problems_of_the_core_and_of_components_are_told_together(path: Path):
+def test_problems_of_the_core_and_of_components_are_reported_together(path: Path):
     wrong = ["train.epochs=0", "model.widhts=[3]", "metrics.calibration.bins=0", "augment.flip.p=x", "data.name=shape"]
     wrong += ["train.optimizer.momentum=x", "train.schedule.name=cosin", "nonsense"]
     error = failure(path, *wrong)
@@ -198,7 +198,7 @@ def test_an_unknown_optimizer(path: Path, override: str):
 
 
 @pytest.mark.parametrize("key", ["train.optimizer.params", "train.schedule.horizon", "train.schedule.direction"])
-def test_what_the_core_gives_is_no_key(path: Path, key: str):
+def test_what_the_core_gives_is_not_a_key(path: Path, key: str):
     assert failure(path, f"{key}=[1]").lines()[0].startswith(f"--set '{key}=[1]': unknown key")
 
 
@@ -236,7 +236,7 @@ def test_a_value_error_that_names_an_argument_is_the_recipes_fault(path: Path):
     assert caught.value.lines() == ["--set 'model.widths=[0]': must be at least 1, got 0"]
 
 
-def test_what_a_factory_says_of_itself_is_told_at_its_table(path: Path):
+def test_a_problem_that_a_factory_raises_is_reported_at_its_table(path: Path):
     with pytest.raises(RecipeError) as caught:
         plan(parse(path), registry()).model(replace(SPEC, classes=("round",)))
     assert caught.value.lines() == [f"{path}: model: needs at least 2 classes, the data has 1"]
@@ -284,14 +284,14 @@ def test_a_given_root_is_never_replaced_by_the_sample(path: Path, tmp_path: Path
     assert (caught.value.message, caught.value.next_step) == ("elsewhere: nothing there", "get it from a friend")
 
 
-def test_a_dataset_that_trips_over_a_missing_root_is_told_apart_from_a_broken_one(path: Path, tmp_path: Path):
+def test_a_dataset_that_fails_on_a_missing_root_is_not_reported_as_broken(path: Path, tmp_path: Path):
     def careless(root: Path | None) -> Data:
         raise FileNotFoundError(str(root))
 
     offers = (*registry().offered, Offer("dataset", "careless", PLUGIN, careless))
     at = Registry((PLUGIN,), offers)
     planned = plan(parse(path, ["data.name=careless", "data.root=gone"]), at)
-    with pytest.raises(DataError, match="gone: there is no data here"):
+    with pytest.raises(DataError, match="gone: no data found here"):
         planned.data()
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "x").touch()
@@ -300,7 +300,7 @@ def test_a_dataset_that_trips_over_a_missing_root_is_told_apart_from_a_broken_on
 
 
 @pytest.mark.parametrize(("named", "expected"), [("{root}/run/deep", DataError), ("{root}s/x", PluginError)])
-def test_a_file_of_the_data_that_may_not_be_read_is_no_plugins_fault(path: Path, tmp_path: Path, named, expected):
+def test_a_file_of_the_data_that_may_not_be_read_is_not_a_plugins_fault(path: Path, tmp_path: Path, named, expected):
     def trusting(root: Path | None) -> Data:
         raise PermissionError(errno.EACCES, "Permission denied", named.format(root=root))
 

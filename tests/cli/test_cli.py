@@ -319,7 +319,7 @@ def test_no_malformed_package_ends_a_command_on_a_recipe(group: str, tmp_path: P
 
 
 @pytest.mark.parametrize("words", [["plugins", "list"], ["--version"]])
-def test_a_reader_that_left_is_no_error(words: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "toolkit", *words]
@@ -404,7 +404,7 @@ def test_bad_plugins_are_listed_with_distribution_version_and_cause(site: Path) 
     assert "vision-toolkit[augment]" in done.stdout
 
 
-def test_an_unrelated_recipe_runs_beside_bad_plugins(site: Path, tmp_path: Path) -> None:
+def test_an_unrelated_recipe_runs_with_bad_plugins_installed(site: Path, tmp_path: Path) -> None:
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
     done = toolkit("run", str(recipe), "--runs", str(tmp_path / "runs"), site=site)
     assert done.returncode == 0, done.stderr

@@ -55,7 +55,7 @@ def test_the_demo_is_about_the_sample_alone(capsys: pytest.CaptureFixture[str]) 
     Path("data/cifar10/a.png").touch()
     assert main(["demo"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: demo: data/cifar10 holds data, and the demo is about the sample",
+        "error: demo: data/cifar10 holds data, but the demo uses the built-in sample",
         "next:  cd to another folder",
     ]
     assert not Path("runs").exists()

@@ -138,7 +138,7 @@ def test_a_run_keeps_no_more_than_the_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["cache", "cache/videos"])
-def test_a_cache_that_cannot_be_written_keeps_nothing_and_that_is_told_once(
+def test_a_cache_that_cannot_be_written_keeps_nothing_and_that_is_reported_once(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -150,7 +150,7 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_that_is_told_once(
     assert capsys.readouterr().err.count(f"warning: {cache.folder}: cannot be written: ") == 1
 
 
-def test_on_a_full_disk_videos_are_decoded_anew_and_count_for_nothing(
+def test_on_a_full_disk_videos_are_decoded_again_and_count_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
@@ -242,7 +242,7 @@ def test_clips_are_handed_out_channels_last(tmp_path: Path) -> None:
     assert clips.movedim(-3, -1).is_contiguous()
 
 
-def test_a_broken_video_is_an_error_or_left_out(tmp_path: Path) -> None:
+def test_a_broken_video_is_an_error_or_skipped(tmp_path: Path) -> None:
     reels = small.Reels(12, broken=frozenset({1}))
     with pytest.raises(DataError, match=r"reel/001\.mp4: cannot be decoded") as failure:
         clip_store(reels, VideoCache(tmp_path, GIB)).fetch(torch.arange(3))
@@ -283,7 +283,7 @@ def test_headers_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(asked_twice(store, range(6))) == 6
 
 
-def test_the_path_tells_contents_and_resampling_apart(tmp_path: Path) -> None:
+def test_the_path_depends_on_contents_and_resampling(tmp_path: Path) -> None:
     cache = VideoCache(tmp_path, GIB)
     specs = [SPEC, replace(SPEC, stored=9), replace(SPEC, fit="stretch")]
     assert len({cache.path(key, spec, training=True) for key in ("a", "b") for spec in specs}) == 6

@@ -202,7 +202,7 @@ def test_frames_of_another_size_are_brought_to_that_of_the_first(tmp_path):
     assert {number_in(one) for one in pixels} == set(range(6))
 
 
-def test_the_cover_of_a_song_is_no_video(tmp_path):
+def test_the_cover_of_a_song_is_not_a_video(tmp_path):
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=1)
@@ -217,14 +217,14 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
         timeline(path)
 
 
-def test_a_title_of_unknown_encoding_is_no_hindrance(tmp_path):
+def test_a_title_of_unknown_encoding_does_no_harm(tmp_path):
     written = write_video(tmp_path / "a.mkv", title="TITLE123").read_bytes()
     assert b"TITLE123" in written
     path = small(tmp_path / "b.mkv", written.replace(b"TITLE123", b"\xff\xfe\x80TITLE"))
     assert seen(path, [3]) == [3]
 
 
-def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+def test_a_name_with_a_colon_is_not_a_protocol(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_video(tmp_path / "a.mp4").rename("concat:a.mp4")
     assert seen(path, [3]) == [3]
@@ -254,7 +254,7 @@ def test_before_the_first_frame_that_can_be_decoded_comes_that_one(tmp_path):
     assert seen(path, [0, 1, 2, 3]) == [2, 2, 2, 3]
 
 
-def test_frames_that_are_counted_keep_their_numbers_beside_one_that_is_lost(tmp_path):
+def test_frames_that_are_counted_keep_their_numbers_when_one_is_lost(tmp_path):
     path = write_video(
         tmp_path / "a.mp4", 20, codec="mjpeg", pix_fmt="yuvj420p", times=[*(n / 10 for n in range(19)), 3]
     )
@@ -290,7 +290,7 @@ def test_a_file_cut_short_has_the_frames_that_are_left(tmp_path):
         (only_index, "has no frames"),
     ],
 )
-def test_what_is_no_video_is_an_error_that_names_it(tmp_path, make, message):
+def test_what_is_not_a_video_is_an_error_that_names_it(tmp_path, make, message):
     path = make(tmp_path / "a.mp4")
     with pytest.raises(DataError) as caught:
         timeline(path)

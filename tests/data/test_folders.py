@@ -49,13 +49,13 @@ def test_a_folder_may_be_named_as_a_file_is(tmp_path):
 def test_files_without_class_folders_are_an_error_that_says_what_there_is(tmp_path):
     for name in "abcde":
         put(tmp_path / f"{name}.jpg")
-    with pytest.raises(DataError, match=r"there are no class folders, only a.jpg, b.jpg, c.jpg and 2 more") as caught:
+    with pytest.raises(DataError, match=r"no class folders found, only a.jpg, b.jpg, c.jpg and 2 more") as caught:
         list_class_folders(tmp_path)
     assert caught.value.next_step == f"Arrange the image files as {tmp_path}/<class>/<file>."
 
 
 @pytest.mark.parametrize(("name", "message"), [("gone", "does not exist"), ("file", "is not a folder")])
-def test_a_root_that_is_no_folder_is_an_error(tmp_path, name, message):
+def test_a_root_that_is_not_a_folder_is_an_error(tmp_path, name, message):
     put(tmp_path / "file")
     with pytest.raises(DataError, match=message) as caught:
         list_class_folders(tmp_path / name)

@@ -79,11 +79,11 @@ def test_an_image_cut_short_is_an_error_that_names_it(tmp_path, form):
     ("data", "cause"),
     [
         (b"", "it is empty"),
-        (b"no image", "it is no JPEG, PNG, WebP or GIF image"),
-        (encoded(Image.fromarray(PIXELS), "BMP"), "it is no JPEG, PNG, WebP or GIF image"),
+        (b"no image", "it is not a JPEG, PNG, WebP or GIF image"),
+        (encoded(Image.fromarray(PIXELS), "BMP"), "it is not a JPEG, PNG, WebP or GIF image"),
     ],
 )
-def test_what_is_no_image_is_an_error_that_names_it(tmp_path, data, cause):
+def test_what_is_not_an_image_is_an_error_that_names_it(tmp_path, data, cause):
     with pytest.raises(DataError, match=rf"a.jpg: cannot be decoded: {cause}$"):
         read_image(put(tmp_path / "a.jpg", data))
 
@@ -91,7 +91,7 @@ def test_what_is_no_image_is_an_error_that_names_it(tmp_path, data, cause):
 @pytest.mark.parametrize(
     ("form", "cause"), [("GIF", "it holds 2 pictures, not one"), ("WEBP", "it holds several pictures, not one")]
 )
-def test_an_animation_is_no_image(tmp_path, form, cause):
+def test_an_animation_is_not_an_image(tmp_path, form, cause):
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
     data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match=rf"cannot be decoded: {cause}$"):
@@ -154,7 +154,7 @@ assert torch.equal(before, read_image(Path(sys.argv[1])))
 """
 
 
-def test_images_are_decoded_without_the_rest_of_torchvision_and_beside_it(tmp_path):
+def test_images_are_decoded_with_and_without_the_rest_of_torchvision(tmp_path):
     path = put(tmp_path / "a.png", encoded(Image.new("RGB", (4, 3), (1, 2, 3)), "PNG"))
     done = subprocess.run([sys.executable, "-c", DECODING, str(path)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from toolkit.data.store.images import ImageStore
 @pytest.mark.parametrize(
     ("count", "size", "batches"), [(20, 6, 3), (18, 6, 3), (5, 6, 1), (0, 6, 0), (6, 6, 1), (7, 6, 1)]
 )
-def test_the_last_partial_batch_is_left_out_unless_alone(count: int, size: int, batches: int) -> None:
+def test_the_last_partial_batch_is_skipped_unless_alone(count: int, size: int, batches: int) -> None:
     assert batches_in(count, size) == batches
     loader = small.loader(small.Squares(count))
     assert len(list(loader.training(size, [], seed=0, epoch=0, start=0))) == batches

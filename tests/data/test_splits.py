@@ -88,7 +88,7 @@ def test_a_class_of_three_groups_or_more_is_in_every_split(items):
         assert {target for target, names in members.items() if len(names) >= 3} <= present
 
 
-def test_train_then_test_are_served_first_and_the_rest_is_told():
+def test_train_then_test_are_served_first_and_the_rest_is_reported():
     parts = divide(list("abcd"), [0, 0, 1, 1], list("wxyy"))
     assert [len(side) for side in sides(parts)] == [3, 0, 1]
     assert parts.notes == (
@@ -97,7 +97,7 @@ def test_train_then_test_are_served_first_and_the_rest_is_told():
     )
 
 
-def test_a_long_list_of_left_out_classes_is_cut_short():
+def test_a_long_list_of_skipped_classes_is_cut_short():
     parts = divide([f"{n}" for n in range(7)], list(range(7)))
     assert parts.notes[0].startswith(
         "the valid split has no item of class0, class1, class2, class3, class4 and 2 more:"
@@ -127,12 +127,12 @@ def test_shares_of_nothing_leave_everything_to_train():
 
 
 def test_shares_must_leave_something_for_train():
-    with pytest.raises(ValueError, match=r"^test_share: with valid_share it must leave a share for train, got 1$"):
+    with pytest.raises(ValueError, match=r"^test_share: valid_share \+ test_share must be below 1, got 1$"):
         divide(["a"], [0], valid_share=0.5, test_share=0.5)
 
 
 def test_nothing_to_split_is_an_error():
-    with pytest.raises(DataError, match="there are no items to split"):
+    with pytest.raises(DataError, match="no items to split"):
         partition([], [], classes=[], valid_share=0.1, test_share=0.1, seed=0)
 
 
@@ -168,7 +168,7 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_identical_files_are_found_and_files_of_one_size_are_told_apart(tmp_path):
+def test_identical_files_are_found_and_files_of_one_size_are_distinguished(tmp_path):
     data = [b"same", b"othr", b"same", b"longer", b"same"]
     paths = [write(tmp_path / f"{n}", content) for n, content in enumerate(data)]
     found = contents(paths, workers=2)

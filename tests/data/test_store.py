@@ -1,4 +1,4 @@
-"""Decoding once: storages hold what was decoded, survive cuts, and keep to their size; corrupt items are told."""
+"""Decoding once: storages hold what was decoded, survive cuts, and keep to their size; corrupt items are reported."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_cache_file_takes_its_whole_room_at_once(squares: small.Squares, cache
 
 @reserves
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_without_room_on_the_disk_nothing_is_kept_and_that_is_told_once(
+def test_without_room_on_the_disk_nothing_is_kept_and_that_is_reported_once(
     number: int,
     squares: small.Squares,
     cache: Path,
@@ -247,7 +247,7 @@ def test_a_cache_file_that_another_run_removes_meanwhile_loses_nothing(
     assert torch.equal(everything(stored(squares, Mapped(path, SHAPE)))[3], squares.read(3))
 
 
-def test_the_cache_key_tells_contents_order_and_resampling_apart(squares: small.Squares) -> None:
+def test_the_cache_key_depends_on_contents_order_and_resampling(squares: small.Squares) -> None:
     class Other(small.Squares):
         @property
         def keys(self) -> list[str]:

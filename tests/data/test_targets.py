@@ -69,8 +69,8 @@ def numbered(root: Path, *lines: str, images: int = 60) -> Path:
 def test_a_column_of_numbers_is_read_and_divided_by_range(tmp_path: Path) -> None:
     data = image_folder(numbered(tmp_path), train="list.csv", numbers="age")
     assert (data.spec.targets, data.spec.classes) == ("number", ("age",))
-    told = {item: target for split in splits(data) for item, target in zip(split.ids, split.targets, strict=True)}
-    assert told["7.png"] == (1.75,)
+    found = {item: target for split in splits(data) for item, target in zip(split.ids, split.targets, strict=True)}
+    assert found["7.png"] == (1.75,)
     shown = [value for (value,) in data.test.targets]  # type: ignore[misc]
     assert all(sum(start <= value < start + 5 for value in shown) >= 2 for start in (0, 5, 10))
 
@@ -109,14 +109,14 @@ def test_numbers_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
 def test_class_folders_have_no_numbers(tmp_path: Path) -> None:
     write_image(tmp_path / "a" / "0.png")
     error = refused(tmp_path, train=None)
-    assert "class folders give each item a label, and data.numbers asks for numbers" in error.message
+    assert "class folders give labels, but data.numbers needs numbers" in error.message
     assert error.next_step == "Write them into a CSV (path,age) and set data.train to it."
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ({"labels": "several"}, 'numbers: an item has numbers or labels, and data.labels is "several"'),
+        ({"labels": "several"}, 'numbers: cannot be combined with data.labels = "several"'),
         ({"numbers": ["age", "Age"]}, "numbers: names a column twice: age, Age"),
     ],
 )

@@ -72,7 +72,7 @@ def test_the_times_of_a_file_are_read_once(tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
-def test_a_changed_file_has_another_key_and_is_read_anew(tmp_path):
+def test_a_changed_file_has_another_key_and_is_read_again(tmp_path):
     path = write_video(tmp_path / "changing.mp4", 5)
     assert len(files(path).times(0)) == 5
     write_video(path, 9)

@@ -186,7 +186,7 @@ class _CutShort(Videos):
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_a_video_that_cannot_be_read_to_its_end_is_left_out_whole(tmp_path: Path, average: Any) -> None:
+def test_a_video_that_cannot_be_read_to_its_end_is_skipped_as_a_whole(tmp_path: Path, average: Any) -> None:
     clip = Clip(frames=3, rate=2, fps=10, clips=3, average=average)
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
     split = _CutShort([20, 18, 25, 14], [(24, 32)] * 4)

@@ -116,11 +116,11 @@ def test_the_five_lines_turn_an_image_upright_and_drop_its_alpha(tmp_path: Path)
         (Clip(frames=2, sampling="segments"), [0, 255, 255, 0, 0, 0, 255, 0], "bright"),
     ],
 )
-def test_the_five_lines_of_a_model_of_clips_take_one_of_a_film(
+def test_the_five_lines_of_a_model_of_clips_take_one_of_a_video(
     tmp_path: Path, clip: Clip, shown: list[int], expected: str
 ) -> None:
     page = card(manifest(tmp_path, clip=clip, precisions=("int8", "fp32")), None)
-    video = write_film(tmp_path / "video.mkv", shown)
+    video = write_video(tmp_path / "video.mkv", shown)
     assert run_lines(tmp_path / "toy", page, video).split()[0] == expected
     assert f"uint8 | `[N, {clip.frames}, H, W, 3]`" in page
     (lines,) = python_blocks(page)
@@ -128,7 +128,7 @@ def test_the_five_lines_of_a_model_of_clips_take_one_of_a_film(
     assert max(map(len, lines.splitlines())) <= 120
 
 
-def write_film(path: Path, shown: list[int]) -> Path:
+def write_video(path: Path, shown: list[int]) -> Path:
     """A video of flat grey frames of these levels, ten a second, none of them lost to compression."""
     with av.open(str(path), "w") as video:
         stream = video.add_stream("ffv1", rate=10)
@@ -192,9 +192,9 @@ def test_the_lines_for_sets_print_each_class_that_reaches_its_threshold(
     assert max(map(len, lines.splitlines())) <= 120
 
 
-def test_the_lines_for_sets_take_a_clip_of_a_film(tmp_path: Path) -> None:
+def test_the_lines_for_sets_take_a_clip_of_a_video(tmp_path: Path) -> None:
     page = card(manifest(tmp_path, clip=Clip(frames=3, rate=2, fps=10), **SETS), None)
-    video = write_film(tmp_path / "video.mkv", [40, 255, 40, 255, 90, 255, 255, 255])
+    video = write_video(tmp_path / "video.mkv", [40, 255, 40, 255, 90, 255, 255, 255])
     assert run_lines(tmp_path / "toy", page, video).startswith("('some', 0.5")
     (lines,) = python_blocks(page)
     assert len(lines.splitlines()) == 6
@@ -281,7 +281,7 @@ def test_without_a_gate_nothing_is_claimed(tmp_path: Path) -> None:
     assert "compared with the trained model" not in card(manifest(tmp_path), None)
 
 
-def test_training_protocol_and_notes_are_told(tmp_path: Path) -> None:
+def test_training_protocol_and_notes_are_on_the_card(tmp_path: Path) -> None:
     page = card(
         manifest(
             tmp_path,
@@ -421,7 +421,7 @@ def test_code_spans_hold_any_name(value: str, shown: str) -> None:
         ("a|b", r"a\|b"),
     ],
 )
-def test_values_are_told_in_words(value: Any, shown: str) -> None:
+def test_values_are_written_in_words(value: Any, shown: str) -> None:
     assert in_words(value) == shown
 
 

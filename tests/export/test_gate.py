@@ -65,7 +65,7 @@ def test_a_twin_that_is_wrong_does_not_leave(
     monkeypatch.setattr(export, "to_onnx", lambda *_: wrong(onnx.load(bundle / "model.onnx")))
     assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
     messages = capsys.readouterr().err
-    assert "tiny: not written: the exported model does not answer as the trained one" in messages
+    assert "tiny: not written: the exported model differs from the trained one" in messages
     assert "max_difference is 0.001" in messages
     flipped = [line for line in messages.splitlines() if "fp32: flipped" in line]
     assert flipped
@@ -176,7 +176,7 @@ def test_many_answers_that_are_no_numbers_are_not_all_named(tmp_path: Path, monk
     assert judged.verdict().problems[0].endswith(f"{judged.ids[2 * LISTED - 2]}, and 2 more")
 
 
-def test_a_score_that_is_no_number_fails_the_gate(tmp_path: Path) -> None:
+def test_a_score_that_is_not_a_number_fails_the_gate(tmp_path: Path) -> None:
     judged = _Judged(tmp_path)
     judged.evaluation.scores["accuracy"] = math.nan
     problems = judged.verdict("int8").problems

@@ -40,7 +40,7 @@ def test_any_batch_height_and_width_is_answered_as_by_the_network(
     np.testing.assert_allclose(run_session(model, frames), trained, atol=1e-4)  # a pixel may round the other way
 
 
-def test_batch_norm_is_folded_and_the_machine_is_not_told(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
+def test_batch_norm_is_folded_and_the_machine_is_not_recorded(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
     model = graph[2]
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)

@@ -17,7 +17,7 @@ from toolkit.export.integers import to_int8
 from toolkit.training.network import Network
 
 
-def test_batches_whose_items_were_all_left_out_do_not_change_the_ranges(
+def test_batches_whose_items_were_all_skipped_do_not_change_the_ranges(
     graph: tuple[Network, DataSpec, onnx.ModelProto],
 ) -> None:
     model, frames = graph[2], noise(4, 20, 20, 3)

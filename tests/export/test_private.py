@@ -64,7 +64,7 @@ def test_a_bundle_asks_where_its_data_lies(somebody: Path, capsys: pytest.Captur
     assert main(["evaluate", str(bundle)]) == EXIT_DATA
     said = capsys.readouterr().err
     assert 'a bundle keeps the name of its data\'s folder ("my photos"), not where the folder is' in said
-    assert f"next:  say where it is: python -m toolkit evaluate {bundle} --set data.root=FOLDER" in said
+    assert f"next:  name the folder: python -m toolkit evaluate {bundle} --set data.root=FOLDER" in said
 
 
 def test_a_bundle_has_the_scores_of_its_run(somebody: Path) -> None:

@@ -60,7 +60,7 @@ def spoil(root: Path, *items: str) -> None:
         (root / item).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
 
 
-def test_corrupt_images_are_left_out_of_a_bundles_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corrupt_images_are_excluded_from_a_bundles_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(pictures, "test/blue/01.png", "test/red/03.png")
     assert evaluated("input.on_corrupt=skip", "input.corrupt_limit=0.2") == EXIT_DONE
     made = tiny.only_run(pictures.parent / "runs", "toy-bundle")
@@ -88,7 +88,7 @@ def test_corrupt_images_are_left_out_of_a_bundles_scores(pictures: Path, capsys:
         ),
     ],
 )
-def test_a_corrupt_image_that_may_not_be_left_out_ends_a_bundles_evaluation(
+def test_a_corrupt_image_that_may_not_be_skipped_ends_a_bundles_evaluation(
     overrides: list[str], problem: str, advice: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(pictures, "test/blue/01.png")

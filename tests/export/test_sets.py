@@ -173,7 +173,7 @@ def test_predict_the_card_and_predictions_csv_name_the_same_sets(
     assert {"", "red|blue", "red|green|blue"} <= {*kept.values()}
 
 
-def test_the_card_tells_each_class(sets_run: Path, sets_bundle: Path) -> None:
+def test_the_card_lists_each_class(sets_run: Path, sets_bundle: Path) -> None:
     page = (sets_bundle / "README.md").read_text(encoding="utf-8")
     manifest = read_manifest(sets_bundle)
     head, *table = rows(section(page, "Classes"))

@@ -86,7 +86,7 @@ def test_thresholds_of_sets_are_in_the_configuration(tmp_path: Path) -> None:
     bundle = toy_bundle.write(tmp_path / "toy", thresholds=(0.25, 0.7))
     folder = write_triton(bundle, read_manifest(bundle), tmp_path / "models")
     assert json.loads(parsed(folder).parameters["thresholds"].string_value) == [0.25, 0.7]
-    assert "by itself; from its threshold on" in (folder / "config.pbtxt").read_text(encoding="utf-8")
+    assert "on its own; at or above its threshold" in (folder / "config.pbtxt").read_text(encoding="utf-8")
 
 
 def test_one_class_an_answer_has_no_thresholds(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_model_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["toy"]
 
 
-def test_what_is_no_model_of_triton_is_never_replaced(tmp_path: Path) -> None:
+def test_what_is_not_a_model_of_triton_is_never_replaced(tmp_path: Path) -> None:
     """Above all the bundle itself, when both are written to one folder."""
     bundle = toy_bundle.write(tmp_path / "toy")
     with pytest.raises(UsageError, match=r"exists and is not a model of Triton \(it has no config\.pbtxt\)"):
@@ -202,7 +202,7 @@ def test_a_batch_of_nothing_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="file modes are not kept here")
-def test_a_repository_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_repository_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     with pytest.raises(RunFailed, match=r"models/toy: cannot be written"):
         served(tmp_path)
@@ -210,7 +210,7 @@ def test_a_repository_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(name=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12))
-def test_any_name_stands_in_the_configuration_as_it_is(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+def test_any_name_is_in_the_configuration_as_it_is(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     manifest = read_manifest(toy_bundle.write(tmp_path_factory.mktemp("any") / "toy"))
     said: Any = triton_schema.parse(configuration(replace(manifest, name=name)))
     assert said.name == name

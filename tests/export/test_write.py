@@ -59,7 +59,7 @@ def test_a_bundle_has_a_plain_name(name: str, tmp_path: Path, capsys: pytest.Cap
     assert f'"{name}" cannot name a bundle' in capsys.readouterr().err
 
 
-def test_a_bundle_tells_how_it_was_trained_whatever_overrides_say(run: Path, tmp_path: Path) -> None:
+def test_a_bundle_records_how_it_was_trained_whatever_overrides_say(run: Path, tmp_path: Path) -> None:
     overrides = ["train.epochs=99", "export.fp32.max_flips=3"]
     assert main(["export", str(run), "--exports", str(tmp_path), *tiny.overridden(overrides)]) == EXIT_DONE
     recipe = tomllib.loads(read_manifest(tmp_path / "tiny").recipe)
@@ -68,7 +68,7 @@ def test_a_bundle_tells_how_it_was_trained_whatever_overrides_say(run: Path, tmp
     assert recipe["export"]["fp32"]["max_flips"] == 3
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_slow_part(
+def test_a_folder_that_cannot_be_written_is_reported_before_the_slow_part(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("toolkit.export.write.reference", lambda assembly: pytest.fail("scored"))

@@ -1,4 +1,4 @@
-"""Plugins left out of a project: by its file or by the environment."""
+"""Plugins disabled in a project: by its file or by the environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOOK = "from toolkit import hookimpl\n@hookimpl\ndef toolkit_models(): return {'
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory where acme-den, with two entry points, is installed beside this project's own plugins."""
+    """A working directory where acme-den, with two entry points, is installed with this project's own plugins."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "Acme.Den", {"acme_den": HOOK, "acme_other": HOOK}, {"main": "acme_den", "other": "acme_other"})
@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     captured = capsys.readouterr()
     return [*captured.out.splitlines(), *captured.err.splitlines()]
 
@@ -44,18 +44,18 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 def test_a_plugin_is_disabled_unread_and_enabled_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "disable", "acme_den[main]"]) == EXIT_DONE
-    assert told(capsys) == ["acme-den[main] is disabled in toolkit.toml"]
+    assert printed(capsys) == ["acme-den[main] is disabled in toolkit.toml"]
     assert tomllib.loads(Path(FILE).read_text()) == {"plugins": {"disable": ["acme-den[main]"]}}
     assert main(["plugins", "list"]) == EXIT_DONE
-    assert told(capsys)[-2:] == ["disabled plugins", "  acme-den[main] 1.0: by toolkit.toml"]
+    assert printed(capsys)[-2:] == ["disabled plugins", "  acme-den[main] 1.0: by toolkit.toml"]
     assert "acme_den" not in sys.modules
     assert main(["plugins", "disable", "acme-den[main]"]) == EXIT_DONE
-    assert told(capsys) == ["acme-den[main] was already disabled in toolkit.toml"]
+    assert printed(capsys) == ["acme-den[main] was already disabled in toolkit.toml"]
     assert main(["plugins", "enable", "Acme.Den[main]"]) == EXIT_DONE
-    assert told(capsys) == ["acme-den[main] is enabled in toolkit.toml"]
+    assert printed(capsys) == ["acme-den[main] is enabled in toolkit.toml"]
     assert not Path(FILE).exists()
     assert main(["plugins", "enable", "acme-den[main]"]) == EXIT_DONE
-    assert told(capsys) == ["acme-den[main] was not disabled"]
+    assert printed(capsys) == ["acme-den[main] was not disabled"]
 
 
 def test_enabling_a_distribution_enables_its_entry_points(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,28 +96,28 @@ def test_file_and_environment_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["acme-dne", "acme-den[mian]"])
 @pytest.mark.parametrize("action", ["disable", "enable"])
-def test_an_unknown_name_is_told_with_the_nearest(action: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_gets_the_nearest(action: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", action, name]) == EXIT_USAGE
-    assert told(capsys) == [
+    assert printed(capsys) == [
         f'error: no plugin is called "{name}"; did you mean "{name.replace("dne", "den").replace("mian", "main")}"?',
         "next:  python -m toolkit plugins list",
     ]
 
 
-def test_what_else_leaves_a_plugin_out_is_told(
+def test_what_else_disables_a_plugin_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path(FILE).write_text('plugins.disable = ["acme-den"]')
     assert main(["plugins", "enable", "acme-den[main]"]) == EXIT_USAGE
-    assert told(capsys) == [
+    assert printed(capsys) == [
         "error: acme-den[main] is disabled with all of acme-den",
         "next:  python -m toolkit plugins enable acme-den",
     ]
     monkeypatch.setenv("TOOLKIT_DISABLE", "acme-den")
     assert main(["plugins", "enable", "acme-den"]) == EXIT_USAGE
-    assert told(capsys) == [
+    assert printed(capsys) == [
         "error: acme-den is disabled by TOOLKIT_DISABLE",
-        "next:  take acme-den out of TOOLKIT_DISABLE",
+        "next:  remove acme-den from TOOLKIT_DISABLE",
     ]
 
 
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_used_is_an_error(
 ) -> None:
     Path(FILE).write_bytes(content)
     assert main(["plugins", *words]) == EXIT_USAGE
-    lines = told(capsys)
+    lines = printed(capsys)
     assert lines[0].startswith(f"error: {BAD[content]}")
     assert lines[1] == "next:  correct it, or remove the file to disable nothing"
     assert Path(FILE).read_bytes() == content
@@ -153,11 +153,11 @@ def test_what_cannot_be_rewritten_is_left_alone(text: str) -> None:
     Path(FILE).write_text(text)
     assert main(["plugins", "disable", "acme-den"]) == EXIT_USAGE
     assert Path(FILE).read_text() == text
-    with pytest.raises(ProjectError, match="what it says of plugins cannot be rewritten here"):
+    with pytest.raises(ProjectError, match="the plugins setting cannot be edited in this form"):
         disable(["acme-den"])
 
 
-def test_a_recipe_that_needs_a_disabled_plugin_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_that_needs_a_disabled_plugin_reports_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "disable", "acme-den"]) == EXIT_DONE
     recipe = Path("r.toml")
     recipe.write_text(
@@ -165,7 +165,7 @@ def test_a_recipe_that_needs_a_disabled_plugin_is_told_so(capsys: pytest.Capture
     )
     capsys.readouterr()
     assert main(["check", str(recipe)]) == EXIT_USAGE
-    assert told(capsys)[0] == (
-        'error: r.toml: model.name: unknown model "den"; disabled, and so not asked: '
+    assert printed(capsys)[0] == (
+        'error: r.toml: model.name: unknown model "den"; disabled: '
         "acme-den[main] 1.0 (by toolkit.toml), acme-den[other] 1.0 (by toolkit.toml)"
     )

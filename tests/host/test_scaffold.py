@@ -89,7 +89,7 @@ def test_what_is_written_and_what_to_type_next(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("licence", "title"), [("MIT", "MIT License"), ("Apache-2.0", "Apache License"), ("BSD-3-Clause", "BSD 3-Clause")]
 )
-def test_the_licence_stands_in_its_file_and_in_the_project(licence: str, title: str) -> None:
+def test_the_licence_is_in_its_file_and_in_the_project(licence: str, title: str) -> None:
     package = new("acme", "--license", licence)
     text = (package / "LICENSE").read_text()
     assert title in text.partition("\n")[0]
@@ -123,8 +123,8 @@ def test_what_is_written_is_clean_and_its_recipe_valid(kinds: str, tmp_path: Pat
 
 @pytest.mark.slow
 def test_what_is_written_is_typed() -> None:
-    """Slow where mypy has not read the types of torch yet. Told of the same packages without types as for the toolkit
-    itself, none of which the new package imports, it takes from the cache what it has read for that."""
+    """Slow where mypy has not read the types of torch yet. With the same untyped packages as for the toolkit
+    itself, none of which the new package imports, mypy reuses its cache."""
     package = new("acme-vision")
     ours = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     untyped = re.search(
@@ -172,10 +172,10 @@ def shell(line: str) -> str:
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("acme/vision", '"acme/vision" is no name for a distribution: letters, digits, and - _ . between them'),
+        ("acme/vision", 'invalid distribution name "acme/vision": use letters and digits, with - _ . between them'),
         ("-acme", "the following arguments are required: NAME"),
-        ("acme-", '"acme-" is no name for a distribution'),
-        ("", '"" is no name for a distribution'),
+        ("acme-", 'invalid distribution name "acme-"'),
+        ("", 'invalid distribution name ""'),
         ("3d-vision", '"3d-vision" gives the module 3d_vision, which Python cannot import'),
         ("class", '"class" gives the module class, which Python cannot import'),
         ("Vision_Toolkit", 'a distribution called "Vision_Toolkit" is installed already'),
@@ -202,7 +202,7 @@ def test_the_module_is_named_after_the_distribution() -> None:
     assert check_name("Acme.Vision-X_2") == "acme_vision_x_2"
 
 
-def test_kinds_are_told_in_one_order() -> None:
+def test_kinds_are_listed_in_one_order() -> None:
     assert parse_kinds(None) == KINDS
     assert parse_kinds("tracker, dataset,tracker") == ("dataset", "tracker")
     with pytest.raises(UsageError) as caught:

@@ -24,7 +24,7 @@ class Animal:
     named: str
     """What the doctor says of it: a regular expression."""
     fault: bool = True
-    """Whether that breaks a rule; if not, it is only told."""
+    """Whether that breaks a rule; if not, it is only a notice."""
 
 
 def hook(answer: str, kind: str = "models", before: str = "", name: str = "") -> str:
@@ -80,7 +80,7 @@ BROKEN = {
     "none": Animal(hook("None"), "toolkit_models returned NoneType, not names mapped to factories"),
     "list": Animal(hook("['ANIMAL']"), "toolkit_models returned list, not names"),
     "typed": Animal(hook("{'ANIMAL': 3}"), '"typed" is neither callable nor "package.module:attribute"'),
-    "numbered": Animal(hook("{3: dict}"), "3 is no name for a component"),
+    "numbered": Animal(hook("{3: dict}"), "invalid component name 3: expected text without a colon"),
     "asking": Animal(
         "from toolkit import hookimpl\n@hookimpl\ndef toolkit_models(registry): return {}",
         "PluginValidationError: .*toolkit_models\\(registry\\)",
@@ -161,7 +161,7 @@ UNUSABLE = {
     "positional": Animal(
         offering("def build(spec, width, /): ..."), "argument width: is positional-only, so no recipe can give it"
     ),
-    "unasked": Animal(offering("def build(*, width=8): ..."), "takes no positional argument, but the core gives"),
+    "unasked": Animal(offering("def build(*, width=8): ..."), "takes no positional argument, but the toolkit passes"),
     "nowhere": Animal(offering("def build(spec, *, width: 'Nowhere' = 8): ..."), "annotation Nowhere: NameError"),
     "builtin": Animal(hook('{"ANIMAL": dict}'), "signature: ValueError: no signature found"),
     "exiting": Animal(offering('def build(spec):\n    """It leaves."""\n    raise SystemExit(5)'), "SystemExit: 5"),

@@ -92,9 +92,9 @@ def is_named(name: str, animals: Mapping[str, Animal], text: str) -> bool:
     return bool(re.search(animals[name].named, of(name, text), flags=re.MULTILINE))
 
 
-def test_where_only_ours_is_installed_that_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_only_ours_is_installed_that_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "doctor"]) == EXIT_DONE
-    assert capsys.readouterr().out == "no plugin but those included is installed; examine one of these by its name\n"
+    assert capsys.readouterr().out == "no third-party plugin is installed; to examine an included plugin, name it\n"
 
 
 @pytest.mark.usefixtures("good")
@@ -123,7 +123,7 @@ def test_a_component_that_needs_arguments_is_examined_with_them(capsys: pytest.C
             "python -m toolkit",
         ),
         (["board", "--set", "side"], "--set side: must look like key=value", "--set width=8, say"),
-        (["vision-toolkit[trackers]", "--set", "a=1"], "--set is for one component; here are 3", "name it: python -m"),
+        (["vision-toolkit[trackers]", "--set", "a=1"], "--set needs one component, got 3", "name it: python -m"),
     ],
 )
 def test_usage_errors(words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_a_disabled_plugin_is_examined_only_by_its_name(capsys: pytest.CaptureFi
     assert "tracker board" in capsys.readouterr().out
 
 
-def test_metadata_that_cannot_be_read_is_told(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metadata_that_cannot_be_read_is_reported(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(site, "odd", {}, {"main": "odd"})
     (site / "odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"[toolkit]\nx = \xff")
     assert main(["plugins", "doctor"]) == EXIT_PLUGIN
@@ -190,18 +190,18 @@ def test_what_a_plugin_does_as_its_process_ends_is_done(site: Path, capsys: pyte
 
 
 @needs_forks
-def test_an_examination_that_fails_by_itself_is_told_with_its_error(
+def test_an_examination_that_crashes_is_reported_with_its_error(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(site, {"idle": Animal(hook("{}"), "")})
     monkeypatch.setattr(Request, "text", lambda request: "no request")
     assert main(["plugins", "doctor"]) == EXIT_PLUGIN
-    told = of("idle", capsys.readouterr().out)
-    assert "import: it ended the process with exit code 1: json.decoder.JSONDecodeError: " in told
+    shown = of("idle", capsys.readouterr().out)
+    assert "import: it ended the process with exit code 1: json.decoder.JSONDecodeError: " in shown
 
 
 @needs_forks
-def test_a_host_that_cannot_start_is_told_with_its_error(tmp_path: Path) -> None:
+def test_a_host_that_cannot_start_is_reported_with_its_error(tmp_path: Path) -> None:
     starter = process.Starter(["no_such_module"], {})
     with pytest.raises(Ended, match="exit code 1: ModuleNotFoundError: No module named 'no_such_module'"):
         list(answers(Request(("zoo", "1", "main", "zoo")), starter))
@@ -209,14 +209,14 @@ def test_a_host_that_cannot_start_is_told_with_its_error(tmp_path: Path) -> None
 
 
 def test_what_the_rules_of_a_kind_import_is_there() -> None:
-    """The host passes over what it cannot import, so nothing else would tell of a name that is gone."""
+    """The host passes over what it cannot import, so nothing else would report a missing name."""
     assert all(importlib.util.find_spec(module) for modules in OF_RULES.values() for module in modules)
     assert needs(Request(("zoo", "1", "main", "zoo"), (("model", "ape"), ("metric", "bat")))) == list(OF_RULES["model"])
     assert needs(Request(("zoo", "1", "main", "zoo"))) == []
 
 
 @needs_forks
-def test_the_host_imports_what_it_is_told_before_it_forks(tmp_path: Path) -> None:
+def test_the_host_imports_the_given_modules_before_it_forks(tmp_path: Path) -> None:
     """The fork then finds it imported; a module that is not there is passed over."""
     code = "import pathlib; pathlib.Path(__file__).with_suffix('.txt').open('a').write('!')"
     (tmp_path / "dear.py").write_text(code)
@@ -307,7 +307,7 @@ def test_an_animal_is_named_with_its_cause(alone: str, capsys: pytest.CaptureFix
     assert re.search(rf"^      see {PAGE}#\S+$", text, flags=re.MULTILINE)
 
 
-def test_a_name_that_others_have_is_told_and_breaks_nothing(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_others_have_is_reported_and_breaks_nothing(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     release(site, {"resnet": Animal(hook('{"resnet18": "zoo_absent:build"}'), "")})
     assert main(["plugins", "doctor", "zoo-resnet"]) == EXIT_PLUGIN
     text = capsys.readouterr().out
@@ -346,5 +346,5 @@ def test_lines_pass_between_processes_unchanged() -> None:
 
 
 @pytest.mark.parametrize(("code", "manner"), [(3, "with exit code 3"), (-9, "by SIGKILL"), (-99, "by signal 99")])
-def test_how_a_process_ended_is_told(code: int, manner: str) -> None:
+def test_how_a_process_ended_is_reported(code: int, manner: str) -> None:
     assert _manner(code) == f"it ended the process {manner}"

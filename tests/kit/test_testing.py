@@ -1,4 +1,4 @@
-"""The conformance kit: each rule finds what breaks it, sound components pass, and what is told helps."""
+"""The conformance kit: each rule finds what breaks it, sound components pass, and reports help."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ def test_a_case_may_be_of_every_kind() -> None:
     assert get_args(Kind) == tuple(KINDS)
 
 
-# What is told
+# Reports
 
 
-def test_a_test_that_fails_tells_component_contract_what_was_seen_and_where_to_read_on(tmp_path: Path) -> None:
+def test_a_failing_test_names_component_contract_finding_and_documentation(tmp_path: Path) -> None:
     (case,) = [one.case for one in BROKEN if one.rule == "reference"]
     (finding,) = examine(case, only=["reference"])
-    told = failure(finding, "metric of Acme")
-    assert told is not None
-    first, contract, seen, where = told.splitlines()
+    shown = failure(finding, "metric of Acme")
+    assert shown is not None
+    first, contract, seen, where = shown.splitlines()
     assert first == "metric of Acme: reference"
     assert contract.endswith(finding.rule.contract)
     assert "accuracy with all classes is 63.5" in seen
     assert where == "  see docs/reference/rules.md#metric-reference"
 
 
-def test_what_a_component_raises_is_told_with_its_place() -> None:
+def test_what_a_component_raises_is_reported_with_its_place() -> None:
     (case,) = [one.case for one in BROKEN if one.rule == "channels_last"]
     (finding,) = examine(case, only=["channels_last"])
     assert str(finding.what).startswith("raised RuntimeError: view size is not compatible")
@@ -101,7 +101,7 @@ def test_an_interrupt_interrupts() -> None:
         list(examine(Case("metric", interrupted)))
 
 
-def test_an_excuse_is_told_instead_of_a_verdict() -> None:
+def test_an_excuse_is_reported_instead_of_a_verdict() -> None:
     (broken,) = [one.case for one in BROKEN if one.rule == "reference"]
     (finding,) = examine(replace(broken, excused={"reference": "we count in percent"}), only=["reference"])
     assert (finding.what, finding.skipped) == (None, "we count in percent")
@@ -116,14 +116,14 @@ def test_an_excuse_is_told_instead_of_a_verdict() -> None:
         (Case("metric", "accuracy", excused={"sklearn": "no"}), None, 'metrics have no rule "sklearn"'),
     ],
 )
-def test_a_case_that_is_wrong_is_told(case: Case, only: list[str] | None, message: str) -> None:
+def test_a_case_that_is_wrong_is_reported(case: Case, only: list[str] | None, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         list(examine(case, only=only))
     assert caught.value.message == message
     assert caught.value.next_step
 
 
-def test_arguments_that_are_wrong_are_told() -> None:
+def test_arguments_that_are_wrong_are_reported() -> None:
     with pytest.raises(UsageError, match=r"args\.k: "):
         list(examine(Case("metric", "top_k", {"k": "five"})))
 
@@ -134,8 +134,8 @@ def test_a_component_that_cannot_be_imported_breaks_every_rule(tmp_path: Path, m
     monkeypatch.syspath_prepend(str(tmp_path))
     found = list(examine(Case("metric", "lost")))
     assert len(found) == len(rules("metric"))
-    told = [str(one.what) for one in found if not one.skipped]
-    assert all("acme-lost[main] 1.0: cannot import acme_gone:lost" in text for text in told)
+    shown = [str(one.what) for one in found if not one.skipped]
+    assert all("acme-lost[main] 1.0: cannot import acme_gone:lost" in text for text in shown)
 
 
 # What it leaves alone

@@ -419,7 +419,7 @@ def test_lambda_has_the_moments_of_its_beta_distribution(alpha: float) -> None:
 
 
 def marked(samples: int = 16) -> Batch:
-    """Each sample is of one colour and one class of its own, so that pixels tell the share of each."""
+    """Each sample is of one colour and one class of its own, so that pixels show the share of each."""
     shown = (torch.arange(samples) * 16).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 20, 20)
     return Batch(shown, torch.arange(samples), torch.arange(samples))
 

@@ -151,7 +151,7 @@ def test_missing_and_changed_official_files_are_named(published):
     folder = published / CIFAR10.base_folder
     (folder / "data_batch_2").unlink()
     (folder / "test_batch").write_bytes(b"changed")
-    with pytest.raises(DataError, match=r"not whole: data_batch_2, test_batch missing or changed") as caught:
+    with pytest.raises(DataError, match=r"incomplete: data_batch_2, test_batch missing or changed") as caught:
         cifar10(published)
     assert caught.value.path == folder
     assert "data.download = true" in caught.value.next_step
@@ -162,9 +162,9 @@ def test_missing_and_changed_official_files_are_named(published):
     [
         (None, "does not exist"),
         ((), "is empty"),
-        (("cifar-10-python.tar.gz",), "has not the files of CIFAR-10, only cifar-10-python.tar.gz"),
-        (tuple("abcdefg"), "has not the files of CIFAR-10, only a, b, c, d, e and 2 more"),
-        (("train/cat/x.jpg",), "has not the files of CIFAR-10, only train"),
+        (("cifar-10-python.tar.gz",), "CIFAR-10 files not found, only cifar-10-python.tar.gz"),
+        (tuple("abcdefg"), "CIFAR-10 files not found, only a, b, c, d, e and 2 more"),
+        (("train/cat/x.jpg",), "CIFAR-10 files not found, only train"),
     ],
 )
 def test_a_root_without_the_data_is_an_error_that_says_where_to_get_it(tmp_path, names, message):
@@ -181,21 +181,21 @@ def test_a_root_without_the_data_is_an_error_that_says_where_to_get_it(tmp_path,
 
 
 def test_a_root_that_is_a_file_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"is no folder"):
+    with pytest.raises(DataError, match=r"is not a folder"):
         cifar10(write_image(tmp_path / "a.png"))
 
 
-def test_one_class_is_none(tmp_path):
+def test_one_class_is_too_few(tmp_path):
     for split in ("train", "test"):
         write_image(tmp_path / split / "bird" / "1.png")
-    with pytest.raises(DataError, match=r"train and test have one class folder only, bird"):
+    with pytest.raises(DataError, match=r"train and test have only one class folder, bird"):
         cifar10(tmp_path)
 
 
 def test_train_and_test_must_have_the_same_classes(tmp_path):
     image_folders(tmp_path)
     write_image(tmp_path / "train" / "bird" / "1.png")
-    with pytest.raises(DataError, match=r"train and test have not the same classes: only one of them has bird"):
+    with pytest.raises(DataError, match=r"train and test have different classes: only one of them has bird"):
         cifar10(tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_the_sample_is_the_same_every_time_and_its_splits_differ():
     assert len({pixels.numpy().tobytes() for pixels in (*first.pixels, *test.pixels)}) == 100
 
 
-def test_colour_alone_does_not_tell_the_objects_of_the_sample_apart():
+def test_colour_alone_does_not_distinguish_the_objects_of_the_sample():
     train, test = (draw_objects(split, 60) for split in ("train", "test"))
 
     def colours(items: ArrayItems) -> torch.Tensor:

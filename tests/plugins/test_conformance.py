@@ -19,7 +19,7 @@ from toolkit.kit.testing import Case, conformance, image_folders, video_folders
 
 CLASSES = tuple("abc")
 FEW_ITEMS: Mapping[str, Any] = {"sample_images": 30}
-ONE_STORE = "MLflow keeps one store for all runs, beside them"
+ONE_STORE = "MLflow keeps one store for all runs, next to them"
 
 
 def cifar_folders(folder: Path) -> Path:
@@ -202,7 +202,7 @@ test_optimizers = conformance(*OPTIMIZERS, RPROP)
 test_schedules = conformance(*SCHEDULES)
 test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
 
-# Each starts a Python of its own, which imports torch anew.
+# Each starts a Python of its own, which imports torch again.
 test_datasets_in_other_processes = pytest.mark.slow(conformance(*DATASETS[2:5:2], only=["processes"]))
 # Each rule makes a database of its own, with all tables that MLflow has.
 test_mlflow = pytest.mark.slow(conformance(MLFLOW))

@@ -55,21 +55,21 @@ def test_folders_of_splits_give_the_splits(tmp_path, dataset, names):
 
 @DATASETS
 @pytest.mark.parametrize(
-    ("names", "sizes", "told"),
+    ("names", "sizes", "shares"),
     [
         (("train",), [8, 4, 4], {"valid_share", "test_share", "split_seed"}),
         (("train", "val"), [12, 16, 4], {"test_share", "split_seed"}),
         (("train", "test"), [12, 4, 16], {"valid_share", "split_seed"}),
     ],
 )
-def test_splits_that_no_folder_gives_are_taken_from_those_to_train_on(tmp_path, dataset, names, sizes, told):
+def test_splits_that_no_folder_gives_are_taken_from_those_to_train_on(tmp_path, dataset, names, sizes, shares):
     data = dataset(split_folders(tmp_path, *names), **SHARES)
     assert [len(split) for split in splits(data)] == sizes
     assert all(item.startswith(("train/", f"{names[-1]}/")) for item in all_ids(data))
-    assert {"valid_share", "test_share", "split_seed"} & set(data.protocol) == told
+    assert {"valid_share", "test_share", "split_seed"} & set(data.protocol) == shares
 
 
-def test_a_split_may_lack_a_class_which_is_told(tmp_path):
+def test_a_split_may_lack_a_class_which_is_reported(tmp_path):
     root = split_folders(tmp_path, "train", "test")
     for image in (root / "test" / "run").iterdir():
         image.unlink()
@@ -79,15 +79,15 @@ def test_a_split_may_lack_a_class_which_is_told(tmp_path):
     assert "the given test split has no item of run" in data.notes
 
 
-def test_folders_without_images_beside_splits_are_left_out_and_told(tmp_path):
+def test_folders_without_images_next_to_splits_are_skipped_and_reported(tmp_path):
     root = split_folders(tmp_path, "train", "test")
     (root / "annotations").mkdir()
     (root / "annotations" / "a.xml").write_text("")
-    assert image_folder(root).notes == ("1 folder without image files left out: annotations",)
+    assert image_folder(root).notes == ("skipped 1 folder without image files: annotations",)
 
 
 @pytest.mark.parametrize("place", ["", "train/"])
-def test_files_that_are_no_items_are_left_out_and_told(tmp_path, place):
+def test_files_that_are_not_items_are_skipped_and_reported(tmp_path, place):
     class_folders(tmp_path / place)
     write_image(tmp_path / place / "loose.png", 7)
     for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db", "sit/.DS_Store", "README.md"):
@@ -96,8 +96,8 @@ def test_files_that_are_no_items_are_left_out_and_told(tmp_path, place):
     data = image_folder(tmp_path)
     assert all_ids(data) == sorted(f"{place}{name}/{number}.png" for name in ("run", "sit") for number in range(4))
     assert data.notes == (
-        f"1 file outside the class folders left out: {place}loose.png",
-        f"3 files without a suffix of images left out: {place}run/0.bmp, {place}run/deep/1.TIFF, {place}sit/Thumbs.db",
+        f"skipped 1 file outside the class folders: {place}loose.png",
+        f"skipped 3 files without a suffix of images: {place}run/0.bmp, {place}run/deep/1.TIFF, {place}sit/Thumbs.db",
     )
     other = "skipped: not a suffix of images"
     assert set(data.files) == {
@@ -111,17 +111,18 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path):
     assert (data.spec.classes, data.notes) == (("bus", "train"), ())
 
 
-def test_splits_that_are_taken_for_classes_are_told(tmp_path):
+def test_splits_that_are_used_as_classes_are_reported(tmp_path):
     root = split_folders(tmp_path, "train", "val")
     write_image(root / "examples" / "0.png", 5)
     data = image_folder(root)
     assert data.spec.classes == ("examples", "train", "val")
     assert data.notes[0] == (
-        "taken for classes: train, val, beside examples; if they are splits, move what is none out of the folder"
+        "folders named like splits are used as classes: train, val; if they are splits, move the other folders away: "
+        "examples"
     )
 
 
-def test_twins_in_splits_that_are_given_are_told(tmp_path):
+def test_twins_in_splits_that_are_given_are_reported(tmp_path):
     root = split_folders(tmp_path, "train", "test")
     (root / "test" / "run" / "0.png").write_bytes((root / "train" / "run" / "0.png").read_bytes())
     data = image_folder(root, valid_share=0)
@@ -134,10 +135,10 @@ def test_twins_in_splits_that_are_given_are_told(tmp_path):
     [
         (("test/a/1.png", "val/a/1.png"), "", "has no folder train, only val, test"),
         (("train/a/1.png", "val/a/1.png", "Valid/a/1.png"), "", "has several folders for valid: Valid, val"),
-        (("train/a/1.png", "train/b/1.png", "test/1.png"), "test", "there are no class folders, only 1.png"),
-        (("train/a/1.png", "train/b/1.png", "test/x.txt"), "test", "there are no class folders, only x.txt"),
+        (("train/a/1.png", "train/b/1.png", "test/1.png"), "test", "no class folders found, only 1.png"),
+        (("train/a/1.png", "train/b/1.png", "test/x.txt"), "test", "no class folders found, only x.txt"),
         (("train/a/1.png", "train/b/1.png", "val/b/x.txt"), "val/b", "the class folder has no image file, only x.txt"),
-        (("train/a/1.png", "val/a/1.png"), "train", "has one class folder only, a"),
+        (("train/a/1.png", "val/a/1.png"), "train", "has only one class folder, a"),
         (
             ("train/a/1.png", "train/b/1.png", "val/c/1.png", "val/d/1.png"),
             "val",
@@ -178,6 +179,6 @@ def test_groups_of_folders_stay_together(tmp_path):
     data = image_folder(root, group_pattern=r"(\d)\.png", valid_share=0.25)
     train, valid = ({item[-5] for item in split.ids} for split in (data.train, data.valid))
     assert not train & valid
-    assert (
-        data.notes[0] == r"the given splits tear 8 groups (pattern (\d)\.png) apart, so scores may tell of the source"
+    assert data.notes[0] == (
+        r"the given splits divide 8 groups (pattern (\d)\.png), so scores can show the source instead of the class"
     )

@@ -82,11 +82,11 @@ def test_each_class_has_a_column(tmp_path: Path, dataset: Callable[..., Data], o
     assert names(dataset(tmp_path, train="train.csv", **SETS)) == JOINED
 
 
-def test_a_class_that_no_item_shows_keeps_its_column_and_is_told(tmp_path: Path) -> None:
+def test_a_class_that_no_item_shows_keeps_its_column_and_is_reported(tmp_path: Path) -> None:
     written(images(tmp_path, 2), "path,dog,cat,yak", "0.png,1,0,0", "1.png,0,1,0")
     data = image_folder(tmp_path, train="train.csv", **SETS)
     assert data.spec.classes == ("cat", "dog", "yak")
-    assert data.notes == ("no item is labelled yak: no score can be had of what is never shown",)
+    assert data.notes == ("no item is labelled yak: its scores cannot be computed",)
 
 
 def test_lines_end_in_numbers(tmp_path: Path) -> None:
@@ -157,12 +157,12 @@ def test_groups_of_sets_stay_together(tmp_path: Path) -> None:
     data = image_folder(tmp_path, train="train.csv", labels="several", valid_share=0.25, test_share=0.25)
     groups = [{int(item.partition(".")[0]) // 8 for item in split.ids} for split in splits(data)]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 6
-    for row, told in (("0.png,dog|yak,1", "labelled dog|yak, but its files say dog"), ("3.png,dog,1", "say nothing")):
+    for row, reason in (("0.png,dog|yak,1", "labelled dog|yak, but its files say dog"), ("3.png,dog,1", "say nothing")):
         written(tmp_path, "path,label,group", row, name="groups.csv")
-        assert told in refused(tmp_path, image_folder, train="train.csv", **SETS).message
+        assert reason in refused(tmp_path, image_folder, train="train.csv", **SETS).message
 
 
-def test_twins_with_other_sets_are_told(tmp_path: Path) -> None:
+def test_twins_with_other_sets_are_reported(tmp_path: Path) -> None:
     many(tmp_path)
     (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes())
     for seed in range(4):
@@ -195,7 +195,7 @@ WRONG: Mapping[str, tuple[Sequence[str], str, str]] = {
     "contradiction": (
         ["path,labels", "0.png,cat|dog", "0.png,cat"],
         ": 1 image in more than one set of labels: 0.png",
-        "each image stands in one of them",
+        "each image belongs to only one of them",
     ),
     "nothing": (["path,labels", "0.png,", "1.png,"], ": no item has a label", "Label some items"),
     "one alone": (["path,labels", "0.png,cat", "1.png,cat"], ": every item is labelled cat, the only label", "without"),
@@ -212,7 +212,11 @@ WRONG: Mapping[str, tuple[Sequence[str], str, str]] = {
         "remove it",
     ),
     "an index": ([",path,cat", "0,0.png,1"], "train.csv: line 1: column 1 has no name", "remove it"),
-    "a column twice": (["path,cat,cat", "0.png,1,0"], "line 1: column 2 has the name of another, cat", "remove it"),
+    "a column twice": (
+        ["path,cat,cat", "0.png,1,0"],
+        "line 1: column 2 has the same name as another, cat",
+        "remove it",
+    ),
     "no column": (["path", "0.png"], "line 1: the header has no column labels", "labels"),
     "a row too long": (
         ["path,labels", "0.png,cat,dog"],
@@ -309,7 +313,7 @@ def test_a_class_that_no_item_to_train_on_shows_is_an_error(tmp_path: Path) -> N
 @pytest.mark.parametrize("dataset", [har, image_folder, video_folder])
 def test_class_folders_give_one_label(tmp_path: Path, dataset: Callable[..., Data]) -> None:
     error = refused(class_folders(tmp_path), dataset, labels="several")
-    assert error.message == f"{tmp_path}: class folders give each item one label, and data.labels asks for several"
+    assert error.message == f'{tmp_path}: class folders give each item one label, but data.labels is "several"'
     assert "data.train" in str(error.next_step)
 
 
@@ -322,7 +326,7 @@ def test_a_file_in_two_class_folders_has_two_labels_in_two_items(tmp_path: Path)
     assert data.notes[0].endswith("1 of them under more than one label")
 
 
-def test_frames_extracted_from_videos_are_told_as_that(tmp_path: Path) -> None:
+def test_frames_extracted_from_videos_are_recognised(tmp_path: Path) -> None:
     (tmp_path / "run" / "one").mkdir(parents=True)
     written(tmp_path, "run/one 120 0 3", "sit/two 96 1", name="train.txt")
     error = refused(tmp_path, video_folder, train="train.txt", **SETS)
@@ -342,7 +346,7 @@ def test_lists_name_images_to_those_who_read_images(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.bmp"):
         (tmp_path / name).touch()
     error = refused(tmp_path, image_folder, train="train.csv", **UNCUT)
-    assert error.message == f"{tmp_path}: lists name files with .bmp, .mp4, which are no images"
+    assert error.message == f"{tmp_path}: lists name files with .bmp, .mp4, which are not images"
     assert "video_folder" in str(error.next_step)
 
 
@@ -350,8 +354,8 @@ def test_lists_name_images_to_those_who_read_images(tmp_path: Path) -> None:
     ("dataset", "arguments", "message"),
     [
         (video_folder, {"labels": "several", "official_split": 1}, "labels: an official split has one label an item"),
-        (image_folder, {"separator": ";"}, 'separator: stands between several labels, and data.labels is "one"'),
-        (image_folder, {"valid": "a.csv"}, "train: is needed beside valid"),
+        (image_folder, {"separator": ";"}, 'separator: needs data.labels = "several", got "one"'),
+        (image_folder, {"valid": "a.csv"}, "train: required with valid"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_read(

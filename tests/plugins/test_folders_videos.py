@@ -85,9 +85,9 @@ def test_class_folders_of_videos_are_read(tmp_path):
     [
         (None, "does not exist"),
         ((), "is empty"),
-        (("a.mp4",), "there are no class folders, only a.mp4"),
+        (("a.mp4",), "no class folders found, only a.mp4"),
         (("run/a.jpg",), "the class folder has no video file, only a.jpg"),
-        (("run/a.mp4",), "has one class folder only, run"),
+        (("run/a.mp4",), "has only one class folder, run"),
     ],
 )
 def test_a_root_without_videos_is_an_error(tmp_path, names, message):
@@ -217,7 +217,7 @@ def test_what_is_taken_keeps_groups_together_and_passes_over_files_in_no_list(tm
             {"train": ["run/runa.mp4 run", "sit/sita.mp4 sit"], "test": ["run/runa.mp4 run"]},
             "1 video in more than one split: run/runa.mp4",
         ),
-        ({"train": ["run/runa.mp4 run"]}, "1 label to train on, and two are needed"),
+        ({"train": ["run/runa.mp4 run"]}, "1 label to train on, expected at least 2"),
         (
             {"train": ["run/runa.mp4 0", "sit/sita.mp4 1"], "test": ["run/runb.mp4 run"]},
             "1 label not among those to train on: run",
@@ -256,7 +256,7 @@ def test_a_list_that_cannot_be_read_is_an_error_that_names_it(tmp_path, name, li
     assert caught.value.message.startswith(f"{tmp_path / name}: {message}")
 
 
-def test_a_list_of_extracted_frames_is_told_as_that(tmp_path):
+def test_a_list_of_extracted_frames_is_recognised(tmp_path):
     make(tmp_path, ("run/1.mp4",))
     (tmp_path / "train.txt").write_text("run/one 120 0\nsit/two 96 1\n")
     error = problem(lambda: video_folder(tmp_path, train="train.txt"))
@@ -273,13 +273,13 @@ def test_a_table_that_names_no_videos_is_an_error(tmp_path, header):
     assert error.message == f"{tmp_path / 'valid.csv'}: names no items"
 
 
-def test_a_list_that_is_no_text_is_an_error(tmp_path):
+def test_a_list_that_is_not_text_is_an_error(tmp_path):
     folders(tmp_path)
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
     assert "train.txt: is not UTF-8" in problem(lambda: video_folder(tmp_path, train="train.txt")).message
 
 
-def test_a_video_named_twice_is_told_and_taken_once(tmp_path):
+def test_a_video_named_twice_is_reported_and_used_once(tmp_path):
     folders(tmp_path)
     written(tmp_path / "train.txt", "run/runa.mp4 run", "sit/sita.mp4 sit", "run/runa.mp4 run")
     data = video_folder(tmp_path, train="train.txt", clips=True, **NOTHING_CUT)
@@ -290,10 +290,10 @@ def test_a_video_named_twice_is_told_and_taken_once(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"test": "a.txt"}, "train: is needed beside test"),
-        ({"official_split": 1, "train": "a.txt"}, "official_split: leaves no room for train"),
-        ({"group_pattern": "("}, "group_pattern: is no regular expression"),
-        ({"valid_share": 0.5, "test_share": 0.5}, "test_share: must leave a share for train"),
+        ({"test": "a.txt"}, "train: required with test"),
+        ({"official_split": 1, "train": "a.txt"}, "official_split: cannot be combined with train"),
+        ({"group_pattern": "("}, "group_pattern: invalid regular expression"),
+        ({"valid_share": 0.5, "test_share": 0.5}, "test_share: valid_share + test_share must be below 1"),
     ],
 )
 @BOTH
@@ -325,9 +325,9 @@ def test_the_tables_of_kinetics_name_files(tmp_path):
     assert set(data.spec.classes) == {"run", "sit"}
 
 
-def test_videos_that_have_gone_from_kinetics_are_told(tmp_path):
+def test_videos_that_are_missing_from_kinetics_are_reported(tmp_path):
     data = video_folder(kinetics(tmp_path), train="train.csv", clips=True, **NOTHING_CUT)
-    assert data.notes == ("train.csv: 1 video named there not found: removed_000005_000015.mp4; left out",)
+    assert data.notes == ("train.csv: 1 video named there not found: removed_000005_000015.mp4; skipped",)
     assert data.files == (FileProblem("removed_000005_000015.mp4", "skipped: not found", "train.csv"),)
 
 
@@ -385,7 +385,7 @@ def test_videos_of_lists_may_lie_behind_links(tmp_path, dataset):
 
 
 def hmdb51(root: Path) -> Path:
-    names = {name: [f"Film{n}_{name}_u_nm_np1_{n}.avi" for n in range(6)] for name in ("brush_hair", "wave")}
+    names = {name: [f"Reel{n}_{name}_u_nm_np1_{n}.avi" for n in range(6)] for name in ("brush_hair", "wave")}
     for name, videos in names.items():
         make(root, (f"{name}/{video}" for video in videos))
         lines = (f"{video} {(1, 1, 1, 2, 2, 0)[number]} " for number, video in enumerate(videos))
@@ -402,7 +402,7 @@ def test_official_splits_of_hmdb51(tmp_path, dataset):
     assert data.protocol["split"] == "official split 3"
 
 
-def test_hidden_files_beside_official_ones_are_passed_over(tmp_path):
+def test_hidden_files_next_to_official_ones_are_skipped(tmp_path):
     root = hmdb51(tmp_path)
     (root / "testTrainMulti_7030_splits" / "._wave_test_split3.txt").write_bytes(b"\xa3Mac OS X")
     assert video_folder(root, official_split=3, clips=True).spec.classes == ("brush_hair", "wave")
@@ -443,7 +443,7 @@ def test_an_official_split_in_which_nothing_is_to_be_trained_on_is_an_error(tmp_
     assert "0 labels to train on" in problem(lambda: video_folder(tmp_path, official_split=1)).message
 
 
-# What names tell
+# What names show
 
 
 def suggested(note: str) -> str:
@@ -473,7 +473,7 @@ def test_names_that_show_sources_are_warned_of(tmp_path, shape):
     names, sources = SHAPES[shape]
     data = video_folder(make(tmp_path, names), clips=True)
     (note,) = [note for note in data.notes if "sources" in note]
-    assert re.match(rf"file names suggest {sources} sources \(.*\); \d+ of them stand in more than one split, ", note)
+    assert re.match(rf"file names suggest {sources} sources \(.*\), \d+ of them in more than one split, ", note)
     pattern = suggested(note)
     grouped = video_folder(tmp_path, clips=True, group_pattern=pattern)
     assert not [note for note in grouped.notes if "sources" in note]
@@ -494,7 +494,7 @@ def test_names_that_show_none_are_not(tmp_path, names):
     assert video_folder(make(tmp_path, names), clips=True).notes == ()
 
 
-def test_no_warning_where_no_source_is_torn(tmp_path):
+def test_no_warning_where_no_source_is_divided(tmp_path):
     names, _ = SHAPES["arid"]
     assert video_folder(make(tmp_path, names), clips=True, **NOTHING_CUT).notes == ()
 
@@ -516,17 +516,19 @@ def test_names_of_classes_are_no_sources_where_a_split_is_named_otherwise(tmp_pa
     assert image_folder(tmp_path, test_share=0.25).notes == ()
 
 
-def test_lists_that_tear_groups_apart_are_warned_of(tmp_path):
+def test_lists_that_divide_groups_give_a_warning(tmp_path):
     folders(tmp_path)
     rows = [f"{name}/{name}{letter}.mp4,{name},{letter in 'ab'}" for name in ("run", "sit") for letter in "abcd"]
     written(tmp_path / "groups.csv", "path,label,group", *rows)
     written(tmp_path / "train.txt", "run/runa.mp4 run", "sit/sita.mp4 sit")
     written(tmp_path / "test.txt", "run/runb.mp4 run", "sit/sitc.mp4 sit")
     data = video_folder(tmp_path, train="train.txt", test="test.txt", clips=True, valid_share=0.0)
-    assert data.notes == ("the given splits tear 1 group (groups.csv) apart, so scores may tell of the source",)
+    assert data.notes == (
+        "the given splits divide 1 group (groups.csv), so scores can show the source instead of the class",
+    )
 
 
-def test_lists_that_tear_identical_files_apart_are_warned_of(tmp_path):
+def test_lists_that_divide_identical_files_give_a_warning(tmp_path):
     folders(tmp_path)
     (tmp_path / "run" / "runb.mp4").write_bytes((tmp_path / "run" / "runa.mp4").read_bytes())
     written(tmp_path / "train.txt", "run/runa.mp4 run", "sit/sita.mp4 sit")
@@ -553,9 +555,7 @@ def test_whatever_the_names_a_suggestion_fits_them_all(names):
 def test_the_real_clips_in_the_dark_are_warned_of():
     root = real_data("arid-dark")
     (note,) = video_folder(root, clips=True).notes
-    assert re.match(
-        r"file names suggest 11 sources \(the first number\); \d+ of them stand in more than one split", note
-    )
+    assert re.match(r"file names suggest 11 sources \(the first number\), \d+ of them in more than one split", note)
     grouped = video_folder(root, clips=True, group_pattern=suggested(note))
     scenes = [{name.split("_")[-2] for name in names} for names in ids(grouped)]
     assert sum(map(len, scenes)) == len(set.union(*scenes)) == 11

@@ -202,7 +202,7 @@ def test_parts_and_state_dict(name: str, head: str) -> None:
 
 @pytest.mark.parametrize("head", ["lstm", "gru", "attention"])
 def test_temporal_heads_learn_which_way_a_square_moves(head: str) -> None:
-    """Left or right: no single frame tells, and the average of frames cannot."""
+    """Left or right: no single frame shows the direction, nor does the average of frames."""
     torch.manual_seed(0)
     spec = DataSpec(classes=("left", "right"), size=16, clip=Clip(frames=T))
     model = cnn.cnn(spec, widths=(8, 16), logit_scale=1.0, head=head, head_width=64)  # type: ignore[arg-type]

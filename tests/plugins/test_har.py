@@ -90,15 +90,15 @@ def test_byte_order_marks_other_line_ends_columns_and_blank_lines_are_read(kaggl
     assert len(all_ids(data)) == 8
 
 
-def test_images_without_a_label_are_left_out_and_told(kaggle):
+def test_images_without_a_label_are_skipped_and_reported(kaggle):
     write_image(kaggle / "train" / "Image_9.jpg", 9)
     (kaggle / "train" / "._Image_0.jpg").write_bytes(b"hidden, as macOS leaves them")
     data = har(kaggle)
     assert len(all_ids(data)) == 8
-    assert data.notes == ("1 image without a label left out: Image_9.jpg",)
+    assert data.notes == ("skipped 1 image without a label: Image_9.jpg",)
 
 
-def test_a_row_that_is_repeated_is_told(kaggle):
+def test_a_row_that_is_repeated_is_reported(kaggle):
     with (kaggle / "Training_set.csv").open("a") as table:
         table.write("Image_0.jpg,running\n")
     data = har(kaggle)
@@ -130,7 +130,7 @@ def test_rows_whose_files_are_missing_are_an_error(kaggle):
         (b"name,class\na,b\n", "line 1: the header has no column filename, label; it reads name,class"),
         (b"", "line 1: the header has no column filename, label; it reads (nothing)"),
         (b"filename,label\n", "has no rows"),
-        (b"filename,label\nImage_0.jpg,run\nImage_1.jpg,run\n", "has one label only, run"),
+        (b"filename,label\nImage_0.jpg,run\nImage_1.jpg,run\n", "has only one label, run"),
         (b"filename,label\nImage_0.jpg\n", "line 2: label is empty"),
         (b"filename,label\n,run\n", "line 2: filename is empty"),
         (b"filename,label\n\xff,run\n", "is not UTF-8: invalid start byte"),
@@ -149,7 +149,7 @@ def test_a_table_with_other_separators_says_which_to_take(kaggle, separator, wor
     assert problem(kaggle).next_step == f"Separate the values by commas, not by {words}."
 
 
-def test_files_that_are_there_and_cannot_be_read_are_told_for_that(kaggle):
+def test_files_that_exist_and_cannot_be_read_are_reported_as_such(kaggle):
     for number in range(2):
         (kaggle / "train" / f"Image_{number}.jpg").rename(kaggle / "train" / f"Image_{number}.gif")
     label(kaggle, [f"Image_{number}.{('gif', 'jpg')[number > 1]},{'ab'[number % 2]}" for number in range(8)])
@@ -158,12 +158,12 @@ def test_files_that_are_there_and_cannot_be_read_are_told_for_that(kaggle):
     assert error.next_step == "Convert them, or remove these lines."
 
 
-def test_labels_that_differ_only_in_case_or_blanks_are_told(kaggle):
+def test_labels_that_differ_only_in_case_or_spaces_are_reported(kaggle):
     names = ("running", "sitting down", "Running", "sitting  down")
     label(kaggle, [f"Image_{number}.jpg,{names[number % 4]}" for number in range(8)])
     assert [note for note in har(kaggle).notes if "differ" in note] == [
-        "classes differ in case or blanks alone: Running and running",
-        "classes differ in case or blanks alone: sitting  down and sitting down",
+        "class names differ only in case or spaces: Running and running",
+        "class names differ only in case or spaces: sitting  down and sitting down",
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_table_that_is_a_folder_is_an_error(tmp_path):
 def test_a_table_without_its_folder_is_an_error(tmp_path):
     (tmp_path / "root").mkdir()
     label(tmp_path / "root", ["Image_1.jpg,run"])
-    assert problem(tmp_path / "root").message.endswith("there is no folder train beside Training_set.csv")
+    assert problem(tmp_path / "root").message.endswith("folder train not found next to Training_set.csv")
 
 
 # Class folders
@@ -207,8 +207,8 @@ def test_another_seed_gives_another_split_with_another_hash(tmp_path):
             ("run/a.txt", *"abcdef"),
             "has neither Training_set.csv nor class folders with files, only a, b, c, d, e and 2 more",
         ),
-        (("run/a.jpg",), "has one class folder only, run"),
-        (("train/a.jpg",), "has no Training_set.csv to tell what the images in train/ show"),
+        (("run/a.jpg",), "has only one class folder, run"),
+        (("train/a.jpg",), "has no Training_set.csv with labels of the images in train/"),
         (("run/a.jpg", "sit/a.mp4"), "holds both images and videos"),
     ],
 )
@@ -240,7 +240,7 @@ def test_an_empty_class_folder_is_an_error(tmp_path):
 # Classes, twins and groups
 
 
-def test_unbalanced_classes_are_told(tmp_path):
+def test_unbalanced_classes_are_reported(tmp_path):
     root = class_folders(tmp_path / "root")
     for number in range(4, 10):
         write_image(root / "run" / f"{number}.png", number)
@@ -261,7 +261,7 @@ def test_identical_files_are_kept_on_one_side_whatever_the_seed(tmp_path):
     assert data.notes[0] == "2 sets of byte-identical files, each kept on one side of the split"
 
 
-def test_identical_files_under_two_labels_are_told(tmp_path):
+def test_identical_files_under_two_labels_are_reported(tmp_path):
     root = class_folders(tmp_path / "root", images=6)
     write_image(root / "sit" / "twin.png", 3)
     assert (
@@ -336,12 +336,12 @@ def test_a_pattern_that_does_not_fit_every_name_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"group_pattern": "("}, "group_pattern: is no regular expression: missing )"),
+        ({"group_pattern": "("}, "group_pattern: invalid regular expression: missing )"),
         ({"group_pattern": "a"}, "group_pattern: must have one group in parentheses, got 0"),
         ({"group_pattern": "(a)(b)"}, "group_pattern: must have one group in parentheses, got 2"),
         (
             {"valid_share": 0.5, "test_share": 0.5},
-            "test_share: must leave a share for train, got 0.5 beside valid_share 0.5",
+            "test_share: valid_share + test_share must be below 1, got 0.5 + 0.5",
         ),
     ],
 )
@@ -352,11 +352,11 @@ def test_arguments_are_checked_before_anything_is_read(tmp_path, arguments, mess
 
 
 @pytest.mark.parametrize("dataset", [har, image_folder, video_folder])
-def test_a_wrong_pattern_is_told_without_making_the_dataset(dataset):
+def test_a_wrong_pattern_is_reported_without_making_the_dataset(dataset):
     arguments, problems = check(read_signature(dataset, ("clips",)), {"group_pattern": "("}, "data")
     assert not arguments
     assert [problem.key for problem in problems] == ["data.group_pattern"]
-    assert problems[0].message.startswith("is no regular expression: missing )")
+    assert problems[0].message.startswith("invalid regular expression: missing )")
 
 
 # Videos
@@ -425,7 +425,7 @@ def test_clips_are_taken_of_whole_videos(videos):
 
 def test_there_are_no_clips_of_images(tmp_path):
     error = problem(class_folders(tmp_path / "root"), clips=True)
-    assert error.message == f"{tmp_path / 'root'}: holds images, and clips are taken of videos"
+    assert error.message == f"{tmp_path / 'root'}: holds images, but clips need videos"
     assert "remove [clip]" in error.next_step
 
 
@@ -438,7 +438,7 @@ def test_a_broken_video_is_an_error_that_names_it_when_it_is_read(videos):
     assert caught.value.path == broken
 
 
-def test_ucf101_names_are_grouped_and_told(tmp_path):
+def test_ucf101_names_are_grouped_and_reported(tmp_path):
     root = tmp_path / "root"
     for name in ("Run", "Sit"):
         for number in range(6):

@@ -105,9 +105,9 @@ def test_a_number_is_learned_and_answered_in_its_unit(
     assert {*scores} == {"loss", *(f"{name}{end}" for name in METRICS for end in ("", "_per_output"))}
     assert scores["mae"] < 0.5 * spread_of(pictures)
     assert scores["r2"] > 0.7
-    told = {row["path"]: float(row["brightness"]) for row in rows_of(pictures / "train.csv")}
+    written = {row["path"]: float(row["brightness"]) for row in rows_of(pictures / "train.csv")}
     answered = rows_of(run / "predictions.csv")
-    assert all(float(row["target_brightness"]) == pytest.approx(told[row["id"]]) for row in answered)
+    assert all(float(row["target_brightness"]) == pytest.approx(written[row["id"]]) for row in answered)
     errors = [abs(float(row["prediction_brightness"]) - float(row["target_brightness"])) for row in answered]
     assert np.mean(errors) == pytest.approx(scores["mae"], rel=1e-5)
     (bundled,) = (tmp_path / "runs" / "numbers-bundle").iterdir()
@@ -160,13 +160,13 @@ REFUSED = {
         name: ([f'metrics=["mae","{name}"]'], f"metrics.{name}: is defined for")
         for name in ("accuracy", "f1", "confusion_matrix", "average_precision", "calibration")
     },
-    "an unknown score": (["train.metric=accuracy"], 'no metric of this recipe gives "accuracy"'),
+    "an unknown score": (["train.metric=accuracy"], 'no metric of this recipe computes "accuracy"'),
     "an unknown column": (["data.numbers=bright"], "the header has no column bright"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_meaning_for_numbers_is_told_before_training(
+def test_what_has_no_meaning_for_numbers_is_reported_before_training(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     names = [row["path"] for row in rows_of(pictures / "train.csv")]

@@ -174,13 +174,13 @@ REFUSED = {
         )
         for name in ("top_k", "confusion_matrix", "log_loss", "calibration")
     },
-    "an unknown score": (["train.metric=accurcy"], 'no metric of this recipe gives "accurcy"'),
+    "an unknown score": (["train.metric=accurcy"], 'no metric of this recipe computes "accurcy"'),
     "nothing": (["data.train=empty.csv"], "no item has a label"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_meaning_for_sets_is_told(
+def test_what_has_no_meaning_for_sets_is_reported(
     sheets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     names = [row["path"] for row in rows_of(sheets / "train.csv")]

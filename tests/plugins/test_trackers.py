@@ -336,7 +336,7 @@ def test_trackers_hear_what_becomes_of_the_trials_of_a_study(tmp_path: Path, mon
     monkeypatch.setattr(Scoring, "scores", failing)
     planned = replace(one.planned, tune=one.planned.tune.model_copy(update={"max_failures": 2}))
     one = replace(one, scoring=replace(one.scoring, planned=planned))
-    with pytest.raises(RunFailed, match="2 trials failed, the last by RunFailed: the score is not finite"):
+    with pytest.raises(RunFailed, match="2 trials failed, the last with RunFailed: the score is not finite"):
         one.work()
     client = _connect(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
@@ -381,7 +381,9 @@ def test_mlflow_default_store_lies_next_to_the_runs(run: Path) -> None:
 
 @pytest.mark.parametrize("store", ["mlruns", "file:///somewhere/mlruns"])
 def test_mlflow_refuses_folders(run: Path, store: str) -> None:
-    with pytest.raises(ValueError, match='tracking_uri: MLflow 3 writes to no folder, use "sqlite:///PATH", got'):
+    with pytest.raises(
+        ValueError, match='tracking_uri: MLflow 3 does not write to folders, expected "sqlite:///PATH", got'
+    ):
         mlflow(run, tracking_uri=store)
 
 

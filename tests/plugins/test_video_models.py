@@ -96,7 +96,7 @@ def test_the_signature_is_a_schema(name: str) -> None:
     assert found.__name__ == name
 
 
-def test_an_unknown_model_is_no_attribute() -> None:
+def test_an_unknown_model_is_not_an_attribute() -> None:
     assert not hasattr(models, "x3d_xxl")
 
 
@@ -120,7 +120,7 @@ def test_what_each_model_was_designed_for(name: str, frames: int, rate: int, siz
     assert f"{frames} x {rate} frames of {size} px" in str(factory(name).__doc__)
 
 
-# The networks, beside the published ones
+# The networks, compared with the published ones
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_listing_imports_nothing_heavy() -> None:
     assert not {"torch", "numpy", "torchvision", "pydantic"} & set(done.stdout.split())
 
 
-def test_every_torchvision_classifier_is_offered_or_left_out_for_a_reason() -> None:
+def test_every_torchvision_classifier_is_offered_or_omitted_for_a_reason() -> None:
     known = set(torchvision.models.list_models(module=torchvision.models))
     offered = {*BACKBONES, "resnet18", "vgg16_bn"}
     assert offered | LEFT_OUT.keys() <= known  # a newer torchvision may know more
@@ -106,7 +106,7 @@ def test_the_signature_is_a_schema(name: str) -> None:
     assert found.__name__ == name
 
 
-def test_an_unknown_backbone_is_no_attribute() -> None:
+def test_an_unknown_backbone_is_not_an_attribute() -> None:
     assert not hasattr(backbones, "resnet49")
 
 
@@ -197,7 +197,7 @@ def test_the_cifar_stem_keeps_full_resolution() -> None:
 @pytest.mark.parametrize(
     ("size", "stem", "stride"), [(64, "auto", 1), (65, "auto", 2), (64, "imagenet", 2), (65, "cifar", 1)]
 )
-def test_stem_follows_size_unless_told(size: int, stem: small.Form, stride: int) -> None:
+def test_stem_follows_size_unless_set(size: int, stem: small.Form, stride: int) -> None:
     model = small.resnet18(DataSpec(classes=("a", "b"), size=size), stem=stem)
     assert model.backbone.conv1.stride == (stride, stride)
 

@@ -8,7 +8,7 @@ from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load, parse
 
 
-def test_a_draft_keeps_what_was_read_beside_what_is_wrong(write):
+def test_a_draft_keeps_what_was_read_next_to_what_is_wrong(write):
     draft = parse(write(SMALLEST.replace("epochs = 2", "epochs = 0")))
     assert draft.recipe is None
     assert [problem.key for problem in draft.problems] == ["train.epochs"]

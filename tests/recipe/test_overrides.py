@@ -50,7 +50,7 @@ def test_overrides(write, override: str, read: Any):
         ("=3", "=3: an override must look like key=value, such as train.epochs=20"),
         ("train..epochs=3", "train..epochs=3: an override must look like key=value, such as train.epochs=20"),
         ("train.epochs=", 'train.epochs: needs a value after "=" (write "" for an empty string)'),
-        ("train.epochs.x=3", 'train.epochs.x: cannot be set: what holds "x" is a value, not a table'),
+        ("train.epochs.x=3", 'train.epochs.x: cannot be set: the parent of "x" is a value, not a table'),
         ("augment.corp.padding=3", 'augment.corp.padding: there is no element "corp"; did you mean "crop"?'),
         ("augment.9.padding=3", 'augment.9.padding: there is no element "9"'),
         ("augment.noise.p=3", 'augment.noise.p: there is no element "noise"'),

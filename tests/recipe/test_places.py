@@ -28,18 +28,18 @@ def test_a_recipe_for_others_has_names_for_absolute_paths(tmp_path) -> None:
         f'data.uri="sqlite:///{tmp_path}/a.db"',
         "data.pattern='/(.+)/'",
     )
-    told = tomllib.loads(shared_toml(recipe))
-    assert told["data"]["root"] == "my photos & more"
-    assert told["data"]["lists"] == ["train.csv", "lists/valid.csv"]
-    assert told["model"]["weights"] == "a.safetensors"
-    assert told["data"]["uri"] == "sqlite:///a.db"
-    assert told["data"]["pattern"] == "/(.+)/"
+    table = tomllib.loads(shared_toml(recipe))
+    assert table["data"]["root"] == "my photos & more"
+    assert table["data"]["lists"] == ["train.csv", "lists/valid.csv"]
+    assert table["model"]["weights"] == "a.safetensors"
+    assert table["data"]["uri"] == "sqlite:///a.db"
+    assert table["data"]["pattern"] == "/(.+)/"
     assert str(tmp_path) not in shared_toml(recipe)
 
 
 def test_a_root_of_another_machine_is_shortened_too(tmp_path) -> None:
-    told = tomllib.loads(shared_toml(recipe_at(tmp_path, 'data.root="/no-such-top/me/photos"')))
-    assert told["data"]["root"] == "photos"
+    table = tomllib.loads(shared_toml(recipe_at(tmp_path, 'data.root="/no-such-top/me/photos"')))
+    assert table["data"]["root"] == "photos"
 
 
 def test_a_relative_root_stays(tmp_path) -> None:

@@ -19,7 +19,7 @@ def test_the_smallest_recipe_takes_its_name_from_its_file(write):
     assert load(write(SMALLEST), name="other").name == "other"
 
 
-def test_all_problems_are_told_at_once(write):
+def test_all_problems_are_reported_at_once(write):
     path = write(SMALLEST.replace("epochs = 2", "epochs = 0").replace("lr = 0.1", "lr = -1") + "\n[inptu]\n")
     found = problems(path, "seed=x", "nonsense")
     assert len(found) == 5

@@ -106,7 +106,7 @@ def test_every_message(given: dict[str, Any], message: str):
     assert problems(given) == [message]
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     assert len(problems({"count": "3", "share": 2, "text": 1, "nothing": 1, "triple": [1]})) == 5
 
 
@@ -122,7 +122,7 @@ def test_limits_on_length():
     assert problems({"ends": []}, needs) == ["model.ends: must have at least 1 item, got 0"]
 
 
-def test_a_wrong_item_is_no_missing_one():
+def test_a_wrong_item_is_not_a_missing_one():
     def needs(spec: Any, *, ends: Annotated[tuple[int, ...], Field(min_length=1)]) -> None: ...
 
     assert problems({"ends": ["x"]}, needs) == ['model.ends.0: must be an integer, got "x"']
@@ -177,19 +177,19 @@ def test_a_required_argument_that_toml_cannot_give_is_the_factorys_fault():
         check(impossible, {}, "model")
 
 
-def test_an_optional_argument_that_toml_cannot_give_is_no_key():
+def test_an_optional_argument_that_toml_cannot_give_is_not_a_key():
     def partly(spec: Any, *, layer: torch.nn.Module | None = None, width: int = 1) -> None: ...
 
     assert [argument.name for argument in describe(partly)] == ["width"]
 
 
-def test_without_annotation_the_default_tells_the_type():
+def test_without_annotation_the_default_gives_the_type():
     def bare(spec, *, width=3): ...  # type: ignore[no-untyped-def]
 
     assert problems({"width": "x"}, bare) == ['model.width: must be an integer, got "x"']
 
 
-def test_without_annotation_none_tells_nothing():
+def test_without_annotation_none_gives_no_type():
     def bare(spec, *, width=None): ...  # type: ignore[no-untyped-def]
 
     assert check(bare, {"width": 3}, "model") == ({"width": 3}, [])
@@ -249,7 +249,7 @@ def test_defaults_are_converted_and_leave_out_what_toml_cannot_say():
     assert "rates" not in found
 
 
-def test_a_default_outside_its_own_annotation_is_left_out():
+def test_a_default_outside_its_own_annotation_is_skipped():
     def sloppy(spec: Any, *, width: Annotated[int, Field(ge=1)] = 0) -> None: ...
 
     assert kept(sloppy).defaults == {}
@@ -344,7 +344,9 @@ def test_a_factory_takes_what_the_core_gives_and_nothing_that_nobody_can_give():
     def anything(*args: Any, depth: int = 2) -> None: ...
 
     for factory in (given_nothing, lambda: None):
-        with pytest.raises(TypeError, match="takes no positional argument, but the core gives every factory one"):
+        with pytest.raises(
+            TypeError, match="takes no positional argument, but the toolkit passes one to every factory"
+        ):
             check(factory, {}, "m")
     with pytest.raises(TypeError, match="argument width: is positional-only, so no recipe can give it"):
         check(positional, {}, "m")

@@ -51,7 +51,7 @@ def test_every_name_is_that_of_a_file_in_the_run() -> None:
 
 
 @pytest.mark.parametrize(("place", "cause"), [("absent", "no such directory"), (".", "not a run directory")])
-def test_what_is_no_run_is_refused(tmp_path: Path, place: str, cause: str) -> None:
+def test_what_is_not_a_run_is_refused(tmp_path: Path, place: str, cause: str) -> None:
     with pytest.raises(UsageError, match=f": {cause}") as caught:
         existing(tmp_path / place)
     assert str(caught.value.next_step).endswith("runs/<recipe>/<time>")

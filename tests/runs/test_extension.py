@@ -131,7 +131,7 @@ def test_a_run_that_ended_early_is_not_extended(
     behind = LastCheckpoint.load(run / "last.pt").state["epoch"]
     assert behind < 5
     message, words = refused(capsys, ["run", "--resume", str(run), "--extend", "9"])
-    assert f"it ended early at epoch {behind}, for 1 epoch brought no better loss (train.patience)" in message
+    assert f"it stopped early at epoch {behind}, after 1 epoch without a better loss (train.patience)" in message
     assert words == [str(run / "recipe.toml"), "--set", "train.epochs=9", "--set", "train.patience=2"]
 
 

@@ -102,7 +102,7 @@ def test_a_frozen_backbone_stays_bit_for_bit(made: tuple[Path, Path], tmp_path: 
     assert all(torch.equal(first[key], second[key]) for key in backbone)
 
 
-def test_averaged_weights_are_those_that_a_run_stands_for(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_run_is_represented_by_its_averaged_weights(made: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, _ = made
     assert tiny.run(recipe, tmp_path / "runs", "train.ema=0.5") == 0
     source = tiny.only_run(tmp_path / "runs")

@@ -143,7 +143,7 @@ def test_a_recipe_called_latest_keeps_its_folder(
     assert not (runs / "latest").is_symlink()
     assert len(list((runs / "latest").iterdir())) == 1
     assert len(list((runs / "tiny").iterdir())) == 2
-    assert f"note: {runs / 'latest'} is not a link" in capsys.readouterr().err
+    assert f"note: {runs / 'latest'} is not a symbolic link" in capsys.readouterr().err
 
 
 def test_where_no_link_can_be_made_the_run_goes_on(

@@ -404,7 +404,7 @@ def test_class_names_that_the_font_lacks_are_drawn_without_warning(tmp_path: Pat
     assert "跑步" in page.text
 
 
-def test_half_written_last_record_is_left_out_and_reported(tmp_path: Path) -> None:
+def test_half_written_last_record_is_skipped_and_reported(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     with (run / "records.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "st')
@@ -416,7 +416,7 @@ def test_half_written_last_record_is_left_out_and_reported(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("place", "message"), [("absent", "absent: no such directory"), (".", r"not a run directory \(it has no recipe")]
 )
-def test_directory_that_is_no_run_is_a_usage_error(tmp_path: Path, place: str, message: str) -> None:
+def test_directory_that_is_not_a_run_is_a_usage_error(tmp_path: Path, place: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         write_report(tmp_path / place)
     assert str(caught.value.next_step).endswith("`python -m toolkit run` has made, runs/<recipe>/<time>")
@@ -438,7 +438,7 @@ def test_folder_of_runs_leads_to_the_newest(tmp_path: Path) -> None:
         ("records.jsonl", "\udcff\n", "records.jsonl: not UTF-8 text"),
         ("predictions.csv", "id,target\n\udcff", "predictions.csv: not UTF-8 text"),
         ("recipe.toml", "\udcff", "recipe.toml: not UTF-8 text"),
-        ("scores.json", "[1]", "scores.json: holds a list where a table is expected"),
+        ("scores.json", "[1]", "scores.json: expected a table, got a list"),
         ("records.jsonl", '{"epoch": 1}\n', "records.jsonl: line 1: not an epoch record .*'step'"),
         ("records.jsonl", "no\n", "records.jsonl: line 1: not an epoch record"),
         ("predictions.csv", "id,target\n1,a\n", "predictions.csv: column prediction is missing"),

@@ -115,7 +115,7 @@ def signalling(kind: type[Event], count: int, *numbers: int) -> Callable[[State,
 
 @pytest.mark.parametrize("moment", EVENTS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_in_training_saves_and_tells_how_to_go_on(
+def test_a_signal_in_training_saves_and_shows_how_to_resume(
     recipe: Path,
     tmp_path: Path,
     whole: dict[str, Any],

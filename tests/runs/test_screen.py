@@ -175,7 +175,7 @@ def test_a_line_without_validation_and_one_that_watches_the_loss() -> None:
     assert epoch_line(record(), 2, "loss", "8 images/s", width=140).count("loss") == 2
 
 
-def test_no_time_is_no_division_by_zero() -> None:
+def test_no_time_causes_no_division_by_zero() -> None:
     assert "data wait 0 %" in step_facts(step(1, seconds=0.0, waited=0.0), "0 images/s", "", None, width=140)
     assert speed(0, 0.0, "images") == "0.0 images/s"
 

@@ -368,7 +368,7 @@ def test_where_pixels_lie_does_not_change_what_is_computed(recipe: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("plain")
-def test_a_file_whose_name_is_no_text_costs_nothing(
+def test_a_file_whose_name_is_not_text_costs_nothing(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = shutil.copytree(images, tmp_path / "named")
@@ -381,7 +381,7 @@ def test_a_file_whose_name_is_no_text_costs_nothing(
 
 
 @pytest.mark.draws
-def test_a_class_whose_folders_name_is_no_text_is_escaped(
+def test_a_class_whose_folders_name_is_not_text_is_escaped(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = shutil.copytree(images, tmp_path / "named")
@@ -429,15 +429,15 @@ def test_a_class_that_training_lacks_weighs_nothing() -> None:
         *(("accuracy", "minimize", True), ("accuracy", "maximize", False)),
     ],
 )
-def test_a_direction_that_keeps_the_worst_epoch_is_told(
+def test_a_direction_that_keeps_the_worst_epoch_is_reported(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, direction: str, noted: bool
 ) -> None:
     overrides = [f"train.metric={metric}", f"train.direction={direction}", "train.epochs=1"]
     assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
     other = "minimize" if direction == "maximize" else "maximize"
     note = (
-        f'train.direction = "{direction}" keeps the epoch with the worst "{metric}": answers that are all right score '
-        f"worse by it than answers that are all wrong; for the best: --set train.direction={other}"
+        f'train.direction = "{direction}" keeps the epoch with the worst "{metric}": by it right answers score '
+        f"worse than wrong ones; to keep the best: --set train.direction={other}"
     )
     assert (f"note: {note}\n" in capsys.readouterr().out) == noted
     assert (note in read_json(tiny.only_run(tmp_path / "runs") / "facts.json")["notes"]) == noted
@@ -445,13 +445,13 @@ def test_a_direction_that_keeps_the_worst_epoch_is_told(
 
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize(("epochs", "noted"), [(0.5, False), (1, False), (1.5, True)])
-def test_a_warm_up_that_training_does_not_see_the_end_of_is_told(
+def test_a_warm_up_that_training_does_not_see_the_end_of_is_reported(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], epochs: float, noted: bool
 ) -> None:
     overrides = [f"train.schedule.warmup_epochs={epochs}", "train.epochs=1"]
     assert tiny.run(recipe, tmp_path / "runs", *overrides) == 0
     text = capsys.readouterr().out
-    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up is of 1.5 epochs" in text) == noted
+    assert ("note: the learning rate never reaches train.optimizer.lr: the warm-up takes 1.5 epochs" in text) == noted
 
 
 @pytest.mark.usefixtures("plain")
@@ -603,7 +603,7 @@ def test_an_optimizer_and_a_schedule_of_others_train(recipe: Path, tmp_path: Pat
             4,
             'train.optimizer.name: optimizer "sgd" is offered by acme-optim[main] 1.0 and',
         ),
-        (["train.optimizer={name='regrouping', lr=0.1}"], 4, "does not keep the parameter groups that it is given"),
+        (["train.optimizer={name='regrouping', lr=0.1}"], 4, "does not keep the parameter groups it receives"),
         (["train.optimizer={name='stateless', lr=0.1}"], 4, "made object, which has no param_groups"),
         (["train.optimizer={name='plain', lr=0.1, eps=1}"], 2, "train.optimizer.eps: unknown key"),
         (
@@ -614,7 +614,7 @@ def test_an_optimizer_and_a_schedule_of_others_train(recipe: Path, tmp_path: Pat
         (
             ["train.optimizer={name='plain', lr=0.1}", "train.schedule=still", "data.valid_share=0.0"],
             2,
-            'train.schedule.name: "still" needs a validation split, which this data has not',
+            'train.schedule.name: "still" requires a validation split, but the dataset has none',
         ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
@@ -625,16 +625,16 @@ def test_an_optimizer_or_a_schedule_of_others_that_does_not_fit(
     assert problem in failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), code)
 
 
-def test_where_our_optimizers_are_disabled_that_is_told(
+def test_where_our_optimizers_are_disabled_that_is_reported(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLKIT_DISABLE", "vision-toolkit[optim]")
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 2)
     for name, kind in (("train.optimizer.name", 'optimizer "sgd"'), ("train.schedule.name", 'schedule "one_cycle"')):
-        assert f"{name}: unknown {kind}; disabled, and so not asked: vision-toolkit[optim] " in text
+        assert f"{name}: unknown {kind}; disabled: vision-toolkit[optim] " in text
 
 
-def test_where_our_optimizers_are_broken_that_is_told(
+def test_where_our_optimizers_are_broken_that_is_reported(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolkit_optim", None)
@@ -673,7 +673,7 @@ def failure(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> str
     return text
 
 
-def test_all_problems_of_a_recipe_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_of_a_recipe_are_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tiny.RECIPE.replace("momentum", "momentun").replace("widths = [8, 8]", "width = 8") + "\n[trian]\n"
     recipe = tiny.write_recipe(tmp_path, text=text)
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs", "train.epochs=many", "augment.0.pading=1"), 2)
@@ -689,7 +689,7 @@ def test_all_problems_of_a_recipe_are_told_at_once(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("there", ["absent", "empty", "foreign"])
-def test_a_root_without_data_is_told_with_where_to_get_it(
+def test_a_root_without_data_is_reported_with_where_to_get_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str
 ) -> None:
     root = tmp_path / "images"
@@ -706,7 +706,7 @@ def test_a_root_without_data_is_told_with_where_to_get_it(
 @pytest.mark.usefixtures("plain")
 def test_no_more_can_be_seen_than_is_stored(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs", "input.stored=24"), 2)
-    assert f"error: {recipe}: input.stored: must be at least what the model sees of it, 32 px, got 24" in text
+    assert f"error: {recipe}: input.stored: must be at least the 32 px that the model sees, got 24" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -742,12 +742,12 @@ def test_skipped_images_are_counted_and_listed(
     assert len(predictions(run)) == 11
     notes = " ".join(read_json(run / "facts.json")["notes"])
     assert all(str(root / item) in notes for item in ("train/red/03.png", "train/red/04.png", "test/blue/01.png"))
-    assert "test: 1 of 12 items were left out" in notes
+    assert "test: skipped 1 of 12 items" in notes
     listed = read_run(run).file_problems
     assert {one.path for one in listed} == {"train/red/03.png", "train/red/04.png", "test/blue/01.png"}
     assert all(one.problem.startswith("damaged, skipped: ") for one in listed)
     assert str(root) not in (run / "files.csv").read_text(encoding="utf-8")
-    text = f"note: test: 1 of 12 items were left out because they cannot be read: {root / 'test/blue/01.png'}"
+    text = f"note: test: skipped 1 of 12 items that cannot be read: {root / 'test/blue/01.png'}"
     screen = capsys.readouterr().out
     assert text in screen
     assert f"note: 3 files with a problem: see {run / 'files.csv'}" in screen
@@ -781,7 +781,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
     recipe = tiny.write_recipe(tmp_path, spoil(images, tmp_path, *every))
     overrides = ["input.on_corrupt=skip", "input.corrupt_limit=1"]
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs", *overrides), 3)
-    assert "nothing can be scored: every item of a split was left out" in text
+    assert "nothing can be scored: every item of a split was skipped" in text
 
 
 @pytest.mark.parametrize(
@@ -791,7 +791,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         (
             ["train.optimizer.parts.neck.lr_scale=1"],
             2,
-            "train.optimizer.parts.neck: the model has no such part; it has",
+            "train.optimizer.parts.neck: no such part of the model (choose from",
         ),
         (["train.optimizer.nesterov=true", "train.optimizer.momentum=0"], 2, "train.optimizer: Nesterov momentum"),
         (["train.optimizer.differentiable=true"], 2, "train.optimizer: `fused` does not support `differentiable`"),
@@ -802,7 +802,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         (["train.accumulate=9"], 2, "train.accumulate: cannot divide a batch of 8 items"),
         (["data.valid_share=0.0", "train.patience=3"], 2, "train.patience: needs a validation split"),
         (["train.schedule=plateau", "data.valid_share=0.0"], 2, 'train.schedule.name: "plateau" needs a validation'),
-        (["train.metric=acuracy"], 2, 'train.metric: no metric of this recipe gives "acuracy"'),
+        (["train.metric=acuracy"], 2, 'train.metric: no metric of this recipe computes "acuracy"'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -844,7 +844,7 @@ def test_a_loss_that_is_not_finite_stops_before_harm(
 # Full disks and folders that cannot be written
 
 
-def test_a_runs_folder_that_is_none(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_runs_folder_that_is_a_file(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").touch()
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
     assert f"error: {tmp_path / 'runs'}: cannot be written: " in text
@@ -940,12 +940,12 @@ def test_a_run_keeps_its_name_from_wherever_it_is_looked_at(finished: Path, path
     assert read_json(finished / "facts.json")["recipe"] == "tiny"
 
 
-def test_an_evaluation_is_no_run_to_resume(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_is_not_a_run_to_resume(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(finished)]) == 0
     (evaluation,) = (finished / "evaluations").iterdir()
     before = {path.name for path in evaluation.iterdir()}
     text = failure(capsys, main(["run", "--resume", str(evaluation)]), 2)
-    assert f"{evaluation}: holds scores of a run, and nothing to go on from" in text
+    assert f"{evaluation}: an evaluation cannot be resumed: it has no checkpoint" in text
     assert text.splitlines()[-1] == f"next:  python -m toolkit run --resume {finished}"
     assert {path.name for path in evaluation.iterdir()} == before
 
@@ -1002,7 +1002,7 @@ def test_a_run_is_not_resumed_on_other_data(
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent"])
-def test_a_damaged_checkpoint_is_told_and_an_absent_one_starts_anew(
+def test_a_damaged_checkpoint_is_reported_and_a_missing_one_starts_again(
     finished: Path, plain: None, made: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     last = finished / "last.pt"
@@ -1061,7 +1061,7 @@ def test_a_run_with_weights_is_named_before_a_later_evaluation(
     assert text.endswith(f"the latest is {tmp_path / 'a/2026-01-01_00-00-00'}\n")
 
 
-def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_no_option_that_is_not_there(
+def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_suggests_no_missing_option(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("toolkit.runs.session.score_splits")
@@ -1071,7 +1071,7 @@ def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_tells_of_
 
 
 @pytest.mark.parametrize("command", [["run", "--resume"], ["evaluate"], ["report"]])
-def test_what_is_no_run_is_told_with_the_nearest(
+def test_what_is_not_a_run_is_reported_with_the_nearest(
     made: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     text = failure(capsys, main([*command, str(made.parent)]), 2)

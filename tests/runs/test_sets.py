@@ -233,7 +233,7 @@ def test_a_separator_in_the_name_of_a_class_is_refused_where_targets_are_sets(
 ) -> None:
     monkeypatch.setattr(several, "CLASSES", ("a|b", "green", "red"))
     assert tiny.run(several.write_recipe(tmp_path), tmp_path / "runs") != 0
-    assert 'a class cannot be called "a|b" where targets are sets' in " ".join(capsys.readouterr().err.split())
+    assert 'invalid class name "a|b": "|" separates the classes of a set' in " ".join(capsys.readouterr().err.split())
 
 
 # Parts

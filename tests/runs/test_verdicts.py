@@ -82,7 +82,7 @@ def test_guessing_is_the_rival_where_every_class_is_rarer_than_its_share() -> No
     )
 
 
-def test_an_interval_above_chance_is_no_verdict_and_pretrained_weights_are_not_advised_twice() -> None:
+def test_an_interval_above_chance_gives_no_verdict_and_pretrained_weights_are_not_advised_twice() -> None:
     assert found("chance", predictions=rows(("cat", "cat", 70), ("cat", "dog", 30), ("dog", "dog", 100))) is None
     pretrained = {**RECIPE, "model": {"name": "resnet18", "weights": "imagenet"}}
     half = rows(("cat", "cat", 50), ("cat", "dog", 50))

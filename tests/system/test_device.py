@@ -130,7 +130,7 @@ def test_deterministic_is_asked_of_torch() -> None:
 
 
 @pytest.mark.usefixtures("indeterminate")
-def test_what_torch_was_told_by_others_stays() -> None:
+def test_settings_of_torch_by_others_stay() -> None:
     torch.use_deterministic_algorithms(True)
     make_deterministic(False)
     assert torch.are_deterministic_algorithms_enabled()

@@ -39,7 +39,7 @@ def test_a_console_prints_it_as_one_line_without_markup() -> None:
     assert console.file.getvalue().rstrip("\n") == "note: [red] " + "long " * 10  # type: ignore[attr-defined]
 
 
-def test_it_stands_above_a_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_appears_above_a_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with Live("training", console=Console(file=screen, force_terminal=True, width=60), auto_refresh=False):

@@ -118,7 +118,7 @@ UNDIVIDED = tiny.overridden(["data.valid_share=0", "data.test_share=0"])
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Images in class folders, of which the recipe beside them takes shares for validation and test."""
+    """Images in class folders, from which the recipe next to them takes shares for validation and test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
     root = tiny.write_images(tmp_path / "images") / "train"
@@ -144,10 +144,10 @@ def test_data_without_a_split_to_score_is_refused_before_anything_is_written(
     before = sorted(Path().rglob("*"))
     capsys.readouterr()
     assert main(["evaluate", str(made), *UNDIVIDED]) == EXIT_DATA
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "error: nothing to score: the data has neither a validation nor a test split"
-    assert told[1].startswith(f"next:  name data that has one: python -m toolkit evaluate {made} --set data.KEY=VALUE")
-    assert "python -m toolkit plugins show har" in told[1]
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == "error: nothing to score: the data has neither a validation nor a test split"
+    assert shown[1].startswith(f"next:  use data that has one: python -m toolkit evaluate {made} --set data.KEY=VALUE")
+    assert "python -m toolkit plugins show har" in shown[1]
     assert sorted(Path().rglob("*")) == before
 
 
@@ -178,8 +178,13 @@ def test_what_was_meant_to_be_a_bundle_leads_to_one(
     [
         ("[[", [], "not valid TOML", "install the plugins"),
         (tiny.RECIPE.replace('"cnn"', '"cnnx"'), [], 'unknown model "cnnx"', "install the plugins"),
-        (tiny.RECIPE, ["data.rooot=x"], "data.rooot: unknown key", "correct what --set says"),
-        (tiny.RECIPE, ["input.size=9", "input.stored=8"], "input.stored: must be", "correct what --set says"),
+        (tiny.RECIPE, ["data.rooot=x"], "--set data.rooot=x: unknown key", "correct or remove the overrides: "),
+        (
+            tiny.RECIPE,
+            ["input.size=9", "input.stored=8"],
+            "--set input.stored=8: must be at least",
+            "correct or remove the overrides: ",
+        ),
     ],
 )
 def test_a_bundles_recipe_is_not_to_be_checked_as_a_file(
@@ -187,13 +192,13 @@ def test_a_bundles_recipe_is_not_to_be_checked_as_a_file(
 ) -> None:
     toy_bundle.write(Path("toy"), classes=tiny.CLASSES, recipe=recipe)
     assert main(["evaluate", "toy", *tiny.overridden(overrides)]) == EXIT_USAGE
-    told = capsys.readouterr().err
-    assert problem in told
-    assert told.splitlines()[-1].startswith(f"next:  {advice}")
-    assert "toolkit check" not in told
+    shown = capsys.readouterr().err
+    assert problem in shown
+    assert shown.splitlines()[-1].startswith(f"next:  {advice}")
+    assert "toolkit check" not in shown
 
 
-def test_an_evaluation_that_cannot_be_written_tells_of_no_flag_that_there_is_not(
+def test_an_evaluation_that_cannot_be_written_suggests_no_missing_flag(
     folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = bundled(folders)
@@ -210,10 +215,10 @@ def test_other_classes_than_a_bundle_knows_lead_to_other_data(
 ) -> None:
     toy_bundle.write(Path("my toy"), classes=("ant", "bee"), recipe=folders.read_text(encoding="utf-8"))
     assert main(["evaluate", "my toy"]) == EXIT_DATA
-    told = capsys.readouterr().err
-    assert "knows the classes ant, bee; the data has blue, green, red" in told
+    shown = capsys.readouterr().err
+    assert "knows the classes ant, bee; the data has blue, green, red" in shown
     again = "python -m toolkit evaluate 'my toy' --set data.root=FOLDER"
-    assert f"next:  evaluate on data with the same classes: {again}" in told
+    assert f"next:  evaluate on data with the same classes: {again}" in shown
 
 
 def test_predictions_are_those_of_the_test_split_and_written_once(
@@ -233,9 +238,9 @@ def test_an_evaluation_says_what_it_ran_on(make: Any, folders: Path, monkeypatch
     made = make(folders)
     assert main(["evaluate", str(made)]) == EXIT_DONE
     (evaluation,) = made.glob("evaluations/*") if make is trained else Path("runs/toy-bundle").iterdir()
-    told = json.loads((evaluation / "environment.json").read_text(encoding="utf-8"))
-    assert told["command"] == ["toolkit", "evaluate", "here"]
-    assert "torch" in told["packages"]
+    shown = json.loads((evaluation / "environment.json").read_text(encoding="utf-8"))
+    assert shown["command"] == ["toolkit", "evaluate", "here"]
+    assert "torch" in shown["packages"]
 
 
 def test_a_bundles_evaluation_that_cannot_be_written_ends_before_the_work(

@@ -164,7 +164,7 @@ def deferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("deferred")
-def test_a_non_finite_loss_is_told_as_it_was_and_no_state_after_it_is_worth_saving(setup: Setup) -> None:
+def test_a_non_finite_loss_is_reported_unchanged_and_no_state_after_it_is_saved(setup: Setup) -> None:
     def fresh() -> State:
         state = small.state(setup, lr=0.1)
         state.schedule = one_cycle(Horizon(setup.steps, setup.epochs), "maximize", start=0.5)
@@ -195,7 +195,7 @@ class Infinite(torch.autograd.Function):
 
 
 def test_weights_that_are_not_finite_are_not_worth_saving(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though each loss so far was finite: of the last step of an epoch no further loss tells."""
+    """Each loss so far was finite, and no further loss follows the last step of an epoch."""
     state = small.state(setup)
     bare, calls = state.network.forward, itertools.count(1)
 
@@ -327,8 +327,8 @@ def test_without_a_validation_split_the_last_epoch_is_best() -> None:
     assert state.records[-1].valid == {}
 
 
-def test_a_metric_that_is_not_there_is_told(setup: Setup) -> None:
-    with pytest.raises(RunFailed, match='gives "acuracy"; there are accuracy, loss'):
+def test_a_metric_that_is_not_there_is_reported(setup: Setup) -> None:
+    with pytest.raises(RunFailed, match='computes "acuracy" \\(choose from accuracy, loss\\)'):
         list(fit(small.state(setup), replace(setup, metric="acuracy")))
 
 

@@ -107,7 +107,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return made
 
 
-def test_the_best_is_finished_and_stands_next_to_the_recipes_own_values(study: Study) -> None:
+def test_the_best_is_finished_and_compared_with_the_recipes_own_values(study: Study) -> None:
     study.add(0.05, [0.5], own=[LR])
     study.add(0.5, [0.9])
     compared = study.finish()
@@ -151,7 +151,7 @@ def test_what_is_finished_is_not_run_again(study: Study) -> None:
     assert study.ran == ["trial-0000/seed-1", "trial-0000/seed-2"]
 
 
-def test_a_repeat_that_fails_is_told_and_the_others_count(study: Study) -> None:
+def test_a_repeat_that_fails_is_reported_and_the_others_count(study: Study) -> None:
     study.add(0.5, [0.9], own=[LR])
     study.fails = lambda path: path.name == "seed-1"
     compared = study.finish(seeds=3)

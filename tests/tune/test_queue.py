@@ -72,7 +72,7 @@ def test_values_that_the_study_would_end_without_are_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError) as caught:
         enqueue(study, checked, [*asked, "train.batch=8,train.optimizer.lr=0.03"], trials=1)
     assert caught.value.message == "study tiny has 1 of its 1 trials, begun or queued: --enqueue asks for 1 more"
-    assert caught.value.next_step == "give the same command with --set tune.trials=2"
+    assert caught.value.next_step == "run the same command with --set tune.trials=2"
     assert len(study.trials) == 2
     enqueue(study, checked, ["train.batch=8,train.optimizer.lr=0.03"], trials=2)
     assert len(study.trials) == 3
@@ -94,12 +94,12 @@ def test_whole_tables_are_tried_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "printed"),
     [
-        ('train.batch="8,train.optimizer.lr=0.02', "is outside what the space has for train.batch"),
-        ("train.optimizer.lr", "does not look like key=value"),
+        ('train.batch="8,train.optimizer.lr=0.02', "is outside the space of train.batch"),
+        ("train.optimizer.lr", "expected key=value, got"),
         ("train.optimizer.rl=0.02", 'train.optimizer.rl: is not in the space; did you mean "train.optimizer.lr"?'),
-        ("train.optimizer.lr=0.5", "0.5 is outside what the space has for train.optimizer.lr"),
-        ("train.batch=12", "12 is outside what the space has for train.batch"),
-        ("train.epochs=2.5", "2.5 is outside what the space has for train.epochs"),
+        ("train.optimizer.lr=0.5", "0.5 is outside the space of train.optimizer.lr"),
+        ("train.batch=12", "12 is outside the space of train.batch"),
+        ("train.epochs=2.5", "2.5 is outside the space of train.epochs"),
     ],
 )
 def test_what_is_not_in_the_space_cannot_be_enqueued(tmp_path: Path, text: str, printed: str) -> None:

@@ -210,7 +210,7 @@ def test_importances_of_few_trials_carry_a_warning(study: Study, trials: int, wa
     assert ("warning: fewer than 10 trials are too few" in section.charts[0].remark) == warned
 
 
-def test_importances_that_optuna_refuses_are_told_with_its_reason(
+def test_importances_that_optuna_refuses_are_reported_with_its_reason(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> dict[str, float]:
@@ -262,7 +262,7 @@ def test_a_study_of_the_sample_says_so(study: Study) -> None:
     assert "SAMPLE DATA" not in usual(Study(study.folder / "other")).page().text
 
 
-def test_time_is_told_by_what_it_was_spent_on(study: Study) -> None:
+def test_time_is_shown_by_what_it_was_spent_on(study: Study) -> None:
     study.add({"train.optimizer.lr": 0.05}, [0.5, 0.6])
     study.add({"train.optimizer.lr": 0.1}, [0.5], TrialState.PRUNED)
     spent = study.contents().spent
@@ -279,7 +279,7 @@ def test_a_run_that_is_elsewhere_is_shown_by_what_it_reported(study: Study) -> N
     assert (list(one.curve), one.epochs, one.planned) == ([(1, 0.25), (2, 0.5)], 2, EPOCHS)
 
 
-def test_a_damaged_run_is_told_and_the_page_is_written(study: Study) -> None:
+def test_a_damaged_run_is_reported_and_the_page_is_written(study: Study) -> None:
     number = study.add({"train.optimizer.lr": 0.05}, [0.5])
     trial_run(study.folder, number).records.write_text("{}\n")
     page = study.page()
@@ -287,7 +287,7 @@ def test_a_damaged_run_is_told_and_the_page_is_written(study: Study) -> None:
     assert "0.5000 accuracy" in page.text
 
 
-def test_a_damaged_comparison_is_told_and_the_page_is_written(study: Study) -> None:
+def test_a_damaged_comparison_is_reported_and_the_page_is_written(study: Study) -> None:
     (study.folder / "best.json").write_text("{")
     assert "best.json: cannot be read" in study.page().text
 
@@ -299,12 +299,12 @@ def test_epochs_of_all_seeds_of_a_trial_count(study: Study) -> None:
     assert study.contents().epochs == 2
 
 
-def test_a_trial_that_was_pruned_after_its_first_seed_is_told_by_the_epochs_of_all(study: Study) -> None:
+def test_a_trial_that_was_pruned_after_its_first_seed_shows_the_epochs_of_all(study: Study) -> None:
     study.add({"train.optimizer.lr": 0.05}, [0.5] * EPOCHS, TrialState.PRUNED)
     assert "pruned 0.5000 4 of 12" in study.page(seeds=3).text
 
 
-def test_own_values_that_were_tried_again_are_told_by_the_trial_that_got_furthest(study: Study) -> None:
+def test_own_values_that_were_tried_again_show_the_trial_that_got_furthest(study: Study) -> None:
     study.add({"train.optimizer.lr": 0.05}, [0.5], TrialState.FAIL, own=["train.optimizer.lr"])
     study.add({"train.optimizer.lr": 0.2}, [0.9])
     study.add({"train.optimizer.lr": 0.05}, [0.6], own=["train.optimizer.lr"])
@@ -334,7 +334,7 @@ def test_a_trial_under_way_is_shown(study: Study) -> None:
     assert "0 running 0.5000" in page.text
 
 
-def test_a_score_that_is_not_finite_is_left_out_of_the_charts(study: Study) -> None:
+def test_a_score_that_is_not_finite_is_absent_from_the_charts(study: Study) -> None:
     study.add({"train.optimizer.lr": 0.05}, [float("nan")], TrialState.PRUNED)
     study.add({"train.optimizer.lr": 0.1}, [0.5])
     assert "0 pruned — 1 of 4" in study.page().text

@@ -67,7 +67,7 @@ def until(seen: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_each_trial_is_told_on_one_line_as_it_ends(study: optuna.Study, tmp_path: Path) -> None:
+def test_each_trial_is_reported_on_one_line_as_it_ends(study: optuna.Study, tmp_path: Path) -> None:
     add(study, TrialState.COMPLETE, 0.4)
     console = Console(file=io.StringIO(), width=40)
     with StudyScreen(console, study, tune(), tmp_path):
@@ -84,7 +84,7 @@ def test_each_trial_is_told_on_one_line_as_it_ends(study: optuna.Study, tmp_path
     ]
 
 
-def test_the_last_trial_is_told_when_the_block_ends_at_once(
+def test_the_last_trial_is_reported_when_the_block_ends_at_once(
     study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(screen, "READ_SECONDS", 3600)
@@ -141,7 +141,7 @@ def test_a_quiet_console_stays_quiet(study: optuna.Study, tmp_path: Path) -> Non
     assert text_of(console) == ""
 
 
-def test_a_storage_that_fails_for_a_while_is_told_and_read_again(
+def test_a_storage_that_fails_for_a_while_is_reported_and_read_again(
     study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = study.get_trials

@@ -38,7 +38,7 @@ def test_any_other_of_optunas_is_found_by_its_own() -> None:
 
 
 WRONG = {
-    'sampler = "tpee"': 'tune.sampler.name: unknown sampler "tpee"; there are tpe, gp, cmaes, random, grid, nsga2; '
+    'sampler = "tpee"': 'tune.sampler.name: unknown sampler "tpee" (choose from tpe, gp, cmaes, random, grid, nsga2); '
     'did you mean "tpe"?',
     'pruner = "hyperbend"': 'did you mean "hyperband"?',
     'sampler = "BruteForceSampler"': 'unknown sampler "BruteForceSampler"',

@@ -33,14 +33,14 @@ def refused(text: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         space(text)
     assert caught.value.exit_code == EXIT_USAGE
-    assert caught.value.next_step == "correct [tune.space] in tiny.toml, then give the command again"
+    assert caught.value.next_step == "correct [tune.space] in tiny.toml, then run the same command again"
     return [str(problem) for problem in caught.value.problems]
 
 
 WRONG = {
     "train.epoks = {low = 1, high = 2}": 'tune.space.train.epoks: unknown key; did you mean "epochs"?',
     "train.epochs.number = {low = 1, high = 2}": (
-        'tune.space.train.epochs.number: cannot be set: what holds "number" is a value, not a table'
+        'tune.space.train.epochs.number: cannot be set: the parent of "number" is a value, not a table'
     ),
     "train.optimizer.momentun = {low = 0.1, high = 0.9}": (
         'tune.space.train.optimizer.momentun: unknown key; did you mean "momentum"?'
@@ -84,16 +84,16 @@ WRONG = {
     'train.optimizer.name = {choices = ["sgd", "adamm"]}': (
         'tune.space.train.optimizer.name.choices.1: unknown optimizer "adamm"; did you mean "adam"?'
     ),
-    "": "tune.space: has no key to try values of",
+    "": "tune.space: has no keys to tune",
 }
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_with_a_space_is_told_where_it_stands(text: str) -> None:
+def test_what_is_wrong_with_a_space_is_reported_at_its_key(text: str) -> None:
     assert WRONG[text] in "\n".join(refused(text))
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
     keys = {text.partition(" =")[0]: text for text in WRONG if text and not text.startswith("train.epochs.number")}
     problems = refused("\n".join(keys.values()))
     assert len(problems) >= len(keys)
@@ -182,7 +182,7 @@ def test_the_recipes_own_values_are_known_where_the_space_holds_them() -> None:
     assert own == {"train.optimizer.lr": 0.05, "model.widths": "[8, 8]"}
 
 
-def test_a_space_is_no_part_of_what_a_run_computes() -> None:
+def test_a_space_is_not_part_of_what_a_run_computes() -> None:
     with_space = recipe("train.epochs = {low = 1, high = 2}")
     without = with_space.model_copy(update={"tune": None})
     assert digest(with_space) == digest(without)

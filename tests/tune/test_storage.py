@@ -48,7 +48,7 @@ def test_what_a_killed_writer_left_of_a_line_is_removed(tmp_path: Path, torn: st
     assert [trial.value for trial in study_in(tmp_path).trials] == [0.5, 0.25]
 
 
-def test_a_journal_that_is_nothing_but_a_torn_line_begins_anew(tmp_path: Path) -> None:
+def test_a_journal_of_only_a_cut_line_is_started_again(tmp_path: Path) -> None:
     (tmp_path / "journal.log").write_text('{"op_code":')
     assert study_in(tmp_path).trials == []
 
@@ -185,7 +185,7 @@ def test_what_names_its_driver_or_needs_none_stays(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", DRIVERS)
-def test_a_missing_driver_is_told_without_the_password(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported_without_the_password(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         with_driver(f"{kind}://me:secret@host/studies")
@@ -194,7 +194,7 @@ def test_a_missing_driver_is_told_without_the_password(kind: str, monkeypatch: p
 
 
 @pytest.mark.skipif(importlib.util.find_spec("psycopg") is None, reason="the extra postgresql is not installed")
-def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_reported_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--storage postgresql://me:…@127.0.0.1:9/studies: cannot be used") as caught:
         open_storage(tmp_path, "postgresql://me:secret@127.0.0.1:9/studies")
     assert "secret" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_what_is_fixed_all_trials_have_and_the_recipe_has_not(tmp_path: Path) ->
     assert fixed.tune == draft.recipe.tune
 
 
-def test_what_is_fixed_wrongly_is_told_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_fixed_wrongly_is_reported_at_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.epoks = 2\ndata.valid_shar = 0.1"))
     assert main(["check", str(path)]) == EXIT_USAGE
     printed = capsys.readouterr().err
@@ -56,7 +56,7 @@ def test_what_is_fixed_cannot_be_tried_too(tmp_path: Path, capsys: pytest.Captur
     path = write_recipe(tmp_path, text=RECIPE + FIXED.format("train.batch = 4"))
     assert main(["check", str(path)]) == EXIT_USAGE
     printed = capsys.readouterr().err
-    assert f"{path}: tune.fixed.train.batch: is tried in tune.space: leave it out of one of the two" in printed
+    assert f"{path}: tune.fixed.train.batch: is also in tune.space: remove it from one of the two" in printed
 
 
 def test_check_reports_all_that_is_wrong_with_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,7 +129,7 @@ def test_a_pruned_trial_leaves_after_its_epoch(tmp_path: Path) -> None:
 def test_failures_are_kept_with_their_cause_until_there_are_too_many(tmp_path: Path) -> None:
     space = "train.optimizer.lr = {low = 1e30, high = 1e31}\n"
     one = worker(recipe_file(tmp_path, "trials = 3\nmax_failures = 2", space), tmp_path / "runs")
-    with pytest.raises(RunFailed, match="study tiny: 2 trials failed, the last by RunFailed: ") as caught:
+    with pytest.raises(RunFailed, match="study tiny: 2 trials failed, the last with RunFailed: ") as caught:
         one.work()
     assert caught.value.next_step
     assert [trial.state for trial in one.study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
@@ -155,7 +155,7 @@ def test_a_score_that_no_epoch_has_ends_the_study_at_once(tmp_path: Path) -> Non
     one = worker(recipe_file(tmp_path, 'trials = 3\nmetric = "acuracy"\ndirection = "maximize"'), tmp_path / "runs")
     with pytest.raises(RecipeError) as caught:
         one.work()
-    assert 'tune.metric: there is no score "acuracy" of an epoch; there are' in str(caught.value.problems[0])
+    assert 'tune.metric: no score "acuracy" is computed per epoch; available:' in str(caught.value.problems[0])
     assert len(one.study.trials) == 1
 
 
@@ -303,7 +303,7 @@ def test_a_report_that_fails_does_not_hide_what_ended_the_study(
     path = recipe_file(tmp_path, 'trials = 2\nmetric = "acuracy"\ndirection = "maximize"')
     assert main(["tune", str(path), "--runs", str(tmp_path / "runs")]) == EXIT_USAGE
     printed = capsys.readouterr()
-    assert 'tune.metric: there is no score "acuracy"' in printed.err
+    assert 'tune.metric: no score "acuracy"' in printed.err
     assert "warning: OSError: no room for a report" in printed.out
 
 
@@ -707,9 +707,9 @@ def test_the_command_reports_what_a_sampler_draws_at_random(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("rates", "trials", "printed"),
     [
-        ("[0.02, 0.03]", 2, "2 of the 3 that it takes to see the whole grid: --set tune.trials=3"),
+        ("[0.02, 0.03]", 2, "the grid has 3 points, the study tries 2; for all of them: --set tune.trials=3"),
         ("[0.02, 0.03]", 3, ""),
-        ("[0.05, 0.03]", 1, "1 of the 2 that it takes to see the whole grid: --set tune.trials=2"),
+        ("[0.05, 0.03]", 1, "the grid has 2 points, the study tries 1; for all of them: --set tune.trials=2"),
         ("[0.05, 0.03]", 2, ""),
     ],
 )
@@ -762,13 +762,13 @@ def test_two_machines_do_not_both_take_the_last_trial(tmp_path: Path, monkeypatc
     assert one.study.trials[2].user_attrs["cause"] == "there were enough trials already"
 
 
-def test_the_recipes_own_values_are_tried_once_whoever_queues_them(tmp_path: Path) -> None:
+def test_the_recipes_own_values_are_tried_once_even_if_several_workers_queue_them(tmp_path: Path) -> None:
     one = worker(recipe_file(tmp_path, 'trials = 2\npruner = "none"'), tmp_path / "runs")
     own = one.study.trials[0]
     one.study.enqueue_trial(own.system_attrs["fixed_params"], user_attrs=own.user_attrs)
     one.work()
     assert study_of(one) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert one.study.trials[1].user_attrs["cause"] == "the recipe's own values are another trial already"
+    assert one.study.trials[1].user_attrs["cause"] == "another trial has the recipe's own values already"
 
 
 def test_a_trial_that_others_have_given_up_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -821,11 +821,11 @@ def test_a_study_ends_at_its_limit_of_failures(tmp_path: Path) -> None:
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     error: Any = too_many_failures(study, 1)
     assert isinstance(error, ToolkitError)
-    assert "1 trials failed, the last by RunFailed: the loss is not finite" in error.message
+    assert "1 trials failed, the last with RunFailed: the loss is not finite" in error.message
     assert too_many_failures(study, 2) is None
 
 
-def test_a_failure_that_is_no_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
+def test_a_failure_without_fault_of_the_values_is_not_counted(tmp_path: Path) -> None:
     study = begun(tmp_path)
     trial = study.ask()
     trial.set_user_attr(UNCOUNTED, True)

@@ -157,7 +157,7 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
         os.kill(held, signal.SIGCONT)
         code, printed = ended(parent)
     assert code == EXIT_DONE, printed
-    assert f"worker {workers.index(killed) + 1} was killed by SIGKILL; its trial is left to the others" in printed
+    assert f"worker {workers.index(killed) + 1} was killed by SIGKILL; the other workers continue its trial" in printed
     assert f"trials: {TRIALS} finished, 0 pruned, 0 failed" in printed
     with opened_storage(folder, storage) as opened:
         trials = optuna.load_study(study_name="tiny", storage=opened).trials
@@ -209,7 +209,7 @@ def test_a_workers_error_is_that_of_the_command(tmp_path: Path) -> None:
     with tuning(path, "--workers", "2") as parent:
         code, printed = ended(parent)
     assert code == EXIT_USAGE, printed
-    assert f'error: {path}: tune.metric: there is no score "acuracy" of an epoch' in printed
+    assert f'error: {path}: tune.metric: no score "acuracy" is computed per epoch' in printed
     assert "next:  name one of them" in printed
 
 
@@ -245,14 +245,14 @@ def test_one_worker_that_ends_well_is_enough(tmp_path: Path, monkeypatch: pytest
     workers, printed = ending(tmp_path, monkeypatch, KILLED, CRASHED, STOPPED, "import time; time.sleep(1)")
     workers.work()
     lines = printed.getvalue()
-    assert "worker 1 was killed by SIGKILL; its trial is left to the others" in lines
+    assert "worker 1 was killed by SIGKILL; the other workers continue its trial" in lines
     assert f"worker 2 ended with exit code 9, see {tmp_path}/worker-2.log" in lines
     assert "worker 3 was stopped by a signal" in lines
     assert "worker 4" not in lines
     assert list(tmp_path.glob("*.log")) == []
 
 
-def test_no_worker_left_is_told_with_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_worker_left_the_error_shows_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers, _ = ending(tmp_path, monkeypatch, KILLED, CRASHED)
     with pytest.raises(RunFailed, match="no worker is left, and the study is not finished: worker") as caught:
         workers.work()

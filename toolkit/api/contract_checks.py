@@ -1,6 +1,6 @@
 """What components do when they are used, with the plugin named that is to blame for what goes wrong.
 
-Here stands what a run relies on and can see in passing. The rules of `toolkit.kit.testing` ask for far more.
+These are the checks that cost a run nothing. The rules of `toolkit.kit.testing` check far more.
 """
 
 from __future__ import annotations

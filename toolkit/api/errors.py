@@ -59,9 +59,9 @@ class Problem:
     message: str
     suggestion: str | None = None
     flag: str = field(default="", compare=False)
-    """The argument of `--set` that is at fault, not the recipe's file; empty where there is none."""
+    """The argument of `--set` that is at fault, not the recipe's file; empty without one."""
     command: str = field(default="", compare=False)
-    """A command that helps; empty where there is none."""
+    """A command that helps; empty without one."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self._text()}" if self.key else self._text()

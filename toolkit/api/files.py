@@ -1,4 +1,4 @@
-"""Where things lie on disk and how they get there whole."""
+"""Files on disk, and how to write them as a whole."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _sync(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Folders:
-    """Where a folder goes, and what lies next to it until it is there."""
+    """A folder to write, and its unfinished copy next to it."""
 
     place: Path
     coming: Path

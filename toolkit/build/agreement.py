@@ -27,20 +27,20 @@ def disagreements(
 ) -> Iterator[Problem]:
     """Everything in the recipe that cannot work with these components."""
     for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
-        message = f"the model has no such part; it has {', '.join(parts)}"
+        message = f"no such part of the model (choose from {', '.join(parts)})"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     if recipe.train.accumulate > recipe.train.batch_size:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
         metric, names = recipe.train.metric, sorted(_answered(spec, objective, metrics, wrong_by=0))
         if metric not in names:
-            message = f'no metric of this recipe gives "{metric}"; there are {", ".join(names)}'
+            message = f'no metric of this recipe computes "{metric}" (choose from {", ".join(names)})'
             yield Problem("train.metric", message, nearest(metric, names))
         return
     if recipe.train.patience is not None:
-        yield Problem("train.patience", "needs a validation split, which this data has not")
+        yield Problem("train.patience", "requires a validation split, but the dataset has none")
     if not isinstance(schedule, Curve):
-        message = f'"{recipe.train.schedule.name}" needs a validation split, which this data has not'
+        message = f'"{recipe.train.schedule.name}" requires a validation split, but the dataset has none'
         yield Problem("train.schedule.name", message)
 
 
@@ -60,15 +60,15 @@ def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: 
 def contrary_direction(
     recipe: Recipe, spec: DataSpec, objective: Objective, metrics: Callable[[], list[Metric]]
 ) -> list[str]:
-    """A note where the recipe calls better what its metric gives worse answers."""
+    """A note where `train.direction` prefers worse answers."""
     name, direction = recipe.train.metric, recipe.train.direction
     right, wrong = (_answered(spec, objective, metrics(), wrong_by=step).get(name, math.nan) for step in (0, 1))
     if not (right < wrong if direction == "maximize" else right > wrong):
         return []
     other = "minimize" if direction == "maximize" else "maximize"
     return [
-        f'train.direction = "{direction}" keeps the epoch with the worst "{name}": answers that are all right score '
-        f"worse by it than answers that are all wrong; for the best: --set train.direction={other}"
+        f'train.direction = "{direction}" keeps the epoch with the worst "{name}": by it right answers score '
+        f"worse than wrong ones; to keep the best: --set train.direction={other}"
     ]
 
 
@@ -78,13 +78,13 @@ def endless_warm_up(recipe: Recipe) -> list[str]:
     if warm_up <= epochs:
         return []
     return [
-        f"the learning rate never reaches train.optimizer.lr: the warm-up is of {warm_up:g} epochs (--set "
-        f"train.schedule.warmup_epochs=...) and the training of {epochs}"
+        f"the learning rate never reaches train.optimizer.lr: the warm-up takes {warm_up:g} epochs (--set "
+        f"train.schedule.warmup_epochs=...), the training {epochs}"
     ]
 
 
 def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:
-    """Scores of sure answers to a few items, each `wrong_by` classes or units beside the right one."""
+    """Scores of sure answers to a few items, each off by `wrong_by` classes or units."""
     answers, targets = ANSWERING[spec.targets].certain(len(spec.classes), wrong_by)
     found = score(objective, logits_of(answers, spec.targets), targets, metrics, None)
     return {name: value for name, value in found.items() if isinstance(value, float)}

@@ -71,15 +71,15 @@ class Assembly:
 
     @property
     def summary(self) -> Summary:
-        anew = partial(summarise, self.network, self.spec, self.device, compiled=self.recipe.train.compile)
-        return self.kept.summary.get((self.recipe.model, self.spec, self.device), anew)
+        make = partial(summarise, self.network, self.spec, self.device, compiled=self.recipe.train.compile)
+        return self.kept.summary.get((self.recipe.model, self.spec, self.device), make)
 
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
         return self.kept.environment(self.device)
 
     def origin(self) -> Origin:
-        """What stands in every checkpoint of the run."""
+        """What every checkpoint of the run records."""
         return Origin(
             recipe=to_toml(self.recipe),
             digest=digest(self.recipe),
@@ -148,7 +148,7 @@ def _opened(plan: Plan, device: torch.device) -> Opened:
             store = ImageStore(split, data.spec, storage, workers, corrupt)
         else:
             given, asked = ("images", "videos") if data.spec.clip else ("videos", "images")
-            raise PluginError(f"the dataset gave {given} ({type(split).__name__}) where {asked} were asked for")
+            raise PluginError(f"expected {asked} from the dataset, got {given} ({type(split).__name__})")
         loaders.append(Loader(store, data.spec, device))
     return Opened(data, *loaders)
 
@@ -225,7 +225,7 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.optimizer.lr)
     # The loop finds the rate of a group by what the core wrote into it.
     if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
-        raise chosen.offer.failed("does not keep the parameter groups that it is given")
+        raise chosen.offer.failed("does not keep the parameter groups it receives")
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
         network.compile()

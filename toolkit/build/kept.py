@@ -27,7 +27,7 @@ class Opened(NamedTuple):
 
 
 T = TypeVar("T")
-Anew: TypeAlias = Callable[[], T]
+Make: TypeAlias = Callable[[], T]
 
 
 @dataclass
@@ -37,11 +37,11 @@ class Last(Generic[T]):
     decided: Any = None
     thing: T | None = None
 
-    def get(self, decided: Any, anew: Anew[T]) -> T:
-        """The thing as it is where the same decides it, else `anew`: then the last one is let go first."""
+    def get(self, decided: Any, make: Make[T]) -> T:
+        """The last thing where `decided` is the same, else a new one by `make`; the last one is freed first."""
         if self.thing is None or self.decided != decided:
             self.thing = None
-            self.decided, self.thing = decided, anew()
+            self.decided, self.thing = decided, make()
         return self.thing
 
 
@@ -50,8 +50,8 @@ class Kept:
     needs as well.
 
     Holds one of each, so that memory stays bounded whatever a study tries. It changes no result, only what a run
-    costs: data is given again only to a recipe that says the same of it, and a compiled step only to one that would
-    compile the same in a process of its own.
+    costs: a later recipe gets the same data only if it defines the same data, and a compiled step only if it would
+    compile the same step in a process of its own.
     """
 
     def __init__(self) -> None:
@@ -60,16 +60,16 @@ class Kept:
         self._environment = Last[Mapping[str, Any]]()
         self._compiled: Any = None
 
-    def opened(self, plan: Plan, device: torch.device, anew: Anew[Opened]) -> Opened:
-        """The data of this plan: the last one's where both say the same of it, else what `anew` opens."""
+    def opened(self, plan: Plan, device: torch.device, make: Make[Opened]) -> Opened:
+        """The data of this plan: that of the last plan where both define the same data, else what `make` opens."""
         recipe = plan.resolved
         said = recipe.data.model_dump(), recipe.input, recipe.clip, takes(plan.one("model"))
-        return self._data.get((plan.one("dataset").offer, said, device), anew)
+        return self._data.get((plan.one("dataset").offer, said, device), make)
 
     def compiling(self, recipe: Recipe) -> None:
-        """Say which recipe's network is to be compiled next. What torch has compiled serves it too where all that
-        shapes the step is the same; else it is forgotten, for torch would make one step for several shapes of it, with
-        other roundings than a process of its own gives."""
+        """Announce the recipe whose network is compiled next. Compiled code is kept where all that shapes the step is
+        the same, else dropped: torch would generalise one step to several shapes, and its rounding would differ from
+        that of a process of its own."""
         decided = _step_tables(recipe), torch.get_num_threads()
         if self._compiled is not None and self._compiled != decided:
             torch.compiler.reset()

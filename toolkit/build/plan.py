@@ -120,13 +120,13 @@ class Plan:
                 spec = replace(spec, size=design.size, stored=design.stored)
         spec = with_input(spec, self.resolved.input)
         if spec.stored_size < spec.size:
-            message = f"must be at least what the model sees of it, {spec.size} px, got {spec.stored_size}"
+            message = f"must be at least the {spec.size} px that the model sees, got {spec.stored_size}"
             raise invalid(self.source, [Problem("input.stored", message)])
         # A class may have the name of a folder, which need not be text; what reports, cards and graphs show must be.
         classes = tuple(as_utf8(name).decode() for name in spec.classes)
         if spec.targets == "set" and (joined := [name for name in classes if SEPARATOR in name]):
             raise DataError(
-                f'a class cannot be called "{joined[0]}" where targets are sets: "{SEPARATOR}" stands between classes',
+                f'invalid class name "{joined[0]}": "{SEPARATOR}" separates the classes of a set',
                 next_step="rename the class",
             )
         return replace(data, spec=replace(spec, classes=classes, clip=clip))
@@ -271,7 +271,7 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
     if model is None or dataset is None or _clip_table(recipe, model) is None:
         return
     if "clips" not in dataset.signature.given:
-        yield Problem("clip", f'dataset "{dataset.name}" has images, no videos that clips could be taken of')
+        yield Problem("clip", f'dataset "{dataset.name}" has images, but clips need videos')
     if takes(model) is None:
         table = recipe.clip or ClipTable()
         needed = ("frames",) if table.sampling == "segments" else ("frames", "rate")
@@ -316,7 +316,7 @@ def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
         if place and (unreadable := _unreadable(error.__cause__, place)):
             raise unreadable from error
         if place and not holds_something(place):
-            raise DataError("there is no data here", path=place, next_step=f"see {error.next_step}") from error
+            raise DataError("no data found here", path=place, next_step=f"see {error.next_step}") from error
         raise
 
 
@@ -328,9 +328,7 @@ def _unreadable(error: BaseException | None, place: Path) -> DataError | None:
     path = Path(error.filename)
     if not any(path.absolute().is_relative_to(base) for base in (place.absolute(), place.resolve())):
         return None
-    return DataError(
-        f"cannot be read: {error.strerror}", path=path, next_step="Check that it may be read, or take it away."
-    )
+    return DataError(f"cannot be read: {error.strerror}", path=path, next_step="Check its permissions, or remove it.")
 
 
 def usual_place(dataset: str) -> Path | None:

@@ -248,7 +248,7 @@ def _complete(found: Correction) -> bool:
         _take_folder(found, Path(found.places[-1]))
     if found.verb[0] in {"evaluate", "report", "export"} and not found.places and filled("RUN") is None:
         found.verb, found.flags = ["run"], []
-        found.reasons.append("no run was found here; this makes one, with scores and a report")
+        found.reasons.append("no run found here; this command makes one, with scores and a report")
         wanted = ["RECIPE"]
     for place in wanted[len(found.places) :]:
         if place == "RECIPE" and "--resume" in found.flags:
@@ -261,7 +261,7 @@ def _complete(found: Correction) -> bool:
 
 
 def _take_folder(found: Correction, folder: Path) -> None:
-    """A folder of images or videos in place of a recipe: make one for it, or train on it with what else was asked."""
+    """A folder of images or videos instead of a recipe: make one for it, or train on it with the other arguments."""
     held = held_by(folder) if is_recipe_less(folder) else None
     if held is None:
         return

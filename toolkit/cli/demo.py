@@ -62,7 +62,7 @@ def _draft() -> Draft:
     place = usual_place(draft.tables["data"]["name"])
     if place is not None:
         raise UsageError(
-            f"demo: {place} holds data, and the demo is about the sample", next_step="cd to another folder"
+            f"demo: {place} holds data, but the demo uses the built-in sample", next_step="cd to another folder"
         )
     return draft
 
@@ -90,7 +90,7 @@ def _save_pictures(draft: Draft, folder: Path) -> Path:
 
     data = plan(draft, discover()).data()
     if isinstance(data.test, VideoSplit):
-        raise AssertionError("the demo is about images")
+        raise AssertionError("the demo uses images")
     folder.mkdir(parents=True)
     for number in range(PICTURES):
         index = len(data.test) * number // PICTURES

@@ -31,7 +31,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "use a trained model": ("export", "predict"),
     "plugins and editors": ("plugins", "schema"),
 }
-"""How `--help` groups the commands. One that stands in no group is listed at the end."""
+"""How `--help` groups the commands. One without a group is listed at the end."""
 
 EXAMPLES = ("run cifar10_cnn", "run cifar10_cnn --set train.epochs=20")
 EXIT_CODES = """\

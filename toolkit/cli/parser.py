@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def describe(self) -> str:
-        """What stands below the usage; made only where help is asked for."""
+        """The text below the usage, made only for --help."""
         return sentence(self.text)
 
     def error(self, message: str) -> NoReturn:

@@ -25,7 +25,7 @@ def add_plugins(commands: Commands) -> None:
     show.add_argument("name", metavar="NAME")
     examined = ("plugins doctor", "plugins doctor resnet18 --set layers=3")
     doctor = add(actions, "doctor", "examine plugins by the rules of the conformance kit", _doctor, examined)
-    everything = "a plugin or a component (default: every plugin but those included)"
+    everything = "a plugin or a component (default: all third-party plugins)"
     doctor.add_argument("name", metavar="NAME", nargs="?", help=everything)
     add_set(doctor, "a key of the component's table; may be repeated")
     off = ('plugins disable "vision-toolkit[trackers]"', "plugins disable acme-vision")

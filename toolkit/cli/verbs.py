@@ -98,7 +98,7 @@ ON_COMMAND: Mapping[tuple[str, str], str] = {
     ("evaluate", "train.batch"): "train.eval_batch",
     ("export", "train.precision"): "export.precision",
 }
-"""A key that a foreign word means on one command, in place of the usual one."""
+"""A key that a foreign word means on one command, instead of the usual one."""
 
 PLACES: Mapping[str, str] = {
     "bundle": "MODEL",
@@ -116,4 +116,4 @@ PLACES: Mapping[str, str] = {
     "source": "INPUT",
     "weights": "MODEL",
 }
-"""A flag of another tool to the word that stands without a flag here."""
+"""A flag of another tool to the positional argument here."""

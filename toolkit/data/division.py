@@ -31,8 +31,7 @@ class Division:
     def __post_init__(self) -> None:
         if self.valid_share + self.test_share >= 1:
             raise ValueError(
-                f"test_share: must leave a share for train, got {self.test_share:g} beside valid_share "
-                f"{self.valid_share:g}"
+                f"test_share: valid_share + test_share must be below 1, got {self.valid_share:g} + {self.test_share:g}"
             )
 
     def divide(

@@ -79,7 +79,7 @@ def find_class_folders(root: Path, *, videos: bool) -> Found:
     listing = list_class_folders(root, suffixes, kind=kind)
     _check_classes(root, listing)
     unlisted = _unlisted(listing, suffixes)
-    notes = (*_called_as_splits(listing), *_left_out(unlisted, suffixes, kind), *passed_over(root))
+    notes = (*_called_as_splits(listing), *_notes(unlisted, suffixes, kind), *passed_over(root))
     return Found(listing, videos, notes, files=_skipped(unlisted, suffixes, kind))
 
 
@@ -92,7 +92,7 @@ def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *,
     _check_folder(root, _layout(root, kind))
     classes = folders(root)
     if not classes:
-        raise DataError(f"there are no class folders, only {_summary(root)}", path=root, next_step=_layout(root, kind))
+        raise DataError(f"no class folders found, only {_summary(root)}", path=root, next_step=_layout(root, kind))
     ids: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
@@ -135,8 +135,8 @@ def _called_as_splits(listing: Listing) -> Iterator[str]:
     if splits:
         others = [name for name in listing.classes if not split_called(name)]
         yield (
-            f"taken for classes: {first_few(splits)}, beside {first_few(others)}; if they are splits, move what is "
-            "none out of the folder"
+            f"folders named like splits are used as classes: {first_few(splits)}; if they are splits, move the other "
+            f"folders away: {first_few(others)}"
         )
 
 
@@ -151,7 +151,7 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
             raise DataError(
                 f"{counted(len(unlearnt), 'class folder')} not among those of {names['train']}: {first_few(unlearnt)}",
                 path=root / names[split],
-                next_step=f"Call them as in {names['train']}, or move them away.",
+                next_step=f"Rename them as in {names['train']}, or move them away.",
             )
     rows = sorted(
         (f"{names[split]}/{item}", numbers[listing.classes[cast(int, target)]], split)
@@ -160,9 +160,9 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     )
     ids, targets, splits = zip(*rows, strict=True)
     others = sorted(set(folders(root)) - set(names.values()))
-    notes = [f"{counted(len(others), 'folder')} without {kind} files left out: {first_few(others)}"] if others else []
+    notes = [f"skipped {counted(len(others), 'folder')} without {kind} files: {first_few(others)}"] if others else []
     unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
-    notes += [*_left_out(unlisted, suffixes, kind), *passed_over(root)]
+    notes += [*_notes(unlisted, suffixes, kind), *passed_over(root)]
     listing = Listing(root, ids, targets, learnt)
     files = _skipped(unlisted, suffixes, kind)
     return Found(listing, kind == "video", tuple(notes), Given(splits, "folders"), files)
@@ -183,14 +183,14 @@ def _folders_of_splits(root: Path) -> dict[str, str]:
     for split, names in called.items():
         if len(names) > 1:
             raise DataError(
-                f"has several folders for {split}: {first_few(names)}", path=root, next_step="Keep one of them there."
+                f"has several folders for {split}: {first_few(names)}", path=root, next_step="Keep one of them."
             )
     if not called["train"]:
         others = [name for names in called.values() for name in names]
         raise DataError(
             f"has no folder train, only {first_few(others)}",
             path=root,
-            next_step="Give the folder that holds train/; or, if these are classes, call their folders otherwise.",
+            next_step="Give the folder that holds train/; or, if these are classes, rename their folders.",
         )
     return {split: name for split, names in called.items() for name in names}
 
@@ -201,14 +201,14 @@ def _unlisted(listing: Listing, suffixes: frozenset[str]) -> list[str]:
     return sorted(item for item in others if "/" in item or _suffix(item) in suffixes)
 
 
-def _left_out(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> Iterator[str]:
+def _notes(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> Iterator[str]:
     found: dict[bool, list[str]] = {True: [], False: []}
     for item in unlisted:
         found[_suffix(item) in suffixes].append(item)
     for outside, items in found.items():
         if items:
             what = "outside the class folders" if outside else f"without a suffix of {kind}s"
-            yield f"{counted(len(items), 'file')} {what} left out: {first_few(items)}"
+            yield f"skipped {counted(len(items), 'file')} {what}: {first_few(items)}"
 
 
 def passed_over(root: Path) -> Iterator[str]:
@@ -232,7 +232,7 @@ def _suffix(item: str) -> str:
 def _check_classes(root: Path, listing: Listing) -> None:
     if len(listing.classes) < 2:
         raise DataError(
-            f"has one class folder only, {listing.classes[0]}",
+            f"has only one class folder, {listing.classes[0]}",
             path=root,
             next_step="Give the folder that holds the class folders, or add one of another class.",
         )

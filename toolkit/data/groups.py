@@ -37,14 +37,14 @@ def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def one_group(pattern: str) -> str:
-    """`pattern`, if it is a regular expression with one group in parentheses; ValueError that says what it is not.
+    """`pattern`, if it is a regular expression with one group in parentheses; else a ValueError that gives the reason.
 
     As the type of an argument, `Annotated[str, AfterValidator(one_group)]` checks it with the rest of a recipe.
     """
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+        raise ValueError(f"invalid regular expression: {error}") from None
     if groups != 1:
         raise ValueError(f"must have one group in parentheses, got {groups}")
     return pattern

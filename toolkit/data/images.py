@@ -124,7 +124,7 @@ def decode_image(data: Tensor) -> Tensor:
 _IN_OTHER_WORDS = {
     "Animated webp": "it holds several pictures, not one",
     "Expected a non empty": "it is empty",
-    "Unsupported image file": "it is no JPEG, PNG, WebP or GIF image",
+    "Unsupported image file": "it is not a JPEG, PNG, WebP or GIF image",
 }
 _RGB = 3
 """torchvision's `ImageReadMode.RGB`."""

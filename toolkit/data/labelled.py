@@ -33,7 +33,7 @@ def labelled(
     """Make a dataset of labelled files: splits of images, of videos, or of single frames of videos.
 
     Byte-identical files and items of one group stay on one side. The notes name what a user must know: twins, groups
-    that given splits tear apart, sources that file names suggest, classes that are alike or unbalanced.
+    that given splits divide, sources that file names suggest, classes that are alike or unbalanced.
 
     group_pattern: finds the group of each item in its path, in place of groups.csv
     frames_per_video: evenly spaced frames of each video that become items where single frames are seen
@@ -45,9 +45,9 @@ def labelled(
     listing = found.listing
     if clips and not found.videos:
         raise DataError(
-            "holds images, and clips are taken of videos",
+            "holds images, but clips need videos",
             path=listing.root,
-            next_step="Set data.root to a folder of videos, or remove [clip] and take a model that sees images.",
+            next_step="Set data.root to a folder of videos, or remove [clip] and choose a model of images.",
         )
     groups = find_groups(listing, group_pattern, partial=found.given is not None)
     known = contents(listing.paths)
@@ -110,17 +110,17 @@ def _duplicates(listing: Listing, known: Contents, parts: Partition) -> Iterator
 
 
 def _torn(listing: Listing, groups: Groups, parts: Partition) -> Iterator[str]:
-    """Whether one source stands in several splits: by the groups in force, or else as file names suggest."""
+    """Whether one source is in several splits: by the groups in force, or else as file names suggest."""
     if groups.rule != UNGROUPED:
         if torn := _count_torn(groups.names, parts):
             torn_apart = f"{counted(torn, 'group')} ({groups.rule})"
-            yield f"the given splits tear {torn_apart} apart, so scores may tell of the source"
+            yield f"the given splits divide {torn_apart}, so scores can show the source instead of the class"
         return
     source = suggest_source(listing, parts.train)
     if source and (torn := _count_torn(source.names, parts)):
         yield (
-            f"file names suggest {len(set(source.names))} sources ({source.words}); {torn} of them "
-            f"stand{'s' if torn == 1 else ''} in more than one split, so scores may tell of the source, not the class: "
+            f"file names suggest {len(set(source.names))} sources ({source.words}), {torn} of them "
+            "in more than one split, so scores can show the source instead of the class: "
             f"set data.group_pattern = '{source.pattern}'"
         )
 
@@ -133,7 +133,7 @@ def _count_torn(names: Sequence[str], parts: Partition) -> int:
 
 
 def _count_apart(sets: Iterable[Iterable[int]], parts: Partition) -> int:
-    """How many sets of positions stand in more than one split."""
+    """How many sets of positions are in more than one split."""
     split_of = {position: name for name in SPLITS for position in getattr(parts, name)}
     return sum(len({split_of[position] for position in one if position in split_of}) > 1 for one in sets)
 
@@ -144,7 +144,7 @@ def _alike(classes: Sequence[str]) -> Iterator[str]:
         written[" ".join(name.split()).casefold()].append(name)
     for names in written.values():
         if len(names) > 1:
-            yield f"classes differ in case or blanks alone: {' and '.join(names)}"
+            yield f"class names differ only in case or spaces: {' and '.join(names)}"
 
 
 def _constant(listing: Listing) -> Iterator[str]:
@@ -171,16 +171,16 @@ def _shown(listing: Listing) -> Iterator[str]:
     del counts[NO_CLASS]
     if not counts:
         raise DataError(
-            "no item has a label", path=listing.root, next_step="Label some items, and leave others without."
+            "no item has a label", path=listing.root, next_step="Label some items; others may have no label."
         )
     if len(listing.classes) == 1 and not without:
         raise DataError(
             f"every item is labelled {listing.classes[0]}, the only label",
             path=listing.root,
-            next_step="Add items without it, or of other labels.",
+            next_step="Add items without this label, or with other labels.",
         )
     if unshown := [name for number, name in enumerate(listing.classes) if number not in counts]:
-        yield f"no item is labelled {first_few(unshown)}: no score can be had of what is never shown"
+        yield f"no item is labelled {first_few(unshown)}: its scores cannot be computed"
     fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
     if counts[most] > 1.5 * counts[fewest]:
         yield (

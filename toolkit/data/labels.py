@@ -51,9 +51,9 @@ class LabelForm:
 
     def __post_init__(self) -> None:
         if self.separator and not self.several:
-            raise ValueError('separator: stands between several labels, and data.labels is "one"')
+            raise ValueError('separator: needs data.labels = "several", got "one"')
         if self.numbers and self.several:
-            raise ValueError('numbers: an item has numbers or labels, and data.labels is "several"')
+            raise ValueError('numbers: cannot be combined with data.labels = "several"')
         if len({name.lower() for name in self.numbers}) < len(self.numbers):
             raise ValueError(f"numbers: names a column twice: {', '.join(self.numbers)}")
 
@@ -72,7 +72,7 @@ class LabelForm:
     def read(self, file: Path, names: Sequence[str]) -> LabelTable:
         """The rows of a CSV file with a column called as one of `names`, which holds paths.
 
-        One label an item stands in the column label. Several stand in the column labels (or label), with the separator
+        One label an item is in the column label. Several are in the column labels (or label), with the separator
         between them; or there is a column for each class that holds 1 or 0. An item may then have no label. Numbers
         stand in the columns that `numbers` names. Raises DataError, naming file and line, where the table has another
         form.
@@ -165,7 +165,7 @@ def _read_columns(table: Table, place: int) -> LabelTable:
         raise DataError("line 1: the header has no column labels", path=table.path, next_step=step)
     odd = next((number for number, name in columns if not name or names.count(name) > 1), None)
     if odd is not None:
-        what = f"has the name of another, {table.header[odd]}" if table.header[odd] else "has no name"
+        what = f"has the same name as another, {table.header[odd]}" if table.header[odd] else "has no name"
         raise DataError(f"line 1: column {odd + 1} {what}", path=table.path, next_step=step)
     rows = []
     for line, row in table.rows:

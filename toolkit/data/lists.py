@@ -22,7 +22,7 @@ from toolkit.data.targets import FORMS
 KINETICS = ("label", "youtube_id", "time_start", "time_end")
 _OFFICIAL = (
     "Unpack the split files there: UCF101TrainTestSplits-RecognitionTask.zip of UCF101, or test_train_splits.rar of "
-    "HMDB51; or leave data.official_split out."
+    "HMDB51; or remove data.official_split."
 )
 _NAMES = ("path", "filename")
 _OF_FRAMES = re.compile(r"[^\s.]+( \d+)*")
@@ -46,9 +46,9 @@ class Lists:
         if self.official_split and self.form.numbers:
             raise ValueError("numbers: an official split has one label an item, no numbers")
         if self.official_split and self.files:
-            raise ValueError(f"official_split: leaves no room for {next(iter(self.files))}")
+            raise ValueError(f"official_split: cannot be combined with {next(iter(self.files))}")
         if self.files and not self.train:
-            raise ValueError(f"train: is needed beside {next(iter(self.files))}")
+            raise ValueError(f"train: required with {next(iter(self.files))}")
 
     @property
     def given(self) -> bool:
@@ -94,12 +94,12 @@ def needs_list(root: Path, form: LabelForm) -> DataError:
     """What is wrong where several labels or numbers an item are asked for and no list gives them."""
     if form.numbers:
         return DataError(
-            "class folders give each item a label, and data.numbers asks for numbers",
+            "class folders give labels, but data.numbers needs numbers",
             path=root,
             next_step=f"Write them into a CSV (path,{','.join(form.numbers)}) and set data.train to it.",
         )
     return DataError(
-        "class folders give each item one label, and data.labels asks for several",
+        'class folders give each item one label, but data.labels is "several"',
         path=root,
         next_step='Write them into a CSV (path,labels) and set data.train to it, or set data.labels = "one".',
     )
@@ -130,12 +130,12 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
             "; ".join(problems),
             path=root,
             next_step=_hint(located, form)
-            or f"Correct the lists: paths are relative to {root}, and each {noun} stands in one of them."
+            or f"Correct the lists: paths are relative to {root}, and each {noun} belongs to only one of them."
             + (f" {SEVERAL}" if form.form == "index" and _with_several(labels_of) else ""),
         )
     if foreign := [] if videos else sorted(suffixes - IMAGE_SUFFIXES):
         raise DataError(
-            f"lists name files with {', '.join(suffix or 'no suffix' for suffix in foreign)}, which are no images",
+            f"lists name files with {', '.join(suffix or 'no suffix' for suffix in foreign)}, which are not images",
             path=root,
             next_step=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos are read by video_folder.",
         )
@@ -337,7 +337,7 @@ def _contradictions(items: Sequence[Named], form: LabelForm, noun: str) -> Itera
     if unlearnt := sorted({label for item in items for label in item.labels} - learnt):
         yield f"{counted(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}"
     if not form.several and len(learnt) < 2:
-        yield f"{counted(len(learnt), 'label')} to train on, and two are needed"
+        yield f"{counted(len(learnt), 'label')} to train on, expected at least 2"
 
 
 def _unlike_columns(read: Sequence[NamedItems]) -> Iterator[str]:
@@ -361,7 +361,7 @@ def _with_several(said: Iterable[tuple[str, object]]) -> list[str]:
 def _notes(located: Sequence[_Located], items: Sequence[Named], noun: str) -> Iterator[str]:
     for one in located:
         if one.missing:
-            yield f"{one.message}; left out"
+            yield f"{one.message}; skipped"
     if twice := _named_twice(items):
         yield f"{counted(len(twice), noun)} named more than once: {first_few(twice)}"
 

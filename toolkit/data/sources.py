@@ -47,7 +47,7 @@ def _mostly_shared(names: Sequence[str]) -> bool:
 
 
 def _after_the_class(_: Sequence[str], heads: Sequence[str], targets: Targets) -> bool:
-    """Whether nothing else stands before: in YOUTUBEID_START_END, as of Kinetics, the first number is a second."""
+    """Whether nothing else comes before: in YOUTUBEID_START_END, as of Kinetics, the first number is a second."""
     return len(set(heads)) <= len(set(targets))
 
 
@@ -65,4 +65,4 @@ _FORMS = (
     ("what comes before the last number", r"([^/]+)_\d+\.\w+$", _more_than_classes),
 )
 """In Run_11_22.mp4 (ARID) 11 is a scene, in person01_boxing_d1.avi (KTH) person01 acts, and the clips
-Film_kick_u_nm_np1_fr_0.avi and ..._1.avi (HMDB51) are cut from one film."""
+Film_kick_u_nm_np1_fr_0.avi and ..._1.avi (HMDB51) are cut from one video."""

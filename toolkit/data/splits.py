@@ -1,4 +1,4 @@
-"""Dividing labelled items into train, valid and test so that nothing stands on two sides.
+"""Dividing labelled items into train, valid and test so that nothing is in two of them.
 
 The same items, groups, shares and seed give the same splits on every machine and in every order of listing.
 """
@@ -78,7 +78,7 @@ def partition(
     classes out and comes nearest to the shares. Raises DataError when there are no items.
     """
     if not ids:
-        raise DataError("there are no items to split")
+        raise DataError("no items to split")
     shares = _shares(valid_share, test_share)
     units = _units(ids, targets, groups if groups is not None else ids, seed)
     deal = _best_deal(
@@ -153,9 +153,7 @@ def stat_key(path: Path) -> str:
 def _shares(valid_share: float, test_share: float) -> dict[str, float]:
     shares = {"train": 1.0 - valid_share - test_share, "valid": valid_share, "test": test_share}
     if shares["train"] <= 0:
-        raise ValueError(
-            f"test_share: with valid_share it must leave a share for train, got {valid_share + test_share:g}"
-        )
+        raise ValueError(f"test_share: valid_share + test_share must be below 1, got {valid_share + test_share:g}")
     return {split: share for split, share in shares.items() if share > 0}
 
 

@@ -102,7 +102,7 @@ def card(
 
 def snippet(manifest: Manifest) -> str:
     """Five lines of Python that answer the image, or the beginning of the video, named on the command line; six where
-    the answer is a set of classes. They run as they stand, in the bundle's folder, with onnxruntime, numpy and Pillow,
+    the answer is a set of classes. They run unchanged, in the bundle's folder, with onnxruntime, numpy and Pillow,
     or for a video PyAV."""
     model = next(iter(manifest.models.values()))
     session = f'ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])'

@@ -106,7 +106,7 @@ def _data(bundle: Bundle, planned: Plan, overrides: Sequence[str]) -> Data:
             raise
         raise DataError(
             f'{error.message}; a bundle keeps the name of its data\'s folder ("{root.name}"), not where the folder is',
-            next_step=f"say where it is: {_command(bundle)} --set data.root=FOLDER",
+            next_step=f"name the folder: {_command(bundle)} --set data.root=FOLDER",
         ) from error
 
 

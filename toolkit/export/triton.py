@@ -56,12 +56,12 @@ def write_triton(
 
 def place_in(repository: Path, name: str) -> Path:
     """The folder of the model `name` in a model repository. Raises UsageError for a name that cannot be served, and
-    where something else than a model lies there."""
+    where the folder holds something else than a model."""
     target = repository / _servable(name)
     if target.exists() and not (target / CONFIGURATION).is_file():
         raise UsageError(
             f"{target}: exists and is not a model of Triton (it has no {CONFIGURATION})",
-            next_step="name a folder of its own for the model repository, or remove what lies there",
+            next_step="name a separate folder for the model repository, or remove this one",
         )
     return target
 
@@ -77,7 +77,7 @@ def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
     if manifest.form == "number":
         meaning = f"The number of each output, in the order of {LABELS}"
     if manifest.thresholds is not None:
-        meaning = "The probability of each class by itself; from its threshold on the class counts as present"
+        meaning = "The probability of each class on its own; at or above its threshold the class is present"
         limits = f"""
 # The thresholds, in the order of {LABELS}. Clients find them in the model's configuration.
 parameters {{ key: "{THRESHOLDS}" value {{ string_value: "{json.dumps(list(manifest.thresholds))}" }} }}"""

@@ -118,7 +118,7 @@ def _checked_name(name: str) -> str:
 
 
 def _free(place: Path) -> Path:
-    """`place`, if a bundle may be put there: what stands there now is replaced as a whole."""
+    """`place`, if a bundle may be written there: it replaces the whole of an earlier one."""
     is_bundle = (place / MANIFEST).is_file()
     if place.exists() and not is_bundle and not _is_empty(place):
         raise UsageError(
@@ -294,7 +294,7 @@ def _refuse_failed(verdicts: Sequence[Verdict], place: Path, trained: Trained, o
     if failed:
         findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
         raise ParityError(
-            f"{place}: not written: the exported model does not answer as the trained one",
+            f"{place}: not written: the exported model differs from the trained one",
             findings=findings,
             next_step=_accepted(failed, trained, overrides),
         )
@@ -326,7 +326,7 @@ def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, e
 
 
 def _trained_recipe(trained: Trained) -> Recipe:
-    """What the weights were made by as it was then, whatever overrides say now; the rest as it is in the export."""
+    """The tables that made the weights as they were in training, despite overrides; the rest as in the export."""
     made, now = planned_again(trained.directory, None, ()).resolved, trained.assembly.recipe
     return made.model_copy(update={key: getattr(now, key) for key in ("data", "input", "clip", "metrics", "export")})
 

@@ -27,7 +27,7 @@ def disable_plugin(name: str) -> str:
 def enable_plugin(name: str) -> str:
     """Enable a disabled plugin; the line to show.
 
-    Raises UsageError where the name stands for nothing, or something else than this name leaves the plugin out.
+    Raises UsageError where nothing has the name, or something else than this name disables the plugin.
     """
     wanted = owner(name)
     disabled = disabled_here()
@@ -45,7 +45,7 @@ def _refuse(wanted: str, still: dict[str, str]) -> None:
     distribution = wanted.partition("[")[0]
     for name in (wanted, distribution):
         if still.get(name) == VARIABLE:
-            raise UsageError(f"{wanted} is disabled by {VARIABLE}", next_step=f"take {name} out of {VARIABLE}")
+            raise UsageError(f"{wanted} is disabled by {VARIABLE}", next_step=f"remove {name} from {VARIABLE}")
     if distribution in still:
         raise UsageError(
             f"{wanted} is disabled with all of {distribution}",

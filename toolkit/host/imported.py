@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TypeAlias
 
 Names: TypeAlias = Mapping[str, list[str]]
-"""Names of modules at the top, by the folder where they lie."""
+"""Names of top-level modules, by their folder."""
 
 
 def imported_code(asked: Collection[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -92,7 +92,7 @@ def _places(module: ModuleType) -> Iterator[str]:
 
 @cache
 def _installed_folders() -> tuple[str, ...]:
-    """Where Python's own modules and those of installed distributions lie."""
+    """The folders of Python's own modules and those of installed distributions."""
     import site
 
     folders = [os.path.dirname(os.__file__), *site.getsitepackages(), site.getusersitepackages()]  # noqa: PTH120

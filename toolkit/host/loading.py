@@ -46,7 +46,7 @@ def _offers_of(plugin: Plugin) -> list[Offer]:
     """Load the plugin and ask its hooks; any exception means that the plugin is broken."""
     entry = importlib.metadata.EntryPoint(plugin.entry, plugin.value, GROUP)
     if not entry.pattern.match(plugin.value):
-        raise LookupError(f'"{plugin.value}" is no name of a module')
+        raise LookupError(f'invalid entry point "{plugin.value}": expected package.module')
     module = entry.load()
     _check_contract(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -94,7 +94,7 @@ def _answers(plugin: Plugin, hook: str, results: list[Any]) -> Iterator[Offer]:
         declared = offered if isinstance(offered, Declared) else None
         factory = declared.factory if declared else offered
         if not isinstance(name, str) or not name or ":" in name:
-            raise TypeError(f"{hook}: {name!r} is no name for a component (text without a colon)")
+            raise TypeError(f"{hook}: invalid component name {name!r}: expected text without a colon")
         if not callable(factory) and not re.fullmatch(r"[\w.]+:[\w.]+", str(factory)):
             raise TypeError(f'{hook}: "{name}" is neither callable nor "package.module:attribute"')
         yield Offer(HOOKS[hook], name, plugin, factory, declared)

@@ -43,7 +43,7 @@ class Plugin(NamedTuple):
 
 
 def owners(plugin: Plugin) -> tuple[str, str]:
-    """What may stand before the colon of `distribution:component`."""
+    """What may come before the colon of `distribution:component`."""
     return plugin.distribution, plugin.name
 
 
@@ -148,7 +148,7 @@ def described(error: BaseException) -> str:
 
 
 def _imported(module: str, attribute: str) -> Any:
-    """What stands at `module:attribute`; what the import prints goes to standard error."""
+    """The object at `module:attribute`; what the import prints goes to standard error."""
     if module in sys.modules:
         found: Any = sys.modules[module]
     else:

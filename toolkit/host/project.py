@@ -63,7 +63,7 @@ def disable(names: Sequence[str]) -> None:
     except ProjectError:
         kept = False
     if not kept:
-        raise _wrong("what it says of plugins cannot be rewritten here", "write it as a table [plugins] of its own")
+        raise _wrong("the plugins setting cannot be edited in this form", "write it as a [plugins] table")
     if after:
         write_atomically(Path(FILE), after.encode())
     else:

@@ -92,7 +92,7 @@ class Registry:
             return found[0]
         known = [offer.name for offer in self.offers(kind)]
         disabled = [f"{one.plugin} (by {one.by})" for one in self.disabled if _may_offer(one.plugin, name)]
-        unasked = f"; disabled, and so not asked: {', '.join(disabled)}" if disabled else ""
+        unasked = f"; disabled: {', '.join(disabled)}" if disabled else ""
         problem = unknown(kind, name, key, known, unasked)
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:

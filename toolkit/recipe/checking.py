@@ -21,7 +21,7 @@ _TABLE = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 def check(signature: Signature, given: Mapping[str, Any], key: str) -> tuple[dict[str, Any], list[Problem]]:
     """The keyword arguments for the factory (those given, converted to their annotations) and all that is wrong.
 
-    `key` is where the table stands in the recipe. A problem leaves the arguments empty.
+    `key` is the table's key in the recipe. A problem leaves the arguments empty.
     """
     table = table_of(signature)
     try:

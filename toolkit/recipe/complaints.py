@@ -46,7 +46,7 @@ _LIMITS = {
 
 
 def dotted(key: str, *place: str | int) -> str:
-    """The key of what stands at `place` below `key`, which is empty at the top of the file."""
+    """The key of the value at `place` below `key`, which is empty at the top of the file."""
     return ".".join([*([key] if key else []), *map(str, place)])
 
 
@@ -57,7 +57,7 @@ def shown(value: Any, limit: int = 60) -> str:
 
 
 def problems(error: ValidationError, given: Any, key: str, known: Callable[[str], Iterable[str]]) -> list[Problem]:
-    """Every problem in `error`, raised by validating `given`, which stands at `key`.
+    """Every problem in `error`, raised by validating `given`, the value of `key`.
 
     `known(key of a table)` lists the keys that table may have. The complaints of all members of a union become one.
     """
@@ -111,7 +111,7 @@ def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
 
 
 def _suggested(key: str, given: Any, names: Sequence[str]) -> str | None:
-    """What the value is called here, or the nearest of the `names` that may stand there."""
+    """What the value is called here, or the nearest of the `names` that are allowed there."""
     if given in ("True", "False"):
         return str(given).lower()
     foreign = value_of(key, str(given))

@@ -12,7 +12,7 @@ from toolkit.recipe.tables import Recipe, table_of
 
 
 class Source(str):
-    """Where a recipe stands, as problems name it, with the arguments of `--set` that change it."""
+    """The source of a recipe, as problems name it, with the arguments of `--set` that change it."""
 
     overrides: tuple[str, ...]
 
@@ -52,7 +52,7 @@ class Draft:
 
 
 class Used(NamedTuple):
-    """One component a draft asks for: where its table stands, its kind, its name and its arguments as written."""
+    """One component a draft asks for: its table's key, its kind, its name and its arguments as written."""
 
     key: str
     kind: str

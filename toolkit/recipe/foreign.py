@@ -288,7 +288,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "steplr": "step",
     },
 }
-"""What a key's value is called elsewhere, to what it is called here. A name of a component stands under its place."""
+"""What a key's value is called elsewhere, to what it is called here. A component's name is listed under its key."""
 
 SWITCHES = frozenset(
     {*FIXED, "amp", "compile", "deterministic", "freeze", "freezebackbone", "pretrained", "usepretrained"}
@@ -307,7 +307,7 @@ def plain(word: str) -> str:
 
 
 def key_of(word: str) -> str | None:
-    """Our key for a foreign one, which may stand below tables of its own (`trainer.max_epochs`)."""
+    """Our key for a foreign one, which may be below tables of its own (`trainer.max_epochs`)."""
     return KEYS.get(plain(word)) or KEYS.get(plain(word.rpartition(".")[2]))
 
 

@@ -14,9 +14,9 @@ class Kind:
     hook: str
     """The hook by which plugins offer them."""
     place: str
-    """The key of a recipe where they stand."""
+    """Their key in a recipe."""
     several: bool = False
-    """Whether an array of tables stands there."""
+    """Whether that key holds an array of tables."""
     has: tuple[str, ...] = ()
     """Attributes that what a factory builds must have."""
     given: tuple[str, ...] = ()

@@ -53,7 +53,7 @@ def _put(holder: Any, steps: Sequence[str], value: Any, key: str) -> Problem | N
             return Problem(key, f'there is no element "{step}"', nearest(step, known))
         place = known.index(step) if step in known else int(step)
     elif not isinstance(holder, dict):
-        return Problem(key, f'cannot be set: what holds "{step}" is a value, not a table')
+        return Problem(key, f'cannot be set: the parent of "{step}" is a value, not a table')
     if not rest:
         holder[place] = value
         return None

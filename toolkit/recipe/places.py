@@ -76,7 +76,7 @@ def _absolute(value: Any, *, root: bool = False) -> Iterator[str]:
 
 
 def _is_place(text: str, *, root: bool) -> bool:
-    """Whether a value is an absolute path as a whole; a pattern that begins with a slash is none."""
+    """Whether a value is an absolute path as a whole; a pattern that begins with a slash is not one."""
     path = Path(text)
     return path.is_absolute() and len(path.parts) > 1 and (root or _exists(path.parts[1]))
 

@@ -90,7 +90,7 @@ def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None)
 
 
 def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: str) -> Draft:
-    """As `parse`, of a recipe that lies in no file of its own; `source` names where it stands."""
+    """As `parse`, for a recipe without a file of its own; `source` names its place."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

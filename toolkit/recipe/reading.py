@@ -145,7 +145,7 @@ def _parameters(factory: Factory) -> list[inspect.Parameter]:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     if not found or found[0].kind not in (*positional, inspect.Parameter.VAR_POSITIONAL):
-        raise TypeError("takes no positional argument, but the core gives every factory one")
+        raise TypeError("takes no positional argument, but the toolkit passes one to every factory")
     for parameter in found[1:]:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise TypeError(f"argument {parameter.name}: is positional-only, so no recipe can give it")

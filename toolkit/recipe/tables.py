@@ -1,4 +1,4 @@
-"""The tables of a recipe, as frozen models. What a component takes besides its name is kept as it stands."""
+"""The tables of a recipe, as frozen models. What a component takes besides its name is kept unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from toolkit.system.choices import BundlePrecision, Precision
 def _not_empty(value: object) -> object:
     """An empty path would be the working folder, which nobody means who writes nothing."""
     if value == "":
-        raise ValueError('must name a folder, got ""; without the key the default place is looked at')
+        raise ValueError('must name a folder, got ""; remove the key to use the default folder')
     return value
 
 
@@ -42,7 +42,7 @@ _OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False,
 
 
 class Use(BaseModel):
-    """A component by name, with arguments: every further key of its table. A name alone may stand for the table."""
+    """A component by name, with arguments: every further key of its table. A name alone is short for the table."""
 
     model_config = _OPEN
     name: Annotated[str, Field(min_length=1)]
@@ -59,7 +59,7 @@ class Use(BaseModel):
 
 
 class DataTable(Use):
-    """The dataset and where its files lie; `root` unset: the default place, else the dataset's built-in sample."""
+    """The dataset and the folder of its files; `root` unset: the default place, else the dataset's built-in sample."""
 
     root: Root | None = None
     """Folder of the data; unset: `data/<name>`, and if that is empty, the dataset's built-in sample."""

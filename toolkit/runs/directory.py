@@ -84,7 +84,7 @@ class RunDirectory:
         except ValueError as error:
             raise self.damaged(file, f"not valid JSON ({error})") from error
         if not isinstance(table, dict):
-            raise self.damaged(file, f"holds a {type(table).__name__} where a table is expected")
+            raise self.damaged(file, f"expected a table, got a {type(table).__name__}")
         return table
 
     def write_text(self, file: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A command that can be typed as it stands: `predict` on a file of the data that a run was scored on."""
+"""A command that can be typed as shown: `predict` on a file of the data that a run was scored on."""
 
 from __future__ import annotations
 

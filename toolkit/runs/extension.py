@@ -110,8 +110,8 @@ def _require_same_past(prepared: Prepared, saved: LastCheckpoint, before: int) -
     behind, best = saved.state["epoch"], saved.state["best_epoch"]
     if table.patience is not None and best and behind - best >= table.patience:
         raise CheckpointError(
-            f"{directory.path}: cannot be extended: it ended early at epoch {behind}, for "
-            f"{counted(table.patience, 'epoch')} brought no better {table.metric} (train.patience)",
+            f"{directory.path}: cannot be extended: it stopped early at epoch {behind}, after "
+            f"{counted(table.patience, 'epoch')} without a better {table.metric} (train.patience)",
             next_step=_start_again(directory, assembly.plan, behind, f"train.patience={2 * table.patience}"),
         )
     changed = _changed_past(assembly, setup, records, saved.state["step"], before)
@@ -151,7 +151,7 @@ def _changed_past(
     begun = len(records) * setup.steps
     if (changed := _first_difference(one, other, range(begun, begun + steps))) is not None:
         return changed
-    return None if repr(one.state_dict()) == repr(other.state_dict()) else "so does what it has kept of the scores"
+    return None if repr(one.state_dict()) == repr(other.state_dict()) else "its state after the past scores differs"
 
 
 def _first_difference(one: Schedule, other: Schedule, steps: range) -> str | None:

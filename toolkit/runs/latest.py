@@ -16,7 +16,7 @@ def point_at(run: Path, runs: Path) -> None:
     can be made, or something else has that name, a note says so: the run itself goes on."""
     link, fresh = runs / LATEST, runs / f".{LATEST}{UNFINISHED}{secrets.token_hex(4)}"
     if link.exists() and not link.is_symlink():
-        note(f"{link} is not a link: it stays as it is, and does not lead to {run}")
+        note(f"{link} is not a symbolic link, so it was not changed to point to {run}")
         return
     try:
         fresh.symlink_to(run.relative_to(runs), target_is_directory=True)

@@ -97,7 +97,7 @@ class Prepared:
     state: State
     setup: Setup
     saved: LastCheckpoint | None
-    """Where its training stands; None where it has not begun."""
+    """The state of its training; None where it has not begun."""
 
     @cached_property
     def scored(self) -> Scored:

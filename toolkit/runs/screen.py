@@ -134,7 +134,7 @@ def speed(items: int, seconds: float, unit: str) -> str:
 
 
 def step_facts(event: StepDone, rate: str, memory: str, left: float | None, *, width: int) -> str:
-    """What stands behind the bar of the live line. `left`: seconds until training ends, None where that is unknown."""
+    """The text after the bar of the live line. `left`: seconds until training ends, None where that is unknown."""
     parts = [
         Part(f"loss {float(event.loss):.4f}", 1, 12),
         Part(rate, 2, 15),

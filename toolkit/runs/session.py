@@ -93,7 +93,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     session = _begin(prepared, Console(quiet=True), signals)
     try:
         yield from train(prepared.state, prepared.setup, session, patience=planned.resolved.train.patience)
-        # the best checkpoint is not evaluated again: its epoch's scores stand for it
+        # the best checkpoint is not evaluated again: its epoch's scores are used
         best = prepared.state.records[prepared.state.best_epoch - 1]
         scores = run_scores(prepared.scored, {"valid": best.valid}, best.epoch)
         session.trackers.track(RunFinished(scores, directory.path))
@@ -148,7 +148,7 @@ def _complete(prepared: Prepared, console: Console) -> None:
 
 
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
-    """Bring the state to where the checkpoint stands, or write what a new run starts with."""
+    """Load the checkpoint into the state, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
     skipped = {name: loader.store.skipped for name, loader in assembly.loaders().items()}
     saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes, skipped)
@@ -193,7 +193,7 @@ def _require_training(directory: RunDirectory) -> None:
     run = RunDirectory(directory.path.resolve().parent.parent)
     again = f"python -m toolkit run {shlex.quote(str(directory.recipe))}"
     raise CheckpointError(
-        f"{directory.path}: holds scores of a run, and nothing to go on from",
+        f"{directory.path}: an evaluation cannot be resumed: it has no checkpoint",
         next_step=run.resume_command if run.last.exists() else again,
     )
 

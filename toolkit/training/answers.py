@@ -49,7 +49,7 @@ class _OneClass:
 
 
 class _SetOfClasses:
-    """A probability for each class by itself."""
+    """An independent probability for each class."""
 
     def answers(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()

@@ -64,7 +64,7 @@ def scored_splits(data: Data, *, dataset: str, scored: Path) -> list[str]:
         again = shlex.join(["python", "-m", "toolkit", "evaluate", str(scored)])
         raise DataError(
             "nothing to score: the data has neither a validation nor a test split",
-            next_step=f"name data that has one: {again} --set data.KEY=VALUE; the keys are told by: "
+            next_step=f"use data that has one: {again} --set data.KEY=VALUE; list the keys: "
             f"python -m toolkit plugins show {dataset}",
         )
     return names
@@ -120,13 +120,13 @@ def answering(
     finally:
         network.train(was_training)
     if not answered:
-        raise DataError("nothing can be scored: every item of a split was left out", next_step="repair the data")
+        raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
     index, logits, targets = (torch.cat(column).cpu() for column in zip(*answered, strict=True))
     return Answered(index, logits, targets)
 
 
 def device_of(objective: Objective) -> torch.device:
-    """Where the objective's tensors lie; the CPU where it has none."""
+    """The device of the objective's tensors; the CPU where it has none."""
     return next((tensor.device for tensor in (*objective.parameters(), *objective.buffers())), torch.device("cpu"))
 
 

@@ -58,7 +58,7 @@ Event: TypeAlias = StepDone | Validating | EpochRecord
 
 
 def fit(state: State, setup: Setup) -> Iterator[Event]:
-    """Train from where `state` stands to the last epoch.
+    """Train from `state` to the last epoch.
 
     Yields `StepDone` after every optimizer step, `Validating` after every validation batch and an `EpochRecord` at
     the end of every epoch. The caller may save the state at any yield, and stops training by leaving the generator.
@@ -165,7 +165,7 @@ def watched(valid: dict[str, float], metric: str) -> float | None:
         return None
     if metric not in valid:
         raise RunFailed(
-            f'train.metric: no metric of this recipe gives "{metric}"; there are {", ".join(sorted(valid))}',
+            f'train.metric: no metric of this recipe computes "{metric}" (choose from {", ".join(sorted(valid))})',
             next_step=f"use one of them: --set train.metric={min(valid)}",
         )
     return valid[metric]

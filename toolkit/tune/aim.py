@@ -59,5 +59,5 @@ def aim_of(recipe: Recipe, tune: TuneTable) -> tuple[Aim, list[Problem]]:
         found.append(Problem(direction_key, f'"{LATENCY}" is time: it can only be minimized'))
     if aim.times and any(use.name.rpartition(":")[2] == LATENCY for use in recipe.metrics):
         message = f'"{LATENCY}" is the recipe\'s own metric and the time that the exported model takes'
-        found.append(Problem(key, f"{message}: leave one of them out"))
+        found.append(Problem(key, f"{message}: remove one of them"))
     return aim, found

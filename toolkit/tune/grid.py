@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from toolkit.tune.outcome import UNCOUNTED
 
 Point: TypeAlias = frozenset[tuple[str, int]]
-"""Each key with the place of its value among those that the grid has for it."""
+"""Each key with the index of its value in the grid."""
 
 
 class Grid(optuna.samplers.BaseSampler):

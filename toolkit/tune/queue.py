@@ -45,7 +45,7 @@ def enqueue(study: optuna.Study, space: Space, asked: Sequence[str], *, trials: 
         raise UsageError(
             f"study {study.study_name} has {taken} of its {trials} trials, begun or queued: "
             f"--enqueue asks for {len(new)} more",
-            next_step=f"give the same command with --set tune.trials={taken + len(new)}",
+            next_step=f"run the same command with --set tune.trials={taken + len(new)}",
         )
     for values in new:
         study.enqueue_trial(values)
@@ -59,11 +59,11 @@ def _values(space: Space, text: str) -> dict[str, Any]:
         key, equals, written = (piece.strip() for piece in part.partition("="))
         value = from_inline(written)
         if not equals:
-            raise _not_enqueued(text, f'"{part}" does not look like key=value', known)
+            raise _not_enqueued(text, f'expected key=value, got "{part}"', known)
         if key not in known:
             raise _not_enqueued(text, str(Problem(key, "is not in the space", nearest(key, known))), known)
         if not known[key].holds(value):
-            raise _not_enqueued(text, f"{written} is outside what the space has for {key}", known)
+            raise _not_enqueued(text, f"{written} is outside the space of {key}", known)
         found[key] = label(value)
     return found
 

@@ -61,7 +61,7 @@ class Scoring:
         return [(means | {LATENCY: latency})[metric] for metric in aim.metrics]
 
     def draft(self, trial: optuna.Trial) -> Draft:
-        """The trial's recipe: by its values, or the study's own as it stands."""
+        """The trial's recipe: by its values, or the study's own unchanged."""
         space, recipe = self.planned.space, self.planned.space.recipe
         own = trial.user_attrs.get("own")
         if own is None:
@@ -117,8 +117,8 @@ class Scoring:
         """The epoch's scores that the study looks for."""
         missing = [metric for metric in self.planned.aim.scores if metric not in record.valid]
         if missing:
-            there = ", ".join(record.valid) or "none, for this data has no validation split"
-            problem = Problem("tune.metric", f'there is no score "{missing[0]}" of an epoch; there are {there}')
+            there = ", ".join(record.valid) or "none (the dataset has no validation split)"
+            problem = Problem("tune.metric", f'no score "{missing[0]}" is computed per epoch; available: {there}')
             next_step = "name one of them, or give the data a validation split"
             raise ScoreMissing(self.planned.source, [problem], next_step=next_step)
         scores = [record.valid[metric] for metric in self.planned.aim.scores]

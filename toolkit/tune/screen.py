@@ -89,7 +89,7 @@ class StudyScreen:
         self._leave()
 
     def _read(self) -> None:
-        """Look at the study; where that fails, what was seen last stands and the next look may succeed."""
+        """Look at the study; where that fails, what was seen last stays and the next look may succeed."""
         try:
             self._trials = self._study.get_trials(deepcopy=False)
         except Exception as error:  # the drivers of storages have no common kind of error

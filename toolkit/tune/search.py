@@ -100,10 +100,10 @@ def drawn_at_random(search: Search, space: Space, own: Mapping[str, Scalar]) -> 
 
 
 def short_of_grid(search: Search, own: Mapping[str, Scalar], trials: int) -> str | None:
-    """A note where so many trials leave points of a grid out."""
+    """A note where so many trials do not cover a grid."""
     if not isinstance(search.sampler, Grid) or trials >= (whole := search.sampler.trials(own)):
         return None
-    return f"{trials} of the {whole} that it takes to see the whole grid: --set tune.trials={whole}"
+    return f"the grid has {whole} points, the study tries {trials}; for all of them: --set tune.trials={whole}"
 
 
 def _grid(space: Space) -> tuple[dict[str, list[Any]], list[Problem]]:
@@ -131,7 +131,7 @@ def _maker(
     name = short.get(use.name, use.name)
     if name not in known:
         near = nearest(use.name, [*short, *known])
-        return None, [Problem(f"{key}.name", f'unknown {kind} "{use.name}"; there are {", ".join(short)}', near)]
+        return None, [Problem(f"{key}.name", f'unknown {kind} "{use.name}" (choose from {", ".join(short)})', near)]
     if (needed := NEEDS.get(name)) and importlib.util.find_spec(needed) is None:
         return None, [Problem(f"{key}.name", f'"{use.name}" needs the package {needed}: pip install {needed}')]
     asked = Grid if name == "GridSampler" else getattr(module, name)

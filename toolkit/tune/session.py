@@ -73,7 +73,7 @@ def tune_recipe(
 def _notes(planned: StudyPlan) -> Iterator[str]:
     """What the study will not try as its recipe suggests."""
     for key in drawn_at_random(planned.search, planned.space, planned.own):
-        reason = "the recipe's own value is outside the space, so this sampler draws every trial's at random"
+        reason = "the recipe's own value is outside the space, so this sampler draws all its values at random"
         yield f"tune.space.{key}: {reason}"
     if short := short_of_grid(planned.search, planned.own, planned.tune.trials):
         yield f"tune.trials: {short}"

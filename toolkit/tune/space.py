@@ -144,9 +144,9 @@ def check_space(recipe: Recipe, source: str, registry: Registry) -> Space:
     asked = flattened(recipe.tune.space if recipe.tune else {})
     fixed = flattened(recipe.tune.fixed if recipe.tune else {})
     plain_recipe = recipe.model_copy(update={"tune": None})
-    found: list[Problem] = [] if asked else [Problem("tune.space", "has no key to try values of")]
+    found: list[Problem] = [] if asked else [Problem("tune.space", "has no keys to tune")]
     found += [
-        Problem(f"tune.fixed.{key}", "is tried in tune.space: leave it out of one of the two")
+        Problem(f"tune.fixed.{key}", "is also in tune.space: remove it from one of the two")
         for key in fixed
         if key in asked
     ]
@@ -164,7 +164,7 @@ def check_space(recipe: Recipe, source: str, registry: Registry) -> Space:
         found += wrong
         dimensions.append(dimension)
     if found:
-        raise RecipeError(source, found, next_step=f"correct [tune.space] in {source}, then give the command again")
+        raise RecipeError(source, found, next_step=f"correct [tune.space] in {source}, then run the same command again")
     return Space(plain_recipe, tuple(dimensions))
 
 
@@ -182,7 +182,7 @@ def flattened(space: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _read(key: str, table: Any) -> tuple[Values | None, list[Problem]]:
-    """A key's table by itself."""
+    """A key's table alone."""
     at = f"tune.space.{key}"
     if not isinstance(table, Mapping):
         return None, [Problem(at, "must be a table with low and high, or with choices")]
@@ -242,7 +242,7 @@ class Probe:
         return replace(one, components=components or None, integer=integer), list(dict.fromkeys(found))
 
     def _contexts(self, one: Dimension) -> dict[str | None, list[str]]:
-        """Overrides that choose each component this key may stand below; none where its component is the recipe's."""
+        """Overrides that choose each component this key may be below; none where its component is the recipe's."""
         at = component_of(one.key)
         choosers = (other for other in self.dimensions if chooses(other.key) and component_of(other.key) == at)
         choosing = next(choosers, None)
@@ -294,7 +294,7 @@ class Probe:
 
 
 def component_of(key: str) -> str:
-    """The table of the component that `key` is, or stands below; empty for the recipe's own keys."""
+    """The table of the component that `key` names, or is below; empty for the recipe's own keys."""
     return next((table for table in TABLES if key == table or key.startswith(f"{table}.")), "")
 
 
@@ -325,7 +325,7 @@ def label(value: Any) -> Scalar:
 
 
 def _place(value: Scalar | None, choices: Sequence[Scalar]) -> int:
-    """Where `value` stands among the choices, -1 for nowhere; `true` is not 1."""
+    """The index of `value` among the choices, -1 if absent; `true` is not 1."""
     return next((n for n, one in enumerate(choices) if (type(one), one) == (type(value), value)), -1)
 
 

@@ -116,7 +116,7 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(
             f"--storage {_without_password(url)}: cannot be used: {reason}",
-            next_step="give the URL of a database that is there, such as --storage sqlite:///study.db",
+            next_step="give the URL of an existing database, such as --storage sqlite:///study.db",
         ) from error
 
 

@@ -155,7 +155,7 @@ def open_study(planned: StudyPlan, storage: BaseStorage) -> optuna.Study:
     elif changed := differences(before, now):
         raise UsageError(
             f"study {name} already exists with different settings: {'; '.join(changed)}",
-            next_step="take the change back, or tune a copy of the recipe under another name",
+            next_step="undo the change, or tune a copy of the recipe under another name",
         )
     return study
 

@@ -111,7 +111,7 @@ def test_groups_are_not_a_list_of_labels(tmp_path: Path) -> None:
     assert recognise(tmp_path, videos=False).what == "class folders"
 
 
-def test_class_folders_beside_a_table_that_cannot_be_used(tmp_path: Path) -> None:
+def test_class_folders_next_to_an_unusable_table(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.jpg", "dog/2.jpg")
     table(tmp_path / "weather.csv", "day,rain", ["1,2"])
     layout = recognise(tmp_path, videos=False)
@@ -133,7 +133,7 @@ def test_a_table_with_other_columns(tmp_path: Path) -> None:
 def test_a_table_for_the_test_alone(tmp_path: Path) -> None:
     images(tmp_path)
     table(tmp_path / "test.csv", "path,label", ["0.jpg,a", "1.jpg,b"])
-    assert refused(tmp_path).message.endswith("lists without one to train on: test.csv")
+    assert refused(tmp_path).message.endswith("no list for training among test.csv")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_table_for_the_test_alone(tmp_path: Path) -> None:
         ([], "no images found (no files)"),
         (["a.heic", "b.heic", "c.txt"], "no images found (2 .heic, 1 .txt)"),
         (["1.jpg", "2.jpg"], "2 images without labels: no class folders"),
-        (["cats/1.jpg"], "has one class folder only, cats"),
+        (["cats/1.jpg"], "has only one class folder, cats"),
     ],
 )
 def test_nothing_to_train_on(tmp_path: Path, names: list[str], message: str) -> None:

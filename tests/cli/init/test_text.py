@@ -8,7 +8,7 @@ from toolkit.cli.init.choices import Choice, Table
 from toolkit.cli.init.text import compose
 
 
-def test_each_choice_has_its_reason_beside_it_or_above() -> None:
+def test_each_choice_has_its_reason_next_to_it_or_above() -> None:
     long = "because " * 20
     tables = [
         Table("[data]", (Choice("name", "x", "found files"), Choice("root", 'C:\\a "b"', long.strip()))),

@@ -79,7 +79,9 @@ def test_the_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("code", "count", "missing"), [(100, 0, True), (0, 0, True), (0, 1, False)])
-def test_a_driver_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, code: int, count: int, missing: bool) -> None:
+def test_a_driver_without_gpu_is_reported(
+    monkeypatch: pytest.MonkeyPatch, code: int, count: int, missing: bool
+) -> None:
     class Driver:
         def cuInit(self, flags: int) -> int:  # noqa: N802
             return code
@@ -209,7 +211,7 @@ def test_a_call_takes_fewer_of_large_frames_and_of_clips(folder: Path, tmp_path:
     assert longer.largest((32, 2160, 3840, 3)) == 1
 
 
-def test_what_onnxruntime_cannot_open_is_told_in_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_onnxruntime_cannot_open_is_reported_in_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     built = toy_bundle.model(2)
     built.graph.node[0].op_type = "Hardmax"
     path = folder / "model.onnx"
@@ -234,7 +236,7 @@ def test_an_output_of_another_shape_than_declared_is_refused(folder: Path) -> No
         session.run(np.zeros((3, 16, 16, 3), np.uint8))
 
 
-def test_what_cannot_be_computed_is_told(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_computed_is_reported(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     built = toy_bundle.model(2)
     flat = next(each for each in built.graph.initializer if each.name == "flat")
     flat.CopyFrom(numpy_helper.from_array(np.array([7, 1]), "flat"))

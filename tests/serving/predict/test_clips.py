@@ -95,12 +95,15 @@ def test_videos_of_any_number_keep_their_order(tmp_path, bundle, batch) -> None:
         assert bright(row) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_an_image_is_no_clip(tmp_path, bundle, video, capsys) -> None:
+def test_an_image_is_not_a_clip(tmp_path, bundle, video, capsys) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert predict_files(bundle, [str(tmp_path / "a.png"), str(video)], device="cpu") == EXIT_DATA
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
-    assert f"{tmp_path / 'a.png'}: no video by its name, and this bundle takes clips of video" in said.err.splitlines()
+    assert (
+        f"{tmp_path / 'a.png'}: its suffix is not that of a video, and this bundle takes video clips"
+        in said.err.splitlines()
+    )
     with pytest.raises(DataError, match="none of the 1 input could be read"):
         predict_files(bundle, [str(tmp_path / "a.png")], device="cpu")
 
@@ -376,11 +379,11 @@ def test_windows_are_answered_with_sets(tmp_path, video, stream) -> None:
 def test_a_plot_needs_a_timeline(bundle, video, capsys, words) -> None:
     assert main(["predict", str(bundle), str(video), *words]) == 2
     said = capsys.readouterr().err
-    assert "--plot: draws the timeline of one video that is read as a whole" in said
+    assert "--plot: needs a single video file, --every, and no --stream" in said
     assert "--every 1 --plot timeline.png" in said
 
 
-def test_a_folder_is_no_plot(tmp_path, bundle, video) -> None:
+def test_a_folder_is_not_a_plot(tmp_path, bundle, video) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(UsageError, match=r"--plot .*a\.png: expected a file, got a folder"):
         predict_files(bundle, [str(video)], every=1.0, plot=tmp_path / "a.png")

@@ -54,7 +54,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_answers_are_a_table_and_all_else_is_said_beside_it(tmp_path, bundle, capsys) -> None:
+def test_answers_are_a_table_and_all_else_goes_to_standard_error(tmp_path, bundle, capsys) -> None:
     dark, bright = grey(tmp_path / "a.png", 0), grey(tmp_path / "b.png", 255)
     assert predict_files(bundle, [str(bright), str(dark)], device="cpu") == EXIT_DONE
     said = capsys.readouterr()
@@ -131,7 +131,7 @@ def test_images_and_videos_keep_their_order(tmp_path, bundle) -> None:
     assert names == [f"{number:02}.{'png' if number % 3 else 'mp4'}" for number in range(12)]
 
 
-def test_what_cannot_be_read_is_told_and_counted_and_the_rest_goes_on(tmp_path, bundle, capsys) -> None:
+def test_what_cannot_be_read_is_reported_and_counted_and_the_rest_continues(tmp_path, bundle, capsys) -> None:
     folder = pictures(tmp_path / "in", 30)
     (folder / "004.png").write_bytes(b"no picture")
     (folder / "017.mp4").write_bytes(b"no video")
@@ -176,7 +176,7 @@ def test_a_list_on_standard_input(tmp_path, bundle, capsys, monkeypatch) -> None
     assert [line.split()[-2] for line in lines] == ["dark", "bright"]
 
 
-def test_one_row_is_told_as_one(tmp_path, bundle, capsys) -> None:
+def test_one_row_is_reported_in_the_singular(tmp_path, bundle, capsys) -> None:
     predict_files(bundle, [str(grey(tmp_path / "a.png", 0))], output=tmp_path / "out.csv")
     assert f"{tmp_path / 'out.csv'}: 1 row\n" in capsys.readouterr().err
 
@@ -220,7 +220,7 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, options, message) -
     assert caught.value.next_step
 
 
-def test_what_is_no_bundle_is_refused(tmp_path) -> None:
+def test_what_is_not_a_bundle_is_refused(tmp_path) -> None:
     with pytest.raises(BundleError, match="not a bundle"):
         predict_files(tmp_path, [str(grey(tmp_path / "a.png", 0))])
 
@@ -287,7 +287,7 @@ def test_a_signal_ends_it_and_no_file_is_written(tmp_path, bundle, capsys, signa
     assert list(tmp_path.glob(".out*")) == []
 
 
-def test_a_signal_during_a_table_keeps_what_was_told(tmp_path, bundle, capsys, signalled) -> None:
+def test_a_signal_during_a_table_keeps_what_was_shown(tmp_path, bundle, capsys, signalled) -> None:
     signalled(signal.SIGINT, 3)
     assert predict_files(bundle, [str(pictures(tmp_path / "in", 30))], batch=4) == EXIT_INTERRUPTED
     said = capsys.readouterr()

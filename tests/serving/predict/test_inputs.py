@@ -51,14 +51,14 @@ def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
     assert names("in") == ["in/deep/1.png", "in/other/2.png"]
 
 
-def test_a_pattern_stands_for_images_and_videos_and_for_those_in_folders(tmp_path: Path) -> None:
+def test_a_pattern_matches_images_and_videos_and_those_in_folders(tmp_path: Path) -> None:
     put(tmp_path, "in/1.png", "in/2.png", "in/notes.txt", "in/deep/3.png", "in/deep/er/4.mkv", "in/none/notes.txt")
     assert names("in/[12].png") == ["in/1.png", "in/2.png"]
     assert names("in/*") == ["in/1.png", "in/2.png", "in/deep/3.png", "in/deep/er/4.mkv"]
     assert names("in/**") == ["in/1.png", "in/2.png", "in/deep/3.png", "in/deep/er/4.mkv"]
 
 
-def test_an_existing_file_is_no_pattern_and_no_camera(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_a_pattern_and_no_camera(tmp_path: Path) -> None:
     put(tmp_path, "a[1].png", "a1.png", "0/1.png", "http:/x.png")
     assert names("a[1].png", "0") == ["a[1].png", "0/1.png"]
 
@@ -105,9 +105,9 @@ def test_cameras_and_urls(word: str, source: Source) -> None:
         (["-", "-"], "standard input can be read only once", "give -"),
         (["0", "a.png"], "camera 0 does not end", "give 0 alone"),
         (["a.png", "rtsp://me:secret@cam/1"], "rtsp://cam/1 does not end", "give rtsp://cam/1 alone"),
-        (["ftp://x/v.mp4"], "ftp://x/v.mp4: ftp is not read", "http, https, rtsp"),
+        (["ftp://x/v.mp4"], "ftp://x/v.mp4: unsupported URL scheme ftp", "http, https, rtsp"),
         (["http://[x/v.mp4"], "invalid URL http://[x/v.mp4: Invalid IPv6 URL", "http://server/video.mp4"),
-        (["https://x/a.jpg"], "a URL must be of a video, not of an image", "download it"),
+        (["https://x/a.jpg"], "a URL must name a video, not an image", "download it"),
     ],
 )
 def test_words_without_a_meaning_are_refused(tmp_path: Path, words: list[str], message: str, next_step: str) -> None:
@@ -124,9 +124,9 @@ def test_words_without_a_meaning_are_refused(tmp_path: Path, words: list[str], m
     [
         (["phto.png"], 'phto.png: no such file or folder; did you mean "photo.png"?'),
         (["nowhere/a.png"], "nowhere/a.png: no such file or folder"),
-        (["empty"], "empty: there is no image or video file in it (.avi, .jpeg"),
+        (["empty"], "empty: no image or video file found in it (.avi, .jpeg"),
         (["*.jpg"], "*.jpg: no image or video file matches"),
-        (["-"], "standard input: it names no path; it must hold one a line"),
+        (["-"], "standard input: it contains no path; expected one per line"),
         (["gone.png", "empty"], "gone.png: no such file or folder (and 1 more that cannot be used)"),
     ],
 )
@@ -138,7 +138,7 @@ def test_finding_nothing_is_an_error_that_says_why(tmp_path: Path, words: list[s
     assert "folders" in str(caught.value.next_step)
 
 
-def test_what_is_missing_among_others_is_told_later(tmp_path: Path) -> None:
+def test_what_is_missing_among_others_is_reported_later(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "empty/notes.txt")
     found = find_sources(["gone.png", "a.png", "empty", "*.jpg"], ())
     assert [source.kind for source in found] == ["unusable", "image", "unusable", "unusable"]
@@ -175,7 +175,7 @@ def test_a_folder_in_one_that_may_only_be_listed_is_unusable(tmp_path: Path, mon
 
 
 @given(st.lists(st.text(string.ascii_letters + string.digits + " .[]*?-_é", min_size=1, max_size=12), min_size=1))
-def test_every_word_is_told_of_and_none_is_lost(words: list[str]) -> None:
+def test_every_word_is_reported_and_none_is_lost(words: list[str]) -> None:
     given_words = [f"x{word}" for word in words]
     with pytest.raises(DataError) as caught:
         find_sources(given_words, ())

@@ -245,7 +245,7 @@ def test_leaving_a_file_ends_its_thread(tmp_path: Path) -> None:
     assert not frames_thread()
 
 
-def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     source = Source("a.mp4", "video", str(tmp_path / "a.mp4"))
     with (
         pytest.raises(DataError, match="does not exist"),

@@ -119,14 +119,14 @@ def test_a_picture_cut_short_is_an_error_that_names_it(tmp_path: Path, form: str
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded("BMP"), encoded("TIFF")])
-def test_what_is_no_such_image_is_told(tmp_path: Path, data: bytes) -> None:
+def test_what_is_not_such_an_image_is_reported(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded: not a JPEG, PNG, WebP or GIF image"):
         read_picture(str(tmp_path / "a.jpg"))
 
 
 @pytest.mark.parametrize("form", ["WEBP", "GIF"])
-def test_an_animation_is_no_image(tmp_path: Path, form: str) -> None:
+def test_an_animation_is_not_an_image(tmp_path: Path, form: str) -> None:
     other = SMOOTH.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     path = saved(tmp_path / "a.png", SMOOTH, form, save_all=True, append_images=[other])
     with pytest.raises(DataError, match=r"a\.png: cannot be decoded: it is an animation"):
@@ -138,7 +138,7 @@ def test_a_gif_that_is_called_otherwise_becomes_the_rgb_of_training(tmp_path: Pa
     assert_as_in_training(saved(tmp_path / "a.png", SMOOTH.convert(mode), "GIF"))
 
 
-def test_a_missing_picture_is_told(tmp_path: Path) -> None:
+def test_a_missing_picture_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.jpg: cannot be read: No such file"):
         read_picture(str(tmp_path / "gone.jpg"))
 
@@ -162,7 +162,7 @@ def test_pillow_warns_of_nothing_inside_quiet(tmp_path: Path, monkeypatch: pytes
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from(["JPEG", "PNG", "WEBP"]))
-def test_damaged_bytes_are_read_or_told(
+def test_damaged_bytes_are_read_or_reported(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: str
 ) -> None:
     damaged = bytearray(encoded(form))

@@ -125,14 +125,14 @@ def test_long_names_do_not_widen_the_table_for_all() -> None:
 
 
 @pytest.mark.parametrize("name", ["answers.txt", "answers", "answers.csv.gz"])
-def test_a_suffix_that_tells_no_format_is_refused(name: str) -> None:
+def test_a_suffix_of_an_unknown_format_is_refused(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_output(Path(name))
     assert f"--output {name}: unknown format " in caught.value.message
     assert caught.value.next_step == "end the name with .csv, .jsonl or .parquet"
 
 
-def test_a_folder_is_no_output(tmp_path: Path) -> None:
+def test_a_folder_is_not_an_output(tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(UsageError, match=r"out\.csv: expected a file, got a folder"):
         check_output(tmp_path / "out.csv")
@@ -147,7 +147,7 @@ def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_rows_about_parts_of_a_video_tell_which(tmp_path: Path, suffix: str) -> None:
+def test_rows_about_parts_of_a_video_name_the_part(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"a.{suffix}"
     with written(output, top(1), timed=True) as rows:
         rows.add(source("a.mp4", (0.5, 2.2999999999999998)), [("x", 0.25)])
@@ -197,6 +197,6 @@ def test_the_table_of_sets_ends_with_the_classes_that_are_present(capsys: pytest
     assert head.index("prediction") == first.index("dark|bright") == second.index("(none)")
 
 
-def test_the_table_tells_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
     Table(width=4, layout=OneClass(1, ["x"])).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "a\\n.mp4#t=0.000,2.000"

@@ -48,7 +48,7 @@ def test_a_picture_keeps_its_pixels_but_for_the_caption(tmp_path, bundle) -> Non
     assert len(np.unique(saved[:80, :160])) > 20
 
 
-def test_a_small_picture_is_not_enlarged_and_its_caption_stands_below(tmp_path, bundle) -> None:
+def test_a_small_picture_is_not_enlarged_and_its_caption_is_below(tmp_path, bundle) -> None:
     path = grey(tmp_path / "in" / "a.png", 90, size=(32, 24))
     assert predict_files(bundle, [str(path)], save=tmp_path / "out", device="cpu") == EXIT_DONE
     saved = np.asarray(Image.open(tmp_path / "out" / "a.png"))

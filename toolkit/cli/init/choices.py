@@ -119,7 +119,7 @@ def _dataset(survey: Survey) -> Table:
 _WHY_LISTS = {
     "train": "the list of the items to train on",
     "labels": "some items have several labels",
-    "separator": "stands between the labels of an item",
+    "separator": "separates the labels of an item",
 }
 
 
@@ -159,7 +159,7 @@ def _designed(survey: Survey) -> bool:
 
 
 def _model(survey: Survey) -> Table:
-    offline = 'without a network: "none" (needs many more items), or the path of a weights file'
+    offline = 'offline: "none" (needs many more items), or the path of a weights file'
     if _designed(survey):
         return Table(
             "[model]",
@@ -208,7 +208,7 @@ def _augmentations(survey: Survey) -> Iterator[Table]:
         yield Table("[[augment]]", (Choice("name", "random_resized_crop"), Choice("scale", [0.6, 1.0], why)))
     names = survey.layout.found.listing.classes
     if not _has_sides(names):
-        why = "remove it where a mirrored picture means another class, as of text"
+        why = "remove it if a mirrored picture can belong to another class, as with text"
         yield Table("[[augment]]", (Choice("name", "horizontal_flip", why),))
 
 
@@ -240,7 +240,7 @@ def _training(survey: Survey) -> Iterator[Table]:
         "[train]",
         (
             Choice("epochs", epochs, f"{items:,} items to train on: {epochs * steps:,} steps"),
-            Choice("batch", batch, "half of it where memory is short"),
+            Choice("batch", batch, "halve it if memory runs out"),
             *metric,
         ),
     )

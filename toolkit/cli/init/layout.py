@@ -113,7 +113,7 @@ def _listed(root: Path, *, videos: bool) -> tuple[_Listed | None, DataError | No
     files = _by_split(tables)
     if "train" not in files:
         names = first_few([path.name for path in tables])
-        return None, DataError(f"lists without one to train on: {names}", path=root, next_step=_expected(root, videos))
+        return None, DataError(f"no list for training among {names}", path=root, next_step=_expected(root, videos))
     first: DataError | None = None
     for form in _FORMS:
         try:

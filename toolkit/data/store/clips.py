@@ -49,7 +49,7 @@ LARGEST = 2**30
 
 @dataclass(frozen=True)
 class View:
-    """One clip of a video: its frames, and where its square lies in them."""
+    """One clip of a video: its frames, and the place of its square in them."""
 
     frames: Sequence[int]
     place: float
@@ -145,7 +145,7 @@ class ClipStore(Store):
 
     def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
-        the n-th of video i is number i * V + n, whatever else is asked for. A video whose clips stand side by side is
+        the n-th of video i is number i * V + n, whatever else is asked for. A video whose clips are adjacent is
         opened once."""
         each = self.clip.clips_per_video
         runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]

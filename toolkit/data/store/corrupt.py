@@ -35,7 +35,7 @@ class LeftOut:
         if not self.corrupt.skip:
             raise DataError(
                 error.message,
-                next_step="repair or remove the file, or leave such files out with: --set input.on_corrupt=skip",
+                next_step="repair or remove the file, or skip such files with: --set input.on_corrupt=skip",
             ) from error
         self.reasons[index] = error.message  # in one step, so threads need no lock
         if len(self.reasons) > self.corrupt.limit * self.count:
@@ -56,4 +56,4 @@ class LeftOut:
 def left_out_note(split: str, reasons: Mapping[int, str], count: int) -> str:
     """What a user reads of the items, of the `count` of a split, that were skipped."""
     named = "; ".join(list(reasons.values())[:LISTED])
-    return f"{split}: {len(reasons)} of {count} items were left out because they cannot be read: {named}"
+    return f"{split}: skipped {len(reasons)} of {count} items that cannot be read: {named}"

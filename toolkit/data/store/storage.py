@@ -120,7 +120,7 @@ def _mapped(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> 
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Make a file `size` bytes long and take the room that it does not have yet; what stands in it stays. Raises
+    """Make a file `size` bytes long and take the room that it does not have yet; its contents stay. Raises
     OSError, with the disk as it was, where there is too little."""
     found = os.fstat(file.fileno())
     missing = size - found.st_blocks * 512

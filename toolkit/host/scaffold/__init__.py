@@ -33,7 +33,7 @@ COMPONENTS = {
     "optimizer": "lion",
     "schedule": "hold_and_fall",
 }
-"""The factory that stands for each kind, in a module named after the kind's plural."""
+"""The factory that is written for each kind, in a module named after the kind's plural."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def check_name(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
         raise UsageError(
-            f'"{name}" is no name for a distribution: letters, digits, and - _ . between them', next_step=_TRY
+            f'invalid distribution name "{name}": use letters and digits, with - _ . between them', next_step=_TRY
         )
     module = normalised(name).replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):

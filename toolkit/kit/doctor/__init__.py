@@ -33,7 +33,7 @@ def examine_installed(name: str | None, overrides: Sequence[str], *, silence: fl
     says whether anything is broken.
 
     `overrides` are `key=value` of the one component's table. A process that is silent for so many seconds is ended.
-    Raises UsageError for a name that nothing has and for overrides that fit no one component.
+    Raises UsageError for an unknown name, and for overrides without a single component.
     """
     plugins, unreadable = installed()
     disabled = left_out().keys()
@@ -64,7 +64,7 @@ def examine_installed(name: str | None, overrides: Sequence[str], *, silence: fl
         for plugin in asleep:
             print(f"{plugin}: disabled, not examined")
     if not visits:
-        print("no plugin but those included is installed; examine one of these by its name")
+        print("no third-party plugin is installed; to examine an included plugin, name it")
     return EXIT_DONE if sound and not (unreadable and name is None) else EXIT_PLUGIN
 
 
@@ -72,7 +72,7 @@ def _args(overrides: Sequence[str], components: Sequence[Component]) -> dict[str
     """The keys of the table of the one component that is examined."""
     if overrides and len(components) != 1:
         raise UsageError(
-            f"--set is for one component; here are {len(components)}",
+            f"--set needs one component, got {len(components)}",
             next_step="name it: python -m toolkit plugins doctor DISTRIBUTION:COMPONENT --set KEY=VALUE",
         )
     args = {}
@@ -97,8 +97,7 @@ def _examined(doctor: Doctor, plugin: Plugin, offers: Sequence[Component], args:
 
 
 def _show(title: str, remarks: Iterable[Remark]) -> None:
-    """A title, and below it what was seen that should not be, once for all rules that it breaks, and where these are
-    told."""
+    """Print a title, and below it each finding once, with the rules that it breaks and the page about them."""
     if title:
         print(title)
     seen: dict[str, list[Remark]] = {}
@@ -125,7 +124,7 @@ class Patient:
         return [(kind, name) for kind, name in self.imported.offers]
 
     def remarks(self, others: Sequence[Patient]) -> Iterator[Remark]:
-        """On the plugin as a whole, beside all `others` that are installed."""
+        """Remarks on the whole plugin, given all `others` that are installed."""
         if self.imported.cause:
             yield _remark("import", self.imported.cause)
         if self.imported.printed:
@@ -176,7 +175,7 @@ class Doctor:
         return Patient(plugin, next(line for line in lines if isinstance(line, Imported)))
 
     def examine(self, plugin: Plugin, offers: Sequence[Component], args: Mapping[str, Any]) -> Iterator[Remark]:
-        """What is seen of these components. One that ends the process is told so; those after it go on in a new one."""
+        """Remarks on these components. If one ends the process, a remark says so, and a new process goes on."""
         remaining, first = list(offers), True
         while remaining:
             try:

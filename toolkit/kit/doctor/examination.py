@@ -22,7 +22,7 @@ from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.reading import read_signature
 
 HOST, FACTORIES = "plugins", "factories"
-"""Sections of docs/reference/rules.md that tell what is asked here, beside the rules of the conformance kit."""
+"""Sections of docs/reference/rules.md about the checks here, which come on top of the conformance kit's rules."""
 KNOWN_STATE = ("numpy.random", "torch")
 """Imported before the plugin whose components are examined, so that it is seen when it changes their global state."""
 OF_RULES = {
@@ -50,10 +50,10 @@ class Request:
 
     @classmethod
     def read(cls, text: str) -> Request:
-        told = json.loads(text)
-        offers = told["offers"]
+        fields = json.loads(text)
+        offers = fields["offers"]
         listed = None if offers is None else tuple((kind, name) for kind, name in offers)
-        return cls(tuple(told["plugin"]), listed, told["args"])
+        return cls(tuple(fields["plugin"]), listed, fields["args"])
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Remark:
     skipped: str | None = None
     """Why the rule was not asked."""
     notice: bool = False
-    """Whether it is worth telling and breaks nothing."""
+    """Whether it is reported, but breaks no rule."""
 
     @property
     def fault(self) -> bool:
@@ -100,7 +100,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Done:
-    """All that was asked for is told: a process that ends without it was ended."""
+    """The report is complete: a process that ends without it was ended."""
 
 
 Line: TypeAlias = Imported | Begun | Remark | Done
@@ -197,7 +197,7 @@ def _not_asked(about: str, why: str) -> Remark:
 
 
 def _lacks_sample(factory: Callable[..., Any], args: Mapping[str, Any]) -> str | None:
-    """Why a dataset cannot be had without a folder; None where it can, or fails in a way that a rule will find."""
+    """Why a dataset cannot be made without a folder; None where it can, or fails in a way that a rule will find."""
     try:
         factory(None, **args)
     except DataError as error:

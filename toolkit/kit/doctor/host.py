@@ -54,7 +54,7 @@ def _fork(modules: Sequence[str]) -> int:
             importlib.import_module(name)
     gc.freeze()
     with warnings.catch_warnings():
-        # Libraries for arrays keep threads that wait for work, of which Python would warn; they start them anew.
+        # Array libraries keep idle threads, and Python warns of them at a fork; the libraries restart them.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
@@ -62,7 +62,7 @@ def _fork(modules: Sequence[str]) -> int:
 def _detach(errors: str) -> None:
     """A session of its own, so that those it starts end with it; no one answers if it asks."""
     os.setsid()
-    # Told by itself, before a plugin's code runs: that may end the host, which could tell it no more.
+    # The fork itself prints this before a plugin's code runs, which may end the host.
     print(os.getpid(), flush=True)
     for path, flags, descriptors in ((os.devnull, os.O_RDWR, (0, 1)), (errors, os.O_WRONLY | os.O_APPEND, (2,))):
         opened = os.open(path, flags)

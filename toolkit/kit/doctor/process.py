@@ -1,4 +1,4 @@
-"""The doctor's side of an examination: starts its process, listens, and tells what ended it."""
+"""The doctor's side of an examination: starts its process, listens, and reports what ended it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from toolkit.kit.doctor.examination import Begun, Done, Line, Request, needs, re
 FORKS = sys.platform == "linux"
 """Elsewhere libraries of the system do not survive a fork."""
 SILENCE_SECONDS = 120.0
-"""A process from which nothing has been heard for so long hangs."""
+"""A process without output for this long hangs."""
 _LOOK_SECONDS = 0.05
 
 
 class Ended(Exception):  # noqa: N818 - it says what happened
-    """The process ended by itself or had to be ended, while it did this."""
+    """The process ended, or had to be ended, during this step."""
 
     def __init__(self, during: Begun, cause: str) -> None:
         super().__init__(cause)
@@ -45,7 +45,7 @@ class Starter:
         self._host: subprocess.Popen[bytes] | None = None
 
     def start(self, words: Sequence[str], errors: Path, needs: Sequence[str] = ()) -> None:
-        """Start `toolkit.kit.doctor.examination` with these words; what it complains of goes to the file `errors`.
+        """Start `toolkit.kit.doctor.examination` with these words; its error output goes to the file `errors`.
         `needs` are modules that a fork is to find imported too."""
         if self._host is None or self._host.poll() is not None:
             self._channel, theirs = socket.socketpair()
@@ -102,7 +102,7 @@ class Starter:
             self._host.wait()
 
     def _kill(self) -> None:
-        """End the examination, or the host where that has not told which process it is, and those of its session."""
+        """End the examination, or the host if its process is still unknown, with all processes of its session."""
         host = self._host.pid if self._host is not None and self._host.poll() is None else None
         if leader := self._process or host:
             with suppress(ProcessLookupError):

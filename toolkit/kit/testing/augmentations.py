@@ -120,7 +120,7 @@ def draws(subject: Subject) -> Iterator[str]:
     """Another state of the generator gives another batch, where identical samples do not come out alike."""
     found = _of_identical(subject)
     if not _uniform(found[0]) and all(_alike(found[0], other) for other in found[1:]):
-        yield f"identical samples come out unlike each other, but the same for each of {TRIALS} seeds"
+        yield f"identical samples come out different, but the same for each of {TRIALS} seeds"
 
 
 @RULES.rule
@@ -128,9 +128,9 @@ def samples(subject: Subject) -> Iterator[str]:
     """Each sample has a draw of its own: identical ones do not all come out alike, where they come out by chance."""
     found = _of_identical(subject)
     if all(_alike(found[0], other) for other in found[1:]):
-        raise DoesNotApply("whatever is drawn, identical samples come out as they are: there is nothing to compare")
+        raise DoesNotApply("no draw changes identical samples: there is nothing to compare")
     if all(_uniform(batch) for batch in found):
-        yield f"{ALIKE} identical samples came out alike for each of {TRIALS} seeds, though otherwise for each seed"
+        yield f"{ALIKE} identical samples came out alike for each of {TRIALS} seeds, though seeds differ"
 
 
 @RULES.rule
@@ -142,7 +142,7 @@ def clips(subject: Subject) -> Iterator[str]:
     for seed in range(TRIALS):
         found = augment(replace(moving, pixels=still), seeded(seed)).pixels
         if not torch.equal(found, found[:, :1].expand_as(found)):
-            yield "the frames of a clip that stands still came out unlike each other"
+            yield "the frames of a still clip came out different"
             return
 
 
@@ -231,7 +231,7 @@ def _wrong_pixels(found: Tensor, given: Tensor, size: int) -> str | None:
     if found.device != given.device:
         return f"pixels went from {given.device} to {found.device}"
     if found.shape[:-2] != given.shape[:-2] or found.ndim != given.ndim:
-        return f"{list(found.shape)} came of {list(given.shape)}"
+        return f"the shape went from {list(given.shape)} to {list(found.shape)}"
     if found.shape[-1] != found.shape[-2] or found.shape[-1] < size:
         return f"{found.shape[-2]} x {found.shape[-1]} px came out, where the model sees {size} x {size}"
     return None

@@ -51,7 +51,7 @@ def spec(subject: Subject) -> Iterator[str]:
         if not found.classes or not all(isinstance(name, str) and name for name in found.classes):
             yield f"{mode}: classes are {found.classes!r}"
         if len(set(found.classes)) < len(found.classes):
-            yield f"{mode}: a class name stands there twice"
+            yield f"{mode}: a class name occurs twice"
         if found.size < 1 or found.stored_size < found.size:
             yield f"{mode}: size is {found.size}, stored {found.stored}"
         if not all(0 <= value <= 1 for value in found.mean) or not all(0 < value <= 1 for value in found.std):
@@ -59,7 +59,7 @@ def spec(subject: Subject) -> Iterator[str]:
         if found.frames_per_video is not None and found.frames_per_video < 1:
             yield f"{mode}: frames_per_video is {found.frames_per_video}"
         if found.sample and subject.root is not None:
-            yield f"{mode}: the data of a root is called a sample"
+            yield f"{mode}: data from a root is marked as the sample"
         yield from (f"{mode}: {text}" for text in _not_plain(data))
 
 
@@ -101,7 +101,7 @@ def pixels(subject: Subject) -> Iterator[str]:
     """`read` gives an image as uint8 [3, H, W] on the CPU, the same each time."""
     for name, split in splits(built(subject, clips=False)):
         if isinstance(split, VideoSplit):
-            yield f"{name}: unless clips are asked for, it must have images, and has videos"
+            yield f"{name}: without clips = True it must have images, but has videos"
             continue
         for place in some(split):
             image = split.read(place)
@@ -119,7 +119,7 @@ def frames(subject: Subject) -> Iterator[str]:
         raise DoesNotApply("it has no videos")
     for name, split in splits(built(subject, clips=True)):
         if not isinstance(split, VideoSplit):
-            yield f"{name}: with clips = True it has images"
+            yield f"{name}: with clips = True it must have videos, but has images"
             continue
         for place in some(split):
             yield from (f"{name}, {split.ids[place]}: {text}" for text in _wrong_video(split, place))
@@ -176,7 +176,7 @@ def threads(subject: Subject) -> Iterator[str]:
             finally:
                 sys.setswitchinterval(before)
             if found != expected * THREADS:
-                yield f"{mode}: {name} reads otherwise in {THREADS} threads"
+                yield f"{mode}: reads of {name} differ in {THREADS} threads"
 
 
 @RULES.slow_rule
@@ -201,7 +201,7 @@ def processes(subject: Subject) -> Iterator[str]:
         raise RuntimeError(f"another process failed: {done.stderr.strip().rpartition(chr(10))[2]}")
     for mode, found in zip(modes, json.loads(answer.read_text(encoding="utf-8")), strict=True):
         if digests(built(subject, clips=mode == CLIPS)) != found:
-            yield f"{mode}: it reads otherwise in another process"
+            yield f"{mode}: reads differ in another process"
 
 
 @RULES.rule
@@ -228,9 +228,9 @@ def missing(subject: Subject) -> Iterator[str]:
             elif not error.next_step:
                 yield f"a root {what}: the error has no next_step"
         except Exception as error:
-            yield f"a root {what}: {type(error).__name__}, no DataError: {error}"
+            yield f"a root {what}: expected DataError, got {type(error).__name__}: {error}"
         else:
-            yield f"a root {what}: data came of it"
+            yield f"a root {what}: expected DataError, got data"
 
 
 @RULES.rule
@@ -243,7 +243,7 @@ def sample(subject: Subject) -> Iterator[str]:
             yield "the error has no next_step"
         return
     if not isinstance(data, Data):
-        yield f"{type(data).__name__} came of it, no Data"
+        yield f"expected Data, got {type(data).__name__}"
 
 
 IMAGES, CLIPS = "images", "clips"
@@ -312,7 +312,7 @@ def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
     if set(lengths.values()) != {len(split)}:
         yield f"{len(split)} items, but {', '.join(f'{count} {what}' for what, count in lengths.items())}"
     if len(set(split.ids)) < lengths["ids"]:
-        yield f"{Counter(split.ids).most_common(1)[0][0]} is there twice"
+        yield f"id {Counter(split.ids).most_common(1)[0][0]} occurs twice"
     for what in ("ids", "keys"):
         if odd := [value for value in getattr(split, what) if not isinstance(value, str)]:
             yield f"among {what} is {odd[0]!r}"
@@ -324,7 +324,7 @@ def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
 
 def _wrong_image(image: object) -> str | None:
     if not isinstance(image, Tensor):
-        return f"read gave {type(image).__name__}, no tensor"
+        return f"read returned {type(image).__name__}, not a tensor"
     if image.dtype != torch.uint8:
         return f"read gave {str(image.dtype).removeprefix('torch.')}"
     if image.ndim != 3 or len(image) != 3 or not image.numel():
@@ -350,7 +350,7 @@ def _wrong_video(split: VideoSplit, place: int) -> Iterator[str]:
         return
     again = list(split.read(place, asked[1::3]))
     if len(again) != len(found[1::3]) or not all(map(torch.equal, again, found[1::3])):
-        yield "every third frame, read alone, is another than among the others"
+        yield "every third frame differs when it is read alone"
 
 
 def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:

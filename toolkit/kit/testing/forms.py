@@ -104,7 +104,7 @@ class _OneClass:
 
     def wrong_batch(self, found: Tensor, items: int, count: int) -> str | None:
         if found.dtype != torch.int64:
-            what, sums = "a row of targets is no probabilities", found.sum(dim=-1)
+            what, sums = "a row of targets is not a probability distribution", found.sum(dim=-1)
             one = torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
             return _wrong_floats(found, items, count) or _outside(found, what, sums=one)
         if found.shape != (items,):

@@ -57,7 +57,7 @@ def scores(subject: Subject) -> Iterator[str]:
     found = [scored(subject, answers) for answers in (random_answers(subject), few_answers(subject))]
     for name, score in found[0].items():
         if not isinstance(name, str) or not name:
-            yield f"{name!r} is no name"
+            yield f"invalid name {name!r}"
         elif wrong := _wrong_score(score):
             yield f"{name} is {wrong}"
     if not found[0]:
@@ -177,7 +177,7 @@ def reference(subject: Subject) -> Iterator[str]:
             if not _near(given, expected):
                 yield f"{name} with {what} is {_shown(score)}, scikit-learn's is {_shown(expected)}"
     if not met:
-        raise DoesNotApply("none of its scores is called as one of scikit-learn's")
+        raise DoesNotApply("no score has the name of one of scikit-learn's")
 
 
 @RULES.rule
@@ -274,7 +274,7 @@ def _wrong_score(score: object) -> str | None:
     if isinstance(score, float):
         return None
     if not isinstance(score, list):
-        return f"{type(score).__name__}, no float"
+        return f"{type(score).__name__}, not a float"
     lists = [row for row in score if isinstance(row, list)]
     if lists and (len(lists) < len(score) or {len(row) for row in lists} != {len(score)}):
         return "a list of lists that is not square"

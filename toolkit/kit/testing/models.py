@@ -149,7 +149,7 @@ def copies(subject: Subject) -> Iterator[str]:
     expected = run(model, pixels)
     twin = copy.deepcopy(model)
     if apart(run(twin, pixels), expected) > CLOSE:
-        yield "the copy answers otherwise"
+        yield "the copy gives other logits"
     own = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
     if shared := [name for name, value in twin.state_dict().items() if value.numel() and value.data_ptr() in own]:
         yield f"the copy shares {shared[0]} with the model"

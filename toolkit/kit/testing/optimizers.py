@@ -110,7 +110,7 @@ def zeros(subject: Subject) -> Iterator[str]:
     take_steps(optimizer, weights, 1)
     for name, weight in weights.items():
         if not weight.isfinite().all():
-            yield f"the {name} is not finite any more"
+            yield f"the {name} becomes non-finite"
 
 
 @RULES.rule
@@ -128,7 +128,7 @@ def state(subject: Subject) -> Iterator[str]:
     take_steps(optimizer, weights, 3)
     take_steps(second, resumed, 3)
     for name in sorted(changed(resumed, values(weights))):
-        yield f"the {name} goes another way"
+        yield f"the {name} differs"
 
 
 @RULES.rule
@@ -141,7 +141,7 @@ def apart(subject: Subject) -> Iterator[str]:
         take_steps(build(subject, weights), weights, 3)
         found.append(weights)
     for name in sorted(changed(found[1], values(found[0]))):
-        yield f"the {name} goes another way with the second one"
+        yield f"the {name} differs with the second one"
 
 
 @RULES.rule

@@ -87,7 +87,7 @@ def state(subject: Subject) -> Iterator[str]:
             saved.seek(0)
             second.load_state_dict(torch.load(saved, weights_only=True))
             if followed(second, start=epochs) != expected[epochs:]:
-                yield f"it goes another way from epoch {epochs} on"
+                yield f"it differs from epoch {epochs} on"
                 return
 
 
@@ -112,7 +112,7 @@ def wrong_factors(schedule: Schedule, horizon: Horizon) -> Iterator[str]:
     for step in range(horizon.steps):
         factor = schedule.factor(step)
         if type(factor) not in (int, float):
-            yield f"at step {step} of {horizon.steps} it is {type(factor).__name__}, no float"
+            yield f"at step {step} of {horizon.steps} it is {type(factor).__name__}, not a float"
         elif not 0 <= factor < math.inf:
             yield f"at step {step} of {horizon.steps} it is {factor}"
 

@@ -217,7 +217,7 @@ def _curves(
     ylabel: str,
     legend: str = "outside upper left",
 ) -> Drawing:
-    """One line a curve; the legend stands where no line can run: above the axes, or at their right where it is long."""
+    """One line a curve; the legend is where no line can run: above the axes, or at their right where it is long."""
     epochs = [record.epoch for record in records]
 
     def paint(axes: Axes, theme: Theme) -> None:

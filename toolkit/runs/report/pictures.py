@@ -35,7 +35,7 @@ GAP = 0.06
 
 
 class Box(NamedTuple):
-    """Where a picture stands on its sheet, in inches from the top left corner."""
+    """The place of a picture on its sheet, in inches from the top left corner."""
 
     left: float
     top: float

@@ -31,7 +31,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Items of class `target` that were taken for `prediction`."""
+    """Items of class `target` that were predicted as `prediction`."""
 
     target: str
     prediction: str

@@ -202,7 +202,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     if manifest.form not in OUTPUTS:
         yield f"form: must be {' or '.join(OUTPUTS)}, got {manifest.form!r}"
     if (manifest.thresholds is None) == (manifest.form == "set"):
-        yield "thresholds: a model that answers with sets has them, and no other"
+        yield "thresholds: required for a model of label sets, and only for such a model"
     if manifest.thresholds is not None and not _are_thresholds(manifest.thresholds, len(manifest.classes)):
         yield "thresholds: must be numbers between 0 and 1, one for each class"
     sides = (shape.size, shape.square, 1 if shape.frames is None else shape.frames)

@@ -29,7 +29,7 @@ class Answers:
     """What a model says of N inputs."""
 
     probabilities: NDArray[np.float32]
-    """`[N, C]`: each row sums to 1, or where there are thresholds, each probability stands for itself."""
+    """`[N, C]`: each row sums to 1, or where there are thresholds, each probability is independent."""
     classes: tuple[str, ...]
     thresholds: tuple[float, ...] | None = None
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""

@@ -64,7 +64,7 @@ def _short(name: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the captions of one picture, or of all frames of a video, stand."""
+    """The place of the captions on one picture, or on all frames of a video."""
 
     size: tuple[int, int]
     """Of the result, in pixels."""

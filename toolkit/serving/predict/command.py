@@ -50,7 +50,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     """Answer `inputs` with the bundle at `bundle`: as a table on standard output, or in the file `output`. Everything
     else, with a summary at the end, goes to standard error.
 
-    bundle: where it lies, or what makes it, called once everything else is checked.
+    bundle: its folder, or a function that makes it, called once everything else is checked.
     inputs: image and video files, folders, patterns, `-` for a list on standard input, a camera's number, a URL of a
         video.
     save: a new or empty folder for copies of the pictures and videos with the answers drawn on them.
@@ -161,6 +161,6 @@ def _check_stream(sources: Sequence[Source]) -> None:
 def _check_timeline(sources: Sequence[Source], every: float | None, *, stream: bool) -> None:
     if every is None or stream or len(sources) != 1 or sources[0].kind != "video":
         raise UsageError(
-            "--plot: draws the timeline of one video that is read as a whole",
+            "--plot: needs a single video file, --every, and no --stream",
             next_step="python -m toolkit predict BUNDLE video.mp4 --every 1 --plot timeline.png",
         )

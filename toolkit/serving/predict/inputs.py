@@ -1,4 +1,4 @@
-"""What the words of a command line stand for: image and video files, cameras and streams."""
+"""The inputs that a command line names: image and video files, cameras and streams."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Source:
 
 
 def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[Source]:
-    """All that `words` stand for, in their order; what is named twice comes twice.
+    """All inputs that `words` name, in their order; what is named twice comes twice.
 
     A word is an existing file or folder (of which the image and video files below are taken, sorted, hidden ones passed
     over), `-` (`standard_input` has one path a line), a URL, the number of a camera, or a pattern. What there is not
@@ -110,7 +110,7 @@ def _listed(lines: Iterable[bytes]) -> list[Source]:
             found.append(_remote(name, scheme[1].lower()))
         elif name:
             found += _local(name) if os.path.lexists(name) else [_missing(name)]
-    return found or [_unusable("standard input", "it names no path; it must hold one a line")]
+    return found or [_unusable("standard input", "it contains no path; expected one per line")]
 
 
 def _local(path: str) -> list[Source]:
@@ -127,7 +127,7 @@ def _below(folder: str) -> list[Source]:
     found = sorted(files_below(folder, _FILES, os.path.join(folder, ""), unreadable=errors.append))  # noqa: PTH118 (as it was given)
     unusable = [_unusable(str(error.filename), error.strerror or str(error)) for error in errors]
     if not found and not unusable:
-        return [_unusable(folder, f"there is no image or video file in it ({', '.join(sorted(_FILES))})")]
+        return [_unusable(folder, f"no image or video file found in it ({', '.join(sorted(_FILES))})")]
     return [_file(path) for path in found] + unusable
 
 
@@ -150,10 +150,10 @@ def _remote(url: str, scheme: str) -> Source:
     except ValueError as error:
         raise UsageError(f"invalid URL {url}: {error}", next_step="give one such as http://server/video.mp4") from error
     if scheme not in SCHEMES:
-        raise UsageError(f"{name}: {scheme} is not read", next_step=f"use one of {', '.join(SCHEMES)}")
+        raise UsageError(f"{name}: unsupported URL scheme {scheme}", next_step=f"use one of {', '.join(SCHEMES)}")
     suffix = _suffix(parts.path)
     if suffix in IMAGE_SUFFIXES:
-        raise UsageError(f"{name}: a URL must be of a video, not of an image", next_step="download it, give the file")
+        raise UsageError(f"{name}: a URL must name a video, not an image", next_step="download it, and give the file")
     return Source(name, "video" if suffix in VIDEO_SUFFIXES else "stream", url)
 
 

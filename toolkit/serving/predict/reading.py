@@ -39,7 +39,9 @@ def _picture(job: PredictionJob, source: Source) -> ModelInput:
     from toolkit.serving.predict.pictures import read_picture
 
     if job.bundle.manifest.clip is not None:
-        raise DataError(f"{printable(source.name)}: no video by its name, and this bundle takes clips of video")
+        raise DataError(
+            f"{printable(source.name)}: its suffix is not that of a video, and this bundle takes video clips"
+        )
     return job.bundle.square(read_picture(source.place))
 
 

@@ -249,5 +249,5 @@ def written(output: Path, layout: Layout, *, timed: bool = False) -> Iterator[Ro
 
 
 def table_width(names: Sequence[str]) -> int:
-    """Of the column that holds `names`; a few long ones may stand out of it."""
+    """Of the column that holds `names`; a few long ones may be wider."""
     return min(max((len(printable(name)) for name in names), default=0), 80)

@@ -24,7 +24,7 @@ from toolkit.runs.directory import explained
 from toolkit.tune.storage import alone
 
 FOLDER = "folder"
-"""The user attribute of a trial that marks the folder in which its run lies."""
+"""The user attribute of a trial that marks the folder of its run."""
 MACHINE = "machine"
 """The user attribute of a trial that names the machine of its worker."""
 SIGNATURE = "signed"
@@ -53,7 +53,7 @@ def machine() -> list[str]:
 
 
 def claim(trial: optuna.Trial, mark: str) -> None:
-    """Record where the trial's run lies and which machine works on it, and sign the trial."""
+    """Record the folder of the trial's run and which machine works on it, and sign the trial."""
     for name, value in {FOLDER: mark, MACHINE: machine(), SIGNATURE: time.time()}.items():
         trial.set_user_attr(name, value)
 

@@ -32,14 +32,14 @@ _LIVE = (*DONE, TrialState.RUNNING)
 
 @dataclass(frozen=True)
 class StudyLocation:
-    """Where a study lies."""
+    """Where a study is stored."""
 
     runs: Path
     """The folder that holds the study's own, `runs/<recipe>`."""
     storage: str | None
     """The URL of the database that holds the study; None: a journal file in its folder."""
     again: str
-    """The command that goes on with it."""
+    """The command that continues it."""
 
 
 @contextmanager
@@ -61,7 +61,7 @@ class Worker:
     scoring: Scoring
     storage: BaseStorage
     again: str
-    """The command that goes on with the study."""
+    """The command that continues the study."""
     mark: str
     """What distinguishes the study's folder from those of other machines."""
     shared: bool = False
@@ -126,7 +126,7 @@ class Worker:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def _left_behind(self, held: ExitStack) -> optuna.Trial | None:
-        """A trial of this folder whose worker is gone. Those whose runs lie elsewhere or nowhere are given up, and
+        """A trial of this folder whose worker is gone. Those whose runs are elsewhere or missing are given up, and
         their values are queued."""
         for trial in self._trials(TrialState.RUNNING):
             directory, host = trial_run(self.folder, trial.number), trial.user_attrs.get(presence.MACHINE, ())
@@ -176,7 +176,7 @@ class Worker:
             waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
             upcoming = next(waiting, len(trials))
             directory = trial_run(self.folder, upcoming)
-            if directory.recipe.is_file():  # it would be taken for the trial's own
+            if directory.recipe.is_file():  # it would be used as the trial's own
                 raise UsageError(
                     f"{directory.path}: is a run of another study than the one in this storage",
                     next_step=f"move {self.folder} away, or tune a copy of the recipe under another name",
@@ -206,7 +206,7 @@ class Worker:
         if len(before) >= self.planned.tune.trials:
             return "there were enough trials already"
         if "own" in trials[number].user_attrs and any("own" in one.user_attrs for one in before):
-            return "the recipe's own values are another trial already"
+            return "another trial has the recipe's own values already"
         return None
 
     def _train(self, trial: optuna.Trial, signals: Signals) -> None:
@@ -235,7 +235,7 @@ def too_many_failures(study: optuna.Study, limit: int) -> RunFailed | None:
     if len(failed) < limit:
         return None
     return RunFailed(
-        f"study {study.study_name}: {len(failed)} trials failed, the last by {failed[-1].user_attrs.get('cause')}",
+        f"study {study.study_name}: {len(failed)} trials failed, the last with {failed[-1].user_attrs.get('cause')}",
         next_step="fix the cause or narrow the space; more are allowed with --set tune.max_failures=N",
     )
 

@@ -181,7 +181,7 @@ class Workers:
                 if (error := one.error()) is not None:
                     raise error
                 if one.process.returncode != EXIT_DONE:
-                    left = "; its trial is left to the others" if running else ""
+                    left = "; the other workers continue its trial" if running else ""
                     warn(f"{one.ending}{left}", self.console)
         codes = {one.process.returncode for one in started}
         if EXIT_DONE in codes:
