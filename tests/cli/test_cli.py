@@ -348,6 +348,8 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tiny.write_recipe(tmp_path)), "--recipe-only"]) == 0  # its components are known now
+    capsys.readouterr()
     recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace("epochs = 2", "epochs = 0"))
     assert main(["check", str(recipe), "--set", "train.batch=none", "--set", "model={name = 'cnn', dropout = 3}"]) == 2
     assert shown(capsys) == [

@@ -14,7 +14,7 @@ import pytest
 from tests import tiny
 from tests.export import several
 from tests.export.test_card import rows, run_lines, section
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_PARITY, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.export import write as export
 from toolkit.runs.reopen import open_trained
@@ -147,12 +147,23 @@ def test_the_latency_of_a_model_that_answers_with_sets_is_measured(
     assert latency.measure(open_trained(sets_run, ()).assembly) > 0
 
 
-@pytest.mark.parametrize("task", [(), ('task={name="classification"}',)])
-def test_data_with_one_class_an_item_is_refused(sets_bundle: Path, task: tuple[str, ...], capsys) -> None:
+@pytest.mark.parametrize(
+    ("task", "code", "message"),
+    [
+        ((), EXIT_USAGE, '"multi_label" takes '),
+        (
+            ('task={name="classification"}',),
+            EXIT_DATA,
+            "sets: answers with a set of classes an item; the data has one class an item",
+        ),
+    ],
+)
+def test_data_with_one_class_an_item_is_refused(
+    sets_bundle: Path, task: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = tiny.overridden(["data.single=true", *task])
-    assert main(["evaluate", str(sets_bundle), "--device", "cpu", *overrides]) == EXIT_DATA
-    messages = capsys.readouterr().err
-    assert "sets: answers with a set of classes an item; the data has one class an item" in messages
+    assert main(["evaluate", str(sets_bundle), "--device", "cpu", *overrides]) == code
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

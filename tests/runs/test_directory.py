@@ -16,7 +16,7 @@ from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_fo
 CORE = Path(toolkit.__file__).parent
 NAMES = {
     *("recipe.toml", "environment.json", "summary.txt", "facts.json", "records.jsonl", "last.pt", "best.pt"),
-    *("scores.json", "predictions.csv", "report.html"),
+    *("scores.json", "predictions.csv", "files.csv", "report.html"),
 }
 ELSEWHERE = {
     "runs/directory.py": NAMES - {"last.pt", "best.pt"},
@@ -44,7 +44,8 @@ def test_a_file_of_a_run_is_named_in_one_module_of_the_core() -> None:
 
 def test_every_name_is_that_of_a_file_in_the_run() -> None:
     run = RunDirectory(Path("runs/har/now"))
-    attributes = [name for name in vars(RunDirectory) if not name.startswith("_") and name not in ("path", "figures")]
+    folders = ("path", "figures", "bundles")
+    attributes = [name for name in vars(RunDirectory) if not name.startswith("_") and name not in folders]
     paths = [value for name in attributes if isinstance(value := getattr(run, name), Path)]
     assert {path.name for path in paths} == NAMES
     assert {path.parent for path in paths} == {run.path}

@@ -10,6 +10,7 @@ from pathlib import Path
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import command_line
+from toolkit.runs.directory import RunDirectory
 
 IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LOOKED_AT = 2000
@@ -20,7 +21,7 @@ def check_no_folder(recipe: Path) -> None:
     """Raise UsageError with the command that makes a recipe for a folder of images or videos, where `recipe` is one."""
     if not is_recipe_less(recipe):
         return
-    if (recipe / "recipe.toml").is_file() and (recipe / "facts.json").is_file():
+    if _is_run(recipe):
         step = command_line(["run", "--resume", str(recipe)])
         raise UsageError(f"{recipe}: a run, not a recipe", next_step=step)
     if held := held_by(recipe):
@@ -30,7 +31,12 @@ def check_no_folder(recipe: Path) -> None:
 
 def is_recipe_less(path: Path) -> bool:
     """Whether this is a folder with no recipe of its own."""
-    return (path.is_dir() and not any(path.glob("*.toml"))) or (path / "facts.json").is_file()
+    return (path.is_dir() and not any(path.glob("*.toml"))) or _is_run(path)
+
+
+def _is_run(path: Path) -> bool:
+    run = RunDirectory(path)
+    return run.recipe.is_file() and run.facts.is_file()
 
 
 def set_words(folder: Path) -> list[str]:

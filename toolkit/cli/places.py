@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+
+from toolkit.runs.directory import RunDirectory
 
 RECIPE = "har_resnet50"
 VIDEO_RECIPE = "har_x3d_s"
@@ -18,10 +21,15 @@ def filled(place: str, *, of: str = "*") -> str | None:
     if place == "RECIPE":
         return RECIPE
     if place == "RUN":
-        return _latest(f"runs/{of}/*/recipe.toml")
-    return _latest("exports/*/bundle.json") or _latest("runs/*/*/recipe.toml") if place == "MODEL" else None
+        return _latest_run(of)
+    return _latest(Path().glob("exports/*/bundle.json")) or _latest_run("*") if place == "MODEL" else None
 
 
-def _latest(pattern: str) -> str | None:
-    found = [path.parent for path in Path().glob(pattern) if not path.parent.is_symlink()]
+def _latest_run(recipe: str) -> str | None:
+    return _latest(RunDirectory(path).recipe for path in Path().glob(f"runs/{recipe}/*"))
+
+
+def _latest(files: Iterable[Path]) -> str | None:
+    """The folder of the last one of these files that exist."""
+    found = [file.parent for file in files if file.is_file() and not file.parent.is_symlink()]
     return str(max(found, key=lambda path: path.name)) if found else None
