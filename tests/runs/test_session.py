@@ -787,7 +787,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
 @pytest.mark.parametrize(
     ("overrides", "code", "problem"),
     [
-        (["task.class_weights=[1, 2]"], 2, "task.class_weights: has 2 weights for 3 classes"),
+        (["task.class_weights=[1, 2]"], 2, "has 2 weights for 3 classes"),
         (
             ["train.optimizer.parts.neck.lr_scale=1"],
             2,
@@ -799,7 +799,7 @@ def test_a_split_that_is_all_corrupt_cannot_be_scored(
         (["train.precision=fp16"], 2, "train.precision: fp16 trains on CUDA only"),
         (["train.device=gpu"], 2, 'train.device: no device is called "gpu"'),
         (["train.device=mps"], 2, 'train.device: no device is called "mps"'),
-        (["train.accumulate=9"], 2, "train.accumulate: cannot divide a batch of 8 items"),
+        (["train.accumulate=9"], 2, "--set train.accumulate=9: cannot divide a batch of 8 items"),
         (["data.valid_share=0.0", "train.patience=3"], 2, "train.patience=3: requires a validation split"),
         (["train.schedule=plateau", "data.valid_share=0.0"], 2, '"plateau" requires a validation'),
         (["train.metric=acuracy"], 2, '--set train.metric=acuracy: no metric of this recipe computes "acuracy"'),
