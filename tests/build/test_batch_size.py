@@ -70,8 +70,9 @@ def test_a_run_records_its_batch_and_resumes_with_it(tmp_path: Path, capsys: pyt
     assert main(["run", str(recipe), "--resume", str(run), *sets]) == 0
 
 
-def test_a_study_needs_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tune = "[tune]\ntrials = 2\n[tune.space]\ntrain.epochs = {low = 1, high = 2}\n"
+@pytest.mark.parametrize("space", ["train.epochs = {low = 1, high = 2}", "train.batch = {choices = [8, 'auto']}"])
+def test_a_study_needs_numbers(space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune = f"[tune]\ntrials = 2\n[tune.space]\n{space}\n"
     recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE + tune)
     assert main(["check", str(recipe), "--recipe-only", "--set", "train.batch=auto"]) == 2
     assert '"auto" could choose another batch on each worker' in capsys.readouterr().err

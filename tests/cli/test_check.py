@@ -150,8 +150,8 @@ def _table(name: str, value: str) -> str:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("train.metric=acuracy", ': no metric of this recipe gives "acuracy"'),
-        ("train.optimizer.parts.neck.lr_scale=2", "train.optimizer.parts.neck: the model has no such part"),
+        ("train.metric=acuracy", 'no metric of this recipe computes "acuracy"'),
+        ("train.optimizer.parts.neck.lr_scale=2", "train.optimizer.parts.neck: no such part"),
         ("train.batch=1", ": a step trains on one item at a time, which the model refuses"),
         ("train.accumulate=8", "train.batch: a step trains on one item at a time, which the model refuses"),
         ("task.name=multi_label", "takes a set of classes an item"),
@@ -170,7 +170,7 @@ def test_shares_that_leave_nothing_to_train_on(tmp_path: Path, capsys: pytest.Ca
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"), text=FOLDERS)
     sets = ("--set", "data.valid_share=0.5", "--set", "data.test_share=0.5")
     checked(recipe, *sets, code=EXIT_USAGE)
-    assert "must leave a share for train" in capsys.readouterr().err
+    assert "valid_share + test_share must be below 1" in capsys.readouterr().err
 
 
 def test_a_study_that_asks_for_an_unknown_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_a_study_that_asks_for_an_unknown_score(tmp_path: Path, capsys: pytest.C
     recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE + tune.replace("[4, 8]", "{choices = [4, 8]}"))
     checked(recipe, "--set", "data.sample_images=4", code=EXIT_USAGE)
     printed = capsys.readouterr().err
-    assert 'tune.metric: no metric of this recipe gives "acuracy"' in printed
+    assert 'tune.metric: no metric of this recipe computes "acuracy"' in printed
     assert 'did you mean "accuracy"?' in printed
 
 

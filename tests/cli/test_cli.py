@@ -354,7 +354,7 @@ def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["check", str(recipe), "--set", "train.batch=none", "--set", "model={name = 'cnn', dropout = 3}"]) == 2
     assert shown(capsys) == [
         f"error: {recipe}: train.epochs: must be at least 1, got 0",
-        'error: --set train.batch=none: must be an integer, got "none"',
+        'error: --set train.batch=none: must be an integer or "auto", got "none"',
         """error: --set 'model={name = '"'"'cnn'"'"', dropout = 3}': model.dropout: must be less than 1, got 3""",
         f"next:  fix this, then run: python -m toolkit check {recipe}",
     ]

@@ -59,7 +59,7 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
         ),
         (("epochs = 2", "epochs = 0"), ["train.epochs: must be at least 1, got 0"]),
         (("epochs = 2", 'epochs = "2"'), ['train.epochs: must be an integer, got "2"']),
-        (("batch = 8", "batch = true"), ["train.batch: must be an integer, got true"]),
+        (("batch = 8", "batch = true"), ['train.batch: must be an integer or "auto", got true']),
         (("batch = 8", "batch = 8\nema = 1.0"), ["train.ema: must be less than 1, got 1.0"]),
         (
             ("batch = 8", "batch = 8\nprecision = 'bf61'"),

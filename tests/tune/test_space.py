@@ -74,10 +74,10 @@ WRONG = {
     "model.dropout = {choices = [0.1], low = 0}": (
         "tune.space.model.dropout: has choices, so it takes no low, high, log or step"
     ),
-    "train.batch = {low = 0.5, high = 8}": "tune.space.train.batch.low: must be an integer, got 0.5",
+    "train.batch = {low = 0.5, high = 8}": 'tune.space.train.batch.low: must be an integer or "auto", got 0.5',
     "train.batch = {low = 0, high = 8}": "tune.space.train.batch.low: must be at least 1, got 0",
     "model.dropout = {low = 0.5, high = 2.5}": "tune.space.model.dropout.high: must be",
-    'train.batch = {choices = [8, "many"]}': 'tune.space.train.batch.choices.1: must be an integer, got "many"',
+    'train.batch = {choices = [8, "many"]}': 'batch.choices.1: must be an integer or "auto", got "many"',
     'model.name = {choices = ["cnn", "resnet55"]}': (
         'tune.space.model.name.choices.1: unknown model "resnet55"; did you mean "resnet50"?'
     ),

@@ -53,7 +53,7 @@ def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: 
     for key, asked in {**single, "tune.metrics": recipe.tune.metrics}.items():
         for name in asked:
             if name not in known:
-                message = f'no metric of this recipe gives "{name}"; expected one of {", ".join(known)}'
+                message = f'no metric of this recipe computes "{name}" (choose from {", ".join(known)})'
                 yield Problem(key, message, nearest(name, known))
 
 

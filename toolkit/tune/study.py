@@ -106,8 +106,10 @@ def _outlined(draft: Draft, registry: Registry) -> tuple[_Outline, list[Problem]
         problems += error.problems
         space = Space(recipe, ())
     aim, wrong_aim = aim_of(recipe, recipe.tune)
-    if recipe.train.batch == "auto" and BATCH not in flattened(recipe.tune.space):
-        message = '"auto" could choose another batch on each worker: expected a number, or choices in tune.space'
+    tried = flattened(recipe.tune.space).get(BATCH)
+    chosen = [recipe.train.batch] if tried is None else tried.get("choices") or () if isinstance(tried, dict) else ()
+    if "auto" in chosen:
+        message = '"auto" could choose another batch on each worker: expected a number, or numbers in tune.space'
         problems.append(Problem(BATCH, message))
     return _Outline(recipe, resolved, recipe.tune, space, aim), [*problems, *wrong_aim]
 
