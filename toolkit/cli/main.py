@@ -23,6 +23,7 @@ from toolkit.api.files import unwritable_by_others
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
+from toolkit.system.notices import wrapped
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "start": ("demo", "init", "recipes"),
@@ -33,7 +34,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 }
 """How `--help` groups the commands. One without a group is listed at the end."""
 
-EXAMPLES = ("run cifar10_cnn", "run cifar10_cnn --set train.epochs=20")
+EXAMPLES = ("demo", "init images photos", "run cifar10_cnn --set train.epochs=20")
 EXIT_CODES = """\
 Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 4 plugin broken, 5 an export differs from the trained model,
@@ -149,7 +150,7 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     for line in error.lines():
         for part in line.split("\n"):
             shown = printable(part)
-            print(f"error: {shown}" if not shown.startswith(" ") else shown, file=sys.stderr)
+            print(wrapped(shown if shown.startswith(" ") else f"error: {shown}"), file=sys.stderr)
     next_step = error.next_step
     if isinstance(error, RecipeError):
         from toolkit.cli.repairs import repaired

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_tune(commands: Commands) -> None:
-    text = "try the values that a recipe's [tune] table names, and keep the best"
+    text = "try the values that a recipe's [tune] table names; keep the best"
     examples = ("tune cifar10_cnn", "tune cifar10_cnn --set tune.trials=5 --workers 2")
     parser = add(commands, "tune", text, _tune, examples)
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help=f"{RECIPE_HELP}, with a [tune] table")

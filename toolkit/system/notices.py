@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 from functools import partial
@@ -30,6 +31,14 @@ def say(text: str, console: Console, style: str | None = None) -> None:
     if console.is_terminal:
         text = _WHOLE_WORDS(max(console.width, 20)).fill(text)
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def wrapped(text: str) -> str:
+    """`text` broken between words where standard error is a terminal, so that the terminal breaks none itself."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        return text
+    indent = "  " if text.startswith("  ") else ""
+    return _WHOLE_WORDS(max(shutil.get_terminal_size().columns, 20), initial_indent=indent).fill(text.strip())
 
 
 def _print(line: str, console: Console | None) -> None:
