@@ -419,7 +419,7 @@ def test_weights_from_a_path(tmp_path: Path) -> None:
         ({"model_state": {"a": 1}}, "holds no state dict"),
         ({"epoch": 3}, "holds no state dict"),
         ([torch.zeros(1)], "holds no state dict"),
-        ({"model_state": Path()}, "holds pathlib.*Path beside tensors, and reading that could run code"),
+        ({"model_state": Path()}, "holds pathlib.*Path besides tensors, and reading that could run code"),
     ],
 )
 def test_files_that_are_none_of_the_zoos(tmp_path: Path, content: object, message: str) -> None:

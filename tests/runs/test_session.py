@@ -658,8 +658,8 @@ def test_a_run_of_an_earlier_version_is_refused_as_such(
     recipe = old / "recipe.toml"
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("[train]", "[train]\nlabel_smoothing = 0.1"))
     error = failure(capsys, main([*command.split(), str(old)]), 2)
-    assert "not a checkpoint of this version (format 2)" in error
-    assert "next:  train anew with this version" in error
+    assert "not a checkpoint of this version (format 3)" in error
+    assert "next:  train again with this version" in error
 
 
 def failure(capsys: pytest.CaptureFixture[str], code: int, expected: int) -> str:
@@ -1233,7 +1233,7 @@ def test_a_file_of_a_run_leads_to_the_run(
 
 def test_evaluating_without_a_checkpoint_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (finished / "best.pt").unlink()
-    assert "no checkpoint here" in failure(capsys, main(["evaluate", str(finished)]), 2)
+    assert "checkpoint not found" in failure(capsys, main(["evaluate", str(finished)]), 2)
 
 
 def test_reporting_again_gives_the_same_page_without_torch(finished: Path) -> None:
