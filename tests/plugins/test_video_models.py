@@ -308,8 +308,8 @@ def as_in_the_zoo(seed: int = 0) -> tuple[dict[str, Tensor], bytes]:
     return weights, stream.getvalue()
 
 
-def assert_loaded(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    assert model.notes == ()
+def assert_loaded(model: nn.Module, weights: dict[str, Tensor], note: str = "") -> None:
+    assert model.notes == ((note,) if note else ())
     stem = model.backbone[1].conv.conv_t.weight
     torch.testing.assert_close(stem, weights["blocks.0.conv.conv_t.weight"], rtol=0, atol=0)
     assert model.head[1].out_features == 3
@@ -409,7 +409,9 @@ def test_weights_from_a_path(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(content)
     torch.save(weights, tmp_path / "plain.pt")
     for name in (FILE, "plain.pt"):
-        assert_loaded(build("x3d_xs", weights=str(tmp_path / name)), weights)
+        dropped = "dropped blocks.5.proj.weight (400x2048), blocks.5.proj.bias (400)"
+        note = f"starting from the weights of {tmp_path / name}; {dropped}"
+        assert_loaded(build("x3d_xs", weights=str(tmp_path / name)), weights, note)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +432,7 @@ def test_files_that_are_none_of_the_zoos(tmp_path: Path, content: object, messag
 
 def test_half_a_file(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(as_in_the_zoo()[1][:1000])
-    with pytest.raises(WeightsError, match="damaged, or no weights file: "):
+    with pytest.raises(WeightsError, match="damaged, or not a weights file: "):
         build("x3d_xs", weights=str(tmp_path / FILE))
 
 

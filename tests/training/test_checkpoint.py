@@ -243,6 +243,12 @@ def test_an_optimizer_of_other_settings_is_refused(tmp_path: Path, group: dict[s
         LastCheckpoint.load(tmp_path / "last.pt").restore(tiny_state(), tmp_path / "last.pt")
 
 
+def test_best_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not fit the model of this recipe") as failure:
+        best().restore(nn.Linear(2, 1), small.Classification(0.0, None), tmp_path / "best.pt")
+    assert failure.value.next_step == "run the same command without the overrides of the model"
+
+
 def test_a_state_is_restored(tmp_path: Path) -> None:
     last(1).save(tmp_path / "last.pt")
     state = tiny_state()

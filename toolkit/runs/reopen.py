@@ -45,14 +45,7 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
             f"{run.best}: knows the classes {', '.join(known)}; the data has {', '.join(found)}",
             next_step="evaluate on data with the same classes",
         )
-    try:
-        assembly.network.load_state_dict(best.network)
-        assembly.objective.load_state_dict(best.objective)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{run.best}: does not fit the model of this recipe with these overrides",
-            next_step="run the same command without the overrides of the model",
-        ) from error
+    best.restore(assembly.network, assembly.objective, run.best)
     return Trained(run, assembly, best.epoch, best.origin.digest)
 
 

@@ -174,8 +174,7 @@ def _finish(prepared: Prepared, session: Session) -> None:
     """Score the best checkpoint and report."""
     directory, assembly = prepared.directory, prepared.assembly
     best = BestCheckpoint.load(directory.best)
-    assembly.network.load_state_dict(best.network)
-    assembly.objective.load_state_dict(best.objective)
+    best.restore(assembly.network, assembly.objective, directory.best)
     evaluated = score_splits(assembly, prepared.scored, best.epoch)
     with directory.explained():
         draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self, get_type_hints, is_typeddict
 
 import torch
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
+from toolkit.api.contracts import Objective
 from toolkit.api.errors import CheckpointError, RunFailed, first_few
 from toolkit.api.files import write_atomically
 from toolkit.system.checkpoints import FORMAT, is_whole, seal
@@ -22,6 +23,8 @@ from toolkit.training.state import SavedState, State
 from toolkit.transfer.files import load_plainly, unusable_tensors
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_MISFITS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What `load_state_dict` of plugins and of torch raises for a state that does not fit."""
 _NAME_ANOTHER = "name another run, or train again"
 
 
@@ -130,7 +133,7 @@ class LastCheckpoint(Checkpoint):
             state.load_state_dict(self.state)
             for before, after in zip(groups, state.optimizer.param_groups, strict=True):
                 _require_same_kinds(before, after)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except _MISFITS as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise _unusable(path, f"its state does not fit the run ({reason})") from error
 
@@ -147,6 +150,18 @@ class BestCheckpoint(Checkpoint):
 
     def networks(self) -> Iterator[Mapping[str, Tensor]]:
         yield self.network
+
+    def restore(self, network: nn.Module, objective: Objective, path: Path) -> None:
+        """Put the weights into `network` and `objective`. Raises CheckpointError where they do not fit, and names
+        `path`."""
+        try:
+            network.load_state_dict(self.network)
+            objective.load_state_dict(self.objective)
+        except _MISFITS as error:
+            raise CheckpointError(
+                f"{path}: does not fit the model of this recipe with these overrides",
+                next_step="run the same command without the overrides of the model",
+            ) from error
 
 
 def _read(path: Path) -> tuple[Any, bool | None]:

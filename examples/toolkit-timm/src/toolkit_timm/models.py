@@ -36,7 +36,7 @@ def image_model(
 
     model: an architecture (`resnet50`), or one with particular weights (`resnet50.a1_in1k`)
     weights: none; pretrained: those that timm publishes, downloaded once from the Hugging Face Hub and cached; or the
-        path of a .safetensors, .pt or .pth file with timm's names, in which only the classifier may differ or be absent
+        path of a weights file with timm's names, in which only the classifier may differ or be absent
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never
     dropout: share of features zeroed before the head
