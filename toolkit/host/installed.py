@@ -116,7 +116,7 @@ def _searches_folders(finder: object) -> bool:
 
 
 def _malformed(distribution: Distribution, file: str, error: Exception) -> Broken:
-    """A distribution that is skipped, since one of its files cannot be read. Its folder still has name and version:
+    """A distribution that is skipped, since one of its files cannot be read. Its folder has its name and version:
     `acme_board-1.0.dist-info`."""
     folder = str(getattr(distribution, "_path", "unknown")).replace("\\", "/").rpartition("/")[2]
     name, _, version = folder.rpartition(".")[0].partition("-")
