@@ -74,7 +74,7 @@ def test_corrupt_images_are_excluded_from_a_bundles_scores(pictures: Path, capsy
     assert "cannot be read: " in note
     assert all(str(pictures / item) in note for item in ("test/blue/01.png", "test/red/03.png"))
     assert f"note: {note}" in capsys.readouterr().out
-    assert "2 of 12 items were" in (made / "report.html").read_text(encoding="utf-8")
+    assert "skipped 2 of 12 items" in (made / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

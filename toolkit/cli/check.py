@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.api.errors import counted, first_few
 from toolkit.cli.parser import add, add_set, command_line, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
+from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -203,7 +204,8 @@ def _notes(found: Inspection) -> Iterator[str]:
     for problem in found.data.files[:NOTES]:
         yield f"{problem.path}: {problem.problem}{f' ({problem.other})' if problem.other else ''}"
     if len(found.data.files) > NOTES:
-        yield f"{len(found.data.files) - NOTES:,} more files with a problem; a run lists all of them in files.csv"
+        listed = RunDirectory(Path()).file_problems.name
+        yield f"{len(found.data.files) - NOTES:,} more files with a problem; a run lists all of them in {listed}"
     if found.lacks_disk:
         yield (
             "the disk has too little room for the decoded images, so every epoch decodes them again: free disk "

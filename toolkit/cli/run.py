@@ -9,6 +9,7 @@ from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add, add_set, add_use, command_line, console, count, stopped
 from toolkit.cli.places import BUNDLE, RECIPE, RUN
 from toolkit.cli.recipes import RECIPE_HELP, show_file
+from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -70,7 +71,7 @@ def _run(options: Namespace) -> None:
         step = command_line(["run", "--resume", str(options.resume)])
         raise UsageError("run: --runs has no meaning with --resume", next_step=step)
     if options.resume is not None and options.find_lr:
-        step = command_line(["run", str(options.resume / "recipe.toml"), "--find-lr"])
+        step = command_line(["run", str(RunDirectory(options.resume).recipe), "--find-lr"])
         raise UsageError("run: --find-lr has no meaning with --resume", next_step=step)
     if options.resume is None and options.extend is not None:
         longer = ["run", str(options.recipe), "--set", f"train.epochs={options.extend}"]
@@ -128,7 +129,6 @@ def _evaluate(options: Namespace) -> None:
         use = {"device": options.device or "auto", "precision": options.precision}
         directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=output, **use)
     else:
-        from toolkit.runs.directory import RunDirectory
         from toolkit.serving.bundle import bundle_near
 
         recipe = RunDirectory(options.run).recipe

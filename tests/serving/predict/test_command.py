@@ -183,7 +183,7 @@ def test_one_row_is_reported_in_the_singular(tmp_path, bundle, capsys) -> None:
 
 def test_a_standard_input_that_is_closed_names_nothing(bundle, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(DataError, match="standard input: it names no path"):
+    with pytest.raises(DataError, match="standard input: it contains no path; expected one per line"):
         predict_files(bundle, ["-"])
 
 
@@ -204,7 +204,7 @@ def test_as_many_classes_are_shown_as_there_are(tmp_path, bundle, top, shown) ->
         ({"every": float("nan")}, "--every: must be at least 0.001 seconds, got nan"),
         ({"every": float("inf")}, "--every: must be at least 0.001 seconds, got inf"),
         ({"plot": Path("a.pdf"), "every": 1.0}, '--plot a.pdf: unknown format ".pdf"'),
-        ({"plot": Path("a.png"), "every": 1.0}, "--plot: draws the timeline of one video"),
+        ({"plot": Path("a.png"), "every": 1.0}, "--plot: needs a single video file, --every, and no --stream"),
         ({"save": Path(__file__)}, f"--save {__file__}: not a folder"),
         ({"save": Path(__file__).parent}, f"--save {Path(__file__).parent}: the folder is not empty"),
         ({"save": Path("new"), "inputs": ["rtsp://a/b"]}, "--save new: saves pictures and videos from files, not rtsp"),
