@@ -172,7 +172,7 @@ def test_without_one_of_our_plugins_only_recipes_that_need_it_fail(entry: str, e
         if plugin in needed(path, everything):
             with pytest.raises(RecipeError) as caught:
                 plan(parse(path), rest)
-            assert all(f"not asked: {plugin}" in problem.message for problem in caught.value.problems if problem.key)
+            assert all(f"disabled: {plugin}" in problem.message for problem in caught.value.problems if problem.key)
         else:
             assert plan(parse(path), rest)
 

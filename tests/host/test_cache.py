@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -243,7 +244,11 @@ def test_a_full_disk_changes_no_answer(site: Path, monkeypatch: pytest.MonkeyPat
 
 
 def edited(file: Path, before: str, after: str) -> None:
-    """Another content of the same size in the same file, with its old time of change."""
+    """Another content of the same size in the same file, with its old time of change.
+
+    Python's own compiled file is removed: it is compared by size and time alone, and would hide the edit.
+    """
+    shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
     assert len(before) == len(after)
     status = file.stat()
     text = file.read_text()

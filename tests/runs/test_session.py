@@ -682,13 +682,10 @@ def test_all_problems_of_a_recipe_are_reported_at_once(tmp_path: Path, capsys: p
         'train.optimizer.momentun: unknown key; did you mean "momentum"?',
         'model.width: unknown key; did you mean "widths"?',
         'trian: unknown key; did you mean "train"?',
+        'augment.random_crop.pading: unknown key; did you mean "padding"?',
     ):
         assert f"error: {recipe}: {problem}" in text
-    for override in (
-        'train.epochs=many: must be an integer, got "many"',
-        'augment.0.pading=1: unknown key; did you mean "padding"?',
-    ):
-        assert f"error: --set {override}" in text
+    assert 'error: --set train.epochs=many: must be an integer, got "many"' in text
     assert not (tmp_path / "runs").exists()
 
 

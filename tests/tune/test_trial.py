@@ -353,7 +353,7 @@ def test_a_warm_worker_computes_what_a_fresh_process_would(tmp_path: Path) -> No
     for number in (again[0], next(number for number in range(1, 7) if number not in again)):
         fresh = tmp_path / f"fresh-{number}"
         assert run(run_of(one, number) / "recipe.toml", fresh) == EXIT_DONE
-        assert records(only_run(fresh, "recipe")) == records(run_of(one, number))
+        assert records(only_run(fresh, "tiny")) == records(run_of(one, number))
 
 
 def test_data_is_read_once_for_all_trials_that_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +422,7 @@ def test_a_trial_of_several_seeds_is_worth_their_mean(tmp_path: Path) -> None:
         assert [load(folder / "recipe.toml").seed for folder in (first, first / "seed-1")] == [0, 1]
         assert records(first) != records(first / "seed-1")
     assert run(run_of(one, 1) / "seed-1" / "recipe.toml", tmp_path / "again") == EXIT_DONE
-    assert records(only_run(tmp_path / "again", "recipe")) == records(run_of(one, 1) / "seed-1")
+    assert records(only_run(tmp_path / "again", "tiny")) == records(run_of(one, 1) / "seed-1")
 
 
 def test_a_trial_interrupted_in_its_second_seed_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

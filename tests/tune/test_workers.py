@@ -168,7 +168,7 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
     for number in {left_waiting, left_dead, left_stopped}:
         made = folder / f"trial-{number:04}"
         assert run(made / "recipe.toml", tmp_path / f"fresh-{number}") == EXIT_DONE
-        assert records(made) == records(only_run(tmp_path / f"fresh-{number}", "recipe"))
+        assert records(made) == records(only_run(tmp_path / f"fresh-{number}", made.parent.name))
 
 
 @pytest.mark.slow  # processes of their own load torch
