@@ -12,7 +12,6 @@ from toolkit.api.errors import UsageError
 from toolkit.cli.parser import command_line
 from toolkit.runs.directory import RunDirectory
 
-IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LOOKED_AT = 2000
 """Files that are looked at before a folder is called one of images or of videos."""
 
@@ -49,14 +48,18 @@ def set_words(folder: Path) -> list[str]:
 
 def held_by(folder: Path) -> str | None:
     """Whether the first files below `folder` are "images" or "videos"; None where they are neither."""
+    from toolkit.data.images import IMAGE_SUFFIXES
+
     suffixes = [Path(name).suffix.lower() for name in islice(_files(folder), LOOKED_AT)]
-    images, videos = sum(one in IMAGES for one in suffixes), sum(one in VIDEO_SUFFIXES for one in suffixes)
+    images, videos = sum(one in IMAGE_SUFFIXES for one in suffixes), sum(one in VIDEO_SUFFIXES for one in suffixes)
     if not images and not videos:
         return None
     return "videos" if videos > images else "images"
 
 
 def _files(folder: Path) -> Iterator[str]:
+    from toolkit.data.folders import is_passed_over
+
     for _, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        folders[:] = sorted(name for name in folders if not is_passed_over(name))
         yield from names
