@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -63,7 +64,24 @@ class Drawn(Protocol):
         """What is wrong with targets that an augmentation gave."""
 
 
-class _OneClass:
+class _OfClasses(ABC):
+    """What one class an item and sets of classes share."""
+
+    def answers(self, items: int, count: int) -> Answers:
+        return self._drawn(items, count, count)
+
+    def lacking(self, items: int, count: int) -> Answers:
+        found = self._drawn(items, max(count - 1, 1), count)
+        if count > 1:
+            found.logits[:, -1] = -SURE
+        return found
+
+    @abstractmethod
+    def _drawn(self, items: int, occurring: int, count: int) -> Answers:
+        """Answers whose targets show each of the first `occurring` classes, and none of the others."""
+
+
+class _OneClass(_OfClasses):
     def targets(self, items: int, count: int) -> Targets:
         return [item % count for item in range(items)]
 
@@ -75,15 +93,6 @@ class _OneClass:
 
     def agree(self, answers: Tensor, right: Tensor) -> Tensor:
         return answers.argmax(1) == right.argmax(1)
-
-    def answers(self, items: int, count: int) -> Answers:
-        return self._drawn(items, count, count)
-
-    def lacking(self, items: int, count: int) -> Answers:
-        found = self._drawn(items, max(count - 1, 1), count)
-        if count > 1:
-            found.logits[:, -1] = -SURE
-        return found
 
     def sure(self, items: int, count: int, *, right: bool) -> Answers:
         targets = torch.arange(items) % count
@@ -118,7 +127,7 @@ class _OneClass:
         return Answers(torch.randn(items, count, generator=rng) + 1.5 * torch.eye(count)[targets], targets)
 
 
-class _SetOfClasses:
+class _SetOfClasses(_OfClasses):
     def targets(self, items: int, count: int) -> Targets:
         """One item shows none and others two."""
         return [() if item == 1 else tuple(sorted({item % count, item // 2 % count})) for item in range(items)]
@@ -131,15 +140,6 @@ class _SetOfClasses:
 
     def agree(self, answers: Tensor, right: Tensor) -> Tensor:
         return ((answers > 0.5) == right).all(1)
-
-    def answers(self, items: int, count: int) -> Answers:
-        return self._drawn(items, count, count)
-
-    def lacking(self, items: int, count: int) -> Answers:
-        found = self._drawn(items, max(count - 1, 1), count)
-        if count > 1:
-            found.logits[:, -1] = -SURE
-        return found
 
     def sure(self, items: int, count: int, *, right: bool) -> Answers:
         sets = self.answers(items, count).targets
