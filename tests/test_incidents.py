@@ -19,6 +19,7 @@ import torch
 from onnx import TensorProto, helper
 from packaging.requirements import Requirement
 from packaging.version import Version
+from toolkit.serving.predict.pictures import read_picture
 
 from tests import toy_bundle
 from tests.tiny import CLASSES, only_run, run, write_images, write_recipe
@@ -31,7 +32,6 @@ from toolkit.data.images import read_image
 from toolkit.kit.doctor.sources import unsafe_loads
 from toolkit.serving.bundle import MANIFEST, Bundle
 from toolkit.serving.bundle.inspection import inspect_model
-from toolkit.serving.predict.pictures import read_picture
 from toolkit.transfer.weights import read_weights
 from toolkit_folders.image_folder import image_folder
 from toolkit_har.dataset import har

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from toolkit.api.answers import SEPARATOR
-from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Found, Listing, find_class_folders, folders, folders_with
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import IMAGES, is_image
 from toolkit.data.labels import SEVERAL, LabelForm, number_labels
 from toolkit.data.lists import needs_list
 
@@ -30,7 +29,7 @@ def find_files(root: Path, form: LabelForm) -> Found:
         return _kaggle(root, form)
     if form.several:
         raise needs_list(root, form)
-    images, videos = folders_with(root, IMAGE_SUFFIXES), folders_with(root, VIDEO_SUFFIXES)
+    images, videos = folders_with(root, videos=False), folders_with(root, videos=True)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
     if not images and not videos:
@@ -53,7 +52,7 @@ def _kaggle(root: Path, form: LabelForm) -> Found:
     labels, columns, notes = _labels(table, form)
     files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     _check_files(table, labels, files)
-    unlabelled = sorted(name for name in files - labels.keys() if _is_image(name))
+    unlabelled = sorted(name for name in files - labels.keys() if is_image(folder / name))
     if unlabelled:
         notes.append(f"skipped {counted(len(unlabelled), 'image')} without a label: {first_few(unlabelled)}")
     names = sorted(labels)
@@ -64,19 +63,15 @@ def _kaggle(root: Path, form: LabelForm) -> Found:
 
 def _check_files(table: Path, labels: Collection[str], files: Collection[str]) -> None:
     missing = [name for name in labels if name not in files]
-    foreign = [name for name in labels if name in files and not _is_image(name)]
+    foreign = [name for name in labels if name in files and not is_image(table.parent / KAGGLE_FOLDER / name)]
     for names, what, next_step in (
         (missing, f"not in {KAGGLE_FOLDER}/", "Unpack the archive again, or remove these lines."),
-        (foreign, "no JPEG, PNG or WebP", "Convert them, or remove these lines."),
+        (foreign, f"not a {IMAGES} image", "Convert them, or remove these lines."),
     ):
         if names:
             verb = "is" if len(names) == 1 else "are"
             message = f"{counted(len(names), 'file')} named in it {verb} {what}: {first_few(names)}"
             raise DataError(message, path=table, next_step=next_step)
-
-
-def _is_image(name: str) -> bool:
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _labels(table: Path, form: LabelForm) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...], list[str]]:

@@ -14,7 +14,7 @@ from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
 from toolkit.data.folders import Found, Listing, find_class_folders
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import is_image, listed_kind, suffix_of
 from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
 from toolkit.data.tables import read_lines, read_table
 from toolkit.data.targets import FORMS
@@ -109,15 +109,16 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     """The items below `root` that lists name, with their splits. Raises DataError when a list cannot be read, names
     what is not there, or contradicts another; the message names all problems of one kind.
 
-    videos: what is listed; None: images if all suffixes are those of images, else videos
+    videos: what is listed; None: images if all files are, else videos
     """
     number, form = lists.official_split, lists.form
     named = lists.files.items()
     read = [_official(root, number)] if number else [read_list(root / file, split, form) for split, file in named]
     suffixes = {PurePosixPath(item.path).suffix.lower() for one in read for item in one.items}
-    videos = not suffixes <= IMAGE_SUFFIXES if videos is None else videos
-    noun = "video" if videos else "image"
     files = _Files(root, suffixes)
+    if videos is None:
+        videos = not all(is_image(root / (files.find(item.path) or item.path)) for one in read for item in one.items)
+    noun = "video" if videos else "image"
     located = [_locate(files, one, noun) for one in read]
     items = [item for one in located for item in one.items]
     labels_of = [(item.path, item.labels) for item in items]
@@ -133,11 +134,11 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
             or f"Correct the lists: paths are relative to {root}, and each {noun} belongs to only one of them."
             + (f" {SEVERAL}" if form.form == "index" and _with_several(labels_of) else ""),
         )
-    if foreign := [] if videos else sorted(suffixes - IMAGE_SUFFIXES):
+    if foreign := [] if videos else sorted(item.path for item in items if listed_kind(root / item.path) == "video"):
         raise DataError(
-            f"lists name files with {', '.join(suffix or 'no suffix' for suffix in foreign)}, which are not images",
+            f"lists name {counted(len(foreign), 'video')}, expected images: {first_few(foreign)}",
             path=root,
-            next_step=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos are read by video_folder.",
+            next_step='For videos set data.name = "video_folder"; or remove these lines.',
         )
     paths, labels, splits = zip(*sorted(set(items)), strict=True)
     classes, targets = number_labels(labels, form, (name for one in read for name in one.columns))
@@ -277,7 +278,7 @@ class _Files:
     def __init__(self, root: Path, suffixes: Collection[str]) -> None:
         self._root = root
         self._by_name: dict[str, list[str]] = defaultdict(list)
-        for item in sorted(files_below(root, suffixes)):
+        for item in sorted(files_below(root, lambda path: suffix_of(path) in suffixes)):
             self._by_name[item.rpartition("/")[2]].append(item)
 
     def find(self, written: str) -> str | None:
