@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 from toolkit.api.answers import SEPARATOR
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Found, Listing, find_class_folders, folders, folders_with
-from toolkit.data.kinds import IMAGES, is_image
+from toolkit.data.kinds import is_image, is_video, listed_kind
 from toolkit.data.labels import SEVERAL, LabelForm, number_labels
 from toolkit.data.lists import needs_list
 
@@ -29,7 +29,7 @@ def find_files(root: Path, form: LabelForm) -> Found:
         return _kaggle(root, form)
     if form.several:
         raise needs_list(root, form)
-    images, videos = folders_with(root, videos=False), folders_with(root, videos=True)
+    images, videos = folders_with(root, lambda path: listed_kind(path) == "image"), folders_with(root, is_video)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
     if not images and not videos:
@@ -66,7 +66,7 @@ def _check_files(table: Path, labels: Collection[str], files: Collection[str]) -
     foreign = [name for name in labels if name in files and not is_image(table.parent / KAGGLE_FOLDER / name)]
     for names, what, next_step in (
         (missing, f"not in {KAGGLE_FOLDER}/", "Unpack the archive again, or remove these lines."),
-        (foreign, f"not a {IMAGES} image", "Convert them, or remove these lines."),
+        (foreign, "not an image" if len(foreign) == 1 else "not images", "Convert them, or remove these lines."),
     ):
         if names:
             verb = "is" if len(names) == 1 else "are"

@@ -90,19 +90,19 @@ def test_folders_without_images_next_to_splits_are_skipped_and_reported(tmp_path
 def test_files_that_are_not_items_are_skipped_and_reported(tmp_path, place):
     class_folders(tmp_path / place)
     write_image(tmp_path / place / "loose.png", 7)
-    for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db", "sit/.DS_Store", "README.md"):
+    for name in ("run/0.psd", "run/deep/1.XML", "sit/Thumbs.db", "sit/.DS_Store", "README.md"):
         (tmp_path / place / name).parent.mkdir(exist_ok=True)
         (tmp_path / place / name).write_bytes(name.encode())
     data = image_folder(tmp_path)
     assert all_ids(data) == sorted(f"{place}{name}/{number}.png" for name in ("run", "sit") for number in range(4))
     assert data.notes == (
         f"skipped 1 file outside the class folders: {place}loose.png",
-        f"skipped 3 files without a suffix of images: {place}run/0.bmp, {place}run/deep/1.TIFF, {place}sit/Thumbs.db",
+        f"skipped 3 files that are not images: {place}run/0.psd, {place}run/deep/1.XML, {place}sit/Thumbs.db",
     )
-    other = "skipped: not a suffix of images"
+    other = "skipped: not an image"
     assert set(data.files) == {
         FileProblem(f"{place}loose.png", "skipped: outside the class folders"),
-        *(FileProblem(f"{place}{name}", other) for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db")),
+        *(FileProblem(f"{place}{name}", other) for name in ("run/0.psd", "run/deep/1.XML", "sit/Thumbs.db")),
     }
 
 

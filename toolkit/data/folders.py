@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -82,7 +82,7 @@ def _check_folder(root: Path, where: str) -> None:
 def find_class_folders(root: Path, *, videos: bool) -> Found:
     """The files of `<root>/<class>/**`, or of `<root>/<split>/<class>/**` where all folders that hold files are called
     as splits are. DataError where `root` is not a folder, there are no two class folders, or one has no such file."""
-    holding = folders_with(root, videos=videos) if root.is_dir() else []
+    holding = folders_with(root, wanted(videos=videos)) if root.is_dir() else []
     if holding and all(map(split_called, holding)):
         return _split_folders(root, videos=videos)
     listing = list_class_folders(root, videos=videos)
@@ -118,9 +118,9 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
     return Listing(root, tuple(ids), tuple(targets), tuple(classes))
 
 
-def folders_with(root: Path, *, videos: bool) -> list[str]:
-    """The folders of `root` that hold a video, or an image, in order of name."""
-    return [name for name in folders(root) if any(True for _ in files_below(root / name, wanted(videos=videos)))]
+def folders_with(root: Path, is_item: Callable[[str], bool]) -> list[str]:
+    """The folders of `root` that hold a file for whose path `is_item` is true, in order of name."""
+    return [name for name in folders(root) if any(True for _ in files_below(root / name, is_item))]
 
 
 def folders(root: Path) -> list[str]:

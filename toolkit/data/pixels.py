@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -139,12 +140,11 @@ def _read(path: Path) -> bytes:
     require_regular(path)
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+            if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+                raise DataError(f"cannot be decoded: it is larger than {LARGEST_FILE >> 20} MiB", path=path)
+            return file.read(LARGEST_FILE)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
-    if len(data) > LARGEST_FILE:
-        raise DataError(f"cannot be decoded: it is larger than {LARGEST_FILE >> 20} MiB", path=path)
-    return data
 
 
 def _other_than_image(data: bytes, form: Format | None) -> str:

@@ -194,7 +194,7 @@ def _nothing(root: Path, error: DataError, *, videos: bool) -> DataError:
         suffixes = Counter(PurePath(item).suffix.lower() for item in files_below(root, None))
         seen = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(4))
         return DataError(f"no {noun}s found ({seen or 'no files'})", path=root, next_step=expected)
-    if not folders_with(root, videos=videos):
+    if not folders_with(root, wanted(videos=videos)):
         return DataError(f"{counted(matching, noun)} without labels: no class folders", path=root, next_step=expected)
     error.next_step = f"{error.next_step} {expected}" if error.next_step else expected
     return error

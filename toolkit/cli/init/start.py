@@ -16,6 +16,7 @@ from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, hidden_files, recog
 from toolkit.cli.init.media import look_at
 from toolkit.cli.init.text import UNWRITABLE, compose
 from toolkit.data.folders import folders_with
+from toolkit.data.kinds import is_video
 from toolkit.host.registry import discover
 from toolkit.recipe.shipped import shipped
 from toolkit.recipe.write import inline
@@ -50,7 +51,7 @@ def start(kind: str, folder: Path | None, output: Path) -> Start:
     if kind in ("har", "images"):
         place = data_root(root, videos=False)
         if kind == "har" or (place / KAGGLE_TABLE).is_file():
-            videos = not (place / KAGGLE_TABLE).is_file() and bool(folders_with(place, videos=True))
+            videos = not (place / KAGGLE_TABLE).is_file() and bool(folders_with(place, is_video))
             return _with_root("har_resnet50_tsn" if videos else "har_resnet50", "har", place, output)
     return _surveyed(kind, root, output)
 
