@@ -12,7 +12,9 @@ import pytest
 
 from tests.odd_images import READ, REFUSED
 from tests.plugins.data_files import write_image, write_video
+from toolkit.api.errors import DataError
 from toolkit.data import kinds
+from toolkit.data.decoding import timeline
 from toolkit.data.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, VIDEO_SUFFIXES, Format, format_of, kind_of, listed_kind
 
 CONTAINERS: Mapping[str, tuple[str, str]] = {
@@ -155,3 +157,16 @@ def test_what_cannot_be_read_is_neither(tmp_path: Path) -> None:
 def test_what_is_refused_is_no_item_without_a_suffix_of_images(tmp_path: Path, name: str) -> None:
     (tmp_path / "x").write_bytes(REFUSED[name][0])
     assert listed_kind(tmp_path / "x") is None
+
+
+@pytest.mark.parametrize("name", ["RGB.jpg", "RGB.png", "RGB.webp", "RGB.bmp", "RGB.tif"])
+def test_an_image_is_not_decoded_as_a_video(tmp_path: Path, name: str) -> None:
+    (tmp_path / "clip.mp4").write_bytes(READ[name])
+    with pytest.raises(DataError, match=r"clip\.mp4: cannot be decoded: it is an image \(\w+\), not a video$"):
+        timeline(tmp_path / "clip.mp4")
+
+
+def test_a_gif_and_a_stream_of_jpegs_are(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(READ["animated.gif"])
+    (tmp_path / "clip.mjpeg").write_bytes(READ["RGB.jpg"] * 2)
+    assert [len(timeline(tmp_path / name).times) for name in ("clip.mp4", "clip.mjpeg")] == [2, 2]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from av.error import FFmpegError, InvalidDataError
 
 from toolkit.api.errors import DataError
+from toolkit.data.kinds import image_format
 from toolkit.data.opening import FILE, Video, moving_pictures, open_video
 
 if TYPE_CHECKING:
@@ -253,6 +254,8 @@ class _File:
         if not self.path.is_file():
             raise self.broken("not a file" if self.path.exists() else "does not exist")
         try:
+            if name := image_format(self.path):
+                raise self.broken(f"cannot be decoded: it is an image ({name}), not a video")
             # "file:", so that a name with a colon is not a protocol; no other, so that a playlist fetches nothing.
             with open_video(f"file:{self.path}", FILE) as container:
                 yield container, moving_pictures(container, self)

@@ -28,11 +28,11 @@ _OUTSIDE = "skipped: outside the class folders"
 _NO_IMAGE = "skipped: not an image"
 _NO_VIDEO = "skipped: not a video"
 _REASONS = {
-    _OUTSIDE: "outside the class folders",
-    _NO_IMAGE: "that are not images",
-    _NO_VIDEO: "that are not videos",
+    _OUTSIDE: ("outside the class folders", "outside the class folders"),
+    _NO_IMAGE: ("that is not an image", "that are not images"),
+    _NO_VIDEO: ("that is not a video", "that are not videos"),
 }
-"""What is said of one file, and of all such files together."""
+"""Why a file is skipped, with what a note says of one such file and of several."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def find_class_folders(root: Path, *, videos: bool) -> Found:
 
 
 def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
-    """The images, or the videos, of `<root>/<class>/**`, as `toolkit.data.kinds` tells them; classes in order of name.
+    """The images, or the videos, of `<root>/<class>/**`, by `toolkit.data.kinds`; classes in order of name.
 
     Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
     a class has no such file.
@@ -223,7 +223,7 @@ def _skipped(listing: Listing, *, videos: bool) -> tuple[FileProblem, ...]:
 def _notes(skipped: Sequence[FileProblem]) -> Iterator[str]:
     for reason, words in _REASONS.items():
         if items := [problem.path for problem in skipped if problem.problem == reason]:
-            yield f"skipped {counted(len(items), 'file')} {words}: {first_few(items)}"
+            yield f"skipped {counted(len(items), 'file')} {words[len(items) > 1]}: {first_few(items)}"
 
 
 def passed_over(root: Path) -> Iterator[str]:

@@ -48,6 +48,8 @@ VIDEOS = "MP4, MOV, MKV, WebM, AVI, MPEG, WMV, FLV, Ogg, MXF or GIF"
 LOOKED_AT = 1024
 """Bytes from the start of a file that show what it is: of MPEG-TS, several packets of 188 or 192 are needed."""
 _ANIMATIONS = ".gif"
+_JPEGS = ".mjpeg"
+"""Of a video that is one JPEG after the other, which begins as an image does."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,18 @@ def kind_of(path: str | Path) -> Kind | None:
         return _BY_SUFFIX.get(suffix_of(place)) if form is None else None
     if form is _GIF:
         return "animation" if _is_animated(place) else "image"
-    if form is _JPEG and suffix_of(place) == ".mjpeg":
+    if form is _JPEG and suffix_of(place) == _JPEGS:
         return "video"
     return form.kind
+
+
+def image_format(path: str | Path) -> str | None:
+    """The name of the format of a file that can only be an image; FFmpeg would read some of them, with other pixels."""
+    head = look(os.fspath(path))
+    form = None if head is None else format_of(head)
+    if form is None or form is _GIF or (form is _JPEG and suffix_of(os.fspath(path)) == _JPEGS):
+        return None
+    return form.name if form.kind == "image" else None
 
 
 def listed_kind(path: str | Path) -> Kind | None:
@@ -161,7 +172,7 @@ def _branded(*brands: bytes) -> Callable[[bytes], bool]:
 
 def _brand_of(head: bytes) -> bytes:
     """What an ISO base media file (ISO/IEC 14496-12) is: its own brand, or where that is one of any codec, the first
-    more telling one that it is compatible with."""
+    more precise one that it is compatible with."""
     if head[4:8] != b"ftyp":
         return b""
     size = min(int.from_bytes(head[:4], "big"), len(head))

@@ -118,7 +118,7 @@ def count_pictures(path: Path) -> int:
 
 
 def _may_hold_several(form: Format, head: bytes, file: io.BufferedReader) -> bool:
-    """Whether more than the head of a file must be looked at: of the formats of most data sets it tells."""
+    """Whether more than the head of a file must be looked at: that is enough for the formats of most data sets."""
     if form.name == "WebP":
         return head[12:16] == b"VP8X" and bool(head[20] & 2)
     if form.name == "PNG":

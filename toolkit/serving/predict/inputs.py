@@ -66,7 +66,7 @@ class Inputs:
         """What a user must know of them."""
         files = counted(len(self.passed_over), "file")
         named = first_few([printable(name) for name in self.passed_over])
-        return [f"skipped {files} that are neither images nor videos: {named}"] if self.passed_over else []
+        return [f"skipped {files}, neither images nor videos: {named}"] if self.passed_over else []
 
 
 def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> Inputs:
