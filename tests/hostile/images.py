@@ -84,8 +84,8 @@ def outcome(path: Path) -> str:
     count_pictures(path)
     ours, trained = found
     if isinstance(ours, str) or isinstance(trained, str):
-        alike = isinstance(ours, str) and ours == trained
-        return "refused" if alike else f"fault: {ours!r} and {trained!r}"
+        alike = isinstance(ours, str) and isinstance(trained, str) and ours == trained
+        return "refused" if alike else f"fault: {str(ours)[:80]} but in training {str(trained)[:80]}"
     return "read" if np.array_equal(ours, trained) else "fault: other pixels in training"
 
 

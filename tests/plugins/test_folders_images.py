@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from data_files import all_ids, class_folders, splits, write_image
+from data_files import all_ids, class_folders, splits, write_image, write_video
 from data_files import refused as problem
 
+from tests.odd_images import READ, SEVERAL
 from toolkit.api.contracts import FileProblem
 from toolkit.api.errors import DataError
+from toolkit.data.pixels import decode_pixels
 from toolkit_folders import toolkit_datasets
 from toolkit_folders.image_folder import image_folder
 from toolkit_har.dataset import har
@@ -104,6 +107,54 @@ def test_files_that_are_not_items_are_skipped_and_reported(tmp_path, place):
         FileProblem(f"{place}loose.png", "skipped: outside the class folders"),
         *(FileProblem(f"{place}{name}", other) for name in ("run/0.psd", "run/deep/1.XML", "sit/Thumbs.db")),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jfif", "RGB.jpg"),
+        ("a.JPE", "RGB.jpg"),
+        ("a.bmp", "RGB.bmp"),
+        ("a.tif", "RGB.tif"),
+        ("a.TIFF", "deep.tif"),
+        ("a.gif", "P.gif"),
+        ("a.gif", "animated.gif"),
+        ("a.avif", "RGB.avif"),
+        ("a.webp", "RGBA.webp"),
+        ("a", "RGB.png"),
+        ("a.dat", "RGB.jpg"),
+        ("2031.05.06 photo", "progressive.jpg"),
+        ("a.ts", "RGB.png"),
+    ],
+)
+def test_every_image_is_found_and_read(tmp_path, name, content):
+    root = class_folders(tmp_path)
+    (root / "run" / name).write_bytes(READ[content])
+    data = image_folder(root, valid_share=0, test_share=0)
+    assert data.train.ids == tuple(sorted([f"run/{name}", *(f"{c}/{n}.png" for c in ("run", "sit") for n in range(4))]))
+    pixels = data.train.read(data.train.ids.index(f"run/{name}"))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), decode_pixels(READ[content]))
+
+
+def test_of_files_that_hold_several_pictures_the_first_is_read_and_reported(tmp_path):
+    root = class_folders(tmp_path)
+    for name in SEVERAL:
+        (root / "run" / name).write_bytes(READ[name])
+    data = image_folder(root)
+    named = "run/animated.avif, run/animated.gif, run/animated.png and 2 more"
+    assert f"only the first picture is read of 5 files with several: {named}" in data.notes
+    assert {FileProblem(f"run/{name}", f"holds {n} pictures: the first is read") for name, n in SEVERAL.items()} == {
+        *data.files
+    }
+
+
+def test_videos_among_images_are_skipped_and_reported(tmp_path):
+    root = class_folders(tmp_path)
+    write_video(root / "sit" / "clip.mp4")
+    (root / "sit" / "clip.mp4").rename(root / "sit" / "clip")
+    data = image_folder(root)
+    assert data.notes == ("skipped 1 file that is not an image: sit/clip",)
+    assert data.files == (FileProblem("sit/clip", "skipped: not an image"),)
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path):

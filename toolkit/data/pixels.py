@@ -241,7 +241,7 @@ def _size_of_plain_jpeg(data: bytes) -> tuple[int, int] | None:
         marker, length = data[place + 1 : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
         if marker == b"\xda":  # pixels begin
             return size
-        if marker == b"\xe1" or length < 2:
+        if marker not in _PLAIN or length < 2:
             return None
         if marker in (b"\xc0", b"\xc1", b"\xc2"):
             depth, channels = data[place + 4 : place + 5], data[place + 9 : place + 10]
@@ -251,6 +251,10 @@ def _size_of_plain_jpeg(data: bytes) -> tuple[int, int] | None:
             size = height, width
         place += 2 + length
     return None
+
+
+_PLAIN = frozenset(bytes([marker]) for marker in (0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE))
+"""Segments of a JPEG that nothing turns: frames, tables, comments and the data of applications but APP1."""
 
 
 def _check_size(height: int, width: int, largest: int = LARGEST) -> None:
