@@ -55,7 +55,8 @@ Its pixels must be those of Pillow, whose word counts where it raises."""
 
 _PILLOW = {"MPO": "JPEG", "HEIC": "HEIF", "WebP": "WEBP"}
 """Formats that Pillow calls otherwise."""
-_TURNS: Mapping[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+_Turn: TypeAlias = Callable[["NDArray[Any]"], "NDArray[Any]"]
+_TURNS: Mapping[int, _Turn] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -139,10 +140,11 @@ def _has_animation_chunk(file: io.BufferedReader) -> bool:
 def _read(path: Path) -> bytes:
     require_regular(path)
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a third of the time of a small file)
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST_FILE:
                 raise DataError(f"cannot be decoded: it is larger than {LARGEST_FILE >> 20} MiB", path=path)
-            return file.read(LARGEST_FILE)
+            return file.read(size)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
 
@@ -168,7 +170,7 @@ def _decoded(data: bytes, form: Format, jpeg: DecodeJpeg | None) -> NDArray[np.u
                 image.load()
                 pixels = _rgb(image)
             turn = _TURNS.get(_orientation(image))
-            return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+            return pixels if turn is None else _turned(pixels, turn)
     except (UndecodableError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's limit is above ours
@@ -303,6 +305,13 @@ def _converted(image: Any) -> NDArray[np.uint8]:
 
 _SUBFILE, _BITS, _PHOTOMETRIC = 254, 258, 262
 """Tags of TIFF 6.0: whether a page is a smaller version of another, bits a channel, and what the numbers mean."""
+
+
+def _turned(pixels: NDArray[np.uint8], turn: _Turn) -> NDArray[np.uint8]:
+    """A copy, pixel by pixel: numpy takes twice as long for three bytes each."""
+    whole = np.ascontiguousarray(pixels).view(np.dtype("V3"))[..., 0]
+    upright = np.ascontiguousarray(turn(whole))
+    return upright.view(np.uint8).reshape(*upright.shape, 3)
 
 
 def _orientation(image: Any) -> int:
