@@ -281,14 +281,10 @@ def touched(root: Path, *names: str) -> Path:
     return root
 
 
-def is_png(path: str) -> bool:
-    return path.lower().endswith(".png")
-
-
-def test_files_below_a_folder_are_found_without_hidden_ones(tmp_path: Path) -> None:
+def test_files_below_a_folder_are_found_by_their_suffix_without_hidden_ones(tmp_path: Path) -> None:
     touched(tmp_path, "b/1.png", "b/deep/2.PNG", "a.png", "notes.txt", ".hidden.png", ".git/3.png", "none")
-    assert sorted(files_below(tmp_path, is_png)) == ["a.png", "b/1.png", "b/deep/2.PNG"]
-    assert sorted(files_below(tmp_path / "b", is_png, "x/")) == ["x/1.png", "x/deep/2.PNG"]
+    assert sorted(files_below(tmp_path, {".png"})) == ["a.png", "b/1.png", "b/deep/2.PNG"]
+    assert sorted(files_below(tmp_path / "b", {".png"}, "x/")) == ["x/1.png", "x/deep/2.PNG"]
     assert sorted(files_below(tmp_path, None)) == ["a.png", "b/1.png", "b/deep/2.PNG", "none", "notes.txt"]
 
 
@@ -301,7 +297,7 @@ def test_links_are_followed_and_each_folder_is_entered_once_by_its_own_path(tmp_
         for other in names:
             (tmp_path / "in" / name / f"to-{other}").symlink_to(tmp_path / "in" / other)
     (tmp_path / "in/00/above").symlink_to(tmp_path)
-    found = sorted(files_below(tmp_path / "in", is_png))
+    found = sorted(files_below(tmp_path / "in", {".png"}))
     assert found == sorted([*(f"{name}/{name}.png" for name in names), "00/above/sibling/x.png"])
 
 
@@ -310,7 +306,7 @@ def test_a_deep_folder_is_walked(tmp_path: Path) -> None:
     for _ in range(400):
         place /= "d"
     touched(place, "x.png")
-    assert len(list(files_below(tmp_path, is_png))) == 1
+    assert len(list(files_below(tmp_path, {".png"}))) == 1
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_or_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +320,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_or_reported(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError):
-        list(files_below(tmp_path, is_png))
+        list(files_below(tmp_path, {".png"}))
     errors: list[OSError] = []
-    assert list(files_below(tmp_path, is_png, unreadable=errors.append)) == ["b/2.png"]
+    assert list(files_below(tmp_path, {".png"}, unreadable=errors.append)) == ["b/2.png"]
     assert [error.filename for error in errors] == [str(tmp_path / "a")]

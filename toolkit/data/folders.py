@@ -12,7 +12,7 @@ from toolkit.api.contracts import FileProblem, TargetForm, Targets
 from toolkit.api.errors import DataError, counted, first_few, unknown_name
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
-from toolkit.data.kinds import IMAGES, VIDEOS, wanted
+from toolkit.data.kinds import IMAGES, VIDEOS, items_below, wanted
 
 _NAMES = {
     "train": ("train", "training"),
@@ -106,7 +106,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
     ids: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
-        found = sorted(files_below(root / name, wanted(videos=videos), f"{name}/"))
+        found = sorted(f"{name}/{item}" for item in items_below(root / name, wanted(videos=videos)))
         if not found:
             raise DataError(
                 f"the class folder has no {_noun(videos)} file, only {_summary(root / name)}",
@@ -120,7 +120,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
 
 def folders_with(root: Path, is_item: Callable[[str], bool]) -> list[str]:
     """The folders of `root` that hold a file for whose path `is_item` is true, in order of name."""
-    return [name for name in folders(root) if any(True for _ in files_below(root / name, is_item))]
+    return [name for name in folders(root) if any(True for _ in items_below(root / name, is_item))]
 
 
 def folders(root: Path) -> list[str]:

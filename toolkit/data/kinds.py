@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from toolkit.api.files import files_below
 
 Kind: TypeAlias = Literal["image", "video", "animation"]
 """An animation is a GIF of several frames: a video where moving pictures are wanted, else an image, its first frame."""
@@ -118,6 +120,13 @@ def is_video(path: str | Path) -> bool:
 def wanted(*, videos: bool) -> Callable[[str | Path], bool]:
     """What a listing of videos, or of images, takes."""
     return is_video if videos else is_image
+
+
+def items_below(folder: Path, is_item: Callable[[str], bool]) -> Iterator[str]:
+    """The paths, relative to `folder`, of the files below it for whose own path `is_item` is true, as `files_below`
+    finds them."""
+    start = os.path.join(folder, "")  # noqa: PTH118 (a Path a file costs seconds at 60k)
+    return (item for item in files_below(folder, None) if is_item(start + item))
 
 
 def may_hold_several(name: str) -> bool:

@@ -14,7 +14,7 @@ from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
 from toolkit.data.folders import Found, Listing, find_class_folders
-from toolkit.data.kinds import is_image, listed_kind, suffix_of
+from toolkit.data.kinds import is_image, listed_kind
 from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
 from toolkit.data.tables import read_lines, read_table
 from toolkit.data.targets import FORMS
@@ -278,7 +278,7 @@ class _Files:
     def __init__(self, root: Path, suffixes: Collection[str]) -> None:
         self._root = root
         self._by_name: dict[str, list[str]] = defaultdict(list)
-        for item in sorted(files_below(root, lambda path: suffix_of(path) in suffixes)):
+        for item in sorted(files_below(root, suffixes)):
             self._by_name[item.rpartition("/")[2]].append(item)
 
     def find(self, written: str) -> str | None:

@@ -13,7 +13,7 @@ from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.folders import Found, find_class_folders, folders, folders_with, passed_over, split_called
 from toolkit.data.groups import GROUP_TABLE
-from toolkit.data.kinds import wanted
+from toolkit.data.kinds import items_below, wanted
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
 from toolkit.data.tables import Table, open_table, read_lines
@@ -185,7 +185,7 @@ def _is_number(text: str) -> bool:
 def _nothing(root: Path, error: DataError, *, videos: bool) -> DataError:
     """What is wrong where neither lists nor folders give labels; the reason of `find_class_folders` where it knows."""
     noun, other = ("video", "image") if videos else ("image", "video")
-    matching, opposite = (sum(1 for _ in files_below(root, wanted(videos=one))) for one in (videos, not videos))
+    matching, opposite = (sum(1 for _ in items_below(root, wanted(videos=one))) for one in (videos, not videos))
     expected = _expected(root, videos)
     if not matching and opposite:
         step = f"python -m toolkit init {other}s {root}"
