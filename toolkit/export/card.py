@@ -106,6 +106,7 @@ def snippet(manifest: Manifest) -> str:
     those of `toolkit.data.pixels`."""
     model = next(iter(manifest.models.values()))
     session = f'ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])'
+    lines: tuple[str, ...]
     if manifest.clip is None:
         lines = (
             "import json, sys, numpy as np, onnxruntime as ort, PIL.Image, PIL.ImageOps",
