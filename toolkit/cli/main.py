@@ -147,6 +147,8 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
+    if _left_for_launcher(error):
+        return error.exit_code
     for line in error.lines():
         for part in line.split("\n"):
             shown = printable(part)
@@ -159,3 +161,20 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     if next_step:
         print(f"next:  {printable(next_step)}", file=sys.stderr)
     return error.exit_code
+
+
+def _left_for_launcher(error: ToolkitError) -> bool:
+    """Leave an error for the launcher of this rank, if it is one; whether that is all, because another rank prints it.
+
+    What ranks meet before they are connected all of them meet, so one on each machine prints it.
+    """
+    from toolkit.system.ranks import launched, leave_for_launcher
+
+    try:
+        ranks = launched()
+    except UsageError:
+        return False
+    if not ranks.together:
+        return False
+    leave_for_launcher(error.lines())
+    return error.shown or (not error.met_together and ranks.local_rank > 0)

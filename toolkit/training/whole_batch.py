@@ -1,0 +1,204 @@
+"""Layers that see the whole batch, whatever part of it a rank computes: batch norm and dropout.
+
+With them a recipe means the same on any number of ranks: statistics are those of the whole batch, and which values are
+dropped follows from the place of an item in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from toolkit.system.randomness import generator
+from toolkit.system.ranks import Ranks
+
+
+@dataclass
+class Part:
+    """The items that are computed now, as the layers of a network see them."""
+
+    seed: int = 0
+    epoch: int = 0
+    step: int = 0
+    size: int = 0
+    """Items of the whole batch."""
+    places: Tensor | None = None
+    """int64 `[B]` on the CPU: where the items of this part stand in the whole batch. None: nothing is computed."""
+
+
+class WholeBatchDropout(nn.Module):
+    """Dropout whose mask is drawn for the whole batch, from (seed, epoch, step, number of the layer), and used for the
+    items at hand.
+
+    Takes `[B, ...]`, or `[B * K, ...]` with the K rows of an item next to each other, as frames of clips are.
+    """
+
+    def __init__(self, share: float, kept_axes: int | None, part: Part, number: int) -> None:
+        super().__init__()
+        self.p = share
+        self._kept_axes = kept_axes
+        self._part, self._number = part, number
+
+    def forward(self, values: Tensor) -> Tensor:
+        part = self._part
+        if not self.training or part.places is None:
+            return functional.dropout(values, self.p, self.training)
+        rows = len(values) // len(part.places)
+        axes = values.ndim if self._kept_axes is None else self._kept_axes
+        shape = (*values.shape[1:axes], *(1 for _ in values.shape[axes:]))
+        drawn = torch.rand(
+            (part.size, rows, *shape),
+            generator=generator(values.device, part.seed, "dropout", part.epoch, part.step, self._number),
+            device=values.device,
+        )
+        if len(part.places) < part.size:
+            drawn = drawn.index_select(0, part.places.to(values.device, non_blocking=True))
+        kept = drawn.flatten(0, 1) >= self.p
+        return values * kept.to(values.dtype).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:g}"
+
+
+class GlobalBatchNorm(nn.Module):
+    """Batch norm with the mean and variance of the whole batch, over all ranks, on any device.
+
+    The arithmetic of S. Ioffe and C. Szegedy (arXiv 1502.03167) on sums that are exchanged, as in torch's
+    SyncBatchNorm, which computes on GPUs alone. Has the parameters and buffers of the layer it replaces.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(self, layer: _BatchNorm, ranks: Ranks) -> None:
+        super().__init__()
+        self.eps, self.momentum, self._ranks = layer.eps, layer.momentum, ranks
+        self.register_parameter("weight", cast("nn.Parameter | None", layer.weight))
+        self.register_parameter("bias", cast("nn.Parameter | None", layer.bias))
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(layer, name))
+        self.train(layer.training)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training and self.running_mean is not None:
+            return functional.batch_norm(
+                values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        mean, variance, count = whole_statistics(values, self._ranks)
+        self._follow(mean, variance, count)
+        normalised: Tensor = _Normalised.apply(
+            values, self.weight, self.bias, mean, variance, count, self.eps, self._ranks
+        )  # type: ignore[no-untyped-call]
+        return normalised
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move the running statistics, the variance without bias, as torch's layer does."""
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(mean.dtype)
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance * (count / (count - 1)), weight)
+
+
+def whole_statistics(values: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """float32 mean and biased variance `[C]` of values `[B, C, ...]` of all ranks, and their count, a scalar.
+
+    Each rank's own mean and variance are joined as in T. Chan, G. Golub and R. LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances" (1979): sums of squares would cancel.
+    """
+    axes = [axis for axis in range(values.ndim) if axis != 1]
+    own = torch.zeros(ranks.count, 2 * values.shape[1] + 1, device=values.device)
+    if values.numel():
+        variance, mean = torch.var_mean(values.float(), axes, correction=0)
+        count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
+        own[ranks.rank] = torch.cat((mean, variance, count))
+    means, variances, counts = ranks.sum(own).tensor_split((values.shape[1], 2 * values.shape[1]), dim=1)
+    total = counts.sum()
+    mean = (means * counts).sum(0) / total
+    variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
+    return mean, variance, total
+
+
+class _Normalised(torch.autograd.Function):
+    """`(values - mean) / deviation * weight + bias`, with the gradient that flows through mean and variance."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        values: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+        ranks: Ranks,
+    ) -> Tensor:
+        context.save_for_backward(values, weight, mean, variance, count)
+        context.eps, context.ranks = eps, ranks
+        return functional.batch_norm(values, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight, mean, variance, count = context.saved_tensors
+        (gradient,) = gradients
+        scale = torch.rsqrt(variance + context.eps)
+        # With the statistics held fixed: torch's own kernel, and both sums that the rest needs.
+        ones = torch.ones_like(mean) if weight is None else weight
+        fixed, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, ones, mean, variance, mean, scale, False, context.eps, [True, True, True]
+        )
+        sums = context.ranks.sum(torch.stack((by_weight.float(), by_bias.float()))) / count
+        # d/dvalues of what the statistics add: -(weight * scale) * (mean of gradient + normalised * mean of both).
+        slope = -(ones * scale * scale) * sums[0]
+        offset = -(ones * scale) * sums[1] - slope * mean
+        shape = (1, -1, *(1 for _ in values.shape[2:]))
+        flowing = torch.addcmul(offset.view(shape), values, slope.view(shape)).to(fixed.dtype)
+        trained = context.needs_input_grad
+        return (
+            fixed.add_(flowing) if trained[0] else None,
+            by_weight if trained[1] else None,
+            by_bias if trained[2] else None,
+            *(None for _ in range(5)),
+        )
+
+
+KEPT_AXES = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
+"""Of how many leading axes a layer draws: channels are dropped whole by all but the first."""
+
+
+def drop_by_item(network: nn.Module) -> Part:
+    """Replace the dropout layers of `network` by ones that draw for the whole batch; what they look at before each
+    part of a batch."""
+    part = Part()
+    for number, (parent, name, layer) in enumerate(_layers(network, tuple(KEPT_AXES))):
+        setattr(parent, name, WholeBatchDropout(layer.p, KEPT_AXES[type(layer)], part, number))
+    return part
+
+
+def norm_over_ranks(network: nn.Module, ranks: Ranks) -> None:
+    """Replace the batch norms of `network` by ones whose statistics are those of all ranks."""
+    for parent, name, layer in _layers(network, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        setattr(parent, name, GlobalBatchNorm(layer, ranks))
+
+
+def _layers(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Sequence[tuple[nn.Module, str, Any]]:
+    """The layers of exactly these kinds below a network, each with its parent and its name there."""
+    return list(_found(network, kinds))
+
+
+def _found(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in network.modules():
+        for name, layer in parent.named_children():
+            if type(layer) in kinds:
+                yield parent, name, layer
