@@ -20,6 +20,7 @@ from toolkit.data.store.storage import Memory, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups
+from toolkit.training.parallel import Parallel
 from toolkit.training.state import Setup, State, Totals
 from toolkit_optim import optimizers
 from toolkit_tasks.classification import Classification
@@ -175,14 +176,16 @@ def state(
     **args: Any,
 ) -> State:
     built = network or Network(model(), SPEC)
+    asked = objective or Classification(0.0, None)
     return State(
         network=built,
-        objective=objective or Classification(0.0, None),
+        objective=asked,
         optimizer=optimizer(built, name, lr=lr, **args),
         schedule=Curve(lambda step: 1.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=None,
         totals=Totals.on(torch.device("cpu")),
+        parallel=Parallel(built, asked),
     )
 
 

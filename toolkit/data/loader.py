@@ -18,11 +18,13 @@ from torch import Tensor
 
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
+from toolkit.api.errors import DataError
 from toolkit.data.store.resampling import centre_crop
 from toolkit.data.store.store import Draws, Store
 from toolkit.data.targets import FORMS
 from toolkit.system.background import in_background
 from toolkit.system.randomness import generator, order
+from toolkit.system.ranks import ALONE, Ranks
 
 Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pixels at an index, and the index without the items that were skipped."""
@@ -41,6 +43,29 @@ def batches_in(count: int, size: int) -> int:
 
 
 @dataclass(frozen=True)
+class Share(Batch):
+    """The part of a training batch that one rank computes; the whole batch, if it is alone."""
+
+    places: Tensor
+    """int64 `[B]` on the CPU: where the items stand in the whole batch."""
+    size: int
+    """Items of the whole batch, skipped ones too."""
+    counts: tuple[int, ...]
+    """Items of each rank's share, without the skipped ones."""
+
+    @property
+    def items(self) -> int:
+        """Items of the whole batch, without the skipped ones."""
+        return sum(self.counts)
+
+    @classmethod
+    def whole(cls, batch: Batch) -> Share:
+        """All of a batch."""
+        count = len(batch.pixels)
+        return cls(batch.pixels, batch.targets, batch.index, torch.arange(count), count, (count,))
+
+
+@dataclass(frozen=True)
 class Loader:
     """Batches of one split on one device."""
 
@@ -49,28 +74,46 @@ class Loader:
     device: torch.device
     share_of_device: float = 0.5
     """Largest share of the device's free memory that a resident split may take."""
+    ranks: Ranks = ALONE
+    """Those that train together: each gets its share of a training batch, and whole batches of an evaluation."""
 
     def training(
         self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
-    ) -> Iterator[Batch]:
-        """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
-        gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
-        `size`. One whose items are all skipped is empty. The items after the last batch are decoded too, so that
-        the next epoch finds all of them."""
+    ) -> Iterator[Share]:
+        """This rank's share of the augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and
+        which draws a batch gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a
+        video not even on `size`. One whose items are all skipped is empty. The items after the last batch are decoded
+        too, so that the next epoch finds all of them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
-        fetch = partial(self.store.drawn, draws=Draws(seed, epoch))
-        for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
+        shares = [batch[self.ranks.share(len(batch))] for batch in numbers]
+        fetched = self._fetch(shares[start:count], partial(self.store.drawn, draws=Draws(seed, epoch)))
+        for number, batch in enumerate(fetched, start):
             chosen = augmentations if len(batch.index) else ()
-            yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
-        for left_out in numbers[count:]:
-            self.store.keep(left_out // self._clips_per_video)
+            changed = self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
+            yield self._share(changed, numbers[number])
+        for unused in shares[count:]:
+            self.store.keep(unused // self._clips_per_video)
+
+    def _share(self, batch: Batch, numbers: Tensor) -> Share:
+        """A batch as this rank's share of the one with these numbers."""
+        mine = self.ranks.share(len(numbers))
+        asked = numbers[mine] // self._clips_per_video
+        places = torch.arange(len(numbers))[mine][torch.isin(asked, batch.index)]
+        counts = self.ranks.counts(len(batch.index))
+        if 0 in counts and any(counts):
+            raise DataError(
+                f"{self.ranks}: one rank's share of a batch has no items",
+                next_step=f"use batches of at least {self.ranks.count} items that can be read (--set train.batch=...)",
+            )
+        return Share(batch.pixels, batch.targets, batch.index, places, len(numbers), counts)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
-        """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
+        """All items in order, of which each rank has every so-many-th batch, centre-cropped. Of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
         `size`, where V is."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
-        for batch in self._fetch(torch.arange(len(self.store)).split(items), self.store.views):
+        batches = torch.arange(len(self.store)).split(items)
+        for batch in self._fetch(batches[self.ranks.rank :: self.ranks.count], self.store.views):
             yield self._cropped(batch)
 
     def at(self, index: Sequence[int]) -> Batch:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from toolkit.api.errors import RunFailed, ToolkitError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from torch.distributed import Store
 
@@ -61,15 +62,33 @@ class Ranks:
         first = self.rank * each + min(self.rank, more)
         return slice(first, first + each + (self.rank < more))
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, on its device: the same bits on each of them."""
+    @property
+    def place(self) -> tuple[int | str, ...]:
+        """What makes a seed another one on each rank; nothing on the first."""
+        return () if self.leads else ("rank", self.rank)
+
+    def sum(self, value: Tensor | int, device: torch.device | str) -> Tensor | int:
+        """The sum of a tensor or number over all ranks, the same bits on each; a tensor on `device` if there are
+        several."""
         if not self.together:
-            return tensor
+            return value
+        import torch
         import torch.distributed as dist
 
-        total = tensor.detach().clone()
+        total = torch.as_tensor(value, device=device).detach().clone()
         dist.all_reduce(total)
         return total
+
+    def counts(self, count: int) -> tuple[int, ...]:
+        """The number that each rank has."""
+        if not self.together:
+            return (count,)
+        import torch
+        import torch.distributed as dist
+
+        found = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
+        dist.all_gather(found, torch.tensor([count]))
+        return tuple(int(one) for one in found)
 
     def most(self, *numbers: float) -> list[float]:
         """The largest of each number over all ranks."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores
 from toolkit.api.errors import DataError
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.answers import answers_of, averaged
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -78,13 +79,15 @@ def evaluate(
     autocast: Autocast,
     *,
     average: Averaged = "probabilities",
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Run the network over all batches in evaluation mode; its mode is restored. Where a batch has several views of
-    each item, an item's answer is their average.
+    each item, an item's answer is their average. Each of several `ranks` has batches of its own; all get the same
+    evaluation, in the order that one rank gives.
 
     Raises DataError when they hold no item.
     """
-    answers = answering(network, objective, batches, autocast, average=average)
+    answers = answering(network, objective, batches, autocast, average=average, ranks=ranks)
     while True:
         try:
             next(answers)
@@ -100,9 +103,10 @@ def answering(
     autocast: Autocast,
     *,
     average: Averaged = "probabilities",
+    ranks: Ranks = ALONE,
 ) -> Generator[int, None, Answered]:
-    """The answers of `evaluate`, a batch at a time: yields the number of items answered so far, so that a caller may
-    show progress or leave."""
+    """The answers of `evaluate`, a batch at a time: yields the number of items that this rank has answered so far, so
+    that a caller may show progress or leave."""
     was_training = network.training
     network.eval()
     answered: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -114,14 +118,22 @@ def answering(
             with torch.inference_mode(), autocast():
                 logits = objective.logits(network(batch.pixels).float())
                 logits = averaged(logits, objective.targets, len(batch.index), average)
-            answered.append((batch.index, logits, batch.targets))
+            answered.append(
+                (batch.index, logits.cpu(), batch.targets.cpu())
+                if ranks.together
+                else (batch.index, logits, batch.targets)
+            )
             count += len(batch.index)
             yield count
     finally:
         network.train(was_training)
+    answered = [answer for answers in ranks.gather(answered) for answer in answers]
     if not answered:
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
     index, logits, targets = (torch.cat(column).cpu() for column in zip(*answered, strict=True))
+    if ranks.together:
+        place = index.argsort()
+        index, logits, targets = index[place], logits[place], targets[place]
     return Answered(index, logits, targets)
 
 

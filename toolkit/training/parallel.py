@@ -1,69 +1,95 @@
-"""Gradients that are summed over ranks while they are computed: torch's DistributedDataParallel around the network."""
+"""How one process computes its share of each batch: in parts, with layers that see the whole batch, and with gradients
+that torch's DistributedDataParallel sums over ranks."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from toolkit.api.contracts import Objective
-from toolkit.system.ranks import Ranks
+from toolkit.data.loader import Share
+from toolkit.system.ranks import ALONE, Ranks
+from toolkit.training.whole_batch import Part, drop_by_item, norm_over_ranks
+
+Norm: TypeAlias = Literal["global", "local"]
 
 
 class Trained(nn.Module):
-    """The network, and whatever its objective trains, as one module: all that gradients are summed of."""
+    """The network and its objective as one module: all that gradients are summed of."""
 
     def __init__(self, network: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.network, self.objective = network, cast(nn.Module, objective)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.network(pixels)
-        return logits
+        outputs: Tensor = self.network(pixels)
+        return outputs
 
 
 class Parallel:
-    """What one of several ranks asks in place of the network.
+    """Replaces layers of `network` on construction; see `toolkit.training.whole_batch`.
 
-    A rank's loss is of its own share. `scale` makes its gradients those of the whole batch, since the wrapper takes
-    the mean over ranks.
+    batch_norm: whether its statistics are those of the whole batch or those of a rank's share.
+    by_item: whether dropout draws for the whole batch. Code that is compiled cannot, and draws for each rank.
     """
 
-    def __init__(self, network: nn.Module, objective: Objective, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        ranks: Ranks = ALONE,
+        *,
+        batch_norm: Norm = "global",
+        by_item: bool = True,
+    ) -> None:
         self.ranks = ranks
+        self.scale = ranks.count
+        """What a rank's loss is multiplied by: the wrapper takes the mean of gradients where their sum is wanted."""
+        self._part = drop_by_item(network) if by_item else Part()
+        self._local = batch_norm == "local" and ranks.together
+        if ranks.together and not self._local:
+            norm_over_ranks(network, ranks)
         self._trained = Trained(network, objective)
         self._wrapped: DistributedDataParallel | None = None
         self._wanted: list[str] = []
 
     @property
-    def scale(self) -> int:
-        return self.ranks.count
-
-    @property
     def network(self) -> nn.Module:
-        """Takes pixels and gives outputs; backward sums gradients."""
-        return self._trained.network if self._wrapped is None else self._wrapped
+        """From pixels to outputs, whose gradients are summed over ranks."""
+        return self._wrapped or self._trained.network
 
     def begin_epoch(self) -> None:
-        """Wrap what is trained from here on: parameters that an epoch has thawed are new to the wrapper."""
+        """Wrap what is trained from here on: the wrapper knows no parameters that were thawed later."""
         wanted = [name for name, parameter in self._trained.named_parameters() if parameter.requires_grad]
-        if not self.ranks.together or wanted == self._wanted:
+        if self.ranks.together and wanted != self._wanted:
+            self._wanted = wanted
+            self._wrapped = DistributedDataParallel(
+                self._trained, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
+        one by one. `position` is (seed, epoch, step). Gradients are summed during the last."""
+        count = min(accumulate, *share.counts)
+        columns = (share.pixels, share.targets, share.places)
+        for number, (pixels, targets, places) in enumerate(zip(*(c.tensor_split(count) for c in columns), strict=True)):
+            self._part.begin(*position, size=share.size, places=places)
+            unsummed = self._wrapped is not None and number < count - 1
+            with cast(DistributedDataParallel, self._wrapped).no_sync() if unsummed else nullcontext():
+                yield pixels, targets
+        self._part.end()
+
+    @torch.no_grad()
+    def join_statistics(self, *networks: nn.Module) -> None:
+        """Where each rank has batch norm statistics of its own, replace them by their mean over ranks."""
+        if not self._local:
             return
-        self._wanted = wanted
-        self._wrapped = DistributedDataParallel(
-            self._trained,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=self._some_unused(),
-        )
-
-    def part(self, *, last: bool) -> AbstractContextManager[Any]:
-        """The context of one part of a batch: gradients are summed after the last."""
-        return nullcontext() if last or self._wrapped is None else self._wrapped.no_sync()
-
-    def _some_unused(self) -> bool:
-        """Whether the network has parameters that no loss reaches, which the wrapper must look for in each step."""
-        return False
+        for network in networks:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(cast(Tensor, self.ranks.sum(buffer, buffer.device)) / self.ranks.count)

@@ -29,10 +29,16 @@ class Part:
     size: int = 0
     """Items of the whole batch."""
     places: Tensor | None = None
-    """int64 `[B]` on the CPU: where the items of this part stand in the whole batch. None: nothing is computed."""
+    """int64 `[B]` on the CPU: where the items of this part stand in the whole batch. None: nothing is trained."""
+
+    def begin(self, seed: int, epoch: int, step: int, *, size: int, places: Tensor) -> None:
+        self.seed, self.epoch, self.step, self.size, self.places = seed, epoch, step, size, places
+
+    def end(self) -> None:
+        self.places = None
 
 
-class WholeBatchDropout(nn.Module):
+class Dropout(nn.Module):
     """Dropout whose mask is drawn for the whole batch, from (seed, epoch, step, number of the layer), and used for the
     items at hand.
 
@@ -47,7 +53,7 @@ class WholeBatchDropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         part = self._part
-        if not self.training or part.places is None:
+        if not self.training or part.places is None or len(values) % len(part.places):
             return functional.dropout(values, self.p, self.training)
         rows = len(values) // len(part.places)
         axes = values.ndim if self._kept_axes is None else self._kept_axes
@@ -66,7 +72,7 @@ class WholeBatchDropout(nn.Module):
         return f"p={self.p:g}"
 
 
-class GlobalBatchNorm(nn.Module):
+class BatchNorm(nn.Module):
     """Batch norm with the mean and variance of the whole batch, over all ranks, on any device.
 
     The arithmetic of S. Ioffe and C. Szegedy (arXiv 1502.03167) on sums that are exchanged, as in torch's
@@ -122,7 +128,9 @@ def whole_statistics(values: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tens
         variance, mean = torch.var_mean(values.float(), axes, correction=0)
         count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
         own[ranks.rank] = torch.cat((mean, variance, count))
-    means, variances, counts = ranks.sum(own).tensor_split((values.shape[1], 2 * values.shape[1]), dim=1)
+    means, variances, counts = cast(Tensor, ranks.sum(own, own.device)).tensor_split(
+        (values.shape[1], 2 * values.shape[1]), dim=1
+    )
     total = counts.sum()
     mean = (means * counts).sum(0) / total
     variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
@@ -158,7 +166,7 @@ class _Normalised(torch.autograd.Function):
         fixed, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, values, ones, mean, variance, mean, scale, False, context.eps, [True, True, True]
         )
-        sums = context.ranks.sum(torch.stack((by_weight.float(), by_bias.float()))) / count
+        sums = context.ranks.sum(torch.stack((by_weight.float(), by_bias.float())), mean.device) / count
         # d/dvalues of what the statistics add: -(weight * scale) * (mean of gradient + normalised * mean of both).
         slope = -(ones * scale * scale) * sums[0]
         offset = -(ones * scale) * sums[1] - slope * mean
@@ -182,14 +190,14 @@ def drop_by_item(network: nn.Module) -> Part:
     part of a batch."""
     part = Part()
     for number, (parent, name, layer) in enumerate(_layers(network, tuple(KEPT_AXES))):
-        setattr(parent, name, WholeBatchDropout(layer.p, KEPT_AXES[type(layer)], part, number))
+        setattr(parent, name, Dropout(layer.p, KEPT_AXES[type(layer)], part, number))
     return part
 
 
 def norm_over_ranks(network: nn.Module, ranks: Ranks) -> None:
     """Replace the batch norms of `network` by ones whose statistics are those of all ranks."""
     for parent, name, layer in _layers(network, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-        setattr(parent, name, GlobalBatchNorm(layer, ranks))
+        setattr(parent, name, BatchNorm(layer, ranks))
 
 
 def _layers(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Sequence[tuple[nn.Module, str, Any]]:
