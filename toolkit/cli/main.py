@@ -177,4 +177,4 @@ def _left_for_launcher(error: ToolkitError) -> bool:
     if not ranks.together:
         return False
     leave_for_launcher(error.lines())
-    return error.shown or (not error.met_together and ranks.local_rank > 0)
+    return ranks.local_rank > 0 if error.shown is None else error.shown

@@ -109,8 +109,8 @@ class Loader:
         return Share(batch.pixels, batch.targets, batch.index, places, len(numbers), counts)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
-        """All items in order, of which each rank has every so-many-th batch, centre-cropped. Of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
-        `size`, where V is."""
+        """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
+        `size`, where V is. Of R ranks each has every R-th batch."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
         batches = torch.arange(len(self.store)).split(items)
         for batch in self._fetch(batches[self.ranks.rank :: self.ranks.count], self.store.views):

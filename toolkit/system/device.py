@@ -59,6 +59,11 @@ def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     return device
 
 
+def on_gpus(name: str) -> bool:
+    """Whether `choose_device` would choose a CUDA device."""
+    return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+
+
 def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:
     """The precision in which a run has `begun`, whatever is asked for. `auto` is bf16 where the processor computes in
     it, else fp32. Raises UsageError where the device cannot train in it."""

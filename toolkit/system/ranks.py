@@ -141,11 +141,11 @@ def launched() -> Ranks:
 
 
 @contextmanager
-def joined(*, on_gpus: bool, seconds: float) -> Iterator[Ranks]:
+def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Iterator[Ranks]:
     """This process as one of its launcher's ranks, connected to the others within the block.
 
     Tensors on the CPU are exchanged by gloo, those on GPUs by NCCL. A collective that takes longer than `seconds`
-    fails. Raises RanksLost where another rank is gone. Of an error that several ranks raise, all but one are marked as
+    fails. Raises RanksLost where another rank is gone; `resume` is its next step. Of an error that several ranks raise, all but one are marked as
     `shown`.
     """
     ranks = launched()
@@ -154,13 +154,13 @@ def joined(*, on_gpus: bool, seconds: float) -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
-    with connected():
+    with connected(resume):
         store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         timeout = timedelta(seconds=seconds)
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=timeout)
     try:
-        with connected():
+        with connected(resume):
             yield ranks
     except ToolkitError as error:
         error.shown = not _is_first(store, error)

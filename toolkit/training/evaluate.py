@@ -118,19 +118,16 @@ def answering(
             with torch.inference_mode(), autocast():
                 logits = objective.logits(network(batch.pixels).float())
                 logits = averaged(logits, objective.targets, len(batch.index), average)
-            answered.append(
-                (batch.index, logits.cpu(), batch.targets.cpu())
-                if ranks.together
-                else (batch.index, logits, batch.targets)
-            )
+            answered.append((batch.index, logits, batch.targets))
             count += len(batch.index)
             yield count
     finally:
         network.train(was_training)
-    answered = [answer for answers in ranks.gather(answered) for answer in answers]
-    if not answered:
+    columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]
+    parts = [part for part in ranks.gather(columns) if part]
+    if not parts:
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
-    index, logits, targets = (torch.cat(column).cpu() for column in zip(*answered, strict=True))
+    index, logits, targets = (torch.cat(column) for column in zip(*parts, strict=True))
     if ranks.together:
         place = index.argsort()
         index, logits, targets = index[place], logits[place], targets[place]

@@ -81,7 +81,7 @@ class BatchNorm(nn.Module):
 
     running_mean: Tensor | None
     running_var: Tensor | None
-    num_batches_tracked: Tensor | None
+    num_batches_tracked: Tensor
 
     def __init__(self, layer: _BatchNorm, ranks: Ranks) -> None:
         super().__init__()
@@ -97,44 +97,54 @@ class BatchNorm(nn.Module):
             return functional.batch_norm(
                 values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        mean, variance, count = whole_statistics(values, self._ranks)
-        self._follow(mean, variance, count)
-        normalised: Tensor = _Normalised.apply(
-            values, self.weight, self.bias, mean, variance, count, self.eps, self._ranks
-        )  # type: ignore[no-untyped-call]
+        whole = Whole.of(values, self._ranks)
+        if self.training:
+            self._follow(whole)
+        normalised: Tensor = _Normalised.apply(values, self.weight, self.bias, whole, self.eps)  # type: ignore[no-untyped-call]
         return normalised
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _follow(self, whole: Whole) -> None:
         """Move the running statistics, the variance without bias, as torch's layer does."""
-        if not self.training or self.running_mean is None or self.running_var is None:
+        if self.running_mean is None or self.running_var is None:
             return
-        assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(mean.dtype)
-        self.running_mean.lerp_(mean, weight)
-        self.running_var.lerp_(variance * (count / (count - 1)), weight)
+        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(whole.mean.dtype)
+        self.running_mean.lerp_(whole.mean, weight)
+        self.running_var.lerp_(whole.variance * (whole.count / (whole.count - 1)), weight)
 
 
-def whole_statistics(values: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-    """float32 mean and biased variance `[C]` of values `[B, C, ...]` of all ranks, and their count, a scalar.
+@dataclass(frozen=True)
+class Whole:
+    """Statistics of a whole batch, and the ranks that share it."""
 
-    Each rank's own mean and variance are joined as in T. Chan, G. Golub and R. LeVeque, "Updating formulae and a
-    pairwise algorithm for computing sample variances" (1979): sums of squares would cancel.
-    """
-    axes = [axis for axis in range(values.ndim) if axis != 1]
-    own = torch.zeros(ranks.count, 2 * values.shape[1] + 1, device=values.device)
-    if values.numel():
-        variance, mean = torch.var_mean(values.float(), axes, correction=0)
-        count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
-        own[ranks.rank] = torch.cat((mean, variance, count))
-    means, variances, counts = cast(Tensor, ranks.sum(own, own.device)).tensor_split(
-        (values.shape[1], 2 * values.shape[1]), dim=1
-    )
-    total = counts.sum()
-    mean = (means * counts).sum(0) / total
-    variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
-    return mean, variance, total
+    mean: Tensor
+    """float32 `[C]`."""
+    variance: Tensor
+    """float32 `[C]`, biased."""
+    count: Tensor
+    """Values of a channel: a scalar."""
+    ranks: Ranks
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, values: Tensor, ranks: Ranks) -> Whole:
+        """Of values `[B, C, ...]` of all ranks.
+
+        Each rank's own mean and variance are joined as in T. Chan, G. Golub and R. LeVeque, "Updating formulae and a
+        pairwise algorithm for computing sample variances" (1979): sums of squares would cancel.
+        """
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        channels = values.shape[1]
+        own = torch.zeros(ranks.count, 2 * channels + 1, device=values.device)
+        if values.numel():
+            variance, mean = torch.var_mean(values.float(), axes, correction=0)
+            own[ranks.rank] = torch.cat((mean, variance, mean.new_full((1,), values.numel() / channels)))
+        means, variances, counts = cast(Tensor, ranks.sum(own, own.device)).split((channels, channels, 1), dim=1)
+        total = counts.sum()
+        mean = (means * counts).sum(0) / total
+        variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
+        return cls(mean, variance, total, ranks)
 
 
 class _Normalised(torch.autograd.Function):
@@ -142,43 +152,31 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any,
-        values: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        mean: Tensor,
-        variance: Tensor,
-        count: Tensor,
-        eps: float,
-        ranks: Ranks,
+        context: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, whole: Whole, eps: float
     ) -> Tensor:
-        context.save_for_backward(values, weight, mean, variance, count)
-        context.eps, context.ranks = eps, ranks
-        return functional.batch_norm(values, mean, variance, weight, bias, training=False, eps=eps)
+        context.save_for_backward(values, weight)
+        context.whole, context.eps = whole, eps
+        return functional.batch_norm(values, whole.mean, whole.variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        values, weight, mean, variance, count = context.saved_tensors
-        (gradient,) = gradients
-        scale = torch.rsqrt(variance + context.eps)
+        values, weight = context.saved_tensors
+        whole: Whole = context.whole
+        scale = torch.rsqrt(whole.variance + context.eps)
         # With the statistics held fixed: torch's own kernel, and both sums that the rest needs.
-        ones = torch.ones_like(mean) if weight is None else weight
+        ones = torch.ones_like(whole.mean) if weight is None else weight
+        statistics = (whole.mean, whole.variance, whole.mean, scale)
         fixed, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, values, ones, mean, variance, mean, scale, False, context.eps, [True, True, True]
+            gradients[0], values, ones, *statistics, False, context.eps, [True, True, True]
         )
-        sums = context.ranks.sum(torch.stack((by_weight.float(), by_bias.float())), mean.device) / count
-        # d/dvalues of what the statistics add: -(weight * scale) * (mean of gradient + normalised * mean of both).
-        slope = -(ones * scale * scale) * sums[0]
-        offset = -(ones * scale) * sums[1] - slope * mean
+        sums = torch.stack((by_weight.float(), by_bias.float()))
+        mean_by_weight, mean_by_bias = cast(Tensor, whole.ranks.sum(sums, sums.device)) / whole.count
+        # Less the mean gradient of a channel, and less its mean along the normalised values.
+        slope = -ones * scale**2 * mean_by_weight
+        offset = -ones * scale * mean_by_bias - slope * whole.mean
         shape = (1, -1, *(1 for _ in values.shape[2:]))
         flowing = torch.addcmul(offset.view(shape), values, slope.view(shape)).to(fixed.dtype)
-        trained = context.needs_input_grad
-        return (
-            fixed.add_(flowing) if trained[0] else None,
-            by_weight if trained[1] else None,
-            by_bias if trained[2] else None,
-            *(None for _ in range(5)),
-        )
+        return fixed.add_(flowing), by_weight, by_bias, None, None
 
 
 KEPT_AXES = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
