@@ -22,7 +22,7 @@ from toolkit.system.ranks import ALONE, Ranks
 from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
-from toolkit.training.fit import fit
+from toolkit.training.fit import Validating, fit
 from toolkit.training.state import Setup, State
 
 Records: TypeAlias = Generator[EpochRecord, None, None]
@@ -150,6 +150,8 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                     write_records(session.directory, state.records)
                 session.trackers.track(event)
                 saved = time.monotonic()
+            if ranks.together and isinstance(event, Validating):
+                continue  # ranks validate unlike numbers of batches, and would not agree at the same one
             # The same on all ranks: what one of them received, and the clock of the one that is ahead.
             received, due = ranks.most(signals.received or 0, time.monotonic() - saved > 60 * saving.minutes)
             if not isinstance(event, EpochRecord) and (received or due):

@@ -145,8 +145,8 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
     """This process as one of its launcher's ranks, connected to the others within the block.
 
     Tensors on the CPU are exchanged by gloo, those on GPUs by NCCL. A collective that takes longer than `seconds`
-    fails. Raises RanksLost where another rank is gone; `resume` is its next step. Of an error that several ranks raise, all but one are marked as
-    `shown`.
+    fails. Raises RanksLost where another rank is gone; `resume` is its next step. An error that several ranks raise is
+    marked as `shown` on all but one.
     """
     ranks = launched()
     if not ranks.together:
