@@ -43,9 +43,8 @@ def assembled_again(
 ) -> Assembly:
     """What the checkpoint was trained with. Training goes on in the precision that it began in, which another device
     would not choose. `notes` are added to those of the model."""
-    assembly = assemble(
-        planned, kept, ranks=ranks, notes=[*saved.origin.notes, *notes], precision=saved.origin.precision
-    )
+    known = [*saved.origin.notes, *notes]
+    assembly = assemble(planned, kept, ranks=ranks, notes=known, precision=saved.origin.precision)
     _require_same_data(directory, saved, assembly)
     return assembly
 

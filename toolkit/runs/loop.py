@@ -22,7 +22,7 @@ from toolkit.system.ranks import ALONE, Ranks
 from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
-from toolkit.training.fit import Validating, fit
+from toolkit.training.fit import Event, Validating, fit
 from toolkit.training.state import Setup, State
 
 Records: TypeAlias = Generator[EpochRecord, None, None]
@@ -150,16 +150,13 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                     write_records(session.directory, state.records)
                 session.trackers.track(event)
                 saved = time.monotonic()
-            if ranks.together and isinstance(event, Validating):
-                continue  # ranks validate unlike numbers of batches, and would not agree at the same one
-            # The same on all ranks: what one of them received, and the clock of the one that is ahead.
-            received, due = ranks.most(signals.received or 0, time.monotonic() - saved > 60 * saving.minutes)
+            received, due = _agreed(event, ranks, signals, due=time.monotonic() - saved > 60 * saving.minutes)
             if not isinstance(event, EpochRecord) and (received or due):
                 require_worth(state, setup)
                 saving.save_last(state)
                 saved = time.monotonic()
             if received:
-                code = exit_code(int(received))
+                code = exit_code(received)
                 raise Stopped(
                     f"{how_ended(code)} in epoch {event.epoch}; everything is saved in {session.directory.path}",
                     exit_code=code,
@@ -169,6 +166,16 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                 yield event
                 if stale(state, patience):
                     return
+
+
+def _agreed(event: Event, ranks: Ranks, signals: Signals, *, due: bool) -> tuple[int | None, bool]:
+    """The signal that any rank has received, and whether it is time to save for any of them: the same on all."""
+    if not ranks.together:
+        return signals.received, due
+    if isinstance(event, Validating):  # ranks may validate unlike numbers of batches
+        return None, False
+    received, latest = ranks.most(signals.received or 0, due)
+    return int(received) or None, bool(latest)
 
 
 def stale(state: State, patience: int | None) -> bool:

@@ -3,6 +3,7 @@ that torch's DistributedDataParallel sums over ranks."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Literal, TypeAlias, cast
@@ -15,6 +16,13 @@ from toolkit.api.contracts import Objective
 from toolkit.data.loader import Share
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.whole_batch import Part, drop_by_item, norm_over_ranks
+
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter until torch 2.13
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+"""Whether buffers are copied from rank 0 before each step. Statistics of the whole batch are the same on all ranks."""
 
 Norm: TypeAlias = Literal["global", "local"]
 
@@ -64,17 +72,21 @@ class Parallel:
         return self._wrapped or self._trained.network
 
     def begin_epoch(self) -> None:
-        """Wrap what is trained from here on: the wrapper knows no parameters that were thawed later."""
+        """Look which parameters are trained from here on: the wrapper knows no parameters that are thawed later."""
         wanted = [name for name, parameter in self._trained.named_parameters() if parameter.requires_grad]
-        if self.ranks.together and wanted != self._wanted:
-            self._wanted = wanted
-            self._wrapped = DistributedDataParallel(
-                self._trained, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+        if wanted != self._wanted:
+            self._wanted, self._wrapped = wanted, None
 
     def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
         one by one. `position` is (seed, epoch, step). Gradients are summed during the last."""
+        if self.ranks.together and self._wrapped is None:
+            self._wrapped = DistributedDataParallel(
+                self._trained,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=self._some_unreached(share),
+                **{_SYNC_BUFFERS: False},
+            )
         count = min(accumulate, *share.counts)
         columns = (share.pixels, share.targets, share.places)
         for number, (pixels, targets, places) in enumerate(zip(*(c.tensor_split(count) for c in columns), strict=True)):
@@ -83,6 +95,24 @@ class Parallel:
             with cast(DistributedDataParallel, self._wrapped).no_sync() if unsummed else nullcontext():
                 yield pixels, targets
         self._part.end()
+
+    def _some_unreached(self, share: Share) -> bool:
+        """Whether the loss has no gradient for some parameters that are trained: the wrapper waits for all gradients,
+        unless it looks in each step for those that will not come. Found by a step of two items that changes nothing."""
+        buffers = [(buffer, buffer.clone()) for buffer in self._trained.buffers()]
+        objective = cast(Objective, self._trained.objective)
+        objective.loss(self._ask, share.pixels[:2], share.targets[:2]).backward()
+        parameters = [one for one in self._trained.parameters() if one.requires_grad]
+        unreached = any(one.grad is None for one in parameters)
+        self._trained.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return bool(self.ranks.most(unreached)[0])
+
+    def _ask(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        outputs: Tensor = (network or self._trained.network)(pixels)
+        return outputs.float()
 
     @torch.no_grad()
     def join_statistics(self, *networks: nn.Module) -> None:
