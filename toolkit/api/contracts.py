@@ -283,7 +283,7 @@ class EpochRecord:
     valid_seconds: float
     """Wall time of the epoch's validation part."""
     waiting: float
-    """Share (0..1) of `seconds` spent waiting for data."""
+    """Share (0..1) of `seconds` spent waiting for data; of several ranks that of the one that waited longest."""
     best: bool
     """Whether this epoch has the best validation score so far."""
     sample: bool = False

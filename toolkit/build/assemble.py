@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Assembly:
     train: Loader
     valid: Loader
     test: Loader
+    hosts: tuple[str, ...] = ()
+    """Machine and device of each of several ranks."""
 
     @property
     def ranks(self) -> Ranks:
@@ -82,7 +85,8 @@ class Assembly:
 
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
-        return self.kept.environment(self.device)
+        found = self.kept.environment(self.device)
+        return {**found, "ranks": list(self.hosts)} if self.hosts else found
 
     def origin(self) -> Origin:
         """What every checkpoint of the run records."""
@@ -135,7 +139,9 @@ def assemble(
     if recipe.train.channels_last and spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
     objective = plan.objective(spec, opened.data.train.targets, device)
-    return Assembly(plan, network, objective, device, precision, tuple(notes), kept, *opened)
+    here = f"{platform.node()}: {device} ({devices.describe(device)})"
+    hosts = tuple(ranks.gather(here)) if ranks.together else ()
+    return Assembly(plan, network, objective, device, precision, tuple(notes), kept, *opened, hosts)
 
 
 def _opened(plan: Plan, device: torch.device, ranks: Ranks) -> Opened:

@@ -241,6 +241,13 @@ def _learned(spec: DataSpec) -> str:
     return f"{len(spec.classes)} classes"
 
 
+def _ranks(assembly: Assembly) -> str:
+    count = assembly.ranks.count
+    machines = count // assembly.ranks.local_count
+    where = f" on {counted(machines, 'machine')}" if machines > 1 else ""
+    return f"{counted(count, 'rank')}{where}, each on " if count > 1 else ""
+
+
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     items = ", ".join(f"{name} {len(loader.store):,}" for name, loader in assembly.loaders().items())
     clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
@@ -249,7 +256,7 @@ def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     for text in (
         data,
         assembly.summary.line(recipe.model.name, "clip" if spec.clip else "image"),
-        f"on {devices.describe(assembly.device)}, {assembly.precision}",
+        f"on {_ranks(assembly)}{devices.describe(assembly.device)}, {assembly.precision}",
     ):
         say(text, console)
     for text in scored.screen_notes():

@@ -118,6 +118,7 @@ def timed(batches: Iterator[Share]) -> Iterator[tuple[Share, float]]:
 def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, EpochRecord]:
     """Validate, then close the epoch: returns its record."""
     started = time.perf_counter()
+    seconds, waited = state.parallel.ranks.most(state.totals.seconds, state.totals.waited)
     state.join_statistics()
     evaluation = yield from _validate(state, setup)
     valid = evaluation.scalars() if evaluation else {}
@@ -131,9 +132,9 @@ def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, Epo
         train_loss=float(state.totals.loss) / max(state.totals.items, 1),
         valid=valid,
         lr={group["name"]: group["lr"] for group in state.optimizer.param_groups},
-        seconds=state.totals.seconds,
+        seconds=seconds,
         valid_seconds=time.perf_counter() - started,
-        waiting=state.totals.waited / max(state.totals.seconds, 1e-9),
+        waiting=waited / max(seconds, 1e-9),
         best=best,
         sample=setup.sample,
     )
