@@ -29,7 +29,8 @@ def launch(words: Sequence[str], ranks: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # each rank reports its own errors
+    for name in ("torch.distributed", "torch.distributed.elastic"):  # each rank reports its own errors
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in VARIABLES:
         os.environ.pop(name, None)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(physical_cores() // ranks, 1)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -189,9 +190,9 @@ def _is_lost(error: RuntimeError) -> bool:
 
 
 def _reason(error: RuntimeError) -> str:
-    """An error's first line, without the place in the library's sources that it begins with."""
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return first.rpartition("] ")[2] if first.startswith("[") and "] " in first else first
+    """An error's first sentence, without the place in the library's sources that it begins with."""
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__).partition(". ")[0]
+    return re.sub(r"^\[[^\]]*\] *", "", first)
 
 
 def _is_first(store: Store, error: ToolkitError) -> bool:

@@ -176,7 +176,9 @@ class _Normalised(torch.autograd.Function):
         offset = -ones * scale * mean_by_bias - slope * whole.mean
         shape = (1, -1, *(1 for _ in values.shape[2:]))
         flowing = torch.addcmul(offset.view(shape), values, slope.view(shape)).to(fixed.dtype)
-        return fixed.add_(flowing), by_weight, by_bias, None, None
+        found = (fixed.add_(flowing), by_weight, by_bias)
+        wanted = context.needs_input_grad
+        return (*(one if needed else None for one, needed in zip(found, wanted, strict=False)), None, None)
 
 
 KEPT_AXES = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
