@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TypeAlias
 
@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets, Visit
 from toolkit.data.store.resampling import centre_crop
-from toolkit.data.store.store import Draws, Store
+from toolkit.data.store.store import Store
 from toolkit.data.targets import FORMS
 from toolkit.system.background import in_background
-from toolkit.system.randomness import generator, order
+from toolkit.system.draws import draws_of_each, groups_of
+from toolkit.system.randomness import derive, order
 
-Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Pixels at an index, and the index without the items that were skipped."""
 Ready: TypeAlias = Callable[[Tensor], Batch]
 """The batch of an index, on its way to the device."""
 Begin: TypeAlias = Callable[[Tensor], None]
@@ -53,16 +52,16 @@ class Loader:
     def training(
         self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
     ) -> Iterator[Batch]:
-        """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
-        gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
-        `size`. One whose items are all skipped is empty. The items after the last batch are decoded too, so that
-        the next epoch finds all of them."""
+        """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items a batch gets depends on (seed,
+        epoch, number of the batch) alone, and what is drawn for an item on (seed, epoch, item). A batch whose items are
+        all skipped is empty. The items after the last batch are decoded too, so that the next epoch finds all of
+        them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
-        fetch = partial(self.store.drawn, draws=Draws(seed, epoch))
-        for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
+        ready = partial(self._drawn, seed=derive(seed, "clip", epoch))
+        for batch in self._fetch(numbers[start:count], ready):
             chosen = augmentations if len(batch.index) else ()
-            yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
+            yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch))
         for left_out in numbers[count:]:
             self.store.keep(left_out // self._clips_per_video)
 
@@ -70,16 +69,19 @@ class Loader:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
         `size`, where V is."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
-        for batch in self._fetch(torch.arange(len(self.store)).split(items), self.store.views):
+        for batch in self._fetch(torch.arange(len(self.store)).split(items), self.views):
             yield self._cropped(batch)
 
     def at(self, index: Sequence[int]) -> Batch:
-        """The items at `index`, as stored: not cropped, not augmented; of videos the middle."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.fetch)
+        """The items at `index`, as stored: not cropped, not augmented; of videos the middle. They may be augmented: as
+        the first clip of a video, and as a global batch of their own."""
+        pixels, places = self.store.fetch(torch.tensor(index, dtype=torch.int64))
+        visit = Visit(places * self._clips_per_video, groups_of(len(places)))
+        return replace(self._ready(pixels, places), visit=visit)
 
-    def views(self, index: Sequence[int]) -> Batch:
+    def views(self, index: Sequence[int] | Tensor) -> Batch:
         """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.views)
+        return self._ready(*self.store.views(torch.as_tensor(index, dtype=torch.int64)))
 
     @property
     def training_items(self) -> int:
@@ -112,16 +114,22 @@ class Loader:
     def _cropped(self, batch: Batch) -> Batch:
         if batch.pixels.shape[-1] == self.spec.size:
             return batch
-        return Batch(centre_crop(batch.pixels, self.spec.size), batch.targets, batch.index)
+        return replace(batch, pixels=centre_crop(batch.pixels, self.spec.size))
 
-    def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
-        ready = partial(self._ready, fetch=fetch)
+    def _fetch(self, places: Sequence[Tensor], ready: Ready) -> Iterator[Batch]:
         if self.store.resident(self.device, self.share_of_device):
             return map(ready, places)
         return prefetched(places, ready, self.device, begin=self.store.begin)
 
-    def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
-        pixels, index = fetch(index)
+    def _drawn(self, numbers: Tensor, seed: int) -> Batch:
+        """A batch of training, of which not all items may be there."""
+        pixels, items = self.store.drawn(numbers, seed)
+        groups = groups_of(len(numbers))
+        if len(items) < len(numbers):
+            groups = groups[torch.isin(numbers, items)]
+        return replace(self._ready(pixels, items // self._clips_per_video), visit=Visit(items, groups))
+
+    def _ready(self, pixels: Tensor, index: Tensor) -> Batch:
         targets = self._targets.index_select(0, index.to(self.device, non_blocking=True))
         if self.device.type == "cuda" and not pixels.is_cuda:
             return Batch(pixels.pin_memory().to(self.device, non_blocking=True), targets, index)
@@ -140,11 +148,14 @@ def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
 
 
 def augment(
-    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int, step: int
+    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int
 ) -> Batch:
-    """The batch after all augmentations; each draws from a generator of its own place."""
-    for place, augmentation in enumerate(augmentations):
-        batch = augmentation(batch, generator(device, seed, "augment", epoch, step, place))
+    """A training batch after all augmentations; see `Draws` for what each of them draws."""
+    if batch.visit is None:
+        raise AssertionError("what is not a training batch has nothing to draw by")
+    draws = draws_of_each(len(augmentations), batch.visit, derive(seed, "augment", epoch), device)
+    for augmentation, its in zip(augmentations, draws, strict=True):
+        batch = augmentation(batch, its)
     return batch
 
 
