@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from toolkit_augment.pixels import on_host, uniform, uniform_int
+from toolkit.api.contracts import Draws
+from toolkit_augment.pixels import on_host
 
 ATTEMPTS = 10
 """Shapes drawn for each sample; the first that fits into the image counts."""
 
 
 def draw_boxes(
-    rng: torch.Generator,
-    count: int,
+    draws: Draws,
     sides: tuple[int, int],
     scale: tuple[float, float],
     ratio: tuple[float, float],
@@ -25,8 +23,8 @@ def draw_boxes(
     Where no attempt fits, the largest box whose shape lies in `ratio`.
     """
     height, width = sides
-    area = uniform(rng, (count, ATTEMPTS), *scale) * (height * width)
-    shape = uniform(rng, (count, ATTEMPTS), math.log(ratio[0]), math.log(ratio[1])).exp()
+    area = draws.uniform(*scale, (ATTEMPTS,)) * (height * width)
+    shape = draws.log_uniform(*ratio, (ATTEMPTS,))
     tall, wide = (extent.sqrt().round().clamp(min=1) for extent in (area / shape, area * shape))
     fits = (tall <= height) & (wide <= width)
     first = fits.long().argmax(dim=1, keepdim=True)
@@ -34,16 +32,16 @@ def draw_boxes(
     tallest, widest = min(height, max(1, round(width / ratio[0]))), min(width, max(1, round(height * ratio[1])))
     box_height = torch.where(fitting, tall.gather(1, first)[:, 0], tallest).long()
     box_width = torch.where(fitting, wide.gather(1, first)[:, 0], widest).long()
-    top = uniform_int(rng, count, height - box_height + 1)
-    left = uniform_int(rng, count, width - box_width + 1)
+    top = draws.integers(0, height - box_height + 1)
+    left = draws.integers(0, width - box_width + 1)
     return torch.stack((top, left, box_height, box_width), dim=1)
 
 
-def draw_centred(rng: torch.Generator, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:
+def draw_centred(draws: Draws, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:
     """Boxes of height and width `extents` (`[B]` each) around a pixel anywhere, less what lies outside the image."""
     starts, lengths = [], []
     for side, extent in zip(sides, extents, strict=True):
-        start = uniform_int(rng, len(extent), side) - extent // 2
+        start = draws.integers(0, side) - extent // 2
         end = (start + extent).clamp(max=side)
         start = start.clamp(min=0)
         starts.append(start)

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit_augment.boxes import draw_centred, pasted
-from toolkit_augment.pixels import Share, parts, per_sample, uniform
+from toolkit_augment.pixels import Share, parts, per_sample
 
 Alpha: TypeAlias = Annotated[float, Field(gt=0)]
 
@@ -34,8 +34,8 @@ class Mixup:
     alpha: float
     p: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
-        kept, partner = _draw(rng, len(batch.pixels), self.alpha, self.p)
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        kept, partner = _draw(draws, self.alpha, self.p)
         targets = mixed_targets(batch.targets, partner, kept, self.classes)
         return replace(batch, pixels=blended(batch.pixels, partner, kept), targets=targets)
 
@@ -59,27 +59,21 @@ class Cutmix:
     alpha: float
     p: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         height, width = batch.pixels.shape[-2:]
-        kept, partner = _draw(rng, len(batch.pixels), self.alpha, self.p)
+        kept, partner = _draw(draws, self.alpha, self.p)
         side = (1 - kept).sqrt()
         extents = (side * height).round().long(), (side * width).round().long()
-        boxes = draw_centred(rng, (height, width), extents)
+        boxes = draw_centred(draws, (height, width), extents)
         shown = 1 - (boxes[:, 2] * boxes[:, 3]).float() / (height * width)
         targets = mixed_targets(batch.targets, partner, shown, self.classes)
         return replace(batch, pixels=pasted(batch.pixels, boxes, batch.pixels[partner]), targets=targets)
 
 
-def draw_beta(rng: torch.Generator, count: int, alpha: float) -> Tensor:
-    """float32 `[count]` from Beta(alpha, alpha), which is the first of two shares from a Dirichlet distribution."""
-    concentration = torch.full((count, 2), alpha, device=rng.device, dtype=torch.float64)
-    return torch._sample_dirichlet(concentration, generator=rng)[:, 0].float()
-
-
-def _draw(rng: torch.Generator, count: int, alpha: float, p: float) -> tuple[Tensor, Tensor]:
+def _draw(draws: Draws, alpha: float, p: float) -> tuple[Tensor, Tensor]:
     """How much each sample keeps of itself, 0..1, and which sample is its partner."""
-    kept = torch.where(uniform(rng, (count,)) < p, draw_beta(rng, count, alpha), 1.0)
-    return kept, torch.randperm(count, generator=rng, device=rng.device)
+    partner = draws.partners()
+    return torch.where(draws.chance(p), draws.beta(alpha), 1.0), partner
 
 
 def blended(pixels: Tensor, partner: Tensor, kept: Tensor) -> Tensor:

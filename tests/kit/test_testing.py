@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets
 from tests.installed import install
-from toolkit.api.contracts import Batch, DataSpec, InputDesign, Model
+from toolkit.api.contracts import Augmentation, DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
@@ -236,9 +235,9 @@ class StrictF1:
 
 def test_mixed_sets_are_no_probabilities_but_stay_in_range() -> None:
     def findings(factor: float) -> set[str]:
-        def scaled(spec: DataSpec) -> Callable[[Batch, torch.Generator], Batch]:
+        def scaled(spec: DataSpec) -> Augmentation:
             """Targets times a number."""
-            return lambda batch, rng: replace(batch, targets=batch.targets * factor)
+            return lambda batch, draws: replace(batch, targets=batch.targets * factor)
 
         return {one.rule.name for one in examine(Case("augmentation", scaled, spec=SETS)) if one.what}
 

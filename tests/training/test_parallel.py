@@ -29,7 +29,7 @@ class Frozen(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = small.model(dropout=0.3)
+        self.model = small.model(dropout=0.3)  # which seeds what follows
         self.unused = nn.Linear(3, 3)
         self.model[0].requires_grad_(False)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from toolkit.api.contract_checks import check_answers, check_objective
 from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Schedule, VideoSplit
-from toolkit.api.errors import PluginError
+from toolkit.api.errors import PluginError, UsageError
 from toolkit.api.files import cache_directory
 from toolkit.build.agreement import disagreements
 from toolkit.build.kept import Kept, Opened
@@ -32,6 +32,7 @@ from toolkit.recipe.tables import InputTable, Recipe
 from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
+from toolkit.system.draws import GROUP
 from toolkit.system.machine import memory_available
 from toolkit.system.randomness import seed_globally
 from toolkit.system.ranks import ALONE, Ranks
@@ -180,7 +181,13 @@ def corrupt_of(recipe: Recipe) -> Corrupt:
 def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
-    table = assembly.recipe.train
+    table, ranks = assembly.recipe.train, assembly.ranks
+    if table.batch_size < GROUP * ranks.count and ranks.together:
+        raise UsageError(
+            f"train.batch: {ranks.count} ranks need batches of at least {GROUP * ranks.count} items in all, "
+            f"got {table.batch_size}",
+            next_step=f"use larger batches (--set train.batch={GROUP * ranks.count}) or fewer ranks",
+        )
     schedule = schedule_over(assembly, table.epochs)
     problems = list(
         disagreements(

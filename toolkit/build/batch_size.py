@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Batch
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
@@ -107,4 +106,4 @@ def _batch(assembly: Assembly, size: int) -> Share:
     shape = (size, *(() if spec.frames is None else (spec.frames,)), 3, spec.size, spec.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
     targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
-    return Share.whole(Batch(pixels, targets, torch.arange(size)))
+    return Share.whole(pixels, targets)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from toolkit.api.contracts import Objective
+from toolkit.api.contracts import Objective, Visit
 from toolkit.data.loader import Share
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.whole_batch import Part, drop_by_item, norm_over_ranks
@@ -88,9 +88,10 @@ class Parallel:
                 **{_SYNC_BUFFERS: False},
             )
         count = min(accumulate, *share.counts)
-        columns = (share.pixels, share.targets, share.places)
+        visit = cast(Visit, share.visit)
+        columns = (share.pixels, share.targets, visit.places)
         for number, (pixels, targets, places) in enumerate(zip(*(c.tensor_split(count) for c in columns), strict=True)):
-            self._part.begin(*position, size=share.size, places=places)
+            self._part.begin(*position, size=visit.size, places=places)
             unsummed = self._wrapped is not None and number < count - 1
             with cast(DistributedDataParallel, self._wrapped).no_sync() if unsummed else nullcontext():
                 yield pixels, targets
