@@ -20,7 +20,7 @@ from toolkit.data.store.storage import Memory, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups
-from toolkit.training.parallel import Parallel
+from toolkit.training.parallel import Norm, Parallel
 from toolkit.training.state import Setup, State, Totals
 from toolkit_optim import optimizers
 from toolkit_tasks.classification import Classification
@@ -173,6 +173,7 @@ def state(
     objective: Objective | None = None,
     name: str = "sgd",
     lr: float = 0.05,
+    batch_norm: Norm = "global",
     **args: Any,
 ) -> State:
     built = network or Network(model(), SPEC)
@@ -185,7 +186,7 @@ def state(
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=None,
         totals=Totals.on(torch.device("cpu")),
-        parallel=Parallel(built, asked),
+        parallel=Parallel(built, asked, of.train.ranks, batch_norm=batch_norm),
     )
 
 

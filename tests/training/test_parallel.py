@@ -18,7 +18,7 @@ from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.evaluate import evaluate
 from toolkit.training.fit import StepDone, fit
 from toolkit.training.network import Network
-from toolkit.training.parallel import Parallel
+from toolkit.training.parallel import Norm
 from toolkit.training.state import Setup, State
 
 BATCH = 16
@@ -41,13 +41,11 @@ class Frozen(nn.Module):
         return answers
 
 
-def prepared(ranks: Ranks, **changes: Any) -> tuple[State, Setup]:
+def prepared(ranks: Ranks, batch_norm: Norm = "global", **changes: Any) -> tuple[State, Setup]:
     settings = {"batch": BATCH, "epochs": 2, **changes}
     setup = small.setup(small.Squares(40), small.Squares(11), **settings)
     setup = replace(setup, train=replace(setup.train, ranks=ranks), valid=replace(setup.valid, ranks=ranks))
-    state = small.state(setup, network=Network(Frozen(), small.SPEC))
-    state.parallel = Parallel(state.network, state.objective, ranks)
-    return state, setup
+    return small.state(setup, network=Network(Frozen(), small.SPEC), batch_norm=batch_norm), setup
 
 
 def trained(ranks: Ranks, **changes: Any) -> Any:
@@ -142,10 +140,7 @@ def test_parts_of_a_share_are_as_many_on_each_rank() -> None:
 
 def _local(ranks: Ranks) -> Any:
     torch.set_num_threads(1)
-    state, setup = prepared(ranks)
-    state.network = Network(Frozen(), small.SPEC)
-    state.parallel = Parallel(state.network, state.objective, ranks, batch_norm="local")
-    state.optimizer = small.optimizer(state.network, "sgd", lr=0.05)
+    state, setup = prepared(ranks, batch_norm="local")
     list(fit(state, setup))
     return state.network.state_dict(), [layer for layer in state.network.modules() if isinstance(layer, nn.BatchNorm2d)]
 
