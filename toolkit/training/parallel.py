@@ -66,27 +66,21 @@ class Parallel:
         self._wrapped: DistributedDataParallel | None = None
         self._wanted: list[str] = []
 
-    @property
-    def network(self) -> nn.Module:
-        """From pixels to outputs, whose gradients are summed over ranks."""
-        return self._wrapped or self._trained.network
-
     def begin_epoch(self) -> None:
         """Look which parameters are trained from here on: the wrapper knows no parameters that are thawed later."""
         wanted = [name for name, parameter in self._trained.named_parameters() if parameter.requires_grad]
         if wanted != self._wanted:
             self._wanted, self._wrapped = wanted, None
 
+    def network(self, share: Share) -> nn.Module:
+        """From pixels to outputs, whose gradients are summed over ranks. `share` is of the batch that comes next."""
+        if self.ranks.together and self._wrapped is None:
+            self._wrapped = self._wrap(share)
+        return self._wrapped or self._trained.network
+
     def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
         one by one. `position` is (seed, epoch, step). Gradients are summed during the last."""
-        if self.ranks.together and self._wrapped is None:
-            self._wrapped = DistributedDataParallel(
-                self._trained,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=self._some_unreached(share),
-                **{_SYNC_BUFFERS: False},
-            )
         count = min(accumulate, *share.counts)
         visit = cast(Visit, share.visit)
         columns = (share.pixels, share.targets, visit.places)
@@ -97,23 +91,36 @@ class Parallel:
                 yield pixels, targets
         self._part.end()
 
-    def _some_unreached(self, share: Share) -> bool:
-        """Whether the loss has no gradient for some parameters that are trained: the wrapper waits for all gradients,
-        unless it looks in each step for those that will not come. Found by a step of two items that changes nothing."""
+    def _wrap(self, share: Share) -> DistributedDataParallel:
+        unreached = self._rehearse(self._trained.network, share)
+        wrapped = DistributedDataParallel(
+            self._trained,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=bool(self.ranks.most(unreached)[0]),
+            **{_SYNC_BUFFERS: False},
+        )
+        # After its first step the wrapper reorders gradients, and several ranks then add them in another order. Without
+        # a step in advance, a run that resumes here would not have the bits of one that went on.
+        self._rehearse(wrapped, share)
+        return wrapped
+
+    def _rehearse(self, network: nn.Module, share: Share) -> bool:
+        """Compute the gradients of two items and forget them; whether some parameters got none. The wrapper waits for
+        all, unless it looks in each step for those that will not come."""
         buffers = [(buffer, buffer.clone()) for buffer in self._trained.buffers()]
         objective = cast(Objective, self._trained.objective)
-        objective.loss(self._ask, share.pixels[:2], share.targets[:2]).backward()
-        parameters = [one for one in self._trained.parameters() if one.requires_grad]
-        unreached = any(one.grad is None for one in parameters)
+
+        def ask(pixels: Tensor, other: nn.Module | None = None) -> Tensor:
+            outputs: Tensor = (other or network)(pixels)
+            return outputs.float()
+
+        objective.loss(ask, share.pixels[:2], share.targets[:2]).backward()
+        unreached = any(one.grad is None for one in self._trained.parameters() if one.requires_grad)
         self._trained.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        return bool(self.ranks.most(unreached)[0])
-
-    def _ask(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        outputs: Tensor = (network or self._trained.network)(pixels)
-        return outputs.float()
+        return unreached
 
     @torch.no_grad()
     def join_statistics(self, *networks: nn.Module) -> None:

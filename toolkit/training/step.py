@@ -27,7 +27,7 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
     """
     state.optimizer.zero_grad(set_to_none=True)
     parallel = state.parallel
-    forward = Asked(parallel.network, setup.autocast)
+    forward = Asked(parallel.network(share), setup.autocast)
     loss = torch.zeros((), device=state.device)
     # Each part is divided by what the whole batch weighs, so the number of parts changes nothing but sums of floats.
     weight = parallel.ranks.sum(state.objective.weight(share.targets), state.device)
