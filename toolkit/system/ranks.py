@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""What a launcher tells each process by its environment."""
+"""The environment in which a launcher starts each rank."""
 
 
 class RanksLost(RunFailed):
