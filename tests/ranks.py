@@ -16,7 +16,20 @@ from toolkit.system.ranks import VARIABLES, Ranks, joined
 
 
 def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:
-    """What `work` returns, or the error it raises, on each of so many ranks."""
+    """What `work` returns, or the error it raises, on each of so many ranks that are connected."""
+
+    def connected() -> Any:
+        try:
+            with joined(on_gpus=False, seconds=30) as ranks:
+                return work(ranks)
+        except ToolkitError as error:
+            return type(error).__name__, error.message, error.shown
+
+    return launched(connected, count)
+
+
+def launched(work: Callable[[], Any], count: int) -> list[Any]:
+    """What `work` returns in each of so many processes in the environment of a launcher; None where it died."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -31,7 +44,7 @@ def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:
         end.close()  # so that a rank that dies is the end of what it sends
     answers = [_received(end) for end, _ in ends]
     for process in processes:
-        process.join(60)
+        process.join(300)
         process.kill()
     return answers
 
@@ -39,20 +52,15 @@ def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:
 def _received(end: Any) -> Any:
     """None from a rank that died."""
     try:
-        return torch.load(io.BytesIO(end.recv_bytes()), weights_only=False) if end.poll(60) else None
+        return torch.load(io.BytesIO(end.recv_bytes()), weights_only=False) if end.poll(300) else None
     except EOFError:
         return None
 
 
-def _be(number: int, count: int, port: int, work: Callable[[Ranks], Any], end: Any) -> None:
+def _be(number: int, count: int, port: int, work: Callable[[], Any], end: Any) -> None:
     torch.set_num_threads(1)
     os.environ.update(dict(zip(VARIABLES, map(str, (number, count, number, count)), strict=True)))
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
-    try:
-        with joined(on_gpus=False, seconds=30) as ranks:
-            answer = work(ranks)
-    except ToolkitError as error:
-        answer = (type(error).__name__, error.message, error.shown)
     content = io.BytesIO()
-    torch.save(answer, content)  # the pipe's own way to send tensors needs a living sender
+    torch.save(work(), content)  # the pipe's own way to send tensors needs a living sender
     end.send_bytes(content.getvalue())

@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -164,6 +166,9 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
         with connected(resume):
             yield ranks
     except ToolkitError as error:
+        if threading.current_thread() is threading.main_thread():
+            # A launcher sends it to all ranks when one has ended, and this one is about to say why it ends.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         error.shown = not _is_first(store, error)
         raise
     finally:
