@@ -25,7 +25,7 @@ def draw_boxes(
     height, width = sides
     area = draws.uniform(*scale, (ATTEMPTS,)) * (height * width)
     shape = draws.log_uniform(*ratio, (ATTEMPTS,))
-    tall, wide = (extent.sqrt().round().clamp(min=1) for extent in (area / shape, area * shape))
+    tall, wide = (rounded_root(square).clamp(min=1) for square in (area / shape, area * shape))
     fits = (tall <= height) & (wide <= width)
     first = fits.long().argmax(dim=1, keepdim=True)
     fitting = fits.any(dim=1)
@@ -35,6 +35,17 @@ def draw_boxes(
     top = draws.integers(0, height - box_height + 1)
     left = draws.integers(0, width - box_width + 1)
     return torch.stack((top, left, box_height, box_width), dim=1)
+
+
+def rounded_root(squares: Tensor) -> Tensor:
+    """Square roots of `squares` `[...]`, rounded to whole numbers; of the same type.
+
+    The last bit of a root differs between devices. Where it would decide, a box would be a pixel larger on one of them.
+    """
+    exact, whole = squares.double(), squares.sqrt().round().double()
+    larger = exact >= (whole + 0.5).square()
+    smaller = exact < (whole - 0.5).clamp(min=0).square()
+    return (whole + larger.double() - smaller.double()).to(squares.dtype)
 
 
 def draw_centred(draws: Draws, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:

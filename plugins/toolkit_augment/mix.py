@@ -1,4 +1,4 @@
-"""Mixup and cutmix: each sample is mixed with another of its batch, and so are their targets."""
+"""Mixup and cutmix: each sample is mixed with another of its group in the batch, and so are their targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from toolkit.api.contracts import Batch, DataSpec, Draws
-from toolkit_augment.boxes import draw_centred, pasted
+from toolkit_augment.boxes import draw_centred, pasted, rounded_root
 from toolkit_augment.pixels import Share, parts, per_sample
 
 Alpha: TypeAlias = Annotated[float, Field(gt=0)]
@@ -19,8 +19,8 @@ Alpha: TypeAlias = Annotated[float, Field(gt=0)]
 def mixup(spec: DataSpec, *, alpha: Alpha = 0.2, p: Share = 1.0) -> Mixup:
     """Pixels and targets become lambda x own + (1 - lambda) x partner's (arXiv 1710.09412).
 
-    The partner is drawn from the batch, lambda from Beta(alpha, alpha) for each sample. Targets become float32
-    `[B, C]`.
+    The partner is another one of four neighbours in the shuffled batch. Each sample draws its lambda from Beta(alpha,
+    alpha). Targets become float32 `[B, C]`.
 
     alpha: small values mostly keep one of the two, 1 draws lambda evenly, large values mix half and half.
     p: share of samples that are mixed.
@@ -43,9 +43,9 @@ class Mixup:
 def cutmix(spec: DataSpec, *, alpha: Alpha = 1.0, p: Share = 1.0) -> Cutmix:
     """A box of each image shows its partner's pixels, the same box in all frames of a clip (arXiv 1905.04899).
 
-    The partner is drawn from the batch, lambda from Beta(alpha, alpha) for each sample; the box has 1 - lambda of the
-    area around a random pixel, less what lies outside the image. Targets become float32 `[B, C]` in proportion to the
-    pixels really shown.
+    The partner is another one of four neighbours in the shuffled batch. Each sample draws its lambda from Beta(alpha,
+    alpha). The box has 1 - lambda of the area around a random pixel, less what lies outside the image. Targets become
+    float32 `[B, C]` in proportion to the pixels really shown.
 
     alpha: small values mostly keep one of the two, 1 draws the area evenly, large values mix half and half.
     p: share of samples that are mixed.
@@ -62,9 +62,8 @@ class Cutmix:
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         height, width = batch.pixels.shape[-2:]
         kept, partner = _draw(draws, self.alpha, self.p)
-        side = (1 - kept).sqrt()
-        extents = (side * height).round().long(), (side * width).round().long()
-        boxes = draw_centred(draws, (height, width), extents)
+        tall, wide = (rounded_root((1 - kept) * side**2).long() for side in (height, width))
+        boxes = draw_centred(draws, (height, width), (tall, wide))
         shown = 1 - (boxes[:, 2] * boxes[:, 3]).float() / (height * width)
         targets = mixed_targets(batch.targets, partner, shown, self.classes)
         return replace(batch, pixels=pasted(batch.pixels, boxes, batch.pixels[partner]), targets=targets)

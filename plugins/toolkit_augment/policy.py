@@ -61,7 +61,8 @@ class TrivialAugment:
     operations: tuple[Operation, ...]
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        level = draws.integers(0, LEVELS + 1) / LEVELS
+        steps = draws.integers(0, LEVELS + 1)
+        level = steps / torch.full_like(steps, LEVELS)  # by a number, a GPU multiplies with its inverse
         return replace(batch, pixels=apply_drawn(batch.pixels, self.operations, level, draws))
 
 

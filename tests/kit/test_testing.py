@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets
 from tests.installed import install
-from toolkit.api.contracts import Augmentation, DataSpec, InputDesign, Model
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
@@ -56,6 +57,22 @@ def test_every_counter_example_breaks_a_rule_that_exists() -> None:
 
 def test_a_case_may_be_of_every_kind() -> None:
     assert get_args(Kind) == tuple(KINDS)
+
+
+def test_an_augmentation_that_expects_a_generator_reads_what_the_core_gives() -> None:
+    def old(spec: DataSpec) -> Callable[..., Batch]:
+        """Noise."""
+
+        def changed(batch: Batch, rng: torch.Generator) -> Batch:
+            return replace(batch, pixels=torch.randint(0, 9, batch.pixels.shape, dtype=torch.uint8, generator=rng))
+
+        return changed
+
+    (finding,) = examine(Case("augmentation", old), only=["pixels"])
+    assert str(finding.what).startswith(
+        "raised PluginError: expected an augmentation (batch: Batch, draws: Draws), "
+        "got (batch: Batch, rng: torch.Generator) -> Batch"
+    )
 
 
 # Reports

@@ -30,6 +30,7 @@ from toolkit_augment import boxes, color, crop, erase, flip, mix, operations, pi
 CLASSES = ("a", "b", "c", "d", "e")
 NAMES = tuple(toolkit_augment.toolkit_augmentations())
 HOST_OR_DEVICE = (boxes, flip, pixels, policy, resize)
+MIXING = ("mixup", "cutmix")
 EXACT = sorted(set(NAMES) - {"random_resized_crop"})
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -131,6 +132,27 @@ def test_host_and_device_give_the_same_batch(name: str, frames: int | None, requ
     device = applied(augment, batch_of(images(frames=frames)), 2)
     assert difference(host.pixels, device.pixels) <= (0 if name in EXACT else 1)
     assert torch.equal(host.targets, device.targets)
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_item_comes_out_the_same_in_any_batch(name: str, frames: int | None) -> None:
+    augment = factory(name)(spec(16, 24))
+    items = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:128]
+    groups = groups_of(128)
+    shown = images(128, frames=frames)
+    wanted = changed_alone(augment, shown, Visit(items, groups))
+    for size in (4, 28, 64) if name in MIXING else (1, 7, 64):
+        for share in torch.arange(128).split(size):
+            order = share.flip(0)
+            found = changed_alone(augment, shown[order], Visit(items[order], groups[order]))
+            assert torch.equal(found.pixels, wanted.pixels[order])
+            assert torch.equal(found.targets, wanted.targets[order])
+
+
+def changed_alone(augment: Augmentation, shown: Tensor, visit: Visit) -> Batch:
+    (its,) = draws_of_each(1, visit, 5, torch.device("cpu"))
+    return augment(Batch(shown, visit.items % len(CLASSES), visit.items, visit), its)
 
 
 @pytest.mark.usefixtures("as_on_device")
@@ -297,6 +319,22 @@ def test_boxes_lie_inside_the_image(
     assert (wide >= 1).all()
     assert (top + tall <= height).all()
     assert (left + wide <= width).all()
+
+
+@given(st.lists(st.floats(0, 2**20, width=32), min_size=1))
+def test_a_rounded_root_is_exact(squares: list[float]) -> None:
+    for square, root in zip(squares, boxes.rounded_root(torch.tensor(squares)).tolist(), strict=True):
+        assert max(root - 0.5, 0) ** 2 <= square < (root + 0.5) ** 2
+
+
+def test_a_root_between_two_numbers_is_rounded_up_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = torch.arange(50.0) + 0.5
+    up = halves + 0.5
+    assert torch.equal(boxes.rounded_root(halves.square()), up)
+    root = torch.Tensor.sqrt
+    for off in (-1e-6, 1e-6):
+        monkeypatch.setattr(torch.Tensor, "sqrt", lambda values, off=off: root(values) * (1 + off))
+        assert torch.equal(boxes.rounded_root(halves.square()), up)
 
 
 def test_boxes_have_the_area_and_shape_asked_for() -> None:

@@ -3,8 +3,8 @@
 An item has a stream of words for each epoch and each augmentation: Philox's, keyed by (seed, epoch), counted by (item,
 place of the augmentation in the list, number of the block). A draw takes the next words of it.
 
-Few numbers are made on the host, where the items' numbers are known, and sent: one Philox on a GPU costs 140 launches.
-Many, one for each pixel, say, are made on the device. Both give equal bits.
+Few numbers are made on the host, where the items' numbers are known, and sent: Philox costs a GPU over a hundred
+launches. Many (one for each pixel) are made on the device. Both give equal bits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GROUP = 4
 """Items that may be mixed with each other: so many consecutive ones of the global batch. Few, so that a rank's share of
 a small batch is whole groups. Who meets in a group changes with each epoch's order."""
 MANY = 1 << 16
-"""Words from which on a GPU makes its own."""
+"""Words from which on a GPU makes its own, and a CPU makes them in parts."""
 CACHED = 1 << 14
 """Words made at a time on the CPU: what they are made of stays in a core's second-level cache."""
 LEAST_EXPONENT = -700.0
@@ -154,11 +154,10 @@ class ItemDraws(Draws):
     def bytes(self, shape: Shape = ()) -> Tensor:
         count = math.prod(shape)
         words = self._words((-(-count // 4),))
-        octets = (
-            words.int().view(torch.uint8)
-            if isinstance(words, Tensor)
-            else words.astype("<u4", order="C").view(np.uint8)
-        )
+        if isinstance(words, Tensor):
+            octets = words.int().contiguous().view(torch.uint8)
+        else:
+            octets = np.ascontiguousarray(words, "<u4").view(np.uint8)
         return self._sent(octets[:, :count].reshape(len(self), *shape), "uint8")
 
     def orders(self, count: int) -> Tensor:
@@ -167,9 +166,9 @@ class ItemDraws(Draws):
     def partners(self) -> Tensor:
         groups, items = self._streams.groups, self._streams.items
         around = np.lexsort((items, self._host_words(()), groups))
-        ends = np.flatnonzero(np.diff(groups[around], append=-1))
+        starts = np.flatnonzero(np.diff(groups[around], prepend=-1))
         following = np.roll(around, -1)
-        following[ends] = around[np.concatenate(([0], ends[:-1] + 1))]
+        following[np.roll(starts, -1) - 1] = around[starts]  # the last of a group is followed by its first
         partners = np.empty_like(around)
         partners[around] = following
         return self._sent(partners, "int64")
@@ -181,11 +180,13 @@ class ItemDraws(Draws):
 
     def _words(self, shape: Shape) -> Words:
         """The next words of each item's stream, as many as `shape` holds."""
-        count = math.prod(shape)
-        if self.device.type != "cuda" or count * len(self) < MANY:
-            return self._host_words(shape)
-        self._taken += count
-        return self._streams.on_device(self._place, self._taken - count, self._taken).reshape(len(self), *shape)
+        few = self.device.type != "cuda" or math.prod(shape) * len(self) < MANY
+        return self._host_words(shape) if few else self._device_words(shape)
+
+    def _device_words(self, shape: Shape) -> Tensor:
+        start = self._taken
+        self._taken += math.prod(shape)
+        return self._streams.on_device(self._place, start, self._taken).reshape(len(self), *shape)
 
     def _host_words(self, shape: Shape) -> HostWords:
         count, start = math.prod(shape), self._taken

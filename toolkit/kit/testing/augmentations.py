@@ -232,7 +232,8 @@ def _built(subject: Subject, spec: DataSpec, **args: Any) -> Augmentation:
     built: Augmentation = subject.build(spec, **args)
     signature = inspect.signature(built)
     if any("Generator" in str(one.annotation) for one in signature.parameters.values()):
-        raise PluginError(f"expected an augmentation (batch: Batch, draws: Draws), got {signature}")
+        found = str(signature).replace("'", "")
+        raise PluginError(f"expected an augmentation (batch: Batch, draws: Draws), got {found}")
     return built
 
 
