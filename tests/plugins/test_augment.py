@@ -139,13 +139,13 @@ def test_host_and_device_give_the_same_batch(name: str, frames: int | None, requ
 def test_an_item_comes_out_the_same_in_any_batch(name: str, frames: int | None) -> None:
     augment = factory(name)(spec(16, 24))
     items = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:128]
-    groups = groups_of(128)
+    places = torch.arange(128)
     shown = images(128, frames=frames)
-    wanted = changed_alone(augment, shown, Visit(items, groups))
+    wanted = changed_alone(augment, shown, Visit(items, places, 128))
     for size in (4, 28, 64) if name in MIXING else (1, 7, 64):
         for share in torch.arange(128).split(size):
             order = share.flip(0)
-            found = changed_alone(augment, shown[order], Visit(items[order], groups[order]))
+            found = changed_alone(augment, shown[order], Visit(items[order], places[order], 128))
             assert torch.equal(found.pixels, wanted.pixels[order])
             assert torch.equal(found.targets, wanted.targets[order])
 

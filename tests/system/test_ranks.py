@@ -24,9 +24,9 @@ def test_a_process_without_a_launcher_is_alone() -> None:
     assert launched() is ALONE
     assert ALONE.leads
     assert not ALONE.together
-    assert ALONE.sum(3, "cpu") == 3
+    assert ALONE.sum(torch.tensor(3)) == 3
     assert ALONE.most(1, 2.5) == [1, 2.5]
-    assert (ALONE.counts(4), ALONE.gather("a"), ALONE.spread("b")) == ((4,), ["a"], "b")
+    assert (ALONE.counts(4), ALONE.gather("a"), ALONE.spread(lambda: "b")) == ((4,), ["a"], "b")
 
 
 def test_a_rank_is_what_its_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,19 +67,18 @@ def test_a_broken_connection_is_a_lost_rank() -> None:
 
 
 def _exchange(ranks: Ranks) -> Any:
-    summed = ranks.sum(torch.tensor([1.0, ranks.rank]), "cpu")
-    assert isinstance(summed, torch.Tensor)
+    summed = ranks.sum(torch.tensor([1.0, ranks.rank]))
     return (
         summed.tolist(),
         ranks.most(ranks.rank, -ranks.rank),
         ranks.counts(ranks.rank + 10),
         ranks.gather(f"r{ranks.rank}"),
-        ranks.spread("first" if ranks.leads else None),
+        ranks.spread(lambda: f"r{ranks.rank}"),
     )
 
 
 def test_ranks_exchange_what_they_have() -> None:
-    assert together(_exchange, 3) == [([3.0, 3.0], [2.0, 0.0], (10, 11, 12), ["r0", "r1", "r2"], "first")] * 3
+    assert together(_exchange, 3) == [([3.0, 3.0], [2.0, 0.0], (10, 11, 12), ["r0", "r1", "r2"], "r0")] * 3
 
 
 def _all_fail(ranks: Ranks) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -64,7 +65,7 @@ def _start(planned: Plan, *, runs: Path, console: Console, ranks: Ranks) -> Prep
         say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
     assembly = assemble(planned, kept, ranks=ranks)
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
-    directory = ranks.spread(_created(runs, assembly.recipe.name) if ranks.leads else None)
+    directory = ranks.spread(partial(_created, runs, assembly.recipe.name))
     prepared = Prepared(directory, assembly, state, setup, saved=None)
     with directory.locked() if ranks.leads else nullcontext():
         _complete(prepared, console)
@@ -208,7 +209,7 @@ def _finish(prepared: Prepared, session: Session) -> None:
     """Score the best checkpoint and report."""
     directory, assembly = prepared.directory, prepared.assembly
     ranks = assembly.ranks
-    best = ranks.spread(BestCheckpoint.load(directory.best) if ranks.leads else None)
+    best = ranks.spread(partial(BestCheckpoint.load, directory.best))
     best.restore(assembly.network, assembly.objective, directory.best)
     evaluated = score_splits(assembly, prepared.scored, best.epoch)
     if not ranks.leads:

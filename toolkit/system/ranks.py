@@ -12,19 +12,18 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from toolkit.api.errors import RunFailed, ToolkitError, UsageError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -70,15 +69,13 @@ class Ranks:
         """What makes a seed another one on each rank; nothing on the first."""
         return () if self.leads else ("rank", self.rank)
 
-    def sum(self, value: Tensor | int, device: torch.device | str) -> Tensor | int:
-        """The sum of a tensor or number over all ranks, the same bits on each; a tensor on `device` if there are
-        several."""
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, on its device: the same bits on each."""
         if not self.together:
-            return value
-        import torch
+            return tensor
         import torch.distributed as dist
 
-        total = torch.as_tensor(value, device=device).detach().clone()
+        total = tensor.detach().clone()
         dist.all_reduce(total)
         return total
 
@@ -114,15 +111,14 @@ class Ranks:
         dist.all_gather_object(things, thing)
         return things
 
-    def spread(self, thing: T) -> T:
-        """What rank 0 has."""
-        if not self.together:
-            return thing
-        import torch.distributed as dist
+    def spread(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, which alone calls it."""
+        things: list[Any] = [make()] if self.leads else [None]
+        if self.together:
+            import torch.distributed as dist
 
-        things: list[Any] = [thing]
-        dist.broadcast_object_list(things, src=0)
-        return things[0]
+            dist.broadcast_object_list(things, src=0)
+        return cast("T", things[0])
 
 
 ALONE = Ranks()
@@ -156,9 +152,10 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
         yield ranks
         return
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     with connected(resume):
-        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         timeout = timedelta(seconds=seconds)
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=timeout)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,13 @@ class Parallel:
             self._wrapped = self._wrap(share)
         return self._wrapped or self._trained.network
 
+    def weight(self, share: Share) -> Tensor | int:
+        """What the summed loss of the whole batch is divided by."""
+        weight = cast(Objective, self._trained.objective).weight(share.targets)
+        if not self.ranks.together:
+            return weight
+        return self.ranks.sum(torch.as_tensor(weight, device=share.targets.device))
+
     def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
         one by one. `position` is (seed, epoch, step). Gradients are summed during the last."""
@@ -97,7 +104,7 @@ class Parallel:
             self._trained,
             gradient_as_bucket_view=True,
             find_unused_parameters=bool(self.ranks.most(unreached)[0]),
-            **{_SYNC_BUFFERS: False},
+            **cast(dict[str, Any], {_SYNC_BUFFERS: False}),
         )
         # After its first step the wrapper reorders gradients, and several ranks then add them in another order. Without
         # a step in advance, a run that resumes here would not have the bits of one that went on.
@@ -110,11 +117,11 @@ class Parallel:
         buffers = [(buffer, buffer.clone()) for buffer in self._trained.buffers()]
         objective = cast(Objective, self._trained.objective)
 
-        def ask(pixels: Tensor, other: nn.Module | None = None) -> Tensor:
-            outputs: Tensor = (other or network)(pixels)
+        def forward(pixels: Tensor, network: nn.Module | None = network) -> Tensor:
+            outputs: Tensor = cast(nn.Module, network)(pixels)
             return outputs.float()
 
-        objective.loss(ask, share.pixels[:2], share.targets[:2]).backward()
+        objective.loss(forward, share.pixels[:2], share.targets[:2]).backward()
         unreached = any(one.grad is None for one in self._trained.parameters() if one.requires_grad)
         self._trained.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -130,4 +137,4 @@ class Parallel:
         for network in networks:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
-                    buffer.copy_(cast(Tensor, self.ranks.sum(buffer, buffer.device)) / self.ranks.count)
+                    buffer.copy_(self.ranks.sum(buffer) / self.ranks.count)

@@ -30,12 +30,12 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
     forward = Asked(parallel.network(share), setup.autocast)
     loss = torch.zeros((), device=state.device)
     # Each part is divided by what the whole batch weighs, so the number of parts changes nothing but sums of floats.
-    weight = parallel.ranks.sum(state.objective.weight(share.targets), state.device)
+    weight = parallel.weight(share)
     for pixels, targets in parallel.parts(share, setup.accumulate, (setup.seed, state.epoch, state.step)):
         part = state.objective.loss(forward, pixels, targets) / weight
         state.scaler.scale(part * parallel.scale).backward()
         loss += part.detach()
-    loss = parallel.ranks.sum(loss, state.device)
+    loss = parallel.ranks.sum(loss)
     state.totals.flag(loss, state.step)
     if state.checked_late:
         state.optimizer.found_inf = (state.totals.failed_at >= 0).float()  # type: ignore[attr-defined]

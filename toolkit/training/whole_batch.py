@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from toolkit.system.randomness import generator
+from toolkit.system.randomness import derive
 from toolkit.system.ranks import Ranks
 
 
@@ -58,11 +58,9 @@ class Dropout(nn.Module):
         rows = len(values) // len(part.places)
         axes = values.ndim if self._kept_axes is None else self._kept_axes
         shape = (*values.shape[1:axes], *(1 for _ in values.shape[axes:]))
-        drawn = torch.rand(
-            (part.size, rows, *shape),
-            generator=generator(values.device, part.seed, "dropout", part.epoch, part.step, self._number),
-            device=values.device,
-        )
+        seed = derive(part.seed, "dropout", part.epoch, part.step, self._number)
+        generator = torch.Generator(values.device).manual_seed(seed)
+        drawn = torch.rand((part.size, rows, *shape), generator=generator, device=values.device)
         if len(part.places) < part.size:
             drawn = drawn.index_select(0, part.places.to(values.device, non_blocking=True))
         kept = drawn.flatten(0, 1) >= self.p
@@ -86,8 +84,10 @@ class BatchNorm(nn.Module):
     def __init__(self, layer: _BatchNorm, ranks: Ranks) -> None:
         super().__init__()
         self.eps, self.momentum, self._ranks = layer.eps, layer.momentum, ranks
-        self.register_parameter("weight", cast("nn.Parameter | None", layer.weight))
-        self.register_parameter("bias", cast("nn.Parameter | None", layer.bias))
+        self.weight: nn.Parameter | None
+        self.bias: nn.Parameter | None
+        self.register_parameter("weight", layer.weight)
+        self.register_parameter("bias", layer.bias)
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(layer, name))
         self.train(layer.training)
@@ -100,7 +100,7 @@ class BatchNorm(nn.Module):
         whole = Whole.of(values, self._ranks)
         if self.training:
             self._follow(whole)
-        normalised: Tensor = _Normalised.apply(values, self.weight, self.bias, whole, self.eps)  # type: ignore[no-untyped-call]
+        normalised: Tensor = _Normalised.apply(values, self.weight, self.bias, whole, self.eps)
         return normalised
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class Whole:
         if values.numel():
             variance, mean = torch.var_mean(values.float(), axes, correction=0)
             own[ranks.rank] = torch.cat((mean, variance, mean.new_full((1,), values.numel() / channels)))
-        means, variances, counts = cast(Tensor, ranks.sum(own, own.device)).split((channels, channels, 1), dim=1)
+        means, variances, counts = ranks.sum(own).split((channels, channels, 1), dim=1)
         total = counts.sum()
         mean = (means * counts).sum(0) / total
         variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
@@ -170,7 +170,7 @@ class _Normalised(torch.autograd.Function):
             gradients[0], values, ones, *statistics, False, context.eps, [True, True, True]
         )
         sums = torch.stack((by_weight.float(), by_bias.float()))
-        mean_by_weight, mean_by_bias = cast(Tensor, whole.ranks.sum(sums, sums.device)) / whole.count
+        mean_by_weight, mean_by_bias = whole.ranks.sum(sums) / whole.count
         # Less the mean gradient of a channel, and less its mean along the normalised values.
         slope = -ones * scale**2 * mean_by_weight
         offset = -ones * scale * mean_by_bias - slope * whole.mean
