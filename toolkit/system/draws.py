@@ -154,6 +154,7 @@ class ItemDraws(Draws):
     def bytes(self, shape: Shape = ()) -> Tensor:
         count = math.prod(shape)
         words = self._words((-(-count // 4),))
+        octets: Words
         if isinstance(words, Tensor):
             octets = words.int().contiguous().view(torch.uint8)
         else:
