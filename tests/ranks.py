@@ -1,4 +1,8 @@
-"""Several ranks in a test: forked processes that are connected as a launcher's would be."""
+"""Several ranks in a test: processes that are connected as a launcher's would be.
+
+They are forked from a server that has imported torch and computed nothing: a process whose autograd has threads cannot
+be forked.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import io
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,28 +23,32 @@ from toolkit.system.ranks import VARIABLES, Ranks, joined
 
 
 def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:
-    """What `work` returns, or the error it raises, on each of so many ranks that are connected."""
-
-    def connected() -> Any:
-        try:
-            with joined(on_gpus=False, seconds=30) as ranks:
-                return work(ranks)
-        except ToolkitError as error:
-            return type(error).__name__, error.message, error.shown
-
-    return launched(connected, count)
+    """What `work`, which can be pickled, returns or raises on each of so many ranks that are connected."""
+    return launched(partial(_connected, work), count)
 
 
-def launched(work: Callable[[], Any], count: int) -> list[Any]:
-    """What `work` returns in each of so many processes in the environment of a launcher; None where it died."""
+def _connected(work: Callable[[Ranks], Any]) -> Any:
+    try:
+        with joined(on_gpus=False, seconds=30) as ranks:
+            return work(ranks)
+    except ToolkitError as error:
+        return type(error).__name__, error.message, error.shown
+
+
+def launched(work: Callable[[], Any], count: int, output: Path | None = None) -> list[Any]:
+    """What `work` returns in each of so many processes in the environment of a launcher; None where it died. They print
+    to `output`."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+        port = str(free.getsockname()[1])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "tests.small", "toolkit.runs.session"])
     ends = [context.Pipe() for _ in range(count)]
-    processes = [
-        context.Process(target=_be, args=(number, count, port, work, ends[number][1])) for number in range(count)
-    ]
+    processes = []
+    for number, (_, end) in enumerate(ends):
+        ranks = dict(zip(VARIABLES, map(str, (number, count, number, count)), strict=True))
+        environment = {**os.environ, **ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        processes.append(context.Process(target=_be, args=(environment, Path.cwd(), output, work, end)))
     for process in processes:
         process.start()
     for _, end in ends:
@@ -57,10 +68,12 @@ def _received(end: Any) -> Any:
         return None
 
 
-def _be(number: int, count: int, port: int, work: Callable[[], Any], end: Any) -> None:
+def _be(environment: dict[str, str], folder: Path, output: Path | None, work: Callable[[], Any], end: Any) -> None:
     torch.set_num_threads(1)
-    os.environ.update(dict(zip(VARIABLES, map(str, (number, count, number, count)), strict=True)))
-    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    os.environ.update(environment)
+    os.chdir(folder)
+    if output:
+        sys.stdout = sys.stderr = output.open("a", buffering=1)
     content = io.BytesIO()
     torch.save(work(), content)  # the pipe's own way to send tensors needs a living sender
     end.send_bytes(content.getvalue())

@@ -80,11 +80,12 @@ def last(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_rank_is_killed_all_are_stopped_and_the_run_goes_on_to_the_same_weights(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert launched(partial(main, words("cifar10_cnn")[3:]), 2) == [0, 0]
-    text = capfd.readouterr().out
+    printed = tmp_path / "printed.txt"
+    assert launched(partial(main, words("cifar10_cnn")[3:]), 2, printed) == [0, 0], printed.read_text()
+    text = printed.read_text()
     assert "on 2 ranks, each on 1 CPU thread, fp32" in text
     assert text.count("epoch 3/3") == 1
     wanted = last(tmp_path / "runs" / "latest")
@@ -106,7 +107,7 @@ def test_a_rank_is_killed_all_are_stopped_and_the_run_goes_on_to_the_same_weight
     assert code == EXIT_STOPPED, text
     assert text.count("stopped by a signal in epoch") == 1
 
-    assert launched(partial(main, ["run", "--resume", str(run)]), 2) == [0, 0]
+    assert launched(partial(main, ["run", "--resume", str(run)]), 2, printed) == [0, 0], printed.read_text()
     found = last(run)
     assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
 
