@@ -10,6 +10,7 @@ launches. Many (one for each pixel) are made on the device. Both give equal bits
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -132,8 +133,11 @@ class ItemDraws(Draws):
 
     def normal(self, mean: float = 0.0, std: float = 1.0, shape: Shape = ()) -> Tensor:
         # Box and Muller 1958, of which the cosine alone: a second normal would cost as much code again
-        length = exact.root(exact.log(_inside(self._words(shape))) * -2.0)
-        return self._sent(length * exact.cosine(_inside(self._words(shape))) * std + mean, "float32")
+        def of(words: Words, others: Words) -> Words:
+            length = exact.root(exact.log(_inside(words)) * -2.0)
+            return exact.of_type(length * exact.cosine(_inside(others)) * std + mean, "float32")
+
+        return self._sent(_in_parts(of, self._words(shape), self._words(shape)), "float32")
 
     def beta(self, alpha: float, shape: Shape = ()) -> Tensor:
         # Devroye 1996, "Random variate generation in one line of code", with U^(1 / alpha) as `small`
@@ -207,6 +211,14 @@ class ItemDraws(Draws):
         """As this type, on the device."""
         typed = exact.of_type(values, name)
         return typed if isinstance(typed, Tensor) else self._streams.sent(typed)
+
+
+def _in_parts(function: Callable[[Words, Words], Words], words: Words, others: Words) -> Words:
+    """What `function` gives of each pair of words; on the CPU of so many at a time that they stay in the cache."""
+    if isinstance(words, Tensor) or words.size <= CACHED:
+        return function(words, others)
+    pairs = zip(*(np.array_split(each.reshape(-1), -(-each.size // CACHED)) for each in (words, others)), strict=True)
+    return np.concatenate([function(*pair) for pair in pairs]).reshape(words.shape)
 
 
 def _shares(words: Words) -> Words:
