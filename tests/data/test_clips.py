@@ -23,7 +23,6 @@ from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
 from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt
-from toolkit.data.store.store import Draws
 
 GIB = 2**30
 CLIP = Clip(frames=4, rate=2, fps=10)
@@ -189,25 +188,25 @@ def test_a_kept_video_is_seen_though_its_use_cannot_be_noted(
     assert reels.reads == []
 
 
-def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> None:
+def test_training_draws_come_from_seed_and_item_alone(tmp_path: Path) -> None:
     reels = small.Reels(8, length=60)
     kept, bare = clip_store(reels, VideoCache(tmp_path, GIB)), clip_store(reels, None)
     index = torch.arange(2)
     asked_twice(kept, [0, 1])
-    first = kept.drawn(index, Draws(0, 0))[0]
-    assert torch.equal(first, bare.drawn(index, Draws(0, 0))[0])
-    assert torch.equal(first[:1], kept.drawn(index[:1], Draws(0, 0))[0])
-    starts = {levels(kept.drawn(index[:1], Draws(0, epoch))[0])[0][0] for epoch in range(12)}
+    first = kept.drawn(index, seed=0)[0]
+    assert torch.equal(first, bare.drawn(index, seed=0)[0])
+    assert torch.equal(first[:1], kept.drawn(index[:1], seed=0)[0])
+    starts = {levels(kept.drawn(index[:1], seed=epoch)[0])[0][0] for epoch in range(12)}
     assert len(starts) > 4
-    assert {levels(kept.drawn(index[:1], Draws(seed, 0))[0])[0][0] for seed in range(12)} != starts
+    assert {levels(kept.drawn(index[:1], seed=100 + seed)[0])[0][0] for seed in range(12)} != starts
 
 
 def test_several_clips_of_a_video_share_one_opening() -> None:
     reels = small.Reels(2, length=60)
     spec = replace(SPEC, clip=replace(CLIP, clips_per_video=3))
-    clips, index = clip_store(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), Draws(0, 0))
+    clips, index = clip_store(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), seed=0)
     assert len(clips) == 4
-    assert index.tolist() == [1, 1, 1, 0]
+    assert index.tolist() == [3, 4, 5, 0]
     assert [item for item, _ in sorted(reels.reads)] == [0, 1]
     assert len({tuple(clip) for clip in levels(clips[:3])}) > 1
 
@@ -225,7 +224,7 @@ def test_views_are_clips_by_crops_along_the_long_side() -> None:
 
 def test_training_sees_the_whole_long_side() -> None:
     wide = clip_store(small.Reels(1, size=(8, 20), wide=True), None)
-    places = {levels(wide.drawn(torch.tensor([0]), Draws(0, epoch))[0])[0][0] for epoch in range(60)}
+    places = {levels(wide.drawn(torch.tensor([0]), seed=epoch)[0])[0][0] for epoch in range(60)}
     assert min(places) == 0
     assert max(places) == 11  # 12 itself is never drawn
 
@@ -253,7 +252,7 @@ def test_a_broken_video_is_an_error_or_skipped(tmp_path: Path) -> None:
         assert index.tolist() == [0, 2]
         assert [clip[0] for clip in levels(clips)] == [2, 42]
     assert list(skipping.skipped) == [1]
-    clips, index = skipping.drawn(torch.tensor([1, 1]), Draws(0, 0))
+    clips, index = skipping.drawn(torch.tensor([1, 1]), seed=0)
     assert (len(clips), len(index)) == (0, 0)
 
 

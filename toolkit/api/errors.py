@@ -81,6 +81,8 @@ class ToolkitError(Exception):
     """Base of all expected failures: shown without a traceback, ends the command with `exit_code`."""
 
     exit_code = EXIT_FAILED
+    shown: bool | None = None
+    """Whether another rank of the same run has printed it; None: each rank meets it alike."""
 
     def __init__(self, message: str, *, next_step: str | None = None) -> None:
         super().__init__(message)

@@ -22,7 +22,7 @@ from toolkit.api.errors import (
 from toolkit.api.files import unwritable_by_others
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
-from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
+from toolkit.cli.parser import PROGRAM, Parser, command_line, listed_examples, sentence
 from toolkit.system.notices import wrapped
 
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parsed(parser(), words)
         command: Callable[[argparse.Namespace], int | None] = options.command
+        _check_ranks(words)
         code = command(options) or EXIT_DONE
         sys.stdout.flush()
         return code
@@ -147,6 +148,8 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
+    if _left_for_launcher(error):
+        return error.exit_code
     for line in error.lines():
         for part in line.split("\n"):
             shown = printable(part)
@@ -159,3 +162,31 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     if next_step:
         print(f"next:  {printable(next_step)}", file=sys.stderr)
     return error.exit_code
+
+
+def _check_ranks(words: Sequence[str]) -> None:
+    """Raise UsageError if a launcher has started several processes of a command that only one should run."""
+    from toolkit.system.ranks import launched
+
+    if launched().together and "run" not in words[:1]:
+        raise UsageError(
+            f"{' '.join(words[:1]) or PROGRAM}: runs in one process; only `run` runs on several ranks",
+            next_step=command_line(words),
+        )
+
+
+def _left_for_launcher(error: ToolkitError) -> bool:
+    """Leave an error for the launcher of this rank, if it is one; whether that is all, because another rank prints it.
+
+    What ranks meet before they are connected all of them meet, so one on each machine prints it.
+    """
+    from toolkit.system.ranks import launched, leave_for_launcher
+
+    try:
+        ranks = launched()
+    except UsageError:
+        return False
+    if not ranks.together:
+        return False
+    leave_for_launcher(error.lines())
+    return ranks.local_rank > 0 if error.shown is None else error.shown

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
 from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS
+from toolkit.system.ranks import launched
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 
 if TYPE_CHECKING:
@@ -152,4 +153,4 @@ def console() -> Console:
     from rich.console import Console
 
     plain = not sys.stdout.isatty() or any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
-    return Console(stderr=False, highlight=False, force_terminal=False if plain else None)
+    return Console(stderr=False, highlight=False, force_terminal=False if plain else None, quiet=not launched().leads)

@@ -10,6 +10,7 @@ from toolkit.cli.parser import add, add_set, add_use, command_line, console, cou
 from toolkit.cli.places import BUNDLE, RECIPE, RUN
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 from toolkit.runs.directory import RunDirectory
+from toolkit.system.ranks import launched
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.cli.parser import Commands, Parser
+    from toolkit.recipe.draft import Draft
     from toolkit.runs.loop import Prepared
 
 
@@ -36,6 +38,7 @@ def add_run(commands: Commands) -> None:
         "--find-lr", action="store_true", help="try learning rates from low to high and propose one; no run is started"
     )
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
+    parser.add_argument("--ranks", metavar="N", type=count, help="train on so many GPUs, or processes, of this machine")
     add_open(parser)
 
 
@@ -64,7 +67,7 @@ def add_schema(commands: Commands) -> None:
     add(commands, "schema", text, _schema, ("schema", "schema > recipe.schema.json"))
 
 
-def _run(options: Namespace) -> None:
+def _run(options: Namespace) -> int | None:
     if options.resume is None and options.recipe is None:
         raise UsageError("run: a recipe is missing", next_step=f"python -m toolkit run {RECIPE}")
     if options.resume is not None and options.runs is not None:
@@ -80,16 +83,20 @@ def _run(options: Namespace) -> None:
         from toolkit.cli.folders import check_no_folder
 
         check_no_folder(options.recipe)
+    if (options.ranks or 1) > 1 and not launched().together:
+        return _launched(options)
     output = console()
     if options.find_lr:
         from toolkit.cli.find_lr import find_lr
 
         with stopped("no run was started, nothing is lost", options):
             find_lr(options, output)
-        return
+        return None
     with stopped("training had not begun, nothing is lost", options):
         prepared = _resumed(options, output) if options.resume is not None else _started(options, output)
 
+    if not launched().leads:
+        return None
     from toolkit.runs.next_steps import print_next_steps
 
     print_next_steps(prepared, output)
@@ -97,6 +104,20 @@ def _run(options: Namespace) -> None:
         from toolkit.system.browser import open_page
 
         open_page(prepared.directory.report)
+    return None
+
+
+def _launched(options: Namespace) -> int:
+    """Start the ranks, once the recipe is known to be valid."""
+    if options.find_lr:
+        raise UsageError(
+            "run: --find-lr runs on one rank", next_step=command_line(["run", str(options.recipe), "--find-lr"])
+        )
+    if options.resume is None:
+        _planned(options)
+    from toolkit.cli.launch import launch
+
+    return launch(options.words, options.ranks)
 
 
 def _resumed(options: Namespace, output: Console) -> Prepared:
@@ -107,18 +128,24 @@ def _resumed(options: Namespace, output: Console) -> Prepared:
 
 
 def _started(options: Namespace, output: Console) -> Prepared:
+    if launched().leads:
+        show_file(options.recipe)
+    draft = _planned(options)
+    from toolkit.runs.session import start_run
+
+    return start_run(draft, runs=options.runs or Path("runs"), console=output)
+
+
+def _planned(options: Namespace) -> Draft:
+    """The recipe, valid: what is wrong with it is shown before torch is imported, which takes seconds."""
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
     from toolkit.runs.directory import name_of_recipe
 
-    show_file(options.recipe)
-    name = name_of_recipe(options.recipe)
-    draft = parse(options.recipe, options.overrides, name=name)
-    plan(draft, discover())  # so that what is wrong is shown before torch is imported, which takes seconds
-    from toolkit.runs.session import start_run
-
-    return start_run(draft, runs=options.runs or Path("runs"), console=output)
+    draft = parse(options.recipe, options.overrides, name=name_of_recipe(options.recipe))
+    plan(draft, discover())
+    return draft
 
 
 def _evaluate(options: Namespace) -> None:

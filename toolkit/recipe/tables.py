@@ -185,6 +185,10 @@ class TrainTable(BaseModel):
     """Parts into which a batch is cut, one after the other, to save memory (gradient accumulation)."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of all gradients together (gradient clipping); unset: no limit."""
+    batch_norm: Literal["global", "local"] = "global"
+    """Whose mean and variance batch norm uses on several ranks: the whole batch's, or those of each rank's share."""
+    rank_timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds after which a rank that does not answer is lost."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay, at each step, of averaged weights, which are then evaluated and kept; unset: no average."""
     patience: Annotated[int, Field(ge=1)] | None = None

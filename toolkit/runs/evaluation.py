@@ -207,6 +207,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
             assembly.metrics(),
             assembly.autocast,
             average=loader.average,
+            ranks=assembly.ranks,
         )
         for name, loader in (("valid", assembly.valid), ("test", assembly.test))
         if len(loader.store)

@@ -33,7 +33,8 @@ from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.resampling import CACHE_VERSION, resize
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
-from toolkit.data.store.store import Draws, Store
+from toolkit.data.store.store import Store
+from toolkit.system.draws import draws_of
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, VideoSplit
@@ -143,16 +144,18 @@ class ClipStore(Store):
         choose = partial(views_of, self.clip)
         return self._gathered(index, [(item, self.clip.views, choose) for item in index.tolist()])
 
-    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
-        the n-th of video i is number i * V + n, whatever else is asked for. A video whose clips are adjacent is
-        opened once."""
-        each = self.clip.clips_per_video
-        runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
-        return self._gathered(
-            index // each,
-            [(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
-        )
+    def drawn(self, items: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """uint8 `[B, T, 3, S, S]`: the training clips with these numbers, and the numbers without those of skipped
+        videos. Of V clips a video the n-th of video i is number i * V + n. Each is drawn by its number from `seed`,
+        whatever else is asked for. A video whose clips are adjacent is opened once."""
+        each, count = self.clip.clips_per_video, self.clip.frames + 1
+        numbers = iter(draws_of(items, seed).uniform(shape=(count,)).tolist())
+        wanted = list[_Wanted]()
+        for item, run in groupby((items // each).tolist()):
+            drawn = [next(numbers) for _ in run]
+            wanted.append((item, len(drawn), partial(drawn_from, self.clip, drawn)))
+        pixels, videos = self._gathered(items // each, wanted)
+        return pixels, items[torch.isin(items // each, videos)]
 
     def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
         side, ends = self.spec.stored_size, list(accumulate((count for _, count, _ in wanted), initial=0))
@@ -251,9 +254,8 @@ def views_of(clip: Clip, times: Sequence[float]) -> list[View]:
     return [View(frames, place) for frames in evaluation_clips(clip, times) for place in crop_places(clip.crops)]
 
 
-def drawn_from(clip: Clip, draws: Draws, item: int, clips: Sequence[int], times: Sequence[float]) -> list[View]:
-    """Training clips of a video by number, from 0, each from a place of its own in time and along the long side."""
-    drawn = (draws.of(item, number, clip.frames + 1) for number in clips)
+def drawn_from(clip: Clip, drawn: Sequence[Sequence[float]], times: Sequence[float]) -> list[View]:
+    """Training clips of a video, each from a place of its own in time and along the long side, by 1 + T numbers."""
     return [View(training_clip(clip, times, numbers[1:]), numbers[0]) for numbers in drawn]
 
 
