@@ -137,7 +137,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
     ("words", "error", "next_step"),
     [
         (["rnu", "a.toml"], 'no such command "rnu"; did you mean "run"?', "python -m toolkit run a.toml"),
-        (["it's"], 'no such command "it\'s" (choose from demo, init, run, tune, evaluate,', "python -m toolkit --help"),
+        (["it's"], 'no such command "it\'s" (choose from demo, init, recipes, run, tune,', "python -m toolkit --help"),
         (["plugins", "shwo"], 'no such command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
         (["run"], "run: a recipe is missing", "python -m toolkit run har_resnet50"),
         (

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, console, stopped
+from toolkit.cli.parser import add_open, console, stopped
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
     from toolkit.recipe.draft import Draft
     from toolkit.runs.directory import RunDirectory
 
@@ -21,10 +21,9 @@ PICTURES = 6
 """Pictures that the exported model is asked about."""
 
 
-def add_demo(commands: Commands) -> None:
-    text = "train, export and predict on a built-in sample, in about a minute"
-    parser = add(commands, "demo", text, _demo, ("demo", "demo --open"))
-    parser.add_argument("--open", action="store_true", help="show the report in a browser")
+def fill(parser: Parser) -> None:
+    parser.does(_demo, ("demo", "demo --open"))
+    add_open(parser)
 
 
 def _demo(options: Namespace) -> int:
