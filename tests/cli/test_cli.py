@@ -21,7 +21,8 @@ import pytest
 from tests import tiny
 from tests.installed import install
 from toolkit import __version__
-from toolkit.cli.main import main, parser
+from toolkit.cli.commands import parser
+from toolkit.cli.main import main
 from toolkit.cli.parser import PROGRAM
 from toolkit.system.signals import how_ended
 

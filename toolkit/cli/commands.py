@@ -54,11 +54,10 @@ def parser() -> Parser:
     """The parser of all commands."""
     whole = Whole(prog=PROGRAM, usage=f"{PROGRAM} COMMAND ...", epilog=f"{listed_examples(EXAMPLES)}\n\n{EXIT_CODES}")
     whole.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = whole.add_subparsers(metavar="COMMAND", prog=PROGRAM, parser_class=Parser, help=argparse.SUPPRESS)
+    commands = whole.add_subparsers(metavar="COMMAND", prog=PROGRAM, help=argparse.SUPPRESS)
     for group in COMMANDS.values():
         for name, text in group.items():
             add(commands, name, text, partial(_fill, name))
-    whole.actions = commands.choices
     whole.set_defaults(command=lambda options: _no_command(whole, options))
     return whole
 

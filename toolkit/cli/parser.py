@@ -39,12 +39,21 @@ class Parser(argparse.ArgumentParser):
         """What the words without a flag are, in their order."""
         self.optional: set[str] = set()
         """Those of them that may be absent."""
-        self.actions: Mapping[str, Parser] = {}
-        """The commands below this one."""
+        self._below: Mapping[str, Parser] = {}
         self.text = text
         """What the command does, as lists of commands show it."""
         self._fill = fill
         super().__init__(**options, allow_abbrev=False, formatter_class=_formatter)
+
+    def add_subparsers(self, **options: Any) -> Commands:  # type: ignore[override]
+        commands: Commands = super().add_subparsers(parser_class=Parser, **options)
+        self._below = commands.choices
+        return commands
+
+    @property
+    def actions(self) -> Mapping[str, Parser]:
+        """The commands below this one, with their arguments."""
+        return {name: parser.filled() for name, parser in self._below.items()}
 
     def filled(self) -> Parser:
         """This parser with its arguments."""
@@ -109,7 +118,7 @@ def columns() -> int:
     with suppress(KeyError, ValueError):
         if (given := int(os.environ["COLUMNS"])) > 0:
             return given
-    with suppress(OSError):  # standard output is no terminal
+    with suppress(OSError):  # standard output is a file or a pipe
         return os.get_terminal_size(1).columns or 80
     return 80
 

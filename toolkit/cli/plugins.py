@@ -14,8 +14,7 @@ LICENCES = ("MIT", "Apache-2.0", "BSD-3-Clause", "none")
 
 def fill(parser: Parser) -> None:
     parser.does(_list, ("plugins list", "plugins show resnet50"))
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser)
-    parser.actions = actions.choices
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     add(actions, "list", "list all components, and broken plugins", _fill_list)
     add(actions, "show", "show a component's origin and arguments", _fill_show)
     add(actions, "doctor", "examine plugins by the rules of the conformance kit", _fill_doctor)
