@@ -305,7 +305,7 @@ def test_scores_without_a_test_split_are_said_to_be_of_valid(tmp_path: Path, unt
     page = read_page(write_report(run))
     assert "valid accuracy 75.0 %" in page.text
     assert "(Wilson, 60 items)" in page.text
-    assert "always the most frequent class 50.0 %" in page.text
+    assert "answering the most frequent class 50.0 %" in page.text
     assert "expected calibration error 7.7 %" in page.text
     assert "yes no 10 33.3 %" in page.text
     assert "12.3 %" in page.text
