@@ -229,17 +229,15 @@ def _never_predicted(judged: Judged) -> Iterator[Verdict]:
 
 
 RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
-    *(
-        _nothing_scored,
-        _chance,
-        _constant,
-        _few_items,
-        _overfitting,
-        _improving,
-        _waiting,
-        _unbalanced,
-        _never_predicted,
-    ),
+    _nothing_scored,
+    _chance,
+    _constant,
+    _few_items,
+    _overfitting,
+    _improving,
+    _waiting,
+    _unbalanced,
+    _never_predicted,
 )
 
 
