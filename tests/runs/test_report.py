@@ -234,7 +234,13 @@ def test_pictures_have_alternative_text_and_headings_a_scope(page: Reader) -> No
 
 
 def test_page_shows_scores_recipe_protocol_environment_and_notes(page: Reader) -> None:
-    for part in ("f1_macro undefined undefined", "loss 0.9000 0.9000", 'name = "mine"', "split_hash b5c3a1", "toolkit run 'a b.toml'"):
+    for part in (
+        "f1_macro undefined undefined",
+        "loss 0.9000 0.9000",
+        'name = "mine"',
+        "split_hash b5c3a1",
+        "toolkit run 'a b.toml'",
+    ):
         assert part in page.text
     assert "2 duplicates <found>" in page.text
     assert "Started 22 November 2026, 13:05" in page.text
