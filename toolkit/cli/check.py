@@ -194,8 +194,10 @@ def _room(room: Room, *, about: bool) -> str:
 
 def _notes(found: Inspection) -> Iterator[str]:
     if found.spec.sample:
-        yield "the sample is used; for your own data: --set data.root=FOLDER"
-    yield from found.data.notes
+        drawn = f" ({'; '.join(found.data.notes)})" if found.data.notes else ""
+        yield f"the sample is used{drawn}; for your own data: --set data.root=FOLDER"
+    else:
+        yield from found.data.notes
     for split, item in found.first.items():
         if item.damaged:
             yield f"{split}: skipped {counted(len(item.damaged), 'damaged item')}: {first_few(item.damaged)}"
