@@ -19,7 +19,8 @@ from pydantic.fields import FieldInfo
 
 import toolkit
 from toolkit.api.contracts import Model
-from toolkit.cli.main import parser
+from toolkit.cli.commands import parser
+from toolkit.cli.parser import Parser
 from toolkit.host.registry import Offer, Registry, discover
 from toolkit.kit.testing import rules
 from toolkit.recipe import tables
@@ -168,21 +169,18 @@ def odd_files(what: str) -> str:
 # Commands
 
 
-def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+def commands(parser: Parser, name: str = "") -> Iterator[tuple[str, str, Parser]]:
     """Name, help and parser of every command that does something itself."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for choice, inner in action.choices.items():
-                deeper = list(commands(inner, f"{name} {choice}".strip()))
-                yield from deeper or [(f"{name} {choice}".strip(), helps[choice], inner)]
+    for word, inner in parser.actions.items():
+        whole = f"{name} {word}".strip()
+        yield from list(commands(inner, whole)) or [(whole, inner.text, inner)]
 
 
 def command_reference() -> str:
     return "\n".join(one_command(name, text, found) for name, text, found in commands(parser()))
 
 
-def one_command(name: str, text: str, parser: argparse.ArgumentParser) -> str:
+def one_command(name: str, text: str, parser: Parser) -> str:
     places, flags = parser._get_positional_actions(), parser._get_optional_actions()
     usage = " ".join([name, *(place(one) for one in places)])
     lines = [f"## `{name}`", f"{text[0].upper()}{text[1:]}.", f"```text\npython -m toolkit {usage}\n```"]

@@ -21,7 +21,8 @@ import pytest
 from tests import tiny
 from tests.installed import install
 from toolkit import __version__
-from toolkit.cli.main import main, parser
+from toolkit.cli.commands import parser
+from toolkit.cli.main import main
 from toolkit.cli.parser import PROGRAM
 from toolkit.system.signals import how_ended
 
@@ -137,7 +138,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
     ("words", "error", "next_step"),
     [
         (["rnu", "a.toml"], 'no such command "rnu"; did you mean "run"?', "python -m toolkit run a.toml"),
-        (["it's"], 'no such command "it\'s" (choose from demo, init, run, tune, evaluate,', "python -m toolkit --help"),
+        (["it's"], 'no such command "it\'s" (choose from demo, init, recipes, run, tune,', "python -m toolkit --help"),
         (["plugins", "shwo"], 'no such command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
         (["run"], "run: a recipe is missing", "python -m toolkit run har_resnet50"),
         (

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -51,16 +51,15 @@ def unknown_name(message: str, name: str, known: Iterable[str], otherwise: str =
     return str(Problem("", message, near)) if near else f"{message}{otherwise}"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong at one place: `key` is dotted (`train.optimizer.lr`), empty for the file as a whole."""
 
     key: str
     message: str
     suggestion: str | None = None
-    flag: str = field(default="", compare=False)
+    flag: str = ""
     """The argument of `--set` that is at fault, not the recipe's file; empty without one."""
-    command: str = field(default="", compare=False)
+    command: str = ""
     """A command that helps; empty without one."""
 
     def __str__(self) -> str:

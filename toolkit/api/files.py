@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 UNFINISHED = ".unfinished-"
 """Stands in the name of a file that is still being written."""
@@ -201,8 +201,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True)
-class _Folders:
+class _Folders(NamedTuple):
     """A folder to write, and its unfinished copy next to it."""
 
     place: Path

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import counted, first_few
-from toolkit.cli.parser import add, add_set, command_line, stopped
+from toolkit.cli.parser import add_set, command_line, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
-from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.build.inspection import Inspection, Room
     from toolkit.build.plan import Plan
     from toolkit.build.rehearsal import Rehearsal
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
     from toolkit.runs.probe import Probe
 
 CLASSES = 20
@@ -28,9 +27,8 @@ NOTES = 20
 """Damaged or skipped files that are named."""
 
 
-def add_check(commands: Commands) -> None:
-    examples = ("check har_resnet50", "check har_resnet50 --set train.batch=64 --probe")
-    parser = add(commands, "check", "check a recipe and its data without training", _check, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_check, ("check har_resnet50", "check har_resnet50 --set train.batch=64 --probe"))
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
     add_set(parser)
     only = parser.add_mutually_exclusive_group()
@@ -86,7 +84,7 @@ def _with_some_batch(planned: Plan) -> Plan:
 
 def _fitted(line: str) -> str:
     """The line, folded where it is longer than a narrow terminal; words are not broken, so that paths can be copied."""
-    return fill(line, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(line, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
 def _probe(planned: Plan) -> None:
@@ -196,14 +194,18 @@ def _room(room: Room, *, about: bool) -> str:
 
 def _notes(found: Inspection) -> Iterator[str]:
     if found.spec.sample:
-        yield "the sample is used; for your own data: --set data.root=FOLDER"
-    yield from found.data.notes
+        drawn = f" ({'; '.join(found.data.notes)})" if found.data.notes else ""
+        yield f"the sample is used{drawn}; for your own data: --set data.root=FOLDER"
+    else:
+        yield from found.data.notes
     for split, item in found.first.items():
         if item.damaged:
             yield f"{split}: skipped {counted(len(item.damaged), 'damaged item')}: {first_few(item.damaged)}"
     for problem in found.data.files[:NOTES]:
         yield f"{problem.path}: {problem.problem}{f' ({problem.other})' if problem.other else ''}"
     if len(found.data.files) > NOTES:
+        from toolkit.runs.directory import RunDirectory
+
         listed = RunDirectory(Path()).file_problems.name
         yield f"{len(found.data.files) - NOTES:,} more files with a problem; a run lists all of them in {listed}"
     if found.lacks_disk:

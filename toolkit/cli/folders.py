@@ -10,7 +10,6 @@ from pathlib import Path
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import command_line
-from toolkit.runs.directory import RunDirectory
 
 LOOKED_AT = 2000
 """Files that are looked at before a folder is called one of images or of videos."""
@@ -34,6 +33,8 @@ def is_recipe_less(path: Path) -> bool:
 
 
 def _is_run(path: Path) -> bool:
+    from toolkit.runs.directory import RunDirectory
+
     run = RunDirectory(path)
     return run.recipe.is_file() and run.facts.is_file()
 

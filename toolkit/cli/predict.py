@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, count, stopped
+from toolkit.cli.parser import add_set, add_use, count, stopped
 from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
 
 MODEL = "a run, which is exported once, or a bundle"
 INPUTS = "images, folders, globs, videos, - for a list on standard input, a camera's number, an rtsp or http URL"
 
 
-def add_predict(commands: Commands) -> None:
-    examples = (f"predict {RUN} photo.jpg", f"predict {BUNDLE} photos --output answers.csv")
-    parser = add(commands, "predict", "classify images and videos with a run or a bundle", _predict, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_predict, (f"predict {RUN} photo.jpg", f"predict {BUNDLE} photos --output answers.csv"))
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help=INPUTS)
     parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")

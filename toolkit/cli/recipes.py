@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError, unknown_name
-from toolkit.cli.parser import add
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
 
 RECIPE_HELP = "a TOML file, or the name of a shipped recipe (python -m toolkit recipes)"
 
 
-def add_recipes(commands: Commands) -> None:
-    examples = ("recipes", "recipes cifar10_cnn > my_cnn.toml")
-    parser = add(commands, "recipes", "list the shipped recipes, or print one", _recipes, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_recipes, ("recipes", "recipes cifar10_cnn > my_cnn.toml"))
     parser.add_argument("name", metavar="NAME", nargs="?", help="the recipe to print")
 
 

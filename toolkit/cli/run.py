@@ -1,4 +1,4 @@
-"""Commands on recipes and on runs: run, evaluate, report, schema."""
+"""The command run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, command_line, console, count, stopped
-from toolkit.cli.places import BUNDLE, RECIPE, RUN
+from toolkit.cli.parser import add_open, add_set, command_line, console, count, stopped
+from toolkit.cli.places import RECIPE
 from toolkit.cli.recipes import RECIPE_HELP, show_file
-from toolkit.runs.directory import RunDirectory
 from toolkit.system.ranks import launched
 
 if TYPE_CHECKING:
@@ -17,17 +16,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from toolkit.cli.parser import Commands, Parser
+    from toolkit.cli.parser import Parser
     from toolkit.recipe.draft import Draft
     from toolkit.runs.loop import Prepared
 
 
-def add_run(commands: Commands) -> None:
-    examples = (
-        "run cifar10_cnn",
-        "run har_resnet50 --set train.epochs=10 --set train.batch=64",
-    )
-    parser = add(commands, "run", "train, evaluate and report a recipe", _run, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_run, ("run cifar10_cnn", "run har_resnet50 --set train.epochs=10 --set train.batch=64"))
     parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE_HELP}; not needed to resume")
     add_set(parser)
     parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run")
@@ -42,31 +37,6 @@ def add_run(commands: Commands) -> None:
     add_open(parser)
 
 
-def add_evaluate(commands: Commands) -> None:
-    text = "re-evaluate the best checkpoint of a run, or an exported bundle"
-    examples = (f"evaluate {RUN}", f"evaluate {BUNDLE}")
-    parser = add(commands, "evaluate", text, _evaluate, examples)
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, or a bundle's")
-    add_set(parser)
-    add_use(parser)
-
-
-def add_report(commands: Commands) -> None:
-    examples = (f"report {RUN}", f"report {RUN} --open")
-    parser = add(commands, "report", "write a run's report again from its files", _report, examples)
-    parser.add_argument("run", metavar="RUN", type=Path)
-    add_open(parser)
-
-
-def add_open(parser: Parser) -> None:
-    parser.add_argument("--open", action="store_true", help="show the report in a browser")
-
-
-def add_schema(commands: Commands) -> None:
-    text = "print the JSON Schema of a recipe with all installed components"
-    add(commands, "schema", text, _schema, ("schema", "schema > recipe.schema.json"))
-
-
 def _run(options: Namespace) -> int | None:
     if options.resume is None and options.recipe is None:
         raise UsageError("run: a recipe is missing", next_step=f"python -m toolkit run {RECIPE}")
@@ -74,6 +44,8 @@ def _run(options: Namespace) -> int | None:
         step = command_line(["run", "--resume", str(options.resume)])
         raise UsageError("run: --runs has no meaning with --resume", next_step=step)
     if options.resume is not None and options.find_lr:
+        from toolkit.runs.directory import RunDirectory
+
         step = command_line(["run", str(RunDirectory(options.resume).recipe), "--find-lr"])
         raise UsageError("run: --find-lr has no meaning with --resume", next_step=step)
     if options.resume is None and options.extend is not None:
@@ -146,52 +118,3 @@ def _planned(options: Namespace) -> Draft:
     draft = parse(options.recipe, options.overrides, name=name_of_recipe(options.recipe))
     plan(draft, discover())
     return draft
-
-
-def _evaluate(options: Namespace) -> None:
-    output = console()
-    if (options.run / "bundle.json").is_file():
-        from toolkit.export.rescore import evaluate_bundle
-
-        use = {"device": options.device or "auto", "precision": options.precision}
-        directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=output, **use)
-    else:
-        from toolkit.serving.bundle import bundle_near
-
-        recipe = RunDirectory(options.run).recipe
-        near = None if recipe.is_file() else bundle_near(options.run)
-        if near:
-            why = f"not a bundle (it has no bundle.json), nor a run directory (it has no {recipe.name})"
-            raise UsageError(f"{options.run}: {why}", next_step=near)
-        if options.device or options.precision:
-            raise UsageError(
-                f"{options.run}: not a bundle; --device and --precision are for bundles",
-                next_step="for a run use --set train.device=... and --set train.precision=...",
-            )
-        from toolkit.runs.session import evaluate_run
-
-        directory = evaluate_run(options.run, options.overrides, console=output)
-    from toolkit.runs.examples import predict_command
-
-    output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
-    output.print(f"next:  {predict_command(options.run, directory)}", markup=False, soft_wrap=True)
-
-
-def _report(options: Namespace) -> None:
-    from toolkit.runs.report import write_report
-
-    page = write_report(options.run)
-    print(f"report {page}")
-    if options.open:
-        from toolkit.system.browser import open_page
-
-        open_page(page)
-
-
-def _schema(_: Namespace) -> None:
-    import json
-
-    from toolkit.build.schema import recipe_schema
-    from toolkit.host.registry import discover
-
-    print(json.dumps(recipe_schema(discover()), indent=2))

@@ -257,11 +257,8 @@ class KeptOffer(Offer):
     def __init__(
         self, kind: str, name: str, plugin: Plugin, place: str | None, said: Any, revived: Callable[[Offer], Offer]
     ) -> None:
-        vars(self).update(kind=kind, name=name, plugin=plugin, _place=place, _said=said, _revived=revived)
-
-    _place: str | None
-    _said: Any
-    _revived: Callable[[Offer], Offer]
+        self.kind, self.name, self.plugin = kind, name, plugin
+        self._place, self._said, self._revived = place, said, revived
 
     def load(self) -> Callable[..., Any]:
         return self._revived(self).load()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.api.errors import PluginError
@@ -85,16 +84,31 @@ class Loaded(NamedTuple):
         return f"{self.seen.seconds * 1000:.0f} ms"
 
 
-@dataclass(frozen=True)
 class Offer:
     """One component: its factory, or where to import it from."""
 
-    kind: str
-    name: str
-    plugin: Plugin
-    factory: Callable[..., Any] | str
-    declared: Declared | None = None
-    """What the hook returned, where it declares more than a factory."""
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        plugin: Plugin,
+        factory: Callable[..., Any] | str,
+        declared: Declared | None = None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.plugin = plugin
+        self._factory = factory
+        self._declared = declared
+
+    @property
+    def factory(self) -> Callable[..., Any] | str:
+        return self._factory
+
+    @property
+    def declared(self) -> Declared | None:
+        """What the hook returned, where it declares more than a factory."""
+        return self._declared
 
     def load(self) -> Callable[..., Any]:
         """The factory itself, imported now if need be; PluginError if that fails."""

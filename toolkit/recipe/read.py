@@ -7,7 +7,6 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) 
 def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
     """The error of all that is wrong. A key that `--set` gave is reported as that argument."""
     flag = source.flag if isinstance(source, Source) else lambda _: ""
-    placed = [replace(_homed(problem), flag=flag(problem.key)) for problem in found]
+    placed = [_homed(problem)._replace(flag=flag(problem.key)) for problem in found]
     again = f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
     if placed and all(problem.flag for problem in placed):
         named = f"--set {shlex.quote(placed[0].flag)}" if len(placed) == 1 else "these arguments"
@@ -74,14 +73,14 @@ def _homed(problem: Problem) -> Problem:
     key = problem.key.rpartition(".")[2]
     homes = [table for table in _TABLES if key in keys_of(table)]
     if len(homes) == 1:
-        return replace(problem, suggestion=".".join(filter(None, (homes[0], key))))
+        return problem._replace(suggestion=".".join(filter(None, (homes[0], key))))
     foreign = key_of(key)
     if foreign is None or foreign == problem.key:
         return problem
     spelled = SPELLED.get(foreign)
     if spelled:
-        return replace(problem, message=f"{UNKNOWN_KEY}; write {spelled}", suggestion=None)
-    return replace(problem, suggestion=foreign)
+        return problem._replace(message=f"{UNKNOWN_KEY}; write {spelled}", suggestion=None)
+    return problem._replace(suggestion=foreign)
 
 
 def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Draft:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import textwrap
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-_WHOLE_WORDS = partial(textwrap.TextWrapper, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def warn(text: str, console: Console | None = None) -> None:
@@ -29,7 +23,7 @@ def note(text: str, console: Console | None = None) -> None:
 def say(text: str, console: Console, style: str | None = None) -> None:
     """Print `text` on `console`. On a terminal it breaks between words; a path longer than a line stays whole."""
     if console.is_terminal:
-        text = _WHOLE_WORDS(max(console.width, 20)).fill(text)
+        text = _in_whole_words(text, console.width)
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -37,8 +31,23 @@ def wrapped(text: str) -> str:
     """`text` broken between words where standard error is a terminal, so that the terminal breaks none itself."""
     if not (sys.stderr and sys.stderr.isatty()):
         return text
+    import shutil
+
     indent = "  " if text.startswith("  ") else ""
-    return _WHOLE_WORDS(max(shutil.get_terminal_size().columns, 20), initial_indent=indent).fill(text.strip())
+    return _in_whole_words(text.strip(), shutil.get_terminal_size().columns, initial_indent=indent)
+
+
+def _in_whole_words(text: str, width: int, *, initial_indent: str = "") -> str:
+    import textwrap
+
+    lines = textwrap.TextWrapper(
+        max(width, 20),
+        initial_indent=initial_indent,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.fill(text)
 
 
 def _print(line: str, console: Console | None) -> None:

@@ -24,7 +24,7 @@ from toolkit.recipe.read import load, overridden
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import RunDirectory, explained, nan_for_null
 from toolkit.runs.files import read_run
-from toolkit.runs.repeats import mean_and_deviation, scores_of, scores_table
+from toolkit.runs.repeats import RepeatedRow, mean_and_deviation, repeated_rows, scores_of, scores_table
 from toolkit.runs.session import resume_run
 from toolkit.system.notices import note
 from toolkit.system.signals import Signals, stopping
@@ -76,9 +76,9 @@ class Finalists:
     """What is skipped, and why."""
 
     @property
-    def scores(self) -> list[str]:
-        """Names of all scores."""
-        return list(dict.fromkeys(name for one in self.candidates for name in one.scores))
+    def scores(self) -> list[RepeatedRow]:
+        """A row for each score, a column for each candidate."""
+        return repeated_rows([one.scores for one in self.candidates])
 
 
 def finish_best(
@@ -108,10 +108,11 @@ def finish_best(
     split = runs[0].split if runs else "test"
     finalists = Finalists(split, sample, tuple(candidates), (*notes, *why_not))
     write_finalists(folder, finalists)
-    title = f"{study.study_name}: scores on {split}{' (SAMPLE data)' if sample else ''}"
-    table = scores_table(title, {one.heading: one.scores for one in candidates})
+    table = scores_table({one.heading: one.scores for one in candidates})
     for run, cause in (failed for one in candidates for failed in one.failures.items()):
         table.add_row(f"{run} failed", cause)
+    title = f"{study.study_name}: scores on {split}{' (SAMPLE data)' if sample else ''}"
+    console.print(title, markup=False, soft_wrap=True)
     console.print(table)
     for text in finalists.notes:
         note(text, console)

@@ -224,6 +224,21 @@ def test_images_and_videos_import_no_torch(tmp_path: Path) -> None:
         assert loaded.isdisjoint({"torch", "torchvision"})
 
 
+def test_numbers_get_a_recipe_whose_check_succeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        write_image(tmp_path / "cars" / f"{number}.jpg", number, height=40, width=60)
+    rows = "".join(f"{number}.jpg,{1000.5 + 10 * number}\n" for number in range(30))
+    (tmp_path / "cars" / "prices.csv").write_text(f"path,price\n{rows}", "utf-8")
+    out, _ = printed(["init", "images", str(tmp_path / "cars")], capsys)
+    assert f"found 30 images: prices.csv with numbers (price) in {tmp_path / 'cars'}\n" in out
+    assert "numbers: price 1000 to 1290\n" in out
+    made = tomllib.loads(Path("cars.toml").read_text("utf-8"))
+    assert (made["task"]["name"], made["data"]["numbers"]) == ("regression", "price")
+    check, *_ = followed(out)
+    out, _ = printed(shlex.split(check), capsys)
+    assert "cars.toml: valid\n" in out
+
+
 @pytest.mark.slow
 def test_the_commands_for_photos_succeed(tmp_path: Path) -> None:
     """Slow: trains, exports and predicts in four processes."""
