@@ -206,7 +206,7 @@ def test_a_needed_broken_plugin_ends_with_its_own_exit_code_and_hides_no_problem
     broken = Broken(Plugin("late", "2", "main", "late"), "ImportError: no")
     error = failure(path, "model.name=other", "train.epochs=0", at=registry(broken))
     assert error.exit_code == EXIT_PLUGIN
-    assert error.message.splitlines() == [
+    assert error.lines() == [
         f'{path}: model.name: unknown model "other"',
         "  it may belong to a plugin that is broken: late[main] 2: ImportError: no",
         "  --set train.epochs=0: must be at least 1, got 0",
@@ -354,7 +354,7 @@ for model in sys.argv[2:]:
         plan(parse(Path(sys.argv[1]), ["metrics=['accuracy']", f"model.name={model}"]), discover())
         print(json.dumps([0, ""]))
     except ToolkitError as error:
-        print(json.dumps([error.exit_code, error.message]))
+        print(json.dumps([error.exit_code, " ".join(error.lines())]))
 """
 
 

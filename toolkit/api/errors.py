@@ -33,9 +33,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def printable(text: str) -> str:
-    """`text` with its control characters escaped: names of files and values may hold any, and a terminal obeys them."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def printable(text: str, keep: str = "") -> str:
+    """`text` with its control characters escaped, except those of `keep`: names of files and values may hold any, a
+    terminal obeys them, and those that turn the direction of text make it read as another."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:
@@ -69,35 +74,35 @@ class Problem:
     def at(self, source: str) -> str:
         """The problem as a line that begins with its place: the flag, else the recipe `source`."""
         if not self.flag:
-            return printable(f"{source}: {self}")
+            return f"{source}: {self}"
         text = self._text() if self.key in {self.flag, self.flag.partition("=")[0].strip()} else str(self)
-        return printable(f"--set {shlex.quote(self.flag)}: {text}")
+        return f"--set {shlex.quote(self.flag)}: {text}"
 
     def _text(self) -> str:
         return f'{self.message}; did you mean "{self.suggestion}"?' if self.suggestion else self.message
 
 
 class ToolkitError(Exception):
-    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`."""
+    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`. Lines below the
+    message have `details`."""
 
     exit_code = EXIT_FAILED
 
-    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+    def __init__(self, message: str, *, details: Sequence[str] = (), next_step: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.details = tuple(details)
         self.next_step = next_step
 
     def lines(self) -> list[str]:
-        return [self.message]
+        """What is shown, a line each, which may hold any character: details are indented."""
+        return [self.message, *(f"  {detail}" for detail in self.details)]
 
 
 class UsageError(ToolkitError):
     """The command line cannot be understood."""
 
     exit_code = EXIT_USAGE
-
-    def lines(self) -> list[str]:
-        return [printable(self.message)]
 
 
 class RecipeError(ToolkitError):
@@ -144,14 +149,12 @@ class WeightsError(ToolkitError):
         mis_shaped: Sequence[str] = (),
         next_step: str | None = None,
     ) -> None:
-        super().__init__(message, next_step=next_step)
+        kinds = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", mis_shaped))
+        details = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
+        super().__init__(message, details=details, next_step=next_step)
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.mis_shaped = tuple(mis_shaped)
-
-    def lines(self) -> list[str]:
-        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("mis-shaped", self.mis_shaped))
-        return [self.message, *(f"  {len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)]
 
 
 class PluginError(ToolkitError):
@@ -167,16 +170,9 @@ class BundleError(ToolkitError):
 
 
 class ParityError(ToolkitError):
-    """An exported model does not answer as the trained one; `findings` are the lines shown below the message."""
+    """An exported model does not answer as the trained one; the details are what was found."""
 
     exit_code = EXIT_PARITY
-
-    def __init__(self, message: str, *, findings: Sequence[str], next_step: str | None = None) -> None:
-        super().__init__(message, next_step=next_step)
-        self.findings = tuple(findings)
-
-    def lines(self) -> list[str]:
-        return [self.message, *(f"  {finding}" for finding in self.findings)]
 
 
 class CheckpointError(ToolkitError):

@@ -201,9 +201,9 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         problems += _clip_problems(draft.recipe, chosen)
     if broken:
         # The plugins' faults first, for they decide the exit code; the recipe's own below.
-        faults = [f"{draft.source}: {error.message}" for error in broken]
-        own = [f"  {line}" for line in invalid(draft.source, problems).lines()]
-        raise PluginError("\n".join([*faults, *own]), next_step=broken[0].next_step)
+        first, *others = (line for error in broken for line in (f"{draft.source}: {error.message}", *error.details))
+        own = invalid(draft.source, problems).lines()
+        raise PluginError(first, details=[*others, *own], next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
     tasks = {

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError, Problem, UsageError, nearest
+from toolkit.api.errors import DataError, Problem, UsageError, nearest, printable
 from toolkit.api.files import files_below
 from toolkit.data.images import IMAGE_SUFFIXES
 
@@ -82,11 +82,6 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[
             next_step="give images, videos, folders, patterns in quotes, - for a list, a camera's number or a URL",
         )
     return found
-
-
-def printable(name: str) -> str:
-    """`name` on one line of a terminal: what cannot be printed is escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def _named(word: str) -> list[Source]:
