@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,6 +148,63 @@ def test_a_plan_builds_what_the_recipe_names(path: Path):
     assert first[0] is not second[0]
     assert [made.p for made in planned.augmentations(data.spec)] == [0.5]  # type: ignore[attr-defined]
     assert planned.trackers(Path("run"))[0].first == Path("run")  # type: ignore[attr-defined]
+
+
+class Pool(StrEnum):
+    MAX = "max"
+    AVG = "avg"
+
+
+@dataclass(frozen=True)
+class Stem:
+    width: int = 8
+    pool: Pool = Pool.MAX
+
+    def __post_init__(self) -> None:
+        if self.width > 99:
+            raise RuntimeError("no memory")
+
+
+class Pooled(Net):
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        pool: Pool = Pool.MAX,
+        stem: Stem = Stem(),
+        on: set[date] = frozenset(),  # type: ignore[assignment]
+    ) -> None:
+        self.made = pool, stem, on
+
+
+def test_classes_of_a_plugin_are_made_from_a_recipe_and_written_back(path: Path):
+    overrides = ["model.name=pooled", "model.pool=avg", "model.stem.width=4", "model.on=[2026-02-01, 2026-01-31]"]
+    planned = plan(parse(path, overrides), registry(pooled=Pooled))
+    model: Any = planned.model(SPEC)
+    assert model.made == (Pool.AVG, Stem(4), {date(2026, 1, 31), date(2026, 2, 1)})
+    path.write_text(to_toml(planned.resolved))
+    again = plan(parse(path), registry(pooled=Pooled))
+    assert again.resolved == planned.resolved
+    assert digest(again.resolved) == digest(planned.resolved)
+    made: Any = again.model(SPEC)
+    assert made.made == model.made
+    assert plan(parse(path, ["model.on=[]"]), registry(pooled=Pooled)).resolved.model.args["on"] == []
+
+
+def test_a_class_of_a_plugin_that_fails_is_a_fault_of_the_plugin(path: Path):
+    error = failure(path, "model.name=pooled", "model.stem.width=100", at=registry(pooled=Pooled))
+    assert isinstance(error, PluginError)
+    assert error.message.endswith(
+        '"pooled" of plugin acme[main] 1.0: cannot check its arguments: RuntimeError: no memory'
+    )
+
+
+def test_an_argument_that_a_recipe_cannot_give_is_named(path: Path):
+    def open_(spec: DataSpec, *, pool: Callable[..., Any] | None = None) -> None: ...
+
+    (line,) = failure(path, "model.name=open_", "model.pool=avg", at=registry(open_=open_)).lines()
+    expected = "is an argument of type Callable[..., Any] | None, which a recipe cannot give"
+    assert line == f"--set model.pool=avg: {expected}"
 
 
 def test_an_argument_called_name_does_not_rename_the_component(path: Path):

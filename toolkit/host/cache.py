@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from toolkit.api.contracts import Declared
     from toolkit.recipe.signature import Signature
 
-FORMAT = 1
+FORMAT = 2
 NOTES = 100
 """Most that are kept: the oldest go first."""
 _TOOLKIT = "toolkit=toolkit"

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolkit.api.errors import Problem, counted, nearest
@@ -22,12 +23,18 @@ UNKNOWN_KEY = "unknown key"
 _TYPES = {
     "int_type": "an integer",
     "int_from_float": "an integer",
+    "int_parsing": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "a string",
     "path_type": "a path in quotes",
     "tuple_type": "an array",
     "list_type": "an array",
+    "set_type": "an array",
+    "frozen_set_type": "an array",
+    "date_type": "a date such as 2026-01-31",
+    "datetime_type": "a date with a time such as 2026-01-31T12:00:00",
+    "time_type": "a time such as 12:00:00",
     "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
@@ -52,7 +59,8 @@ def dotted(key: str, *place: str | int) -> str:
 
 def shown(value: Any, limit: int = 60) -> str:
     """`value` about as TOML writes it, cut to `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    bare = isinstance(value, (date, time))
+    text = value.isoformat() if bare else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

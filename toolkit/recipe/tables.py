@@ -21,6 +21,7 @@ from pydantic import (
 from toolkit.api.clips import Averaged, Sampling, Short
 from toolkit.api.contracts import Direction
 from toolkit.recipe.kinds import KINDS
+from toolkit.recipe.plain import plain
 from toolkit.system.choices import BundlePrecision, Precision
 
 
@@ -341,12 +342,3 @@ class Recipe(BaseModel):
     def replace(self, tables: Mapping[str, Any]) -> Self:
         """This recipe's name with other tables; they must be valid."""
         return type(self).model_validate({**tables, "name": self.name})
-
-
-def plain(value: Any) -> Any:
-    """`value` in the types that TOML reads: paths as strings, tuples as lists."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -12,7 +12,7 @@ from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, UsageError, counted, unkn
 from toolkit.host.installed import installed
 from toolkit.host.listing import shortened
 from toolkit.host.loading import load
-from toolkit.host.offers import SLOW_SECONDS, Plugin, owners
+from toolkit.host.offers import INCLUDED, SLOW_SECONDS, Plugin, owners
 from toolkit.host.project import left_out, owner
 from toolkit.kit.doctor.examination import HOST, KNOWN_STATE, Imported, Line, Remark, Request, imported
 from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
@@ -21,8 +21,6 @@ from toolkit.recipe.overrides import from_inline
 from toolkit.system.notices import show
 
 PAGE = "docs/reference/rules.md"
-INCLUDED = "vision-toolkit"
-"""The distribution whose plugins are examined only when asked for by name."""
 
 Component: TypeAlias = tuple[str, str]
 """Kind and name."""
