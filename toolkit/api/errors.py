@@ -83,16 +83,26 @@ class Problem:
 
 
 class ToolkitError(Exception):
-    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`. Lines below the
-    message have `details`."""
+    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`.
+
+    Lines below the message have `details`. `settings` are `KEY=VALUE` for `--set` that help: the command line shows the
+    whole command with them, behind `next_step` where there is one."""
 
     exit_code = EXIT_FAILED
 
-    def __init__(self, message: str, *, details: Sequence[str] = (), next_step: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Sequence[str] = (),
+        next_step: str | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
         self.next_step = next_step
+        self.settings = tuple(settings)
 
     def lines(self) -> list[str]:
         """What is shown, a line each, which may hold any character: details are indented."""
@@ -110,8 +120,16 @@ class RecipeError(ToolkitError):
 
     exit_code = EXIT_USAGE
 
-    def __init__(self, source: str, problems: Sequence[Problem], *, next_step: str | None = None) -> None:
-        super().__init__(f"{source}: {counted(len(problems), 'problem')}", next_step=next_step)
+    def __init__(
+        self,
+        source: str,
+        problems: Sequence[Problem],
+        *,
+        next_step: str | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
+        message = f"{source}: {counted(len(problems), 'problem')}"
+        super().__init__(message, next_step=next_step, settings=settings)
         self.source = source
         self.problems = tuple(problems)
 
@@ -130,8 +148,15 @@ class DataError(ToolkitError):
 
     exit_code = EXIT_DATA
 
-    def __init__(self, message: str, *, path: Path | None = None, next_step: str | None = None) -> None:
-        super().__init__(f"{path}: {message}" if path else message, next_step=next_step)
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | None = None,
+        next_step: str | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
+        super().__init__(f"{path}: {message}" if path else message, next_step=next_step, settings=settings)
         self.path = path
 
 
@@ -148,10 +173,11 @@ class WeightsError(ToolkitError):
         unexpected: Sequence[str] = (),
         mis_shaped: Sequence[str] = (),
         next_step: str | None = None,
+        settings: Sequence[str] = (),
     ) -> None:
         kinds = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", mis_shaped))
         details = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
-        super().__init__(message, details=details, next_step=next_step)
+        super().__init__(message, details=details, next_step=next_step, settings=settings)
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.mis_shaped = tuple(mis_shaped)

@@ -21,7 +21,7 @@ from toolkit.api.errors import (
 from toolkit.api.files import unwritable_by_others
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
-from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
+from toolkit.cli.parser import PROGRAM, Parser, command_line, listed_examples, sentence
 from toolkit.system.notices import show, wrapped
 
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -141,6 +141,23 @@ def _no_command(whole: Parser, options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
+    """What to do next, with the whole command where that is known."""
+    from toolkit.cli.repairs import repaired, with_settings
+
+    if isinstance(error, RecipeError) and (command := repaired(error, words)):
+        return command
+    if not error.settings:
+        return error.next_step
+    again = with_settings(error.settings, words)
+    try:
+        parser().parse_args(again)
+        what = command_line(again)
+    except UsageError:  # a command that takes no recipe
+        what = f"in the recipe: {', '.join(error.settings)}"
+    return f"{error.next_step}: {what}" if error.next_step else what
+
+
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
@@ -149,11 +166,6 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
         traceback.print_exc()
     for line in error.lines():
         print(wrapped(line if line.startswith(" ") else f"error: {line}"), file=sys.stderr)
-    next_step = error.next_step
-    if isinstance(error, RecipeError):
-        from toolkit.cli.repairs import repaired
-
-        next_step = repaired(error, words) or next_step
-    if next_step:
+    if next_step := _next_step(error, words):
         show(f"next:  {next_step}", file=sys.stderr)
     return error.exit_code

@@ -22,6 +22,18 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
     return command_line(found)
 
 
+def with_settings(settings: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The words of the same command with these `KEY=VALUE`, in place of other values of the same keys."""
+    kept = list(words)
+    for setting in settings:
+        key = setting.partition("=")[0]
+        for place in range(len(kept) - 1, 0, -1):
+            if kept[place - 1] == "--set" and kept[place].partition("=")[0].strip() == key:
+                del kept[place - 1 : place + 1]
+        kept += ["--set", setting]
+    return kept
+
+
 def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     """Replace the word at fault; False where nothing better is known."""
     if not problem.key:

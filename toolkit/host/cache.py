@@ -107,8 +107,8 @@ class Cache:
         read = self._read.get(_key(offer.plugin))
         if read is None:
             return
-        plain = signature.plain()
         with suppress(Exception):  # JSON cannot hold it, or the file was wrong
+            plain = signature.plain()
             json.dumps(plain)
             if plain not in read["signatures"]:
                 read["signatures"].append(plain)

@@ -75,7 +75,7 @@ def _above(folder: Path, root: Path) -> Iterator[str]:
     if folder != root:
         yield f"the data is in {root.relative_to(folder)}/ below it"
     for place in root.parents[: len(root.relative_to(folder).parts)]:
-        yield from passed_over(place)
+        yield from passed_over(place, below=False)
 
 
 def _has_files(folder: Path, suffixes: frozenset[str]) -> bool:
@@ -208,15 +208,3 @@ def _expected(root: Path, videos: bool) -> str:
         f"Expected one of these below {root}: CLASS/{item}; or train/CLASS/{item} with val/ and test/; or a table "
         f"train.csv with the columns path,label."
     )
-
-
-def hidden_files(root: Path) -> Iterator[str]:
-    """A note on hidden files of `root` and its folders, which are never read."""
-    count = sum(
-        1
-        for place in [root, *(root / name for name in folders(root))]
-        for path in place.iterdir()
-        if path.name.startswith(".") and path.is_file()
-    )
-    if count:
-        yield f"skipped {counted(count, 'hidden file')}"
