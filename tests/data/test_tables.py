@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.api.errors import DataError
-from toolkit.data.tables import decoded, lines_of, open_table, read_header, read_lines, read_table
+from toolkit.data.tables import decoded, lines_of, open_table, paths_of, read_header, read_lines, read_table
 
 ROWS = [(2, ("a.jpg", "cat")), (3, ("b.jpg", "dog"))]
 TEXT = "path,label\na.jpg,cat\nb.jpg,dog\n"
@@ -122,3 +122,43 @@ def test_a_table_knows_its_separator(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("a;b\n1;2\n")
     assert (open_table(file).separator, open_table(file).said) == (";", "a;b")
+
+
+LISTED = {
+    "lines": b"a b.jpg\nc.jpg\n",
+    "a mark": b"\xef\xbb\xbfa b.jpg\nc.jpg",
+    "ends of Windows": b"a b.jpg\r\nc.jpg\r\n",
+    "blank lines": b"\na b.jpg\n\nc.jpg\n\n",
+    "UTF-16": "a b.jpg\nc.jpg\n".encode("utf-16"),
+    "a column alone": b"filename\na b.jpg\nc.jpg\n",
+    "a table": b"id,path\n1,a b.jpg\n2,c.jpg\n",
+    "a table of a spreadsheet": "Filename;label\na b.jpg;x\nc.jpg;y\n".encode("utf-8-sig"),
+    "a table with tabs": b"label\tpath\nx\ta b.jpg\ny\tc.jpg\n",
+    "quotes": b'path,label\n"a b.jpg","x, y"\n"c.jpg",z\n',
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_paths_of_a_list_are_found_however_it_is_written(name: str) -> None:
+    assert paths_of(LISTED[name], Path("list")) == ["a b.jpg", "c.jpg"]
+
+
+def test_paths_that_are_not_text_are_kept() -> None:
+    assert paths_of(b"caf\xe9.jpg\n", Path("list")) == ["caf\udce9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b"a.jpg\n\0.jpg\n",
+            "list: line 2: is not text: it holds a zero byte, as UTF-16 without a byte order mark does",
+        ),
+        (b"path,label\n,x\n", "list: line 2: path is empty"),
+        (b"path,label\na.jpg,x,y\n", "list: line 2: has 3 values, the header names 2 columns"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_reported_with_its_line(data: bytes, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        paths_of(data, Path("list"))
+    assert caught.value.message == message

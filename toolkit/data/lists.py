@@ -18,7 +18,7 @@ from toolkit.data.folders import Found, Listing, find_class_folders
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
 from toolkit.data.names import Files, lenient_notes
-from toolkit.data.tables import read_header, read_lines, read_table
+from toolkit.data.tables import PATH_COLUMNS, read_header, read_lines, read_table
 from toolkit.data.targets import FORMS
 
 KINETICS = ("label", "youtube_id", "time_start", "time_end")
@@ -26,7 +26,6 @@ _OFFICIAL = (
     "Unpack the split files there: UCF101TrainTestSplits-RecognitionTask.zip of UCF101, or test_train_splits.rar of "
     "HMDB51; or remove data.official_split."
 )
-_NAMES = ("path", "filename")
 _OF_FRAMES = re.compile(r"[^\s.]+( \d+)*")
 _WITH_NUMBERS = re.compile(r".+\.\w+( \d+)+")
 _WITH_NAME = re.compile(r".+\.\w+ \S+")
@@ -190,15 +189,15 @@ def _read_list(file: Path, split: str, form: LabelForm) -> NamedItems:
         return NamedItems(
             file, [_of_kinetics(file, line, row, split) for line, row in read_table(file, KINETICS)], True
         )
-    if set(header) & set(_NAMES) or (file.suffix.lower() in (".csv", ".tsv") and len(header) > 1):
-        table = form.read(file, _NAMES)
+    if set(header) & set(PATH_COLUMNS) or (file.suffix.lower() in (".csv", ".tsv") and len(header) > 1):
+        table = form.read(file, PATH_COLUMNS)
         return NamedItems(file, [Named(row.item, row.labels, split) for row in table.rows], columns=table.columns)
     of_line = _of_numbers if form.several else _of_line
     return NamedItems(file, [of_line(file, line, text, split) for line, text in read_lines(file)])
 
 
 def _with_numbers(file: Path, form: LabelForm, split: str) -> NamedItems:
-    rows = form.read(file, _NAMES).rows
+    rows = form.read(file, PATH_COLUMNS).rows
     return NamedItems(file, [Named(row.item, row.labels, split) for row in rows])
 
 

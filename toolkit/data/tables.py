@@ -29,6 +29,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+PATH_COLUMNS = ("path", "filename")
+"""What the column of a table is called that names files."""
 _SAVE = "Save the file as UTF-8."
 
 
@@ -72,7 +74,10 @@ def open_table(path: Path) -> Table:
     """The CSV file at `path`, without blanks around values; blank lines are skipped, and rows that end early are filled
     with empty values. Raises DataError naming the file, and the line where there is one, when it cannot be read or a
     row has more values than the header."""
-    text = _read(path)
+    return _parsed(path, _read(path))
+
+
+def _parsed(path: Path, text: str) -> Table:
     separator, before = _separator_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
@@ -98,7 +103,10 @@ def _filled(path: Path, line: int, row: Sequence[str], columns: int, separator: 
 def read_header(path: Path) -> tuple[str, ...]:
     """The values of the first line that is not blank, whether this is a table or a list. Raises DataError where the
     file cannot be read."""
-    text = _read(path)
+    return _header(_read(path))
+
+
+def _header(text: str) -> tuple[str, ...]:
     separator, before = _separator_of(text)
     lines = (line for _, line in lines_of(text) if line.strip())
     with suppress(csv.Error):  # a list of lines holds any text
@@ -132,6 +140,21 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file as (line number, text without blanks around it); blank ones are passed over. Raises
     DataError naming the file, and the line where there is one, when it cannot be read."""
     return [(number, line.strip()) for number, line in lines_of(_read(path)) if line.strip()]
+
+
+def paths_of(data: bytes, source: Path) -> list[str]:
+    """The paths that a list names: those in the column path, or filename, of a table; else each line as it is. Bytes
+    that are not UTF-8 are kept as Python passes them in paths. Raises DataError naming `source` and the line where the
+    list is not text, or not a table."""
+    try:
+        text = decoded(data, errors="surrogateescape")
+    except ValueError as error:
+        raise DataError(str(error), path=source, next_step=_SAVE) from error
+    header = {name.lower() for name in _header(text)}
+    column = next((name for name in PATH_COLUMNS if name in header), None)
+    if column is None:
+        return [line for _, line in lines_of(text) if line]
+    return [path for _, (path,) in _parsed(source, text).select([column])]
 
 
 def lines_of(text: str) -> list[tuple[int, str]]:

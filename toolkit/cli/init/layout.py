@@ -17,10 +17,9 @@ from toolkit.data.groups import GROUP_TABLE
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
-from toolkit.data.tables import Table, open_table, read_lines
+from toolkit.data.tables import PATH_COLUMNS, Table, open_table, read_lines
 
 KAGGLE_TABLE = "Training_set.csv"
-_PATHS = ("path", "filename")
 _FORMS = (LabelForm(), LabelForm("several"), LabelForm("several", ";"), LabelForm("several", ","))
 _LINE = re.compile(r".+\.\w+\s+\S+")
 _DEEPEST = 3
@@ -153,7 +152,7 @@ def _explained(error: DataError, table: Path) -> DataError:
         return error
     opened = open_table(table)
     names = {name.lower() for name in opened.header}
-    if opened.header and not names & {*_PATHS, "youtube_id"}:
+    if opened.header and not names & {*PATH_COLUMNS, "youtube_id"}:
         return DataError(
             f"expected the columns path,label (or filename,label), got {opened.said}",
             path=table,
