@@ -32,7 +32,7 @@ def cifar10(
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     split_seed: int = 0,
     download: bool = False,
-    sample_images: Annotated[int, Field(ge=1)] = 300,
+    sample_images: Annotated[int, Field(ge=1, le=10_000)] = 300,
 ) -> Data:
     """CIFAR-10: 32 x 32 colour images of ten classes, with their official test split.
 

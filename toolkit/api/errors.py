@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -56,6 +57,13 @@ def unknown_name(message: str, name: str, known: Iterable[str], otherwise: str =
     return str(Problem("", message, near)) if near else f"{message}{otherwise}"
 
 
+_FLAG = 200
+"""Characters of an argument that an error shows."""
+Fault: TypeAlias = Literal["unknown key", "unknown name", "unread", "other"]
+"""What is wrong, for those that repair it: a key that the table does not have, the name of a component that no plugin
+offers, or arguments that were not looked at."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong at one place: `key` is dotted (`train.optimizer.lr`), empty for the file as a whole."""
@@ -67,6 +75,9 @@ class Problem:
     """The argument of `--set` that is at fault, not the recipe's file; empty without one."""
     command: str = field(default="", compare=False)
     """A command that helps; empty without one."""
+    fault: Fault = field(default="other", compare=False)
+    given: str = field(default="", compare=False)
+    """The unknown name, as it is written."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self._text()}" if self.key else self._text()
@@ -76,7 +87,8 @@ class Problem:
         if not self.flag:
             return f"{source}: {self}"
         text = self._text() if self.key in {self.flag, self.flag.partition("=")[0].strip()} else str(self)
-        return f"--set {shlex.quote(self.flag)}: {text}"
+        flag = self.flag if len(self.flag) <= _FLAG else f"{self.flag[: _FLAG - 3]}..."
+        return f"--set {shlex.quote(flag)}: {text}"
 
     def _text(self) -> str:
         return f'{self.message}; did you mean "{self.suggestion}"?' if self.suggestion else self.message

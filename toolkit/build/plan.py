@@ -25,7 +25,7 @@ from toolkit.api.contracts import (
     Task,
     Tracker,
 )
-from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
+from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
@@ -251,7 +251,8 @@ def _choices(draft: Draft, registry: Registry) -> tuple[list[Problem], list[Plug
     registry.save()
     unread = [f'{use.kind} "{use.name}"' for use, offer in offers if (use, offer) not in known]
     if unread:
-        problems.append(Problem("", f"the arguments of {', '.join(unread)} are not checked until this is correct"))
+        message = f"the arguments of {first_few(unread)} are not checked until this is correct"
+        problems.append(Problem("", message, fault="unread"))
     return problems, broken, chosen
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.cli.parser import command_line
-from toolkit.recipe.complaints import UNKNOWN_KEY
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
 
@@ -17,7 +15,7 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
     """The command that was meant, where the arguments of `--set`, or the name of the file, are all that is wrong."""
     found = list(words)
     for problem in error.problems:
-        if not (_repair(problem, error.source, found) or _take_whole(problem, found)):
+        if problem.fault != "unread" and not (_repair(problem, error.source, found) or _take_whole(problem, found)):
             return None
     return command_line(found)
 
@@ -45,12 +43,12 @@ def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     place = _place(problem.flag, words)
     if place is None:
         return False
-    if name := re.match(r'unknown \w+ "([^"]+)"', problem.message):
-        words[place] = f"{key}={value.replace(name[1], problem.suggestion or '')}"
+    if problem.fault == "unknown name":
+        words[place] = f"{key}={value.replace(problem.given, problem.suggestion or '')}"
         return problem.suggestion is not None
     if problem.key != key.strip():
         return False
-    if problem.message.startswith(UNKNOWN_KEY):
+    if problem.fault == "unknown key":
         home = _home(problem)
         words[place] = f"{home}={value_of(home, value)}"
         return bool(home)
@@ -76,7 +74,7 @@ def _take_whole(problem: Problem, words: list[str]) -> bool:
     for kind in KINDS.values():
         place = kind.place
         chosen = next((word for word in words if word.startswith((f"{place}.name=", f"{place}="))), None)
-        if chosen is None or not problem.key.startswith(f"{place}.") or not problem.message.startswith(UNKNOWN_KEY):
+        if chosen is None or not problem.key.startswith(f"{place}.") or problem.fault != "unknown key":
             continue
         if chosen.startswith(f"{place}.name="):
             name = chosen.partition("=")[2]

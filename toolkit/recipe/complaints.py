@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str | int, ...]
 
-UNKNOWN_KEY = "unknown key"
-
 _TYPES = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -83,7 +81,7 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
             continue
         if here[0]["type"] == "extra_forbidden":
             suggestion = nearest(str(place[-1]), known(dotted(key, *place[:-1])))
-            found.append(Problem(dotted(key, *place), UNKNOWN_KEY, suggestion))
+            found.append(Problem(dotted(key, *place), "unknown key", suggestion, fault="unknown key"))
         else:
             found.append(_problem(here, dotted(key, *place)))
     return found
