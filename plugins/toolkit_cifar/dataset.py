@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import DataError, first_few
+from toolkit.api.errors import DataError, first_few, setting
 from toolkit.api.files import cache_directory
 from toolkit.data.folders import Listing, folder_below, list_class_folders
 from toolkit.data.images import ArrayItems, ImageFiles
@@ -94,7 +94,7 @@ def _load(root: Path) -> _Found:
         return _image_folders(root)
     if (inner := folder_below(root, _holds_data)) is not None:
         message = f"CIFAR-10 files not found here, but in {inner.relative_to(root)}/"
-        raise DataError(message, path=root, settings=[f"data.root={inner}"])
+        raise DataError(message, path=root, next_step=setting("data.root", inner))
     names = sorted(path.name for path in root.iterdir())
     message = f"CIFAR-10 files not found, only {first_few(names, 5)}" if names else "is empty"
     raise DataError(message, path=root, next_step=WHERE)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 
 from toolkit.api.answers import SEPARATOR
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError, counted, first_few
+from toolkit.api.errors import DataError, counted, first_few, setting
 from toolkit.api.files import files_below
 from toolkit.data.folders import Found, Listing, find_class_folders, folder_below, folders, folders_with, passed_over
 from toolkit.data.images import IMAGE_SUFFIXES
@@ -33,7 +33,7 @@ def find_files(root: Path, form: LabelForm) -> Found:
         raise DataError(
             f"has no {KAGGLE_TABLE}, but {inner.relative_to(root)}/ in it has",
             path=root,
-            settings=[f"data.root={inner}"],
+            next_step=setting("data.root", inner),
         )
     if form.several:
         raise needs_list(root, form)

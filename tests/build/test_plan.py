@@ -456,3 +456,17 @@ def test_a_trained_model_is_built_without_the_file_that_it_started_from(tmp_path
     assert planned.model(spec, initial_weights=False)(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
     with pytest.raises(WeightsError, match="no such weights file"):
         planned.model(spec)
+
+
+@pytest.mark.parametrize("element", ["0", "flip"])
+def test_an_element_that_set_changes_is_blamed_on_the_argument(path: Path, element: str):
+    error = failure(path, f"augment.{element}.x=1", f"metrics.{1 if element == '0' else 'calibration'}.bins=0")
+    assert error.lines() == [
+        f"--set augment.{element}.x=1: augment.flip.x: unknown key"
+        if element == "0"
+        else "--set augment.flip.x=1: unknown key",
+        "--set metrics.1.bins=0: metrics.calibration.bins: must be at least 1, got 0"
+        if element == "0"
+        else "--set metrics.calibration.bins=0: must be at least 1, got 0",
+    ]
+    assert error.next_step == "fix these arguments, then run the same command again"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.plugins.data_files import all_ids, write_image
 from toolkit.api.contracts import Data
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, setting
 from toolkit_cifar.dataset import cifar10
 from toolkit_folders.image_folder import image_folder
 from toolkit_har.dataset import har
@@ -172,7 +172,7 @@ def test_a_folder_above_the_layout_names_the_one_below(tmp_path: Path, above: st
     with pytest.raises(DataError) as caught:
         har(tmp_path)
     assert caught.value.message == f"{tmp_path}: has no Training_set.csv, but {above}/ in it has"
-    assert caught.value.settings == (f"data.root={inner}",)
+    assert caught.value.next_step == setting("data.root", inner)
     assert len(all_ids(har(inner))) == 16
 
 
@@ -186,10 +186,7 @@ def test_a_folder_above_class_folders_names_the_one_below(
         dataset(tmp_path)
     first = above.partition("/")[0]
     assert caught.value.message == f"{tmp_path}: has only one class folder, {first}, but 2 folders in {inner}"
-    assert (caught.value.next_step, caught.value.settings) == (
-        "use the folder that holds the class folders",
-        (f"data.root={inner}",),
-    )
+    assert caught.value.next_step == f"use the folder that holds the class folders: {setting('data.root', inner)}"
 
 
 def test_a_folder_above_cifar_names_the_one_below(tmp_path: Path) -> None:
@@ -199,4 +196,4 @@ def test_a_folder_above_cifar_names_the_one_below(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         cifar10(tmp_path)
     assert caught.value.message == f"{tmp_path}: CIFAR-10 files not found here, but in cifar10/"
-    assert caught.value.settings == (f"data.root={inner}",)
+    assert caught.value.next_step == setting("data.root", inner)

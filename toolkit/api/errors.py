@@ -44,6 +44,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def setting(key: str, value: object) -> str:
+    """`--set KEY=VALUE`, quoted for a shell, as a next step."""
+    return f"--set {shlex.quote(f'{key}={value}')}"
+
+
 def first_few(names: Sequence[str], limit: int = 3) -> str:
     """`a, b, c and 4 more`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
@@ -97,8 +102,8 @@ class Problem:
 class ToolkitError(Exception):
     """Base of all expected failures: shown without a traceback, ends the command with `exit_code`.
 
-    Lines below the message have `details`. `settings` are `KEY=VALUE` for `--set` that help: the command line shows the
-    whole command with them, behind `next_step` where there is one."""
+    Lines below the message have `details`. A `next_step` that is `--set KEY=VALUE`, or ends in `: --set KEY=VALUE`, is
+    shown with the whole command that takes it."""
 
     exit_code = EXIT_FAILED
 
@@ -108,13 +113,11 @@ class ToolkitError(Exception):
         *,
         details: Sequence[str] = (),
         next_step: str | None = None,
-        settings: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
         self.next_step = next_step
-        self.settings = tuple(settings)
 
     def lines(self) -> list[str]:
         """What is shown, a line each, which may hold any character: details are indented."""
@@ -138,10 +141,9 @@ class RecipeError(ToolkitError):
         problems: Sequence[Problem],
         *,
         next_step: str | None = None,
-        settings: Sequence[str] = (),
     ) -> None:
         message = f"{source}: {counted(len(problems), 'problem')}"
-        super().__init__(message, next_step=next_step, settings=settings)
+        super().__init__(message, next_step=next_step)
         self.source = source
         self.problems = tuple(problems)
 
@@ -166,9 +168,8 @@ class DataError(ToolkitError):
         *,
         path: Path | None = None,
         next_step: str | None = None,
-        settings: Sequence[str] = (),
     ) -> None:
-        super().__init__(f"{path}: {message}" if path else message, next_step=next_step, settings=settings)
+        super().__init__(f"{path}: {message}" if path else message, next_step=next_step)
         self.path = path
 
 
@@ -185,11 +186,10 @@ class WeightsError(ToolkitError):
         unexpected: Sequence[str] = (),
         mis_shaped: Sequence[str] = (),
         next_step: str | None = None,
-        settings: Sequence[str] = (),
     ) -> None:
         kinds = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", mis_shaped))
         details = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
-        super().__init__(message, details=details, next_step=next_step, settings=settings)
+        super().__init__(message, details=details, next_step=next_step)
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.mis_shaped = tuple(mis_shaped)

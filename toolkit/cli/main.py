@@ -21,7 +21,7 @@ from toolkit.api.errors import (
 from toolkit.api.files import unwritable_by_others
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
-from toolkit.cli.parser import PROGRAM, Parser, command_line, listed_examples, sentence
+from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
 from toolkit.system.notices import show, wrapped
 
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -143,19 +143,11 @@ def _no_command(whole: Parser, options: argparse.Namespace) -> int:
 
 def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
     """What to do next, with the whole command where that is known."""
-    from toolkit.cli.repairs import repaired, with_settings
+    from toolkit.cli.repairs import completed, repaired
 
     if isinstance(error, RecipeError) and (command := repaired(error, words)):
         return command
-    if not error.settings:
-        return error.next_step
-    again = with_settings(error.settings, words)
-    try:
-        parser().parse_args(again)
-        what = command_line(again)
-    except UsageError:  # a command that takes no recipe
-        what = f"in the recipe: {', '.join(error.settings)}"
-    return f"{error.next_step}: {what}" if error.next_step else what
+    return error.next_step and completed(error.next_step, words, parser())
 
 
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.api.errors import Problem, RecipeError
-from toolkit.cli.parser import command_line
+from toolkit.api.errors import Problem, RecipeError, UsageError
+from toolkit.cli.parser import Parser, command_line
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
+
+_SETTINGS = re.compile(r"(^|: )(--set .+)$")
 
 
 def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
@@ -20,16 +24,35 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
     return command_line(found)
 
 
-def with_settings(settings: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The words of the same command with these `KEY=VALUE`, in place of other values of the same keys."""
+def completed(step: str, words: Sequence[str], parser: Parser) -> str:
+    """A next step with the whole command in place of the `--set KEY=VALUE` in which it ends, where this command takes
+    some: of values of the same keys the last counts."""
+    found = _SETTINGS.search(step)
+    if not found or not (settings := _settings(found[2])):
+        return step
     kept = list(words)
-    for setting in settings:
-        key = setting.partition("=")[0]
+    for one in settings:
+        key = one.partition("=")[0]
         for place in range(len(kept) - 1, 0, -1):
             if kept[place - 1] == "--set" and kept[place].partition("=")[0].strip() == key:
                 del kept[place - 1 : place + 1]
-        kept += ["--set", setting]
-    return kept
+        kept += ["--set", one]
+    try:
+        parser.parse_args(kept)
+    except UsageError:
+        return step
+    return f"{step[: found.start()]}{found[1]}{command_line(kept)}"
+
+
+def _settings(text: str) -> list[str]:
+    """The `KEY=VALUE` of a text of `--set` alone; empty where it has a placeholder, such as `KEY=SHARE`."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return []
+    flags, settings = words[::2], words[1::2]
+    whole = len(flags) == len(settings) and all(flag == "--set" for flag in flags)
+    return settings if whole and not any(one.rpartition("=")[2].isupper() for one in settings) else []
 
 
 def _repair(problem: Problem, source: str, words: list[str]) -> bool:

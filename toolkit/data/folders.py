@@ -10,7 +10,7 @@ from typing import cast
 
 from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.contracts import FileProblem, TargetForm, Targets
-from toolkit.api.errors import DataError, counted, first_few, unknown_name
+from toolkit.api.errors import DataError, counted, first_few, setting, unknown_name
 from toolkit.api.files import files_below, is_junk
 from toolkit.data.division import Given
 from toolkit.data.images import IMAGE_SUFFIXES
@@ -264,8 +264,7 @@ def _check_classes(root: Path, listing: Listing) -> None:
         raise DataError(
             f"has only one class folder, {listing.classes[0]}, but {counted(len(folders(inner)), 'folder')} in {inner}",
             path=root,
-            next_step="use the folder that holds the class folders",
-            settings=[f"data.root={inner}"],
+            next_step=f"use the folder that holds the class folders: {setting('data.root', inner)}",
         )
     raise DataError(
         f"has only one class folder, {listing.classes[0]}",
