@@ -39,11 +39,11 @@ _TYPES = {
     "finite_number": "a finite number",
 }
 _LIMITS = {
-    "greater_than_equal": "at least {ge:g}",
-    "greater_than": "greater than {gt:g}",
-    "less_than_equal": "at most {le:g}",
-    "less_than": "less than {lt:g}",
-    "multiple_of": "a multiple of {multiple_of:g}",
+    "greater_than_equal": "at least {ge:,.10g}",
+    "greater_than": "greater than {gt:,.10g}",
+    "less_than_equal": "at most {le:,.10g}",
+    "less_than": "less than {lt:,.10g}",
+    "multiple_of": "a multiple of {multiple_of:,.10g}",
     "string_pattern_mismatch": "text that matches {pattern}",
     "string_too_short": "text of length {min_length} or more",
     "string_too_long": "text of length {max_length} or less",

@@ -344,7 +344,7 @@ class Limited(Value):
 
     def words(self) -> str:
         limits = (one.values for one in self.extras if isinstance(one, (Limit, Described)))
-        said = [f"{_LIMITS[name]} {value:g}" for values in limits for name, value in values if name in _LIMITS]
+        said = [f"{_LIMITS[name]} {value:,.10g}" for values in limits for name, value in values if name in _LIMITS]
         return ", ".join([self.of.words(), *said])
 
     def type(self) -> Any:
