@@ -144,7 +144,7 @@ def _union(of: _Annotation) -> Value | None:
 
 
 def _literal(of: _Annotation) -> Value | None:
-    kinds = {type(one) for one in of.inner}
+    kinds: set[Any] = {type(one) for one in of.inner}
     if len(kinds) == 1 and isinstance(kind := next(iter(kinds)), EnumType):
         return _members(kind, of.inner)
     return Choice(of.inner) if kinds <= {str, int, bool, type(None)} else None

@@ -13,6 +13,9 @@ from math import isfinite
 from pathlib import PurePath
 from typing import Any
 
+_FIELDS = "__dataclass_fields__"
+"""The fields of a dataclass by their names; `dataclasses.fields` has none that is passed to the constructor alone."""
+
 
 def plain(value: Any) -> Any:
     """`value` in the types that TOML reads: paths as strings, tuples as lists, sets as sorted lists, members of
@@ -76,8 +79,8 @@ def parts_of(value: Any) -> dict[str, Any] | None:
     if isinstance(value, tuple):
         return value._asdict() if hasattr(value, "_asdict") else None
     if dataclasses.is_dataclass(value):
-        every = type(value).__dataclass_fields__.values()
-        return {one.name: getattr(value, one.name) for one in every if one.init and _is_argument(one)}
+        every: dict[str, dataclasses.Field[Any]] = getattr(value, _FIELDS)
+        return {one.name: getattr(value, one.name) for one in every.values() if one.init and _is_argument(one)}
     pydantic = sys.modules.get("pydantic")  # without which there is no model of it
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return {alias_of(name, one): getattr(value, name) for name, one in type(value).model_fields.items()}

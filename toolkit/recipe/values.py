@@ -391,7 +391,8 @@ class Described(Extra):
     def made(self) -> Any:
         from pydantic import Field
 
-        return Field(**{name: list(value) if isinstance(value, tuple) else value for name, value in self.values})
+        said: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in self.values}
+        return Field(**said)
 
 
 @dataclass(frozen=True)
@@ -440,8 +441,8 @@ def model_of(name: str, arguments: Sequence[Argument], defaults: Mapping[str, An
 
     of: dict[str, Any] = {}
     for number, one in enumerate(arguments):
-        default = ... if one.required else (defaults or {}).get(one.name)
-        said = {"description": one.doc} if one.doc else {}
+        default: Any = ... if one.required else (defaults or {}).get(one.name)
+        said: dict[str, Any] = {"description": one.doc} if one.doc else {}
         of[f"key_{number}"] = (one.value.type(), Field(default, alias=one.name, **said))
     return create_model(name, __config__=ConfigDict(strict=True, allow_inf_nan=False, extra="forbid"), **of)
 
