@@ -67,8 +67,7 @@ def _kaggle(root: Path, table: Path, form: LabelForm) -> Found:
     labels, columns, notes = _labels(table, form, Files(folder, files, _is_image))
     foreign = [name for name in labels if not _is_image(name)]
     if foreign:
-        what = "is no JPEG, PNG or WebP" if len(foreign) == 1 else "are no JPEG, PNG or WebP"
-        message = f"{counted(len(foreign), 'file')} named in it {what}: {first_few(foreign)}"
+        message = f"it names {counted(len(foreign), 'file')} that cannot be read as images: {first_few(foreign)}"
         raise DataError(message, path=table, next_step="Convert them, or remove these lines.")
     unlabelled = [name for name in files if name not in labels and _is_image(name)]
     if unlabelled:

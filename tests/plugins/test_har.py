@@ -156,7 +156,7 @@ def test_files_that_exist_and_cannot_be_read_are_reported_as_such(kaggle):
         (kaggle / "train" / f"Image_{number}.jpg").rename(kaggle / "train" / f"Image_{number}.gif")
     label(kaggle, [f"Image_{number}.{('gif', 'jpg')[number > 1]},{'ab'[number % 2]}" for number in range(8)])
     error = problem(kaggle)
-    assert error.message.endswith("2 files named in it are no JPEG, PNG or WebP: Image_0.gif, Image_1.gif")
+    assert error.message.endswith("it names 2 files that cannot be read as images: Image_0.gif, Image_1.gif")
     assert error.next_step == "Convert them, or remove these lines."
 
 

@@ -46,7 +46,7 @@ class Files:
                 self._by_stem[name.rpartition(".")[0]].append(item)
 
     def find(self, written: str) -> Match | None:
-        """The one file that `written` means; None when there is none. Raises DataError when there are several."""
+        """The one file that `written` means; None if no file fits. Raises DataError if several do."""
         wanted = normal(written.replace("\\", "/"))
         wanted = wanted.removeprefix(f"{normal(self._root.as_posix())}/").removeprefix("./")
         for how, found in self._tries(wanted):

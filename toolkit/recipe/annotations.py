@@ -89,7 +89,7 @@ class _Annotation:
 
     @property
     def alone(self) -> type:
-        """The class that it is, without parts; the class of nothing where it is none."""
+        """The class that it is, without parts; `_Missing` for anything else."""
         return self.whole if isinstance(self.whole, type) and not self.inner else _Missing
 
     def read(self, part: Any) -> Value:

@@ -94,7 +94,7 @@ def alias_of(name: str, model_field: Any) -> str:
 
 
 def _is_argument(one: dataclasses.Field[Any]) -> bool:
-    """Whether a field of a dataclass is no variable of the class."""
+    """Whether a field belongs to instances of a dataclass, not to the class."""
     return getattr(one, "_field_type", None) is not dataclasses._FIELD_CLASSVAR  # type: ignore[attr-defined]
 
 

@@ -113,7 +113,7 @@ def _listed(lines: Iterable[bytes]) -> list[Source]:
 
 
 def _existing(path: str) -> str:
-    """`path` in the form of Unicode in which there is such a file; as it is where there is none."""
+    """`path` in the form of Unicode in which a file has this name; unchanged if no file has it."""
     forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
     return next(filter(os.path.lexists, forms), path)
 
