@@ -47,6 +47,7 @@ def _evaluate(options: Namespace) -> None:
 
         directory = evaluate_run(options.run, options.overrides, console=output)
     from toolkit.runs.examples import predict_command
+    from toolkit.system.notices import show
 
-    output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
-    output.print(f"next:  {predict_command(options.run, directory)}", markup=False, soft_wrap=True)
+    show(f"scores {directory.scores}", console=output)
+    show(f"next:  {predict_command(options.run, directory)}", console=output)

@@ -16,11 +16,10 @@ from toolkit.api.errors import (
     RunFailed,
     ToolkitError,
     UsageError,
-    printable,
 )
 from toolkit.api.files import unwritable_by_others
 from toolkit.cli.commands import parser
-from toolkit.system.notices import wrapped
+from toolkit.system.notices import show, wrapped
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -62,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{error.filename}: {reason}" if error.filename else reason
         return _fail(RunFailed(message, next_step="fix this, then run the same command again"), words, debug=debug)
     except Exception as error:
-        message = f"unexpected {type(error).__name__}: {error}"
-        return _fail(RunFailed(message, next_step="see where with --debug"), words, debug=debug)
+        first, *details = str(error).splitlines() or [""]
+        message = f"unexpected {type(error).__name__}: {first}"
+        return _fail(RunFailed(message, details=details, next_step="see where with --debug"), words, debug=debug)
 
 
 def parsed(whole: Parser, words: Sequence[str]) -> Namespace:
@@ -87,6 +87,15 @@ def _help_or_version(words: Sequence[str]) -> list[str]:
     return ["--version"] if len(words) == 1 and first in VERSION else list(words)
 
 
+def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
+    """What to do next, with the whole command where that is known."""
+    from toolkit.cli.repairs import completed, repaired
+
+    if isinstance(error, RecipeError) and (command := repaired(error, words)):
+        return command
+    return error.next_step and completed(error.next_step, words, parser())
+
+
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
@@ -96,16 +105,9 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     if _left_for_launcher(error):
         return error.exit_code
     for line in error.lines():
-        for part in line.split("\n"):
-            shown = printable(part)
-            print(wrapped(shown if shown.startswith(" ") else f"error: {shown}"), file=sys.stderr)
-    next_step = error.next_step
-    if isinstance(error, RecipeError):
-        from toolkit.cli.repairs import repaired
-
-        next_step = repaired(error, words) or next_step
-    if next_step:
-        print(f"next:  {printable(next_step)}", file=sys.stderr)
+        print(wrapped(line if line.startswith(" ") else f"error: {line}"), file=sys.stderr)
+    if next_step := _next_step(error, words):
+        show(f"next:  {next_step}", file=sys.stderr)
     return error.exit_code
 
 

@@ -22,9 +22,10 @@ def fill(parser: Parser) -> None:
 
 def _report(options: Namespace) -> None:
     from toolkit.runs.report import write_report
+    from toolkit.system.notices import show
 
     page = write_report(options.run)
-    print(f"report {page}")
+    show(f"report {page}")
     if options.open:
         from toolkit.system.browser import open_page
 

@@ -76,10 +76,10 @@ def export_run(
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
-    show = partial(say, console=console)
-    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=show)
+    shown = partial(say, console=console)
+    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown)
     if triton:
-        show(f"triton {write_triton(place, manifest, repository)}")
+        shown(f"triton {write_triton(place, manifest, repository)}")
     return place
 
 
@@ -293,7 +293,7 @@ def _refuse_failed(verdicts: Sequence[Verdict], place: Path, trained: Trained, o
         findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
         raise ParityError(
             f"{place}: not written: the exported model differs from the trained one",
-            findings=findings,
+            details=findings,
             next_step=_accepted(failed, trained, overrides),
         )
 

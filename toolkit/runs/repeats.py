@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from toolkit.runs.files import RunFiles
 from toolkit.runs.scores import is_share, score_rows, score_text
+from toolkit.system.notices import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +67,7 @@ def scores_table(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
     table = Table()
     table.add_column("score", overflow="fold")
     for heading in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(cell(heading), justify="right")
     for row in repeated_rows(list(columns.values())):
-        table.add_row(row.heading, *row.texts)
+        table.add_row(cell(row.heading), *row.texts)
     return table

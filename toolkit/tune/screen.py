@@ -19,6 +19,7 @@ from toolkit.api.errors import DataError, counted
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.scores import score_text
+from toolkit.system.notices import cell, show
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys, shown
 from toolkit.tune.storage import repeat_of, trial_run
 
@@ -110,7 +111,7 @@ class StudyScreen:
                 self._printed.add(trial.number)
                 epochs, is_best = self._trained(trial), trial.number in best
                 line = trial_line(trial, self._study.directions, self._metrics, epochs, best=is_best)
-                self._console.print(line, markup=False, soft_wrap=True)
+                show(line, console=self._console)
 
     def _view(self) -> RenderableType:
         trials = [trial for trial in self._trials if trial.state != TrialState.WAITING]
@@ -128,17 +129,17 @@ class StudyScreen:
             if planned:
                 state = ProgressBar(total=planned, completed=min(epochs, planned), width=12)
             elif trial.state == TrialState.FAIL:
-                state = f"failed: {cause(trial)[:40]}"
+                state = cell(f"failed: {cause(trial)[:40]}")
             table.add_row(
                 str(trial.number),
                 ", ".join(score_texts(trial, self._study.directions, self._metrics)),
                 f"{epochs}/{planned}" if planned else str(epochs or ""),
                 f"{seconds(trial):.0f}",
                 state,
-                values_text(trial, names),
+                cell(values_text(trial, names)),
                 style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
             )
-        return Group(self._progress, table, *([self._trouble] if self._trouble else []))
+        return Group(self._progress, table, *([cell(self._trouble)] if self._trouble else []))
 
     def _trained(self, trial: FrozenTrial) -> int:
         """Epochs of a trial so far, all its seeds together: as its runs here have recorded, else as it has reported."""

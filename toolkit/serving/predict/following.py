@@ -10,8 +10,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
-from toolkit.serving.predict.inputs import printable
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted, printable
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.summary import Summary
 from toolkit.system.signals import Signalled, Signals

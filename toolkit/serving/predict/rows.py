@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
 
 from toolkit.api.answers import NONE, number
 from toolkit.api.contracts import TargetForm
-from toolkit.api.errors import UsageError
+from toolkit.api.errors import UsageError, printable
 from toolkit.api.files import replaced
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.answers import NONE, confidence, named_classes, number
-from toolkit.api.errors import counted, first_few
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.api.errors import counted, first_few, printable
+from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
     import numpy as np
