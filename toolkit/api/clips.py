@@ -127,10 +127,10 @@ def window(clip: Clip, times: Sequence[float], start: float, span: float) -> lis
     return _strided(clip, times, start)
 
 
-def window_starts(length: float, span: float, every: float) -> Iterator[float]:
+def window_starts(length: float, span: float, every: float, *, after: float = 0.0) -> Iterator[float]:
     """Where the windows of a timeline begin: every `every` seconds, for as long as a whole `span` remains; one in any
-    case."""
-    number = 0
+    case. Those that begin before `after` are passed over."""
+    number = math.ceil(after / every) if after else 0
     while number == 0 or number * every + span <= length + _EARLY:
         yield number * every
         number += 1

@@ -74,6 +74,17 @@ def as_utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """The lines of a CSV file. Texts are in quotes, so that all are read back as they are: with any newline, which
+    without quotes would end a row for some readers and not for others."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return text.getvalue()
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed writers have left in `folder` and below it; what is being written stays."""
     _remove_abandoned(folder.rglob(f".*{UNFINISHED}*"))

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -40,6 +41,8 @@ class Source:
     """Why it is unusable."""
     moment: Moment | None = None
     """The part of a video that is asked about; None for all of it."""
+    shown: datetime | None = None
+    """When the end of that part was on show, where it is live."""
 
     @property
     def endless(self) -> bool:

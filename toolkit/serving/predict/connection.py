@@ -1,0 +1,97 @@
+"""What a camera or stream sends from when it is opened until it ends or is lost."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from av.error import FFmpegError, InvalidDataError
+from av.format import Flags
+
+from toolkit.api.errors import DataError, printable
+from toolkit.serving.predict.inputs import Source
+from toolkit.serving.predict.sources import READING_SECONDS, Remote, in_words
+
+DAMAGED_IN_A_ROW = 1000
+"""Packets that cannot be decoded, one after the other, before a source counts as broken: many more than a stream sends
+from where it was joined to its next keyframe."""
+ON_AND_REACHABLE = "see that it is on and reachable, then run the same command again"
+PLAYLISTS = ("dash", "hls")
+"""Formats, as FFmpeg names them, whose size is that of a list of parts."""
+
+
+class LostError(DataError):
+    """A source that has no end sends nothing more; `ended` where it was closed as one that has an end."""
+
+    def __init__(self, message: str, *, ended: bool = False) -> None:
+        super().__init__(message, next_step=ON_AND_REACHABLE)
+        self.ended = ended
+
+
+def received(source: Source, now: Callable[[], float]) -> Generator[tuple[float | None, Any], None, None]:
+    """The frames of PyAV that a camera or stream sends, as they come, each with its time in seconds by the clock of the
+    source; None where it has none. Frames that cannot be decoded are passed over.
+
+    A source that states its length, such as a file behind a URL, ends there. Any other raises LostError once it ends,
+    is lost, or sends no picture for `READING_SECONDS` by the clock `now`. Raises DataError when it cannot be opened, a
+    source of stated length is lost, or none of its frames can be decoded.
+    """
+    with Remote(source).opened() as (container, stream):
+        finite, came = _states_length(container), False
+        counted = bool(container.format.flags & Flags.no_timestamps.value)  # 25 frames a second, however many come
+        try:
+            for frame in _decoded(container, stream, now):
+                came = True
+                yield None if counted else frame.time, frame
+            if not came:
+                raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
+            if not finite:
+                raise _lost(source, "it ended", ended=True)
+        except (FFmpegError, OSError) as error:
+            if finite:
+                raise
+            # What has no length ends so, too: FFmpeg waits for more.
+            ended = came and error.errno == errno.EIO
+            raise _lost(source, "it ended" if ended else in_words(error), ended=ended) from error
+        except _SilentError as error:
+            raise _lost(source, f"no picture came for {READING_SECONDS:g} s") from error
+
+
+class _SilentError(Exception):
+    """Something comes, but no picture."""
+
+
+def _lost(source: Source, reason: str, *, ended: bool = False) -> LostError:
+    return LostError(f"{printable(source.name)}: {reason}", ended=ended)
+
+
+def _states_length(container: Any) -> bool:
+    sized = container.size > 0 and container.format.name not in PLAYLISTS
+    return bool(container.duration) or sized
+
+
+def _decoded(container: Any, stream: Any, now: Callable[[], float]) -> Iterator[Any]:
+    """The frames of a stream, from its start on."""
+    damaged = 0
+    for packet in _packets(container, stream, now):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            damaged += 1
+            if damaged > DAMAGED_IN_A_ROW:
+                raise
+        else:
+            damaged = 0 if frames else damaged
+            yield from frames
+
+
+def _packets(container: Any, stream: Any, now: Callable[[], float]) -> Iterator[Any]:
+    """Those of the stream. All are read, since sound may go on where the pictures stall."""
+    latest = now()
+    for packet in container.demux():
+        if packet.stream.index == stream.index:
+            yield packet
+            latest = now()
+        elif now() - latest > READING_SECONDS:
+            raise _SilentError
