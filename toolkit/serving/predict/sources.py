@@ -86,7 +86,7 @@ class Remote:
             return self.broken(in_words(error))
         else:
             next_step = "see that the address is right and reachable"
-        reason = "no video comes from it" if error.errno == errno.EIO else error.strerror
+        reason = "no video comes from it" if isinstance(error, EOFError) or error.errno == errno.EIO else error.strerror
         reason = in_words(error) if isinstance(error, ExitError) else reason
         return DataError(f"{printable(self.source.name)}: cannot be opened: {reason}", next_step=next_step)
 
@@ -95,9 +95,10 @@ def in_words(error: OSError | FFmpegError) -> str:
     """What happened to a source that was opened and does not lie on this machine."""
     if isinstance(error, ExitError):  # PyAV's own limit of time
         return f"nothing came for {READING_SECONDS:g} s"
-    if isinstance(error, OSError):
-        return "the connection was lost" + ("" if error.errno == errno.EIO else f": {error.strerror}")
-    return f"cannot be decoded: {error.strerror or error}"
+    if not isinstance(error, OSError):
+        return f"cannot be decoded: {error.strerror or error}"
+    # FFmpeg's word for a body that is shorter than was said, and for a part of it that a server does not give
+    return "cannot be read to its end" if error.errno == errno.EIO else f"the connection was lost: {error.strerror}"
 
 
 def is_remote(source: Source) -> bool:
