@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.bundle import Answers, Bundle, FrameSampling
 from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict import live, predict_files
-from toolkit.serving.predict import sources as videos
+from toolkit.serving.predict.reconnecting import LiveFrame
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_thousands_are_counted_with_commas(tmp_path, bundle, capsys) -> None:
 def test_when_nothing_can_be_read_no_file_is_written(tmp_path, bundle, count) -> None:
     for number in range(count):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=f"none of the {count} inputs? could be read"):
+    with pytest.raises(DataError, match=f"none of the {count} inputs? could be answered"):
         predict_files(bundle, [str(tmp_path / f"{n}.png") for n in range(count)], output=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
@@ -208,6 +209,8 @@ def test_as_many_classes_are_shown_as_there_are(tmp_path, bundle, top, shown) ->
         ({"save": Path(__file__)}, f"--save {__file__}: not a folder"),
         ({"save": Path(__file__).parent}, f"--save {Path(__file__).parent}: the folder is not empty"),
         ({"save": Path("new"), "inputs": ["rtsp://a/b"]}, "--save new: saves pictures and videos from files, not rtsp"),
+        ({"reconnect": 3}, "--reconnect: "),
+        ({"reconnect": -1, "inputs": ["rtsp://a/b"]}, "--reconnect: must be at least 0, got -1"),
         ({"output": Path("a.txt")}, '--output a.txt: unknown format ".txt"'),
         ({"inputs": []}, "predict: no input is given"),
     ],
@@ -303,7 +306,8 @@ def test_a_stream_is_followed_to_its_end(tmp_path, bundle, capsys) -> None:
     lines = said.out.splitlines()
     assert all(line.startswith(f"{address}/live#t=") for line in lines[1:])
     assert lines[-1].split()[0] == f"{address}/live#t=1.500"
-    assert lines[-1].split()[1] == "bright"
+    assert datetime.fromisoformat(lines[-1].split()[1]).tzinfo == UTC
+    assert lines[-1].split()[2] == "bright"
     begin, *_, end = said.err.splitlines()[1:]
     assert begin == f"{address}/live: Ctrl-C ends it"
     assert re.match(
@@ -312,8 +316,8 @@ def test_a_stream_is_followed_to_its_end(tmp_path, bundle, capsys) -> None:
 
 
 def test_ctrl_c_is_how_a_stream_ends_and_its_file_is_written(tmp_path, bundle, monkeypatch, signalled) -> None:
-    endless = (videos.LiveFrame(n / 10, lambda: np.zeros((9, 9, 3), np.uint8)) for n in range(10**9))
-    monkeypatch.setattr(live, "live_frames", lambda source, now: endless)
+    endless = (LiveFrame(n / 10, lambda: np.zeros((9, 9, 3), np.uint8), begins=n == 0) for n in range(10**9))
+    monkeypatch.setattr(live, "live_frames", lambda *arguments: endless)
     signalled(signal.SIGINT, 5)
     assert predict_files(bundle, ["rtsp://me:secret@yard/1"], output=tmp_path / "out.csv") == EXIT_DONE
     rows = read_rows(tmp_path / "out.csv")
@@ -321,15 +325,16 @@ def test_ctrl_c_is_how_a_stream_ends_and_its_file_is_written(tmp_path, bundle, m
     assert all(row["file"] == f"rtsp://yard/1#t={float(row['start']):.3f}" for row in rows)
 
 
-def test_what_a_stream_answered_before_it_was_lost_is_kept(tmp_path, bundle, capsys, monkeypatch) -> None:
-    def lost(source, now):
-        yield videos.LiveFrame(0.0, lambda: np.zeros((9, 9, 3), np.uint8))
-        raise DataError("rtsp://yard/1: cannot be decoded: Connection reset by peer")
+def test_what_a_stream_answered_before_it_was_lost_is_kept_and_summed_up(tmp_path, bundle, capsys, monkeypatch) -> None:
+    def lost(*arguments):
+        yield LiveFrame(0.0, lambda: np.zeros((9, 9, 3), np.uint8), begins=True)
+        raise DataError("rtsp://yard/1: the connection was lost", next_step="see that it is on")
 
     monkeypatch.setattr(live, "live_frames", lost)
-    assert predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv") == EXIT_DATA
+    with pytest.raises(DataError, match="the connection was lost"):
+        predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv")
     assert len(read_rows(tmp_path / "out.csv")) == 1
-    assert "Connection reset by peer" in capsys.readouterr().err
+    assert "rtsp://yard/1: 1 answer, latency" in capsys.readouterr().err
 
 
 def test_a_stream_that_never_came_is_an_error(tmp_path, bundle) -> None:

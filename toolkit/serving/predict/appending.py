@@ -118,8 +118,8 @@ class _Grown:
 def _parquet(output: Path, layout: Layout, names: Sequence[str]) -> Iterator[Rows]:
     from pyarrow import ArrowException, parquet
 
-    schema = parquet_schema(names)
-    if output.exists():
+    schema, is_new = parquet_schema(names), not output.exists()
+    if not is_new:
         try:
             found = parquet.read_schema(output).names
         except ArrowException as error:
@@ -133,6 +133,8 @@ def _parquet(output: Path, layout: Layout, names: Sequence[str]) -> Iterator[Row
         yield rows
     finally:
         rows.close()
+        if is_new and not _rows_in(output):
+            output.unlink()
 
 
 class _JournaledRows:
@@ -149,7 +151,7 @@ class _JournaledRows:
             elif after > self._rows:
                 raise UsageError(
                     f"--output {output}: has {counted(self._rows, 'row')}, but {path.name} has those after {after:,}",
-                    next_step=f"move one of the two away, or: {_another(output)}",
+                    next_step=f"move one of the two away, or {_another(output)}",
                 )
         self._begin()
         if self._rows or self._held:

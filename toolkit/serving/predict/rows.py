@@ -80,7 +80,7 @@ class OneClass:
     """The likeliest classes with their probabilities."""
 
     def __init__(self, top: int, classes: Sequence[str]) -> None:
-        self._top, self._class_width = top, max(map(len, classes))
+        self._top, self._class_width = top, max(len(printable(name)) for name in classes)
         ranks = range(1, top + 1)
         self.columns: Sequence[str] = [f"{kind}_{rank}" for rank in ranks for kind in ("class", "probability")]
         self.titles: Sequence[str] = [f"top {rank}" for rank in ranks]
@@ -103,7 +103,7 @@ class OneClass:
         return [part for name, value in top for part in (name, float(f"{value:.7g}"))]
 
     def cells(self, top: Top, label: str | None) -> list[str]:  # noqa: ARG002
-        return [f"{name:<{self._class_width}}  {value:7.2%}" for name, value in top]
+        return [f"{printable(name):<{self._class_width}}  {value:7.2%}" for name, value in top]
 
 
 def _check_finite(answers: NDArray[np.float32]) -> None:
@@ -136,8 +136,8 @@ class NumberOfEachOutput:
 
     def __init__(self, top: int, outputs: Sequence[str]) -> None:  # noqa: ARG002
         self.columns: Sequence[str] = [f"{PREDICTION}_{name}" for name in outputs]
-        self.titles: Sequence[str] = [*outputs]
-        self.width = max(12, *map(len, outputs))
+        self.titles: Sequence[str] = [printable(name) for name in outputs]
+        self.width = max(12, *map(len, self.titles))
 
     def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return bundle.estimate(views).values
