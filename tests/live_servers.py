@@ -21,12 +21,16 @@ PACKET = 188
 """Bytes of a packet of MPEG-TS."""
 
 
+def closes(connection: socket.socket) -> None:
+    """Do nothing more: the connection is closed after each act."""
+
+
 def transport(path: Path, frames: int = 20, rate: int = 10) -> bytes:
     """The bytes of an MPEG-TS stream of numbered frames, all of them keyframes."""
     return write_video(path, frames, rate=rate, codec="mpeg2video", gop=1).read_bytes()
 
 
-def plays(data: bytes, then: Act = lambda _: None) -> Act:
+def plays(data: bytes, then: Act = closes) -> Act:
     """Send a body of unknown length, then do the other act."""
 
     def act(connection: socket.socket) -> None:
@@ -36,7 +40,7 @@ def plays(data: bytes, then: Act = lambda _: None) -> Act:
     return act
 
 
-def plays_chunks(data: bytes, *, ends: bool, then: Act = lambda _: None) -> Act:
+def plays_chunks(data: bytes, *, ends: bool, then: Act = closes) -> Act:
     """Send a body in chunks; `ends`: with the chunk that is its end."""
 
     def act(connection: socket.socket) -> None:
@@ -114,7 +118,7 @@ def request(connection: socket.socket) -> str:
     return read.decode()
 
 
-def plays_rtsp(data: bytes, then: Act = lambda _: None) -> Act:
+def plays_rtsp(data: bytes, then: Act = closes) -> Act:
     """Send MPEG-TS as RTP (RFC 2250) within the connection of RTSP (RFC 2326), then do the other act."""
     description = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=live\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:video\r\n"
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests import video_files
-from tests.live_servers import Act, acting, answers, plays, plays_chunks, plays_rtsp, resets, stalls, transport
+from tests.live_servers import Act, acting, answers, closes, plays, plays_chunks, plays_rtsp, resets, stalls, transport
 from tests.loopback import serving
 from tests.plugins.data_files import write_video
 from tests.video_files import number_in, spoil
@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[list[Act], str]] = {
     "a page of text": ([answers("200 OK", b"<html>log in</html>" * 50)], "cannot be decoded: Invalid data"),
     "text of unknown length": ([plays(b"<html>log in</html>")], "cannot be opened: no video comes from it"),
     "nobody": ([], "cannot be opened: Connection refused"),
-    "closed at once": ([lambda _: None], "cannot be opened: no video comes from it"),
+    "closed at once": ([closes], "cannot be opened: no video comes from it"),
 }
 
 
@@ -146,7 +146,7 @@ def test_a_host_that_does_not_exist_says_so_in_plain_words() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("then", "reason"), [(lambda _: None, "it ended"), (stalls, "nothing came for 0.3 s")])
+@pytest.mark.parametrize(("then", "reason"), [(closes, "it ended"), (stalls, "nothing came for 0.3 s")])
 def test_an_rtsp_camera_is_received_until_it_is_lost(data: bytes, then: Act, reason: str) -> None:
     with acting([plays_rtsp(data, then)], "rtsp") as address:
         found, error = outcome(address)
