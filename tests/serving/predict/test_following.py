@@ -62,6 +62,10 @@ def until(seen: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def lines(output: Path) -> int:
+    return output.read_bytes().count(b"\n") if output.exists() else 0
+
+
 WAIT = 5.0
 """Seconds to the first attempt, far longer than a part of the streams here."""
 
@@ -148,7 +152,7 @@ def decided(self, rows, source, answer):
     print(source.moment[0], flush=True)
 
 PredictionJob.add = decided
-predict_files(Path(sys.argv[1]), [sys.argv[2]], output=Path(sys.argv[3]), every=0.01, device="cpu")
+predict_files(Path(sys.argv[1]), [sys.argv[2]], output=Path(sys.argv[3]), every=0.01, reconnect=0, device="cpu")
 """
 
 
@@ -156,14 +160,16 @@ predict_files(Path(sys.argv[1]), [sys.argv[2]], output=Path(sys.argv[3]), every=
 def test_a_kill_leaves_every_row_that_was_decided(tmp_path: Path, suffix: str) -> None:
     bundle, output = toy_bundle.write(tmp_path / "toy"), tmp_path / f"live.{suffix}"
     data = transport(tmp_path / "a.ts", 400, rate=25)
+    first = len(data) // 2  # so much that FFmpeg opens it
 
     def trickles(connection: socket.socket) -> None:
-        for start in range(0, len(data), 2000):
+        for start in range(first, len(data), 2000):
+            before = lines(output)
             connection.sendall(data[start : start + 2000])
-            time.sleep(0.002)  # as a camera: not all at once
+            until(lambda before=before: lines(output) > before)  # type: ignore[misc]
         stalls(connection)
 
-    with acting([plays(b"", trickles)]) as address:
+    with acting([plays(data[:first], trickles)]) as address:
         words = [sys.executable, "-c", KILLED, str(bundle), address, str(output)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             assert process.stdout is not None

@@ -142,9 +142,16 @@ def test_what_states_its_length_is_not_opened_again(monkeypatch: pytest.MonkeyPa
 
 def test_the_end_of_the_command_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(monkeypatch, [([0], LOST), ([0], None)])
-    script.stop.set()
+    monkeypatch.setattr(script.clock, "wait_until", lambda moment, stop: stop.set())
     assert len(script.frames()) == 1
     assert script.opened == 1
+
+
+def test_what_is_lost_after_the_end_of_the_command_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, [([0], LOST), ([0], None)])
+    script.stop.set()
+    assert len(script.frames()) == 1
+    assert (script.opened, script.said, script.reconnecting.losses) == (1, [], 0)
 
 
 # Time

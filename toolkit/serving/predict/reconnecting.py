@@ -74,6 +74,8 @@ def live_frames(
                     yield LiveFrame(seconds, lambda frame=frame: upright(frame), begins)  # type: ignore[misc]
             return
         except DataError as error:
+            if stop.is_set():  # nobody waits for it any more
+                return
             if outage is None:
                 if not (isinstance(error, LostError) and time.runs):
                     raise
