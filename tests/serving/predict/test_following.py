@@ -160,13 +160,13 @@ predict_files(Path(sys.argv[1]), [sys.argv[2]], output=Path(sys.argv[3]), every=
 def test_a_kill_leaves_every_row_that_was_decided(tmp_path: Path, suffix: str) -> None:
     bundle, output = toy_bundle.write(tmp_path / "toy"), tmp_path / f"live.{suffix}"
     data = transport(tmp_path / "a.ts", 400, rate=25)
-    first = len(data) // 2  # so much that FFmpeg opens it
+    first, gone = len(data) // 2, threading.Event()  # so much that FFmpeg opens it
 
     def trickles(connection: socket.socket) -> None:
         for start in range(first, len(data), 2000):
             before = lines(output)
             connection.sendall(data[start : start + 2000])
-            until(lambda before=before: lines(output) > before)  # type: ignore[misc]
+            until(lambda before=before: lines(output) > before or gone.is_set())  # type: ignore[misc]
         stalls(connection)
 
     with acting([plays(data[:first], trickles)]) as address:
@@ -175,6 +175,7 @@ def test_a_kill_leaves_every_row_that_was_decided(tmp_path: Path, suffix: str) -
             assert process.stdout is not None
             decided = [float(process.stdout.readline()) for _ in range(25)]
             process.kill()
+            gone.set()
             decided += [float(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     text = output.read_text(encoding="utf-8")
     assert text.endswith("\n")
