@@ -32,9 +32,7 @@ def add_predict(commands: Commands) -> None:
     parser.add_argument("--batch", metavar="N", type=count, help="batch size (default: suits the device)")
     parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every SECONDS")
     parser.add_argument("--stream", action="store_true", help="answer a video at its own speed, as a camera")
-    attempts = (
-        "for a camera or stream: open it again when it is lost, N times in a row (default: without end; 0: never)"
-    )
+    attempts = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
     parser.add_argument("--reconnect", metavar="N", type=int, help=attempts)
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
     add_set(parser, "for a run: override a recipe key of its export")

@@ -33,7 +33,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a source: the probabilities of its classes, or why there are none."""
+    """What became of a source: the probabilities of its classes, or why it has no answer."""
 
     source: Source
     probabilities: NDArray[np.float32] | None

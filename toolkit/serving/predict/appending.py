@@ -84,7 +84,7 @@ def _lines(output: Path, text: Text, layout: Layout, names: Sequence[str]) -> It
 
 
 class _Grown:
-    """A file of lines that only grows. It is made where there is none."""
+    """A file of lines that only grows. It is made if it does not exist."""
 
     def __init__(self, path: Path, text: Text) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)

@@ -99,7 +99,7 @@ class Ring(Generic[T]):
 
     def put(self, seconds: float, frame: T, shown: float, *, leapt: bool = False, begins: bool = False) -> None:
         """Take in the frame that is shown from `seconds` on; `leapt` if not all between it and the last one came, since
-        they were skipped; `begins` if there were none, since the source had a gap."""
+        they were skipped; `begins` if the source sent nothing between the two."""
         with self._changed:
             if leapt or begins:
                 self._times.clear()

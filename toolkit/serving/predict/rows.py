@@ -240,7 +240,7 @@ class JsonText:
 
 
 def _whole_lines(path: Path, *, quoted: bool) -> tuple[int, int]:
-    """`quoted`: whether an end of a line between quotes is none."""
+    """Where the last whole line ends, and how many there are; if `quoted`, a line goes on to the end of a quotation."""
     place = end = lines = quotes = 0
     with path.open("rb") as file:
         for line in file:
