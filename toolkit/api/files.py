@@ -69,6 +69,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
 def as_utf8(text: str) -> bytes:
     """`text` for a file that may hold names of files: bytes of a name that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import UsageError, counted, printable
-from toolkit.api.files import as_utf8, exclusive, replaced
+from toolkit.api.files import as_utf8, exclusive, free_name, replaced
 from toolkit.serving.predict.rows import (
     ROWS_AT_ONCE,
     TEXTS,
@@ -32,7 +32,6 @@ from toolkit.serving.predict.rows import (
     parquet_table,
     refusals,
 )
-from toolkit.serving.predict.saving import free_name
 from toolkit.system.notices import note, warn
 
 if TYPE_CHECKING:
@@ -132,9 +131,10 @@ def _parquet(output: Path, layout: Layout, names: Sequence[str]) -> Iterator[Row
     try:
         yield rows
     finally:
-        rows.close()
-        if is_new and not _rows_in(output):
-            output.unlink()
+        with refusals(output):
+            rows.close()
+            if is_new and not _rows_in(output):
+                output.unlink()
 
 
 class _JournaledRows:
@@ -171,8 +171,10 @@ class _JournaledRows:
         """Begin a journal, or go on with it."""
         self._journal = _journal(self._output, self._rows)
         self._files.enter_context(_alone(self._journal, self._output))
+        names = self._schema.names
+        _check_columns(self._journal, JsonText().columns_of(self._journal, names), names)
         grown = self._files.enter_context(_Grown(self._journal, JsonText()))
-        self._lines = LineRows(grown.write, JsonText(), self._layout, self._schema.names)
+        self._lines = LineRows(grown.write, JsonText(), self._layout, names)
         self._held = grown.rows
 
     def _take_in(self) -> None:
@@ -217,10 +219,8 @@ def _journals(output: Path) -> list[tuple[Path, int]]:
 
 def _check_columns(output: Path, found: Sequence[str], names: Sequence[str]) -> None:
     if list(found) != list(names):
-        raise UsageError(
-            f"--output {output}: has other columns than these answers ({', '.join(names)})",
-            next_step=_another(output),
-        )
+        message = f"--output {output}: has other columns than these answers ({', '.join(names)})"
+        raise UsageError(message, next_step=_another(output))
 
 
 def _another(output: Path) -> str:

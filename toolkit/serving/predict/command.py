@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_DONE, UsageError, printable
+from toolkit.api.files import free_name
 from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
-from toolkit.serving.predict.saving import check_save, free_name
+from toolkit.serving.predict.saving import check_save
 from toolkit.serving.predict.summary import labels
 from toolkit.system.notices import warn
 

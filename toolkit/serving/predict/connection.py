@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import av
 from av.error import FFmpegError, InvalidDataError
 from av.format import Flags
 
@@ -33,12 +34,12 @@ def received(source: Source, now: Callable[[], float]) -> Generator[tuple[float 
     """The frames of PyAV that a camera or stream sends, as they come, each with its time in seconds by the clock of the
     source; None where it has none. Frames that cannot be decoded are passed over.
 
-    A source that states its length, such as a file behind a URL, ends there. Any other raises LostError once it ends,
-    is lost, or sends no picture for `READING_SECONDS` by the clock `now`. Raises DataError when it cannot be opened, a
-    source of stated length is lost, or none of its frames can be decoded.
+    What states its length, in bytes or in seconds, is a recording, and ends. Any other source raises LostError once it
+    ends, is lost, or sends no picture for `READING_SECONDS` by the clock `now`. Raises DataError when it cannot be
+    opened, a recording is lost, or none of its frames can be decoded.
     """
     with Remote(source).opened() as (container, stream):
-        finite, came = _states_length(container), False
+        recorded, came = _states_length(container), False
         counted = bool(container.format.flags & Flags.no_timestamps.value)  # 25 frames a second, however many come
         try:
             for frame in _decoded(container, stream, now):
@@ -46,14 +47,12 @@ def received(source: Source, now: Callable[[], float]) -> Generator[tuple[float 
                 yield None if counted else frame.time, frame
             if not came:
                 raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
-            if not finite:
+            if not recorded:
                 raise _lost(source, "it ended", ended=True)
         except (FFmpegError, OSError) as error:
-            if finite:
+            if recorded:
                 raise
-            # What has no length ends so, too: FFmpeg waits for more.
-            ended = came and error.errno == errno.EIO
-            raise _lost(source, "it ended" if ended else in_words(error), ended=ended) from error
+            raise _lost(source, in_words(error)) from error
         except _SilentError as error:
             raise _lost(source, f"no picture came for {READING_SECONDS:g} s") from error
 
@@ -87,11 +86,19 @@ def _decoded(container: Any, stream: Any, now: Callable[[], float]) -> Iterator[
 
 
 def _packets(container: Any, stream: Any, now: Callable[[], float]) -> Iterator[Any]:
-    """Those of the stream. All are read, since sound may go on where the pictures stall."""
+    """Those of the stream, and at its end an empty one. All are read, since sound may go on where pictures stall."""
     latest = now()
-    for packet in container.demux():
-        if packet.stream.index == stream.index:
-            yield packet
-            latest = now()
-        elif now() - latest > READING_SECONDS:
-            raise _SilentError
+    try:
+        for packet in container.demux():
+            if packet.stream.index == stream.index:
+                yield packet
+                latest = now()
+            elif now() - latest > READING_SECONDS:
+                raise _SilentError
+    except OSError as error:
+        if error.errno != errno.EIO or container.size >= 0 or "://" not in container.name:
+            raise
+        # What has no length ended, of which FFmpeg expects more.
+        end = av.Packet()
+        end.stream = stream
+        yield end

@@ -72,7 +72,7 @@ def follow(job: PredictionJob, clock: Clock) -> int:
     from toolkit.serving.predict.live import followed
 
     (source,) = job.sources
-    name = printable(source.name)
+    name = source.name
     _say(f"{name}: Ctrl-C ends it")
     course = _Course(Summary(job.bundle), Delays(), Reconnecting(job.attempts, _say))
     with Signals():
@@ -104,7 +104,7 @@ class _Course:
     def refuse(self, shown: Source, error: DataError) -> None:
         """Count an answer without meaning; the first one is reported, since others will follow."""
         if not self.flawed:
-            _say(f"{printable(shown.title)}: {error.message}")
+            _say(f"{shown.title}: {error.message}")
         self.flawed += 1
 
     def report(self, name: str) -> None:
@@ -119,7 +119,7 @@ class _Course:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _rule(job: PredictionJob) -> Windows:
