@@ -23,10 +23,11 @@ from toolkit.cli.main import parser
 from toolkit.host.registry import Offer, Registry, discover
 from toolkit.kit.testing import rules
 from toolkit.recipe import tables
+from toolkit.recipe.annotations import value_of
 from toolkit.recipe.complaints import shown
 from toolkit.recipe.kinds import KINDS
-from toolkit.recipe.reading import read_signature, type_text
-from toolkit.recipe.signature import Argument
+from toolkit.recipe.reading import read_signature
+from toolkit.recipe.values import Argument
 
 ROOT = Path(toolkit.__file__).parents[1]
 OURS = "vision-toolkit"
@@ -84,7 +85,7 @@ def keys(model: type[BaseModel], kept: dict[str, str]) -> str:
 
 
 def key_row(name: str, field: FieldInfo) -> tuple[str, str, str]:
-    kind = type_text(field.rebuild_annotation())
+    kind = value_of(field.rebuild_annotation()).words()
     return f"`{name}`", "array of tables" if kind == "array of table" else kind, default_text(field)
 
 
@@ -123,7 +124,7 @@ Row: TypeAlias = tuple[str, str, str, str]
 def arguments_of(offer: Offer) -> tuple[Row, ...]:
     """Name, type, default and meaning of each argument, as cells."""
     found = read_signature(offer.load(), KINDS[offer.kind].given).arguments
-    return tuple((f"`{one.name}`", cell(one.type), default_of(one), cell(one.doc)) for one in found)
+    return tuple((f"`{one.name}`", cell(one.value.words()), default_of(one), cell(one.doc)) for one in found)
 
 
 def component(offers: list[Offer], arguments: tuple[Row, ...]) -> str:

@@ -328,7 +328,7 @@ def test_an_unknown_name_may_belong_to_a_broken_plugin():
     with pytest.raises(PluginError) as caught:
         registry.find("model", "tiny", "model.name")
     assert caught.value.exit_code == EXIT_PLUGIN
-    assert caught.value.message.splitlines() == [
+    assert caught.value.lines() == [
         'model.name: unknown model "tiny"',
         "  it may belong to a plugin that is broken: acme[main] 1: RuntimeError: no",
     ]

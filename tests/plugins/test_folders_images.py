@@ -97,12 +97,13 @@ def test_files_that_are_not_items_are_skipped_and_reported(tmp_path, place):
     assert all_ids(data) == sorted(f"{place}{name}/{number}.png" for name in ("run", "sit") for number in range(4))
     assert data.notes == (
         f"skipped 1 file outside the class folders: {place}loose.png",
-        f"skipped 3 files without a suffix of images: {place}run/0.bmp, {place}run/deep/1.TIFF, {place}sit/Thumbs.db",
+        f"skipped 2 files without a suffix of images: {place}run/0.bmp, {place}run/deep/1.TIFF",
+        f"skipped 2 hidden files: {place}sit/.DS_Store, {place}sit/Thumbs.db",
     )
     other = "skipped: not a suffix of images"
     assert set(data.files) == {
         FileProblem(f"{place}loose.png", "skipped: outside the class folders"),
-        *(FileProblem(f"{place}{name}", other) for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db")),
+        *(FileProblem(f"{place}{name}", other) for name in ("run/0.bmp", "run/deep/1.TIFF")),
     }
 
 

@@ -12,6 +12,13 @@ from pathlib import Path
 
 UNFINISHED = ".unfinished-"
 """Stands in the name of a file that is still being written."""
+_OF_SYSTEMS = frozenset(
+    {
+        *("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+        *("Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"),
+    }
+)
+"""Folders and files that systems and archivers add to those of people, and do not hide."""
 _ON_LINUX = sys.platform == "linux"
 _CLAIM = ".claim"
 """Ends the name of the file that says, by its lock, whether a folder is still being written."""
@@ -99,6 +106,11 @@ def remove_unfinished(folder: Path) -> None:
     _remove_abandoned(folder.rglob(f".*{UNFINISHED}*"))
 
 
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name belongs to a system, not to data: it is hidden, or added by an archiver."""
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
 def files_below(
     folder: Path | str,
     suffixes: Collection[str] | None,
@@ -107,7 +119,7 @@ def files_below(
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[str]:
     """The paths, relative to `folder` and with `prefix` before them, of the files below it with one of these suffixes
-    in lower case (None: any). Hidden files and folders are skipped.
+    in lower case (None: any). Hidden files and folders are skipped, and what systems add.
 
     Links are followed, but each folder is entered once: by its own path where it lies below `folder`. A folder that
     cannot be read raises OSError, or is skipped and its error given to `unreadable`.
@@ -122,7 +134,7 @@ def files_below(
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(place) as found:
-                entries = sorted((one for one in found if not one.name.startswith(".")), key=lambda one: one.name)
+                entries = sorted((one for one in found if not is_junk(one.name)), key=lambda one: one.name)
         except OSError as error:
             if unreadable is None:
                 raise

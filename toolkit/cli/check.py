@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import counted, first_few
+from toolkit.api.errors import counted, first_few, printable
 from toolkit.cli.parser import add, add_set, command_line, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 from toolkit.runs.directory import RunDirectory
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -58,9 +59,9 @@ def _check(options: Namespace) -> None:
             _check_data(planned)
             if options.probe:
                 _probe(planned)
-    print(f"{options.recipe}: valid")
+    show(f"{options.recipe}: valid")
     sets = [word for override in options.overrides for word in ("--set", override)]
-    print(f"next:  {command_line(['run', str(options.recipe), *sets])}")
+    show(f"next:  {command_line(['run', str(options.recipe), *sets])}")
 
 
 def _check_data(planned: Plan) -> None:
@@ -73,7 +74,7 @@ def _check_data(planned: Plan) -> None:
     rehearsal = rehearse(_with_some_batch(planned), data)
     notes = (f"note     {text}" for text in _notes(found))
     for line in (*_data_lines(planned, found), *_need_lines(planned, found, rehearsal), *notes):
-        print(_fitted(line))
+        show(*_fitted(line))
 
 
 def _with_some_batch(planned: Plan) -> Plan:
@@ -84,9 +85,9 @@ def _with_some_batch(planned: Plan) -> Plan:
     return with_batch(planned, 2 * train.accumulate) if train.batch == "auto" else planned
 
 
-def _fitted(line: str) -> str:
+def _fitted(line: str) -> list[str]:
     """The line, folded where it is longer than a narrow terminal; words are not broken, so that paths can be copied."""
-    return fill(line, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    return wrap(printable(line), 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
 def _probe(planned: Plan) -> None:
@@ -94,7 +95,7 @@ def _probe(planned: Plan) -> None:
     from toolkit.runs.probe import probe
 
     for line in _probe_lines(probe(planned)):
-        print(_fitted(line))
+        show(*_fitted(line))
 
 
 def _probe_lines(found: Probe) -> Iterator[str]:

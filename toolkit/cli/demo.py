@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add, console, stopped
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -28,25 +29,23 @@ def add_demo(commands: Commands) -> None:
 
 
 def _demo(options: Namespace) -> int:
-    print(
-        "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts\n"
+    show(
+        "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts",
         f"      a few pictures. This takes about a minute; results are kept in runs/{RECIPE} and exports/{RECIPE}.",
-        flush=True,
     )
     draft, output = _draft(), console()
-    print(f"\n1 of 3: train and evaluate\n$ {_run()}", flush=True)
+    show("", "1 of 3: train and evaluate", f"$ {_run()}")
     with stopped("what is finished is kept", options):
         from toolkit.export.write import export_run
         from toolkit.runs.session import start_run
         from toolkit.serving.predict import predict_files
 
         run = start_run(draft, runs=Path("runs"), console=output).directory
-        print(f"\n2 of 3: export to ONNX, and compare with the trained network\n$ {_export(run)}", flush=True)
+        show("", "2 of 3: export to ONNX, and compare with the trained network", f"$ {_export(run)}")
         bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), triton=False, console=output)
     pictures = _save_pictures(draft, run.path / "pictures")
-    print(
-        f"\n3 of 3: predict {PICTURES} pictures; each file is named after what it shows\n$ {_predict(bundle, pictures)}"
-    )
+    show("", f"3 of 3: predict {PICTURES} pictures; each file is named after what it shows")
+    show(f"$ {_predict(bundle, pictures)}")
     code = predict_files(bundle, [str(pictures)], top=2)
     _show_end(run, options.open)
     return code
@@ -103,13 +102,14 @@ def _save_pictures(draft: Draft, folder: Path) -> Path:
 def _show_end(run: RunDirectory, opened: bool) -> None:
     facts, scores = run.read_json(run.facts), run.read_json(run.scores)
     accuracy, classes = scores["test"]["accuracy"], len(facts["classes"])
-    print(
-        f"\ndone: {accuracy:.0%} of the test pictures of the SAMPLE are recognised; "
-        f"guessing recognises {1 / classes:.0%}. This says nothing about real pictures.\n"
-        f"report {run.report}\n"
-        "next:  your own pictures: python -m toolkit init images FOLDER\n"
-        "       your own videos:   python -m toolkit init videos FOLDER\n"
-        "       other recipes:     python -m toolkit recipes"
+    show(
+        "",
+        f"done: {accuracy:.0%} of the test pictures of the SAMPLE are recognised; "
+        f"guessing recognises {1 / classes:.0%}. This says nothing about real pictures.",
+        f"report {run.report}",
+        "next:  your own pictures: python -m toolkit init images FOLDER",
+        "       your own videos:   python -m toolkit init videos FOLDER",
+        "       other recipes:     python -m toolkit recipes",
     )
     if opened:
         from toolkit.system.browser import open_page

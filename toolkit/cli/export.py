@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import add, add_set, console, stopped
 from toolkit.cli.places import RUN
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,5 +44,5 @@ def _export(options: Namespace) -> None:
             triton=options.format == "triton",
             console=output,
         )
-    output.print(f"bundle {bundle}", markup=False, soft_wrap=True)
-    output.print(f"next:  {predict_command(bundle, RunDirectory(options.run))}", markup=False, soft_wrap=True)
+    show(f"bundle {bundle}", console=output)
+    show(f"next:  {predict_command(bundle, RunDirectory(options.run))}", console=output)

@@ -58,8 +58,8 @@ def held_by(folder: Path) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    from toolkit.data.folders import is_passed_over
+    from toolkit.api.files import is_junk
 
     for _, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_passed_over(name))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
         yield from names

@@ -17,13 +17,12 @@ from toolkit.api.errors import (
     RunFailed,
     ToolkitError,
     UsageError,
-    printable,
 )
 from toolkit.api.files import unwritable_by_others
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
-from toolkit.system.notices import wrapped
+from toolkit.system.notices import show, wrapped
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "start": ("demo", "init", "recipes"),
@@ -73,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{error.filename}: {reason}" if error.filename else reason
         return _fail(RunFailed(message, next_step="fix this, then run the same command again"), words, debug=debug)
     except Exception as error:
-        message = f"unexpected {type(error).__name__}: {error}"
-        return _fail(RunFailed(message, next_step="see where with --debug"), words, debug=debug)
+        first, *details = str(error).splitlines() or [""]
+        message = f"unexpected {type(error).__name__}: {first}"
+        return _fail(RunFailed(message, details=details, next_step="see where with --debug"), words, debug=debug)
 
 
 class Whole(Parser):
@@ -141,6 +141,15 @@ def _no_command(whole: Parser, options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
+    """What to do next, with the whole command where that is known."""
+    from toolkit.cli.repairs import completed, repaired
+
+    if isinstance(error, RecipeError) and (command := repaired(error, words)):
+        return command
+    return error.next_step and completed(error.next_step, words, parser())
+
+
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
@@ -148,14 +157,7 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
 
         traceback.print_exc()
     for line in error.lines():
-        for part in line.split("\n"):
-            shown = printable(part)
-            print(wrapped(shown if shown.startswith(" ") else f"error: {shown}"), file=sys.stderr)
-    next_step = error.next_step
-    if isinstance(error, RecipeError):
-        from toolkit.cli.repairs import repaired
-
-        next_step = repaired(error, words) or next_step
-    if next_step:
-        print(f"next:  {printable(next_step)}", file=sys.stderr)
+        print(wrapped(line if line.startswith(" ") else f"error: {line}"), file=sys.stderr)
+    if next_step := _next_step(error, words):
+        show(f"next:  {next_step}", file=sys.stderr)
     return error.exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import Parser, add, add_set
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -46,14 +47,14 @@ def _list(_: Namespace) -> None:
     from toolkit.host.listing import list_components
     from toolkit.host.registry import discover
 
-    print("\n".join(list_components(discover())))
+    show(*list_components(discover()))
 
 
 def _show(options: Namespace) -> None:
     from toolkit.host.listing import show_component
     from toolkit.host.registry import discover
 
-    print("\n".join(show_component(discover(), options.name)))
+    show(*show_component(discover(), options.name))
 
 
 def _doctor(options: Namespace) -> int:
@@ -65,16 +66,16 @@ def _doctor(options: Namespace) -> int:
 def _disable(options: Namespace) -> None:
     from toolkit.host.disabling import disable_plugin
 
-    print(disable_plugin(options.name))
+    show(disable_plugin(options.name))
 
 
 def _enable(options: Namespace) -> None:
     from toolkit.host.disabling import enable_plugin
 
-    print(enable_plugin(options.name))
+    show(enable_plugin(options.name))
 
 
 def _new(options: Namespace) -> None:
     from toolkit.host.scaffold import write_package
 
-    print("\n".join(write_package(options.name, kinds=options.kinds, licence=options.license)))
+    show(*write_package(options.name, kinds=options.kinds, licence=options.license))

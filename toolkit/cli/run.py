@@ -10,6 +10,7 @@ from toolkit.cli.parser import add, add_set, add_use, command_line, console, cou
 from toolkit.cli.places import BUNDLE, RECIPE, RUN
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 from toolkit.runs.directory import RunDirectory
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -146,15 +147,15 @@ def _evaluate(options: Namespace) -> None:
         directory = evaluate_run(options.run, options.overrides, console=output)
     from toolkit.runs.examples import predict_command
 
-    output.print(f"scores {directory.scores}", markup=False, soft_wrap=True)
-    output.print(f"next:  {predict_command(options.run, directory)}", markup=False, soft_wrap=True)
+    show(f"scores {directory.scores}", console=output)
+    show(f"next:  {predict_command(options.run, directory)}", console=output)
 
 
 def _report(options: Namespace) -> None:
     from toolkit.runs.report import write_report
 
     page = write_report(options.run)
-    print(f"report {page}")
+    show(f"report {page}")
     if options.open:
         from toolkit.system.browser import open_page
 

@@ -31,7 +31,7 @@ from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory, created
 from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation, thresholds_by_class
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
-from toolkit.system.notices import note
+from toolkit.system.notices import note, show
 from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Answered, Evaluation, scored_splits
 
@@ -56,7 +56,7 @@ def evaluate_bundle(
     _same_answers(bundle, data)
     _same_clips(bundle, data)
     splits = scored_splits(data, dataset=planned.resolved.data.name, scored=path)
-    console.print(f"bundle {path}: {bundle.setting}", markup=False, soft_wrap=True)
+    show(f"bundle {path}: {bundle.setting}", console=console)
     if manifest.sample or data.spec.sample:
         side = "model was trained on" if manifest.sample else "data is"
         note(f"the {side} the built-in SAMPLE", console)

@@ -35,7 +35,7 @@ from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
-from toolkit.system.notices import note
+from toolkit.system.notices import note, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def export_run(
         note(text, console)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        show(line, console=console)
 
     manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=say)
     if triton:
@@ -295,7 +295,7 @@ def _refuse_failed(verdicts: Sequence[Verdict], place: Path, trained: Trained, o
         findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
         raise ParityError(
             f"{place}: not written: the exported model differs from the trained one",
-            findings=findings,
+            details=findings,
             next_step=_accepted(failed, trained, overrides),
         )
 

@@ -13,6 +13,9 @@ from toolkit.host.seen import Seen
 if TYPE_CHECKING:
     from toolkit.api.contracts import Declared
 
+INCLUDED = "vision-toolkit"
+"""The toolkit's own distribution: the conformance kit's rules hold its plugins, so no command looks for faults in them
+unless it is asked to."""
 SLOW_SECONDS = 0.1
 """An import that takes longer is shown: it delays the first command after each change of the plugin."""
 

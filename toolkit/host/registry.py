@@ -96,9 +96,10 @@ class Registry:
         problem = unknown(kind, name, key, known, unasked)
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
-            lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]
             raise PluginError(
-                "\n".join(lines), next_step="repair or uninstall it, then: python -m toolkit plugins list"
+                str(problem),
+                details=[f"it may belong to a plugin that is broken: {broken}" for broken in suspects],
+                next_step="repair or uninstall it, then: python -m toolkit plugins list",
             )
         return problem
 

@@ -24,7 +24,7 @@ from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.screen import print_scores
-from toolkit.system.notices import note, say
+from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
 
 SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
@@ -246,7 +246,7 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
         print_scores(splits, console, title=scored.title)
     for verdict in found:
         say(f"verdict: {verdict.sentence}", console)
-    console.print(f"report {page}", markup=False, soft_wrap=True)
+    show(f"report {page}", console=console)
 
 
 def keep_file_problems(directory: RunDirectory, scored: Scored, console: Console) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.runs.files import RunFiles
+from toolkit.system.notices import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,10 +42,10 @@ def scores_table(title: str, columns: Mapping[str, Mapping[str, Sequence[float]]
     """A row for each score, a column for each heading: mean and standard deviation."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title), title_justify="left")
     table.add_column("score")
     for heading in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(cell(heading), justify="right")
     for name in dict.fromkeys(name for scores in columns.values() for name in scores):
-        table.add_row(name, *(mean_text(scores.get(name, ())) for scores in columns.values()))
+        table.add_row(cell(name), *(mean_text(scores.get(name, ())) for scores in columns.values()))
     return table

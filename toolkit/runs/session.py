@@ -27,7 +27,7 @@ from toolkit.runs.loop import Prepared, Records, Saving, Session, Trackers, trai
 from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
-from toolkit.system.notices import note, say
+from toolkit.system.notices import note, say, show
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.training.evaluate import scored_splits
@@ -132,7 +132,7 @@ def _complete(prepared: Prepared, console: Console) -> None:
     directory, assembly = prepared.directory, prepared.assembly
     with Signals() as signals:
         try:
-            console.print(f"run {directory.path}", markup=False, soft_wrap=True)
+            show(f"run {directory.path}", console=console)
             _show(assembly, prepared.scored, console)
             session = _begin(prepared, console, signals)
             try:
@@ -181,7 +181,7 @@ def _finish(prepared: Prepared, session: Session) -> None:
     keep_evaluation(directory, evaluated, run_facts(prepared.scored, assembly, directory), session.console)
     session.trackers.track(RunFinished(evaluated.scores, directory.path))
     for viewer in session.trackers.viewers:
-        session.console.print(f"view {viewer}", markup=False, highlight=False, soft_wrap=True)
+        show(f"view {viewer}", console=session.console)
 
 
 def _require_training(directory: RunDirectory) -> None:

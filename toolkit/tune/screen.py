@@ -18,6 +18,7 @@ from rich.table import Table
 from toolkit.api.errors import DataError, counted
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
+from toolkit.system.notices import cell, show
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys, shown
 from toolkit.tune.storage import repeat_of, trial_run
 
@@ -107,7 +108,7 @@ class StudyScreen:
             if trial.state.is_finished() and trial.number not in self._printed:
                 self._printed.add(trial.number)
                 line = trial_line(trial, self._study.directions, self._trained(trial), best=trial.number in best)
-                self._console.print(line, markup=False, soft_wrap=True)
+                show(line, console=self._console)
 
     def _view(self) -> RenderableType:
         trials = [trial for trial in self._trials if trial.state != TrialState.WAITING]
@@ -126,17 +127,17 @@ class StudyScreen:
             if planned:
                 state = ProgressBar(total=planned, completed=min(epochs, planned), width=12)
             elif trial.state == TrialState.FAIL:
-                state = f"failed: {cause(trial)[:40]}"
+                state = cell(f"failed: {cause(trial)[:40]}")
             table.add_row(
                 str(trial.number),
                 ", ".join(f"{score:.4f}" for score in scores(trial, self._study.directions)),
                 f"{epochs}/{planned}" if planned else str(epochs or ""),
                 f"{seconds(trial):.0f}",
                 state,
-                values_text(trial, names),
+                cell(values_text(trial, names)),
                 style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
             )
-        return Group(self._progress, table, *([self._trouble] if self._trouble else []))
+        return Group(self._progress, table, *([cell(self._trouble)] if self._trouble else []))
 
     def _trained(self, trial: FrozenTrial) -> int:
         """Epochs of a trial so far, all its seeds together: as its runs here have recorded, else as it has reported."""

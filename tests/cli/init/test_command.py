@@ -103,9 +103,9 @@ def test_what_is_odd_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert lines[0].startswith("note: 1 file of 8 looked at cannot be read: rose/2.jpg (")
     assert lines[1:] == [
         "note: 4 items of class daisy: expect scores to vary by much from run to run; add items",
+        "note: skipped 1 hidden file: rose/.DS_Store",
         "note: the data is in flowers/ below it",
         "note: skipped 1 hidden folder with 0 files: __MACOSX",
-        "note: skipped 1 hidden file",
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.api.errors import DataError
-from toolkit.cli.init.layout import Layout, data_root, hidden_files, recognise
+from toolkit.cli.init.layout import Layout, data_root, recognise
 
 
 def put(root: Path, *names: str) -> Path:
@@ -157,10 +157,3 @@ def test_videos_where_images_are_asked_for_and_the_other_way_round(tmp_path: Pat
     assert refused(tmp_path / "v").next_step == f"python -m toolkit init videos {tmp_path / 'v'}"
     put(tmp_path / "i", "a/1.jpg", "b/2.jpg")
     assert refused(tmp_path / "i", videos=True).next_step == f"python -m toolkit init images {tmp_path / 'i'}"
-
-
-def test_hidden_files_are_counted(tmp_path: Path) -> None:
-    put(tmp_path, "cat/1.jpg", "cat/.1.jpg", ".DS_Store", ".git/config")
-    assert list(hidden_files(tmp_path)) == ["skipped 2 hidden files"]
-    assert list(hidden_files(tmp_path / "cat")) == ["skipped 1 hidden file"]
-    assert list(hidden_files(put(tmp_path / "b", "x/1.jpg"))) == []

@@ -55,22 +55,16 @@ def _slug(folder: Path | None) -> str:
 
 
 def _show(begun: Start, output: Path) -> None:
-    from toolkit.cli.init.text import UNWRITABLE
-    from toolkit.system.notices import note
+    from toolkit.system.notices import note, show
 
-    for fact in begun.facts:
-        print(UNWRITABLE.sub("?", fact), flush=True)
+    show(*begun.facts)
     for text in begun.notes:
-        note(UNWRITABLE.sub("?", text))
+        note(text)
     recipe = shlex.quote(str(output))
     commands = (
         f"check {recipe}",
         f"run {recipe}",
         f"predict runs/latest {shlex.quote(begun.predicted)}",
     )
-    print(f"wrote {output}: {begun.summary}")
-    print(
-        "\n".join(
-            f"{'next: ' if number == 0 else '      '} python -m toolkit {line}" for number, line in enumerate(commands)
-        )
-    )
+    show(f"wrote {output}: {begun.summary}")
+    show(*(f"{'next: ' if number == 0 else '      '} python -m toolkit {line}" for number, line in enumerate(commands)))

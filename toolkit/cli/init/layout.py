@@ -17,10 +17,9 @@ from toolkit.data.groups import GROUP_TABLE
 from toolkit.data.images import IMAGE_SUFFIXES
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
-from toolkit.data.tables import Table, open_table, read_lines
+from toolkit.data.tables import PATH_COLUMNS, Table, open_table, read_lines
 
 KAGGLE_TABLE = "Training_set.csv"
-_PATHS = ("path", "filename")
 _FORMS = (LabelForm(), LabelForm("several"), LabelForm("several", ";"), LabelForm("several", ","))
 _LINE = re.compile(r".+\.\w+\s+\S+")
 _DEEPEST = 3
@@ -75,7 +74,7 @@ def _above(folder: Path, root: Path) -> Iterator[str]:
     if folder != root:
         yield f"the data is in {root.relative_to(folder)}/ below it"
     for place in root.parents[: len(root.relative_to(folder).parts)]:
-        yield from passed_over(place)
+        yield from passed_over(place, below=False)
 
 
 def _has_files(folder: Path, suffixes: frozenset[str]) -> bool:
@@ -153,7 +152,7 @@ def _explained(error: DataError, table: Path) -> DataError:
         return error
     opened = open_table(table)
     names = {name.lower() for name in opened.header}
-    if opened.header and not names & {*_PATHS, "youtube_id"}:
+    if opened.header and not names & {*PATH_COLUMNS, "youtube_id"}:
         return DataError(
             f"expected the columns path,label (or filename,label), got {opened.said}",
             path=table,
@@ -208,15 +207,3 @@ def _expected(root: Path, videos: bool) -> str:
         f"Expected one of these below {root}: CLASS/{item}; or train/CLASS/{item} with val/ and test/; or a table "
         f"train.csv with the columns path,label."
     )
-
-
-def hidden_files(root: Path) -> Iterator[str]:
-    """A note on hidden files of `root` and its folders, which are never read."""
-    count = sum(
-        1
-        for place in [root, *(root / name for name in folders(root))]
-        for path in place.iterdir()
-        if path.name.startswith(".") and path.is_file()
-    )
-    if count:
-        yield f"skipped {counted(count, 'hidden file')}"

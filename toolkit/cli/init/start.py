@@ -13,7 +13,7 @@ from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError, Problem, UsageError, counted, first_few
 from toolkit.cli.init.choices import Survey, choose, described
 from toolkit.cli.init.division import divide
-from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, hidden_files, recognise
+from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, recognise
 from toolkit.cli.init.media import look_at
 from toolkit.cli.init.text import UNWRITABLE, compose
 from toolkit.data.folders import folders_with
@@ -124,7 +124,7 @@ def _surveyed(kind: str, root: Path, output: Path) -> Start:
         f"Written by: python -m toolkit init {kind} {shlex.quote(str(root))}",
         f"Train it:   python -m toolkit run {shlex.quote(str(output))}",
     ]
-    notes = (*_damaged(survey), *divided.warnings, *divided.data.notes, *layout.notes, *hidden_files(layout.root))
+    notes = (*_damaged(survey), *divided.warnings, *divided.data.notes, *layout.notes)
     machine = "a GPU was found" if survey.gpu else "no GPU was found"
     return Start(
         compose(title, tables), facts, notes, f"{described(tables)} ({machine})", str(layout.root / listing.ids[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +14,10 @@ from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError, Problem, UsageError, nearest
+from toolkit.api.errors import DataError, Problem, UsageError, nearest, printable
 from toolkit.api.files import files_below
 from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.tables import paths_of
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 STANDARD_INPUT = "-"
@@ -87,15 +89,11 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[
     return found
 
 
-def printable(name: str) -> str:
-    """`name` on one line of a terminal: what cannot be printed is escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
-
-
 def _named(word: str) -> list[Source]:
     scheme = _URL.match(word)
     if scheme and not os.path.lexists(word):
         return [_remote(word, scheme[1].lower())]
+    word = _existing(word)
     if os.path.lexists(word):
         return _local(word)
     if re.fullmatch(r"[0-9]{1,4}", word):
@@ -104,16 +102,23 @@ def _named(word: str) -> list[Source]:
 
 
 def _listed(lines: Iterable[bytes]) -> list[Source]:
-    """The sources of a list of paths, which are taken literally: no pattern, no camera."""
+    """The sources of a list of paths, a line each or a column of a table. They are taken literally: no pattern, no
+    camera."""
     found: list[Source] = []
-    for line in lines:
-        name = os.fsdecode(line.rstrip(b"\r\n"))
-        scheme = _URL.match(name)
+    for written in paths_of(b"".join(lines), Path("standard input")):
+        scheme = _URL.match(written)
+        name = written if scheme else _existing(written)
         if scheme:
             found.append(_remote(name, scheme[1].lower()))
-        elif name:
+        else:
             found += _local(name) if os.path.lexists(name) else [_missing(name)]
     return found or [_unusable("standard input", "it contains no path; expected one per line")]
+
+
+def _existing(path: str) -> str:
+    """`path` in the form of Unicode in which there is such a file; as it is where there is none."""
+    forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next(filter(os.path.lexists, forms), path)
 
 
 def _local(path: str) -> list[Source]:

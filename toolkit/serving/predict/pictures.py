@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
-from toolkit.api.errors import DataError
-from toolkit.serving.predict.inputs import printable
+from toolkit.api.errors import DataError, printable
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, printable
 from toolkit.serving.predict.answers import AHEAD, Decoded, ModelInput
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.system.background import in_background
 from toolkit.system.machine import allowed_cores

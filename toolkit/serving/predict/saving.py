@@ -13,9 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toolkit.api.errors import DataError, UsageError
+from toolkit.api.errors import DataError, UsageError, printable
 from toolkit.api.files import free_name, replaced
-from toolkit.serving.predict.inputs import Moment, Source, printable
+from toolkit.serving.predict.inputs import Moment, Source
 
 if TYPE_CHECKING:
     import numpy as np

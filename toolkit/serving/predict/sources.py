@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from av.error import ExitError, FFmpegError, InvalidDataError
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, printable
 from toolkit.data import decoding as frames
 from toolkit.data.decoding import Timeline
 from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
     import numpy as np
