@@ -28,15 +28,18 @@ USED = [
     ("gif", "gif", "rgb8"),
     ("ffv1", "mkv", "yuv420p"),
     ("rawvideo", "avi", "yuv420p"),
+    ("huffyuv", "avi", "rgb24"),
+    ("ffvhuff", "avi", "yuv420p"),
+    ("utvideo", "avi", "yuv420p"),
+    ("cinepak", "avi", "rgb24"),
 ]
 REFUSED = [
     ("magicyuv", "avi", "yuv420p"),
-    ("huffyuv", "avi", "rgb24"),
-    ("utvideo", "avi", "yuv420p"),
-    ("cinepak", "avi", "rgb24"),
     ("qtrle", "mov", "rgb24"),
     ("png", "mov", "rgb24"),
     ("snow", "avi", "yuv420p"),
+    ("zmbv", "avi", "bgr0"),
+    ("roqvideo", "roq", "yuvj444p"),
 ]
 
 

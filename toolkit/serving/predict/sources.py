@@ -18,8 +18,9 @@ from av.error import FFmpegError, InvalidDataError
 
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import Timeline, upright
-from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video
+from toolkit.data.display import shown_size, upright
+from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video, packets
+from toolkit.data.timeline import Timeline
 from toolkit.serving.predict.inputs import Source, printable
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame
             if ahead is None or not 0 <= time + ahead - latest <= LEAP_SECONDS:
                 ahead = latest - time
             latest = time + ahead
-            yield LiveFrame(latest, lambda frame=frame: upright(frame))  # type: ignore[misc]
+            size = shown_size(frame.width, frame.height, stream.sample_aspect_ratio)
+            yield LiveFrame(latest, lambda frame=frame, size=size: upright(frame, size))  # type: ignore[misc]
         if ahead is None:
             raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
 
@@ -129,7 +131,7 @@ def is_remote(source: Source) -> bool:
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     """The frames of a stream, from its start on; None for a packet that cannot be decoded."""
     damaged = 0
-    for packet in container.demux(stream):
+    for packet in packets(container, stream):
         try:
             pictures = packet.decode()
         except InvalidDataError:
