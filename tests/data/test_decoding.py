@@ -27,7 +27,8 @@ from tests.video_files import (
     write_video,
 )
 from toolkit.api.errors import DataError
-from toolkit.data.decoding import Timeline, read_frames, timeline
+from toolkit.data.decoding import read_frames, timeline
+from toolkit.data.timeline import Timeline
 
 
 def seen(path: Path, numbers: list[int] | range, of: Timeline | None = None, **how: object) -> list[int]:

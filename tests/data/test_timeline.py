@@ -7,7 +7,8 @@ import pytest
 
 import toolkit.data.timeline as timeline_module
 from tests.video_files import number_in, spoil, without_times, write_video
-from toolkit.data.decoding import Timeline, read_frames, timeline
+from toolkit.data.decoding import read_frames, timeline
+from toolkit.data.timeline import Timeline
 
 
 def seen(path: Path, numbers: list[int] | range, of: Timeline | None = None) -> list[int]:

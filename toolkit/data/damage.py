@@ -1,4 +1,4 @@
-"""Damage that the reading of a video survives: whoever reads hears of it, whatever code lies between."""
+"""Damage that the reading of a video survives: the code that reads hears of it, whatever code lies between."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _heard: ContextVar[list[Damage] | None] = ContextVar("heard", default=None)
 @contextmanager
 def hearing_of_damage() -> Iterator[list[Damage]]:
     """What the readings inside, in this thread, notice: each adds the damage of a whole video."""
-    found: list[Damage] = []
-    before = _heard.set(found)
+    found, before = list[Damage](), _heard.get()
+    _heard.set(found)
     try:
         yield found
     finally:
-        _heard.reset(before)
+        _heard.set(before)
 
 
 def is_heard() -> bool:
@@ -43,7 +43,7 @@ def is_heard() -> bool:
 
 
 def notice(damage: Damage) -> None:
-    """Tell whoever reads."""
+    """Report it to the code that reads."""
     found = _heard.get()
     if found is not None and damage.frames:
         found.append(damage)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Timeline", "examined", "read_frames", "timeline"]
-
 _WORTH_A_SEEK = 8
 """Frames that a seek must leap over: fewer take as long to decode as a decoder takes to restart."""
 _EXAMINED = 256

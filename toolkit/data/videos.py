@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.clips import Times, duration, middle
-from toolkit.data.decoding import Timeline, read_frames, timeline
+from toolkit.data.decoding import read_frames, timeline
+from toolkit.data.timeline import Timeline
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,7 +22,6 @@ from tests.plugins.data_files import write_image, write_video
 from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import upright
 from toolkit.serving.predict import sources as videos
 from toolkit.serving.predict.inputs import Source, SourceKind
 from toolkit.serving.predict.sources import LiveFrame, Remote, live_frames, read_frames, timeline
@@ -51,12 +50,6 @@ def test_frames_of_a_file_are_found_by_number(tmp_path: Path, threads: int) -> N
     assert levels(found) == [1, 4, 7, 10]
     assert found[0].shape == (48, 64, 3)
     assert found[0].dtype == np.uint8
-
-
-def test_a_turned_video_is_turned_upright(monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    frame = SimpleNamespace(to_ndarray=lambda **_: pixels, rotation=-90.0)
-    assert np.array_equal(upright(frame), np.rot90(pixels, -1))
 
 
 def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +264,7 @@ def test_what_is_no_video_behind_a_url_is_told(tmp_path: Path, served: str) -> N
 def test_a_video_behind_a_url_without_frames_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def opened(self: Remote) -> Iterator[tuple[object, object]]:
-        yield SimpleNamespace(demux=lambda stream: iter(())), None
+        yield SimpleNamespace(demux=lambda stream: iter(())), SimpleNamespace(time_base=1, index_entries=())
 
     monkeypatch.setattr(Remote, "opened", opened)
     with pytest.raises(DataError, match=r"a\.mp4: has no frames"):
@@ -311,7 +304,8 @@ def test_a_stream_of_nothing_but_damage_is_given_up(
 
 def packet(time: float | None) -> SimpleNamespace:
     """One that is decoded to a frame of this time."""
-    return SimpleNamespace(decode=lambda: [SimpleNamespace(time=time)])
+    frame = SimpleNamespace(time=time, width=64, height=48, is_corrupt=False)
+    return SimpleNamespace(decode=lambda: [frame])
 
 
 def clocked(monkeypatch: pytest.MonkeyPatch, times: Sequence[float | None]) -> list[float]:
@@ -319,7 +313,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch, times: Sequence[float | None]) -> l
 
     @contextmanager
     def opened(self: Remote) -> Iterator[tuple[object, object]]:
-        yield SimpleNamespace(demux=lambda stream: map(packet, times)), None
+        yield SimpleNamespace(demux=lambda stream: map(packet, times)), SimpleNamespace(sample_aspect_ratio=None)
 
     monkeypatch.setattr(Remote, "opened", opened)
     clock = count(100.0)
@@ -340,8 +334,9 @@ def test_a_stream_that_is_lost_is_an_error_that_names_it(monkeypatch: pytest.Mon
         raise OSError(104, "Connection reset by peer")
 
     container = MagicMock(demux=lost)
-    h264 = SimpleNamespace(codec=SimpleNamespace(name="h264"))
-    container.streams.video = [SimpleNamespace(disposition=0, codec_context=h264)]
+    h264 = SimpleNamespace(codec=SimpleNamespace(name="h264"), width=64, height=48)
+    stream = SimpleNamespace(disposition=0, codec_context=h264, sample_aspect_ratio=None)
+    container.streams.video = [stream]
     monkeypatch.setattr(av, "open", lambda *arguments, **options: container)
     frames = live("rtsp://yard/1")
     next(frames)

@@ -74,7 +74,7 @@ def follow(job: PredictionJob, clock: Clock) -> int:
     delays, summary, code = Delays(), Summary(job.bundle), EXIT_DONE
     with job.rows() as rows:
         try:
-            with Signals(), followed(source, _rule(job), _keep(job), clock) as ring:
+            with Signals(), followed(source, _rule(job), _keep(job), clock, job.damages) as ring:
                 _answer_into(rows, ring, job, (delays, summary), clock)
         except Signalled:
             pass  # how a camera ends
@@ -85,7 +85,7 @@ def follow(job: PredictionJob, clock: Clock) -> int:
             code = EXIT_DATA
     dropped = f", {delays.dropped:,} dropped" if delays.dropped else ""
     late = f", {delays}" if delays.count else ""
-    for line in summary.lines() if delays.count else ():
+    for line in (*(summary.lines() if delays.count else ()), *job.damages.lines()):
         print(line, file=sys.stderr)
     print(f"{printable(source.name)}: {counted(delays.count, 'answer')}{dropped}{late}", file=sys.stderr)
     return code

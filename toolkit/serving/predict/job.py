@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.rows import LAYOUTS, Layout, Rows, Table, table_width, written
 
@@ -41,6 +42,7 @@ class PredictionJob:
     top: int
     batch: int
     console: Console | None
+    damages: Damages = field(default_factory=Damages)
 
     @property
     def follows(self) -> bool:

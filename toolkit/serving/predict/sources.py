@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from av.error import FFmpegError, InvalidDataError
 
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
+from toolkit.data.damage import Damage, notice
 from toolkit.data.display import shown_size, upright
 from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video, packets
 from toolkit.data.timeline import Timeline
@@ -66,7 +68,7 @@ def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame
     with Remote(source).opened() as (container, stream):
         ahead: float | None = None
         latest = 0.0
-        for frame in _decoded(container, stream):
+        for frame in _heard(_decoded(container, stream)):
             if frame is None:
                 continue
             time = now() if frame.time is None else frame.time
@@ -74,7 +76,7 @@ def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame
                 ahead = latest - time
             latest = time + ahead
             size = shown_size(frame.width, frame.height, stream.sample_aspect_ratio)
-            yield LiveFrame(latest, lambda frame=frame, size=size: upright(frame, size))  # type: ignore[misc]
+            yield LiveFrame(latest, partial(upright, frame, size))
         if ahead is None:
             raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
 
@@ -126,6 +128,18 @@ class Remote:
 
 def is_remote(source: Source) -> bool:
     return "://" in source.place and not Path(source.place).exists()
+
+
+def _heard(frames: Iterator[Any]) -> Iterator[Any]:
+    """The frames; once they end, those that could not be decoded are noticed."""
+    total = failed = 0
+    try:
+        for frame in frames:
+            total += 1
+            failed += frame is None or frame.is_corrupt
+            yield frame
+    finally:
+        notice(Damage(failed, total))
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
