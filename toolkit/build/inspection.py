@@ -106,9 +106,7 @@ def inspect(plan: Plan, data: Data) -> Inspection:
         raise DataError("the training split has no items", next_step="see python -m toolkit plugins show DATASET")
     corrupt = corrupt_of(plan.resolved)
     splits = {name: getattr(data, name) for name in SPLITS if len(getattr(data, name))}
-    first = {
-        name: _first(split, data.spec, training=name == "train", corrupt=corrupt) for name, split in splits.items()
-    }
+    first = {name: _first(split, data.spec, corrupt, training=name == "train") for name, split in splits.items()}
     rooms = dict(_rooms(plan, data.spec, splits, first))
     folder = cache_directory()
     return Inspection(data, first, rooms, memory_available(), _free_disk(folder), folder)

@@ -76,10 +76,12 @@ def read_frames(
 @lru_cache(_EXAMINED)
 def examined(video: Video, timeline: Timeline) -> Damage:
     """How many frames of a video cannot be decoded without errors: all of it is decoded."""
-    failed = 0
     with video.opened() as (container, stream):
-        for picture in _decoded(container, stream, timeline, threading.Event()):
-            failed += picture is None or picture.is_corrupt
+        decoded = _decoded(container, stream, timeline, threading.Event())
+        return _damage(timeline, sum(picture is None or picture.is_corrupt for picture in decoded))
+
+
+def _damage(timeline: Timeline, failed: int) -> Damage:
     total = len(timeline.times) + timeline.lost
     return Damage(min(failed + timeline.lost, total), total)
 
@@ -89,23 +91,20 @@ def _read(
 ) -> Iterator[NDArray[np.uint8]]:
     if not numbers:
         return
-    if timeline.lost and is_heard():
-        notice(examined(video, timeline))
     with video.opened() as (container, stream):
         context = stream.codec_context
         context.thread_count, context.thread_type = threads, "AUTO"
         size = shown_size(context.width, context.height, stream.sample_aspect_ratio)
         decoding = _Decoding(container, stream, timeline, stop, seeking=seeking)
-        heard = timeline.lost > 0
         for number in numbers:
             frame = decoding.frame_at(number)
             if stop.is_set():
                 return
             if frame is None:
                 raise video.broken("none of its frames can be decoded")
-            if decoding.damaged and not heard and is_heard():
-                heard = True
-                notice(examined(video, timeline))
+            if number == numbers[-1] and is_heard() and (decoding.failed or timeline.lost):  # few ask beyond the last
+                whole = len(numbers) == len(timeline.times)
+                notice(_damage(timeline, decoding.failed) if whole else examined(video, timeline))
             yield upright(frame, size, threads=threads)
 
 
@@ -130,8 +129,8 @@ class _Decoding:
         self._held: _Numbered | None = None
         self._coming: _Numbered | None = None
         self._leapt = False
-        self.damaged = False
-        """Whether a frame could not be decoded, or not without errors."""
+        self.failed = 0
+        """Frames that could not be decoded so far, or not without errors."""
         self._begin(0)
 
     def frame_at(self, number: int) -> Any:
@@ -171,7 +170,7 @@ class _Decoding:
     def _numbered(self) -> Iterator[_Numbered]:
         """The frames to come. A stamp gives the number; without one, each is the next, decoded or not."""
         for picture in _decoded(self._container, self._stream, self._timeline, self._stop):
-            self.damaged = self.damaged or picture is None or picture.is_corrupt
+            self.failed += picture is None or picture.is_corrupt
             stamp = picture.pts if picture is not None and self._stamps else None
             self._reached = self._reached + 1 if stamp is None else bisect_right(self._stamps, stamp) - 1
             if picture is not None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGEST_PIXEL = 8
-"""Times that a pixel may be longer than it is wide, or wider. A ratio beyond is damage and is ignored: pixels of TV,
-film and DV have 0.5 to 2."""
+"""Times that one side of a pixel may be as long as the other. A ratio beyond is damage and is ignored: those of
+cameras, discs and broadcasts are 0.5 to 2."""
 
 
 def shown_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
