@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -142,14 +143,28 @@ def cut(path: Path, share: float) -> Path:
 
 def spoil(path: Path, packets: Sequence[int]) -> Path:
     """The file, with the data of the packets with these numbers (in the order of decoding) overwritten."""
-    with av.open(str(path)) as container:
-        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
-    for number in packets:
-        place, size = found[number]
+    for place, size in _places(path, packets):
         data[place : place + size] = bytes(size)
     path.write_bytes(data)
     return path
+
+
+def flipped(path: Path, packets: Sequence[int]) -> Path:
+    """The file, with three bits flipped in each packet with these numbers, behind its header."""
+    data, draw = bytearray(path.read_bytes()), random.Random(1)
+    for place, size in _places(path, packets):
+        for _ in range(3):
+            data[place + size // 3 + draw.randrange(max(size * 2 // 3 - 2, 1))] ^= 1 << draw.randrange(8)
+    path.write_bytes(data)
+    return path
+
+
+def _places(path: Path, packets: Sequence[int]) -> list[tuple[int, int]]:
+    """Where in the file these packets lie, and how long they are."""
+    with av.open(str(path)) as container:
+        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    return [found[number] for number in packets]
 
 
 def displayed(path: Path, numbers: tuple[float, float, float, float]) -> Path:

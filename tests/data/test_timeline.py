@@ -121,15 +121,15 @@ def packets_of(*shown: tuple[int | None, int | None, int]) -> list[Packet]:
     return [Packet(pts, dts, lasts, key=True) for pts, dts, lasts in shown]
 
 
-def test_times_a_day_apart_are_damage() -> None:
+def test_times_hours_apart_are_damage() -> None:
     """A flipped bit makes a stamp of years, and a timeline of as many rows."""
-    day = 24 * 3600 * 1000
+    hour = 3600 * 1000
     apart = timeline_module._timeline(
-        packets_of((0, 0, 100), (100, 100, 100), (day + 101, day + 101, 100)), 0.001, stored=True
+        packets_of((0, 0, 100), (100, 100, 100), (hour + 101, hour + 101, 100)), 0.001, stored=True
     )
     assert apart.times == pytest.approx([0, 0.1, 0.2])
     assert apart.stamps == ()
-    lasting = timeline_module._timeline(packets_of((0, 0, 100), (100, 100, day + 1)), 0.001, stored=True)
+    lasting = timeline_module._timeline(packets_of((0, 0, 100), (100, 100, hour + 1)), 0.001, stored=True)
     assert duration(lasting.times) == pytest.approx(0.2)
 
 
@@ -201,13 +201,19 @@ def test_a_slip_between_keyframes_begins_no_recording() -> None:
 # What is lost
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov", "avi"])
-def test_frames_that_an_index_lists_and_that_are_gone_are_lost(tmp_path: Path, suffix: str) -> None:
-    how = {"movflags": "+faststart"} if suffix != "avi" else {}
-    path = write_video(tmp_path / f"a.{suffix}", 60, **how)
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("mp4", "mpeg4"), ("mov", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx"), ("flv", "flv"), ("mkv", "ffv1")],
+)
+def test_frames_that_an_index_or_a_length_claims_and_that_are_gone_are_lost(
+    tmp_path: Path, suffix: str, codec: str
+) -> None:
+    how = {"movflags": "+faststart"} if suffix in ("mp4", "mov") else {}
+    path = write_video(tmp_path / f"a.{suffix}", 60, codec=codec, **how)
     assert timeline(path).lost == 0
-    found = timeline(cut(path, 0.8 if suffix != "avi" else 0.6))
-    assert found.lost == (60 - len(found.times) if suffix != "avi" else 0)  # an AVI file has its index at its end
+    found = timeline(cut(path, 0.8))
+    assert 0 < len(found.times) < 60
+    assert found.lost == pytest.approx(60 - len(found.times), abs=1)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "flv", "webm", "gif", "mpg", "nut"])

@@ -15,6 +15,7 @@ from tests import toy_bundle
 from tests.export.models import Videos
 from toolkit.api.clips import Clip, evaluation_clips
 from toolkit.api.errors import DataError
+from toolkit.data.damage import Damage, notice
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.export import asking
 from toolkit.export.asking import ask_raw
@@ -183,6 +184,24 @@ class _CutShort(Videos):
         yield from super().read(index, frames if whole or index % 2 == 0 else frames[:-1])
         if not whole:
             raise DataError(f"video {index} is cut short")
+
+
+class _Damaged(Videos):
+    """Videos of which the second and third have frames that cannot be decoded."""
+
+    def read(self, index: int, frames: Sequence[int]) -> Iterator[torch.Tensor]:
+        notice(Damage((0, 3, 9, 0)[index], 12))
+        return super().read(index, frames)
+
+
+def test_a_damaged_video_is_noted_and_one_with_too_much_damage_skipped(tmp_path: Path) -> None:
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=Clip(frames=3, rate=2, fps=10)), device="cpu")
+    split = _Damaged([20, 18, 25, 14], [(24, 32)] * 4)
+    left_out, answered = LeftOut(Corrupt(skip=True, limit=0.5), split.ids), list[int]()
+    found = ask_raw(bundle, split, range(4), (2,), progress=answered.append, left_out=left_out)
+    assert len(found) == 3
+    assert left_out.damaged == {1: Damage(3, 12)}
+    assert left_out.reasons == {2: f"{split.ids[2]}: 9 of 12 frames cannot be decoded, and input.damaged_share = 0.5"}
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])

@@ -78,8 +78,12 @@ def moving_pictures(container: Any, video: Video) -> Any:
 def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The packets of a stream, and at its end an empty one. Raises PyAV's errors; but where a web server did not say
     how long its body is, the end of the connection is the end, which FFmpeg takes for an error."""
-    try:
-        yield from container.demux(stream)
-    except OSError as error:
-        if error.errno != errno.EIO or container.size >= 0 or not container.name.startswith(("http:", "https:")):
-            raise
+    while True:
+        try:
+            yield from container.demux(stream)
+        except IndexError:  # PyAV's, at a packet of a stream that begins late (sound after a break in a recording)
+            continue
+        except OSError as error:
+            if error.errno != errno.EIO or container.size >= 0 or not container.name.startswith(("http:", "https:")):
+                raise
+        return

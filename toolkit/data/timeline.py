@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from av.error import InvalidDataError
 
-from toolkit.api.clips import Times
+from toolkit.api.clips import Times, duration
 from toolkit.data.opening import packets
 
 _FPS_UNSAID = 30.0
@@ -18,8 +18,15 @@ _FPS_UNSAID = 30.0
 _LEAP_BACK = 1.0
 """Seconds by which time must go back between keyframes for a new part to begin there: less is a slip of the writer."""
 
-_STILL = 24 * 3600.0
-"""Seconds for which one frame may be on show: longer is damage."""
+_STILL = 3600.0
+"""Seconds for which one frame may be on show: longer is damage, of which a flipped bit makes years."""
+
+_SAYS_ITS_LENGTH = ("matroska", "flv", "asf", "avi")
+"""Containers, by the start of their names, that are read up to where they are cut, and say how long they were."""
+_SHORT = 0.05
+"""Share of the length that may be missing, and seconds besides: writers round, and count the last frame or not."""
+
+_MICROSECONDS = 1_000_000
 
 _WRITES_PRESENTATION_TIMES = ("mov", "matroska", "mpegts", "flv")
 """Containers, by the start of their names in FFmpeg, that say of each frame when it is shown. For others the demuxer
@@ -86,7 +93,7 @@ class Clock:
 def read_timeline(container: Any, stream: Any) -> Timeline | None:
     """The timeline of an opened video; None where it has no frames.
 
-    What a container claims of itself is not asked, only its packets: a file cut short has the frames that are left.
+    Only packets count, not what a container claims of itself: a file cut short has the frames that are left.
     Where their times do not ascend, their durations are summed; where those are missing too, it is 30 frames a second.
     """
     unit = float(stream.time_base)
@@ -98,6 +105,7 @@ def read_timeline(container: Any, stream: Any) -> Timeline | None:
     stored = container.format.name.startswith(_WRITES_PRESENTATION_TIMES)
     found = _timeline(shifted, unit, stored=stored)
     keyframes = found.keyframes if len(parts) == 1 else (0,)  # by a stamp a later part cannot be sought
+    lost = lost or _missing(container, found.times)
     return Timeline(found.times, keyframes, found.stamps, shifts, lost)
 
 
@@ -117,6 +125,15 @@ def _recordings(container: Any, stream: Any) -> tuple[list[list[Packet]], int]:
     parts = [found] if _forwards(found) else _parted(found, Clock(stream))
     shown = ([one for one in part if one.shows] for part in parts)
     return list(shown), lost
+
+
+def _missing(container: Any, times: Sequence[float]) -> int:
+    """About how many frames the end of a file lacks, by the length that it claims. That of a file with sound may be the
+    length of its sound."""
+    if not container.format.name.startswith(_SAYS_ITS_LENGTH) or len(container.streams) > 1:
+        return 0
+    claimed, found = (container.duration or 0) / _MICROSECONDS, duration(times)
+    return round(len(times) * (claimed / found - 1)) if claimed * (1 - _SHORT) - _SHORT > found else 0
 
 
 def _forwards(found: Sequence[Packet]) -> bool:
@@ -164,7 +181,7 @@ def _timeline(frames: Sequence[Packet], unit: float, *, stored: bool) -> Timelin
         return Timeline(_seconds(shown, _last_lasts(frames, shown, unit), unit), keyframes, tuple(shown))
     if (counted := shown or read) is not None:
         return Timeline(_seconds(counted, _last_lasts(frames, counted, unit), unit), (0,))
-    if all(one.duration > 0 for one in frames):
+    if all(0 < one.duration <= _STILL / unit for one in frames):
         ticks = [0, *accumulate(one.duration for one in frames[:-1])]
         return Timeline(_seconds(ticks, frames[-1].duration, unit), (0,))
     return Timeline(_seconds(range(len(frames)), 1, 1 / _FPS_UNSAID), (0,))
