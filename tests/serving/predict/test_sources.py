@@ -313,7 +313,10 @@ def clocked(monkeypatch: pytest.MonkeyPatch, times: Sequence[float | None]) -> l
 
     @contextmanager
     def opened(self: Remote) -> Iterator[tuple[object, object]]:
-        yield SimpleNamespace(demux=lambda stream: map(packet, times)), SimpleNamespace(sample_aspect_ratio=None)
+        yield (
+            SimpleNamespace(demux=lambda stream: map(packet, times)),
+            SimpleNamespace(sample_aspect_ratio=None, decode=lambda _: []),
+        )
 
     monkeypatch.setattr(Remote, "opened", opened)
     clock = count(100.0)

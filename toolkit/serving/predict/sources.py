@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,6 +156,8 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
         else:
             damaged = 0 if pictures else damaged
             yield from pictures
+    with suppress(FFmpegError):  # what the decoder holds back, unless the empty packet has fetched it
+        yield from stream.decode(None)
 
 
 def _camera(source: Source) -> str:
