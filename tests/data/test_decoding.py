@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.video_files import (
     HEIGHT,
     WIDTH,
     cut,
+    flipped,
     number_in,
     rotate,
     small,
@@ -107,7 +109,7 @@ def test_a_seek_that_leads_too_far_is_made_up_for(long_videos, monkeypatch):
 def test_a_container_that_cannot_seek_is_read_from_its_start(long_videos, monkeypatch):
     class Unseekable:
         def __init__(self, container: object) -> None:
-            self.demux = container.demux
+            self.demux, self.format = container.demux, container.format
 
         def seek(self, *_: object, **how: object) -> None:
             raise InvalidDataError(1, "no seeking here")
@@ -193,6 +195,22 @@ def test_a_frame_that_cannot_be_decoded_is_the_one_before_it(tmp_path):
     assert seen(path, range(40)) == expected
     for number in (20, 21, 22, 39):
         assert seen(path, [number]) == [expected[number]]
+
+
+@pytest.mark.parametrize("hurt", [spoil, flipped])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "reordered"),
+    [("mp4", "libx264", 0), ("mp4", "libx264", 3), ("avi", "mpeg4", 2), ("mp4", "mpeg4", 0), ("mp4", "libx265", 0)],
+)
+def test_the_number_of_threads_changes_no_damaged_frame(
+    tmp_path: Path, suffix: str, codec: str, reordered: int, hurt: Callable[[Path, range], Path]
+) -> None:
+    path = hurt(write_video(tmp_path / f"a.{suffix}", 60, codec=codec, reordered=reordered), range(20, 45))
+    found = timeline(path)
+    for numbers in (range(60), range(0, 60, 7), [25], [44, 59]):
+        alone, together = (list(read_frames(path, found, numbers, threads=threads)) for threads in (1, 3))
+        assert len(alone) == len(together) == len(numbers)
+        assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_before_the_first_frame_that_can_be_decoded_comes_that_one(tmp_path):

@@ -61,6 +61,9 @@ def read_frames(
     between what is wanted, decoding leaps to it. Ends early once `stop` is set. Damage that decoding meets is counted
     in the whole video, and noticed, if anyone hears of it. Raises DataError naming the video when it cannot be opened
     or none of its frames can be decoded.
+
+    threads: how many convert a frame to RGB. One decodes: what several make of damage depends on which of them is
+    ahead.
     """
     video = _File(video) if isinstance(video, Path) else video
     stop = stop or threading.Event()
@@ -77,6 +80,7 @@ def read_frames(
 def examined(video: Video, timeline: Timeline) -> Damage:
     """How many frames of a video cannot be decoded without errors: all of it is decoded."""
     with video.opened() as (container, stream):
+        stream.codec_context.thread_count = 1
         decoded = _decoded(container, stream, timeline, threading.Event())
         return _damage(timeline, sum(picture is None or picture.is_corrupt for picture in decoded))
 
@@ -93,7 +97,7 @@ def _read(
         return
     with video.opened() as (container, stream):
         context = stream.codec_context
-        context.thread_count, context.thread_type = threads, "AUTO"
+        context.thread_count = 1
         size = shown_size(context.width, context.height, stream.sample_aspect_ratio)
         decoding = _Decoding(container, stream, timeline, stop, seeking=seeking)
         for number in numbers:
@@ -180,13 +184,16 @@ class _Decoding:
 def _decoded(container: Any, stream: Any, timeline: Timeline, stop: threading.Event) -> Iterator[Any]:
     """The frames of a stream from where it stands, with the stamps of `timeline`; None for a packet that cannot be
     decoded."""
-    coming = packets(container, stream)
+    coming, repairs = packets(container, stream), container.format.name == "mpegts"
     if len(timeline.shifts) > 1:
         coming = _shifted(coming, Clock(stream), timeline.shifts)
     try:
         for packet in coming:
             if stop.is_set():
                 return
+            if packet.is_corrupt and not repairs:  # cut: decoders make a frame of it and of what lies in memory
+                yield None
+                continue
             try:
                 yield from packet.decode()
             except FFmpegError:

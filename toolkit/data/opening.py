@@ -28,8 +28,8 @@ WEB = ("crypto", "data", "http", "httpproxy", "https", "tcp", "tls")
 """`crypto` and `data` are parts of HLS. A playlist on the web names no file of this machine."""
 RTSP = ("rtp", "rtsp", "rtsps", "srtp", "tcp", "tls", "udp")
 
-LARGEST = 2**26
-"""Pixels of a frame, twice those of 8K. A damaged header may claim any size, and a frame takes three bytes a pixel."""
+LARGEST = 2**25
+"""Pixels of a frame, as of 8192 x 4096. A damaged header may claim any size, and decoders hold up to 16 frames."""
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 

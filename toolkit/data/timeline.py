@@ -105,7 +105,8 @@ def read_timeline(container: Any, stream: Any) -> Timeline | None:
     stored = container.format.name.startswith(_WRITES_PRESENTATION_TIMES)
     found = _timeline(shifted, unit, stored=stored)
     keyframes = found.keyframes if len(parts) == 1 else (0,)  # by a stamp a later part cannot be sought
-    lost = lost or _missing(container, found.times)
+    if len(parts) == 1 and not lost:
+        lost = _missing(container, min(one.shown or 0 for one in shifted) * unit, found.times)
     return Timeline(found.times, keyframes, found.stamps, shifts, lost)
 
 
@@ -127,13 +128,14 @@ def _recordings(container: Any, stream: Any) -> tuple[list[list[Packet]], int]:
     return list(shown), lost
 
 
-def _missing(container: Any, times: Sequence[float]) -> int:
-    """About how many frames the end of a file lacks, by the length that it claims. That of a file with sound may be the
-    length of its sound."""
+def _missing(container: Any, start: float, times: Sequence[float]) -> int:
+    """About how many frames the end of a file lacks that begins at `start` seconds, by the length that it claims. That
+    of a file with sound may be the length of its sound."""
     if not container.format.name.startswith(_SAYS_ITS_LENGTH) or len(container.streams) > 1:
         return 0
     claimed, found = (container.duration or 0) / _MICROSECONDS, duration(times)
-    return round(len(times) * (claimed / found - 1)) if claimed * (1 - _SHORT) - _SHORT > found else 0
+    missing = claimed - max(start, 0) - found
+    return round(len(times) * missing / found) if missing > claimed * _SHORT + _SHORT else 0
 
 
 def _forwards(found: Sequence[Packet]) -> bool:
