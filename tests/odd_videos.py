@@ -164,7 +164,7 @@ ODD: tuple[Odd, ...] = (
     Odd("renamed.avi", renamed),
     # damage
     Odd("spoilt.mp4", after(lambda path: spoil(path, range(8, 16))), damaged=True),
-    Odd("flipped.mp4", after(lambda path: flipped(path, range(8, 16)), "libx264"), damaged=True),
+    Odd("flipped.mp4", after(lambda path: flipped(path, range(8, 16))), damaged=True),
     Odd("cut_short.mkv", after(lambda path: cut(path, 0.85)), -1, damaged=True),
     Odd("cut_short.mp4", after(lambda path: cut(path, 0.9), **FAST), -1, damaged=True),
     Odd("cut_short.flv", after(lambda path: cut(path, 0.7), "flv"), -1, damaged=True),
