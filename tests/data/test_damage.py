@@ -1,4 +1,4 @@
-"""Frames that cannot be decoded: counted in the whole video, whoever reads it, and reported where anyone hears."""
+"""Frames that cannot be decoded are counted in the whole video, however little is read, and reported."""
 
 from __future__ import annotations
 
