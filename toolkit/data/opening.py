@@ -47,6 +47,8 @@ class Video(Protocol):
     def broken(self, message: str) -> DataError:
         """The error that names the video and says this of it."""
 
+    def __hash__(self) -> int: ...
+
 
 def open_video(place: str, protocols: Sequence[str], options: Mapping[str, str] | None = None, **how: Any) -> Any:
     """A container of PyAV that opens with `protocols` and `DECODERS` alone, those that FFmpeg tries while it looks at
