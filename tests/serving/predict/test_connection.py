@@ -23,7 +23,7 @@ from tests.plugins.data_files import write_video
 from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.serving.predict import connection, sources
-from toolkit.serving.predict.connection import LostError, received
+from toolkit.serving.predict.connection import LostError, Tally, received
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.sources import Remote
 
@@ -50,8 +50,8 @@ def outcome(address: str, opened: threading.Event | None = None) -> tuple[list[i
     """The numbers of the frames that come, of which the first sets `opened`, and how it ends."""
     found: list[int] = []
     try:
-        for _, frame in received(live(address), time.monotonic):
-            found.append(number_in(frame.to_ndarray(format="rgb24")))
+        for _, pixels in received(live(address), time.monotonic, Tally()):
+            found.append(number_in(pixels()))
             (opened or threading.Event()).set()
     except DataError as error:
         return found, error
@@ -185,8 +185,8 @@ def test_a_camera_that_sends_photos_has_no_clock_of_its_own(tmp_path: Path) -> N
     parts = [said % (len(photo), photo) for photo in photos(tmp_path / "a.avi", 9)]
     head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n"
     with acting([lambda connection: connection.sendall(head + b"".join(parts))]) as address:
-        frames = received(live(address), time.monotonic)
-        found = [(stamp, number_in(frame.to_ndarray(format="rgb24"))) for stamp, frame in islice(frames, 8)]
+        frames = received(live(address), time.monotonic, Tally())
+        found = [(stamp, number_in(pixels())) for stamp, pixels in islice(frames, 8)]
         frames.close()
     assert found == [(None, number) for number in range(8)]
 
@@ -214,7 +214,7 @@ def test_sound_alone_does_not_keep_a_source_alive(tmp_path: Path, monkeypatch: p
         acting([plays(mostly_sound(tmp_path / "a.ts"))]) as address,
         pytest.raises(LostError, match="live: no picture came for 5 s"),
     ):
-        list(received(live(address), lambda: float(next(ticks))))
+        list(received(live(address), lambda: float(next(ticks)), Tally()))
 
 
 # Damage
@@ -229,8 +229,8 @@ def test_the_frames_of_a_stream_come_in_order_with_their_times(tmp_path: Path) -
     write_video(tmp_path / "live.mkv").rename(tmp_path / "live")
     with serving(tmp_path) as address:
         found = [
-            (stamp, round(float(frame.to_ndarray(format="rgb24").mean()) / 16))
-            for stamp, frame in received(live(f"{address}/live"), time.monotonic)
+            (stamp, round(float(pixels().mean()) / 16))
+            for stamp, pixels in received(live(f"{address}/live"), time.monotonic, Tally())
         ]
     assert found == [(pytest.approx(number / 10), number) for number in range(12)]
 
@@ -244,7 +244,7 @@ def test_a_stream_goes_on_after_a_damaged_packet(tmp_path: Path) -> None:
 def test_a_stream_that_ends_without_a_frame_is_an_error(tmp_path: Path) -> None:
     spoil(write_photos(tmp_path / "a.avi"), range(10)).rename(tmp_path / "live")
     with serving(tmp_path) as address, pytest.raises(DataError, match="live: none of its frames can be decoded"):
-        list(received(live(f"{address}/live"), time.monotonic))
+        list(received(live(f"{address}/live"), time.monotonic, Tally()))
 
 
 def test_a_stream_of_nothing_but_damage_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,17 +271,18 @@ def test_leaving_closes_the_connection(data: bytes, monkeypatch: pytest.MonkeyPa
 
     @contextmanager
     def opened(self: Remote) -> Iterator[tuple[object, object]]:
-        packet = SimpleNamespace(stream=SimpleNamespace(index=0), decode=lambda: [SimpleNamespace(time=0.0)])
+        frame = SimpleNamespace(time=0.0, width=9, height=9, is_corrupt=False)
+        packet = SimpleNamespace(stream=SimpleNamespace(index=0), decode=lambda: [frame])
         container = SimpleNamespace(
             demux=lambda: iter([packet] * 9), duration=None, size=-1, format=SimpleNamespace(flags=0, name="mpegts")
         )
         try:
-            yield container, SimpleNamespace(index=0)
+            yield container, SimpleNamespace(index=0, sample_aspect_ratio=None)
         finally:
             closed.append(True)
 
     monkeypatch.setattr(Remote, "opened", opened)
-    frames = received(live("x"), time.monotonic)
+    frames = received(live("x"), time.monotonic, Tally())
     next(frames)
     frames.close()
     assert closed == [True]

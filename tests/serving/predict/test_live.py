@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from tests.plugins.data_files import write_video
 from toolkit.api.clips import Clip, duration
 from toolkit.api.errors import DataError
-from toolkit.data.decoding import Timeline
+from toolkit.data.timeline import Timeline
 from toolkit.serving.predict import live
 from toolkit.serving.predict.clock import Clock
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.live import FASTEST, MakePixels, Ring, ShownFrame, followed
 from toolkit.serving.predict.reconnecting import LiveFrame, Reconnecting
@@ -289,7 +290,7 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
         return len(taken) >= sum(start + windows.reach < seconds - 0.05 for start, _ in wanted)
 
     clock = Lockstep(ready)
-    with followed(source, windows, level, clock, NEVER) as ring:
+    with followed(source, windows, level, clock, NEVER, Damages()) as ring:
         while (window := ring.take()) is not None:
             with clock.changed:
                 taken.append((window.moment[0], list(window.frames)))
@@ -300,7 +301,7 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
 
 
 def test_leaving_a_file_ends_its_thread(tmp_path: Path) -> None:
-    with followed(video(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock(), NEVER) as ring:
+    with followed(video(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock(), NEVER, Damages()) as ring:
         assert ring.take() is not None
     assert not frames_thread()
 
@@ -309,7 +310,7 @@ def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     source = Source("a.mp4", "video", str(tmp_path / "a.mp4"))
     with (
         pytest.raises(DataError, match="does not exist"),
-        followed(source, Windows(STILL, STILL.span, 0), level, Clock(), NEVER),
+        followed(source, Windows(STILL, STILL.span, 0), level, Clock(), NEVER, Damages()),
     ):
         pass
 
@@ -320,7 +321,7 @@ def test_what_reading_raises_comes_through_the_ring(monkeypatch: pytest.MonkeyPa
         raise DataError("lost")
 
     monkeypatch.setattr(live, "live_frames", lost)
-    with followed(Source("x", "stream", "x"), Windows(STILL, STILL.span, 0), level, Clock(), NEVER) as ring:
+    with followed(Source("x", "stream", "x"), Windows(STILL, STILL.span, 0), level, Clock(), NEVER, Damages()) as ring:
         assert ring.take() is not None
         with pytest.raises(DataError, match="lost"):
             ring.take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -50,7 +50,7 @@ class Script:
         self.opened = 0
         monkeypatch.setattr(reconnecting, "received", self._received)
 
-    def _received(self, source: Source, now: Callable[[], float]) -> Generator[tuple[float | None, Any], None, None]:
+    def _received(self, *arguments: object) -> Generator[tuple[float | None, Any], None, None]:
         self.opened += 1
         stamps, error = next(self._connections, ((), None))
         for stamp in stamps:

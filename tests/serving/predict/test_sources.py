@@ -20,7 +20,6 @@ from tests.plugins.data_files import write_image, write_video
 from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import upright
 from toolkit.serving.predict import sources as videos
 from toolkit.serving.predict.inputs import Source, SourceKind
 from toolkit.serving.predict.sources import Remote, read_frames, timeline
@@ -45,12 +44,6 @@ def test_frames_of_a_file_are_found_by_number(tmp_path: Path, threads: int) -> N
     assert levels(found) == [1, 4, 7, 10]
     assert found[0].shape == (48, 64, 3)
     assert found[0].dtype == np.uint8
-
-
-def test_a_turned_video_is_turned_upright(monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    frame = SimpleNamespace(to_ndarray=lambda **_: pixels, rotation=-90.0)
-    assert np.array_equal(upright(frame), np.rot90(pixels, -1))
 
 
 def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +258,7 @@ def test_what_is_no_video_behind_a_url_is_told(tmp_path: Path, served: str) -> N
 def test_a_video_behind_a_url_without_frames_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def opened(self: Remote) -> Iterator[tuple[object, object]]:
-        yield SimpleNamespace(demux=lambda stream: iter(())), None
+        yield SimpleNamespace(demux=lambda stream: iter(())), SimpleNamespace(time_base=1, index_entries=())
 
     monkeypatch.setattr(Remote, "opened", opened)
     with pytest.raises(DataError, match=r"a\.mp4: has no frames"):

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 from av.error import FFmpegError, InvalidDataError
 from av.format import Flags
 
 from toolkit.api.errors import DataError, printable
+from toolkit.data.display import shown_size, upright
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.sources import READING_SECONDS, Remote, in_words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DAMAGED_IN_A_ROW = 1000
 """Packets that cannot be decoded, one after the other, before a source counts as broken: many more than a stream sends
@@ -30,9 +37,26 @@ class LostError(DataError):
         self.ended = ended
 
 
-def received(source: Source, now: Callable[[], float]) -> Generator[tuple[float | None, Any], None, None]:
-    """The frames of PyAV that a camera or stream sends, as they come, each with its time in seconds by the clock of the
-    source; None where it has none. Frames that cannot be decoded are passed over.
+@dataclass
+class Tally:
+    """Of frames that should have come."""
+
+    failed: int = 0
+    total: int = 0
+
+
+class ReceivedFrame(NamedTuple):
+    """A frame of a live source."""
+
+    stamp: float | None
+    """Its time in seconds by the clock of the source; None where it has none."""
+    pixels: Callable[[], NDArray[np.uint8]]
+    """Makes uint8 `[H, W, 3]`, upright."""
+
+
+def received(source: Source, now: Callable[[], float], tally: Tally) -> Generator[ReceivedFrame, None, None]:
+    """The frames that a camera or stream sends, as they come. Those that cannot be decoded are passed over, and counted
+    in `tally`.
 
     What states its length, in bytes or in seconds, is a recording, and ends. Any other source raises LostError once it
     ends, is lost, or sends no picture for `READING_SECONDS` by the clock `now`. Raises DataError when it cannot be
@@ -42,9 +66,10 @@ def received(source: Source, now: Callable[[], float]) -> Generator[tuple[float 
         recorded, came = _states_length(container), False
         counted = bool(container.format.flags & Flags.no_timestamps.value)  # 25 frames a second, however many come
         try:
-            for frame in _decoded(container, stream, now):
+            for frame in _decoded(container, stream, now, tally):
                 came = True
-                yield None if counted else frame.time, frame
+                size = shown_size(frame.width, frame.height, stream.sample_aspect_ratio)
+                yield ReceivedFrame(None if counted else frame.time, partial(upright, frame, size))
             if not came:
                 raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
             if not recorded:
@@ -70,18 +95,20 @@ def _states_length(container: Any) -> bool:
     return bool(container.duration) or sized
 
 
-def _decoded(container: Any, stream: Any, now: Callable[[], float]) -> Iterator[Any]:
+def _decoded(container: Any, stream: Any, now: Callable[[], float], tally: Tally) -> Iterator[Any]:
     """The frames of a stream, from its start on."""
     damaged = 0
     for packet in _packets(container, stream, now):
         try:
             frames = packet.decode()
         except InvalidDataError:
-            damaged += 1
+            damaged, tally.failed, tally.total = damaged + 1, tally.failed + 1, tally.total + 1
             if damaged > DAMAGED_IN_A_ROW:
                 raise
         else:
             damaged = 0 if frames else damaged
+            tally.failed += sum(frame.is_corrupt for frame in frames)
+            tally.total += len(frames)
             yield from frames
 
 

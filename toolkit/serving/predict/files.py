@@ -38,7 +38,7 @@ def answer_files(job: PredictionJob) -> int:
     except Signalled as signal:
         print(f"interrupted after {sinks.summary.done:,} of {total}{_left(job, sinks)}", file=sys.stderr)
         return exit_code(signal.number)
-    for line in sinks.summary.lines():
+    for line in (*sinks.summary.lines(), *job.damages.lines()):
         print(line, file=sys.stderr)
     if job.output is not None:
         print(f"{job.output}: {counted(sinks.summary.answers, 'row')}", file=sys.stderr)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toolkit.serving.predict.clock import Clock
+    from toolkit.serving.predict.damages import Damages
     from toolkit.serving.predict.inputs import Source
     from toolkit.serving.predict.live import MakePixels, Ring
     from toolkit.serving.predict.rows import Rows
@@ -74,10 +75,11 @@ def follow(job: PredictionJob, clock: Clock) -> int:
     (source,) = job.sources
     name = source.name
     _say(f"{name}: Ctrl-C ends it")
-    course = _Course(Summary(job.bundle), Delays(), Reconnecting(job.attempts, _say))
+    course = _Course(Summary(job.bundle), Delays(), Reconnecting(job.attempts, _say), job.damages)
     with Signals():
         try:
-            with job.rows() as rows, followed(source, _rule(job), _keep(job), clock, course.reconnecting) as ring:
+            given = source, _rule(job), _keep(job), clock, course.reconnecting, job.damages
+            with job.rows() as rows, followed(*given) as ring:
                 _answer_into(rows, ring, job, course, clock)
         except Signalled:
             pass  # how a camera ends
@@ -98,6 +100,7 @@ class _Course:
     summary: Summary
     delays: Delays
     reconnecting: Reconnecting
+    damages: Damages
     flawed: int = 0
     """Answers without meaning."""
 
@@ -108,7 +111,7 @@ class _Course:
         self.flawed += 1
 
     def report(self, name: str) -> None:
-        for line in self.summary.lines() if self.delays.count else ():
+        for line in (*(self.summary.lines() if self.delays.count else ()), *self.damages.lines()):
             _say(line)
         dropped = f", {self.delays.dropped:,} dropped" if self.delays.dropped else ""
         flawed = f", {self.flawed:,} without meaning" if self.flawed else ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.serving.predict.appending import appended
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.rows import LAYOUTS, Layout, Rows, Table, table_width, written
 
@@ -45,6 +46,7 @@ class PredictionJob:
     console: Console | None
     reconnect: int | None = None
     """Attempts in a row to open a source again that was lost; None: no end."""
+    damages: Damages = field(default_factory=Damages)
 
     @property
     def follows(self) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 from toolkit.api.clips import duration
 from toolkit.serving.predict.clock import Clock
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Moment, Source
 from toolkit.serving.predict.reconnecting import Reconnecting, live_frames
 from toolkit.serving.predict.sources import read_frames, timeline
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from toolkit.data.decoding import Timeline
+    from toolkit.data.timeline import Timeline
 
 T = TypeVar("T")
 MakePixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
@@ -163,11 +164,16 @@ class Ring(Generic[T]):
 
 @contextmanager
 def followed(
-    source: Source, windows: Windows, keep: Callable[[MakePixels], T], clock: Clock, reconnecting: Reconnecting
+    source: Source,
+    windows: Windows,
+    keep: Callable[[MakePixels], T],
+    clock: Clock,
+    reconnecting: Reconnecting,
+    damages: Damages,
 ) -> Iterator[Ring[T]]:
     """The windows of a camera, a stream or a file, which a thread fills with what `keep` makes of each frame. A file is
     played at its own speed. Leaving ends the thread. What opens or reads the source raises from `Ring.take`, but a file
-    that cannot be opened raises DataError here."""
+    that cannot be opened raises DataError here. Damage goes to `damages`."""
     line = timeline(source) if source.kind == "video" else None
     ring: Ring[T] = Ring(windows, math.inf if line is None else duration(line.times))
     stop = threading.Event()
@@ -175,7 +181,7 @@ def followed(
 
     def fill() -> None:
         try:
-            with closing(frames):
+            with damages.of(source), closing(frames):
                 for frame in frames:
                     if stop.is_set():
                         return

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import DataError, counted, printable
-from toolkit.data.decoding import upright
-from toolkit.serving.predict.connection import ON_AND_REACHABLE, LostError, received
+from toolkit.data.damage import Damage, notice
+from toolkit.serving.predict.connection import ON_AND_REACHABLE, LostError, Tally, received
 from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
@@ -59,19 +59,30 @@ def live_frames(
     """The frames of a camera or stream, until it ends, `stop` is set, or it cannot be opened again.
 
     Raises DataError when it cannot be opened or shows nothing at first, and when it is lost for good. What states no
-    length has no end where it may be opened again, since an end and a lost connection look the same."""
+    length has no end where it may be opened again, since an end and a lost connection look the same. Frames that
+    cannot be decoded are noticed at the end."""
+    tally = Tally()
+    try:
+        yield from _frames(source, clock, stop, reconnecting, tally)
+    finally:
+        notice(Damage(tally.failed, tally.total))
+
+
+def _frames(
+    source: Source, clock: Clock, stop: threading.Event, reconnecting: Reconnecting, tally: Tally
+) -> Generator[LiveFrame, None, None]:
     time = LiveTime(clock.now)
     outage: _Outage | None = None
     while True:
         try:
-            with closing(received(source, clock.now)) as frames:
-                for stamp, frame in frames:
+            with closing(received(source, clock.now, tally)) as frames:
+                for stamp, pixels in frames:
                     before = time.seconds
                     seconds, begins = time.of(stamp)
                     if outage is not None:
                         outage.over(seconds - before)
                         outage = None
-                    yield LiveFrame(seconds, lambda frame=frame: upright(frame), begins)  # type: ignore[misc]
+                    yield LiveFrame(seconds, pixels, begins)
             return
         except DataError as error:
             if stop.is_set():  # nobody waits for it any more

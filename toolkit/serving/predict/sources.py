@@ -19,8 +19,8 @@ from av.error import ExitError, FFmpegError, InvalidDataError
 
 from toolkit.api.errors import DataError, printable
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import Timeline
 from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video
+from toolkit.data.timeline import Timeline
 from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
