@@ -21,6 +21,7 @@ import pytest
 
 from tests import toy_bundle
 from tests.live_servers import Act, acting, answers, closes, plays, plays_rtsp, resets, stalls, transport
+from tests.loopback import serving
 from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
 from toolkit.serving.bundle import Answers, Bundle
@@ -138,6 +139,22 @@ def test_each_part_of_a_stream_has_a_mean_of_its_own() -> None:
     smoothing.add(first, 1.0, 1)
     assert smoothing.add(second, 1.5, 1)[0] > 0.5
     assert smoothing.add(second, 1.6, 2).tolist() == [0, 1]
+
+
+def test_a_url_of_a_transport_stream_is_live_unless_it_states_a_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, bundle = transport(tmp_path / "a.ts", 30), toy_bundle.write(tmp_path / "clips", clip=CLIP)
+    with serving(tmp_path) as address:
+        assert predict_files(bundle, [f"{address}/a.ts"], output=tmp_path / "file.csv", every=EVERY) == EXIT_DONE
+    assert [float(row["start"]) for row in read(tmp_path / "file.csv")][:3] == [0, 0.2, 0.4]
+    assert "time" not in read(tmp_path / "file.csv")[0]
+    assert "Ctrl-C" not in capsys.readouterr().err
+    with acting([plays(data), plays(data)]) as address:
+        place, output = f"{address}.ts?channel=1", tmp_path / "live.csv"
+        assert predict_files(bundle, [place], output=output, every=EVERY, reconnect=0) == EXIT_DONE
+    assert read(output)[0]["time"]
+    assert f"{place}: Ctrl-C ends it" in capsys.readouterr().err
 
 
 KILLED = """

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS = 0.001
 """Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
+JOINED = (".flv", ".m2ts", ".mts", ".ts")
+"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams."""
 INPUTS_REPEATED = 3
 """Inputs in the next command at most, so that it stays short where a shell has made many of a pattern."""
 
@@ -75,7 +78,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     _check_options(top, batch, every)
     if output is not None:
         check_output(output)
-    sources = find_sources(inputs, _standard_input() if "-" in inputs else ())
+    sources = _settled(find_sources(inputs, _standard_input() if "-" in inputs else ()))
     if stream:
         _check_stream(sources)
     if reconnect is not None:
@@ -140,6 +143,17 @@ def _repeatable(words: Sequence[str], inputs: Sequence[str]) -> list[str]:
             kept.append(word)
         skip = word == "--save"
     return kept
+
+
+def _settled(sources: Sequence[Source]) -> Sequence[Source]:
+    """The sources; of a format that can be joined at any moment, a URL alone is live or a recording, as it says."""
+    (first, *others) = sources
+    path = first.place.partition("?")[0].lower()
+    if others or "://" not in path or not path.endswith(JOINED) or Path(first.place).exists():
+        return sources
+    from toolkit.serving.predict.connection import is_live
+
+    return [replace(first, kind="stream" if is_live(first) else "video")]
 
 
 def _standard_input() -> Iterable[bytes]:

@@ -90,6 +90,12 @@ def _lost(source: Source, reason: str, *, ended: bool = False) -> LostError:
     return LostError(f"{printable(source.name)}: {reason}", ended=ended)
 
 
+def is_live(source: Source) -> bool:
+    """Whether what is behind a URL states no length. Raises DataError where it cannot be opened."""
+    with Remote(source).opened() as (container, _):
+        return not _states_length(container)
+
+
 def _states_length(container: Any) -> bool:
     sized = container.size > 0 and container.format.name not in PLAYLISTS
     return bool(container.duration) or sized
