@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from toolkit.api.contracts import Augmentation, Batch, Curve, DataSpec, Draws, Metric, Objective, Scores
 from toolkit.api.errors import DataError
+from toolkit.data.damage import Damage, notice
 from toolkit.data.loader import Loader
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.images import ImageStore
@@ -71,6 +72,8 @@ class Reels:
     length: int = 12
     size: tuple[int, int] = (8, 8)
     broken: frozenset[int] = frozenset()
+    bad: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Frames of each video that cannot be decoded."""
     wide: bool = False
     reads: list[tuple[int, list[int]]] = field(default_factory=list)
 
@@ -96,6 +99,9 @@ class Reels:
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         self.reads.append((index, list(frames)))
+        bad = self.bad.get(index, frozenset())
+        if not bad.isdisjoint(frames):
+            notice(Damage(len(bad), self.length))
         for number in frames:
             frame = torch.full((3, *self.size), 20 * index + number, dtype=torch.uint8)
             yield torch.arange(self.size[1], dtype=torch.uint8).expand(3, *self.size) if self.wide else frame

@@ -122,7 +122,8 @@ class VideoSplit(Items, Protocol):
     at once, and raise `toolkit.api.errors.DataError` naming the file where a video cannot be decoded."""
 
     def times(self, index: int) -> Sequence[float]:
-        """When each of the F >= 1 frames of a video is shown, in seconds, ascending."""
+        """When each of the F >= 1 frames of a video is shown, in seconds, ascending. `toolkit.api.clips.Times` say when
+        the last one ends too; of other sequences it lasts as long as the others on average."""
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         """The frames with these numbers (ascending, each once), one by one as they are decoded: uint8 `[3, H, W]`,

@@ -76,9 +76,29 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
 def as_utf8(text: str) -> bytes:
     """`text` for a file that may hold names of files: bytes of a name that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """The lines of a CSV file. Texts are in quotes, so that all are read back as they are: with any newline, which
+    without quotes would end a row for some readers and not for others."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return text.getvalue()
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -175,7 +175,8 @@ def memory_for_pixels(table: InputTable) -> int:
 
 def corrupt_of(recipe: Recipe) -> Corrupt:
     """What the recipe does with items that cannot be read."""
-    return Corrupt(skip=recipe.input.on_corrupt == "skip", limit=recipe.input.corrupt_limit)
+    table = recipe.input
+    return Corrupt(table.on_corrupt == "skip", table.corrupt_limit, table.damaged_share)
 
 
 def training(assembly: Assembly) -> tuple[State, Setup]:

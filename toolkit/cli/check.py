@@ -202,6 +202,8 @@ def _notes(found: Inspection) -> Iterator[str]:
     for split, item in found.first.items():
         if item.damaged:
             yield f"{split}: skipped {counted(len(item.damaged), 'damaged item')}: {first_few(item.damaged)}"
+        if item.damage:
+            yield f"{split}: {item.name}: {item.damage}"
     for problem in found.data.files[:NOTES]:
         yield f"{problem.path}: {problem.problem}{f' ({problem.other})' if problem.other else ''}"
     if len(found.data.files) > NOTES:

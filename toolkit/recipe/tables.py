@@ -151,6 +151,8 @@ class InputTable(BaseModel):
     """What to do with an item that cannot be decoded."""
     corrupt_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Largest share of a split that may be skipped."""
+    damaged_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a video's frames that cannot be decoded from which on `on_corrupt` applies to it."""
 
 
 class ClipTable(BaseModel):

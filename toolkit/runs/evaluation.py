@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from toolkit.api.errors import counted
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
-from toolkit.data.store.corrupt import left_out_note
+from toolkit.data.store.corrupt import LeftOut
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.file_problems import write_file_problems
 from toolkit.runs.files import read_run
@@ -50,8 +50,8 @@ class Scored:
     precision: str
     seen: Mapping[str, Any]
     """How the model sees an item: the part `SEEN` of the protocol."""
-    left_out: Mapping[str, Mapping[int, str]]
-    """Items that could not be read so far, by split: index to reason. Grows while splits are read."""
+    left_out: Mapping[str, LeftOut]
+    """Items that could not be read so far, or are damaged, by split. Grows while splits are read."""
     remarks: tuple[str, ...]
     """What a user must know before believing the scores, besides `left_out` and that the data is the sample."""
 
@@ -67,7 +67,7 @@ class Scored:
             device=str(assembly.device),
             precision=assembly.precision,
             seen=_seen(spec),
-            left_out={name: loader.store.skipped for name, loader in assembly.loaders().items()},
+            left_out={name: loader.store.left_out for name, loader in assembly.loaders().items()},
             remarks=(*found, *direction, *endless_warm_up(recipe)),
         )
 
@@ -88,21 +88,12 @@ class Scored:
         return [sample, *(text for text in self.notes() if text not in self.data.notes)]
 
     def left_out_notes(self) -> list[str]:
-        """A note for each split of which items could not be read so far."""
-        return [
-            left_out_note(name, reasons, len(getattr(self.data, name)))
-            for name, reasons in self.left_out.items()
-            if reasons
-        ]
+        """Notes on each split of which items could not be read so far, or are damaged."""
+        return [text for name, left_out in self.left_out.items() for text in left_out.notes(name)]
 
     def file_problems(self) -> list[FileProblem]:
         """Every file that `notes` are about."""
-        damaged = [
-            (getattr(self.data, name).ids[index], reason)
-            for name, reasons in self.left_out.items()
-            for index, reason in sorted(reasons.items())
-        ]
-        return [*self.data.files, *(_damaged(item, reason) for item, reason in damaged)]
+        return [*self.data.files, *(problem for one in self.left_out.values() for problem in _damaged(one))]
 
     def class_items(self) -> dict[str, int]:
         """Training items of each class; empty where targets are numbers."""
@@ -121,7 +112,7 @@ class Scored:
             **TARGETS[self.data.spec.targets],
             **self.seen,
             "precision": self.precision,
-            "skipped": {name: len(reasons) for name, reasons in self.left_out.items()},
+            "skipped": {name: len(one.reasons) for name, one in self.left_out.items()},
         }
 
     def facts(self, directory: RunDirectory, network: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -141,10 +132,14 @@ class Scored:
         }
 
 
-def _damaged(item: str, reason: str) -> FileProblem:
-    """`reason` begins with the path of the file, as the machine has it."""
-    _, found, rest = reason.partition(f"{item}: ")
-    return FileProblem(item, f"damaged, skipped: {rest if found else reason}")
+def _damaged(left_out: LeftOut) -> Iterator[FileProblem]:
+    for index, reason in sorted(left_out.reasons.items()):
+        item = left_out.ids[index]
+        _, found, rest = reason.partition(f"{item}: ")  # behind the path of the file, as the machine has it
+        yield FileProblem(item, f"damaged, skipped: {rest if found else reason}")
+    for index, damage in sorted(left_out.damaged.items()):
+        if index not in left_out.reasons:
+            yield FileProblem(left_out.ids[index], f"damaged: {damage}")
 
 
 def _seen(spec: DataSpec) -> dict[str, Any]:

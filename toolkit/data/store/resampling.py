@@ -12,8 +12,8 @@ from toolkit.data.geometry import covering, crop_start
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit
 
-CACHE_VERSION = 2
-"""Part of every cache key: raised when this arithmetic changes."""
+CACHE_VERSION = 3
+"""Part of every cache key: raised when this arithmetic or decoding changes."""
 
 
 def to_square(image: Tensor, side: int, fit: Fit) -> Tensor:

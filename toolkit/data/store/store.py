@@ -20,7 +20,7 @@ class Store(Protocol):
     """
 
     split: Split | VideoSplit
-    _left_out: LeftOut
+    left_out: LeftOut
 
     def __len__(self) -> int:
         return len(self.split)
@@ -28,7 +28,7 @@ class Store(Protocol):
     @property
     def skipped(self) -> dict[int, str]:
         """Items skipped because they cannot be decoded: index to reason."""
-        return self._left_out.reasons
+        return self.left_out.reasons
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, ..., 3, S, S]`: the items at `index`; of a video its middle."""

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -42,6 +43,8 @@ class Source:
     """Why it is unusable."""
     moment: Moment | None = None
     """The part of a video that is asked about; None for all of it."""
+    shown: datetime | None = None
+    """When the end of that part was on show, where it is live."""
 
     @property
     def endless(self) -> bool:

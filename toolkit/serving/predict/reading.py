@@ -15,7 +15,7 @@ from toolkit.system.background import in_background
 from toolkit.system.machine import allowed_cores
 
 if TYPE_CHECKING:
-    from toolkit.data.decoding import Timeline
+    from toolkit.data.timeline import Timeline
 
 
 def reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Event], Sequence[ModelInput]]:
@@ -28,7 +28,8 @@ def reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Even
             case "unusable":
                 raise DataError(f"{printable(source.name)}: {source.problem}")
             case "video":
-                return list(_views(job, source, threads=each, stop=stop))
+                with job.damages.of(source):
+                    return list(_views(job, source, threads=each, stop=stop))
             case _:
                 return [_picture(job, source)]
 
@@ -62,7 +63,8 @@ def read_timelines(job: PredictionJob, every: float) -> Generator[Decoded, None,
     def read(stop: threading.Event) -> Iterator[Decoded]:
         for source in job.sources:
             try:
-                yield from read_windows(job, source, every, stop)
+                with job.damages.of(source):
+                    yield from read_windows(job, source, every, stop)
             except DataError as error:
                 yield source, error
 
