@@ -22,7 +22,7 @@ from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.predict import command, predict_files
 from toolkit.serving.predict.inputs import Source
 
-COUNT = int(os.environ.get("TOOLKIT_MUTATIONS", "40"))
+COUNT = int(os.environ.get("TOOLKIT_MUTATIONS", "24"))
 MEMORY = 2**30
 """Bytes that reading them may add at most."""
 EVERY_FRAME = Clip(frames=64, sampling="segments")
