@@ -291,7 +291,7 @@ def test_what_is_kept_does_not_decide_when_a_video_is_refused(tmp_path: Path, ke
     for _ in range(3):
         assert levels(store.fetch(torch.tensor([0, 1]))[0]) == [[2, 4, 6, 8], [22, 24, 26, 28]]
     with pytest.raises(DataError, match=r"reel/000\.mp4: 6 of 12 frames cannot be decoded"):
-        _ = [store.drawn(torch.tensor([0]), Draws(0, epoch)) for epoch in range(50)]
+        _ = [store.drawn(torch.tensor([0]), epoch) for epoch in range(50)]
 
 
 def test_all_files_are_whole_while_threads_write_them(tmp_path: Path) -> None:
