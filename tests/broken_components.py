@@ -20,6 +20,7 @@ from toolkit.api.contracts import (
     Data,
     DataSpec,
     Direction,
+    Draws,
     EpochRecord,
     Forward,
     Horizon,
@@ -34,6 +35,7 @@ from toolkit.api.errors import DataError
 from toolkit.data.images import ArrayItems
 from toolkit.data.videos import ArrayVideos
 from toolkit.kit.testing import Case, image_folders
+from toolkit.kit.testing import draws as draws_of
 
 SPEC = DataSpec(("first", "second", "third"), size=16)
 
@@ -501,18 +503,16 @@ breaks("model", "takes")(Model(model_designed_for_no_frames, takes=InputDesign(f
 
 # Augmentations -----------------------------------------------------------------------------------------------------
 
-Augment = Callable[[Batch, torch.Generator], Batch]
+Augment = Callable[[Batch, Draws], Batch]
 
 
 def spread(batch: Batch, values: Tensor) -> Tensor:
     return values.view(-1, *[1] * (batch.pixels.ndim - 1))
 
 
-def brightened(batch: Batch, rng: torch.Generator, p: float = 1.0) -> Batch:
+def brightened(batch: Batch, draws: Draws, p: float = 1.0) -> Batch:
     """A number of its own is added to each sample."""
-    shift = torch.randint(0, 90, (len(batch.pixels),), generator=rng, device=rng.device)
-    chosen = torch.rand(len(shift), generator=rng, device=rng.device) < p
-    shift = torch.where(chosen, shift, 0).to(torch.uint8)
+    shift = torch.where(draws.chance(p), draws.integers(0, 90), 0).to(torch.uint8)
     return replace(batch, pixels=batch.pixels + spread(batch, shift))
 
 
@@ -521,7 +521,7 @@ def sound_augmentation(spec: DataSpec, *, p: float = 1.0) -> Augment:
 
     p: probability for each sample
     """
-    return lambda batch, rng: brightened(batch, rng, p)
+    return lambda batch, draws: brightened(batch, draws, p)
 
 
 @breaks("augmentation", "arguments")
@@ -537,8 +537,8 @@ def augmentation_with_an_argument_by_place(spec: DataSpec, share: float = 0.1) -
 def augmentation_to_floats(spec: DataSpec) -> Augment:
     """Brighter."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
-        return replace(batch, pixels=brightened(batch, rng).pixels / 255)
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        return replace(batch, pixels=brightened(batch, draws).pixels / 255)
 
     return changed
 
@@ -547,9 +547,9 @@ def augmentation_to_floats(spec: DataSpec) -> Augment:
 def augmentation_of_smoothed_targets(spec: DataSpec) -> Augment:
     """Targets that do not sum to 1."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+    def changed(batch: Batch, draws: Draws) -> Batch:
         own = batch.targets if batch.targets.ndim == 2 else torch.eye(len(spec.classes))[batch.targets]
-        return replace(brightened(batch, rng), targets=own + 0.1)
+        return replace(brightened(batch, draws), targets=own + 0.1)
 
     return changed
 
@@ -557,51 +557,66 @@ def augmentation_of_smoothed_targets(spec: DataSpec) -> Augment:
 @breaks("augmentation", "index")
 def augmentation_that_restarts_its_count(spec: DataSpec) -> Augment:
     """Brighter."""
-    return lambda batch, rng: replace(brightened(batch, rng), index=batch.index.flip(0))
+    return lambda batch, draws: replace(brightened(batch, draws), index=batch.index.flip(0))
 
 
 @breaks("augmentation", "untouched")
 def augmentation_in_place(spec: DataSpec) -> Augment:
     """Brighter."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
-        batch.pixels.copy_(brightened(batch, rng).pixels)
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        batch.pixels.copy_(brightened(batch, draws).pixels)
         return batch
 
     return changed
 
 
-@breaks("augmentation", "repeatable", "layout")
+@breaks("augmentation", "repeatable", "layout", "shares")
 def augmentation_that_counts_calls(spec: DataSpec) -> Augment:
     """Brighter with every call."""
     calls = itertools.count()
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
-        brighter = brightened(batch, rng)
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        brighter = brightened(batch, draws)
         return replace(brighter, pixels=brighter.pixels + next(calls))
 
     return changed
 
 
-@breaks("augmentation", "generator", "repeatable", "layout", "device")
+@breaks("augmentation", "global_state", "repeatable", "shares", "layout", "device")
 def augmentation_from_the_global_generator(spec: DataSpec) -> Augment:
     """Brighter."""
-    return lambda batch, rng: brightened(batch, torch.default_generator)
+
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        shift = torch.randint(0, 90, (len(batch.pixels),), device=draws.device)
+        return replace(batch, pixels=batch.pixels + spread(batch, shift.to(torch.uint8)))
+
+    return changed
 
 
 @breaks("augmentation", "draws", "device")
-def augmentation_with_a_generator_of_its_own(spec: DataSpec) -> Augment:
+def augmentation_that_draws_the_same_each_epoch(spec: DataSpec) -> Augment:
     """Brighter."""
-    return lambda batch, rng: brightened(batch, torch.Generator().manual_seed(0))
+    return lambda batch, draws: brightened(batch, draws_of(batch.index.tolist()))
 
 
-@breaks("augmentation", "samples", "device")
+@breaks("augmentation", "samples", "shares")
 def augmentation_with_one_draw_a_batch(spec: DataSpec) -> Augment:
     """Brighter."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
-        shift = torch.randint(0, 90, (1,), generator=rng).to(torch.uint8)
-        return replace(batch, pixels=batch.pixels + shift)
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        return replace(batch, pixels=batch.pixels + draws.integers(0, 90)[:1].to(torch.uint8))
+
+    return changed
+
+
+@breaks("augmentation", "shares")
+def augmentation_that_mixes_the_first_with_the_last(spec: DataSpec) -> Augment:
+    """Brighter by half of another one."""
+
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        brighter = brightened(batch, draws)
+        return replace(brighter, pixels=brighter.pixels + batch.pixels.flip(0) // 2)
 
     return changed
 
@@ -610,9 +625,8 @@ def augmentation_with_one_draw_a_batch(spec: DataSpec) -> Augment:
 def augmentation_with_one_draw_a_frame(spec: DataSpec) -> Augment:
     """Brighter."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
-        shape = batch.pixels.shape[:-3]
-        shift = torch.randint(0, 90, shape, generator=rng).to(torch.uint8)
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        shift = draws.integers(0, 90, tuple(batch.pixels.shape[1:-3])).to(torch.uint8)
         return replace(batch, pixels=batch.pixels + shift[..., None, None, None])
 
     return changed
@@ -622,9 +636,11 @@ def augmentation_with_one_draw_a_frame(spec: DataSpec) -> Augment:
 def augmentation_with_draws_in_the_order_of_memory(spec: DataSpec) -> Augment:
     """Noise, the same in all frames."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+    def changed(batch: Batch, draws: Draws) -> Batch:
         first = batch.pixels if batch.pixels.ndim == 4 else batch.pixels[:, 0]
-        noise = torch.empty_like(first).random_(0, 30, generator=rng)
+        noise = draws.bytes(tuple(first.shape[1:]))
+        if first.stride(-3) == 1:
+            noise = noise.view(first.movedim(-3, -1).shape).movedim(-1, -3)
         return replace(batch, pixels=batch.pixels + (noise if batch.pixels.ndim == 4 else noise[:, None]))
 
     return changed
@@ -643,9 +659,8 @@ def augmentation_that_ignores_p(spec: DataSpec, *, p: float = 0.5) -> Augment:
 def augmentation_that_asks_what_was_drawn(spec: DataSpec) -> Augment:
     """Brighter."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
-        drawn = torch.rand(len(batch.pixels), generator=rng, device=rng.device)
-        shift = torch.tensor([int(90 * value) for value in drawn.tolist()], dtype=torch.uint8)
+    def changed(batch: Batch, draws: Draws) -> Batch:
+        shift = torch.tensor([int(90 * value) for value in draws.uniform().tolist()], dtype=torch.uint8)
         return replace(batch, pixels=batch.pixels + spread(batch, shift.to(batch.pixels.device)))
 
     return changed

@@ -10,6 +10,7 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 
 class _Silent(SimpleHTTPRequestHandler):
@@ -40,10 +41,45 @@ class _Ranges(_Silent):
         self.close_connection = True
 
 
+class _Unsized(_Silent):
+    """A server that does not say how long its answers are: they end with the connection, or in chunks."""
+
+    headers_besides: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(HTTPStatus.OK)
+        for name, value in self.headers_besides.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data if "Transfer-Encoding" not in self.headers_besides else _chunked(data))
+        self.close_connection = True
+
+
+class _Closing(_Unsized):
+    protocol_version = "HTTP/1.1"
+    headers_besides: ClassVar[dict[str, str]] = {"Connection": "close"}
+
+
+class _Chunked(_Unsized):
+    protocol_version = "HTTP/1.1"
+    headers_besides: ClassVar[dict[str, str]] = {"Transfer-Encoding": "chunked"}
+
+
+def _chunked(data: bytes) -> bytes:
+    parts = [data[place : place + 1000] for place in range(0, len(data), 1000)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*parts, b""))
+
+
+UNSIZED = {"HTTP/1.0": _Unsized, "HTTP/1.1, closing": _Closing, "HTTP/1.1, chunked": _Chunked}
+"""Servers that do not say how long their answers are."""
+
+
 @contextmanager
-def serving(folder: Path, *, ranges: bool = False) -> Iterator[str]:
-    """The address of a server of the files in `folder`. `ranges`: whether it gives parts of a file."""
-    handler = _Ranges if ranges else _Silent
+def serving(folder: Path, *, ranges: bool = False, unsized: str = "") -> Iterator[str]:
+    """The address of a server of the files in `folder`. `ranges`: whether it gives parts of a file; `unsized`: which
+    one of `UNSIZED` it is."""
+    handler = UNSIZED[unsized] if unsized else _Ranges if ranges else _Silent
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

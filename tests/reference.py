@@ -19,14 +19,16 @@ from pydantic.fields import FieldInfo
 
 import toolkit
 from toolkit.api.contracts import Model
-from toolkit.cli.main import parser
+from toolkit.cli.commands import parser
+from toolkit.cli.parser import Parser
 from toolkit.host.registry import Offer, Registry, discover
 from toolkit.kit.testing import rules
 from toolkit.recipe import tables
+from toolkit.recipe.annotations import value_of
 from toolkit.recipe.complaints import shown
 from toolkit.recipe.kinds import KINDS
-from toolkit.recipe.reading import read_signature, type_text
-from toolkit.recipe.signature import Argument
+from toolkit.recipe.reading import read_signature
+from toolkit.recipe.values import Argument
 
 ROOT = Path(toolkit.__file__).parents[1]
 OURS = "vision-toolkit"
@@ -84,7 +86,7 @@ def keys(model: type[BaseModel], kept: dict[str, str]) -> str:
 
 
 def key_row(name: str, field: FieldInfo) -> tuple[str, str, str]:
-    kind = type_text(field.rebuild_annotation())
+    kind = value_of(field.rebuild_annotation()).words()
     return f"`{name}`", "array of tables" if kind == "array of table" else kind, default_text(field)
 
 
@@ -123,7 +125,7 @@ Row: TypeAlias = tuple[str, str, str, str]
 def arguments_of(offer: Offer) -> tuple[Row, ...]:
     """Name, type, default and meaning of each argument, as cells."""
     found = read_signature(offer.load(), KINDS[offer.kind].given).arguments
-    return tuple((f"`{one.name}`", cell(one.type), default_of(one), cell(one.doc)) for one in found)
+    return tuple((f"`{one.name}`", cell(one.value.words()), default_of(one), cell(one.doc)) for one in found)
 
 
 def component(offers: list[Offer], arguments: tuple[Row, ...]) -> str:
@@ -168,21 +170,18 @@ def odd_files(what: str) -> str:
 # Commands
 
 
-def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+def commands(parser: Parser, name: str = "") -> Iterator[tuple[str, str, Parser]]:
     """Name, help and parser of every command that does something itself."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for choice, inner in action.choices.items():
-                deeper = list(commands(inner, f"{name} {choice}".strip()))
-                yield from deeper or [(f"{name} {choice}".strip(), helps[choice], inner)]
+    for word, inner in parser.actions.items():
+        whole = f"{name} {word}".strip()
+        yield from list(commands(inner, whole)) or [(whole, inner.text, inner)]
 
 
 def command_reference() -> str:
     return "\n".join(one_command(name, text, found) for name, text, found in commands(parser()))
 
 
-def one_command(name: str, text: str, parser: argparse.ArgumentParser) -> str:
+def one_command(name: str, text: str, parser: Parser) -> str:
     places, flags = parser._get_positional_actions(), parser._get_optional_actions()
     usage = " ".join([name, *(place(one) for one in places)])
     lines = [f"## `{name}`", f"{text[0].upper()}{text[1:]}.", f"```text\npython -m toolkit {usage}\n```"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toolkit.api.contracts import Augmentation, Batch, Curve, DataSpec, Metric, Objective, Scores
+from toolkit.api.contracts import Augmentation, Batch, Curve, DataSpec, Draws, Metric, Objective, Scores
 from toolkit.api.errors import DataError
+from toolkit.data.damage import Damage, notice
 from toolkit.data.loader import Loader
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.images import ImageStore
@@ -20,6 +21,7 @@ from toolkit.data.store.storage import Memory, Storage, stored_shape
 from toolkit.system import device as devices
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups
+from toolkit.training.parallel import Norm, Parallel
 from toolkit.training.state import Setup, State, Totals
 from toolkit_optim import optimizers
 from toolkit_tasks.classification import Classification
@@ -70,6 +72,8 @@ class Reels:
     length: int = 12
     size: tuple[int, int] = (8, 8)
     broken: frozenset[int] = frozenset()
+    bad: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Frames of each video that cannot be decoded."""
     wide: bool = False
     reads: list[tuple[int, list[int]]] = field(default_factory=list)
 
@@ -95,6 +99,9 @@ class Reels:
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         self.reads.append((index, list(frames)))
+        bad = self.bad.get(index, frozenset())
+        if not bad.isdisjoint(frames):
+            notice(Damage(len(bad), self.length))
         for number in frames:
             frame = torch.full((3, *self.size), 20 * index + number, dtype=torch.uint8)
             yield torch.arange(self.size[1], dtype=torch.uint8).expand(3, *self.size) if self.wide else frame
@@ -113,15 +120,15 @@ class Accuracy:
         return {"accuracy": self.right / self.count, "pairs": [0.0, 1.0]}
 
 
-def noise(batch: Batch, rng: torch.Generator) -> Batch:
+def noise(batch: Batch, draws: Draws) -> Batch:
     """An augmentation that draws."""
-    shift = torch.randint(0, 8, (len(batch.pixels), 1, 1, 1), generator=rng, dtype=torch.uint8)
-    return Batch(batch.pixels + shift, batch.targets, batch.index)
+    shift = draws.integers(0, 8, (1, 1, 1)).to(torch.uint8)
+    return replace(batch, pixels=batch.pixels + shift)
 
 
-def shares(batch: Batch, rng: torch.Generator) -> Batch:
+def shares(batch: Batch, draws: Draws) -> Batch:
     """An augmentation that makes targets shares of classes."""
-    return Batch(batch.pixels, 0.8 * functional.one_hot(batch.targets, 2) + 0.1, batch.index)
+    return replace(batch, targets=0.8 * functional.one_hot(batch.targets, 2) + 0.1)
 
 
 def model(seed: int = 0, dropout: float = 0.2) -> nn.Module:
@@ -172,17 +179,20 @@ def state(
     objective: Objective | None = None,
     name: str = "sgd",
     lr: float = 0.05,
+    batch_norm: Norm = "global",
     **args: Any,
 ) -> State:
     built = network or Network(model(), SPEC)
+    asked = objective or Classification(0.0, None)
     return State(
         network=built,
-        objective=objective or Classification(0.0, None),
+        objective=asked,
         optimizer=optimizer(built, name, lr=lr, **args),
         schedule=Curve(lambda step: 1.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=None,
         totals=Totals.on(torch.device("cpu")),
+        parallel=Parallel(built, asked, of.train.ranks, batch_norm=batch_norm),
     )
 
 

@@ -30,7 +30,8 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.api.hookspecs import CONTRACT
 from toolkit.build.plan import Plan, clip_of, plan
-from toolkit.cli.main import main, parser
+from toolkit.cli.commands import parser
+from toolkit.cli.main import main
 from toolkit.data.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, VIDEO_SUFFIXES
 from toolkit.host.project import disabled_here
 from toolkit.host.registry import Registry, discover

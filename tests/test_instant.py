@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.startup import HEAVY, heavy_modules
+from bench.startup import HEAVY, heavy_modules, modules
 
 RECIPES = sorted(Path("recipes").glob("*.toml"))
 RECIPE = str(RECIPES[0])
@@ -48,6 +48,17 @@ def test_every_recipe_is_checked_without_importing_a_component(warm: Path) -> No
 @pytest.mark.parametrize("words", [("schema",), ("plugins", "list"), ("plugins", "show", "resnet50")], ids=" ".join)
 def test_what_is_installed_is_shown_without_importing_it(warm: Path, words: tuple[str, ...]) -> None:
     assert run(warm, *words)[0] == []
+
+
+@pytest.mark.parametrize("words", [("--help",), ("plugins", "list")], ids=" ".join)
+def test_what_looks_at_no_recipe_pays_for_no_other_command(
+    warm: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dataclasses` alone, which imports `inspect`, takes half as long as argparse. See `bench/startup.py`."""
+    monkeypatch.setenv("TOOLKIT_CACHE", str(warm))
+    loaded = modules(("-m", "toolkit", *words))
+    assert "toolkit" in loaded
+    assert loaded & {"dataclasses", "email", "hashlib", "inspect", "secrets", "signal", "tomllib"} == set()
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

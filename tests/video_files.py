@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 BITS = 8
@@ -41,11 +43,14 @@ def write_video(
     gop: int = 12,
     reordered: int = 0,
     times: Sequence[float] | None = None,
+    first: int = 0,
+    last: float | None = None,
     title: str | None = None,
     **muxer: str,
 ) -> Path:
-    """A video of `frames` numbered frames. `reordered`: B-frames in a row; `times`: seconds at which frames are shown,
-    where that is not every 1 / `rate`; `muxer`: options of the container."""
+    """A video of `frames` numbered frames, from `first` on. `reordered`: B-frames in a row; `times`: seconds at which
+    frames are shown, where that is not every 1 / `rate`; `last`: seconds for which the last one is; `muxer`: options of
+    the container."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=muxer) as container:
         if title is not None:
@@ -54,13 +59,68 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *size, pix_fmt, 4_000_000
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = gop, reordered
         stream.codec_context.time_base = Fraction(1, 1000 if times else rate)
+        shown = [round(time * 1000) for time in times] if times else list(range(frames))
+        packets = []
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(bars(number, *size), format="rgb24")
-            frame.time_base = stream.codec_context.time_base
-            frame.pts = round(times[number] * 1000) if times else number
-            container.mux(stream.encode(frame))
+            frame = av.VideoFrame.from_ndarray(bars(first + number, *size), format="rgb24")
+            frame.time_base, frame.pts = stream.codec_context.time_base, shown[number]
+            packets += stream.encode(frame)
+        for packet in (*packets, *stream.encode()):
+            if last is not None and packet.pts == shown[-1]:
+                packet.duration = round(last / float(packet.time_base))
+            container.mux(packet)
+    return path
+
+
+def write_streams(path: Path, frames: Sequence[int], default: Sequence[int], *, cover: int | None = None) -> Path:
+    """A file of several video streams: stream n has so many frames, whose numbers begin at 16 n. Those in `default` are
+    flagged; `cover` is the picture of a song."""
+    with av.open(str(path), "w") as container:
+        codecs = ["mjpeg" if place == cover else "mpeg4" for place in range(len(frames))]
+        streams = [container.add_stream(codec, rate=10) for codec in codecs]
+        for place, stream in enumerate(streams):
+            stream.width, stream.height = WIDTH, HEIGHT
+            stream.pix_fmt = "yuv420p" if place != cover else "yuvj420p"
+            stream.disposition = Disposition.default if place in default else Disposition(0)
+            if place == cover:
+                stream.disposition |= Disposition.attached_pic
+        for place, (stream, count) in enumerate(zip(streams, frames, strict=True)):
+            for number in range(count):
+                frame = av.VideoFrame.from_ndarray(bars(16 * place + number), format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+def joined(path: Path, *parts: Path) -> Path:
+    """The file that `cat` makes of these."""
+    return small(path, b"".join(part.read_bytes() for part in parts))
+
+
+def write_corners(path: Path, *, codec: str = "mpeg4", aspect: Fraction | None = None, **muxer: str) -> Path:
+    """A video of three frames, 96 x 64, red and green above blue and white; `aspect`: width of a pixel by its
+    height."""
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48, 0] = pixels[:32, 48:, 1] = pixels[32:, :48, 2] = 255
+    pixels[32:, 48:] = 255
+    with av.open(str(path), "w", container_options=muxer) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def corners(pixels: Any) -> str:
+    """The colours in the corners of a frame `[H, W, 3]`, row by row: R, G, B, W, or ? for another."""
+    height, width = pixels.shape[:2]
+    names = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 1): "W"}
+    found = (pixels[y, x] for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4))
+    return "".join(names.get(tuple(int(level > 110) for level in pixel), "?") for pixel in found)
 
 
 def write_sound(path: Path) -> Path:
@@ -83,23 +143,43 @@ def cut(path: Path, share: float) -> Path:
 
 def spoil(path: Path, packets: Sequence[int]) -> Path:
     """The file, with the data of the packets with these numbers (in the order of decoding) overwritten."""
+    data = bytearray(path.read_bytes())
+    for place, size in _places(path, packets):
+        data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    return path
+
+
+def flipped(path: Path, packets: Sequence[int]) -> Path:
+    """The file, with three bits flipped in each packet with these numbers, behind its header."""
+    data, draw = bytearray(path.read_bytes()), random.Random(1)
+    for place, size in _places(path, packets):
+        for _ in range(3):
+            data[place + size // 3 + draw.randrange(max(size * 2 // 3 - 2, 1))] ^= 1 << draw.randrange(8)
+    path.write_bytes(data)
+    return path
+
+
+def _places(path: Path, packets: Sequence[int]) -> list[tuple[int, int]]:
+    """Where in the file these packets lie, and how long they are."""
     with av.open(str(path)) as container:
         found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    return [found[number] for number in packets]
+
+
+def displayed(path: Path, numbers: tuple[float, float, float, float]) -> Path:
+    """The MP4 file, with these numbers a, b, c, d in its display matrix."""
+    a, b, c, d = (round(number * (1 << 16)) for number in numbers)
     data = bytearray(path.read_bytes())
-    for number in packets:
-        place, size = found[number]
-        data[place : place + size] = bytes(size)
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
 
 def rotate(path: Path) -> Path:
     """The MP4 file, with metadata that asks for a quarter turn to the right."""
-    data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 44
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, HEIGHT << 16, 0, 1 << 30)
-    path.write_bytes(data)
-    return path
+    return displayed(path, (0, 1, -1, 0))
 
 
 def without_times(path: Path) -> Path:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from toolkit_augment.pixels import on_host, uniform, uniform_int
+from toolkit.api.contracts import Draws
+from toolkit_augment.pixels import on_host
 
 ATTEMPTS = 10
 """Shapes drawn for each sample; the first that fits into the image counts."""
 
 
 def draw_boxes(
-    rng: torch.Generator,
-    count: int,
+    draws: Draws,
     sides: tuple[int, int],
     scale: tuple[float, float],
     ratio: tuple[float, float],
@@ -25,25 +23,36 @@ def draw_boxes(
     Where no attempt fits, the largest box whose shape lies in `ratio`.
     """
     height, width = sides
-    area = uniform(rng, (count, ATTEMPTS), *scale) * (height * width)
-    shape = uniform(rng, (count, ATTEMPTS), math.log(ratio[0]), math.log(ratio[1])).exp()
-    tall, wide = (extent.sqrt().round().clamp(min=1) for extent in (area / shape, area * shape))
+    area = draws.uniform(*scale, (ATTEMPTS,)) * (height * width)
+    shape = draws.log_uniform(*ratio, (ATTEMPTS,))
+    tall, wide = (rounded_root(square).clamp(min=1) for square in (area / shape, area * shape))
     fits = (tall <= height) & (wide <= width)
     first = fits.long().argmax(dim=1, keepdim=True)
     fitting = fits.any(dim=1)
     tallest, widest = min(height, max(1, round(width / ratio[0]))), min(width, max(1, round(height * ratio[1])))
     box_height = torch.where(fitting, tall.gather(1, first)[:, 0], tallest).long()
     box_width = torch.where(fitting, wide.gather(1, first)[:, 0], widest).long()
-    top = uniform_int(rng, count, height - box_height + 1)
-    left = uniform_int(rng, count, width - box_width + 1)
+    top = draws.integers(0, height - box_height + 1)
+    left = draws.integers(0, width - box_width + 1)
     return torch.stack((top, left, box_height, box_width), dim=1)
 
 
-def draw_centred(rng: torch.Generator, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:
+def rounded_root(squares: Tensor) -> Tensor:
+    """Square roots of `squares` `[...]`, rounded to whole numbers; of the same type.
+
+    The last bit of a root differs between devices. Where it would decide, a box would be a pixel larger on one of them.
+    """
+    exact, whole = squares.double(), squares.sqrt().round().double()
+    larger = exact >= (whole + 0.5).square()
+    smaller = exact < (whole - 0.5).clamp(min=0).square()
+    return (whole + larger.double() - smaller.double()).to(squares.dtype)
+
+
+def draw_centred(draws: Draws, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:
     """Boxes of height and width `extents` (`[B]` each) around a pixel anywhere, less what lies outside the image."""
     starts, lengths = [], []
     for side, extent in zip(sides, extents, strict=True):
-        start = uniform_int(rng, len(extent), side) - extent // 2
+        start = draws.integers(0, side) - extent // 2
         end = (start + extent).clamp(max=side)
         start = start.clamp(min=0)
         starts.append(start)

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
-from toolkit_augment.pixels import Share, parts, per_sample, uniform
+from toolkit.api.contracts import Batch, DataSpec, Draws
+from toolkit_augment.pixels import Share, parts, per_sample
 
 Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,9 +49,9 @@ class ColorJitter:
     saturation: float
     hue: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         changes = [
-            (change, self._draw(rng, len(batch.pixels), middle, spread)) for change, middle, spread in self._steps()
+            (change, draws.uniform(middle - spread, middle + spread)) for change, middle, spread in self._steps()
         ]
         return replace(batch, pixels=changed(batch.pixels, changes)) if changes else batch
 
@@ -63,10 +63,6 @@ class ColorJitter:
             (shift_hue, 0.0, self.hue),
         ]
         return [step for step in steps if step[2]]
-
-    @staticmethod
-    def _draw(rng: torch.Generator, count: int, middle: float, spread: float) -> Tensor:
-        return uniform(rng, (count,), middle - spread, middle + spread)
 
 
 def changed(pixels: Tensor, changes: list[tuple[Change, Tensor]]) -> Tensor:

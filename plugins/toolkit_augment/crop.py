@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit.api.errors import RunFailed
-from toolkit_augment.pixels import empty, uniform_int
+from toolkit_augment.pixels import empty
 
 Border: TypeAlias = Literal["reflect", "zero", "edge"]
 
@@ -47,16 +47,16 @@ class RandomCrop:
     padding: int
     border: Border
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         pixels = padded(batch.pixels, self.padding, self.border) if self.padding else batch.pixels
-        height, width = pixels.shape[-2:]
-        if min(height, width) < self.size:
+        side = pixels.shape[-1]
+        if side < self.size:
             raise RunFailed(
-                f"random_crop: cannot cut {self.size} pixels from an image of {height} x {width}",
+                f"random_crop: cannot cut {self.size} pixels from an image of {side} x {side}",
                 next_step="raise input.stored or random_crop's padding, or move random_crop up in the list",
             )
-        tops, lefts = (uniform_int(rng, len(pixels), side - self.size + 1) for side in (height, width))
-        return replace(batch, pixels=cut(pixels, torch.stack((tops, lefts), dim=1), self.size))
+        corners = draws.integers(0, side - self.size + 1, (2,))
+        return replace(batch, pixels=cut(pixels, corners, self.size))
 
 
 def padded(pixels: Tensor, padding: int, border: Border) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit_augment.boxes import draw_boxes, draw_centred, pasted
-from toolkit_augment.pixels import Share, check_range, uniform
+from toolkit_augment.pixels import Share, check_range
 
 Fill: TypeAlias = Literal["mean", "zero", "noise"]
 Colour: TypeAlias = tuple[int, int, int]
@@ -45,11 +45,11 @@ class RandomErasing:
     fill: Fill
     mean: Colour
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         pixels = batch.pixels
-        drawn = uniform(rng, (len(pixels),)) < self.p
-        boxes = draw_boxes(rng, len(pixels), (pixels.shape[-2], pixels.shape[-1]), self.scale, self.ratio)
-        cover = _cover(pixels, rng, self.fill, self.mean)
+        drawn = draws.chance(self.p)
+        boxes = draw_boxes(draws, (pixels.shape[-2], pixels.shape[-1]), self.scale, self.ratio)
+        cover = _cover(pixels, draws, self.fill, self.mean)
         return replace(batch, pixels=pasted(pixels, boxes * drawn[:, None], cover))
 
 
@@ -68,11 +68,11 @@ class Cutout:
     size: int
     mean: Colour
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         pixels = batch.pixels
-        extent = torch.full((len(pixels),), self.size, device=rng.device)
-        boxes = draw_centred(rng, (pixels.shape[-2], pixels.shape[-1]), (extent, extent))
-        return replace(batch, pixels=pasted(pixels, boxes, _cover(pixels, rng, "mean", self.mean)))
+        extent = torch.full((len(pixels),), self.size, device=pixels.device)
+        boxes = draw_centred(draws, (pixels.shape[-2], pixels.shape[-1]), (extent, extent))
+        return replace(batch, pixels=pasted(pixels, boxes, _cover(pixels, draws, "mean", self.mean)))
 
 
 def _mean_colour(spec: DataSpec) -> Colour:
@@ -80,13 +80,11 @@ def _mean_colour(spec: DataSpec) -> Colour:
     return red, green, blue
 
 
-def _cover(pixels: Tensor, rng: torch.Generator, fill: Fill, mean: Colour) -> Tensor:
+def _cover(pixels: Tensor, draws: Draws, fill: Fill, mean: Colour) -> Tensor:
     """uint8 of the shape of `pixels`: what shows where a box hides the image."""
     if fill == "noise":
-        samples, channels, height, width = len(pixels), *pixels.shape[-3:]
-        shape = (samples, *[1] * (pixels.ndim - 4), channels, height, width)
-        noise = torch.randint(0, 256, shape, generator=rng, device=rng.device, dtype=torch.uint8)
-        return noise.expand_as(pixels)
+        frames = [1] * (pixels.ndim - 4)
+        return draws.bytes((*frames, *pixels.shape[-3:])).expand_as(pixels)
     colour = pixels.new_zeros(3)
     if fill == "mean":
         for channel, level in enumerate(mean):

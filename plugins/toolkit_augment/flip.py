@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
-from toolkit_augment.pixels import Share, on_host, per_sample, uniform
+from toolkit.api.contracts import Batch, DataSpec, Draws
+from toolkit_augment.pixels import Share, on_host, per_sample
 
 
 def horizontal_flip(spec: DataSpec, *, p: Share = 0.5) -> HorizontalFlip:  # noqa: ARG001 - every factory takes the spec
@@ -23,16 +23,18 @@ def horizontal_flip(spec: DataSpec, *, p: Share = 0.5) -> HorizontalFlip:  # noq
 class HorizontalFlip:
     p: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
-        drawn = uniform(rng, (len(batch.pixels),)) < self.p
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        drawn = draws.chance(self.p)
         flip = flip_one_by_one if on_host(batch.pixels) else flip_at_once
         return replace(batch, pixels=flip(batch.pixels, drawn))
 
 
 def flip_one_by_one(pixels: Tensor, drawn: Tensor) -> Tensor:
-    out = pixels.clone()
-    for sample in drawn.nonzero().flatten().tolist():
-        out[sample] = pixels[sample].flip(-1)
+    """All flipped in one call, which costs less than a call for each, then those put back that were not drawn."""
+    out = pixels.flip(-1)
+    room, kept = out.numpy(), pixels.numpy()  # NumPy copies a sample in a tenth of the time of a call of torch
+    for sample in drawn.logical_not().nonzero().flatten().tolist():
+        room[sample] = kept[sample]
     return out
 
 

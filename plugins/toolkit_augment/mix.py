@@ -1,4 +1,4 @@
-"""Mixup and cutmix: each sample is mixed with another of its batch, and so are their targets."""
+"""Mixup and cutmix: each sample is mixed with another of its group in the batch, and so are their targets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
-from toolkit_augment.boxes import draw_centred, pasted
-from toolkit_augment.pixels import Share, parts, per_sample, uniform
+from toolkit.api.contracts import Batch, DataSpec, Draws
+from toolkit_augment.boxes import draw_centred, pasted, rounded_root
+from toolkit_augment.pixels import Share, parts, per_sample
 
 Alpha: TypeAlias = Annotated[float, Field(gt=0)]
 
@@ -19,8 +19,8 @@ Alpha: TypeAlias = Annotated[float, Field(gt=0)]
 def mixup(spec: DataSpec, *, alpha: Alpha = 0.2, p: Share = 1.0) -> Mixup:
     """Pixels and targets become lambda x own + (1 - lambda) x partner's (arXiv 1710.09412).
 
-    The partner is drawn from the batch, lambda from Beta(alpha, alpha) for each sample. Targets become float32
-    `[B, C]`.
+    The partner is another one of four neighbours in the shuffled batch. Each sample draws its lambda from Beta(alpha,
+    alpha). Targets become float32 `[B, C]`.
 
     alpha: small values mostly keep one of the two, 1 draws lambda evenly, large values mix half and half.
     p: share of samples that are mixed.
@@ -34,8 +34,8 @@ class Mixup:
     alpha: float
     p: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
-        kept, partner = _draw(rng, len(batch.pixels), self.alpha, self.p)
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        kept, partner = _draw(draws, self.alpha, self.p)
         targets = mixed_targets(batch.targets, partner, kept, self.classes)
         return replace(batch, pixels=blended(batch.pixels, partner, kept), targets=targets)
 
@@ -43,9 +43,9 @@ class Mixup:
 def cutmix(spec: DataSpec, *, alpha: Alpha = 1.0, p: Share = 1.0) -> Cutmix:
     """A box of each image shows its partner's pixels, the same box in all frames of a clip (arXiv 1905.04899).
 
-    The partner is drawn from the batch, lambda from Beta(alpha, alpha) for each sample; the box has 1 - lambda of the
-    area around a random pixel, less what lies outside the image. Targets become float32 `[B, C]` in proportion to the
-    pixels really shown.
+    The partner is another one of four neighbours in the shuffled batch. Each sample draws its lambda from Beta(alpha,
+    alpha). The box has 1 - lambda of the area around a random pixel, less what lies outside the image. Targets become
+    float32 `[B, C]` in proportion to the pixels really shown.
 
     alpha: small values mostly keep one of the two, 1 draws the area evenly, large values mix half and half.
     p: share of samples that are mixed.
@@ -59,27 +59,20 @@ class Cutmix:
     alpha: float
     p: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         height, width = batch.pixels.shape[-2:]
-        kept, partner = _draw(rng, len(batch.pixels), self.alpha, self.p)
-        side = (1 - kept).sqrt()
-        extents = (side * height).round().long(), (side * width).round().long()
-        boxes = draw_centred(rng, (height, width), extents)
+        kept, partner = _draw(draws, self.alpha, self.p)
+        tall, wide = (rounded_root((1 - kept) * side**2).long() for side in (height, width))
+        boxes = draw_centred(draws, (height, width), (tall, wide))
         shown = 1 - (boxes[:, 2] * boxes[:, 3]).float() / (height * width)
         targets = mixed_targets(batch.targets, partner, shown, self.classes)
         return replace(batch, pixels=pasted(batch.pixels, boxes, batch.pixels[partner]), targets=targets)
 
 
-def draw_beta(rng: torch.Generator, count: int, alpha: float) -> Tensor:
-    """float32 `[count]` from Beta(alpha, alpha), which is the first of two shares from a Dirichlet distribution."""
-    concentration = torch.full((count, 2), alpha, device=rng.device, dtype=torch.float64)
-    return torch._sample_dirichlet(concentration, generator=rng)[:, 0].float()
-
-
-def _draw(rng: torch.Generator, count: int, alpha: float, p: float) -> tuple[Tensor, Tensor]:
+def _draw(draws: Draws, alpha: float, p: float) -> tuple[Tensor, Tensor]:
     """How much each sample keeps of itself, 0..1, and which sample is its partner."""
-    kept = torch.where(uniform(rng, (count,)) < p, draw_beta(rng, count, alpha), 1.0)
-    return kept, torch.randperm(count, generator=rng, device=rng.device)
+    partner = draws.partners()
+    return torch.where(draws.chance(p), draws.beta(alpha), 1.0), partner
 
 
 def blended(pixels: Tensor, partner: Tensor, kept: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all augmentations share: memory layout, draws and argument checks.
+"""What all augmentations share: memory layout and argument checks.
 
 Host and device differ in one way. On the CPU a drawn number may be read, so work is done sample by sample, on the
 pixels that change and inside the processor's cache. On an accelerator reading a number would wait for the device, and
@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, TypeAlias
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -44,16 +43,6 @@ def parts(pixels: Tensor) -> Iterator[slice]:
 def per_sample(values: Tensor, pixels: Tensor) -> Tensor:
     """`values` `[B]` shaped to broadcast over `pixels` `[B, ...]`."""
     return values.view(-1, *[1] * (pixels.ndim - 1))
-
-
-def uniform(rng: torch.Generator, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Tensor:
-    """float32 of `shape`, uniform in [low, high), on the generator's device."""
-    return torch.rand(shape, generator=rng, device=rng.device) * (high - low) + low
-
-
-def uniform_int(rng: torch.Generator, count: int, bound: Tensor | int) -> Tensor:
-    """int64 `[count]`, uniform in 0 .. bound - 1, where `bound` is one number or `[count]` of them."""
-    return (torch.rand(count, generator=rng, device=rng.device, dtype=torch.float64) * bound).long()
 
 
 def check_range(key: str, bounds: tuple[float, float], *, high: float = math.inf) -> None:

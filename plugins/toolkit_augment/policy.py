@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit_augment.operations import Most, Operation, operations
-from toolkit_augment.pixels import on_host, per_sample, uniform, uniform_int
+from toolkit_augment.pixels import on_host, per_sample
 
 LEVELS = 30
 """Magnitudes count from 0 to this."""
@@ -43,11 +43,11 @@ class RandAugment:
     num_ops: int
     level: float
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         pixels = batch.pixels
         for _ in range(self.num_ops):
-            level = torch.full((len(pixels),), self.level, device=rng.device)
-            pixels = apply_drawn(pixels, self.operations, level, rng)
+            level = torch.full((len(pixels),), self.level, device=pixels.device)
+            pixels = apply_drawn(pixels, self.operations, level, draws)
         return replace(batch, pixels=pixels)
 
 
@@ -60,15 +60,16 @@ def trivial_augment(spec: DataSpec) -> TrivialAugment:  # noqa: ARG001 - every f
 class TrivialAugment:
     operations: tuple[Operation, ...]
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
-        level = uniform_int(rng, len(batch.pixels), LEVELS + 1) / LEVELS
-        return replace(batch, pixels=apply_drawn(batch.pixels, self.operations, level, rng))
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        steps = draws.integers(0, LEVELS + 1)
+        level = steps / torch.full_like(steps, LEVELS)  # by a number, a GPU multiplies with its inverse
+        return replace(batch, pixels=apply_drawn(batch.pixels, self.operations, level, draws))
 
 
-def apply_drawn(pixels: Tensor, choices: tuple[Operation, ...], level: Tensor, rng: torch.Generator) -> Tensor:
+def apply_drawn(pixels: Tensor, choices: tuple[Operation, ...], level: Tensor, draws: Draws) -> Tensor:
     """`pixels` after one operation a sample, drawn evenly from `choices`, at `level` `[B]` in a drawn direction."""
-    chosen = uniform_int(rng, len(pixels), len(choices))
-    sign = torch.where(uniform(rng, (len(pixels),)) < 0.5, -1.0, 1.0)
+    chosen = draws.integers(0, len(choices))
+    sign = torch.where(draws.chance(0.5), -1.0, 1.0)
     apply = apply_to_drawn if on_host(pixels) else apply_to_all
     return apply(pixels, choices, chosen, level, level * sign)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name the field knows
 
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit_augment.boxes import draw_boxes
 from toolkit_augment.pixels import check_range, empty, on_host
 
@@ -35,9 +35,9 @@ class RandomResizedCrop:
     scale: tuple[float, float]
     ratio: tuple[float, float]
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         height, width = batch.pixels.shape[-2:]
-        boxes = draw_boxes(rng, len(batch.pixels), (height, width), self.scale, self.ratio)
+        boxes = draw_boxes(draws, (height, width), self.scale, self.ratio)
         resize = resize_one_by_one if on_host(batch.pixels) else resize_at_once
         return replace(batch, pixels=resize(batch.pixels, boxes, self.size))
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import Field
 
 from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import DataError, first_few
+from toolkit.api.errors import DataError, first_few, setting
 from toolkit.api.files import cache_directory
-from toolkit.data.folders import Listing, list_class_folders
+from toolkit.data.folders import Listing, folder_below, list_class_folders
 from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.splits import partition, split_hash, stat_key
 from toolkit_cifar import official
@@ -32,7 +32,7 @@ def cifar10(
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     split_seed: int = 0,
     download: bool = False,
-    sample_images: Annotated[int, Field(ge=1)] = 300,
+    sample_images: Annotated[int, Field(ge=1, le=10_000)] = 300,
 ) -> Data:
     """CIFAR-10: 32 x 32 colour images of ten classes, with their official test split.
 
@@ -90,11 +90,18 @@ def _load(root: Path) -> _Found:
     if (root / official.FOLDER).is_dir():
         train, classes, test = official.load(root)
         return _Found(classes, train, test)
-    if (root / "train").is_dir() and (root / "test").is_dir():
+    if _holds_data(root):
         return _image_folders(root)
+    if (inner := folder_below(root, _holds_data)) is not None:
+        message = f"CIFAR-10 files not found here, but in {inner.relative_to(root)}/"
+        raise DataError(message, path=root, next_step=setting("data.root", inner))
     names = sorted(path.name for path in root.iterdir())
     message = f"CIFAR-10 files not found, only {first_few(names, 5)}" if names else "is empty"
     raise DataError(message, path=root, next_step=WHERE)
+
+
+def _holds_data(root: Path) -> bool:
+    return (root / official.FOLDER).is_dir() or ((root / "train").is_dir() and (root / "test").is_dir())
 
 
 def _image_folders(root: Path) -> _Found:

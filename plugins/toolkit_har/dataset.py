@@ -33,7 +33,7 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     labels: LabelsOfItem = "one",
     separator: Annotated[str, Field(min_length=1)] | None = None,
     frames_per_video: Annotated[int, Field(ge=1)] = 4,
-    sample_clips: Annotated[int, Field(ge=3)] = 160,
+    sample_clips: Annotated[int, Field(ge=3, le=5000)] = 160,
     clips: bool = False,
 ) -> Data:
     """Human action recognition from single images or from clips of videos.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def tensorboard(run: Path) -> TensorBoard:
     """Scalars of each epoch, the recipe as text and hyperparameters, and the figures, in `run/tensorboard`.
 
-    View them with `tensorboard --logdir runs`. Raises `UsageError` when TensorBoard is not installed.
+    View them with `tensorboard --logdir runs/<recipe>`. Raises `UsageError` when TensorBoard is not installed.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401 - whether it is there, before anything slow happens
@@ -38,7 +38,8 @@ class TensorBoard:
 
     @property
     def viewer(self) -> str:
-        return f"tensorboard --logdir {shlex.quote(str(near(self.folder.resolve().parents[2])))}"
+        """Of all runs of the recipe. In the folder above, `latest` would show one of them a second time."""
+        return f"tensorboard --logdir {shlex.quote(str(near(self.folder.resolve().parents[1])))}"
 
     def track(self, record: Record) -> None:
         match record:

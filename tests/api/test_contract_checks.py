@@ -19,8 +19,9 @@ from toolkit.api.contract_checks import (
     read_frames_of,
     read_image_of,
 )
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit.api.errors import DataError, PluginError, ToolkitError
+from toolkit.kit.testing import draws
 
 SPEC = DataSpec(("a", "b", "c"), size=4)
 CPU = torch.device("cpu")
@@ -56,14 +57,14 @@ def test_an_expected_failure_passes_and_any_other_is_the_components() -> None:
 
 AUGMENTED: dict[str, Callable[..., Any]] = {
     r"it cannot change a batch uint8 \[2, 3, 4, 4\]: ZeroDivisionError\('x'\)": raising(ZeroDivisionError("x")),
-    "it gave tuple, not a Batch": lambda batch, rng: (batch.pixels, batch.targets),
-    r"it gave float32 \[2, 3, 4, 4\] on cpu for uint8 \[2, 3, 4, 4\] on cpu": lambda batch, rng: replace(
+    "it gave tuple, not a Batch": lambda batch, _: (batch.pixels, batch.targets),
+    r"it gave float32 \[2, 3, 4, 4\] on cpu for uint8 \[2, 3, 4, 4\] on cpu": lambda batch, _: replace(
         batch, pixels=batch.pixels / 255
     ),
-    r"it gave uint8 \[2, 1, 4, 4\] on cpu for": lambda batch, rng: replace(batch, pixels=batch.pixels[:, :1]),
-    r"it gave uint8 \[2, 3, 4, 4\] on meta for": lambda batch, rng: replace(batch, pixels=batch.pixels.to("meta")),
-    "it gave 1 targets and 2 places for 2 items": lambda batch, rng: replace(batch, targets=batch.targets[:1]),
-    "it gave 2 targets and 1 places for 2 items": lambda batch, rng: replace(batch, index=batch.index[:1]),
+    r"it gave uint8 \[2, 1, 4, 4\] on cpu for": lambda batch, _: replace(batch, pixels=batch.pixels[:, :1]),
+    r"it gave uint8 \[2, 3, 4, 4\] on meta for": lambda batch, _: replace(batch, pixels=batch.pixels.to("meta")),
+    "it gave 1 targets and 2 places for 2 items": lambda batch, _: replace(batch, targets=batch.targets[:1]),
+    "it gave 2 targets and 1 places for 2 items": lambda batch, _: replace(batch, index=batch.index[:1]),
 }
 
 
@@ -71,16 +72,16 @@ AUGMENTED: dict[str, Callable[..., Any]] = {
 def test_an_augmentation_is_blamed(message: str) -> None:
     augmentation = blamed_augmentation(AUGMENTED[message], failed)
     with pytest.raises(PluginError, match=f"^{message}"):
-        augmentation(batch(), torch.Generator())
+        augmentation(batch(), draws(range(2)))
 
 
 def test_an_augmentation_may_crop_and_keeps_its_attributes() -> None:
-    def act(batch: Batch, rng: torch.Generator) -> Batch:
+    def act(batch: Batch, draws: Draws) -> Batch:
         return replace(batch, pixels=batch.pixels[..., :2, :2])
 
     act.p = 0.5  # type: ignore[attr-defined]
     augmentation = blamed_augmentation(act, failed)
-    assert augmentation(batch(), torch.Generator()).pixels.shape == (2, 3, 2, 2)
+    assert augmentation(batch(), draws(range(2))).pixels.shape == (2, 3, 2, 2)
     assert augmentation.p == 0.5  # type: ignore[attr-defined]
 
 

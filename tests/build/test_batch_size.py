@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests import tiny
 from toolkit.build import batch_size
@@ -55,6 +57,77 @@ def test_a_gpu_tries_half_as_many_until_a_step_fits() -> None:
     assert halved_until(fits, 128, 2) == 16
     assert tried == [128, 64, 32, 16]
     assert halved_until(lambda _: False, 128, 4) == 4
+
+
+class Gpu:
+    """An allocator of `total` bytes, of which others hold `taken`: an item takes one byte, rounded up to `block`."""
+
+    def __init__(self, total: int, taken: int = 0, block: int = 1) -> None:
+        self.total, self.taken, self.block = total, taken, block
+        self.reserved = self.peak = 0
+        self.tried: list[int] = []
+        self.emptied = 0
+
+    def step(self, _state: object, _setup: object, size: int) -> None:
+        self.tried.append(size)
+        wanted = -(-size // self.block) * self.block
+        if wanted > self.total - self.taken:
+            raise torch.OutOfMemoryError(f"tried to allocate {wanted} bytes")
+        self.reserved = max(self.reserved, wanted)
+        self.peak = max(self.peak, self.reserved)
+
+    def empty_cache(self) -> None:
+        self.reserved = 0
+        self.emptied += 1
+
+    def reset(self, _device: object) -> None:
+        self.peak = self.reserved
+
+
+def on(gpu: Gpu, items: int, monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> int:
+    """The batch that is chosen on a made-up GPU, of so many items to train on."""
+    cleared: list[bool] = []
+    state = SimpleNamespace(optimizer=SimpleNamespace(zero_grad=lambda *, set_to_none: cleared.append(set_to_none)))
+    built = SimpleNamespace(device=torch.device("cuda"), train=SimpleNamespace(training_items=items))
+    monkeypatch.setattr(batch_size, "assemble", lambda *_, **__: built)
+    monkeypatch.setattr(batch_size, "training", lambda _: (state, None))
+    monkeypatch.setattr(batch_size, "train_step", gpu.step)
+    monkeypatch.setattr(batch_size, "_batch", lambda _, size: size)
+    monkeypatch.setattr(batch_size, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gpu.total - gpu.taken - gpu.reserved, gpu.total))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: gpu.reserved)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: gpu.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", gpu.reset)
+    monkeypatch.setattr(torch.cuda, "empty_cache", gpu.empty_cache)
+    found = chosen(folder, *overrides)
+    assert cleared == [True] * len(gpu.tried)
+    assert gpu.emptied == len(gpu.tried)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gpu", "batch", "tried"),
+    [
+        (Gpu(10_000), 1024, [1024]),
+        (Gpu(1024), 512, [1024, 512]),  # all of it fits, but nine tenths are the limit
+        (Gpu(10_000, taken=9_900), 64, [1024, 512, 256, 128, 64]),
+        (Gpu(10_000, taken=9_900, block=100), 2, [1024, 512, 256, 128, 64, 32, 16, 8, 4]),
+        (Gpu(1), 2, [1024, 512, 256, 128, 64, 32, 16, 8, 4]),
+    ],
+    ids=["enough", "a full GPU", "another process", "large blocks", "nothing fits"],
+)
+def test_a_gpu_takes_the_largest_batch_whose_step_leaves_room(
+    gpu: Gpu, batch: int, tried: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert on(gpu, 10**6, monkeypatch, tmp_path) == batch
+    assert gpu.tried == tried
+
+
+def test_an_epoch_keeps_enough_steps_on_a_gpu_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on(Gpu(10_000), 16 * 40, monkeypatch, tmp_path) == 32
+    small = Gpu(10_000)
+    assert on(small, 10, monkeypatch, tmp_path, "train.accumulate=2") == 4
+    assert small.tried == []
 
 
 def test_a_run_records_its_batch_and_resumes_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,6 +150,63 @@ def test_a_plan_builds_what_the_recipe_names(path: Path):
     assert planned.trackers(Path("run"))[0].first == Path("run")  # type: ignore[attr-defined]
 
 
+class Pool(StrEnum):
+    MAX = "max"
+    AVG = "avg"
+
+
+@dataclass(frozen=True)
+class Stem:
+    width: int = 8
+    pool: Pool = Pool.MAX
+
+    def __post_init__(self) -> None:
+        if self.width > 99:
+            raise RuntimeError("no memory")
+
+
+class Pooled(Net):
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        pool: Pool = Pool.MAX,
+        stem: Stem = Stem(),
+        on: set[date] = frozenset(),  # type: ignore[assignment]
+    ) -> None:
+        self.made = pool, stem, on
+
+
+def test_classes_of_a_plugin_are_made_from_a_recipe_and_written_back(path: Path):
+    overrides = ["model.name=pooled", "model.pool=avg", "model.stem.width=4", "model.on=[2026-02-01, 2026-01-31]"]
+    planned = plan(parse(path, overrides), registry(pooled=Pooled))
+    model: Any = planned.model(SPEC)
+    assert model.made == (Pool.AVG, Stem(4), {date(2026, 1, 31), date(2026, 2, 1)})
+    path.write_text(to_toml(planned.resolved))
+    again = plan(parse(path), registry(pooled=Pooled))
+    assert again.resolved == planned.resolved
+    assert digest(again.resolved) == digest(planned.resolved)
+    made: Any = again.model(SPEC)
+    assert made.made == model.made
+    assert plan(parse(path, ["model.on=[]"]), registry(pooled=Pooled)).resolved.model.args["on"] == []
+
+
+def test_a_class_of_a_plugin_that_fails_is_a_fault_of_the_plugin(path: Path):
+    error = failure(path, "model.name=pooled", "model.stem.width=100", at=registry(pooled=Pooled))
+    assert isinstance(error, PluginError)
+    assert error.message.endswith(
+        '"pooled" of plugin acme[main] 1.0: cannot check its arguments: RuntimeError: no memory'
+    )
+
+
+def test_an_argument_that_a_recipe_cannot_give_is_named(path: Path):
+    def open_(spec: DataSpec, *, pool: Callable[..., Any] | None = None) -> None: ...
+
+    (line,) = failure(path, "model.name=open_", "model.pool=avg", at=registry(open_=open_)).lines()
+    expected = "is an argument of type Callable[..., Any] | None, which a recipe cannot give"
+    assert line == f"--set model.pool=avg: {expected}"
+
+
 def test_an_argument_called_name_does_not_rename_the_component(path: Path):
     def named(spec: DataSpec, *, name: str = "other", width: int = 3) -> None: ...
 
@@ -206,7 +265,7 @@ def test_a_needed_broken_plugin_ends_with_its_own_exit_code_and_hides_no_problem
     broken = Broken(Plugin("late", "2", "main", "late"), "ImportError: no")
     error = failure(path, "model.name=other", "train.epochs=0", at=registry(broken))
     assert error.exit_code == EXIT_PLUGIN
-    assert error.message.splitlines() == [
+    assert error.lines() == [
         f'{path}: model.name: unknown model "other"',
         "  it may belong to a plugin that is broken: late[main] 2: ImportError: no",
         "  --set train.epochs=0: must be at least 1, got 0",
@@ -354,7 +413,7 @@ for model in sys.argv[2:]:
         plan(parse(Path(sys.argv[1]), ["metrics=['accuracy']", f"model.name={model}"]), discover())
         print(json.dumps([0, ""]))
     except ToolkitError as error:
-        print(json.dumps([error.exit_code, error.message]))
+        print(json.dumps([error.exit_code, " ".join(error.lines())]))
 """
 
 
@@ -397,3 +456,17 @@ def test_a_trained_model_is_built_without_the_file_that_it_started_from(tmp_path
     assert planned.model(spec, initial_weights=False)(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
     with pytest.raises(WeightsError, match="no such weights file"):
         planned.model(spec)
+
+
+@pytest.mark.parametrize("element", ["0", "flip"])
+def test_an_element_that_set_changes_is_blamed_on_the_argument(path: Path, element: str):
+    error = failure(path, f"augment.{element}.x=1", f"metrics.{1 if element == '0' else 'calibration'}.bins=0")
+    assert error.lines() == [
+        f"--set augment.{element}.x=1: augment.flip.x: unknown key"
+        if element == "0"
+        else "--set augment.flip.x=1: unknown key",
+        "--set metrics.1.bins=0: metrics.calibration.bins: must be at least 1, got 0"
+        if element == "0"
+        else "--set metrics.calibration.bins=0: must be at least 1, got 0",
+    ]
+    assert error.next_step == "fix these arguments, then run the same command again"

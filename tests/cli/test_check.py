@@ -66,7 +66,9 @@ def test_the_sample_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     checked(tiny.write_recipe(tmp_path), "--set", "data.sample_images=4")
     printed = capsys.readouterr().out
     assert "data     cifar10: the built-in SAMPLE, drawn by code" in printed
-    assert "note     the sample is used; for your own data: --set data.root=FOLDER" in printed
+    note = "note     the sample is used (coloured objects drawn by code); for your own data: --set data.root=FOLDER"
+    assert " ".join(note.split()) in " ".join(printed.split())
+    assert printed.count("drawn by code") == 2
 
 
 def test_a_root_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

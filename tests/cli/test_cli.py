@@ -21,7 +21,8 @@ import pytest
 from tests import tiny
 from tests.installed import install
 from toolkit import __version__
-from toolkit.cli.main import main, parser
+from toolkit.cli.commands import parser
+from toolkit.cli.main import main
 from toolkit.cli.parser import PROGRAM
 from toolkit.system.signals import how_ended
 
@@ -36,7 +37,19 @@ FLAGS = {
     "report": EVERYWHERE | {"--open"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
-    | {"--output", "--save", "--top", "--batch", "--every", "--stream", "--plot", "--set", "--device", "--precision"},
+    | {
+        "--output",
+        "--save",
+        "--top",
+        "--batch",
+        "--every",
+        "--stream",
+        "--reconnect",
+        "--plot",
+        "--set",
+        "--device",
+        "--precision",
+    },
     "check": EVERYWHERE | {"--set", "--recipe-only", "--probe"},
     "recipes": EVERYWHERE,
     "plugins": EVERYWHERE,
@@ -137,7 +150,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
     ("words", "error", "next_step"),
     [
         (["rnu", "a.toml"], 'no such command "rnu"; did you mean "run"?', "python -m toolkit run a.toml"),
-        (["it's"], 'no such command "it\'s" (choose from demo, init, run, tune, evaluate,', "python -m toolkit --help"),
+        (["it's"], 'no such command "it\'s" (choose from demo, init, recipes, run, tune,', "python -m toolkit --help"),
         (["plugins", "shwo"], 'no such command "shwo"; did you mean "show"?', "python -m toolkit plugins --help"),
         (["run"], "run: a recipe is missing", "python -m toolkit run har_resnet50"),
         (

@@ -28,10 +28,12 @@ def test_the_demo_learns_exports_and_predicts_as_the_commands_do_that_it_prints(
     out = capsys.readouterr().out
     assert "built-in SAMPLE" in out.splitlines()[0]
     (run,) = Path("runs/cifar10_cnn_demo").iterdir()
+    short = Path("runs/latest")
+    assert max(map(len, re.findall(rf"^{short}/.*$", out, re.MULTILINE))) <= 80
     train, export, predict = re.findall(r"^\$ python -m toolkit (.*)$", out, re.MULTILINE)
     assert train == "run cifar10_cnn_demo"
     assert export == f"export {run}"
-    assert predict == f"predict exports/cifar10_cnn_demo {run}/pictures --top 2"
+    assert predict == f"predict exports/cifar10_cnn_demo {short}/pictures --top 2"
     done = re.search(r"^done: (\d+)% of the test pictures of the SAMPLE .* guessing recognises 10%", out, re.MULTILINE)
     assert done is not None
     assert int(done[1]) > 80
@@ -41,7 +43,7 @@ def test_the_demo_learns_exports_and_predicts_as_the_commands_do_that_it_prints(
     assert opened == [report.as_uri()]
     pictures = sorted(path.stem.rpartition("_")[0] for path in (run / "pictures").iterdir())
     assert len(set(pictures)) == 6
-    answers = [line.split() for line in out.splitlines() if line.startswith(f"{run}/pictures/")]
+    answers = [line.split() for line in out.splitlines() if line.startswith(f"{short}/pictures/")]
     assert sum(answer[1] == Path(answer[0]).stem.rpartition("_")[0] for answer in answers) >= 4
     assert main(["check", *shlex.split(train)[1:]]) == 0
     assert main(shlex.split(export)) == 0

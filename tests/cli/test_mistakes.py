@@ -19,7 +19,8 @@ from PIL import Image
 from tests import tiny
 from tests.plugins.data_files import write_video
 from toolkit.build.schema import recipe_schema
-from toolkit.cli.main import main, parser
+from toolkit.cli.commands import parser
+from toolkit.cli.main import main
 from toolkit.cli.parser import PROGRAM, Parser
 from toolkit.cli.verbs import CHOICES, FLAGS, ON_COMMAND, VERBS
 from toolkit.host.registry import discover

@@ -20,10 +20,10 @@ from tests import small
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import Batch, DataSpec
 from toolkit.api.errors import DataError
+from toolkit.data.damage import Damage
 from toolkit.data.loader import Loader
 from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt
-from toolkit.data.store.store import Draws
 
 GIB = 2**30
 CLIP = Clip(frames=4, rate=2, fps=10)
@@ -189,25 +189,25 @@ def test_a_kept_video_is_seen_though_its_use_cannot_be_noted(
     assert reels.reads == []
 
 
-def test_training_draws_come_from_seed_epoch_and_item_alone(tmp_path: Path) -> None:
+def test_training_draws_come_from_seed_and_item_alone(tmp_path: Path) -> None:
     reels = small.Reels(8, length=60)
     kept, bare = clip_store(reels, VideoCache(tmp_path, GIB)), clip_store(reels, None)
     index = torch.arange(2)
     asked_twice(kept, [0, 1])
-    first = kept.drawn(index, Draws(0, 0))[0]
-    assert torch.equal(first, bare.drawn(index, Draws(0, 0))[0])
-    assert torch.equal(first[:1], kept.drawn(index[:1], Draws(0, 0))[0])
-    starts = {levels(kept.drawn(index[:1], Draws(0, epoch))[0])[0][0] for epoch in range(12)}
+    first = kept.drawn(index, seed=0)[0]
+    assert torch.equal(first, bare.drawn(index, seed=0)[0])
+    assert torch.equal(first[:1], kept.drawn(index[:1], seed=0)[0])
+    starts = {levels(kept.drawn(index[:1], seed=epoch)[0])[0][0] for epoch in range(12)}
     assert len(starts) > 4
-    assert {levels(kept.drawn(index[:1], Draws(seed, 0))[0])[0][0] for seed in range(12)} != starts
+    assert {levels(kept.drawn(index[:1], seed=100 + seed)[0])[0][0] for seed in range(12)} != starts
 
 
 def test_several_clips_of_a_video_share_one_opening() -> None:
     reels = small.Reels(2, length=60)
     spec = replace(SPEC, clip=replace(CLIP, clips_per_video=3))
-    clips, index = clip_store(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), Draws(0, 0))
+    clips, index = clip_store(reels, None, spec).drawn(torch.tensor([3, 4, 5, 0]), seed=0)
     assert len(clips) == 4
-    assert index.tolist() == [1, 1, 1, 0]
+    assert index.tolist() == [3, 4, 5, 0]
     assert [item for item, _ in sorted(reels.reads)] == [0, 1]
     assert len({tuple(clip) for clip in levels(clips[:3])}) > 1
 
@@ -225,7 +225,7 @@ def test_views_are_clips_by_crops_along_the_long_side() -> None:
 
 def test_training_sees_the_whole_long_side() -> None:
     wide = clip_store(small.Reels(1, size=(8, 20), wide=True), None)
-    places = {levels(wide.drawn(torch.tensor([0]), Draws(0, epoch))[0])[0][0] for epoch in range(60)}
+    places = {levels(wide.drawn(torch.tensor([0]), seed=epoch)[0])[0][0] for epoch in range(60)}
     assert min(places) == 0
     assert max(places) == 11  # 12 itself is never drawn
 
@@ -253,8 +253,45 @@ def test_a_broken_video_is_an_error_or_skipped(tmp_path: Path) -> None:
         assert index.tolist() == [0, 2]
         assert [clip[0] for clip in levels(clips)] == [2, 42]
     assert list(skipping.skipped) == [1]
-    clips, index = skipping.drawn(torch.tensor([1, 1]), Draws(0, 0))
+    clips, index = skipping.drawn(torch.tensor([1, 1]), seed=0)
     assert (len(clips), len(index)) == (0, 0)
+
+
+def test_a_video_that_is_damaged_in_part_is_noted_and_kept_with_its_damage(tmp_path: Path) -> None:
+    reels = small.Reels(3, bad={1: frozenset({4, 11})})
+    store = clip_store(reels, VideoCache(tmp_path, GIB))
+    assert levels(asked_twice(store, [0, 1])) == [[2, 4, 6, 8], [22, 24, 26, 28]]
+    assert store.left_out.damaged == {1: Damage(2, 12)}
+    reels.reads.clear()
+    again = clip_store(reels, VideoCache(tmp_path, GIB))  # another run: it decodes neither
+    assert torch.equal(again.fetch(torch.tensor([0, 1]))[0], store.fetch(torch.tensor([0, 1]))[0])
+    assert (reels.reads, again.left_out.damaged, again.skipped) == ([], {1: Damage(2, 12)}, {})
+
+
+def test_a_video_with_too_much_damage_is_an_error_or_skipped() -> None:
+    reels = small.Reels(12, bad={1: frozenset(range(6, 12))})
+    with pytest.raises(
+        DataError, match=r"reel/001\.mp4: 6 of 12 frames cannot be decoded, and input.damaged_share = 0.5"
+    ):
+        clip_store(reels, None).fetch(torch.arange(3))
+    skipping = clip_store(reels, None, skip=True, limit=0.1)
+    assert skipping.fetch(torch.arange(3))[1].tolist() == [0, 2]
+    assert (list(skipping.skipped), skipping.left_out.damaged) == ([1], {})
+    accepting = clip_store(reels, None, damaged_share=0.6)
+    assert accepting.fetch(torch.arange(3))[1].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kept", ["never", "now", "before"])
+def test_what_is_kept_does_not_decide_when_a_video_is_refused(tmp_path: Path, kept: str) -> None:
+    """Only the clip that meets the damage is refused: not the attempt to keep the video, of which all is decoded."""
+    reels = small.Reels(2, bad={0: frozenset(range(1, 12, 2))})  # clips of evaluation see even frames only
+    if kept == "before":
+        asked_twice(clip_store(reels, VideoCache(tmp_path, GIB), damaged_share=1), [0, 1])
+    store = clip_store(reels, None if kept == "never" else VideoCache(tmp_path, GIB))
+    for _ in range(3):
+        assert levels(store.fetch(torch.tensor([0, 1]))[0]) == [[2, 4, 6, 8], [22, 24, 26, 28]]
+    with pytest.raises(DataError, match=r"reel/000\.mp4: 6 of 12 frames cannot be decoded"):
+        _ = [store.drawn(torch.tensor([0]), epoch) for epoch in range(50)]
 
 
 def test_all_files_are_whole_while_threads_write_them(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from tests.video_files import (
     write_video,
 )
 from toolkit.api.errors import DataError
-from toolkit.data.decoding import Timeline, read_frames, timeline
+from toolkit.data.decoding import read_frames, timeline
+from toolkit.data.timeline import Timeline
 
 
 def seen(path: Path, numbers: list[int] | range, of: Timeline | None = None, **how: object) -> list[int]:
@@ -39,61 +40,6 @@ def only_index(path: Path) -> Path:
     """An MP4 file that ends where its frames begin."""
     data = write_video(path, movflags="+faststart").read_bytes()
     return small(path, data[: data.index(b"mdat") + 4])
-
-
-# When frames are shown
-
-
-def test_a_constant_rate(tmp_path):
-    found = timeline(write_video(tmp_path / "a.mp4", 30, rate=25))
-    assert found.times == pytest.approx([n / 25 for n in range(30)])
-    assert found.keyframes == (0, 12, 24)
-    assert len(found.stamps) == 30
-
-
-def test_a_variable_rate(tmp_path):
-    times = [0, 0.1, 0.15, 0.5, 1.5, 1.6]
-    assert timeline(write_video(tmp_path / "a.mp4", 6, times=times)).times == pytest.approx(times)
-
-
-def test_times_are_in_the_order_of_presentation_not_of_decoding(tmp_path):
-    path = write_video(tmp_path / "a.mp4", 30, reordered=2)
-    with av.open(str(path)) as container:
-        stamps = [packet.pts for packet in container.demux(video=0) if packet.size]
-    assert stamps != sorted(stamps)
-    assert timeline(path).times == pytest.approx([n / 10 for n in range(30)])
-
-
-def test_times_count_from_the_first_frame(tmp_path):
-    assert timeline(write_video(tmp_path / "a.mkv", 3, times=[5, 6, 8])).times == pytest.approx([0, 1, 3])
-
-
-def test_without_times_durations_are_summed(tmp_path, monkeypatch):
-    path = write_video(tmp_path / "a.mp4", 12, rate=10)
-    whole = frames_module._packets
-    monkeypatch.setattr(frames_module, "_packets", lambda *of: [one._replace(pts=0, dts=0) for one in whole(*of)])
-    found = timeline(path)
-    assert found.times == pytest.approx([n / 10 for n in range(12)])
-    assert (found.keyframes, found.stamps) == ((0,), ())
-    assert seen(path, [0, 7, 11], found) == [0, 7, 11]
-
-
-def test_without_times_and_durations_it_is_thirty_frames_a_second(tmp_path):
-    path = without_times(write_video(tmp_path / "a.mp4", times=[*(n / 10 for n in range(11)), 1.2]))
-    assert timeline(path).times == pytest.approx([n / 30 for n in range(12)])
-    assert seen(path, [3, 11]) == [3, 11]
-
-
-def test_times_that_the_demuxer_guesses_are_not_relied_on_to_find_frames(tmp_path):
-    found = timeline(write_video(tmp_path / "a.avi", 30, reordered=2))
-    assert found.times == pytest.approx([n / 10 for n in range(30)])
-    assert (found.keyframes, found.stamps) == ((0,), ())
-    assert timeline(write_video(tmp_path / "b.avi", 30)).keyframes == (0, 12, 24)
-
-
-def test_nothing_is_decoded_to_know_the_times(tmp_path, monkeypatch):
-    path = spoil(write_video(tmp_path / "a.mp4", 20), range(20))
-    assert len(timeline(path).times) == 20
 
 
 # Which frames are given
@@ -161,7 +107,7 @@ def test_a_seek_that_leads_too_far_is_made_up_for(long_videos, monkeypatch):
 def test_a_container_that_cannot_seek_is_read_from_its_start(long_videos, monkeypatch):
     class Unseekable:
         def __init__(self, container: object) -> None:
-            self.demux = container.demux
+            self.demux, self.format = container.demux, container.format
 
         def seek(self, *_: object, **how: object) -> None:
             raise InvalidDataError(1, "no seeking here")
@@ -247,6 +193,21 @@ def test_a_frame_that_cannot_be_decoded_is_the_one_before_it(tmp_path):
     assert seen(path, range(40)) == expected
     for number in (20, 21, 22, 39):
         assert seen(path, [number]) == [expected[number]]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "reordered"),
+    [("mp4", "libx264", 0), ("mp4", "libx264", 3), ("avi", "mpeg4", 2), ("mp4", "mpeg4", 0), ("mp4", "libx265", 0)],
+)
+def test_the_number_of_threads_changes_no_damaged_frame(
+    tmp_path: Path, suffix: str, codec: str, reordered: int
+) -> None:
+    path = spoil(write_video(tmp_path / f"a.{suffix}", 60, codec=codec, reordered=reordered), range(20, 45))
+    found = timeline(path)
+    for numbers in (range(60), range(0, 60, 7), [25], [44, 59]):
+        alone, together = (list(read_frames(path, found, numbers, threads=threads)) for threads in (1, 3))
+        assert len(alone) == len(together) == len(numbers)
+        assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_before_the_first_frame_that_can_be_decoded_comes_that_one(tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 from tests import small
 from toolkit.api.errors import DataError
-from toolkit.data.loader import Loader, batches_in
+from toolkit.data.loader import Loader, augment, batches_in
 from toolkit.data.store.images import ImageStore
 
 
@@ -48,6 +48,32 @@ def test_resident_streamed_and_uncached_batches_are_equal(squares: small.Squares
     uncached = batches(Loader(ImageStore(squares, small.SPEC, None, workers=2), small.SPEC, small.CPU))
     assert all(map(torch.equal, streamed, resident))
     assert all(map(torch.equal, streamed, uncached))
+
+
+@pytest.mark.parametrize("size", [1, 8, 24])
+def test_an_item_is_drawn_the_same_in_batches_of_any_size(squares: small.Squares, size: int) -> None:
+    def seen(size: int, epoch: int = 2) -> torch.Tensor:
+        batches = list(small.loader(squares).training(size, [small.noise, small.noise], seed=5, epoch=epoch, start=0))
+        order = torch.cat([batch.index for batch in batches]).argsort()
+        return torch.cat([batch.pixels for batch in batches])[order]
+
+    assert torch.equal(seen(size), seen(12))
+    assert not torch.equal(seen(size, epoch=3), seen(12))
+
+
+def test_what_is_skipped_changes_no_draw_and_no_group_of_the_others() -> None:
+    def visits(broken: frozenset[int]) -> list[tuple[int, int]]:
+        loader = small.loader(small.Squares(12, broken=broken), skip=True)
+        found = [batch.visit for batch in loader.training(12, [], seed=0, epoch=0, start=0)]
+        return [pair for one in found if one for pair in zip(one.items.tolist(), one.groups.tolist(), strict=True)]
+
+    assert visits(frozenset({1, 7})) == [pair for pair in visits(frozenset()) if pair[0] not in {1, 7}]
+
+
+def test_what_is_no_training_batch_is_not_augmented(squares: small.Squares) -> None:
+    (batch,) = small.loader(squares).evaluation(24)
+    with pytest.raises(AssertionError, match="nothing to draw by"):
+        augment(batch, [small.noise], small.CPU, seed=0, epoch=0)
 
 
 def test_one_epoch_decodes_also_what_its_last_batch_leaves_out_and_ends_the_decoding_threads(

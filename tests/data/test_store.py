@@ -20,10 +20,12 @@ from torch.nn import functional
 from tests import small
 from toolkit.api.errors import DataError
 from toolkit.data import store as module
+from toolkit.data.damage import Damage
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.images import ImageStore
 from toolkit.data.store.resampling import to_square
 from toolkit.data.store.storage import Mapped, Memory, cache_key, make_room, open_storage
+from toolkit.data.videos import FramesOf
 
 GIB = 2**30
 ITEM = 8 * 8 * 3
@@ -298,6 +300,14 @@ def test_corrupt_items_are_skipped_counted_and_listed(kept: bool) -> None:
     assert torch.equal(fetched[1], split.read(8))
     assert set(pixels.skipped) == {7, 9}
     assert "square/007.png" in pixels.skipped[7]
+
+
+def test_an_image_of_a_video_that_is_damaged_is_noted_or_skipped() -> None:
+    frames = FramesOf(small.Reels(4, bad={1: frozenset({3}), 2: frozenset(range(8))}), 2)
+    pixels = stored(frames, None, skip=True, limit=0.3)
+    assert pixels.fetch(torch.arange(8))[1].tolist() == [0, 1, 2, 3, 5, 6, 7]
+    assert pixels.left_out.damaged == {2: Damage(1, 12)}
+    assert pixels.skipped[4] == "reel/002.mp4#0: 8 of 12 frames cannot be decoded, and input.damaged_share = 0.5"
 
 
 @pytest.mark.parametrize("kept", [True, False])

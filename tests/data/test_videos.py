@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import toolkit.data.videos as videos_module
-from tests.video_files import BROKEN, bars, number_in, spoil, write_video
+from tests.video_files import BROKEN, number_in, write_video
 from toolkit.api.clips import middle
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError
@@ -25,17 +22,6 @@ def files(*paths: Path) -> VideoFiles:
 
 def seen(split: VideoSplit, index: int, numbers: list[int] | range) -> list[int]:
     return [number_in(pixels.permute(1, 2, 0)) for pixels in split.read(index, numbers)]
-
-
-@pytest.fixture
-def by_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videos_module, "_torchcodec", lambda: None)
-
-
-@pytest.fixture
-def torchcodec() -> None:
-    if videos_module._torchcodec() is None:
-        pytest.skip("torchcodec does not load: the package is missing, or the FFmpeg that it needs")
 
 
 # Files
@@ -53,9 +39,7 @@ def test_video_files_are_a_split(tmp_path):
     assert list(chosen.times(0)) == list(split.times(1))
 
 
-@pytest.mark.parametrize("decoder", ["torchcodec", "by_pyav"])
-def test_pixels_lie_as_they_were_decoded(tmp_path, request, decoder):
-    request.getfixturevalue(decoder)
+def test_pixels_lie_as_they_were_decoded(tmp_path):
     (pixels,) = files(write_video(tmp_path / "a.mp4")).read(0, [5])
     assert (pixels.shape, pixels.dtype) == ((3, 48, 64), torch.uint8)
     assert pixels.permute(1, 2, 0).is_contiguous()
@@ -84,115 +68,6 @@ def test_several_threads_read_the_same_videos(tmp_path):
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda n: (len(split.times(n % 3)), seen(split, n % 3, [n, 19])), range(18)))
     assert found == [(20 + n % 3, [n, 19]) for n in range(18)]
-
-
-# Two decoders
-
-
-@pytest.fixture(scope="module")
-def one_of_each(tmp_path_factory: pytest.TempPathFactory) -> VideoFiles:
-    folder = tmp_path_factory.mktemp("each")
-    made = [BROKEN[name](folder) for name in ("rotated.mp4", "variable_rate.mp4", "odd_size.mkv", "wrong_suffix.avi")]
-    return files(
-        *made,
-        write_video(folder / "reordered.mp4", 40, codec="libx264", reordered=2),
-        write_video(folder / "reordered.avi", 40, reordered=2),
-        write_video(folder / "a.webm", 20, codec="libvpx-vp9"),
-        write_video(folder / "a.ts", 20, codec="mpeg2video", rate=25),
-        spoil(write_video(folder / "damaged.mp4", 40), [13, 24]),
-        spoil(write_video(folder / "lost.mp4", 40, codec="mjpeg", pix_fmt="yuvj420p"), [0, 20, 39]),
-    )
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-@pytest.mark.usefixtures("torchcodec")
-def test_both_decoders_give_the_same_frames(one_of_each, data):
-    index = data.draw(st.integers(0, len(one_of_each) - 1))
-    count = len(one_of_each.times(index))
-    numbers = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=6)))
-    with pytest.MonkeyPatch.context() as without:
-        without.setattr(videos_module, "_torchcodec", lambda: None)
-        expected = list(one_of_each.read(index, numbers))
-    for pixels, other in zip(one_of_each.read(index, numbers), expected, strict=True):
-        assert torch.equal(pixels, other)
-
-
-@pytest.mark.usefixtures("torchcodec")
-def test_torchcodec_decodes_what_it_can(tmp_path, monkeypatch):
-    def refuse(*_: object) -> Iterator[None]:
-        raise AssertionError("PyAV was asked")
-
-    split = files(write_video(tmp_path / "a.mp4", 30))
-    split.times(0)
-    monkeypatch.setattr(videos_module, "read_frames", lambda path, known, rest: refuse() if rest else iter(()))
-    assert seen(split, 0, [3, 29]) == [3, 29]
-
-
-class Failing:
-    """A decoder in torchcodec's place."""
-
-    def __init__(self, *_: object, **how: object) -> None:
-        raise ValueError("not this file")
-
-
-class Late(Failing):
-    """Gives the frame after the one that is asked for."""
-
-    class metadata:  # noqa: N801 - as torchcodec has it
-        begin_stream_seconds, height, width = 0.0, 48, 64
-
-    def __init__(self, *_: object, **how: object) -> None:
-        pass
-
-    def get_frame_at(self, number: int) -> object:
-        class Frame:
-            data = torch.from_numpy(bars(number + 1))
-            pts_seconds = (number + 1) / 10
-
-        return Frame
-
-
-class OfAnotherSize(Late):
-    def get_frame_at(self, number: int) -> object:
-        class Frame:
-            data = torch.from_numpy(bars(number, 32, 32))
-            pts_seconds = number / 10
-
-        return Frame
-
-
-class GivesUp(Late):
-    """Gives two frames."""
-
-    def get_frame_at(self, number: int) -> object:
-        if number > 5:
-            raise RuntimeError("no more")
-
-        class Frame:
-            data = torch.from_numpy(bars(number))
-            pts_seconds = number / 10
-
-        return Frame
-
-
-@pytest.mark.parametrize("decoder", [Failing, Late, OfAnotherSize, GivesUp])
-def test_what_another_decoder_cannot_give_pyav_does(tmp_path, monkeypatch, decoder):
-    monkeypatch.setattr(videos_module, "_torchcodec", lambda: decoder)
-    split = files(write_video(tmp_path / "a.mp4", 30))
-    assert seen(split, 0, [1, 4, 9, 29]) == [1, 4, 9, 29]
-
-
-def test_where_torchcodec_does_not_load_pyav_decodes(tmp_path, monkeypatch):
-    def refuse(name: str) -> None:
-        raise RuntimeError(f"{name}: could not load libtorchcodec")
-
-    videos_module._torchcodec.cache_clear()
-    try:
-        monkeypatch.setattr(videos_module, "import_module", refuse)
-        assert seen(files(write_video(tmp_path / "a.mp4")), 0, [3]) == [3]
-    finally:
-        videos_module._torchcodec.cache_clear()
 
 
 # Broken files
@@ -237,7 +112,6 @@ def test_a_file_cut_short_gives_what_is_left(tmp_path):
     assert seen(split, 0, range(count - 1)) == list(range(count - 1))
 
 
-@pytest.mark.usefixtures("by_pyav")
 def test_frames_come_one_by_one(tmp_path):
     """However long the video: memory holds a few frames of it."""
     split = files(write_video(tmp_path / "a.mp4", 60, size=(640, 480)))

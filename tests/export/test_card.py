@@ -24,6 +24,7 @@ from PIL import Image
 from tests import toy_bundle
 from tests.odd_images import READ
 from toolkit.api.clips import Clip
+from toolkit.api.errors import printable
 from toolkit.data.pixels import decode_pixels
 from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, in_words, score, snippet, text, words
 from toolkit.runs.report.statistics import ClassScores
@@ -390,7 +391,8 @@ def test_a_text_is_one_line_and_one_cell(value: str) -> None:
     shown = text(value)
     assert "\n" not in shown
     assert not re.search(r"(?<!\\)(\\\\)*[|<`*]", shown)
-    assert re.sub(r"\\(.)", r"\1", shown) == " ".join(value.split())
+    assert re.sub(r"\\(.)", r"\1", shown) == printable(" ".join(value.split()))
+    assert shown.isprintable()
 
 
 @pytest.mark.parametrize(

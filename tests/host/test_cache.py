@@ -97,7 +97,7 @@ def command() -> tuple[list[str], int]:
     shown = list_components(registry)
     for offer in registry.offered:
         shown += show_component(registry, f"acme:{offer.name}")
-        shown += [repr(registry.signature(offer).plain()), repr(declared(registry, offer.name))]
+        shown += [repr(registry.signature(offer)), repr(declared(registry, offer.name))]
     return shown, builtins.acme_imports  # type: ignore[attr-defined]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import os
 import random
 import signal
@@ -43,7 +45,26 @@ def ignore_warnings() -> None:
 def hook(*arguments: Any) -> None: ...
 
 
+class Finder:
+    """Takes the place of no module."""
+
+    @staticmethod
+    def find_spec(*_: object) -> None: ...
+
+
+def lower_a_limit() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+
 CHANGES: dict[str, Callable[[], object]] = {
+    "sys.stdin or sys.stderr": lambda: setattr(sys, "stderr", io.StringIO()),
+    "the alarm": lambda: signal.alarm(10_000),
+    "resource limits": lower_a_limit,
+    "sys.meta_path": lambda: sys.meta_path.insert(0, Finder),  # type: ignore[arg-type]
+    "builtins": lambda: setattr(builtins, "zoo", "open"),
     "the working directory": lambda: os.chdir("/"),
     "the environment": lambda: os.environ.update(ZOO="open"),
     "signal handlers": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
@@ -153,3 +174,29 @@ def test_an_error_passes_and_the_rest_is_seen() -> None:
     assert seen.changed == ("the environment",)
     assert "ZOO" not in os.environ
     assert seen.seconds > 0
+
+
+def test_builtins_that_are_replaced_or_removed_are_put_back() -> None:
+    before = dict(vars(builtins))
+    with isolated() as seen:
+        builtins.print = hook  # type: ignore[assignment]
+        del builtins.copyright
+    assert {**vars(builtins), "_": None} == {**before, "_": None}
+    assert seen.changed == ("builtins",)
+
+
+@pytest.mark.parametrize("change", [list.pop, list.reverse, list.clear], ids=lambda change: change.__name__)
+def test_finders_that_are_removed_or_moved_are_put_back(change: Callable[[list[Any]], object]) -> None:
+    before = list(sys.meta_path)
+    with isolated() as seen:
+        change(sys.meta_path)
+    assert sys.meta_path == before
+    assert seen.changed == ("sys.meta_path",)
+
+
+def test_a_finder_behind_all_others_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    with isolated() as seen:
+        sys.meta_path.append(Finder)  # type: ignore[arg-type]
+    assert sys.meta_path[-1] is Finder
+    assert seen.changed == ()

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import pytest
@@ -8,7 +12,7 @@ from pydantic import Field
 from toolkit.api.contracts import Task
 from toolkit.api.errors import EXIT_USAGE, UsageError
 from toolkit.host.listing import WIDTH, list_components, show_component
-from toolkit.host.offers import Broken, Disabled, Loaded, Offer, Plugin
+from toolkit.host.offers import INCLUDED, Broken, Disabled, Loaded, Offer, Plugin
 from toolkit.host.registry import Registry
 from toolkit.host.seen import Seen
 
@@ -167,3 +171,72 @@ def test_a_plugin_shows_what_it_did_while_it_was_imported():
         "  changes the process while it is imported: the environment",
         "  changes the process while it is imported: thread worker",
     ]
+
+
+class Pool(StrEnum):
+    MAX = "max"
+    AVG = "avg"
+
+
+@dataclass(frozen=True)
+class Stem:
+    """width: channels"""
+
+    width: int = 8
+    act: Callable[[float], float] = abs
+
+
+def pooled(
+    spec: Any,
+    *,
+    pool: Pool = Pool.MAX,
+    stem: Stem = Stem(),
+    pair: tuple[int, float] = (1, 0.5),
+    layer: type | None = None,
+) -> None:
+    """A tiny network.
+
+    pool: how pixels become one
+    stem: the first layer
+    layer: the class of layers
+    """
+
+
+def test_keys_of_a_class_and_what_a_recipe_cannot_give_are_shown():
+    lines = show_component(Registry((ACME,), (Offer("model", "pooled", ACME, pooled),)), "pooled")
+    assert [line.split("  ")[1:] for line in map(_squeezed, lines[7:])] == [
+        ["argument", "type", "default"],
+        ["pool", '"max" or "avg"', '"max"'],
+        ["how pixels become one"],
+        ["stem", "table of width", "unset"],
+        ["the first layer"],
+        ["stem.width", "integer", "8"],
+        ["channels"],
+        ["stem.act", "Callable[[float], float], which a recipe cannot give", "its own"],
+        ["pair", "array of integer and number", "[1, 0.5]"],
+        ["layer", "type | None, which a recipe cannot give", "its own"],
+        ["the class of layers"],
+    ]
+
+
+def _squeezed(row: str) -> str:
+    """A row whose columns have two blanks between them."""
+    return re.sub("  +", "  ", row)
+
+
+def test_arguments_that_a_recipe_cannot_give_are_listed():
+    offers = (Offer("model", "lost", ACME, "no_such_module:net"), Offer("model", "pooled", ACME, pooled))
+    assert list_components(Registry((ACME,), offers))[-5:] == [
+        "components that cannot be used",
+        '  model "lost" of plugin acme[main] 1.0: cannot import no_such_module:net: '
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        "",
+        "warning: arguments that a recipe cannot give",
+        '  model "pooled" of acme[main] 1.0: stem.act (Callable[[float], float]), layer (type | None)',
+    ]
+
+
+def test_components_of_the_toolkit_are_not_imported_to_be_listed():
+    ours = Plugin(INCLUDED, "1.0", "main", "json")
+    offers = (Offer("model", "lost", ours, "no_such_module:net"),)
+    assert list_components(Registry((ours,), offers)) == ["models", f"  {INCLUDED}[main] 1.0", "    lost"]

@@ -35,7 +35,11 @@ def test_a_plugin_is_found_and_its_component_imported_only_when_loaded(site: Pat
     install(site, "Acme_Models", models, {"main": "acme"}, version="2.1")
     registry = discover()
     plugin = Plugin("acme-models", "2.1", "main", "acme")
-    assert registry == Registry((plugin,), (Offer("model", "tiny", plugin, "acme_models:build"),), ())
+    assert registry.plugins == (plugin,)
+    assert [(one.kind, one.name, one.plugin, one.factory) for one in registry.offered] == [
+        ("model", "tiny", plugin, "acme_models:build")
+    ]
+    assert registry.broken == registry.disabled == ()
     assert plugin.name == "acme-models[main]"
     assert plugin.file == str(site / "acme.py")
     assert "acme_models" not in sys.modules
@@ -328,7 +332,7 @@ def test_an_unknown_name_may_belong_to_a_broken_plugin():
     with pytest.raises(PluginError) as caught:
         registry.find("model", "tiny", "model.name")
     assert caught.value.exit_code == EXIT_PLUGIN
-    assert caught.value.message.splitlines() == [
+    assert caught.value.lines() == [
         'model.name: unknown model "tiny"',
         "  it may belong to a plugin that is broken: acme[main] 1: RuntimeError: no",
     ]

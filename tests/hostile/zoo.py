@@ -176,7 +176,7 @@ UNUSABLE = {
         offering(
             'def build(spec):\n    """It gives numbers between 0 and 1."""\n'
             "    from dataclasses import replace\n"
-            "    return lambda batch, rng: replace(batch, pixels=batch.pixels / 255)",
+            "    return lambda batch, draws: replace(batch, pixels=batch.pixels / 255)",
             "augmentations",
         ),
         "pixels: .*",
@@ -184,7 +184,7 @@ UNUSABLE = {
     "mutating": Animal(
         offering(
             'def build(spec):\n    """It writes into its batch."""\n'
-            "    def act(batch, rng):\n        batch.pixels.zero_()\n        return batch\n    return act",
+            "    def act(batch, draws):\n        batch.pixels.zero_()\n        return batch\n    return act",
             "augmentations",
         ),
         "untouched: .*changed",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -120,19 +125,41 @@ def test_a_log_without_a_terminal_has_whole_plain_lines(user: User, images: Path
     assert max(map(len, prose)) <= 100
 
 
-def test_the_commands_that_show_tracked_runs(user: User, images: Path) -> None:
-    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
-
+@pytest.mark.slow  # W&B's own process and TensorBoard's server take seconds to start
+def test_the_commands_that_show_tracked_runs(
+    user: User, images: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """MLflow's server answers in tests/plugins/test_trackers.py."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
     tiny.write_recipe(Path(), images, text=SHORT)
-    user.types(f"""{RUN} --set 'trackers=["tensorboard", "mlflow"]'""")
-    board, flow = re.findall(r"^view (.*)$", user.seen, re.MULTILINE)
-    tool, flag, folder = shlex.split(board)
-    assert (tool, flag) == ("tensorboard", "--logdir")
-    events = EventMultiplexer().AddRunsFromDirectory(folder).Reload()
-    assert any("loss" in tag for run in events.Runs().values() for tag in run["scalars"])
+    user.types(f"""{RUN} --set 'trackers=["tensorboard", "mlflow", "wandb"]'""")
+    board, flow, sync = re.findall(r"^view (.*)$", user.seen, re.MULTILINE)
     *words, store = shlex.split(flow)
     assert words == ["mlflow", "ui", "--backend-store-uri"]
     assert Path(store.removeprefix("sqlite:///")).is_file()
+    (offline,) = Path().glob(sync.removeprefix("wandb sync "))
+    assert offline.is_dir()
+    (shown,) = json.loads(served(shlex.split(f"{board} --port 0"), "data/runs", request))
+    assert shown == f"{latest_run().name}/tensorboard"
+
+
+def served(words: list[str], page: str, request: pytest.FixtureRequest) -> str:
+    """What the server that these words start answers for a page. It prints its address when it listens."""
+    tool, *rest = words
+    program = shutil.which(tool, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert program is not None
+    server = subprocess.Popen([program, *rest], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    watchdog = threading.Timer(100, server.kill)
+    watchdog.start()
+    request.addfinalizer(lambda: (server.terminate(), server.communicate(), watchdog.cancel()))
+    assert server.stdout is not None
+    lines = []
+    for line in server.stdout:
+        lines.append(line)
+        if address := re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)\b", line):
+            with urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/{page}", timeout=60) as answer:
+                return str(answer.read().decode())
+    raise AssertionError("".join(lines))
 
 
 STUDY = (
@@ -160,6 +187,20 @@ def test_a_study(user: User, images: Path) -> None:
     assert optuna.load_study(study_name=None, storage=storage).metric_names == ["accuracy"]
     user.follows("export runs/tiny/trial-")
     assert "exports/tiny" in user.seen
+
+
+@pytest.mark.slow  # starts optuna-dashboard's server
+def test_the_command_that_shows_a_study(user: User, images: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("optuna_dashboard", reason="needs optuna-dashboard")
+    tiny.write_recipe(Path(), images, text=STUDY)
+    user.types("python -m toolkit tune tiny.toml")
+    view = re.search(r"^view (optuna-dashboard .*)$", user.seen, re.MULTILINE)
+    assert view is not None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (shown,) = json.loads(served(shlex.split(f"{view[1]} --port {port}"), "api/studies", request))["study_summaries"]
+    assert shown["study_name"] == "tiny"
 
 
 def test_predict_with_a_recipe_leads_to_a_run_that_predicts(user: User, images: Path) -> None:

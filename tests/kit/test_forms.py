@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.broken_components import data, drawn
-from toolkit.api.contracts import Batch, Data, DataSpec, Scores
+from toolkit.api.contracts import Augmentation, Batch, Data, DataSpec, Draws, Scores
 from toolkit.kit.testing import Case, examine
 from toolkit_metrics.numbers import OfNumbers, mae
 from toolkit_tasks.regression import Regression, regression
@@ -79,10 +79,10 @@ def metric_of_another_name(spec: DataSpec) -> OfNumbers:
 
 
 @breaks("augmentation", "targets")
-def augmentation_that_divides_by_the_target(spec: DataSpec) -> Callable[[Batch, torch.Generator], Batch]:
+def augmentation_that_divides_by_the_target(spec: DataSpec) -> Augmentation:
     """Nothing is left of 0."""
 
-    def changed(batch: Batch, rng: torch.Generator) -> Batch:
+    def changed(batch: Batch, draws: Draws) -> Batch:
         smallest = batch.targets.abs().amin()
         return replace(batch, targets=batch.targets / (batch.targets.abs() - smallest))
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets
 from tests.installed import install
-from toolkit.api.contracts import Batch, DataSpec, InputDesign, Model
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
@@ -57,6 +57,22 @@ def test_every_counter_example_breaks_a_rule_that_exists() -> None:
 
 def test_a_case_may_be_of_every_kind() -> None:
     assert get_args(Kind) == tuple(KINDS)
+
+
+def test_an_augmentation_that_expects_a_generator_reads_what_the_core_gives() -> None:
+    def old(spec: DataSpec) -> Callable[..., Batch]:
+        """Noise."""
+
+        def changed(batch: Batch, rng: torch.Generator) -> Batch:
+            return replace(batch, pixels=torch.randint(0, 9, batch.pixels.shape, dtype=torch.uint8, generator=rng))
+
+        return changed
+
+    (finding,) = examine(Case("augmentation", old), only=["pixels"])
+    assert str(finding.what).startswith(
+        "raised PluginError: expected an augmentation (batch: Batch, draws: Draws), "
+        "got (batch: Batch, rng: torch.Generator) -> Batch"
+    )
 
 
 # Reports
@@ -236,9 +252,9 @@ class StrictF1:
 
 def test_mixed_sets_are_no_probabilities_but_stay_in_range() -> None:
     def findings(factor: float) -> set[str]:
-        def scaled(spec: DataSpec) -> Callable[[Batch, torch.Generator], Batch]:
+        def scaled(spec: DataSpec) -> Augmentation:
             """Targets times a number."""
-            return lambda batch, rng: replace(batch, targets=batch.targets * factor)
+            return lambda batch, draws: replace(batch, targets=batch.targets * factor)
 
         return {one.rule.name for one in examine(Case("augmentation", scaled, spec=SETS)) if one.what}
 

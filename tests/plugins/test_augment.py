@@ -20,14 +20,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 import toolkit_augment
-from toolkit.api.contracts import Augmentation, Batch, DataSpec
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Visit
 from toolkit.api.errors import RunFailed
+from toolkit.kit.testing import draws
 from toolkit.kit.testing.side_effects import no_waiting
+from toolkit.system.draws import draws_of_each
 from toolkit_augment import boxes, color, crop, erase, flip, mix, operations, pixels, policy, resize
 
 CLASSES = ("a", "b", "c", "d", "e")
 NAMES = tuple(toolkit_augment.toolkit_augmentations())
 HOST_OR_DEVICE = (boxes, flip, pixels, policy, resize)
+MIXING = ("mixup", "cutmix")
 EXACT = sorted(set(NAMES) - {"random_resized_crop"})
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -58,20 +61,16 @@ def spec(size: int = 24, stored: int | None = None) -> DataSpec:
     return DataSpec(CLASSES, size, stored)
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def images(samples: int = 6, side: int = 24, frames: int | None = None, *, channels_last: bool = False) -> Tensor:
     lead = (samples,) if frames is None else (samples, frames)
     shape = (*lead, side, side, 3) if channels_last else (*lead, 3, side, side)
-    drawn = torch.randint(0, 256, shape, dtype=torch.uint8, generator=seeded(7))
+    drawn = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
     return drawn.movedim(-1, -3) if channels_last else drawn
 
 
 def smooth(samples: int = 4, side: int = 40) -> Tensor:
     """Images whose neighbouring pixels are alike, as photographs' are."""
-    coarse = torch.rand(samples, 3, 6, 6, generator=seeded(3)) * 255
+    coarse = torch.rand(samples, 3, 6, 6, generator=torch.Generator().manual_seed(3)) * 255
     shown: Tensor = reference.resize(coarse, [side, side], antialias=True).round().clamp(0, 255).to(torch.uint8)
     return shown
 
@@ -79,6 +78,10 @@ def smooth(samples: int = 4, side: int = 40) -> Tensor:
 def batch_of(shown: Tensor) -> Batch:
     samples = len(shown)
     return Batch(shown, torch.arange(samples) % len(CLASSES), torch.arange(samples))
+
+
+def applied(augment: Augmentation, batch: Batch, seed: int = 0) -> Batch:
+    return augment(batch, draws(range(len(batch.pixels)), seed))
 
 
 def difference(one: Tensor, other: Tensor) -> int:
@@ -103,7 +106,7 @@ def test_gives_uint8_of_a_size_the_model_can_see(
 ) -> None:
     shown = images(samples, size + beyond, frames, channels_last=channels_last)
     before = shown.clone()
-    out = factory(name)(spec(size, size + beyond))(batch_of(shown), seeded(seed))
+    out = applied(factory(name)(spec(size, size + beyond)), batch_of(shown), seed)
     assert out.pixels.dtype == torch.uint8
     assert out.pixels.shape[:-2] == shown.shape[:-2]
     assert out.pixels.shape[-1] == out.pixels.shape[-2]
@@ -115,8 +118,8 @@ def test_gives_uint8_of_a_size_the_model_can_see(
 @pytest.mark.parametrize("name", NAMES)
 def test_a_clip_of_one_frame_is_an_image(name: str) -> None:
     augment = factory(name)(spec(16, 24))
-    image = augment(batch_of(images()), seeded()).pixels
-    clip = augment(batch_of(images()[:, None]), seeded()).pixels
+    image = applied(augment, batch_of(images())).pixels
+    clip = applied(augment, batch_of(images()[:, None])).pixels
     assert torch.equal(clip[:, 0], image)
 
 
@@ -124,20 +127,41 @@ def test_a_clip_of_one_frame_is_an_image(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_host_and_device_give_the_same_batch(name: str, frames: int | None, request: pytest.FixtureRequest) -> None:
     augment = factory(name)(spec(16, 24))
-    host = augment(batch_of(images(frames=frames)), seeded(2))
+    host = applied(augment, batch_of(images(frames=frames)), 2)
     request.getfixturevalue("as_on_device")
-    device = augment(batch_of(images(frames=frames)), seeded(2))
+    device = applied(augment, batch_of(images(frames=frames)), 2)
     assert difference(host.pixels, device.pixels) <= (0 if name in EXACT else 1)
     assert torch.equal(host.targets, device.targets)
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_item_comes_out_the_same_in_any_batch(name: str, frames: int | None) -> None:
+    augment = factory(name)(spec(16, 24))
+    items = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:128]
+    places = torch.arange(128)
+    shown = images(128, frames=frames)
+    wanted = changed_alone(augment, shown, Visit(items, places, 128))
+    for size in (4, 28, 64) if name in MIXING else (1, 7, 64):
+        for share in torch.arange(128).split(size):
+            order = share.flip(0)
+            found = changed_alone(augment, shown[order], Visit(items[order], places[order], 128))
+            assert torch.equal(found.pixels, wanted.pixels[order])
+            assert torch.equal(found.targets, wanted.targets[order])
+
+
+def changed_alone(augment: Augmentation, shown: Tensor, visit: Visit) -> Batch:
+    (its,) = draws_of_each(1, visit, 5, torch.device("cpu"))
+    return augment(Batch(shown, visit.items % len(CLASSES), visit.items, visit), its)
 
 
 @pytest.mark.usefixtures("as_on_device")
 @pytest.mark.parametrize("name", NAMES)
 def test_on_a_device_no_drawn_number_is_read(name: str) -> None:
-    augment = factory(name)(spec(16, 24))
+    augment, its = factory(name)(spec(16, 24)), draws(range(4))
     with FakeTensorMode():  # raises where the value of a tensor is asked for
         shown = torch.empty(4, 3, 24, 24, dtype=torch.uint8)
-        out = augment(Batch(shown, torch.zeros(4, dtype=torch.int64), torch.arange(4)), torch.Generator())
+        out = augment(Batch(shown, torch.zeros(4, dtype=torch.int64), torch.arange(4)), its)
     assert out.pixels.shape[0] == 4
 
 
@@ -149,10 +173,11 @@ def test_never_waits_for_a_cuda_device(name: str, frames: int | None) -> None:
     augment = factory(name)(spec(16, 24))
     shown = images(frames=frames).cuda()
     batch = Batch(shown, torch.zeros(len(shown), dtype=torch.int64, device="cuda"), torch.arange(len(shown)))
-    rng = torch.Generator("cuda").manual_seed(0)
-    augment(batch, rng)
+    visit = Visit(batch.index, batch.index, len(shown))
+    its, again = draws_of_each(2, visit, 0, torch.device("cuda"))
+    augment(batch, its)
     with no_waiting():
-        out = augment(batch, rng)
+        out = augment(batch, again)
     assert out.pixels.device.type == "cuda"
     assert out.pixels.dtype == torch.uint8
 
@@ -194,7 +219,7 @@ def test_annotations_carry_their_limits(annotation: Any, bad: Any) -> None:
 
 def test_a_crop_larger_than_what_earlier_augmentations_left_is_explained() -> None:
     with pytest.raises(RunFailed, match="random_crop: cannot cut 24 pixels from an image of 20 x 20") as raised:
-        crop.random_crop(spec(), padding=0)(batch_of(images(side=20)), seeded())
+        applied(crop.random_crop(spec(), padding=0), batch_of(images(side=20)))
     assert raised.value.next_step
     assert "input.stored" in raised.value.next_step
 
@@ -214,7 +239,7 @@ def test_a_crop_shows_one_window_of_the_padded_image() -> None:
     shown = images(8)
     around = reference.pad(shown, [4], padding_mode="constant")
     windows = around.unfold(-2, 24, 1).unfold(-2, 24, 1)
-    out = crop.random_crop(spec(), border="zero")(batch_of(shown), seeded()).pixels
+    out = applied(crop.random_crop(spec(), border="zero"), batch_of(shown)).pixels
     found = (windows == out[:, :, None, None]).all(dim=-1).all(dim=-1).all(dim=1)
     assert found.flatten(1).sum(dim=1).tolist() == [1] * 8
 
@@ -226,7 +251,7 @@ def test_nothing_is_padded_where_more_is_stored_than_seen() -> None:
 
 def test_every_place_of_a_crop_is_as_likely() -> None:
     ramp = (torch.arange(6)[:, None] * 6 + torch.arange(6)).to(torch.uint8).expand(4000, 3, 6, 6)
-    out = crop.random_crop(spec(4, 6))(batch_of(ramp), seeded()).pixels
+    out = applied(crop.random_crop(spec(4, 6)), batch_of(ramp)).pixels
     counts = out[:, 0, 0, 0].bincount(minlength=15)[[0, 1, 2, 6, 7, 8, 12, 13, 14]]
     assert counts.sum() == 4000
     assert ((counts / 4000 - 1 / 9).abs() < 0.02).all()
@@ -236,7 +261,7 @@ def test_every_place_of_a_crop_is_as_likely() -> None:
 @pytest.mark.parametrize("name", ["random_crop", "random_resized_crop", "horizontal_flip"])
 def test_channels_stay_where_they_are_in_memory(name: str, channels_last: bool) -> None:
     shown = images(channels_last=channels_last)
-    out = factory(name)(spec(16, 24))(batch_of(shown), seeded()).pixels
+    out = applied(factory(name)(spec(16, 24)), batch_of(shown)).pixels
     assert (out.stride(-3) == 1) is channels_last
 
 
@@ -245,7 +270,7 @@ def test_channels_stay_where_they_are_in_memory(name: str, channels_last: bool) 
 
 def test_flips_as_often_as_asked() -> None:
     shown = images(1, 4).expand(4000, -1, -1, -1)
-    out = flip.horizontal_flip(spec(4), p=0.3)(batch_of(shown), seeded()).pixels
+    out = applied(flip.horizontal_flip(spec(4), p=0.3), batch_of(shown)).pixels
     flipped = (out == shown.flip(-1)).flatten(1).all(dim=1)
     kept = (out == shown).flatten(1).all(dim=1)
     assert (flipped ^ kept).all()
@@ -255,7 +280,7 @@ def test_flips_as_often_as_asked() -> None:
 @pytest.mark.parametrize(("p", "turned"), [(0.0, False), (1.0, True)])
 def test_flips_none_or_all(p: float, turned: bool) -> None:
     shown = images()
-    out = flip.horizontal_flip(spec(), p=p)(batch_of(shown), seeded()).pixels
+    out = applied(flip.horizontal_flip(spec(), p=p), batch_of(shown)).pixels
     assert torch.equal(out, shown.flip(-1) if turned else shown)
 
 
@@ -273,7 +298,7 @@ def test_resizes_as_torchvision_does(cut: Callable[[Tensor, Tensor, int], Tensor
 def test_a_whole_image_of_the_right_size_stays() -> None:
     shown = images()
     augment = resize.random_resized_crop(spec(), scale=(1.0, 1.0), ratio=(1.0, 1.0))
-    assert torch.equal(augment(batch_of(shown), seeded()).pixels, shown)
+    assert torch.equal(applied(augment, batch_of(shown)).pixels, shown)
 
 
 @given(
@@ -287,7 +312,7 @@ def test_a_whole_image_of_the_right_size_stays() -> None:
 def test_boxes_lie_inside_the_image(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], seed: int
 ) -> None:
-    top, left, tall, wide = boxes.draw_boxes(seeded(seed), 20, (height, width), scale, ratio).unbind(1)
+    top, left, tall, wide = boxes.draw_boxes(draws(range(20), seed), (height, width), scale, ratio).unbind(1)
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (tall >= 1).all()
@@ -296,8 +321,24 @@ def test_boxes_lie_inside_the_image(
     assert (left + wide <= width).all()
 
 
+@given(st.lists(st.floats(0, 2**20, width=32), min_size=1))
+def test_a_rounded_root_is_exact(squares: list[float]) -> None:
+    for square, root in zip(squares, boxes.rounded_root(torch.tensor(squares)).tolist(), strict=True):
+        assert max(root - 0.5, 0) ** 2 <= square < (root + 0.5) ** 2
+
+
+def test_a_root_between_two_numbers_is_rounded_up_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = torch.arange(50.0) + 0.5
+    up = halves + 0.5
+    assert torch.equal(boxes.rounded_root(halves.square()), up)
+    root = torch.Tensor.sqrt
+    for off in (-1e-6, 1e-6):
+        monkeypatch.setattr(torch.Tensor, "sqrt", lambda values, off=off: root(values) * (1 + off))
+        assert torch.equal(boxes.rounded_root(halves.square()), up)
+
+
 def test_boxes_have_the_area_and_shape_asked_for() -> None:
-    _, _, tall, wide = boxes.draw_boxes(seeded(), 5000, (200, 200), (0.1, 0.4), (0.5, 2.0)).double().unbind(1)
+    _, _, tall, wide = boxes.draw_boxes(draws(range(5000)), (200, 200), (0.1, 0.4), (0.5, 2.0)).double().unbind(1)
     area, shape = tall * wide / 200**2, wide / tall
     assert area.min() > 0.097
     assert area.max() < 0.41
@@ -308,12 +349,12 @@ def test_boxes_have_the_area_and_shape_asked_for() -> None:
 
 
 def test_an_area_below_a_pixel_gives_one() -> None:
-    drawn = boxes.draw_boxes(seeded(), 50, (20, 40), (1e-5, 1e-4), (0.5, 2.0))
+    drawn = boxes.draw_boxes(draws(range(50)), (20, 40), (1e-5, 1e-4), (0.5, 2.0))
     assert (drawn[:, 2:] == 1).all()
 
 
 def test_a_shape_that_cannot_fit_gives_the_largest_that_does() -> None:
-    drawn = boxes.draw_boxes(seeded(), 4, (20, 40), (1.0, 1.0), (1.0, 1.0))
+    drawn = boxes.draw_boxes(draws(range(4)), (20, 40), (1.0, 1.0), (1.0, 1.0))
     assert drawn[:, 2:].tolist() == [[20, 20]] * 4
     assert (drawn[:, 0] == 0).all()
 
@@ -347,13 +388,13 @@ def test_grey_and_black_keep_their_hue() -> None:
 
 def test_colour_jitter_of_no_strength_keeps_the_batch() -> None:
     shown = batch_of(images())
-    assert color.color_jitter(spec(), brightness=0, contrast=0, saturation=0, hue=0)(shown, seeded()) is shown
+    assert applied(color.color_jitter(spec(), brightness=0, contrast=0, saturation=0, hue=0), shown) is shown
 
 
 def test_brightness_is_drawn_evenly_within_its_limits() -> None:
     shown = torch.full((2000, 3, 4, 4), 100, dtype=torch.uint8)
     augment = color.color_jitter(spec(4), brightness=0.4, contrast=0, saturation=0, hue=0)
-    level = augment(batch_of(shown), seeded()).pixels[:, 0, 0, 0].float()
+    level = applied(augment, batch_of(shown)).pixels[:, 0, 0, 0].float()
     assert 60 <= level.min() < 62
     assert 138 < level.max() <= 140
     assert level.mean() == pytest.approx(100, abs=2)
@@ -365,7 +406,7 @@ def test_brightness_is_drawn_evenly_within_its_limits() -> None:
 
 def test_erases_a_box_by_the_mean_colour_and_nothing_else() -> None:
     shown = torch.zeros(64, 3, 24, 24, dtype=torch.uint8)
-    out = erase.random_erasing(spec(), p=0.5)(batch_of(shown), seeded()).pixels
+    out = applied(erase.random_erasing(spec(), p=0.5), batch_of(shown)).pixels
     mean = torch.tensor([round(255 * level) for level in spec().mean], dtype=torch.uint8)
     for sample in out[(out != 0).flatten(1).any(dim=1)]:
         rows, columns = sample[0].nonzero().unbind(1)
@@ -377,13 +418,13 @@ def test_erases_a_box_by_the_mean_colour_and_nothing_else() -> None:
 
 def test_erases_nothing_at_probability_zero() -> None:
     shown = images()
-    assert torch.equal(erase.random_erasing(spec(), p=0.0)(batch_of(shown), seeded()).pixels, shown)
+    assert torch.equal(applied(erase.random_erasing(spec(), p=0.0), batch_of(shown)).pixels, shown)
 
 
 def test_erases_by_black_or_by_noise() -> None:
     shown = torch.full((4, 2, 3, 24, 24), 255, dtype=torch.uint8)
     black, noise = (
-        erase.random_erasing(spec(), p=1.0, scale=(0.3, 0.3), fill=fill)(batch_of(shown), seeded()).pixels
+        applied(erase.random_erasing(spec(), p=1.0, scale=(0.3, 0.3), fill=fill), batch_of(shown)).pixels
         for fill in ("zero", "noise")
     )
     assert set(black.unique().tolist()) == {0, 255}
@@ -393,7 +434,7 @@ def test_erases_by_black_or_by_noise() -> None:
 
 def test_cutout_hides_a_square_or_what_of_it_lies_inside() -> None:
     shown = torch.zeros(500, 3, 24, 24, dtype=torch.uint8)
-    out = erase.cutout(spec(), size=10)(batch_of(shown), seeded()).pixels[:, 0] != 0
+    out = applied(erase.cutout(spec(), size=10), batch_of(shown)).pixels[:, 0] != 0
     tall, wide = out.any(dim=2).sum(dim=1), out.any(dim=1).sum(dim=1)
     assert torch.equal(out.flatten(1).sum(dim=1), tall * wide)
     assert [int(extent) for extent in (tall.max(), wide.max(), tall.min(), wide.min())] == [10, 10, 5, 5]
@@ -410,7 +451,7 @@ def test_cutout_hides_half_the_side_by_default() -> None:
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 4.0])
 def test_lambda_has_the_moments_of_its_beta_distribution(alpha: float) -> None:
-    drawn = mix.draw_beta(seeded(), 20_000, alpha).double()
+    drawn = draws(range(20_000)).beta(alpha).double()
     assert ((drawn >= 0) & (drawn <= 1)).all()
     variance, fourth = 1 / (4 * (2 * alpha + 1)), 3 / (16 * (2 * alpha + 1) * (2 * alpha + 3))
     assert drawn.mean() == pytest.approx(0.5, abs=0.012)
@@ -429,7 +470,7 @@ def marked_spec() -> DataSpec:
 
 
 def test_mixup_mixes_pixels_as_it_mixes_targets() -> None:
-    out = mix.mixup(marked_spec(), alpha=1.0)(marked(), seeded())
+    out = applied(mix.mixup(marked_spec(), alpha=1.0), marked())
     assert out.targets.dtype == torch.float32
     assert torch.allclose(out.targets.sum(dim=1), torch.ones(16))
     wanted = out.targets @ (torch.arange(16.0) * 16)
@@ -438,7 +479,7 @@ def test_mixup_mixes_pixels_as_it_mixes_targets() -> None:
 
 
 def test_cutmix_targets_are_the_area_shown() -> None:
-    out = mix.cutmix(marked_spec())(marked(), seeded())
+    out = applied(mix.cutmix(marked_spec()), marked())
     colours = out.pixels[:, 0].flatten(1).long() // 16
     area = torch.stack([row.bincount(minlength=16) for row in colours]) / 400
     assert torch.allclose(out.targets, area, atol=1e-6)
@@ -447,29 +488,29 @@ def test_cutmix_targets_are_the_area_shown() -> None:
 
 def test_cutmix_shows_the_partner_in_place() -> None:
     shown = images(6, 20)
-    out = mix.cutmix(spec(20))(batch_of(shown), seeded()).pixels
+    out = applied(mix.cutmix(spec(20)), batch_of(shown)).pixels
     partners = (out[:, None] == shown[None]).all(dim=2).flatten(2)  # [own, other, place]
     assert partners.any(dim=1).all()
 
 
 @pytest.mark.parametrize("mixing", [mix.mixup, mix.cutmix])
 def test_soft_targets_are_mixed_again(mixing: Callable[..., Augmentation]) -> None:
-    once = mix.mixup(marked_spec(), alpha=1.0)(marked(), seeded(1))
-    twice = mixing(marked_spec(), alpha=1.0)(once, seeded(2)).targets
+    once = applied(mix.mixup(marked_spec(), alpha=1.0), marked(), 1)
+    twice = applied(mixing(marked_spec(), alpha=1.0), once, 2).targets
     assert torch.allclose(twice.sum(dim=1), torch.ones(16))
     assert twice.count_nonzero(dim=1).max() > 2
 
 
 @pytest.mark.parametrize("mixing", [mix.mixup, mix.cutmix])
 def test_at_probability_zero_only_the_form_of_the_targets_changes(mixing: Callable[..., Augmentation]) -> None:
-    out = mixing(marked_spec(), p=0.0)(marked(), seeded())
+    out = applied(mixing(marked_spec(), p=0.0), marked())
     assert torch.equal(out.pixels, marked().pixels)
     assert torch.equal(out.targets, torch.eye(16))
 
 
 @pytest.mark.parametrize("mixing", [mix.mixup, mix.cutmix])
 def test_a_batch_of_one_stays(mixing: Callable[..., Augmentation]) -> None:
-    out = mixing(marked_spec(), alpha=1.0)(marked(1), seeded())
+    out = applied(mixing(marked_spec(), alpha=1.0), marked(1))
     assert torch.equal(out.pixels, marked(1).pixels)
     assert out.targets.tolist() == [[1.0, *[0.0] * 15]]
 
@@ -564,7 +605,7 @@ def test_every_operation_is_drawn_as_often_in_both_directions() -> None:
 
     choices = tuple(map(recording, range(4)))
     shown = torch.zeros(4000, 3, 1, 1, dtype=torch.uint8)
-    out = policy.apply_drawn(shown, choices, torch.ones(4000), seeded())[:, 0, 0, 0]
+    out = policy.apply_drawn(shown, choices, torch.ones(4000), draws(range(4000)))[:, 0, 0, 0]
     shares = out.bincount(minlength=104)[[0, 100, 1, 101, 2, 3, 102, 103]] / 4000
     assert shares.tolist() == pytest.approx([1 / 8, 1 / 8, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 0, 0], abs=0.02)
 
@@ -574,7 +615,7 @@ def test_rand_augment_applies_as_many_operations_as_asked() -> None:
         return shown + (level * 30).round().to(torch.uint8).view(-1, 1, 1, 1)
 
     augment = policy.RandAugment((operations.Operation("brighter", brighter),), num_ops=3, level=9 / 30)
-    out = augment(batch_of(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), seeded()).pixels
+    out = applied(augment, batch_of(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))).pixels
     assert (out == 27).all()
 
 
@@ -583,7 +624,7 @@ def test_trivial_augment_draws_all_magnitudes() -> None:
         return (level * 30).round().to(torch.uint8).view(-1, 1, 1, 1).expand_as(shown)
 
     augment = policy.TrivialAugment((operations.Operation("level", level_as_pixels),))
-    out = augment(batch_of(torch.zeros(3000, 3, 1, 1, dtype=torch.uint8)), seeded()).pixels[:, 0, 0, 0]
+    out = applied(augment, batch_of(torch.zeros(3000, 3, 1, 1, dtype=torch.uint8))).pixels[:, 0, 0, 0]
     counts = out.bincount(minlength=31)
     assert len(counts) == 31
     assert counts.min() > 60

@@ -100,12 +100,13 @@ def test_files_that_are_not_items_are_skipped_and_reported(tmp_path, place):
     assert all_ids(data) == sorted(f"{place}{name}/{number}.png" for name in ("run", "sit") for number in range(4))
     assert data.notes == (
         f"skipped 1 file outside the class folders: {place}loose.png",
-        f"skipped 3 files that are not images: {place}run/0.psd, {place}run/deep/1.XML, {place}sit/Thumbs.db",
+        f"skipped 2 files that are not images: {place}run/0.psd, {place}run/deep/1.XML",
+        f"skipped 2 hidden files: {place}sit/.DS_Store, {place}sit/Thumbs.db",
     )
     other = "skipped: not an image"
     assert set(data.files) == {
         FileProblem(f"{place}loose.png", "skipped: outside the class folders"),
-        *(FileProblem(f"{place}{name}", other) for name in ("run/0.psd", "run/deep/1.XML", "sit/Thumbs.db")),
+        *(FileProblem(f"{place}{name}", other) for name in ("run/0.psd", "run/deep/1.XML")),
     }
 
 

@@ -221,7 +221,7 @@ WRONG: Mapping[str, tuple[Sequence[str], str, str]] = {
     "a row too long": (
         ["path,labels", "0.png,cat,dog"],
         "train.csv: line 2: has 3 values, the header names 2 columns",
-        'Put a value that holds commas in quotes ("a, b")',
+        "Put values that hold commas in quotes, or name all columns in line 1.",
     ),
     "a name in a line": (
         ["0.png cat|dog"],

@@ -277,7 +277,10 @@ def test_a_table_that_names_no_videos_is_an_error(tmp_path, header):
 def test_a_list_that_is_not_text_is_an_error(tmp_path):
     folders(tmp_path)
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
-    assert "train.txt: is not UTF-8" in problem(lambda: video_folder(tmp_path, train="train.txt")).message
+    assert (
+        "train.txt: line 1: is not UTF-16: truncated data"
+        in problem(lambda: video_folder(tmp_path, train="train.txt")).message
+    )
 
 
 def test_a_video_named_twice_is_reported_and_used_once(tmp_path):

@@ -101,8 +101,8 @@ def test_every_optimizer_of_torch_is_offered_but_for_three() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_arguments_are_those_of_torch_and_all_are_explained(name: str) -> None:
     ours, theirs = getattr(optimizers, name), torchs(name)
-    read = [(one.name, one.type, one.default) for one in read_signature(ours, ("lr",)).arguments]
-    assert read == [(one.name, one.type, one.default) for one in read_signature(theirs, ("lr",)).arguments]
+    read = [(one.name, one.value, one.default) for one in read_signature(ours, ("lr",)).arguments]
+    assert read == [(one.name, one.value, one.default) for one in read_signature(theirs, ("lr",)).arguments]
     assert read_signature(ours, ("lr",)).defaults == read_signature(theirs, ("lr",)).defaults
     assert [one.name for one in read_signature(ours, ("lr",)).arguments if not one.doc] == []
 

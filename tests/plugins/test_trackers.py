@@ -516,14 +516,14 @@ def test_viewers_are_commands_from_the_working_folder(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
-    assert tensorboard(run).viewer == "tensorboard --logdir runs"
+    assert tensorboard(run).viewer == "tensorboard --logdir runs/mine"
     assert mlflow(run).viewer == "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
     assert wandb(run).viewer == "wandb sync runs/mine/2026-11-22/wandb/offline-run-*"
     assert mlflow(run, tracking_uri="http://host:5000").viewer == "http://host:5000"
     assert wandb(run, mode="online").viewer == ""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert tensorboard(run).viewer == f"tensorboard --logdir {run.resolve().parents[1]}"
+    assert tensorboard(run).viewer == f"tensorboard --logdir {run.resolve().parent}"
 
 
 @pytest.mark.slow  # W&B's own program reads the files

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipe.texts import SMALLEST, problems
+from toolkit.api.errors import RecipeError
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load
 
@@ -66,3 +67,67 @@ def test_a_misspelt_recipe_is_looked_for_in_recipes(tmp_path, monkeypatch):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "har_resnet50.toml").write_text(SMALLEST)
     assert problems(Path("har_resnet5.toml")) == [f'no such file; did you mean "{Path("recipes/har_resnet50.toml")}"?']
+
+
+IMPOSSIBLE = {
+    "train.batch=1000000000": "must be at most 1,000,000, got 1000000000",
+    "train.eval_batch=99999999999999999999": "must be at most 1,000,000, got 99999999999999999999",
+    "train.accumulate=9999999": "must be at most 1,000,000, got 9999999",
+    "train.epochs=99999999999999": "must be at most 1,000,000, got 99999999999999",
+    "train.threads=1000000": "must be at most 1,024, got 1000000",
+    "input.size=1000000": "must be at most 8,192, got 1000000",
+    "input.stored=999999999999": "must be at most 8,192, got 999999999999",
+    "input.workers=100000": "must be at most 1,024, got 100000",
+    "input.memory_gb=1e300": "must be at most 1,000,000, got 1e+300",
+    "input.cache_gb=1e300": "must be at most 1,000,000, got 1e+300",
+    "clip.frames=999999999": "must be at most 10,000, got 999999999",
+    "clip.fps=1e9": "must be at most 10,000, got 1000000000.0",
+    "export.calibration=99999999999": "must be at most 1,000,000, got 99999999999",
+}
+
+
+@pytest.mark.parametrize("override", IMPOSSIBLE)
+def test_what_no_run_can_do_is_refused(write, override):
+    assert problems(write(SMALLEST), override) == [f"{override.partition('=')[0]}: {IMPOSSIBLE[override]}"]
+
+
+@pytest.mark.parametrize("values", ["[0, 0, 0]", "[1e-300, 1e-300, 1e-300]"])
+def test_a_standard_deviation_of_nothing_is_refused(write, values):
+    found = problems(write(SMALLEST), f"input.std={values}")
+    assert [problem.split(" must")[0] for problem in found] == [f"input.std.{place}:" for place in range(3)]
+    assert all("must be at least 1e-06, got " in problem for problem in found)
+
+
+@pytest.mark.parametrize("root", ["~nosuchuser/x", "~nosuchuser"])
+def test_a_home_folder_of_nobody_is_refused(write, root):
+    expected = "data.root: has no home folder for ~nosuchuser; write the whole path"
+    assert problems(write(SMALLEST), f"data.root={root}") == [expected]
+
+
+DEEP = {
+    "a dotted key": "a" + ".a" * 3000 + " = 1\n",
+    "a dotted table": "[a" + ".a" * 3000 + "]\nb = 1\n",
+    "a key of a component": "[model]\nname = 'cnn'\nx" + ".a" * 3000 + " = 1\n",
+    "arrays in arrays": "a = " + "[" * 100 + "]" * 100 + "\n",
+    "tables in arrays": "a = " + "[{a = " * 40 + "1" + "}]" * 40 + "\n",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_values_in_values_without_end_are_refused(write, name):
+    assert problems(write(DEEP[name])) == ["has values in values, more than 50 deep"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("a" + ".a" * 3000 + "=1", "has 3,001 parts, at most 50 are read"),
+        ("model.x=" + "[" * 100 + "]" * 100, "has values in values, more than 50 deep"),
+        ("model" + ".x" * 49 + "=[[1]]", "has values in values, more than 50 deep"),
+    ],
+)
+def test_overrides_without_end_are_refused_in_few_words(write, override, message):
+    with pytest.raises(RecipeError) as caught:
+        load(write(SMALLEST), [override])
+    assert caught.value.problems[0].message == message
+    assert len(caught.value.next_step or "") < 400

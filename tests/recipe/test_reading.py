@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field
 from tests.recipe.kept import kept
 from toolkit.api.errors import Problem
 from toolkit.recipe import checking
-from toolkit.recipe.reading import documented, without_arguments
-from toolkit.recipe.signature import Argument
+from toolkit.recipe.docstrings import documented, without_arguments
+from toolkit.recipe.values import Argument, Scalar
 
 if TYPE_CHECKING:
     from somewhere import Spec  # type: ignore[import-not-found]
@@ -177,10 +177,13 @@ def test_a_required_argument_that_toml_cannot_give_is_the_factorys_fault():
         check(impossible, {}, "model")
 
 
-def test_an_optional_argument_that_toml_cannot_give_is_not_a_key():
+def test_an_optional_argument_that_toml_cannot_give_says_so():
     def partly(spec: Any, *, layer: torch.nn.Module | None = None, width: int = 1) -> None: ...
 
-    assert [argument.name for argument in describe(partly)] == ["width"]
+    assert kept(partly).names == ["width"]
+    assert problems({"layer": "relu"}, partly) == [
+        "model.layer: is an argument of type Module | None, which a recipe cannot give"
+    ]
 
 
 def test_without_annotation_the_default_gives_the_type():
@@ -257,13 +260,19 @@ def test_a_default_outside_its_own_annotation_is_skipped():
 
 def test_describe():
     described = {argument.name: argument for argument in describe(factory)}
-    assert described["count"] == Argument("count", "integer", "3", False, "how many, of whatever it is.", "int")
-    assert described["share"].type == "number, at least 0, at most 1"
-    assert (described["file"].type, described["file"].default, described["file"].required) == ("path", "unset", False)
-    assert described["mode"].type == '"same" or "valid"'
-    assert described["triple"].type == "array of 3 numbers"
-    assert described["clip"].type == 'number, greater than 0 or "none"'
-    assert described["rates"].type == "table"
+    assert described["count"] == Argument("count", Scalar("int"), "3", False, "how many, of whatever it is.")
+    assert (described["file"].default, described["file"].required) == ("unset", False)
+    assert {
+        name: described[name].value.words() for name in ("count", "share", "file", "mode", "triple", "clip", "rates")
+    } == {
+        "count": "integer",
+        "share": "number, at least 0, at most 1",
+        "file": "path",
+        "mode": '"same" or "valid"',
+        "triple": "array of 3 numbers",
+        "clip": 'number, greater than 0 or "none"',
+        "rates": "table",
+    }
 
 
 def test_required_arguments_say_so():
@@ -350,7 +359,8 @@ def test_a_factory_takes_what_the_core_gives_and_nothing_that_nobody_can_give():
             check(factory, {}, "m")
     with pytest.raises(TypeError, match="argument width: is positional-only, so no recipe can give it"):
         check(positional, {}, "m")
-    assert [one.name for one in describe(optional)] == [one.name for one in describe(anything)] == ["depth"]
+    assert kept(optional).names == kept(anything).names == ["depth"]
+    assert kept(optional).foreign == {"width": "integer (positional-only)"}
 
 
 def test_a_docstring_without_its_arguments():

@@ -38,7 +38,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     write_estimates(directory, ROWS, SPEC)
     assert read_estimates(directory) == ROWS
     head = directory.predictions.read_text(encoding="utf-8").splitlines()[0]
-    assert head == 'id,target_age,prediction_age,"target_a,b","prediction_a,b"'
+    assert head == '"id","target_age","prediction_age","target_a,b","prediction_a,b"'
 
 
 def test_no_file_has_no_rows(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import tiny
+from toolkit.build.plan import plan
 from toolkit.cli.main import main
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
 from toolkit.runs import probe as module
 from toolkit.runs.probe import Probe, Step
+from toolkit.system.device import peak_memory
 
 MEASURED = Probe(
     batch=8,
@@ -64,6 +69,22 @@ def test_it_is_an_estimate_and_leaves_nothing_behind(
     assert "memory at the peak: " in estimates
     assert lines[-2] == f"{recipe}: valid"
     assert (files_below(tmp_path), files_below(cache)) == before
+
+
+def test_the_peak_of_a_gpu_is_what_its_allocator_had_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:0": 5, "cuda:1": 7}[str(device)])
+    assert peak_memory(torch.device("cuda:1")) == 7
+    assert peak_memory(torch.device("cpu")) > 2**20
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_gpu_is_waited_for_after_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(module.devices, "synchronize", lambda device: waited.append(str(device)))
+    recipe = tiny.write_recipe(tmp_path)
+    draft = parse(recipe, ["data.sample_images=4", "train.batch=4"])
+    found = module.probe(plan(draft, discover()))
+    assert len(waited) > len(found.steps)  # the warm-up and the scoring too
 
 
 @pytest.mark.usefixtures("brief")

@@ -637,6 +637,7 @@ def test_where_our_optimizers_are_disabled_that_is_reported(
 def test_where_our_optimizers_are_broken_that_is_reported(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))  # that of earlier tests knows what it offers
     monkeypatch.setitem(sys.modules, "toolkit_optim", None)
     text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 4)
     assert 'train.optimizer.name: unknown optimizer "sgd"\n  it may belong to a plugin that is broken: ' in text

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from toolkit.api.contracts import EpochRecord
+from toolkit.runs.estimates import Estimate
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.verdicts import FALLEN, RISEN, WAITING, WIDE, Judged, Kind, Verdict, verdicts
 
@@ -61,8 +62,7 @@ def test_a_score_whose_interval_holds_that_of_guessing_is_chance() -> None:
     balanced = rows(("cat", "cat", 52), ("cat", "dog", 48), ("dog", "dog", 50), ("dog", "cat", 50))
     verdict = given("chance", predictions=balanced)
     assert verdict.text == (
-        "No better than chance: test accuracy 51.0 % (95 % interval 44.1 % to 57.8 %), always the most frequent class "
-        "reaches 50.0 %."
+        "No better than chance: test accuracy 51.0 % (95 % interval 44.1 % to 57.8 %). Guessing reaches 50.0 %."
     )
     assert verdict.keys == ("train.optimizer.lr", "train.epochs", "model.weights")
     assert verdict.sentence.endswith(" Try: train.optimizer.lr, train.epochs, model.weights.")
@@ -74,10 +74,10 @@ def test_a_model_that_always_answers_the_most_frequent_class_is_no_better_than_c
 
 def test_guessing_is_the_rival_where_every_class_is_rarer_than_its_share() -> None:
     classes = ["cat", "dog", "owl"]
-    few = rows(("cat", "dog", 1), ("dog", "cat", 1), ("owl", "owl", 1))
-    assert "guessing reaches" not in given("chance", classes=classes, predictions=few).text
+    few = rows(("cat", "dog", 2), ("dog", "cat", 1), ("owl", "owl", 1))
+    assert "Guessing reaches" not in given("chance", classes=classes, predictions=few).text
     assert (
-        "guessing reaches 50.0 %"
+        "Guessing reaches 50.0 %"
         in given("chance", predictions=rows(("cat", "cat", 1), ("owl", "dog", 1), ("dog", "cat", 1))).text
     )
 
@@ -92,9 +92,38 @@ def test_an_interval_above_chance_gives_no_verdict_and_pretrained_weights_are_no
 def test_sets_are_compared_with_the_most_frequent_set_only() -> None:
     sets = rows(("cat|dog", "cat|dog", 10), ("cat", "dog", 90))
     verdict = given("chance", one_class=False, predictions=sets)
-    assert "always the most frequent set reaches 90.0 %" in verdict.text
+    assert "Answering the most frequent set every time reaches 90.0 %" in verdict.text
     right = rows(("cat|dog", "cat|dog", 100), ("cat", "cat", 100))
     assert found("chance", one_class=False, predictions=right) is None
+
+
+def estimates(*pairs: tuple[float, float]) -> list[Estimate]:
+    return [Estimate(str(n), {"age": target}, {"age": answer}) for n, (target, answer) in enumerate(pairs)]
+
+
+def of_numbers(*pairs: tuple[float, float]) -> dict[str, Any]:
+    return {"predictions": (), "classes": ["age"], "one_class": False, "estimates": estimates(*pairs)}
+
+
+def test_answers_that_are_no_nearer_than_the_median_are_no_better_than_a_constant() -> None:
+    verdict = given("chance", **of_numbers(*((float(n), 20.0 - n) for n in range(21))))
+    assert verdict.text == (
+        "No better than a constant: test mean absolute error of age 10.48. Answering the median 10 every time "
+        "has 5.238."
+    )
+    assert verdict.keys == ("train.optimizer.lr", "train.epochs", "model.weights")
+    assert found("chance", **of_numbers(*((float(n), n + 0.5) for n in range(21)))) is None
+
+
+def test_a_gain_within_its_error_is_no_better_than_a_constant() -> None:
+    """Exact for three items and further than the median for the others: nearer in the mean, but not for certain."""
+    mixed = [(float(n), float(n) if n < 3 else n + abs(n - 10.0) + 1) for n in range(21)]
+    assert found("chance", **of_numbers(*mixed)) is not None
+
+
+@pytest.mark.parametrize("pairs", [[(3.0, 4.0)], [(3.0, 4.0), (3.0, 5.0)]], ids=["one item", "equal targets"])
+def test_nothing_is_said_of_numbers_that_cannot_be_compared(pairs: list[tuple[float, float]]) -> None:
+    assert found("chance", **of_numbers(*pairs)) is None
 
 
 @pytest.mark.parametrize(("items", "few"), [(20, True), (80, True), (100, False)])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests import small
-from toolkit.api.contracts import Augmentation, Batch, Direction, EpochRecord, Horizon
+from toolkit.api.contracts import Augmentation, Batch, Direction, Draws, EpochRecord, Horizon
 from toolkit.api.errors import RunFailed
 from toolkit.training.finite import require_finite, require_worth
 from toolkit.training.fit import StepDone, Validating, _better, fit
@@ -147,7 +147,7 @@ def test_a_non_finite_loss_stops_before_the_step(setup: Setup) -> None:
     assert failure.value.next_step is not None
 
 
-def poisoned(batch: Batch, rng: torch.Generator) -> Batch:
+def poisoned(batch: Batch, draws: Draws) -> Batch:
     return Batch(batch.pixels, torch.full((len(batch.targets), 2), math.inf), batch.index)
 
 

@@ -24,7 +24,7 @@ from toolkit.recipe.read import load
 from toolkit.recipe.tables import TuneTable
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import RunDirectory
-from toolkit.runs.repeats import mean_text
+from toolkit.runs.repeats import mean_text, repeated_rows
 from toolkit.system.signals import Signals
 from toolkit.tune import best
 from toolkit.tune.aim import Aim
@@ -133,7 +133,7 @@ def test_seeds_reports_the_gain_with_its_spread(study: Study) -> None:
         *("trial-0001", "trial-0001/seed-1", "trial-0001/seed-2"),
         *("trial-0000", "trial-0000/seed-1", "trial-0000/seed-2"),
     ]
-    assert "0.5100 ± 0.0100" in study.log.getvalue()
+    assert "51.0 ± 1.0 %" in study.log.getvalue()
     assert "trial 1, 3 seeds" in study.log.getvalue()
     table = json.loads((study.folder / "best.json").read_text())["candidates"][0]
     accuracy = table["scores"]["accuracy"]
@@ -305,11 +305,28 @@ def test_a_damaged_comparison_is_named(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
-    [((), "—"), ((0.5,), "0.5000"), ((0.4, 0.6), "0.5000 ± 0.1414"), ((float("nan"), 1.0), "undefined")],
+    ("name", "values", "text"),
+    [
+        ("loss", (), "—"),
+        ("loss", (0.5,), "0.5000"),
+        ("loss", (0.4, 0.6), "0.5000 ± 0.1414"),
+        ("loss", (float("nan"), 1.0), "undefined"),
+        ("accuracy", (0.5,), "50.0 %"),
+        ("f1_macro", (0.4, 0.6), "50.0 ± 14.1 %"),
+    ],
 )
-def test_mean_and_deviation_as_text(values: tuple[float, ...], text: str) -> None:
-    assert mean_text(values) == text
+def test_mean_and_deviation_as_text(name: str, values: tuple[float, ...], text: str) -> None:
+    assert mean_text(name, values) == text
+
+
+def test_scores_that_are_equal_in_every_run_share_a_row() -> None:
+    equal = {"loss": (0.4, 0.6), "log_loss": (0.4, 0.6), "accuracy": (0.4, 0.6), "recall_macro": (0.4, 0.5)}
+    other = {"loss": (0.3,), "log_loss": (0.3,), "accuracy": (0.7,), "recall_macro": (0.7,)}
+    assert repeated_rows([equal, other]) == [
+        ("loss = log_loss", ("0.5000 ± 0.1414", "0.3000")),
+        ("accuracy", ("50.0 ± 14.1 %", "70.0 %")),
+        ("recall_macro", ("45.0 ± 7.1 %", "70.0 %")),
+    ]
 
 
 def test_the_bundle_of_the_best_is_named_after_the_study(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

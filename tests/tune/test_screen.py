@@ -4,6 +4,7 @@ import io
 import json
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,11 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def study() -> optuna.Study:
-    return optuna.create_study(study_name="tiny", direction="maximize")
+    made = optuna.create_study(study_name="tiny", direction="maximize")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        made.set_metric_names(["accuracy"])
+    return made
 
 
 def add(study: optuna.Study, state: TrialState = TrialState.COMPLETE, *values: float, **given: object) -> None:
@@ -78,8 +83,8 @@ def test_each_trial_is_reported_on_one_line_as_it_ends(study: optuna.Study, tmp_
         study.ask()
     lines = text_of(console).splitlines()
     assert lines == [
-        "trial 1 finished  0.7500  2 epochs  0.0 s  lr=0.1235  best",
-        "trial 2 pruned  0.1000  1 epoch  0.0 s  lr=0.1235",
+        "trial 1 finished  accuracy 75.0 %  2 epochs  0.0 s  lr=0.1235  best",
+        "trial 2 pruned  accuracy 10.0 %  1 epoch  0.0 s  lr=0.1235",
         "trial 3 failed  0 epochs  0.0 s  lr=0.1235  RunFailed: the loss is not finite",
     ]
 
@@ -107,9 +112,9 @@ def test_a_terminal_shows_a_table_with_the_best_marked(study: optuna.Study, tmp_
     with StudyScreen(console, study, tune(metric="accuracy"), tmp_path):
         until(lambda: "3/8" in text_of(console))
     shown = text_of(console)
-    for part in ("2/4", "accuracy", "0.7500", "pruned", "failed: no memory", "lr=0.1235", "━"):
+    for part in ("2/4", "accuracy", "75.0 %", "pruned", "failed: no memory", "lr=0.1235", "━"):
         assert part in shown
-    best = next(line for line in shown.splitlines() if "0.7500" in line)
+    best = next(line for line in shown.splitlines() if "75.0 %" in line)
     assert "\x1b[1;32m" in best
     assert "finished, best" in best
 
@@ -119,7 +124,7 @@ def test_a_run_that_is_not_here_shows_what_it_has_reported(study: optuna.Study, 
     console = terminal()
     with StudyScreen(console, study, tune(), tmp_path):
         pass
-    assert "0.2500" in text_of(console)
+    assert "25.0 %" in text_of(console)
     assert "running" in text_of(console)
 
 
@@ -159,7 +164,7 @@ def test_a_storage_that_fails_for_a_while_is_reported_and_read_again(
         until(lambda: "the storage cannot be read: ConnectionError" in text_of(console))
         broken.clear()
         add(study, TrialState.COMPLETE, 0.625)
-        until(lambda: "0.6250" in text_of(console))
+        until(lambda: "62.5 %" in text_of(console))
 
 
 def test_a_storage_that_does_not_answer_holds_nobody_up(
@@ -223,8 +228,8 @@ def test_of_many_trials_those_under_way_the_best_and_the_latest_are_shown() -> N
 
 
 def test_a_line_of_several_scores_reports_all() -> None:
-    assert trial_line(frozen(3, TrialState.COMPLETE, 0.5, 2.0), (UP, DOWN), 4, best=True) == (
-        "trial 3 finished  0.5000 2.0000  4 epochs  0.0 s  best"
+    assert trial_line(frozen(3, TrialState.COMPLETE, 0.5, 2.0), (UP, DOWN), ("f1_macro", "loss"), 4, best=True) == (
+        "trial 3 finished  f1_macro 50.0 %  loss 2.0000  4 epochs  0.0 s  best"
     )
 
 

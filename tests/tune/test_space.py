@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from optuna.trial import FixedTrial
 from tests.tiny import RECIPE
 from toolkit.api.errors import EXIT_USAGE, RecipeError
 from toolkit.build.plan import plan
+from toolkit.host.offers import Offer, Plugin
 from toolkit.host.registry import Registry, discover
 from toolkit.recipe.read import overridden
 from toolkit.recipe.tables import Recipe, TaskTable
@@ -209,3 +213,36 @@ def test_a_range_holds_what_it_suggests(low: float, width: float, share: float) 
 def test_a_recipe_without_plugins_is_not_the_spaces_fault() -> None:
     with pytest.raises(RecipeError, match="problem"):
         check_space(recipe("model.name = {choices = ['cnn']}"), "tiny.toml", Registry())
+
+
+class Pool(StrEnum):
+    MAX = "max"
+    AVG = "avg"
+
+
+@dataclass(frozen=True)
+class Stem:
+    width: int = 8
+
+
+def pooled(spec: Any, *, pool: Pool = Pool.MAX, stem: Stem = Stem(), since: date | None = None) -> None: ...
+
+
+def test_members_of_enumerations_tables_and_dates_are_choices() -> None:
+    text = RECIPE.replace('name = "cnn"', 'name = "pooled"').replace("widths = [8, 8]\ndropout = 0.1\n", "")
+    offer = Offer("model", "pooled", Plugin("acme", "1", "main", "acme"), pooled)
+    at = Registry(REGISTRY.plugins, (*REGISTRY.offered, offer))
+    asked = (
+        'model.pool.choices = ["max", "avg"]\nmodel.stem.choices = [{width = 4}, {width = 8}]\n'
+        "model.since.choices = [2026-01-31, 2026-02-01]\nmodel.stem.width = {low = 1, high = 4}"
+    )
+    with pytest.raises(RecipeError) as caught:
+        check_space(recipe('model.pool.choices = ["max", "mean"]', text), "tiny.toml", at)
+    assert str(caught.value.problems[0]).startswith('tune.space.model.pool.choices.1: must be one of "max", "avg"')
+    found = check_space(recipe(asked.rpartition("\n")[0], text), "tiny.toml", at)
+    values = {"model.pool": "avg", "model.stem": "{width = 4}", "model.since": "2026-02-01"}
+    trial = overridden(found.recipe, "tiny.toml", found.suggest(FixedTrial(values)))
+    args = plan(trial, at).resolved.model.args
+    assert args == {"pool": "avg", "stem": {"width": 4}, "since": date(2026, 2, 1)}
+    ranged = check_space(recipe(asked.rpartition("\n")[2], text), "tiny.toml", at)
+    assert ranged.dimensions[0].integer

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 Sampling: TypeAlias = Literal["strided", "segments"]
 Short: TypeAlias = Literal["loop", "hold"]
@@ -62,8 +62,22 @@ class Clip:
         return self.clips * self.crops
 
 
+class Times(tuple[float, ...]):
+    """When each frame of a video is shown, in seconds, ascending; and when the last one ends."""
+
+    end: float
+
+    def __new__(cls, moments: Iterable[float], end: float) -> Self:
+        times = super().__new__(cls, moments)
+        times.end = end
+        return times
+
+
 def duration(times: Sequence[float]) -> float:
-    """Seconds of a video whose frames are shown at `times`; the last one for as long as the others on average."""
+    """Seconds of a video whose frames are shown at `times`. Where these do not say when the last one ends, as `Times`
+    do, it lasts as long as the others on average."""
+    if isinstance(times, Times):
+        return times.end - times[0]
     if len(times) < 2:
         return 1 / 30
     return (times[-1] - times[0]) * len(times) / (len(times) - 1)
@@ -125,10 +139,10 @@ def window(clip: Clip, times: Sequence[float], start: float, span: float) -> lis
     return _strided(clip, times, start)
 
 
-def window_starts(length: float, span: float, every: float) -> Iterator[float]:
+def window_starts(length: float, span: float, every: float, *, after: float = 0.0) -> Iterator[float]:
     """Where the windows of a timeline begin: every `every` seconds, for as long as a whole `span` remains; one in any
-    case."""
-    number = 0
+    case. Those that begin before `after` are passed over."""
+    number = math.ceil(after / every) if after else 0
     while number == 0 or number * every + span <= length + _EARLY:
         yield number * every
         number += 1

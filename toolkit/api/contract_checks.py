@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Metric, Objective, Scores, Split, VideoSplit
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Metric, Objective, Scores, Split, VideoSplit
 from toolkit.api.errors import PluginError, ToolkitError
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Blamed:
 class BlamedAugmentation(Blamed):
     """An augmentation whose every batch is looked at, without waiting for the device."""
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         with blaming(self._failed, f"change a batch {shape_of(batch.pixels)}"):
-            changed: Batch = self._component(batch, rng)
+            changed: Batch = self._component(batch, draws)
         wrong = _unlike(batch, changed)
         if wrong:
             raise self._failed(f"gave {wrong}", None)

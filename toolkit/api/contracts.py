@@ -122,7 +122,8 @@ class VideoSplit(Items, Protocol):
     at once, and raise `toolkit.api.errors.DataError` naming the file where a video cannot be decoded."""
 
     def times(self, index: int) -> Sequence[float]:
-        """When each of the F >= 1 frames of a video is shown, in seconds, ascending."""
+        """When each of the F >= 1 frames of a video is shown, in seconds, ascending. `toolkit.api.clips.Times` say when
+        the last one ends too; of other sequences it lasts as long as the others on average."""
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         """The frames with these numbers (ascending, each once), one by one as they are decoded: uint8 `[3, H, W]`,
@@ -169,17 +170,82 @@ class Batch:
     numbers, these."""
     index: Tensor
     """int64 `[B]` on the CPU: positions in the split."""
+    visit: Visit | None = None
+    """Of a training batch: what its draws are keyed by. None elsewhere."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What the draws of a training batch are keyed by, so that they are the same in any other batch and on any rank."""
+
+    items: Tensor
+    """int64 `[B]` on the CPU: which training items these are. Of an image its position in the split; of a clip the
+    video's position x clips of each video + the clip's number."""
+    places: Tensor
+    """int64 `[B]` on the CPU: where the items stand in the global batch, which all ranks compute together. Four
+    consecutive places are a group, and only items of one group may be mixed."""
+    size: int
+    """Items of the global batch, skipped ones too."""
+
+
+class Draws(Protocol):
+    """Random numbers for one call of an augmentation: `[B, *shape]` of a batch of B items, on the batch's device.
+
+    An item's numbers depend on the seed, the epoch, the item, the place of the augmentation in the list, and the draws
+    before in the same call. They do not depend on the batch, its size, the rank or the device. Each draw is unrelated
+    to all others. No draw copies to the host or waits for the device.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers lie: the batch's device."""
+
+    def __len__(self) -> int:
+        """B."""
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Tensor:
+        """float32, uniform from `low` to `high` in steps of 2^-24 of the distance; from 0 to 1 it is never 1."""
+
+    def log_uniform(self, low: float, high: float, shape: tuple[int, ...] = ()) -> Tensor:
+        """float32 above 0 whose logarithms are uniform from that of `low` to that of `high`."""
+
+    def normal(self, mean: float = 0.0, std: float = 1.0, shape: tuple[int, ...] = ()) -> Tensor:
+        """float32, normally distributed, at most 6.8 standard deviations from the mean."""
+
+    def beta(self, alpha: float, shape: tuple[int, ...] = ()) -> Tensor:
+        """float32 from 0 to 1, distributed as Beta(`alpha`, `alpha`)."""
+
+    def chance(self, p: float, shape: tuple[int, ...] = ()) -> Tensor:
+        """bool, true with probability `p`."""
+
+    def integers(self, low: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        """int64, uniform from `low` to `high` - 1, which are at most 2^31 apart. `high` may be int64 `[B]`."""
+
+    def bytes(self, shape: tuple[int, ...] = ()) -> Tensor:
+        """uint8, uniform from 0 to 255: a quarter of what `integers` costs."""
+
+    def orders(self, count: int) -> Tensor:
+        """int64 `[B, count]`: a permutation of 0 to `count` - 1 for each item."""
+
+    def partners(self) -> Tensor:
+        """int64 `[B]`: for each item the position, in this batch, of another one of its group.
+
+        Any other item of the group is as likely. Each is the partner of exactly one, and alone in its group its own.
+        """
+
+    def seeds(self) -> list[int]:
+        """B integers of 63 bits on the host, for a library that has generators of its own."""
 
 
 class Augmentation(Protocol):
-    """Changes a training batch on the device it lies on, each sample by its own fresh draw.
+    """Changes a training batch on the device it lies on, each item by its own draws.
 
-    All draws come from `rng`, a generator on the batch's device, seeded by the core from (seed, epoch, step, place in
-    the list): the same call gives the same batch. Returns a new `Batch` of uint8 pixels. All frames of a clip get the
-    same draw. Never copies to the host or waits for the device.
+    All draws come from `draws`: the same item gets the same result in any batch that holds its whole group. Returns a
+    new `Batch` of uint8 pixels. All frames of a clip get the same draw. Never copies to the host or waits for the
+    device.
     """
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch: ...
+    def __call__(self, batch: Batch, draws: Draws) -> Batch: ...
 
 
 class Metric(Protocol):
@@ -283,7 +349,7 @@ class EpochRecord:
     valid_seconds: float
     """Wall time of the epoch's validation part."""
     waiting: float
-    """Share (0..1) of `seconds` spent waiting for data."""
+    """Share (0..1) of `seconds` spent waiting for data; of several ranks that of the one that waited longest."""
     best: bool
     """Whether this epoch has the best validation score so far."""
     sample: bool = False

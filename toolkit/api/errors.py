@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -33,9 +33,19 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def printable(text: str) -> str:
-    """`text` with its control characters escaped: names of files and values may hold any, and a terminal obeys them."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def printable(text: str, keep: str = "") -> str:
+    """`text` with its control characters escaped, except those of `keep`: names of files and values may hold any, a
+    terminal obeys them, and those that turn the direction of text make it read as another."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def setting(key: str, value: object) -> str:
+    """`--set KEY=VALUE`, quoted for a shell, as a next step."""
+    return f"--set {shlex.quote(f'{key}={value}')}"
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:
@@ -51,17 +61,26 @@ def unknown_name(message: str, name: str, known: Iterable[str], otherwise: str =
     return str(Problem("", message, near)) if near else f"{message}{otherwise}"
 
 
-@dataclass(frozen=True)
-class Problem:
+_FLAG = 200
+"""Characters of an argument that an error shows."""
+Fault: TypeAlias = Literal["unknown key", "unknown name", "unread", "other"]
+"""What is wrong, for those that repair it: a key that the table does not have, the name of a component that no plugin
+offers, or arguments that were not looked at."""
+
+
+class Problem(NamedTuple):
     """One thing wrong at one place: `key` is dotted (`train.optimizer.lr`), empty for the file as a whole."""
 
     key: str
     message: str
     suggestion: str | None = None
-    flag: str = field(default="", compare=False)
+    flag: str = ""
     """The argument of `--set` that is at fault, not the recipe's file; empty without one."""
-    command: str = field(default="", compare=False)
+    command: str = ""
     """A command that helps; empty without one."""
+    fault: Fault = "other"
+    given: str = ""
+    """The unknown name, as it is written."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self._text()}" if self.key else self._text()
@@ -69,26 +88,40 @@ class Problem:
     def at(self, source: str) -> str:
         """The problem as a line that begins with its place: the flag, else the recipe `source`."""
         if not self.flag:
-            return printable(f"{source}: {self}")
+            return f"{source}: {self}"
         text = self._text() if self.key in {self.flag, self.flag.partition("=")[0].strip()} else str(self)
-        return printable(f"--set {shlex.quote(self.flag)}: {text}")
+        flag = self.flag if len(self.flag) <= _FLAG else f"{self.flag[: _FLAG - 3]}..."
+        return f"--set {shlex.quote(flag)}: {text}"
 
     def _text(self) -> str:
         return f'{self.message}; did you mean "{self.suggestion}"?' if self.suggestion else self.message
 
 
 class ToolkitError(Exception):
-    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`."""
+    """Base of all expected failures: shown without a traceback, ends the command with `exit_code`.
+
+    Lines below the message have `details`. A `next_step` that is `--set KEY=VALUE`, or ends in `: --set KEY=VALUE`, is
+    shown with the whole command that takes it."""
 
     exit_code = EXIT_FAILED
+    shown: bool | None = None
+    """Whether another rank of the same run has printed it; None: each rank meets it alike."""
 
-    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Sequence[str] = (),
+        next_step: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.details = tuple(details)
         self.next_step = next_step
 
     def lines(self) -> list[str]:
-        return [self.message]
+        """What is shown, a line each, which may hold any character: details are indented."""
+        return [self.message, *(f"  {detail}" for detail in self.details)]
 
 
 class UsageError(ToolkitError):
@@ -96,17 +129,21 @@ class UsageError(ToolkitError):
 
     exit_code = EXIT_USAGE
 
-    def lines(self) -> list[str]:
-        return [printable(self.message)]
-
 
 class RecipeError(ToolkitError):
     """A recipe is invalid; holds every problem found, not only the first."""
 
     exit_code = EXIT_USAGE
 
-    def __init__(self, source: str, problems: Sequence[Problem], *, next_step: str | None = None) -> None:
-        super().__init__(f"{source}: {counted(len(problems), 'problem')}", next_step=next_step)
+    def __init__(
+        self,
+        source: str,
+        problems: Sequence[Problem],
+        *,
+        next_step: str | None = None,
+    ) -> None:
+        message = f"{source}: {counted(len(problems), 'problem')}"
+        super().__init__(message, next_step=next_step)
         self.source = source
         self.problems = tuple(problems)
 
@@ -125,7 +162,13 @@ class DataError(ToolkitError):
 
     exit_code = EXIT_DATA
 
-    def __init__(self, message: str, *, path: Path | None = None, next_step: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | None = None,
+        next_step: str | None = None,
+    ) -> None:
         super().__init__(f"{path}: {message}" if path else message, next_step=next_step)
         self.path = path
 
@@ -144,14 +187,12 @@ class WeightsError(ToolkitError):
         mis_shaped: Sequence[str] = (),
         next_step: str | None = None,
     ) -> None:
-        super().__init__(message, next_step=next_step)
+        kinds = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", mis_shaped))
+        details = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
+        super().__init__(message, details=details, next_step=next_step)
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.mis_shaped = tuple(mis_shaped)
-
-    def lines(self) -> list[str]:
-        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("mis-shaped", self.mis_shaped))
-        return [self.message, *(f"  {len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)]
 
 
 class PluginError(ToolkitError):
@@ -167,16 +208,9 @@ class BundleError(ToolkitError):
 
 
 class ParityError(ToolkitError):
-    """An exported model does not answer as the trained one; `findings` are the lines shown below the message."""
+    """An exported model does not answer as the trained one; the details are what was found."""
 
     exit_code = EXIT_PARITY
-
-    def __init__(self, message: str, *, findings: Sequence[str], next_step: str | None = None) -> None:
-        super().__init__(message, next_step=next_step)
-        self.findings = tuple(findings)
-
-    def lines(self) -> list[str]:
-        return [self.message, *(f"  {finding}" for finding in self.findings)]
 
 
 class CheckpointError(ToolkitError):

@@ -7,11 +7,18 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 UNFINISHED = ".unfinished-"
 """Stands in the name of a file that is still being written."""
+_OF_SYSTEMS = frozenset(
+    {
+        *("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+        *("Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"),
+    }
+)
+"""Folders and files that systems and archivers add to those of people, and do not hide."""
 _ON_LINUX = sys.platform == "linux"
 _CLAIM = ".claim"
 """Ends the name of the file that says, by its lock, whether a folder is still being written."""
@@ -69,14 +76,39 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
 def as_utf8(text: str) -> bytes:
     """`text` for a file that may hold names of files: bytes of a name that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace")
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """The lines of a CSV file. Texts are in quotes, so that all are read back as they are: with any newline, which
+    without quotes would end a row for some readers and not for others."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return text.getvalue()
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed writers have left in `folder` and below it; what is being written stays."""
     _remove_abandoned(folder.rglob(f".*{UNFINISHED}*"))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name belongs to a system, not to data: it is hidden, or added by an archiver."""
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def files_below(
@@ -87,7 +119,7 @@ def files_below(
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[str]:
     """The paths, relative to `folder` and with `prefix` before them, of the files below it with one of these suffixes
-    in lower case (None: any). Hidden files and folders are skipped.
+    in lower case (None: any). Hidden files and folders are skipped, and what systems add.
 
     Links are followed, but each folder is entered once: by its own path where it lies below `folder`. A folder that
     cannot be read raises OSError, or is skipped and its error given to `unreadable`.
@@ -102,7 +134,7 @@ def files_below(
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(place) as found:
-                entries = sorted((one for one in found if not one.name.startswith(".")), key=lambda one: one.name)
+                entries = sorted((one for one in found if not is_junk(one.name)), key=lambda one: one.name)
         except OSError as error:
             if unreadable is None:
                 raise
@@ -201,8 +233,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True)
-class _Folders:
+class _Folders(NamedTuple):
     """A folder to write, and its unfinished copy next to it."""
 
     place: Path

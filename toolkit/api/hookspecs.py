@@ -36,7 +36,7 @@ def toolkit_models() -> Mapping[str, contracts.ModelFactory | str | contracts.Mo
 
 @hookspec
 def toolkit_augmentations() -> Mapping[str, contracts.AugmentationFactory | str]:  # type: ignore[empty-body]
-    """Augmentations: `(spec: DataSpec, *, ...) -> (Batch, rng) -> Batch`, on the batch's device."""
+    """Augmentations: `(spec: DataSpec, *, ...) -> (Batch, Draws) -> Batch`, on the batch's device."""
 
 
 @hookspec

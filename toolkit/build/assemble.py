@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import nn
 
 from toolkit.api.contract_checks import check_answers, check_objective
 from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Schedule, VideoSplit
-from toolkit.api.errors import PluginError
+from toolkit.api.errors import PluginError, UsageError
 from toolkit.api.files import cache_directory
 from toolkit.build.agreement import disagreements
 from toolkit.build.kept import Kept, Opened
@@ -31,11 +32,14 @@ from toolkit.recipe.tables import InputTable, Recipe
 from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
+from toolkit.system.draws import GROUP
 from toolkit.system.machine import memory_available
 from toolkit.system.randomness import seed_globally
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.checkpoint import Origin
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups, warmed_up
+from toolkit.training.parallel import Parallel
 from toolkit.training.state import Average, Setup, State, Totals
 
 
@@ -54,6 +58,12 @@ class Assembly:
     train: Loader
     valid: Loader
     test: Loader
+    hosts: tuple[str, ...] = ()
+    """Machine and device of each of several ranks."""
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.train.ranks
 
     @property
     def recipe(self) -> Recipe:
@@ -76,7 +86,8 @@ class Assembly:
 
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
-        return self.kept.environment(self.device)
+        found = self.kept.environment(self.device)
+        return {**found, "ranks": list(self.hosts)} if self.hosts else found
 
     def origin(self) -> Origin:
         """What every checkpoint of the run records."""
@@ -98,6 +109,7 @@ def assemble(
     plan: Plan,
     kept: Kept | None = None,
     *,
+    ranks: Ranks = ALONE,
     notes: Sequence[str] | None = None,
     precision: Precision | None = None,
 ) -> Assembly:
@@ -105,18 +117,18 @@ def assemble(
 
     `kept` is what this process has kept of the last run. `notes` are those of the model of a run whose weights will be
     loaded: the model is then built without fetching initial weights. `precision` is the one to go on in, whatever would
-    be chosen here.
+    be chosen here. `ranks` are those that train and evaluate together.
     """
     recipe = plan.resolved
     kept = kept or Kept()
     devices.make_deterministic(recipe.train.deterministic)
-    device = devices.choose_device(recipe.train.device)
+    device = devices.choose_device(recipe.train.device, ranks)
     precision = devices.choose_precision(recipe.train.precision, device, precision)
     devices.use_full_float32(precision == "fp32")
     devices.use_threads(recipe.train.threads if device.type == "cpu" else None)
     if device.type == "cpu":
         devices.keep_freed_memory()
-    opened = kept.opened(plan, device, partial(_opened, plan, device))
+    opened = kept.opened(plan, device, partial(_opened, plan, device, ranks))
     spec = opened.data.spec
     if recipe.train.compile:
         kept.compiling(recipe)
@@ -128,13 +140,16 @@ def assemble(
     if recipe.train.channels_last and spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
     objective = plan.objective(spec, opened.data.train.targets, device)
-    return Assembly(plan, network, objective, device, precision, tuple(notes), kept, *opened)
+    here = f"{platform.node()}: {device} ({devices.describe(device)})"
+    hosts = tuple(ranks.gather(here)) if ranks.together else ()
+    return Assembly(plan, network, objective, device, precision, tuple(notes), kept, *opened, hosts)
 
 
-def _opened(plan: Plan, device: torch.device) -> Opened:
+def _opened(plan: Plan, device: torch.device, ranks: Ranks) -> Opened:
     """The dataset and a loader of each split; the first splits get what there is of memory."""
     data, table, corrupt = plan.data(), plan.resolved.input, corrupt_of(plan.resolved)
-    memory = memory_for_pixels(table)
+    # Ranks on one machine share a file of decoded pixels, so that each image is decoded once.
+    memory = memory_for_pixels(table) if ranks.local_count == 1 else 0
     disk, workers = int(table.cache_gb * 2**30), table.workers or torch.get_num_threads()
     cache = VideoCache(cache_directory() / "videos", disk)
     loaders = []
@@ -149,7 +164,7 @@ def _opened(plan: Plan, device: torch.device) -> Opened:
         else:
             given, asked = ("images", "videos") if data.spec.clip else ("videos", "images")
             raise PluginError(f"expected {asked} from the dataset, got {given} ({type(split).__name__})")
-        loaders.append(Loader(store, data.spec, device))
+        loaders.append(Loader(store, data.spec, device, ranks=ranks))
     return Opened(data, *loaders)
 
 
@@ -160,13 +175,20 @@ def memory_for_pixels(table: InputTable) -> int:
 
 def corrupt_of(recipe: Recipe) -> Corrupt:
     """What the recipe does with items that cannot be read."""
-    return Corrupt(skip=recipe.input.on_corrupt == "skip", limit=recipe.input.corrupt_limit)
+    table = recipe.input
+    return Corrupt(table.on_corrupt == "skip", table.corrupt_limit, table.damaged_share)
 
 
 def training(assembly: Assembly) -> tuple[State, Setup]:
     """What `fit` works with, at the start of training. Raises RecipeError where the recipe and what it built
     disagree."""
-    table = assembly.recipe.train
+    table, ranks = assembly.recipe.train, assembly.ranks
+    if table.batch_size < GROUP * ranks.count and ranks.together:
+        raise UsageError(
+            f"train.batch: {ranks.count} ranks need batches of at least {GROUP * ranks.count} items in all, "
+            f"got {table.batch_size}",
+            next_step=f"use larger batches (--set train.batch={GROUP * ranks.count}) or fewer ranks",
+        )
     schedule = schedule_over(assembly, table.epochs)
     problems = list(
         disagreements(
@@ -226,6 +248,10 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     # The loop finds the rate of a group by what the core wrote into it.
     if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
         raise chosen.offer.failed("does not keep the parameter groups it receives")
+    # Before the network is copied or compiled: it replaces layers.
+    parallel = Parallel(
+        network, assembly.objective, assembly.ranks, batch_norm=table.batch_norm, by_item=not table.compile
+    )
     average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
     if table.compile:
         network.compile()
@@ -237,6 +263,7 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
         scaler=torch.amp.GradScaler(assembly.device.type, enabled=assembly.precision == "fp16"),
         average=average,
         totals=Totals.on(assembly.device),
+        parallel=parallel,
     )
 
 

@@ -9,11 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Batch
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
-from toolkit.data.loader import target_tensor
+from toolkit.data.loader import Share, target_tensor
 from toolkit.system.device import synchronize
 from toolkit.system.machine import memory_available
 from toolkit.training.state import Setup, State
@@ -101,10 +100,10 @@ def _bytes_of_one(assembly: Assembly, state: State, setup: Setup) -> int:
     return TRANSIENT * sum(found.values()) // 2 // setup.accumulate
 
 
-def _batch(assembly: Assembly, size: int) -> Batch:
+def _batch(assembly: Assembly, size: int) -> Share:
     """So many items of noise."""
     spec = assembly.spec
     shape = (size, *(() if spec.frames is None else (spec.frames,)), 3, spec.size, spec.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
     targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
-    return Batch(pixels, targets, torch.arange(size))
+    return Share.whole(pixels, targets)

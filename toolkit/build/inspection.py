@@ -11,20 +11,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from toolkit.api.clips import evaluation_clips, seen
+from toolkit.api.clips import evaluation_clips, middles, seen
 from toolkit.api.contract_checks import read_frames_of, read_image_of
 from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.api.files import cache_directory
-from toolkit.build.assemble import memory_for_pixels
+from toolkit.build.assemble import corrupt_of, memory_for_pixels
 from toolkit.build.plan import Plan
+from toolkit.data.damage import Damage, hearing_of_damage
 from toolkit.data.geometry import covering
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
+from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.storage import Place, cache_file, place_for, stored_shape
 from toolkit.system.machine import memory_available
 
 TRIED = 10
 """Items of a split that are tried before it counts as damaged, where the recipe skips damaged ones."""
+LOOKED_AT = 100
+"""Frames of a video at most, spread over it, that are decoded to find damage."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class First:
     width: int
     frames: int | None
     """Of a video, those that are kept; None for an image."""
-    damaged: tuple[str, ...]
+    damage: Damage | None = None
+    """Of a video, its frames that cannot be decoded."""
+    damaged: tuple[str, ...] = ()
     """Why the items before it could not be decoded."""
 
 
@@ -98,25 +104,27 @@ def inspect(plan: Plan, data: Data) -> Inspection:
     skipped, or a split to train on has no items."""
     if not len(data.train):
         raise DataError("the training split has no items", next_step="see python -m toolkit plugins show DATASET")
-    skip = plan.resolved.input.on_corrupt == "skip"
+    corrupt = corrupt_of(plan.resolved)
     splits = {name: getattr(data, name) for name in SPLITS if len(getattr(data, name))}
-    first = {name: _first(split, data.spec, training=name == "train", skip=skip) for name, split in splits.items()}
+    first = {name: _first(split, data.spec, corrupt, training=name == "train") for name, split in splits.items()}
     rooms = dict(_rooms(plan, data.spec, splits, first))
     folder = cache_directory()
     return Inspection(data, first, rooms, memory_available(), _free_disk(folder), folder)
 
 
-def _first(split: Split | VideoSplit, spec: DataSpec, *, training: bool, skip: bool) -> First:
+def _first(split: Split | VideoSplit, spec: DataSpec, corrupt: Corrupt, *, training: bool) -> First:
     damaged: list[str] = []
     for index in range(min(len(split), TRIED)):
         try:
-            height, width, frames = _decoded(split, spec, index, training=training)
+            with hearing_of_damage() as found:
+                height, width, frames = _decoded(split, spec, index, training=training)
+            damage = corrupt.accept(split.ids[index], found)
         except DataError as error:
-            if not skip:
+            if not corrupt.skip:
                 raise
             damaged.append(error.message)
         else:
-            return First(split.ids[index], height, width, frames, tuple(damaged))
+            return First(split.ids[index], height, width, frames, damage, tuple(damaged))
     raise DataError(
         f"none of the first {len(damaged)} items can be decoded: {damaged[0]}", next_step="repair or replace the files"
     )
@@ -134,7 +142,10 @@ def _decoded(split: Split | VideoSplit, spec: DataSpec, index: int, *, training:
         frames = seen(spec.clip, times)
     else:
         frames = sorted({number for clip in evaluation_clips(spec.clip, times) for number in clip})
-    height, width = next(read_frames_of(split, index, frames[:1])).shape[1:]
+    looked_at = [frames[place] for place in middles(len(frames), LOOKED_AT)]
+    height = width = 0
+    for frame in read_frames_of(split, index, looked_at):
+        height, width = frame.shape[1:]
     return height, width, len(frames)
 
 

@@ -25,16 +25,16 @@ from toolkit.api.contracts import (
     Task,
     Tracker,
 )
-from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError
+from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
-from toolkit.recipe.checking import check
+from toolkit.recipe.checking import as_written, check
 from toolkit.recipe.draft import Draft, Used, used
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import invalid
 from toolkit.recipe.signature import Signature
-from toolkit.recipe.tables import ClipTable, InputTable, Recipe, plain
+from toolkit.recipe.tables import ClipTable, InputTable, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,8 @@ class Chosen:
     name: str
     signature: Signature
     args: Mapping[str, Any]
+    written: Mapping[str, Any]
+    """The arguments as TOML has them."""
     offer: Offer
     source: str
 
@@ -201,9 +203,9 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         problems += _clip_problems(draft.recipe, chosen)
     if broken:
         # The plugins' faults first, for they decide the exit code; the recipe's own below.
-        faults = [f"{draft.source}: {error.message}" for error in broken]
-        own = [f"  {line}" for line in invalid(draft.source, problems).lines()]
-        raise PluginError("\n".join([*faults, *own]), next_step=broken[0].next_step)
+        first, *others = (line for error in broken for line in (f"{draft.source}: {error.message}", *error.details))
+        own = invalid(draft.source, problems).lines()
+        raise PluginError(first, details=[*others, *own], next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
     tasks = {
@@ -237,14 +239,20 @@ def _choices(draft: Draft, registry: Registry) -> tuple[list[Problem], list[Plug
         except PluginError as error:
             broken.append(error)
             continue
-        args, wrong = check(signature, use.args, use.key)
+        try:
+            args, wrong = check(signature, use.args, use.key)
+            written = as_written(signature, use.args, args)
+        except Exception as error:  # of a check or a class of the plugin
+            broken.append(offer.failed("cannot check its arguments", error))
+            continue
         problems += wrong
         if not wrong:
-            chosen.append(Chosen(use.key, use.kind, use.name, signature, args, offer, draft.source))
+            chosen.append(Chosen(use.key, use.kind, use.name, signature, args, written, offer, draft.source))
     registry.save()
     unread = [f'{use.kind} "{use.name}"' for use, offer in offers if (use, offer) not in known]
     if unread:
-        problems.append(Problem("", f"the arguments of {', '.join(unread)} are not checked until this is correct"))
+        message = f"the arguments of {first_few(unread)} are not checked until this is correct"
+        problems.append(Problem("", message, fault="unread"))
     return problems, broken, chosen
 
 
@@ -297,9 +305,9 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
         holder, place = (tables[first], rest) if rest else (tables, first)  # type: tuple[Any, Any]
         if isinstance(tables[first], list):
             place = [other for other in chosen if other.kind == one.kind].index(one)
-        filled = {**one.signature.defaults, **one.args}
+        filled = {**one.signature.defaults, **one.written}
         tables_own = holder[place].keys() - one.args.keys()
-        holder[place] |= plain({key: value for key, value in filled.items() if key not in tables_own})
+        holder[place] |= {key: value for key, value in filled.items() if key not in tables_own}
         if one.kind == "model" and (clip := _clip_table(recipe, one)):
             tables["clip"] = clip
     return recipe.replace(tables)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import counted, first_few
-from toolkit.cli.parser import add, add_set, command_line, stopped
+from toolkit.api.errors import counted, first_few, printable
+from toolkit.cli.parser import add_set, command_line, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
-from toolkit.runs.directory import RunDirectory
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit.build.inspection import Inspection, Room
     from toolkit.build.plan import Plan
     from toolkit.build.rehearsal import Rehearsal
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
     from toolkit.runs.probe import Probe
 
 CLASSES = 20
@@ -28,9 +28,8 @@ NOTES = 20
 """Damaged or skipped files that are named."""
 
 
-def add_check(commands: Commands) -> None:
-    examples = ("check har_resnet50", "check har_resnet50 --set train.batch=64 --probe")
-    parser = add(commands, "check", "check a recipe and its data without training", _check, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_check, ("check har_resnet50", "check har_resnet50 --set train.batch=64 --probe"))
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help=RECIPE_HELP)
     add_set(parser)
     only = parser.add_mutually_exclusive_group()
@@ -58,9 +57,9 @@ def _check(options: Namespace) -> None:
             _check_data(planned)
             if options.probe:
                 _probe(planned)
-    print(f"{options.recipe}: valid")
+    show(f"{options.recipe}: valid")
     sets = [word for override in options.overrides for word in ("--set", override)]
-    print(f"next:  {command_line(['run', str(options.recipe), *sets])}")
+    show(f"next:  {command_line(['run', str(options.recipe), *sets])}")
 
 
 def _check_data(planned: Plan) -> None:
@@ -73,7 +72,7 @@ def _check_data(planned: Plan) -> None:
     rehearsal = rehearse(_with_some_batch(planned), data)
     notes = (f"note     {text}" for text in _notes(found))
     for line in (*_data_lines(planned, found), *_need_lines(planned, found, rehearsal), *notes):
-        print(_fitted(line))
+        show(*_fitted(line))
 
 
 def _with_some_batch(planned: Plan) -> Plan:
@@ -84,9 +83,9 @@ def _with_some_batch(planned: Plan) -> Plan:
     return with_batch(planned, 2 * train.accumulate) if train.batch == "auto" else planned
 
 
-def _fitted(line: str) -> str:
+def _fitted(line: str) -> list[str]:
     """The line, folded where it is longer than a narrow terminal; words are not broken, so that paths can be copied."""
-    return fill(line, 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    return wrap(printable(line), 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
 def _probe(planned: Plan) -> None:
@@ -94,7 +93,7 @@ def _probe(planned: Plan) -> None:
     from toolkit.runs.probe import probe
 
     for line in _probe_lines(probe(planned)):
-        print(_fitted(line))
+        show(*_fitted(line))
 
 
 def _probe_lines(found: Probe) -> Iterator[str]:
@@ -196,14 +195,20 @@ def _room(room: Room, *, about: bool) -> str:
 
 def _notes(found: Inspection) -> Iterator[str]:
     if found.spec.sample:
-        yield "the sample is used; for your own data: --set data.root=FOLDER"
-    yield from found.data.notes
+        drawn = f" ({'; '.join(found.data.notes)})" if found.data.notes else ""
+        yield f"the sample is used{drawn}; for your own data: --set data.root=FOLDER"
+    else:
+        yield from found.data.notes
     for split, item in found.first.items():
         if item.damaged:
             yield f"{split}: skipped {counted(len(item.damaged), 'damaged item')}: {first_few(item.damaged)}"
+        if item.damage:
+            yield f"{split}: {item.name}: {item.damage}"
     for problem in found.data.files[:NOTES]:
         yield f"{problem.path}: {problem.problem}{f' ({problem.other})' if problem.other else ''}"
     if len(found.data.files) > NOTES:
+        from toolkit.runs.directory import RunDirectory
+
         listed = RunDirectory(Path()).file_problems.name
         yield f"{len(found.data.files) - NOTES:,} more files with a problem; a run lists all of them in {listed}"
     if found.lacks_disk:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, console, stopped
+from toolkit.cli.parser import add_open, console, stopped
+from toolkit.system.notices import say, show
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from rich.console import Console
+
+    from toolkit.cli.parser import Parser
     from toolkit.recipe.draft import Draft
     from toolkit.runs.directory import RunDirectory
 
@@ -21,34 +24,33 @@ PICTURES = 6
 """Pictures that the exported model is asked about."""
 
 
-def add_demo(commands: Commands) -> None:
-    text = "train, export and predict on a built-in sample, in about a minute"
-    parser = add(commands, "demo", text, _demo, ("demo", "demo --open"))
-    parser.add_argument("--open", action="store_true", help="show the report in a browser")
+def fill(parser: Parser) -> None:
+    parser.does(_demo, ("demo", "demo --open"))
+    add_open(parser)
 
 
 def _demo(options: Namespace) -> int:
-    print(
-        "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts\n"
-        f"      a few pictures. This takes about a minute; results are kept in runs/{RECIPE} and exports/{RECIPE}.",
-        flush=True,
-    )
     draft, output = _draft(), console()
-    print(f"\n1 of 3: train and evaluate\n$ {_run()}", flush=True)
+    say(
+        "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts "
+        f"a few pictures. This takes about a minute; results are kept in runs/{RECIPE} and exports/{RECIPE}.",
+        output,
+    )
+    show("", "1 of 3: train and evaluate", f"$ {_run()}")
     with stopped("what is finished is kept", options):
         from toolkit.export.write import export_run
         from toolkit.runs.session import start_run
         from toolkit.serving.predict import predict_files
 
         run = start_run(draft, runs=Path("runs"), console=output).directory
-        print(f"\n2 of 3: export to ONNX, and compare with the trained network\n$ {_export(run)}", flush=True)
+        show("", "2 of 3: export to ONNX, and compare with the trained network", f"$ {_export(run)}")
         bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), triton=False, console=output)
-    pictures = _save_pictures(draft, run.path / "pictures")
-    print(
-        f"\n3 of 3: predict {PICTURES} pictures; each file is named after what it shows\n$ {_predict(bundle, pictures)}"
-    )
+    pictures = _short(run.path) / "pictures"
+    _save_pictures(draft, pictures)
+    show("", f"3 of 3: predict {PICTURES} pictures; each file is named after what it shows")
+    show(f"$ {_predict(bundle, pictures)}")
     code = predict_files(bundle, [str(pictures)], top=2)
-    _show_end(run, options.open)
+    _show_end(run, output, opened=options.open)
     return code
 
 
@@ -79,7 +81,15 @@ def _predict(bundle: Path, pictures: Path) -> str:
     return f"python -m toolkit predict {bundle} {shlex.quote(str(pictures))} --top 2"
 
 
-def _save_pictures(draft: Draft, folder: Path) -> Path:
+def _short(run: Path) -> Path:
+    """The run by a name that fits on a line of the screen."""
+    from toolkit.runs.latest import LATEST
+
+    latest = run.parents[1] / LATEST
+    return latest if latest.resolve() == run.resolve() else run
+
+
+def _save_pictures(draft: Draft, folder: Path) -> None:
     """Some pictures that the network was not trained on, as files named after their class."""
     from PIL import Image
 
@@ -97,19 +107,24 @@ def _save_pictures(draft: Draft, folder: Path) -> Path:
         name = "_".join(data.test.ids[index].replace(" ", "-").split("/")[1:])
         pixels = read_image_of(data.test, index).permute(1, 2, 0).contiguous().numpy()
         Image.fromarray(pixels).save(folder / f"{name}.png")
-    return folder
 
 
-def _show_end(run: RunDirectory, opened: bool) -> None:
+def _show_end(run: RunDirectory, output: Console, *, opened: bool) -> None:
+    from toolkit.system.notices import say
+
     facts, scores = run.read_json(run.facts), run.read_json(run.scores)
     accuracy, classes = scores["test"]["accuracy"], len(facts["classes"])
-    print(
-        f"\ndone: {accuracy:.0%} of the test pictures of the SAMPLE are recognised; "
-        f"guessing recognises {1 / classes:.0%}. This says nothing about real pictures.\n"
-        f"report {run.report}\n"
-        "next:  your own pictures: python -m toolkit init images FOLDER\n"
-        "       your own videos:   python -m toolkit init videos FOLDER\n"
-        "       other recipes:     python -m toolkit recipes"
+    show("")
+    say(
+        f"done: {accuracy:.0%} of the test pictures of the SAMPLE are recognised; "
+        f"guessing recognises {1 / classes:.0%}. This says nothing about real pictures.",
+        output,
+    )
+    show(
+        f"report {run.report}",
+        "next:  your own pictures: python -m toolkit init images FOLDER",
+        "       your own videos:   python -m toolkit init videos FOLDER",
+        "       other recipes:     python -m toolkit recipes",
     )
     if opened:
         from toolkit.system.browser import open_page

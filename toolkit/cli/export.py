@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import add, add_set, console, stopped
+from toolkit.cli.parser import add_set, console, stopped
 from toolkit.cli.places import RUN
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
 
 FORMATS = {"bundle": "a bundle", "triton": "a bundle and a Triton model repository"}
 
 
-def add_export(commands: Commands) -> None:
-    text = "export a run's best checkpoint as a verified ONNX bundle"
-    examples = (f"export {RUN}", f"export {RUN} --name tiny_cnn --format triton")
-    parser = add(commands, "export", text, _export, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_export, (f"export {RUN}", f"export {RUN} --name tiny_cnn --format triton"))
     parser.add_argument("run", metavar="RUN", type=Path)
     add_set(parser)
     parser.add_argument("--name", metavar="NAME", help="name of the bundle (default: the recipe's)")
@@ -43,5 +42,5 @@ def _export(options: Namespace) -> None:
             triton=options.format == "triton",
             console=output,
         )
-    output.print(f"bundle {bundle}", markup=False, soft_wrap=True)
-    output.print(f"next:  {predict_command(bundle, RunDirectory(options.run))}", markup=False, soft_wrap=True)
+    show(f"bundle {bundle}", console=output)
+    show(f"next:  {predict_command(bundle, RunDirectory(options.run))}", console=output)

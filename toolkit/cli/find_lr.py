@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.cli.parser import command_line
 from toolkit.cli.recipes import show_file
+from toolkit.system.notices import note, say, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,6 @@ def find_lr(options: Namespace, console: Console) -> None:
     show_file(options.recipe)
     planned = plan(parse(options.recipe, options.overrides), discover())
     from toolkit.runs.rate_range import draw, find_rate
-    from toolkit.system.notices import note, say
 
     recipe = planned.resolved
     say(f"trying learning rates with {recipe.train.optimizer.name}; this trains a copy and keeps no weights", console)
@@ -35,4 +35,4 @@ def find_lr(options: Namespace, console: Console) -> None:
     say(f"proposed learning rate: {found.proposed:g} (the recipe has {recipe.train.optimizer.lr:g})", console)
     sets = [word for override in options.overrides for word in ("--set", override)]
     chosen = ["--set", f"train.optimizer.lr={found.proposed:g}"]
-    print(f"next:  {command_line(['run', str(options.recipe), *sets, *chosen])}")
+    show(f"next:  {command_line(['run', str(options.recipe), *sets, *chosen])}")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import command_line
-from toolkit.runs.directory import RunDirectory
 
 LOOKED_AT = 2000
 """Files that are looked at before a folder is called one of images or of videos."""
@@ -34,6 +33,8 @@ def is_recipe_less(path: Path) -> bool:
 
 
 def _is_run(path: Path) -> bool:
+    from toolkit.runs.directory import RunDirectory
+
     run = RunDirectory(path)
     return run.recipe.is_file() and run.facts.is_file()
 
@@ -58,8 +59,8 @@ def held_by(folder: Path) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    from toolkit.data.folders import is_passed_over
+    from toolkit.api.files import is_junk
 
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_passed_over(name))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
         yield from (os.path.join(place, name) for name in names)  # noqa: PTH118 (a Path a file costs time)

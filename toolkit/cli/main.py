@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from toolkit.api.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     RecipeError,
     RunFailed,
     ToolkitError,
     UsageError,
-    printable,
 )
 from toolkit.api.files import unwritable_by_others
-from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
-from toolkit.cli.init.command import add_init
-from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
-from toolkit.system.notices import wrapped
+from toolkit.cli.commands import parser
+from toolkit.system.notices import show, wrapped
 
-GROUPS: Mapping[str, Sequence[str]] = {
-    "start": ("demo", "init", "recipes"),
-    "train": ("run", "tune", "check"),
-    "look at results": ("evaluate", "report"),
-    "use a trained model": ("export", "predict"),
-    "plugins and editors": ("plugins", "schema"),
-}
-"""How `--help` groups the commands. One without a group is listed at the end."""
+if TYPE_CHECKING:
+    from argparse import Namespace
 
-EXAMPLES = ("demo", "init images photos", "run cifar10_cnn --set train.epochs=20")
-EXIT_CODES = """\
-Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
-4 plugin broken, 5 an export differs from the trained model,
-75 stopped by a signal and resumable, 130 interrupted."""
+    from toolkit.cli.parser import Parser
+
 VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
@@ -56,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         options = parsed(parser(), words)
-        command: Callable[[argparse.Namespace], int | None] = options.command
+        command: Callable[[Namespace], int | None] = options.command
+        _check_ranks(words)
         code = command(options) or EXIT_DONE
         sys.stdout.flush()
         return code
@@ -73,47 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{error.filename}: {reason}" if error.filename else reason
         return _fail(RunFailed(message, next_step="fix this, then run the same command again"), words, debug=debug)
     except Exception as error:
-        message = f"unexpected {type(error).__name__}: {error}"
-        return _fail(RunFailed(message, next_step="see where with --debug"), words, debug=debug)
+        first, *details = str(error).splitlines() or [""]
+        message = f"unexpected {type(error).__name__}: {first}"
+        return _fail(RunFailed(message, details=details, next_step="see where with --debug"), words, debug=debug)
 
 
-class Whole(Parser):
-    """The parser of all commands, which lists them by group."""
-
-    def describe(self) -> str:
-        grouped = {name for names in GROUPS.values() for name in names}
-        more = {"more": [name for name in self.actions if name not in grouped]}
-        lines = [sentence("train, evaluate, report, export and serve vision models from recipes")]
-        for title, names in {**GROUPS, **more}.items():
-            rows = [f"    {name:<9} {self.actions[name].text}" for name in names if name in self.actions]
-            lines += ["", f"{title}:", *rows] if rows else []
-        return "\n".join(lines)
-
-
-def parser() -> Parser:
-    """The parser of all commands; GROUPS has the order in which `--help` lists them."""
-    whole = Whole(prog=PROGRAM, usage=f"{PROGRAM} COMMAND ...", epilog=f"{listed_examples(EXAMPLES)}\n\n{EXIT_CODES}")
-    whole.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = whole.add_subparsers(metavar="COMMAND", prog=PROGRAM, parser_class=Parser, help=argparse.SUPPRESS)
-    demo.add_demo(commands)
-    add_init(commands)
-    run.add_run(commands)
-    tune.add_tune(commands)
-    run.add_evaluate(commands)
-    run.add_report(commands)
-    export.add_export(commands)
-    predict.add_predict(commands)
-    check.add_check(commands)
-    recipes.add_recipes(commands)
-    plugins.add_plugins(commands)
-    run.add_schema(commands)
-    whole.actions = commands.choices
-    whole.set_defaults(command=lambda options: _no_command(whole, options))
-    return whole
-
-
-def parsed(whole: Parser, words: Sequence[str]) -> argparse.Namespace:
+def parsed(whole: Parser, words: Sequence[str]) -> Namespace:
     """The options of a command line. Raises UsageError with the command that was meant, where that can be guessed."""
+    import argparse
+
     asked = _help_or_version(words)
     try:
         return whole.parse_args(asked, argparse.Namespace(words=asked))
@@ -131,14 +87,13 @@ def _help_or_version(words: Sequence[str]) -> list[str]:
     return ["--version"] if len(words) == 1 and first in VERSION else list(words)
 
 
-def _no_command(whole: Parser, options: argparse.Namespace) -> int:
-    if not options.version:
-        whole.print_help()
-        return EXIT_USAGE
-    from toolkit import __version__
+def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
+    """What to do next, with the whole command where that is known."""
+    from toolkit.cli.repairs import completed, repaired
 
-    print(f"toolkit {__version__}")
-    return EXIT_DONE
+    if isinstance(error, RecipeError) and (command := repaired(error, words)):
+        return command
+    return error.next_step and completed(error.next_step, words, parser())
 
 
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
@@ -147,15 +102,43 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
+    if _left_for_launcher(error):
+        return error.exit_code
     for line in error.lines():
-        for part in line.split("\n"):
-            shown = printable(part)
-            print(wrapped(shown if shown.startswith(" ") else f"error: {shown}"), file=sys.stderr)
-    next_step = error.next_step
-    if isinstance(error, RecipeError):
-        from toolkit.cli.repairs import repaired
-
-        next_step = repaired(error, words) or next_step
-    if next_step:
-        print(f"next:  {printable(next_step)}", file=sys.stderr)
+        print(wrapped(line if line.startswith(" ") else f"error: {line}"), file=sys.stderr)
+    if next_step := _next_step(error, words):
+        show(f"next:  {next_step}", file=sys.stderr)
     return error.exit_code
+
+
+def _check_ranks(words: Sequence[str]) -> None:
+    """Raise UsageError if a launcher has started several processes of a command that only one should run."""
+    if "WORLD_SIZE" not in os.environ:
+        return
+    from toolkit.cli.parser import PROGRAM, command_line
+    from toolkit.system.ranks import launched
+
+    if launched().together and "run" not in words[:1]:
+        raise UsageError(
+            f"{' '.join(words[:1]) or PROGRAM}: runs in one process; only `run` runs on several ranks",
+            next_step=command_line(words),
+        )
+
+
+def _left_for_launcher(error: ToolkitError) -> bool:
+    """Leave an error for the launcher of this rank, if it is one; whether that is all, because another rank prints it.
+
+    What ranks meet before they are connected all of them meet, so one on each machine prints it.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return False
+    from toolkit.system.ranks import launched, leave_for_launcher
+
+    try:
+        ranks = launched()
+    except UsageError:
+        return False
+    if not ranks.together:
+        return False
+    leave_for_launcher(error.lines())
+    return ranks.local_rank > 0 if error.shown is None else error.shown

@@ -7,12 +7,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
 from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS
-from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,20 +27,50 @@ SET_HELP = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the process, knows the nearest command, takes no flag cut short."""
+    """Raises UsageError instead of ending the process, knows the nearest command, takes no flag cut short.
 
-    def __init__(self, **options: Any) -> None:
+    `fill` adds the arguments when they are first needed, so that a command pays for no other.
+    """
+
+    def __init__(self, *, text: str = "", fill: Callable[[Parser], None] | None = None, **options: Any) -> None:
         self.flags: dict[str, bool] = {}
         """Every flag, and whether a value follows it."""
         self.places: list[str] = []
         """What the words without a flag are, in their order."""
         self.optional: set[str] = set()
         """Those of them that may be absent."""
-        self.actions: Mapping[str, Parser] = {}
-        """The commands below this one."""
-        self.text = ""
+        self._below: Mapping[str, Parser] = {}
+        self.text = text
         """What the command does, as lists of commands show it."""
-        super().__init__(**options, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._fill = fill
+        super().__init__(**options, allow_abbrev=False, formatter_class=_formatter)
+
+    def add_subparsers(self, **options: Any) -> Commands:  # type: ignore[override]
+        commands: Commands = super().add_subparsers(parser_class=Parser, **options)
+        self._below = commands.choices
+        return commands
+
+    @property
+    def actions(self) -> Mapping[str, Parser]:
+        """The commands below this one, with their arguments."""
+        return {name: parser.filled() for name, parser in self._below.items()}
+
+    def filled(self) -> Parser:
+        """This parser with its arguments."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            self.add_argument("--debug", action="store_true", help="show tracebacks")
+            fill(self)
+        return self
+
+    def does(self, run: Callable[[argparse.Namespace], int | None], examples: Sequence[str]) -> None:
+        """Let the command call `run`, which returns an exit code, or None for 0. The `examples` are whole commands
+        without the program's name, and work as typed."""
+        self.set_defaults(command=run)
+        self.epilog = listed_examples(examples)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super(Parser, self.filled()).parse_known_args(args, namespace)
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         action = super().add_argument(*names, **options)
@@ -73,27 +102,29 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, next_step=f"{self.prog} --help")
 
 
-def add(
-    commands: Commands,
-    name: str,
-    text: str,
-    run: Callable[[argparse.Namespace], int | None],
-    examples: Sequence[str] = (),
-) -> Parser:
-    """The parser of a new command with this help `text`; `run` returns an exit code, or None for 0. The `examples` are
-    whole commands without the program's name, and work as typed."""
-    parser: Parser = commands.add_parser(name, help=text, epilog=listed_examples(examples) if examples else None)
-    parser.text = text
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.set_defaults(command=run)
-    return parser
+def add(commands: Commands, name: str, text: str, fill: Callable[[Parser], None]) -> None:
+    """Add a command with this help `text`; `fill` gives its parser the arguments."""
+    commands.add_parser(name, help=text, text=text, fill=fill)
 
 
 def sentence(text: str) -> str:
-    import shutil
     import textwrap
 
-    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", shutil.get_terminal_size().columns - 2)
+    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", columns() - 2)
+
+
+def columns() -> int:
+    """Those of the terminal, as shutil has them, whose import would be a tenth of what --help takes."""
+    with suppress(KeyError, ValueError):
+        if (given := int(os.environ["COLUMNS"])) > 0:
+            return given
+    with suppress(OSError):  # standard output is a file or a pipe
+        return os.get_terminal_size(1).columns or 80
+    return 80
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, width=columns() - 2)
 
 
 def listed_examples(examples: Sequence[str]) -> str:
@@ -110,6 +141,10 @@ def add_use(parser: Parser) -> None:
     parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
     chosen = f"for a bundle: {', '.join(BUNDLE_PRECISIONS)} (default: its first)"
     parser.add_argument("--precision", metavar="PRECISION", choices=BUNDLE_PRECISIONS, help=chosen)
+
+
+def add_open(parser: Parser) -> None:
+    parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 
 def count(text: str) -> int:
@@ -139,6 +174,8 @@ def same_command(options: argparse.Namespace) -> str:
 @contextmanager
 def stopped(kept: str, options: argparse.Namespace) -> Iterator[None]:
     """A signal ends the block: the message says what is `kept` or lost, the next step is the same command."""
+    from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
+
     try:
         with Signals():
             yield
@@ -148,8 +185,11 @@ def stopped(kept: str, options: argparse.Namespace) -> Iterator[None]:
 
 
 def console() -> Console:
-    """Standard output. Plain text, one line after another, in a file, a pipe or a CI log, and where NO_COLOR is set."""
+    """Standard output. Plain text, one line after another, in a file, a pipe or a CI log, and where NO_COLOR is set. Of
+    several ranks only the first one prints."""
     from rich.console import Console
 
+    from toolkit.system.ranks import launched
+
     plain = not sys.stdout.isatty() or any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
-    return Console(stderr=False, highlight=False, force_terminal=False if plain else None)
+    return Console(stderr=False, highlight=False, force_terminal=False if plain else None, quiet=not launched().leads)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from toolkit.runs.directory import RunDirectory
-
 RECIPE = "har_resnet50"
 VIDEO_RECIPE = "har_x3d_s"
 """Shipped recipes for images and for videos."""
@@ -26,6 +24,8 @@ def filled(place: str, *, of: str = "*") -> str | None:
 
 
 def _latest_run(recipe: str) -> str | None:
+    from toolkit.runs.directory import RunDirectory
+
     return _latest(RunDirectory(path).recipe for path in Path().glob(f"runs/{recipe}/*"))
 
 

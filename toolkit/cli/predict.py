@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add, add_set, add_use, count, stopped
+from toolkit.cli.parser import add_set, add_use, count, stopped
 from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
 
 MODEL = "a run, which is exported once, or a bundle"
 INPUTS = "images, folders, globs, videos, - for a list on standard input, a camera's number, an rtsp or http URL"
 
 
-def add_predict(commands: Commands) -> None:
-    examples = (f"predict {RUN} photo.jpg", f"predict {BUNDLE} photos --output answers.csv")
-    parser = add(commands, "predict", "classify images and videos with a run or a bundle", _predict, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_predict, (f"predict {RUN} photo.jpg", f"predict {BUNDLE} photos --output answers.csv"))
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help=INPUTS)
     parser.add_argument("--output", metavar="FILE", type=Path, help="write a .csv, .jsonl or .parquet file, no table")
@@ -31,6 +31,8 @@ def add_predict(commands: Commands) -> None:
     parser.add_argument("--batch", metavar="N", type=count, help="batch size (default: suits the device)")
     parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every SECONDS")
     parser.add_argument("--stream", action="store_true", help="answer a video at its own speed, as a camera")
+    attempts = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
+    parser.add_argument("--reconnect", metavar="N", type=int, help=attempts)
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
     add_set(parser, "for a run: override a recipe key of its export")
     add_use(parser)
@@ -50,6 +52,7 @@ def _predict(options: Namespace) -> int:
         batch=options.batch,
         every=options.every,
         stream=options.stream,
+        reconnect=options.reconnect,
         plot=options.plot,
         words=options.words,
     )
@@ -64,6 +67,8 @@ def _bundle(options: Namespace) -> Path | Callable[[], Path]:
             f"{options.model}: expected a run or a bundle, got a recipe",
             next_step=f"python -m toolkit run {shlex.quote(str(options.model))}",
         )
+    if not os.path.lexists(options.model):
+        raise _missing(options)
     run = run_at(options.model)
     if run is None:
         if options.overrides:
@@ -81,3 +86,23 @@ def _bundle(options: Namespace) -> Path | Callable[[], Path]:
             return bundle_of(run, options.overrides, Console(stderr=True, highlight=False))
 
     return exported
+
+
+def _missing(options: Namespace) -> UsageError:
+    """Where there is no such model: the same command with the nearest one that there is, else with the latest."""
+    from toolkit.api.errors import nearest
+    from toolkit.cli.parser import command_line
+    from toolkit.cli.places import filled
+    from toolkit.runs.directory import RunDirectory
+    from toolkit.serving.bundle import MANIFEST
+
+    folders = {Path("exports"), options.model.parent}
+    bundles = [path.parent for folder in folders for path in folder.glob(f"*/{MANIFEST}")]
+    runs = [path for path in Path("runs").glob("*/*") if RunDirectory(path).best.is_file()]
+    near = nearest(str(options.model), map(str, [*bundles, *runs])) or filled("MODEL")
+    place = next(place for place, word in enumerate(options.words) if Path(word) == options.model)
+    words = [*options.words[:place], near, *options.words[place + 1 :]]
+    return UsageError(
+        f"{options.model}: no such run or bundle",
+        next_step=command_line(words) if near else "train a model first: python -m toolkit run RECIPE",
+    )

@@ -3,23 +3,56 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.api.errors import Problem, RecipeError
-from toolkit.cli.parser import command_line
-from toolkit.recipe.complaints import UNKNOWN_KEY
+from toolkit.api.errors import Problem, RecipeError, UsageError
+from toolkit.cli.parser import Parser, command_line
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
+
+_SETTINGS = re.compile(r"(^|: )(--set .+)$")
 
 
 def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
     """The command that was meant, where the arguments of `--set`, or the name of the file, are all that is wrong."""
     found = list(words)
     for problem in error.problems:
-        if not (_repair(problem, error.source, found) or _take_whole(problem, found)):
+        if problem.fault != "unread" and not (_repair(problem, error.source, found) or _take_whole(problem, found)):
             return None
     return command_line(found)
+
+
+def completed(step: str, words: Sequence[str], parser: Parser) -> str:
+    """A next step with the whole command in place of the `--set KEY=VALUE` in which it ends, where this command takes
+    some: of values of the same keys the last counts."""
+    found = _SETTINGS.search(step)
+    if not found or not (settings := _settings(found[2])):
+        return step
+    kept = list(words)
+    for one in settings:
+        key = one.partition("=")[0]
+        for place in range(len(kept) - 1, 0, -1):
+            if kept[place - 1] == "--set" and kept[place].partition("=")[0].strip() == key:
+                del kept[place - 1 : place + 1]
+        kept += ["--set", one]
+    try:
+        parser.parse_args(kept)
+    except UsageError:
+        return step
+    return f"{step[: found.start()]}{found[1]}{command_line(kept)}"
+
+
+def _settings(text: str) -> list[str]:
+    """The `KEY=VALUE` of a text of `--set` alone; empty where it has a placeholder, such as `KEY=SHARE`."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return []
+    flags, settings = words[::2], words[1::2]
+    whole = len(flags) == len(settings) and all(flag == "--set" for flag in flags)
+    return settings if whole and not any(one.rpartition("=")[2].isupper() for one in settings) else []
 
 
 def _repair(problem: Problem, source: str, words: list[str]) -> bool:
@@ -33,12 +66,12 @@ def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     place = _place(problem.flag, words)
     if place is None:
         return False
-    if name := re.match(r'unknown \w+ "([^"]+)"', problem.message):
-        words[place] = f"{key}={value.replace(name[1], problem.suggestion or '')}"
+    if problem.fault == "unknown name":
+        words[place] = f"{key}={value.replace(problem.given, problem.suggestion or '')}"
         return problem.suggestion is not None
     if problem.key != key.strip():
         return False
-    if problem.message.startswith(UNKNOWN_KEY):
+    if problem.fault == "unknown key":
         home = _home(problem)
         words[place] = f"{home}={value_of(home, value)}"
         return bool(home)
@@ -64,7 +97,7 @@ def _take_whole(problem: Problem, words: list[str]) -> bool:
     for kind in KINDS.values():
         place = kind.place
         chosen = next((word for word in words if word.startswith((f"{place}.name=", f"{place}="))), None)
-        if chosen is None or not problem.key.startswith(f"{place}.") or not problem.message.startswith(UNKNOWN_KEY):
+        if chosen is None or not problem.key.startswith(f"{place}.") or problem.fault != "unknown key":
             continue
         if chosen.startswith(f"{place}.name="):
             name = chosen.partition("=")[2]

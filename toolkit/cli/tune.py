@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import add, add_set, console, count, same_command
+from toolkit.cli.parser import add_set, console, count, same_command
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from toolkit.cli.parser import Commands
+    from toolkit.cli.parser import Parser
 
 
-def add_tune(commands: Commands) -> None:
-    text = "try the values that a recipe's [tune] table names; keep the best"
-    examples = ("tune cifar10_cnn", "tune cifar10_cnn --set tune.trials=5 --workers 2")
-    parser = add(commands, "tune", text, _tune, examples)
+def fill(parser: Parser) -> None:
+    parser.does(_tune, ("tune cifar10_cnn", "tune cifar10_cnn --set tune.trials=5 --workers 2"))
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help=f"{RECIPE_HELP}, with a [tune] table")
     add_set(parser)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where the study's folder goes")

@@ -1,56 +1,34 @@
-"""The frames of a video, by PyAV: when they are shown, and those that are wanted. No torch here, and no audio."""
+"""The frames of a video that are wanted, by PyAV, as they are shown. No torch here, and no audio."""
 
 from __future__ import annotations
 
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from av.error import FFmpegError, InvalidDataError
 
 from toolkit.api.errors import DataError
+from toolkit.data.damage import Damage, is_heard, notice
+from toolkit.data.display import shown_size, upright
 from toolkit.data.kinds import image_format
-from toolkit.data.opening import FILE, Video, moving_pictures, open_video
+from toolkit.data.opening import FILE, Video, moving_pictures, open_video, packets
+from toolkit.data.timeline import Clock, Timeline, read_timeline
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FPS_UNSAID = 30.0
-"""Frames per second of a file that has neither times nor durations."""
-
 _WORTH_A_SEEK = 8
 """Frames that a seek must leap over: fewer take as long to decode as a decoder takes to restart."""
-
-_WRITES_PRESENTATION_TIMES = ("mov", "matroska", "mpegts", "flv")
-"""Containers, by the start of their names in FFmpeg, that say of each frame when it is shown. For others the demuxer
-derives it from the order of decoding, and guesses wrong where frames are reordered (AVI with packed B-frames)."""
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """When the F >= 1 frames of a video are shown, in that order."""
-
-    times: tuple[float, ...]
-    """F moments in seconds from the first frame, ascending."""
-    keyframes: tuple[int, ...]
-    """Numbers of the frames at which decoding can start."""
-    stamps: tuple[int, ...] = ()
-    """The moments as the file writes them, in the time base of its stream: by these a frame is found after a seek.
-    Empty where they cannot be relied on: such a file is decoded from its start, and its frames are counted."""
-
-
-class _Packet(NamedTuple):
-    pts: int | None
-    dts: int | None
-    duration: int
-    key: bool
+_EXAMINED = 256
+"""Damaged videos whose damage is remembered: to count it again takes as long as decoding them."""
 
 
 class _MissedError(Exception):
@@ -58,19 +36,14 @@ class _MissedError(Exception):
 
 
 def timeline(video: Path | Video) -> Timeline:
-    """Read when the frames of a video are shown, without decoding them.
-
-    What a container claims of itself is not asked, only its packets: a file cut short has the frames that are left.
-    Where their times do not ascend, their durations are summed; where those are missing too, it is 30 frames a second.
-    Raises DataError naming the video when it cannot be opened, or has no video stream or no frames.
-    """
+    """Read when the frames of a video are shown, as `read_timeline` does. Raises DataError naming the video when it
+    cannot be opened, or has no video stream or no frames."""
     video = _File(video) if isinstance(video, Path) else video
     with video.opened() as (container, stream):
-        packets = list(_packets(container, stream))
-        if not packets:
+        found = read_timeline(container, stream)
+        if found is None:
             raise video.broken("has no frames")
-        stored = container.format.name.startswith(_WRITES_PRESENTATION_TIMES)
-        return _timeline(packets, float(stream.time_base), stored=stored)
+        return found
 
 
 def read_frames(
@@ -81,14 +54,20 @@ def read_frames(
     threads: int = 1,
     stop: threading.Event | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames with these numbers (ascending, each once), uint8 `[H, W, 3]`, turned upright, each when it is decoded.
+    """The frames with these numbers (ascending, each once), uint8 `[H, W, 3]`, as they are shown: turned and mirrored
+    upright, with square pixels. Each comes when it is decoded.
 
     All have the size that the stream says it has at its start; a frame of another size is scaled. In place of a frame
     that cannot be decoded comes the last one before it that can, or at the start the first one. Where a keyframe lies
-    between what is wanted, decoding leaps to it. Ends early once `stop` is set. Raises DataError naming the video
-    when it cannot be opened or none of its frames can be decoded.
+    between what is wanted, decoding leaps to it. Ends early once `stop` is set. Damage that decoding meets is counted
+    in the whole video, and noticed, if anyone hears of it. Raises DataError naming the video when it cannot be opened
+    or none of its frames can be decoded.
+
+    threads: how many convert a frame to RGB. One decodes: what several make of damage depends on which of them is
+    ahead.
     """
     video = _File(video) if isinstance(video, Path) else video
+    stop = stop or threading.Event()
     given = 0
     try:
         for pixels in _read(video, timeline, numbers, threads, stop, seeking=True):
@@ -98,56 +77,29 @@ def read_frames(
         yield from _read(video, timeline, numbers[given:], threads, stop, seeking=False)
 
 
-def _timeline(packets: Sequence[_Packet], unit: float, *, stored: bool) -> Timeline:
-    """`unit`: seconds of a tick; `stored`: whether the container writes when a frame is shown."""
-    shown, read = (_ascending(times) for times in zip(*((one.pts, one.dts) for one in packets), strict=True))
-    if shown and (stored or all(one.pts == one.dts for one in packets)):
-        keys = {one.pts for one in packets if one.key}
-        keyframes = tuple(number for number, stamp in enumerate(shown) if stamp in keys)
-        return Timeline(_seconds(shown, unit), keyframes, tuple(shown))
-    if (counted := shown or read) is not None:
-        return Timeline(_seconds(counted, unit), (0,))
-    if all(one.duration > 0 for one in packets):
-        return Timeline(_seconds([0, *accumulate(one.duration for one in packets[:-1])], unit), (0,))
-    return Timeline(_seconds(range(len(packets)), 1 / _FPS_UNSAID), (0,))
+@lru_cache(_EXAMINED)
+def examined(video: Video, timeline: Timeline) -> Damage:
+    """How many frames of a video cannot be decoded without errors: all of it is decoded."""
+    with video.opened() as (container, stream):
+        stream.codec_context.thread_count = 1
+        decoded = _decoded(container, stream, timeline, threading.Event())
+        return _damage(timeline, sum(picture is None or picture.is_corrupt for picture in decoded))
 
 
-def _ascending(times: Sequence[int | None]) -> list[int] | None:
-    """The times in order; None where one is missing or stands twice."""
-    known = sorted(time for time in set(times) if time is not None)
-    return known if len(known) == len(times) else None
-
-
-def _seconds(ticks: Sequence[int], unit: float) -> tuple[float, ...]:
-    return tuple((tick - ticks[0]) * unit for tick in ticks)
-
-
-def _packets(container: Any, stream: Any) -> Iterator[_Packet]:
-    """The packets of the frames that are shown, in the order of decoding, up to where the file is damaged."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
-                yield _Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
-    except InvalidDataError:
-        return
+def _damage(timeline: Timeline, failed: int) -> Damage:
+    total = len(timeline.times) + timeline.lost
+    return Damage(min(failed + timeline.lost, total), total)
 
 
 def _read(
-    video: Video,
-    timeline: Timeline,
-    numbers: Sequence[int],
-    threads: int,
-    stop: threading.Event | None,
-    *,
-    seeking: bool,
+    video: Video, timeline: Timeline, numbers: Sequence[int], threads: int, stop: threading.Event, *, seeking: bool
 ) -> Iterator[NDArray[np.uint8]]:
     if not numbers:
         return
     with video.opened() as (container, stream):
-        stream.codec_context.thread_count = threads
-        stream.codec_context.thread_type = "AUTO"
-        width, height = stream.codec_context.width, stream.codec_context.height
-        stop = stop or threading.Event()
+        context = stream.codec_context
+        context.thread_count = 1
+        size = shown_size(context.width, context.height, stream.sample_aspect_ratio)
         decoding = _Decoding(container, stream, timeline, stop, seeking=seeking)
         for number in numbers:
             frame = decoding.frame_at(number)
@@ -155,7 +107,10 @@ def _read(
                 return
             if frame is None:
                 raise video.broken("none of its frames can be decoded")
-            yield upright(frame, width=width, height=height, threads=threads)
+            if number == numbers[-1] and is_heard() and (decoding.failed or timeline.lost):  # few ask beyond the last
+                whole = len(numbers) == len(timeline.times)
+                notice(_damage(timeline, decoding.failed) if whole else examined(video, timeline))
+            yield upright(frame, size, threads=threads)
 
 
 class _Numbered(NamedTuple):
@@ -174,11 +129,13 @@ class _Decoding:
         self, container: Any, stream: Any, timeline: Timeline, stop: threading.Event, *, seeking: bool
     ) -> None:
         self._container, self._stream, self._stop = container, stream, stop
-        self._stamps = timeline.stamps
+        self._timeline, self._stamps = timeline, timeline.stamps
         self._keyframes = timeline.keyframes if seeking and timeline.stamps else ()
         self._held: _Numbered | None = None
         self._coming: _Numbered | None = None
         self._leapt = False
+        self.failed = 0
+        """Frames that could not be decoded so far, or not without errors."""
         self._begin(0)
 
     def frame_at(self, number: int) -> Any:
@@ -217,32 +174,44 @@ class _Decoding:
 
     def _numbered(self) -> Iterator[_Numbered]:
         """The frames to come. A stamp gives the number; without one, each is the next, decoded or not."""
-        for picture in _decoded(self._container, self._stream, self._stop):
+        for picture in _decoded(self._container, self._stream, self._timeline, self._stop):
+            self.failed += picture is None or picture.is_corrupt
             stamp = picture.pts if picture is not None and self._stamps else None
             self._reached = self._reached + 1 if stamp is None else bisect_right(self._stamps, stamp) - 1
             if picture is not None:
                 yield _Numbered(self._reached, picture)
 
 
-def _decoded(container: Any, stream: Any, stop: threading.Event) -> Iterator[Any]:
-    """The frames of a stream from where it stands; None for a packet that cannot be decoded."""
+def _decoded(container: Any, stream: Any, timeline: Timeline, stop: threading.Event) -> Iterator[Any]:
+    """The frames of a stream from where it stands, with the stamps of `timeline`; None for a packet that cannot be
+    decoded."""
+    coming, repairs = packets(container, stream), container.format.name == "mpegts"
+    if len(timeline.shifts) > 1:
+        coming = _shifted(coming, Clock(stream), timeline.shifts)
     try:
-        for packet in container.demux(stream):
+        for packet in coming:
             if stop.is_set():
                 return
+            if packet.is_corrupt and not repairs:  # cut: decoders make a frame of it and of what lies in memory
+                yield None
+                continue
             try:
                 yield from packet.decode()
             except FFmpegError:
                 yield None
     except InvalidDataError:
-        return
+        pass
+    with suppress(FFmpegError):  # what the decoder holds back, unless the empty packet has fetched it
+        yield from stream.decode(None)
 
 
-def upright(frame: Any, **options: int) -> NDArray[np.uint8]:
-    """A frame of PyAV as uint8 `[H, W, 3]`, turned as its metadata says; `options` are those of its `to_ndarray`."""
-    import numpy as np
-
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **options), round(frame.rotation / 90)))
+def _shifted(packets: Iterable[Any], clock: Clock, shifts: Sequence[int]) -> Iterator[Any]:
+    """The packets, with those of later recordings moved in time."""
+    for packet in packets:
+        clock.take(packet.dts, key=packet.is_keyframe)
+        shift = shifts[min(clock.part, len(shifts) - 1)]
+        packet.pts, packet.dts = (None if time is None else time + shift for time in (packet.pts, packet.dts))
+        yield packet
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import cast
 
 from toolkit.api.contracts import FileProblem, TargetForm, Targets
-from toolkit.api.errors import DataError, counted, first_few, unknown_name
-from toolkit.api.files import files_below
+from toolkit.api.errors import DataError, counted, first_few, setting, unknown_name
+from toolkit.api.files import files_below, is_junk
 from toolkit.data.division import Given
 from toolkit.data.kinds import IMAGES, VIDEOS, items_below, wanted
+from toolkit.data.names import normal
 
 _NAMES = {
     "train": ("train", "training"),
@@ -20,8 +21,8 @@ _NAMES = {
     "test": ("test", "testing"),
 }
 """What the folder of a split may be called, in any case."""
-MACOS_FOLDER = "__MACOSX"
-"""What an archive made on macOS holds next to the data: for each file another one, hidden, with its attributes."""
+_ENTERED = 20
+"""Folders of a folder that are looked into for data that lies deeper."""
 
 
 _OUTSIDE = "skipped: outside the class folders"
@@ -86,26 +87,28 @@ def find_class_folders(root: Path, *, videos: bool) -> Found:
     if holding and all(map(split_called, holding)):
         return _split_folders(root, videos=videos)
     listing = list_class_folders(root, videos=videos)
-    _check_classes(root, listing)
+    _check_classes(root, listing, videos=videos)
     skipped = _skipped(listing, videos=videos)
     notes = (*_called_as_splits(listing), *_notes(skipped), *passed_over(root))
     return Found(listing, videos, notes, files=skipped)
 
 
 def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
-    """The images, or the videos, of `<root>/<class>/**`, by `toolkit.data.kinds`; classes in order of name.
+    """The images, or the videos, of `<root>/<class>/**`, by `toolkit.data.kinds`; classes in order of name, in
+    Unicode's normal form C.
 
     Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
     a class has no such file.
     """
     _check_folder(root, _layout(root, videos=videos))
-    classes = folders(root)
-    if not classes:
+    names = folders(root)
+    if not names:
         next_step = _layout(root, videos=videos)
         raise DataError(f"no class folders found, only {_summary(root)}", path=root, next_step=next_step)
     ids: list[str] = []
     targets: list[int] = []
-    for target, name in enumerate(classes):
+    classes = sorted({*map(normal, names)})  # two folders may have one name in two forms of Unicode
+    for name in names:
         found = sorted(f"{name}/{item}" for item in items_below(root / name, wanted(videos=videos)))
         if not found:
             raise DataError(
@@ -114,7 +117,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
                 next_step=f"Put {_noun(videos)} files ({VIDEOS if videos else IMAGES}) there, or remove the folder.",
             )
         ids += found
-        targets += [target] * len(found)
+        targets += [classes.index(normal(name))] * len(found)
     return Listing(root, tuple(ids), tuple(targets), tuple(classes))
 
 
@@ -124,14 +127,20 @@ def folders_with(root: Path, is_item: Callable[[str], bool]) -> list[str]:
 
 
 def folders(root: Path) -> list[str]:
-    """The names of the folders of `root`, in order, without hidden ones and what macOS adds to archives."""
+    """The names of the folders of `root`, in order, without hidden ones and what systems add."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
 
 
-def is_passed_over(folder: str) -> bool:
-    """Whether a folder of this name holds no data: it is hidden, or macOS added it to an archive."""
-    return folder.startswith(".") or folder == MACOS_FOLDER
+def folder_below(root: Path, holds: Callable[[Path], bool]) -> Path | None:
+    """The nearest folder below `root`, two levels down at most, of which `holds` is true: archives are often unpacked
+    into a folder of their own."""
+    level = [root]
+    for _ in range(2):
+        level = [folder / name for folder in level for name in folders(folder)[:_ENTERED]]
+        if found := next(filter(holds, level), None):
+            return found
+    return None
 
 
 def split_called(folder: str) -> str | None:
@@ -155,7 +164,7 @@ def _split_folders(root: Path, *, videos: bool) -> Found:
     listed = {split: _listed(root / name, split, videos=videos) for split, name in names.items()}
     learnt = listed["train"].classes
     numbers = {name: number for number, name in enumerate(learnt)}
-    _check_classes(root / names["train"], listed["train"])
+    _check_classes(root / names["train"], listed["train"], videos=videos)
     for split, listing in listed.items():
         if unlearnt := sorted(set(listing.classes) - set(learnt)):
             raise DataError(
@@ -226,22 +235,47 @@ def _notes(skipped: Sequence[FileProblem]) -> Iterator[str]:
             yield f"skipped {counted(len(items), 'file')} {words[len(items) > 1]}: {first_few(items)}"
 
 
-def passed_over(root: Path) -> Iterator[str]:
-    """A note on the folders of `root` that hold no data, with the number of their files."""
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and is_passed_over(entry.name))
-    if names:
-        files = sum(len(inside) for name in names for _, _, inside in os.walk(root / name))
-        yield f"skipped {counted(len(names), 'hidden folder')} with {counted(files, 'file')}: {first_few(names)}"
+def passed_over(root: Path, *, below: bool = True) -> Iterator[str]:
+    """Notes on what is hidden or added by systems in `root`, and in all folders `below` it, with the number of files in
+    hidden folders."""
+    found = [*_junk(root, below=below)]
+    hidden, inside = (
+        [path for path, is_folder in found if is_folder],
+        [path for path, is_folder in found if not is_folder],
+    )
+    if hidden:
+        files = sum(len(names) for folder in hidden for _, _, names in os.walk(root / folder))
+        yield f"skipped {counted(len(hidden), 'hidden folder')} with {counted(files, 'file')}: {first_few(hidden)}"
+    if inside:
+        yield f"skipped {counted(len(inside), 'hidden file')}: {first_few(inside)}"
 
 
-def _check_classes(root: Path, listing: Listing) -> None:
-    if len(listing.classes) < 2:
+def _junk(root: Path, place: str = "", *, below: bool) -> Iterator[tuple[str, bool]]:
+    """The path of each file and folder that `is_junk`, and whether it is a folder; links are not followed."""
+    with os.scandir(root / place) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_junk(entry.name):
+                yield f"{place}{entry.name}", is_folder
+            elif is_folder and below:
+                yield from _junk(root, f"{place}{entry.name}/", below=below)
+
+
+def _check_classes(root: Path, listing: Listing, *, videos: bool) -> None:
+    if len(listing.classes) > 1:
+        return
+    inner = folder_below(root, lambda folder: len(folders_with(folder, wanted(videos=videos))) > 1)
+    if inner is not None:
         raise DataError(
-            f"has only one class folder, {listing.classes[0]}",
+            f"has only one class folder, {listing.classes[0]}, but {counted(len(folders(inner)), 'folder')} in {inner}",
             path=root,
-            next_step="Give the folder that holds the class folders, or add one of another class.",
+            next_step=f"use the folder that holds the class folders: {setting('data.root', inner)}",
         )
+    raise DataError(
+        f"has only one class folder, {listing.classes[0]}",
+        path=root,
+        next_step="Give the folder that holds the class folders, or add one of another class.",
+    )
 
 
 def _summary(folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.folders import Listing
+from toolkit.data.names import Files, Match, lenient_notes
 from toolkit.data.tables import read_table
 from toolkit.data.targets import FORMS
 
@@ -89,15 +90,18 @@ def _captured(pattern: re.Pattern[str], item: str) -> str | None:
 
 def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
     positions = {item: position for position, item in enumerate(listing.ids)}
+    files, named = Files(listing.root, listing.ids, lambda _: True), list[tuple[str, Match]]()
     grouped: dict[str, str] = {}
     unknown: list[str] = []
     form = FORMS[listing.form]
     labels, empty = ((), ()) if listing.form == "number" else (("label",), ("label",) if listing.form == "set" else ())
     for line, (written, *said, group) in read_table(table, ("path", *labels, "group"), may_be_empty=empty):
-        item = written.replace("\\", "/").removeprefix("./")
-        if item not in positions:
-            unknown.append(item)
+        match = files.find(written)
+        if match is None:
+            unknown.append(written)
             continue
+        named.append((written, match))
+        item = match.item
         for label in said:
             expected = form.in_words(listing.classes, listing.targets[positions[item]])
             _check_label(table, line, item, form.as_written(listing.classes, label), expected)
@@ -109,7 +113,8 @@ def _from_table(listing: Listing, table: Path, *, partial: bool) -> Groups:
             path=table,
             next_step=f"Write paths relative to {listing.root}, such as {listing.ids[0]}, or remove these lines.",
         )
-    return Groups(tuple(_named(grouped, item) for item in listing.ids), GROUP_TABLE, _alone(listing, grouped))
+    notes = (*lenient_notes(GROUP_TABLE, named), *_alone(listing, grouped))
+    return Groups(tuple(_named(grouped, item) for item in listing.ids), GROUP_TABLE, notes)
 
 
 def _check_label(table: Path, line: int, item: str, label: str, expected: str) -> None:

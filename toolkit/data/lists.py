@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from toolkit.data.division import Given
 from toolkit.data.folders import Found, Listing, find_class_folders
 from toolkit.data.kinds import is_image, listed_kind
 from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
-from toolkit.data.tables import read_lines, read_table
+from toolkit.data.names import Files, lenient_notes
+from toolkit.data.tables import PATH_COLUMNS, read_header, read_lines, read_table
 from toolkit.data.targets import FORMS
 
 KINETICS = ("label", "youtube_id", "time_start", "time_end")
@@ -24,7 +26,6 @@ _OFFICIAL = (
     "Unpack the split files there: UCF101TrainTestSplits-RecognitionTask.zip of UCF101, or test_train_splits.rar of "
     "HMDB51; or remove data.official_split."
 )
-_NAMES = ("path", "filename")
 _OF_FRAMES = re.compile(r"[^\s.]+( \d+)*")
 _WITH_NUMBERS = re.compile(r".+\.\w+( \d+)+")
 _WITH_NAME = re.compile(r".+\.\w+ \S+")
@@ -114,16 +115,17 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     number, form = lists.official_split, lists.form
     named = lists.files.items()
     read = [_official(root, number)] if number else [read_list(root / file, split, form) for split, file in named]
-    suffixes = {PurePosixPath(item.path).suffix.lower() for one in read for item in one.items}
-    files = _Files(root, suffixes)
-    if videos is None:
-        videos = not all(is_image(root / (files.find(item.path) or item.path)) for one in read for item in one.items)
-    noun = "video" if videos else "image"
-    located = [_locate(files, one, noun) for one in read]
+    start = os.path.join(root, "")  # noqa: PTH118 (a Path a file costs seconds at 60k)
+    files = Files(root, files_below(root, None), lambda item: listed_kind(start + item) is not None)
+    located = [_locate(files, one) for one in read]
     items = [item for one in located for item in one.items]
+    if videos is None:
+        paths_named = [item.path for item in items] or [path for one in located for path in one.missing]
+        videos = not all(is_image(start + path) for path in paths_named)
+    noun = "video" if videos else "image"
     labels_of = [(item.path, item.labels) for item in items]
     problems = [
-        *(one.message for one in located if not one.usable),
+        *(one.message(noun) for one in located if not one.usable),
         *_unlike_columns(read),
     ] or list(_contradictions(items, form, noun))
     if problems:
@@ -179,10 +181,9 @@ def read_list(file: Path, split: str, form: LabelForm = ONE_LABEL) -> NamedItems
 
 
 def _read_list(file: Path, split: str, form: LabelForm) -> NamedItems:
-    lines = read_lines(file)
-    header = [cell.strip().lower() for cell in lines[0][1].split(",")] if lines else []
     if form.numbers:
         return _with_numbers(file, form, split)
+    header = [name.lower() for name in read_header(file)]
     if "youtube_id" in header:
         if form.several:
             step = 'Set data.labels = "one", or write a CSV with the columns path,labels.'
@@ -190,15 +191,15 @@ def _read_list(file: Path, split: str, form: LabelForm) -> NamedItems:
         return NamedItems(
             file, [_of_kinetics(file, line, row, split) for line, row in read_table(file, KINETICS)], True
         )
-    if set(header) & set(_NAMES) or (file.suffix.lower() == ".csv" and len(header) > 1):
-        table = form.read(file, _NAMES)
+    if set(header) & set(PATH_COLUMNS) or (file.suffix.lower() in (".csv", ".tsv") and len(header) > 1):
+        table = form.read(file, PATH_COLUMNS)
         return NamedItems(file, [Named(row.item, row.labels, split) for row in table.rows], columns=table.columns)
     of_line = _of_numbers if form.several else _of_line
-    return NamedItems(file, [of_line(file, line, text, split) for line, text in lines])
+    return NamedItems(file, [of_line(file, line, text, split) for line, text in read_lines(file)])
 
 
 def _with_numbers(file: Path, form: LabelForm, split: str) -> NamedItems:
-    rows = form.read(file, _NAMES).rows
+    rows = form.read(file, PATH_COLUMNS).rows
     return NamedItems(file, [Named(row.item, row.labels, split) for row in rows])
 
 
@@ -272,41 +273,17 @@ def _of_hmdb(file: Path) -> Iterator[Named]:
             yield Named(f"{label}/{name.strip()}", (label,), "train" if number == "1" else "test")
 
 
-class _Files:
-    """The files below a root, found by the last parts of their paths."""
-
-    def __init__(self, root: Path, suffixes: Collection[str]) -> None:
-        self._root = root
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        for item in sorted(files_below(root, suffixes)):
-            self._by_name[item.rpartition("/")[2]].append(item)
-
-    def find(self, written: str) -> str | None:
-        """The path, relative to the root, of the one file whose path is `written` or ends like that; None when there is
-        none. DataError when there are several."""
-        wanted = written.replace("\\", "/").removeprefix(f"{self._root.as_posix()}/").removeprefix("./")
-        candidates = self._by_name.get(wanted.rpartition("/")[2], [])
-        found = [item for item in candidates if f"/{item}".endswith(f"/{wanted}")]
-        if wanted in found or len(found) < 2:
-            return wanted if wanted in found else next(iter(found), None)
-        raise DataError(
-            f"{written} may be any of {first_few(found)}",
-            path=self._root,
-            next_step="Write paths relative to that folder.",
-        )
-
-
 class _Located(NamedTuple):
     """A list, each item of it with its path relative to the root, and those that are not there."""
 
     of: NamedItems
-    noun: str
     items: list[Named]
     missing: list[str]
+    notes: tuple[str, ...]
+    """On names that are not those of the files."""
 
-    @property
-    def message(self) -> str:
-        missing = counted(len(self.missing), self.noun)
+    def message(self, noun: str) -> str:
+        missing = counted(len(self.missing), noun)
         return f"{self.of.place.name}: {missing} named there not found: {first_few(self.missing)}"
 
     @property
@@ -314,13 +291,14 @@ class _Located(NamedTuple):
         return not self.missing or (self.of.partial and bool(self.items))
 
 
-def _locate(files: _Files, of: NamedItems, noun: str) -> _Located:
-    places = [(item, files.find(item.path)) for item in of.items]
+def _locate(files: Files, of: NamedItems) -> _Located:
+    found = [(item, files.find(item.path)) for item in of.items]
+    matched = [(item, match) for item, match in found if match is not None]
     return _Located(
         of,
-        noun,
-        [item._replace(path=place) for item, place in places if place is not None],
-        [item.path for item, place in places if place is None],
+        [item._replace(path=match.item) for item, match in matched],
+        [item.path for item, match in found if match is None],
+        tuple(lenient_notes(of.place.name, ((item.path, match) for item, match in matched))),
     )
 
 
@@ -361,8 +339,9 @@ def _with_several(said: Iterable[tuple[str, object]]) -> list[str]:
 
 def _notes(located: Sequence[_Located], items: Sequence[Named], noun: str) -> Iterator[str]:
     for one in located:
+        yield from one.notes
         if one.missing:
-            yield f"{one.message}; skipped"
+            yield f"{one.message(noun)}; skipped"
     if twice := _named_twice(items):
         yield f"{counted(len(twice), noun)} named more than once: {first_few(twice)}"
 

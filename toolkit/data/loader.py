@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TypeAlias
 
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets, Visit
+from toolkit.api.errors import DataError
 from toolkit.data.store.resampling import centre_crop
-from toolkit.data.store.store import Draws, Store
+from toolkit.data.store.store import Store
 from toolkit.data.targets import FORMS
 from toolkit.system.background import in_background
-from toolkit.system.randomness import generator, order
+from toolkit.system.draws import draws_of_each, groups_of
+from toolkit.system.randomness import derive, order
+from toolkit.system.ranks import ALONE, Ranks
 
-Fetch: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Pixels at an index, and the index without the items that were skipped."""
 Ready: TypeAlias = Callable[[Tensor], Batch]
 """The batch of an index, on its way to the device."""
 Begin: TypeAlias = Callable[[Tensor], None]
@@ -41,6 +42,25 @@ def batches_in(count: int, size: int) -> int:
 
 
 @dataclass(frozen=True)
+class Share(Batch):
+    """The part of a training batch that one rank computes; the whole batch, if it is alone."""
+
+    counts: tuple[int, ...] = ()
+    """Items of each rank's share, without the skipped ones."""
+
+    @property
+    def items(self) -> int:
+        """Items of the whole batch, without the skipped ones."""
+        return sum(self.counts)
+
+    @classmethod
+    def whole(cls, pixels: Tensor, targets: Tensor) -> Share:
+        """A batch of the first items."""
+        index = torch.arange(len(pixels))
+        return cls(pixels, targets, index, Visit(index, index, len(index)), (len(index),))
+
+
+@dataclass(frozen=True)
 class Loader:
     """Batches of one split on one device."""
 
@@ -49,37 +69,54 @@ class Loader:
     device: torch.device
     share_of_device: float = 0.5
     """Largest share of the device's free memory that a resident split may take."""
+    ranks: Ranks = ALONE
+    """Those that train together: each gets its share of a training batch, and whole batches of an evaluation."""
 
     def training(
         self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
-    ) -> Iterator[Batch]:
-        """Augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items and which draws a batch
-        gets depends on (seed, epoch, number of the batch) alone, and which clips are drawn from a video not even on
-        `size`. One whose items are all skipped is empty. The items after the last batch are decoded too, so that
+    ) -> Iterator[Share]:
+        """This rank's share of the augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items a
+        batch gets depends on (seed, epoch, number of the batch) alone, and what is drawn for an item on (seed, epoch,
+        item). A batch whose items are all skipped is empty. The items after the last batch are decoded too, so that
         the next epoch finds all of them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
-        fetch = partial(self.store.drawn, draws=Draws(seed, epoch))
-        for number, batch in enumerate(self._fetch(numbers[start:count], fetch), start):
+        whole = min(size, self.training_items)
+        mine = _whole_groups(whole, self.ranks)
+        ready = partial(self._drawn, mine=mine, size=whole, seed=derive(seed, "clip", epoch))
+        for batch in self._fetch([batch[mine] for batch in numbers[start:count]], ready):
             chosen = augmentations if len(batch.index) else ()
-            yield self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, step=number))
-        for left_out in numbers[count:]:
-            self.store.keep(left_out // self._clips_per_video)
+            yield self._share(self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch)))
+        for unused in numbers[count:]:
+            self.store.keep(unused[self.ranks.share(len(unused))] // self._clips_per_video)
+
+    def _share(self, batch: Batch) -> Share:
+        counts = self.ranks.counts(len(batch.index))
+        if 0 in counts and any(counts):
+            raise DataError(
+                f"no item of the share of rank {counts.index(0)} can be read, while other ranks have some",
+                next_step="repair the data, or use larger batches: --set train.batch=...",
+            )
+        return Share(batch.pixels, batch.targets, batch.index, batch.visit, counts)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
-        `size`, where V is."""
+        `size`, where V is. Of R ranks each has every R-th batch."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
-        for batch in self._fetch(torch.arange(len(self.store)).split(items), self.store.views):
+        batches = torch.arange(len(self.store)).split(items)
+        for batch in self._fetch(batches[self.ranks.rank :: self.ranks.count], self.views):
             yield self._cropped(batch)
 
     def at(self, index: Sequence[int]) -> Batch:
-        """The items at `index`, as stored: not cropped, not augmented; of videos the middle."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.fetch)
+        """The items at `index`, as stored: not cropped, not augmented; of videos the middle. They may be augmented: as
+        the first clip of a video, and as a global batch of their own."""
+        pixels, places = self.store.fetch(torch.tensor(index, dtype=torch.int64))
+        visit = Visit(places * self._clips_per_video, torch.arange(len(places)), len(places))
+        return replace(self._ready(pixels, places), visit=visit)
 
-    def views(self, index: Sequence[int]) -> Batch:
+    def views(self, index: Sequence[int] | Tensor) -> Batch:
         """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
-        return self._ready(torch.tensor(index, dtype=torch.int64), self.store.views)
+        return self._ready(*self.store.views(torch.as_tensor(index, dtype=torch.int64)))
 
     @property
     def training_items(self) -> int:
@@ -112,16 +149,22 @@ class Loader:
     def _cropped(self, batch: Batch) -> Batch:
         if batch.pixels.shape[-1] == self.spec.size:
             return batch
-        return Batch(centre_crop(batch.pixels, self.spec.size), batch.targets, batch.index)
+        return replace(batch, pixels=centre_crop(batch.pixels, self.spec.size))
 
-    def _fetch(self, places: Sequence[Tensor], fetch: Fetch) -> Iterator[Batch]:
-        ready = partial(self._ready, fetch=fetch)
+    def _fetch(self, places: Sequence[Tensor], ready: Ready) -> Iterator[Batch]:
         if self.store.resident(self.device, self.share_of_device):
             return map(ready, places)
         return prefetched(places, ready, self.device, begin=self.store.begin)
 
-    def _ready(self, index: Tensor, fetch: Fetch) -> Batch:
-        pixels, index = fetch(index)
+    def _drawn(self, numbers: Tensor, mine: slice, size: int, seed: int) -> Batch:
+        """This rank's share, `mine`, of a training batch of `size` items, of which not all may be there."""
+        pixels, items = self.store.drawn(numbers, seed)
+        places = torch.arange(size)[mine]
+        if len(items) < len(numbers):
+            places = places[torch.isin(numbers, items)]
+        return replace(self._ready(pixels, items // self._clips_per_video), visit=Visit(items, places, size))
+
+    def _ready(self, pixels: Tensor, index: Tensor) -> Batch:
         targets = self._targets.index_select(0, index.to(self.device, non_blocking=True))
         if self.device.type == "cuda" and not pixels.is_cuda:
             return Batch(pixels.pin_memory().to(self.device, non_blocking=True), targets, index)
@@ -133,6 +176,14 @@ class Loader:
         return target_tensor(self.store.split.targets, self.spec).to(self.device)
 
 
+def _whole_groups(size: int, ranks: Ranks) -> slice:
+    """The places in a batch of `size` items that are a rank's: whole groups, because items of one may be mixed."""
+    groups = groups_of(size)
+    mine = ranks.share(int(groups.max()) + 1)
+    first, last = torch.searchsorted(groups, torch.tensor([mine.start, mine.stop])).tolist()
+    return slice(first, last)
+
+
 def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
     """int64 `[N]` of class indices; where targets are sets, float32 `[N, C]`: 1 for each class of the set, else 0;
     where they are numbers, float32 `[N, C]` of these."""
@@ -140,11 +191,14 @@ def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
 
 
 def augment(
-    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int, step: int
+    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int
 ) -> Batch:
-    """The batch after all augmentations; each draws from a generator of its own place."""
-    for place, augmentation in enumerate(augmentations):
-        batch = augmentation(batch, generator(device, seed, "augment", epoch, step, place))
+    """A training batch after all augmentations; see `Draws` for what each of them draws."""
+    if batch.visit is None:
+        raise AssertionError("what is not a training batch has nothing to draw by")
+    draws = draws_of_each(len(augmentations), batch.visit, derive(seed, "augment", epoch), device)
+    for augmentation, its in zip(augmentations, draws, strict=True):
+        batch = augmentation(batch, its)
     return batch
 
 

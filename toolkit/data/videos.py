@@ -8,12 +8,16 @@ What becomes of a file that is not as it should be:
 | empty, or no video (text, say) | `DataError` |
 | sound only, or sound with a picture for its cover | `DataError` |
 | a single frame | that frame |
-| rotated by its metadata | frames turned upright |
-| variable frame rate | every frame, at its own time |
+| rotated or mirrored by its metadata | frames as players show them; by an angle in between, turned to the nearest |
+| pixels that are not square | frames with square pixels: the side that is too short grows |
+| several video streams | the first that is flagged as the default, else the first |
+| several recordings in a row, whose time begins again | all of them, one after the other |
+| variable frame rate | every frame, at its own time; the last one for as long as its packet says |
+| a gap in time | the frame before it stays on show |
 | larger than the model's input, 4K say | every frame, in its own size, never more than one of them in memory |
 | odd width or height | frames of that size |
 | another suffix than its format | as if the suffix were right |
-| a frame that cannot be decoded | the last one before it; at the start the first one that can |
+| a frame that cannot be decoded | the last one before it; at the start the first one that can; it is counted |
 | frames of several sizes | all in the size that the stream says it has at its start |
 | times that are missing or do not ascend | the durations of its frames summed; without those, 30 frames a second |
 
@@ -25,13 +29,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
-from importlib import import_module
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from toolkit.api.clips import middle
-from toolkit.data.decoding import Timeline, read_frames, timeline
+from toolkit.api.clips import Times, duration, middle
+from toolkit.data.decoding import read_frames, timeline
+from toolkit.data.timeline import Timeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +44,6 @@ if TYPE_CHECKING:
 
 _OPEN_AT_ONCE = 64
 """Timelines kept between a video's `times` and its `read`; of all others only the times stay, 8 bytes a frame."""
-
-_TOLERANCE = 1e-4
-"""Seconds by which two readers of one file may differ in a frame's time: they round differently."""
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,28 @@ class VideoFiles:
     targets: Targets
     keys: tuple[str, ...]
     paths: tuple[Path, ...]
-    _times: dict[int, Sequence[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _times: dict[int, tuple[array[float], float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def times(self, index: int) -> Sequence[float]:
-        """When each frame is shown, in seconds from the first; DataError naming the file when it cannot be opened or
-        has no frames."""
+    def times(self, index: int) -> Times:
+        """When each frame is shown, in seconds from the first, and when the last one ends; DataError naming the file
+        when it cannot be opened or has no frames."""
         known = self._times.get(index)
-        return known or self._times.setdefault(index, array("d", _timeline(self.paths[index], self.keys[index]).times))
+        if known is None:
+            times = _timeline(self.paths[index], self.keys[index]).times
+            known = self._times.setdefault(index, (array("d", times), duration(times)))
+        return Times(*known)
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         """The frames with these numbers, uint8 `[3, H, W]` laid out by pixels (channels last), as `read_frames` gives
-        them: by torchcodec where that loads and can read the file, else by PyAV. Both give the same bytes. Raises
-        DataError naming the file when none of its frames can be decoded."""
+        them. Raises DataError naming the file when none of its frames can be decoded."""
         import torch
 
-        path, known = self.paths[index], _timeline(self.paths[index], self.keys[index])
-        given = 0
-        for pixels in _by_torchcodec(path, known, frames):
-            yield pixels.permute(2, 0, 1)
-            given += 1
-        for decoded in read_frames(path, known, frames[given:]):
-            yield torch.from_numpy(decoded).permute(2, 0, 1)
+        path = self.paths[index]
+        for pixels in read_frames(path, _timeline(path, self.keys[index]), frames):
+            yield torch.from_numpy(pixels).permute(2, 0, 1)
 
     def select(self, positions: Sequence[int]) -> VideoFiles:
         """The split of the videos at these positions."""
@@ -101,9 +100,10 @@ class ArrayVideos:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def times(self, index: int) -> Sequence[float]:
-        """When each frame is shown, in seconds from the first."""
-        return tuple(number / self.fps for number in range(self.pixels[index].shape[0]))
+    def times(self, index: int) -> Times:
+        """When each frame is shown, in seconds from the first, and when the last one ends."""
+        count = self.pixels[index].shape[0]
+        return Times((number / self.fps for number in range(count)), count / self.fps)
 
     def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
         """The frames with these numbers, uint8 `[3, H, W]`; they share memory with `pixels`."""
@@ -156,30 +156,3 @@ class FramesOf:
 @lru_cache(_OPEN_AT_ONCE)
 def _timeline(path: Path, key: str) -> Timeline:  # noqa: ARG001 (a changed file has another key, and is read again)
     return timeline(path)
-
-
-def _by_torchcodec(path: Path, timeline: Timeline, numbers: Sequence[int]) -> Iterator[Tensor]:
-    """Frames uint8 `[H, W, 3]` up to the first of `numbers` that torchcodec cannot give just as PyAV would."""
-    decoder_class = _torchcodec()
-    if decoder_class is None or not timeline.stamps:
-        return
-    try:
-        decoder = decoder_class(path, dimension_order="NHWC", num_ffmpeg_threads=1)
-        said = decoder.metadata
-        for number in numbers:
-            frame = decoder.get_frame_at(number)
-            seconds = frame.pts_seconds - said.begin_stream_seconds
-            if abs(seconds - timeline.times[number]) > _TOLERANCE or frame.data.shape[:2] != (said.height, said.width):
-                return
-            yield frame.data
-    except (IndexError, RuntimeError, ValueError):
-        return  # a file that torchcodec does not take; what is wrong with it, if anything, PyAV says
-
-
-@cache
-def _torchcodec() -> Any:
-    """torchcodec's decoder of videos; None where the package is missing, or the FFmpeg that it needs."""
-    try:
-        return import_module("torchcodec.decoders").VideoDecoder
-    except (ImportError, OSError, RuntimeError):
-        return None

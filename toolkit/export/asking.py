@@ -16,6 +16,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.contract_checks import read_frames_of, read_image_of
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError
+from toolkit.data.damage import hearing_of_damage
 from toolkit.data.store.corrupt import LeftOut
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.session import LARGEST_BYTES
@@ -108,7 +109,11 @@ def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Ite
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
 
     def read(row: int, stop: threading.Event) -> NDArray[np.uint8]:  # noqa: ARG001 - an image is read to its end
-        return _channels_last(read_image_of(split, index[row]))
+        with hearing_of_damage() as found:
+            pixels = _channels_last(read_image_of(split, index[row]))
+        if left_out is not None:
+            left_out.accept(index[row], found)
+        return pixels
 
     def weight(pixels: NDArray[np.uint8]) -> int:
         return pixels.nbytes
@@ -129,8 +134,11 @@ def _clips(
     """Each view of each video, uint8 `[T, H, W, 3]` or `[T, S, S, 3]`, as soon as its last frame is decoded."""
     for row, item in enumerate(index):
         try:
-            for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
-                yield _Asked(row, place, pixels)
+            with hearing_of_damage() as found:
+                for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
+                    yield _Asked(row, place, pixels)
+            if left_out is not None:
+                left_out.accept(item, found)
         except DataError as error:
             _leave_out(item, left_out, error)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.api.answers import number
 from toolkit.api.clips import Clip
-from toolkit.api.errors import counted
+from toolkit.api.errors import counted, printable
 from toolkit.export.hub import front_matter
 from toolkit.runs.estimates import Estimate
 from toolkit.runs.predictions import Prediction
@@ -174,15 +174,15 @@ def confusions(classes: Sequence[str], matrix: Matrix) -> Confusions:
 
 def text(value: str) -> str:
     """`value` as Markdown that shows it as it is, in a sentence or in the cell of a table."""
-    escaped = re.sub(r"([\\`*\[\]<>|~&#])|(?<![^\W_])(_)|(_)(?![^\W_])", r"\\\1\2\3", value)
-    return " ".join(escaped.split())
+    line = printable(" ".join(value.split()))
+    return re.sub(r"([\\`*\[\]<>|~&#])|(?<![^\W_])(_)|(_)(?![^\W_])", r"\\\1\2\3", line)
 
 
 def code(value: str) -> str:
     """`value` as a code span, in the cell of a table too."""
     ticks = "`" * (1 + max(map(len, re.findall("`+", value)), default=0))
     space = " " if "`" in value else ""
-    return f"{ticks}{space}{' '.join(value.split()).replace('|', chr(92) + '|')}{space}{ticks}"
+    return f"{ticks}{space}{printable(' '.join(value.split())).replace('|', chr(92) + '|')}{space}{ticks}"
 
 
 def words(name: str) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -35,7 +36,7 @@ from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
-from toolkit.system.notices import note
+from toolkit.system.notices import note, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,13 +76,10 @@ def export_run(
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=say)
+    shown = partial(say, console=console)
+    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown)
     if triton:
-        say(f"triton {write_triton(place, manifest, repository)}")
+        shown(f"triton {write_triton(place, manifest, repository)}")
     return place
 
 
@@ -295,7 +293,7 @@ def _refuse_failed(verdicts: Sequence[Verdict], place: Path, trained: Trained, o
         findings = [f"{verdict.precision}: {finding}" for verdict in failed for finding in verdict.findings()]
         raise ParityError(
             f"{place}: not written: the exported model differs from the trained one",
-            findings=findings,
+            details=findings,
             next_step=_accepted(failed, trained, overrides),
         )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from toolkit.api.contracts import Declared
     from toolkit.recipe.signature import Signature
 
-FORMAT = 1
+FORMAT = 2
 NOTES = 100
 """Most that are kept: the oldest go first."""
 _TOOLKIT = "toolkit=toolkit"
@@ -107,8 +107,8 @@ class Cache:
         read = self._read.get(_key(offer.plugin))
         if read is None:
             return
-        plain = signature.plain()
         with suppress(Exception):  # JSON cannot hold it, or the file was wrong
+            plain = signature.plain()
             json.dumps(plain)
             if plain not in read["signatures"]:
                 read["signatures"].append(plain)
@@ -257,11 +257,8 @@ class KeptOffer(Offer):
     def __init__(
         self, kind: str, name: str, plugin: Plugin, place: str | None, said: Any, revived: Callable[[Offer], Offer]
     ) -> None:
-        vars(self).update(kind=kind, name=name, plugin=plugin, _place=place, _said=said, _revived=revived)
-
-    _place: str | None
-    _said: Any
-    _revived: Callable[[Offer], Offer]
+        self.kind, self.name, self.plugin = kind, name, plugin
+        self._place, self._said, self._revived = place, said, revived
 
     def load(self) -> Callable[..., Any]:
         return self._revived(self).load()

@@ -6,6 +6,7 @@ named.
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import pickle
@@ -139,7 +140,102 @@ def _put_torch_state(before: bytes) -> None:
     torch.set_rng_state(torch.frombuffer(bytearray(before), dtype=torch.uint8))
 
 
+def _streams() -> tuple[Any, Any]:
+    return sys.stdin, sys.stderr
+
+
+def _put_streams(before: tuple[Any, Any]) -> None:
+    sys.stdin, sys.stderr = before
+
+
+@dataclass(frozen=True, eq=False)
+class _Alarm:
+    """When the alarm of the process goes off, by the clock that only goes forward, and how often from then on."""
+
+    at: float | None
+    every: float
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Alarm):
+            return NotImplemented
+        both = self.at is not None and other.at is not None
+        return self.every == other.every and (abs(self.at - other.at) < 0.5 if both else self.at is other.at)  # type: ignore[operator]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _alarm() -> _Alarm | None:
+    """None where only the main thread may change it, or the system has none."""
+    if not hasattr(signal, "getitimer") or threading.current_thread() is not threading.main_thread():
+        return None
+    left, every = signal.getitimer(signal.ITIMER_REAL)
+    return _Alarm(time.monotonic() + left if left else None, every)
+
+
+def _put_alarm(before: _Alarm) -> None:
+    left = 0 if before.at is None else max(before.at - time.monotonic(), 0.001)
+    signal.setitimer(signal.ITIMER_REAL, left, before.every)
+
+
+def _limits() -> dict[str, tuple[int, int]] | None:
+    """Soft and hard limits of the process."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    names = (name for name in dir(resource) if name.startswith("RLIMIT_"))
+    found = {}
+    for name in names:
+        with suppress(OSError, ValueError):  # not of this system
+            found[name] = resource.getrlimit(getattr(resource, name))
+    return found
+
+
+def _put_limits(before: dict[str, tuple[int, int]]) -> None:
+    import resource
+
+    for name, (soft, hard) in before.items():
+        number = getattr(resource, name)
+        now = resource.getrlimit(number)
+        if now != (soft, hard):
+            with suppress(OSError, ValueError):  # a hard limit that was lowered cannot be raised again
+                resource.setrlimit(number, (soft, hard))
+
+
+@dataclass(frozen=True, eq=False)
+class _Finders:
+    """Those that imports ask. Equal to others where these come first: what stands behind them shadows no module."""
+
+    in_order: tuple[Any, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Finders) and self.in_order[: len(other.in_order)] == other.in_order
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _put_finders(before: _Finders) -> None:
+    """Put those that were there first again. Others follow: the modules that a library has made may need them."""
+    sys.meta_path[:] = [*before.in_order, *(one for one in sys.meta_path if one not in before.in_order)]
+
+
+def _builtins() -> dict[str, Any]:
+    return {name: value for name, value in vars(builtins).items() if name != "_"}
+
+
+def _put_builtins(before: dict[str, Any]) -> None:
+    names = vars(builtins)
+    for name in names.keys() - before.keys() - {"_"}:
+        del names[name]
+    names.update(before)
+
+
 STATES = (
+    _State("sys.stdin or sys.stderr", _streams, _put_streams),
+    _State("the alarm", _alarm, _put_alarm),
+    _State("resource limits", _limits, _put_limits),
+    _State("sys.meta_path", lambda: _Finders(tuple(sys.meta_path)), _put_finders),
+    _State("builtins", _builtins, _put_builtins),
     _State("the working directory", _working_directory, os.chdir),
     _State("the environment", lambda: dict(os.environ), _put_environment),
     _State("signal handlers", _handlers, _put_handlers),

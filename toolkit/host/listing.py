@@ -8,22 +8,26 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import PluginError, UsageError, unknown_name
-from toolkit.host.offers import Offer, Plugin, owners
+from toolkit.host.offers import INCLUDED, Offer, Plugin, owners
 from toolkit.host.project import owner
 from toolkit.host.registry import Registry
 from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
-    from toolkit.recipe.signature import Argument, Signature
+    from toolkit.recipe.signature import Signature
+    from toolkit.recipe.values import Argument
 
 WIDTH = 100
 
 
 def list_components(registry: Registry) -> list[str]:
-    """Components by kind and plugin, then names offered twice, then plugins that are slow to import, disabled or
-    broken."""
+    """Components by kind and plugin, then what is wrong: names offered twice, components that cannot be used, arguments
+    that a recipe cannot give, and plugins that are slow to import, disabled or broken."""
     lines = [line for kind in KINDS for line in _section(f"{kind}s", _kind_lines(registry.offers(kind)))]
     lines += _section("offered more than once", _clashes(registry))
+    unusable, ungiven = _examined(registry)
+    lines += _section("components that cannot be used", unusable)
+    lines += _section("warning: arguments that a recipe cannot give", ungiven)
     slow = sorted((loaded for loaded in registry.loaded if loaded.slow), key=lambda loaded: -loaded.seen.seconds)
     lines += _section("slow to import", (f"{loaded.plugin}: {loaded.took}" for loaded in slow))
     lines += _section("disabled plugins", (str(disabled) for disabled in registry.disabled))
@@ -72,6 +76,25 @@ def _clashes(registry: Registry) -> Iterator[str]:
         plugins = [str(offer.plugin) for offer in group]
         if len(plugins) > 1:
             yield f'{kind} "{name}": {" and ".join(plugins)}'
+
+
+def _examined(registry: Registry) -> tuple[list[str], list[str]]:
+    """What is wrong with the signatures of components, those of the toolkit's own plugins excepted: each is read once
+    after its plugin has changed."""
+    unusable, ungiven = [], []
+    for offer in registry.offered:
+        if offer.plugin.distribution == INCLUDED:
+            continue
+        try:
+            foreign = registry.signature(offer).foreign
+        except PluginError as error:
+            unusable.append(error.message)
+            continue
+        if foreign:
+            said = ", ".join(f"{name} ({kind})" for name, kind in foreign.items())
+            ungiven.append(f'{offer.kind} "{offer.name}" of {offer.plugin}: {said}')
+    registry.save()
+    return unusable, ungiven
 
 
 def _plugin_lines(plugin: Plugin, registry: Registry) -> list[str]:
@@ -138,11 +161,19 @@ def _argument_lines(arguments: Sequence[Argument]) -> list[str]:
     """A table: name, type, default; what each means below it."""
     if not arguments:
         return ["takes no arguments"]
+    shown = [*_with_parts(arguments)]
     rows = [("argument", "type", "default")]
-    rows += [(one.name, one.type, "required" if one.required else one.default) for one in arguments]
+    rows += [(name, one.value.words(), "required" if one.required else one.default) for name, one in shown]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for name, kind, default in rows]
     margin = " " * (widths[0] + 2)
-    meanings = [textwrap.wrap(one.doc, WIDTH, initial_indent=margin, subsequent_indent=margin) for one in arguments]
+    meanings = [textwrap.wrap(one.doc, WIDTH, initial_indent=margin, subsequent_indent=margin) for _, one in shown]
     lines_below = (line for row, meaning in zip(lines[1:], meanings, strict=True) for line in (row, *meaning))
     return [lines[0], *lines_below]
+
+
+def _with_parts(arguments: Sequence[Argument], above: str = "") -> Iterator[tuple[str, Argument]]:
+    """Each argument, and below it the keys of its table, by their dotted names."""
+    for one in arguments:
+        yield f"{above}{one.name}", one
+        yield from _with_parts(one.value.parts(), f"{above}{one.name}.")

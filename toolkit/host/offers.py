@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.api.errors import PluginError
@@ -13,6 +12,9 @@ from toolkit.host.seen import Seen
 if TYPE_CHECKING:
     from toolkit.api.contracts import Declared
 
+INCLUDED = "vision-toolkit"
+"""The toolkit's own distribution: the conformance kit's rules hold its plugins, so no command looks for faults in them
+unless it is asked to."""
 SLOW_SECONDS = 0.1
 """An import that takes longer is shown: it delays the first command after each change of the plugin."""
 
@@ -85,16 +87,31 @@ class Loaded(NamedTuple):
         return f"{self.seen.seconds * 1000:.0f} ms"
 
 
-@dataclass(frozen=True)
 class Offer:
     """One component: its factory, or where to import it from."""
 
-    kind: str
-    name: str
-    plugin: Plugin
-    factory: Callable[..., Any] | str
-    declared: Declared | None = None
-    """What the hook returned, where it declares more than a factory."""
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        plugin: Plugin,
+        factory: Callable[..., Any] | str,
+        declared: Declared | None = None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.plugin = plugin
+        self._factory = factory
+        self._declared = declared
+
+    @property
+    def factory(self) -> Callable[..., Any] | str:
+        return self._factory
+
+    @property
+    def declared(self) -> Declared | None:
+        """What the hook returned, where it declares more than a factory."""
+        return self._declared
 
     def load(self) -> Callable[..., Any]:
         """The factory itself, imported now if need be; PluginError if that fails."""

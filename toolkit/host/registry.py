@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.api.errors import PluginError, Problem
 from toolkit.host.offers import Broken, Disabled, Loaded, Offer, Plugin, owners
 from toolkit.host.project import left_out, owner
-from toolkit.host.unknown import unknown
 from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -17,17 +15,16 @@ if TYPE_CHECKING:
     from toolkit.recipe.signature import Signature
 
 
-@dataclass(frozen=True)
-class Registry:
+class Registry(NamedTuple):
     """All that was discovered, sorted."""
 
     plugins: tuple[Plugin, ...] = ()
     offered: tuple[Offer, ...] = ()
     broken: tuple[Broken, ...] = ()
     disabled: tuple[Disabled, ...] = ()
-    loaded: tuple[Loaded, ...] = field(default=(), compare=False)
-    """How loading went; two times differ, so registries are compared without it."""
-    cache: Cache | None = field(default=None, compare=False, repr=False)
+    loaded: tuple[Loaded, ...] = ()
+    """How loading went."""
+    cache: Cache | None = None
 
     def signature(self, offer: Offer) -> Signature:
         """What the signature of a component says; its factory is imported only where no earlier command has read it.
@@ -90,15 +87,18 @@ class Registry:
             raise _clash(found, key)
         if found:
             return found[0]
+        from toolkit.host.unknown import unknown
+
         known = [offer.name for offer in self.offers(kind)]
         disabled = [f"{one.plugin} (by {one.by})" for one in self.disabled if _may_offer(one.plugin, name)]
         unasked = f"; disabled: {', '.join(disabled)}" if disabled else ""
         problem = unknown(kind, name, key, known, unasked)
         suspects = [broken for broken in self.broken if _may_offer(broken.plugin, name)]
         if suspects:
-            lines = [str(problem), *(f"  it may belong to a plugin that is broken: {broken}" for broken in suspects)]
             raise PluginError(
-                "\n".join(lines), next_step="repair or uninstall it, then: python -m toolkit plugins list"
+                str(problem),
+                details=[f"it may belong to a plugin that is broken: {broken}" for broken in suspects],
+                next_step="repair or uninstall it, then: python -m toolkit plugins list",
             )
         return problem
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
-
-@dataclass
 class Seen:
     """What was seen of some code, filled in when it has run."""
 
-    seconds: float = 0.0
-    """Wall time."""
-    printed: str = ""
-    """What went to standard output."""
-    changed: tuple[str, ...] = ()
-    """What it changed in the process, by the names in `isolation.STATES`, and the threads it left running."""
+    def __init__(self, seconds: float = 0.0, printed: str = "", changed: tuple[str, ...] = ()) -> None:
+        self.seconds = seconds
+        """Wall time."""
+        self.printed = printed
+        """What went to standard output."""
+        self.changed = changed
+        """What it changed in the process, by the names in `isolation.STATES`, and the threads it left running."""

@@ -73,7 +73,8 @@ def unknown(kind: str, name: str, key: str, known: Collection[str], unasked: str
         message += f" (there are {first_few(sorted(known), 20)})"
     if other:
         message += f"; {other.text.format(name=component, command=other.command)}"
-    return Problem(key, message, near, command=(other.command if other else "") or ("" if near else _LISTED))
+    command = (other.command if other else "") or ("" if near else _LISTED)
+    return Problem(key, message, near, command=command, fault="unknown name", given=name)
 
 
 def _meant(kind: str, name: str, known: Collection[str], *, alike: bool) -> str | None:

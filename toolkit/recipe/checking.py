@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem
-from toolkit.recipe.annotations import annotated
 from toolkit.recipe.complaints import problems
+from toolkit.recipe.plain import alike, plain
 from toolkit.recipe.signature import Signature
-
-_VALUES = ConfigDict(strict=True, allow_inf_nan=False)
-_TABLE = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+from toolkit.recipe.values import Argument, Foreign, Value, given_to, model_of
 
 
 def check(signature: Signature, given: Mapping[str, Any], key: str) -> tuple[dict[str, Any], list[Problem]]:
@@ -23,42 +21,67 @@ def check(signature: Signature, given: Mapping[str, Any], key: str) -> tuple[dic
 
     `key` is the table's key in the recipe. A problem leaves the arguments empty.
     """
-    table = table_of(signature)
     try:
-        checked = table.model_validate(dict(given))
+        checked = table_of(signature).model_validate(dict(given))
     except ValidationError as error:
-        return {}, problems(error, given, key, lambda _: signature.names)
-    fields = table.model_fields.items()
-    return {str(of.alias): getattr(checked, field) for field, of in fields if field in checked.model_fields_set}, []
+        below = len(key) + 1
+        return {}, problems(error, given, key, lambda table: signature.keys_at(table[below:]))
+    return given_to(checked), []
+
+
+def as_written(signature: Signature, given: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of TOML from which `check` makes `args` again, with what the classes in them have by default.
+
+    A class that does not keep what it was made of has no such values: its table stays as it was `given`.
+    """
+    kinds = {one.name: one.value for one in signature.arguments}
+    return {name: _written(given[name], value, kinds[name]) for name, value in args.items()}
+
+
+def _written(given: Any, value: Any, kind: Value) -> Any:
+    try:
+        written = plain(value)
+        return written if alike(converted(written, kind), value) else given
+    except (AttributeError, ValueError, TypeError):
+        return given
 
 
 def json_schema(signature: Signature) -> dict[str, Any]:
     """JSON Schema of the table: `properties` and, where keys are required, `required`."""
     schema = table_of(signature).model_json_schema()
-    for argument in signature.arguments:
-        if argument.doc:
-            schema["properties"][argument.name]["description"] = argument.doc
-    return {key: schema[key] for key in ("properties", "required") if key in schema}
+    whole: dict[str, Any] = _inlined(schema, schema.get("$defs", {}))
+    for one in signature.arguments:
+        if isinstance(one.value, Foreign):
+            del whole["properties"][one.name]
+    return {key: whole[key] for key in ("properties", "required") if key in whole}
+
+
+def _inlined(schema: Any, tables: Mapping[str, Any]) -> Any:
+    """The schema with its tables in their places: no table of a component has itself inside."""
+    if isinstance(schema, list):
+        return [_inlined(one, tables) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        table = tables[schema["$ref"].rpartition("/")[2]]
+        return _inlined({**table, **{key: value for key, value in schema.items() if key != "$ref"}}, tables)
+    dropped = ("$defs", "uniqueItems")  # a set is written as an array, in which a value may stand twice
+    return {key: _inlined(value, tables) for key, value in schema.items() if key not in dropped}
 
 
 @functools.lru_cache(maxsize=512)
 def table_of(signature: Signature) -> type[BaseModel]:
-    """A pydantic model with one field a key, known by its alias so that a key may have any name (`copy`, `json`).
-    Raises TypeError where the limits of an argument do not suit its type."""
-    fields: dict[str, Any] = {}
-    for number, argument in enumerate(signature.arguments):
-        default = ... if argument.required else signature.defaults.get(argument.name)
-        fields[f"key_{number}"] = (annotated(argument.annotation), Field(default, alias=argument.name))
+    """A pydantic model of the table. Raises TypeError where the limits of an argument do not suit its type."""
     with _suitable_limits():
-        return create_model("Arguments", __config__=_TABLE, **fields)
+        return model_of("Arguments", signature.arguments, signature.defaults)
 
 
-def converted(value: Any, annotation: Any) -> Any:
+def converted(value: Any, kind: Value) -> Any:
     """`value` as a recipe's would be converted. Raises ValidationError where it is not valid, TypeError where the
-    limits of the annotation do not suit its type."""
+    limits of its kind do not suit its type."""
     with _suitable_limits():
-        adapter = TypeAdapter(annotation, config=_VALUES)
-    return adapter.validate_python(value)
+        table = model_of("Value", [Argument("value", kind, "", True, "")])
+    return given_to(table.model_validate({"value": value}))["value"]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolkit.api.errors import Problem, counted, nearest
@@ -17,28 +18,32 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str | int, ...]
 
-UNKNOWN_KEY = "unknown key"
-
 _TYPES = {
     "int_type": "an integer",
     "int_from_float": "an integer",
+    "int_parsing": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "a string",
     "path_type": "a path in quotes",
     "tuple_type": "an array",
     "list_type": "an array",
+    "set_type": "an array",
+    "frozen_set_type": "an array",
+    "date_type": "a date such as 2026-01-31",
+    "datetime_type": "a date with a time such as 2026-01-31T12:00:00",
+    "time_type": "a time such as 12:00:00",
     "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
     "finite_number": "a finite number",
 }
 _LIMITS = {
-    "greater_than_equal": "at least {ge:g}",
-    "greater_than": "greater than {gt:g}",
-    "less_than_equal": "at most {le:g}",
-    "less_than": "less than {lt:g}",
-    "multiple_of": "a multiple of {multiple_of:g}",
+    "greater_than_equal": "at least {ge:,.10g}",
+    "greater_than": "greater than {gt:,.10g}",
+    "less_than_equal": "at most {le:,.10g}",
+    "less_than": "less than {lt:,.10g}",
+    "multiple_of": "a multiple of {multiple_of:,.10g}",
     "string_pattern_mismatch": "text that matches {pattern}",
     "string_too_short": "text of length {min_length} or more",
     "string_too_long": "text of length {max_length} or less",
@@ -52,7 +57,8 @@ def dotted(key: str, *place: str | int) -> str:
 
 def shown(value: Any, limit: int = 60) -> str:
     """`value` about as TOML writes it, cut to `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    bare = isinstance(value, (date, time))
+    text = value.isoformat() if bare else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
@@ -75,7 +81,7 @@ def problems(error: ValidationError, given: Any, key: str, known: Callable[[str]
             continue
         if here[0]["type"] == "extra_forbidden":
             suggestion = nearest(str(place[-1]), known(dotted(key, *place[:-1])))
-            found.append(Problem(dotted(key, *place), UNKNOWN_KEY, suggestion))
+            found.append(Problem(dotted(key, *place), "unknown key", suggestion, fault="unknown key"))
         else:
             found.append(_problem(here, dotted(key, *place)))
     return found

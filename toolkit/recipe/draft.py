@@ -15,20 +15,30 @@ class Source(str):
     """The source of a recipe, as problems name it, with the arguments of `--set` that change it."""
 
     overrides: tuple[str, ...]
+    elements: Mapping[str, Sequence[str]]
 
-    def __new__(cls, name: str, overrides: Sequence[str] = ()) -> Self:
+    def __new__(cls, name: str, overrides: Sequence[str] = (), tables: Mapping[str, Any] | None = None) -> Self:
+        """`tables` are those of the recipe, with the overrides in them."""
         made = super().__new__(cls, name)
         made.overrides = tuple(overrides)
+        made.elements = {key: places(value) for key, value in (tables or {}).items() if isinstance(value, list)}
         return made
 
     def flag(self, key: str) -> str:
         """The last argument that sets the value at `key`, alone or with its table; empty where none does."""
-        found = ""
+        found, place = "", self._numbered(key)
         for text in self.overrides:
-            own = text.partition("=")[0].strip()
-            if key in {text, own} or key.startswith(f"{own}."):
+            own = self._numbered(text.partition("=")[0].strip())
+            if key == text or place == own or place.startswith(f"{own}."):
                 found = text
         return found
+
+    def _numbered(self, key: str) -> str:
+        """`key` with the number of an element of an array in place of its name: both are written."""
+        table, dot, rest = key.partition(".")
+        name, *below = rest.split(".")
+        names = self.elements.get(table, ())
+        return ".".join([table, str(names.index(name)), *below]) if dot and name in names else key
 
 
 @dataclass(frozen=True)

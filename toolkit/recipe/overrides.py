@@ -10,6 +10,8 @@ from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.draft import places
 from toolkit.recipe.kinds import KINDS
 
+DEPTH = 50
+"""Values in values that a recipe may have."""
 _COMPONENTS = frozenset(kind.place.rpartition(".")[2] for kind in KINDS.values() if not kind.several)
 _LISTS = {kind.place: kind.usual for kind in KINDS.values() if kind.several}
 """The arrays of components, with what they are where a recipe is silent."""
@@ -27,6 +29,8 @@ def override(tables: dict[str, Any], text: str) -> Problem | None:
         return Problem(text, "an override must look like key=value, such as train.epochs=20")
     if not value:
         return Problem(key, 'needs a value after "=" (write "" for an empty string)')
+    if len(steps) > DEPTH:
+        return Problem(key, f"has {len(steps):,} parts, at most {DEPTH} are read")
     if any("\ud800" <= letter <= "\udfff" for letter in text):  # how Python passes bytes that are not UTF-8
         return Problem(key, "is not valid UTF-8")
     if steps[0] in _LISTS:
@@ -50,10 +54,10 @@ def _put(holder: Any, steps: Sequence[str], value: Any, key: str) -> Problem | N
         known = places(holder)
         is_number = step.isdecimal() and int(step) < len(holder)
         if step not in known and not is_number:
-            return Problem(key, f'there is no element "{step}"', nearest(step, known))
+            return Problem(key, f'there is no element "{step}"', nearest(step, known), fault="unknown key")
         place = known.index(step) if step in known else int(step)
     elif not isinstance(holder, dict):
-        return Problem(key, f'cannot be set: the parent of "{step}" is a value, not a table')
+        return Problem(key, f'cannot be set: the parent of "{step}" is a value, not a table', fault="unknown key")
     if not rest:
         holder[place] = value
         return None

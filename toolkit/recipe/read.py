@@ -6,18 +6,17 @@ import copy
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem, RecipeError, nearest
-from toolkit.recipe.complaints import UNKNOWN_KEY, problems
+from toolkit.recipe.complaints import problems
 from toolkit.recipe.draft import Draft, Source
 from toolkit.recipe.foreign import SPELLED, key_of
-from toolkit.recipe.overrides import override
+from toolkit.recipe.overrides import DEPTH, override
 from toolkit.recipe.shipped import file_of, shipped
 from toolkit.recipe.tables import (
     ClipTable,
@@ -59,34 +58,36 @@ def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) 
 def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
     """The error of all that is wrong. A key that `--set` gave is reported as that argument."""
     flag = source.flag if isinstance(source, Source) else lambda _: ""
-    placed = [replace(_homed(problem), flag=flag(problem.key)) for problem in found]
+    placed = [_homed(problem)._replace(flag=flag(problem.key)) for problem in found]
     again = f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
-    if placed and all(problem.flag for problem in placed):
-        named = f"--set {shlex.quote(placed[0].flag)}" if len(placed) == 1 else "these arguments"
+    wrong = [problem for problem in placed if problem.fault != "unread"]
+    if wrong and all(problem.flag for problem in wrong):
+        several = "these arguments" if len(wrong) > 1 else "this argument"
+        named = f"--set {shlex.quote(wrong[0].flag)}" if len(wrong) == 1 and len(wrong[0].flag) <= 200 else several
         again = f"fix {named}, then run the same command again"
-    return RecipeError(source, placed, next_step=placed[0].command or again if len(placed) == 1 else again)
+    return RecipeError(source, placed, next_step=wrong[0].command or again if len(wrong) == 1 else again)
 
 
 def _homed(problem: Problem) -> Problem:
     """An unknown key that one table has, by this name or by that of another tool, is suggested there."""
-    if problem.message != UNKNOWN_KEY:
+    if problem.fault != "unknown key":
         return problem
     key = problem.key.rpartition(".")[2]
     homes = [table for table in _TABLES if key in keys_of(table)]
     if len(homes) == 1:
-        return replace(problem, suggestion=".".join(filter(None, (homes[0], key))))
+        return problem._replace(suggestion=".".join(filter(None, (homes[0], key))))
     foreign = key_of(key)
     if foreign is None or foreign == problem.key:
         return problem
     spelled = SPELLED.get(foreign)
     if spelled:
-        return replace(problem, message=f"{UNKNOWN_KEY}; write {spelled}", suggestion=None)
-    return replace(problem, suggestion=foreign)
+        return problem._replace(message=f"{problem.message}; write {spelled}", suggestion=None)
+    return problem._replace(suggestion=foreign)
 
 
 def parse(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Draft:
     """Read and check, keeping problems instead of raising them; RecipeError only if the file cannot be read."""
-    return _drafted(_read(path), Source(str(path), overrides), overrides, name or path.stem)
+    return _drafted(_read(path), str(path), overrides, name or path.stem, flags=True)
 
 
 def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: str) -> Draft:
@@ -95,7 +96,7 @@ def parse_text(text: str, source: str, overrides: Sequence[str] = (), *, name: s
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise invalid(source, [_not_toml(error, text)]) from error
-    return _drafted(tables, Source(source, overrides), overrides, name)
+    return _drafted(tables, source, overrides, name, flags=True)
 
 
 def overridden(recipe: Recipe, source: str, overrides: Sequence[str]) -> Draft:
@@ -103,15 +104,23 @@ def overridden(recipe: Recipe, source: str, overrides: Sequence[str]) -> Draft:
     return _drafted(recipe.tables(), source, overrides, recipe.name)
 
 
-def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name: str) -> Draft:
+def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name: str, *, flags: bool = False) -> Draft:
+    """`flags` is whether the overrides are arguments of `--set`, so that problems name them."""
     found, changed = [], dict[str, str]()
+    if _too_deep(tables):
+        raise invalid(source, [Problem("", f"has values in values, more than {DEPTH} deep")])
     for text in overrides:
         before = copy.deepcopy(tables)
         if problem := override(tables, text):
             found.append(problem)
+        elif _too_deep(tables):
+            tables = before
+            key = text.partition("=")[0].strip()
+            found.append(Problem(key, f"has values in values, more than {DEPTH} deep"))
         elif tables != before:
             key, _, value = text.partition("=")
             changed[key.strip()] = value.strip()
+    source = Source(source, overrides, tables) if flags else source
     if "name" in tables:
         found.append(Problem("name", "unknown key: a recipe is named after its file"))
     tables.pop("name", None)
@@ -121,6 +130,22 @@ def _drafted(tables: dict[str, Any], source: str, overrides: Sequence[str], name
     except ValidationError as error:
         found += problems(error, named, "", keys_of)
     return Draft(source, tables, tuple(found), None if found else recipe, changed)
+
+
+def _too_deep(tables: Any) -> bool:
+    """Whether values stand deeper in values than any recipe needs: what walks through them would not end well."""
+    level = [tables]
+    for _ in range(DEPTH):
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,32 +6,21 @@ The core gives a factory its first positional parameter; every other named param
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Argument:
-    """One key that a component understands."""
-
-    name: str
-    type: str
-    """For people: `integer, at least 0`."""
-    default: str
-    """As TOML, `unset` where it has no such form."""
-    required: bool
-    doc: str
-    annotation: Any
-    """The type as `toolkit.recipe.annotations` writes it."""
+from toolkit.recipe.values import Argument, foreign, known, stored
+from toolkit.recipe.write import tables_to_toml
 
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """What is known of a component without its factory. One that holds only plain values can be stored as JSON."""
+    """What is known of a component without its factory."""
 
     arguments: tuple[Argument, ...]
-    """In the order of the factory's parameters."""
+    """In the order of the factory's parameters, those among them that a recipe cannot give."""
     defaults: Mapping[str, Any]
     """The defaults that a recipe could give itself (not None, say), in the types of TOML: `0` for a float is 0.0."""
     given: tuple[str, ...]
@@ -45,16 +34,32 @@ class Signature:
 
     @property
     def names(self) -> list[str]:
-        return [argument.name for argument in self.arguments]
+        """The keys that a recipe may give."""
+        return known(self.arguments)
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        """What a recipe cannot give, an argument or a key below one, with its type."""
+        return dict(foreign(self.arguments))
+
+    def keys_at(self, table: str) -> list[str]:
+        """The keys that the table with this dotted name below the component's may have; empty where it may have any."""
+        if not table:
+            return self.names
+        first, *rest = table.split(".")
+        value = next((one.value for one in self.arguments if one.name == first), None)
+        for step in rest:
+            value = value.within(step) if value else None
+        return known(value.parts()) if value else []
 
     def plain(self) -> list[Any]:
-        """All of it as a list for JSON."""
-        arguments = [list(vars(argument).values()) for argument in self.arguments]
-        return [arguments, dict(self.defaults), list(self.given), self.description, self.factory, self.source]
+        """All of it as a list for JSON. Raises TypeError where an argument's kind of values has no plain form."""
+        arguments = [one.plain() for one in self.arguments]
+        defaults = tables_to_toml(self.defaults) if self.defaults else ""
+        return [arguments, defaults, list(self.given), self.description, self.factory, self.source]
 
     @classmethod
     def of(cls, plain: list[Any]) -> Signature:
         """The signature that `plain` was made of."""
         arguments, defaults, given, description, factory, source = plain
-        read = tuple(Argument(*argument) for argument in arguments)
-        return cls(read, defaults, tuple(given), description, factory, source)
+        return cls(stored(arguments), tomllib.loads(defaults), tuple(given), description, factory, source)

@@ -21,6 +21,7 @@ from pydantic import (
 from toolkit.api.clips import Averaged, Sampling, Short
 from toolkit.api.contracts import Direction
 from toolkit.recipe.kinds import KINDS
+from toolkit.recipe.plain import plain
 from toolkit.system.choices import BundlePrecision, Precision
 
 
@@ -31,10 +32,25 @@ def _not_empty(value: object) -> object:
     return value
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"has no home folder for {path.parts[0]}; write the whole path") from error
+
+
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
-Triple: TypeAlias = Annotated[tuple[float, float, float], Strict(False)]
-Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(Path.expanduser)]
+Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(_expanded)]
+
+# What no machine can do is refused here, where the key is known, not in the middle of a run.
+_Mean: TypeAlias = Annotated[float, Field(ge=-1000, le=1000)]
+_Std: TypeAlias = Annotated[float, Field(ge=1e-6, le=1000)]
+Side: TypeAlias = Annotated[int, Field(ge=8, le=8192)]
+Items: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+Threads: TypeAlias = Annotated[int, Field(ge=1, le=1024)]
+Frames: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
+Gigabytes: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
 
 
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
@@ -115,41 +131,43 @@ class InputTable(BaseModel):
     """How items are decoded and kept; unset keys are the dataset's choice."""
 
     model_config = _CLOSED
-    size: Annotated[int, Field(ge=8)] | None = None
+    size: Side | None = None
     """Side, in pixels, of the square that the model sees."""
-    stored: Annotated[int, Field(ge=8)] | None = None
+    stored: Side | None = None
     """Side, in pixels, of the square that is kept and cropped by augmentations; unset: as a `size` that is given."""
     fit: Literal["crop", "stretch"] | None = None
     """How an image becomes a square: short side resized then centre crop, or both sides resized."""
-    mean: Triple | None = None
+    mean: Annotated[tuple[_Mean, _Mean, _Mean], Strict(False)] | None = None
     """Mean of red, green and blue, of pixels scaled to 0..1."""
-    std: Triple | None = None
+    std: Annotated[tuple[_Std, _Std, _Std], Strict(False)] | None = None
     """Standard deviations of red, green and blue, of pixels scaled to 0..1."""
-    memory_gb: Annotated[float, Field(ge=0)] | None = None
+    memory_gb: Gigabytes | None = None
     """Memory, in GiB, for decoded images of all splits together; unset: half of what is free."""
-    cache_gb: Annotated[float, Field(ge=0)] = 50.0
+    cache_gb: Gigabytes = 50.0
     """Largest size, in GiB, of the cache of decoded pixels on disk."""
-    workers: Annotated[int, Field(ge=1)] | None = None
+    workers: Threads | None = None
     """Threads that decode; unset: as many as torch computes with."""
     on_corrupt: Literal["error", "skip"] = "error"
     """What to do with an item that cannot be decoded."""
     corrupt_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Largest share of a split that may be skipped."""
+    damaged_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a video's frames that cannot be decoded from which on `on_corrupt` applies to it."""
 
 
 class ClipTable(BaseModel):
     """How videos become clips. Its presence, or a model of clips, makes the model see clips instead of images."""
 
     model_config = _CLOSED
-    frames: Annotated[int, Field(ge=1)] | None = None
+    frames: Frames | None = None
     """Frames of a clip; unset: the model's choice."""
-    rate: Annotated[int, Field(ge=1)] | None = None
+    rate: Frames | None = None
     """Frames from one frame of a clip to the next, counted at `fps`; unset: the model's choice."""
-    fps: Annotated[float, Field(gt=0)] = 30.0
+    fps: Annotated[float, Field(gt=0, le=10_000)] = 30.0
     """Frames a second that `rate` counts, whatever a file has."""
     sampling: Sampling = "strided"
     """strided: frames `rate` apart from a random start; segments: one of each of `frames` equal parts of the video."""
-    clips: Annotated[int, Field(ge=1)] = 1
+    clips: Frames = 1
     """Clips of a video at evaluation, evenly spread over it."""
     crops: Literal[1, 3] = 1
     """Squares of a clip at evaluation: the centre, or both ends of the long side too."""
@@ -157,7 +175,7 @@ class ClipTable(BaseModel):
     """What is averaged over clips and crops."""
     short: Short = "loop"
     """How a video shorter than the clip goes on: from its first frame again, or with its last one held."""
-    clips_per_video: Annotated[int, Field(ge=1)] = 1
+    clips_per_video: Frames = 1
     """Training clips drawn from a video each time it is opened."""
 
 
@@ -165,15 +183,15 @@ class TrainTable(BaseModel):
     """How the model is trained."""
 
     model_config = _CLOSED
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Items
     """Passes over the training split."""
-    batch: Annotated[int, Field(ge=1)] | Literal["auto"]
+    batch: Items | Literal["auto"]
     """Items of one optimizer step; the last, smaller batch of an epoch is skipped. `auto`: the largest that fits."""
-    eval_batch: Annotated[int, Field(ge=1)] | None = None
+    eval_batch: Items | None = None
     """Items of one batch in evaluation (of videos: views); unset: as `batch`."""
     device: Annotated[str, Field(min_length=1)] = "auto"
     """`auto` (the first CUDA device, else the CPU), `cpu`, `cuda` or `cuda:1`."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Threads | None = None
     """CPU threads that compute; unset: torch's own choice, one per core. Another number rounds differently."""
     precision: Literal["auto", Precision] = "auto"
     """Arithmetic of the forward and backward pass (mixed precision)."""
@@ -181,10 +199,14 @@ class TrainTable(BaseModel):
     """Memory layout of images and convolutions."""
     compile: bool = False
     """Compile the network with `torch.compile`."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    accumulate: Items = 1
     """Parts into which a batch is cut, one after the other, to save memory (gradient accumulation)."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of all gradients together (gradient clipping); unset: no limit."""
+    batch_norm: Literal["global", "local"] = "global"
+    """Whose mean and variance batch norm uses on several ranks: the whole batch's, or those of each rank's share."""
+    rank_timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds after which a rank that does not answer is lost."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay, at each step, of averaged weights, which are then evaluated and kept; unset: no average."""
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -239,7 +261,7 @@ class ExportTable(BaseModel):
     """One or several; a bundle uses the first by default."""
     license: Annotated[str, Field(min_length=1)] = "unknown"
     """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
-    calibration: Annotated[int, Field(ge=1)] = 128
+    calibration: Items = 128
     """Training items that int8 takes the ranges of values from."""
     fp32: Limits = LIMITS["fp32"]
     """Limits of fp32."""
@@ -294,7 +316,7 @@ class TuneTable(BaseModel):
     """What proposes values: `tpe`, `gp`, `cmaes`, `random`, `grid`, `nsga2` or a class of `optuna.samplers`."""
     pruner: PrunerTable = PrunerTable(name="hyperband")
     """What ends poor trials early: `hyperband`, `asha`, `median`, `wilcoxon`, `none` or a class of `optuna.pruners`."""
-    seeds_per_trial: Annotated[int, Field(ge=1)] = 1
+    seeds_per_trial: Annotated[int, Field(ge=1, le=1000)] = 1
     """Runs of a trial, with the recipe's seed and those that follow it; its score is their mean."""
     max_failures: Annotated[int, Field(ge=1)] = 5
     """Failed trials that end the study."""
@@ -341,12 +363,3 @@ class Recipe(BaseModel):
     def replace(self, tables: Mapping[str, Any]) -> Self:
         """This recipe's name with other tables; they must be valid."""
         return type(self).model_validate({**tables, "name": self.name})
-
-
-def plain(value: Any) -> Any:
-    """`value` in the types that TOML reads: paths as strings, tuples as lists."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

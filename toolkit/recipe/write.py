@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _NOT_COMPUTED = {
     "": ("trackers", "export", "tune"),
     "data": ("root",),
-    "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit"),
+    "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit", "damaged_share"),
     "train": ("device", "threads", "checkpoint_minutes"),
 }
 

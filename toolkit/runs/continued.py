@@ -12,6 +12,7 @@ from toolkit.recipe.tables import Recipe
 from toolkit.recipe.write import digest
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.loop import Prepared
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.checkpoint import LastCheckpoint
 
 
@@ -19,22 +20,31 @@ def last_checkpoint(directory: RunDirectory) -> LastCheckpoint | None:
     return LastCheckpoint.load(directory.last) if directory.last.exists() else None
 
 
-def reopened(directory: RunDirectory, planned: Plan, saved: LastCheckpoint | None, kept: Kept) -> Prepared:
+def reopened(
+    directory: RunDirectory, planned: Plan, saved: LastCheckpoint | None, kept: Kept, ranks: Ranks = ALONE
+) -> Prepared:
     """The run in `directory`. Raises CheckpointError where it was trained by another recipe or on other data."""
     if saved is None:
-        assembly = assemble(planned, kept)
+        assembly = assemble(planned, kept, ranks=ranks)
     else:
         require_same_recipe(directory, saved, planned.resolved)
-        assembly = assembled_again(directory, planned, saved, kept)
+        assembly = assembled_again(directory, planned, saved, kept, ranks)
     return Prepared(directory, assembly, *training(assembly), saved)
 
 
 def assembled_again(
-    directory: RunDirectory, planned: Plan, saved: LastCheckpoint, kept: Kept, *, notes: Sequence[str] = ()
+    directory: RunDirectory,
+    planned: Plan,
+    saved: LastCheckpoint,
+    kept: Kept,
+    ranks: Ranks = ALONE,
+    *,
+    notes: Sequence[str] = (),
 ) -> Assembly:
     """What the checkpoint was trained with. Training goes on in the precision that it began in, which another device
     would not choose. `notes` are added to those of the model."""
-    assembly = assemble(planned, kept, notes=[*saved.origin.notes, *notes], precision=saved.origin.precision)
+    known = [*saved.origin.notes, *notes]
+    assembly = assemble(planned, kept, ranks=ranks, notes=known, precision=saved.origin.precision)
     _require_same_data(directory, saved, assembly)
     return assembly
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.answers import number
 from toolkit.api.contracts import DataSpec
+from toolkit.api.files import csv_text
 from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -77,13 +78,11 @@ def largest_errors(rows: Sequence[Estimate], limit: int) -> list[int]:
 
 def write_estimates(directory: RunDirectory, rows: Sequence[Estimate], spec: DataSpec) -> None:
     """Write predictions.csv, with the digits that float32 holds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", *(f"{kind}{name}" for name in spec.classes for kind in (TARGET, PREDICTION))])
+    lines: list[list[object]] = [["id", *(f"{kind}{name}" for name in spec.classes for kind in (TARGET, PREDICTION))]]
     for row in rows:
         pairs = (value for name in spec.classes for value in (row.target[name], row.prediction[name]))
-        writer.writerow([row.id, *(f"{value:.9g}" for value in pairs)])
-    directory.write_text(directory.predictions, text.getvalue())
+        lines.append([row.id, *(float(f"{value:.9g}") for value in pairs)])
+    directory.write_text(directory.predictions, csv_text(lines))
 
 
 def read_estimates(directory: RunDirectory) -> list[Estimate]:

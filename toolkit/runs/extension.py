@@ -18,6 +18,7 @@ from toolkit.recipe.write import digest
 from toolkit.runs.continued import assembled_again, require_same_recipe
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.loop import Prepared, stale
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.fit import watched
 from toolkit.training.state import Setup, State
@@ -25,16 +26,17 @@ from toolkit.training.state import Setup, State
 EPOCHS = "train.epochs"
 
 
-def extended(directory: RunDirectory, planned: Plan, saved: LastCheckpoint) -> Prepared:
+def extended(directory: RunDirectory, planned: Plan, saved: LastCheckpoint, ranks: Ranks = ALONE) -> Prepared:
     """The run in `directory`, to be trained to the number of epochs of `planned`, which its recipe and its checkpoints
     then say.
 
     Raises CheckpointError where it would not become the run that so many epochs from the start give, UsageError where
     it has as many already.
     """
-    prepared = _checked(directory, planned, saved)
+    prepared = _checked(directory, planned, saved, ranks)
     longer = replace(saved, origin=prepared.assembly.origin())
-    _record(directory, longer)
+    if ranks.leads:
+        _record(directory, longer)
     return replace(prepared, saved=longer)
 
 
@@ -71,7 +73,7 @@ def from_weights(directory: RunDirectory, plan: Plan, epochs: int) -> str | None
     return shlex.join([*_run_again(directory), *_set(overrides)])
 
 
-def _checked(directory: RunDirectory, planned: Plan, saved: LastCheckpoint) -> Prepared:
+def _checked(directory: RunDirectory, planned: Plan, saved: LastCheckpoint, ranks: Ranks = ALONE) -> Prepared:
     """The run by its longer recipe, with a note that says so."""
     before, after = _epochs_in(saved.origin.recipe), planned.resolved.train.epochs
     # A process may have been killed between the two writes of `_record`.
@@ -84,7 +86,7 @@ def _checked(directory: RunDirectory, planned: Plan, saved: LastCheckpoint) -> P
     state = saved.state
     at = f"epoch {state['epoch']}" + (f", step {state['step']}" if state["step"] else "")
     notes = [] if half_recorded else [f"extended from {before} to {after} epochs at {at}"]
-    assembly = assembled_again(directory, planned, saved, Kept(), notes=notes)
+    assembly = assembled_again(directory, planned, saved, Kept(), ranks, notes=notes)
     prepared = Prepared(directory, assembly, *training(assembly), saved)
     _require_same_past(prepared, saved, before)
     return prepared

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 
 from toolkit.api.contracts import FileProblem
+from toolkit.api.files import csv_text
 from toolkit.runs.directory import RunDirectory
 
 COLUMNS = ("path", "problem", "other")
@@ -17,11 +18,8 @@ def write_file_problems(directory: RunDirectory, problems: Sequence[FileProblem]
     if not problems:
         directory.remove(directory.file_problems)
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((one.path, one.problem, one.other) for one in problems)
-    directory.write_text(directory.file_problems, text.getvalue())
+    rows = [COLUMNS, *((one.path, one.problem, one.other) for one in problems)]
+    directory.write_text(directory.file_problems, csv_text(rows))
 
 
 def read_file_problems(directory: RunDirectory) -> list[FileProblem]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from pathlib import Path
 
 from toolkit.api.files import UNFINISHED
@@ -14,7 +14,7 @@ LATEST = "latest"
 def point_at(run: Path, runs: Path) -> None:
     """Let `runs/latest` lead to `run`, a directory below `runs`; several processes may do so at once. Where no link
     can be made, or something else has that name, a note says so: the run itself goes on."""
-    link, fresh = runs / LATEST, runs / f".{LATEST}{UNFINISHED}{secrets.token_hex(4)}"
+    link, fresh = runs / LATEST, runs / f".{LATEST}{UNFINISHED}{os.urandom(4).hex()}"
     if link.exists() and not link.is_symlink():
         note(f"{link} is not a symbolic link, so it was not changed to point to {run}")
         return

@@ -18,10 +18,11 @@ from toolkit.runs.evaluation import Scored
 from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.notices import warn
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
-from toolkit.training.fit import fit
+from toolkit.training.fit import Event, Validating, fit
 from toolkit.training.state import Setup, State
 
 Records: TypeAlias = Generator[EpochRecord, None, None]
@@ -34,14 +35,24 @@ class Saving:
     directory: RunDirectory
     origin: Origin
     minutes: float
-    skipped: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    skipped: Mapping[str, dict[int, str]] = field(default_factory=dict)
     """Items skipped so far, by split: index to reason."""
+    ranks: Ranks = ALONE
+    """Those that train: all of them save, and the first one writes."""
 
     def save_last(self, state: State) -> None:
+        state.join_statistics()
+        for found in self.ranks.gather(dict(self.skipped)):
+            for name, items in found.items():
+                self.skipped[name].update(items)
+        if not self.ranks.leads:
+            return
         skipped = {name: dict(items) for name, items in self.skipped.items()}
         LastCheckpoint(origin=self.origin, state=state.state_dict(), skipped=skipped).save(self.directory.last)
 
     def save_best(self, state: State, record: EpochRecord) -> None:
+        if not self.ranks.leads:
+            return
         BestCheckpoint(
             origin=self.origin,
             network=state.judged.state_dict(),
@@ -125,7 +136,7 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
     """
     saving, signals = session.saving, session.signals
     unit = "clips" if setup.train.spec.clip else "images"
-    saved = time.monotonic()
+    ranks, saved = state.parallel.ranks, time.monotonic()
     with Screen(session.console, setup.epochs, setup.metric, state.device, unit=unit) as screen, signals.deferred():
         if stale(state, patience):
             return
@@ -135,15 +146,17 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                 if event.best:
                     saving.save_best(state, event)
                 saving.save_last(state)
-                write_records(session.directory, state.records)
+                if ranks.leads:
+                    write_records(session.directory, state.records)
                 session.trackers.track(event)
                 saved = time.monotonic()
-            elif signals.received is not None or time.monotonic() - saved > 60 * saving.minutes:
+            received, due = _agreed(event, ranks, signals, due=time.monotonic() - saved > 60 * saving.minutes)
+            if not isinstance(event, EpochRecord) and (received or due):
                 require_worth(state, setup)
                 saving.save_last(state)
                 saved = time.monotonic()
-            if signals.received is not None:
-                code = exit_code(signals.received)
+            if received:
+                code = exit_code(received)
                 raise Stopped(
                     f"{how_ended(code)} in epoch {event.epoch}; everything is saved in {session.directory.path}",
                     exit_code=code,
@@ -153,6 +166,16 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
                 yield event
                 if stale(state, patience):
                     return
+
+
+def _agreed(event: Event, ranks: Ranks, signals: Signals, *, due: bool) -> tuple[int | None, bool]:
+    """The signal that any rank has received, and whether it is time to save for any of them: the same on all."""
+    if not ranks.together:
+        return signals.received, due
+    if isinstance(event, Validating):  # ranks may validate unlike numbers of batches
+        return None, False
+    received, latest = ranks.most(signals.received or 0, due)
+    return int(received) or None, bool(latest)
 
 
 def stale(state: State, patience: int | None) -> bool:

@@ -10,12 +10,13 @@ from rich.console import Console
 from toolkit.runs.examples import example_input, predict_command
 from toolkit.runs.extension import extensible, from_weights
 from toolkit.runs.loop import Prepared
+from toolkit.system.notices import show
 
 
 def print_next_steps(prepared: Prepared, console: Console) -> None:
     """Each command on a line of its own, so that it can be copied and most fit 80 columns."""
     for purpose, command in next_steps(prepared):
-        console.print(f"next:  {purpose}\n  {command}", markup=False, soft_wrap=True)
+        show(f"next:  {purpose}", f"  {command}", console=console)
 
 
 def next_steps(prepared: Prepared) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from toolkit.api.answers import NONE, confidence, label, named_classes
 from toolkit.api.contracts import DataSpec
+from toolkit.api.files import csv_text
 from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -83,14 +84,12 @@ def most_certain_errors(rows: Sequence[Prediction], limit: int) -> list[int]:
 def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec: DataSpec) -> None:
     """Write predictions.csv; `spec` gives the number of columns, also where there are no rows."""
     ranks = range(1, min(TOP, len(spec.classes)) + 1)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = [column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}")]
-    writer.writerow(["id", "target", "prediction", "confidence", *columns])
+    lines: list[list[object]] = [["id", "target", "prediction", "confidence", *columns]]
     for row in rows:
-        top = [cell for name, probability in row.top.items() for cell in (name, f"{probability:.6f}")]
-        writer.writerow([row.id, row.target, row.prediction, f"{row.confidence:.6f}", *top])
-    directory.write_text(directory.predictions, text.getvalue())
+        top = [cell for name, probability in row.top.items() for cell in (name, round(probability, 6))]
+        lines.append([row.id, row.target, row.prediction, round(row.confidence, 6), *top])
+    directory.write_text(directory.predictions, csv_text(lines))
 
 
 def read_predictions(directory: RunDirectory) -> list[Prediction]:

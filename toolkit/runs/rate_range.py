@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.api.contracts import Batch, Staged
+from toolkit.api.contracts import Staged
 from toolkit.api.errors import RunFailed
 from toolkit.api.files import write_atomically
 from toolkit.build.assemble import assemble, training
 from toolkit.build.batch_size import settled
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
+from toolkit.data.loader import Share
 from toolkit.system import device as devices
 from toolkit.system.randomness import seed_globally
 from toolkit.training.state import Setup, State
@@ -86,14 +87,14 @@ def find_rate(planned: Plan) -> RateRange:
     return RateRange(tuple(rates), tuple(losses), setup.batch)
 
 
-def _batches(setup: Setup) -> Iterator[Batch]:
+def _batches(setup: Setup) -> Iterator[Share]:
     """Training batches of one epoch after the other; those whose items were all skipped are passed over."""
     for epoch in itertools.count():
         batches = setup.train.training(setup.batch, setup.augmentations, seed=setup.seed, epoch=epoch, start=0)
-        yield from (batch for batch in batches if len(batch.index))
+        yield from (batch for batch in batches if batch.items)
 
 
-def _loss_of(state: State, setup: Setup, batch: Batch, step: int, scale: float) -> float | None:
+def _loss_of(state: State, setup: Setup, batch: Share, step: int, scale: float) -> float | None:
     """The loss before a step at `scale` times the recipe's rates; None where it is not finite."""
     for group in state.optimizer.param_groups:
         group["lr"] = scale * group["base_lr"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from toolkit.runs.files import RunFiles
+from toolkit.runs.scores import is_share, score_rows, score_text
+from toolkit.system.notices import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,24 +29,45 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def mean_text(values: Sequence[float]) -> str:
-    """`0.8500 ± 0.0707`, or the mean alone of a single value."""
+def mean_text(name: str, values: Sequence[float]) -> str:
+    """The score of this name: `85.0 ± 7.1 %` for a share, else `0.8500 ± 0.0707`; the mean alone of a single value."""
     if not values:
         return "—"
     mean, deviation = mean_and_deviation(values)
-    if math.isnan(mean):
-        return "undefined"
-    return f"{mean:.4f}" if math.isnan(deviation) else f"{mean:.4f} ± {deviation:.4f}"
+    if math.isnan(mean) or math.isnan(deviation):
+        return score_text(name, mean)
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f} %" if is_share(name) else f"{mean:.4f} ± {deviation:.4f}"
 
 
-def scores_table(title: str, columns: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
+class RepeatedRow(NamedTuple):
+    """Scores that are equal in every run."""
+
+    heading: str
+    texts: tuple[str, ...]
+    """Mean and standard deviation, one a column."""
+
+
+def repeated_rows(columns: Sequence[Mapping[str, Sequence[float]]]) -> list[RepeatedRow]:
+    """The scores of some columns of runs, each number once: see `score_rows`."""
+    runs = [
+        {name: values[place] for name, values in scores.items() if place < len(values)}
+        for scores in columns
+        for place in range(max(map(len, scores.values()), default=0))
+    ]
+    return [
+        RepeatedRow(row.heading, tuple(mean_text(row.names[0], scores.get(row.names[0], ())) for scores in columns))
+        for row in score_rows(runs)
+    ]
+
+
+def scores_table(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
     """A row for each score, a column for each heading: mean and standard deviation."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("score")
+    table = Table()
+    table.add_column("score", overflow="fold")
     for heading in columns:
-        table.add_column(heading, justify="right")
-    for name in dict.fromkeys(name for scores in columns.values() for name in scores):
-        table.add_row(name, *(mean_text(scores.get(name, ())) for scores in columns.values()))
+        table.add_column(cell(heading), justify="right")
+    for row in repeated_rows(list(columns.values())):
+        table.add_row(cell(row.heading), *row.texts)
     return table

@@ -19,6 +19,7 @@ from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, time_left
 from toolkit.runs.scores import score_rows, score_text
 from toolkit.system.device import peak_memory
+from toolkit.system.notices import cell, show
 from toolkit.training.fit import Event, StepDone, Validating
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Screen:
             case EpochRecord():
                 rate = speed(self._items, event.seconds, self._unit)
                 line = epoch_line(event, self._epochs, self._metric, rate, width=self._console.width)
-                self._console.print(line, markup=False, soft_wrap=True)
+                show(line, console=self._console)
 
     def _show_step(self, event: StepDone) -> None:
         now = time.perf_counter()
@@ -182,6 +183,6 @@ def print_scores(scores: Mapping[str, Mapping[str, Any]], console: Console, *, t
     for split in scores:
         table.add_column(split, justify="right", no_wrap=True)
     for row in score_rows(list(scores.values())):
-        table.add_row(row.heading, *row.texts)
-    console.print(f"scores of {title}", markup=False, soft_wrap=True)
+        table.add_row(cell(row.heading), *row.texts)
+    show(f"scores of {title}", console=console)
     console.print(table)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from toolkit.api.contracts import DataSpec, EpochRecord, RunFinished, RunStarted
-from toolkit.api.errors import CheckpointError, Stopped, counted
+from toolkit.api.errors import CheckpointError, Stopped, UsageError, counted
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.batch_size import settled
 from toolkit.build.kept import Kept
@@ -27,7 +29,8 @@ from toolkit.runs.loop import Prepared, Records, Saving, Session, Trackers, trai
 from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
-from toolkit.system.notices import note, say
+from toolkit.system.notices import note, say, show
+from toolkit.system.ranks import Ranks, connected, joined, launched
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.training.evaluate import scored_splits
@@ -38,19 +41,41 @@ __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 @devices.enough_memory()
 def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
     """Train what the recipe says in a new directory under `runs`; the run as it has ended."""
-    planned, kept = plan(draft, discover()), Kept()
+    planned = plan(draft, discover())
+    with joined_by(planned, resume=None) as ranks:
+        return _start(planned, runs=runs, console=console if ranks.leads else Console(quiet=True), ranks=ranks)
+
+
+def joined_by(planned: Plan, *, resume: str | None) -> AbstractContextManager[Ranks]:
+    """The ranks that train a recipe; the command `resume` continues after one is lost."""
+    train = planned.resolved.train
+    return joined(on_gpus=devices.on_gpus(train.device), seconds=train.rank_timeout, resume=resume)
+
+
+def _start(planned: Plan, *, runs: Path, console: Console, ranks: Ranks) -> Prepared:
+    kept = Kept()
     if planned.resolved.train.batch == "auto":
+        if ranks.together:
+            raise UsageError(
+                "train.batch: several ranks cannot choose the largest batch that fits",
+                next_step="give a number of items for all ranks together: --set train.batch=...",
+            )
         planned = settled(planned, kept)
         chosen, rate = planned.resolved.train.batch_size, planned.resolved.train.optimizer.lr
         say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
-    assembly = assemble(planned, kept)
+    assembly = assemble(planned, kept, ranks=ranks)
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
-    directory = create(runs, assembly.recipe.name)
-    point_at(directory.path, runs)
+    directory = ranks.spread(partial(_created, runs, assembly.recipe.name))
     prepared = Prepared(directory, assembly, state, setup, saved=None)
-    with directory.locked():
+    with directory.locked() if ranks.leads else nullcontext():
         _complete(prepared, console)
     return prepared
+
+
+def _created(runs: Path, name: str) -> RunDirectory:
+    directory = create(runs, name)
+    point_at(directory.path, runs)
+    return directory
 
 
 @devices.enough_memory()
@@ -65,17 +90,21 @@ def resume_run(
     """
     directory = existing(path)
     _require_training(directory)
-    with directory.locked():  # before its checkpoint is read: who works on it may be about to save another
+    asked = overrides if extend is None else [*overrides, f"{EPOCHS}={extend}"]
+    with ExitStack() as held:
+        if launched().leads:
+            # before its checkpoint is read: who works on it may be about to save another
+            held.enter_context(directory.locked())
         saved = last_checkpoint(directory)  # before the recipe, which another version of the toolkit may not know
-        asked = overrides if extend is None else [*overrides, f"{EPOCHS}={extend}"]
         planned = planned_again(directory, recipe, asked)
+        ranks = held.enter_context(joined_by(planned, resume=directory.resume_command))
         if saved is not None and extend is not None:
-            prepared = extended(directory, planned, saved)
+            prepared = extended(directory, planned, saved, ranks)
         else:
             if saved is not None:
                 offer_extension(directory, planned, saved, overrides)
-            prepared = reopened(directory, planned, saved, Kept())
-        _complete(prepared, console)
+            prepared = reopened(directory, planned, saved, Kept(), ranks)
+        _complete(prepared, console if ranks.leads else Console(quiet=True))
     return prepared
 
 
@@ -130,9 +159,10 @@ def evaluate_run(path: Path, overrides: Sequence[str], *, console: Console) -> R
 def _complete(prepared: Prepared, console: Console) -> None:
     """Train a run to its end, score its best checkpoint and report. A signal ends it with the command that resumes."""
     directory, assembly = prepared.directory, prepared.assembly
-    with Signals() as signals:
+    lost = connected(next_step=directory.resume_command)
+    with Signals(repeated=assembly.ranks.together) as signals, lost:
         try:
-            console.print(f"run {directory.path}", markup=False, soft_wrap=True)
+            show(f"run {directory.path}", console=console)
             _show(assembly, prepared.scored, console)
             session = _begin(prepared, console, signals)
             try:
@@ -151,12 +181,17 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Load the checkpoint into the state, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
     skipped = {name: loader.store.skipped for name, loader in assembly.loaders().items()}
-    saving = Saving(directory, assembly.origin(), assembly.recipe.train.checkpoint_minutes, skipped)
+    minutes, ranks = assembly.recipe.train.checkpoint_minutes, assembly.ranks
+    saving = Saving(directory, assembly.origin(), minutes, skipped, ranks)
     if prepared.saved:
         prepared.saved.restore(state, directory.last)
         for name, items in prepared.saved.skipped.items():
             skipped[name].update(items)
-    else:
+    if not ranks.leads:
+        if not prepared.saved:
+            saving.save_last(state)
+        return Session(saving, Trackers([], console), console, signals)
+    if not prepared.saved:
         directory.write_text(directory.recipe, to_toml(assembly.recipe))
         directory.write_text(directory.summary, assembly.summary.table)
         directory.write_json(directory.environment, assembly.environment())
@@ -173,15 +208,18 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
 def _finish(prepared: Prepared, session: Session) -> None:
     """Score the best checkpoint and report."""
     directory, assembly = prepared.directory, prepared.assembly
-    best = BestCheckpoint.load(directory.best)
+    ranks = assembly.ranks
+    best = ranks.spread(partial(BestCheckpoint.load, directory.best))
     best.restore(assembly.network, assembly.objective, directory.best)
     evaluated = score_splits(assembly, prepared.scored, best.epoch)
+    if not ranks.leads:
+        return
     with directory.explained():
         draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)
     keep_evaluation(directory, evaluated, run_facts(prepared.scored, assembly, directory), session.console)
     session.trackers.track(RunFinished(evaluated.scores, directory.path))
     for viewer in session.trackers.viewers:
-        session.console.print(f"view {viewer}", markup=False, highlight=False, soft_wrap=True)
+        show(f"view {viewer}", console=session.console)
 
 
 def _require_training(directory: RunDirectory) -> None:
@@ -204,6 +242,13 @@ def _learned(spec: DataSpec) -> str:
     return f"{len(spec.classes)} classes"
 
 
+def _ranks(assembly: Assembly) -> str:
+    count = assembly.ranks.count
+    machines = count // assembly.ranks.local_count
+    where = f" on {counted(machines, 'machine')}" if machines > 1 else ""
+    return f"{counted(count, 'rank')}{where}, each on " if count > 1 else ""
+
+
 def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     items = ", ".join(f"{name} {len(loader.store):,}" for name, loader in assembly.loaders().items())
     clips = f", clips of {scored.seen['frames']}, {scored.seen['views']}" if assembly.spec.clip else ""
@@ -212,7 +257,7 @@ def _show(assembly: Assembly, scored: Scored, console: Console) -> None:
     for text in (
         data,
         assembly.summary.line(recipe.model.name, "clip" if spec.clip else "image"),
-        f"on {devices.describe(assembly.device)}, {assembly.precision}",
+        f"on {_ranks(assembly)}{devices.describe(assembly.device)}, {assembly.precision}",
     ):
         say(text, console)
     for text in scored.screen_notes():

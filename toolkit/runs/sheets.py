@@ -56,7 +56,7 @@ def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -
     count = min(SHOWN, len(assembly.train.store))
     places = torch.linspace(0, len(assembly.train.store) - 1, count).long().tolist()
     batch = assembly.train.at(places)
-    drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0, step=0)
+    drawn = augment(batch, augmentations, assembly.device, seed=assembly.recipe.seed, epoch=0)
     after = centre_crop(drawn.pixels, assembly.spec.size).cpu()
     return batch.pixels.cpu(), after, [label(target, assembly.spec) for target in drawn.targets.cpu()]
 

@@ -14,6 +14,7 @@ from torch.backends import cudnn
 
 from toolkit.api.errors import RunFailed, UsageError, counted
 from toolkit.system.choices import Precision
+from toolkit.system.ranks import ALONE, Ranks
 
 _KEEP = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 """glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with limits, in bytes, that no block of a step reaches."""
@@ -30,11 +31,18 @@ _BEFORE: dict[str, Any] = {}
 """Those that a run has changed, as they were."""
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for any other than these, and
-    for one that is not there."""
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU. Each of several ranks on a machine gets a CUDA
+    device of its own. Raises UsageError for any other than these, and for one that is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.together and name.startswith("cuda"):
+        if name != "cuda":
+            raise UsageError(
+                f'train.device: each rank chooses its own device, got "{name}"',
+                next_step="use --set train.device=cuda, and choose devices by CUDA_VISIBLE_DEVICES",
+            )
+        name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -44,9 +52,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f'train.device: "{name}" asked for, {torch.cuda.device_count()} CUDA devices found',
-            next_step="use --set train.device=auto, or install a driver and a CUDA build of torch",
+            next_step=f"start at most {torch.cuda.device_count()} ranks on a machine, or use --set train.device=cpu"
+            if ranks.together
+            else "use --set train.device=auto, or install a driver and a CUDA build of torch",
         )
     return device
+
+
+def on_gpus(name: str) -> bool:
+    """Whether `choose_device` would choose a CUDA device."""
+    return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
 
 
 def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:

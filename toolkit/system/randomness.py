@@ -1,7 +1,8 @@
 """Stateless randomness: every draw comes from a seed made of where it happens, never from what happened before.
 
-The order of an epoch comes from (seed, epoch), an augmentation's draw from (seed, epoch, step, place). So loaders may
-work in any order on any number of threads, and resuming at any step needs no generator's state.
+The order of an epoch comes from (seed, epoch), what an augmentation draws for an item from (seed, epoch, item, place):
+see `toolkit.system.draws`. So loaders may work in any order on any number of threads, and resuming at any step needs no
+generator's state.
 """
 
 from __future__ import annotations
@@ -20,18 +21,11 @@ def derive(seed: int, *place: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(device: torch.device | str, seed: int, *place: int | str) -> torch.Generator:
-    """A fresh generator on `device` for one place."""
-    import torch
-
-    return torch.Generator(device).manual_seed(derive(seed, *place))
-
-
 def order(count: int, seed: int, epoch: int) -> Tensor:
     """The order in which epoch `epoch` visits `count` items: int64 `[count]` on the CPU."""
     import torch
 
-    return torch.randperm(count, generator=generator("cpu", seed, "order", epoch))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
 
 
 def seed_globally(device: torch.device, seed: int, *place: int | str) -> None:

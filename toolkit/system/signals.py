@@ -43,11 +43,13 @@ class Signals:
     """Handles the two signals inside its block; handlers from before come back after it.
 
     Inside `deferred` the first signal is only noted in `received`, and raises Signalled at the block's end at the
-    latest; a second one, or one outside, raises it at once.
+    latest; a second one, or one outside, raises it at once. With `repeated`, a second one means nothing: a launcher
+    passes on what its processes have received as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, repeated: bool = False) -> None:
         self.received: int | None = None
+        self._repeated = repeated
         self._deferring = False
 
     def __enter__(self) -> Signals:
@@ -71,6 +73,6 @@ class Signals:
             raise Signalled(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
-        if not self._deferring or self.received is not None:
+        if not self._deferring or (self.received is not None and not self._repeated):
             raise Signalled(number)
-        self.received = number
+        self.received = self.received or number

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores
 from toolkit.api.errors import DataError
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.answers import answers_of, averaged
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -78,13 +79,15 @@ def evaluate(
     autocast: Autocast,
     *,
     average: Averaged = "probabilities",
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Run the network over all batches in evaluation mode; its mode is restored. Where a batch has several views of
-    each item, an item's answer is their average.
+    each item, an item's answer is their average. Each of several `ranks` has batches of its own; all get the same
+    evaluation, in the order that one rank gives.
 
     Raises DataError when they hold no item.
     """
-    answers = answering(network, objective, batches, autocast, average=average)
+    answers = answering(network, objective, batches, autocast, average=average, ranks=ranks)
     while True:
         try:
             next(answers)
@@ -100,9 +103,10 @@ def answering(
     autocast: Autocast,
     *,
     average: Averaged = "probabilities",
+    ranks: Ranks = ALONE,
 ) -> Generator[int, None, Answered]:
-    """The answers of `evaluate`, a batch at a time: yields the number of items answered so far, so that a caller may
-    show progress or leave."""
+    """The answers of `evaluate`, a batch at a time: yields the number of items that this rank has answered so far, so
+    that a caller may show progress or leave."""
     was_training = network.training
     network.eval()
     answered: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -119,9 +123,14 @@ def answering(
             yield count
     finally:
         network.train(was_training)
-    if not answered:
+    columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]
+    parts = [part for part in ranks.gather(columns) if part]
+    if not parts:
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
-    index, logits, targets = (torch.cat(column).cpu() for column in zip(*answered, strict=True))
+    index, logits, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+    if ranks.together:
+        place = index.argsort()
+        index, logits, targets = index[place], logits[place], targets[place]
     return Answered(index, logits, targets)
 
 

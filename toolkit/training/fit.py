@@ -15,8 +15,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Batch, Direction, EpochRecord, Staged
+from toolkit.api.contracts import Direction, EpochRecord, Staged
 from toolkit.api.errors import RunFailed
+from toolkit.data.loader import Share
 from toolkit.system.randomness import seed_globally
 from toolkit.training.evaluate import Answered, Evaluation, answering, device_of
 from toolkit.training.finite import require_worth
@@ -70,6 +71,7 @@ def fit(state: State, setup: Setup) -> Iterator[Event]:
         for module in state.network.modules():
             if isinstance(module, Staged):
                 module.begin_epoch(state.epoch)
+        state.parallel.begin_epoch()
         yield from _train_epoch(state, setup)
         yield (yield from _finish_epoch(state, setup))
 
@@ -80,13 +82,13 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
     batches = setup.train.training(
         setup.batch, setup.augmentations, seed=setup.seed, epoch=state.epoch, start=state.step
     )
-    for batch, waited in timed(batches):
+    for share, waited in timed(batches):
         started = time.perf_counter()
         for group, rate in zip(state.optimizer.param_groups, state.rates(setup, state.step), strict=True):
             group["lr"] = rate
-        seed_globally(state.device, setup.seed, "step", state.epoch, state.step)
+        seed_globally(state.device, setup.seed, "step", state.epoch, state.step, *state.parallel.ranks.place)
         # A batch whose items were all skipped changes nothing.
-        loss = train_step(state, setup, batch) if len(batch.index) else torch.zeros((), device=state.device)
+        loss = train_step(state, setup, share) if share.items else torch.zeros((), device=state.device)
         state.step += 1
         totals.waited += waited
         totals.seconds += waited + time.perf_counter() - started
@@ -103,7 +105,7 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
     require_worth(state, setup)
 
 
-def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+def timed(batches: Iterator[Share]) -> Iterator[tuple[Share, float]]:
     """Each batch with the seconds spent waiting for it (its augmentation included)."""
     while True:
         started = time.perf_counter()
@@ -116,6 +118,8 @@ def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
 def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, EpochRecord]:
     """Validate, then close the epoch: returns its record."""
     started = time.perf_counter()
+    seconds, waited = state.parallel.ranks.most(state.totals.seconds, state.totals.waited)
+    state.join_statistics()
     evaluation = yield from _validate(state, setup)
     valid = evaluation.scalars() if evaluation else {}
     score = watched(valid, setup.metric)
@@ -128,9 +132,9 @@ def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, Epo
         train_loss=float(state.totals.loss) / max(state.totals.items, 1),
         valid=valid,
         lr={group["name"]: group["lr"] for group in state.optimizer.param_groups},
-        seconds=state.totals.seconds,
+        seconds=seconds,
         valid_seconds=time.perf_counter() - started,
-        waiting=state.totals.waited / max(state.totals.seconds, 1e-9),
+        waiting=waited / max(seconds, 1e-9),
         best=best,
         sample=setup.sample,
     )
@@ -147,10 +151,13 @@ def _validate(state: State, setup: Setup) -> Generator[Validating, None, Evaluat
     if not count:
         return None
     batches = setup.valid.evaluation(setup.eval_batch)
-    answers = answering(state.judged, state.objective, batches, setup.autocast, average=setup.valid.average)
+    ranks = state.parallel.ranks
+    answers = answering(
+        state.judged, state.objective, batches, setup.autocast, average=setup.valid.average, ranks=ranks
+    )
     while True:
         try:
-            yield Validating(state.epoch + 1, next(answers), count)
+            yield Validating(state.epoch + 1, min(next(answers) * ranks.count, count), count)
         except StopIteration as done:
             answered: Answered = done.value
             there = device_of(state.objective)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective, Schedule
 from toolkit.data.loader import Loader, batches_in
+from toolkit.training.parallel import Parallel
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class State:
     scaler: torch.amp.GradScaler
     average: Average | None
     totals: Totals
+    parallel: Parallel
     epoch: int = 0
     """Finished epochs."""
     step: int = 0
@@ -160,6 +162,10 @@ class State:
     def parameters(self) -> Iterator[nn.Parameter]:
         """All that may be trained: the network's and the objective's."""
         return itertools.chain(self.network.parameters(), self.objective.parameters())
+
+    def join_statistics(self) -> None:
+        """Make what each rank has counted for itself, if anything, the same on all."""
+        self.parallel.join_statistics(self.network, *([self.average.network] if self.average else []))
 
     @property
     def checked_late(self) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import Batch
 from toolkit.api.errors import RunFailed
+from toolkit.data.loader import Share
 from toolkit.training.finite import require_finite
 from toolkit.training.state import Setup, State
 
@@ -18,22 +18,24 @@ CHECKS_EVERY = 50
 """Steps between two looks at a CUDA device's non-finite flag: a look waits for the device."""
 
 
-def train_step(state: State, setup: Setup, batch: Batch) -> Tensor:
-    """Take one optimizer step on a batch and return its mean loss, a scalar on the device.
+def train_step(state: State, setup: Setup, share: Share) -> Tensor:
+    """Take one optimizer step on a batch, of which this rank computes `share`, and return the batch's mean loss, a
+    scalar on the device.
 
     Raises RunFailed, before the weights change, where the loss is not finite. On CUDA nothing here waits for the
     device: a flag there is set, which fused optimizers obey, and the host looks at it every `CHECKS_EVERY` steps.
     """
     state.optimizer.zero_grad(set_to_none=True)
-    forward = Asked(state.network, setup.autocast)
-    loss = torch.zeros((), device=batch.pixels.device)
+    parallel = state.parallel
+    forward = Asked(parallel.network(share), setup.autocast)
+    loss = torch.zeros((), device=state.device)
     # Each part is divided by what the whole batch weighs, so the number of parts changes nothing but sums of floats.
-    parts = min(setup.accumulate, len(batch.pixels))
-    weight = state.objective.weight(batch.targets)
-    for pixels, targets in zip(batch.pixels.tensor_split(parts), batch.targets.tensor_split(parts), strict=True):
+    weight = parallel.weight(share)
+    for pixels, targets in parallel.parts(share, setup.accumulate, (setup.seed, state.epoch, state.step)):
         part = state.objective.loss(forward, pixels, targets) / weight
-        state.scaler.scale(part).backward()
+        state.scaler.scale(part * parallel.scale).backward()
         loss += part.detach()
+    loss = parallel.ranks.sum(loss)
     state.totals.flag(loss, state.step)
     if state.checked_late:
         state.optimizer.found_inf = (state.totals.failed_at >= 0).float()  # type: ignore[attr-defined]
@@ -46,7 +48,7 @@ def train_step(state: State, setup: Setup, batch: Batch) -> Tensor:
     state.scaler.update()
     if state.average:
         state.average.update()
-    state.totals.add(loss, len(batch.index))
+    state.totals.add(loss, share.items)
     return loss
 
 

@@ -24,9 +24,9 @@ from toolkit.recipe.read import load, overridden
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import RunDirectory, explained, nan_for_null
 from toolkit.runs.files import read_run
-from toolkit.runs.repeats import mean_and_deviation, scores_of, scores_table
+from toolkit.runs.repeats import RepeatedRow, mean_and_deviation, repeated_rows, scores_of, scores_table
 from toolkit.runs.session import resume_run
-from toolkit.system.notices import note
+from toolkit.system.notices import cell, note, say, show
 from toolkit.system.signals import Signals, stopping
 from toolkit.tune.outcome import best_finished
 from toolkit.tune.storage import alone, repeat_of, trial_run
@@ -76,9 +76,9 @@ class Finalists:
     """What is skipped, and why."""
 
     @property
-    def scores(self) -> list[str]:
-        """Names of all scores."""
-        return list(dict.fromkeys(name for one in self.candidates for name in one.scores))
+    def scores(self) -> list[RepeatedRow]:
+        """A row for each score, a column for each candidate."""
+        return repeated_rows([one.scores for one in self.candidates])
 
 
 def finish_best(
@@ -95,7 +95,7 @@ def finish_best(
         return None
 
     def waiting() -> None:
-        console.print("another process is finishing the best trial's run: waiting for it", markup=False)
+        show("another process is finishing the best trial's run: waiting for it", console=console)
 
     kept = f"{folder} keeps the study and the last checkpoint of the run under way"
     with stopping(kept, again), Signals(), alone(folder, ".best.lock", waiting=waiting):
@@ -108,10 +108,11 @@ def finish_best(
     split = runs[0].split if runs else "test"
     finalists = Finalists(split, sample, tuple(candidates), (*notes, *why_not))
     write_finalists(folder, finalists)
-    title = f"{study.study_name}: scores on {split}{' (SAMPLE data)' if sample else ''}"
-    table = scores_table(title, {one.heading: one.scores for one in candidates})
+    table = scores_table({one.heading: one.scores for one in candidates})
     for run, cause in (failed for one in candidates for failed in one.failures.items()):
-        table.add_row(f"{run} failed", cause)
+        table.add_row(cell(f"{run} failed"), cell(cause))
+    title = f"{study.study_name}: scores on {split}{' (SAMPLE data)' if sample else ''}"
+    show(title, console=console)
     console.print(table)
     for text in finalists.notes:
         note(text, console)
@@ -181,7 +182,7 @@ def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Co
         name = study.study_name if len(study.directions) == 1 else f"{study.study_name}-{trial.number:04}"
         run = trial_run(folder, trial.number).path
         bundle = export_run(run, name=name, exports=exports, overrides=(), triton=False, console=console)
-        console.print(f"bundle {bundle}", markup=False, soft_wrap=True)
+        show(f"bundle {bundle}", console=console)
         bundles.append(bundle)
     return bundles
 
@@ -191,7 +192,7 @@ def print_next_steps(study: optuna.Study, folder: Path, console: Console) -> Non
     for trial in best_trials(study)[0]:
         run = trial_run(folder, trial.number).path
         command = shlex.join(["python", "-m", "toolkit", "export", str(run)])
-        console.print(f"next:  export trial {trial.number}\n  {command}", markup=False, highlight=False, soft_wrap=True)
+        show(f"next:  export trial {trial.number}", f"  {command}", console=console)
 
 
 def best_trials(study: optuna.Study) -> tuple[list[FrozenTrial], list[str]]:
@@ -252,7 +253,7 @@ class _Final:
             self._begin(run, to_toml(recipe.model_copy(update={"seed": seed})))
             try:
                 if not (run.scores.is_file() and run.report.is_file()):
-                    self.console.print(f"trial {trial.number}, seed {seed}", style="bold", markup=False)
+                    say(f"trial {trial.number}, seed {seed}", self.console, style="bold")
                     resume_run(run.path, recipe=None, overrides=(), console=self.console)
             except Stopped:
                 raise

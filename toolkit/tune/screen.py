@@ -18,6 +18,8 @@ from rich.table import Table
 from toolkit.api.errors import DataError, counted
 from toolkit.recipe.tables import TuneTable
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.scores import score_text
+from toolkit.system.notices import cell, show
 from toolkit.tune.outcome import DONE, WORDS, best_numbers, cause, scores, seconds, short_keys, shown
 from toolkit.tune.storage import repeat_of, trial_run
 
@@ -46,6 +48,7 @@ class StudyScreen:
     ) -> None:
         """`leave` closes what the thread that reads the study has opened: a database's connection is its own."""
         self._console, self._study, self._tune, self._folder, self._leave = console, study, tune, folder, leave
+        self._metrics = study.metric_names or ["score"] * len(study.directions)
         self._trials: Sequence[FrozenTrial] = ()
         self._trouble = ""
         self._printed: set[int] = set()
@@ -106,16 +109,16 @@ class StudyScreen:
         for trial in self._trials:
             if trial.state.is_finished() and trial.number not in self._printed:
                 self._printed.add(trial.number)
-                line = trial_line(trial, self._study.directions, self._trained(trial), best=trial.number in best)
-                self._console.print(line, markup=False, soft_wrap=True)
+                epochs, is_best = self._trained(trial), trial.number in best
+                line = trial_line(trial, self._study.directions, self._metrics, epochs, best=is_best)
+                show(line, console=self._console)
 
     def _view(self) -> RenderableType:
         trials = [trial for trial in self._trials if trial.state != TrialState.WAITING]
         best = best_numbers(trials, self._study.directions)
         names = short_keys(key for trial in trials for key in trial.params)
         table = Table(box=None, pad_edge=False, expand=True)
-        score = ", ".join(self._tune.metrics) or self._tune.metric or "score"
-        for heading in ("trial", score, "epochs", "seconds"):
+        for heading in ("trial", ", ".join(self._metrics), "epochs", "seconds"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
@@ -126,17 +129,17 @@ class StudyScreen:
             if planned:
                 state = ProgressBar(total=planned, completed=min(epochs, planned), width=12)
             elif trial.state == TrialState.FAIL:
-                state = f"failed: {cause(trial)[:40]}"
+                state = cell(f"failed: {cause(trial)[:40]}")
             table.add_row(
                 str(trial.number),
-                ", ".join(f"{score:.4f}" for score in scores(trial, self._study.directions)),
+                ", ".join(score_texts(trial, self._study.directions, self._metrics)),
                 f"{epochs}/{planned}" if planned else str(epochs or ""),
                 f"{seconds(trial):.0f}",
                 state,
-                values_text(trial, names),
+                cell(values_text(trial, names)),
                 style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
             )
-        return Group(self._progress, table, *([self._trouble] if self._trouble else []))
+        return Group(self._progress, table, *([cell(self._trouble)] if self._trouble else []))
 
     def _trained(self, trial: FrozenTrial) -> int:
         """Epochs of a trial so far, all its seeds together: as its runs here have recorded, else as it has reported."""
@@ -169,20 +172,33 @@ def chosen(trials: Sequence[FrozenTrial], best: Iterable[int], rows: int) -> lis
 
 
 def trial_line(
-    trial: FrozenTrial, directions: Sequence[optuna.study.StudyDirection], epochs: int, *, best: bool
+    trial: FrozenTrial,
+    directions: Sequence[optuna.study.StudyDirection],
+    metrics: Sequence[str],
+    epochs: int,
+    *,
+    best: bool,
 ) -> str:
     """A trial that has ended, as one line of a log."""
     parts = [f"trial {trial.number} {WORDS[trial.state]}"]
-    parts += [" ".join(f"{score:.4f}" for score in scores(trial, directions))]
+    texts = score_texts(trial, directions, metrics)
+    parts += [f"{name} {text}" for name, text in zip(metrics, texts, strict=False)]
     parts += [counted(epochs, "epoch"), f"{seconds(trial):.1f} s"]
     parts += [values_text(trial, short_keys(trial.params))]
     parts += [cause(trial), "best" if best else ""]
     return "  ".join(part for part in parts if part)
 
 
+def score_texts(
+    trial: FrozenTrial, directions: Sequence[optuna.study.StudyDirection], metrics: Sequence[str]
+) -> list[str]:
+    """Its scores as a person reads them; empty where it has none."""
+    return [score_text(name, value) for name, value in zip(metrics, scores(trial, directions), strict=False)]
+
+
 def best_line(trial: FrozenTrial, metrics: Sequence[str]) -> str:
     """A best trial with its scores and all that it tried, by whole keys."""
-    reached = ", ".join(f"{metric} {value:.4g}" for metric, value in zip(metrics, trial.values, strict=True))
+    reached = ", ".join(f"{name} {score_text(name, value)}" for name, value in zip(metrics, trial.values, strict=True))
     tried = ", ".join(f"{key} = {shown(value)}" for key, value in trial.params.items())
     return f"trial {trial.number}: {reached}" + (f" with {tried}" if tried else "")
 

@@ -131,7 +131,8 @@ def _maker(
     name = short.get(use.name, use.name)
     if name not in known:
         near = nearest(use.name, [*short, *known])
-        return None, [Problem(f"{key}.name", f'unknown {kind} "{use.name}" (choose from {", ".join(short)})', near)]
+        message = f'unknown {kind} "{use.name}" (choose from {", ".join(short)})'
+        return None, [Problem(f"{key}.name", message, near, fault="unknown name", given=use.name)]
     if (needed := NEEDS.get(name)) and importlib.util.find_spec(needed) is None:
         return None, [Problem(f"{key}.name", f'"{use.name}" needs the package {needed}: pip install {needed}')]
     asked = Grid if name == "GridSampler" else getattr(module, name)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
-from toolkit.system.notices import note, warn
+from toolkit.system.notices import note, show, warn
 from toolkit.tune.best import export_best, finish_best, print_next_steps, write_best
 from toolkit.tune.outcome import WORDS, best_finished
 from toolkit.tune.queue import enqueue, enqueue_own
@@ -49,9 +49,9 @@ def tune_recipe(
         with alone(folder):
             enqueue_own(study, planned.own)
             skipped = enqueue(study, planned.space, enqueued, trials=planned.tune.trials)
-        console.print(f"study {folder}", markup=False, soft_wrap=True)
+        show(f"study {folder}", console=console)
         dashboard = dashboard_command(folder, location.storage)
-        console.print(f"view {dashboard}", markup=False, highlight=False, soft_wrap=True)
+        show(f"view {dashboard}", console=console)
         for text in [*skipped, *_notes(planned)]:
             note(text, console)
         screen = StudyScreen(console, study, planned.tune, folder, leave=worker.storage.remove_session)
@@ -64,7 +64,7 @@ def tune_recipe(
             finish_best(study, planned, folder, seeds=seeds, again=location.again, console=console)
         if exports is not None:
             export_best(study, folder, exports=exports, console=console)
-        console.print(f"view {dashboard}", markup=False, highlight=False, soft_wrap=True)
+        show(f"view {dashboard}", console=console)
         if exports is None:
             print_next_steps(study, folder, console)
         return folder
@@ -98,12 +98,12 @@ def _print_best(worker: Worker, console: Console) -> None:
     states = [trial.state for trial in worker.study.get_trials(deepcopy=False)]
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     counts = ", ".join(f"{states.count(state)} {WORDS[state]}" for state in ended)
-    console.print(f"trials: {counts}", markup=False)
+    show(f"trials: {counts}", console=console)
     for trial in best_finished(worker.study):
         line = best_line(trial, worker.planned.aim.metrics)
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        show(line, console=console)
     for path in write_best(worker.study, worker.planned, worker.folder):
-        console.print(f"best {path}", markup=False, soft_wrap=True)
+        show(f"best {path}", console=console)
 
 
 def _report(worker: Worker, console: Console) -> None:
@@ -112,4 +112,4 @@ def _report(worker: Worker, console: Console) -> None:
     planned = worker.planned
     seeds = planned.tune.seeds_per_trial
     page = write_study_report(worker.study, worker.folder, planned.aim, planned.space, seeds=seeds)
-    console.print(f"report {page}", markup=False, soft_wrap=True)
+    show(f"report {page}", console=console)

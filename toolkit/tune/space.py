@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.build.plan import plan
 from toolkit.host.registry import Registry
-from toolkit.recipe.complaints import UNKNOWN_KEY, problems
+from toolkit.recipe.complaints import problems
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import overridden
 from toolkit.recipe.tables import Recipe, TomlArray, Use, table_of
@@ -262,11 +262,10 @@ class Probe:
 
     def _unknown(self, one: Dimension, context: Sequence[str]) -> list[Problem]:
         """Problems that say there is no such key, or nothing that could hold it."""
-        absent = (UNKNOWN_KEY, "cannot be set", "there is no element")
         return [
             problem
             for problem in self._problems([*context, self._set(one, one.samples[0][1])])
-            if f"{one.key}.".startswith(f"{problem.key}.") and problem.message.startswith(absent)
+            if f"{one.key}.".startswith(f"{problem.key}.") and problem.fault == "unknown key"
         ]
 
     def _refused(self, one: Dimension, context: Sequence[str]) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import Problem, RecipeError, UsageError
@@ -68,7 +68,7 @@ def check_study(draft: Draft, registry: Registry) -> None:
     def wrong_search() -> list[Any]:
         from toolkit.tune.search import search_of
 
-        return [astuple(problem) for problem in search_of(recipe, tune, space)[1]]
+        return [list(problem) for problem in search_of(recipe, tune, space)[1]]
 
     chosen = tune.model_dump(mode="json", include={"sampler", "pruner", "seeds_per_trial"})
     dimensions = [(one.key, one.integer, sorted(one.components or ())) for one in space.dimensions]
@@ -124,7 +124,7 @@ def _with_fixed(draft: Draft) -> Draft:
         return draft
     fixed = flattened(draft.recipe.tune.fixed)
     changed = overridden(draft.recipe, draft.source, [f"{key}={inline(value)}" for key, value in fixed.items()])
-    problems = tuple(replace(problem, key=f"tune.fixed.{problem.key}") for problem in changed.problems)
+    problems = tuple(problem._replace(key=f"tune.fixed.{problem.key}") for problem in changed.problems)
     return replace(changed, problems=problems)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.api.contracts import Data, DataSpec
+from toolkit.api.contracts import Data, DataSpec, TargetForm
 from toolkit.build.plan import plan
 from toolkit.cli.init.choices import Survey, choose, described
 from toolkit.cli.init.layout import Layout
@@ -28,14 +28,17 @@ def survey(
     classes: tuple[str, ...] = ("cat", "dog"),
     counts: tuple[int, ...] = (40, 40),
     several: bool = False,
+    numbers: bool = False,
     damaged: tuple[tuple[str, str], ...] = (),
 ) -> Survey:
-    numbers = [target for target, count in enumerate(counts) for _ in range(count)]
-    targets: Any = tuple((number,) if several else number for number in numbers)
+    ones = [target for target, count in enumerate(counts) for _ in range(count)]
+    form: TargetForm = "number" if numbers else "set" if several else "index"
+    said = {"number": tuple((1.5 * one,) * len(classes) for one in ones), "set": tuple((one,) for one in ones)}
+    targets: Any = said.get(form, tuple(ones))
     ids = tuple(f"{position}.jpg" for position in range(len(targets)))
-    listing = Listing(Path("/data"), ids, targets, classes)
+    listing = Listing(Path("/data"), ids, targets, classes, form)
     split = ImageFiles(ids, targets, ids, listing.paths)
-    spec = DataSpec(classes, size=224, targets="set" if several else "index")
+    spec = DataSpec(classes, size=224, targets=form)
     data = Data(spec, split, split.select(range(4)), split.select(()), {}, ())
     media = Media((Seen(short, 2.0, 30.0),) * 8, damaged)
     return Survey(Layout(listing.root, Found(listing, videos)), data, media, gpu)
@@ -81,6 +84,18 @@ def test_several_labels_make_it_a_task_of_several_labels() -> None:
     assert "[train]metric" not in chosen
 
 
+def test_numbers_make_it_a_regression() -> None:
+    chosen = keys(survey(numbers=True, classes=("price",), counts=(40, 5)))
+    assert chosen["[task]name"] == "regression"
+    assert {"[task]label_smoothing", "[task]class_weights", "[train]metric"}.isdisjoint(chosen)
+    assert "horizontal_flip" in chosen.values()
+
+
+@pytest.mark.parametrize("columns", [("x", "y"), ("steering angle",), ("yaw",)])
+def test_numbers_that_a_mirror_changes_are_not_flipped(columns: tuple[str, ...]) -> None:
+    assert "horizontal_flip" not in keys(survey(numbers=True, classes=columns)).values()
+
+
 def test_unbalanced_classes_are_weighed_and_scored_alike() -> None:
     chosen = keys(survey(counts=(40, 10)))
     assert (chosen["[task]class_weights"], chosen["[train]metric"]) == ("balanced", "recall_macro")
@@ -109,11 +124,15 @@ def test_the_summary_names_what_matters() -> None:
     assert described(choose(survey(short=28))) == "cnn at 28 px, random weights, 40 epochs of batches of 8"
 
 
-@pytest.mark.parametrize(("short", "gpu", "videos", "several"), list(product((16, 32, 70, 300), *[(False, True)] * 3)))
-def test_every_recipe_is_valid_and_says_why(*, short: int, gpu: bool, videos: bool, several: bool) -> None:
-    tables = choose(
-        survey(short=short, gpu=gpu, videos=videos, several=several, counts=(40, 10), damaged=(("0.jpg", "empty"),))
-    )
+FORMS: list[dict[str, bool]] = [{}, {"several": True}, {"numbers": True}]
+
+
+@pytest.mark.parametrize(
+    ("short", "gpu", "videos", "form"), list(product((16, 32, 70, 300), *[(False, True)] * 2, FORMS))
+)
+def test_every_recipe_is_valid_and_says_why(*, short: int, gpu: bool, videos: bool, form: dict[str, bool]) -> None:
+    damaged = (("0.jpg", "empty"),)
+    tables = choose(survey(short=short, gpu=gpu, videos=videos, counts=(40, 10), damaged=damaged, **form))
     text = compose(["A title."], tables)
     plan(parse_text(text, "made.toml", name="made"), discover())
     assert text.startswith("# A title.\n\n[data]\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.api.errors import DataError
-from toolkit.cli.init.layout import Layout, data_root, hidden_files, recognise
+from toolkit.cli.init.layout import Layout, data_root, recognise
 
 
 def put(root: Path, *names: str) -> Path:
@@ -78,6 +78,51 @@ def test_a_table_for_each_split(tmp_path: Path) -> None:
         table(tmp_path / f"my_{split}.csv", "path,label", [f"images/{first}.jpg,a", f"images/{first + 1}.jpg,b"])
     layout = recognise(tmp_path, videos=False)
     assert layout.keys == {"train": "my_train.csv", "valid": "my_val.csv", "test": "my_test.csv"}
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "numbers"),
+    [
+        ("path,price", "{0}.jpg,{1}", "price"),
+        ("filename,price", "{0}.jpg,{1}", "price"),
+        ("path,width,note,height", "{0}.jpg,{1},wide,{1}", ["width", "height"]),
+        ("id,path,price", "{0},{0}.jpg,{1}", "price"),
+        ("path,label", "{0}.jpg,{1}", "label"),
+    ],
+    ids=["one", "filename", "several, next to text", "next to a count of rows", "label with decimals"],
+)
+def test_a_table_of_numbers(tmp_path: Path, header: str, row: str, numbers: str | list[str]) -> None:
+    images(tmp_path)
+    table(tmp_path / "prices.csv", header, [row.format(number, (7.5, 2.25)[number % 2]) for number in range(6)])
+    layout = recognise(tmp_path, videos=False)
+    assert layout.keys == {"train": "prices.csv", "numbers": numbers}
+    assert layout.found.listing.form == "number"
+    listed = numbers if isinstance(numbers, str) else ", ".join(numbers)
+    assert layout.what == f"prices.csv with numbers ({listed})"
+
+
+def test_a_table_of_numbers_for_each_split(tmp_path: Path) -> None:
+    images(tmp_path)
+    for split, first in (("train", 0), ("val", 2), ("test", 4)):
+        table(tmp_path / f"{split}.csv", "path,age", [f"images/{first}.jpg,3.5", f"images/{first + 1}.jpg,40"])
+    layout = recognise(tmp_path, videos=False)
+    assert layout.keys == {"train": "train.csv", "valid": "val.csv", "test": "test.csv", "numbers": "age"}
+
+
+def test_labels_that_are_whole_numbers_are_classes(tmp_path: Path) -> None:
+    images(tmp_path)
+    table(tmp_path / "train.csv", "path,label,age", [f"{number}.jpg,{number % 2},3.5" for number in range(6)])
+    layout = recognise(tmp_path, videos=False)
+    assert layout.keys == {"train": "train.csv"}
+    assert classes(layout) == ("0", "1")
+
+
+def test_columns_of_ones_and_zeros_are_classes(tmp_path: Path) -> None:
+    images(tmp_path)
+    table(tmp_path / "train.csv", "path,sun,sea", [f"{number}.jpg,{number % 2},1" for number in range(6)])
+    layout = recognise(tmp_path, videos=False)
+    assert layout.found.listing.form == "set"
+    assert classes(layout) == ("sea", "sun")
 
 
 def test_lines_of_paths_and_labels(tmp_path: Path) -> None:
@@ -157,10 +202,3 @@ def test_videos_where_images_are_asked_for_and_the_other_way_round(tmp_path: Pat
     assert refused(tmp_path / "v").next_step == f"python -m toolkit init videos {tmp_path / 'v'}"
     put(tmp_path / "i", "a/1.jpg", "b/2.jpg")
     assert refused(tmp_path / "i", videos=True).next_step == f"python -m toolkit init images {tmp_path / 'i'}"
-
-
-def test_hidden_files_are_counted(tmp_path: Path) -> None:
-    put(tmp_path, "cat/1.jpg", "cat/.1.jpg", ".DS_Store", ".git/config")
-    assert list(hidden_files(tmp_path)) == ["skipped 2 hidden files"]
-    assert list(hidden_files(tmp_path / "cat")) == ["skipped 1 hidden file"]
-    assert list(hidden_files(put(tmp_path / "b", "x/1.jpg"))) == []

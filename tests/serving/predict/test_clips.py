@@ -24,8 +24,8 @@ from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.bundle import Bundle, ClipSampling
 from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict import live, predict_files
-from toolkit.serving.predict import sources as videos
 from toolkit.serving.predict.following import Delays, Smoothing
+from toolkit.serving.predict.reconnecting import LiveFrame
 from toolkit.serving.predict.windows import windows
 
 CLIP = Clip(frames=3, rate=2, fps=10, clips=2, crops=3)
@@ -101,7 +101,7 @@ def test_an_image_is_not_a_clip(tmp_path, bundle, video, capsys) -> None:
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
     assert f"{tmp_path / 'a.png'}: an image, but this bundle takes video clips" in said.err.splitlines()
-    with pytest.raises(DataError, match="none of the 1 input could be read"):
+    with pytest.raises(DataError, match="none of the 1 input could be answered"):
         predict_files(bundle, [str(tmp_path / "a.png")], device="cpu")
 
 
@@ -234,16 +234,17 @@ def test_what_is_played_says_how_late_its_answers_come(tmp_path, bundle, video, 
     clock = Lockstep()
     out = tmp_path / "out.csv"
     assert predict_files(bundle, [str(video)], output=out, every=9.0, stream=True, device="cpu", clock=clock) == 0
-    begin, *_, end = capsys.readouterr().err.splitlines()[1:]
+    begin, *_, end, rows = capsys.readouterr().err.splitlines()[1:]
     assert begin == f"{video}: Ctrl-C ends it"
     assert end.startswith(f"{video}: 1 answer, latency ")
+    assert rows == f"{out}: 1 new row"
     assert len(read_rows(out)) == 1
 
 
 def test_a_stream_of_clips_is_answered_twice_a_span(tmp_path, bundle, monkeypatch) -> None:
-    def shown(source, now):
+    def shown(*arguments):
         for number in range(12):
-            yield videos.LiveFrame(number / 10, lambda: np.zeros((20, 30, 3), np.uint8))
+            yield LiveFrame(number / 10, lambda: np.zeros((20, 30, 3), np.uint8), begins=number == 0)
             if number in (4, 7, 10):  # each completes a window
                 assert taken.wait(30)
                 taken.clear()

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,22 @@ from tests import toy_bundle
 from tests.loopback import serving
 from tests.plugins.data_files import write_image, write_video
 from toolkit.api.clips import Clip, middles
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, BundleError, DataError, UsageError
+from toolkit.api.errors import (
+    EXIT_DATA,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    BundleError,
+    DataError,
+    UsageError,
+)
+from toolkit.cli.main import main
 from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.bundle import Answers, Bundle, FrameSampling
 from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict import live, predict_files
-from toolkit.serving.predict import sources as videos
+from toolkit.serving.predict.reconnecting import LiveFrame
 
 
 @pytest.fixture
@@ -162,7 +173,7 @@ def test_thousands_are_counted_with_commas(tmp_path, bundle, capsys) -> None:
 def test_when_nothing_can_be_read_no_file_is_written(tmp_path, bundle, count) -> None:
     for number in range(count):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=f"none of the {count} inputs? could be read"):
+    with pytest.raises(DataError, match=f"none of the {count} inputs? could be answered"):
         predict_files(bundle, [str(tmp_path / f"{n}.png") for n in range(count)], output=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
@@ -208,6 +219,8 @@ def test_as_many_classes_are_shown_as_there_are(tmp_path, bundle, top, shown) ->
         ({"save": Path(__file__)}, f"--save {__file__}: not a folder"),
         ({"save": Path(__file__).parent}, f"--save {Path(__file__).parent}: the folder is not empty"),
         ({"save": Path("new"), "inputs": ["rtsp://a/b"]}, "--save new: saves pictures and videos from files, not rtsp"),
+        ({"reconnect": 3}, "--reconnect: "),
+        ({"reconnect": -1, "inputs": ["rtsp://a/b"]}, "--reconnect: must be at least 0, got -1"),
         ({"output": Path("a.txt")}, '--output a.txt: unknown format ".txt"'),
         ({"inputs": []}, "predict: no input is given"),
     ],
@@ -223,6 +236,88 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, options, message) -
 def test_what_is_not_a_bundle_is_refused(tmp_path) -> None:
     with pytest.raises(BundleError, match="not a bundle"):
         predict_files(tmp_path, [str(grey(tmp_path / "a.png", 0))])
+
+
+def meaningless(monkeypatch: pytest.MonkeyPatch, calls: Sequence[int]) -> None:
+    """Makes the answer of the inputs with these numbers, from 0 in the order of answers, NaN."""
+    predict, seen = Bundle.predict, [0]
+
+    def spoilt(self: Bundle, frames: Sequence[np.ndarray]) -> Answers:
+        answers = predict(self, frames)
+        for row in answers.probabilities:
+            row[:] = np.nan if seen[0] in calls else row
+            seen[0] += 1
+        return answers
+
+    monkeypatch.setattr(Bundle, "predict", spoilt)
+
+
+def test_an_answer_without_meaning_is_reported_counted_and_no_row(tmp_path, bundle, capsys, monkeypatch) -> None:
+    meaningless(monkeypatch, [2])
+    folder = pictures(tmp_path / "in", 5)
+    assert predict_files(bundle, [str(folder)], output=tmp_path / "out.csv", batch=2, device="cpu") == EXIT_DATA
+    names = [Path(row["file"]).name for row in read_rows(tmp_path / "out.csv")]
+    assert names == ["000.png", "001.png", "003.png", "004.png"]
+    said = capsys.readouterr().err.splitlines()
+    assert f"{folder / '002.png'}: the model answers nan, expected a finite number" in said
+    assert f"skipped 1 of 5 inputs: {folder / '002.png'}" in said
+
+
+def test_a_model_whose_answers_all_have_no_meaning_is_an_error(tmp_path, bundle, monkeypatch) -> None:
+    meaningless(monkeypatch, range(9))
+    with pytest.raises(DataError, match="none of the 3 inputs could be answered"):
+        predict_files(bundle, [str(pictures(tmp_path / "in", 3))], output=tmp_path / "out.csv", device="cpu")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_part_of_a_video_whose_answer_has_no_meaning_is_skipped(tmp_path, bundle, capsys, monkeypatch) -> None:
+    meaningless(monkeypatch, [1])
+    video = write_video(tmp_path / "a.mp4", frames=12)
+    code = predict_files(bundle, [str(video)], output=tmp_path / "out.csv", every=0.5, device="cpu")
+    assert code == EXIT_DATA
+    assert [row["start"] for row in read_rows(tmp_path / "out.csv")] == ["0.0", "1.0"]
+    said = capsys.readouterr().err.splitlines()
+    assert f"{video}#t=0.500: the model answers nan, expected a finite number" in said
+    assert "skipped 1 part of videos" in said
+
+
+def bundle_and_run(folder: Path) -> tuple[Path, Path]:
+    run = folder / "runs" / "flowers" / "2031-02-03_04-05-06"
+    run.mkdir(parents=True)
+    (run / "recipe.toml").write_text('name = "flowers"\n')
+    (run / "best.pt").write_bytes(b"")
+    return toy_bundle.write(folder / "exports" / "har"), run
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("exports/nope", "exports/har"),
+        ("exports/hra", "exports/har"),
+        ("runs/flowers/2031-02-03_04-05-07", "runs/flowers/2031-02-03_04-05-06"),
+        ("runs/flower/2031-02-03_04-05-06", "runs/flowers/2031-02-03_04-05-06"),
+        ("something", "exports/har"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_an_error_with_the_nearest_one(
+    tmp_path, monkeypatch, capsys, word, near
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle_and_run(tmp_path)
+    assert main(["predict", "--top", "1", word, "a b.png"]) == EXIT_USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {word}: no such run or bundle",
+        f"next:  python -m toolkit predict --top 1 {near} 'a b.png'",
+    ]
+
+
+def test_without_any_model_the_next_step_is_to_train_one(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "exports/nope", "a.png"]) == EXIT_USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        "error: exports/nope: no such run or bundle",
+        "next:  train a model first: python -m toolkit run RECIPE",
+    ]
 
 
 @pytest.mark.parametrize(("terminal", "plain", "coloured"), [(False, "", False), (True, "", True), (True, "1", False)])
@@ -303,7 +398,8 @@ def test_a_stream_is_followed_to_its_end(tmp_path, bundle, capsys) -> None:
     lines = said.out.splitlines()
     assert all(line.startswith(f"{address}/live#t=") for line in lines[1:])
     assert lines[-1].split()[0] == f"{address}/live#t=1.500"
-    assert lines[-1].split()[1] == "bright"
+    assert datetime.fromisoformat(lines[-1].split()[1]).tzinfo == UTC
+    assert lines[-1].split()[2] == "bright"
     begin, *_, end = said.err.splitlines()[1:]
     assert begin == f"{address}/live: Ctrl-C ends it"
     assert re.match(
@@ -312,8 +408,8 @@ def test_a_stream_is_followed_to_its_end(tmp_path, bundle, capsys) -> None:
 
 
 def test_ctrl_c_is_how_a_stream_ends_and_its_file_is_written(tmp_path, bundle, monkeypatch, signalled) -> None:
-    endless = (videos.LiveFrame(n / 10, lambda: np.zeros((9, 9, 3), np.uint8)) for n in range(10**9))
-    monkeypatch.setattr(live, "live_frames", lambda source, now: endless)
+    endless = (LiveFrame(n / 10, lambda: np.zeros((9, 9, 3), np.uint8), begins=n == 0) for n in range(10**9))
+    monkeypatch.setattr(live, "live_frames", lambda *arguments: endless)
     signalled(signal.SIGINT, 5)
     assert predict_files(bundle, ["rtsp://me:secret@yard/1"], output=tmp_path / "out.csv") == EXIT_DONE
     rows = read_rows(tmp_path / "out.csv")
@@ -321,15 +417,16 @@ def test_ctrl_c_is_how_a_stream_ends_and_its_file_is_written(tmp_path, bundle, m
     assert all(row["file"] == f"rtsp://yard/1#t={float(row['start']):.3f}" for row in rows)
 
 
-def test_what_a_stream_answered_before_it_was_lost_is_kept(tmp_path, bundle, capsys, monkeypatch) -> None:
-    def lost(source, now):
-        yield videos.LiveFrame(0.0, lambda: np.zeros((9, 9, 3), np.uint8))
-        raise DataError("rtsp://yard/1: cannot be decoded: Connection reset by peer")
+def test_what_a_stream_answered_before_it_was_lost_is_kept_and_summed_up(tmp_path, bundle, capsys, monkeypatch) -> None:
+    def lost(*arguments):
+        yield LiveFrame(0.0, lambda: np.zeros((9, 9, 3), np.uint8), begins=True)
+        raise DataError("rtsp://yard/1: the connection was lost", next_step="see that it is on")
 
     monkeypatch.setattr(live, "live_frames", lost)
-    assert predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv") == EXIT_DATA
+    with pytest.raises(DataError, match="the connection was lost"):
+        predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv")
     assert len(read_rows(tmp_path / "out.csv")) == 1
-    assert "Connection reset by peer" in capsys.readouterr().err
+    assert "rtsp://yard/1: 1 answer, latency" in capsys.readouterr().err
 
 
 def test_a_stream_that_never_came_is_an_error(tmp_path, bundle) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import string
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.api.errors import DataError, UsageError
-from toolkit.serving.predict.inputs import Source, find_sources, printable
+from toolkit.api.errors import DataError, UsageError, printable
+from toolkit.serving.predict.inputs import Source, find_sources
 
 
 def put(root: Path, *names: str) -> Path:
@@ -182,3 +183,18 @@ def test_every_word_is_reported_and_none_is_lost(words: list[str]) -> None:
     assert caught.value.message.startswith(f"{given_words[0]}: ")
     if len(words) > 1:
         assert f"(and {len(words) - 1:,} more" in caught.value.message
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_the_form_that_a_system_wrote(tmp_path: Path, form: str) -> None:
+    file = tmp_path / unicodedata.normalize(form, "caf\u00e9.png")
+    file.write_bytes(b"")
+    for other in ("NFC", "NFD"):
+        word = unicodedata.normalize(other, str(file))
+        listed = f"path;label\n{word};x\n".encode("utf-8-sig").splitlines(keepends=True)
+        assert [source.place for source in find_sources([word, "-"], listed).sources] == [str(file), str(file)]
+
+
+def test_a_list_that_is_not_text_is_an_error_that_names_the_line() -> None:
+    with pytest.raises(DataError, match=r"^standard input: line 1: is not text"):
+        find_sources(["-"], [b"a\0b"])

@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 from tests.plugins.data_files import write_video
 from toolkit.api.clips import Clip, duration
 from toolkit.api.errors import DataError
-from toolkit.data.decoding import Timeline
+from toolkit.data.timeline import Timeline
 from toolkit.serving.predict import live
+from toolkit.serving.predict.clock import Clock
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Source
-from toolkit.serving.predict.live import FASTEST, Clock, MakePixels, Ring, ShownFrame, followed
+from toolkit.serving.predict.live import FASTEST, MakePixels, Ring, ShownFrame, followed
+from toolkit.serving.predict.reconnecting import LiveFrame, Reconnecting
 from toolkit.serving.predict.windows import STILL, Windows
 
 STRIDED = Clip(frames=4, rate=3, fps=30)
+NEVER = Reconnecting(0, lambda _: None)
 
 
 def offline(windows: Windows, times: Sequence[float]) -> list[tuple[float, list[int]]]:
@@ -137,6 +141,63 @@ def test_a_window_that_misses_frames_is_never_made() -> None:
     assert ring.dropped == 14
 
 
+def taken(ring: Ring[int]) -> list[tuple[int, float, list[int]]]:
+    """The part, the start and the frames of the window that is ready."""
+    if ring._ready is None:
+        return []
+    window = ring.take()
+    assert window is not None
+    return [(window.part, round(window.moment[0], 3), list(window.frames))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    gap=st.floats(0, 100),
+    every=st.sampled_from([0.1, 0.2, 0.35, 3.0]),
+)
+def test_no_window_has_frames_of_two_parts(parts: list[int], gap: float, every: float) -> None:
+    ring: Ring[int] = Ring(Windows(STRIDED, STRIDED.span, every))
+    found: list[tuple[int, float, list[int]]] = []
+    seconds, shown, first = 0.0, list[float](), list[int]()
+    for length in parts:
+        first.append(len(shown))
+        for number in range(length):
+            ring.put(seconds, len(shown), seconds, begins=number == 0)
+            shown.append(seconds)
+            found += taken(ring)
+            seconds += 1 / 30
+        seconds += gap
+    ring.close()
+    found += taken(ring)
+    for part, start, frames in found:
+        after = first[part] if part < len(first) else len(shown)
+        assert all(first[part - 1] <= number < after for number in frames)
+        assert start >= shown[first[part - 1]] - 1e-3
+    assert ring.dropped == 0
+    whole = [part for part, length in enumerate(parts, 1) if (length - 1) / 30 >= every + STRIDED.span + 0.1]
+    assert {part for part, _, _ in found} >= set(whole)
+
+
+def test_the_rhythm_goes_on_after_a_gap_of_days_at_once() -> None:
+    ring: Ring[int] = Ring(Windows(STRIDED, STRIDED.span, 0.001))
+    ring.put(0, 0, 0, begins=True)
+    ring.put(1e7, 1, 0, begins=True)
+    for number in range(2, 20):
+        ring.put(1e7 + (number - 1) / 30, number, 0)
+    ((part, start, frames),) = taken(ring)
+    assert (part, frames) == (2, [10, 13, 16, 19])
+    assert start == pytest.approx(1e7 + 0.3, abs=0.05)
+
+
+def test_a_file_that_is_read_too_slowly_drops_windows_and_a_source_with_a_gap_does_not() -> None:
+    for leapt in (True, False):
+        ring: Ring[int] = Ring(Windows(STRIDED, STRIDED.span, 0.1))
+        ring.put(0, 0, 0, begins=True)
+        ring.put(2, 1, 2, leapt=leapt, begins=not leapt)
+        assert ring.dropped == (20 if leapt else 0)
+
+
 def test_without_a_rhythm_every_frame_is_a_window() -> None:
     ring: Ring[str] = Ring(Windows(STILL, STILL.span, 0))
     for number, name in enumerate("abc"):
@@ -178,7 +239,7 @@ def test_what_ended_a_source_is_raised_after_the_last_window() -> None:
 # Files that are played
 
 
-class Lockstep:
+class Lockstep(Clock):
     """A clock that stands still until it learns how late it is, and shows no frame before `ready` says so."""
 
     def __init__(self, ready: Callable[[float], bool] = lambda seconds: True) -> None:
@@ -229,7 +290,7 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
         return len(taken) >= sum(start + windows.reach < seconds - 0.05 for start, _ in wanted)
 
     clock = Lockstep(ready)
-    with followed(source, windows, level, clock) as ring:
+    with followed(source, windows, level, clock, NEVER, Damages()) as ring:
         while (window := ring.take()) is not None:
             with clock.changed:
                 taken.append((window.moment[0], list(window.frames)))
@@ -240,7 +301,7 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
 
 
 def test_leaving_a_file_ends_its_thread(tmp_path: Path) -> None:
-    with followed(video(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock()) as ring:
+    with followed(video(tmp_path / "a.mp4"), Windows(STILL, STILL.span, 0), level, Clock(), NEVER, Damages()) as ring:
         assert ring.take() is not None
     assert not frames_thread()
 
@@ -249,18 +310,18 @@ def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     source = Source("a.mp4", "video", str(tmp_path / "a.mp4"))
     with (
         pytest.raises(DataError, match="does not exist"),
-        followed(source, Windows(STILL, STILL.span, 0), level, Clock()),
+        followed(source, Windows(STILL, STILL.span, 0), level, Clock(), NEVER, Damages()),
     ):
         pass
 
 
 def test_what_reading_raises_comes_through_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost(source: Source, now: Callable[[], float]) -> Iterator[object]:
-        yield live.ShownFrame(0.0, 0.0, lambda: np.zeros((1, 1, 3), np.uint8))
+    def lost(*arguments: object) -> Iterator[LiveFrame]:
+        yield LiveFrame(0.0, lambda: np.zeros((1, 1, 3), np.uint8), begins=True)
         raise DataError("lost")
 
     monkeypatch.setattr(live, "live_frames", lost)
-    with followed(Source("x", "stream", "x"), Windows(STILL, STILL.span, 0), level, Clock()) as ring:
+    with followed(Source("x", "stream", "x"), Windows(STILL, STILL.span, 0), level, Clock(), NEVER, Damages()) as ring:
         assert ring.take() is not None
         with pytest.raises(DataError, match="lost"):
             ring.take()

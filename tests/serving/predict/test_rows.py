@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import math
+import os
+import resource
 import sys
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.api.errors import UsageError
+from toolkit.api.errors import DataError, RunFailed, UsageError
 from toolkit.serving.predict import rows as module
 from toolkit.serving.predict.inputs import Moment, Source
 from toolkit.serving.predict.rows import (
+    NumberOfEachOutput,
     OneClass,
+    Rows,
     SetOfClasses,
     Table,
     check_output,
@@ -24,7 +33,10 @@ from toolkit.serving.predict.rows import (
     written,
 )
 
-NAMES = ["a.png", 'quote".png', "comma,.png", "new\nline.png", "é.png", "byte\udce9.png"]
+NAMES = [
+    *("a.png", 'quote".png', "comma,.png", "new\nline.png", "old\rline.png", "\r\n.png", "\x1b[31m.png", "\u202e.png"),
+    *("\x85\u2028\x0b.png", " space.png ", "é.png", "byte\udce9.png"),
+]
 STORED = [*NAMES[:-1], "byte\\udce9.png"]
 TOP = [("bright", 0.7000000476837158), ("dark", 1.25e-9)]
 SETS = SetOfClasses(2, ["bright", "dark"])
@@ -111,6 +123,8 @@ def test_the_table_is_aligned_and_one_line_a_row(capsys: pytest.CaptureFixture[s
     assert lines[1].split() == ["a.png", "bright", "70.00%", "dark", "0.00%"]
     assert len({line.index("bright") for line in lines[1:]} | {lines[0].index("top 1")}) == 1
     assert lines[4].startswith("new\\nline.png ")
+    assert lines[7].startswith("\\x1b[31m.png ")
+    assert lines[8].startswith("\\u202e.png ")
 
 
 def test_a_table_without_rows_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,3 +214,75 @@ def test_the_table_of_sets_ends_with_the_classes_that_are_present(capsys: pytest
 def test_the_table_shows_the_part_behind_the_name(capsys: pytest.CaptureFixture[str]) -> None:
     Table(width=4, layout=OneClass(1, ["x"])).add(source("a\n.mp4", (0.0, 2.0)), [("x", 1.0)])
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "a\\n.mp4#t=0.000,2.000"
+
+
+def test_the_table_escapes_names_of_classes_and_stays_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(width=5, layout=SetOfClasses(1, ["\x1b[2J", "b"]))
+    table.add(source("a.png"), [("\x1b[2J", 1.0)], "\x1b[2J|b\n")
+    table.add(source("b.png"), [("b", 0.5)], "")
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert first == "a.png  \\x1b[2J  100.00%  \\x1b[2J|b\\n"
+    assert head.index("prediction") == first.rindex("\\x1b") == second.index("(none)")
+
+
+def test_the_table_of_a_live_source_shows_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = replace(source("cam", (0.0, 2.0)), shown=datetime(2031, 2, 3, 5, 5, 6, tzinfo=timezone(timedelta(hours=1))))
+    Table(width=20, layout=OneClass(1, ["x"]), live=True).add(shown, [("x", 1.0)])
+    head, line = (text.split() for text in capsys.readouterr().out.splitlines())
+    assert head == ["file", "time", "top", "1"]
+    assert line == ["cam#t=0.000,2.000", "2031-02-03T04:05:06.000Z", "x", "100.00%"]
+
+
+@pytest.mark.parametrize("answer", [math.nan, math.inf, -math.inf])
+def test_answers_that_are_not_finite_have_no_meaning(answer: float) -> None:
+    for layout in (top(1), SETS, NumberOfEachOutput(1, ["age", "height"])):
+        with pytest.raises(DataError) as caught:
+            layout.check(np.array([[0.5, 0.5], [0.5, answer]], np.float32))
+        assert caught.value.message == f"the model answers {answer:g}, expected a finite number"
+
+
+@pytest.mark.parametrize("answer", [1.43, -0.2, 86.0, 1.01])
+def test_answers_that_are_not_from_0_to_1_are_not_probabilities(answer: float) -> None:
+    answers = np.array([[0.5, answer]], np.float32)
+    for layout in (top(1), SETS):
+        with pytest.raises(DataError) as caught:
+            layout.check(answers)
+        assert caught.value.message == f"the model answers {answer:g}, expected a probability from 0 to 1"
+    NumberOfEachOutput(1, ["age", "height"]).check(answers)
+
+
+def test_a_probability_may_be_rounded() -> None:
+    for layout in (top(1), SETS):
+        layout.check(np.array([[1.0005, -0.0005], [0.0, 1.0]], np.float32))
+
+
+def repeat(file: Rows, rows: int) -> None:
+    for _ in range(rows):
+        file.add(source("a.png"), TOP)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("rows", [1, 500])
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path: Path, suffix: str, rows: int) -> None:
+    """Found while rows are added, or when the last ones are written."""
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    output = tmp_path / f"out.{suffix}"
+    output.write_text("before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(RunFailed) as caught, written(output, top(2)) as file:
+            repeat(file, rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.message == f"--output {output}: cannot be written: {os.strerror(errno.EFBIG)}"
+    assert caught.value.next_step == "free disk space or fix the folder, then run the same command again"
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    assert output.read_text() == "before"
+
+
+def test_a_pipe_is_not_an_output(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out.csv")
+    with pytest.raises(UsageError, match=r"out\.csv: expected a regular file, got a pipe, a socket or a device"):
+        check_output(tmp_path / "out.csv")

@@ -44,6 +44,34 @@ def test_a_summary_of_sets_counts_each_class_and_empty_sets(tmp_path, capsys) ->
     assert "classes: some 2, (none) 1, more 1, most 1" in capsys.readouterr().err.splitlines()
 
 
+def test_the_confidence_in_sets_is_that_in_the_classes_they_name(tmp_path, capsys) -> None:
+    names = [f"c{number:02}" for number in range(30)]  # the probability of any whole set is close to 0
+    bundle = toy_bundle.write(tmp_path / "sets", classes=names, thresholds=[0.5] * 30)
+    predict_files(bundle, [str(greys(tmp_path / "in", 60, 255))], device="cpu")
+    opened = Bundle.load(bundle, device="cpu")
+    rows = [
+        opened.predict(opened.square(Image.new("RGB", (20, 20), (level,) * 3))).probabilities[0] for level in (60, 255)
+    ]
+    named = [value for row in rows for value in row.tolist() if value >= 0.5]
+    expected = f"mean confidence: {sum(named) / len(named):.1%}, {len(named) / 2:.2f} classes per answer"
+    assert expected in capsys.readouterr().err.splitlines()
+
+
+def test_sets_that_are_all_empty_have_no_confidence(tmp_path, capsys) -> None:
+    bundle = toy_bundle.write(tmp_path / "sets", classes=("some", "more"), thresholds=(0.99, 0.99))
+    predict_files(bundle, [str(greys(tmp_path / "in", 0))], device="cpu")
+    assert "mean confidence: no class was present" in capsys.readouterr().err.splitlines()
+
+
+def test_a_summary_escapes_what_a_terminal_would_obey(tmp_path, capsys) -> None:
+    bundle = toy_bundle.write(tmp_path / "toy", classes=("a\x1b[31m", "b\n\u202eerror: forged"))
+    predict_files(bundle, [str(greys(tmp_path / "in", 0, 255))], device="cpu")
+    shown = capsys.readouterr()
+    assert all(char.isprintable() or char == "\n" for char in shown.out + shown.err)
+    assert "classes: a\\x1b[31m 1, b\\n\\u202eerror: forged 1" in shown.err.splitlines()
+    assert len(shown.out.splitlines()) == 3
+
+
 def test_rare_classes_are_counted_together(tmp_path) -> None:
     names = [f"c{number:02}" for number in range(12)]
     summary = Summary(Bundle.load(toy_bundle.write(tmp_path / "toy", classes=names), device="cpu"))
@@ -57,14 +85,18 @@ def test_rare_classes_are_counted_together(tmp_path) -> None:
     assert counts.endswith("4 other classes 4")
 
 
-def test_a_summary_repeats_what_devalues_the_answers(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_devalues_the_answers_is_said_once_before_them(tmp_path, capsys, stream) -> None:
     notes = ["starting from random weights", "another note", 3]
     bundle = toy_bundle.write(tmp_path / "toy", sample=True, trained_on={"notes": notes})
-    predict_files(bundle, [str(greys(tmp_path / "in", 0))], device="cpu")
-    last = capsys.readouterr().err.splitlines()[-2:]
-    assert last == labels(Bundle.load(bundle, device="cpu").manifest)
-    assert last[0].startswith("the model was trained on SAMPLE data")
-    assert last[1] == "starting from random weights"
+    source = write_video(tmp_path / "a.mp4", frames=2) if stream else greys(tmp_path / "in", 0)
+    predict_files(bundle, [str(source)], device="cpu", stream=stream)
+    shown = capsys.readouterr().err
+    warnings = [line.removeprefix("warning: ") for line in shown.splitlines()[1:3]]
+    assert warnings == labels(Bundle.load(bundle, device="cpu").manifest)
+    assert warnings[0].startswith("the model was trained on SAMPLE data")
+    assert warnings[1] == "starting from random weights"
+    assert shown.count("SAMPLE") == shown.count("random weights") == 1
 
 
 def next_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -13,6 +13,7 @@ from toolkit.api.contracts import Data
 from toolkit.api.errors import first_few
 from toolkit.cli.init.layout import Layout
 from toolkit.cli.init.media import Media
+from toolkit.data.folders import Listing
 from toolkit.data.splits import NO_CLASS, classes_of
 
 SMALL = 48
@@ -21,7 +22,7 @@ SMALLEST = 96
 """Pixels below which networks for photos see too little, so that smaller images are enlarged."""
 UNBALANCED = 3.0
 """From how many times as many items of one class as of another the loss is weighted."""
-_SIDED = re.compile(r"(?i)(?<![a-z])(left|right)(?![a-z])")
+_SIDED = re.compile(r"(?i)(?<![a-z])(left|right|angle|heading|steering|yaw)(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Survey:
     def counts(self) -> Mapping[str, int]:
         """Items of each class, in order of class."""
         listing = self.layout.found.listing
-        counted = counts_of(listing.targets)
+        counted = counts_of(listing)
         return {name: counted[number] for number, name in enumerate(listing.classes)}
 
     @property
@@ -70,14 +71,25 @@ class Survey:
         return self.data.spec.targets == "set"
 
     @property
+    def numbers(self) -> bool:
+        return self.data.spec.targets == "number"
+
+    @property
     def imbalance(self) -> float:
         """How many times as many items the most frequent class has as the rarest that has any."""
-        shown = [count for count in self.counts.values() if count]
+        shown = [count for count in self.counts.values() if count] or [1]
         return max(shown) / min(shown)
 
 
-def counts_of(targets: Sequence[Any]) -> Counter[int]:
-    """Items by the number of their class; those without one are not counted."""
+def counts_of(listing: Listing) -> Counter[int]:
+    """Items by the number of their class, empty where targets are numbers; those without one are not counted."""
+    if listing.form == "number":
+        return Counter()
+    return counted_targets(listing.targets)
+
+
+def counted_targets(targets: Sequence[Any]) -> Counter[int]:
+    """As `counts_of`, for targets that are classes or sets of them."""
     counts = Counter(number for target in targets for number in classes_of(target))
     del counts[NO_CLASS]
     return counts
@@ -118,6 +130,7 @@ def _dataset(survey: Survey) -> Table:
 
 _WHY_LISTS = {
     "train": "the list of the items to train on",
+    "numbers": "what is learned: columns of the list",
     "labels": "some items have several labels",
     "separator": "separates the labels of an item",
 }
@@ -204,20 +217,24 @@ def _augmentations(survey: Survey) -> Iterator[Table]:
         padding = max(1, survey.media.short // 8)
         yield Table("[[augment]]", (Choice("name", "random_crop"), Choice("padding", padding, "an eighth of the side")))
     else:
-        why = "from 60 % of the area: things are seen larger and in parts"
+        seen = "things are seen larger and in parts"
+        why = f"from 60 % of the area: {'remove it if that changes the numbers' if survey.numbers else seen}"
         yield Table("[[augment]]", (Choice("name", "random_resized_crop"), Choice("scale", [0.6, 1.0], why)))
     names = survey.layout.found.listing.classes
     if not _has_sides(names):
-        why = "remove it if a mirrored picture can belong to another class, as with text"
+        other = "have other numbers" if survey.numbers else "belong to another class, as with text"
+        why = f"remove it if a mirrored picture can {other}"
         yield Table("[[augment]]", (Choice("name", "horizontal_flip", why),))
 
 
 def _has_sides(classes: Sequence[str]) -> bool:
-    """Whether classes change when a picture is mirrored: left and right, digits and letters."""
+    """Whether targets change when a picture is mirrored: left and right, angles, digits and letters, x and y."""
     return any(_SIDED.search(name) for name in classes) or all(len(name) == 1 for name in classes)
 
 
 def _task(survey: Survey) -> Table:
+    if survey.numbers:
+        return Table("[task]", (Choice("name", "regression", "each item has numbers: the network learns them"),))
     unbalanced = survey.imbalance >= UNBALANCED
     why = f"the largest class has {survey.imbalance:.0f} times the items of the smallest"
     if survey.several:

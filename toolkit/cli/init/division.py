@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from toolkit.api.contracts import Data, Split, VideoSplit
 from toolkit.api.errors import counted
-from toolkit.cli.init.choices import Choice, counts_of
+from toolkit.cli.init.choices import Choice, counted_targets, counts_of
 from toolkit.cli.init.layout import Layout
 from toolkit.data.division import Division
 from toolkit.data.folders import Found
@@ -70,7 +70,9 @@ def _empty(data: Data, shares: dict[str, float]) -> bool:
 
 def _lacking(data: Data, shares: dict[str, float]) -> int:
     """How many classes the splits lack, summed."""
-    return sum(len(data.spec.classes) - len(counts_of(split.targets)) for split in _splits(data, shares))
+    if data.spec.targets == "number":
+        return 0
+    return sum(len(data.spec.classes) - len(counted_targets(split.targets)) for split in _splits(data, shares))
 
 
 def _labelled(found: Found, shares: dict[str, float], pattern: str | None) -> Data:
@@ -84,8 +86,10 @@ def _given(found: Found, key: str) -> bool:
 
 
 def _smallest(found: Found) -> tuple[int, str]:
-    """The number of items of the rarest class, and its name."""
-    counts = counts_of(found.listing.targets)
+    """The number of items of the rarest class, and its name; of all items where they have numbers."""
+    if found.listing.form == "number":
+        return len(found.listing.ids), "all"
+    counts = counts_of(found.listing)
     number = min(counts, key=lambda one: counts[one], default=0)
     return counts[number], found.listing.classes[number]
 
@@ -106,6 +110,8 @@ def _shares(found: Found) -> dict[str, float]:
 
 def _why(found: Found, shares: dict[str, float]) -> str:
     fewest, name = _smallest(found)
+    if found.listing.form == "number":
+        return f"of {counted(fewest, 'item')}, from every range of their numbers"
     if not all(shares.values()):
         return f"{counted(fewest, 'item')} of {name}: too few for a test as well"
     return f"of each class; the smallest, {name}, has {counted(fewest, 'item')}"
@@ -126,5 +132,7 @@ def _source(found: Found) -> Choice | None:
 
 def _few(found: Found) -> Iterator[str]:
     fewest, name = _smallest(found)
-    if fewest < VERY_FEW:
+    if fewest < VERY_FEW and found.listing.form == "number":
+        yield f"{counted(fewest, 'item')} in all: expect scores to vary by much from run to run; add items"
+    elif fewest < VERY_FEW:
         yield f"{counted(fewest, 'item')} of class {name}: expect scores to vary by much from run to run; add items"

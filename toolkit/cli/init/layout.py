@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePath
+from typing import Any
 
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
@@ -16,10 +18,9 @@ from toolkit.data.groups import GROUP_TABLE
 from toolkit.data.kinds import items_below, wanted
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
-from toolkit.data.tables import Table, open_table, read_lines
+from toolkit.data.tables import PATH_COLUMNS, Table, open_table, read_lines
 
 KAGGLE_TABLE = "Training_set.csv"
-_PATHS = ("path", "filename")
 _FORMS = (LabelForm(), LabelForm("several"), LabelForm("several", ";"), LabelForm("several", ","))
 _LINE = re.compile(r".+\.\w+\s+\S+")
 _DEEPEST = 3
@@ -32,8 +33,8 @@ class Layout:
 
     root: Path
     found: Found
-    keys: Mapping[str, str] = field(default_factory=dict)
-    """Keys of the dataset that say where the labels come from."""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the dataset that say where the labels or numbers come from."""
     what: str = "class folders"
     notes: tuple[str, ...] = ()
 
@@ -74,7 +75,7 @@ def _above(folder: Path, root: Path) -> Iterator[str]:
     if folder != root:
         yield f"the data is in {root.relative_to(folder)}/ below it"
     for place in root.parents[: len(root.relative_to(folder).parts)]:
-        yield from passed_over(place)
+        yield from passed_over(place, below=False)
 
 
 def _has_files(folder: Path, *, videos: bool) -> bool:
@@ -100,7 +101,7 @@ def _lists_items(path: Path) -> bool:
 @dataclass(frozen=True)
 class _Listed:
     found: Found
-    keys: dict[str, str]
+    keys: dict[str, Any]
     what: str
 
 
@@ -114,7 +115,7 @@ def _listed(root: Path, *, videos: bool) -> tuple[_Listed | None, DataError | No
         names = first_few([path.name for path in tables])
         return None, DataError(f"no list for training among {names}", path=root, next_step=_expected(root, videos))
     first: DataError | None = None
-    for form in _FORMS:
+    for form in _forms(root / files["train"]):
         try:
             found = find_listed(
                 root, Lists(files["train"], files.get("valid"), files.get("test"), form=form), videos=videos
@@ -137,13 +138,26 @@ def _by_split(tables: list[Path]) -> dict[str, str]:
     return named | ({"train": others[0]} if "train" not in named and len(others) == 1 else {})
 
 
-def _keys(form: LabelForm) -> dict[str, str]:
+def _forms(table: Path) -> Iterator[LabelForm]:
+    """What the table may say of its items, the likeliest first."""
+    numbers = tuple(_columns_of_numbers(open_table(table))) if table.suffix.lower() == ".csv" else ()
+    measured = [name for name in numbers if name.lower() in {"label", "labels"}]
+    yield from (LabelForm(numbers=(name,)) for name in measured)
+    yield from _FORMS
+    if numbers and not measured:
+        yield LabelForm(numbers=numbers)
+
+
+def _keys(form: LabelForm) -> dict[str, Any]:
+    if form.numbers:
+        return {"numbers": form.numbers[0] if len(form.numbers) == 1 else list(form.numbers)}
     return {"labels": form.labels} | ({"separator": form.separator} if form.separator else {}) if form.several else {}
 
 
 def _described(files: Mapping[str, str], form: LabelForm) -> str:
     labels = "several labels" if form.several else "one label"
-    return f"{first_few(sorted(files.values()))} with {labels} per item"
+    said = f"numbers ({', '.join(form.numbers)})" if form.numbers else f"{labels} per item"
+    return f"{first_few(sorted(files.values()))} with {said}"
 
 
 def _explained(error: DataError, table: Path) -> DataError:
@@ -152,34 +166,34 @@ def _explained(error: DataError, table: Path) -> DataError:
         return error
     opened = open_table(table)
     names = {name.lower() for name in opened.header}
-    if opened.header and not names & {*_PATHS, "youtube_id"}:
+    if opened.header and not names & {*PATH_COLUMNS, "youtube_id"}:
         return DataError(
             f"expected the columns path,label (or filename,label), got {opened.said}",
             path=table,
             next_step="Rename the columns in the first line of the file, then run the same command again.",
         )
-    numbers = [] if names & {"label", "labels"} else [*_columns_of_numbers(opened)]
-    if numbers:
-        return DataError(
-            f"no column label, but numbers: {', '.join(numbers)}. init writes recipes for labels; a recipe for numbers "
-            f'has task = "regression" and, in its [data], train = "{table.name}" and numbers = "{numbers[0]}"',
-            path=table,
-            next_step="python -m toolkit plugins show regression",
-        )
     return error
 
 
 def _columns_of_numbers(table: Table) -> Iterator[str]:
+    """The columns that measure something: all their cells are numbers. Neither those that count the rows do, nor a
+    column label of whole numbers, which are classes."""
     for place, name in enumerate(table.header):
-        if table.rows and all(_is_number(row[place]) for _, row in table.rows):
+        values = [_number(row[place]) for _, row in table.rows]
+        if not values or not all(map(math.isfinite, values)):
+            continue
+        steps = {after - before for before, after in pairwise(values)}
+        is_classes = name.lower() in {"label", "labels"} and all(map(float.is_integer, values))
+        if steps != {1.0} and not is_classes:
             yield name
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float:
+    """NaN where the text is not a number."""
     try:
-        return math.isfinite(float(text))
+        return float(text)
     except ValueError:
-        return False
+        return math.nan
 
 
 def _nothing(root: Path, error: DataError, *, videos: bool) -> DataError:
@@ -204,17 +218,5 @@ def _expected(root: Path, videos: bool) -> str:
     item = "video.mp4" if videos else "image.jpg"
     return (
         f"Expected one of these below {root}: CLASS/{item}; or train/CLASS/{item} with val/ and test/; or a table "
-        f"train.csv with the columns path,label."
+        f"train.csv with the columns path,label, or path and columns of numbers."
     )
-
-
-def hidden_files(root: Path) -> Iterator[str]:
-    """A note on hidden files of `root` and its folders, which are never read."""
-    count = sum(
-        1
-        for place in [root, *(root / name for name in folders(root))]
-        for path in place.iterdir()
-        if path.name.startswith(".") and path.is_file()
-    )
-    if count:
-        yield f"skipped {counted(count, 'hidden file')}"

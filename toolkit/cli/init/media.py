@@ -86,18 +86,11 @@ def _image(path: Path) -> Seen:
 
 
 def _video(path: Path) -> Seen:
-    from av.error import FFmpegError
+    from toolkit.api.clips import duration
+    from toolkit.data.decoding import read_frames, timeline
 
-    from toolkit.data.decoding import timeline
-    from toolkit.data.opening import FILE, open_video
-
-    times = timeline(path).times
-    try:
-        with open_video(f"file:{path}", FILE) as container:
-            context = container.streams.video[0].codec_context
-            short = min(context.width, context.height)
-    except (FFmpegError, OSError, IndexError) as error:
-        raise DataError(str(error), path=path) from error
-    length = times[-1] - times[0]
-    rate = (len(times) - 1) / length if length else 0.0
-    return Seen(short, length + (1 / rate if rate else 0.0), rate)
+    line = timeline(path)
+    times = line.times
+    shown = next(read_frames(path, line, [0]))
+    rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+    return Seen(min(shown.shape[:2]), duration(times), rate)

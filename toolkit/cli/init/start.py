@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+from toolkit.api.answers import number
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError, Problem, UsageError, counted, first_few
 from toolkit.cli.init.choices import Survey, choose, described
 from toolkit.cli.init.division import divide
-from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, hidden_files, recognise
+from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, recognise
 from toolkit.cli.init.media import look_at
 from toolkit.cli.init.text import UNWRITABLE, compose
 from toolkit.data.folders import folders_with
@@ -123,7 +125,7 @@ def _surveyed(kind: str, root: Path, output: Path) -> Start:
         f"Written by: python -m toolkit init {kind} {shlex.quote(str(root))}",
         f"Train it:   python -m toolkit run {shlex.quote(str(output))}",
     ]
-    notes = (*_damaged(survey), *divided.warnings, *divided.data.notes, *layout.notes, *hidden_files(layout.root))
+    notes = (*_damaged(survey), *divided.warnings, *divided.data.notes, *layout.notes)
     machine = "a GPU was found" if survey.gpu else "no GPU was found"
     return Start(
         compose(title, tables), facts, notes, f"{described(tables)} ({machine})", str(layout.root / listing.ids[0])
@@ -133,13 +135,24 @@ def _surveyed(kind: str, root: Path, output: Path) -> Start:
 def _facts(survey: Survey) -> Iterator[str]:
     counts, media, noun = survey.counts, survey.media, "video" if survey.videos else "image"
     items = len(survey.layout.found.listing.ids)
-    yield f"found {counted(items, noun)} of {len(counts)} classes: {survey.layout.what} in {survey.layout.root}"
-    yield f"classes: {first_few([f'{name} {count:,}' for name, count in counts.items()], _CLASSES_SHOWN)}"
+    of = "" if survey.numbers else f" of {len(counts)} classes"
+    yield f"found {counted(items, noun)}{of}: {survey.layout.what} in {survey.layout.root}"
+    if survey.numbers:
+        yield f"numbers: {first_few([*_ranges(survey)], _CLASSES_SHOWN)}"
+    else:
+        yield f"classes: {first_few([f'{name} {count:,}' for name, count in counts.items()], _CLASSES_SHOWN)}"
     shorts = [one.short for one in media.seen]
     sizes = f"short side {media.short} px" + (f" ({min(shorts)} to {max(shorts)})" if len(set(shorts)) > 1 else "")
     length = f", {media.seconds:.1f} s at {media.rate:.0f} frames a second" if survey.videos else ""
     yield f"usual {noun}: {sizes}{length}; looked at {media.looked:,} of {items:,}"
     yield _splits(survey.data)
+
+
+def _ranges(survey: Survey) -> Iterator[str]:
+    """Each number with the least and the largest value that it has."""
+    listing = survey.layout.found.listing
+    for name, column in zip(listing.classes, zip(*cast(Any, listing.targets), strict=True), strict=True):
+        yield f"{name} {number(min(column))} to {number(max(column))}"
 
 
 def _splits(data: Data) -> str:

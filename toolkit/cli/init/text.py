@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from toolkit.api.errors import printable
 from toolkit.cli.init.choices import Choice, Table
 from toolkit.recipe.write import inline
 
@@ -35,4 +36,4 @@ def _lines(choices: Sequence[Choice]) -> Iterator[str]:
 
 def _comment(text: str) -> str:
     """`text` as a comment of one line: names of files, which it may hold, can have any character."""
-    return f"# {UNWRITABLE.sub('?', text)}"
+    return f"# {printable(text)}"

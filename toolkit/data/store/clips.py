@@ -9,6 +9,7 @@ second time: the first time only what its clip sees is decoded, which is all the
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +30,13 @@ from toolkit.api.clips import PHASES, Clip, evaluation_clips, seen, snapped, tra
 from toolkit.api.contract_checks import read_frames_of
 from toolkit.api.errors import DataError
 from toolkit.api.files import replaced
+from toolkit.data.damage import Damage, hearing_of_damage
 from toolkit.data.geometry import covering, crop_places, crop_start
 from toolkit.data.store.corrupt import Corrupt, LeftOut
 from toolkit.data.store.resampling import CACHE_VERSION, resize
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
-from toolkit.data.store.store import Draws, Store
+from toolkit.data.store.store import Store
+from toolkit.system.draws import draws_of
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec, VideoSplit
@@ -121,7 +124,7 @@ class ClipStore(Store):
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
-        self._left_out = LeftOut(self.corrupt, len(self.split))
+        self.left_out = LeftOut(self.corrupt, self.split.ids)
         self._asked: set[int] = set()
         self._counted: set[int] = set()
         self._unkept: set[int] = set()
@@ -143,16 +146,18 @@ class ClipStore(Store):
         choose = partial(views_of, self.clip)
         return self._gathered(index, [(item, self.clip.views, choose) for item in index.tolist()])
 
-    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """uint8 `[B, T, 3, S, S]`: the training clips numbered `index`, and the videos they are of. Of V clips a video
-        the n-th of video i is number i * V + n, whatever else is asked for. A video whose clips are adjacent is
-        opened once."""
-        each = self.clip.clips_per_video
-        runs = [(item, [number % each for number in run]) for item, run in groupby(index.tolist(), lambda n: n // each)]
-        return self._gathered(
-            index // each,
-            [(item, len(clips), partial(drawn_from, self.clip, draws, item, clips)) for item, clips in runs],
-        )
+    def drawn(self, items: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """uint8 `[B, T, 3, S, S]`: the training clips with these numbers, and the numbers without those of skipped
+        videos. Of V clips a video the n-th of video i is number i * V + n. Each is drawn by its number from `seed`,
+        whatever else is asked for. A video whose clips are adjacent is opened once."""
+        each, count = self.clip.clips_per_video, self.clip.frames + 1
+        numbers = iter(draws_of(items, seed).uniform(shape=(count,)).tolist())
+        wanted = list[_Wanted]()
+        for item, run in groupby((items // each).tolist()):
+            drawn = [next(numbers) for _ in run]
+            wanted.append((item, len(drawn), partial(drawn_from, self.clip, drawn)))
+        pixels, videos = self._gathered(items // each, wanted)
+        return pixels, items[torch.isin(items // each, videos)]
 
     def _gathered(self, index: Tensor, wanted: Sequence[_Wanted]) -> tuple[Tensor, Tensor]:
         side, ends = self.spec.stored_size, list(accumulate((count for _, count, _ in wanted), initial=0))
@@ -161,7 +166,7 @@ class ClipStore(Store):
         whole = list(self._pool.map(self._filled, wanted, parts))
         if not all(whole):
             clips = np.concatenate([clips[:0], *(part for part, there in zip(parts, whole, strict=True) if there)])
-        return torch.from_numpy(clips).movedim(-1, -3), self._left_out.without(index)
+        return torch.from_numpy(clips).movedim(-1, -3), self.left_out.without(index)
 
     def _filled(self, wanted: _Wanted, into: NDArray[np.uint8]) -> bool:
         """Whether the clips of a video could be written."""
@@ -175,9 +180,11 @@ class ClipStore(Store):
             frames = self._kept(item)
             if frames is None:
                 numbers = sorted({number for view in views for number in view.frames})
-                frames = dict(zip(numbers, self._decoded(item, numbers), strict=True))
+                with hearing_of_damage() as found:
+                    frames = dict(zip(numbers, self._decoded(item, numbers), strict=True))
+                self.left_out.accept(item, found)
         except DataError as error:
-            self._left_out.add(item, error)
+            self.left_out.add(item, error)
             return False
         for view, clip in zip(views, into, strict=True):
             view.cut(frames, self.spec.stored_size, clip)
@@ -198,6 +205,11 @@ class ClipStore(Store):
         elif item not in self._counted:
             with suppress(OSError):  # removed by another run, or only to be read: what is mapped can be seen
                 os.utime(path)
+            try:
+                self.left_out.accept(item, _kept_damage(path, frames.nbytes))
+            except DataError:  # kept by a run that accepts more
+                self._unkept.add(item)
+                return None
             self._count(self.cache, item, frames.nbytes)
         return None if frames is None else dict(zip(numbers, frames, strict=True))
 
@@ -208,20 +220,29 @@ class ClipStore(Store):
         return sorted({number for clip in evaluation_clips(self.clip, times) for number in clip})
 
     def _keep(self, cache: VideoCache, item: int, numbers: Sequence[int], path: Path) -> None:
-        """Decode the frames of a video that clips see into its file, unless there is no room."""
-        with closing(self._decoded(item, numbers)) as decoded:
+        """Decode the frames of a video that clips see into its file, unless there is no room or too much damage: what
+        is kept changes no result, so that only a clip that meets the damage may be refused for it."""
+        with closing(self._decoded(item, numbers)) as decoded, hearing_of_damage() as found:
             first = next(decoded)
             size = len(numbers) * first.nbytes
             if not self._count(cache, item, size):
                 return
             try:
-                _write(path, (len(numbers), *first.shape), chain([first], decoded))
+                with replaced(path) as temporary:
+                    _write(temporary, (len(numbers), *first.shape), chain([first], decoded), found)
+                    self.left_out.accept(item, found)
                 cache.added(size)
+            except DataError:
+                self._unkeep(cache, item, size)
             except OSError as error:
-                self._counted.discard(item)  # it is decoded again from now on, and takes no room
-                self._unkept.add(item)
-                cache.release(size)
+                self._unkeep(cache, item, size)
                 warn_unwritten(cache.folder, error)
+
+    def _unkeep(self, cache: VideoCache, item: int, size: int) -> None:
+        """Decode a video again from now on; it takes no room."""
+        self._counted.discard(item)
+        self._unkept.add(item)
+        cache.release(size)
 
     def _count(self, cache: VideoCache, item: int, size: int) -> bool:
         fits = item in self._counted or cache.reserve(size)
@@ -251,9 +272,8 @@ def views_of(clip: Clip, times: Sequence[float]) -> list[View]:
     return [View(frames, place) for frames in evaluation_clips(clip, times) for place in crop_places(clip.crops)]
 
 
-def drawn_from(clip: Clip, draws: Draws, item: int, clips: Sequence[int], times: Sequence[float]) -> list[View]:
-    """Training clips of a video by number, from 0, each from a place of its own in time and along the long side."""
-    drawn = (draws.of(item, number, clip.frames + 1) for number in clips)
+def drawn_from(clip: Clip, drawn: Sequence[Sequence[float]], times: Sequence[float]) -> list[View]:
+    """Training clips of a video, each from a place of its own in time and along the long side, by 1 + T numbers."""
     return [View(training_clip(clip, times, numbers[1:]), numbers[0]) for numbers in drawn]
 
 
@@ -264,12 +284,31 @@ def _grid(spec: DataSpec, *, training: bool) -> str:
     return f"{PHASES} {clip.sampling} {clip.frames if clip.sampling == 'segments' else clip.step} {views}"
 
 
-def _write(path: Path, shape: tuple[int, ...], frames: Iterable[NDArray[np.uint8]]) -> None:
-    with replaced(path) as temporary, temporary.open("wb") as file:
+def _write(path: Path, shape: tuple[int, ...], frames: Iterable[NDArray[np.uint8]], found: Sequence[Damage]) -> None:
+    """`found`: the damage that decoding these frames finds, which is written behind them."""
+    with path.open("wb") as file:
         # Written frame by frame a file costs less than mapped memory, page by page.
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for frame in frames:
             file.write(np.ascontiguousarray(frame).data)
+        for damage in found[:1]:
+            file.write(_DAMAGE.pack(*damage))
+
+
+_DAMAGE = struct.Struct("<QQ")
+
+
+def _kept_damage(path: Path, frames: int) -> list[Damage]:
+    """What a kept file, whose frames take so many bytes, says behind them of the damage of its video."""
+    try:
+        with path.open("rb") as file:
+            written = file.seek(0, os.SEEK_END) - frames
+            if written % np.lib.format.ARRAY_ALIGN != _DAMAGE.size:  # the header alone
+                return []
+            file.seek(-_DAMAGE.size, os.SEEK_END)
+            return [Damage(*_DAMAGE.unpack(file.read()))]
+    except OSError:  # removed by another run
+        return []
 
 
 _ONE_HEADER = threading.Lock()

@@ -1,14 +1,15 @@
-"""Items that cannot be decoded: an error, or skipped, counted and reported."""
+"""Items that cannot be decoded are errors, or skipped, counted and reported; damage in part of one is reported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, counted
+from toolkit.data.damage import Damage
 
 LISTED = 20
 """Items of a split that are named at most."""
@@ -20,15 +21,29 @@ class Corrupt:
 
     skip: bool = False
     limit: float = 0.01
+    damaged_share: float = 0.5
+    """Share of a video's frames that cannot be decoded from which on the video counts as one."""
+
+    def accept(self, name: str, found: Sequence[Damage]) -> Damage | None:
+        """The damage that reading an item found, if any. Raises DataError where it is too much."""
+        damage = max(found, key=lambda one: one.share, default=None)
+        if damage is not None and damage.share >= self.damaged_share:
+            raise DataError(
+                f"{name}: {damage}, and input.damaged_share = {self.damaged_share:g}",
+                next_step="repair or remove the file, or skip such files with: --set input.on_corrupt=skip",
+            )
+        return damage
 
 
 @dataclass
 class LeftOut:
-    """The items of a split of `count` that were skipped so far."""
+    """The items of a split, which has these `ids`, that were skipped so far, or are damaged in part."""
 
     corrupt: Corrupt
-    count: int
+    ids: Sequence[str]
     reasons: dict[int, str] = field(default_factory=dict)
+    damaged: dict[int, Damage] = field(default_factory=dict)
+    """Of items that were not skipped."""
 
     def add(self, index: int, error: DataError) -> None:
         """Skip an item, if that is allowed; DataError where it is not, or where too many are skipped by now."""
@@ -38,19 +53,34 @@ class LeftOut:
                 next_step="repair or remove the file, or skip such files with: --set input.on_corrupt=skip",
             ) from error
         self.reasons[index] = error.message  # in one step, so threads need no lock
-        if len(self.reasons) > self.corrupt.limit * self.count:
+        if len(self.reasons) > self.corrupt.limit * len(self.ids):
             listed = "; ".join(list(self.reasons.values())[:5])
             raise DataError(
-                f"{len(self.reasons)} of {self.count} items cannot be read, more than input.corrupt_limit = "
+                f"{len(self.reasons)} of {len(self.ids)} items cannot be read, more than input.corrupt_limit = "
                 f"{self.corrupt.limit:g} allows: {listed}",
                 next_step="repair the data, or raise the limit with: --set input.corrupt_limit=SHARE",
             )
+
+    def accept(self, index: int, found: Sequence[Damage]) -> None:
+        """Take note of the damage that reading an item found. Raises DataError where it is too much."""
+        damage = self.corrupt.accept(self.ids[index], found)
+        if damage is not None:
+            self.damaged[index] = damage
 
     def without(self, index: Tensor) -> Tensor:
         """The positions in `index` that are not skipped."""
         if not self.reasons:
             return index
         return torch.tensor([i for i in index.tolist() if i not in self.reasons], dtype=torch.int64)
+
+    def notes(self, split: str) -> Iterator[str]:
+        """What a user reads of the skipped and the damaged items of this split."""
+        if self.reasons:
+            yield left_out_note(split, self.reasons, len(self.ids))
+        damaged = {self.ids[index]: one for index, one in sorted(self.damaged.items()) if index not in self.reasons}
+        if damaged:
+            listed = "; ".join(f"{name}: {one}" for name, one in list(damaged.items())[:LISTED])
+            yield f"{split}: {counted(len(damaged), 'item')} of {len(self.ids):,} damaged in part: {listed}"
 
 
 def left_out_note(split: str, reasons: Mapping[int, str], count: int) -> str:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from toolkit.system.randomness import generator
-
 if TYPE_CHECKING:
     from toolkit.api.contracts import Split, VideoSplit
     from toolkit.data.store.corrupt import LeftOut
-
-
-class Draws(NamedTuple):
-    """The training items of one epoch, each with numbers of its own."""
-
-    seed: int
-    epoch: int
-
-    def of(self, item: int, time: int, count: int) -> list[float]:
-        """`count` numbers, uniform in 0..1, for the `time`-th clip (from 0) of an item."""
-        numbers: list[float] = torch.rand(
-            count, generator=generator("cpu", self.seed, "clip", self.epoch, item, time), dtype=torch.float64
-        ).tolist()
-        return numbers
 
 
 class Store(Protocol):
@@ -36,7 +20,7 @@ class Store(Protocol):
     """
 
     split: Split | VideoSplit
-    _left_out: LeftOut
+    left_out: LeftOut
 
     def __len__(self) -> int:
         return len(self.split)
@@ -44,7 +28,7 @@ class Store(Protocol):
     @property
     def skipped(self) -> dict[int, str]:
         """Items skipped because they cannot be decoded: index to reason."""
-        return self._left_out.reasons
+        return self.left_out.reasons
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, ..., 3, S, S]`: the items at `index`; of a video its middle."""
@@ -55,10 +39,11 @@ class Store(Protocol):
         has one view."""
         return self.fetch(index)
 
-    def drawn(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """`[B, ..., 3, S, S]`: the training items numbered `index`. By default nothing of them is drawn."""
-        del draws
-        return self.fetch(index)
+    def drawn(self, items: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """`[B, ..., 3, S, S]`: the training items with these numbers, and the numbers without the skipped ones. What is
+        drawn for an item comes from `seed` and its number. By default nothing is."""
+        del seed
+        return self.fetch(items)
 
     def begin(self, index: Tensor) -> None:
         """Have the items at `index` decoded meanwhile. By default they are when they are fetched."""

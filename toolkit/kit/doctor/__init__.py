@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,16 +12,15 @@ from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, UsageError, counted, unkn
 from toolkit.host.installed import installed
 from toolkit.host.listing import shortened
 from toolkit.host.loading import load
-from toolkit.host.offers import SLOW_SECONDS, Plugin, owners
+from toolkit.host.offers import INCLUDED, SLOW_SECONDS, Plugin, owners
 from toolkit.host.project import left_out, owner
 from toolkit.kit.doctor.examination import HOST, KNOWN_STATE, Imported, Line, Remark, Request, imported
 from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
 from toolkit.kit.doctor.sources import unsafe_loads
 from toolkit.recipe.overrides import from_inline
+from toolkit.system.notices import show
 
 PAGE = "docs/reference/rules.md"
-INCLUDED = "vision-toolkit"
-"""The distribution whose plugins are examined only when asked for by name."""
 
 Component: TypeAlias = tuple[str, str]
 """Kind and name."""
@@ -60,11 +58,11 @@ def examine_installed(name: str | None, overrides: Sequence[str], *, silence: fl
             sound = sound and not any(remark.fault for remark in (*remarks, *seen))
     if name is None:
         for broken in unreadable:
-            print(broken)
+            show(str(broken))
         for plugin in asleep:
-            print(f"{plugin}: disabled, not examined")
+            show(f"{plugin}: disabled, not examined")
     if not visits:
-        print("no third-party plugin is installed; to examine an included plugin, name it")
+        show("no third-party plugin is installed; to examine an included plugin, name it")
     return EXIT_DONE if sound and not (unreadable and name is None) else EXIT_PLUGIN
 
 
@@ -99,17 +97,16 @@ def _examined(doctor: Doctor, plugin: Plugin, offers: Sequence[Component], args:
 def _show(title: str, remarks: Iterable[Remark]) -> None:
     """Print a title, and below it each finding once, with the rules that it breaks and the page about them."""
     if title:
-        print(title)
+        show(title)
     seen: dict[str, list[Remark]] = {}
     for remark in remarks:
         if remark.what is not None:
             seen.setdefault(remark.what, []).append(remark)
         elif remark.rule == "rules":
-            print(f"    {remark.skipped}")
+            show(f"    {remark.skipped}")
     for what, broken in seen.items():
-        print(f"    {', '.join(remark.rule for remark in broken)}: {what}")
-        print(f"      see {PAGE}#{broken[0].section}")
-    sys.stdout.flush()
+        show(f"    {', '.join(remark.rule for remark in broken)}: {what}")
+        show(f"      see {PAGE}#{broken[0].section}")
 
 
 @dataclass(frozen=True)

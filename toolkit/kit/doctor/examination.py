@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -20,6 +21,7 @@ from toolkit.host.offers import Answers, Offer, Plugin, described
 from toolkit.recipe.checking import check
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.reading import read_signature
+from toolkit.recipe.write import tables_to_toml
 
 HOST, FACTORIES = "plugins", "factories"
 """Sections of docs/reference/rules.md about the checks here, which come on top of the conformance kit's rules."""
@@ -46,14 +48,14 @@ class Request:
     """Keys of the component's table."""
 
     def text(self) -> str:
-        return json.dumps(asdict(self), default=str)
+        return json.dumps(asdict(self) | {"args": tables_to_toml(self.args)})
 
     @classmethod
     def read(cls, text: str) -> Request:
         fields = json.loads(text)
         offers = fields["offers"]
         listed = None if offers is None else tuple((kind, name) for kind, name in offers)
-        return cls(tuple(fields["plugin"]), listed, fields["args"])
+        return cls(tuple(fields["plugin"]), listed, tomllib.loads(fields["args"]))
 
 
 @dataclass(frozen=True)

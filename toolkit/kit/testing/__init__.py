@@ -12,6 +12,6 @@ from __future__ import annotations
 from toolkit.kit.testing.case import Case
 from toolkit.kit.testing.examination import conformance, examine, rules
 from toolkit.kit.testing.rulebook import Finding, Rule
-from toolkit.kit.testing.samples import image_folders, video_folders
+from toolkit.kit.testing.samples import draws, image_folders, video_folders
 
-__all__ = ["Case", "Finding", "Rule", "conformance", "examine", "image_folders", "rules", "video_folders"]
+__all__ = ["Case", "Finding", "Rule", "conformance", "draws", "examine", "image_folders", "rules", "video_folders"]

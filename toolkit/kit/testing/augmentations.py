@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,17 +11,21 @@ import torch
 from torch import Tensor
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import Batch, DataSpec
-from toolkit.api.errors import UsageError
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Visit
+from toolkit.api.errors import PluginError, UsageError
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.forms import DRAWN
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
+from toolkit.kit.testing.samples import draws as draws_of
 from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
+from toolkit.system.draws import GROUP, draws_of_each, groups_of
 
 RULES = Rulebook("augmentation")
 
 USUAL = DataSpec(("first", "second", "third", "fourth", "fifth"), size=24)
 BATCH = 6
+GROUPS = 3
+"""In a batch of which a share is taken."""
 ALIKE = 32
 """Copies of one image: a draw that hides from so many is one a batch, not one a sample."""
 TRIALS = 8
@@ -28,8 +33,6 @@ TRIALS = 8
 FRAMES = 3
 ROUNDING = 1
 """Levels by which a pixel may differ where only the order of sums does."""
-
-Augment = Callable[[Batch, torch.Generator], Batch]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Scene:
         """uint8 noise, the same each time."""
         clip = () if self.spec.frames is None else (self.spec.frames,)
         side = self.spec.stored_size
-        drawn = torch.randint(0, 256, (count, *clip, 3, side, side), dtype=torch.uint8, generator=seeded(1))
+        rng = torch.Generator().manual_seed(1)
+        drawn = torch.randint(0, 256, (count, *clip, 3, side, side), dtype=torch.uint8, generator=rng)
         targets = DRAWN[self.spec.targets].batch(count, len(self.spec.classes))
         return Batch(drawn, targets, torch.arange(count))
 
@@ -55,7 +59,7 @@ def pixels(subject: Subject) -> Iterator[str]:
     for scene, augment in _all(subject):
         for count in (1, BATCH):
             given = scene.batch(count)
-            if wrong := _wrong_pixels(augment(given, seeded()).pixels, given.pixels, scene.spec.size):
+            if wrong := _wrong_pixels(_applied(augment, given).pixels, given.pixels, scene.spec.size):
                 yield f"{scene.what}, {count} of them: {wrong}"
 
 
@@ -66,7 +70,7 @@ def targets(subject: Subject) -> Iterator[str]:
     for scene, augment in _all(subject):
         batch, count, form = scene.batch(), len(scene.spec.classes), DRAWN[scene.spec.targets]
         for what, given in form.changed(batch.targets, count).items():
-            found = augment(replace(batch, targets=given), seeded()).targets
+            found = _applied(augment, replace(batch, targets=given)).targets
             if wrong := form.wrong_batch(found, len(given), count):
                 yield f"{scene.what} with targets as {what}: {wrong}"
 
@@ -76,7 +80,7 @@ def index(subject: Subject) -> Iterator[str]:
     """The index, by which items are known, is kept."""
     for scene, augment in _all(subject):
         batch = scene.batch()
-        found = augment(batch, seeded()).index
+        found = _applied(augment, batch).index
         if not (isinstance(found, Tensor) and torch.equal(found.cpu(), batch.index)):
             yield f"{scene.what}: {found} from {batch.index}"
 
@@ -87,7 +91,7 @@ def untouched(subject: Subject) -> Iterator[str]:
     for scene, augment in _all(subject):
         for seed in range(TRIALS):
             batch, before = scene.batch(), scene.batch()
-            augment(batch, seeded(seed))
+            _applied(augment, batch, seed)
             for name in ("pixels", "targets", "index"):
                 if not torch.equal(getattr(batch, name), getattr(before, name)):
                     yield f"{scene.what}: {name} of the given batch changed"
@@ -96,20 +100,20 @@ def untouched(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def repeatable(subject: Subject) -> Iterator[str]:
-    """The same state of the generator gives the same batch: a run resumes exactly."""
+    """The same draws give the same batch: a run resumes exactly."""
     for scene, augment in _all(subject):
-        once, again = (augment(scene.batch(), seeded()) for _ in range(2))
+        once, again = (_applied(augment, scene.batch()) for _ in range(2))
         if not _alike(once, again):
-            yield f"{scene.what}: two calls with generators of one seed differ"
+            yield f"{scene.what}: two calls with the same draws differ"
 
 
 @RULES.rule
-def generator(subject: Subject) -> Iterator[str]:
-    """All draws come from the generator that is given, none from torch's, NumPy's or Python's global one."""
+def global_state(subject: Subject) -> Iterator[str]:
+    """All draws come from those that are given, none from torch's, NumPy's or Python's global generator."""
     for scene, augment in _all(subject):
         for seed in range(TRIALS):
             before = GlobalStates.now()
-            augment(scene.batch(), seeded(seed))
+            _applied(augment, scene.batch(), seed)
             if used := list(before.used()):
                 yield f"{scene.what}: {' and '.join(used)} global generator was used"
                 return
@@ -117,7 +121,7 @@ def generator(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def draws(subject: Subject) -> Iterator[str]:
-    """Another state of the generator gives another batch, where identical samples do not come out alike."""
+    """Another epoch gives another batch, where identical samples do not come out alike."""
     found = _of_identical(subject)
     if not _uniform(found[0]) and all(_alike(found[0], other) for other in found[1:]):
         yield f"identical samples come out different, but the same for each of {TRIALS} seeds"
@@ -134,13 +138,31 @@ def samples(subject: Subject) -> Iterator[str]:
 
 
 @RULES.rule
+def shares(subject: Subject) -> Iterator[str]:
+    """An item gets the same result in a batch of another size and order, if its whole group is there: ranks and batch
+    sizes change nothing."""
+    for scene, augment in _all(subject):
+        whole = scene.batch(GROUPS * GROUP)
+        visit, groups = _visit(whole), groups_of(len(whole.index))
+        wanted = augment(whole, _drawn(visit))
+        for without in range(GROUPS):
+            again = scene.batch(len(whole.index))  # if the first was changed, another rule finds it
+            share = (groups != without).nonzero().flatten().flip(0)
+            part = Batch(again.pixels[share], again.targets[share], share)
+            found = augment(part, _drawn(Visit(share, share, len(groups))))
+            if not _close(found, wanted, share):
+                yield f"{scene.what}: {len(share)} items of a batch of {len(whole.index)} come out different alone"
+                return
+
+
+@RULES.rule
 def clips(subject: Subject) -> Iterator[str]:
     """All frames of a clip get the same draw: identical ones stay identical."""
     scene, augment = next((scene, augment) for scene, augment in _all(subject) if scene.spec.frames is not None)
     moving = scene.batch()
     still = moving.pixels[:, :1].expand_as(moving.pixels).contiguous()
     for seed in range(TRIALS):
-        found = augment(replace(moving, pixels=still), seeded(seed)).pixels
+        found = _applied(augment, replace(moving, pixels=still), seed).pixels
         if not torch.equal(found, found[:, :1].expand_as(found)):
             yield "the frames of a still clip came out different"
             return
@@ -152,7 +174,7 @@ def layout(subject: Subject) -> Iterator[str]:
     for scene, augment in _all(subject):
         batch = scene.batch()
         inner = replace(batch, pixels=batch.pixels.movedim(-3, -1).contiguous().movedim(-1, -3))
-        one, other = (augment(each, seeded()).pixels for each in (batch, inner))
+        one, other = (_applied(augment, each).pixels for each in (batch, inner))
         if one.shape != other.shape or int((one.int() - other.int()).abs().max()) > ROUNDING:
             yield f"{scene.what}: pixels differ where only their order in memory does"
 
@@ -166,7 +188,7 @@ def identity(subject: Subject) -> Iterator[str]:
         if scene.spec.stored_size > scene.spec.size:
             continue
         batch, classes = scene.batch(), len(scene.spec.classes)
-        found = subject.build(scene.spec, **args)(batch, seeded())
+        found = _applied(_built(subject, scene.spec, **args), batch)
         if not _same(found.pixels, batch.pixels):
             yield f"{scene.what}: pixels change at {shown}"
         if not _same(_mixed(found.targets, classes), _mixed(batch.targets, classes)):
@@ -175,23 +197,20 @@ def identity(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def device(subject: Subject) -> Iterator[str]:
-    """On a GPU it works there, and neither copies to the host nor waits for the device."""
+    """On a GPU it gives what it gives on the CPU, and neither copies to the host nor waits for the device."""
     if not torch.cuda.is_available():
         raise DoesNotApply("there is no CUDA device here")
     for scene, augment in _all(subject):
         batch = scene.batch()
         there = Batch(batch.pixels.cuda(), batch.targets.cuda(), batch.index)
-        rng = torch.Generator("cuda").manual_seed(0)
-        augment(there, rng)
+        visit = _visit(batch)
+        augment(there, _drawn(visit, torch.device("cuda")))
         with no_waiting():
-            found = augment(there, rng)
+            found = augment(there, _drawn(visit, torch.device("cuda")))
         if not (found.pixels.is_cuda and found.targets.is_cuda):
             yield f"{scene.what}: the batch came back on {found.pixels.device} and {found.targets.device}"
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    """A fresh generator on the CPU."""
-    return torch.Generator().manual_seed(seed)
+        elif not _close(Batch(found.pixels.cpu(), found.targets.cpu(), found.index), _applied(augment, batch)):
+            yield f"{scene.what}: the batch comes out different on the CPU"
 
 
 def _scenes(subject: Subject) -> list[Scene]:
@@ -205,8 +224,31 @@ def _scenes(subject: Subject) -> list[Scene]:
     ]
 
 
-def _all(subject: Subject) -> Iterator[tuple[Scene, Augment]]:
-    return ((scene, subject.build(scene.spec)) for scene in _scenes(subject))
+def _all(subject: Subject) -> Iterator[tuple[Scene, Augmentation]]:
+    return ((scene, _built(subject, scene.spec)) for scene in _scenes(subject))
+
+
+def _built(subject: Subject, spec: DataSpec, **args: Any) -> Augmentation:
+    built: Augmentation = subject.build(spec, **args)
+    signature = inspect.signature(built)
+    if any("Generator" in str(one.annotation) for one in signature.parameters.values()):
+        found = str(signature).replace("'", "")
+        raise PluginError(f"expected an augmentation (batch: Batch, draws: Draws), got {found}")
+    return built
+
+
+def _applied(augment: Augmentation, batch: Batch, seed: int = 0) -> Batch:
+    """What becomes of a batch, by the draws of its items."""
+    return augment(batch, draws_of(batch.index.tolist(), seed))
+
+
+def _visit(batch: Batch) -> Visit:
+    """Of a batch that is a global one."""
+    return Visit(batch.index, batch.index, len(batch.index))
+
+
+def _drawn(visit: Visit, device: torch.device | None = None) -> Draws:
+    return draws_of_each(1, visit, 0, device or torch.device("cpu"))[0]
 
 
 def _at_zero(subject: Subject) -> dict[str, Any]:
@@ -249,15 +291,23 @@ def _of_identical(subject: Subject) -> list[Batch]:
     for seed in range(TRIALS):
         one = scene.batch(1)
         copies = one.pixels.expand(ALIKE, *one.pixels.shape[1:]).contiguous()
-        found.append(
-            augment(Batch(copies, one.targets.expand(ALIKE, *one.targets.shape[1:]), torch.arange(ALIKE)), seeded(seed))
-        )
+        targets = one.targets.expand(ALIKE, *one.targets.shape[1:])
+        found.append(_applied(augment, Batch(copies, targets, torch.arange(ALIKE)), seed))
     return found
 
 
 def _uniform(batch: Batch) -> bool:
     """Whether all samples are the same."""
     return all(torch.equal(whole, whole[:1].expand_as(whole)) for whole in (batch.pixels, batch.targets))
+
+
+def _close(found: Batch, wanted: Batch, share: Tensor | slice = slice(None)) -> bool:
+    """Whether these are the items `share` of `wanted`, but for the order of sums."""
+    pixels, targets = wanted.pixels[share], wanted.targets[share]
+    if found.pixels.shape != pixels.shape or found.targets.shape != targets.shape:
+        return False
+    near = int((found.pixels.int() - pixels.int()).abs().max()) <= ROUNDING
+    return near and torch.allclose(found.targets.float(), targets.float(), atol=1e-6)
 
 
 def _alike(one: Batch, other: Batch) -> bool:

@@ -76,10 +76,13 @@ def arguments(subject: Subject) -> Iterator[str]:
     if not inspect.getdoc(factory):
         yield "the factory has no docstring"
     parameters = inspect.signature(factory).parameters
-    for one in read_signature(factory, KINDS[subject.case.kind].given).arguments:
+    signature = read_signature(factory, KINDS[subject.case.kind].given)
+    for one in signature.arguments:
         if parameters[one.name].kind is not inspect.Parameter.KEYWORD_ONLY:
             yield f"{one.name} is not keyword-only"
         elif parameters[one.name].annotation is inspect.Parameter.empty:
             yield f"{one.name} has no annotation"
         elif not one.doc:
             yield f'the docstring has no line "{one.name}: ..."'
+    for name, kind in signature.foreign.items():
+        yield f"{name} is of type {kind}, which a recipe cannot give"

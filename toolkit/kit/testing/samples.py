@@ -1,8 +1,8 @@
-"""Small data for tests: class folders of images and of videos, written in an instant."""
+"""What tests need: class folders of images and of videos, written in an instant, and draws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from toolkit.api.contracts import Draws
+
 CLASSES = ("bright", "dark")
+
+
+def draws(items: Iterable[int], seed: int = 0) -> Draws:
+    """What an augmentation draws for the items with these numbers, as a global batch of their own, on the CPU. Another
+    seed, as another epoch, gives other numbers."""
+    import torch
+
+    from toolkit.system.draws import draws_of
+
+    return draws_of(torch.tensor(list(items), dtype=torch.int64), seed)
 
 
 def image_folders(folder: Path, *, classes: Sequence[str] = CLASSES, per_class: int = 12) -> Path:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.files import write_atomically
 from toolkit.runs.report.statistics import Calibration, Matrix
+from toolkit.runs.scores import is_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -164,13 +166,14 @@ def loss_curves(records: Sequence[EpochRecord], best_epoch: int | None) -> Drawi
 
 def metric_curve(records: Sequence[EpochRecord], name: str, best_epoch: int | None) -> Drawing:
     """One score of each epoch on valid."""
-    return _curves(records, {"valid": _valid(records, name)}, best_epoch, name)
+    return _curves(records, {"valid": _valid(records, name)}, best_epoch, name, shares=is_share(name))
 
 
 def score_curves(records: Sequence[EpochRecord], names: Sequence[str], best_epoch: int | None) -> Drawing:
     """Scores of each epoch on valid; scores that never differ share one line."""
     curves = _merged({name: _valid(records, name) for name in names})
-    return _curves(records, curves, best_epoch, "score on valid", legend="outside right upper")
+    shares = all(map(is_share, names))
+    return _curves(records, curves, best_epoch, "score on valid", shares=shares, legend="outside right upper")
 
 
 def learning_rates(records: Sequence[EpochRecord]) -> Drawing:
@@ -215,6 +218,8 @@ def _curves(
     curves: Mapping[str, Sequence[float]],
     best_epoch: int | None,
     ylabel: str,
+    *,
+    shares: bool = False,
     legend: str = "outside upper left",
 ) -> Drawing:
     """One line a curve; the legend is where no line can run: above the axes, or at their right where it is long."""
@@ -231,6 +236,8 @@ def _curves(
                 best_epoch, color=theme.muted, linewidth=1, linestyle=(0, (2, 3)), zorder=1
             )
         name_axes(axes, "epoch", ylabel)
+        if shares:
+            in_percent(axes.yaxis)
         above = "upper" in legend.split()[1]
         # matplotlib hides a label that begins with "_"
         drawn: Any = axes.figure
@@ -250,6 +257,13 @@ def name_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     axes.grid(axis="y")
+
+
+def in_percent(axis: Axis) -> None:
+    """Write shares, 0..1, as percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawing:
@@ -278,12 +292,10 @@ def confusion(classes: Sequence[str], matrix: Matrix, *, shares: bool) -> Drawin
 
 def _explain_colours(axes: Axes, image: AxesImage, theme: Theme, *, shares: bool) -> None:
     """A colour bar, where cells are too many to hold numbers."""
-    from matplotlib.ticker import PercentFormatter
-
     drawn: Any = axes.figure
-    bar = drawn.colorbar(
-        image, ax=axes, shrink=0.6, aspect=30, pad=0.02, format=PercentFormatter(1) if shares else None
-    )
+    bar = drawn.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
+    if shares:
+        in_percent(bar.ax.yaxis)
     bar.set_label("share of target" if shares else "items", color=theme.muted)
     bar.outline.set_visible(False)
 
@@ -307,7 +319,9 @@ def reliability(bins: Calibration) -> Drawing:
         _draw_reliability(upper, bins, theme)
         centres, width = _centres(len(bins.share))
         lower.bar(centres, bins.share, width * 0.92, color=theme.muted)
-        lower.set(xlabel="confidence", ylabel="share of items", xlim=(0, 1))
+        lower.set(xlabel="confidence", ylabel="items", xlim=(0, 1))
+        in_percent(lower.xaxis)
+        in_percent(lower.yaxis)
         lower.tick_params(length=0)
         return drawn
 
@@ -334,6 +348,7 @@ def _draw_reliability(axes: Axes, bins: Calibration, theme: Theme) -> None:
         [0, 1], [0, 1], color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), zorder=3, label="perfectly calibrated"
     )
     axes.set(ylabel="accuracy", ylim=(0, 1.02))
+    in_percent(axes.yaxis)
     axes.grid(axis="y")
     axes.tick_params(length=0)
     drawn: Any = axes.figure

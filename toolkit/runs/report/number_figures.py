@@ -30,7 +30,7 @@ def answers_by_target(rows: Sequence[Estimate]) -> Drawing:
         targets, answers = [row.target[name] for row in shown], [row.prediction[name] for row in shown]
         finite = [value for value in (*targets, *answers) if math.isfinite(value)]
         low, high = min(finite, default=0.0), max(finite, default=1.0)
-        axes.scatter(targets, answers, s=8, color=theme.accent, alpha=0.5, linewidths=0)
+        axes.scatter(targets, answers, s=14, color=theme.accent, alpha=0.6, linewidths=0)
         axes.plot([low, high], [low, high], color=theme.ink, linewidth=1, linestyle=(0, (2, 3)), label="right")
         axes.set(xlabel="target", ylabel="prediction")
         axes.grid()
@@ -57,7 +57,7 @@ def errors_by_target(rows: Sequence[Estimate]) -> Drawing:
     def paint(axes: Axes, theme: Theme, name: str) -> None:
         shown = rows[:: math.ceil(len(rows) / MARKERS)]
         targets, found = [row.target[name] for row in shown], [row.error(name) for row in shown]
-        axes.scatter(targets, found, s=8, color=theme.accent, alpha=0.5, linewidths=0)
+        axes.scatter(targets, found, s=14, color=theme.accent, alpha=0.6, linewidths=0)
         axes.axhline(0, color=theme.ink, linewidth=1, linestyle=(0, (2, 3)))
         axes.set(xlabel="target", ylabel="prediction less target")
         axes.grid()

@@ -27,8 +27,10 @@ class OutputScores:
     """Of the targets."""
     spread: float
     """Standard deviation of the targets."""
+    middle: float
+    """Median of the targets."""
     baseline: float
-    """Mean absolute error of always answering the median of these targets, the best that a constant can do."""
+    """Mean absolute error of answering the median every time, the best that a constant can do."""
 
 
 @dataclass(frozen=True)
@@ -73,5 +75,6 @@ def output_scores(name: str, rows: Sequence[Estimate]) -> OutputScores:
         bias=math.fsum(errors) / count,
         mean=mean,
         spread=math.sqrt(varied / count),
+        middle=middle,
         baseline=math.fsum(abs(target - middle) for target in targets) / count,
     )

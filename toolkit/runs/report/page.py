@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.answers import number
+from toolkit.api.errors import printable
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.recipe.places import places, without_places
 from toolkit.runs.directory import explained
@@ -120,6 +121,11 @@ def _data_uri(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
+def _finalized(value: Any) -> Any:
+    """A name or a value as the page may hold it: HTML has no control characters but blanks."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:
     """A page of `template`, which may use the macros of parts.html.j2, our style and our script."""
     import jinja2
@@ -129,6 +135,7 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, here]),
         autoescape=True,
+        finalize=_finalized,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

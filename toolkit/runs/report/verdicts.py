@@ -9,13 +9,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, stdev
 from typing import Any, Literal, TypeAlias
 
-from toolkit.api.answers import names_in
+from toolkit.api.answers import names_in, number
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import counted, first_few
+from toolkit.runs.estimates import Estimate
 from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
+from toolkit.runs.report.numbers import output_scores
 from toolkit.runs.report.statistics import accuracy, most_frequent_share, wilson_interval
 
 Kind: TypeAlias = Literal[
@@ -32,6 +35,8 @@ WAITING = 0.30
 """A run that waits for data for this share of its training time, or more, is starved."""
 UNBALANCED = 3.0
 """How many times the items of the smallest class the largest may have."""
+STANDARD_ERRORS = 1.96
+"""A mean that lies fewer of them above 0 may be 0, at 95 % confidence."""
 FEWEST_EPOCHS = 4
 """A curve of fewer epochs says nothing."""
 
@@ -63,6 +68,8 @@ class Judged:
     """The split that is judged; None where nothing was scored."""
     predictions: Sequence[Prediction] = ()
     """Of `split`."""
+    estimates: Sequence[Estimate] = ()
+    """Of `split`, where targets are numbers."""
     classes: Sequence[str] = ()
     one_class: bool = True
     """Whether an answer is one class; else it is a set of them."""
@@ -78,6 +85,7 @@ def judged(files: RunFiles) -> Judged:
         finished=files.finished,
         split=files.split if files.split_scores else None,
         predictions=files.predictions,
+        estimates=files.estimates,
         classes=files.classes,
         one_class=files.targets == "index",
         class_items=files.facts.get("class_items", {}),
@@ -99,20 +107,40 @@ def _chance(judged: Judged) -> Iterator[Verdict]:
     rows = judged.predictions
     if not rows or not judged.classes:
         return
-    reached, always = accuracy(rows), most_frequent_share(rows)
+    reached, constant = accuracy(rows), most_frequent_share(rows)
     guessed = 1 / len(judged.classes) if judged.one_class else 0.0
     low, high = wilson_interval(reached, len(rows))
-    if low > max(always, guessed):
+    if low > max(constant, guessed):
         return
-    answer = "class" if judged.one_class else "set"
-    rival, baseline = ("guessing", guessed) if guessed > always else (f"always the most frequent {answer}", always)
+    most_frequent = f"Answering the most frequent {'class' if judged.one_class else 'set'} every time"
+    rival, baseline = ("Guessing", guessed) if guessed >= constant else (most_frequent, constant)
     text = (
         f"No better than chance: {judged.split} accuracy {_percent(reached)} (95 % interval {_percent(low)} to "
-        f"{_percent(high)}), {rival} reaches {_percent(baseline)}."
+        f"{_percent(high)}). {rival} reaches {_percent(baseline)}."
     )
+    yield Verdict("chance", text, _more_training(judged))
+
+
+def _constant(judged: Judged) -> Iterator[Verdict]:
+    """By the mean, over items, of how much nearer an answer is than the best constant, and its standard error."""
+    for name in judged.estimates[0].target if judged.estimates else ():
+        found = output_scores(name, judged.estimates)
+        nearer = [abs(one.target[name] - found.middle) - abs(one.error(name)) for one in judged.estimates]
+        if len(nearer) < 2 or found.baseline == 0:
+            continue
+        if mean(nearer) > STANDARD_ERRORS * stdev(nearer) / math.sqrt(len(nearer)):
+            continue
+        text = (
+            f"No better than a constant: {judged.split} mean absolute error of {name} {number(found.mae)}. Answering "
+            f"the median {number(found.middle)} every time has {number(found.baseline)}."
+        )
+        yield Verdict("chance", text, _more_training(judged))
+
+
+def _more_training(judged: Judged) -> tuple[str, ...]:
     weights = judged.recipe.get("model", {}).get("weights")
     pretrained = ("model.weights",) if weights == "none" else ()
-    yield Verdict("chance", text, ("train.optimizer.lr", "train.epochs", *pretrained))
+    return ("train.optimizer.lr", "train.epochs", *pretrained)
 
 
 def _few_items(judged: Judged) -> Iterator[Verdict]:
@@ -201,7 +229,15 @@ def _never_predicted(judged: Judged) -> Iterator[Verdict]:
 
 
 RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
-    *(_nothing_scored, _chance, _few_items, _overfitting, _improving, _waiting, _unbalanced, _never_predicted),
+    _nothing_scored,
+    _chance,
+    _constant,
+    _few_items,
+    _overfitting,
+    _improving,
+    _waiting,
+    _unbalanced,
+    _never_predicted,
 )
 
 

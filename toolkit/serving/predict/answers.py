@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, printable
 from toolkit.serving.predict.inputs import Source
 from toolkit.system.background import read_ahead
 
@@ -24,7 +24,8 @@ Decoded: TypeAlias = tuple[Source, "Sequence[ModelInput] | DataError"]
 Predict: TypeAlias = Callable[[Sequence[ModelInput]], "NDArray[np.float32]"]
 """The probabilities, `[N, C]`, of N views."""
 Averaging: TypeAlias = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
-"""From the probabilities `[V, C]` of the views of one source to the answer `[C]`."""
+"""From the probabilities `[V, C]` of the views of one source to the answer `[C]`. Raises DataError where they have no
+meaning."""
 
 AHEAD = 2
 """Batches decoded ahead: one that the session takes next, one under way."""
@@ -32,7 +33,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a source: the probabilities of its classes, or why it could not be read."""
+    """What became of a source: the probabilities of its classes, or why it has no answer."""
 
     source: Source
     probabilities: NDArray[np.float32] | None
@@ -89,7 +90,10 @@ class _Open:
     def closed(self, average: Averaging) -> Answer:
         if self.problem:
             return Answer(self.source, None, self.problem)
-        return Answer(self.source, average(np.stack(self.rows)))
+        try:
+            return Answer(self.source, average(np.stack(self.rows)))
+        except DataError as error:
+            return Answer(self.source, None, f"{printable(self.source.title)}: {error.message}")
 
 
 def _share_out(probabilities: NDArray[np.float32], waiting: Iterable[_Open]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from PIL import Image, ImageDraw, ImageFont
 
 from toolkit.api.answers import NONE, named_classes, number
-from toolkit.serving.predict.inputs import printable
+from toolkit.api.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,26 +6,30 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import EXIT_DONE, UsageError
+from toolkit.api.errors import EXIT_DONE, UsageError, printable
+from toolkit.api.files import free_name
 from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources, settled
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
-from toolkit.serving.predict.saving import check_save, free_name
-from toolkit.serving.predict.summary import SAMPLE
+from toolkit.serving.predict.saving import check_save
+from toolkit.serving.predict.summary import labels
 from toolkit.system.notices import note, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from toolkit.serving.bundle import Bundle
-    from toolkit.serving.predict.live import Clock
+    from toolkit.serving.predict.clock import Clock
 
 LEAST_SECONDS = 0.001
 """Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
+JOINED = (".flv", ".m2ts", ".mts", ".ts")
+"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams."""
 INPUTS_REPEATED = 3
 """Inputs in the next command at most, so that it stays short where a shell has made many of a pattern."""
 
@@ -42,13 +46,15 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     batch: int | None = None,
     every: float | None = None,
     stream: bool = False,
+    reconnect: int | None = None,
     plot: Path | None = None,
     console: Console | None = None,
     clock: Clock | None = None,
     words: Sequence[str] = (),
 ) -> int:
     """Answer `inputs` with the bundle at `bundle`: as a table on standard output, or in the file `output`. Everything
-    else, with a summary at the end, goes to standard error.
+    else, with a summary at the end, goes to standard error. The answers to what is live are appended to `output`, each
+    as it is decided.
 
     bundle: its folder, or a function that makes it, called once everything else is checked.
     inputs: image and video files, folders, patterns, `-` for a list on standard input, a camera's number, a URL of a
@@ -58,24 +64,28 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     batch: images or clips a call of the session (None: what suits the device).
     every: a row for every so many seconds of a video instead of one for all of it.
     stream: answer one video file at its own speed, as a camera.
+    reconnect: attempts in a row to open a camera or stream again that was lost (None: until it is open again).
     plot: a .png or .svg file that shows one video's timeline.
     console: where a progress bar goes (None: standard error, where it is a terminal).
     clock: what a stream is timed by (None: this machine's).
     words: the command line; where it is given, the next command is printed at the end.
 
-    Returns 0 when all was answered, 3 when some inputs could not be read (each is named, the others are answered), 130
-    or 75 when a signal ended it, in which case `output` is not written. A camera or stream, which has no other end,
-    ends with 0 on a signal. Raises UsageError, BundleError, and DataError when nothing can be answered.
+    Returns 0 when all was answered, 3 when some inputs could not be read or the model's answers have no meaning (each
+    is named, the others are answered), 130 or 75 when a signal ended it, in which case `output` is not written. A
+    camera or stream, which has no other end, ends with 0 on a signal. Raises UsageError, BundleError, DataError when
+    nothing can be answered or a stream is lost, and RunFailed when `output` cannot be written.
     """
     _check_options(top, batch, every)
     if output is not None:
         check_output(output)
     found = find_sources(inputs, _standard_input() if "-" in inputs else ())
-    sources = found.sources
+    sources = _live_or_recorded(found.sources)
     if stream or every is not None:
         sources = settled(sources, moving=True)
     if stream:
         _check_stream(sources)
+    if reconnect is not None:
+        _check_reconnect(reconnect, sources)
     if save is not None:
         check_save(save, sources, stream=stream)
     if plot is not None:
@@ -88,7 +98,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     shown = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
-    job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console)
+    job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console, reconnect)
     code = _answer(job, clock)
     if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
         print(f"next:  {command}", file=sys.stderr)
@@ -99,16 +109,16 @@ def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | Non
     from toolkit.serving.bundle import Bundle
 
     opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
-    print(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
-    if opened.manifest.sample:
-        warn(SAMPLE)
+    print(f"{printable(opened.manifest.name)}: {opened.setting}", file=sys.stderr)
+    for label in labels(opened.manifest):
+        warn(printable(label))
     return opened
 
 
 def _answer(job: PredictionJob, clock: Clock | None) -> int:
     if job.follows:
+        from toolkit.serving.predict.clock import Clock
         from toolkit.serving.predict.following import follow
-        from toolkit.serving.predict.live import Clock
 
         return follow(job, clock or Clock())
     from toolkit.serving.predict.files import answer_files
@@ -141,6 +151,17 @@ def _repeatable(words: Sequence[str], inputs: Sequence[str]) -> list[str]:
     return kept
 
 
+def _live_or_recorded(sources: Sequence[Source]) -> Sequence[Source]:
+    """The sources; of a format that can be joined at any moment, a URL alone is live or a recording, as it says."""
+    (first, *others) = sources
+    path = first.place.partition("?")[0].lower()
+    if others or "://" not in path or not path.endswith(JOINED) or Path(first.place).exists():
+        return sources
+    from toolkit.serving.predict.connection import is_live
+
+    return [replace(first, kind="stream" if is_live(first) else "video")]
+
+
 def _standard_input() -> Iterable[bytes]:
     """Its lines; none where it is closed."""
     return sys.stdin.buffer if sys.stdin else ()
@@ -162,6 +183,17 @@ def _check_stream(sources: Sequence[Source]) -> None:
         raise UsageError(f"--stream: expected one input, got {len(sources):,}", next_step="give one video file")
     if sources[0].kind == "image":
         raise UsageError(f"--stream: {sources[0].name} is an image", next_step="give a video file, or remove --stream")
+
+
+def _check_reconnect(reconnect: int, sources: Sequence[Source]) -> None:
+    if reconnect < 0:
+        message = f"--reconnect: must be at least 0, got {reconnect}"
+        raise UsageError(message, next_step="remove --reconnect: what is lost is opened again without end")
+    if not sources[0].endless:
+        raise UsageError(
+            f"--reconnect: {printable(sources[0].name)} is a file, which is read once",
+            next_step="remove --reconnect, or give a camera's number or the URL of a stream",
+        )
 
 
 def _check_timeline(sources: Sequence[Source], every: float | None, *, stream: bool) -> None:

@@ -8,10 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted, printable
 from toolkit.data.kinds import may_hold_several
 from toolkit.serving.predict.answers import Answer, answer_all, read_sources
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.plot import Timelines
 from toolkit.serving.predict.progress import Notes, shown_progress
@@ -32,12 +32,12 @@ def answer_files(job: PredictionJob) -> int:
     try:
         with Signals(), job.rows() as rows, progress as notes:
             _answer_into(sinks, rows, notes, job)
-            if not sinks.summary.answered:
-                raise DataError(f"none of the {total} could be read", next_step="see the lines above")
+            if not sinks.summary.answers:
+                raise DataError(f"none of the {total} could be answered", next_step="see the lines above")
     except Signalled as signal:
         print(f"interrupted after {sinks.summary.done:,} of {total}{_left(job, sinks)}", file=sys.stderr)
         return exit_code(signal.number)
-    for line in sinks.summary.lines():
+    for line in (*sinks.summary.lines(), *job.damages.lines()):
         print(line, file=sys.stderr)
     if job.output is not None:
         print(f"{job.output}: {counted(sinks.summary.answers, 'row')}", file=sys.stderr)
@@ -46,7 +46,7 @@ def answer_files(job: PredictionJob) -> int:
     if job.plot is not None and sinks.summary.answers:
         sinks.timelines.draw(job.plot, sample=job.bundle.manifest.sample)
         print(f"{job.plot}: timeline", file=sys.stderr)
-    return EXIT_DATA if sinks.summary.skipped else EXIT_DONE
+    return EXIT_DATA if sinks.summary.skipped or sinks.summary.parts_skipped else EXIT_DONE
 
 
 @dataclass(frozen=True)

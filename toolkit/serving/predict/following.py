@@ -6,13 +6,13 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
-from toolkit.serving.predict.inputs import printable
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, ToolkitError, counted, printable
 from toolkit.serving.predict.job import PredictionJob
+from toolkit.serving.predict.reconnecting import Reconnecting
 from toolkit.serving.predict.summary import Summary
 from toolkit.system.signals import Signalled, Signals
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from toolkit.serving.predict.live import Clock, MakePixels, Ring
+    from toolkit.serving.predict.clock import Clock
+    from toolkit.serving.predict.damages import Damages
+    from toolkit.serving.predict.inputs import Source
+    from toolkit.serving.predict.live import MakePixels, Ring
     from toolkit.serving.predict.rows import Rows
     from toolkit.serving.predict.windows import Windows
 
@@ -35,16 +38,16 @@ class Smoothing:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._mean: NDArray[np.float32] | None = None
-        self._end = 0.0
+        self._end, self._part = 0.0, 0
 
-    def add(self, probabilities: NDArray[np.float32], end: float) -> NDArray[np.float32]:
-        """The mean `[C]` after the answer `[C]` to a window that ends at `end`."""
-        if self._mean is None or not self._seconds:
+    def add(self, probabilities: NDArray[np.float32], end: float, part: int = 0) -> NDArray[np.float32]:
+        """The mean `[C]` after the answer `[C]` to a window that ends at `end`. Each part of a source has its own."""
+        if self._mean is None or not self._seconds or part != self._part:
             self._mean = probabilities
         else:
             kept = math.exp(-max(end - self._end, 0) / self._seconds)
             self._mean = kept * self._mean + (1 - kept) * probabilities
-        self._end = end
+        self._end, self._part = end, part
         return self._mean
 
 
@@ -65,30 +68,61 @@ class Delays:
 
 
 def follow(job: PredictionJob, clock: Clock) -> int:
-    """Answer a camera, a stream or a played file until it ends or a signal comes; the exit code. Raises DataError when
-    it is lost before anything was answered."""
+    """Answer a camera, a stream or a played file until it ends or a signal comes; the exit code. What is raised where
+    it is lost comes after the summary of what was answered."""
     from toolkit.serving.predict.live import followed
 
     (source,) = job.sources
-    print(f"{printable(source.name)}: Ctrl-C ends it", file=sys.stderr)
-    delays, summary, code = Delays(), Summary(job.bundle), EXIT_DONE
-    with job.rows() as rows:
+    name = source.name
+    _say(f"{name}: Ctrl-C ends it")
+    course = _Course(Summary(job.bundle), Delays(), Reconnecting(job.attempts, _say), job.damages)
+    with Signals():
         try:
-            with Signals(), followed(source, _rule(job), _keep(job), clock) as ring:
-                _answer_into(rows, ring, job, (delays, summary), clock)
+            given = source, _rule(job), _keep(job), clock, course.reconnecting, job.damages
+            with job.rows() as rows, followed(*given) as ring:
+                _answer_into(rows, ring, job, course, clock)
         except Signalled:
             pass  # how a camera ends
-        except DataError as error:
-            if not delays.count:
-                raise
-            print(error.message, file=sys.stderr)
-            code = EXIT_DATA
-    dropped = f", {delays.dropped:,} dropped" if delays.dropped else ""
-    late = f", {delays}" if delays.count else ""
-    for line in summary.lines() if delays.count else ():
-        print(line, file=sys.stderr)
-    print(f"{printable(source.name)}: {counted(delays.count, 'answer')}{dropped}{late}", file=sys.stderr)
-    return code
+        except ToolkitError:
+            if course.delays.count:
+                course.report(name)
+            raise
+        course.report(name)
+        if job.output is not None:
+            _say(f"{job.output}: {counted(course.delays.count, 'new row')}")
+    return EXIT_DATA if course.flawed else EXIT_DONE
+
+
+@dataclass
+class _Course:
+    """What became of it."""
+
+    summary: Summary
+    delays: Delays
+    reconnecting: Reconnecting
+    damages: Damages
+    flawed: int = 0
+    """Answers without meaning."""
+
+    def refuse(self, shown: Source, error: DataError) -> None:
+        """Count an answer without meaning; the first one is reported, since others will follow."""
+        if not self.flawed:
+            _say(f"{shown.title}: {error.message}")
+        self.flawed += 1
+
+    def report(self, name: str) -> None:
+        for line in (*(self.summary.lines() if self.delays.count else ()), *self.damages.lines()):
+            _say(line)
+        dropped = f", {self.delays.dropped:,} dropped" if self.delays.dropped else ""
+        flawed = f", {self.flawed:,} without meaning" if self.flawed else ""
+        lost = self.reconnecting
+        gaps = f", lost {counted(lost.losses, 'time')}, {lost.seconds:.0f} s without a picture" if lost.losses else ""
+        late = f", {self.delays}" if self.delays.count else ""
+        _say(f"{name}: {counted(self.delays.count, 'answer')}{dropped}{flawed}{gaps}{late}")
+
+
+def _say(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _rule(job: PredictionJob) -> Windows:
@@ -107,17 +141,22 @@ def _keep(job: PredictionJob) -> Callable[[MakePixels], Any]:
     return lambda pixels: job.bundle.squares(pixels(), job.crops)
 
 
-def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, counts: tuple[Delays, Summary], clock: Clock) -> None:
+def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, course: _Course, clock: Clock) -> None:
     from toolkit.serving.bundle.views import inputs
 
     clips = job.bundle.manifest.clip is not None
     smoothing = Smoothing(_rule(job).span if clips else 0.0)
-    (source,), (delays, summary) = job.sources, counts
+    (source,) = job.sources
     while (window := ring.take()) is not None:
         views = inputs(window.frames, clips=True) if clips else [job.bundle.square(window.frames[0]())]
-        probabilities = job.average(job.predict(views))
-        delays.add(clock.now() - window.shown)
-        delays.dropped = ring.dropped
-        smooth = smoothing.add(probabilities, window.moment[1])
-        summary.add(smooth, first=not summary.answers)
-        job.add(rows, replace(source, moment=window.moment), smooth)
+        shown = replace(source, moment=window.moment, shown=clock.date(window.shown))
+        try:
+            answer = job.average(job.predict(views))
+        except DataError as error:
+            course.refuse(shown, error)
+            continue
+        smooth = smoothing.add(answer, window.moment[1], window.part)
+        job.add(rows, shown, smooth)
+        course.summary.add(smooth, first=not course.summary.answers)
+        course.delays.add(clock.now() - window.shown)
+        course.delays.dropped = ring.dropped

@@ -5,15 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from toolkit.api.errors import DataError, Problem, UsageError, counted, first_few, nearest
+from toolkit.api.errors import DataError, Problem, UsageError, counted, first_few, nearest, printable
 from toolkit.api.files import files_below
 from toolkit.data.kinds import IMAGE_SUFFIXES, IMAGES, VIDEO_SUFFIXES, VIDEOS, kind_of, listed_kind, suffix_of
+from toolkit.data.tables import paths_of
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 STANDARD_INPUT = "-"
@@ -39,6 +42,8 @@ class Source:
     """Why it is unusable."""
     moment: Moment | None = None
     """The part of a video that is asked about; None for all of it."""
+    shown: datetime | None = None
+    """When the end of that part was on show, where it is live."""
 
     @property
     def endless(self) -> bool:
@@ -107,15 +112,11 @@ def settled(sources: Iterable[Source], *, moving: bool) -> list[Source]:
     return [replace(source, kind=kind) if source.kind == "animation" else source for source in sources]
 
 
-def printable(name: str) -> str:
-    """`name` on one line of a terminal: what cannot be printed is escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
-
-
 def _named(word: str, passed_over: list[str]) -> list[Source]:
     scheme = _URL.match(word)
     if scheme and not os.path.lexists(word):
         return [_remote(word, scheme[1].lower())]
+    word = _existing(word)
     if os.path.lexists(word):
         return _local(word, passed_over)
     if re.fullmatch(r"[0-9]{1,4}", word):
@@ -124,16 +125,23 @@ def _named(word: str, passed_over: list[str]) -> list[Source]:
 
 
 def _listed(lines: Iterable[bytes], passed_over: list[str]) -> list[Source]:
-    """The sources of a list of paths, which are taken literally: no pattern, no camera."""
+    """The sources of a list of paths, a line each or a column of a table. They are taken literally: no pattern, no
+    camera."""
     found: list[Source] = []
-    for line in lines:
-        name = os.fsdecode(line.rstrip(b"\r\n"))
-        scheme = _URL.match(name)
+    for written in paths_of(b"".join(lines), Path("standard input")):
+        scheme = _URL.match(written)
+        name = written if scheme else _existing(written)
         if scheme:
             found.append(_remote(name, scheme[1].lower()))
-        elif name:
+        else:
             found += _local(name, passed_over) if os.path.lexists(name) else [_missing(name)]
     return found or [_unusable("standard input", "it contains no path; expected one per line")]
+
+
+def _existing(path: str) -> str:
+    """`path` in the form of Unicode in which a file has this name; unchanged if no file has it."""
+    forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next(filter(os.path.lexists, forms), path)
 
 
 def _local(path: str, passed_over: list[str]) -> list[Source]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.serving.predict.appending import appended
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.rows import LAYOUTS, Layout, Rows, Table, table_width, written
 
@@ -41,11 +44,18 @@ class PredictionJob:
     top: int
     batch: int
     console: Console | None
+    reconnect: int | None = None
+    """Attempts in a row to open a source again that was lost; None: no end."""
+    damages: Damages = field(default_factory=Damages)
 
     @property
     def follows(self) -> bool:
         """Whether the one source is answered as it is shown."""
         return self.stream or self.sources[0].endless
+
+    @property
+    def attempts(self) -> float:
+        return math.inf if self.reconnect is None else self.reconnect
 
     @property
     def crops(self) -> int:
@@ -59,11 +69,13 @@ class PredictionJob:
 
     def rows(self) -> AbstractContextManager[Rows]:
         timed = self.follows or self.every is not None
+        if self.output is not None and self.follows:
+            return appended(self.output, self.layout)
         if self.output is not None:
             return written(self.output, self.layout, timed=timed)
         behind = "#t=" + ",".join([f"{_LONG:.3f}"] * (1 if self.bundle.manifest.clip is None else 2))
         names = [f"{source.name}{behind if timed else ''}" for source in self.sources]
-        return nullcontext(Table(width=table_width(names), layout=self.layout))
+        return nullcontext(Table(width=table_width(names), layout=self.layout, live=self.follows))
 
     def add(self, rows: Rows, source: Source, probabilities: NDArray[np.float32]) -> None:
         """Add the row of a source whose probabilities or numbers are `[C]`."""
@@ -73,8 +85,11 @@ class PredictionJob:
         return self.layout.ask(self.bundle, views)
 
     def average(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """From the answers `[V, C]` to the views of one source to its own `[C]`."""
+        """From the answers `[V, C]` to the views of one source to its own `[C]`. Raises DataError for answers without
+        meaning."""
         from toolkit.serving.bundle.views import average_views
+
+        self.layout.check(probabilities)
 
         clip, form = self.bundle.manifest.clip, self.bundle.manifest.form
         return average_views(probabilities, "probabilities" if clip is None else clip.average, form)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,15 +17,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 from toolkit.api.clips import duration
+from toolkit.serving.predict.clock import Clock
+from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Moment, Source
-from toolkit.serving.predict.sources import READING_SECONDS, live_frames, read_frames, timeline
+from toolkit.serving.predict.reconnecting import Reconnecting, live_frames
+from toolkit.serving.predict.sources import read_frames, timeline
 from toolkit.serving.predict.windows import Windows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from toolkit.data.decoding import Timeline
+    from toolkit.data.timeline import Timeline
 
 T = TypeVar("T")
 MakePixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
@@ -37,19 +39,11 @@ LATE = 0.5
 FASTEST = 240
 """Frames a second that are kept at most: of a source that claims more the oldest are dropped."""
 
+ENDING_SECONDS = 2.0
+"""How long the end waits for the thread, which may itself wait for a source that is silent."""
+
 _ROUNDING = 1e-6
 """Seconds by which sums of times may err; a window that is as good as complete need not wait for one more frame."""
-
-
-class Clock:
-    """What time it is, in seconds from any moment, by the clock of this machine."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wait_until(self, moment: float, stop: threading.Event) -> None:
-        """Return at `moment`, or once `stop` is set."""
-        stop.wait(max(moment - self.now(), 0))
 
 
 class ShownFrame(NamedTuple):
@@ -61,7 +55,9 @@ class ShownFrame(NamedTuple):
     """The clock's time when it was, or should have been, on show."""
     pixels: MakePixels
     leapt: bool = False
-    """Whether frames before it were skipped."""
+    """Whether frames before it were skipped, since reading them took too long."""
+    begins: bool = False
+    """Whether it begins a part: a gap of the source is before it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,8 @@ class Window(Generic[T]):
     """T frames, as they were kept."""
     shown: float
     """The clock's time when its last frame was on show."""
+    part: int = 0
+    """The part of its source, between two gaps, that all its frames are of."""
 
 
 class Ring(Generic[T]):
@@ -83,10 +81,10 @@ class Ring(Generic[T]):
     """
 
     def __init__(self, windows: Windows, length: float = math.inf) -> None:
-        self._windows = windows
+        self._windows, self._length = windows, length
         self._starts = windows.starts(length)
         self._next: float | None = next(self._starts)
-        self._ends = length < math.inf
+        self._part = 0
         self._changed = threading.Condition()
         most = 2 + math.ceil(windows.span * FASTEST)
         self._times: deque[float] = deque(maxlen=most)
@@ -100,19 +98,24 @@ class Ring(Generic[T]):
     def __len__(self) -> int:
         return len(self._times)
 
-    def put(self, seconds: float, frame: T, shown: float, *, leapt: bool = False) -> None:
-        """Take in the frame that is shown from `seconds` on; `leapt` if not all between it and the last one came."""
+    def put(self, seconds: float, frame: T, shown: float, *, leapt: bool = False, begins: bool = False) -> None:
+        """Take in the frame that is shown from `seconds` on; `leapt` if not all between it and the last one came, since
+        they were skipped; `begins` if the source sent nothing between the two."""
         with self._changed:
-            if leapt:
+            if leapt or begins:
                 self._times.clear()
                 self._frames.clear()
+            if begins and self._windows.every:
+                self._starts = self._windows.starts(self._length, after=seconds)
+                self._next = next(self._starts, None)
+            self._part += begins
             self._times.append(seconds)
             self._frames.append((frame, shown))
             if self._windows.every:
                 self._pass_over()
                 self._make(seconds - self._windows.reach + _ROUNDING)
             else:
-                self._offer(Window((seconds, seconds), [frame], shown))
+                self._offer(Window((seconds, seconds), [frame], shown, self._part))
             # What no window to come begins with is dropped.
             begin = math.inf if self._next is None or not self._windows.every else self._next
             while len(self._times) > 1 and self._times[1] <= begin:
@@ -124,7 +127,7 @@ class Ring(Generic[T]):
         with self._changed:
             if error is None and self._times and self._windows.every:
                 self._pass_over()
-                self._make(math.inf if self._ends else 0.0)  # one in any case, as of a file
+                self._make(math.inf if self._length < math.inf else 0.0)  # one in any case, as of a file
             self._closed, self._error = True, error
             self._changed.notify()
 
@@ -150,7 +153,7 @@ class Ring(Generic[T]):
             numbers = self._windows.numbers(self._times, self._next - self._times[0], hold=later)
             shown = max(self._frames[number][1] for number in numbers)
             frames = [self._frames[number][0] for number in numbers]
-            self._offer(Window(self._windows.moment(self._next), frames, shown))
+            self._offer(Window(self._windows.moment(self._next), frames, shown, self._part))
             self._next = next(self._starts, None)
 
     def _offer(self, window: Window[T]) -> None:
@@ -160,22 +163,29 @@ class Ring(Generic[T]):
 
 
 @contextmanager
-def followed(source: Source, windows: Windows, keep: Callable[[MakePixels], T], clock: Clock) -> Iterator[Ring[T]]:
+def followed(
+    source: Source,
+    windows: Windows,
+    keep: Callable[[MakePixels], T],
+    clock: Clock,
+    reconnecting: Reconnecting,
+    damages: Damages,
+) -> Iterator[Ring[T]]:
     """The windows of a camera, a stream or a file, which a thread fills with what `keep` makes of each frame. A file is
     played at its own speed. Leaving ends the thread. What opens or reads the source raises from `Ring.take`, but a file
-    that cannot be opened raises DataError here."""
+    that cannot be opened raises DataError here. Damage goes to `damages`."""
     line = timeline(source) if source.kind == "video" else None
     ring: Ring[T] = Ring(windows, math.inf if line is None else duration(line.times))
     stop = threading.Event()
-    frames = _live(source, clock) if line is None else _played(source, line, clock, stop)
+    frames = _live(source, clock, stop, reconnecting) if line is None else _played(source, line, clock, stop)
 
     def fill() -> None:
         try:
-            with closing(frames):
+            with damages.of(source), closing(frames):
                 for frame in frames:
                     if stop.is_set():
                         return
-                    ring.put(frame.seconds, keep(frame.pixels), frame.shown, leapt=frame.leapt)
+                    ring.put(frame.seconds, keep(frame.pixels), frame.shown, leapt=frame.leapt, begins=frame.begins)
         except BaseException as error:
             ring.close(error)
         else:
@@ -187,13 +197,15 @@ def followed(source: Source, windows: Windows, keep: Callable[[MakePixels], T], 
         yield ring
     finally:
         stop.set()
-        thread.join(READING_SECONDS + 1)
+        thread.join(ENDING_SECONDS)
 
 
-def _live(source: Source, clock: Clock) -> Generator[ShownFrame, None, None]:
-    with closing(live_frames(source, clock.now)) as frames:
+def _live(
+    source: Source, clock: Clock, stop: threading.Event, reconnecting: Reconnecting
+) -> Generator[ShownFrame, None, None]:
+    with closing(live_frames(source, clock, stop, reconnecting)) as frames:
         for frame in frames:
-            yield ShownFrame(frame.seconds, clock.now(), frame.pixels)
+            yield ShownFrame(frame.seconds, clock.now(), frame.pixels, begins=frame.begins)
 
 
 def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event) -> Generator[ShownFrame, None, None]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import UsageError
+from toolkit.api.errors import UsageError, printable
 from toolkit.api.files import write_atomically
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, printable
 from toolkit.serving.predict.answers import AHEAD, Decoded, ModelInput
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.system.background import in_background
 from toolkit.system.machine import allowed_cores
 
 if TYPE_CHECKING:
-    from toolkit.data.decoding import Timeline
+    from toolkit.data.timeline import Timeline
 
 
 def reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Event], Sequence[ModelInput]]:
@@ -29,7 +29,8 @@ def reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Even
             case "unusable":
                 raise DataError(f"{printable(source.name)}: {source.problem}")
             case "video":
-                return list(_views(job, source, threads=each, stop=stop))
+                with job.damages.of(source):
+                    return list(_views(job, source, threads=each, stop=stop))
             case _:
                 return [_picture(job, source)]
 
@@ -61,7 +62,8 @@ def read_timelines(job: PredictionJob, every: float) -> Generator[Decoded, None,
     def read(stop: threading.Event) -> Iterator[Decoded]:
         for source in job.sources:
             try:
-                yield from read_windows(job, source, every, stop)
+                with job.damages.of(source):
+                    yield from read_windows(job, source, every, stop)
             except DataError as error:
                 yield source, error
 

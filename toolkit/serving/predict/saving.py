@@ -13,9 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toolkit.api.errors import DataError, UsageError
-from toolkit.api.files import replaced
-from toolkit.serving.predict.inputs import Moment, Source, printable
+from toolkit.api.errors import DataError, UsageError, printable
+from toolkit.api.files import free_name, replaced
+from toolkit.serving.predict.inputs import Moment, Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +62,6 @@ def check_save(folder: Path, sources: Sequence[Source], *, stream: bool) -> None
             f"--save {folder}: the folder is not empty, and nothing in it is replaced",
             next_step=f"save to a new folder: --save {shlex.quote(str(free_name(folder)))}",
         )
-
-
-def free_name(path: Path) -> Path:
-    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
-    number, found = 1, path
-    while os.path.lexists(found):
-        number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found
 
 
 class Saving:

@@ -1,26 +1,27 @@
-"""Frames of videos, cameras and streams, by PyAV. Audio is never decoded.
+"""Videos, cameras and streams, by PyAV: how a URL or a camera is opened. Audio is never decoded.
 
-Videos are read by `toolkit.data.decoding`, wherever they lie; here is how a URL or a camera is opened, and what has no
-end.
+Videos are read by `toolkit.data.decoding`, wherever they lie; what has no end is received by
+`toolkit.serving.predict.connection`.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from av.error import FFmpegError, InvalidDataError
+from av.error import ExitError, FFmpegError, InvalidDataError
 
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, printable
 from toolkit.data import decoding as frames
-from toolkit.data.decoding import Timeline, upright
 from toolkit.data.opening import FILE, RTSP, WEB, moving_pictures, open_video
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.data.timeline import Timeline
+from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
 
 OPENING_SECONDS, READING_SECONDS = 10.0, 10.0
 """How long a URL may stay silent before it counts as gone."""
-LEAP_SECONDS = 60.0
-"""From one frame of a source to the next, by its clock; a longer gap is a jump of the clock."""
-DAMAGED_IN_A_ROW = 1000
-"""Packets that cannot be decoded, one after the other, before a source counts as broken: many more than a stream sends
-from where it was joined to its next keyframe."""
-
-
-@dataclass(frozen=True)
-class LiveFrame:
-    """A frame of a camera or stream."""
-
-    seconds: float
-    """Since the first frame, by the source's clock where it has one."""
-    pixels: Callable[[], NDArray[np.uint8]]
-    """Makes uint8 `[H, W, 3]`, upright."""
 
 
 def timeline(source: Source) -> Timeline:
@@ -56,25 +42,6 @@ def read_frames(
     """As `toolkit.data.decoding.read_frames`, which a video behind a URL is read by as a file is."""
     video = Remote(source) if is_remote(source) else Path(source.place)
     return frames.read_frames(video, line, numbers, threads=threads, stop=stop)
-
-
-def live_frames(source: Source, now: Callable[[], float]) -> Generator[LiveFrame, None, None]:
-    """The frames of a camera or stream as they come. A source without a clock is timed by `now`; where its clock goes
-    back, or leaps by more than `LEAP_SECONDS`, time goes on. Frames that cannot be decoded are passed over. Raises
-    DataError when the source cannot be opened or is lost, or none of its frames can be decoded."""
-    with Remote(source).opened() as (container, stream):
-        ahead: float | None = None
-        latest = 0.0
-        for frame in _decoded(container, stream):
-            if frame is None:
-                continue
-            time = now() if frame.time is None else frame.time
-            if ahead is None or not 0 <= time + ahead - latest <= LEAP_SECONDS:
-                ahead = latest - time
-            latest = time + ahead
-            yield LiveFrame(latest, lambda frame=frame: upright(frame))  # type: ignore[misc]
-        if ahead is None:
-            raise DataError(f"{printable(source.name)}: none of its frames can be decoded")
 
 
 @dataclass(frozen=True)
@@ -100,7 +67,7 @@ class Remote:
             try:
                 yield container, moving_pictures(container, self)
             except (FFmpegError, OSError) as error:
-                raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
+                raise self.broken(in_words(error)) from error
 
     def broken(self, message: str) -> DataError:
         """The error of a source that can be opened and gives no pictures."""
@@ -115,31 +82,27 @@ class Remote:
     def _unopened(self, error: OSError | FFmpegError) -> DataError:
         if self.source.kind == "camera":
             next_step = f"end what else uses it, and see that you may read /dev/video{self.source.place}"
-        elif self.source.kind == "stream":
-            next_step = "see that the address is right and reachable"
+        elif isinstance(error, InvalidDataError):
+            return self.broken(in_words(error))
         else:
-            return self.broken(f"cannot be decoded: {error.strerror or error}")
-        return DataError(f"{printable(self.source.name)}: cannot be opened: {error.strerror}", next_step=next_step)
+            next_step = "see that the address is right and reachable"
+        reason = "no video comes from it" if isinstance(error, EOFError) or error.errno == errno.EIO else error.strerror
+        reason = in_words(error) if isinstance(error, ExitError) else reason
+        return DataError(f"{printable(self.source.name)}: cannot be opened: {reason}", next_step=next_step)
+
+
+def in_words(error: OSError | FFmpegError) -> str:
+    """What happened to a source that was opened and does not lie on this machine."""
+    if isinstance(error, ExitError):  # PyAV's own limit of time
+        return f"nothing came for {READING_SECONDS:g} s"
+    if not isinstance(error, OSError):
+        return f"cannot be decoded: {error.strerror or error}"
+    # FFmpeg's word for a body that is shorter than was said, and for a part of it that a server does not give
+    return "cannot be read to its end" if error.errno == errno.EIO else f"the connection was lost: {error.strerror}"
 
 
 def is_remote(source: Source) -> bool:
     return "://" in source.place and not Path(source.place).exists()
-
-
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """The frames of a stream, from its start on; None for a packet that cannot be decoded."""
-    damaged = 0
-    for packet in container.demux(stream):
-        try:
-            pictures = packet.decode()
-        except InvalidDataError:
-            damaged += 1
-            if damaged > DAMAGED_IN_A_ROW:
-                raise
-            yield None
-        else:
-            damaged = 0 if pictures else damaged
-            yield from pictures
 
 
 def _camera(source: Source) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.answers import NONE, confidence, named_classes, number
-from toolkit.api.errors import counted, first_few
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.api.answers import NONE, named_classes, number
+from toolkit.api.errors import counted, first_few, printable
+from toolkit.serving.predict.inputs import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ COUNTED = 8
 """Most classes whose answers are counted one by one."""
 NAMED = 5
 """Most inputs that are named where they were skipped."""
-SAMPLE = "trained on SAMPLE data: its answers say nothing about real pictures"
+SAMPLE = "the model was trained on SAMPLE data: its answers say nothing about real pictures"
 _RANDOM = "random weights"
 
 
@@ -35,8 +35,12 @@ class Summary:
     """Inputs, of which a video may have several answers."""
     answers: int = 0
     skipped: list[str] = field(default_factory=list)
+    parts_skipped: int = 0
+    """Of videos that have several answers."""
     _classes: Counter[str] = field(default_factory=Counter)
     _confidence: float = 0.0
+    """Sum of the probabilities of the classes that are named."""
+    _named: int = 0
     _sums: dict[str, float] = field(default_factory=dict)
     """Of each output, where answers are numbers."""
     _started: float = field(default_factory=time.perf_counter)
@@ -56,12 +60,15 @@ class Summary:
                 self._sums[name] = self._sums.get(name, 0.0) + value
             return
         named = named_classes(row, manifest.thresholds)
-        self._classes.update([manifest.classes[number] for number in named] or [NONE])
-        thresholds = manifest.thresholds
-        self._confidence += max(row) if thresholds is None else confidence(row, thresholds)
+        self._classes.update([printable(manifest.classes[number]) for number in named] or [NONE])
+        self._confidence += sum(row[number] for number in named)
+        self._named += len(named)
 
     def skip(self, source: Source) -> None:
-        self.skipped.append(printable(source.name))
+        if source.moment is None:
+            self.skipped.append(printable(source.name))
+        else:
+            self.parts_skipped += 1
 
     def lines(self) -> Iterator[str]:
         """The summary, a line each."""
@@ -73,15 +80,24 @@ class Summary:
             yield f"mean: {', '.join(f'{name} {number(total / self.answers)}' for name, total in self._sums.items())}"
         elif self.answers:
             yield f"classes: {_counts(self._classes)}"
-            yield f"mean confidence: {self._confidence / self.answers:.1%}"
+            yield self._confidence_line()
         if self.skipped:
             yield f"skipped {len(self.skipped):,} of {counted(self.done, 'input')}: {first_few(self.skipped, NAMED)}"
-        yield from labels(self.bundle.manifest)
+        if self.parts_skipped:
+            yield f"skipped {counted(self.parts_skipped, 'part')} of videos"
+
+    def _confidence_line(self) -> str:
+        """The mean probability of the classes that answers name: of a set, the probability of the whole would be
+        close to 0 where there are many classes."""
+        if not self._named:
+            return "mean confidence: no class was present"
+        per_answer = f", {self._named / self.answers:.2f} classes per answer" if self.bundle.manifest.thresholds else ""
+        return f"mean confidence: {self._confidence / self._named:.1%}{per_answer}"
 
 
 def labels(manifest: Manifest) -> list[str]:
     """What a reader of the answers must know of the model."""
-    sample = [f"the model was {SAMPLE}"] if manifest.sample else []
+    sample = [SAMPLE] if manifest.sample else []
     return [*sample, *(text for text in _notes(manifest.trained_on) if _RANDOM in text)]
 
 

@@ -27,9 +27,9 @@ class Windows:
             return self.span * (1 - 0.5 / self.clip.frames)
         return (self.clip.frames - 1) * self.clip.step
 
-    def starts(self, length: float) -> Iterator[float]:
-        """When each begins, in a source of so many seconds."""
-        return window_starts(length, self.span, self.every)
+    def starts(self, length: float, *, after: float = 0.0) -> Iterator[float]:
+        """When each begins, in a source of so many seconds; not before `after`."""
+        return window_starts(length, self.span, self.every, after=after)
 
     def numbers(self, times: Sequence[float], start: float, *, hold: bool = False) -> list[int]:
         """Which of the frames shown at `times` are seen by a window that begins `start` seconds after the first one.

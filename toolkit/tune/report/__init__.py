@@ -8,9 +8,9 @@ import optuna
 
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.runs.directory import explained
-from toolkit.runs.repeats import mean_text
 from toolkit.runs.report import figures
 from toolkit.runs.report.page import pictures, render
+from toolkit.runs.scores import score_text
 from toolkit.tune.aim import Aim
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.charts import sections
@@ -35,7 +35,12 @@ def write_study_report(study: optuna.Study, folder: Path, aim: Aim, space: Space
             if chart.drawing:
                 figures.save(folder / "figures", chart.name, chart.drawing)
         page = render(
-            template, pictures(folder / "figures"), contents=contents, sections=drawn, mean_text=mean_text, shown=shown
+            template,
+            pictures(folder / "figures"),
+            contents=contents,
+            sections=drawn,
+            score_text=score_text,
+            shown=shown,
         )
         write_atomically(path, as_utf8(page))
     return path

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from toolkit.runs.report.figures import HALF, WHOLE, Drawing, Theme, chart, figure, name_axes, shorten
+from toolkit.runs.report.figures import HALF, WHOLE, Drawing, Theme, chart, figure, in_percent, name_axes, shorten
+from toolkit.runs.scores import is_share, score_text
 from toolkit.tune.outcome import shown
 from toolkit.tune.report.contents import Contents, Spent, Tried
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 IN_A_ROW = 4
@@ -93,6 +95,11 @@ def _scatter(axes: Axes, points: Sequence[tuple[float, Tried]], place: int, them
         axes.scatter(xs, ys, s=size, marker=marker, c=colours, linewidths=0, zorder=2 + best)
 
 
+def _in_percent(axis: Axis, metric: str) -> None:
+    if is_share(metric):
+        in_percent(axis)
+
+
 def _history(contents: Contents, place: int) -> Chart:
     metric, scored = contents.metrics[place], _scored(contents)
 
@@ -103,6 +110,7 @@ def _history(contents: Contents, place: int) -> Chart:
         reached = list(accumulate((one.scores[place] for one in finished), better))
         axes.step([one.number for one in finished], reached, where="post", color=theme.muted, linewidth=1.2)
         name_axes(axes, "trial", metric)
+        _in_percent(axes.yaxis, metric)
 
     drawing = chart(WHOLE, 3.2, paint) if scored else None
     title, remark = f"{metric} by trial", f"{READ}; the line is the best so far"
@@ -118,6 +126,7 @@ def _curves(contents: Contents) -> Chart:
             marker = "o" if len(one.curve) == 1 else ""
             axes.plot(*zip(*one.curve, strict=True), color=colour, linewidth=width, marker=marker, markersize=3)
         name_axes(axes, "epoch", f"{contents.score} on valid")
+        _in_percent(axes.yaxis, contents.score)
 
     drawing = chart(WHOLE, 3.8, paint) if with_curves else None
     remark = "of every trial, with the recipe's seed; pruned ones faded, the best thick"
@@ -143,6 +152,7 @@ def _slices(contents: Contents, place: int) -> Chart:
             axes.set_visible(False)
         for axes in grid[:, 0]:
             axes.set_ylabel(metric)
+            _in_percent(axes.yaxis, metric)
         return drawn
 
     drawing = draw if scored and contents.keys else None
@@ -226,18 +236,20 @@ def _parallel(contents: Contents) -> Chart:
     scales = {key: Scale.of(key, contents.trials) for key in contents.keys}
 
     def paint(axes: Axes, theme: Theme) -> None:
-        scores = [one.scores[0] for one in scored]
-        reached = Scale(min(scores), max(scores))
+        low, high = (edge(one.scores[0] for one in scored) for edge in (min, max))
+        reached, metric = Scale(low, high), contents.metrics[0]
+        ends = [scale.ends for scale in scales.values()]
+        ends += [[(0.0, score_text(metric, low)), (1.0, score_text(metric, high))]]
         for one in scored:
             heights = [scale.share(one.values[key]) if key in one.values else -0.18 for key, scale in scales.items()]
             heights.append(reached.share(one.scores[0]))
             axes.plot(heights, color=_colour(one, theme, 0.7), linewidth=2.4 if one.best else 1.0)
-        for place, scale in enumerate([*scales.values(), reached]):
+        for place, written in enumerate(ends):
             axes.vlines(place, 0, 1, color=theme.muted, linewidth=0.8, zorder=5)
-            for height, label in scale.ends:
+            for height, label in written:
                 box = {"facecolor": theme.surface, "edgecolor": "none", "alpha": 0.75, "pad": 1}
                 axes.text(place + 0.03, height, label, fontsize=7.5, color=theme.ink, va="center", bbox=box, zorder=6)
-        names = [*(contents.short[key] for key in contents.keys), contents.metrics[0]]
+        names = [*(contents.short[key] for key in contents.keys), metric]
         axes.set_xticks(range(len(names)), [shorten(name) for name in names])
         axes.set(xlim=(-0.2, len(names) - 0.55), ylim=(-0.24, 1.1), yticks=[])
         axes.spines[:].set_visible(False)
@@ -259,6 +271,8 @@ def _front(contents: Contents, first: int, second: int) -> Chart:
             where = one.scores[first], one.scores[second]
             axes.annotate(str(one.number), where, (5, 4), textcoords="offset points", fontsize=8, color=theme.ink)
         axes.set(xlabel=xlabel, ylabel=ylabel)
+        _in_percent(axes.xaxis, xlabel)
+        _in_percent(axes.yaxis, ylabel)
         axes.grid()
 
     drawing = chart(HALF, 3.6, paint) if finished else None

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from pydantic import Field
 from timm.data.random_erasing import RandomErasing as Boxes
-from toolkit.api.contracts import Batch, DataSpec
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from torch import Tensor
 
-from toolkit_timm.draws import global_draws_from
+from toolkit_timm.draws import global_draws_given_back, seed_global_draws
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Cover: TypeAlias = Literal["const", "rand", "pixel"]
@@ -52,27 +52,30 @@ class RandomErasing:
     boxes: dict[str, float]
     """What timm's class calls its arguments."""
 
-    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
         pixels = batch.pixels
-        cover = self._cover(pixels, rng)
-        return replace(batch, pixels=torch.where(self._hidden(pixels, rng), cover, pixels))
+        hidden = self._hidden(pixels, draws)
+        return replace(batch, pixels=torch.where(hidden, self._cover(pixels, draws), pixels))
 
-    def _hidden(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
+    def _hidden(self, pixels: Tensor, draws: Draws) -> Tensor:
         """bool `[B, 1, H, W]` or `[B, 1, 1, H, W]`: where timm erases ones, it leaves zeros."""
         height, width = pixels.shape[-2:]
         mask = torch.ones(len(pixels), 1, height, width, device=pixels.device)
-        with global_draws_from(rng):
-            Boxes(**self.boxes, mode="const", device=pixels.device)(mask)
+        erase = Boxes(**self.boxes, mode="const", device=pixels.device)
+        with global_draws_given_back():
+            for seed, item in zip(draws.seeds(), mask.split(1), strict=True):
+                seed_global_draws(seed)
+                erase(item)
         return mask.view(len(pixels), *[1] * (pixels.ndim - 3), height, width) == 0
 
-    def _cover(self, pixels: Tensor, rng: torch.Generator) -> Tensor:
+    def _cover(self, pixels: Tensor, draws: Draws) -> Tensor:
         """uint8 that broadcasts over `pixels`."""
         sides = pixels.shape[-2:] if self.mode == "pixel" else (1, 1)
-        shape = (len(pixels), *[1] * (pixels.ndim - 4), 3, *sides)
+        shape = (*[1] * (pixels.ndim - 4), 3, *sides)
         if self.mode == "const":
-            colours = torch.zeros(shape, device=pixels.device)
+            colours = torch.zeros(len(pixels), *shape, device=pixels.device)
         else:
-            colours = torch.randn(shape, generator=rng, device=pixels.device)
+            colours = draws.normal(shape=shape)
         for colour, mean, std in zip(colours.unbind(-3), self.spec.mean, self.spec.std, strict=True):
             colour.mul_(255 * std).add_(255 * mean)  # a tensor of these would wait for the device
         return colours.round_().clamp_(0, 255).to(torch.uint8)

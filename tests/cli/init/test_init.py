@@ -103,9 +103,9 @@ def test_what_is_odd_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert lines[0].startswith("note: 1 file of 8 looked at cannot be read: rose/2.jpg (")
     assert lines[1:] == [
         "note: 4 items of class daisy: expect scores to vary by much from run to run; add items",
+        "note: skipped 1 hidden file: rose/.DS_Store",
         "note: the data is in flowers/ below it",
         "note: skipped 1 hidden folder with 0 files: __MACOSX",
-        "note: skipped 1 hidden file",
     ]
 
 
@@ -222,6 +222,21 @@ def test_images_and_videos_import_no_torch(tmp_path: Path) -> None:
         loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "toolkit.cli.init.start" in loaded
         assert loaded.isdisjoint({"torch", "torchvision"})
+
+
+def test_numbers_get_a_recipe_whose_check_succeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        write_image(tmp_path / "cars" / f"{number}.jpg", number, height=40, width=60)
+    rows = "".join(f"{number}.jpg,{1000.5 + 10 * number}\n" for number in range(30))
+    (tmp_path / "cars" / "prices.csv").write_text(f"path,price\n{rows}", "utf-8")
+    out, _ = printed(["init", "images", str(tmp_path / "cars")], capsys)
+    assert f"found 30 images: prices.csv with numbers (price) in {tmp_path / 'cars'}\n" in out
+    assert "numbers: price 1000 to 1290\n" in out
+    made = tomllib.loads(Path("cars.toml").read_text("utf-8"))
+    assert (made["task"]["name"], made["data"]["numbers"]) == ("regression", "price")
+    check, *_ = followed(out)
+    out, _ = printed(shlex.split(check), capsys)
+    assert "cars.toml: valid\n" in out
 
 
 @pytest.mark.slow

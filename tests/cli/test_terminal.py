@@ -1,0 +1,76 @@
+"""What names of files, keys and values may hold never reaches a terminal as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.data_files import write_image
+from tests.tiny import write_recipe
+from toolkit.cli.main import main
+
+HOSTILE = "\x1b]0;owned\x07\nerror: forged\r\u202egnp\x9b2J"
+
+
+def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    main(words)
+    out, err = capsys.readouterr()
+    assert out + err
+    assert not [line for line in (out + err).split("\n") if not line.isprintable()]
+    assert "\nerror: forged" not in out + err
+    return out + err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", f"{HOSTILE}.toml"],
+        ["run", HOSTILE],
+        ["run", "--resume", HOSTILE],
+        ["check", "cifar10_cnn", "--set", f"{HOSTILE}=1"],
+        ["check", "cifar10_cnn", "--set", f"model.{HOSTILE}=1"],
+        ["check", "cifar10_cnn", "--set", f'model.dropout="{HOSTILE}"'],
+        ["check", "cifar10_cnn", "--set", f"model.name={HOSTILE}"],
+        ["check", "cifar10_cnn", "--set", f"data.root={HOSTILE}"],
+        ["plugins", "show", HOSTILE],
+        ["plugins", "new", HOSTILE],
+        ["plugins", "disable", HOSTILE],
+        ["recipes", HOSTILE],
+        ["init", "images", HOSTILE],
+        ["report", HOSTILE],
+        ["export", HOSTILE],
+        ["evaluate", HOSTILE],
+        ["predict", HOSTILE, HOSTILE],
+        [HOSTILE],
+        ["check", f"--{HOSTILE}"],
+    ],
+    ids=lambda words: " ".join(words).replace(HOSTILE, "X"),
+)
+def test_of_a_command_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed(words, capsys)
+
+
+def test_of_classes_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", HOSTILE):
+        for number in range(12):
+            write_image(tmp_path / "photos" / name / f"{number}{HOSTILE}.png", len(name) + number)
+    (tmp_path / "photos" / "cat" / f"{HOSTILE}.txt").write_text("")
+    recipe = write_recipe(tmp_path)
+    words = ["check", str(recipe), "--set", "data={name='image_folder', root='photos'}"]
+    assert "valid" in printed(words, capsys)
+    assert "\\x1b]0;owned" in printed(["init", "images", "photos"], capsys)
+
+
+def test_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('"\\u001b[2J\\n\\u202e" = 1\n[data]\nname = "\\u009b2J"\n')
+    printed(["check", str(recipe)], capsys)
+    recipe.write_text("a = \u202e\n")
+    printed(["check", str(recipe)], capsys)

@@ -1,0 +1,118 @@
+"""Batch norm and dropout that see the whole batch: against torch's own layers, and by parts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from toolkit.system.ranks import ALONE, Ranks
+from toolkit.training.whole_batch import BatchNorm, Dropout, Part, drop_by_item, norm_over_ranks
+
+LAYERS = {
+    (6, 5): nn.BatchNorm1d,
+    (6, 5, 7): nn.BatchNorm1d,
+    (6, 5, 4, 3): nn.BatchNorm2d,
+    (6, 5, 2, 4, 3): nn.BatchNorm3d,
+}
+
+
+def placed(part: Part, places: list[int], *, size: int, step: int = 0) -> None:
+    part.begin(0, 0, step, size=size, places=torch.tensor(places))
+
+
+@pytest.mark.parametrize("shape", LAYERS)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_is_torchs(shape: tuple[int, ...], affine: bool, momentum: float | None) -> None:
+    torch.manual_seed(1)
+    expected = LAYERS[shape](5, affine=affine, momentum=momentum)
+    if affine:
+        nn.init.normal_(expected.weight)
+        nn.init.normal_(expected.bias)
+    found = BatchNorm(copy.deepcopy(expected), ALONE)
+    for _ in range(2):
+        values, slopes = 3 * torch.randn(shape) + 5, torch.randn(shape)
+        seen: list[list[Tensor]] = []
+        for layer in (expected, found):
+            given = values.clone().requires_grad_()
+            layer.zero_grad()
+            answer = layer(given)
+            (answer * slopes).sum().backward()
+            seen.append([answer, given.grad, *(one.grad for one in layer.parameters()), *layer.buffers()])  # type: ignore[list-item]
+        for one, other in zip(*seen, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+    expected.eval(), found.eval()
+    torch.testing.assert_close(found(values), expected(values), rtol=1e-5, atol=1e-5)  # the running statistics differ
+    assert found.state_dict().keys() == expected.state_dict().keys()
+
+
+def test_a_mask_follows_the_place_of_an_item_whatever_else_is_computed() -> None:
+    """Ranks and parts compute some items of a batch each: all of them together drop what one alone would."""
+    part = Part()
+    layer = Dropout(0.5, None, part, 0)
+    values = torch.ones(8, 3, 4)
+    placed(part, list(range(8)), size=8)
+    whole = layer(values)
+    for places in ([0, 1, 2], [5], [7, 3]):
+        placed(part, places, size=8)
+        assert torch.equal(layer(values[: len(places)]), whole[places])
+    placed(part, list(range(8)), size=8, step=1)
+    assert not torch.equal(layer(values), whole)
+    assert not torch.equal(Dropout(0.5, None, part, 1)(values), layer(values))
+
+
+def test_a_mask_keeps_the_mean_and_drops_the_share() -> None:
+    part = Part()
+    placed(part, list(range(64)), size=64)
+    dropped = Dropout(0.25, None, part, 0)(torch.ones(64, 1000))
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.75)]
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_frames_of_an_item_have_masks_of_their_own() -> None:
+    part = Part()
+    layer = Dropout(0.5, None, part, 0)
+    placed(part, [0, 1], size=2)
+    frames = layer(torch.ones(2 * 3, 50))
+    assert len({tuple(row) for row in frames.tolist()}) == 6
+    placed(part, [1], size=2)
+    assert torch.equal(layer(torch.ones(3, 50)), frames[3:])
+
+
+def test_dropout_of_channels_drops_them_whole() -> None:
+    network = nn.Sequential(nn.Dropout2d(0.5))
+    placed(drop_by_item(network), [0, 1, 2, 3], size=4)
+    dropped = network(torch.ones(4, 16, 5, 5)).flatten(2)
+    assert torch.equal(dropped.amin(2), dropped.amax(2))
+    assert 0 < int((dropped.amin(2) == 0).sum()) < 64
+
+
+def test_layers_are_replaced_where_they_stand() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.Dropout(0.1), nn.BatchNorm1d(2)), nn.Dropout(0.2))
+    names = list(network.state_dict())
+    drop_by_item(network)
+    norm_over_ranks(network, Ranks(0, 2))
+    assert [type(layer) for layer in network.modules()] == [
+        nn.Sequential,
+        BatchNorm,
+        nn.Sequential,
+        Dropout,
+        BatchNorm,
+        Dropout,
+    ]
+    assert list(network.state_dict()) == names
+    assert "p=0.2" in repr(network[2])
+
+
+def test_without_a_batch_dropout_is_torchs() -> None:
+    """What is not a training step (a look at the memory of one, say) has no place in a batch."""
+    layer = Dropout(0.5, None, Part(), 0)
+    values = torch.ones(4, 10)
+    torch.manual_seed(0)
+    found = layer(values)
+    torch.manual_seed(0)
+    assert torch.equal(found, nn.functional.dropout(values, 0.5))
+    assert torch.equal(layer.eval()(values), values)

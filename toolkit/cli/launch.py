@@ -1,0 +1,67 @@
+"""`run --ranks N`: the same command in N processes of this machine, started and watched by torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.api.errors import EXIT_FAILED, RunFailed
+from toolkit.system.machine import physical_cores
+from toolkit.system.ranks import VARIABLES
+from toolkit.system.signals import exit_code
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+
+def launch(words: Sequence[str], ranks: int) -> int:
+    """Run `python -m toolkit WORDS` as so many ranks; the exit code.
+
+    Raises RunFailed where a rank ended without a word: it was killed, for example. All others print what is wrong.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in ("torch.distributed", "torch.distributed.elastic"):  # each rank reports its own errors
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(physical_cores() // ranks, 1)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "toolkit", *words)
+    except SignalException as stopped:
+        return exit_code(stopped.sigval)
+    except ChildFailedError as error:
+        return _ended(error.failures)
+    return 0
+
+
+def _ended(failures: dict[int, ProcessFailure]) -> int:
+    """The exit code that the ranks ended with. Raises RunFailed where the first one that ended was killed."""
+    killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
+    if killed:
+        rank, failure = min(killed.items(), key=lambda item: item[1].timestamp)
+        name = signal.Signals(-failure.exitcode).name
+        raise RunFailed(
+            f"rank {rank} was ended by {name}"
+            + (", which the system also sends to processes when memory runs out" if name == "SIGKILL" else "")
+        )
+    reported = [failure for failure in failures.values() if Path(failure.error_file).exists()]
+    return next((failure.exitcode for failure in [*reported, *failures.values()]), EXIT_FAILED)

@@ -1,0 +1,32 @@
+"""The command report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.cli.parser import add_open
+from toolkit.cli.places import RUN
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from toolkit.cli.parser import Parser
+
+
+def fill(parser: Parser) -> None:
+    parser.does(_report, (f"report {RUN}", f"report {RUN} --open"))
+    parser.add_argument("run", metavar="RUN", type=Path)
+    add_open(parser)
+
+
+def _report(options: Namespace) -> None:
+    from toolkit.runs.report import write_report
+    from toolkit.system.notices import show
+
+    page = write_report(options.run)
+    show(f"report {page}")
+    if options.open:
+        from toolkit.system.browser import open_page
+
+        open_page(page)

@@ -1,0 +1,140 @@
+"""How one process computes its share of each batch: in parts, with layers that see the whole batch, and with gradients
+that torch's DistributedDataParallel sums over ranks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from toolkit.api.contracts import Objective, Visit
+from toolkit.data.loader import Share
+from toolkit.system.ranks import ALONE, Ranks
+from toolkit.training.whole_batch import Part, drop_by_item, norm_over_ranks
+
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter until torch 2.13
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+"""Whether buffers are copied from rank 0 before each step. Statistics of the whole batch are the same on all ranks."""
+
+Norm: TypeAlias = Literal["global", "local"]
+
+
+class Trained(nn.Module):
+    """The network and its objective as one module: all that gradients are summed of."""
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network, self.objective = network, cast(nn.Module, objective)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        outputs: Tensor = self.network(pixels)
+        return outputs
+
+
+class Parallel:
+    """Replaces layers of `network` on construction; see `toolkit.training.whole_batch`.
+
+    batch_norm: whether its statistics are those of the whole batch or those of a rank's share.
+    by_item: whether dropout draws for the whole batch. Code that is compiled cannot, and draws for each rank.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        ranks: Ranks = ALONE,
+        *,
+        batch_norm: Norm = "global",
+        by_item: bool = True,
+    ) -> None:
+        self.ranks = ranks
+        self.scale = ranks.count
+        """What a rank's loss is multiplied by: the wrapper takes the mean of gradients where their sum is wanted."""
+        self._part = drop_by_item(network) if by_item else Part()
+        self._local = batch_norm == "local" and ranks.together
+        if ranks.together and not self._local:
+            norm_over_ranks(network, ranks)
+        self._trained = Trained(network, objective)
+        self._wrapped: DistributedDataParallel | None = None
+        self._wanted: list[str] = []
+
+    def begin_epoch(self) -> None:
+        """Look which parameters are trained from here on: the wrapper knows no parameters that are thawed later."""
+        wanted = [name for name, parameter in self._trained.named_parameters() if parameter.requires_grad]
+        if wanted != self._wanted:
+            self._wanted, self._wrapped = wanted, None
+
+    def network(self, share: Share) -> nn.Module:
+        """From pixels to outputs, whose gradients are summed over ranks. `share` is of the batch that comes next."""
+        if self.ranks.together and self._wrapped is None:
+            self._wrapped = self._wrap(share)
+        return self._wrapped or self._trained.network
+
+    def weight(self, share: Share) -> Tensor | int:
+        """What the summed loss of the whole batch is divided by."""
+        weight = cast(Objective, self._trained.objective).weight(share.targets)
+        if not self.ranks.together:
+            return weight
+        return self.ranks.sum(torch.as_tensor(weight, device=share.targets.device))
+
+    def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
+        one by one. `position` is (seed, epoch, step). Gradients are summed during the last."""
+        count = min(accumulate, *share.counts)
+        visit = cast(Visit, share.visit)
+        columns = (share.pixels, share.targets, visit.places)
+        for number, (pixels, targets, places) in enumerate(zip(*(c.tensor_split(count) for c in columns), strict=True)):
+            self._part.begin(*position, size=visit.size, places=places)
+            unsummed = self._wrapped is not None and number < count - 1
+            with cast(DistributedDataParallel, self._wrapped).no_sync() if unsummed else nullcontext():
+                yield pixels, targets
+        self._part.end()
+
+    def _wrap(self, share: Share) -> DistributedDataParallel:
+        unreached = self._rehearse(self._trained.network, share)
+        wrapped = DistributedDataParallel(
+            self._trained,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=bool(self.ranks.most(unreached)[0]),
+            **cast(dict[str, Any], {_SYNC_BUFFERS: False}),
+        )
+        # After its first step the wrapper reorders gradients, and several ranks then add them in another order. Without
+        # a step in advance, a run that resumes here would not have the bits of one that went on.
+        self._rehearse(wrapped, share)
+        return wrapped
+
+    def _rehearse(self, network: nn.Module, share: Share) -> bool:
+        """Compute the gradients of two items and forget them; whether some parameters got none. The wrapper waits for
+        all, unless it looks in each step for those that will not come."""
+        buffers = [(buffer, buffer.clone()) for buffer in self._trained.buffers()]
+        objective = cast(Objective, self._trained.objective)
+
+        def forward(pixels: Tensor, network: nn.Module | None = network) -> Tensor:
+            outputs: Tensor = cast(nn.Module, network)(pixels)
+            return outputs.float()
+
+        objective.loss(forward, share.pixels[:2], share.targets[:2]).backward()
+        unreached = any(one.grad is None for one in self._trained.parameters() if one.requires_grad)
+        self._trained.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return unreached
+
+    @torch.no_grad()
+    def join_statistics(self, *networks: nn.Module) -> None:
+        """Where each rank has batch norm statistics of its own, replace them by their mean over ranks."""
+        if not self._local:
+            return
+        for network in networks:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.ranks.sum(buffer) / self.ranks.count)

@@ -1,0 +1,212 @@
+"""Layers that see the whole batch, whatever part of it a rank computes: batch norm and dropout.
+
+With them a recipe means the same on any number of ranks: statistics are those of the whole batch, and which values are
+dropped follows from the place of an item in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from toolkit.system.randomness import derive
+from toolkit.system.ranks import Ranks
+
+
+@dataclass
+class Part:
+    """The items that are computed now, as the layers of a network see them."""
+
+    seed: int = 0
+    epoch: int = 0
+    step: int = 0
+    size: int = 0
+    """Items of the whole batch."""
+    places: Tensor | None = None
+    """int64 `[B]` on the CPU: where the items of this part stand in the whole batch. None: nothing is trained."""
+
+    def begin(self, seed: int, epoch: int, step: int, *, size: int, places: Tensor) -> None:
+        self.seed, self.epoch, self.step, self.size, self.places = seed, epoch, step, size, places
+
+    def end(self) -> None:
+        self.places = None
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is drawn for the whole batch, from (seed, epoch, step, number of the layer), and used for the
+    items at hand.
+
+    Takes `[B, ...]`, or `[B * K, ...]` with the K rows of an item next to each other, as frames of clips are.
+    """
+
+    def __init__(self, share: float, kept_axes: int | None, part: Part, number: int) -> None:
+        super().__init__()
+        self.p = share
+        self._kept_axes = kept_axes
+        self._part, self._number = part, number
+
+    def forward(self, values: Tensor) -> Tensor:
+        part = self._part
+        if not self.training or part.places is None or len(values) % len(part.places):
+            return functional.dropout(values, self.p, self.training)
+        rows = len(values) // len(part.places)
+        axes = values.ndim if self._kept_axes is None else self._kept_axes
+        shape = (*values.shape[1:axes], *(1 for _ in values.shape[axes:]))
+        seed = derive(part.seed, "dropout", part.epoch, part.step, self._number)
+        generator = torch.Generator(values.device).manual_seed(seed)
+        drawn = torch.rand((part.size, rows, *shape), generator=generator, device=values.device)
+        if len(part.places) < part.size:
+            drawn = drawn.index_select(0, part.places.to(values.device, non_blocking=True))
+        kept = drawn.flatten(0, 1) >= self.p
+        return values * kept.to(values.dtype).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:g}"
+
+
+class BatchNorm(nn.Module):
+    """Batch norm with the mean and variance of the whole batch, over all ranks, on any device.
+
+    The arithmetic of S. Ioffe and C. Szegedy (arXiv 1502.03167) on sums that are exchanged, as in torch's
+    SyncBatchNorm, which computes on GPUs alone. Has the parameters and buffers of the layer it replaces.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor
+
+    def __init__(self, layer: _BatchNorm, ranks: Ranks) -> None:
+        super().__init__()
+        self.eps, self.momentum, self._ranks = layer.eps, layer.momentum, ranks
+        self.weight: nn.Parameter | None
+        self.bias: nn.Parameter | None
+        self.register_parameter("weight", layer.weight)
+        self.register_parameter("bias", layer.bias)
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(layer, name))
+        self.train(layer.training)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training and self.running_mean is not None:
+            return functional.batch_norm(
+                values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        whole = Whole.of(values, self._ranks)
+        if self.training:
+            self._follow(whole)
+        normalised: Tensor = _Normalised.apply(values, self.weight, self.bias, whole, self.eps)
+        return normalised
+
+    @torch.no_grad()
+    def _follow(self, whole: Whole) -> None:
+        """Move the running statistics, the variance without bias, as torch's layer does."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        self.num_batches_tracked += 1
+        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(whole.mean.dtype)
+        self.running_mean.lerp_(whole.mean, weight)
+        self.running_var.lerp_(whole.variance * (whole.count / (whole.count - 1)), weight)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Statistics of a whole batch, and the ranks that share it."""
+
+    mean: Tensor
+    """float32 `[C]`."""
+    variance: Tensor
+    """float32 `[C]`, biased."""
+    count: Tensor
+    """Values of a channel: a scalar."""
+    ranks: Ranks
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, values: Tensor, ranks: Ranks) -> Whole:
+        """Of values `[B, C, ...]` of all ranks.
+
+        Each rank's own mean and variance are joined as in T. Chan, G. Golub and R. LeVeque, "Updating formulae and a
+        pairwise algorithm for computing sample variances" (1979): sums of squares would cancel.
+        """
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        channels = values.shape[1]
+        own = torch.zeros(ranks.count, 2 * channels + 1, device=values.device)
+        if values.numel():
+            variance, mean = torch.var_mean(values.float(), axes, correction=0)
+            own[ranks.rank] = torch.cat((mean, variance, mean.new_full((1,), values.numel() / channels)))
+        means, variances, counts = ranks.sum(own).split((channels, channels, 1), dim=1)
+        total = counts.sum()
+        mean = (means * counts).sum(0) / total
+        variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
+        return cls(mean, variance, total, ranks)
+
+
+class _Normalised(torch.autograd.Function):
+    """`(values - mean) / deviation * weight + bias`, with the gradient that flows through mean and variance."""
+
+    @staticmethod
+    def forward(
+        context: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, whole: Whole, eps: float
+    ) -> Tensor:
+        context.save_for_backward(values, weight)
+        context.whole, context.eps = whole, eps
+        return functional.batch_norm(values, whole.mean, whole.variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight = context.saved_tensors
+        whole: Whole = context.whole
+        scale = torch.rsqrt(whole.variance + context.eps)
+        # With the statistics held fixed: torch's own kernel, and both sums that the rest needs.
+        ones = torch.ones_like(whole.mean) if weight is None else weight
+        statistics = (whole.mean, whole.variance, whole.mean, scale)
+        fixed, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], values, ones, *statistics, False, context.eps, [True, True, True]
+        )
+        sums = torch.stack((by_weight.float(), by_bias.float()))
+        mean_by_weight, mean_by_bias = whole.ranks.sum(sums) / whole.count
+        # Less the mean gradient of a channel, and less its mean along the normalised values.
+        slope = -ones * scale**2 * mean_by_weight
+        offset = -ones * scale * mean_by_bias - slope * whole.mean
+        shape = (1, -1, *(1 for _ in values.shape[2:]))
+        flowing = torch.addcmul(offset.view(shape), values, slope.view(shape)).to(fixed.dtype)
+        found = (fixed.add_(flowing), by_weight, by_bias)
+        wanted = context.needs_input_grad
+        return (*(one if needed else None for one, needed in zip(found, wanted, strict=False)), None, None)
+
+
+KEPT_AXES = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
+"""Of how many leading axes a layer draws: channels are dropped whole by all but the first."""
+
+
+def drop_by_item(network: nn.Module) -> Part:
+    """Replace the dropout layers of `network` by ones that draw for the whole batch; what they look at before each
+    part of a batch."""
+    part = Part()
+    for number, (parent, name, layer) in enumerate(_layers(network, tuple(KEPT_AXES))):
+        setattr(parent, name, Dropout(layer.p, KEPT_AXES[type(layer)], part, number))
+    return part
+
+
+def norm_over_ranks(network: nn.Module, ranks: Ranks) -> None:
+    """Replace the batch norms of `network` by ones whose statistics are those of all ranks."""
+    for parent, name, layer in _layers(network, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        setattr(parent, name, BatchNorm(layer, ranks))
+
+
+def _layers(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Sequence[tuple[nn.Module, str, Any]]:
+    """The layers of exactly these kinds below a network, each with its parent and its name there."""
+    return list(_found(network, kinds))
+
+
+def _found(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in network.modules():
+        for name, layer in parent.named_children():
+            if type(layer) in kinds:
+                yield parent, name, layer
