@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,21 @@ UNFINISHED = ".unfinished-"
 _ON_LINUX = sys.platform == "linux"
 _CLAIM = ".claim"
 """Ends the name of the file that says, by its lock, whether a folder is still being written."""
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def special_kind(path: Path) -> str | None:
+    """What is at `path` in place of a regular file: a FIFO or a device may block whoever reads it, or never end. None
+    where it is a regular file. Follows links; raises OSError where nothing is found."""
+    return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
 
 
 def cache_directory() -> Path:
