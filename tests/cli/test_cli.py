@@ -126,7 +126,7 @@ def listed(text: str) -> list[str]:
 
 def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     codes = help_of("", capsys).partition("Exit codes: ")[2]
-    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130"]
+    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130", "141"]
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -254,7 +254,7 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.host.registry.discover", raising(KeyboardInterrupt()))
     assert main(["plugins", "list"]) == 130
-    assert shown(capsys) == ["interrupted"]
+    assert shown(capsys) == ["error: interrupted", "next:  python -m toolkit plugins list"]
 
 
 def test_what_the_system_refuses_is_reported(
@@ -325,7 +325,7 @@ def test_a_closed_pipe_is_not_an_error(words: list[str]) -> None:
     command = [sys.executable, "-m", "toolkit", *words]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_command_started_without_standard_output_does_its_work():

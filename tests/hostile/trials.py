@@ -63,7 +63,8 @@ class Outcome:
 
 @contextmanager
 def trials() -> Iterator[Trial]:
-    """A function that runs `python -m toolkit WORDS` in this process's environment."""
+    """A function that runs `python -m toolkit WORDS` in this process's environment; with `file_bytes`, on a disk that
+    takes no larger file, with `memory`, where a process may have no more bytes than the imports take and so many."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.hostile.trials"]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -72,8 +73,8 @@ def trials() -> Iterator[Trial]:
         assert server.stdout
         stdin, stdout = server.stdin, server.stdout
 
-        def trial(*words: object) -> Outcome:
-            print(json.dumps([str(word) for word in words]), file=stdin, flush=True)
+        def trial(*words: object, **limits: int) -> Outcome:
+            print(json.dumps([[str(word) for word in words], limits]), file=stdin, flush=True)
             return Outcome(**json.loads(stdout.readline()))
 
         try:
@@ -84,15 +85,16 @@ def trials() -> Iterator[Trial]:
 
 def _serve(asked: IO[str], answers: IO[str]) -> None:
     for line in asked:
-        print(json.dumps(asdict(_tried(json.loads(line)))), file=answers, flush=True)
+        words, limits = json.loads(line)
+        print(json.dumps(asdict(_tried(words, **limits))), file=answers, flush=True)
 
 
-def _tried(words: Sequence[str]) -> Outcome:
+def _tried(words: Sequence[str], **limits: int) -> Outcome:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as error:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         child = os.fork()
         if not child:
-            _become(words, output.fileno(), error.fileno())
+            _become(words, output.fileno(), error.fileno(), **limits)
         ending = threading.Timer(PATIENCE, os.kill, (child, signal.SIGALRM))
         ending.start()
         _, status, usage = os.wait4(child, 0)
@@ -104,7 +106,9 @@ def _tried(words: Sequence[str]) -> Outcome:
         return Outcome(os.waitstatus_to_exitcode(status), max(usage.ru_maxrss - before, 0) << 10, *texts)
 
 
-def _become(words: Sequence[str], output: int, error: int) -> None:
+def _become(
+    words: Sequence[str], output: int, error: int, file_bytes: int | None = None, memory: int | None = None
+) -> None:
     """Run the command in this process, and end it."""
     code = 1
     try:
@@ -112,6 +116,12 @@ def _become(words: Sequence[str], output: int, error: int) -> None:
         os.dup2(output, 1)
         os.dup2(error, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        if memory is not None:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            most = pages * resource.getpagesize() + memory
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         from toolkit.cli.main import main
 
         code = main(words)

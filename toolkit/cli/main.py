@@ -10,20 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toolkit.api.errors import (
     EXIT_DONE,
-    EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_UNREAD,
     EXIT_USAGE,
     RecipeError,
     RunFailed,
+    Stopped,
     ToolkitError,
     UsageError,
     printable,
 )
 from toolkit.api.files import unwritable_by_others
+from toolkit.api.memory import lacks_memory
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
-from toolkit.cli.parser import PROGRAM, Parser, listed_examples, sentence
-from toolkit.system.notices import wrapped
+from toolkit.cli.parser import PROGRAM, Parser, command_line, listed_examples, sentence
+from toolkit.system.notices import tell, wrapped
+from toolkit.system.signals import Signals, exit_code, how_ended
+from toolkit.system.streams import lead_nowhere, open_closed_streams
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "start": ("demo", "init", "recipes"),
@@ -38,43 +42,37 @@ EXAMPLES = ("demo", "init images photos", "run cifar10_cnn --set train.epochs=20
 EXIT_CODES = """\
 Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 4 plugin broken, 5 an export differs from the trained model,
-75 stopped by a signal and resumable, 130 interrupted."""
+75 stopped by a signal and resumable, 130 interrupted,
+141 nobody reads the output any more."""
+_LESS = "end what else runs on this machine, or use smaller inputs; see where with --debug"
 VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
 @unwritable_by_others()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
+    """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped,
+    141 unread."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if not sys.stdout:  # closed from the start: the next file that is opened would take its place, and what is printed
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
+    open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
     # Finding plugins of these reads the entry points of all packages, and one malformed package would end it.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    signals = Signals()
     try:
         options = parsed(parser(), words)
         command: Callable[[argparse.Namespace], int | None] = options.command
-        code = command(options) or EXIT_DONE
-        sys.stdout.flush()
-        return code
-    except ToolkitError as error:
-        return _fail(error, words, debug=debug)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        with signals:
+            code = command(options) or EXIT_DONE
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{error.filename}: {reason}" if error.filename else reason
-        return _fail(RunFailed(message, next_step="fix this, then run the same command again"), words, debug=debug)
-    except Exception as error:
-        message = f"unexpected {type(error).__name__}: {error}"
-        return _fail(RunFailed(message, next_step="see where with --debug"), words, debug=debug)
+        _give_up_output()
+        return EXIT_UNREAD
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(_explained(error, words, signals.raised), words, debug=debug)
 
 
 class Whole(Parser):
@@ -141,6 +139,34 @@ def _no_command(whole: Parser, options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _explained(error: BaseException, words: Sequence[str], signalled: int | None) -> ToolkitError:
+    """What has ended a command, as an error with a next step. After a signal whatever follows is its doing: a library
+    may have met it in the middle of an import, and gone on without."""
+    if isinstance(error, Stopped) or (isinstance(error, ToolkitError) and not signalled):
+        return error
+    if signalled or isinstance(error, KeyboardInterrupt):
+        code = exit_code(signalled) if signalled else EXIT_INTERRUPTED
+        return Stopped(how_ended(code), exit_code=code, next_step=command_line(words))
+    if isinstance(error, OSError):
+        place = error.filename or ("standard output" if _give_up_output() else "")
+        reason = error.strerror or str(error)
+        message = f"{place}: {reason}" if place else reason
+        return RunFailed(message, next_step="fix this, then run the same command again")
+    if lacks_memory(error):
+        return RunFailed("too little memory on this machine", next_step=_LESS)
+    return RunFailed(f"unexpected {type(error).__name__}: {error}", next_step="see where with --debug")
+
+
+def _give_up_output() -> bool:
+    """Whether standard output cannot be written; then what is still printed leads nowhere, also as Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        lead_nowhere(sys.stdout)
+        return True
+    return False
+
+
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
@@ -150,12 +176,12 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     for line in error.lines():
         for part in line.split("\n"):
             shown = printable(part)
-            print(wrapped(shown if shown.startswith(" ") else f"error: {shown}"), file=sys.stderr)
+            tell(wrapped(shown if shown.startswith(" ") else f"error: {shown}"))
     next_step = error.next_step
     if isinstance(error, RecipeError):
         from toolkit.cli.repairs import repaired
 
         next_step = repaired(error, words) or next_step
     if next_step:
-        print(f"next:  {printable(next_step)}", file=sys.stderr)
+        tell(f"next:  {printable(next_step)}")
     return error.exit_code

@@ -149,7 +149,7 @@ def stopped(kept: str, options: argparse.Namespace) -> Iterator[None]:
 
 def console() -> Console:
     """Standard output. Plain text, one line after another, in a file, a pipe or a CI log, and where NO_COLOR is set."""
-    from rich.console import Console
+    from toolkit.system.console import LastingConsole
 
     plain = not sys.stdout.isatty() or any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
-    return Console(stderr=False, highlight=False, force_terminal=False if plain else None)
+    return LastingConsole(stderr=False, highlight=False, force_terminal=False if plain else None)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,15 @@ def wrapped(text: str) -> str:
     return _WHOLE_WORDS(max(shutil.get_terminal_size().columns, 20), initial_indent=indent).fill(text.strip())
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error, where somebody reads it: a run does not end because nobody does."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _print(line: str, console: Console | None) -> None:
     if console is not None:
         say(line, console, style="yellow")
     elif sys.stderr:  # which has no file where it was closed from the start
         coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        print(f"\033[33m{line}\033[0m" if coloured else line, file=sys.stderr, flush=True)
+        tell(f"\033[33m{line}\033[0m" if coloured else line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -43,22 +45,30 @@ class Signals:
     """Handles the two signals inside its block; handlers from before come back after it.
 
     Inside `deferred` the first signal is only noted in `received`, and raises Signalled at the block's end at the
-    latest; a second one, or one outside, raises it at once.
+    latest; a second one, or one outside, raises it at once. Where Python can raise nothing, as in the callback of a
+    weak reference, it comes again.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.raised: int | None = None
+        """The last signal that was raised, here or in blocks inside; libraries may take it for an error of theirs."""
         self._deferring = False
 
     def __enter__(self) -> Signals:
         self._before = {number: signal.signal(number, self._handle) for number in HANDLED}
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._come_again
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, Signals):
+                outer.raised = self.raised or outer.raised
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -68,9 +78,17 @@ class Signals:
         finally:
             self._deferring = False
         if self.received is not None:
+            self.raised = self.received
             raise Signalled(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if not self._deferring or self.received is not None:
+            self.raised = number
             raise Signalled(number)
         self.received = number
+
+    def _come_again(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Signalled):
+            os.kill(os.getpid(), unraisable.exc_value.number)
+        else:
+            self._unraisable(unraisable)
