@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -47,10 +47,12 @@ def places(content: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
         yield from places(value, (*before, key))
 
 
-def distort(content: dict[str, Any], draw: Random) -> None:
-    """Remove, rename or replace one or two values within a document."""
+def distort(
+    content: dict[str, Any], draw: Random, *, values: Sequence[Any] = ODD, without: Collection[str] = ()
+) -> None:
+    """Remove, rename or replace one or two values within a document, but what stands below the keys `without`."""
     for _ in range(draw.choice([1, 1, 2])):
-        *outer, last = draw.choice(list(places(content)))
+        *outer, last = draw.choice([place for place in places(content) if place[0] not in without])
         around: Any = content
         for key in outer:
             around = around[key]
@@ -60,16 +62,19 @@ def distort(content: dict[str, Any], draw: Random) -> None:
         elif kind == 1 and isinstance(around, dict):
             around[str(draw.choice(ODD))[:50]] = around.pop(last)
         else:
-            around[last] = draw.choice(ODD)
+            around[last] = draw.choice(values)
         if not content:
             return
 
 
-def replace_file(path: Path, draw: Random) -> None:
+KINDS = ("fifo", "device", "dangling", "folder", "sparse", "hard", "missing", "socket", "loop", "empty")
+
+
+def replace_file(path: Path, draw: Random, kinds: Sequence[str] = KINDS) -> None:
     """Put something else in the place of a file."""
     data, aside = path.read_bytes(), path.parent.with_name(f"{path.parent.name}-{path.name}")
     path.unlink()
-    kind = draw.choice(["fifo", "device", "dangling", "folder", "sparse", "hard", "missing", "socket", "loop", "empty"])
+    kind = draw.choice(kinds)
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "device":
