@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED, Stopped
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
 
 
 class Signalled(KeyboardInterrupt):
@@ -89,6 +90,11 @@ class Signals:
 
     def _come_again(self, unraisable: sys.UnraisableHookArgs) -> None:
         if isinstance(unraisable.exc_value, Signalled):
-            os.kill(os.getpid(), unraisable.exc_value.number)
+            import threading
+
+            # by another thread: what is sent from here arrives in here
+            again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), unraisable.exc_value.number))
+            again.daemon = True
+            again.start()
         else:
             self._unraisable(unraisable)
