@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from typing import IO, TypeAlias
 MUTATIONS = int(os.environ.get("TOOLKIT_MUTATIONS", "0"))
 """Inputs of each kind that are made and tried; 0: the few that each test chooses, so that CI stays short."""
 CPU_SECONDS = 30
-PATIENCE = 240.0
+PATIENCE = 240
 """Seconds after which a trial that uses no processor is ended: it waits for something."""
 GROWTH = 1 << 30
 """Bytes of memory that a small input may take at most."""
@@ -95,10 +94,7 @@ def _tried(words: Sequence[str], **limits: int) -> Outcome:
         child = os.fork()
         if not child:
             _become(words, output.fileno(), error.fileno(), **limits)
-        ending = threading.Timer(PATIENCE, os.kill, (child, signal.SIGALRM))
-        ending.start()
         _, status, usage = os.wait4(child, 0)
-        ending.cancel()
         texts = []
         for file in (output, error):
             file.seek(0)
@@ -116,6 +112,7 @@ def _become(
         os.dup2(output, 1)
         os.dup2(error, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        signal.alarm(PATIENCE)
         if file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
         if memory is not None:
