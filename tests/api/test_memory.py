@@ -1,4 +1,4 @@
-"""Memory that ran out is told from other errors, of whatever library it is."""
+"""Memory that ran out is recognized, of whatever library the error is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_memory_that_ran_out_is_seen(act: Callable[[], object]) -> None:
     assert lacks_memory(caught.value)
 
 
-def test_that_of_a_gpu_is_seen_and_other_errors_are_not() -> None:
+def test_that_of_a_gpu_is_recognized_and_other_errors_are_not() -> None:
     assert lacks_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not lacks_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not lacks_memory(OSError("not enough memory"))

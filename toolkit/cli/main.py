@@ -25,7 +25,7 @@ from toolkit.api.memory import lacks_memory
 from toolkit.cli import check, demo, export, plugins, predict, recipes, run, tune
 from toolkit.cli.init.command import add_init
 from toolkit.cli.parser import PROGRAM, Parser, command_line, listed_examples, sentence
-from toolkit.system.notices import tell, wrapped
+from toolkit.system.notices import print_error, wrapped
 from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.system.streams import lead_nowhere, open_closed_streams
 
@@ -176,12 +176,12 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     for line in error.lines():
         for part in line.split("\n"):
             shown = printable(part)
-            tell(wrapped(shown if shown.startswith(" ") else f"error: {shown}"))
+            print_error(wrapped(shown if shown.startswith(" ") else f"error: {shown}"))
     next_step = error.next_step
     if isinstance(error, RecipeError):
         from toolkit.cli.repairs import repaired
 
         next_step = repaired(error, words) or next_step
     if next_step:
-        tell(f"next:  {printable(next_step)}")
+        print_error(f"next:  {printable(next_step)}")
     return error.exit_code

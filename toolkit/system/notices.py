@@ -42,7 +42,7 @@ def wrapped(text: str) -> str:
     return _WHOLE_WORDS(max(shutil.get_terminal_size().columns, 20), initial_indent=indent).fill(text.strip())
 
 
-def tell(line: str) -> None:
+def print_error(line: str) -> None:
     """Print a line on standard error, where somebody reads it: a run does not end because nobody does."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
@@ -53,4 +53,4 @@ def _print(line: str, console: Console | None) -> None:
         say(line, console, style="yellow")
     elif sys.stderr:  # which has no file where it was closed from the start
         coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        tell(f"\033[33m{line}\033[0m" if coloured else line)
+        print_error(f"\033[33m{line}\033[0m" if coloured else line)
