@@ -28,7 +28,7 @@ _SPECIAL = {
 
 
 def special_kind(path: Path) -> str | None:
-    """What is at `path` in place of a regular file: a FIFO or a device may block whoever reads it, or never end. None
+    """What is at `path` in place of a regular file: a FIFO or a device may block its reader, or never end. None
     where it is a regular file. Follows links; raises OSError where nothing is found."""
     mode = path.stat().st_mode
     return None if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode), "a special file")
