@@ -116,7 +116,7 @@ def enough_memory() -> Iterator[None]:
 def _wanted(said: str) -> str:
     """What an allocator says of the memory it was asked for, without where in its sources it says so."""
     if asked := re.search(r"you tried to allocate (\d+) bytes", said):
-        return f": {int(asked[1]) / (1 << 30):.1f} GiB were asked for at once"
+        return f": {int(asked[1]):,} bytes were asked for at once"
     reason = ". ".join(said.partition("\n")[0].split(". ")[:2])
     return f": {reason}" if reason else ""
 
