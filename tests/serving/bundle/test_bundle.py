@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from subprocess import run
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from toolkit.api.contracts import Fit
 from toolkit.api.errors import EXIT_USAGE, BundleError, UsageError
 from toolkit.data.geometry import covering
 from toolkit.data.store.resampling import resize, to_square
-from toolkit.serving.bundle import MANIFEST, Answers, Bundle, Input
+from toolkit.serving.bundle import Answers, Bundle, Input
 from toolkit.serving.bundle.inputs import to_squares
 
 
@@ -205,12 +205,13 @@ def test_a_hard_link_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_model_that_is_not_what_the_manifest_says_is_refused(
     folder: Path, classes: tuple[str, ...], frames: int | None
 ) -> None:
-    claimed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    claimed["classes"] = classes
-    claimed["input"]["frames"] = frames
-    if frames:
-        claimed["sampling"] = {"clip": asdict(Clip(frames=frames)), "span": 1.0}
-    (folder / MANIFEST).write_text(json.dumps(claimed), encoding="utf-8")
+    def change(claimed: dict[str, Any]) -> None:
+        claimed["classes"] = classes
+        claimed["input"]["frames"] = frames
+        if frames:
+            claimed["sampling"] = {"clip": asdict(Clip(frames=frames)), "span": 1.0}
+
+    toy_bundle.edit(folder, change)
     with pytest.raises(BundleError, match=r"bundle\.json it (takes|gives)"):
         Bundle.load(folder)
 

@@ -19,7 +19,7 @@ from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BundleDevice
-from toolkit.system.machine import memory, physical_cores
+from toolkit.system.machine import memory_available, physical_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,9 @@ FEWEST = 4
 LARGEST_BYTES = 256 << 20
 """Pixels of one call at most, in bytes, where a single input is not larger; the graph makes them four times as wide."""
 MEMORY_SHARE = 0.75
-"""Share of this process's memory that all sessions on the CPU may take together."""
+"""Share of the memory that is free when the first model is opened: all sessions on the CPU take at most this."""
+_OUT_OF_MEMORY = ("Available memory of", "bad_alloc", "Failed to allocate memory")
+"""What onnxruntime says where a limit of memory is met."""
 _NO_GRAPH = "-1"
 """onnxruntime's id of a run that is neither captured nor replayed."""
 
@@ -207,21 +209,23 @@ def session_options(device: BundleDevice, folded: int) -> Any:
 
 
 @cache
-def limit_memory() -> bool:
-    """Give all of this process's sessions that ask for it one arena, limited to a share of memory: a model that wants
-    more fails alone, and the machine goes on. Whether there is a limit to give."""
-    available = memory()
-    if available is None:
-        return False
+def limit_memory() -> int:
+    """Give all of this process's sessions that ask for it one arena, limited to a share of free memory: a model that
+    wants more fails alone, and the machine goes on. The limit in bytes; 0: the system does not report its memory."""
+    limit = int(memory_available() * MEMORY_SHARE)
+    if not limit:
+        return 0
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    arena = onnxruntime.OrtArenaCfg({"max_mem": int(available * MEMORY_SHARE)})
-    onnxruntime.create_and_register_allocator(place, arena)
-    return True
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": limit}))
+    return limit
 
 
 def _cause(error: Exception) -> str:
     """The first line of what onnxruntime said, without its own name and the number and name of the error."""
     said = str(error).strip().partition("\n")[0]
+    if any(sign in said for sign in _OUT_OF_MEMORY):
+        limit = limit_memory() / (1 << 30)
+        return f"it needs more memory than the {limit:.1f} GiB it may take ({100 * MEMORY_SHARE:g} % of what was free)"
     return said.split(" : ", 3)[-1] if said.startswith("[ONNXRuntimeError]") else said
