@@ -77,7 +77,7 @@ def _ceiling(operator: str, kinds: Sequence[Kind]) -> float:
         return math.inf
     if operator in _REARRANGING:
         return max(ceilings if operator in _JOINING else ceilings[:1])
-    most = math.fsum(ceilings) if operator == "Add" else math.prod(ceilings) if operator == "Mul" else math.inf
+    most = {"Add": math.fsum, "Mul": math.prod, "Div": max}.get(operator, lambda _: math.inf)(ceilings)
     return most if most < _OVERFLOWING else math.inf
 
 

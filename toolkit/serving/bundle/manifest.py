@@ -19,11 +19,13 @@ from toolkit.system.choices import BUNDLE_PRECISIONS
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit, TargetForm
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
 INPUT = "frames"
 """Name of the graph's input."""
+SIDES = ("H", "W")
+"""Names of its height and width."""
 OUTPUTS: Mapping[TargetForm, str] = {"index": "probabilities", "set": "probabilities", "number": "values"}
 """Name of its output, by the form of targets."""
 _LARGEST = 8192
