@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import DataSpec, Fit
+from toolkit.api.contracts import DataSpec
 from toolkit.export.preparing import OPSET, preparation
-from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
+from toolkit.serving.bundle.manifest import OUTPUTS
 from toolkit.training.answers import answers_of
 from toolkit.training.network import Network
 
@@ -59,7 +59,9 @@ def to_onnx(
     _strip(answering)
     preparing = preparation(spec.stored_size, spec.size, spec.fit, spec.frames)
     (prepared,) = preparing.graph.output
-    model: onnx.ModelProto = onnx.compose.merge_models(preparing, answering, io_map=[(prepared.name, SEEN)], name="model")
+    model: onnx.ModelProto = onnx.compose.merge_models(
+        preparing, answering, io_map=[(prepared.name, SEEN)], name="model"
+    )
     onnx.helper.set_model_props(model, dict(metadata))
     model.producer_name = "vision-toolkit"
     onnx.checker.check_model(model, full_check=True)

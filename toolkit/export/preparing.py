@@ -7,7 +7,7 @@ each sum of products is a whole number of at most 24 bits. TF32 changes none eit
 
 # onnxscript reads the code of these functions and makes nodes of it.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: SIM108
 
 from __future__ import annotations
 
