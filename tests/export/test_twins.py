@@ -44,7 +44,7 @@ lr = 0.01
 Wrong: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 
-@pytest.fixture(scope="module", params=["crop", "stretch"])
+@pytest.fixture(scope="module", params=["crop"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run whose files are resized and cropped, and its bundle."""
     folder = tmp_path_factory.mktemp("twins")
@@ -94,7 +94,9 @@ def last(kind: str, constant: np.ndarray, **attributes: int) -> Wrong:
         node = next(node for node in model.graph.node if output.name in node.output)
         node.output[0] = "before"
         model.graph.initializer.append(numpy_helper.from_array(constant, "wrong"))
-        model.graph.node.append(helper.make_node(kind, ["before", "wrong"], [output.name], "around/wrong", **attributes))
+        model.graph.node.append(
+            helper.make_node(kind, ["before", "wrong"], [output.name], "around/wrong", **attributes)
+        )
         return model
 
     return wrong
@@ -106,13 +108,13 @@ def one(values: np.ndarray) -> np.ndarray:
     return changed
 
 
-def branch(position: int, kind: str, change: Callable[[onnx.NodeProto], None]) -> Wrong:
+def branch(position: int, kind: str, last: int, change: Callable[[onnx.NodeProto], None]) -> Wrong:
     """With another node among those that prepare frames: of squares (0), or of all others (1)."""
 
     def wrong(model: onnx.ModelProto) -> onnx.ModelProto:
         (decision,) = (node for node in model.graph.node if node.op_type == "If")
         graph = sorted((attribute.g for attribute in decision.attribute), key=lambda each: len(each.node))[position]
-        change(next(node for node in reversed(graph.node) if node.op_type == kind))
+        change([node for node in graph.node if node.op_type == kind][-last])
         return model
 
     return wrong
@@ -124,8 +126,8 @@ def mirrored(node: onnx.NodeProto) -> None:
 
 
 def unrounded(node: onnx.NodeProto) -> None:
-    """The height is rounded up, not to what is nearest."""
-    node.op_type = "Ceil"
+    """Pixels are cut off, not rounded to what is nearest: nothing is added before."""
+    node.op_type = "Max"
 
 
 TWINS: dict[str, Wrong] = {
@@ -135,11 +137,11 @@ TWINS: dict[str, Wrong] = {
     "first weight": weight(0, one),
     "last weight": weight(-1, one),
     "weights in bfloat16": weight(1, lambda values: (values.view(np.uint32) & 0xFFFF0000).view(np.float32)),
-    "activation": operator("Relu", "LeakyRelu"),
+    "activation": operator("Gelu", "Relu"),
     "classes": last("Gather", np.arange(10)[::-1].copy(), axis=1),
     "temperature": last("Pow", np.float32(1.01)),
-    "squares mirrored": branch(0, "Transpose", mirrored),
-    "rounding": branch(1, "Floor", unrounded),
+    "squares mirrored": branch(0, "Transpose", 1, mirrored),
+    "rounding": branch(1, "Add", 2, unrounded),
 }
 
 

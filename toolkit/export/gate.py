@@ -185,8 +185,8 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
             problems.append(f"{found}: {worse_by}; max_drop is {limits.max_drop:g}")
     items = len(expected.evaluation.index)
     accepting = _accepting(sides, drops, limits) if problems else {}
-    found = tuple(problems), accepting
-    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, judging, *found)
+    compared = squares, raw, judging
+    return Verdict(bundle.precision, expected.split, items, metric, trained, *compared, tuple(problems), accepting)
 
 
 def _accepting(sides: Sequence[Parity], drops: Sequence[float], limits: Limits) -> dict[str, float]:

@@ -62,7 +62,7 @@ class Paired:
         between correlated proportions or percentages", Psychometrika 12, 1947; exact by the binomial distribution."""
         count = self.worse + self.better
         tail = sum(math.comb(count, few) for few in range(min(self.worse, self.better) + 1))
-        return min(2 * tail / 2**count, 1.0)
+        return min(2 * tail / (1 << count), 1.0)
 
     @property
     def significant(self) -> bool:
@@ -133,8 +133,9 @@ class _OfClasses:
                 margin = max(abs(before[number] - limit[number]) for number in {*first} ^ {*other})
             right = _classes_of(evaluation.targets[row])
             worse = len({*other} ^ right) - len({*first} ^ right)
-            texts = (label(names, numbers) or NONE for numbers in (first, other))
-            yield row, Flip(asked.ids[row], *texts, margin, margin <= asked.tie, (worse > 0) - (worse < 0))
+            trained, exported = (label(names, numbers) or NONE for numbers in (first, other))
+            effect = (worse > 0) - (worse < 0)
+            yield row, Flip(asked.ids[row], trained, exported, margin, margin <= asked.tie, effect)
 
     def paired(self, asked: Asked, flips: Iterable[Flip]) -> Paired:
         """By the flips that are no ties; for the loss, which no flip explains, by how far probabilities are from 1 and

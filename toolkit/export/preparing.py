@@ -5,8 +5,8 @@ of 32 bits are all that its large tensors have, which every runtime computes fas
 each sum of products is a whole number of at most 24 bits. TF32 changes none either.
 """
 
-# onnxscript reads the code of these functions and makes nodes of it.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# onnxscript reads the code of these functions and makes nodes of it: for types and style, they are not Python.
+# mypy: ignore-errors
 # ruff: noqa: SIM108
 
 from __future__ import annotations

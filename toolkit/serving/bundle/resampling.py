@@ -81,7 +81,8 @@ def _weighted(lines: NDArray[np.uint8], side: Side, first: int, seen: int) -> ND
     sums = side.weights.astype(exact) @ lines[side.inputs - first].astype(exact)
     sums += side.unit / 2
     sums *= 1 / side.unit
-    return sums.astype(np.uint8).reshape(-1, lines.shape[1])[:seen]
+    rounded: NDArray[np.uint8] = sums.astype(np.uint8)  # down, as a shift does; no sum reaches 256
+    return rounded.reshape(-1, lines.shape[1])[:seen]
 
 
 def _transposed(matrix: NDArray[np.uint8]) -> NDArray[np.uint8]:
