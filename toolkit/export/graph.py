@@ -62,6 +62,7 @@ def to_onnx(
     model: onnx.ModelProto = onnx.compose.merge_models(
         preparing, answering, io_map=[(prepared.name, SEEN)], name="model"
     )
+    del model.opset_import[1:]  # the same of both
     onnx.helper.set_model_props(model, dict(metadata))
     model.producer_name = "vision-toolkit"
     onnx.checker.check_model(model, full_check=True)

@@ -39,7 +39,7 @@ def varies(shape: Shape | None) -> bool:
 
 
 def count(shape: Shape | None) -> int | None:
-    """Elements; None where a dimension is no number."""
+    """Elements; None where a dimension is not a number."""
     numbers = [side for side in shape or () if isinstance(side, int)]
     return math.prod(numbers) if shape is not None and len(numbers) == len(shape) else None
 
