@@ -81,6 +81,7 @@ def operator(kind: str, other: str) -> Wrong:
     def wrong(model: onnx.ModelProto) -> onnx.ModelProto:
         node = next(node for node in model.graph.node if node.op_type == kind and node.name.startswith("model/"))
         node.op_type = other
+        del node.attribute[:]
         return model
 
     return wrong
