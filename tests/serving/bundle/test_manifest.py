@@ -101,9 +101,9 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "next_step"),
     [
-        (1, "export the run again: python -m toolkit export RUN"),
+        (4, "export the run again: python -m toolkit export RUN"),
         (6, "install a newer toolkit; bundle.json says under versions which one wrote it"),
-        ("5", "copy the whole bundle again, or export the run again"),
+        ("4", "copy the whole bundle again, or export the run again"),
         (None, "copy the whole bundle again, or export the run again"),
         (True, "copy the whole bundle again, or export the run again"),
     ],

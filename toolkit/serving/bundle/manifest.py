@@ -25,6 +25,8 @@ SCHEMA = 5
 MANIFEST = "bundle.json"
 INPUT = "frames"
 """Name of the graph's input."""
+SIDES = ("H", "W")
+"""Names of its height and width."""
 OUTPUTS: Mapping[TargetForm, str] = {"index": "probabilities", "set": "probabilities", "number": "values"}
 """Name of its output, by the form of targets."""
 _LARGEST = 8192
