@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from toolkit.api.errors import first_few
+from toolkit.api.errors import first_few, printable
 from toolkit.data.damage import Damage, hearing_of_damage
-from toolkit.serving.predict.inputs import Source, printable
+from toolkit.serving.predict.inputs import Source
 
 NAMED = 5
 """Most damaged inputs that are named."""
