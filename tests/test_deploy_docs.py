@@ -199,7 +199,7 @@ def test_the_pixels_shown_are_those_of_training(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=200)
 @given(height=st.integers(16, 90), width=st.integers(16, 90))
 def test_the_square_shown_is_that_of_a_bundle(place: Path, height: int, width: int) -> None:
-    """But for rounding: a shift by half a pixel would differ by a hundred."""
+    """But for the rounding of each side: a shift by half a pixel would differ by a hundred."""
     bundle = Bundle.load(place / "exports" / "har", device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     shown, ours = page_functions("def square")["square"](pixels), bundle.square(pixels)

@@ -4,7 +4,7 @@ numbers."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import TargetForm
 from toolkit.serving.bundle.manifest import MANIFEST, OUTPUTS, ClipSampling, FrameSampling, Input, Manifest
+from toolkit.serving.bundle.seal import SEAL, sealed
 
 
 def write(
@@ -66,6 +67,15 @@ def write(
         thresholds=None if thresholds is None else tuple(thresholds),
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change what bundle.json says, and its checksum with it."""
+    claimed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    del claimed[SEAL]
+    change(claimed)
+    (folder / MANIFEST).write_text(json.dumps(sealed(claimed)), encoding="utf-8")
     return folder
 
 

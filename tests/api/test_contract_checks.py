@@ -44,6 +44,12 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return act
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_ran_out_is_no_fault_of_a_component(error: Exception) -> None:
+    with pytest.raises(type(error)), blaming(failed, "act"):
+        raise error
+
+
 def test_an_expected_failure_passes_and_any_other_is_the_components() -> None:
     with pytest.raises(DataError, match="as it is"), blaming(failed, "act"):
         raise DataError("as it is")

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from toolkit.api import files
-from toolkit.api.files import exclusive, files_below, remove_unfinished, replaced_folder, write_atomically
+from toolkit.api.files import (
+    exclusive,
+    files_below,
+    remove_unfinished,
+    replaced,
+    replaced_folder,
+    special_kind,
+    write_atomically,
+)
 
 
 def filled(place: Path, text: str) -> None:
@@ -114,6 +123,39 @@ def writing(parent: Path, code: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.send_signal(signal.SIGKILL)
+
+
+def fail_without_a_name(temporary: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail_with_the_temporary_name(temporary: Path) -> None:
+    (temporary / "missing" / "b").write_text("")
+
+
+@pytest.mark.parametrize("fail", [fail_without_a_name, fail_with_the_temporary_name])
+@pytest.mark.parametrize("writing", [replaced, replaced_folder])
+def test_what_the_system_refuses_names_the_file_that_was_to_be_written(
+    tmp_path: Path, writing: Callable[[Path], AbstractContextManager[Path]], fail: Callable[[Path], None]
+) -> None:
+    place = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=re.escape(str(place))) as caught, writing(place) as temporary:
+        fail(temporary)
+    assert caught.value.filename == str(place)
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), replaced(tmp_path / "a.txt"):
+        (tmp_path / "other.txt").read_text()
+
+
+def test_special_files_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    assert special_kind(tmp_path / "file") is None
+    assert special_kind(tmp_path / "pipe") == "a FIFO"
+    assert special_kind(tmp_path) == "a folder"
+    assert special_kind(Path(os.devnull)) == "a device"
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -21,6 +22,7 @@ import pytest
 from tests import tiny
 from tests.installed import install
 from toolkit import __version__
+from toolkit.api.errors import PluginError
 from toolkit.cli.commands import parser
 from toolkit.cli.main import main
 from toolkit.cli.parser import PROGRAM
@@ -139,7 +141,7 @@ def listed(text: str) -> list[str]:
 
 def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     codes = help_of("", capsys).partition("Exit codes: ")[2]
-    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130"]
+    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130", "141"]
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -267,7 +269,44 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.host.registry.discover", raising(KeyboardInterrupt()))
     assert main(["plugins", "list"]) == 130
-    assert shown(capsys) == ["interrupted"]
+    assert shown(capsys) == ["error: interrupted", "next:  python -m toolkit plugins list"]
+
+
+@pytest.mark.parametrize(
+    "words", [["plugins", "list"], ["plugins", "show", "cnn"], ["check", "cifar10_cnn"], ["schema"]], ids=" ".join
+)
+def test_sigterm_ends_every_command_with_the_same_command(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meet_the_signal() -> NoReturn:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the signal was lost")
+
+    monkeypatch.setattr("toolkit.host.registry.discover", meet_the_signal)
+    assert main(words) == 75
+    assert shown(capsys)[-2:] == ["error: stopped by a signal", f"next:  python -m toolkit {' '.join(words)}"]
+
+
+def test_a_library_that_takes_a_signal_for_an_error_is_not_blamed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_half() -> NoReturn:
+        with suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise PluginError("module 'half' has no attribute 'imported'")
+
+    monkeypatch.setattr("toolkit.host.registry.discover", import_half)
+    assert main(["plugins", "list"]) == 75
+    assert shown(capsys)[0] == "error: stopped by a signal"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you ...")])
+def test_memory_that_runs_out_is_not_unexpected(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.host.registry.discover", raising(error))
+    assert main(["plugins", "list"]) == 1
+    assert shown(capsys)[0] == "error: too little memory on this machine"
 
 
 def test_what_the_system_refuses_is_reported(
@@ -338,13 +377,33 @@ def test_a_closed_pipe_is_not_an_error(words: list[str]) -> None:
     command = [sys.executable, "-m", "toolkit", *words]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_command_started_without_standard_output_does_its_work():
-    words = [sys.executable, "-m", "toolkit", "plugins", "list"]
-    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_started_without_standard_streams_does_its_work(closed: str, tmp_path: Path) -> None:
+    """Included plugins import libraries that write to standard error."""
+    script = f'exec "$@" {closed}'
+    listing = [sys.executable, "-m", "toolkit", "plugins", "doctor", "log_loss"]
+    done = subprocess.run(["sh", "-c", script, "sh", *listing], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_output_that_cannot_be_written_is_named() -> None:
+    words = [sys.executable, "-m", "toolkit", "recipes"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output: No space left on device\nnext:  ")
+
+
+def test_a_message_without_a_reader_is_lost_and_the_exit_code_stays() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "toolkit", "rnu"], stderr=writer, check=False)
+    os.close(writer)
+    assert done.returncode == 2
 
 
 def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

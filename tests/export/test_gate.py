@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,41 +39,6 @@ def test_there_must_be_items_to_compare_on() -> None:
     assert str(caught.value.next_step).endswith("list the keys: python -m toolkit plugins show har")
 
 
-def swapped_channels(model: onnx.ModelProto) -> onnx.ModelProto:
-    return tampered(model, first_weight(model), lambda values: values[:, ::-1].copy())
-
-
-def one_weight(model: onnx.ModelProto) -> onnx.ModelProto:
-    def change(values: np.ndarray) -> np.ndarray:
-        values = values.copy()
-        values.flat[0] += 3
-        return values
-
-    return tampered(model, first_weight(model), change)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("wrong", [other_mean, swapped_channels, one_weight])
-def test_a_twin_that_is_wrong_does_not_leave(
-    wrong: Callable[[onnx.ModelProto], onnx.ModelProto],
-    run: Path,
-    bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(export, "to_onnx", lambda *_: wrong(onnx.load(bundle / "model.onnx")))
-    assert main(["export", str(run), "--exports", str(tmp_path)]) == EXIT_PARITY
-    messages = capsys.readouterr().err
-    assert "tiny: not written: the exported model differs from the trained one" in messages
-    assert "max_difference is 0.001" in messages
-    flipped = [line for line in messages.splitlines() if "fp32: flipped" in line]
-    assert flipped
-    assert all("became" in line for line in flipped[:-1])
-    assert "next:" in messages
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.slow
 def test_limits_are_the_recipes(
     run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -98,10 +63,20 @@ def test_a_model_that_overflows_does_not_leave(
     items = read_manifest(bundle).gate["fp32"]["items"]
     assert f"squares: {items} answers are not finite numbers, to " in printed.err
     assert f"raw_files: {items} answers are not finite numbers, to " in printed.err
-    assert "a probability differs by nan; max_difference is 0.001" in printed.err
+    assert "a probability differs by nan; max_difference is 0.0001" in printed.err
     assert "flipped" not in printed.err
     assert "gate fp32: FAILED" in printed.out
     assert list(tmp_path.iterdir()) == []
+
+
+SIDES = "squares", "raw_files"
+
+
+class Plain(small.Squares):
+    """Squares of one level each, which resampling leaves alone: the toy does not resample."""
+
+    def read(self, index: int) -> torch.Tensor:
+        return torch.full((3, self.side, self.side), 50 + index + (120 if index % 2 else 0), dtype=torch.uint8)
 
 
 class _Judged:
@@ -109,7 +84,7 @@ class _Judged:
 
     def __init__(self, folder: Path, count: int = 8, thresholds: Sequence[float] | None = None) -> None:
         self.bundle = Bundle.load(toy_bundle.write(folder / "toy", thresholds=thresholds), device="cpu")
-        split = small.Squares(count, side=10)  # stored at 8: the raw files have another size
+        self.split = split = Plain(count, side=10)  # stored at 8: the raw files have another size
         loader, index = small.loader(split), torch.arange(count)
         frames = loader.at(range(count)).pixels.movedim(-3, -1).numpy()
         answers = torch.from_numpy(self.bundle.session.run(frames))
@@ -132,6 +107,11 @@ class _Judged:
         answered = Answered(index, logits_of(answers, spec.targets), targets)
         self.evaluation = answered.scored(objective, self.assembly.metrics())
         self.ids = split.ids
+
+    def rescored(self) -> None:
+        """After a change of the targets."""
+        answered = Answered(self.evaluation.index, self.evaluation.logits, self.evaluation.targets)
+        self.evaluation = answered.scored(self.assembly.objective, self.assembly.metrics())
 
     def verdict(self, precision: str = "fp32") -> Verdict:
         expected = Reference(self.assembly, "valid", self.evaluation)
@@ -187,8 +167,8 @@ def test_a_score_that_is_not_a_number_fails_the_gate(tmp_path: Path) -> None:
 def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) -> None:
     judged = _Judged(tmp_path)
     judged.evaluation.answers[0] = math.nan
-    (problem,) = judged.verdict("int8").problems
-    assert problem == "squares: a probability differs by nan; max_difference is 1"
+    problems = judged.verdict("int8").problems
+    assert problems == tuple(f"{side}: a probability differs by nan; max_difference is 1" for side in SIDES)
 
 
 def test_a_model_that_names_the_same_sets_has_no_problems(tmp_path: Path) -> None:
@@ -214,12 +194,12 @@ def test_a_set_that_changes_near_a_threshold_is_a_tie(
     flips = [flip for flip in verdict.squares.flips if flip.margin == pytest.approx(above, abs=1e-6)]
     assert [(flip.trained, flip.exported, flip.tie) for flip in flips] == [("dark", "dark|bright", tie)]
     assert any("squares: " in messages and "max_flips is 0" in messages for messages in verdict.problems) is not tie
-    assert any("max_difference is 0.001" in problem for problem in verdict.problems)
+    assert any("max_difference is 0.0001" in problem for problem in verdict.problems)
 
 
 def test_a_bundle_is_judged_by_its_own_thresholds(tmp_path: Path) -> None:
     """The graph is right; only what bundle.json says is not."""
-    judged = _Judged(tmp_path, thresholds=(0.5, 0.4))
+    judged = _Judged(tmp_path, count=20, thresholds=(0.5, 0.4))
     manifest = replace(judged.bundle.manifest, thresholds=(0.999, 0.999))
     judged.bundle = replace(judged.bundle, manifest=manifest)
     problems = judged.verdict("fp16").problems
@@ -227,6 +207,81 @@ def test_a_bundle_is_judged_by_its_own_thresholds(tmp_path: Path) -> None:
     assert all("changed (ties excluded)" in problem for problem in problems[:2])
     assert all("accuracy" in problem and "max_drop is 0.5" in problem for problem in problems[2:])
     assert any('became "(none)"' in finding for finding in judged.verdict("fp16").findings())
+
+
+def some_become(answers: dict[str, list[float]], judged: _Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the exported model give other answers to the items of these ids."""
+    run = ModelSession.run
+    levels = {float(judged.split.read(judged.ids.index(name)).float().mean()): row for name, row in answers.items()}
+
+    def changed(self: ModelSession, pixels: np.ndarray) -> np.ndarray:
+        found = run(self, pixels)
+        for row, level in enumerate(pixels.mean((1, 2, 3)).tolist()):
+            found[row] = levels.get(round(level), found[row])
+        return found
+
+    monkeypatch.setattr(ModelSession, "run", changed)
+
+
+ITEMS = 30
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(0, True), (5, True), (6, False), (15, False)])
+def test_a_score_may_drop_by_chance(wrong: int, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five of five that became worse have a p-value of 0.06, six of 0.03."""
+    judged = _Judged(tmp_path, count=ITEMS)
+    some_become({name: [0.1, 0.9] for name in judged.ids[: 2 * wrong : 2]}, judged, monkeypatch)
+    verdict = judged.verdict("int8")
+    assert (verdict.squares.paired.worse, verdict.squares.paired.better) == (wrong, 0)
+    assert (not verdict.problems) is passes
+    for side, problem in zip(SIDES, verdict.problems, strict=False):
+        drop = f"worse by {100 * wrong / ITEMS:.2f} points ({wrong} items worse, 0 better, p = "
+        assert problem.startswith(f"{side}: accuracy ")
+        assert drop in problem
+        assert problem.endswith("; max_drop is 0.5")
+    assert (verdict.accepting == {}) is passes
+
+
+def test_as_many_that_become_better_weigh_against_those_that_become_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = _Judged(tmp_path, count=2 * ITEMS)
+    judged.evaluation.targets[1:12:2] = 0  # six that the trained model answers wrong
+    worse, better = judged.ids[:20:2], judged.ids[1:12:2]
+    some_become({**{name: [0.1, 0.9] for name in worse}, **{name: [0.9, 0.1] for name in better}}, judged, monkeypatch)
+    judged.rescored()
+    paired = judged.verdict("int8").raw.paired
+    assert (paired.worse, paired.better) == (10, 6)
+    assert judged.verdict("int8").problems == ()
+
+
+def test_ties_count_on_neither_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of thirty flip, a third of the accuracy; each was as good as even, and moved by 0.00006."""
+    judged = _Judged(tmp_path, count=ITEMS)
+    even = judged.ids[:20:2]
+    rows = [judged.ids.index(name) for name in even]
+    judged.evaluation.answers[rows] = torch.tensor([0.50005, 0.49995])
+    some_become({name: [0.49999, 0.50001] for name in even}, judged, monkeypatch)
+    verdict = judged.verdict("fp32")
+    assert verdict.squares.scores["accuracy"] == pytest.approx(2 / 3)
+    assert len(verdict.squares.flips) == len(even)
+    assert verdict.squares.changed == verdict.squares.paired.worse == 0
+    assert verdict.problems == ()
+    summary = verdict.summary()["squares"]
+    assert (summary["ties"], summary["items_worse"], summary["items_better"], summary["p_value"]) == (10, 0, 0, 1.0)
+
+
+def test_a_flip_that_no_numerical_difference_explains_is_no_tie(tmp_path: Path) -> None:
+    """The graph is right to the bit; only its threshold is not, by a little."""
+    judged = _Judged(tmp_path, thresholds=(0.5, 0.5))
+    lowest = float(judged.evaluation.answers[:, 1].max())
+    judged.bundle = replace(judged.bundle, manifest=replace(judged.bundle.manifest, thresholds=(0.5, lowest - 1e-5)))
+    judged.evaluation.thresholds[1] = lowest + 1e-5
+    verdict = judged.verdict("fp32")
+    (flip,) = verdict.squares.flips
+    assert flip.margin < 1e-4
+    assert not flip.tie
+    assert verdict.problems[0] == "squares: 1 prediction changed (ties excluded); max_flips is 0"
 
 
 @pytest.mark.slow
@@ -237,5 +292,5 @@ def test_a_clip_model_that_is_wrong_does_not_leave(
     honest = export.to_onnx
     monkeypatch.setattr(export, "to_onnx", lambda *given: other_mean(honest(*given)))
     assert main(["export", str(clip_run), "--exports", str(tmp_path)]) == EXIT_PARITY
-    assert "max_difference is 0.001" in capsys.readouterr().err
+    assert "max_difference is 0.0001" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

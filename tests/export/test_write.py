@@ -28,7 +28,7 @@ def test_a_bundle_holds_all_that_its_use_needs(bundle: Path) -> None:
     assert manifest.sample
     assert "SAMPLE" in (bundle / "README.md").read_text()
     assert manifest.scores.keys() == {"torch", "fp32", "fp16", "int8"}
-    assert manifest.gate["fp32"]["squares"]["largest_difference"] < 1e-4
+    assert max(manifest.gate["fp32"][side]["largest_difference"] for side in ("squares", "raw_files")) < 1e-5
     assert manifest.gate["fp32"]["raw_files"]["batch_sizes"] == [1, 3, 7]
     assert json.loads(json.dumps(manifest.protocol)) == manifest.protocol
 
@@ -106,9 +106,9 @@ def test_a_run_on_clips_is_exported_evaluated_and_used(
     assert manifest.clip is not None
     assert (manifest.clip.frames, manifest.clip.clips, manifest.input.frames) == (4, 2, 4)
     found = manifest.gate["fp32"]
-    assert found["squares"]["largest_difference"] < 1e-4
+    assert max(found[side]["largest_difference"] for side in ("squares", "raw_files")) < 1e-5
     assert found["raw_files"]["batch_sizes"] == found["squares"]["batch_sizes"] == [1, 2, 3]
-    assert manifest.scores["fp32"]["accuracy"] == pytest.approx(manifest.scores["torch"]["accuracy"], abs=0.05)
+    assert manifest.scores["fp32"]["accuracy"] == manifest.scores["torch"]["accuracy"]
     assert "video clips" in (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
 
     monkeypatch.chdir(tmp_path)

@@ -157,6 +157,20 @@ def test_closing_standard_output_closes_nothing(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().out == "open"
 
 
+def test_code_is_isolated_where_there_is_no_room_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with quiet() as printed:
+        print("by Python")
+        os.write(1, b"beneath it")
+    assert "".join(printed) == "by Python\n"
+    assert capfd.readouterr().out == ""
+
+
 def test_what_is_printed_is_kept_where_there_is_no_standard_output() -> None:
     done = subprocess.run([sys.executable, "-c", STANDARD_OUTPUT_CLOSED], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "into nothing\nbeneath")

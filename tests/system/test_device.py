@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
-from toolkit.api.errors import EXIT_USAGE, UsageError
+from toolkit.api.errors import EXIT_USAGE, RunFailed, UsageError
 from toolkit.system.device import (
     autocast,
     choose_device,
     choose_precision,
     describe,
+    enough_memory,
     make_deterministic,
     use_full_float32,
     use_threads,
@@ -173,3 +175,17 @@ print(faults())
         for word in ("keep", "leave")
     )
     assert kept < given_back / 4
+
+
+def test_memory_that_the_machine_lacks_names_what_takes_less() -> None:
+    with pytest.raises(RunFailed) as caught, enough_memory():
+        torch.empty(1 << 50, dtype=torch.uint8)
+    asked = "1,125,899,906,842,624 bytes were asked for at once"
+    assert caught.value.message == f"too little memory on this machine: {asked}"
+    assert "--set train.accumulate=2" in str(caught.value.next_step)
+    with pytest.raises(RunFailed, match=r"^too little memory on this machine: Unable to allocate"), enough_memory():
+        np.empty(1 << 55, np.uint8)
+    with pytest.raises(RunFailed, match=r"^too little memory on this machine$"), enough_memory():
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="another"), enough_memory():
+        raise RuntimeError("another")

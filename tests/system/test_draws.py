@@ -44,8 +44,11 @@ def all_of(draws: Draws) -> Iterator[Tensor]:
     return (ask(draws) for ask in ASKS.values())
 
 
-def drawn(items: Tensor, groups: Tensor | None = None, seed: int = 3, place: int = 1) -> ItemDraws:
-    visit = Visit(items, groups_of(len(items)) if groups is None else groups)
+def drawn(
+    items: Tensor, places: Tensor | None = None, size: int | None = None, *, seed: int = 3, place: int = 1
+) -> ItemDraws:
+    count = len(items)
+    visit = Visit(items, torch.arange(count) if places is None else places, size or count)
     return draws_of_each(place + 1, visit, seed, CPU)[place]
 
 
@@ -146,7 +149,7 @@ def test_a_device_makes_the_same_words_as_the_host(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("many", [1, 1 << 16])
 def test_a_gpu_draws_the_same(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    visit = Visit(torch.arange(100), groups_of(100))
+    visit = Visit(torch.arange(100), torch.arange(100), 100)
     wanted = [*all_of(draws_of_each(1, visit, 3, CPU)[0])]
     monkeypatch.setattr(module, "MANY", many)
     (on_gpu,) = draws_of_each(1, visit, 3, torch.device("cuda"))
@@ -181,7 +184,7 @@ def test_what_is_tested_for_evenness_can_fail() -> None:
 def test_uniform_numbers_are_even_alone_and_in_pairs(seed: int) -> None:
     draws = many(seed)
     once, again = (draws.uniform() * 16).long(), (draws.uniform() * 16).long()
-    other = (draws_of_each(2, Visit(torch.arange(MANY), groups_of(MANY)), seed, CPU)[1].uniform() * 16).long()
+    other = (draws_of_each(2, Visit(torch.arange(MANY), torch.arange(MANY), MANY), seed, CPU)[1].uniform() * 16).long()
     next_epoch = (many(seed + 1).uniform() * 16).long()
     for pair in (once.roll(1), again, other, next_epoch):  # of the item before, draw after, place after, epoch after
         assert is_even((once * 16 + pair).bincount(minlength=256).float())
@@ -296,9 +299,9 @@ def test_partners_are_the_same_in_any_batch_of_whole_groups(order: list[int], ke
     items = torch.arange(12) * 7 + 3
     wanted = items[drawn(items).partners()]
     share = torch.tensor([place for place in order if place // GROUP in kept])
-    found = items[share][drawn(items[share], groups_of(12)[share]).partners()]
+    found = items[share][drawn(items[share], share, 12).partners()]
     assert torch.equal(found, wanted[share])
 
 
 def test_an_item_whose_group_was_skipped_is_its_own_partner() -> None:
-    assert drawn(torch.tensor([4, 9, 8]), torch.tensor([1, 2, 2])).partners().tolist() == [0, 2, 1]
+    assert drawn(torch.tensor([4, 9, 8]), torch.tensor([4, 8, 9]), 12).partners().tolist() == [0, 2, 1]

@@ -11,7 +11,6 @@ import pytest
 from toolkit.system.machine import (
     allowed_cores,
     has_gpu,
-    memory,
     memory_available,
     physical_cores,
     processor,
@@ -53,7 +52,6 @@ def test_a_control_group_of_version_1_is_read_too(tmp_path: Path, meminfo: Path)
     files = {"memory__limit_in_bytes": "1000\n", "memory__usage_in_bytes": "900\n"}
     written(tmp_path / "memory", **files, memory__stat="total_inactive_file 100\n")
     assert memory_available(tmp_path, meminfo) == 200
-    assert memory(tmp_path) == 1000
 
 
 def test_without_control_groups_there_is_no_limit(tmp_path: Path, meminfo: Path) -> None:
@@ -83,15 +81,6 @@ def test_cores_are_counted_once_and_within_the_quota(tmp_path: Path) -> None:
     (group / "cpu/cpu.cfs_quota_us").write_text("100000\n")
     (group / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert physical_cores(group, tmp_path) == 1
-
-
-def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
-    whole = memory(tmp_path)
-    assert whole is not None
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory(tmp_path) == whole
-    (tmp_path / "memory.max").write_text("1048576\n")
-    assert memory(tmp_path) == 1 << 20
 
 
 def test_a_gpu_is_seen_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,9 +115,9 @@ def test_lines_are_shown_one_below_the_other(capsys: pytest.CaptureFixture[str])
 
 PRINTERS = {
     "toolkit/system/notices.py": "the place itself",
-    "toolkit/cli/main.py": "lines that notices has wrapped, and our own version",
+    "toolkit/cli/commands.py": "our own version",
     "toolkit/cli/recipes.py": "the text of a shipped recipe",
-    "toolkit/cli/run.py": "JSON, which escapes",
+    "toolkit/cli/schema.py": "JSON, which escapes",
     "toolkit/kit/doctor/host.py": "numbers, which another process reads",
     "toolkit/runs/screen.py": "a table of cells",
     "toolkit/tune/best.py": "a table of cells",

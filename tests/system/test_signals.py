@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
+import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -71,6 +75,32 @@ def test_after_a_deferred_block_signals_are_raised_at_once_again() -> None:
 
     with pytest.raises(Signalled), Signals() as signals:
         work(signals)
+
+
+def test_a_signal_that_python_cannot_raise_comes_again() -> None:
+    """An exception in the callback of a weak reference ends there."""
+
+    class Thing: ...
+
+    def work() -> None:
+        thing = Thing()
+        watched = weakref.ref(thing, lambda _: send(signal.SIGTERM))
+        del thing
+        assert watched() is None
+        assert threading.Event().wait(60), "the signal was lost"
+
+    hook = sys.unraisablehook
+    with pytest.raises(Signalled), Signals() as signals:
+        work()
+    assert signals.raised == signal.SIGTERM
+    assert sys.unraisablehook is hook
+
+
+def test_a_block_knows_of_a_signal_in_one_inside() -> None:
+    with Signals() as outer:
+        with suppress(Signalled), Signals():
+            send(signal.SIGTERM)
+        assert outer.raised == signal.SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Metric, Objective, Scores, Split, VideoSplit
 from toolkit.api.errors import PluginError, ToolkitError
+from toolkit.api.memory import lacks_memory
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +24,13 @@ Failed: TypeAlias = "Callable[[str, BaseException | None], ToolkitError]"
 @contextmanager
 def blaming(failed: Failed, what: str) -> Iterator[None]:
     """Let an exception in the block be the component's, which could not do `what`; expected failures pass, and those of
-    a device whose memory is taken by all components together."""
+    memory that all components take together."""
     try:
         yield
     except ToolkitError:
         raise
     except (Exception, SystemExit) as error:
-        if type(error).__name__ == "OutOfMemoryError":  # of torch, which need not have been imported
+        if lacks_memory(error):
             raise
         raise failed(f"cannot {what}", error) from error
 

@@ -18,6 +18,7 @@ EXIT_PLUGIN = 4
 EXIT_PARITY = 5
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

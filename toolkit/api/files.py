@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,22 @@ _OF_SYSTEMS = frozenset(
 _ON_LINUX = sys.platform == "linux"
 _CLAIM = ".claim"
 """Ends the name of the file that says, by its lock, whether a folder is still being written."""
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def special_kind(path: Path) -> str | None:
+    """What is at `path` in place of a regular file: a FIFO or a device may block its reader, or never end. None
+    where it is a regular file. Follows links; raises OSError where nothing is found."""
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode), "a special file")
 
 
 def cache_directory() -> Path:
@@ -45,7 +62,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
-    with _claimed(path, path.suffix) as temporary:
+    with _naming(path), _claimed(path, path.suffix) as temporary:
         try:
             yield temporary
             _sync(temporary)
@@ -55,6 +72,18 @@ def replaced(path: Path) -> Iterator[Path]:
             raise
     if os.name == "posix":
         _sync(path.parent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of the file system name `path`, which the caller knows of: a full disk names nothing, and others name
+    the temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or UNFINISHED in str(error.filename):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager
@@ -171,11 +200,7 @@ def _claimed(path: Path, suffix: str) -> Iterator[Path]:
     more."""
     while True:
         temporary = path.with_name(f".{path.name}{UNFINISHED}{os.urandom(4).hex()}{suffix}")
-        try:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        except OSError as error:
-            error.filename = str(path)  # what the caller knows of
-            raise
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):
             _locked(descriptor, wait=True)
         if temporary.exists():
@@ -270,7 +295,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     removed when it does not. Folders that killed writers have left next to `path` are removed first."""
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".*{UNFINISHED}*{_CLAIM}"))
-    with _claimed(path, _CLAIM) as claim:
+    with _naming(path), _claimed(path, _CLAIM) as claim:
         folders = _Folders.claimed_by(claim)
         try:
             folders.coming.mkdir()

@@ -40,7 +40,8 @@ EXAMPLES = ("demo", "init images photos", "run cifar10_cnn --set train.epochs=20
 EXIT_CODES = """\
 Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 4 plugin broken, 5 an export differs from the trained model,
-75 stopped by a signal and resumable, 130 interrupted."""
+75 stopped by a signal and resumable, 130 interrupted,
+141 nobody reads the output any more."""
 
 
 class Whole(Parser):

@@ -10,60 +10,58 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import (
     EXIT_DONE,
-    EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_UNREAD,
     RecipeError,
     RunFailed,
+    Stopped,
     ToolkitError,
     UsageError,
+    printable,
 )
 from toolkit.api.files import unwritable_by_others
+from toolkit.api.memory import lacks_memory
 from toolkit.cli.commands import parser
-from toolkit.system.notices import show, wrapped
+from toolkit.cli.parser import PROGRAM, command_line
+from toolkit.system.notices import print_error, wrapped
+from toolkit.system.signals import Signals, exit_code, how_ended
+from toolkit.system.streams import lead_nowhere, open_closed_streams
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from toolkit.cli.parser import Parser
 
+_LESS = "end what else runs on this machine, or use smaller inputs; see where with --debug"
 VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 
 @unwritable_by_others()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped."""
+    """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped,
+    141 unread."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if not sys.stdout:  # closed from the start: the next file that is opened would take its place, and what is printed
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
+    open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: names of files may be no text
     debug = "--debug" in words or bool(os.environ.get("TOOLKIT_DEBUG"))
     # Finding plugins of these reads the entry points of all packages, and one malformed package would end it.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    signals = Signals()
     try:
         options = parsed(parser(), words)
         command: Callable[[Namespace], int | None] = options.command
         _check_ranks(words)
-        code = command(options) or EXIT_DONE
-        sys.stdout.flush()
-        return code
-    except ToolkitError as error:
-        return _fail(error, words, debug=debug)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        with signals:
+            code = command(options) or EXIT_DONE
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{error.filename}: {reason}" if error.filename else reason
-        return _fail(RunFailed(message, next_step="fix this, then run the same command again"), words, debug=debug)
-    except Exception as error:
-        first, *details = str(error).splitlines() or [""]
-        message = f"unexpected {type(error).__name__}: {first}"
-        return _fail(RunFailed(message, details=details, next_step="see where with --debug"), words, debug=debug)
+        _give_up_output()
+        return EXIT_UNREAD
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(_explained(error, words, signals.raised), words, debug=debug)
 
 
 def parsed(whole: Parser, words: Sequence[str]) -> Namespace:
@@ -96,6 +94,36 @@ def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
     return error.next_step and completed(error.next_step, words, parser())
 
 
+def _explained(error: BaseException, words: Sequence[str], signalled: int | None) -> ToolkitError:
+    """What has ended a command, as an error with a next step. After a signal whatever follows is its doing: a library
+    may have met it in the middle of an import, and gone on without."""
+    if isinstance(error, Stopped) or (isinstance(error, ToolkitError) and not signalled):
+        return error
+    if signalled or isinstance(error, KeyboardInterrupt):
+        code = exit_code(signalled) if signalled else EXIT_INTERRUPTED
+        return Stopped(how_ended(code), exit_code=code, next_step=command_line(words))
+    if isinstance(error, OSError):
+        place = error.filename or ("standard output" if _give_up_output() else "")
+        reason = error.strerror or str(error)
+        message = f"{place}: {reason}" if place else reason
+        return RunFailed(message, next_step="fix this, then run the same command again")
+    if lacks_memory(error):
+        return RunFailed("too little memory on this machine", next_step=_LESS)
+    first, *details = str(error).splitlines() or [""]
+    message = f"unexpected {type(error).__name__}: {first}"
+    return RunFailed(message, details=details, next_step="see where with --debug")
+
+
+def _give_up_output() -> bool:
+    """Whether standard output cannot be written; then what is still printed leads nowhere, also as Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        lead_nowhere(sys.stdout)
+        return True
+    return False
+
+
 def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     """Print what is wrong and the next step; the exit code. Called while `error` or its cause is being handled."""
     if debug:
@@ -105,9 +133,9 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
     if _left_for_launcher(error):
         return error.exit_code
     for line in error.lines():
-        print(wrapped(line if line.startswith(" ") else f"error: {line}"), file=sys.stderr)
+        print_error(wrapped(line if line.startswith(" ") else f"error: {line}"))
     if next_step := _next_step(error, words):
-        show(f"next:  {next_step}", file=sys.stderr)
+        print_error(f"next:  {printable(next_step)}")
     return error.exit_code
 
 
@@ -115,7 +143,6 @@ def _check_ranks(words: Sequence[str]) -> None:
     """Raise UsageError if a launcher has started several processes of a command that only one should run."""
     if "WORLD_SIZE" not in os.environ:
         return
-    from toolkit.cli.parser import PROGRAM, command_line
     from toolkit.system.ranks import launched
 
     if launched().together and "run" not in words[:1]:

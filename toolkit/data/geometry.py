@@ -1,18 +1,16 @@
-"""How an image becomes a square: sizes and places, as whole numbers. No torch here: training, the exported graph and
-what uses a bundle share this arithmetic."""
+"""How an image becomes a square: sizes and places, as whole numbers. No torch here: training and what uses a
+bundle share this arithmetic."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 
-def covering(height: int, width: int, side: int, *, smaller: Callable[..., Any] = min) -> tuple[int, int]:
+def covering(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width with the short side brought to `side` and the long one in proportion, rounded half up; whole
-    numbers throughout, so that an exported graph does the same with sizes known only when it runs: `smaller` is then
-    the minimum of such sizes."""
-    short: int = smaller(height, width)
+    numbers throughout, so that an exported graph does the same."""
+    short = min(height, width)
     return (2 * height * side + short) // (2 * short), (2 * width * side + short) // (2 * short)
 
 

@@ -86,7 +86,8 @@ class Loader:
         ready = partial(self._drawn, mine=mine, size=whole, seed=derive(seed, "clip", epoch))
         for batch in self._fetch([batch[mine] for batch in numbers[start:count]], ready):
             chosen = augmentations if len(batch.index) else ()
-            yield self._share(self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch)))
+            changed = self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch))
+            yield self._share(replace(changed, visit=batch.visit))
         for unused in numbers[count:]:
             self.store.keep(unused[self.ranks.share(len(unused))] // self._clips_per_video)
 

@@ -2,7 +2,11 @@
 
 Two comparisons on the same split. *Squares*: both sides see the very same pixels, so only the exported arithmetic can
 differ. *Raw files*: the exported graph gets every file as it was decoded, of any size and alone or in batches, and
-resamples by itself, which also proves what lies in front of the model.
+resamples by itself, which also proves what lies in front of the model. It resamples to the bit: the same limits hold.
+
+A prediction that flips may be a tie: the two answers were closer than the numerical difference that was measured. It
+says nothing of either model. A score that drops may be chance: it counts where the items that became worse outnumber
+those that became better beyond it.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from toolkit.api.errors import DataError, counted
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
 from toolkit.export.asking import ask_raw
-from toolkit.export.judging import JUDGING, Flip, Judging, flips_of
+from toolkit.export.judging import JUDGING, Asked, Flip, Judging, Paired
 from toolkit.recipe.tables import Limits
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.views import average_views
@@ -47,12 +51,31 @@ class Parity:
     difference: float
     """Largest difference of an answer, in the unit of `Judging`; NaN where one is not a number."""
     flips: tuple[Flip, ...]
+    paired: Paired
     unanswered: tuple[str, ...]
     """Ids of the items to which the exported model's answer is not finite; no flips."""
     scores: dict[str, float]
     """All NaN where an item is unanswered."""
     hundredths: float
-    """The score that decides, as `Judging` measures it."""
+    """The score that decides, as `Judging` measures it; ties count as the trained model answers them."""
+
+    @property
+    def changed(self) -> int:
+        """Predictions that changed, without ties."""
+        return sum(not flip.tie for flip in self.flips)
+
+    def summary(self, judging: Judging, metric: str) -> dict[str, Any]:
+        """For bundle.json: plain values."""
+        flips = {"flips": [str(flip) for flip in self.flips], "ties": len(self.flips) - self.changed}
+        return {
+            "batch_sizes": list(self.batches),
+            "largest_difference": self.difference,
+            **(flips if judging.flips else {}),
+            "items_worse": self.paired.worse,
+            "items_better": self.paired.better,
+            "p_value": self.paired.p_value,
+            "exported": self.scores[metric],
+        }
 
 
 @dataclass(frozen=True)
@@ -84,15 +107,7 @@ class Verdict:
             "items": self.items,
             "metric": self.metric,
             "trained": self.trained,
-            **{
-                side.what: {
-                    "batch_sizes": list(side.batches),
-                    "largest_difference": side.difference,
-                    **({"flips": [str(flip) for flip in side.flips]} if self.judging.flips else {}),
-                    "exported": side.scores[self.metric],
-                }
-                for side in (self.squares, self.raw)
-            },
+            **{side.what: side.summary(self.judging, self.metric) for side in (self.squares, self.raw)},
         }
 
 
@@ -159,37 +174,32 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
     trained = float(expected.evaluation.scalars()[metric])
     sides = squares, raw
     judging, before = expected.judging, expected.hundredths
-    problems = [*_not_finite(sides), *_too_different(squares, limits, judging), *_too_many_flips(sides, limits)]
-    worse = expected.assembly.recipe.train.direction == "minimize"
-    drops = [(side.hundredths - before) * (1 if worse else -1) for side in sides]
+    problems = [*_not_finite(sides), *_too_different(sides, limits, judging), *_too_many_flips(sides, limits)]
+    sign = 1 if expected.assembly.recipe.train.direction == "minimize" else -1
+    drops = [sign * (side.hundredths - before) for side in sides]
     for side, drop in zip(sides, drops, strict=True):
-        if _beyond(drop, limits.max_drop):
-            problems.append(
-                f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}: worse by "
-                f"{drop:.2f} {judging.points}; max_drop is {limits.max_drop:g}"
-            )
+        if math.isnan(drop) or (drop > limits.max_drop and side.paired.significant):
+            found = f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}"
+            without = " without ties" if len(side.flips) > side.changed else ""
+            worse_by = f"worse by {drop:.2f} {judging.points}{without} ({side.paired})"
+            problems.append(f"{found}: {worse_by}; max_drop is {limits.max_drop:g}")
     items = len(expected.evaluation.index)
     accepting = _accepting(sides, drops, limits) if problems else {}
-    found = tuple(problems), accepting
-    return Verdict(bundle.precision, expected.split, items, metric, trained, squares, raw, judging, *found)
+    compared = squares, raw, judging
+    return Verdict(bundle.precision, expected.split, items, metric, trained, *compared, tuple(problems), accepting)
 
 
-def _accepting(sides: tuple[Parity, Parity], drops: Sequence[float], limits: Limits) -> dict[str, float]:
-    squares, _ = sides
-    if not all(map(math.isfinite, (squares.difference, *drops))):
+def _accepting(sides: Sequence[Parity], drops: Sequence[float], limits: Limits) -> dict[str, float]:
+    if not all(map(math.isfinite, (*(side.difference for side in sides), *drops))):
         return {}
-    beyond = max(_changed(side) for side in sides)
+    changed = max(side.changed for side in sides)
+    largest = max(side.difference for side in sides)
     needed = {
-        "max_difference": (min(float(f"{1.05 * squares.difference:.2g}"), 1.0), limits.max_difference),
-        "max_flips": (beyond, beyond if limits.max_flips is None else limits.max_flips),
+        "max_difference": (min(float(f"{1.05 * largest:.2g}"), 1.0), limits.max_difference),
+        "max_flips": (changed, changed if limits.max_flips is None else limits.max_flips),
         "max_drop": (math.ceil(10 * max(drops)) / 10, limits.max_drop),
     }
     return {key: value for key, (value, limit) in needed.items() if value > limit}
-
-
-def _changed(side: Parity) -> int:
-    """Predictions that changed, without ties."""
-    return sum(not flip.tie for flip in side.flips)
 
 
 def _beyond(value: float, limit: float) -> bool:
@@ -204,19 +214,19 @@ def _not_finite(sides: Sequence[Parity]) -> Iterator[str]:
             yield f"{side.what}: {len(ids)} answers are not finite numbers, to {', '.join(ids[:LISTED])}{more}"
 
 
-def _too_different(squares: Parity, limits: Limits, judging: Judging) -> Iterator[str]:
-    if _beyond(squares.difference, limits.max_difference):
-        yield (
-            f"{squares.what}: {judging.differing} differs by {squares.difference:.2g}{judging.unit}; max_difference is "
-            f"{limits.max_difference:g}"
-        )
+def _too_different(sides: Sequence[Parity], limits: Limits, judging: Judging) -> Iterator[str]:
+    for side in sides:
+        if _beyond(side.difference, limits.max_difference):
+            yield (
+                f"{side.what}: {judging.differing} differs by {side.difference:.2g}{judging.unit}; max_difference is "
+                f"{limits.max_difference:g}"
+            )
 
 
 def _too_many_flips(sides: Sequence[Parity], limits: Limits) -> Iterator[str]:
     for side in sides:
-        beyond = _changed(side)
-        if limits.max_flips is not None and beyond > limits.max_flips:
-            changed = f"{counted(beyond, 'prediction')} changed (ties excluded)"
+        if limits.max_flips is not None and side.changed > limits.max_flips:
+            changed = f"{counted(side.changed, 'prediction')} changed (ties excluded)"
             yield f"{side.what}: {changed}; max_flips is {limits.max_flips}"
 
 
@@ -229,34 +239,42 @@ def _compare(
     limits: Limits,
 ) -> Parity:
     evaluation, assembly, answered = expected.evaluation, expected.assembly, torch.from_numpy(answers)
-    finite = answered.isfinite().all(1)
-    flips = flips_of(
-        evaluation, answered, thresholds, assembly=assembly, ids=expected.ids, finite=finite, limits=limits
-    )
-    scores, hundredths = _scores(answered, thresholds, finite, expected)
+    judging, finite = expected.judging, answered.isfinite().all(1)
+    difference = judging.difference(evaluation.answers, answered, assembly)
+    # Where one probability falls and another rises by that, a margin of twice as much is gone.
+    explained = difference if evaluation.thresholds is not None else 2 * difference
+    asked = Asked(evaluation, answered, thresholds, assembly, expected.ids, min(explained, limits.tie))
+    flips = dict(judging.flipped(asked))
+    scores, hundredths = _scores(asked, finite, [row for row, flip in flips.items() if flip.tie], expected)
     return Parity(
         what,
         batches,
-        expected.judging.difference(evaluation.answers, answered, assembly),
-        tuple(flips),
+        difference,
+        tuple(flips.values()),
+        judging.paired(asked, flips.values()),
         tuple(expected.ids[row] for row in (~finite).nonzero().flatten().tolist()),
         scores,
         hundredths,
     )
 
 
-def _scores(
-    answered: Tensor, thresholds: tuple[float, ...] | None, finite: Tensor, expected: Reference
-) -> tuple[dict[str, float], float]:
-    """The scores, and the one that decides as it is judged."""
+def _scores(asked: Asked, finite: Tensor, ties: list[int], expected: Reference) -> tuple[dict[str, float], float]:
+    """The scores, and the one that decides as it is judged: without `ties`."""
+    evaluation, assembly = asked.evaluation, asked.assembly
     if not finite.all():
-        return dict.fromkeys(expected.evaluation.scalars(), math.nan), math.nan
-    evaluation, assembly = expected.evaluation, expected.assembly
-    logits = logits_of(answered, assembly.spec.targets)
-    given = None if thresholds is None else torch.tensor(thresholds)
-    found = Answered(evaluation.index, logits, evaluation.targets).scored(assembly.objective, assembly.metrics(), given)
-    scores = found.scalars()
-    return scores, expected.judging.hundredths(found, scores, assembly)
+        return dict.fromkeys(evaluation.scalars(), math.nan), math.nan
+    logits = logits_of(asked.answers, assembly.spec.targets)
+    given = None if asked.thresholds is None else torch.tensor(asked.thresholds)
+
+    def scored(logits: Tensor) -> Evaluation:
+        answered = Answered(evaluation.index, logits, evaluation.targets)
+        return answered.scored(assembly.objective, assembly.metrics(), given)
+
+    found = scored(logits)
+    without_ties = logits.clone()
+    without_ties[ties] = logits_of(evaluation.answers, assembly.spec.targets)[ties]
+    judged = scored(without_ties) if ties else found
+    return found.scalars(), expected.judging.hundredths(judged, judged.scalars(), assembly)
 
 
 def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:

@@ -61,10 +61,18 @@ def _halve_weights(graph: onnx.GraphProto, inside: Iterable[onnx.NodeProto]) -> 
                 values = numpy_helper.to_array(weights[name]).clip(-LARGEST, LARGEST).astype("float16")
                 twins.setdefault(name, numpy_helper.from_array(values, f"{name}.fp16"))
                 node.input[place] = twins[name].name
-    read = {name for node in graph.node for name in node.input}
+    read = set(_read(graph))
     kept = [weight for weight in graph.initializer if weight.name in read]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *twins.values()])
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of the values that nodes read, those of branches too."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _read(attribute.g)
 
 
 def _halve_attributes(node: onnx.NodeProto) -> None:

@@ -3,21 +3,25 @@ counts as a difference, as a flipped prediction, and as a worse score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from toolkit.api.answers import NONE, label, named_classes
 from toolkit.api.contracts import TargetForm
+from toolkit.api.errors import counted
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import target_tensor
-from toolkit.recipe.tables import Limits
 from toolkit.training.evaluate import Answered, Evaluation, score
 
 LOSS = "loss"
+SIGNIFICANT = 0.05
+"""The p-value below which a difference is not chance."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,40 @@ class Flip:
     """How much more probable the trained model holds its answer than the other; of a set of classes, how far its
     probability of a class that came or went is from the threshold, at most."""
     tie: bool
-    """Whether that margin is one that the limits call a tie."""
+    """Whether that margin is one that the models' numerical difference explains."""
+    worse: int
+    """1 where the exported answer has more wrong, -1 where it has less."""
 
     def __str__(self) -> str:
         kind = " (a tie)" if self.tie else ""
         return f'{self.id}: "{self.trained}" became "{self.exported}", margin {self.margin:.4f}{kind}'
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The items that both models answered, pair by pair: how many the exported model answers worse, how many better.
+    Where predictions can flip, these are the flips that are no ties."""
+
+    worse: int
+    better: int
+
+    def __str__(self) -> str:
+        return f"{counted(self.worse, 'item')} worse, {self.better} better, p = {self.p_value:.2g}"
+
+    @property
+    def p_value(self) -> float:
+        """How probable it is that the two numbers are as far apart, if each such item were as likely to become better
+        as worse: the exact McNemar test, two-sided. Source: McNemar, "Note on the sampling error of the difference
+        between correlated proportions or percentages", Psychometrika 12, 1947; exact by the binomial distribution."""
+        count = self.worse + self.better
+        tail = sum(math.comb(count, few) for few in range(min(self.worse, self.better) + 1))
+        return min(2 * tail / (1 << count), 1.0)
+
+    @property
+    def significant(self) -> bool:
+        """Whether the exported model is worse, beyond chance. One that no item shows to be worse or better is not
+        judged by chance."""
+        return self.worse + self.better == 0 or (self.worse > self.better and self.p_value < SIGNIFICANT)
 
 
 class Judging(Protocol):
@@ -56,10 +89,26 @@ class Judging(Protocol):
     def hundredths(self, answered: Answered, scores: Mapping[str, float], assembly: Assembly) -> float:
         """The score that decides, `train.metric`, in hundredths of what it is measured in."""
 
-    def flipped(
-        self, evaluation: Evaluation, answered: Tensor, thresholds: Sequence[float] | None, asked: Sequence[str]
-    ) -> Iterator[tuple[int, str, str, float]]:
-        """Row, trained and exported answer, and margin of each prediction that flipped; `asked` names the classes."""
+    def flipped(self, asked: Asked) -> Iterator[tuple[int, Flip]]:
+        """Each prediction that flipped, with its row."""
+
+    def paired(self, asked: Asked, flips: Iterable[Flip]) -> Paired:
+        """The items, pair by pair."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An exported model that was asked about the items of an evaluation."""
+
+    evaluation: Evaluation
+    answers: Tensor
+    """float32 `[N, C]`: those of the exported model."""
+    thresholds: Sequence[float] | None
+    """The exported model's, where answers are sets of classes."""
+    assembly: Assembly
+    ids: Sequence[str]
+    tie: float
+    """Margin up to which a flip is a tie: not above the limit, and not above what numerical differences explain."""
 
 
 class _OfClasses:
@@ -71,19 +120,41 @@ class _OfClasses:
     def hundredths(self, answered: Answered, scores: Mapping[str, float], assembly: Assembly) -> float:  # noqa: ARG002
         return 100 * scores[assembly.recipe.train.metric]
 
-    def flipped(
-        self, evaluation: Evaluation, answered: Tensor, thresholds: Sequence[float] | None, asked: Sequence[str]
-    ) -> Iterator[tuple[int, str, str, float]]:
+    def flipped(self, asked: Asked) -> Iterator[tuple[int, Flip]]:
+        evaluation, names = asked.evaluation, asked.assembly.spec.classes
         limit = None if evaluation.thresholds is None else evaluation.thresholds.tolist()
-        for row, (before, after) in enumerate(zip(evaluation.answers.tolist(), answered.tolist(), strict=True)):
-            first, other = named_classes(before, limit), named_classes(after, thresholds)
-            if first == other:
+        for row, (before, after) in enumerate(zip(evaluation.answers.tolist(), asked.answers.tolist(), strict=True)):
+            first, other = named_classes(before, limit), named_classes(after, asked.thresholds)
+            if first == other or not all(map(math.isfinite, after)):
                 continue
             if limit is None:
                 margin = before[first[0]] - before[other[0]]
             else:
                 margin = max(abs(before[number] - limit[number]) for number in {*first} ^ {*other})
-            yield row, *(label(asked, numbers) or NONE for numbers in (first, other)), margin
+            right = _classes_of(evaluation.targets[row])
+            worse = len({*other} ^ right) - len({*first} ^ right)
+            trained, exported = (label(names, numbers) or NONE for numbers in (first, other))
+            effect = (worse > 0) - (worse < 0)
+            yield row, Flip(asked.ids[row], trained, exported, margin, margin <= asked.tie, effect)
+
+    def paired(self, asked: Asked, flips: Iterable[Flip]) -> Paired:
+        """By the flips that are no ties; for the loss, which no flip explains, by how far probabilities are from 1 and
+        0."""
+        if asked.assembly.recipe.train.metric == LOSS:
+            targets = asked.evaluation.targets
+            wanted = one_hot(targets, asked.answers.shape[1]) if targets.ndim == 1 else targets
+            return _paired_by_error(asked, wanted, torch.tensor(1.0))
+        effects = [flip.worse for flip in flips if not flip.tie]
+        return Paired(effects.count(1), effects.count(-1))
+
+
+def _classes_of(target: Tensor) -> set[int]:
+    return {int(target)} if target.ndim == 0 else {*target.nonzero().flatten().tolist()}
+
+
+def _paired_by_error(asked: Asked, targets: Tensor, scale: Tensor) -> Paired:
+    before, after = (((one - targets) / scale).abs().mean(1) for one in (asked.evaluation.answers, asked.answers))
+    return Paired(int((after > before).sum()), int((after < before).sum()))
 
 
 class _OfNumbers:
@@ -106,14 +177,12 @@ class _OfNumbers:
         found = score(assembly.objective, divided.logits, divided.targets, assembly.metrics(), None)[metric]
         return 100 * found if isinstance(found, float) else float("nan")
 
-    def flipped(
-        self,
-        evaluation: Evaluation,  # noqa: ARG002
-        answered: Tensor,  # noqa: ARG002
-        thresholds: Sequence[float] | None,  # noqa: ARG002
-        asked: Sequence[str],  # noqa: ARG002
-    ) -> Iterator[tuple[int, str, str, float]]:
+    def flipped(self, asked: Asked) -> Iterator[tuple[int, Flip]]:  # noqa: ARG002
         yield from ()
+
+    def paired(self, asked: Asked, flips: Iterable[Flip]) -> Paired:  # noqa: ARG002
+        """By the mean error of an item's numbers, in spreads."""
+        return _paired_by_error(asked, asked.evaluation.targets, spread(asked.assembly))
 
 
 def spread(assembly: Assembly) -> Tensor:
@@ -124,20 +193,3 @@ def spread(assembly: Assembly) -> Tensor:
 
 
 JUDGING: Mapping[TargetForm, Judging] = {"index": _OfClasses(), "set": _OfClasses(), "number": _OfNumbers()}
-
-
-def flips_of(
-    evaluation: Evaluation,
-    answered: Tensor,
-    thresholds: Sequence[float] | None,
-    *,
-    assembly: Assembly,
-    ids: Sequence[str],
-    finite: Tensor,
-    limits: Limits,
-) -> Iterator[Flip]:
-    """Every prediction that flipped, but for items whose answer is not finite."""
-    found = JUDGING[assembly.spec.targets].flipped(evaluation, answered, thresholds, assembly.spec.classes)
-    for row, trained, exported, margin in found:
-        if finite[row]:
-            yield Flip(ids[row], trained, exported, margin, margin <= limits.tie)

@@ -278,12 +278,15 @@ class _Advance:
 
 
 def _line(verdict: Verdict) -> str:
-    flips = f", {counted(len(verdict.raw.flips), 'prediction')} flipped" if verdict.judging.flips else ""
+    raw = verdict.raw
+    ties = f" and {counted(len(raw.flips) - raw.changed, 'tie')}" if len(raw.flips) > raw.changed else ""
+    flips = f", {counted(raw.changed, 'prediction')} flipped{ties}" if verdict.judging.flips else ""
+    paired = f" ({raw.paired})" if raw.paired.worse + raw.paired.better else ""
     return (
         f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
-        f"{verdict.items} {verdict.split} items, {verdict.metric} {verdict.raw.scores[verdict.metric]:.4f} "
+        f"{verdict.items} {verdict.split} items, {verdict.metric} {raw.scores[verdict.metric]:.4f} "
         f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
-        f"{verdict.judging.unit} ({verdict.raw.difference:.2g} from raw files){flips}"
+        f"{verdict.judging.unit} ({raw.difference:.2g} from raw files){flips}{paired}"
     )
 
 

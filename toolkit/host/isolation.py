@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from toolkit.host.seen import Seen
 
@@ -60,7 +60,7 @@ def quiet() -> Iterator[list[str]]:
     """Keep what the block writes to standard output, by Python or beneath it; the list is filled at its end."""
     kept: list[str] = []
     written = _Unclosed()
-    with tempfile.TemporaryFile() as beneath:
+    with _temporary() as beneath:
         if sys.stdout:  # Python has none where it was closed from the start
             sys.stdout.flush()
         held = None
@@ -77,6 +77,14 @@ def quiet() -> Iterator[list[str]]:
                 os.close(held)
             beneath.seek(0)
             kept += [written.getvalue(), beneath.read().decode(errors="replace")]
+
+
+def _temporary() -> IO[bytes]:
+    """A file for what is printed beneath Python; where there is no room for one, that is lost."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "r+b")  # noqa: PTH123 - for the same type as above
 
 
 class _Unclosed(io.StringIO):

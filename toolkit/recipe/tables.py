@@ -236,15 +236,14 @@ class Limits(BaseModel):
     """How far a model exported in one precision may be from the trained one on the validation split."""
 
     model_config = _CLOSED
-    max_difference: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    """Largest difference of a probability when both see the same pixels; of a number in standard deviations of the
-    training targets."""
+    max_difference: Annotated[float, Field(ge=0, le=1)] = 1e-4
+    """Largest difference of a probability; of a number in standard deviations of the training targets."""
     tie: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """A prediction that flips between two classes whose probabilities are this close is a tie. So is a set of classes
-    where each class that comes or goes is this close to its threshold."""
+    """A prediction that flips is a tie if the numerical difference that was measured explains it, and its two classes
+    are this close. So is a set of classes where each class that comes or goes is this close to its threshold."""
     max_drop: Annotated[float, Field(ge=0)] = 0.5
-    """Points (hundredths) by which `train.metric` may be worse; of numbers, hundredths of the standard deviation of the
-    training targets."""
+    """Points (hundredths) by which `train.metric` may be worse, if that is more than chance; of numbers, hundredths of
+    the standard deviation of the training targets."""
     max_flips: Annotated[int, Field(ge=0)] | None = 0
     """Predictions that may flip, ties not counted."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from toolkit.api.errors import CheckpointError
@@ -17,7 +18,7 @@ from toolkit.training.checkpoint import LastCheckpoint
 
 
 def last_checkpoint(directory: RunDirectory) -> LastCheckpoint | None:
-    return LastCheckpoint.load(directory.last) if directory.last.exists() else None
+    return LastCheckpoint.load(directory.last) if os.path.lexists(directory.last) else None
 
 
 def reopened(

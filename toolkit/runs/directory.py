@@ -190,13 +190,13 @@ def name_of_recipe(path: Path) -> str | None:
 
 @contextmanager
 def explained(path: Path, *, next_step: str | None = None) -> Iterator[None]:
-    """Turn the file system's refusal into RunFailed, naming `path` and, unless `next_step` is given, the option for
-    another folder."""
+    """Turn the file system's refusal into RunFailed, naming the file, or `path` where the system names none, and,
+    unless `next_step` is given, the option for another folder."""
     try:
         yield
     except OSError as error:
         raise RunFailed(
-            f"{path}: cannot be written: {error.strerror or error}",
+            f"{error.filename or path}: cannot be written: {error.strerror or error}",
             next_step=next_step or f"{_FIX}, or choose another with --runs DIR",
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,6 +14,7 @@ import torch
 from torch.backends import cudnn
 
 from toolkit.api.errors import RunFailed, UsageError, counted
+from toolkit.api.memory import lacks_memory
 from toolkit.system.choices import Precision
 from toolkit.system.ranks import ALONE, Ranks
 
@@ -111,16 +113,27 @@ def peak_memory(device: torch.device) -> int:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turn a device's refusal of memory into RunFailed."""
+    """Turn a refusal of memory, the device's or the machine's, into RunFailed."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        reason = ". ".join(str(error).split(". ")[:2])
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        where = "on the device" if isinstance(error, torch.OutOfMemoryError) else "on this machine"
         raise RunFailed(
-            f"too little memory on the device: {reason}",
+            f"too little memory {where}{_wanted(str(error))}",
             next_step="cut batches into parts that are computed one after the other (--set train.accumulate=2), take "
-            "smaller ones (--set train.batch=... and train.eval_batch=...), or end what else runs on the device",
+            "smaller ones (--set train.batch=... and train.eval_batch=...) or smaller items (--set input.size=...), "
+            "or end what else runs there",
         ) from error
+
+
+def _wanted(said: str) -> str:
+    """What an allocator says of the memory it was asked for, without where in its sources it says so."""
+    if asked := re.search(r"you tried to allocate (\d+) bytes", said):
+        return f": {int(asked[1]):,} bytes were asked for at once"
+    reason = ". ".join(said.partition("\n")[0].split(". ")[:2])
+    return f": {reason}" if reason else ""
 
 
 def keep_freed_memory() -> bool:

@@ -59,14 +59,6 @@ def total_memory() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def memory(group: Path = CONTROL_GROUP) -> int | None:
-    """Bytes of memory that this process may fill: the machine's or its control group's; None where the system reports
-    neither."""
-    limits = [int(text) for limit, *_ in _MEMORY if (text := _text(group / limit)).isdecimal()]
-    total = total_memory()
-    return min(limits if total is None else [*limits, total], default=None)
-
-
 def memory_available(group: Path = CONTROL_GROUP, meminfo: Path = PROC / "meminfo") -> int:
     """Bytes of memory that this process may still take: what the system has free, within its control group."""
     free = [int(line.split()[1]) * 1024 for line in _lines(meminfo) if line.startswith("MemAvailable:")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from toolkit.api.errors import printable
@@ -76,10 +77,16 @@ def _in_whole_words(text: str, width: int, *, initial_indent: str = "") -> str:
     return lines.fill(text)
 
 
+def print_error(line: str) -> None:
+    """Print a line on standard error, where somebody reads it: a run does not end because nobody does."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _print(line: str, console: Console | None) -> None:
     if console is not None:
         say(line, console, style="yellow")
     elif sys.stderr:  # which has no file where it was closed from the start
         line = printable(line)
         coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        print(f"\033[33m{line}\033[0m" if coloured else line, file=sys.stderr, flush=True)
+        print_error(f"\033[33m{line}\033[0m" if coloured else line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -10,6 +12,7 @@ from types import FrameType, TracebackType
 from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED, Stopped
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
 
 
 class Signalled(KeyboardInterrupt):
@@ -44,23 +47,31 @@ class Signals:
 
     Inside `deferred` the first signal is only noted in `received`, and raises Signalled at the block's end at the
     latest; a second one, or one outside, raises it at once. With `repeated`, a second one means nothing: a launcher
-    passes on what its processes have received as well.
+    passes on what its processes have received as well. Where Python can raise nothing, as in the callback of a weak
+    reference, it comes again.
     """
 
     def __init__(self, *, repeated: bool = False) -> None:
         self.received: int | None = None
         self._repeated = repeated
+        self.raised: int | None = None
+        """The last signal that was raised, here or in blocks inside; libraries may take it for an error of theirs."""
         self._deferring = False
 
     def __enter__(self) -> Signals:
         self._before = {number: signal.signal(number, self._handle) for number in HANDLED}
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._come_again
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, Signals):
+                outer.raised = self.raised or outer.raised
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -70,9 +81,22 @@ class Signals:
         finally:
             self._deferring = False
         if self.received is not None:
+            self.raised = self.received
             raise Signalled(self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if not self._deferring or (self.received is not None and not self._repeated):
+            self.raised = number
             raise Signalled(number)
         self.received = self.received or number
+
+    def _come_again(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Signalled):
+            import threading
+
+            # by another thread: what is sent from here arrives in here
+            again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), unraisable.exc_value.number))
+            again.daemon = True
+            again.start()
+        else:
+            self._unraisable(unraisable)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Objective
 from toolkit.api.errors import CheckpointError, RunFailed, first_few
-from toolkit.api.files import write_atomically
-from toolkit.system.checkpoints import FORMAT, is_whole, seal
+from toolkit.api.files import special_kind, write_atomically
+from toolkit.system.checkpoints import FORMAT, is_current, is_whole, seal
 from toolkit.system.choices import Precision
 from toolkit.training.state import SavedState, State
 from toolkit.transfer.files import load_plainly, unusable_tensors
@@ -81,7 +81,7 @@ class Checkpoint:
         """Read onto the CPU. Raises CheckpointError for a file that is missing, damaged, of another version or of
         another kind, and for weights that are not finite."""
         found, whole = _read(path)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        if not isinstance(found, dict) or not is_current(found.get("format")):
             raise CheckpointError(
                 f"{path}: not a checkpoint of this version (format {FORMAT})",
                 next_step="train again with this version",
@@ -167,6 +167,8 @@ class BestCheckpoint(Checkpoint):
 def _read(path: Path) -> tuple[Any, bool | None]:
     """The content of a checkpoint, and whether its bytes match its checksum."""
     try:
+        if special := special_kind(path):
+            raise CheckpointError(f"{path}: expected a regular file, got {special}", next_step=_NAME_ANOTHER)
         with path.open("rb") as file:
             whole = is_whole(file)
             content = None if whole is False else load_plainly(file)
@@ -174,6 +176,8 @@ def _read(path: Path) -> tuple[Any, bool | None]:
         raise CheckpointError(
             f"{path}: checkpoint not found", next_step="name a run that has one, or train again"
         ) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged file makes the reader raise almost anything
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({type(error).__name__})", next_step=_NAME_ANOTHER

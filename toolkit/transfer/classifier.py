@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError
+from toolkit.api.memory import lacks_memory
 
 
 class Classifier(nn.Module):
@@ -100,6 +101,8 @@ def fitting(spec: DataSpec, name: str) -> Iterator[None]:
     try:
         yield
     except (AssertionError, RuntimeError, ValueError) as error:
+        if lacks_memory(error):
+            raise
         items = f"clips of {spec.frames} frames of" if spec.frames else "images of"
         reason = (str(error) or type(error).__name__).splitlines()[0]
         problem = Problem("input.size", f"{name} cannot take {items} {spec.size} px ({reason})")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import WeightsError
-from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_whole
+from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import state_dict_of
 from toolkit.transfer.weights import Known, Weights, load_weights
@@ -84,7 +84,7 @@ def trained_run(content: Any, path: Path) -> TrainedRun | None:
     of another format, a damaged one, and that of a model from which no other can start."""
     if not isinstance(content, Mapping) or not {"format", "origin"} <= content.keys():
         return None
-    if content["format"] != FORMAT:
+    if not is_current(content["format"]):
         raise WeightsError(
             f"{path}: a checkpoint of format {content['format']}, this version reads format {FORMAT}",
             next_step="train that run again with this version, or name another",

@@ -57,7 +57,6 @@ def test_a_plain_model_is_described(tmp_path: Path) -> None:
     findings = inspect_model(saved(tmp_path, model()))
     assert [str(port) for port in findings.inputs] == ['"frames" uint8 [N, H, W, 3]']
     assert [str(port) for port in findings.outputs] == ['"probabilities" float32 [N, 2]']
-    assert not findings.branches
     assert findings.folded == inspection.LEAST_FOLDED
 
 
@@ -70,7 +69,7 @@ def test_branches_are_looked_into(tmp_path: Path) -> None:
         choice = node("If", ["yes"], ["chosen"], "choice", then_branch=branch("then", inner), else_branch=other)
         return model([choice], [constant("yes", True, bool)])
 
-    assert inspect_model(saved(tmp_path, chosen(node("Identity", ["weight"], ["same"])))).branches
+    assert inspect_model(saved(tmp_path, chosen(node("Identity", ["weight"], ["same"]))))
     said = refusal(saved(tmp_path, chosen(node("RandomNormal", [], ["noise"], "dice", shape=[1]))))
     assert 'node "dice" (RandomNormal) is not among the operators' in said
 
@@ -393,3 +392,31 @@ def test_looking_opens_no_other_file(tmp_path: Path) -> None:
     assert 'lies in "w.bin": expected a regular file, got a FIFO' in refusal(
         saved(tmp_path, external("w.bin")), ["w.bin"]
     )
+
+
+def test_what_a_branch_makes_of_the_input_is_not_computed_while_loading(tmp_path: Path) -> None:
+    """Else all that follows would count as a constant of any size."""
+
+    def branch(name: str, output: str) -> onnx.GraphProto:
+        made = node("Identity", ["frames"], [output])
+        return helper.make_graph([made], name, [], [helper.make_tensor_value_info(output, TensorProto.UINT8, None)])
+
+    choice = node("If", ["yes"], ["chosen"], then_branch=branch("then", "first"), else_branch=branch("else", "other"))
+    after = [
+        node("MatMul", ["chosen" if place == 0 else f"x{place}", "weight"], [f"x{place + 1}"]) for place in range(600)
+    ]
+    assert inspect_model(saved(tmp_path, model([choice, *after], [constant("yes", True, bool)])))
+
+
+def test_constants_of_known_shapes_count_with_their_size(tmp_path: Path) -> None:
+    """A table of positions, as transformers with windows compute it: products of numbers of elements say terabytes."""
+    made: list[NodeProto] = []
+    for place in range(300):
+        made.append(node("MatMul", ["wide", "tall"], [f"product{place}"]))
+        made.append(node("Add", [f"product{place}", "row"], [f"sum{place}"]))
+    constants = [
+        constant("wide", np.ones((200, 50))),
+        constant("tall", np.ones((50, 30))),
+        constant("row", np.ones(30)),
+    ]
+    assert inspect_model(saved(tmp_path, model(made, constants)))

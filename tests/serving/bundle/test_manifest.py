@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import toy_bundle
+from tests.toy_bundle import edit
 from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DATA, BundleError
 from toolkit.serving.bundle import MANIFEST, FrameSampling, read_manifest
@@ -21,14 +22,6 @@ from toolkit.serving.bundle import MANIFEST, FrameSampling, read_manifest
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return toy_bundle.write(tmp_path / "toy", precisions=("int8", "fp32"))
-
-
-def changed(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
-    path = bundle / MANIFEST
-    claimed = json.loads(path.read_text(encoding="utf-8"))
-    change(claimed)
-    path.write_text(json.dumps(claimed), encoding="utf-8")
-    return bundle
 
 
 NO_NAMES = ("", ".", "..", "../x", "/etc/x", "a/b", "a\\b", "a\0b")
@@ -108,17 +101,44 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "next_step"),
     [
-        (1, "export the run again: python -m toolkit export RUN"),
-        (5, "install a newer toolkit; bundle.json says under versions which one wrote it"),
+        (4, "export the run again: python -m toolkit export RUN"),
+        (6, "install a newer toolkit; bundle.json says under versions which one wrote it"),
         ("4", "copy the whole bundle again, or export the run again"),
         (None, "copy the whole bundle again, or export the run again"),
         (True, "copy the whole bundle again, or export the run again"),
     ],
 )
 def test_another_schema_version_is_refused(bundle: Path, version: object, next_step: str) -> None:
-    error = refusal(changed(bundle, lambda claimed: claimed.update(schema=version)))
-    assert f"schema version {version!r}; this toolkit reads version 4" in error.message
+    error = refusal(edit(bundle, lambda claimed: claimed.update(schema=version)))
+    assert f"schema version {version!r}; this toolkit reads version 5" in error.message
     assert error.next_step == next_step
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("bright", "wright"),
+        lambda text: text.replace('"square": 16', '"square": 17'),
+        lambda text: text.replace('"sha256"', '"sha255"'),
+        lambda text: text.replace('"accuracy": 1.0', '"accuracy": 1.1', 1),
+        lambda text: text.replace("{", '{"classes": ["a", "b"],', 1).replace('"classes": [\n', '"classen": [\n'),
+    ],
+)
+def test_what_was_changed_since_the_export_is_refused(bundle: Path, change: Callable[[str], str]) -> None:
+    path = bundle / MANIFEST
+    text = path.read_text(encoding="utf-8")
+    assert change(text) != text
+    path.write_text(change(text), encoding="utf-8")
+    said = f'{path}: changed since the export: it does not match its "sha256" (only thresholds may be edited)'
+    assert refusal(bundle).message == said
+
+
+def test_thresholds_and_the_form_of_the_file_may_be_edited(tmp_path: Path) -> None:
+    path = toy_bundle.write(tmp_path / "sets", thresholds=(0.25, 0.5)) / MANIFEST
+    claimed = json.loads(path.read_text(encoding="utf-8"))
+    claimed["thresholds"] = [0.75, 0.5]
+    path.write_text(json.dumps(claimed, indent=8, sort_keys=True), encoding="utf-8")
+    assert read_manifest(path.parent).thresholds == (0.75, 0.5)
 
 
 def nest(claimed: dict[str, Any], name: str) -> None:
@@ -176,7 +196,7 @@ def test_a_manifest_that_would_never_end_is_refused_unread(bundle: Path, special
     ],
 )
 def test_what_cannot_be_true_is_refused(bundle: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
-    error = refusal(changed(bundle, change))
+    error = refusal(edit(bundle, change))
     assert str(bundle / MANIFEST) in error.message
     assert said in error.message
 
@@ -193,12 +213,12 @@ def test_thresholds_make_answers_sets(tmp_path: Path, bundle: Path) -> None:
     "thresholds", [[], [0.5], [0.5] * 3, [0.5, 1.0], [0, 0.5], [0.5, True], [0.5, "0.5"], [0.5, float("nan")], "ab", {}]
 )
 def test_thresholds_are_one_for_each_class_between_0_and_1(bundle: Path, thresholds: object) -> None:
-    error = refusal(changed(bundle, lambda claimed: claimed.update(form="set", thresholds=thresholds)))
+    error = refusal(edit(bundle, lambda claimed: claimed.update(form="set", thresholds=thresholds)))
     assert "thresholds: must be numbers between 0 and 1, one for each class" in error.message
 
 
 def test_thresholds_that_are_no_list_are_refused(bundle: Path) -> None:
-    assert "'int' object is not iterable" in refusal(changed(bundle, lambda m: m.update(thresholds=1))).message
+    assert "'int' object is not iterable" in refusal(edit(bundle, lambda m: m.update(thresholds=1))).message
 
 
 @pytest.fixture
@@ -239,4 +259,4 @@ def test_a_model_of_images_has_no_clip(bundle: Path) -> None:
     ],
 )
 def test_clips_that_cannot_be_are_refused(clips: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
-    assert said in refusal(changed(clips, lambda claimed: change(claimed["sampling"]))).message
+    assert said in refusal(edit(clips, lambda claimed: change(claimed["sampling"]))).message

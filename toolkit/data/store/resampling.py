@@ -1,4 +1,5 @@
-"""How an image becomes a square: the one resampling of training, which an exported graph repeats."""
+"""How an image becomes a square: the one resampling of training, which an exported graph and `Bundle.square` repeat to
+the bit."""
 
 from __future__ import annotations
 

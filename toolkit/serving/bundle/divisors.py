@@ -7,7 +7,7 @@ integers whether they can be negative.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 FLOAT, BOOL, INT64 = 1, 9, 7
@@ -50,6 +50,8 @@ _REARRANGING = frozenset(
     }
 )
 """Operators that compute no element, and only choose among those of their inputs."""
+_MOST: Mapping[str, Callable[[list[float]], float]] = {"Add": math.fsum, "Mul": math.prod, "Div": max}
+"""What an operator's output is at most, whose inputs are integers from 0 to these."""
 _JOINING = frozenset({"Concat", "Max", "Min"})
 """Those of them that choose from all inputs; of others the first input has the elements."""
 
@@ -77,7 +79,7 @@ def _ceiling(operator: str, kinds: Sequence[Kind]) -> float:
         return math.inf
     if operator in _REARRANGING:
         return max(ceilings if operator in _JOINING else ceilings[:1])
-    most = math.fsum(ceilings) if operator == "Add" else math.prod(ceilings) if operator == "Mul" else math.inf
+    most = _MOST[operator](ceilings) if operator in _MOST else math.inf
     return most if most < _OVERFLOWING else math.inf
 
 

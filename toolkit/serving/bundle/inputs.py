@@ -35,27 +35,17 @@ def check_frames(frames: Any, expected: Input, name: str, *, many: bool = False)
     )
 
 
-def to_squares(picture: Image.Image, expected: Input, crops: int = 1) -> list[NDArray[np.uint8]]:
-    """uint8 `[S, S, 3]` by antialiased bilinear resampling, one for each of the `crops`: the centre, or three of them
-    the two ends of the long side and the centre between. With "crop" only what lies in a square is computed."""
+def to_squares(picture: Image.Image | NDArray[np.uint8], expected: Input, crops: int = 1) -> list[NDArray[np.uint8]]:
+    """uint8 `[S, S, 3]` of a picture or of uint8 `[H, W, 3]`, to the bit as training makes them, one for each of the
+    `crops`: the centre, or three of them the two ends of the long side and the centre between."""
     import numpy as np
-    from PIL.Image import Resampling
 
-    side = expected.square
-    if picture.mode != "RGB":
-        picture = picture.convert("RGB")
-    squares = []
-    for place in crop_places(crops):
-        box = _part(picture.width, picture.height, side, place) if expected.fit == "crop" else None
-        same = picture.size == (side, side)
-        squares.append(np.asarray(picture if same else picture.resize((side, side), Resampling.BILINEAR, box=box)))
-    return squares
+    from toolkit.serving.bundle.resampling import resampled
 
-
-def _part(width: int, height: int, side: int, place: float) -> tuple[float, float, float, float]:
-    """What of an image lies in a square, at a place (0..1) of its long side, once its short side is `side`: left, top,
-    right, bottom."""
-    tall, wide = covering(height, width, side)
-    left, top = crop_start(wide, side, place), crop_start(tall, side, place)
-    across, down = width / wide, height / tall
-    return left * across, top * down, (left + side) * across, (top + side) * down
+    pixels = picture if isinstance(picture, np.ndarray) else np.asarray(picture.convert("RGB"))
+    side, (height, width) = expected.square, pixels.shape[:2]
+    if (height, width) == (side, side):
+        return [pixels] * crops
+    sides = covering(height, width, side) if expected.fit == "crop" else (side, side)
+    corners = [tuple(crop_start(extent, side, place) for extent in sides) for place in crop_places(crops)]
+    return [resampled(pixels, sides, (top, left), side) for top, left in corners]

@@ -29,6 +29,7 @@ from toolkit.serving.bundle.divisors import (
 from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.operators import elements_out, growth, objection
 from toolkit.serving.bundle.regular import check_regular, irregularity
+from toolkit.serving.bundle.shapes import Shape, count, shape_out, varies
 from toolkit.serving.bundle.wire import AGAIN, Fields, Reader, Span
 
 LEAST_LIMIT = 4 << 30
@@ -77,8 +78,6 @@ class Findings(NamedTuple):
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    branches: bool
-    """Whether it chooses between subgraphs while running."""
     folded: int
     """Bytes of one constant that loading may compute from others."""
 
@@ -136,6 +135,10 @@ class _Constants:
         self.values: dict[str, list[float]] = dict(around.values) if around else {}
         self.made: dict[str, Kind] = dict(around.made) if around else {}
         """All names that stand for something by now, constant or not, and what is known of it."""
+        self.shapes: dict[str, Shape] = dict(around.shapes) if around else {}
+        """Of what has a known one, constant or not."""
+        self.given: list[float | None] = []
+        """Elements of each output of the graph, None where it is not constant."""
 
     def add(self, name: str, elements: float, kind: Kind, values: list[float] | None = None) -> None:
         self.elements[name] = elements
@@ -149,6 +152,7 @@ class _Tensor(NamedTuple):
     elements: int
     element: int | None
     values: list[float] | None
+    shape: Shape
 
     @property
     def kind(self) -> Kind:
@@ -162,7 +166,6 @@ class _Inspection:
         self.path = path
         self.reader = reader
         self.allowed = allowed
-        self.branches = False
         self.weights = 0
         """Bytes of the file that are weights."""
         self.largest = 0
@@ -183,7 +186,7 @@ class _Inspection:
         self.inspect_graph(graph, constants, 0)
         self.check_structure()
         inputs = tuple(port for port in self.ports(graph, 11) if port.name not in constants.elements)
-        return Findings(inputs, tuple(self.ports(graph, 12)), self.branches, self.check_folding())
+        return Findings(inputs, tuple(self.ports(graph, 12)), self.check_folding())
 
     @property
     def limit(self) -> int:
@@ -213,10 +216,13 @@ class _Inspection:
         for span in _spans(graph, 5):
             tensor = self.tensor(span, "initializer")
             constants.add(tensor.name, tensor.elements, tensor.kind, tensor.values)
+            constants.shapes[tensor.name] = tensor.shape
         for port in self.ports(graph, 11):
             constants.made.setdefault(port.name, Kind(port.element))
+            constants.shapes.setdefault(port.name, tuple(side or None for side in port.shape))
         for span in _spans(graph, 1):
             self.inspect_node(self.reader.message(span), constants, depth)
+        constants.given = [constants.elements.get(port.name) for port in self.ports(graph, 12)]
 
     def inspect_node(self, node: Fields, constants: _Constants, depth: int) -> None:
         operator, domain = self.text(node, 4), self.text(node, 7)
@@ -228,10 +234,11 @@ class _Inspection:
         attributes = [self.reader.message(span) for span in _spans(node, 5)]
         if len({self.text(each, 1) for each in attributes}) < len(attributes):
             raise self.refused(f"{where} has two attributes of one name")
-        written = self.inspect_attributes(attributes, where, constants, depth)
+        written, branches = self.inspect_attributes(attributes, where, constants, depth)
         if operator == "Constant":
             for name in outputs:
                 constants.add(name, written.elements, written.kind, written.values)
+                constants.shapes[name] = written.shape
             return
         inputs = [self.reader.text(span) for span in _spans(node, 1)]
         early = next((name for name in inputs if name and name not in constants.made), None)
@@ -242,10 +249,16 @@ class _Inspection:
         kind = kind_out(operator, [constants.made.get(name, UNKNOWN) for name in inputs], numbers)
         constants.made.update(dict.fromkeys(outputs, kind if operator in ALIKE else UNKNOWN))
         constants.made.update(dict.fromkeys(outputs[:1], kind))
-        grown = growth(operator, [constants.values.get(name) for name in inputs], numbers)
+        values = [constants.values.get(name) for name in inputs]
+        shape = shape_out(operator, [constants.shapes.get(name) for name in inputs], values, numbers)
+        constants.shapes.update(dict.fromkeys(outputs[:1], shape) if shape is not None else {})
+        grown = growth(operator, values, numbers)
         if grown * _WIDEST > self.limit:
             raise self.refused(f"{where} makes {grown:.3g} elements of one, more than fit into {self.limit >> 30} GiB")
-        self.note_constants(operator, inputs, outputs, constants, grown)
+        if branches:
+            self.note_choice(inputs, outputs, constants, branches)
+        else:
+            self.note_constants(operator, inputs, outputs, constants, grown)
 
     def check_division(self, operator: str, inputs: Sequence[str], constants: _Constants, where: str) -> None:
         if operator not in ("Div", "Mod") or len(inputs) != 2:
@@ -258,13 +271,27 @@ class _Inspection:
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], constants: _Constants, grown: float
     ) -> None:
         """Follow what loading may compute: what is made of constants alone, and shapes."""
-        if operator not in ("Shape", "Size") and not all(name in constants.elements for name in inputs if name):
+        if operator in ("Shape", "Size"):
+            if varies(constants.shapes.get(inputs[0])):
+                return
+        elif not all(name in constants.elements for name in inputs if name):
             return
         counts = [constants.elements.get(name, 1.0) for name in inputs] or [math.inf]
-        elements = elements_out(operator, counts, [constants.values.get(name) for name in inputs], grown)
+        known = count(constants.shapes.get(outputs[0]))
+        values = [constants.values.get(name) for name in inputs]
+        elements = elements_out(operator, counts, values, grown) if known is None else float(known)
         for name in outputs:
             constants.add(name, elements, constants.made[name])
             self.computed.append(elements)
+
+    def note_choice(
+        self, inputs: Sequence[str], outputs: Sequence[str], constants: _Constants, branches: Sequence[_Constants]
+    ) -> None:
+        """What comes out of branches is constant where all that they read is, of their own and from around them."""
+        if all(name in constants.elements for name in inputs):
+            for name, choices in zip(outputs, zip(*(branch.given for branch in branches), strict=True), strict=True):
+                if all(choice is not None for choice in choices):
+                    constants.add(name, max(choice or 0.0 for choice in choices), constants.made[name])
 
     def integers(self, attributes: Sequence[Fields]) -> dict[str, list[int]]:
         """The attributes that are integers, by name."""
@@ -275,28 +302,31 @@ class _Inspection:
 
     def inspect_attributes(
         self, attributes: Sequence[Fields], where: str, constants: _Constants, depth: int
-    ) -> _Tensor:
+    ) -> tuple[_Tensor, list[_Constants]]:
         """Inspect what attributes hold; returns all numbers among it as one tensor, with values where there is one
-        list of them."""
+        list of them, and what is constant in each graph."""
         numbers = self.integers(attributes).values()
-        found = [_Tensor("", len(each), INT64, [*map(float, each)]) for each in numbers if each]
+        found = [_Tensor("", len(each), INT64, [*map(float, each)], (len(each),)) for each in numbers if each]
+        branches: list[_Constants] = []
         for attribute in attributes:
             if 22 in attribute or 23 in attribute:
                 raise self.refused(f"{where} holds a sparse tensor, which may unfold to any size")
             found += [self.tensor(span, where) for span in (*self.single(attribute, 5, where), *_spans(attribute, 10))]
             if 7 in attribute:
-                found.append(_Tensor("", _size(_spans(attribute, 7)), FLOAT, None))
+                found.append(_Tensor("", _size(_spans(attribute, 7)), FLOAT, None, (None,)))
             for span in (*self.single(attribute, 6, where), *_spans(attribute, 11)):
-                self.branches = True
-                self.inspect_graph(self.reader.message(span), _Constants(constants), depth + 1)
+                branches.append(_Constants(constants))
+                self.inspect_graph(self.reader.message(span), branches[-1], depth + 1)
         values = [tensor.values for tensor in found if tensor.values]
         elements = {tensor.element for tensor in found}
-        return _Tensor(
+        written = _Tensor(
             "",
             max(1, sum(each.elements for each in found)),
             elements.pop() if len(elements) == 1 else None,
             values[0] if len(values) == 1 else None,
+            found[0].shape if len(found) == 1 else (None,),
         )
+        return written, branches
 
     def tensor(self, span: Span, where: str) -> _Tensor:
         fields = self.reader.message(span)
@@ -315,7 +345,7 @@ class _Inspection:
             raise self.refused(f"{where} claims {claimed} bytes by its shape {shape}, and holds {held}")
         self.largest = max(self.largest, claimed)
         readable = elements <= _SMALL and element in _UNPACK and not external
-        return _Tensor(name, elements, element, self.values(fields, element) if readable else None)
+        return _Tensor(name, elements, element, self.values(fields, element) if readable else None, tuple(shape))
 
     def inner_bytes(self, fields: Fields, element: int) -> int:
         """Bytes of the tensor's elements, as many at most as the file's own bytes can stand for."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from toolkit.api.clips import Averaged, Clip, Sampling, Short
 from toolkit.api.errors import BundleError, nearest
 from toolkit.serving.bundle.regular import check_regular
+from toolkit.serving.bundle.seal import sealed, without_seal
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
@@ -19,11 +20,13 @@ from toolkit.system.choices import BUNDLE_PRECISIONS
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit, TargetForm
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
 INPUT = "frames"
 """Name of the graph's input."""
+SIDES = ("H", "W")
+"""Names of its height and width."""
 OUTPUTS: Mapping[TargetForm, str] = {"index": "probabilities", "set": "probabilities", "number": "values"}
 """Name of its output, by the form of targets."""
 _LARGEST = 8192
@@ -117,12 +120,12 @@ class Manifest:
         return self.sampling.clip if isinstance(self.sampling, ClipSampling) else None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(sealed(asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_manifest(bundle: Path) -> Manifest:
     """The manifest of the bundle at `bundle`. Raises BundleError where it is missing, damaged, of
-    another schema version or contradicts itself."""
+    another schema version, was changed, or contradicts itself."""
     path = bundle / MANIFEST
     try:
         check_regular(path, largest=_LARGEST_MANIFEST)
@@ -142,7 +145,7 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(
             f"{path}: schema version {version!r}; this toolkit reads version {SCHEMA}", next_step=_other_schema(version)
         )
-    manifest = _built(claimed, path)
+    manifest = _built(without_seal(claimed, path), path)
     problem = next(_contradictions(manifest), None)
     if problem:
         raise _damaged(path, problem)

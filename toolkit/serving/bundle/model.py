@@ -137,23 +137,17 @@ class Bundle:
         return Answers(probabilities, self.manifest.classes, self.manifest.thresholds)
 
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
-        """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`, resampled by Pillow as for training, to 2 of 255 at most;
-        the graph takes such a square as it is, so images of any sizes become batches of one."""
+        """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`: to the bit what the graph makes of it, and what training
+        saw. The graph takes such a square as it is, so images of any sizes become batches of one."""
         (square,) = self.squares(image)
         return square
 
     def squares(self, image: NDArray[np.uint8] | Image.Image, crops: int = 1) -> list[NDArray[np.uint8]]:
         """As `square`, one for each of the `crops` of a frame: 1 is the centre; 3 are the left end (of a tall one the
         top), the centre and the right end (the bottom)."""
-        from PIL import Image
-
-        if isinstance(image, Image.Image):
-            return to_squares(image, self.manifest.input, crops)
-        check_frames(image, replace(self.manifest.input, frames=None), "image")
-        side = self.manifest.input.square
-        if image.shape[:2] == (side, side):
-            return [image] * crops
-        return to_squares(Image.fromarray(image), self.manifest.input, crops)
+        if not hasattr(image, "convert"):
+            check_frames(image, replace(self.manifest.input, frames=None), "image")
+        return to_squares(image, self.manifest.input, crops)
 
     def _mixed(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import numpy as np

@@ -73,7 +73,8 @@ _NEVER_LARGER = frozenset(
     {
         *("Abs", "Cast", "CastLike", "Ceil", "Clip", "DequantizeLinear", "Exp", "Flatten", "Floor", "Identity", "Log"),
         *("Neg", "QuantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape"),
-        *("Round", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Tanh", "Transpose", "Trilu", "Unsqueeze"),
+        *("Round", "Scatter", "ScatterElements", "ScatterND", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Tanh"),
+        *("Transpose", "Trilu", "Unsqueeze"),
     }
 )
 """Operators with at most as many elements out as their first input has."""

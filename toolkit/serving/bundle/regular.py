@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from toolkit.api.errors import BundleError
+from toolkit.api.files import special_kind
 from toolkit.serving.bundle.wire import AGAIN
 
 LARGEST_FILE = 16 << 30
 """Bytes of one file: a larger one is refused before it is read."""
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
 
 
 def check_regular(path: Path, *, largest: int = LARGEST_FILE) -> None:
@@ -30,9 +22,9 @@ def irregularity(path: Path, *, largest: int = LARGEST_FILE) -> str | None:
     """Why a file is not safe to read; None where it is. Raises OSError where it is not found.
 
     A hard link shows what a file elsewhere holds, which sharing the bundle would publish."""
+    if special := special_kind(path):
+        return f"expected a regular file, got {special}"
     found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        return f"expected a regular file, got {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}"
     if found.st_nlink > 1:
         return f"expected a file of one name, got one with {found.st_nlink} (hard links)"
     if found.st_size > largest:

@@ -15,17 +15,19 @@ import onnxruntime
 
 from toolkit.api.errors import BundleError
 from toolkit.serving.bundle.inspection import Findings
-from toolkit.serving.bundle.manifest import INPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, SIDES, Manifest
 from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BundleDevice
-from toolkit.system.machine import memory, physical_cores
+from toolkit.system.machine import memory_available, physical_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Providers: TypeAlias = Callable[..., list[tuple[str, dict[str, Any]]]]
 """`provider_options` of one model, to which only `graphs` has still to be given."""
+Open: TypeAlias = Callable[..., Any]
+"""Opens the model of a bundle, given `fixed`: the side of the squares that it is for, None for frames of any size."""
 
 BUCKETS = (1, 8, 32, 128)
 """Batch sizes on a GPU: each is tuned (and captured) once, what lies between is padded."""
@@ -36,9 +38,9 @@ FEWEST = 4
 LARGEST_BYTES = 256 << 20
 """Pixels of one call at most, in bytes, where a single input is not larger; the graph makes them four times as wide."""
 MEMORY_SHARE = 0.75
-"""Share of this process's memory that all sessions on the CPU may take together."""
-_NO_GRAPH = "-1"
-"""onnxruntime's id of a run that is neither captured nor replayed."""
+"""Share of the memory that is free when the first model is opened: all sessions on the CPU take at most this."""
+_OUT_OF_MEMORY = ("Available memory of", "bad_alloc", "Failed to allocate memory")
+"""What onnxruntime says where a limit of memory is met."""
 
 
 def split(count: int, largest: int) -> Iterator[slice]:
@@ -73,7 +75,9 @@ class ModelSession:
         self._frames = manifest.input.frames or 1
         precision = next(precision for precision, name in manifest.models.items() if name == path.name)
         providers = partial(provider_options, device, precision, manifest.files[path.name])
-        self._session, self.graphs = _opened(path, device, findings, providers)
+        self._open: Open = partial(_opened, path, device, findings, providers)
+        self._of_squares: Any = _captured(self._open, self._square) if device == "cuda" else None
+        self._of_any: Any = None if self._of_squares else self._open()
         self._turns = ThreadPoolExecutor(1, "gpu")
         self._captured: dict[tuple[int, ...], _Captured] = {}
 
@@ -101,7 +105,7 @@ class ModelSession:
         try:
             if self.device == "cpu":
                 given = {INPUT: np.ascontiguousarray(pixels)}
-                answer: NDArray[np.float32] = self._session.run([self._output], given)[0]
+                answer: NDArray[np.float32] = self._of_any.run([self._output], given)[0]
                 return answer
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
@@ -112,23 +116,24 @@ class ModelSession:
             ) from error
 
     def _on_gpu(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if self.graphs and pixels.shape[-3:-1] == (self._square, self._square):
-            return self._replayed(pixels)
-        binding = self._session.io_binding()
+        if self._of_squares and pixels.shape[-3:-1] == (self._square, self._square):
+            return self._replayed(self._of_squares, pixels)
+        self._of_any = self._of_any or self._open()  # on this thread alone
+        binding = self._of_any.io_binding()
         binding.bind_cpu_input(INPUT, pixels)
         binding.bind_output(self._output, "cpu")
-        self._session.run_with_iobinding(binding, _run_options(_NO_GRAPH) if self.graphs else None)
+        self._of_any.run_with_iobinding(binding)
         answer: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         return answer
 
-    def _replayed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _replayed(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         captured = self._captured.get(pixels.shape)
         if captured is None:
             graph_id = str(len(self._captured) + 1)
             gives = (len(pixels), self._classes)
-            captured = _Captured.bound(self._session, pixels.shape, self._output, gives, graph_id)
+            captured = _Captured.bound(session, pixels.shape, self._output, gives, graph_id)
             self._captured[pixels.shape] = captured
-        return captured.run(self._session, pixels)
+        return captured.run(session, pixels)
 
 
 @dataclass(frozen=True)
@@ -168,20 +173,22 @@ class _NotCapturedError(Exception):
     """A part of the model cannot be in a CUDA graph."""
 
 
-def _opened(path: Path, device: BundleDevice, findings: Findings, providers: Providers) -> tuple[Any, bool]:
-    """The session, and whether it captures CUDA graphs: onnxruntime decides whether all of a model can be."""
-    if device == "cuda" and not findings.branches:
-        with suppress(_NotCapturedError):
-            return _created(path, device, findings, providers, graphs=True), True
-    return _created(path, device, findings, providers, graphs=False), False
+def _captured(open_: Open, square: int) -> Any | None:
+    """The session for squares of this side that captures CUDA graphs; None where onnxruntime cannot capture all of
+    the model. Of squares nothing is resampled, so what resamples is gone from it, and with it what runs on the CPU."""
+    with suppress(_NotCapturedError):
+        return open_(fixed=square)
+    return None
 
 
-def _created(path: Path, device: BundleDevice, findings: Findings, providers: Providers, *, graphs: bool) -> Any:
-    options, wanted = session_options(device, findings.folded), providers(graphs=graphs)
+def _opened(
+    path: Path, device: BundleDevice, findings: Findings, providers: Providers, *, fixed: int | None = None
+) -> Any:
+    options, wanted = session_options(device, findings.folded, fixed), providers(graphs=fixed is not None)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
     except Exception as error:
-        if graphs and "graph capture" in str(error):
+        if fixed and "graph capture" in str(error):
             raise _NotCapturedError from error
         raise BundleError(
             f"{path}: onnxruntime {onnxruntime.__version__} cannot open it: {_cause(error)}", next_step=AGAIN
@@ -191,9 +198,12 @@ def _created(path: Path, device: BundleDevice, findings: Findings, providers: Pr
     return session
 
 
-def session_options(device: BundleDevice, folded: int) -> Any:
-    """Options of a session that computes at most `folded` bytes of one constant while loading."""
+def session_options(device: BundleDevice, folded: int, fixed: int | None = None) -> Any:
+    """Options of a session that computes at most `folded` bytes of one constant while loading, for squares of the side
+    `fixed`, or None for frames of any size."""
     options = onnxruntime.SessionOptions()
+    for side in SIDES if fixed else ():
+        options.add_free_dimension_override_by_name(side, fixed)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = physical_cores()
@@ -207,21 +217,23 @@ def session_options(device: BundleDevice, folded: int) -> Any:
 
 
 @cache
-def limit_memory() -> bool:
-    """Give all of this process's sessions that ask for it one arena, limited to a share of memory: a model that wants
-    more fails alone, and the machine goes on. Whether there is a limit to give."""
-    available = memory()
-    if available is None:
-        return False
+def limit_memory() -> int:
+    """Give all of this process's sessions that ask for it one arena, limited to a share of free memory: a model that
+    wants more fails alone, and the machine goes on. The limit in bytes; 0: the system does not report its memory."""
+    limit = int(memory_available() * MEMORY_SHARE)
+    if not limit:
+        return 0
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    arena = onnxruntime.OrtArenaCfg({"max_mem": int(available * MEMORY_SHARE)})
-    onnxruntime.create_and_register_allocator(place, arena)
-    return True
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": limit}))
+    return limit
 
 
 def _cause(error: Exception) -> str:
     """The first line of what onnxruntime said, without its own name and the number and name of the error."""
     said = str(error).strip().partition("\n")[0]
+    if any(sign in said for sign in _OUT_OF_MEMORY):
+        limit = limit_memory() / (1 << 30)
+        return f"it needs more memory than the {limit:.1f} GiB it may take ({100 * MEMORY_SHARE:g} % of what was free)"
     return said.split(" : ", 3)[-1] if said.startswith("[ONNXRuntimeError]") else said

@@ -1,0 +1,115 @@
+"""Mutated recipes: `check` refuses each with its reason, and what it calls valid is trained.
+
+`TOOLKIT_MUTATIONS=500` tries so many.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.hostile.damage import ODD, distort, scramble
+from tests.hostile.trials import MUTATIONS, Trial
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+from toolkit.build.schema import recipe_schema
+from toolkit.host.registry import discover
+
+NUMBERS = (
+    *(0, -1, 1, 2, 3, 7, 10**3, 10**5, 10**7, 2**31, 2**63, 10**30),
+    *(0.0, -0.5, 1e-30, 1e30, float("nan"), float("inf"), 1.0, 0.999, 0.01),
+)
+WORDS = (
+    *("none", "auto", "cpu", "fp32", "bf16", "int8", "accuracy", "log_loss", "loss", "valid", "sgd", "adamw", "cnn"),
+    *("one_cycle", "mixup", "random_crop", "/dev/zero", "/proc/self/mem", ".".join("a" * 3000)),
+)
+VALUES = (*ODD, *NUMBERS, *NUMBERS, *WORDS, [0, 0, 0], [1, 1, 1], [1e30] * 3, {"name": "sgd"}, [{"name": "mixup"}])
+
+
+def keys(schema: Mapping[str, Any], inside: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The tables of a recipe and their keys, by the schema."""
+    named = str(inside.get("$ref", "")).rpartition("/")[2]
+    table = schema.get("$defs", {}).get(named, inside)
+    if len(before) < 4:
+        for key, value in table.get("properties", {}).items():
+            yield (*before, key)
+            yield from keys(schema, value, (*before, key))
+        for part in (*table.get("anyOf", ()), *table.get("allOf", ()), *table.get("oneOf", ())):
+            yield from keys(schema, part, before)
+
+
+def set_a_key(content: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    *outer, last = path
+    table: Any = content
+    for key in outer:
+        table = table.setdefault(key, {}) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table[last] = value
+
+
+def as_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {as_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_toml, value))}]"
+    if isinstance(value, bool | str) or value is None:
+        return json.dumps("" if value is None else value)
+    return repr(value)
+
+
+def mutated(text: str, known: list[tuple[str, ...]], draw: Random) -> bytes:
+    kind = draw.randrange(10)
+    if kind == 0:
+        return scramble(text.encode(), draw)
+    content = tomllib.loads(text)
+    if kind < 5:
+        distort(content, draw, values=VALUES)
+    else:
+        for _ in range(draw.choice([1, 1, 2, 3])):
+            set_a_key(content, draw.choice(known), draw.choice(VALUES))
+    lines = [f"{json.dumps(str(key))} = {as_toml(value)}\n" for key, value in content.items()]
+    return "".join(lines).encode("utf-8", "replace")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("recipe")
+    return tiny.write_recipe(folder, tiny.write_images(folder / "images")).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_check_refuses_a_mutated_recipe_or_it_trains(text: str, trial: Trial, tmp_path: Path) -> None:
+    """Slow: what is valid is trained for an epoch. A loss that is not finite may end it, and data that turns out to be
+    damaged, but nothing that `check` can know."""
+    schema = recipe_schema(discover())
+    known = sorted(set(keys(schema, schema)))
+    checked, trained, wrong = Counter[int](), Counter[int](), []
+    path = tmp_path / "mutated.toml"
+    for number in range(MUTATIONS or 16):
+        path.write_bytes(mutated(text, known, Random(number)))
+        outcome = trial("check", path)
+        checked[outcome.code] += 1
+        faults = [f"check {fault}" for fault in outcome.faults()]
+        if outcome.code not in (EXIT_DONE, EXIT_USAGE, EXIT_DATA):
+            faults.append(f"check ended with {outcome.code}")
+        if outcome.code == EXIT_DONE:
+            outcome = trial("run", path, "--runs", tmp_path / "runs", "--set", "train.epochs=1")
+            trained[outcome.code] += 1
+            faults += [f"run {fault}" for fault in outcome.faults()]
+            if outcome.code not in (EXIT_DONE, EXIT_FAILED):
+                faults.append(f"run ended with {outcome.code}")
+            if outcome.code == EXIT_FAILED and "not finite" not in outcome.error:
+                faults.append("run failed, although check called it valid")
+            shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        wrong += [f"mutation {number}: {faults}\n{path.read_bytes()!r}\n{outcome.error}"] * bool(faults)
+    print(f"check: {dict(checked)}, run of the valid: {dict(trained)}")
+    assert not wrong, "\n\n".join(wrong)
+    assert len(checked) > 1
