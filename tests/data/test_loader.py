@@ -61,11 +61,11 @@ def test_an_item_is_drawn_the_same_in_batches_of_any_size(squares: small.Squares
     assert not torch.equal(seen(size, epoch=3), seen(12))
 
 
-def test_what_is_skipped_changes_no_draw_and_no_group_of_the_others() -> None:
+def test_what_is_skipped_changes_no_draw_and_no_place_of_the_others() -> None:
     def visits(broken: frozenset[int]) -> list[tuple[int, int]]:
         loader = small.loader(small.Squares(12, broken=broken), skip=True)
         found = [batch.visit for batch in loader.training(12, [], seed=0, epoch=0, start=0)]
-        return [pair for one in found if one for pair in zip(one.items.tolist(), one.groups.tolist(), strict=True)]
+        return [pair for one in found if one for pair in zip(one.items.tolist(), one.places.tolist(), strict=True)]
 
     assert visits(frozenset({1, 7})) == [pair for pair in visits(frozenset()) if pair[0] not in {1, 7}]
 

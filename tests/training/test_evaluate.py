@@ -205,7 +205,7 @@ def test_an_evaluation_that_cannot_be_written_suggests_no_missing_flag(
     Path("runs").touch()
     assert main(["evaluate", str(made)]) == EXIT_FAILED
     assert capsys.readouterr().err.splitlines()[-2:] == [
-        "error: runs: cannot be written: Not a directory",
+        "error: runs/toy-bundle: cannot be written: Not a directory",
         "next:  free disk space or fix the folder, then run the same command again",
     ]
 
@@ -250,7 +250,7 @@ def test_a_bundles_evaluation_that_cannot_be_written_ends_before_the_work(
     monkeypatch.delattr(evaluation, "ask_raw")
     Path("runs").touch()
     assert main(["evaluate", str(made)]) == EXIT_FAILED
-    assert "runs: cannot be written" in capsys.readouterr().err
+    assert "runs/toy-bundle: cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("there", "described"), [(True, "cuda"), (False, "cpu")])

@@ -179,6 +179,8 @@ class Loader:
 
 def _whole_groups(size: int, ranks: Ranks) -> slice:
     """The places in a batch of `size` items that are a rank's: whole groups, because items of one may be mixed."""
+    if not size:
+        return slice(0)
     groups = groups_of(size)
     mine = ranks.share(int(groups.max()) + 1)
     first, last = torch.searchsorted(groups, torch.tensor([mine.start, mine.stop])).tolist()
