@@ -26,8 +26,8 @@ ROOMS = (
 functions count. `__main__` stands above all, and `toolkit/__init__.py` gives plugins `hookimpl`."""
 
 PUBLIC = (
-    *("api", "data.division", "data.folders", "data.groups", "data.images", "data.labelled", "data.labels"),
-    *("data.lists", "data.names", "data.splits", "data.tables", "data.videos", "transfer"),
+    *("api", "data.division", "data.folders", "data.groups", "data.images", "data.kinds", "data.labelled"),
+    *("data.labels", "data.lists", "data.names", "data.splits", "data.tables", "data.videos", "transfer"),
 )
 """What a plugin may import, besides `from toolkit import hookimpl`: rooms and modules, a promise."""
 

@@ -19,11 +19,13 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests import toy_bundle
+from tests.odd_images import READ
 from tests.test_docs import BLOCKS, DOCS, ROOT, Block, code, name_of, rows
 from toolkit.api.clips import Clip
+from toolkit.data.pixels import read_pixels
 from toolkit.export.triton import write_triton
 from toolkit.recipe.tables import Recipe
 from toolkit.serving.bundle import Bundle, read_manifest
@@ -174,6 +176,24 @@ def page_functions(names: str) -> dict[str, Any]:
     found: dict[str, Any] = {"np": np, "Image": Image, "side": 16}
     exec(before[before.index("def ") :], found)
     return found
+
+
+def test_the_pixels_shown_are_those_of_training(tmp_path: Path) -> None:
+    """Of every odd image that training reads, by the functions and the lines of all pages."""
+    whole = [block.text for block in BLOCKS if "exif_transpose(file)" in block.text]
+    functions = [re.search(r"^def read\(path\):\n(?:    .*\n)+", text, flags=re.MULTILINE) for text in whole]
+    lines = [re.search(r"^with Image\.open(?:.*\n)+?frames = .*\n", text, flags=re.MULTILINE) for text in whole]
+    shown = {found[0] for found in (*functions, *lines) if found}
+    assert len(whole) == 5
+    assert len(shown) == 2
+    for name, data in READ.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        for text in shown:
+            found: dict[str, Any] = {"np": np, "Image": Image, "ImageOps": ImageOps}
+            exec(text.replace('"photo.jpg"', repr(str(path))), found)
+            pixels = found["read"](path) if "read" in found else found["frames"][0]
+            assert np.array_equal(pixels, read_pixels(path)), name
 
 
 @settings(deadline=None, max_examples=200)

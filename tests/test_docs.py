@@ -25,14 +25,14 @@ from tests.installed import install
 from tests.test_architecture import PUBLIC, ROOMS
 from tests.video_files import write_video
 from toolkit.api import errors
-from toolkit.api.clips import VIDEO_SUFFIXES, Clip
+from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, RecipeError
 from toolkit.api.hookspecs import CONTRACT
 from toolkit.build.plan import Plan, clip_of, plan
 from toolkit.cli.commands import parser
 from toolkit.cli.main import main
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import IMAGE_SUFFIXES, OTHER_SUFFIXES, VIDEO_SUFFIXES
 from toolkit.host.project import disabled_here
 from toolkit.host.registry import Registry, discover
 from toolkit.recipe.draft import Draft
@@ -433,8 +433,9 @@ def refused_for_images(registry: Registry, head: str) -> list[str]:
     return []
 
 
-def test_the_suffixes_of_images_and_videos_are_listed() -> None:
-    assert set(re.findall(r"`(\.\w+)`", section(DATA, "Folders and lists"))) == IMAGE_SUFFIXES | VIDEO_SUFFIXES
+def test_the_suffixes_that_decide_are_listed() -> None:
+    listed = set(re.findall(r"`(\.\w+)`", section(DATA, "What a file is")))
+    assert listed == IMAGE_SUFFIXES | VIDEO_SUFFIXES | OTHER_SUFFIXES | {".gif", ".ts"}
 
 
 def test_the_warning_of_a_split_that_scenes_span_reads_as_shown(tmp_path: Path, registry: Registry) -> None:

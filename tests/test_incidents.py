@@ -28,10 +28,10 @@ from toolkit.api.files import unwritable_by_others
 from toolkit.cli.main import main
 from toolkit.data.decoding import timeline
 from toolkit.data.images import read_image
+from toolkit.data.pixels import read_pixels
 from toolkit.kit.doctor.sources import unsafe_loads
 from toolkit.serving.bundle import MANIFEST, Bundle
 from toolkit.serving.bundle.inspection import inspect_model
-from toolkit.serving.predict.pictures import read_picture
 from toolkit.transfer.weights import read_weights
 from toolkit_folders.image_folder import image_folder
 from toolkit_har.dataset import har
@@ -235,13 +235,13 @@ def test_magicyuv_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
 # 9. A format that nobody asked for, by another suffix (Pillow's PSD, CVE-2026-25990, CVE-2026-42311)
 
 
-@pytest.mark.parametrize("read", [read_image, lambda path: read_picture(str(path))], ids=["training", "predict"])
+@pytest.mark.parametrize("read", [read_image, read_pixels], ids=["training", "predict"])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_a_psd_by_another_name_is_refused(read: Callable[[Path], object], suffix: str, tmp_path: Path) -> None:
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 4, 4, 8, 3)
     path = tmp_path / f"photo.{suffix}"
     path.write_bytes(header + struct.pack(">III", 0, 0, 0) + struct.pack(">H", 0) + b"\x80" * 48)
-    with pytest.raises(DataError, match="JPEG, PNG, WebP or GIF"):
+    with pytest.raises(DataError, match=r"its format is Photoshop \(PSD\), which is not supported"):
         read(path)
 
 

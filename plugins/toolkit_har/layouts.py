@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from toolkit.api.answers import SEPARATOR
-from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import DataError, counted, first_few, setting
 from toolkit.api.files import files_below
 from toolkit.data.folders import Found, Listing, find_class_folders, folder_below, folders, folders_with, passed_over
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import is_image, is_video, listed_kind
 from toolkit.data.labels import SEVERAL, LabelForm, number_labels
 from toolkit.data.lists import needs_list
 from toolkit.data.names import Files, Match, lenient_notes
@@ -37,7 +36,7 @@ def find_files(root: Path, form: LabelForm) -> Found:
         )
     if form.several:
         raise needs_list(root, form)
-    images, videos = folders_with(root, IMAGE_SUFFIXES), folders_with(root, VIDEO_SUFFIXES)
+    images, videos = folders_with(root, lambda path: listed_kind(path) == "image"), folders_with(root, is_video)
     if images and videos:
         raise DataError("holds both images and videos", path=root, next_step="Keep them in two folders; give one.")
     if not images and not videos:
@@ -64,22 +63,19 @@ def _kaggle(root: Path, table: Path, form: LabelForm) -> Found:
     if folder is None:
         raise DataError(f"folder {KAGGLE_FOLDER} not found next to {table.name}", path=root, next_step=WHERE)
     files = sorted(files_below(folder, None))
-    labels, columns, notes = _labels(table, form, Files(folder, files, _is_image))
-    foreign = [name for name in labels if not _is_image(name)]
+    labels, columns, notes = _labels(table, form, Files(folder, files, lambda name: is_image(folder / name)))
+    foreign = [name for name in labels if not is_image(folder / name)]
     if foreign:
-        message = f"it names {counted(len(foreign), 'file')} that cannot be read as images: {first_few(foreign)}"
+        what = "is not an image" if len(foreign) == 1 else "are not images"
+        message = f"{counted(len(foreign), 'file')} named in it {what}: {first_few(foreign)}"
         raise DataError(message, path=table, next_step="Convert them, or remove these lines.")
-    unlabelled = [name for name in files if name not in labels and _is_image(name)]
+    unlabelled = [name for name in files if name not in labels and is_image(folder / name)]
     if unlabelled:
         notes.append(f"skipped {counted(len(unlabelled), 'image')} without a label: {first_few(unlabelled)}")
     names = sorted(labels)
     classes, targets = number_labels([labels[name] for name in names], form, columns)
     listing = Listing(root, tuple(f"{folder.name}/{name}" for name in names), targets, classes, form.form)
     return Found(listing, videos=False, notes=(*notes, *passed_over(folder)))
-
-
-def _is_image(name: str) -> bool:
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _labels(

@@ -105,7 +105,7 @@ def test_files_that_were_skipped_are_named(tmp_path: Path, capsys: pytest.Captur
     root = tiny.write_images(tmp_path / "images")
     (root / "train" / "blue" / "notes.txt").write_text("x")
     checked(tiny.write_recipe(tmp_path, root, text=FOLDERS))
-    assert "note     train/blue/notes.txt: skipped: not a suffix of images" in capsys.readouterr().out
+    assert "note     train/blue/notes.txt: skipped: not an image" in capsys.readouterr().out
 
 
 def test_a_damaged_first_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,8 @@ from toolkit.cli.folders import held_by
         ("a.jpg", "images"),
         ("a.WEBP", "images"),
         ("a.mp4", "videos"),
-        ("a.bmp", None),  # no dataset reads it, so no command that trains on it may be offered
+        ("a.bmp", "images"),
+        ("a.psd", None),  # no dataset reads it, so no command that trains on it may be offered
         ("a.txt", None),
         ("__MACOSX/a.jpg", None),
         (".hidden/a.jpg", None),

@@ -14,8 +14,8 @@ from tests.loopback import serving
 from tests.video_files import corners, displayed, write_corners
 from toolkit.data.decoding import read_frames, timeline
 from toolkit.data.display import shown_size
+from toolkit.serving.predict.connection import Tally, received
 from toolkit.serving.predict.inputs import Source
-from toolkit.serving.predict.sources import live_frames
 
 MATRICES = {
     "as it is": ((1, 0, 0, 1), "RGBW"),
@@ -50,7 +50,10 @@ def test_a_video_is_turned_and_mirrored_as_its_display_matrix_says(tmp_path: Pat
 
 def live(path: Path) -> NDArray[np.uint8]:
     """The first frame of a file, read as a stream."""
-    with serving(path.parent) as address, closing(live_frames(stream(f"{address}/{path.name}"), lambda: 0.0)) as frames:
+    with (
+        serving(path.parent) as address,
+        closing(received(stream(f"{address}/{path.name}"), lambda: 0.0, Tally())) as frames,
+    ):
         return next(frames).pixels()
 
 

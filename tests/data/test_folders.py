@@ -6,6 +6,7 @@ import pytest
 
 from toolkit.api.errors import DataError
 from toolkit.data.folders import find_class_folders, folders_with, list_class_folders
+from toolkit.data.kinds import is_image, is_video
 
 
 def put(path: Path) -> Path:
@@ -68,7 +69,7 @@ def test_an_empty_class_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"the class folder has no image file, only an empty folder") as caught:
         list_class_folders(tmp_path)
     assert caught.value.path == tmp_path / "cat"
-    assert caught.value.next_step.startswith("Put image files (.jpeg, .jpg, .png, .webp) there")
+    assert caught.value.next_step.startswith("Put image files (JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC) there")
 
 
 def test_a_class_folder_without_images_is_an_error(tmp_path):
@@ -80,8 +81,8 @@ def test_a_class_folder_without_images_is_an_error(tmp_path):
 def test_it_can_be_asked_which_folders_hold_files(tmp_path):
     put(tmp_path / "cat" / "a.MP4")
     put(tmp_path / "a.jpg")
-    assert folders_with(tmp_path, frozenset({".mp4"})) == ["cat"]
-    assert folders_with(tmp_path, frozenset({".jpg"})) == []
+    assert folders_with(tmp_path, is_video) == ["cat"]
+    assert folders_with(tmp_path, is_image) == []
 
 
 def test_a_link_to_a_folder_above_is_not_followed(tmp_path):

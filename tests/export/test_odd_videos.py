@@ -22,8 +22,7 @@ from toolkit.data.store import clips as store
 from toolkit.data.videos import VideoFiles
 from toolkit.export import asking
 from toolkit.serving.bundle import Bundle
-from toolkit.serving.predict import command, predict_files
-from toolkit.serving.predict.inputs import Source
+from toolkit.serving.predict import predict_files
 
 CLIP = Clip(frames=3, rate=2, fps=10, clips=4)
 SPEC = DataSpec(small.SPEC.classes, size=8, stored=16, clip=CLIP)
@@ -65,8 +64,7 @@ def evaluation(split: VideoFiles, bundle: Path) -> tuple[list[bytes], int]:
 
 def prediction(path: Path, bundle: Path) -> tuple[list[bytes], int]:
     output = path.with_suffix(".csv")
-    with seen(Bundle, "squares", 1) as found, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "find_sources", lambda *_: [Source(str(path), "video", str(path))])
+    with seen(Bundle, "squares", 1) as found:
         predict_files(bundle, [str(path)], output=output, device="cpu")
     with output.open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from data_files import all_ids, class_folders, splits, write_image
+from data_files import all_ids, class_folders, splits, write_image, write_video
 from data_files import refused as problem
 
+from tests.odd_images import READ, SEVERAL
 from toolkit.api.contracts import FileProblem
 from toolkit.api.errors import DataError
+from toolkit.data.pixels import decode_pixels
 from toolkit_folders import toolkit_datasets
 from toolkit_folders.image_folder import image_folder
 from toolkit_har.dataset import har
@@ -90,21 +93,69 @@ def test_folders_without_images_next_to_splits_are_skipped_and_reported(tmp_path
 def test_files_that_are_not_items_are_skipped_and_reported(tmp_path, place):
     class_folders(tmp_path / place)
     write_image(tmp_path / place / "loose.png", 7)
-    for name in ("run/0.bmp", "run/deep/1.TIFF", "sit/Thumbs.db", "sit/.DS_Store", "README.md"):
+    for name in ("run/0.psd", "run/deep/1.XML", "sit/Thumbs.db", "sit/.DS_Store", "README.md"):
         (tmp_path / place / name).parent.mkdir(exist_ok=True)
         (tmp_path / place / name).write_bytes(name.encode())
     data = image_folder(tmp_path)
     assert all_ids(data) == sorted(f"{place}{name}/{number}.png" for name in ("run", "sit") for number in range(4))
     assert data.notes == (
         f"skipped 1 file outside the class folders: {place}loose.png",
-        f"skipped 2 files without a suffix of images: {place}run/0.bmp, {place}run/deep/1.TIFF",
+        f"skipped 2 files that are not images: {place}run/0.psd, {place}run/deep/1.XML",
         f"skipped 2 hidden files: {place}sit/.DS_Store, {place}sit/Thumbs.db",
     )
-    other = "skipped: not a suffix of images"
+    other = "skipped: not an image"
     assert set(data.files) == {
         FileProblem(f"{place}loose.png", "skipped: outside the class folders"),
-        *(FileProblem(f"{place}{name}", other) for name in ("run/0.bmp", "run/deep/1.TIFF")),
+        *(FileProblem(f"{place}{name}", other) for name in ("run/0.psd", "run/deep/1.XML")),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jfif", "RGB.jpg"),
+        ("a.JPE", "RGB.jpg"),
+        ("a.bmp", "RGB.bmp"),
+        ("a.tif", "RGB.tif"),
+        ("a.TIFF", "deep.tif"),
+        ("a.gif", "P.gif"),
+        ("a.gif", "animated.gif"),
+        ("a.avif", "RGB.avif"),
+        ("a.webp", "RGBA.webp"),
+        ("a", "RGB.png"),
+        ("a.dat", "RGB.jpg"),
+        ("2031.05.06 photo", "progressive.jpg"),
+        ("a.ts", "RGB.png"),
+    ],
+)
+def test_every_image_is_found_and_read(tmp_path, name, content):
+    root = class_folders(tmp_path)
+    (root / "run" / name).write_bytes(READ[content])
+    data = image_folder(root, valid_share=0, test_share=0)
+    assert data.train.ids == tuple(sorted([f"run/{name}", *(f"{c}/{n}.png" for c in ("run", "sit") for n in range(4))]))
+    pixels = data.train.read(data.train.ids.index(f"run/{name}"))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), decode_pixels(READ[content]))
+
+
+def test_of_files_that_hold_several_pictures_the_first_is_read_and_reported(tmp_path):
+    root = class_folders(tmp_path)
+    for name in SEVERAL:
+        (root / "run" / name).write_bytes(READ[name])
+    data = image_folder(root)
+    named = "run/animated.avif, run/animated.gif, run/animated.png and 2 more"
+    assert f"only the first picture is read of 5 files with several: {named}" in data.notes
+    assert {FileProblem(f"run/{name}", f"holds {n} pictures: the first is read") for name, n in SEVERAL.items()} == {
+        *data.files
+    }
+
+
+def test_videos_among_images_are_skipped_and_reported(tmp_path):
+    root = class_folders(tmp_path)
+    write_video(root / "sit" / "clip.mp4")
+    (root / "sit" / "clip.mp4").rename(root / "sit" / "clip")
+    data = image_folder(root)
+    assert data.notes == ("skipped 1 file that is not an image: sit/clip",)
+    assert data.files == (FileProblem("sit/clip", "skipped: not an image"),)
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path):

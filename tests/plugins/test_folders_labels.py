@@ -342,11 +342,11 @@ def test_the_tables_of_kinetics_have_one_label(tmp_path: Path) -> None:
 
 
 def test_lists_name_images_to_those_who_read_images(tmp_path: Path) -> None:
-    written(images(tmp_path), "path,label", "0.png,cat", "a.mp4,dog", "b.bmp,dog")
-    for name in ("a.mp4", "b.bmp"):
-        (tmp_path / name).touch()
+    written(images(tmp_path), "path,label", "0.png,cat", "a.mp4,dog", "b.ts,dog")
+    (tmp_path / "b.ts").write_bytes(b"G".ljust(188, b"\0") * 4)
+    (tmp_path / "a.mp4").touch()
     error = refused(tmp_path, image_folder, train="train.csv", **UNCUT)
-    assert error.message == f"{tmp_path}: lists name files with .bmp, .mp4, which are not images"
+    assert error.message == f"{tmp_path}: lists name 2 videos, expected images: a.mp4, b.ts"
     assert "video_folder" in str(error.next_step)
 
 

@@ -12,6 +12,7 @@ from data_files import real_data, write_image, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.odd_images import READ
 from toolkit.api.contracts import Data, FileProblem, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.folders import Listing
@@ -571,3 +572,49 @@ def test_the_real_surveillance_clips_are_grouped_by_their_table():
     assert data.notes == ()
     assert sum(len(names) for names in ids(data)) == 120
     assert data.test.times(0)
+
+
+NAMES = (
+    "a.ts",
+    "a.mts",
+    "a.M2TS",
+    "a.3gp",
+    "a.flv",
+    "a.gif",
+    "a.wmv",
+    "a.vob",
+    "a.ogv",
+    "a.mxf",
+    "a",
+    "a.dat",
+    "a.VID",
+)
+
+
+@BOTH
+@pytest.mark.parametrize("name", NAMES)
+def test_every_video_is_found_whatever_its_suffix(tmp_path: Path, dataset: Callable[..., Data], name: str) -> None:
+    root = folders(tmp_path)
+    if name == "a.gif":
+        (root / "run" / name).write_bytes(READ["animated.gif"])
+    else:
+        write_video(tmp_path / "made.mpg" if name.endswith("vob") else tmp_path / "made.mp4").rename(
+            root / "run" / name
+        )
+    listed = {item.partition("#")[0] for split in ids(dataset(root, **NOTHING_CUT)) for item in split}
+    assert f"run/{name}" in listed
+    assert len(listed) == 9
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["code.ts", "still.gif", "picture", "a.jpg", "notes"])
+def test_what_is_no_video_is_skipped_and_reported(tmp_path: Path, dataset: Callable[..., Data], name: str) -> None:
+    root = folders(tmp_path)
+    content = {"still.gif": READ["P.gif"], "picture": READ["RGB.png"], "a.jpg": READ["RGB.jpg"]}
+    (root / "run" / name).write_bytes(content.get(name, b"export const answer = 42;"))
+    if dataset is har and name in content:
+        assert "holds both images and videos" in problem(lambda: dataset(root)).message
+        return
+    data = dataset(root, **NOTHING_CUT)
+    assert FileProblem(f"run/{name}", "skipped: not a video") in data.files
+    assert f"skipped 1 file that is not a video: run/{name}" in data.notes

@@ -153,10 +153,10 @@ def test_a_table_with_other_separators_is_read(kaggle, separator):
 
 def test_files_that_exist_and_cannot_be_read_are_reported_as_such(kaggle):
     for number in range(2):
-        (kaggle / "train" / f"Image_{number}.jpg").rename(kaggle / "train" / f"Image_{number}.gif")
-    label(kaggle, [f"Image_{number}.{('gif', 'jpg')[number > 1]},{'ab'[number % 2]}" for number in range(8)])
+        (kaggle / "train" / f"Image_{number}.jpg").rename(kaggle / "train" / f"Image_{number}.mp4")
+    label(kaggle, [f"Image_{number}.{('mp4', 'jpg')[number > 1]},{'ab'[number % 2]}" for number in range(8)])
     error = problem(kaggle)
-    assert error.message.endswith("it names 2 files that cannot be read as images: Image_0.gif, Image_1.gif")
+    assert error.message.endswith("2 files named in it are not images: Image_0.mp4, Image_1.mp4")
     assert error.next_step == "Convert them, or remove these lines."
 
 

@@ -16,8 +16,6 @@ Sampling: TypeAlias = Literal["strided", "segments"]
 Short: TypeAlias = Literal["loop", "hold"]
 Averaged: TypeAlias = Literal["probabilities", "logits"]
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-"""Suffixes of the files that count as videos when folders are searched."""
 PHASES = 2
 """Places where a clip may begin, between one frame of it and the next: between them nothing much moves, and frames that
 no clip sees need neither be converted nor kept."""

@@ -17,6 +17,7 @@ from av.error import FFmpegError, InvalidDataError
 from toolkit.api.errors import DataError
 from toolkit.data.damage import Damage, is_heard, notice
 from toolkit.data.display import shown_size, upright
+from toolkit.data.kinds import image_format
 from toolkit.data.opening import FILE, Video, moving_pictures, open_video, packets
 from toolkit.data.timeline import Clock, Timeline, read_timeline
 
@@ -222,6 +223,8 @@ class _File:
         if not self.path.is_file():
             raise self.broken("not a file" if self.path.exists() else "does not exist")
         try:
+            if name := image_format(self.path):
+                raise self.broken(f"cannot be decoded: it is an image ({name}), not a video")
             # "file:", so that a name with a colon is not a protocol; no other, so that a playlist fetches nothing.
             with open_video(f"file:{self.path}", FILE) as container:
                 yield container, moving_pictures(container, self)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
-from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.contracts import FileProblem, TargetForm, Targets
 from toolkit.api.errors import DataError, counted, first_few, setting, unknown_name
 from toolkit.api.files import files_below, is_junk
 from toolkit.data.division import Given
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import IMAGES, VIDEOS, items_below, wanted
 from toolkit.data.names import normal
 
 _NAMES = {
@@ -24,6 +23,17 @@ _NAMES = {
 """What the folder of a split may be called, in any case."""
 _ENTERED = 20
 """Folders of a folder that are looked into for data that lies deeper."""
+
+
+_OUTSIDE = "skipped: outside the class folders"
+_NO_IMAGE = "skipped: not an image"
+_NO_VIDEO = "skipped: not a video"
+_REASONS = {
+    _OUTSIDE: ("outside the class folders", "outside the class folders"),
+    _NO_IMAGE: ("that is not an image", "that are not images"),
+    _NO_VIDEO: ("that is not a video", "that are not videos"),
+}
+"""Why a file is skipped, with what a note says of one such file and of several."""
 
 
 @dataclass(frozen=True)
@@ -73,47 +83,47 @@ def _check_folder(root: Path, where: str) -> None:
 def find_class_folders(root: Path, *, videos: bool) -> Found:
     """The files of `<root>/<class>/**`, or of `<root>/<split>/<class>/**` where all folders that hold files are called
     as splits are. DataError where `root` is not a folder, there are no two class folders, or one has no such file."""
-    kind, suffixes = ("video", VIDEO_SUFFIXES) if videos else ("image", IMAGE_SUFFIXES)
-    holding = folders_with(root, suffixes) if root.is_dir() else []
+    holding = folders_with(root, wanted(videos=videos)) if root.is_dir() else []
     if holding and all(map(split_called, holding)):
-        return _split_folders(root, suffixes, kind)
-    listing = list_class_folders(root, suffixes, kind=kind)
-    _check_classes(root, listing)
-    unlisted = _unlisted(listing, suffixes)
-    notes = (*_called_as_splits(listing), *_notes(unlisted, suffixes, kind), *passed_over(root))
-    return Found(listing, videos, notes, files=_skipped(unlisted, suffixes, kind))
+        return _split_folders(root, videos=videos)
+    listing = list_class_folders(root, videos=videos)
+    _check_classes(root, listing, videos=videos)
+    skipped = _skipped(listing, videos=videos)
+    notes = (*_called_as_splits(listing), *_notes(skipped), *passed_over(root))
+    return Found(listing, videos, notes, files=skipped)
 
 
-def list_class_folders(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES, *, kind: str = "image") -> Listing:
-    """The files of `<root>/<class>/**` whose suffix, in lower case, is among `suffixes`; classes in order of name, in
+def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
+    """The images, or the videos, of `<root>/<class>/**`, by `toolkit.data.kinds`; classes in order of name, in
     Unicode's normal form C.
 
     Hidden files and folders are passed over. Raises DataError when there is no such folder, it has no class folders, or
-    a class has no such file; `kind` names what was looked for.
+    a class has no such file.
     """
-    _check_folder(root, _layout(root, kind))
+    _check_folder(root, _layout(root, videos=videos))
     names = folders(root)
     if not names:
-        raise DataError(f"no class folders found, only {_summary(root)}", path=root, next_step=_layout(root, kind))
+        next_step = _layout(root, videos=videos)
+        raise DataError(f"no class folders found, only {_summary(root)}", path=root, next_step=next_step)
     ids: list[str] = []
     targets: list[int] = []
     classes = sorted({*map(normal, names)})  # two folders may have one name in two forms of Unicode
     for name in names:
-        found = sorted(files_below(root / name, suffixes, f"{name}/"))
+        found = sorted(f"{name}/{item}" for item in items_below(root / name, wanted(videos=videos)))
         if not found:
             raise DataError(
-                f"the class folder has no {kind} file, only {_summary(root / name)}",
+                f"the class folder has no {_noun(videos)} file, only {_summary(root / name)}",
                 path=root / name,
-                next_step=f"Put {kind} files ({', '.join(sorted(suffixes))}) there, or remove the folder.",
+                next_step=f"Put {_noun(videos)} files ({VIDEOS if videos else IMAGES}) there, or remove the folder.",
             )
         ids += found
         targets += [classes.index(normal(name))] * len(found)
     return Listing(root, tuple(ids), tuple(targets), tuple(classes))
 
 
-def folders_with(root: Path, suffixes: frozenset[str]) -> list[str]:
-    """The folders of `root` that hold a file with one of these suffixes, in order of name."""
-    return [name for name in folders(root) if any(True for _ in files_below(root / name, suffixes))]
+def folders_with(root: Path, is_item: Callable[[str], bool]) -> list[str]:
+    """The folders of `root` that hold a file for whose path `is_item` is true, in order of name."""
+    return [name for name in folders(root) if any(True for _ in items_below(root / name, is_item))]
 
 
 def folders(root: Path) -> list[str]:
@@ -149,12 +159,12 @@ def _called_as_splits(listing: Listing) -> Iterator[str]:
         )
 
 
-def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
+def _split_folders(root: Path, *, videos: bool) -> Found:
     names = _folders_of_splits(root)
-    listed = {split: _listed(root / name, split, suffixes, kind) for split, name in names.items()}
+    listed = {split: _listed(root / name, split, videos=videos) for split, name in names.items()}
     learnt = listed["train"].classes
     numbers = {name: number for number, name in enumerate(learnt)}
-    _check_classes(root / names["train"], listed["train"])
+    _check_classes(root / names["train"], listed["train"], videos=videos)
     for split, listing in listed.items():
         if unlearnt := sorted(set(listing.classes) - set(learnt)):
             raise DataError(
@@ -169,17 +179,20 @@ def _split_folders(root: Path, suffixes: frozenset[str], kind: str) -> Found:
     )
     ids, targets, splits = zip(*rows, strict=True)
     others = sorted(set(folders(root)) - set(names.values()))
-    notes = [f"skipped {counted(len(others), 'folder')} without {kind} files: {first_few(others)}"] if others else []
-    unlisted = [f"{names[split]}/{item}" for split, listing in listed.items() for item in _unlisted(listing, suffixes)]
-    notes += [*_notes(unlisted, suffixes, kind), *passed_over(root)]
-    listing = Listing(root, ids, targets, learnt)
-    files = _skipped(unlisted, suffixes, kind)
-    return Found(listing, kind == "video", tuple(notes), Given(splits, "folders"), files)
+    without = f"without {_noun(videos)} files"
+    notes = [f"skipped {counted(len(others), 'folder')} {without}: {first_few(others)}"] if others else []
+    skipped = tuple(
+        replace(problem, path=f"{names[split]}/{problem.path}")
+        for split, listing in listed.items()
+        for problem in _skipped(listing, videos=videos)
+    )
+    notes += [*_notes(skipped), *passed_over(root)]
+    return Found(Listing(root, ids, targets, learnt), videos, tuple(notes), Given(splits, "folders"), skipped)
 
 
-def _listed(folder: Path, split: str, suffixes: frozenset[str], kind: str) -> Listing:
+def _listed(folder: Path, split: str, *, videos: bool) -> Listing:
     try:
-        return list_class_folders(folder, suffixes, kind=kind)
+        return list_class_folders(folder, videos=videos)
     except DataError as error:
         if split != "train" and not folders(folder):
             error.next_step = f"{error.next_step} Or move the folder away: the split is then taken from train/."
@@ -204,20 +217,22 @@ def _folders_of_splits(root: Path) -> dict[str, str]:
     return {split: name for split, names in called.items() for name in names}
 
 
-def _unlisted(listing: Listing, suffixes: frozenset[str]) -> list[str]:
-    """The files of other suffixes in the class folders, and those of these suffixes that lie next to the folders."""
-    others = set(files_below(listing.root, None)).difference(listing.ids)
-    return sorted(item for item in others if "/" in item or _suffix(item) in suffixes)
+def _skipped(listing: Listing, *, videos: bool) -> tuple[FileProblem, ...]:
+    """The files in the class folders that are not items, and those next to the folders that would be."""
+    is_item = wanted(videos=videos)
+    others = sorted(set(files_below(listing.root, None)).difference(listing.ids))
+    foreign = _NO_VIDEO if videos else _NO_IMAGE
+    return tuple(
+        FileProblem(item, foreign if "/" in item else _OUTSIDE)
+        for item in others
+        if "/" in item or is_item(listing.root / item)
+    )
 
 
-def _notes(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> Iterator[str]:
-    found: dict[bool, list[str]] = {True: [], False: []}
-    for item in unlisted:
-        found[_suffix(item) in suffixes].append(item)
-    for outside, items in found.items():
-        if items:
-            what = "outside the class folders" if outside else f"without a suffix of {kind}s"
-            yield f"skipped {counted(len(items), 'file')} {what}: {first_few(items)}"
+def _notes(skipped: Sequence[FileProblem]) -> Iterator[str]:
+    for reason, words in _REASONS.items():
+        if items := [problem.path for problem in skipped if problem.problem == reason]:
+            yield f"skipped {counted(len(items), 'file')} {words[len(items) > 1]}: {first_few(items)}"
 
 
 def passed_over(root: Path, *, below: bool = True) -> Iterator[str]:
@@ -246,20 +261,10 @@ def _junk(root: Path, place: str = "", *, below: bool) -> Iterator[tuple[str, bo
                 yield from _junk(root, f"{place}{entry.name}/", below=below)
 
 
-def _skipped(unlisted: Iterable[str], suffixes: frozenset[str], kind: str) -> tuple[FileProblem, ...]:
-    reasons = {True: "skipped: outside the class folders", False: f"skipped: not a suffix of {kind}s"}
-    return tuple(FileProblem(item, reasons[_suffix(item) in suffixes]) for item in unlisted)
-
-
-def _suffix(item: str) -> str:
-    return PurePath(item).suffix.lower()
-
-
-def _check_classes(root: Path, listing: Listing) -> None:
+def _check_classes(root: Path, listing: Listing, *, videos: bool) -> None:
     if len(listing.classes) > 1:
         return
-    suffixes = frozenset(map(_suffix, listing.ids))
-    inner = folder_below(root, lambda folder: len(folders_with(folder, suffixes)) > 1)
+    inner = folder_below(root, lambda folder: len(folders_with(folder, wanted(videos=videos))) > 1)
     if inner is not None:
         raise DataError(
             f"has only one class folder, {listing.classes[0]}, but {counted(len(folders(inner)), 'folder')} in {inner}",
@@ -278,5 +283,9 @@ def _summary(folder: Path) -> str:
     return first_few(names) if names else "an empty folder"
 
 
-def _layout(root: Path, kind: str) -> str:
-    return f"Arrange the {kind} files as {root}/<class>/<file>."
+def _layout(root: Path, *, videos: bool) -> str:
+    return f"Arrange the {_noun(videos)} files as {root}/<class>/<file>."
+
+
+def _noun(videos: bool) -> str:
+    return "video" if videos else "image"

@@ -1,17 +1,4 @@
-"""Images as splits: files that are decoded when read, and pixels already in memory.
-
-What becomes of a file that is not as it should be:
-
-| file | what is read |
-| --- | --- |
-| grey, black and white, with a palette, or CMYK | RGB |
-| with an alpha channel | its colours, as if none were transparent |
-| 16 bits a channel | the upper eight |
-| turned by its EXIF data | an upright image |
-| another suffix than its format (JPEG, PNG, WebP, GIF) | as if the suffix were right |
-| animated (WebP or GIF), or of another format | `DataError` |
-| empty, cut short, or no image (text, say) | `DataError` |
-"""
+"""Images as splits: files that are decoded when read, and pixels already in memory."""
 
 from __future__ import annotations
 
@@ -24,18 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.contracts import Targets
-from toolkit.api.errors import DataError
-from toolkit.data.regular import require_regular
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A split of N image files (JPEG, PNG, WebP)."""
+    """A split of N image files."""
 
     ids: tuple[str, ...]
     targets: Targets
@@ -86,46 +71,37 @@ class ArrayItems:
 
 
 def read_image(path: Path) -> Tensor:
-    """Pixels of an image file, uint8 `[3, H, W]`, turned upright as its EXIF says.
-
-    Grey and palette images become RGB, an alpha channel is dropped, 16 bits become 8. Raises DataError naming the file
-    when it is missing, damaged, cut short or of another format.
-    """
-    import numpy as np
+    """Pixels of an image file, uint8 `[3, H, W]`, by the rule of `toolkit.data.pixels`. Raises DataError naming the
+    file when it is missing, damaged, cut short or of another format."""
     import torch
 
-    require_regular(path)
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
-    try:
-        return decode_image(torch.from_numpy(data))
-    except RuntimeError as error:
-        raise DataError(
-            f"cannot be decoded: {_cause(error)}",
-            path=path,
-            next_step='Replace or remove the file, or set input.on_corrupt = "skip".',
-        ) from error
+    from toolkit.data.pixels import read_pixels
+
+    return torch.from_numpy(read_pixels(path, _decode_jpeg)).movedim(-1, 0)
 
 
-def decode_image(data: Tensor) -> Tensor:
-    """Pixels, uint8 `[3, H, W]`, of an encoded image given as its bytes, uint8 `[L]`; RuntimeError when damaged."""
+def decode_image(data: bytes) -> Tensor:
+    """As `read_image`, of the content of a file; ValueError that says what is wrong with "it"."""
+    import torch
+
+    from toolkit.data.pixels import decode_pixels
+
+    return torch.from_numpy(decode_pixels(data, _decode_jpeg)).movedim(-1, 0)
+
+
+def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """By torchvision, which takes two thirds of Pillow's time. Its decoder of PNG ends the process where a file is
+    damaged; that of JPEG raises."""
+    import numpy as np
     import torch
 
     # The operator, not torchvision's function around it: that one warns since 0.29 that TorchCodec is to replace it,
     # which does not bring its own FFmpeg.
-    pixels: Tensor = _operators().decode_image(data, _RGB, True)
-    if pixels.ndim != 3:
-        raise RuntimeError(f"it holds {len(pixels)} pictures, not one")
-    return (pixels.to(torch.int32) >> 8).to(torch.uint8) if pixels.dtype == torch.uint16 else pixels
+    encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+    pixels: NDArray[np.uint8] = _operators().decode_jpeg(encoded, _RGB, False).movedim(0, -1).numpy()
+    return pixels
 
 
-_IN_OTHER_WORDS = {
-    "Animated webp": "it holds several pictures, not one",
-    "Expected a non empty": "it is empty",
-    "Unsupported image file": "it is not a JPEG, PNG, WebP or GIF image",
-}
 _RGB = 3
 """torchvision's `ImageReadMode.RGB`."""
 
@@ -138,7 +114,7 @@ def _operators() -> Any:
     for library in _libraries():
         with suppress(OSError):
             torch.ops.load_library(library)
-    if not hasattr(torch.ops.image, "decode_image"):
+    if not hasattr(torch.ops.image, "decode_jpeg"):
         importlib.import_module("torchvision.io")
     return torch.ops.image
 
@@ -147,10 +123,3 @@ def _libraries() -> list[Path]:
     """The files of torchvision that hold these operators; their name is not the same in all of its versions."""
     found = importlib.util.find_spec("torchvision")
     return sorted(Path(found.origin).parent.glob("image*.so")) if found and found.origin else []
-
-
-def _cause(error: Exception) -> str:
-    """What the decoder said, without the place in its source that it puts in front; in other words where it speaks of
-    its own arguments and functions."""
-    said = str(error).strip().partition("\n")[0].rpartition("cpp:")[2].lstrip("0123456789, ")
-    return next((words for start, words in _IN_OTHER_WORDS.items() if said.startswith(start)), said)

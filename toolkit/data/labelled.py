@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
@@ -14,6 +15,7 @@ from toolkit.data.division import Division
 from toolkit.data.folders import Found, Listing
 from toolkit.data.groups import UNGROUPED, Groups, find_groups
 from toolkit.data.images import ImageFiles
+from toolkit.data.kinds import may_hold_several
 from toolkit.data.sources import suggest_source
 from toolkit.data.splits import NO_CLASS, SPLITS, Contents, Partition, classes_of, contents, merge_groups
 from toolkit.data.targets import FORMS
@@ -51,12 +53,14 @@ def labelled(
         )
     groups = find_groups(listing, group_pattern, partial=found.given is not None)
     known = contents(listing.paths)
+    several = {} if found.videos else _several_pictures(listing)
     bound = merge_groups(groups.names, known.identical)
     strata = FORMS[listing.form].strata(listing.targets, listing.classes)
     parts = division.divide(listing.ids, strata.targets, strata.names, bound, found.given)
     frames = frames_per_video if found.videos and not clips else None
     notes = (
         *(*found.notes, *groups.notes),
+        *_first_read(several),
         *_twins(listing, known, parts),
         *_torn(replace(listing, targets=strata.targets), groups, parts),
         *_alike(listing.classes),
@@ -73,7 +77,12 @@ def labelled(
         frames_per_video=frames,
     )
     protocol |= {"frames_per_video": frames} if frames else {}
-    return Data(spec, train, valid, test, protocol, notes, (*found.files, *_duplicates(listing, known, parts)))
+    files = (
+        *found.files,
+        *(FileProblem(item, f"holds {count:,} pictures: the first is read") for item, count in several.items()),
+        *_duplicates(listing, known, parts),
+    )
+    return Data(spec, train, valid, test, protocol, notes, files)
 
 
 def _split(found: Found, known: Contents, positions: Sequence[int], frames: int | None) -> Split | VideoSplit:
@@ -82,6 +91,21 @@ def _split(found: Found, known: Contents, positions: Sequence[int], frames: int 
         return ImageFiles(listing.ids, listing.targets, known.keys, listing.paths).select(positions)
     videos = VideoFiles(listing.ids, listing.targets, known.keys, listing.paths).select(positions)
     return FramesOf(videos, frames) if frames else videos
+
+
+def _several_pictures(listing: Listing) -> dict[str, int]:
+    """The animations and files of several pages among images, with how many pictures each holds."""
+    from toolkit.data.pixels import count_pictures
+
+    asked = [(item, path) for item, path in zip(listing.ids, listing.paths, strict=True) if may_hold_several(item)]
+    with ThreadPoolExecutor() as pool:
+        counts = pool.map(count_pictures, [path for _, path in asked])
+        return {item: count for (item, _), count in zip(asked, counts, strict=True) if count > 1}
+
+
+def _first_read(several: Mapping[str, int]) -> Iterator[str]:
+    if several:
+        yield f"only the first picture is read of {counted(len(several), 'file')} with several: {first_few([*several])}"
 
 
 def _twins(listing: Listing, known: Contents, parts: Partition) -> Iterator[str]:

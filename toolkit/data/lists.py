@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.contracts import FileProblem
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.division import Given
 from toolkit.data.folders import Found, Listing, find_class_folders
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import is_image, listed_kind
 from toolkit.data.labels import ONE_LABEL, SEVERAL, LabelForm, number_labels
 from toolkit.data.names import Files, lenient_notes
 from toolkit.data.tables import PATH_COLUMNS, read_header, read_lines, read_table
@@ -110,16 +110,18 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
     """The items below `root` that lists name, with their splits. Raises DataError when a list cannot be read, names
     what is not there, or contradicts another; the message names all problems of one kind.
 
-    videos: what is listed; None: images if all suffixes are those of images, else videos
+    videos: what is listed; None: images if all files are, else videos
     """
     number, form = lists.official_split, lists.form
     named = lists.files.items()
     read = [_official(root, number)] if number else [read_list(root / file, split, form) for split, file in named]
-    files = Files(root, files_below(root, None), lambda item: _suffix(item) in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    start = os.path.join(root, "")  # noqa: PTH118 (a Path a file costs seconds at 60k)
+    files = Files(root, files_below(root, None), lambda item: listed_kind(start + item) is not None)
     located = [_locate(files, one) for one in read]
     items = [item for one in located for item in one.items]
-    suffixes = {_suffix(item.path) for item in items} or {_suffix(path) for one in located for path in one.missing}
-    videos = not suffixes <= IMAGE_SUFFIXES if videos is None else videos
+    if videos is None:
+        paths_named = [item.path for item in items] or [path for one in located for path in one.missing]
+        videos = not all(is_image(start + path) for path in paths_named)
     noun = "video" if videos else "image"
     labels_of = [(item.path, item.labels) for item in items]
     problems = [
@@ -134,11 +136,11 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
             or f"Correct the lists: paths are relative to {root}, and each {noun} belongs to only one of them."
             + (f" {SEVERAL}" if form.form == "index" and _with_several(labels_of) else ""),
         )
-    if foreign := [] if videos else sorted(suffixes - IMAGE_SUFFIXES):
+    if foreign := [] if videos else sorted(item.path for item in items if listed_kind(root / item.path) == "video"):
         raise DataError(
-            f"lists name files with {', '.join(suffix or 'no suffix' for suffix in foreign)}, which are not images",
+            f"lists name {counted(len(foreign), 'video')}, expected images: {first_few(foreign)}",
             path=root,
-            next_step=f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos are read by video_folder.",
+            next_step='For videos set data.name = "video_folder"; or remove these lines.',
         )
     paths, labels, splits = zip(*sorted(set(items)), strict=True)
     classes, targets = number_labels(labels, form, (name for one in read for name in one.columns))
@@ -298,10 +300,6 @@ def _locate(files: Files, of: NamedItems) -> _Located:
         [item.path for item, match in found if match is None],
         tuple(lenient_notes(of.place.name, ((item.path, match) for item, match in matched))),
     )
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
 
 
 def _contradictions(items: Sequence[Named], form: LabelForm, noun: str) -> Iterator[str]:

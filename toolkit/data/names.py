@@ -37,13 +37,13 @@ class Files:
         """`items` are paths relative to `root`; a name without a suffix means one for which `is_item` is true."""
         self.items = sorted(items)
         self._root = root
+        self._is_item = is_item
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for item in self.items:
             name = _name(normal(item)).casefold()
             self._by_name[name].append(item)
-            if is_item(item):
-                self._by_stem[name.rpartition(".")[0]].append(item)
+            self._by_stem[name.rpartition(".")[0]].append(item)
 
     def find(self, written: str) -> Match | None:
         """The one file that `written` means; None if no file fits. Raises DataError if several do."""
@@ -68,7 +68,8 @@ class Files:
         yield "", [item for item in alike if _ends(normal(item), wanted)]
         yield "in another case", [item for item in alike if normal(item).casefold() == folded]
         yield "in another case", [item for item in alike if _ends(normal(item).casefold(), folded)]
-        yield "without a suffix", [item for item in stems if _ends(_stem(normal(item).casefold()), folded)]
+        fitting = [item for item in stems if _ends(_stem(normal(item).casefold()), folded)]
+        yield "without a suffix", [item for item in fitting if self._is_item(item)]  # which may open the file
 
 
 def lenient_notes(table: str, found: Iterable[tuple[str, Match]]) -> Iterator[str]:

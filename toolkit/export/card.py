@@ -101,17 +101,19 @@ def card(
 
 
 def snippet(manifest: Manifest) -> str:
-    """Five lines of Python that answer the image, or the beginning of the video, named on the command line; six where
-    the answer is a set of classes. They run unchanged, in the bundle's folder, with onnxruntime, numpy and Pillow,
-    or for a video PyAV."""
+    """A few lines of Python that answer the image, or the beginning of the video, named on the command line. They run
+    unchanged, in the bundle's folder, with onnxruntime, numpy and Pillow, or for a video PyAV. An image's pixels are
+    those of `toolkit.data.pixels`."""
     model = next(iter(manifest.models.values()))
     session = f'ort.InferenceSession("{model}", providers=["CPUExecutionProvider"])'
+    lines: tuple[str, ...]
     if manifest.clip is None:
         lines = (
             "import json, sys, numpy as np, onnxruntime as ort, PIL.Image, PIL.ImageOps",
             f"session = {session}",
-            'image = PIL.ImageOps.exif_transpose(PIL.Image.open(sys.argv[1])).convert("RGB")',
-            f'(answer,) = session.run(["{manifest.output}"], {{"{INPUT}": np.asarray(image)[None]}})[0]',
+            "image = PIL.ImageOps.exif_transpose(PIL.Image.open(sys.argv[1]))",
+            'image = PIL.Image.fromarray((np.asarray(image) >> 8).astype("u1")) if "I;16" in image.mode else image',
+            f'(answer,) = session.run(["{manifest.output}"], {{"{INPUT}": np.asarray(image.convert("RGB"))[None]}})[0]',
         )
     else:
         decoded = '[f.to_ndarray(format="rgb24") for f in video.decode(video=0)]'

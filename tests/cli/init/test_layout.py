@@ -60,7 +60,7 @@ def test_an_archive_of_a_folder_in_a_folder_made_on_macos(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("names", [["cats/1.jpg", "cats/2.jpg"], ["train/cat/1.jpg", "train/dog/1.jpg"]])
 def test_a_class_folder_or_a_split_alone_is_not_entered(tmp_path: Path, names: list[str]) -> None:
-    assert data_root(put(tmp_path, *names), frozenset({".jpg"})) == tmp_path
+    assert data_root(put(tmp_path, *names), videos=False) == tmp_path
 
 
 @pytest.mark.parametrize("column", ["path", "filename"])
@@ -185,7 +185,7 @@ def test_a_table_for_the_test_alone(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], "no images found (no files)"),
-        (["a.heic", "b.heic", "c.txt"], "no images found (2 .heic, 1 .txt)"),
+        (["a.psd", "b.psd", "c.txt"], "no images found (2 .psd, 1 .txt)"),
         (["1.jpg", "2.jpg"], "2 images without labels: no class folders"),
         (["cats/1.jpg"], "has only one class folder, cats"),
     ],

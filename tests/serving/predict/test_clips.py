@@ -100,10 +100,7 @@ def test_an_image_is_not_a_clip(tmp_path, bundle, video, capsys) -> None:
     assert predict_files(bundle, [str(tmp_path / "a.png"), str(video)], device="cpu") == EXIT_DATA
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
-    assert (
-        f"{tmp_path / 'a.png'}: its suffix is not that of a video, and this bundle takes video clips"
-        in said.err.splitlines()
-    )
+    assert f"{tmp_path / 'a.png'}: an image, but this bundle takes video clips" in said.err.splitlines()
     with pytest.raises(DataError, match="none of the 1 input could be answered"):
         predict_files(bundle, [str(tmp_path / "a.png")], device="cpu")
 

@@ -24,7 +24,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def names(*words: str, listed: bytes = b"") -> list[str]:
-    return [source.name for source in find_sources(words, listed.splitlines(keepends=True))]
+    return [source.name for source in find_sources(words, listed.splitlines(keepends=True)).sources]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_come_as_they_are_named_even_twice(tmp_path: Path) -> None:
     put(tmp_path, "b.jpg", "a.MP4", "c")
     assert names("b.jpg", "./a.MP4", "b.jpg", "c") == ["b.jpg", "./a.MP4", "b.jpg", "c"]
-    assert [source.kind for source in find_sources(["b.jpg", "a.MP4", "c"], ())] == ["image", "video", "image"]
+    assert [source.kind for source in find_sources(["b.jpg", "a.MP4", "c"], ()).sources] == ["image", "video", "image"]
 
 
 def test_of_a_folder_the_images_and_videos_below_come_in_order(tmp_path: Path) -> None:
@@ -69,13 +69,13 @@ def test_standard_input_lists_paths_literally(tmp_path: Path) -> None:
     listed = b"b.png\r\n\n*.png\nin\nwith space.png\nhttp://x/v.mp4\ngone.png"
     expected = ["b.png", "*.png", "in/1.png", "with space.png", "http://x/v.mp4", "gone.png"]
     assert names("-", listed=listed) == expected
-    assert find_sources(["-"], [b"b.png\n", b"gone.png"])[1].kind == "unusable"
+    assert find_sources(["-"], [b"b.png\n", b"gone.png"]).sources[1].kind == "unusable"
 
 
 def test_a_name_that_is_not_utf8_is_found(tmp_path: Path) -> None:
     raw = b"caf\xe9.png"
     Path(os.fsdecode(raw)).write_bytes(b"")
-    (source,) = find_sources(["-"], [raw + b"\n"])
+    (source,) = find_sources(["-"], [raw + b"\n"]).sources
     assert source.kind == "image"
     assert printable(source.name) == "caf\\udce9.png"
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_printed_is_escaped(name: str) -> None:
     ],
 )
 def test_cameras_and_urls(word: str, source: Source) -> None:
-    assert find_sources([word], ()) == [source]
+    assert find_sources([word], ()).sources == [source]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_words_without_a_meaning_are_refused(tmp_path: Path, words: list[str], m
     [
         (["phto.png"], 'phto.png: no such file or folder; did you mean "photo.png"?'),
         (["nowhere/a.png"], "nowhere/a.png: no such file or folder"),
-        (["empty"], "empty: no image or video file found in it (.avi, .jpeg"),
+        (["empty"], "empty: no image or video file found in it (JPEG, PNG"),
         (["*.jpg"], "*.jpg: no image or video file matches"),
         (["-"], "standard input: it contains no path; expected one per line"),
         (["gone.png", "empty"], "gone.png: no such file or folder (and 1 more that cannot be used)"),
@@ -141,7 +141,7 @@ def test_finding_nothing_is_an_error_that_says_why(tmp_path: Path, words: list[s
 
 def test_what_is_missing_among_others_is_reported_later(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "empty/notes.txt")
-    found = find_sources(["gone.png", "a.png", "empty", "*.jpg"], ())
+    found = find_sources(["gone.png", "a.png", "empty", "*.jpg"], ()).sources
     assert [source.kind for source in found] == ["unusable", "image", "unusable", "unusable"]
     assert [source.name for source in found] == ["gone.png", "a.png", "empty", "*.jpg"]
 
@@ -156,7 +156,7 @@ def test_a_folder_that_may_not_be_read_is_unusable(tmp_path: Path, monkeypatch: 
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = find_sources(["in"], ())
+    found = find_sources(["in"], ()).sources
     assert [(source.name, source.problem) for source in found] == [("in/1.png", ""), ("in/locked", "Permission denied")]
 
 
@@ -171,7 +171,7 @@ def test_a_folder_in_one_that_may_only_be_listed_is_unusable(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setattr(Path, "stat", refuse)
-    found = find_sources(["in"], ())
+    found = find_sources(["in"], ()).sources
     assert [(source.name, source.problem) for source in found] == [("in/1.png", ""), ("in/sub", "Permission denied")]
 
 
@@ -192,7 +192,7 @@ def test_a_name_is_found_in_the_form_that_a_system_wrote(tmp_path: Path, form: s
     for other in ("NFC", "NFD"):
         word = unicodedata.normalize(other, str(file))
         listed = f"path;label\n{word};x\n".encode("utf-8-sig").splitlines(keepends=True)
-        assert [source.place for source in find_sources([word, "-"], listed)] == [str(file), str(file)]
+        assert [source.place for source in find_sources([word, "-"], listed).sources] == [str(file), str(file)]
 
 
 def test_a_list_that_is_not_text_is_an_error_that_names_the_line() -> None:

@@ -19,8 +19,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DONE, DataError
 from toolkit.data.damage import hearing_of_damage
 from toolkit.data.decoding import read_frames, timeline
-from toolkit.serving.predict import command, predict_files
-from toolkit.serving.predict.inputs import Source
+from toolkit.serving.predict import predict_files
 
 COUNT = int(os.environ.get("TOOLKIT_MUTATIONS", "24"))
 MEMORY = 2**30
@@ -109,7 +108,6 @@ def test_a_mutated_video_is_answered_or_refused(
     whole: Callable[[Odd], bytes],
     bundle: Path,
     seed: int,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     draw = random.Random(seed)
@@ -118,7 +116,6 @@ def test_a_mutated_video_is_answered_or_refused(
     draw.choice(CHANGES)(data, draw)
     path = tmp_path / odd.file
     path.write_bytes(data)
-    monkeypatch.setattr(command, "find_sources", lambda *_: [Source(str(path), "video", str(path))])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         code = predict_files(bundle, [str(path)], device="cpu")

@@ -11,12 +11,11 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
-from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import files_below
 from toolkit.data.folders import Found, find_class_folders, folders, folders_with, passed_over, split_called
 from toolkit.data.groups import GROUP_TABLE
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import items_below, wanted
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
 from toolkit.data.tables import PATH_COLUMNS, Table, open_table, read_lines
@@ -45,7 +44,7 @@ def recognise(folder: Path, *, videos: bool) -> Layout:
 
     Raises DataError that says what was found and what is expected, where there is nothing to train on.
     """
-    root = data_root(folder, VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES)
+    root = data_root(folder, videos=videos)
     entered = tuple(_above(folder, root))
     listed, unusable = _listed(root, videos=videos)
     if listed is not None:
@@ -59,11 +58,11 @@ def recognise(folder: Path, *, videos: bool) -> Layout:
     return Layout(root, found, {}, what, (*entered, *ignored))
 
 
-def data_root(folder: Path, suffixes: frozenset[str]) -> Path:
+def data_root(folder: Path, *, videos: bool) -> Path:
     """The folder that holds the data: `folder`, or what it holds where that is one folder and nothing else."""
     for _ in range(_DEEPEST):
         inner = folders(folder)
-        if len(inner) != 1 or split_called(inner[0]) or _tables(folder) or _has_files(folder, suffixes):
+        if len(inner) != 1 or split_called(inner[0]) or _tables(folder) or _has_files(folder, videos=videos):
             return folder
         if not folders(folder / inner[0]) and not _tables(folder / inner[0]):
             return folder  # a class folder
@@ -79,8 +78,8 @@ def _above(folder: Path, root: Path) -> Iterator[str]:
         yield from passed_over(place, below=False)
 
 
-def _has_files(folder: Path, suffixes: frozenset[str]) -> bool:
-    return any(path.suffix.lower() in suffixes for path in folder.iterdir() if path.is_file())
+def _has_files(folder: Path, *, videos: bool) -> bool:
+    return any(map(wanted(videos=videos), filter(Path.is_file, folder.iterdir())))
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -199,19 +198,18 @@ def _number(text: str) -> float:
 
 def _nothing(root: Path, error: DataError, *, videos: bool) -> DataError:
     """What is wrong where neither lists nor folders give labels; the reason of `find_class_folders` where it knows."""
-    suffixes, others = (VIDEO_SUFFIXES, IMAGE_SUFFIXES) if videos else (IMAGE_SUFFIXES, VIDEO_SUFFIXES)
     noun, other = ("video", "image") if videos else ("image", "video")
-    kinds = Counter(PurePath(item).suffix.lower() for item in files_below(root, None))
-    wanted, unwanted = (sum(kinds[suffix] for suffix in some) for some in (suffixes, others))
+    matching, opposite = (sum(1 for _ in items_below(root, wanted(videos=one))) for one in (videos, not videos))
     expected = _expected(root, videos)
-    if not wanted and unwanted:
+    if not matching and opposite:
         step = f"python -m toolkit init {other}s {root}"
-        return DataError(f"no {noun}s, but {counted(unwanted, other)}", path=root, next_step=step)
-    if not wanted:
-        seen = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in kinds.most_common(4))
+        return DataError(f"no {noun}s, but {counted(opposite, other)}", path=root, next_step=step)
+    if not matching:
+        suffixes = Counter(PurePath(item).suffix.lower() for item in files_below(root, None))
+        seen = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(4))
         return DataError(f"no {noun}s found ({seen or 'no files'})", path=root, next_step=expected)
-    if not folders_with(root, suffixes):
-        return DataError(f"{counted(wanted, noun)} without labels: no class folders", path=root, next_step=expected)
+    if not folders_with(root, wanted(videos=videos)):
+        return DataError(f"{counted(matching, noun)} without labels: no class folders", path=root, next_step=expected)
     error.next_step = f"{error.next_step} {expected}" if error.next_step else expected
     return error
 

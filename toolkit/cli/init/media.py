@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,23 +80,9 @@ def look_at(root: Path, items: Sequence[str], *, videos: bool) -> Media:
 
 
 def _image(path: Path) -> Seen:
-    from PIL import Image, UnidentifiedImageError
+    from toolkit.data.pixels import read_pixels
 
-    try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(path, formats=("JPEG", "PNG", "WEBP", "GIF")) as image,
-        ):
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise DataError("holds several pictures, not one", path=path)
-            size = image.size
-            image.draft("RGB", (64, 64))  # a smaller JPEG decodes faster, and shows as well whether the file is whole
-            image.load()
-    except UnidentifiedImageError as error:
-        raise DataError("not a JPEG, PNG, WebP or GIF image", path=path) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(str(error) or type(error).__name__, path=path) from error
-    return Seen(min(size))
+    return Seen(min(read_pixels(path).shape[:2]))
 
 
 def _video(path: Path) -> Seen:

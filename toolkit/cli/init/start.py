@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from toolkit.api.answers import number
-from toolkit.api.clips import VIDEO_SUFFIXES
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError, Problem, UsageError, counted, first_few
 from toolkit.cli.init.choices import Survey, choose, described
@@ -19,7 +18,7 @@ from toolkit.cli.init.layout import KAGGLE_TABLE, data_root, recognise
 from toolkit.cli.init.media import look_at
 from toolkit.cli.init.text import UNWRITABLE, compose
 from toolkit.data.folders import folders_with
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import is_video
 from toolkit.host.registry import discover
 from toolkit.recipe.shipped import shipped
 from toolkit.recipe.write import inline
@@ -50,11 +49,11 @@ def start(kind: str, folder: Path | None, output: Path) -> Start:
     _check_folder(kind, folder)
     root = folder.resolve()
     if kind == "cifar10":
-        return _with_root("cifar10_cnn", "cifar10", data_root(root, IMAGE_SUFFIXES), output)
+        return _with_root("cifar10_cnn", "cifar10", data_root(root, videos=False), output)
     if kind in ("har", "images"):
-        place = data_root(root, IMAGE_SUFFIXES)
+        place = data_root(root, videos=False)
         if kind == "har" or (place / KAGGLE_TABLE).is_file():
-            videos = not (place / KAGGLE_TABLE).is_file() and bool(folders_with(place, VIDEO_SUFFIXES))
+            videos = not (place / KAGGLE_TABLE).is_file() and bool(folders_with(place, is_video))
             return _with_root("har_resnet50_tsn" if videos else "har_resnet50", "har", place, output)
     return _surveyed(kind, root, output)
 

@@ -13,8 +13,8 @@ from toolkit.data.geometry import covering, crop_start
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit
 
-CACHE_VERSION = 3
-"""Part of every cache key: raised when this arithmetic or decoding changes."""
+CACHE_VERSION = 4
+"""Part of every cache key: raised when this arithmetic, decoding or what is read of a file changes."""
 
 
 def to_square(image: Tensor, side: int, fit: Fit) -> Tensor:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_DONE, UsageError, printable
 from toolkit.api.files import free_name
-from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources
+from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources, settled
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.serving.predict.saving import check_save
 from toolkit.serving.predict.summary import labels
-from toolkit.system.notices import warn
+from toolkit.system.notices import note, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,10 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     _check_options(top, batch, every)
     if output is not None:
         check_output(output)
-    sources = _settled(find_sources(inputs, _standard_input() if "-" in inputs else ()))
+    found = find_sources(inputs, _standard_input() if "-" in inputs else ())
+    sources = _live_or_recorded(found.sources)
+    if stream or every is not None:
+        sources = settled(sources, moving=True)
     if stream:
         _check_stream(sources)
     if reconnect is not None:
@@ -89,6 +92,9 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
         check_plot(plot)
         _check_timeline(sources, every, stream=stream)
     opened = _opened(bundle, device, precision)
+    sources = settled(sources, moving=opened.manifest.clip is not None)
+    for text in found.notes:
+        note(text)
     shown = min(top, len(opened.manifest.classes))
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
@@ -145,7 +151,7 @@ def _repeatable(words: Sequence[str], inputs: Sequence[str]) -> list[str]:
     return kept
 
 
-def _settled(sources: Sequence[Source]) -> Sequence[Source]:
+def _live_or_recorded(sources: Sequence[Source]) -> Sequence[Source]:
     """The sources; of a format that can be joined at any moment, a URL alone is live or a recording, as it says."""
     (first, *others) = sources
     path = first.place.partition("?")[0].lower()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, counted, printable
+from toolkit.data.kinds import may_hold_several
 from toolkit.serving.predict.answers import Answer, answer_all, read_sources
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.job import PredictionJob
@@ -19,9 +21,6 @@ from toolkit.serving.predict.saving import Saving
 from toolkit.serving.predict.summary import Summary
 from toolkit.system.machine import allowed_cores
 from toolkit.system.signals import Signalled, Signals, exit_code
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def answer_files(job: PredictionJob) -> int:
@@ -79,7 +78,7 @@ def _answer_into(sinks: _Sinks, rows: Rows, notes: Notes, job: PredictionJob) ->
         decoded = read_sources(job.sources, reader(job, threads), threads=threads, batch=job.batch)
     else:
         decoded = read_timelines(job, job.every)
-    with _pillow_quiet(job.sources), closing(decoded):
+    with closing(decoded):
         for answer in answer_all(decoded, job.predict, job.average, batch=job.batch):
             _take_in(answer, sinks, rows, notes, job)
         if sinks.saving is not None:
@@ -95,11 +94,22 @@ def _take_in(answer: Answer, sinks: _Sinks, rows: Rows, notes: Notes, job: Predi
         notes.say(answer.problem)
     else:
         sinks.summary.add(answer.probabilities, first=first)
+        for text in _only_first(answer.source):
+            notes.say(text)
         job.add(rows, answer.source, answer.probabilities)
         if job.plot is not None:
             sinks.timelines.add(answer.source, answer.probabilities)
     if first:
         notes.advance()
+
+
+def _only_first(source: Source) -> Iterator[str]:
+    """What is said of an image file that holds more pictures than the one that is answered."""
+    if source.kind == "image" and may_hold_several(source.place):
+        from toolkit.data.pixels import count_pictures
+
+        if (count := count_pictures(Path(source.place))) > 1:
+            yield f"{printable(source.name)}: holds {count:,} pictures; the first is answered"
 
 
 def _save(saving: Saving, answer: Answer | None, notes: Notes) -> None:
@@ -111,11 +121,3 @@ def _save(saving: Saving, answer: Answer | None, notes: Notes) -> None:
             saving.add(answer)
     except DataError as error:
         notes.say(f"not saved: {error.message}")
-
-
-def _pillow_quiet(sources: Sequence[Source]) -> AbstractContextManager[None]:
-    if all(source.kind == "video" for source in sources):
-        return nullcontext()
-    from toolkit.serving.predict.pictures import quiet
-
-    return quiet()

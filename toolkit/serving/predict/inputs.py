@@ -7,16 +7,15 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from toolkit.api.clips import VIDEO_SUFFIXES
-from toolkit.api.errors import DataError, Problem, UsageError, nearest, printable
+from toolkit.api.errors import DataError, Problem, UsageError, counted, first_few, nearest, printable
 from toolkit.api.files import files_below
-from toolkit.data.images import IMAGE_SUFFIXES
+from toolkit.data.kinds import IMAGE_SUFFIXES, IMAGES, VIDEO_SUFFIXES, VIDEOS, kind_of, listed_kind, suffix_of
 from toolkit.data.tables import paths_of
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
@@ -24,10 +23,10 @@ STANDARD_INPUT = "-"
 
 Moment: TypeAlias = tuple[float, float]
 """Start and end of a part of a video, in seconds from its first frame; both are one where it is a single frame."""
-SourceKind: TypeAlias = Literal["image", "video", "camera", "stream", "unusable"]
+SourceKind: TypeAlias = Literal["image", "video", "animation", "camera", "stream", "unusable"]
+"""What `toolkit.data.kinds` says of a file."""
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-_FILES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,23 @@ class Source:
         return f"{self.name}#t={start:.3f}" + (f",{end:.3f}" if end > start else "")
 
 
-def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[Source]:
+@dataclass(frozen=True)
+class Inputs:
+    """What a command line names."""
+
+    sources: Sequence[Source]
+    passed_over: Sequence[str] = ()
+    """Files of folders and patterns that are neither images nor videos."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of them."""
+        files = counted(len(self.passed_over), "file")
+        named = first_few([printable(name) for name in self.passed_over])
+        return [f"skipped {files}, neither images nor videos: {named}"] if self.passed_over else []
+
+
+def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> Inputs:
     """All inputs that `words` name, in their order; what is named twice comes twice.
 
     A word is an existing file or folder (of which the image and video files below are taken, sorted, hidden ones passed
@@ -70,8 +85,9 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[
     if list(words).count(STANDARD_INPUT) > 1:
         raise UsageError("predict: standard input can be read only once", next_step="give - once")
     found: list[Source] = []
+    passed_over: list[str] = []
     for word in words:
-        found += _listed(standard_input) if word == STANDARD_INPUT else _named(word)
+        found += _listed(standard_input, passed_over) if word == STANDARD_INPUT else _named(word, passed_over)
     if not found:
         raise UsageError("predict: no input is given", next_step="python -m toolkit predict BUNDLE photos/")
     endless = next((source for source in found if source.endless), None)
@@ -86,22 +102,29 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> list[
             f"{printable(found[0].name)}: {found[0].problem}{more}",
             next_step="give images, videos, folders, patterns in quotes, - for a list, a camera's number or a URL",
         )
-    return found
+    return Inputs(found, passed_over)
 
 
-def _named(word: str) -> list[Source]:
+def settled(sources: Iterable[Source], *, moving: bool) -> list[Source]:
+    """The sources with each animation as a video, where `moving` pictures are wanted, or as the image that it begins
+    with."""
+    kind: SourceKind = "video" if moving else "image"
+    return [replace(source, kind=kind) if source.kind == "animation" else source for source in sources]
+
+
+def _named(word: str, passed_over: list[str]) -> list[Source]:
     scheme = _URL.match(word)
     if scheme and not os.path.lexists(word):
         return [_remote(word, scheme[1].lower())]
     word = _existing(word)
     if os.path.lexists(word):
-        return _local(word)
+        return _local(word, passed_over)
     if re.fullmatch(r"[0-9]{1,4}", word):
         return [Source(f"camera {int(word)}", "camera", str(int(word)))]
-    return _matching(word) if glob.has_magic(word) else [_missing(word)]
+    return _matching(word, passed_over) if glob.has_magic(word) else [_missing(word)]
 
 
-def _listed(lines: Iterable[bytes]) -> list[Source]:
+def _listed(lines: Iterable[bytes], passed_over: list[str]) -> list[Source]:
     """The sources of a list of paths, a line each or a column of a table. They are taken literally: no pattern, no
     camera."""
     found: list[Source] = []
@@ -111,7 +134,7 @@ def _listed(lines: Iterable[bytes]) -> list[Source]:
         if scheme:
             found.append(_remote(name, scheme[1].lower()))
         else:
-            found += _local(name) if os.path.lexists(name) else [_missing(name)]
+            found += _local(name, passed_over) if os.path.lexists(name) else [_missing(name)]
     return found or [_unusable("standard input", "it contains no path; expected one per line")]
 
 
@@ -121,34 +144,46 @@ def _existing(path: str) -> str:
     return next(filter(os.path.lexists, forms), path)
 
 
-def _local(path: str) -> list[Source]:
-    return _below(path) if Path(path).is_dir() else [_file(path)]
+def _local(path: str, passed_over: list[str]) -> list[Source]:
+    return _below(path, passed_over) if Path(path).is_dir() else [_file(path)]
 
 
 def _file(path: str) -> Source:
-    return Source(path, "video" if _suffix(path) in VIDEO_SUFFIXES else "image", path)
+    """The source of a file that is named: whatever it is, it is opened, and its decoder says what is wrong."""
+    try:
+        return Source(path, kind_of(path) or "image", path)
+    except OSError as error:
+        return _unusable(path, error.strerror or str(error))
 
 
-def _below(folder: str) -> list[Source]:
+def _below(folder: str, passed_over: list[str]) -> list[Source]:
     """The image and video files below `folder`, in order of their paths. Links are followed, each folder once."""
     errors: list[OSError] = []
-    found = sorted(files_below(folder, _FILES, os.path.join(folder, ""), unreadable=errors.append))  # noqa: PTH118 (as it was given)
+    prefix = os.path.join(folder, "")  # noqa: PTH118 (as it was given)
+    found = _sorted_out(sorted(files_below(folder, None, prefix, unreadable=errors.append)), passed_over)
     unusable = [_unusable(str(error.filename), error.strerror or str(error)) for error in errors]
     if not found and not unusable:
-        return [_unusable(folder, f"no image or video file found in it ({', '.join(sorted(_FILES))})")]
-    return [_file(path) for path in found] + unusable
+        return [_unusable(folder, f"no image or video file found in it ({IMAGES}; {VIDEOS})")]
+    return found + unusable
 
 
-def _matching(pattern: str) -> list[Source]:
+def _matching(pattern: str, passed_over: list[str]) -> list[Source]:
     """The image and video files that match, and those in folders that match, but for `**`, which goes into them
     itself."""
     found: list[Source] = []
     for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 (keeps paths as they were written)
         if not Path(path).is_dir():
-            found += [_file(path)] if _suffix(path) in _FILES else []
+            found += _sorted_out([path], passed_over)
         elif "**" not in pattern:
-            found += [source for source in _below(path) if source.kind != "unusable"]
+            found += [source for source in _below(path, passed_over) if source.kind != "unusable"]
     return found or [_unusable(pattern, "no image or video file matches")]
+
+
+def _sorted_out(paths: Iterable[str], passed_over: list[str]) -> list[Source]:
+    """The images and videos among files that a folder or a pattern names; the others are added to `passed_over`."""
+    kinds = [(path, listed_kind(path)) for path in paths]
+    passed_over += [path for path, kind in kinds if kind is None]
+    return [Source(path, kind, path) for path, kind in kinds if kind is not None]
 
 
 def _remote(url: str, scheme: str) -> Source:
@@ -159,14 +194,10 @@ def _remote(url: str, scheme: str) -> Source:
         raise UsageError(f"invalid URL {url}: {error}", next_step="give one such as http://server/video.mp4") from error
     if scheme not in SCHEMES:
         raise UsageError(f"{name}: unsupported URL scheme {scheme}", next_step=f"use one of {', '.join(SCHEMES)}")
-    suffix = _suffix(parts.path)
+    suffix = suffix_of(parts.path)
     if suffix in IMAGE_SUFFIXES:
         raise UsageError(f"{name}: a URL must name a video, not an image", next_step="download it, and give the file")
     return Source(name, "video" if suffix in VIDEO_SUFFIXES else "stream", url)
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (a Path a file costs seconds at a million)
 
 
 def _missing(path: str) -> Source:

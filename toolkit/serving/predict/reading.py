@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import DataError, printable
@@ -37,13 +38,11 @@ def reader(job: PredictionJob, threads: int) -> Callable[[Source, threading.Even
 
 
 def _picture(job: PredictionJob, source: Source) -> ModelInput:
-    from toolkit.serving.predict.pictures import read_picture
+    from toolkit.data.pixels import read_pixels
 
     if job.bundle.manifest.clip is not None:
-        raise DataError(
-            f"{printable(source.name)}: its suffix is not that of a video, and this bundle takes video clips"
-        )
-    return job.bundle.square(read_picture(source.place))
+        raise DataError(f"{printable(source.name)}: an image, but this bundle takes video clips")
+    return job.bundle.square(read_pixels(Path(source.place)))
 
 
 def _views(job: PredictionJob, source: Source, *, threads: int, stop: threading.Event) -> Iterator[ModelInput]:

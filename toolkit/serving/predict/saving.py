@@ -101,10 +101,12 @@ class Saving:
         self._timeline.append(shown)
 
     def _save_picture(self, source: Source, probabilities: NDArray[np.float32]) -> None:
-        from toolkit.serving.predict.captions import Layout, caption
-        from toolkit.serving.predict.pictures import read_picture
+        from PIL import Image
 
-        picture = read_picture(source.place)
+        from toolkit.data.pixels import read_pixels
+        from toolkit.serving.predict.captions import Layout, caption
+
+        picture = Image.fromarray(read_pixels(Path(source.place)))
         lines = caption(self._job.bundle.manifest, probabilities, self._job.top)
         result = Layout.of(picture.size, [lines]).draw(picture, lines)
         is_jpeg = Path(source.name).suffix.lower() in JPEG

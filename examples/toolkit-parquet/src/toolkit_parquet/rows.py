@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
-import torch
 from toolkit.api.errors import DataError
 from toolkit.data.images import decode_image
 from torch import Tensor
@@ -107,10 +105,9 @@ class ParquetImages:
         if not encoded:
             raise self._unreadable(index, "has no image")
         try:
-            return decode_image(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
-        except RuntimeError as error:
-            reason = re.sub(r"^.*\.cpp:\d+, |\n.*$", "", str(error), flags=re.DOTALL)  # without where in its source
-            raise self._unreadable(index, f"cannot be decoded: {reason}") from error
+            return decode_image(bytes(encoded))
+        except ValueError as error:
+            raise self._unreadable(index, f"cannot be decoded: {error}") from error
 
     def select(self, positions: Sequence[int]) -> ParquetImages:
         """The split of the items at these positions."""
