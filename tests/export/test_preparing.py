@@ -21,7 +21,7 @@ from toolkit.serving.bundle.inspection import inspect_model
 from toolkit.serving.bundle.session import session_options
 
 GRAPHS = int(os.environ.get("TOOLKIT_GRAPHS", "8"))
-"""Graphs to try, each with several images: the arithmetic was tried on 400."""
+"""Graphs to try, each with several images. The variable sets a larger number, 400 for example."""
 FITS = get_args(Fit)
 
 
