@@ -33,7 +33,7 @@ FLAGS = {
     "": {"--help", "--version"},
     "demo": EVERYWHERE | {"--open"},
     "init": EVERYWHERE | {"--output", "--force"},
-    "run": EVERYWHERE | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr"},
+    "run": EVERYWHERE | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks"},
     "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open"},

@@ -268,7 +268,9 @@ def test_a_disabled_plugin_may_offer_an_unknown_name():
     plugins = [Plugin(name, "1", "main", name) for name in ("acme", "other")]
     registry = Registry(disabled=tuple(Disabled(plugin, "toolkit.toml") for plugin in plugins))
     message = 'unknown model "acme:tiny"; disabled: acme[main] 1 (by toolkit.toml)'
-    assert registry.find("model", "acme:tiny", "k") == Problem("k", message)
+    found = registry.find("model", "acme:tiny", "k")
+    assert isinstance(found, Problem)
+    assert (str(found), found.command) == (f"k: {message}", "python -m toolkit plugins list")
 
 
 def test_the_order_of_installation_decides_nothing(site: Path):
@@ -322,9 +324,15 @@ def test_one_distribution_may_clash_with_itself():
 
 
 def test_an_unknown_name_suggests_the_nearest(clashing: Registry):
-    assert clashing.find("model", "tny", "model.name") == Problem("model.name", 'unknown model "tny"', "tiny")
-    assert clashing.find("model", "third:tiny", "k") == Problem("k", 'unknown model "third:tiny"', "tiny")
-    assert clashing.find("dataset", "tiny", "k") == Problem("k", 'unknown dataset "tiny"')
+    assert clashing.find("model", "tny", "model.name") == Problem(
+        "model.name", 'unknown model "tny"', "tiny", fault="unknown name", given="tny"
+    )
+    assert clashing.find("model", "third:tiny", "k") == Problem(
+        "k", 'unknown model "third:tiny"', "tiny", fault="unknown name", given="third:tiny"
+    )
+    found = clashing.find("dataset", "tiny", "k")
+    assert isinstance(found, Problem)
+    assert str(found) == 'k: unknown dataset "tiny"'
 
 
 def test_an_unknown_name_may_belong_to_a_broken_plugin():

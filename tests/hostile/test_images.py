@@ -48,7 +48,8 @@ def test_a_png_with_a_flipped_bit_ends_training_with_its_name(
     assert tiny.run(flawed, tmp_path / "runs", "train.epochs=1", "data.valid_share=0.1") == EXIT_DATA
     said = capsys.readouterr().err
     assert f"{tmp_path / 'images/train/blue/03.png'}: cannot be decoded: its PNG data is damaged" in said
-    assert "next:  repair or remove the file, or skip such files with: --set input.on_corrupt=skip" in said
+    assert "next:  repair or remove the file, or skip such files with: python -m toolkit run " in said
+    assert said.rstrip().endswith("--set input.on_corrupt=skip")
 
 
 def test_a_png_with_a_flipped_bit_is_skipped_and_named(flawed: Path, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_of_equal_trials_the_first_is_named_as_best(
     named = [line for line in screen if line.startswith("trial ")]
     viewed = [line for line in screen if line.startswith("view ")]
     assert viewed == [f"view {dashboard_command(tmp_path / 'runs' / 'tiny', None)}"] * 2
-    assert named == ["trial 0: loss 0.5 with train.optimizer.lr = 0.05"]
+    assert named == ["trial 0: loss 0.5000 with train.optimizer.lr = 0.05"]
 
 
 def test_values_cannot_be_queued_in_a_study_that_has_all_its_trials(

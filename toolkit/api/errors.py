@@ -86,6 +86,10 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         return f"{self.key}: {self._text()}" if self.key else self._text()
 
+    def below(self, table: str) -> Problem:
+        """The same in a table: its key is longer."""
+        return self._replace(key=f"{table}.{self.key}")
+
     def at(self, source: str) -> str:
         """The problem as a line that begins with its place: the flag, else the recipe `source`."""
         if not self.flag:

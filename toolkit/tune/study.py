@@ -124,7 +124,7 @@ def _with_fixed(draft: Draft) -> Draft:
         return draft
     fixed = flattened(draft.recipe.tune.fixed)
     changed = overridden(draft.recipe, draft.source, [f"{key}={inline(value)}" for key, value in fixed.items()])
-    problems = tuple(problem._replace(key=f"tune.fixed.{problem.key}") for problem in changed.problems)
+    problems = tuple(problem.below("tune.fixed") for problem in changed.problems)
     return replace(changed, problems=problems)
 
 

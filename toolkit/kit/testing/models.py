@@ -219,6 +219,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     """The model exports to ONNX with a dynamic batch, and the graph answers batches of 1 and of 3 as the model does."""
     import onnxruntime
 
+    from toolkit.data.store.resampling import centre_crop
     from toolkit.export.graph import Deployed, quiet, to_onnx
     from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
     from toolkit.training.network import Network
@@ -236,7 +237,8 @@ def onnx(subject: Subject) -> Iterator[str]:
         raw = (*inputs(spec, batch).shape[:-3], spec.stored_size, spec.stored_size, 3)
         frames = torch.randint(0, 256, raw, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
-            expected = Deployed(network, logits, spec).eval()(frames)
+            squares = centre_crop(frames.movedim(-1, -3), spec.size)
+            expected = Deployed(network, logits, spec).eval()(squares)
         found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         if found.shape != expected.shape:
             yield f"the graph gives {list(found.shape)} for a batch of {batch}"

@@ -375,6 +375,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     """A network and its logits export to ONNX with a dynamic batch, and the graph gives the same answers."""
     import onnxruntime
 
+    from toolkit.data.store.resampling import centre_crop
     from toolkit.export.graph import Deployed, quiet, to_onnx
     from toolkit.serving.bundle.manifest import INPUT, OUTPUTS
     from toolkit.training.network import Network
@@ -389,7 +390,8 @@ def onnx(subject: Subject) -> Iterator[str]:
         shape = (batch, *clip, spec.stored_size, spec.stored_size, 3)
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
-            expected = Deployed(network, scene.objective.logits, spec).eval()(frames)
+            squares = centre_crop(frames.movedim(-1, -3), spec.size)
+            expected = Deployed(network, scene.objective.logits, spec).eval()(squares)
         found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         yield from unlike(f"for a batch of {batch}, answers differ", found, expected)
 

@@ -123,7 +123,7 @@ def _data_uri(path: Path) -> str:
 
 def _finalized(value: Any) -> Any:
     """A name or a value as the page may hold it: HTML has no control characters but blanks."""
-    return printable(value, keep="\n\t") if type(value) is str else value
+    return printable(value, keep="\n\t\u00a0") if type(value) is str else value
 
 
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:
