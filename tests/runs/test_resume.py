@@ -235,6 +235,8 @@ def test_death_at_any_file_costs_nothing(
                 pass
             else:
                 break
+        if not (tmp_path / f"{fatal}").exists():  # the file was of a cache, before the run
+            continue
         run = tiny.only_run(tmp_path / f"{fatal}")
         if (run / "recipe.toml").exists():
             assert main(["run", "--resume", str(run)]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,29 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
             nodes_to_exclude=kept,
             extra_options={"CalibMovingAverage": True},  # one extreme item must not stretch a range
         )
-        return onnx.load(quantised)
+        model = onnx.load(quantised)
+        _sort(model.graph)
+        return model
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put each node behind those that make what it reads. The quantiser sorts nodes too, but does not look into the
+    branches of an If."""
+    nodes = list(graph.node)
+    maker = {name: place for place, node in enumerate(nodes) for name in node.output}
+    needed = {place: {maker[name] for name in _reads(node) if name in maker} for place, node in enumerate(nodes)}
+    ordered = [nodes[place] for place in TopologicalSorter(needed).static_order()]
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node reads, those in its branches too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+        yield from (output.name for output in attribute.g.output)
 
 
 def _until_second_layer(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
