@@ -35,6 +35,11 @@ def test_a_rank_is_what_its_launcher_says(monkeypatch: pytest.MonkeyPatch) -> No
     assert str(launched()) == "rank 5 of 8"
 
 
+def test_a_world_of_one_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched() is ALONE
+
+
 def test_half_of_a_launcher_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="the environment has WORLD_SIZE but not RANK, LOCAL_RANK, LOCAL_WORLD_SIZE"):

@@ -72,6 +72,13 @@ def test_a_mask_keeps_the_mean_and_drops_the_share() -> None:
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_dropping_nothing_or_everything_needs_no_draw(share: float) -> None:
+    part = Part()
+    placed(part, [0, 1], size=2)
+    assert Dropout(share, None, part, 0)(torch.ones(2, 3)).unique().tolist() == [1 - share]
+
+
 def test_the_frames_of_an_item_have_masks_of_their_own() -> None:
     part = Part()
     layer = Dropout(0.5, None, part, 0)

@@ -128,7 +128,7 @@ def launched() -> Ranks:
     """The rank that a launcher has given this process; `ALONE` without one. Raises UsageError for half of the
     variables."""
     found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name, "").isdecimal()}
-    if "WORLD_SIZE" not in found:
+    if int(found.get("WORLD_SIZE", 1)) == 1:
         return ALONE
     if missing := [name for name in VARIABLES if name not in found]:
         raise UsageError(

@@ -53,7 +53,8 @@ class Dropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         part = self._part
-        if not self.training or part.places is None or len(values) % len(part.places):
+        drawn_here = self.training and 0 < self.p < 1
+        if not drawn_here or part.places is None or len(values) % len(part.places):
             return functional.dropout(values, self.p, self.training)
         rows = len(values) // len(part.places)
         axes = values.ndim if self._kept_axes is None else self._kept_axes
