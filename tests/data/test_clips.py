@@ -261,11 +261,11 @@ def test_a_video_that_is_damaged_in_part_is_noted_and_kept_with_its_damage(tmp_p
     reels = small.Reels(3, bad={1: frozenset({4, 11})})
     store = clip_store(reels, VideoCache(tmp_path, GIB))
     assert levels(asked_twice(store, [0, 1])) == [[2, 4, 6, 8], [22, 24, 26, 28]]
-    assert store.left_out.damaged == {1: Damage(2, 12)}
+    assert store.skipped.damaged == {1: Damage(2, 12)}
     reels.reads.clear()
     again = clip_store(reels, VideoCache(tmp_path, GIB))  # another run: it decodes neither
     assert torch.equal(again.fetch(torch.tensor([0, 1]))[0], store.fetch(torch.tensor([0, 1]))[0])
-    assert (reels.reads, again.left_out.damaged, again.skipped) == ([], {1: Damage(2, 12)}, {})
+    assert (reels.reads, again.skipped.damaged, again.skipped) == ([], {1: Damage(2, 12)}, {})
 
 
 def test_a_video_with_too_much_damage_is_an_error_or_skipped() -> None:
@@ -276,7 +276,7 @@ def test_a_video_with_too_much_damage_is_an_error_or_skipped() -> None:
         clip_store(reels, None).fetch(torch.arange(3))
     skipping = clip_store(reels, None, skip=True, limit=0.1)
     assert skipping.fetch(torch.arange(3))[1].tolist() == [0, 2]
-    assert (list(skipping.skipped), skipping.left_out.damaged) == ([1], {})
+    assert (list(skipping.skipped), skipping.skipped.damaged) == ([1], {})
     accepting = clip_store(reels, None, damaged_share=0.6)
     assert accepting.fetch(torch.arange(3))[1].tolist() == [0, 1, 2]
 

@@ -13,7 +13,7 @@ from toolkit.api.errors import DataError
 from toolkit.data import decoding
 from toolkit.data.damage import Damage, hearing_of_damage, notice
 from toolkit.data.decoding import examined, read_frames, timeline
-from toolkit.data.store.corrupt import Corrupt, LeftOut
+from toolkit.data.store.corrupt import Corrupt, Skipped
 
 Hurt: TypeAlias = Callable[[Path, Sequence[int]], Path]
 BAD = range(20, 30)
@@ -117,15 +117,15 @@ def test_from_a_share_on_a_damaged_item_is_one_that_cannot_be_decoded(frames: in
 
 
 def test_damage_is_noted_with_the_items() -> None:
-    left_out = LeftOut(Corrupt(skip=True, limit=1), ("a.mp4", "b.mp4", "c.mp4", "d.mp4"))
-    left_out.accept(0, [])
-    left_out.accept(1, [Damage(1, 100)])
-    left_out.accept(2, [Damage(7, 100)])
-    left_out.add(2, DataError("c.mp4: too much"))
-    left_out.accept(3, [Damage(2, 100)])
-    assert list(left_out.notes("train")) == [
+    skipped = Skipped(Corrupt(skip=True, limit=1), ("a.mp4", "b.mp4", "c.mp4", "d.mp4"))
+    skipped.accept(0, [])
+    skipped.accept(1, [Damage(1, 100)])
+    skipped.accept(2, [Damage(7, 100)])
+    skipped.add(2, DataError("c.mp4: too much"))
+    skipped.accept(3, [Damage(2, 100)])
+    assert list(skipped.notes("train")) == [
         "train: skipped 1 of 4 items that cannot be read: c.mp4: too much",
         "train: 2 items of 4 damaged in part: b.mp4: 1 of 100 frames cannot be decoded; "
         "d.mp4: 2 of 100 frames cannot be decoded",
     ]
-    assert list(LeftOut(Corrupt(), ("a",)).notes("train")) == []
+    assert list(Skipped(Corrupt(), ("a",)).notes("train")) == []

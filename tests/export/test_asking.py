@@ -16,7 +16,7 @@ from tests.export.models import Videos
 from toolkit.api.clips import Clip, evaluation_clips
 from toolkit.api.errors import DataError
 from toolkit.data.damage import Damage, notice
-from toolkit.data.store.corrupt import Corrupt, LeftOut
+from toolkit.data.store.corrupt import Corrupt, Skipped
 from toolkit.export import asking
 from toolkit.export.asking import ask_raw
 from toolkit.serving.bundle import Bundle
@@ -139,8 +139,8 @@ def test_images_that_are_read_ahead_are_bounded_by_their_bytes(
         return _Pictures.read(split, index)
 
     monkeypatch.setattr(split, "read", read)
-    left_out = LeftOut(Corrupt(skip=True, limit=1), split.ids)
-    views = asking._images(split, range(len(split)), left_out)
+    skipped = Skipped(Corrupt(skip=True, limit=1), split.ids)
+    views = asking._images(split, range(len(split)), skipped)
     rows = [next(views).row for _ in range(first)]
     assert not too_many.wait(0.3)
     rows += [view.row for view in views]
@@ -165,10 +165,10 @@ def test_reading_ahead_ends_with_who_asked_for_it(monkeypatch: pytest.MonkeyPatc
 def test_images_that_cannot_be_read_have_no_row(tmp_path: Path) -> None:
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy"), device="cpu")
     split = _Pictures([(16, 16 + number % 2) for number in range(10)], broken=frozenset({0, 4, 7}))
-    left_out, answered = LeftOut(Corrupt(skip=True, limit=0.3), split.ids), list[int]()
-    found = ask_raw(bundle, split, [7, 9, 4, 1, 2], (3,), progress=answered.append, left_out=left_out)
+    skipped, answered = Skipped(Corrupt(skip=True, limit=0.3), split.ids), list[int]()
+    found = ask_raw(bundle, split, [7, 9, 4, 1, 2], (3,), progress=answered.append, skipped=skipped)
     np.testing.assert_allclose(found, grey(bundle, [9, 1, 2]), atol=1e-5)
-    assert left_out.reasons == {7: "image 7 cannot be decoded", 4: "image 4 cannot be decoded"}
+    assert skipped.reasons == {7: "image 7 cannot be decoded", 4: "image 4 cannot be decoded"}
     assert sum(answered) == 3
     with pytest.raises(DataError, match="image 7 cannot be decoded"):
         ask_raw(bundle, split, [7, 9], (3,), progress=answered.append)
@@ -197,11 +197,11 @@ class _Damaged(Videos):
 def test_a_damaged_video_is_noted_and_one_with_too_much_damage_skipped(tmp_path: Path) -> None:
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=Clip(frames=3, rate=2, fps=10)), device="cpu")
     split = _Damaged([20, 18, 25, 14], [(24, 32)] * 4)
-    left_out, answered = LeftOut(Corrupt(skip=True, limit=0.5), split.ids), list[int]()
-    found = ask_raw(bundle, split, range(4), (2,), progress=answered.append, left_out=left_out)
+    skipped, answered = Skipped(Corrupt(skip=True, limit=0.5), split.ids), list[int]()
+    found = ask_raw(bundle, split, range(4), (2,), progress=answered.append, skipped=skipped)
     assert len(found) == 3
-    assert left_out.damaged == {1: Damage(3, 12)}
-    assert left_out.reasons == {2: f"{split.ids[2]}: 9 of 12 frames cannot be decoded, and input.damaged_share = 0.5"}
+    assert skipped.damaged == {1: Damage(3, 12)}
+    assert skipped.reasons == {2: f"{split.ids[2]}: 9 of 12 frames cannot be decoded, and input.damaged_share = 0.5"}
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
@@ -209,9 +209,9 @@ def test_a_video_that_cannot_be_read_to_its_end_is_skipped_as_a_whole(tmp_path: 
     clip = Clip(frames=3, rate=2, fps=10, clips=3, average=average)
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
     split = _CutShort([20, 18, 25, 14], [(24, 32)] * 4)
-    left_out, answered = LeftOut(Corrupt(skip=True, limit=0.5), split.ids), list[int]()
-    found = ask_raw(bundle, split, range(4), (2,), progress=answered.append, left_out=left_out)
-    assert left_out.reasons == {1: "video 1 is cut short", 2: "video 2 is cut short"}
+    skipped, answered = Skipped(Corrupt(skip=True, limit=0.5), split.ids), list[int]()
+    found = ask_raw(bundle, split, range(4), (2,), progress=answered.append, skipped=skipped)
+    assert skipped.reasons == {1: "video 1 is cut short", 2: "video 2 is cut short"}
     assert sum(answered) <= 4
     whole = Videos(split.lengths, split.sizes)
     np.testing.assert_allclose(found, ask_raw(bundle, whole, [0, 3], (2,), progress=answered.append), atol=1e-5)

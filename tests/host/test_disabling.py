@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.installed import install
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, ProjectError
 from toolkit.cli.main import main
-from toolkit.host.project import FILE, _with_table, disable, disabled_here, left_out
+from toolkit.host.project import FILE, _with_table, disable, disabled_here, disabled_names
 
 HOOK = "from toolkit import hookimpl\n@hookimpl\ndef toolkit_models(): return {'den': dict}\n"
 
@@ -87,7 +87,7 @@ def test_any_name_is_written_so_that_it_is_read_back(names: list[str], others: s
 def test_file_and_environment_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_DISABLE", " Acme_Den[other] ,, x")
     Path(FILE).write_text('plugins.disable = ["acme-den[main]"]')
-    assert left_out() == {
+    assert disabled_names() == {
         "acme-den[main]": "toolkit.toml",
         "acme-den[other]": "TOOLKIT_DISABLE",
         "x": "TOOLKIT_DISABLE",

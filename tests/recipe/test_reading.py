@@ -245,7 +245,7 @@ def test_optimizer_arguments_are_checked():
     assert [problem.key for problem in found] == ["o.betas", "o.weight_decay", "o.wieght"]
 
 
-def test_defaults_are_converted_and_leave_out_what_toml_cannot_say():
+def test_defaults_are_converted_and_skip_what_toml_cannot_say():
     found = kept(factory).defaults
     assert found["triple"] == [1.0, 2.0, 3.0]
     assert "file" not in found

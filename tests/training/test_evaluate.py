@@ -100,7 +100,7 @@ def test_nothing_to_score_is_an_error() -> None:
     assert caught.value.next_step == "repair the data"
 
 
-def test_scalars_leave_out_lists() -> None:
+def test_scalars_skip_lists() -> None:
     evaluation = evaluate(Brightness(), OBJECTIVE, batches(4), small.metrics(), nullcontext)
     assert set(evaluation.scores) == {"loss", "accuracy", "pairs"}
     assert set(evaluation.scalars()) == {"loss", "accuracy"}

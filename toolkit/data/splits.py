@@ -87,7 +87,7 @@ def partition(
     train, valid, test = (
         tuple(sorted(position for unit in deal.units.get(split, ()) for position in unit.positions)) for split in SPLITS
     )
-    return Partition(train, valid, test, tuple(_left_out(deal, classes)))
+    return Partition(train, valid, test, tuple(_absent_classes(deal, classes)))
 
 
 def classes_of(target: Target) -> Sequence[int]:
@@ -254,7 +254,7 @@ class _Deal:
             self.holding[split][target] += sign
 
 
-def _left_out(deal: _Deal, classes: Sequence[str]) -> Iterator[str]:
+def _absent_classes(deal: _Deal, classes: Sequence[str]) -> Iterator[str]:
     for split in deal.units:
         names = [classes[target] for target in deal.missing(split) if target != NO_CLASS]
         if names:

@@ -17,7 +17,7 @@ from toolkit.api.contract_checks import read_frames_of, read_image_of
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.damage import hearing_of_damage
-from toolkit.data.store.corrupt import LeftOut
+from toolkit.data.store.corrupt import Skipped
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.session import LARGEST_BYTES
 from toolkit.serving.bundle.views import average_views, gathered, inputs, needed, views
@@ -45,27 +45,27 @@ def ask_raw(
     sizes: Sequence[int],
     *,
     progress: Callable[[int], None],
-    left_out: LeftOut | None = None,
+    skipped: Skipped | None = None,
 ) -> NDArray[np.float32]:
-    """Probabilities `[N, C]` of the items at `index`, in that order; those that cannot be read go to `left_out` and
+    """Probabilities `[N, C]` of the items at `index`, in that order; those that cannot be read go to `skipped` and
     have no row. `progress` gets the number of items answered.
 
     An image goes to the graph whole; of a video all views do, and are averaged. Where there are several crops, or one
     clip is larger than `LARGEST_BYTES`, a view is the square that the bundle cuts; else its frames are whole. Views of
     one height and width share batches, of `sizes` in turn, smaller where more than `WAITING_BYTES` would wait for them.
-    Raises the split's DataError where there is no `left_out`, else that of one item too many.
+    Raises the split's DataError where there is no `skipped`, else that of one item too many.
     """
     clip = bundle.manifest.clip
     count = 1 if clip is None else clip.views
     answers = np.empty((len(index), count, len(bundle.manifest.classes)), np.float32)
     missing = [count] * len(index)
-    for group in _grouped(_views(bundle, split, index, left_out), sizes):
+    for group in _grouped(_views(bundle, split, index, skipped), sizes):
         rows = [view.row for view in group]
         answers[rows, [view.place for view in group]] = bundle.session.run(np.stack([view.pixels for view in group]))
         for row in rows:
             missing[row] -= 1
             progress(missing[row] == 0)
-    gone = {} if left_out is None else left_out.reasons
+    gone = {} if skipped is None else skipped.reasons
     there = [row for row, item in enumerate(index) if item not in gone]
     return average_views(answers[there], "probabilities" if clip is None else clip.average, bundle.manifest.form)
 
@@ -94,25 +94,25 @@ def _nbytes(group: Sequence[_Asked]) -> int:
 
 
 def _views(
-    bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], left_out: LeftOut | None
+    bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], skipped: Skipped | None
 ) -> Iterator[_Asked]:
     """Every view of each item, with its row; of a video that cannot be read to its end, those before."""
     clip = bundle.manifest.clip
     if isinstance(split, VideoSplit):
         if clip is None:
             raise AssertionError("a model of images is asked about images")
-        return _clips(bundle, clip, split, index, left_out)
-    return _images(split, index, left_out)
+        return _clips(bundle, clip, split, index, skipped)
+    return _images(split, index, skipped)
 
 
-def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Iterator[_Asked]:
+def _images(split: Split, index: Sequence[int], skipped: Skipped | None) -> Iterator[_Asked]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
 
     def read(row: int, stop: threading.Event) -> NDArray[np.uint8]:  # noqa: ARG001 - an image is read to its end
         with hearing_of_damage() as found:
             pixels = _channels_last(read_image_of(split, index[row]))
-        if left_out is not None:
-            left_out.accept(index[row], found)
+        if skipped is not None:
+            skipped.accept(index[row], found)
         return pixels
 
     def weight(pixels: NDArray[np.uint8]) -> int:
@@ -123,13 +123,13 @@ def _images(split: Split, index: Sequence[int], left_out: LeftOut | None) -> Ite
     with closing(reading):
         for row, found in reading:
             if isinstance(found, DataError):
-                _leave_out(index[row], left_out, found)
+                _skip(index[row], skipped, found)
             else:
                 yield _Asked(row, 0, found)
 
 
 def _clips(
-    bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int], left_out: LeftOut | None
+    bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int], skipped: Skipped | None
 ) -> Iterator[_Asked]:
     """Each view of each video, uint8 `[T, H, W, 3]` or `[T, S, S, 3]`, as soon as its last frame is decoded."""
     for row, item in enumerate(index):
@@ -137,10 +137,10 @@ def _clips(
             with hearing_of_damage() as found:
                 for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
                     yield _Asked(row, place, pixels)
-            if left_out is not None:
-                left_out.accept(item, found)
+            if skipped is not None:
+                skipped.accept(item, found)
         except DataError as error:
-            _leave_out(item, left_out, error)
+            _skip(item, skipped, error)
 
 
 def _clips_of(bundle: Bundle, clip: Clip, split: VideoSplit, item: int) -> Iterator[NDArray[np.uint8]]:
@@ -151,10 +151,10 @@ def _clips_of(bundle: Bundle, clip: Clip, split: VideoSplit, item: int) -> Itera
         yield from inputs(parts, clips=True)
 
 
-def _leave_out(item: int, left_out: LeftOut | None, error: DataError) -> None:
-    if left_out is None:
+def _skip(item: int, skipped: Skipped | None, error: DataError) -> None:
+    if skipped is None:
         raise error
-    left_out.add(item, error)
+    skipped.add(item, error)
 
 
 def _channels_last(frame: Tensor) -> NDArray[np.uint8]:

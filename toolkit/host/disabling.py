@@ -8,7 +8,7 @@ from __future__ import annotations
 from toolkit.api.errors import UsageError, unknown_name
 from toolkit.host.installed import installed
 from toolkit.host.offers import owners
-from toolkit.host.project import FILE, VARIABLE, disable, disabled_here, left_out, owner
+from toolkit.host.project import FILE, VARIABLE, disable, disabled_here, disabled_names, owner
 
 
 def disable_plugin(name: str) -> str:
@@ -33,7 +33,7 @@ def enable_plugin(name: str) -> str:
     disabled = disabled_here()
     # of a distribution all entry points
     kept = [one for one in disabled if owner(one) != wanted and not owner(one).startswith(f"{wanted}[")]
-    _refuse(wanted, {one: by for one, by in left_out().items() if by == VARIABLE or one in map(owner, kept)})
+    _refuse(wanted, {one: by for one, by in disabled_names().items() if by == VARIABLE or one in map(owner, kept)})
     if kept != disabled:
         disable(kept)
         return f"{wanted} is enabled in {FILE}"

@@ -29,7 +29,7 @@ def owner(name: str) -> str:
     return normalised(distribution) + bracket + entry
 
 
-def left_out() -> dict[str, str]:
+def disabled_names() -> dict[str, str]:
     """The names of disabled plugins (`distribution` or `distribution[entry]`), each with what disables it:
     `FILE` or `VARIABLE`.
 

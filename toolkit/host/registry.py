@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.api.errors import PluginError, Problem
 from toolkit.host.offers import Broken, Disabled, Loaded, Offer, Plugin, owners
-from toolkit.host.project import left_out, owner
+from toolkit.host.project import disabled_names, owner
 from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def discover(disabled: Mapping[str, str] | None = None) -> Registry:
     """
     from toolkit.host.cache import Cache
 
-    names = left_out() if disabled is None else disabled
+    names = disabled_names() if disabled is None else disabled
     cache = Cache.open()
     plugins, unreadable = cache.installed()
     wanted, unread = [], []

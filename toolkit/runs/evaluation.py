@@ -16,7 +16,7 @@ from toolkit.api.errors import counted
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
-from toolkit.data.store.corrupt import LeftOut
+from toolkit.data.store.corrupt import Skipped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.file_problems import write_file_problems
 from toolkit.runs.files import read_run
@@ -50,10 +50,10 @@ class Scored:
     precision: str
     seen: Mapping[str, Any]
     """How the model sees an item: the part `SEEN` of the protocol."""
-    left_out: Mapping[str, LeftOut]
+    skipped: Mapping[str, Skipped]
     """Items that could not be read so far, or are damaged, by split. Grows while splits are read."""
     remarks: tuple[str, ...]
-    """What a user must know before believing the scores, besides `left_out` and that the data is the sample."""
+    """What a user must know before believing the scores, besides `skipped` and that the data is the sample."""
 
     @classmethod
     def of_run(cls, assembly: Assembly) -> Scored:
@@ -67,7 +67,7 @@ class Scored:
             device=str(assembly.device),
             precision=assembly.precision,
             seen=_seen(spec),
-            left_out={name: loader.store.left_out for name, loader in assembly.loaders().items()},
+            skipped={name: loader.store.skipped for name, loader in assembly.loaders().items()},
             remarks=(*found, *direction, *endless_warm_up(recipe)),
         )
 
@@ -77,7 +77,7 @@ class Scored:
 
     def notes(self) -> list[str]:
         """What a user must know before believing the scores."""
-        return [*self.remarks, *self.left_out_notes()]
+        return [*self.remarks, *self.skipped_notes()]
 
     def screen_notes(self) -> list[str]:
         """`notes`, with one about the sample in place of what it says of itself: pages and cards have a banner."""
@@ -87,13 +87,13 @@ class Scored:
         sample = f"the data is the built-in SAMPLE{drawn}: its scores say nothing about real data"
         return [sample, *(text for text in self.notes() if text not in self.data.notes)]
 
-    def left_out_notes(self) -> list[str]:
+    def skipped_notes(self) -> list[str]:
         """Notes on each split of which items could not be read so far, or are damaged."""
-        return [text for name, left_out in self.left_out.items() for text in left_out.notes(name)]
+        return [text for name, skipped in self.skipped.items() for text in skipped.notes(name)]
 
     def file_problems(self) -> list[FileProblem]:
         """Every file that `notes` are about."""
-        return [*self.data.files, *(problem for one in self.left_out.values() for problem in _damaged(one))]
+        return [*self.data.files, *(problem for one in self.skipped.values() for problem in _damaged(one))]
 
     def class_items(self) -> dict[str, int]:
         """Training items of each class; empty where targets are numbers."""
@@ -112,7 +112,7 @@ class Scored:
             **TARGETS[self.data.spec.targets],
             **self.seen,
             "precision": self.precision,
-            "skipped": {name: len(one.reasons) for name, one in self.left_out.items()},
+            "skipped": {name: len(one.reasons) for name, one in self.skipped.items()},
         }
 
     def facts(self, directory: RunDirectory, network: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -132,14 +132,14 @@ class Scored:
         }
 
 
-def _damaged(left_out: LeftOut) -> Iterator[FileProblem]:
-    for index, reason in sorted(left_out.reasons.items()):
-        item = left_out.ids[index]
+def _damaged(skipped: Skipped) -> Iterator[FileProblem]:
+    for index, reason in sorted(skipped.reasons.items()):
+        item = skipped.ids[index]
         _, found, rest = reason.partition(f"{item}: ")  # behind the path of the file, as the machine has it
         yield FileProblem(item, f"damaged, skipped: {rest if found else reason}")
-    for index, damage in sorted(left_out.damaged.items()):
-        if index not in left_out.reasons:
-            yield FileProblem(left_out.ids[index], f"damaged: {damage}")
+    for index, damage in sorted(skipped.damaged.items()):
+        if index not in skipped.reasons:
+            yield FileProblem(skipped.ids[index], f"damaged: {damage}")
 
 
 def _seen(spec: DataSpec) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     directory.write_json(directory.scores, evaluated.scores)
     found = verdicts(judged(read_run(directory.path)))
     directory.write_json(directory.facts, {**facts, "verdicts": [asdict(verdict) for verdict in found]})
-    for text in scored.left_out_notes():
+    for text in scored.skipped_notes():
         note(text, console)
     keep_file_problems(directory, scored, console)
     page = write_report(directory.path)

@@ -205,7 +205,7 @@ def test_plain_binary_is_an_image(tmp_path: Path) -> None:
     assert train_of(parquet(tmp_path)).read(0).shape == (3, 24, 24)
 
 
-def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
+def test_rows_without_a_label_are_skipped(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", [0, -1, None, *[1, 2, 0] * 9], [picture(row) for row in range(30)])
     write(tmp_path / "test.parquet", [-1] * 6, [picture(100 + row) for row in range(6)])
     data = parquet(tmp_path)
@@ -214,7 +214,7 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     assert "skipped 8 rows without a label, of test.parquet, train.parquet" in data.notes
 
 
-def test_files_of_no_split_are_left_out_beside_those_of_one(tmp_path: Path) -> None:
+def test_files_of_no_split_are_skipped_beside_those_of_one(tmp_path: Path) -> None:
     balanced(of_the_hub(tmp_path) / "data" / "unsupervised-0.parquet", 9, first=500)
     data = parquet(tmp_path)
     assert sum(sizes(data)) == 69

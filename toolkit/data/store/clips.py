@@ -32,7 +32,7 @@ from toolkit.api.errors import DataError
 from toolkit.api.files import replaced
 from toolkit.data.damage import Damage, hearing_of_damage
 from toolkit.data.geometry import covering, crop_places, crop_start
-from toolkit.data.store.corrupt import Corrupt, LeftOut
+from toolkit.data.store.corrupt import Corrupt, Skipped
 from toolkit.data.store.resampling import CACHE_VERSION, resize
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
 from toolkit.data.store.store import Store
@@ -124,7 +124,7 @@ class ClipStore(Store):
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
-        self.left_out = LeftOut(self.corrupt, self.split.ids)
+        self.skipped = Skipped(self.corrupt, self.split.ids)
         self._asked: set[int] = set()
         self._counted: set[int] = set()
         self._unkept: set[int] = set()
@@ -166,7 +166,7 @@ class ClipStore(Store):
         whole = list(self._pool.map(self._filled, wanted, parts))
         if not all(whole):
             clips = np.concatenate([clips[:0], *(part for part, there in zip(parts, whole, strict=True) if there)])
-        return torch.from_numpy(clips).movedim(-1, -3), self.left_out.without(index)
+        return torch.from_numpy(clips).movedim(-1, -3), self.skipped.without(index)
 
     def _filled(self, wanted: _Wanted, into: NDArray[np.uint8]) -> bool:
         """Whether the clips of a video could be written."""
@@ -182,9 +182,9 @@ class ClipStore(Store):
                 numbers = sorted({number for view in views for number in view.frames})
                 with hearing_of_damage() as found:
                     frames = dict(zip(numbers, self._decoded(item, numbers), strict=True))
-                self.left_out.accept(item, found)
+                self.skipped.accept(item, found)
         except DataError as error:
-            self.left_out.add(item, error)
+            self.skipped.add(item, error)
             return False
         for view, clip in zip(views, into, strict=True):
             view.cut(frames, self.spec.stored_size, clip)
@@ -206,7 +206,7 @@ class ClipStore(Store):
             with suppress(OSError):  # removed by another run, or only to be read: what is mapped can be seen
                 os.utime(path)
             try:
-                self.left_out.accept(item, _kept_damage(path, frames.nbytes))
+                self.skipped.accept(item, _kept_damage(path, frames.nbytes))
             except DataError:  # kept by a run that accepts more
                 self._unkept.add(item)
                 return None
@@ -230,7 +230,7 @@ class ClipStore(Store):
             try:
                 with replaced(path) as temporary:
                     _write(temporary, (len(numbers), *first.shape), chain([first], decoded), found)
-                    self.left_out.accept(item, found)
+                    self.skipped.accept(item, found)
                 cache.added(size)
             except DataError:
                 self._unkeep(cache, item, size)

@@ -36,7 +36,7 @@ class Corrupt:
 
 
 @dataclass
-class LeftOut:
+class Skipped:
     """The items of a split, which has these `ids`, that were skipped so far, or are damaged in part."""
 
     corrupt: Corrupt
@@ -76,14 +76,14 @@ class LeftOut:
     def notes(self, split: str) -> Iterator[str]:
         """What a user reads of the skipped and the damaged items of this split."""
         if self.reasons:
-            yield left_out_note(split, self.reasons, len(self.ids))
+            yield skipped_note(split, self.reasons, len(self.ids))
         damaged = {self.ids[index]: one for index, one in sorted(self.damaged.items()) if index not in self.reasons}
         if damaged:
             listed = "; ".join(f"{name}: {one}" for name, one in list(damaged.items())[:LISTED])
             yield f"{split}: {counted(len(damaged), 'item')} of {len(self.ids):,} damaged in part: {listed}"
 
 
-def left_out_note(split: str, reasons: Mapping[int, str], count: int) -> str:
+def skipped_note(split: str, reasons: Mapping[int, str], count: int) -> str:
     """What a user reads of the items, of the `count` of a split, that were skipped."""
     named = "; ".join(list(reasons.values())[:LISTED])
     return f"{split}: skipped {len(reasons)} of {count} items that cannot be read: {named}"

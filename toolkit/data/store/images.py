@@ -16,7 +16,7 @@ from torch import Tensor
 from toolkit.api.contract_checks import read_image_of
 from toolkit.api.errors import DataError
 from toolkit.data.damage import hearing_of_damage
-from toolkit.data.store.corrupt import Corrupt, LeftOut
+from toolkit.data.store.corrupt import Corrupt, Skipped
 from toolkit.data.store.resampling import to_square
 from toolkit.data.store.storage import Memory, Storage, stored_shape
 from toolkit.data.store.store import Store
@@ -38,7 +38,7 @@ class ImageStore(Store):
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
-        self.left_out = LeftOut(self.corrupt, self.split.ids)
+        self.skipped = Skipped(self.corrupt, self.split.ids)
         self._resident: Tensor | None = None
         self._complete = False
         self._under_way: dict[int, Future[None]] = {}
@@ -58,12 +58,12 @@ class ImageStore(Store):
         """uint8 `[B, ..., 3, S, S]` (channels last in memory) of the items at `index`, and the index without those
         that were skipped. Raises DataError for an item that cannot be decoded and may not be skipped."""
         if self._resident is not None:
-            index = self.left_out.without(index)
+            index = self.skipped.without(index)
             return _gathered(self._resident, index.to(self._resident.device, non_blocking=True)), index
         if self.storage is None:
             return self._decode_afresh(index)
         self.keep(index)
-        index = self.left_out.without(index)
+        index = self.skipped.without(index)
         return _gathered(self.storage.pixels, index), index
 
     def keep(self, index: Tensor) -> None:
@@ -96,7 +96,7 @@ class ImageStore(Store):
         return self._resident is not None
 
     def _decode_afresh(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        asked = self.left_out.without(index)
+        asked = self.skipped.without(index)
         items = list(self._pool.map(self._decode, asked.tolist()))
         decoded = [item for item in items if item is not None]
         there = torch.tensor([item is not None for item in items], dtype=torch.bool)
@@ -114,9 +114,9 @@ class ImageStore(Store):
         try:
             with hearing_of_damage() as found:
                 image = read_image_of(self.split, index)
-            self.left_out.accept(index, found)
+            self.skipped.accept(index, found)
         except DataError as error:
-            self.left_out.add(index, error)
+            self.skipped.add(index, error)
             return None
         return to_square(image, self.spec.stored_size, self.spec.fit).movedim(-3, -1)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Split, VideoSplit
-    from toolkit.data.store.corrupt import LeftOut
+    from toolkit.data.store.corrupt import Skipped
 
 
 class Store(Protocol):
@@ -20,7 +20,7 @@ class Store(Protocol):
     """
 
     split: Split | VideoSplit
-    left_out: LeftOut
+    skipped: Skipped
 
     def __len__(self) -> int:
         return len(self.split)
@@ -28,7 +28,7 @@ class Store(Protocol):
     @property
     def skipped(self) -> dict[int, str]:
         """Items skipped because they cannot be decoded: index to reason."""
-        return self.left_out.reasons
+        return self.skipped.reasons
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, ..., 3, S, S]`: the items at `index`; of a video its middle."""

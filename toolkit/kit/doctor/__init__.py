@@ -13,7 +13,7 @@ from toolkit.host.installed import installed
 from toolkit.host.listing import shortened
 from toolkit.host.loading import load
 from toolkit.host.offers import INCLUDED, SLOW_SECONDS, Plugin, owners
-from toolkit.host.project import left_out, owner
+from toolkit.host.project import disabled_names, owner
 from toolkit.kit.doctor.examination import HOST, KNOWN_STATE, Imported, Line, Remark, Request, imported
 from toolkit.kit.doctor.process import SILENCE_SECONDS, Ended, Starter, answers
 from toolkit.kit.doctor.sources import unsafe_loads
@@ -34,7 +34,7 @@ def examine_installed(name: str | None, overrides: Sequence[str], *, silence: fl
     Raises UsageError for an unknown name, and for overrides without a single component.
     """
     plugins, unreadable = installed()
-    disabled = left_out().keys()
+    disabled = disabled_names().keys()
     named = [plugin for plugin in plugins if owner(name or "") in owners(plugin)]
     asleep = [plugin for plugin in plugins if plugin not in named and not disabled.isdisjoint(owners(plugin))]
     with closing(Doctor(",".join(sorted({plugin.name for plugin in plugins})), silence)) as doctor:
@@ -150,14 +150,14 @@ def _remark(rule: str, what: str, *, notice: bool = False) -> Remark:
 class Doctor:
     """Starts the processes in which plugins are examined; none is left after `close`.
 
-    `left_out` names all installed plugins, in the form of `TOOLKIT_DISABLE`: a process loads the one that it is asked
-    for. `silence` is that of `answers`.
+    `all_plugins` names all installed plugins, in the form of `TOOLKIT_DISABLE`: a process loads the one
+    that it is asked for. `silence` is that of `answers`.
     """
 
-    def __init__(self, left_out: str, silence: float = SILENCE_SECONDS) -> None:
+    def __init__(self, all_plugins: str, silence: float = SILENCE_SECONDS) -> None:
         self._silence = silence
-        self._bare = Starter((), {"TOOLKIT_DISABLE": left_out})
-        self._equipped = Starter(KNOWN_STATE, {"TOOLKIT_DISABLE": left_out})
+        self._bare = Starter((), {"TOOLKIT_DISABLE": all_plugins})
+        self._equipped = Starter(KNOWN_STATE, {"TOOLKIT_DISABLE": all_plugins})
 
     def close(self) -> None:
         self._bare.close()

@@ -255,8 +255,8 @@ def parts(subject: Subject) -> Iterator[str]:
     held = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
     if len(set(held)) < len(held):
         yield "a parameter is in two parts"
-    if left_out := [name for name, parameter in model.named_parameters() if id(parameter) not in set(held)]:
-        yield f"{left_out[0]} is in no part"
+    if absent := [name for name, parameter in model.named_parameters() if id(parameter) not in set(held)]:
+        yield f"{absent[0]} is in no part"
 
 
 @RULES.rule
