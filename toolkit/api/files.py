@@ -75,7 +75,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
-    with _naming(path), _claimed(path, path.suffix) as temporary:
+    with naming(path), _claimed(path, path.suffix) as temporary:
         try:
             yield temporary
             _sync(temporary)
@@ -88,14 +88,14 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let errors of the file system name `path`, which the caller knows of: a full disk names nothing, and others name
-    the temporary file."""
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the file system name `path`, which the user knows of: a full disk names nothing, other errors name
+    the temporary file, and FFmpeg's cannot be changed."""
     try:
         yield
     except OSError as error:
         if error.filename is None or UNFINISHED in str(error.filename):
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -308,7 +308,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     removed when it does not. Folders that killed writers have left next to `path` are removed first."""
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".*{UNFINISHED}*{_CLAIM}"))
-    with _naming(path), _claimed(path, _CLAIM) as claim:
+    with naming(path), _claimed(path, _CLAIM) as claim:
         folders = _Folders.claimed_by(claim)
         try:
             folders.coming.mkdir()
