@@ -18,7 +18,7 @@ from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.serving.predict.saving import check_save
 from toolkit.serving.predict.summary import labels
-from toolkit.system.notices import note, warn
+from toolkit.system.notices import note, show, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +101,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console, reconnect)
     code = _answer(job, clock)
     if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
-        print(f"next:  {command}", file=sys.stderr)
+        show(f"next:  {command}", file=sys.stderr)
     return code
 
 
@@ -109,7 +109,7 @@ def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | Non
     from toolkit.serving.bundle import Bundle
 
     opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
-    print(f"{printable(opened.manifest.name)}: {opened.setting}", file=sys.stderr)
+    show(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
     for label in labels(opened.manifest):
         warn(printable(label))
     return opened
