@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_DONE, UsageError, printable
 from toolkit.api.files import free_name
+from toolkit.data.kinds import IMAGE_SUFFIXES
 from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources, settled
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS = 0.001
 """Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
-JOINED = (".flv", ".m2ts", ".mts", ".ts")
-"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams."""
+JOINED = (".flv", ".m2ts", ".mts", ".ts", *IMAGE_SUFFIXES)
+"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams. Cameras send
+JPEG after JPEG."""
 INPUTS_REPEATED = 3
 """Inputs in the next command at most, so that it stays short where a shell has made many of a pattern."""
 
