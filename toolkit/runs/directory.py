@@ -52,6 +52,7 @@ class RunDirectory:
     best = _File(BEST)
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
+    sources = _File("sources.csv")
     file_problems = _File("files.csv")
     figures = _File("figures")
     bundles = _File("bundles")
