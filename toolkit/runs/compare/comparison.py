@@ -123,7 +123,7 @@ class Comparison:
     @cached_property
     def best(self) -> Contender | None:
         """The contender that is better than every other beyond chance, if there is one."""
-        for one in self.contenders:
+        for one in self.contenders if self.pairs else ():
             signs = [
                 pair.significant and (pair.gain > 0) == (pair.second is one)
                 for pair in self.pairs

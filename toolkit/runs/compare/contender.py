@@ -21,9 +21,10 @@ from toolkit.runs.latest import LATEST, followed
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.repeats import scores_of
 from toolkit.runs.rows import Row
+from toolkit.runs.series.members import FOLD, SEED, Member, is_series, points, read_members
 
 BUNDLE = "bundle.json"
-REPEATED = frozenset({"seed", "data.fold"})
+REPEATED = frozenset({SEED, FOLD})
 """Keys in which the runs of one contender may differ."""
 MEASURE: Mapping[TargetForm, str] = {"index": "accuracy", "set": "accuracy", "number": "mae"}
 """What single items are judged by: whether the answer is right, or how far it
@@ -131,10 +132,11 @@ def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def contenders(paths: Sequence[Path], *, runs: Path) -> list[Contender]:
-    """What is at these paths: runs, folders of runs that differ in the seed alone, bundles that were evaluated below
-    `runs`. Raises UsageError where something else is there, or a run has no scores yet."""
-    found = [_contender(path, runs) for path in paths]
-    return [Contender(name, one.runs) for name, one in zip(_distinct(found), found, strict=True)]
+    """What is at these paths: runs, series, folders of runs that differ in the seed alone, bundles that were evaluated
+    below `runs`. A series with a grid is a contender for each of its points. Raises UsageError where something else is
+    there, or nothing has scores yet."""
+    found = [one for path in paths for one in _contenders(path, runs)]
+    return _named_apart(found)
 
 
 def run_before(run: Path) -> Path:
@@ -150,8 +152,31 @@ def run_before(run: Path) -> Path:
     return max(earlier, key=lambda other: other.name)
 
 
-def _contender(path: Path, runs: Path) -> Contender:
+def members_compared(folder: Path, members: Sequence[Member]) -> list[Contender]:
+    """The points of a series, those that have a run with scores, by their values; without a grid by the recipe."""
+    return _named_apart(_points(folder, members))
+
+
+def _points(folder: Path, members: Sequence[Member]) -> list[Contender]:
+    grouped = points(folder, members)
+    finished = {label: [run.path for run in runs if run.scores.is_file()] for label, runs in grouped.items()}
+    return [
+        Contender(label or folder.name, _repeated(folder, paths).runs) for label, paths in finished.items() if paths
+    ]
+
+
+def _contenders(path: Path, runs: Path) -> list[Contender]:
     path = followed(path)
+    if not is_series(path):
+        return [_contender(path, runs)]
+    found = _points(path, read_members(path))
+    if not found:
+        again = shlex.join(["python", "-m", "toolkit", "run", "--resume", str(path)])
+        raise UsageError(f"{path}: no run of this series has scores yet", next_step=again)
+    return found
+
+
+def _contender(path: Path, runs: Path) -> Contender:
     if (path / BUNDLE).is_file():
         return _named(path.name, [read_run(_evaluation(path, runs))])
     if RunDirectory(path).recipe.is_file():
@@ -221,6 +246,10 @@ def _evaluations(bundle: Path, runs: Path) -> Iterator[Path]:
         named = run.read_json(scores).get("bundle")
         if named is not None and Path(named).resolve() == bundle.resolve():
             yield run.path
+
+
+def _named_apart(found: Sequence[Contender]) -> list[Contender]:
+    return [Contender(name, one.runs) for name, one in zip(_distinct(found), found, strict=True)]
 
 
 def _distinct(found: Sequence[Contender]) -> Sequence[str]:

@@ -12,7 +12,7 @@ from toolkit.recipe.places import places, without_places
 from toolkit.runs.compare.charts import intervals, metric_of, overlaid
 from toolkit.runs.compare.comparison import Comparison, Pair
 from toolkit.runs.compare.pictures import pictures_of
-from toolkit.runs.compare.tables import main_table, recipe_table, scores_table
+from toolkit.runs.compare.tables import main_table, recipe_table, runs_table, scores_table
 from toolkit.runs.directory import FIX_AND_REPEAT, explained
 from toolkit.runs.report import figures
 from toolkit.runs.report.page import Picture, embedded, pictures, render
@@ -59,7 +59,7 @@ def write_page(found: Comparison, path: Path) -> Path:
             found=found,
             metric=metric,
             main=main_table(found),
-            scores=scores_table(found),
+            scores=scores_table(found) if found.pairs else runs_table(found.contenders[0]),
             recipes=recipe_table(found),
             shown=list(_shown(found, scratch)),
             listed=LISTED_KINDS,

@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
@@ -17,11 +18,14 @@ from toolkit.runs.compare.comparison import Comparison, Estimated, Pair
 from toolkit.runs.compare.contender import Contender, flattened
 from toolkit.runs.compare.protocols import ABSENT
 from toolkit.runs.directory import null_for_nan
-from toolkit.runs.scores import is_share
-from toolkit.runs.significance import Interval
-from toolkit.system.notices import cell, note, say
+from toolkit.runs.repeats import mean_and_deviation
+from toolkit.runs.scores import is_share, score_text
+from toolkit.runs.significance import Interval, over_runs
+from toolkit.system.notices import cell, note, say, show
 
 DASH = "—"
+Columns: TypeAlias = dict[str, Callable[[Contender], str]]
+"""What a column is called, and its text for each contender."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +39,92 @@ class Table:
 
 
 def main_table(found: Comparison) -> Table:
-    """One row a contender: its score with its interval, its difference from the first, what it cost."""
-    unlike = _unlike_keys(found)
-    columns: dict[str, Callable[[Contender], str]] = {
-        "": lambda one: one.name,
-        **{key: _value_of(key) for key in unlike},
-        "runs": lambda one: str(len(one.runs)),
-        f"{found.split} {found.measure} (95 % interval)": lambda one: estimated_text(
-            found.measure, found.measured[one.name]
-        ),
-        "difference (95 % interval)": lambda one: _difference_text(found, found.against_first(one)),
-        "p": lambda one: _p_text(found.against_first(one)),
-        "better/worse items": lambda one: _flips_text(found.against_first(one)),
-        "epochs": lambda one: _count_text(one.epochs),
-        "training": lambda one: DASH if math.isnan(one.seconds) else f"{one.seconds:,.0f} s",
-        "parameters": lambda one: DASH if one.parameters is None else f"{one.parameters:,}",
+    """One row a contender: its score and its difference from the first, with 95 % intervals, and what it cost."""
+    return _table(found, _judged(found) | COST)
+
+
+def judged_table(found: Comparison) -> Table:
+    """The main table without cost, which a narrow screen has room for."""
+    return _table(found, _judged(found))
+
+
+def cost_table(found: Comparison) -> Table:
+    return _table(found, COST)
+
+
+def _table(found: Comparison, columns: Columns) -> Table:
+    named: Columns = {"": lambda one: one.name, **columns}
+    rows = tuple(tuple(column(one) for column in named.values()) for one in found.contenders)
+    measured = f"{found.split} {found.measure}"
+    bold = (
+        None
+        if found.best is None or measured not in named
+        else (found.contenders.index(found.best), list(named).index(measured))
+    )
+    return Table(tuple(named), rows, bold)
+
+
+def _judged(found: Comparison) -> Columns:
+    return {
+        **{key: _value_of(key) for key in _unlike_keys(found)},
+        f"{found.split} {found.measure}": lambda one: estimated_text(found.measure, found.measured[one.name]),
+        **(_differences(found) if found.pairs else {}),
     }
-    rows = tuple(tuple(column(one) for column in columns.values()) for one in found.contenders)
-    best = found.best
-    bold = None if best is None else (found.contenders.index(best), 2 + len(unlike))
-    return Table(tuple(columns), rows, bold)
+
+
+COST: Columns = {
+    "runs": lambda one: str(len(one.runs)),
+    "epochs": lambda one: _count_text(one.epochs),
+    "training": lambda one: DASH if math.isnan(one.seconds) else f"{one.seconds:,.0f} s",
+    "parameters": lambda one: DASH if one.parameters is None else f"{one.parameters:,}",
+}
+
+
+def _differences(found: Comparison) -> Columns:
+    return {
+        "difference": lambda one: _difference_text(found, found.against_first(one)),
+        "p": lambda one: _p_text(found.against_first(one)),
+        "better/worse": lambda one: _flips_text(found.against_first(one)),
+    }
 
 
 def scores_table(found: Comparison) -> Table:
-    """One row a score, one column a contender; intervals are over runs."""
-    rows = [
-        (name, *(DASH if value is None else estimated_text(name, value) for value in values))
-        for name, values in found.scores.items()
-    ]
+    """One row a score, one column a contender, with 95 % intervals; scores that are equal everywhere share a row."""
+    named: dict[tuple[str, ...], list[str]] = {}
+    for name, values in found.scores.items():
+        texts = tuple(DASH if value is None else estimated_text(name, value) for value in values)
+        named.setdefault(texts, []).append(name)
+    rows = [(" = ".join(names), *texts) for texts, names in named.items()]
     return Table(("score", *(one.name for one in found.contenders)), tuple(rows))
+
+
+def runs_table(one: Contender) -> Table:
+    """One row a score: mean, standard deviation and interval over the runs, and the value of each."""
+    names = [run.directory.path.name for run in one.runs]
+    rows = []
+    for heading, values in _merged(one.scores).items():
+        name = heading.partition(" = ")[0]
+        mean, deviation = mean_and_deviation(values)
+        interval = over_runs(values)
+        rows.append((heading, *map(partial(_text, name), (mean, deviation)), _spanned(name, interval),
+                     *map(partial(_text, name), values)))  # fmt: skip
+    return Table(("score", "mean", "deviation", "95 % interval", *names), tuple(rows))
+
+
+def _merged(scores: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """Scores that are equal in every run under one heading."""
+    named: dict[tuple[str, ...], list[str]] = {}
+    for name, values in scores.items():
+        named.setdefault(tuple(_text(name, value) for value in values), []).append(name)
+    return {" = ".join(names): scores[names[0]] for names in named.values()}
+
+
+def _text(name: str, value: float) -> str:
+    return DASH if math.isnan(value) else score_text(name, value)
+
+
+def _spanned(name: str, interval: Interval) -> str:
+    return DASH if math.isnan(interval.low) else f"{_text(name, interval.low)} to {_text(name, interval.high)}"
 
 
 def recipe_table(found: Comparison) -> Table:
@@ -217,9 +278,13 @@ def print_comparison(found: Comparison, console: Console) -> None:
     """The main table, every score, what differs, and what each pair says."""
     for text in found.unlike:
         note(f"unlike protocols: {text}", console)
-    _print(main_table(found), console)
-    if len(found.scores) > 1:
+    show(f"{found.split} {found.measure}, with 95 % intervals", console=console)
+    _print(judged_table(found), console)
+    _print(cost_table(found), console)
+    if found.pairs:
         _print(scores_table(found), console)
+    elif len(found.contenders[0].runs) > 1:
+        _print(runs_table(found.contenders[0]), console)
     if found.recipes:
         _print(recipe_table(found), console)
     for pair in found.pairs:
