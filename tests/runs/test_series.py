@@ -142,7 +142,7 @@ def test_a_failed_run_is_named_and_the_others_are_summed_up(
     assert "run --resume runs/tiny/" in error
     folder = read_folder()
     rows = (folder / "table.csv").read_text(encoding="utf-8").splitlines()
-    assert [row.partition(",")[0] for row in rows] == ["", "tiny"]
+    assert [row.partition(",")[0] for row in rows] == ["", "train.optimizer.lr=0.2"]
 
 
 def finish(path: Path) -> None:

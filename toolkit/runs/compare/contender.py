@@ -154,7 +154,8 @@ def run_before(run: Path) -> Path:
 
 def members_compared(folder: Path, members: Sequence[Member]) -> list[Contender]:
     """The points of a series, those that have a run with scores, by their values; without a grid by the recipe."""
-    return _named_apart(_points(folder, members))
+    found = _points(folder, members)
+    return found if any(one.label for one in members) else _named_apart(found)
 
 
 def _points(folder: Path, members: Sequence[Member]) -> list[Contender]:
