@@ -38,7 +38,7 @@ class Estimated:
     value: float
     interval: Interval
     over: str
-    """What the interval is of: `items`, `runs`, or nothing where there is none."""
+    """What the interval is of: `items`, `runs`, or empty for a single run."""
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _evaluation(bundle: Path, runs: Path) -> Path:
-    """The latest evaluation of a bundle. Raises UsageError where there is none."""
+    """The latest evaluation of a bundle. Raises UsageError if it was never evaluated."""
     found = list(_evaluations(bundle, runs))
     if not found:
         raise UsageError(

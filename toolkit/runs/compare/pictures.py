@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit.api.contracts import Split, VideoSplit
 
 SIDE = 128
-"""Pixels of a picture's longer side, at most; of a film strip, of each frame's."""
+"""Pixels of a picture's longer side, at most; of a clip, of each frame's."""
 FRAMES = 6
 
 
