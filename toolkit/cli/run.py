@@ -64,7 +64,8 @@ def _check(options: Namespace) -> None:
 def _run(options: Namespace) -> int | None:
     _check(options)
     if is_series(options):
-        return run_series(options)
+        run_series(options)
+        return None
     if (options.ranks or 1) > 1 and not launched().together:
         return _launched(options)
     output = console()

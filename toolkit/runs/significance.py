@@ -146,4 +146,5 @@ def _by_source(values: Sequence[float], sources: Sequence[str]) -> tuple[Numbers
     import numpy as np
 
     _, places = np.unique(np.asarray(sources), return_inverse=True)
-    return np.bincount(places, np.asarray(values, np.float64)), np.bincount(places).astype(np.float64)
+    totals: Numbers = np.bincount(places, np.asarray(values, np.float64)).astype(np.float64)
+    return totals, np.bincount(places).astype(np.float64)
