@@ -260,7 +260,7 @@ def test_a_worse_run_fails_with_6(here: Path, capsys: pytest.CaptureFixture[str]
     ("metric", "reason"),
     [
         ("acuracy", 'no such score; did you mean "accuracy"?'),
-        ("loss", "a is one run; a score of the whole split needs several seeds of each side"),
+        ("loss", "a is one run; a score of the whole split needs two single runs, or several seeds"),
     ],
 )
 def test_a_score_that_cannot_be_tested_is_refused(

@@ -58,6 +58,12 @@ class Contender:
         """Each scalar score by name, one number a run."""
         return scores_of(self.runs)
 
+    @property
+    def replicates(self) -> Mapping[str, Sequence[float]]:
+        """Of a single run: each score without one block of items, as `Uncertainty.replicates`; else empty."""
+        found: Mapping[str, Sequence[float]] = self.first.scores.get("replicates", {}).get(self.first.split, {})
+        return found if len(self.runs) == 1 else {}
+
     @cached_property
     def tables(self) -> Mapping[str, Any]:
         """Its recipe by dotted keys, without those in which its runs differ."""
