@@ -174,7 +174,13 @@ def test_two_series_of_folds_are_compared_item_by_item(recipe: Path) -> None:
         folder = recipe.parent / name
         for fold in range(2):
             protocol = {**PROTOCOL, "fold": fold, "split_hash": str(fold)}
-            write_run(folder / f"fold-{fold}", right(share, seed=fold, count=100), protocol=protocol, prefix=f"{fold}-")
+            write_run(
+                folder / f"fold-{fold}",
+                right(share, seed=fold, count=100),
+                protocol=protocol,
+                prefix=f"{fold}-",
+                seed=fold,
+            )
         write_members(folder, [Member(f"fold-{fold}", {}, fold, 0) for fold in range(2)])
     (pair,) = compare(contenders([recipe.parent / name for name in "ab"], runs=Path("runs"))).pairs
     assert (pair.items, pair.test) == (200, "exact McNemar test")

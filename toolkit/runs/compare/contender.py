@@ -27,8 +27,7 @@ BUNDLE = "bundle.json"
 REPEATED = frozenset({SEED, FOLD})
 """Keys in which the runs of one contender may differ."""
 MEASURE: Mapping[TargetForm, str] = {"index": "accuracy", "set": "accuracy", "number": "mae"}
-"""What single items are judged by: whether the answer is right, or how far it
-is from the target on average."""
+"""What single items are judged by: whether the answer is right, or its mean absolute error."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,22 @@ def _repeated(path: Path, members: Iterable[Path]) -> Contender:
             f"{path}: its runs differ in more than the seed: {first_few(unlike)}",
             next_step=f"name the runs: python -m toolkit compare {words}",
         )
+    _require_other_draws(path, finished)
     return _named(path.name, finished)
+
+
+def _require_other_draws(path: Path, runs: Sequence[RunFiles]) -> None:
+    """Raise UsageError where two runs have one seed and one fold: they are the same, and show no spread."""
+    drawn = dict[tuple[Any, ...], Path]()
+    for run in runs:
+        table = flattened(run.tables)
+        here, known = run.directory.path, tuple(table.get(key) for key in sorted(REPEATED))
+        if known in drawn:
+            raise UsageError(
+                f"{path}: {drawn[known].name} and {here.name} have the same seed, so they show no spread",
+                next_step=f"name one of them: {_command(here, 'RUN')}",
+            )
+        drawn[known] = here
 
 
 def _named(name: str, runs: Sequence[RunFiles]) -> Contender:
