@@ -158,6 +158,7 @@ def test_several_seeds_must_differ_over_runs_and_over_items(here: Path) -> None:
     assert pair.test == "runs and items"
     assert pair.over_runs.low < pair.difference < pair.over_runs.high
     assert [len(one.runs) for one in found.contenders] == [3, 3]
+    assert {*found.contenders[0].answers.values()} <= {f"{right} of 3 right" for right in range(4)}
     spread = compared(seeds(here / "one", (0.5, 0.9, 0.7)), seeds(here / "two", (0.75, 0.95, 0.6), "resnet18", 10))
     assert not spread.pairs[0].significant
 

@@ -107,7 +107,7 @@ def uncertain_scores(
     the `replicates` that `compare` needs."""
     if not answers:
         return {}
-    split, evaluation = next(reversed(answers.items()))
+    split, evaluation = list(answers.items())[-1]
     ids = getattr(data, split).ids
     names = [ids[place] for place in evaluation.index.tolist()]
     sources = [data.sources.get(name, name) for name in names]

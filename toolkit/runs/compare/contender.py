@@ -84,8 +84,12 @@ class Contender:
 
     @cached_property
     def answers(self) -> Mapping[str, str]:
-        """The answer of its first run to each item by id, in words."""
-        return {row.id: answer_of(row) for run in reversed(self.runs) for row in run.rows}
+        """Its answer to each item by id, in words; of several runs how many were right."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        for run in self.runs:
+            for row in run.rows:
+                found[row.id].append(row)
+        return {name: answer_of(*rows) for name, rows in found.items()}
 
     @cached_property
     def sources(self) -> Mapping[str, str]:
@@ -121,7 +125,10 @@ def target_of(row: Row) -> str:
     return row.target if isinstance(row, Prediction) else row.captions[1]
 
 
-def answer_of(row: Row) -> str:
+def answer_of(row: Row, *others: Row) -> str:
+    if others:
+        rows = (row, *others)
+        return f"{sum(map(measured, rows)):g} of {len(rows)} right"
     return row.prediction if isinstance(row, Prediction) else row.captions[0]
 
 
