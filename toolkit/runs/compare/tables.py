@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 from rich.console import Console
@@ -104,9 +103,8 @@ def runs_table(one: Contender) -> Table:
     rows = []
     for heading, values in _merged(one.scores).items():
         name = heading.partition(" = ")[0]
-        mean, deviation = mean_and_deviation(values)
-        rows.append((heading, *map(partial(_text, name), (mean, deviation)), interval_text(name, *over_runs(values)) or DASH,
-                     *map(partial(_text, name), values)))  # fmt: skip
+        mean, deviation, *each = (_text(name, value) for value in (*mean_and_deviation(values), *values))
+        rows.append((heading, mean, deviation, interval_text(name, *over_runs(values)) or DASH, *each))
     return Table(("score", "mean", "std", "95 % interval", *names), tuple(rows))
 
 
