@@ -20,14 +20,16 @@ LOW = 5
 """Frequencies along each side of the signature of an image."""
 LOW_OF_FRAMES = 3
 """The same of each frame of a video."""
-RADIUS = 0.35
+RADIUS = 0.25
 """Largest distance of two signatures of near duplicates; signatures have the length 1 or less."""
-LIKENESS = 0.96
-"""Least correlation of their thumbnails."""
-DETAIL_LIKENESS = 0.70
+LIKENESS, COLOUR_LIKENESS = 0.90, 0.88
+"""Least correlation of their thumbnails in grey and in colour."""
+DETAIL_LIKENESS = 0.82
 """Least correlation of what their signatures do not hold, of thumbnails that have such detail."""
-DETAIL = 0.10
-"""Share of a thumbnail's variation above which it has detail."""
+DETAIL = 1.5
+"""Standard deviation of that detail, of 0 to 255, from which a thumbnail has it."""
+SMOOTH_LIKENESS = 0.99
+"""Least correlation in grey of thumbnails without detail: skies and walls are alike."""
 FLAT = 4.0
 """Standard deviation of a thumbnail, of 0 to 255, below which it shows nothing that could be compared."""
 NEIGHBOURS = 6
@@ -41,7 +43,7 @@ class Pair(NamedTuple):
     first: int
     second: int
     likeness: float
-    """Correlation of their thumbnails, 0 to 1."""
+    """Correlation of their thumbnails in grey, 0 to 1."""
     mirrored: bool
 
 
@@ -59,10 +61,10 @@ def near_duplicates(
     """
     signatures, flat = _signatures(thumbs, usable)
     compared = np.flatnonzero(usable & ~flat)
-    candidates = list(_candidates(signatures[compared], splits[compared], _odd(thumbs.shape[1])))
-    if not candidates:
-        return [], flat & usable
-    found = np.unique(np.concatenate(candidates), axis=0)
+    candidates = _candidates(signatures[compared], splits[compared], _odd(thumbs.shape[1]))
+    found = np.unique(np.concatenate([np.empty((0, 3), np.int64), *candidates]), axis=0)
+    if not len(found):
+        return [], flat
     first, second, mirrored = compared[found[:, 0]], compared[found[:, 1]], found[:, 2].astype(bool)
     likeness = np.concatenate(
         [
@@ -76,7 +78,7 @@ def near_duplicates(
         known = best.get(pair[:2])
         if known is None or pair.likeness > known.likeness:
             best[pair[:2]] = pair
-    return sorted(best.values(), key=lambda pair: (-pair.likeness, pair)), flat & usable
+    return sorted(best.values(), key=lambda pair: (-pair.likeness, pair)), flat
 
 
 def _signatures(thumbs: NDArray[np.uint8], usable: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -134,13 +136,12 @@ def _likeness(one: NDArray[np.uint8], other: NDArray[np.uint8], mirrored: NDArra
     """float32 `[P]`: the correlation of two thumbnails each, uint8 `[P, F, 16, 16, 3]`; 0 where they are unlike."""
     other = np.where(mirrored[:, None, None, None, None], other[:, :, :, ::-1], other)
     pictures = [one.astype(np.float32), other.astype(np.float32)]
-    likeness = _correlation(*pictures)
-    details = [_details(picture.mean(axis=-1)) for picture in pictures]
-    shares = [np.sqrt((detail**2).mean(axis=(1, 2, 3))) / _deviation(picture)
-              for detail, picture in zip(details, pictures, strict=True)]  # fmt: skip
-    detailed = np.minimum(*shares) > DETAIL
-    like = (likeness >= LIKENESS) & (~detailed | (_correlation(*details) >= DETAIL_LIKENESS))
-    return np.where(like, likeness, 0).astype(np.float32)
+    greys = [picture.mean(axis=-1) for picture in pictures]
+    details = [_details(grey) for grey in greys]
+    in_grey, in_colour, in_detail = (_correlation(*pair) for pair in (greys, pictures, details))
+    detailed = np.minimum(*(np.sqrt((detail**2).mean(axis=(1, 2, 3))) for detail in details)) >= DETAIL
+    like = np.where(detailed, in_detail >= DETAIL_LIKENESS, in_grey >= SMOOTH_LIKENESS)
+    return np.where(like & (in_grey >= LIKENESS) & (in_colour >= COLOUR_LIKENESS), in_grey, 0).astype(np.float32)
 
 
 def _details(grey: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -150,11 +151,6 @@ def _details(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     spectrum[..., THUMB * 3 // 4 :, :] = 0  # what compression and resizing change
     spectrum[..., :, THUMB * 3 // 4 :] = 0
     return spectrum
-
-
-def _deviation(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    deviation: NDArray[np.float32] = pictures.reshape(len(pictures), -1).std(axis=1)
-    return np.maximum(deviation, np.float32(1e-6))
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
