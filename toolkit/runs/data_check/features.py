@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.api.contracts import Data, Noted, Split, VideoSplit
-from toolkit.api.errors import UsageError
+from toolkit.api.errors import Problem, UsageError
 from toolkit.api.files import cache_directory, replaced
 from toolkit.build.plan import Plan, plan
 from toolkit.data.splits import SPLITS
@@ -73,7 +73,9 @@ def extractor(planned: Plan, model: str | None, weights: str | None) -> Extracto
 
     Raises the errors of the components; UsageError where no weights would be loaded.
     """
-    if weights is not None and (Path(weights) / RunDirectory.recipe.name).is_file():
+    if weights is not None and not Path(weights).exists():
+        raise UsageError(f"--weights: {weights}: no such run or file", next_step="name a run: runs/<recipe>/<time>")
+    if weights is not None and RunDirectory(Path(weights)).recipe.is_file():
         return _of_run(planned, model, Path(weights))
     return _of_model(planned, model or planned.resolved.model.name, weights)
 
@@ -102,6 +104,13 @@ def _of_run(planned: Plan, model: str | None, path: Path) -> Extractor:
 def _of_model(planned: Plan, model: str, weights: str | None) -> Extractor:
     from toolkit.training.network import Network
 
+    registry = discover()
+    found = registry.find("model", model, "")
+    if isinstance(found, Problem):
+        raise UsageError(f"--model: {found}", next_step="python -m toolkit plugins list")
+    if "weights" not in registry.signature(found).names:
+        step = "train one and name its run: --weights RUN"
+        raise UsageError(f"model {model}: takes no weights, so its features mean nothing", next_step=step)
     tables = planned.resolved.tables()
     known = tables["model"] if model == tables["model"]["name"] else {}
     tables["model"] = {**known, "name": model, **({"weights": weights} if weights else {})}
@@ -110,7 +119,7 @@ def _of_model(planned: Plan, model: str, weights: str | None) -> Extractor:
     replanned = _planned(planned, tables)
     given = replanned.one("model").args.get("weights")
     if given in (None, "none"):
-        step = "train one and name its run: --weights RUN"
+        step = "name a run or a file of weights: --weights RUN"
         raise UsageError(f"model {model}: has no weights, so its features mean nothing", next_step=step)
     data = replanned.data()
     built = replanned.model(data.spec)
