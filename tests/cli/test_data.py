@@ -194,7 +194,7 @@ MISTAKES = {
         "error: model cnn: takes no weights, so its features",
     ),
     "no weights at all": (
-        ["data", "check", "RECIPE", "--model", "resnet18", "--set", "model.weights=none"],
+        ["data", "check", "RECIPE", "--model", "resnet18", "--set", 'model={name="resnet18",weights="none"}'],
         "error: model resnet18: has no weights, so its features mean nothing",
     ),
     "an unknown model": (

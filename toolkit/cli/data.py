@@ -51,7 +51,9 @@ def _add_subject(parser: Parser) -> None:
 
 
 def _add_output(parser: Parser) -> None:
-    parser.add_argument("--output", metavar="DIR", type=Path, default=CHECKS, help=f"(default: {CHECKS})")
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, default=CHECKS, help=f"where checks go (default: {CHECKS})"
+    )
     add_open(parser)
 
 

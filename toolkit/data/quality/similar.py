@@ -172,4 +172,5 @@ def groups_of(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]
     graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
     _, lowest = np.unique(labels, return_index=True)
-    return lowest[labels].astype(np.int64)
+    groups: NDArray[np.int64] = lowest[labels].astype(np.int64)
+    return groups
