@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.api.contracts import FileProblem
 from toolkit.data.folders import Listing
-from toolkit.data.groups import GROUP_TABLE, find_groups
+from toolkit.data.groups import GROUP_TABLE, UNGROUPED, find_groups
 from toolkit.data.quality.outliers import outliers
 from toolkit.data.quality.similar import Pair
 from toolkit.data.review import EXCLUDE
@@ -173,8 +172,12 @@ def _of_source(items: Items, name: str, rule: str, held: Sequence[int], splits: 
 
 
 def _sources(items: Items) -> Iterator[tuple[str, Sequence[str]]]:
-    """A rule and the source of each item by it; nothing where no rule fits."""
+    """A rule and the source of each item by it: groups.csv, even if the recipe has a pattern in its place; else as the
+    dataset groups items; else as file names suggest. Nothing where no rule fits."""
     root = _root(items)
+    if (root is None or not (root / GROUP_TABLE).is_file()) and (grouped := _grouped(items)):
+        yield str(items.data.protocol.get("grouping", "as the dataset groups items")), grouped
+        return
     if root is None:
         return
     listing = Listing(root, tuple(items.ids), tuple(items.targets), items.spec.classes, items.spec.targets)
@@ -186,10 +189,17 @@ def _sources(items: Items) -> Iterator[tuple[str, Sequence[str]]]:
         yield f"by {source.words} of the name", source.names
 
 
-def _root(items: Items) -> os.PathLike[str] | None:
-    """The folder that ids are relative to; None where the dataset has no files of these names."""
-    from pathlib import Path
+def _grouped(items: Items) -> Sequence[str]:
+    """The source of each item as the dataset has it; empty where it groups none."""
+    known = items.data.sources
+    if not known or items.data.protocol.get("grouping") == UNGROUPED:
+        return ()
+    named = (known.get(name, known.get(f"{name}#0")) for name in items.ids)
+    return [source or f"item {number}" for number, source in enumerate(named)]
 
+
+def _root(items: Items) -> Path | None:
+    """The folder that ids are relative to; None where the dataset has no files of these names."""
     path = next((path for path in items.paths if path is not None), None)
     if path is None:
         return None
@@ -253,10 +263,3 @@ def odd_files(items: Items, seen: Seen) -> tuple[list[Finding], list[str]]:
         if odd := [text for text in texts if text not in common]:
             found.append(about(items, "odd file", item, detail="; ".join(odd)))
     return found, [f"{counts[text]:,} of {len(items):,} files: {text}" for text in sorted(common)]
-
-
-def crossing(pairs: Iterable[tuple[int, int]], splits: NDArray[np.int8]) -> dict[tuple[str, str], int]:
-    """How many pairs of copies lie in each two splits."""
-    counts = Counter(tuple(sorted((int(splits[first]), int(splits[other])))) for first, other in pairs)
-    named = combinations(range(len(SPLITS)), 2)
-    return {(SPLITS[one], SPLITS[other]): counts[(one, other)] for one, other in named}
