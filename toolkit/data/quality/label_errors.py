@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 FOLDS = 5
 """Parts of the data, each of which gets the probabilities of a model that has not seen it."""
+MARGIN = 0.5
+"""How much more probable than its label another class must be before a label is flagged. The paper has no such limit;
+without it a weak model flags a third of all labels."""
 _STRENGTH = 1.0
+"""Of the logistic regression, for one dimension: with D of them it is D times as strict."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Likely:
     """How likely the labels of N items are wrong."""
 
     scores: NDArray[np.float64]
-    """float64 `[N]`, -1 to 1: the probability of the likeliest other class, less that of the label."""
+    """float64 `[N]`, 0 to 1: 1 less the probability of the label."""
     flagged: NDArray[np.bool_]
     """bool `[N]`: whether the label is likely wrong."""
     suggested: NDArray[np.int64]
@@ -78,7 +82,7 @@ def likely_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     An item counts for the class that reaches that class's threshold, its mean probability among its own items, and of
     several such classes for the likeliest. Where that is not the label, the label is suspect (the paper's confident
     joint). Of each pair of label and class those are flagged that the calibrated joint leads to expect, the most likely
-    ones first (the paper's pruning by noise rate).
+    ones first (the paper's pruning by noise rate), if the class is more probable than the label by `MARGIN`.
     """
     count, classes = probabilities.shape
     rows = np.arange(count)
@@ -86,7 +90,7 @@ def likely_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     others = probabilities.copy()
     others[rows, labels] = -1
     suggested = others.argmax(axis=1)
-    scores = others[rows, suggested] - own
+    margins = others[rows, suggested] - own
     totals = np.bincount(labels, minlength=classes)
     thresholds = np.bincount(labels, own, minlength=classes) / np.maximum(totals, 1)
     thresholds[totals == 0] = np.inf
@@ -95,11 +99,11 @@ def likely_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     counted = np.zeros((classes, classes))
     np.add.at(counted, (labels, confident), 1)
     joint = counted / np.maximum(counted.sum(axis=1, keepdims=True), 1) * totals[:, None] / max(count, 1)
-    suspect = (confident != labels) & (scores > 0)
+    suspect = (confident != labels) & (margins > MARGIN)
     flagged = np.zeros(count, bool)
     for label, other in zip(*np.nonzero(joint), strict=True):
         if label != other:
             of_pair = np.flatnonzero(suspect & (labels == label) & (confident == other))
             expected = round(float(joint[label, other]) * count)
-            flagged[of_pair[np.argsort(-scores[of_pair], kind="stable")][:expected]] = True
-    return Likely(scores, flagged, np.where(confident != labels, confident, suggested), joint)
+            flagged[of_pair[np.argsort(own[of_pair], kind="stable")][:expected]] = True
+    return Likely(1 - own, flagged, np.where(confident != labels, confident, suggested), joint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH = 256
+WIDTH = 1024
 """Dimensions of features that are kept: the directions of most variation."""
 SAMPLE = 20_000
 """Items that directions and covariances are estimated from."""
