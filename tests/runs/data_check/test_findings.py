@@ -107,7 +107,7 @@ def test_measures_far_from_the_others_are_named_with_their_unit() -> None:
     count = 300
     draw = np.random.default_rng(0)
     sizes = draw.integers(90, 110, (count, 2)).astype(np.int32)
-    sizes[1], sizes[2] = (1000, 1000), (100, 400)
+    sizes[1], sizes[2] = (1000, 1000), (60, 180)
     brightness = draw.normal(120, 5, count).astype(np.float32)
     brightness[3] = 250
     sharpness = draw.normal(100, 5, count).astype(np.float32)
@@ -122,7 +122,7 @@ def test_measures_far_from_the_others_are_named_with_their_unit() -> None:
         "blur outlier": "004",
         "flat": "005",
     }
-    assert found["shape outlier"].detail == "400 x 100 px"
+    assert found["shape outlier"].detail == "180 x 60 px"
     assert found["brightness outlier"].detail == "mean 250 of 255"
     assert all(one.score is None or one.score > 5 for one in found.values())
 

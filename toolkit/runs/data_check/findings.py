@@ -251,7 +251,7 @@ def odd_times(items: Items, seen: Seen) -> Iterator[Finding]:
 
 def _far(score: float) -> float | None:
     """A modified z-score without its sign; None where most items are equal, so that there is no unit."""
-    return round(abs(score), 2) if math.isfinite(score) else None
+    return round(abs(float(score)), 2) if math.isfinite(score) else None
 
 
 def odd_files(items: Items, seen: Seen) -> tuple[list[Finding], list[str]]:

@@ -35,23 +35,32 @@ class Shown(NamedTuple):
 
 
 def picture(items: Items, *shown: int) -> Shown | None:
-    """The items side by side, of a video some frames; None where one of them cannot be decoded."""
+    """The items side by side, or one below the other where they are videos, of which some frames are shown; None where
+    one of them cannot be decoded."""
     try:
         parts = [_small(items, item) for item in shown]
     except DataError:
         return None
-    height = max(part.height for part in parts)
-    width = sum(part.width for part in parts) + GAP * (len(parts) - 1)
-    from PIL import Image
-
-    whole, left = Image.new("RGBA", (width, height)), 0
-    for part in parts:
-        whole.paste(part, (left, (height - part.height) // 2))
-        left += part.width + GAP
+    whole = _joined(parts, below=items.videos)
+    width, height = whole.size
     file = io.BytesIO()
     exact = height <= 64
     (whole if len(parts) > 1 else whole.convert("RGB")).save(file, "WEBP", lossless=exact, quality=80, method=2)
     return Shown(f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", width, height)
+
+
+def _joined(parts: Sequence[Any], *, below: bool) -> Any:
+    """The pictures in one, with transparent gaps."""
+    from PIL import Image
+
+    widths, heights = [part.width for part in parts], [part.height for part in parts]
+    gaps = GAP * (len(parts) - 1)
+    size = (max(widths), sum(heights) + gaps) if below else (sum(widths) + gaps, max(heights))
+    whole, place = Image.new("RGBA", size), 0
+    for part in parts:
+        whole.paste(part, (0, place) if below else (place, (size[1] - part.height) // 2))
+        place += (part.height if below else part.width) + GAP
+    return whole
 
 
 def _small(items: Items, item: int) -> Any:
