@@ -211,6 +211,18 @@ def test_without_a_rhythm_every_frame_is_a_window() -> None:
     assert len(ring) == 1
 
 
+def test_no_window_is_made_twice_where_a_part_begins_as_the_one_before_ends() -> None:
+    """As of a server that sends ahead of time, and drops the connection."""
+    ring: Ring[int] = Ring(Windows(STILL, STILL.span, 0.5))
+    starts = []
+    for seconds, begins in ((0.0, True), (0.5, False), (1.0, False), (1.0, True), (1.5, False)):
+        ring.put(seconds, 0, seconds, begins=begins)
+        ring.close()
+        while (window := ring.take()) is not None:
+            starts.append(window.moment[0])
+    assert starts == [0, 0.5, 1, 1.5]
+
+
 def test_a_stream_that_ends_before_one_window_is_answered_once() -> None:
     ring: Ring[int] = Ring(Windows(STRIDED, STRIDED.span, 0.2))
     for number in range(4):

@@ -86,6 +86,8 @@ class Ring(Generic[T]):
         self._windows, self._length = windows, length
         self._starts = windows.starts(length)
         self._next: float | None = next(self._starts)
+        self._made = -math.inf
+        """When the newest window begins: a part may begin at the very time at which the one before it ended."""
         self._part = 0
         self._changed = threading.Condition()
         most = 2 + math.ceil(windows.span * FASTEST)
@@ -109,7 +111,7 @@ class Ring(Generic[T]):
                 self._frames.clear()
             if begins and self._windows.every:
                 self._starts = self._windows.starts(self._length, after=seconds)
-                self._next = next(self._starts, None)
+                self._next = next((start for start in self._starts if start > self._made), None)
             self._part += begins
             self._times.append(seconds)
             self._frames.append((frame, shown))
@@ -156,6 +158,7 @@ class Ring(Generic[T]):
             shown = max(self._frames[number][1] for number in numbers)
             frames = [self._frames[number][0] for number in numbers]
             self._offer(Window(self._windows.moment(self._next), frames, shown, self._part))
+            self._made = self._next
             self._next = next(self._starts, None)
 
     def _offer(self, window: Window[T]) -> None:
