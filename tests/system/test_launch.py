@@ -16,8 +16,8 @@ import torch
 
 from tests.ranks import launched
 from toolkit.api.errors import EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, RunFailed
-from toolkit.cli import launch
 from toolkit.cli.main import main
+from toolkit.system import launch
 
 SMALL = (
     *("data.sample_images=20", "model.widths=[8]", "train.batch=64", "train.precision=fp32"),
