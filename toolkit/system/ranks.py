@@ -31,6 +31,10 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """The environment in which a launcher starts each rank."""
 
 
+STORE_SECONDS = 5.0
+"""How long the launcher's store may take to answer."""
+
+
 class RanksLost(RunFailed):
     """Another rank ended, or does not answer."""
 
@@ -218,7 +222,18 @@ def _reason(error: RuntimeError) -> str:
 
 
 def _is_first(store: Store, error: ToolkitError) -> bool:
-    """Whether no other rank has shown this error. That ranks are lost is worth showing if no rank has shown why."""
+    """Whether no other rank has shown this error, as far as the machine that has the store can be reached."""
+    answers: list[bool] = []
+    # on a link that is cut, a question to the store may wait for its answer without end
+    asking = threading.Thread(target=lambda: answers.append(_said_first(store, error)), daemon=True)
+    asking.start()
+    asking.join(STORE_SECONDS)
+    return answers[0] if answers else True
+
+
+def _said_first(store: Store, error: ToolkitError) -> bool:
+    """Leave this error for the other ranks; whether none of them has shown it. That ranks are lost is worth showing if
+    no rank has shown why."""
     key = "lost" if isinstance(error, RanksLost) else hashlib.sha256(error.message.encode()).hexdigest()
     try:
         if key == "lost" and store.check(["cause"]):

@@ -176,8 +176,10 @@ def _part(sources: Sequence[Source], number: int, parts: int, *, stream: bool) -
             next_step="remove --part",
         )
     share = Ranks(number - 1, parts).share(len(sources))
-    which = f"inputs {share.start + 1:,} to {share.stop:,}" if share.stop > share.start else "nothing"
-    note(f"part {number} of {parts}: {which} of {counted(len(sources), 'input')}")
+    if share.stop > share.start:
+        note(f"part {number} of {parts}: inputs {share.start + 1:,} to {share.stop:,} of {len(sources):,}")
+    else:
+        note(f"part {number} of {parts} is empty: {counted(len(sources), 'input')} in all")
     return sources[share]
 
 
