@@ -179,7 +179,7 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
     with connected(resume):
         launcher, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
         # ranks that are started again would take what failed ones have left for each other's
-        store = dist.PrefixStore(f"attempt {restarts()}", launcher)
+        store = dist.PrefixStore(f"attempt {restarts()}", launcher)  # type: ignore[attr-defined]  # it is public
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         timeout = timedelta(seconds=seconds)
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=timeout)
