@@ -49,7 +49,7 @@ def serve_storage(
             for line in (f"study {folder}", f"view {dashboard_command(folder, url)}"):
                 show(line, console=console)
             if host not in LOOPBACK:
-                note(f"whoever reaches {host}:{port} can change the study: there is no password", console)
+                note(f"anyone who reaches {host}:{port} can change the study: there is no password", console)
             # One thread: SQLite has one writer, and the calls of workers are short.
             with ThreadPoolExecutor(max_workers=1) as one, warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)

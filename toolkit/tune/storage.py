@@ -107,7 +107,7 @@ def opened_storage(folder: Path, url: str | None) -> Iterator[BaseStorage]:
 
 
 def storage_failures() -> tuple[type[Exception], ...]:
-    """What Optuna raises when a storage fails, which is no fault of a trial."""
+    """What Optuna raises when a storage fails, for which a trial is not to blame."""
     grpc = sys.modules.get("grpc")
     return (StorageInternalError, grpc.RpcError) if grpc else (StorageInternalError,)
 
