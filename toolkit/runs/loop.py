@@ -13,6 +13,7 @@ from rich.console import Console
 from toolkit.api.contracts import EpochRecord, Record, Tracker, Viewed
 from toolkit.api.errors import Stopped
 from toolkit.build.assemble import Assembly
+from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.files import write_records
@@ -35,20 +36,21 @@ class Saving:
     directory: RunDirectory
     origin: Origin
     minutes: float
-    skipped: Mapping[str, dict[int, str]] = field(default_factory=dict)
-    """Items skipped so far, by split: index to reason."""
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
+    """Items skipped so far, by split."""
     ranks: Ranks = ALONE
     """Those that train: all of them save, and the first one writes."""
 
     def save_last(self, state: State) -> None:
         state.join_statistics()
-        for found in self.ranks.gather(dict(self.skipped)):
-            for name, items in found.items():
-                self.skipped[name].update(items)
-        if not self.ranks.leads:
-            return
-        skipped = {name: dict(items) for name, items in self.skipped.items()}
-        LastCheckpoint(origin=self.origin, state=state.state_dict(), skipped=skipped).save(self.directory.last)
+        for met in self.ranks.gather(self._met()):
+            for name, one in met.items():
+                self.skipped[name].merge(one)
+        if self.ranks.leads:
+            LastCheckpoint(origin=self.origin, state=state.state_dict(), met=self._met()).save(self.directory.last)
+
+    def _met(self) -> dict[str, Met]:
+        return {name: skipped.met() for name, skipped in self.skipped.items()}
 
     def save_best(self, state: State, record: EpochRecord) -> None:
         if not self.ranks.leads:

@@ -200,13 +200,10 @@ def _complete(prepared: Prepared, console: Console) -> None:
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Load the checkpoint into the state, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
-    skipped = {name: loader.store.skipped.reasons for name, loader in assembly.loaders().items()}
     minutes, ranks = assembly.recipe.train.checkpoint_minutes, assembly.ranks
-    saving = Saving(directory, assembly.origin(), minutes, skipped, ranks)
+    saving = Saving(directory, assembly.origin(), minutes, prepared.scored.skipped, ranks)
     if prepared.saved:
-        prepared.saved.restore(state, directory.last)
-        for name, items in prepared.saved.skipped.items():
-            skipped[name].update(items)
+        prepared.saved.restore(state, prepared.scored.skipped, directory.last)
     if not ranks.leads:
         if not prepared.saved:
             saving.save_last(state)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from toolkit.api.contracts import Objective
 from toolkit.api.errors import CheckpointError, RunFailed, first_few
 from toolkit.api.files import special_kind, write_atomically
+from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.system.checkpoints import FORMAT, is_current, is_whole, seal
 from toolkit.system.choices import Precision
 from toolkit.training.state import SavedState, State
@@ -118,21 +119,24 @@ class LastCheckpoint(Checkpoint):
     """Where training stands: `last.pt`."""
 
     state: SavedState
-    skipped: dict[str, dict[int, str]]
-    """Items that could not be read so far, by split: index to reason."""
+    met: dict[str, Met]
+    """Items that could not be read so far, or are damaged, by split."""
 
     def networks(self) -> Iterator[Mapping[str, Tensor]]:
         yield self.state["network"]
         if self.state["average"] is not None:
             yield self.state["average"]
 
-    def restore(self, state: State, path: Path) -> None:
-        """Bring `state` to where training stands. Raises CheckpointError where it does not fit, and names `path`."""
+    def restore(self, state: State, skipped: Mapping[str, Skipped], path: Path) -> None:
+        """Bring `state`, and what is known of each split's items, to where training stands. Raises CheckpointError
+        where they do not fit, and names `path`."""
         groups = [dict(group) for group in state.optimizer.param_groups]
         try:
             state.load_state_dict(self.state)
             for before, after in zip(groups, state.optimizer.param_groups, strict=True):
                 _require_same_kinds(before, after)
+            for name, one in skipped.items():
+                one.merge(self.met[name])
         except _MISFITS as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise _unusable(path, f"its state does not fit the run ({reason})") from error
@@ -167,7 +171,7 @@ class BestCheckpoint(Checkpoint):
 def _read(path: Path) -> tuple[Any, bool | None]:
     """The content of a checkpoint, and whether its bytes match its checksum."""
     try:
-        if special := special_kind(path):
+        if special := special_kind(path.stat()):
             raise CheckpointError(f"{path}: expected a regular file, got {special}", next_step=_NAME_ANOTHER)
         with path.open("rb") as file:
             whole = is_whole(file)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_DONE, UsageError, counted, printable
 from toolkit.api.files import free_name
+from toolkit.data.kinds import IMAGE_SUFFIXES
 from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources, settled
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.serving.predict.saving import check_save
 from toolkit.serving.predict.summary import labels
-from toolkit.system.notices import note, warn
+from toolkit.system.notices import note, show, warn
 from toolkit.system.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS = 0.001
 """Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
-JOINED = (".flv", ".m2ts", ".mts", ".ts")
-"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams."""
+JOINED = (".flv", ".m2ts", ".mts", ".ts", *IMAGE_SUFFIXES)
+"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams. Cameras send
+JPEG after JPEG."""
 INPUTS_REPEATED = 3
 """Inputs in the next command at most, so that it stays short where a shell has made many of a pattern."""
 
@@ -107,7 +109,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console, reconnect)
     code = _answer(job, clock)
     if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
-        print(f"next:  {command}", file=sys.stderr)
+        show(f"next:  {command}", file=sys.stderr)
     return code
 
 
@@ -115,7 +117,7 @@ def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | Non
     from toolkit.serving.bundle import Bundle
 
     opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
-    print(f"{printable(opened.manifest.name)}: {opened.setting}", file=sys.stderr)
+    show(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
     for label in labels(opened.manifest):
         warn(printable(label))
     return opened
