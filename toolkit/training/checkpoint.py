@@ -20,6 +20,7 @@ from toolkit.api.files import special_kind, write_atomically
 from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.system.checkpoints import FORMAT, is_current, is_whole, seal
 from toolkit.system.choices import Precision
+from toolkit.training.sharded import load
 from toolkit.training.state import SavedState, State
 from toolkit.transfer.files import load_plainly, unusable_tensors
 
@@ -159,7 +160,7 @@ class BestCheckpoint(Checkpoint):
         """Put the weights into `network` and `objective`. Raises CheckpointError where they do not fit, and names
         `path`."""
         try:
-            network.load_state_dict(self.network)
+            load(network, self.network)
             objective.load_state_dict(self.objective)
         except _MISFITS as error:
             raise CheckpointError(
