@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from toolkit.api.contracts import Data, DataSpec, FileProblem, TargetForm
-from toolkit.api.errors import counted
+from toolkit.api.errors import counted, first_few
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
@@ -59,7 +59,8 @@ class Scored:
     """What a user must know before believing the scores, besides `skipped` and that the data is the sample."""
 
     @classmethod
-    def of_run(cls, assembly: Assembly) -> Scored:
+    def of_run(cls, assembly: Assembly, remarks: Sequence[str] = ()) -> Scored:
+        """`remarks` are those of the training."""
         recipe, data, spec = assembly.recipe, assembly.data, assembly.spec
         direction = contrary_direction(recipe, spec, assembly.objective, assembly.metrics) if len(data.valid) else []
         found = [*data.notes, *assembly.model_notes]
@@ -71,7 +72,7 @@ class Scored:
             precision=assembly.precision,
             seen=_seen(spec),
             skipped={name: loader.store.skipped for name, loader in assembly.loaders().items()},
-            remarks=(*found, *direction, *endless_warm_up(recipe)),
+            remarks=(*found, *direction, *endless_warm_up(recipe), *remarks),
         )
 
     @property
@@ -133,6 +134,13 @@ class Scored:
             **(network or {}),
             "notes": self.notes(),
         }
+
+
+def by_rank(layers: Sequence[str]) -> list[str]:
+    """A note on layers that draw on each rank by themselves."""
+    if not layers:
+        return []
+    return [f"each rank draws by itself in {first_few(layers)}: another number of ranks draws otherwise there"]
 
 
 def _damaged(skipped: Skipped) -> Iterator[FileProblem]:
