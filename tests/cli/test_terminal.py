@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 from pathlib import Path
 
 import pytest
 
-import toolkit
 from tests.plugins.data_files import write_image
 from tests.tiny import RECIPE, only_run, write_recipe
 from toolkit.cli.main import main
 
-SOURCES = Path(toolkit.__file__).parent
 HOSTILE = "\x1b]0;owned\x07\nerror: forged\r\u202egnp\x9b2J"
-
-
-PRINTING = {
-    "system/notices.py": "the one place for lines",
-    "cli/commands.py": "the version",
-    "cli/recipes.py": "a shipped recipe, as it is",
-    "cli/schema.py": "JSON, which escapes",
-    "kit/doctor/host.py": "numbers, for another process",
-    "tune/worker/process.py": "JSON, for another process",
-}
-
-
-def test_lines_are_printed_in_one_place() -> None:
-    calling = {
-        path.relative_to(SOURCES).as_posix()
-        for path in SOURCES.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-    }
-    assert calling == set(PRINTING)
 
 
 def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
