@@ -111,7 +111,7 @@ class Plan:
         DataError where no data can be used, RecipeError where the task takes other targets or the model would see more
         than is stored."""
         clip = clip_of(self.resolved)
-        data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
+        data = _read_data(self.one("dataset"), self.resolved, clips=clip is not None)
         spec, design = data.spec, takes(self.one("model"))
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
@@ -313,10 +313,12 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
     return recipe.replace(tables)
 
 
-def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
+def _read_data(dataset: Chosen, recipe: Recipe, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
-    place = root or usual_place(dataset.name)
-    asked = {"clips": True} if clips else {}
+    place = recipe.data.root or usual_place(dataset.name)
+    asked: dict[str, Any] = {"clips": True} if clips else {}
+    if "cache_bytes" in dataset.signature.given:
+        asked["cache_bytes"] = int(recipe.input.cache_gb * 2**30)
     try:
         data: Data = dataset.build(place, **asked)
         return data

@@ -29,6 +29,9 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
         "predict": "classify images and videos with a run or a bundle",
     },
+    "prepare data": {
+        "data": "index shards of images before the first run",
+    },
     "plugins and editors": {
         "plugins": "list, show, examine, disable and make plugins",
         "schema": "print the JSON Schema of a recipe with all installed components",
