@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.api.errors import DataError
 from toolkit.api.files import exclusive
 from toolkit.data.shards.index import Index, read_index, usual_place, write_index
-from toolkit.data.shards.places import Shard, ShardKind, find_shards, is_local
+from toolkit.data.shards.places import Shard, ShardKind, find_shards, is_local, settled
 from toolkit.data.shards.scan import scan
 
 USUAL_LABEL: dict[ShardKind, str] = {"tar": "cls", "parquet": "label"}
@@ -23,6 +23,7 @@ def open_index(place: str, columns: Sequence[str], *, image: str = "", file: Pat
 
     Raises DataError where there is none, or it lacks a column.
     """
+    place = settled(place)
     if file is not None:
         index = read_index(file)
         if missing := [name for name in named(columns, index.kind) if name not in index.columns]:
@@ -55,6 +56,7 @@ def make_index(
 
     Raises DataError as `scan` does.
     """
+    place = settled(place)
     shards = find_shards(place)
     path = output or usual_place(place, columns, image, shards if is_local(place) else None)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolkit.api.errors import DataError, first_few, nearest
+from toolkit.api.errors import DataError, first_few
 from toolkit.data.shards.index import Value
 from toolkit.data.shards.places import RangeFile, Shard
-from toolkit.data.shards.scan import Part
+from toolkit.data.shards.scan import Part, other_column
 
 
 def scan_parquet(shard: Shard, columns: Sequence[str], *, image: str) -> Part:
@@ -105,10 +105,9 @@ def _check_column(shard: Shard, schema: Any, name: str) -> None:
         what = f"column {name} holds {held}, expected integers or texts"
     else:
         what = f"column {name} not found"
-    near = nearest(name, schema.names)
     raise DataError(
         f"{shard.place}: {what}; the columns are {first_few(schema.names, 10)}",
-        next_step=f"name another column: --column {near or 'COLUMN'}",
+        next_step=other_column(shard.place, name, schema.names),
     )
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from toolkit.api.errors import DataError, first_few
@@ -58,6 +59,13 @@ def is_local(place: str) -> bool:
     return "://" not in place or place.startswith("file://")
 
 
+def settled(place: str) -> str:
+    """A path as a whole one, and a URL without the slash at its end: one place has one name."""
+    if not is_local(place):
+        return place.rstrip("/")
+    return str(Path(place.removeprefix("file://")).expanduser().resolve())
+
+
 def joined(base: str, name: str) -> str:
     """The place of a file below `base`."""
     return f"{base.rstrip('/')}/{name}"
@@ -71,6 +79,8 @@ def find_shards(place: str) -> Shards:
     files = file_system(place)
     with reaching(place):
         found = sorted(_found(files, place))
+    if not found:
+        raise DataError(f"{place}: no shards found", next_step=WHERE)
     if compressed := [path for path in found if _COMPRESSED.search(path)]:
         raise DataError(
             f"{place}: parts of compressed tars cannot be read: {first_few(compressed)}",
@@ -78,7 +88,8 @@ def find_shards(place: str) -> Shards:
         )
     kinds = sorted({kind for path in found if (kind := kind_of(path))})
     if len(kinds) != 1:
-        what = "holds .tar and .parquet files" if kinds else "no .tar or .parquet file found"
+        held = first_few([path.rpartition("/")[2] for path in found])
+        what = "both .tar and .parquet files found" if kinds else f"no .tar or .parquet file found, only {held}"
         raise DataError(f"{place}: {what}", next_step=WHERE)
     paths = [path for path in found if kind_of(path)]
     base = _base(files, place, paths)
@@ -102,7 +113,7 @@ def read_range(place: str, start: int, stop: int) -> bytes:
         if attempt:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
         try:
-            data: bytes = files.cat_file(_stripped(files, place), start, stop)
+            data: bytes = files.cat_file(_stripped(files, place), start=start, end=stop)
         except (FileNotFoundError, PermissionError, ImportError) as error:
             raise _unreadable(place, error) from error
         except Exception as error:  # each library has its own for a connection that breaks

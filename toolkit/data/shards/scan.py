@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
 import tarfile
 from array import array
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.api.errors import DataError, counted, first_few, nearest
+from toolkit.api.errors import DataError, counted, first_few, nearest, setting
 from toolkit.data.kinds import IMAGE_SUFFIXES
 from toolkit.data.shards.index import ABSENT, Column, Index, Value
 from toolkit.data.shards.places import RangeFile, Shard, Shards
@@ -55,6 +56,8 @@ class Part:
     values: dict[str, dict[Value, int]] = field(default_factory=dict)
     """The code of each value, by column."""
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    """Columns of the first sample, whether or not they are kept."""
     sides: list[int] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     """Samples that are no items, by reason."""
@@ -145,7 +148,7 @@ def scan_tar(shard: Shard, columns: Sequence[str], *, block_bytes: int) -> Part:
             part.skipped["without an image"] += 1
         else:
             data = file.between(image.offset_data, image.offset_data + image.size)
-            part.add(image.offset_data - start, data, name, _row(file, members, columns))
+            part.add(image.offset_data - start, data, name, _row(file, members, columns, part.seen))
         if end - start >= block_bytes:
             part.close_block(start, file.between(start, end))
             file.release(end)
@@ -183,7 +186,7 @@ def _suffix(name: str) -> str:
     return f".{name.rpartition('.')[2].lower()}"
 
 
-def _row(file: RangeFile, members: Sequence[tarfile.TarInfo], columns: Sequence[str]) -> Row:
+def _row(file: RangeFile, members: Sequence[tarfile.TarInfo], columns: Sequence[str], seen: set[str]) -> Row:
     """What a sample has in these columns: in a file with the column as suffix, or under that key of its JSON."""
 
     def text(member: tarfile.TarInfo) -> str:
@@ -191,9 +194,11 @@ def _row(file: RangeFile, members: Sequence[tarfile.TarInfo], columns: Sequence[
 
     by_suffix = {one.name.rpartition("/")[2].partition(".")[2].lower(): one for one in members}
     found: dict[str, Any] = {}
-    if "json" in by_suffix and not by_suffix.keys() >= set(columns):
+    if "json" in by_suffix and (not seen or not by_suffix.keys() >= set(columns)):
         loaded = json.loads(text(by_suffix["json"]))
         found = loaded if isinstance(loaded, dict) else {}
+    if not seen:
+        seen.update((by_suffix.keys() - {"json"}) | found.keys())
     row: dict[str, Value | None] = {}
     for column in columns:
         value = text(by_suffix[column]) if column in by_suffix else found.get(column)
@@ -279,10 +284,15 @@ _ONE_SET = "give the shards of one dataset"
 
 
 def _no_column(shards: Shards, parts: Sequence[Part], name: str) -> DataError:
-    seen = sorted({known for part in parts for known in part.values if known != name})
-    near = nearest(name, seen)
-    also = f"; others have {first_few(seen)}" if seen else ""
+    seen = sorted({known for part in parts for known in part.seen if f".{known}" not in IMAGE_SUFFIXES})
     return DataError(
-        f"{shards.base}: no sample has {name}{also}",
-        next_step=f"name another column: --column {near or 'COLUMN'}",
+        f"{shards.base}: no sample has {name}; the columns are {first_few(seen, 10) or 'none'}",
+        next_step=other_column(shards.base, name, seen),
     )
+
+
+def other_column(place: str, name: str, known: Sequence[str]) -> str:
+    """What to do where no column is called `name`."""
+    near = nearest(name, known) or (known[0] if len(known) == 1 else "COLUMN")
+    index = shlex.join(["python", "-m", "toolkit", "data", "index", place, "--column", near])
+    return f"name another column in the recipe ({setting('data.label', near)}), or index it: {index}"
