@@ -93,8 +93,10 @@ def s3(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     try:
         host, port = server.get_host_and_port()
         environment = {
-            **{"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"},
-            **{"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests"},
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "tests",
         }
         client = boto3.client(
             "s3",

@@ -42,11 +42,10 @@ def shards(  # noqa: PLR0913 - the keys of a recipe
 ) -> Data:
     """Labelled images in WebDataset tars or Parquet files, on a disk or behind a URL.
 
-    Blocks of shards are fetched ahead of use and kept in a cache of `input.cache_gb`. `python -m toolkit data index URL`
-    notes once where each image lies; of shards on a disk the first run does that. Splits come from lists of shards, from
-    a column, or from the names of shards (train-*, validation-*, test-*). What none of these gives is taken from train
-    by a hash of the image, or of a column of groups; so byte-identical images stay on one side. It has no built-in
-    sample.
+    Blocks of shards are fetched ahead of use and kept in a cache of `input.cache_gb`. The command `data index URL`
+    notes once where each image lies; of shards on a disk the first run does that. Splits come from lists of shards, a
+    column, or from the names of shards (train-*, validation-*, test-*). What none of these gives is taken from train by
+    a hash of the image, or of a column of groups; so byte-identical images stay on one side. It has no built-in sample.
 
     url: where the shards lie instead of `root`: s3://, gs://, hf://, https://; a folder, or a pattern such as
         https://HOST/train-{000..099}.tar
@@ -62,7 +61,9 @@ def shards(  # noqa: PLR0913 - the keys of a recipe
     test_share: share of train for the test, 0 to 1, where nothing gives a test split
     split_seed: any whole number; another one gives other shares
     """
-    division = Division({"train": train, "valid": valid, "test": test}, split, group, valid_share, test_share, split_seed)
+    division = Division(
+        {"train": train, "valid": valid, "test": test}, split, group, valid_share, test_share, split_seed
+    )
     place = _place(root, url)
     asked = [label, *(column for column in (split, group) if column)]
     found = open_index(place, asked, image=image, file=Path(index) if index else None)
@@ -144,4 +145,3 @@ def _split_hash(index: Index, splits: Mapping[str, ShardImages]) -> str:
         for array in (splits[name].items, splits[name].labels):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:12]
-

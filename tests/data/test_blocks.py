@@ -140,7 +140,9 @@ def test_ranks_visit_the_items_of_one_rank(count: int) -> None:
 
     parts = [visited(Ranks(rank, count)) for rank in range(count)]
     alone = [batch.index for batch in uncached(in_blocks(uneven(60))).training(16, [], seed=0, epoch=1, start=0)]
-    assert all(torch.equal(torch.cat(shares), batch) for shares, batch in zip(zip(*parts, strict=True), alone, strict=False))
+    assert all(
+        torch.equal(torch.cat(shares), batch) for shares, batch in zip(zip(*parts, strict=True), alone, strict=False)
+    )
 
 
 def test_a_loader_announces_blocks_and_resumes_at_any_step() -> None:

@@ -78,9 +78,7 @@ class Inspection:
         numbers."""
         if self.spec.targets == "number":
             return {name: Counter() for name in SPLITS}
-        return {
-            name: count_classes(getattr(self.data, name).targets) for name in SPLITS
-        }
+        return {name: count_classes(getattr(self.data, name).targets) for name in SPLITS}
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:

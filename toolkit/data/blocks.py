@@ -1,9 +1,9 @@
 """The order in which an epoch visits items that lie in blocks: few blocks are in use at a time, and each is read about
 once.
 
-Blocks are shuffled, then the items of `WINDOW` consecutive ones together. A batch takes its items from several places of
-that order, called lanes: each rank computes a part of the batch, so it needs the blocks of its own lanes only. All of
-this comes from the blocks, the batch size and (seed, epoch), never from the number of ranks.
+Blocks are shuffled, then the items of `WINDOW` consecutive ones together. A batch takes its items from several places
+of that order, called lanes: each rank computes a part of the batch, so it needs the blocks of its own lanes only. All
+of this comes from the blocks, the batch size and (seed, epoch), never from the number of ranks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blocks of remote shards on the local disk: bounded, shared by all processes of a machine, checked when they arrive."""
+"""Blocks of remote shards on the local disk: bounded, shared by all processes of a machine."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from toolkit.data.images import decode_image
 from toolkit.data.sequences import ArrayTargets, MadeTexts
 from toolkit.data.shards.cache import BlockCache, digest_of
 from toolkit.data.shards.index import Index
-from toolkit.data.shards.places import file_system, is_local, joined, read_range, reaching
+from toolkit.data.shards.places import file_system, is_local, joined, reaching, read_range
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -93,10 +93,15 @@ def write_index(index: Index, path: Path) -> None:
     """Write an index, whole or not at all."""
     from safetensors.numpy import save_file
 
-    columns = {name: {"values": column.values, "names": column.names} for name, column in index.columns.items()}
     described = {
-        **{"format": FORMAT, "kind": index.kind, "base": index.base, "shards": index.shards, "image": index.image},
-        **{"side": index.side, "notes": index.notes, "columns": columns},
+        "format": FORMAT,
+        "kind": index.kind,
+        "base": index.base,
+        "shards": index.shards,
+        "image": index.image,
+        "side": index.side,
+        "notes": index.notes,
+        "columns": {name: {"values": one.values, "names": one.names} for name, one in index.columns.items()},
     }
     arrays = {**index.arrays, **{f"column {name}": column.codes for name, column in index.columns.items()}}
     with replaced(path) as temporary:

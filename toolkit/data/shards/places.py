@@ -24,10 +24,9 @@ CHUNK = 1 << 22
 _COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp"}
 WHERE = (
-    "give a folder or a URL of .tar or .parquet files, such as s3://BUCKET/FOLDER or "
-    "https://HOST/train-{000..099}.tar"
+    "give a folder or a URL of .tar or .parquet files, such as s3://BUCKET/FOLDER or https://HOST/train-{000..099}.tar"
 )
 
 
@@ -272,8 +271,6 @@ def _base(files: Any, place: str, paths: list[str]) -> str:
 def _shard(files: Any, path: str, base: str) -> Shard:
     info = files.info(path)
     if info.get("size") is None:
-        raise DataError(
-            f"{path}: the server does not give the size of the file", next_step="copy the shards to a disk"
-        )
+        raise DataError(f"{path}: the server does not give the size of the file", next_step="copy the shards to a disk")
     changed = str(info.get("mtime") or info.get("ETag") or "")
     return Shard(_unstripped(files, path), path[len(base) :].lstrip("/"), int(info["size"]), changed)

@@ -36,6 +36,7 @@ Row: TypeAlias = Mapping[str, Value | None]
 def _numbers() -> array[int]:
     return array("I")
 
+
 @dataclass
 class Part:
     """What one shard holds, in arrays: there may be many samples."""
@@ -128,7 +129,8 @@ def _scanned(read: Callable[[Shard, Sequence[str]], Part], columns: Sequence[str
         raise
     except Exception as error:  # what tarfile and pyarrow raise of a damaged file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(f"{shard.place}: cannot be read: {reason}", next_step="fetch or write the file again") from error
+        again = "fetch or write the file again"
+        raise DataError(f"{shard.place}: cannot be read: {reason}", next_step=again) from error
 
 
 def _parquet() -> Callable[..., Part]:
