@@ -10,9 +10,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from toolkit.api.errors import DataError, setting
 from toolkit.data.images import decode_image
 from toolkit.data.sequences import ArrayTargets, MadeTexts
@@ -21,6 +18,8 @@ from toolkit.data.shards.index import Index
 from toolkit.data.shards.places import file_system, is_local, joined, reaching, read_range
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 FETCHES = 4
@@ -57,7 +56,7 @@ class BlockReader:
         """Fetch these blocks in this order, and no others. Raises DataError where the cache has no room for them."""
         if self._in_place:
             return
-        needed = int(self._index.arrays["bytes"][list(blocks)].sum(dtype=np.int64)) if blocks else 0
+        needed = sum(self._index.arrays["bytes"][list(blocks)].tolist())
         if needed > self._cache.limit:
             room = -(-needed * 12 // 10) / 2**30
             raise DataError(
@@ -138,6 +137,8 @@ class ShardImages:
     @cached_property
     def _found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The blocks that have an item, and how many of each."""
+        import numpy as np
+
         ends = np.searchsorted(self.items, self.index.block_ends)
         counts = np.diff(ends, prepend=0)
         return np.flatnonzero(counts), counts[counts > 0]

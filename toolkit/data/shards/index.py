@@ -10,9 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from toolkit.api.errors import DataError
 from toolkit.api.files import cache_directory, replaced
 from toolkit.data.shards.places import ShardKind, Shards
@@ -20,8 +17,11 @@ from toolkit.data.shards.places import ShardKind, Shards
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 FORMAT = 1
-ABSENT = np.uint32(0xFFFFFFFF)
+ABSENT = 0xFFFFFFFF
 """The code of an item that has nothing in a column."""
 SUFFIX = ".index"
 Value: TypeAlias = int | str
@@ -62,6 +62,8 @@ class Index:
     @cached_property
     def block_ends(self) -> NDArray[np.int64]:
         """`[blocks]`: the item after the last of each."""
+        import numpy as np
+
         return np.cumsum(self.arrays["items"], dtype=np.int64)
 
     def shard_of(self, block: int) -> str:
@@ -71,6 +73,8 @@ class Index:
         return bytes(self.arrays["digest"][block]).hex()
 
     def block_of(self, item: int) -> int:
+        import numpy as np
+
         return int(np.searchsorted(self.block_ends, item, side="right"))
 
     def name_of(self, item: int) -> str:

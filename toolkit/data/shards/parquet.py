@@ -8,8 +8,8 @@ from typing import Any
 
 from toolkit.api.errors import DataError, first_few
 from toolkit.data.shards.index import Value
+from toolkit.data.shards.part import Part, other_column
 from toolkit.data.shards.places import RangeFile, Shard
-from toolkit.data.shards.scan import Part, other_column
 
 
 def scan_parquet(shard: Shard, columns: Sequence[str], *, image: str) -> Part:
