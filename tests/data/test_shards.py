@@ -109,7 +109,7 @@ def test_a_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(places, "CHUNK", 16)
     file, held = (RangeFile(str(tmp_path / "a"), 250, held=held) for held in (False, True))
     for one in (file, held):
-        assert (one.read(7), one.tell(), one.seek(-3, 2), one.read()) == (data[:7], 7, 247, data[247:])
+        assert (one.read(7), one.seek(-3, 2), one.read()) == (data[:7], 247, data[247:])
         assert one.read() == b""
         assert one.between(100, 140) == data[100:140]
         assert one.between(105, 180) == data[105:180]

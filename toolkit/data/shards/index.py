@@ -127,8 +127,12 @@ def read_index(path: Path) -> Index:
             for name, one in described["columns"].items()
         }
         return Index(
-            **{name: described[name] for name in ("kind", "base", "image", "side")},
-            **{name: tuple(described[name]) for name in ("shards", "notes")},
+            kind=described["kind"],
+            base=described["base"],
+            shards=tuple(described["shards"]),
+            image=described["image"],
+            side=described["side"],
+            notes=tuple(described["notes"]),
             columns=columns,
             arrays=arrays,
         )

@@ -19,9 +19,9 @@ USUAL_LABEL: dict[ShardKind, str] = {"tar": "cls", "parquet": "label"}
 def open_index(place: str, columns: Sequence[str], *, image: str = "", file: Path | None = None) -> Index:
     """The index of the shards at a path or URL, with these columns; an empty name means the usual one of labels.
 
-    It is `file`, or else the one that `make_index` has kept. Of local shards it is made if there is none.
+    It is `file`, or else the one that `make_index` has kept. An index of local shards is made if it is missing.
 
-    Raises DataError where there is none, or it lacks a column.
+    Raises DataError where it is missing or lacks a column.
     """
     place = settled(place)
     if file is not None:

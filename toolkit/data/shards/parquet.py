@@ -82,11 +82,10 @@ def _image_column(shard: Shard, schema: Any, asked: str) -> str:
             return bool(held.get_field_index("bytes") >= 0)
         return bool(pa.types.is_binary(held) or pa.types.is_large_binary(held))
 
-    able = [name for name in schema.names if holds_images(name)]
-    if asked in able:
-        return asked
-    if not asked and len(able) == 1:
-        return able[0]
+    able: list[str] = [name for name in schema.names if holds_images(name)]
+    fitting = [name for name in able if name == asked or not asked]
+    if len(fitting) == 1:
+        return fitting[0]
     what = f"column {asked} holds no images" if asked else f"{len(able)} columns may hold images"
     raise DataError(
         f"{shard.place}: {what}; the columns are {first_few(schema.names, 10)}",

@@ -73,7 +73,7 @@ def joined(base: str, name: str) -> str:
 def find_shards(place: str) -> Shards:
     """The .tar or .parquet files at `place`: one of them, a folder, or a pattern (`*`, `{000..099}`, `{a,b}`).
 
-    Raises DataError if there are none, or files of both kinds, or compressed tars.
+    Raises DataError where there is no shard, or files of both kinds, or compressed tars.
     """
     files = file_system(place)
     with reaching(place):
@@ -136,7 +136,7 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, place: str, size: int, *, held: bool = False) -> None:
         super().__init__()
-        self._place, self._size, self._holds = place, size, held
+        self._place, self.size, self._holds = place, size, held
         self._at = self._from = 0
         self._data = bytearray()
 
@@ -146,15 +146,12 @@ class RangeFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self._at
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        stop = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        stop = self.size if size is None or size < 0 else min(self._at + size, self.size)
         data = self.between(self._at, stop) if stop > self._at else b""
         self._at += len(data)
         return data
@@ -167,7 +164,7 @@ class RangeFile(io.RawIOBase):
             self._data = self._data[start - self._from :]
             self._from = start
         while stop > (end := self._from + len(self._data)):
-            self._data += read_range(self._place, end, min(max(end + CHUNK, stop), self._size))
+            self._data += read_range(self._place, end, min(max(end + CHUNK, stop), self.size))
         return bytes(self._data[start - self._from : stop - self._from])
 
     def release(self, start: int) -> None:

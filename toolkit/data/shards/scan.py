@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import DataError, counted, first_few
 from toolkit.data.kinds import IMAGE_SUFFIXES
@@ -77,7 +77,7 @@ def _joined(shards: Shards, parts: Sequence[Part], columns: Sequence[str]) -> In
     import numpy as np
 
     sides = [side for part in parts for side in part.sides]
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "shard": np.repeat(np.arange(len(parts), dtype=np.uint32), [len(part.starts) for part in parts]),
         "start": np.array([start for part in parts for start in part.starts], dtype=np.uint64),
         "bytes": np.array([size for part in parts for size in part.sizes], dtype=np.uint32),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -36,10 +35,10 @@ def scan_tar(shard: Shard, columns: Sequence[str], *, block_bytes: int) -> Part:
 
 def _samples(file: RangeFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
     """The regular files of a tar by sample."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload] - a raw file is enough
+    with tarfile.open(fileobj=file, mode="r:") as tar:
         name, members = "", list[tarfile.TarInfo]()
         for member in tar:
-            tar.members = []  # type: ignore[attr-defined] - it would keep all of them
+            vars(tar)["members"] = []  # it would keep all of them
             if not member.isreg() or member.issparse():
                 continue
             if (key := _key(member.name)) != name and members:
@@ -49,7 +48,7 @@ def _samples(file: RangeFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
             members.append(member)
         if members:
             yield name, members
-        rest = file.between(min(tar.offset, file.seek(0, io.SEEK_END)), min(tar.offset + 512, file.tell()))
+        rest = file.between(min(tar.offset, file.size), min(tar.offset + 512, file.size))
         if rest.strip(b"\0"):  # tarfile takes a damaged header for the end
             raise tarfile.ReadError(f"damaged at byte {tar.offset:,}")
 

@@ -45,7 +45,7 @@ class Store(Protocol):
 
     @property
     def blocks(self) -> Blocks | None:
-        """Of a split whose items lie in blocks. By default there are none."""
+        """Of a split whose items lie in blocks. By default they do not."""
         return None
 
     def expect(self, blocks: Sequence[int]) -> None:
