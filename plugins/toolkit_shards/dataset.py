@@ -81,7 +81,9 @@ def shards(  # noqa: PLR0913 - the keys of a recipe
     unlabelled = sum(map(len, parts.items.values())) - sum(map(len, splits.values()))
     return Data(
         _spec(classes, found),
-        **splits,
+        splits["train"],
+        splits["valid"],
+        splits["test"],
         protocol={**division.protocol(parts), "split_hash": _split_hash(found, splits)},
         notes=(
             *found.notes,
@@ -117,8 +119,7 @@ def _classes(labels: Column) -> tuple[tuple[str, ...], Any]:
     names = labels.names
     if names is None:
         return tuple(map(str, labels.values)), np.arange(len(labels.values), dtype=kind)
-    known = {**dict(enumerate(names)), **{name: name for name in names}}
-    if wrong := [value for value in labels.values if value not in known]:
+    if wrong := [value for value in labels.values if value not in names and value not in range(len(names))]:
         raise DataError(
             f"label {wrong[0]} is not one of the {len(names)} classes that the files name: {first_few(names)}",
             next_step="write the files again",

@@ -58,7 +58,7 @@ class ImageStore(Store):
         return self._complete
 
     @cached_property
-    def blocks(self) -> Blocks | None:  # type: ignore[override] - it never changes
+    def blocks(self) -> Blocks | None:
         return Blocks(self.split.blocks) if isinstance(self.split, Blocked) else None
 
     def expect(self, blocks: Sequence[int]) -> None:
