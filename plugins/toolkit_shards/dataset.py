@@ -71,11 +71,7 @@ def shards(  # noqa: PLR0913 - the keys of a recipe
     parts = division.divide(found, place)
     reader = BlockReader(found, place_of_shards(place, found), BlockCache(cache_bytes))
     classes, targets = _classes(labels)
-    splits = {
-        name: ShardImages(found, reader, items, targets[labels.codes[items]])
-        for name in SPLITS
-        for items in [parts.items[name][labels.codes[parts.items[name]] != ABSENT]]
-    }
+    splits = {name: _labelled(found, reader, parts.items[name], labels.codes, targets) for name in SPLITS}
     if not len(splits["train"]):
         raise DataError(f"{place}: no labelled image to train on", next_step=WHERE)
     unlabelled = sum(map(len, parts.items.values())) - sum(map(len, splits.values()))
@@ -91,6 +87,15 @@ def shards(  # noqa: PLR0913 - the keys of a recipe
             *([f"skipped {counted(unlabelled, 'image')} without a label"] if unlabelled else []),
         ),
     )
+
+
+def _labelled(index: Index, reader: BlockReader, items: Any, codes: Any, targets: Any) -> ShardImages:
+    """The split of those `items` that have a label. `codes` are of all labels, `targets` has the class of each code."""
+    found = codes[items]
+    there = found != ABSENT
+    if not there.all():
+        items, found = items[there], found[there]
+    return ShardImages(index, reader, items, targets[found])
 
 
 def _place(root: Path | None, url: str | None) -> str:
@@ -115,17 +120,18 @@ def _classes(labels: Column) -> tuple[tuple[str, ...], Any]:
     """Names of classes, and the class of each value."""
     import numpy as np
 
-    kind = np.uint8 if len(labels.values) <= 256 else np.uint32
     names = labels.names
     if names is None:
-        return tuple(map(str, labels.values)), np.arange(len(labels.values), dtype=kind)
+        return tuple(map(str, labels.values)), np.arange(
+            len(labels.values), dtype=np.min_scalar_type(len(labels.values))
+        )
     if wrong := [value for value in labels.values if value not in names and value not in range(len(names))]:
         raise DataError(
             f"label {wrong[0]} is not one of the {len(names)} classes that the files name: {first_few(names)}",
             next_step="write the files again",
         )
     targets = [value if isinstance(value, int) else names.index(value) for value in labels.values]
-    return names, np.array(targets, dtype=np.uint8 if len(names) <= 256 else np.uint32)
+    return names, np.array(targets, dtype=np.min_scalar_type(len(names)))
 
 
 def _spec(classes: Sequence[str], index: Index) -> DataSpec:

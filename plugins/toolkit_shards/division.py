@@ -24,7 +24,7 @@ WORDS = {
 }
 """What people call splits, in names of shards, of folders, and in columns."""
 _NO_SPLIT = 3
-_MIXED = 1 << 20
+_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,10 @@ class Division:
         rule, given, notes = self._given(index, place)
         shares = {"valid": self.valid_share, "test": self.test_share}
         taken = tuple(name for name, share in shares.items() if share and not (given == SPLITS.index(name)).any())
-        pool = np.flatnonzero(given == 0)
-        if taken:
-            drawn = self._drawn(index, pool)
-            first = 0.0
-            for name in taken:
-                given[pool[(drawn >= first) & (drawn < first + shares[name])]] = SPLITS.index(name)
-                first += shares[name]
+        for part in _pieces(given) if taken else ():
+            self._take(index, given, part, {name: shares[name] for name in taken})
         kind = np.uint32 if len(index) < 1 << 32 else np.uint64
-        items = {name: np.flatnonzero(given == number).astype(kind) for number, name in enumerate(SPLITS)}
+        items = {name: _places(given, number, kind) for number, name in enumerate(SPLITS)}
         return Parts(items, rule, taken, notes)
 
     def protocol(self, parts: Parts) -> dict[str, str | int | float]:
@@ -125,20 +120,38 @@ class Division:
                 )
         return named
 
-    def _drawn(self, index: Index, pool: NDArray[Any]) -> NDArray[np.float32]:
-        """A number from 0 to 1 for each item in `pool`, equal for items of one group or content."""
+    def _take(self, index: Index, given: NDArray[np.uint8], part: slice, shares: Mapping[str, float]) -> None:
+        """Move shares of the items of train in `part` to other splits: items of one group or content together."""
+        drawn, train, first = self._drawn(index, part), given[part] == 0, 0.0
+        for name, share in shares.items():
+            given[part][train & (drawn >= first) & (drawn < first + share)] = SPLITS.index(name)
+            first += share
+
+    def _drawn(self, index: Index, part: slice) -> NDArray[np.float64]:
+        """A number from 0 to 1 for each item in `part`."""
         import numpy as np
 
-        keys = index.arrays["content"]
+        keys = index.arrays["content"][part]
         if self.group:
             column = index.columns[self.group]
             hashes = np.array([_hash(str(value)) for value in column.values] + [0], dtype=np.uint32)
-            codes = column.codes
+            codes = column.codes[part]
             keys = np.where(codes == ABSENT, keys, hashes[np.minimum(codes, len(hashes) - 1)])
-        drawn = np.empty(len(pool), np.float32)
-        for start in range(0, len(pool), _MIXED):  # what is mixed takes eight bytes an item
-            drawn[start : start + _MIXED] = _mixed(keys[pool[start : start + _MIXED]], self.seed)
-        return drawn
+        return _mixed(keys, self.seed)
+
+
+def _places(given: NDArray[np.uint8], number: int, kind: type[np.unsignedinteger[Any]]) -> NDArray[Any]:
+    """Where `given` has this number."""
+    import numpy as np
+
+    return np.concatenate(
+        [(np.flatnonzero(given[part] == number) + part.start).astype(kind) for part in _pieces(given)]
+    )
+
+
+def _pieces(given: NDArray[np.uint8]) -> list[slice]:
+    """Parts of so few items that what is computed of one takes little memory."""
+    return [slice(start, start + _AT_A_TIME) for start in range(0, max(len(given), 1), _AT_A_TIME)]
 
 
 def _mixed(keys: NDArray[np.uint32], seed: int) -> NDArray[np.float64]:
