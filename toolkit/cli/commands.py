@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "run": "train, evaluate and report a recipe",
         "tune": "try the values that a recipe's [tune] table names; keep the best",
         "check": "check a recipe and its data without training",
+        "data": "check the items of a dataset, show them, or index shards",
     },
     "look at results": {
         "evaluate": "re-evaluate the best checkpoint of a run, or an exported bundle",
@@ -29,9 +30,6 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "use a trained model": {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
         "predict": "classify images and videos with a run or a bundle",
-    },
-    "prepare data": {
-        "data": "index shards of images before the first run",
     },
     "plugins and editors": {
         "plugins": "list, show, examine, disable and make plugins",
