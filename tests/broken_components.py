@@ -199,6 +199,23 @@ class Buffered(ArrayItems):
         return self.buffer.clone()
 
 
+class Miscounted(ArrayItems):
+    @property
+    def blocks(self) -> list[int]:
+        return [len(self) - 1]
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        pass
+
+
+@breaks("dataset", "blocks")
+def dataset_whose_blocks_lack_an_item(root: Path | None) -> Data:
+    """All but the last item."""
+    absent(root)
+    train = drawn("train", 0)
+    return data(Miscounted(train.ids, train.targets, train.keys, train.pixels))
+
+
 @breaks("dataset", "threads")
 def dataset_with_one_buffer(root: Path | None) -> Data:
     """Noise."""

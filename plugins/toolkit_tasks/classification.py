@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def classification(
 
 def balanced(targets: Sequence[int], classes: int) -> Tensor:
     """float32 `[C]`: a weight for each class, inverse to its number of items; 0 for one without."""
-    counts = torch.bincount(torch.tensor(targets, dtype=torch.int64), minlength=classes)
+    counts = torch.bincount(torch.from_numpy(np.array(targets, dtype=np.int64)), minlength=classes)
     return torch.where(counts > 0, len(targets) / (classes * counts), 0)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import toolkit_optim
 from tests.plugins.data_files import write_image
+from tests.shard_files import write_tars
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
 from toolkit.host.registry import discover
@@ -73,6 +74,7 @@ DATASETS = [
     Case("dataset", "image_folder", SEVERAL | {"train": "train.csv"}, root=sets_of_images),
     Case("dataset", "image_folder", NUMBERED, root=numbers_of_images),
     Case("dataset", "har", SEVERAL, root=sets_of_images),
+    Case("dataset", "shards", root=lambda folder: write_tars(folder, 3, 40)),
     Case("dataset", "video_folder", SEVERAL | {"train": "train.txt"}, root=sets_of_videos),
 ]
 SETS = DataSpec(tuple("abcde"), size=8, targets="set")

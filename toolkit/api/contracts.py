@@ -117,6 +117,25 @@ class Split(Items, Protocol):
 
 
 @runtime_checkable
+class Blocked(Protocol):
+    """What a split has besides, if its items lie in blocks that are fetched or unpacked as a whole: parts of shards,
+    row groups. The core then reads the items of few blocks at a time, so that each block is read about once an epoch.
+
+    The sequences of such a split may be long, so they need not hold an object for each item.
+    """
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """Items of each block, at least 1. The first block has the first items of the split, and so on."""
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        """Prepare for reads of the items of these blocks, in this order. What other blocks hold may be freed. Returns
+        without waiting for them, and may be called again before they are there.
+
+        Raises `toolkit.api.errors.DataError` if there is no room for these blocks."""
+
+
+@runtime_checkable
 class VideoSplit(Items, Protocol):
     """One split of videos. The core decides which of their frames are seen; all methods are called from several threads
     at once, and raise `toolkit.api.errors.DataError` naming the file where a video cannot be decoded."""

@@ -20,7 +20,7 @@ from toolkit.build.assemble import corrupt_of, memory_for_pixels
 from toolkit.build.plan import Plan
 from toolkit.data.damage import Damage, hearing_of_damage
 from toolkit.data.geometry import covering
-from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
+from toolkit.data.splits import NO_CLASS, SPLITS, count_classes
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.storage import Place, cache_file, place_for, stored_shape
 from toolkit.system.machine import memory_available
@@ -78,10 +78,7 @@ class Inspection:
         numbers."""
         if self.spec.targets == "number":
             return {name: Counter() for name in SPLITS}
-        return {
-            name: Counter(number for target in getattr(self.data, name).targets for number in classes_of(target))
-            for name in SPLITS
-        }
+        return {name: count_classes(getattr(self.data, name).targets) for name in SPLITS}
 
     @cached_property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -162,9 +159,11 @@ def _rooms(
             continue
         place = place_for(needed, memory_bytes=memory, cache_bytes=cache)
         memory -= needed if place == "memory" else 0
-        kept = cache_file(split, spec)
-        missing = needed - (kept.stat().st_blocks * 512 if kept.is_file() else 0)
-        yield name, Room(needed, place, max(missing, 0) if place == "file" else 0)
+        yield name, Room(needed, place, _new_bytes(cache_file(split, spec), needed) if place == "file" else 0)
+
+
+def _new_bytes(kept: Path, needed: int) -> int:
+    return max(needed - (kept.stat().st_blocks * 512 if kept.is_file() else 0), 0)
 
 
 def _item_bytes(spec: DataSpec, item: First) -> int:

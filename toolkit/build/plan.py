@@ -114,7 +114,7 @@ class Plan:
         clip = clip_of(self.resolved)
         table = self.resolved.data
         data = reviewed(
-            _read_data(self.one("dataset"), table.root, clips=clip is not None), table.exclude, table.relabel
+            _read_data(self.one("dataset"), self.resolved, clips=clip is not None), table.exclude, table.relabel
         )
         spec, design = data.spec, takes(self.one("model"))
         declared = self.one("task").offer.declared
@@ -317,10 +317,12 @@ def _resolved(recipe: Recipe, chosen: Sequence[Chosen]) -> Recipe:
     return recipe.replace(tables)
 
 
-def _read_data(dataset: Chosen, root: Path | None, *, clips: bool) -> Data:
+def _read_data(dataset: Chosen, recipe: Recipe, *, clips: bool) -> Data:
     """Call the dataset. Only it knows where its data can be had, so it is asked even if there is nothing at `root`."""
-    place = root or usual_place(dataset.name)
-    asked = {"clips": True} if clips else {}
+    place = recipe.data.root or usual_place(dataset.name)
+    asked: dict[str, Any] = {"clips": True} if clips else {}
+    if "cache_bytes" in dataset.signature.given:
+        asked["cache_bytes"] = int(recipe.input.cache_gb * 2**30)
     try:
         data: Data = dataset.build(place, **asked)
         return data

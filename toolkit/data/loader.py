@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from torch import Tensor
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets, Visit
 from toolkit.api.errors import DataError
+from toolkit.data.blocks import BlockBatches, BlockOrder
 from toolkit.data.store.resampling import centre_crop
 from toolkit.data.store.store import Store
 from toolkit.data.targets import FORMS
@@ -88,7 +89,7 @@ class Loader:
         mine = _whole_groups(whole, self.ranks)
         ready = partial(self._drawn, mine=mine, size=whole, seed=derive(seed, "clip", epoch))
         begun = time.perf_counter()
-        for batch in self._fetch([batch[mine] for batch in numbers[start:count]], ready):
+        for batch in self._fetch(self._announced(numbers, range(start, count), mine), ready):
             chosen = augmentations if len(batch.index) else ()
             changed = self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch))
             yield self._share(replace(changed, visit=batch.visit), time.perf_counter() - begun)
@@ -110,9 +111,26 @@ class Loader:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most
         `size`, where V is. Of R ranks each has every R-th batch."""
         items = max(size // (self.spec.clip.views if self.spec.clip else 1), 1)
-        batches = torch.arange(len(self.store)).split(items)
-        for batch in self._fetch(batches[self.ranks.rank :: self.ranks.count], self.views):
+        for batch in self._fetch(self._ascending(items), self.views):
             yield self._cropped(batch)
+
+    def _ascending(self, items: int) -> Iterator[Tensor]:
+        """Every R-th batch of an evaluation."""
+        count, blocks = len(self.store), self.store.blocks
+        for first in range(self.ranks.rank * items, count, self.ranks.count * items):
+            index = torch.arange(first, min(first + items, count))
+            if blocks is not None:
+                self.store.expect(blocks.following(index))
+            yield index
+
+    def _announced(self, numbers: Sequence[Tensor], steps: range, mine: slice) -> Iterator[Tensor]:
+        """This rank's share of these batches. The store learns in time which blocks they need."""
+        announced: tuple[int, ...] = ()
+        for step in steps:
+            if isinstance(numbers, BlockBatches) and (coming := numbers.blocks(step, mine)) != announced:
+                self.store.expect(coming)
+                announced = coming
+            yield numbers[step][mine]
 
     def at(self, index: Sequence[int]) -> Batch:
         """The items at `index`, as stored: not cropped, not augmented; of videos the middle. They may be augmented: as
@@ -143,13 +161,17 @@ class Loader:
     def _clips_per_video(self) -> int:
         return self.spec.clip.clips_per_video if self.spec.clip else 1
 
-    def places(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
-        """The items of each batch of a training epoch, what is left over last."""
-        return [numbers // self._clips_per_video for numbers in self._numbers(size, seed=seed, epoch=epoch)]
+    def places(self, size: int, *, seed: int, epoch: int, step: int) -> Tensor:
+        """The items of one batch of a training epoch."""
+        return self._numbers(size, seed=seed, epoch=epoch)[step] // self._clips_per_video
 
     def _numbers(self, size: int, *, seed: int, epoch: int) -> Sequence[Tensor]:
-        """As `places`, by the numbers that `drawn` takes: an image's own, or those of a video's clips."""
+        """What `drawn` takes for each batch of a training epoch, what is left over last: an image's own number, or
+        those of a video's clips."""
         each = self._clips_per_video
+        if (blocks := self.store.blocks) is not None:
+            count = batches_in(self.training_items, size)
+            return BlockBatches(BlockOrder(blocks, seed, epoch), size, count, each=each)
         visited = order(len(self.store), seed, epoch)[:, None] * each + torch.arange(each)
         return list(torch.split(visited.flatten(), size))
 
@@ -158,7 +180,7 @@ class Loader:
             return batch
         return replace(batch, pixels=centre_crop(batch.pixels, self.spec.size))
 
-    def _fetch(self, places: Sequence[Tensor], ready: Ready) -> Iterator[Batch]:
+    def _fetch(self, places: Iterable[Tensor], ready: Ready) -> Iterator[Batch]:
         if self.store.resident(self.device, self.share_of_device):
             return map(ready, places)
         return prefetched(places, ready, self.device, begin=self.store.begin)
@@ -211,7 +233,7 @@ def augment(
     return batch
 
 
-def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, begin: Begin) -> Iterator[Batch]:
+def prefetched(places: Iterable[Tensor], ready: Ready, device: torch.device, *, begin: Begin) -> Iterator[Batch]:
     """Batches at `places` in order, fetched by a thread that stays `AHEAD` of the caller.
 
     `begin` gets a batch while the one before is fetched, so that decoding never waits for a copy.
@@ -220,16 +242,20 @@ def prefetched(places: Sequence[Tensor], ready: Ready, device: torch.device, *, 
 
     def fetch(stop: threading.Event) -> Iterator[tuple[Batch, torch.cuda.Event | None]]:  # noqa: ARG001 - asked between batches
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        for place, index in enumerate(places):
-            for soon in places[place : place + 2]:
-                begin(soon)
+        rest = iter(places)
+        index = next(rest, None)
+        while index is not None:
+            begin(index)
+            if (following := next(rest, None)) is not None:
+                begin(following)
             if stream is None:
                 yield ready(index), None
-                continue
-            with torch.cuda.stream(stream):
-                batch = ready(index)
-                copied = stream.record_event()
-            yield batch, copied
+            else:
+                with torch.cuda.stream(stream):
+                    batch = ready(index)
+                    copied = stream.record_event()
+                yield batch, copied
+            index = following
 
     with closing(in_background(fetch, room=AHEAD, name="prefetch")) as fetched:
         for batch, copied in fetched:

@@ -17,6 +17,7 @@ from typing import cast
 from toolkit.api.contracts import Target, Targets
 from toolkit.api.errors import DataError, first_few
 from toolkit.data.regular import require_regular
+from toolkit.data.sequences import ArrayTargets
 
 SPLITS = ("train", "valid", "test")
 NO_CLASS = -1
@@ -134,6 +135,13 @@ def fold_partition(
 def classes_of(target: Target) -> Sequence[int]:
     """The classes that an item with this target is counted under: its own, or all of its set."""
     return (target,) if isinstance(target, int) else tuple(cast(Sequence[int], target)) or (NO_CLASS,)
+
+
+def count_classes(targets: Targets) -> Counter[int]:
+    """Items of each class; one of several classes counts for each."""
+    if isinstance(targets, ArrayTargets):
+        return targets.counts()
+    return Counter(number for target in targets for number in classes_of(target))
 
 
 def merge_groups(groups: Sequence[str], identical: Iterable[Sequence[int]]) -> list[str]:

@@ -53,9 +53,10 @@ class _OneClass:
 
     def tensor(self, targets: Targets, outputs: int) -> Tensor:  # noqa: ARG002
         """int64 `[N]`."""
+        import numpy as np
         import torch
 
-        return torch.tensor(targets, dtype=torch.int64)
+        return torch.from_numpy(np.array(targets, dtype=np.int64))
 
     def strata(self, targets: Targets, names: Sequence[str]) -> Strata:
         return Strata(targets, names)

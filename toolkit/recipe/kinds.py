@@ -29,7 +29,11 @@ class Kind(NamedTuple):
 KINDS = {
     kind.word: kind
     for kind in (
-        Kind("dataset", "toolkit_datasets", "data", has=("spec", "train", "valid", "test"), given=("clips",)),
+        Kind(
+            *("dataset", "toolkit_datasets", "data"),
+            has=("spec", "train", "valid", "test"),
+            given=("clips", "cache_bytes"),
+        ),
         Kind("model", "toolkit_models", "model", has=("forward", "parameters")),
         Kind("augmentation", "toolkit_augmentations", "augment", several=True, has=("__call__",)),
         Kind(

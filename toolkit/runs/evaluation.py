@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from toolkit.api.contracts import Data, DataSpec, FileProblem, TargetForm
 from toolkit.api.errors import counted, first_few
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
-from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
+from toolkit.data.splits import NO_CLASS, SPLITS, count_classes
 from toolkit.data.store.corrupt import Skipped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.file_problems import write_file_problems
@@ -103,7 +102,7 @@ class Scored:
         """Training items of each class; empty where targets are numbers."""
         if self.data.spec.targets == "number":
             return {}
-        counts = Counter(number for target in self.data.train.targets for number in classes_of(target))
+        counts = count_classes(self.data.train.targets)
         del counts[NO_CLASS]
         return {name: counts[number] for number, name in enumerate(self.data.spec.classes)}
 

@@ -13,7 +13,7 @@ def require_finite(state: State, setup: Setup) -> None:
     step = int(state.totals.failed_at)
     if step < 0:
         return
-    places = setup.train.places(setup.batch, seed=setup.seed, epoch=state.epoch)[step]
+    places = setup.train.places(setup.batch, seed=setup.seed, epoch=state.epoch, step=step)
     ids = setup.train.store.split.ids
     groups = zip(state.optimizer.param_groups, state.rates(setup, step), strict=True)
     rates = ", ".join(f"{group['name']} {rate:.3g}" for group, rate in groups)

@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from toolkit.api.contracts import Data
+from toolkit.api.contracts import Data, DataSpec
 from toolkit.api.errors import DataError
+from toolkit.data.loader import Loader
+from toolkit.data.store.images import ImageStore
 from toolkit.kit.testing import Case, conformance
 
-from toolkit_parquet.columns import Columns, read_labels
+from toolkit_parquet.columns import Columns, read_images, read_labels
 from toolkit_parquet.dataset import parquet
 from toolkit_parquet.rows import ParquetImages, Place, RowGroups
 
@@ -152,6 +154,24 @@ def test_pixels_are_those_of_the_file_whatever_is_kept(tmp_path: Path) -> None:
         for row, pixels in zip(order.tolist(), found, strict=True):
             expected = np.asarray(Image.open(io.BytesIO(picture(row))))
             assert torch.equal(pixels, torch.from_numpy(expected.copy()).movedim(-1, 0))
+
+
+def test_an_epoch_reads_each_row_group_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without blocks, an epoch of these 40 row groups reads hundreds."""
+    path = balanced(tmp_path / "train.parquet", 40 * 7)
+    places = tuple(Place(path, row // 7, row % 7) for row in range(280))
+    names = tuple(map(str, range(280)))
+    split = ParquetImages(names, (0, 1) * 140, names, places, RowGroups("image", kept=0))
+    reads: list[int] = []
+    monkeypatch.setattr(
+        "toolkit_parquet.rows.read_images",
+        lambda file, number, column: reads.append(number) or read_images(file, number, column),
+    )
+    spec = DataSpec(("a", "b"), size=24)
+    loader = Loader(ImageStore(split, spec, None, workers=2), spec, torch.device("cpu"))
+    assert sum(len(batch.index) for batch in loader.training(8, [], seed=0, epoch=0, start=0)) == 280
+    assert sorted({*reads}) == list(range(40))
+    assert len(reads) <= 44
 
 
 def test_a_split_can_be_pickled(tmp_path: Path) -> None:

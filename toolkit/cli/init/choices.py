@@ -14,7 +14,7 @@ from toolkit.api.errors import first_few
 from toolkit.cli.init.layout import Layout
 from toolkit.cli.init.media import Media
 from toolkit.data.folders import Listing
-from toolkit.data.splits import NO_CLASS, classes_of
+from toolkit.data.splits import NO_CLASS, count_classes
 
 SMALL = 48
 """Pixels up to which images are small: networks for photos would shrink them to nothing."""
@@ -90,7 +90,7 @@ def counts_of(listing: Listing) -> Counter[int]:
 
 def counted_targets(targets: Sequence[Any]) -> Counter[int]:
     """As `counts_of`, for targets that are classes or sets of them."""
-    counts = Counter(number for target in targets for number in classes_of(target))
+    counts = count_classes(targets)
     del counts[NO_CLASS]
     return counts
 

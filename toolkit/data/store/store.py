@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+from toolkit.data.blocks import Blocks
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Split, VideoSplit
@@ -39,6 +42,15 @@ class Store(Protocol):
         drawn for an item comes from `seed` and its number. By default nothing is."""
         del seed
         return self.fetch(items)
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """Of a split whose items lie in blocks. By default they do not."""
+        return None
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        """Prepare for the items of these blocks. By default nothing is."""
+        del blocks
 
     def begin(self, index: Tensor) -> None:
         """Have the items at `index` decoded meanwhile. By default they are when they are fetched."""

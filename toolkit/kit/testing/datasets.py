@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
+from toolkit.api.contracts import Blocked, Data, DataSpec, Split, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
 from toolkit.data.targets import FORMS
@@ -159,6 +159,17 @@ def _counts(data: Data) -> tuple[dict[str, Counter[int]], Sequence[str]]:
         counts[name] = Counter(number for target in targets for number in classes_of(target) if number != NO_CLASS)
         start += len(split)
     return counts, strata.names
+
+
+@RULES.rule
+def blocks(subject: Subject) -> Iterator[str]:
+    """Blocks, if a split has them, hold all of its items, and an item reads the same whichever blocks are expected."""
+    found = [(mode, name, split) for mode, data in _all(subject) for name, split in splits(data)]
+    if not any(isinstance(split, Blocked) for _, _, split in found):
+        raise DoesNotApply("its items do not lie in blocks")
+    for mode, name, split in found:
+        if isinstance(split, Blocked):
+            yield from (f"{mode}, {name}: {text}" for text in _wrong_blocks(split))
 
 
 @RULES.rule
@@ -320,6 +331,20 @@ def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
     if wrong := [target for target in split.targets if not FORMS[spec.targets].holds(target, classes)]:
         what = "outputs" if spec.targets == "number" else "classes"
         yield f"among targets is {wrong[0]!r}, of {classes} {what}"
+
+
+def _wrong_blocks(split: Any) -> Iterator[str]:
+    counts = list(split.blocks)
+    if wrong := [count for count in counts if not isinstance(count, int) or count < 1]:
+        yield f"a block has {wrong[0]!r} items"
+    elif sum(counts) != len(split):
+        yield f"its blocks have {sum(counts)} items, it has {len(split)}"
+    places = some(split)
+    before = [digest(split, place) for place in places]
+    for expected in ([], list(range(len(counts)))[-1:], list(range(len(counts)))[::-1]):
+        split.expect(expected)
+        if [digest(split, place) for place in places] != before:
+            yield f"reads differ once the blocks {expected} are expected"
 
 
 def _wrong_image(image: object) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -41,7 +43,8 @@ class _RowGroup:
 
 
 class RowGroups:
-    """A column of images, by row group; what was read last is kept, for all threads together.
+    """A column of images, by row group, for all threads together: those that are expected are kept, and what was read
+    last of others.
 
     Pickled, it starts with nothing kept.
     """
@@ -52,6 +55,13 @@ class RowGroups:
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, _RowGroup] = OrderedDict()
         self._held = 0
+        self._expected: frozenset[_Key] = frozenset()
+
+    def expect(self, keys: Collection[_Key]) -> None:
+        """Keep these row groups once they are read."""
+        with self._lock:
+            self._expected = frozenset(keys)
+            self._forget()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RowGroups, (self._column, self._limit)
@@ -80,14 +90,18 @@ class RowGroups:
             if self._kept.get(key) is group:
                 group.counted = size
                 self._held += size
-            while self._held > self._limit and len(self._kept) > 1:
-                _, oldest = self._kept.popitem(last=False)
-                self._held -= oldest.counted
+            self._forget()
+
+    def _forget(self) -> None:
+        for key in [one for one in self._kept if one not in self._expected][:-1]:
+            if self._held <= self._limit:
+                return
+            self._held -= self._kept.pop(key).counted
 
 
 @dataclass(frozen=True)
 class ParquetImages:
-    """A split of N images in rows of Parquet files."""
+    """A split of N images in rows of Parquet files. Its blocks are the row groups: `toolkit.api.contracts.Blocked`."""
 
     ids: tuple[str, ...]
     targets: tuple[int, ...]
@@ -97,6 +111,20 @@ class ParquetImages:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def _groups(self) -> list[tuple[_Key, int]]:
+        """The row groups, in order, and how many of the images lie in each."""
+        alike = groupby(self.places, key=lambda place: (place.path, place.row_group))
+        return [(key, sum(1 for _ in places)) for key, places in alike]
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return [count for _, count in self._groups]
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        """Keep what is there of these row groups, whatever they take, and forget the others."""
+        self.row_groups.expect([self._groups[block][0] for block in blocks])
 
     def read(self, index: int) -> Tensor:
         """Pixels, uint8 `[3, H, W]`; DataError naming file and row where they cannot be decoded."""
