@@ -209,6 +209,9 @@ class TrainTable(BaseModel):
     """Largest norm of all gradients together (gradient clipping); unset: no limit."""
     batch_norm: Literal["global", "local"] = "global"
     """Whose mean and variance batch norm uses on several ranks: the whole batch's, or those of each rank's share."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What each of several ranks keeps: all weights (ddp), or its part of weights, gradients and the optimizer's state
+    (fsdp)."""
     rank_timeout: Annotated[float, Field(gt=0)] = 300.0
     """Seconds after which a rank that does not answer is lost."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -21,6 +21,7 @@ from toolkit.api.files import special_kind, write_atomically
 from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.system.checkpoints import FORMAT, is_current, is_whole, seal
 from toolkit.system.choices import Precision
+from toolkit.training.sharded import load
 from toolkit.training.state import SavedState, State
 from toolkit.transfer.files import load_plainly, unusable_tensors
 
@@ -166,7 +167,7 @@ class BestCheckpoint(Checkpoint):
     def restore_network(self, network: nn.Module, path: Path) -> None:
         """As `restore`, where no objective is needed."""
         with _fitting(path):
-            network.load_state_dict(self.network)
+            load(network, self.network)
 
 
 @contextmanager
