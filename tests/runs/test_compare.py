@@ -358,6 +358,11 @@ def test_a_bundle_is_compared_by_its_latest_evaluation(here: Path) -> None:
     assert found.pairs[0].difference == 0
 
 
+def test_runs_of_one_recipe_are_named_by_the_values_that_differ(here: Path) -> None:
+    runs = [write_run(here / "r" / model, right(0.8), model=model) for model in ("cnn", "resnet18")]
+    assert [one.name for one in compared(*runs).contenders] == ['model.name="cnn"', 'model.name="resnet18"']
+
+
 @pytest.mark.draws
 def test_the_page_is_one_file_with_pictures_of_flipped_items(here: Path) -> None:
     root = tiny.write_images(here / "images")

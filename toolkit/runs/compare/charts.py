@@ -32,6 +32,7 @@ def intervals(found: Comparison) -> Drawing:
         axes.margins(y=0.4 / max(1, len(found.contenders)) + 0.1)
         axes.set_xlabel(f"{found.measure} on {found.split}")
         axes.grid(axis="x")
+        axes.locator_params(axis="x", nbins=5)
         if found.shares:
             in_percent(axes.xaxis)
 

@@ -26,6 +26,8 @@ from toolkit.runs.series.members import FOLD, SEED, Member, is_series, points, r
 BUNDLE = "bundle.json"
 REPEATED = frozenset({SEED, FOLD})
 """Keys in which the runs of one contender may differ."""
+NAMING_KEYS = 2
+"""Keys that recipes differ in, at most, where their values name the contenders."""
 MEASURE: Mapping[TargetForm, str] = {"index": "accuracy", "set": "accuracy", "number": "mae"}
 """What single items are judged by: whether the answer is right, or its mean absolute error."""
 
@@ -281,17 +283,27 @@ def _named_apart(found: Sequence[Contender]) -> list[Contender]:
 
 
 def _distinct(found: Sequence[Contender]) -> Sequence[str]:
-    """The shortest names that distinguish the contenders: of their recipes, of their folders, or both. Raises
-    UsageError where one is named twice."""
+    """The shortest names that distinguish the contenders: of their recipes, the values in which these differ, of their
+    folders, or both. Raises UsageError where one is named twice."""
     recipes, folders = [one.first.name for one in found], [one.name for one in found]
     both = [f"{recipe}/{folder}" for recipe, folder in zip(recipes, folders, strict=True)]
     paths = [str(one.first.directory.path) for one in found]
-    for names in (recipes, folders, both, paths):
-        if len({*names}) == len(names):
+    for names in (recipes, _values(found), folders, both, paths):
+        if len({*names}) == len(found):
             return names
     twice = next(path for path in paths if paths.count(path) > 1)
     others = list(dict.fromkeys(paths))
     raise UsageError(f"{twice}: named twice", next_step=_command(*others, *([] if len(others) > 1 else ["RUN"])))
+
+
+def _values(found: Sequence[Contender]) -> list[str]:
+    """The values of the keys in which the recipes differ; empty where these would be no short name."""
+    tables = [one.tables for one in found]
+    keys = [key for key in dict.fromkeys(key for table in tables for key in table)
+            if any(table.get(key) != tables[0].get(key) for table in tables)]  # fmt: skip
+    if len(keys) > NAMING_KEYS:
+        return []
+    return [", ".join(f"{key}={json.dumps(table.get(key), default=str)}" for key in keys) for table in tables]
 
 
 def _command(*words: object) -> str:
