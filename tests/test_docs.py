@@ -472,26 +472,9 @@ def test_python_trains_and_reads_the_scores_as_shown(tmp_path: Path) -> None:
     assert 0 <= float(accuracy) <= 1
 
 
-@pytest.mark.parametrize(("code", "again"), [(0, False), (75, True), (1, False)])
-@pytest.mark.parametrize("begun", [False, True])
-def test_the_job_of_a_queue_is_queued_again_when_its_run_was_stopped(
-    tmp_path: Path, code: int, again: bool, begun: bool
-) -> None:
-    """`srun` and `scontrol` are stand-ins that write down how they were called."""
-    for name, status in (("srun", code), ("scontrol", 0)):
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\necho {name} "$@" >> calls\nexit {status}\n', encoding="utf-8")
-        program.chmod(0o755)
-    if begun:
-        (tmp_path / "runs" / "cifar10_cnn" / "2026-01-31_12-00-00").mkdir(parents=True)
-    script = titled(DOCS / "how-to" / "cluster.md", "train.sbatch")
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=False)
-    called = read(tmp_path / "calls").splitlines()
-    resumed = "--resume runs/cifar10_cnn/2026-01-31_12-00-00/"
-    assert called[0] == f"srun python -m toolkit run {resumed if begun else 'recipes/cifar10_cnn.toml'}"
-    assert called[1:] == ["scontrol requeue 7"] * again
+@pytest.mark.parametrize("name", ["train.sbatch", "study.sbatch"])
+def test_the_scripts_of_a_queue_are_those_of_the_examples(name: str) -> None:
+    assert titled(DOCS / "how-to" / "cluster.md", name) == read(ROOT / "examples" / "cluster" / name)
 
 
 # Plugins

@@ -23,8 +23,10 @@ from toolkit.runs.files import read_run
 from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
+from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
 from toolkit.runs.sources import write_sources
+from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
 
@@ -221,6 +223,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
     }
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
+    scores |= uncertain_scores(answers, assembly.data, assembly.objective, assembly.metrics)
     return Evaluated(scored, answers, scores)
 
 
@@ -252,7 +255,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     page = write_report(directory.path)
     if evaluated.answers:
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
-        print_scores(splits, console, title=scored.title)
+        certainty = Certainty.of(evaluated.scores, next(reversed(splits)))
+        print_scores(splits, console, title=scored.title, certainty=certainty)
     for verdict in found:
         say(f"verdict: {verdict.sentence}", console)
     show(f"report {page}", console=console)

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, time_left
-from toolkit.runs.scores import score_rows, score_text
+from toolkit.runs.scores import Certainty, score_rows, score_text
 from toolkit.system.device import peak_memory
 from toolkit.system.notices import cell, show
 from toolkit.training.fit import Event, StepDone, Validating
@@ -189,13 +189,18 @@ def memory_used(device: torch.device) -> str:
     return f"{peak_memory(device) / 2**30:.1f} GiB"
 
 
-def print_scores(scores: Mapping[str, Mapping[str, Any]], console: Console, *, title: str) -> None:
-    """Print scalar scores: a column per split, and one row for scores that are equal."""
+def print_scores(
+    scores: Mapping[str, Mapping[str, Any]], console: Console, *, title: str, certainty: Certainty | None = None
+) -> None:
+    """Print scalar scores: a column per split, and one row for scores that are equal. `certainty` is of the last."""
     table = Table()
     table.add_column("score", overflow="fold")
     for split in scores:
         table.add_column(split, justify="right", no_wrap=True)
+    certainty = certainty or Certainty({}, {})
+    for heading in certainty.headings:
+        table.add_column(heading, justify="right", overflow="fold")
     for row in score_rows(list(scores.values())):
-        table.add_row(cell(row.heading), *row.texts)
+        table.add_row(cell(row.heading), *row.texts, *certainty.texts(row.names[0]))
     show(f"scores of {title}", console=console)
     console.print(table)

@@ -18,7 +18,7 @@ from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
-from toolkit.recipe.write import to_toml
+from toolkit.recipe.write import digest, to_toml
 from toolkit.runs.continued import last_checkpoint, reopened
 from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
 from toolkit.runs.evaluation import Scored, keep_evaluation, keep_file_problems, run_facts, run_scores, score_splits
@@ -30,12 +30,15 @@ from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
 from toolkit.system.notices import note, say, show
-from toolkit.system.ranks import Ranks, connected, joined, launched
+from toolkit.system.ranks import ALONE, Ranks, connected, joined, launched, restarts
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.training.evaluate import scored_splits
 
 __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
+
+RUN = "run"
+"""Under what name the launcher keeps the directory of its job's run."""
 
 
 @devices.enough_memory()
@@ -44,6 +47,8 @@ def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
     but the first one is quiet."""
     planned = plan(draft, discover())
     with joined_by(planned, resume=None) as ranks:
+        if begun := ranks.spread(partial(ranks.left, RUN)):
+            return _continue(RunDirectory(Path(begun)), planned, console=console, ranks=ranks)
         return _start(planned, runs=runs, console=console, ranks=ranks)
 
 
@@ -67,6 +72,8 @@ def _start(planned: Plan, *, runs: Path, console: Console, ranks: Ranks) -> Prep
     assembly = assemble(planned, kept, ranks=ranks)
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = ranks.spread(partial(_created, runs, assembly.recipe.name))
+    if ranks.leads:
+        ranks.leave(RUN, str(directory.path))
     prepared = Prepared(directory, assembly, state, setup, saved=None)
     with directory.locked() if ranks.leads else nullcontext():
         _complete(prepared, console)
@@ -77,6 +84,17 @@ def _created(runs: Path, name: str) -> RunDirectory:
     directory = create(runs, name)
     point_at(directory.path, runs)
     return directory
+
+
+def _continue(directory: RunDirectory, planned: Plan, *, console: Console, ranks: Ranks) -> Prepared:
+    """Go on with the run of ranks that have failed: the launcher has started these in their place."""
+    say(f"started again by the launcher ({counted(restarts(), 'restart')}): the run continues", console)
+    with directory.locked() if ranks.leads else nullcontext():
+        if directory.recipe.is_file():
+            planned = planned_again(directory, None, ())
+        prepared = reopened(directory, planned, last_checkpoint(directory), Kept(), ranks)
+        _complete(prepared, console)
+    return prepared
 
 
 @devices.enough_memory()
@@ -99,7 +117,8 @@ def resume_run(
         saved = last_checkpoint(directory)  # before the recipe, which another version of the toolkit may not know
         planned = planned_again(directory, recipe, asked)
         ranks = held.enter_context(joined_by(planned, resume=directory.resume_command))
-        if saved is not None and extend is not None:
+        again = restarts() and saved is not None and saved.origin.digest == digest(planned.resolved)
+        if saved is not None and extend is not None and not again:
             prepared = extended(directory, planned, saved, ranks)
         else:
             if saved is not None:
@@ -109,7 +128,7 @@ def resume_run(
     return prepared
 
 
-def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
+def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals, ranks: Ranks = ALONE) -> Records:
     """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
     has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
 
@@ -117,7 +136,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
     is what trackers see the run end by.
     """
-    prepared = reopened(directory, planned, last_checkpoint(directory), kept)
+    prepared = reopened(directory, planned, last_checkpoint(directory), kept, ranks)
     if prepared.saved:
         yield from (EpochRecord(**record) for record in prepared.saved.state["records"])
     session = _begin(prepared, Console(quiet=True), signals)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -34,6 +34,10 @@ _PR_SET_PDEATHSIG = 1
 """Of Linux's `prctl`."""
 
 
+STORE_SECONDS = 5.0
+"""How long the launcher's store may take to answer."""
+
+
 class RanksLost(RunFailed):
     """Another rank ended, or does not answer."""
 
@@ -47,6 +51,8 @@ class Ranks:
     local_rank: int = 0
     """Of the ranks on this machine."""
     local_count: int = 1
+    launcher: Store | None = field(default=None, repr=False, compare=False)
+    """What the launcher keeps while it starts the ranks of a job again."""
 
     @property
     def leads(self) -> bool:
@@ -128,6 +134,17 @@ class Ranks:
             dist.broadcast_object_list(things, src=0)
         return cast("T", things[0])
 
+    def leave(self, name: str, text: str) -> None:
+        """Leave a text for the ranks that the launcher starts in place of these, should these fail."""
+        if self.launcher is not None:
+            self.launcher.set(name, text)
+
+    def left(self, name: str) -> str | None:
+        """What earlier ranks of this job have left under this name."""
+        if self.launcher is None or not self.launcher.check([name]):
+            return None
+        return str(self.launcher.get(name).decode())
+
 
 ALONE = Ranks()
 
@@ -147,6 +164,11 @@ def launched() -> Ranks:
     return Ranks(rank, count, local_rank, local_count)
 
 
+def restarts() -> int:
+    """How often the launcher has started the ranks of this job again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 @contextmanager
 def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Iterator[Ranks]:
     """This process as one of its launcher's ranks, connected to the others within the block.
@@ -164,13 +186,15 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
 
     _end_with_launcher()
     with connected(resume):
-        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        launcher, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        # ranks that are started again would take what failed ones have left for each other's
+        store = dist.PrefixStore(f"attempt {restarts()}", launcher)  # type: ignore[attr-defined]  # it is public
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         timeout = timedelta(seconds=seconds)
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=timeout)
     try:
         with connected(resume):
-            yield ranks
+            yield replace(ranks, launcher=launcher)
     except ToolkitError as error:
         if threading.current_thread() is threading.main_thread():
             # A launcher sends it to all ranks when one has ended, and this one is about to say why it ends.
@@ -215,7 +239,18 @@ def _reason(error: RuntimeError) -> str:
 
 
 def _is_first(store: Store, error: ToolkitError) -> bool:
-    """Whether no other rank has shown this error. That ranks are lost is worth showing if no rank has shown why."""
+    """Whether no other rank has shown this error, as far as the machine that has the store can be reached."""
+    answers: list[bool] = []
+    # on a link that is cut, a question to the store may wait for its answer without end
+    asking = threading.Thread(target=lambda: answers.append(_said_first(store, error)), daemon=True)
+    asking.start()
+    asking.join(STORE_SECONDS)
+    return answers[0] if answers else True
+
+
+def _said_first(store: Store, error: ToolkitError) -> bool:
+    """Leave this error for the other ranks; whether none of them has shown it. That ranks are lost is worth showing if
+    no rank has shown why."""
     key = "lost" if isinstance(error, RanksLost) else hashlib.sha256(error.message.encode()).hexdigest()
     try:
         if key == "lost" and store.check(["cause"]):

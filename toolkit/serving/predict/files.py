@@ -33,7 +33,7 @@ def answer_files(job: PredictionJob) -> int:
     try:
         with Signals(), job.rows() as rows, progress as notes:
             _answer_into(sinks, rows, notes, job)
-            if not sinks.summary.answers:
+            if job.sources and not sinks.summary.answers:
                 raise DataError(f"none of the {total} could be answered", next_step="see the lines above")
     except Signalled as signal:
         show(f"interrupted after {sinks.summary.done:,} of {total}{_left(job, sinks)}", file=sys.stderr)
