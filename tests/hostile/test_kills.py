@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.test_launch import ranks_of, started, words
 from tests.ranks import launched
+from tests.system.test_launch import ranks_of, started, words
 from toolkit.api.errors import EXIT_FAILED, EXIT_STOPPED
 from toolkit.cli.main import main
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from tests.ranks import together
 from toolkit.api.errors import DataError, RunFailed, UsageError
@@ -127,3 +129,8 @@ def test_a_rank_that_died_is_reported_once() -> None:
     assert dead is None
     assert (first[0], second[0]) == ("RanksLost", "RanksLost")
     assert sorted((first[2], second[2])) == [False, True]
+
+
+def test_a_copy_of_a_layer_asks_the_same_ranks() -> None:
+    ranks = Ranks(0, 2, launcher=HashStore())
+    assert copy.deepcopy([ranks])[0] is ranks

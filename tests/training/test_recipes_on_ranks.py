@@ -54,7 +54,7 @@ class Found:
 
 def trained(ranks: Ranks, *, recipe: str) -> Found:
     torch.set_num_threads(1)
-    usual = (f"train.epochs={EPOCHS}", "train.batch=32", "train.precision=fp32", "metrics=['accuracy']", "trackers=[]")
+    usual = (f"train.epochs={EPOCHS}", "train.batch=16", "train.precision=fp32", "metrics=['accuracy']", "trackers=[]")
     overrides = [*CASES[recipe], *usual]
     planned = plan(parse(RECIPES / f"{recipe}.toml", overrides), discover())
     assembly = assemble(planned, ranks=ranks)

@@ -54,6 +54,10 @@ class Ranks:
     launcher: Store | None = field(default=None, repr=False, compare=False)
     """What the launcher keeps while it starts the ranks of a job again."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
+        """The same: layers of a network that is copied ask the same ranks, and the launcher cannot be copied."""
+        return self
+
     @property
     def leads(self) -> bool:
         return self.rank == 0

@@ -40,6 +40,8 @@ def shard(network: nn.Module, device: torch.device, ranks: Ranks) -> None:
             f"train.strategy: fsdp cannot divide weights without a dimension: {', '.join(scalars)}",
             next_step="use --set train.strategy=ddp",
         )
+    for weight in network.parameters():
+        weight.data = weight.data.contiguous()  # FSDP2 knows no other layout; the pixels keep theirs
     mesh = init_device_mesh(device.type, (ranks.count,))
     for block in [*blocks(network), network]:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
