@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED, RunFailed, Stopped, ToolkitError
