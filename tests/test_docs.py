@@ -770,3 +770,21 @@ def test_recipes_are_named_after_dataset_and_model() -> None:
         assert recipe
         form = path.stem.removeprefix(f"{recipe.data.name}_{recipe.model.name}")
         assert re.fullmatch(r"(_[a-z]+)?", form), path.stem
+
+
+def test_the_projection_of_scale_follows_from_its_formula() -> None:
+    rows = re.findall(r"^\| (8|64|512) \|(.*)\|$", (ROOT / "docs/explanation/scale.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for ranks, rest in rows:
+        gpus, latency = int(ranks), 20e-6 if ranks == "8" else 50e-6
+        compute, exchange = 256 / 2500, 2 * (gpus - 1) / gpus * 4 * 25.6e6 / 50e9
+        messages = (4 + 2 * 53) * latency
+        step = compute + max(exchange - 2 / 3 * compute, 0) + messages
+        assert [cell.strip() for cell in rest.split("|")] == [
+            f"{256 * gpus:,}",
+            f"{1e3 * compute:.0f} ms",
+            f"{1e3 * exchange:.1f} ms, hidden",
+            f"{1e3 * messages:.1f} ms",
+            f"{round(256 * gpus / step, -2):,.0f}",
+            f"{compute / step:.2f}",
+        ]

@@ -43,10 +43,10 @@ RUN = "run"
 
 @devices.enough_memory()
 def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
-    """Train what the recipe says in a new directory under `runs`; the run as it has ended."""
+    """Train what the recipe says in a new directory under `runs`; the run as it has ended. The console of all ranks
+    but the first one is quiet."""
     planned = plan(draft, discover())
     with joined_by(planned, resume=None) as ranks:
-        console = console if ranks.leads else Console(quiet=True)
         if begun := ranks.spread(partial(ranks.left, RUN)):
             return _continue(RunDirectory(Path(begun)), planned, console=console, ranks=ranks)
         return _start(planned, runs=runs, console=console, ranks=ranks)
@@ -61,12 +61,12 @@ def joined_by(planned: Plan, *, resume: str | None) -> AbstractContextManager[Ra
 def _start(planned: Plan, *, runs: Path, console: Console, ranks: Ranks) -> Prepared:
     kept = Kept()
     if planned.resolved.train.batch == "auto":
-        if ranks.together:
+        if ranks.together and planned.resolved.train.strategy == "fsdp":
             raise UsageError(
-                "train.batch: several ranks cannot choose the largest batch that fits",
+                'train.batch: "auto" tries steps on each rank alone, without what fsdp saves',
                 next_step="give a number of items for all ranks together: --set train.batch=...",
             )
-        planned = settled(planned, kept)
+        planned = settled(planned, kept, ranks)
         chosen, rate = planned.resolved.train.batch_size, planned.resolved.train.optimizer.lr
         say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
     assembly = assemble(planned, kept, ranks=ranks)
@@ -124,7 +124,7 @@ def resume_run(
             if saved is not None:
                 offer_extension(directory, planned, saved, overrides)
             prepared = reopened(directory, planned, saved, Kept(), ranks)
-        _complete(prepared, console if ranks.leads else Console(quiet=True))
+        _complete(prepared, console)
     return prepared
 
 
@@ -204,22 +204,26 @@ def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     saving = Saving(directory, assembly.origin(), minutes, prepared.scored.skipped, ranks)
     if prepared.saved:
         prepared.saved.restore(state, prepared.scored.skipped, directory.last)
-    if not ranks.leads:
-        if not prepared.saved:
-            saving.save_last(state)
-        return Session(saving, Trackers([], console), console, signals)
-    if not prepared.saved:
-        directory.write_text(directory.recipe, to_toml(assembly.recipe))
-        directory.write_text(directory.summary, assembly.summary.table)
-        directory.write_json(directory.environment, assembly.environment())
+    else:
+        if ranks.leads:
+            directory.write_text(directory.recipe, to_toml(assembly.recipe))
+            directory.write_text(directory.summary, assembly.summary.table)
+            directory.write_json(directory.environment, assembly.environment())
         saving.save_last(state)  # shows early whether the disk takes a checkpoint
+    trackers = _recorded(prepared, console) if ranks.leads else Trackers([], console)
+    return Session(saving, trackers, console, signals)
+
+
+def _recorded(prepared: Prepared, console: Console) -> Trackers:
+    """Write what is known of a run that begins or goes on, for the trackers too."""
+    directory, assembly = prepared.directory, prepared.assembly
     facts = run_facts(prepared.scored, assembly, directory)
     directory.write_json(directory.facts, facts)
     keep_file_problems(directory, prepared.scored, console)
-    write_records(directory, state.records)
+    write_records(directory, prepared.state.records)
     trackers = Trackers(assembly.plan.trackers(directory.path), None if console.quiet else console)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
-    return Session(saving, trackers, console, signals)
+    return trackers
 
 
 def _finish(prepared: Prepared, session: Session) -> None:

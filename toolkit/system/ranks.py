@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """The environment in which a launcher starts each rank."""
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's `prctl`."""
 
 
 STORE_SECONDS = 5.0
@@ -85,16 +88,17 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def counts(self, count: int) -> tuple[int, ...]:
-        """The number that each rank has."""
+    def each(self, *numbers: float) -> list[list[float]]:
+        """The numbers that each rank has, in their order."""
         if not self.together:
-            return (count,)
+            return [list(numbers)]
         import torch
         import torch.distributed as dist
 
-        found = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
-        dist.all_gather(found, torch.tensor([count]))
-        return tuple(int(one) for one in found)
+        own = torch.tensor(numbers, dtype=torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(found, own)
+        return [one.tolist() for one in found]
 
     def most(self, *numbers: float) -> list[float]:
         """The largest of each number over all ranks."""
@@ -106,6 +110,10 @@ class Ranks:
         largest = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return largest.tolist()
+
+    def least(self, number: float) -> float:
+        """The smallest number over all ranks."""
+        return -self.most(-number)[0]
 
     def gather(self, thing: T) -> list[T]:
         """What each rank has, in their order."""
@@ -176,6 +184,7 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
+    _end_with_launcher()
     with connected(resume):
         launcher, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
         # ranks that are started again would take what failed ones have left for each other's
@@ -194,6 +203,14 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """Let Linux send SIGTERM to this rank when torch's launcher dies: a launcher that is killed cannot."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

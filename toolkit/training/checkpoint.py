@@ -6,6 +6,7 @@ import io
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints, is_typeddict
@@ -20,6 +21,7 @@ from toolkit.api.files import special_kind, write_atomically
 from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.system.checkpoints import FORMAT, is_current, is_whole, seal
 from toolkit.system.choices import Precision
+from toolkit.training.sharded import load
 from toolkit.training.state import SavedState, State
 from toolkit.transfer.files import load_plainly, unusable_tensors
 
@@ -158,14 +160,25 @@ class BestCheckpoint(Checkpoint):
     def restore(self, network: nn.Module, objective: Objective, path: Path) -> None:
         """Put the weights into `network` and `objective`. Raises CheckpointError where they do not fit, and names
         `path`."""
-        try:
-            network.load_state_dict(self.network)
+        self.restore_network(network, path)
+        with _fitting(path):
             objective.load_state_dict(self.objective)
-        except _MISFITS as error:
-            raise CheckpointError(
-                f"{path}: does not fit the model of this recipe with these overrides",
-                next_step="run the same command without the overrides of the model",
-            ) from error
+
+    def restore_network(self, network: nn.Module, path: Path) -> None:
+        """As `restore`, where no objective is needed."""
+        with _fitting(path):
+            load(network, self.network)
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _MISFITS as error:
+        raise CheckpointError(
+            f"{path}: does not fit the model of this recipe with these overrides",
+            next_step="run the same command without the overrides of the model",
+        ) from error
 
 
 def _read(path: Path) -> tuple[Any, bool | None]:
