@@ -132,9 +132,10 @@ def _fail(error: ToolkitError, words: Sequence[str], *, debug: bool) -> int:
         traceback.print_exc()
     if _left_for_launcher(error):
         return error.exit_code
+    next_step = _next_step(error, words)  # first: a launcher may kill this rank before long
     for line in error.lines():
         print_error(wrapped(line if line.startswith(" ") else f"error: {line}"))
-    if next_step := _next_step(error, words):
+    if next_step:
         print_error(f"next:  {printable(next_step)}")
     return error.exit_code
 

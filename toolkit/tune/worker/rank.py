@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public
 
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, RunFailed, ToolkitError
 from toolkit.build.kept import Kept

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import EXIT_INTERRUPTED, EXIT_STOPPED, RunFailed, Stopped, ToolkitError
@@ -200,7 +200,9 @@ class _Group:
         while True:
             ended = [process.poll() for process in self.processes]
             if self.store.check([record_of(number)]):
-                return EpochRecord(**json.loads(self.store.get(record_of(number))))
+                table = json.loads(self.store.get(record_of(number)))
+                # JSON has no tuples
+                return EpochRecord(**{key: tuple(one) if isinstance(one, list) else one for key, one in table.items()})
             if any(ended):
                 raise self._error()
             if None not in ended:

@@ -210,7 +210,9 @@ class Worker:
         with suppress(UpdateFinishedTrialError):  # held to be gone: others have its values by now
             try:
                 values = self.scoring.values(trial, signals)
-            except (Stopped, ScoreMissing, UpdateFinishedTrialError, *storage_failures()):
+            except (Stopped, ScoreMissing, UpdateFinishedTrialError):
+                raise
+            except storage_failures():
                 raise
             except optuna.TrialPruned:
                 self.study.tell(trial, state=TrialState.PRUNED)
