@@ -252,7 +252,7 @@ def test_a_broken_video_is_an_error_or_skipped(tmp_path: Path) -> None:
         clips, index = skipping.fetch(torch.arange(3))
         assert index.tolist() == [0, 2]
         assert [clip[0] for clip in levels(clips)] == [2, 42]
-    assert list(skipping.skipped) == [1]
+    assert list(skipping.skipped.reasons) == [1]
     clips, index = skipping.drawn(torch.tensor([1, 1]), seed=0)
     assert (len(clips), len(index)) == (0, 0)
 
@@ -265,7 +265,7 @@ def test_a_video_that_is_damaged_in_part_is_noted_and_kept_with_its_damage(tmp_p
     reels.reads.clear()
     again = clip_store(reels, VideoCache(tmp_path, GIB))  # another run: it decodes neither
     assert torch.equal(again.fetch(torch.tensor([0, 1]))[0], store.fetch(torch.tensor([0, 1]))[0])
-    assert (reels.reads, again.skipped.damaged, again.skipped) == ([], {1: Damage(2, 12)}, {})
+    assert (reels.reads, again.skipped.damaged, again.skipped.reasons) == ([], {1: Damage(2, 12)}, {})
 
 
 def test_a_video_with_too_much_damage_is_an_error_or_skipped() -> None:
@@ -276,7 +276,7 @@ def test_a_video_with_too_much_damage_is_an_error_or_skipped() -> None:
         clip_store(reels, None).fetch(torch.arange(3))
     skipping = clip_store(reels, None, skip=True, limit=0.1)
     assert skipping.fetch(torch.arange(3))[1].tolist() == [0, 2]
-    assert (list(skipping.skipped), skipping.skipped.damaged) == ([1], {})
+    assert (list(skipping.skipped.reasons), skipping.skipped.damaged) == ([1], {})
     accepting = clip_store(reels, None, damaged_share=0.6)
     assert accepting.fetch(torch.arange(3))[1].tolist() == [0, 1, 2]
 

@@ -298,8 +298,8 @@ def test_corrupt_items_are_skipped_counted_and_listed(kept: bool) -> None:
     fetched, index = pixels.fetch(torch.tensor([6, 7, 8, 9]))
     assert index.tolist() == [6, 8]
     assert torch.equal(fetched[1], split.read(8))
-    assert set(pixels.skipped) == {7, 9}
-    assert "square/007.png" in pixels.skipped[7]
+    assert set(pixels.skipped.reasons) == {7, 9}
+    assert "square/007.png" in pixels.skipped.reasons[7]
 
 
 def test_an_image_of_a_video_that_is_damaged_is_noted_or_skipped() -> None:
@@ -307,7 +307,7 @@ def test_an_image_of_a_video_that_is_damaged_is_noted_or_skipped() -> None:
     pixels = stored(frames, None, skip=True, limit=0.3)
     assert pixels.fetch(torch.arange(8))[1].tolist() == [0, 1, 2, 3, 5, 6, 7]
     assert pixels.skipped.damaged == {2: Damage(1, 12)}
-    assert pixels.skipped[4] == "reel/002.mp4#0: 8 of 12 frames cannot be decoded, and input.damaged_share = 0.5"
+    assert pixels.skipped.reasons[4] == "reel/002.mp4#0: 8 of 12 frames cannot be decoded, and input.damaged_share = 0.5"
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -180,7 +180,7 @@ def _complete(prepared: Prepared, console: Console) -> None:
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Load the checkpoint into the state, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
-    skipped = {name: loader.store.skipped for name, loader in assembly.loaders().items()}
+    skipped = {name: loader.store.skipped.reasons for name, loader in assembly.loaders().items()}
     minutes, ranks = assembly.recipe.train.checkpoint_minutes, assembly.ranks
     saving = Saving(directory, assembly.origin(), minutes, skipped, ranks)
     if prepared.saved:

@@ -45,6 +45,10 @@ class Skipped:
     damaged: dict[int, Damage] = field(default_factory=dict)
     """Of items that were not skipped."""
 
+    def __contains__(self, index: int) -> bool:
+        """Whether an item was skipped."""
+        return index in self.reasons
+
     def add(self, index: int, error: DataError) -> None:
         """Skip an item, if that is allowed; DataError where it is not, or where too many are skipped by now."""
         if not self.corrupt.skip:

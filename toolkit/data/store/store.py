@@ -25,11 +25,6 @@ class Store(Protocol):
     def __len__(self) -> int:
         return len(self.split)
 
-    @property
-    def skipped(self) -> dict[int, str]:
-        """Items skipped because they cannot be decoded: index to reason."""
-        return self.skipped.reasons
-
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, ..., 3, S, S]`: the items at `index`; of a video its middle."""
         ...
