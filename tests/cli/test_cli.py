@@ -201,7 +201,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
         (
             ["report", "nowhere"],
             "nowhere: no such directory",
-            "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>",
+            "train a model first: python -m toolkit demo",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

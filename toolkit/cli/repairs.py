@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.api.errors import Problem, RecipeError, UsageError
+from toolkit.api.errors import NoRun, Problem, RecipeError, UsageError
 from toolkit.cli.parser import Parser, command_line
+from toolkit.cli.places import filled
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
 
@@ -22,6 +23,13 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
         if problem.fault != "unread" and not (_repair(problem, error.source, found) or _take_whole(problem, found)):
             return None
     return command_line(found)
+
+
+def with_nearest_run(error: NoRun, words: Sequence[str]) -> str | None:
+    """The command with the run that was probably meant, else with the latest one; None where there is none."""
+    near = error.near or filled("RUN")
+    found = [str(near) if Path(word) == error.path else word for word in words]
+    return command_line(found) if near and found != list(words) else None
 
 
 def completed(step: str, words: Sequence[str], parser: Parser) -> str:
