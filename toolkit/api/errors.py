@@ -135,12 +135,12 @@ class UsageError(ToolkitError):
     exit_code = EXIT_USAGE
 
 
-class NoRun(UsageError):
-    """No run is at `path`; `near` is one that was probably meant."""
+class MissingRunError(UsageError):
+    """No run is at `path`, as a user wrote it; `near` is one that was probably meant."""
 
     def __init__(self, message: str, *, path: Path, near: Path | None) -> None:
         step = f"name one of its runs, the latest is {near}" if near else "train a model first: python -m toolkit demo"
-        super().__init__(f"{path}: {message}", next_step=step)
+        super().__init__(message, next_step=step)
         self.path = path
         self.near = near
 

@@ -12,7 +12,7 @@ from toolkit.api.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_UNREAD,
-    NoRun,
+    MissingRunError,
     RecipeError,
     RunFailed,
     Stopped,
@@ -92,7 +92,7 @@ def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
 
     if isinstance(error, RecipeError) and (command := repaired(error, words)):
         return command
-    if isinstance(error, NoRun) and (command := with_nearest_run(error, words)):
+    if isinstance(error, MissingRunError) and (command := with_nearest_run(error, words)):
         return command
     return error.next_step and completed(error.next_step, words, parser())
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.api.errors import NoRun, Problem, RecipeError, UsageError
+from toolkit.api.errors import MissingRunError, Problem, RecipeError, UsageError
 from toolkit.cli.parser import Parser, command_line
 from toolkit.cli.places import filled
 from toolkit.recipe.foreign import key_of, value_of
@@ -25,7 +25,7 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
     return command_line(found)
 
 
-def with_nearest_run(error: NoRun, words: Sequence[str]) -> str | None:
+def with_nearest_run(error: MissingRunError, words: Sequence[str]) -> str | None:
     """The command with the run that was probably meant, else with the latest one; None where there is none."""
     near = error.near or filled("RUN")
     found = [str(near) if Path(word) == error.path else word for word in words]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.errors import DataError, NoRun, RunFailed
+from toolkit.api.errors import DataError, MissingRunError, RunFailed
 from toolkit.api.files import as_utf8, exclusive, remove_unfinished, write_atomically
 from toolkit.runs.latest import followed
 from toolkit.system.checkpoints import BEST, LAST
@@ -173,11 +173,11 @@ def created(runs: Path, recipe_name: str) -> Iterator[RunDirectory]:
 
 
 def existing(path: Path) -> RunDirectory:
-    """The run at `path`. Raises NoRun where no run is."""
+    """The run at `path`. Raises MissingRunError where no run is."""
     directory = RunDirectory(followed(path))
     if not directory.recipe.is_file():
         cause = f"not a run directory (it has no {directory.recipe.name})" if path.exists() else "no such directory"
-        raise NoRun(cause, path=path, near=_nearby(directory))
+        raise MissingRunError(f"{directory.path}: {cause}", path=path, near=_nearby(directory))
     return directory
 
 
