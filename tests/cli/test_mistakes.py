@@ -46,6 +46,8 @@ val
     evaluate RUN
 val CIFAR
     run CIFAR
+val cifar10_cnn
+    run cifar10_cnn
 test
     evaluate RUN
 eval

@@ -85,7 +85,7 @@ def _verb(words: Sequence[str], whole: Parser) -> tuple[list[str], list[str], li
     typed, *others = bare
     verb, reason = _named(typed, whole)
     rest.remove(typed)
-    if verb == ["evaluate"] and others and others[0].endswith(".toml"):
+    if verb == ["evaluate"] and others and (others[0].endswith(".toml") or others[0] in shipped()):
         verb = ["check"] if typed == "validate" else ["run"]
         reason = f'the command here is "{verb[0]}"'
     if typed == "resume" and others:

@@ -216,7 +216,7 @@ def _nearby(directory: RunDirectory) -> Path | None:
     found = [file.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/{recipe}")]
     runs = [RunDirectory(run) for run in found if followed(run) == run]
     trained = [run for run in runs if run.best.exists()]  # an evaluation has no weights
-    latest = max(trained or runs, key=lambda run: run.path.name, default=None)
+    latest = max(trained or runs, key=lambda run: (run.recipe.stat().st_mtime_ns, run.path.name), default=None)
     return latest.path if latest else None
 
 
