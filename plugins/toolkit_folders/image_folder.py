@@ -32,6 +32,8 @@ def image_folder(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
+    folds: Annotated[int, Field(ge=2)] | None = None,
+    fold: Annotated[int, Field(ge=0)] = 0,
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     labels: LabelsOfItem = "one",
     separator: Annotated[str, Field(min_length=1)] | None = None,
@@ -51,6 +53,8 @@ def image_folder(  # noqa: PLR0913 - the keys of a recipe
     valid_share: share of the images for validation, 0 to 1, where neither a list nor a folder gives them
     test_share: share of the images for the test, 0 to 1, where neither a list nor a folder gives them
     split_seed: any whole number; another one gives other splits
+    folds: number of parts of all images for cross-validation, in place of `test_share`; `run --folds` sets it
+    fold: which of the parts, from 0, is the test split
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: images
         for which the group reads the same are never split; replaces groups.csv
     labels: how many labels lists give an image; "several": a set, perhaps empty, for a task such as multi_label
@@ -60,7 +64,7 @@ def image_folder(  # noqa: PLR0913 - the keys of a recipe
     """
     pattern = compile_pattern(group_pattern)
     columns = (numbers,) if isinstance(numbers, str) else tuple(numbers)
-    division = Division(valid_share, test_share, split_seed)
+    division = Division(valid_share, test_share, split_seed, folds, fold)
     lists = Lists(train, valid, test, form=LabelForm(labels, separator, columns))
     if root is None:
         raise DataError("image_folder has no built-in sample", next_step=f"Set data.root. {IMAGE_SETS}")

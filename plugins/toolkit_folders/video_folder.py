@@ -33,6 +33,8 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
+    folds: Annotated[int, Field(ge=2)] | None = None,
+    fold: Annotated[int, Field(ge=0)] = 0,
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     labels: LabelsOfItem = "one",
     separator: Annotated[str, Field(min_length=1)] | None = None,
@@ -56,6 +58,8 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     valid_share: share of the videos for validation, 0 to 1
     test_share: share of the videos for the test, 0 to 1
     split_seed: any whole number; another one gives other splits
+    folds: number of parts of all videos for cross-validation, in place of `test_share`; `run --folds` sets it
+    fold: which of the parts, from 0, is the test split
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: videos
         for which the group reads the same are never split; replaces groups.csv
     labels: how many labels lists give a video; "several": a set, perhaps empty, for a task such as multi_label
@@ -66,7 +70,7 @@ def video_folder(  # noqa: PLR0913 - the keys of a recipe
     """
     pattern = compile_pattern(group_pattern)
     columns = (numbers,) if isinstance(numbers, str) else tuple(numbers)
-    division = Division(valid_share, test_share, split_seed)
+    division = Division(valid_share, test_share, split_seed, folds, fold)
     lists = Lists(train, valid, test, official_split, LabelForm(labels, separator, columns))
     if root is None:
         raise DataError("video_folder has no built-in sample", next_step=f"Set data.root. {VIDEO_SETS}")

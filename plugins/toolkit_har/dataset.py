@@ -29,6 +29,8 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.15,
     split_seed: int = 0,
+    folds: Annotated[int, Field(ge=2)] | None = None,
+    fold: Annotated[int, Field(ge=0)] = 0,
     group_pattern: Annotated[str, AfterValidator(one_group)] | None = None,
     labels: LabelsOfItem = "one",
     separator: Annotated[str, Field(min_length=1)] | None = None,
@@ -53,6 +55,8 @@ def har(  # noqa: PLR0913 - the keys of a recipe
     valid_share: share of the items for validation, 0 to 1
     test_share: share of the items for the test, 0 to 1
     split_seed: any whole number; another one gives other splits
+    folds: number of parts of all items for cross-validation, in place of `test_share`; `run --folds` sets it
+    fold: which of the parts, from 0, is the test split
     group_pattern: regular expression with one group in parentheses, searched in each path relative to `root`: items
         for which the group reads the same are never split; replaces groups.csv
     labels: how many labels lists and Training_set.csv give an item; "several": a set, perhaps empty, for a task such as
@@ -63,7 +67,7 @@ def har(  # noqa: PLR0913 - the keys of a recipe
         seen
     """
     pattern = compile_pattern(group_pattern)
-    division = Division(valid_share, test_share, split_seed)
+    division = Division(valid_share, test_share, split_seed, folds, fold)
     lists = Lists(train, valid, test, official_split, LabelForm(labels, separator))
     if root is None:
         if lists.form.several:

@@ -84,7 +84,12 @@ def sample(division: Division, count: int, *, clips: bool) -> Data:
         *(train, valid, test),
         division.protocol(videos.ids, parts, "clip") | ({"frames_per_video": frames} if frames else {}),
         (_note(clips=clips), *parts.notes),
+        sources={name: video for split in (valid, test) for name, video in _sources(split).items()},
     )
+
+
+def _sources(split: DrawnVideos | FramesOf) -> dict[str, str]:
+    return split.sources if isinstance(split, FramesOf) else {}
 
 
 def _note(*, clips: bool) -> str:

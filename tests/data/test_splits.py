@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.api.errors import DataError
-from toolkit.data.splits import Partition, contents, merge_groups, partition, split_hash, stat_key
+from toolkit.data.splits import Partition, contents, fold_partition, merge_groups, partition, split_hash, stat_key
 
 SHARES = {"valid_share": 0.2, "test_share": 0.2}
 
@@ -210,3 +210,41 @@ def test_a_file_that_vanishes_or_may_not_be_read_is_named(tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(DataError, match="a: cannot be read: Permission denied"):
         contents(paths)
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_over_all_folds_every_item_is_tested_once_and_no_group_is_parted(folds: int) -> None:
+    ids = [f"{place:03}" for place in range(90)]
+    targets = [place % 3 for place in range(90)]
+    groups = [f"video {place // 3}" for place in range(90)]
+    tested: list[int] = []
+    for fold in range(folds):
+        found = fold_partition(
+            ids, targets, classes="abc", folds=folds, fold=fold, valid_share=0.2, seed=0, groups=groups
+        )
+        sides = [{groups[position] for position in side} for side in (found.train, found.valid, found.test)]
+        assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))
+        assert sorted((*found.train, *found.valid, *found.test)) == list(range(90))
+        assert Counter(targets[position] for position in found.test) == dict.fromkeys(range(3), 30 // folds)
+        tested += found.test
+    assert sorted(tested) == list(range(90))
+
+
+def test_folds_do_not_depend_on_the_order_of_the_items() -> None:
+    ids = [f"{place:03}" for place in range(40)]
+    there = fold_partition(ids, [0] * 40, classes="a", folds=4, fold=1, valid_share=0.2, seed=3)
+    back = fold_partition(ids[::-1], [0] * 40, classes="a", folds=4, fold=1, valid_share=0.2, seed=3)
+    assert {ids[position] for position in there.test} == {ids[::-1][position] for position in back.test}
+
+
+def test_fewer_groups_than_folds_are_an_error() -> None:
+    with pytest.raises(DataError, match="2 groups cannot be divided into 3 folds"):
+        fold_partition(["a", "b"], [0, 1], classes="xy", folds=3, fold=0, valid_share=0.2, seed=0)
+
+
+def test_a_class_that_a_fold_lacks_is_noted() -> None:
+    found = fold_partition(list("abcd"), [0, 0, 0, 1], classes=["cat", "dog"], folds=2, fold=0, valid_share=0, seed=0)
+    other = fold_partition(list("abcd"), [0, 0, 0, 1], classes=["cat", "dog"], folds=2, fold=1, valid_share=0, seed=0)
+    notes = {note for note in (*found.notes, *other.notes) if note.startswith("fold")}
+    assert len(notes) == 1
+    assert notes.pop().endswith("has no item of dog: too few groups")

@@ -156,6 +156,9 @@ class Data:
     """What a user must know about this data, shown on screen and in the report (duplicates found, items skipped)."""
     files: tuple[FileProblem, ...] = ()
     """Every file that the notes are about. A run lists them in its report and, without a limit, in `files.csv`."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """What items come from, by id: a video, a patient, a scene. Items of one source are not independent, so intervals
+    and tests draw them together. An item that is not named stands alone."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     },
     "look at results": {
         "evaluate": "re-evaluate the best checkpoint of a run, or an exported bundle",
+        "compare": "compare runs with intervals and tests, item by item",
         "report": "write a run's report again from its files",
     },
     "use a trained model": {
@@ -40,8 +41,8 @@ EXAMPLES = ("demo", "init images photos", "run cifar10_cnn --set train.epochs=20
 EXIT_CODES = """\
 Exit codes: 0 done, 1 failed, 2 usage or recipe invalid, 3 data unusable,
 4 plugin broken, 5 an export differs from the trained model,
-75 stopped by a signal and resumable, 130 interrupted,
-141 nobody reads the output any more."""
+6 a run is worse than another, 75 stopped by a signal and resumable,
+130 interrupted, 141 nobody reads the output any more."""
 
 
 class Whole(Parser):

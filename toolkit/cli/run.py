@@ -9,6 +9,7 @@ from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add_open, add_set, command_line, console, count, stopped
 from toolkit.cli.places import RECIPE
 from toolkit.cli.recipes import RECIPE_HELP, show_file
+from toolkit.cli.series import add_series, is_series, run_series
 from toolkit.system.ranks import launched
 
 if TYPE_CHECKING:
@@ -22,22 +23,25 @@ if TYPE_CHECKING:
 
 
 def fill(parser: Parser) -> None:
-    parser.does(_run, ("run cifar10_cnn", "run har_resnet50 --set train.epochs=10 --set train.batch=64"))
+    longer = "run har_resnet50 --set train.epochs=10 --set train.batch=64"
+    parser.does(_run, ("run cifar10_cnn", longer, "run cifar10_cnn --seeds 5"))
     parser.add_argument("recipe", metavar="RECIPE", type=Path, nargs="?", help=f"{RECIPE_HELP}; not needed to resume")
     add_set(parser)
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="continue this run or series")
     parser.add_argument(
         "--extend", metavar="EPOCHS", type=count, help="with --resume: train on, to so many epochs in all"
     )
     parser.add_argument(
         "--find-lr", action="store_true", help="try learning rates from low to high and propose one; no run is started"
     )
+    add_series(parser)
     parser.add_argument("--runs", metavar="DIR", type=Path, help="where run directories go (default: runs)")
     parser.add_argument("--ranks", metavar="N", type=count, help="train on so many GPUs, or processes, of this machine")
     add_open(parser)
 
 
-def _run(options: Namespace) -> int | None:
+def _check(options: Namespace) -> None:
+    """Raise UsageError for options that have no meaning together."""
     if options.resume is None and options.recipe is None:
         raise UsageError("run: a recipe is missing", next_step=f"python -m toolkit run {RECIPE}")
     if options.resume is not None and options.runs is not None:
@@ -55,6 +59,13 @@ def _run(options: Namespace) -> int | None:
         from toolkit.cli.folders import check_no_folder
 
         check_no_folder(options.recipe)
+
+
+def _run(options: Namespace) -> int | None:
+    _check(options)
+    if is_series(options):
+        run_series(options)
+        return None
     if (options.ranks or 1) > 1 and not launched().together:
         return _launched(options)
     output = console()

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.api.contracts import Targets
-from toolkit.api.errors import first_few
-from toolkit.data.splits import SPLITS, Partition, classes_of, partition, split_hash
+from toolkit.api.errors import DataError, first_few
+from toolkit.data.splits import SPLITS, Partition, classes_of, fold_partition, partition, split_hash
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,14 @@ class Division:
     valid_share: float
     test_share: float
     seed: int
+    folds: int | None = None
+    """Parts of all items for cross-validation; None: shares alone."""
+    fold: int = 0
+    """Which of the parts, from 0, is the test split."""
 
     def __post_init__(self) -> None:
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold: must be below folds = {self.folds}, got {self.fold}")
         if self.valid_share + self.test_share >= 1:
             raise ValueError(
                 f"test_share: valid_share + test_share must be below 1, got {self.valid_share:g} + {self.test_share:g}"
@@ -47,6 +53,8 @@ class Division:
         splits = given.splits if given else ("train",) * len(ids)
         places = {name: [position for position, split in enumerate(splits) if split == name] for name in SPLITS}
         pool = places["train"]
+        if self.folds is not None:
+            return self._folded(self.folds, ids, targets, classes, groups, given)
         shares = self._shares(given)
         cut = partition(
             [ids[position] for position in pool],
@@ -64,6 +72,31 @@ class Division:
             notes=(*_lacking(places, targets, classes), *cut.notes),
         )
 
+    def _folded(
+        self,
+        folds: int,
+        ids: Sequence[str],
+        targets: Targets,
+        classes: Sequence[str],
+        groups: Sequence[str] | None,
+        given: Given | None,
+    ) -> Partition:
+        if given is not None:
+            raise DataError(
+                f"the splits are given ({given.rule}), so the items cannot be divided into folds",
+                next_step="remove data.folds, or put all items into one folder or list",
+            )
+        return fold_partition(
+            ids,
+            targets,
+            classes=classes,
+            folds=folds,
+            fold=self.fold,
+            valid_share=self.valid_share,
+            seed=self.seed,
+            groups=groups,
+        )
+
     def protocol(
         self, ids: Sequence[str], parts: Partition, grouping: str, given: Given | None = None
     ) -> dict[str, str | int | float]:
@@ -75,12 +108,13 @@ class Division:
             "split_hash": split_hash(named),
             **({"split_seed": self.seed} if shares else {}),
             **shares,
+            **({"folds": self.folds, "fold": self.fold} if self.folds is not None else {}),
             "grouping": grouping,
         }
 
     def _shares(self, given: Given | None) -> dict[str, float]:
         """Of the splits that nothing gives."""
-        shares = {"valid": self.valid_share, "test": self.test_share}
+        shares = {"valid": self.valid_share} | ({"test": self.test_share} if self.folds is None else {})
         return {f"{name}_share": share for name, share in shares.items() if not given or name not in given.splits}
 
 

@@ -82,7 +82,8 @@ def labelled(
         *(FileProblem(item, f"holds {count:,} pictures: the first is read") for item, count in several.items()),
         *_duplicates(listing, known, parts),
     )
-    return Data(spec, train, valid, test, protocol, notes, files)
+    sources = _sources(listing.ids, bound, frames)
+    return Data(spec, train, valid, test, protocol, notes, files, sources)
 
 
 def _split(found: Found, known: Contents, positions: Sequence[int], frames: int | None) -> Split | VideoSplit:
@@ -91,6 +92,14 @@ def _split(found: Found, known: Contents, positions: Sequence[int], frames: int 
         return ImageFiles(listing.ids, listing.targets, known.keys, listing.paths).select(positions)
     videos = VideoFiles(listing.ids, listing.targets, known.keys, listing.paths).select(positions)
     return FramesOf(videos, frames) if frames else videos
+
+
+def _sources(ids: Sequence[str], bound: Sequence[str], frames: int | None) -> dict[str, str]:
+    """The group of each item that shares it with another; of single frames, at least their video."""
+    if frames:
+        return {f"{name}#{part}": group for name, group in zip(ids, bound, strict=True) for part in range(frames)}
+    members = Counter(bound)
+    return {name: group for name, group in zip(ids, bound, strict=True) if members[group] > 1}
 
 
 def _several_pictures(listing: Listing) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from toolkit.api.contracts import Target, Targets
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, first_few
 from toolkit.data.regular import require_regular
 
 SPLITS = ("train", "valid", "test")
@@ -88,6 +88,47 @@ def partition(
         tuple(sorted(position for unit in deal.units.get(split, ()) for position in unit.positions)) for split in SPLITS
     )
     return Partition(train, valid, test, tuple(_absent_classes(deal, classes)))
+
+
+def fold_partition(
+    ids: Sequence[str],
+    targets: Targets,
+    *,
+    classes: Sequence[str],
+    folds: int,
+    fold: int,
+    valid_share: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+) -> Partition:
+    """As `partition`, for cross-validation: the items fall into `folds` parts of about the same size and the same
+    classes, and part number `fold`, from 0, is the test split. `valid_share` is taken from the other parts.
+
+    Over all folds every item is tested once. Raises DataError where there are fewer groups than folds.
+    """
+    units = _units(ids, targets, groups if groups is not None else ids, seed) if ids else []
+    if len(units) < folds:
+        raise DataError(
+            f"{len(units)} groups cannot be divided into {folds} folds",
+            next_step="ask for fewer folds, or add items: `run RECIPE --folds N`",
+        )
+    totals = Counter(sorted(number for target in targets for number in classes_of(target)))
+    deal = _best_deal(units, {str(number): 1 / folds for number in range(folds)}, totals, seed)
+    held = {position for unit in deal.units[str(fold)] for position in unit.positions}
+    rest = [position for position in range(len(ids)) if position not in held]
+    cut = partition(
+        [ids[position] for position in rest],
+        [targets[position] for position in rest],
+        classes=classes,
+        valid_share=valid_share,
+        test_share=0.0,
+        seed=seed,
+        groups=None if groups is None else [groups[position] for position in rest],
+    )
+    train, valid = (tuple(rest[position] for position in part) for part in (cut.train, cut.valid))
+    absent = [classes[target] for target in deal.missing(str(fold)) if target != NO_CLASS]
+    lacking = (f"fold {fold} has no item of {first_few(absent, 5)}: too few groups",) if absent else ()
+    return Partition(train, valid, tuple(sorted(held)), (*lacking, *cut.notes))
 
 
 def classes_of(target: Target) -> Sequence[int]:

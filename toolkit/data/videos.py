@@ -142,6 +142,11 @@ class FramesOf:
         parts = range(self.per_video)
         return tuple(f"{key}-{part}-{self.per_video}" for key in self.videos.keys for part in parts)
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The video of each frame, by id."""
+        return {f"{name}#{part}": name for name in self.videos.ids for part in range(self.per_video)}
+
     def __len__(self) -> int:
         return len(self.videos) * self.per_video
 

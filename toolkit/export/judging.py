@@ -17,11 +17,10 @@ from toolkit.api.contracts import TargetForm
 from toolkit.api.errors import counted
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import target_tensor
+from toolkit.runs.significance import SIGNIFICANT, mcnemar
 from toolkit.training.evaluate import Answered, Evaluation, score
 
 LOSS = "loss"
-SIGNIFICANT = 0.05
-"""The p-value below which a difference is not chance."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,8 @@ class Paired:
 
     @property
     def p_value(self) -> float:
-        """How probable it is that the two numbers are as far apart, if each such item were as likely to become better
-        as worse: the exact McNemar test, two-sided. Source: McNemar, "Note on the sampling error of the difference
-        between correlated proportions or percentages", Psychometrika 12, 1947; exact by the binomial distribution."""
-        count = self.worse + self.better
-        tail = sum(math.comb(count, few) for few in range(min(self.worse, self.better) + 1))
-        return min(2 * tail / (1 << count), 1.0)
+        """By the exact McNemar test: see `mcnemar`."""
+        return mcnemar(self.worse, self.better)
 
     @property
     def significant(self) -> bool:

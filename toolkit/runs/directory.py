@@ -25,6 +25,8 @@ EVALUATIONS = "evaluations"
 """The folder, below a run, of its later evaluations."""
 BUNDLE_SUFFIX = "-bundle"
 """Ends the name of the folder of a bundle's evaluations."""
+SERIES = "series.json"
+"""The file that makes a folder one of a series of runs."""
 
 
 class _File:
@@ -52,6 +54,7 @@ class RunDirectory:
     best = _File(BEST)
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
+    sources = _File("sources.csv")
     file_problems = _File("files.csv")
     figures = _File("figures")
     bundles = _File("bundles")
@@ -59,9 +62,11 @@ class RunDirectory:
 
     @property
     def recipe_name(self) -> str:
-        """What the run's recipe is called: as the folder of its runs. A run in another's folder is its repeat."""
+        """What the run's recipe is called: as the folder of its runs. A run in another's folder is its repeat, and one
+        in a series is part of it."""
         folder = self.path.resolve().parent
-        return RunDirectory(folder).recipe_name if RunDirectory(folder).recipe.is_file() else folder.name
+        repeated = RunDirectory(folder).recipe.is_file() or (folder / SERIES).is_file()
+        return RunDirectory(folder).recipe_name if repeated else folder.name
 
     @property
     def resume_command(self) -> str:

@@ -24,6 +24,7 @@ from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.screen import print_scores
+from toolkit.runs.sources import write_sources
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
 
@@ -232,6 +233,7 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     scored = evaluated.scored
     spec = scored.data.spec
     ROWS[spec.targets].write(directory, evaluated.rows, spec)
+    write_sources(directory, (row.id for row in evaluated.rows), scored.data.sources)
     directory.write_json(directory.facts, facts)
     directory.write_json(directory.scores, evaluated.scores)
     found = verdicts(judged(read_run(directory.path)))

@@ -15,6 +15,7 @@ from toolkit.runs.estimates import Estimate
 from toolkit.runs.file_problems import read_file_problems
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.rows import ROWS, Row
+from toolkit.runs.sources import read_sources
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class RunFiles:
     rows: Sequence[Row]
     """Of predictions.csv."""
     file_problems: Sequence[FileProblem]
+    sources: Mapping[str, str]
+    """What items come from, by id; items that stand alone are not in it."""
     environment: Mapping[str, Any]
     cut_short: bool
     """Whether the last line of records.jsonl was half-written, as a killed process leaves it."""
@@ -101,6 +104,7 @@ def read_run(run: Path) -> RunFiles:
         scores=nan_for_null(directory.read_json(directory.scores)),
         rows=ROWS[form_of(facts)].read(directory),
         file_problems=read_file_problems(directory),
+        sources=read_sources(directory),
         environment=directory.read_json(directory.environment),
         cut_short=cut_short,
     )

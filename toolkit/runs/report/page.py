@@ -92,7 +92,7 @@ class Item:
 def _items(shown: Page, folder: Path) -> tuple[list[Item], list[Item]]:
     """The items that have pictures: those with wrong answers, the worst first, and those with right ones."""
     rows, form = shown.files.rows, ROWS[shown.files.targets]
-    found = {place: _picture(path) for place, path in item_pictures(folder).items() if place < len(rows)}
+    found = {place: embedded(path) for place, path in item_pictures(folder).items() if place < len(rows)}
     places = form.worst(rows, len(rows)), form.right(rows)
     wrong, right = ([Item(rows[place], found[place]) for place in one if place in found] for one in places)
     return wrong, right
@@ -100,10 +100,11 @@ def _items(shown: Page, folder: Path) -> tuple[list[Item], list[Item]]:
 
 def pictures(folder: Path) -> dict[str, Picture]:
     """The figures in a folder, by name."""
-    return {path.stem: _picture(path) for path in sorted(folder.glob("*.png"))}
+    return {path.stem: embedded(path) for path in sorted(folder.glob("*.png"))}
 
 
-def _picture(path: Path) -> Picture:
+def embedded(path: Path) -> Picture:
+    """A picture file, with the one for dark pages where there is one, as the page carries it."""
     from PIL import Image
 
     dark = path.parent / "dark" / path.name

@@ -1,0 +1,91 @@
+"""The self-contained page of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from toolkit.api.files import as_utf8, write_atomically
+from toolkit.recipe.places import places, without_places
+from toolkit.runs.compare.charts import intervals, metric_of, overlaid
+from toolkit.runs.compare.comparison import Comparison, Pair
+from toolkit.runs.compare.pictures import pictures_of
+from toolkit.runs.compare.tables import main_table, recipe_table, runs_table, scores_table
+from toolkit.runs.directory import FIX_AND_REPEAT, explained
+from toolkit.runs.report import figures
+from toolkit.runs.report.page import Picture, embedded, pictures, render
+
+SHOWN_FLIPS = 24
+"""Items of each kind that a pair shows, at most."""
+LISTED_KINDS = 12
+"""Classes and sources that a pair lists, at most."""
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """One item that two contenders answer otherwise."""
+
+    id: str
+    target: str
+    first: str
+    second: str
+    picture: Picture | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pair with the items that it shows."""
+
+    pair: Pair
+    better: Sequence[Flipped]
+    worse: Sequence[Flipped]
+    missing: str
+    """Why pictures are missing; empty where none is."""
+
+
+def write_page(found: Comparison, path: Path) -> Path:
+    """Write the page of a comparison to `path`, which is returned. Raises RunFailed where that cannot be written."""
+    with explained(path, next_step=FIX_AND_REPEAT), TemporaryDirectory(prefix="compare-") as folder:
+        scratch = Path(folder)
+        figures.save(scratch, "intervals", intervals(found))
+        metric = metric_of(found.contenders)
+        if metric:
+            figures.save(scratch, "curves", overlaid(found.contenders, metric))
+        page = render(
+            Path(__file__).parent / "compare.html.j2",
+            pictures(scratch),
+            found=found,
+            metric=metric,
+            main=main_table(found),
+            scores=scores_table(found) if found.pairs else runs_table(found.contenders[0]),
+            recipes=recipe_table(found),
+            shown=list(_shown(found, scratch)),
+            listed=LISTED_KINDS,
+        )
+        for one in found.contenders:
+            for run in one.runs:
+                page = without_places(page, places(run.recipe))
+        write_atomically(path, as_utf8(page))
+    return path
+
+
+def _shown(found: Comparison, scratch: Path) -> Iterator[Shown]:
+    """The pairs with the first contender; others have as many flips again and say little more."""
+    pairs = [pair for pair in found.pairs if pair.first is found.contenders[0]]
+    for number, pair in enumerate(pairs):
+        folder = scratch / f"pair-{number}"
+        folder.mkdir()
+        chosen = (*pair.flips.better[:SHOWN_FLIPS], *pair.flips.worse[:SHOWN_FLIPS])
+        drawn, missing = pictures_of(chosen, [*pair.first.runs, *pair.second.runs], folder) if chosen else ({}, "")
+        better, worse = (
+            [_flipped(pair, name, drawn.get(name)) for name in ids[:SHOWN_FLIPS]]
+            for ids in (pair.flips.better, pair.flips.worse)
+        )
+        yield Shown(pair, better, worse, missing)
+
+
+def _flipped(pair: Pair, name: str, picture: Path | None) -> Flipped:
+    answers = pair.first.answers[name], pair.second.answers[name]
+    return Flipped(name, pair.first.targets[name], *answers, None if picture is None else embedded(picture))

@@ -1,0 +1,150 @@
+"""Whether a difference is more than chance: intervals and tests, of single items and of repeated runs.
+
+Everything is drawn from `SEED`, so a comparison repeated gives the same numbers. Items of one source (a video, a
+patient, a scene) are resampled together, since they are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers: TypeAlias = NDArray[np.float64]
+
+SIGNIFICANT = 0.05
+"""The p-value below which a difference is not chance."""
+CONFIDENCE = 1 - SIGNIFICANT
+"""Of every interval."""
+RESAMPLES = 2000
+"""Draws of a bootstrap."""
+PERMUTATIONS = 9999
+"""Draws of a permutation test where there are too many to try all."""
+SEED = 0
+_BATCH = 100
+
+
+class Interval(NamedTuple):
+    """Where a number lies, at 95 % confidence; NaN where that cannot be said."""
+
+    low: float
+    high: float
+
+
+UNKNOWN = Interval(math.nan, math.nan)
+
+
+def mcnemar(worse: int, better: int) -> float:
+    """How probable it is that the two numbers of items are as far apart, if each such item were as likely to become
+    better as worse: the exact McNemar test, two-sided.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12, 1947; exact by the binomial distribution.
+    """
+    from scipy import stats
+
+    return min(2 * float(stats.binom.cdf(min(worse, better), worse + better, 0.5)), 1.0)
+
+
+def sign_flip(differences: Sequence[float], sources: Sequence[str]) -> float:
+    """The two-sided p-value of a mean difference of 0, if each source were as likely to differ the other way.
+
+    `differences` and `sources` hold N items' values and what each comes from. Source: the paired permutation test of
+    Fisher, "The design of experiments", 1935, of the sums over sources.
+    """
+    import numpy as np
+    from scipy import stats
+
+    totals, _ = _by_source(differences, sources)
+    totals = totals[totals != 0]  # either sign of it is the same
+    if len(totals) < 2:
+        return 1.0
+
+    def mean(values: Numbers, axis: int = -1) -> Any:
+        return values.mean(axis=axis)
+
+    found = stats.permutation_test(
+        (totals,), mean, permutation_type="samples", n_resamples=PERMUTATIONS, batch=_BATCH, vectorized=True,
+        rng=np.random.default_rng(SEED),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+def bootstrap(values: Sequence[float], sources: Sequence[str]) -> Interval:
+    """The interval of the mean of N items, by the percentiles of its bootstrap over sources; unknown of one source.
+
+    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    """
+    import numpy as np
+
+    totals, counts = _by_source(values, sources)
+    if len(totals) < 2:
+        return UNKNOWN
+    draw, means = np.random.default_rng(SEED), []
+    for _ in range(RESAMPLES // _BATCH):
+        chosen = draw.integers(0, len(totals), (_BATCH, len(totals)))
+        means.append(totals[chosen].sum(1) / counts[chosen].sum(1))
+    low, high = np.quantile(np.concatenate(means), [SIGNIFICANT / 2, 1 - SIGNIFICANT / 2])
+    return Interval(float(low), float(high))
+
+
+def over_runs(values: Sequence[float]) -> Interval:
+    """Student's interval of the mean of repeated runs; unknown of one run."""
+    from scipy import stats
+
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return UNKNOWN
+    mean, error = math.fsum(values) / len(values), float(stats.sem(values))
+    half = error * float(stats.t.ppf(1 - SIGNIFICANT / 2, len(values) - 1))
+    return Interval(mean - half, mean + half)
+
+
+class Welch(NamedTuple):
+    """Two sets of repeated runs compared."""
+
+    p_value: float
+    interval: Interval
+    """Of the difference of their means, second less first."""
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Welch:
+    """Welch's t-test of two sets of at least two runs each, whose spreads may differ.
+
+    Source: Welch, "The generalization of Student's problem when several different population variances are involved",
+    Biometrika 34, 1947.
+    """
+    from scipy import stats
+
+    if len({*first, *second}) == 1:
+        return Welch(1.0, Interval(0.0, 0.0))
+    if len({*first}) == len({*second}) == 1:  # no spread at all: scipy warns and divides by 0
+        gap = second[0] - first[0]
+        return Welch(0.0, Interval(gap, gap))
+    found = stats.ttest_ind(second, first, equal_var=False)
+    interval = found.confidence_interval(CONFIDENCE)
+    return Welch(float(found.pvalue), Interval(float(interval.low), float(interval.high)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, corrected so that one of them is below `SIGNIFICANT` by chance in 5 % of cases.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def _by_source(values: Sequence[float], sources: Sequence[str]) -> tuple[Numbers, Numbers]:
+    """The sum of each source's values, and how many there are: float64 `[S]` both."""
+    import numpy as np
+
+    _, places = np.unique(np.asarray(sources), return_inverse=True)
+    totals: Numbers = np.bincount(places, np.asarray(values, np.float64)).astype(np.float64)
+    return totals, np.bincount(places).astype(np.float64)
