@@ -26,7 +26,7 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
 
 
 def with_nearest_run(error: MissingRunError, words: Sequence[str]) -> str | None:
-    """The command with the run that was probably meant, else with the latest one; None where there is none."""
+    """The command with the run that was probably meant, else with the latest one; None without any run."""
     near = error.near or filled("RUN")
     found = [str(near) if Path(word) == error.path else word for word in words]
     return command_line(found) if near and found != list(words) else None
