@@ -197,7 +197,8 @@ def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
             "for a run use --set train.device=... and --set train.precision=...",
         ),
         (["run", "--set"], "argument --set: expected one argument", "python -m toolkit run --help"),
-        (["plugins", "show", "cnnn"], 'no component or plugin is called "cnnn"', "python -m toolkit plugins list"),
+        (["plugins", "show", "cnnn"], 'no component or plugin is called "cnnn"', "python -m toolkit plugins show cnn"),
+        (["plugins", "show", "zzz"], 'no component or plugin is called "zzz"', "python -m toolkit plugins list"),
         (
             ["report", "nowhere"],
             "nowhere: no such directory",

@@ -135,6 +135,10 @@ run CIFAR --device 0
     run CIFAR --set train.device=cuda:0
 run CIFAR --gpu 0
     run CIFAR --set train.device=cuda:0
+run CIFAR --gpus 2
+    run CIFAR --ranks 2
+run CIFAR --devices 2
+    run CIFAR --ranks 2
 run CIFAR --cpu
     run CIFAR --set train.device=cpu
 run CIFAR --seed 3
@@ -214,6 +218,10 @@ run CIFAR --set epochs=5 batch_size=64
     run CIFAR --set train.epochs=5 --set train.batch=64
 run CIFAR --set epochs=5
     run CIFAR --set train.epochs=5
+run CIFAR --set trian.epochs=5
+    run CIFAR --set train.epochs=5
+run CIFAR --set train.optimizr.lr=0.1
+    run CIFAR --set train.optimizer.lr=0.1
 run CIFAR --set lr=0.1
     run CIFAR --set train.optimizer.lr=0.1
 run CIFAR --set train.lr=0.1

@@ -307,7 +307,9 @@ def test_an_image_of_a_video_that_is_damaged_is_noted_or_skipped() -> None:
     pixels = stored(frames, None, skip=True, limit=0.3)
     assert pixels.fetch(torch.arange(8))[1].tolist() == [0, 1, 2, 3, 5, 6, 7]
     assert pixels.skipped.damaged == {2: Damage(1, 12)}
-    assert pixels.skipped.reasons[4] == "reel/002.mp4#0: 8 of 12 frames cannot be decoded, and input.damaged_share = 0.5"
+    assert (
+        pixels.skipped.reasons[4] == "reel/002.mp4#0: 8 of 12 frames cannot be decoded, and input.damaged_share = 0.5"
+    )
 
 
 @pytest.mark.parametrize("kept", [True, False])

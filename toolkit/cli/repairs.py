@@ -77,6 +77,9 @@ def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     if problem.fault == "unknown name":
         words[place] = f"{key}={value.replace(problem.given, problem.suggestion or '')}"
         return problem.suggestion is not None
+    if problem.fault == "unknown key" and problem.suggestion and key.strip().startswith(f"{problem.key}."):
+        words[place] = f"{_home(problem)}{words[place].strip().removeprefix(problem.key)}"  # of a table
+        return True
     if problem.key != key.strip():
         return False
     if problem.fault == "unknown key":
