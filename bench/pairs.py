@@ -86,6 +86,18 @@ class Figure:
             yield "the interval holds the target: take more --pairs"
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A line in place of a figure that cannot be measured here."""
+
+    name: str
+    reason: str
+    met: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} skipped: {self.reason}"
+
+
 def interleave(ours: Timer, theirs: Timer, pairs: int) -> Paired:
     """Time both sides in the order A B, B A, A B, ... `pairs` times (at least 2).
 

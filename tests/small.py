@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +23,8 @@ from toolkit.system import device as devices
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups
 from toolkit.training.parallel import Norm, Parallel
-from toolkit.training.state import Setup, State, Totals
+from toolkit.training.sharded import step_apart
+from toolkit.training.state import Average, Setup, State, Totals
 from toolkit_optim import optimizers
 from toolkit_tasks.classification import Classification
 
@@ -180,19 +182,28 @@ def state(
     name: str = "sgd",
     lr: float = 0.05,
     batch_norm: Norm = "global",
+    ema: float | None = None,
+    sharded: bool = False,
     **args: Any,
 ) -> State:
     built = network or Network(model(), SPEC)
     asked = objective or Classification(0.0, None)
+    parallel = Parallel(built, asked, of.train.ranks, batch_norm=batch_norm)
+    averaged = copy.deepcopy(built) if ema else None
+    if sharded:
+        parallel.shard(built, *([averaged] if averaged else []), device=CPU)
+    stepped = optimizer(built, name, lr=lr, **args)
+    if sharded:
+        step_apart(stepped)
     return State(
         network=built,
         objective=asked,
-        optimizer=optimizer(built, name, lr=lr, **args),
+        optimizer=stepped,
         schedule=Curve(lambda step: 1.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
-        average=None,
+        average=Average(built, averaged, ema) if averaged and ema else None,
         totals=Totals.on(torch.device("cpu")),
-        parallel=Parallel(built, asked, of.train.ranks, batch_norm=batch_norm),
+        parallel=parallel,
     )
 
 

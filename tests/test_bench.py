@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import loader, postgres, startup, train, tune
+from bench import loader, postgres, scale, startup, train, tune
 from bench.data import Options
-from bench.pairs import Figure, Interval, Paired, bootstrap, interleave
+from bench.pairs import Figure, Interval, Paired, Skipped, bootstrap, interleave
 from bench.storages import SPACE, filled
 from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, RunFailed
 from toolkit.build.assemble import assemble
 from toolkit.build.plan import Plan, plan
 from toolkit.data.images import ArrayItems, ImageFiles
@@ -335,3 +335,27 @@ def test_both_ways_to_search_spend_as_many_epochs() -> None:
 
 def test_warm_commands_are_listed_with_their_targets() -> None:
     assert {(command.at_most, command.code) for command in startup.commands()} == {(3, 0), (15, 0), (15, 2)}
+
+
+def test_engines_that_are_not_installed_are_skipped_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "run_seconds", lambda overrides, ranks=1, launcher=(): 1.0 / ranks)
+    monkeypatch.setattr(scale, "peer_seconds", lambda peer, overrides: 2.0)
+    monkeypatch.setattr(scale, "find_spec", lambda name: None if name == "lightning" else object())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    found = {line.name: line for line in scale.figures(Options(pairs=2, data=None, run=None))}
+    ratios = {name: line.paired.ratio for name, line in found.items() if isinstance(line, Figure)}
+    assert ratios == {
+        "scale/one_rank_of_torchrun": 1.0,
+        "scale/two_ranks_of_one_thread": 2.0,
+        "scale/two_ranks_against_accelerate": 4.0,
+        "scale/efficiency_of_4_gpus": 1.0,
+    }
+    skipped = found["scale/two_ranks_against_lightning"]
+    assert isinstance(skipped, Skipped)
+    assert str(skipped).endswith("skipped: lightning is not installed: pip install -e '.[bench]'")
+
+
+def test_a_job_of_the_bench_that_fails_says_which_and_why() -> None:
+    with pytest.raises(RunFailed, match=r"train\.epochz=1: exit code 2") as failed:
+        scale.run_seconds(["train.epochz=1"])
+    assert any("unknown key" in line for line in failed.value.details)

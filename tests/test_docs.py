@@ -472,26 +472,9 @@ def test_python_trains_and_reads_the_scores_as_shown(tmp_path: Path) -> None:
     assert 0 <= float(accuracy) <= 1
 
 
-@pytest.mark.parametrize(("code", "again"), [(0, False), (75, True), (1, False)])
-@pytest.mark.parametrize("begun", [False, True])
-def test_the_job_of_a_queue_is_queued_again_when_its_run_was_stopped(
-    tmp_path: Path, code: int, again: bool, begun: bool
-) -> None:
-    """`srun` and `scontrol` are stand-ins that write down how they were called."""
-    for name, status in (("srun", code), ("scontrol", 0)):
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\necho {name} "$@" >> calls\nexit {status}\n', encoding="utf-8")
-        program.chmod(0o755)
-    if begun:
-        (tmp_path / "runs" / "cifar10_cnn" / "2026-01-31_12-00-00").mkdir(parents=True)
-    script = titled(DOCS / "how-to" / "cluster.md", "train.sbatch")
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=False)
-    called = read(tmp_path / "calls").splitlines()
-    resumed = "--resume runs/cifar10_cnn/2026-01-31_12-00-00/"
-    assert called[0] == f"srun python -m toolkit run {resumed if begun else 'recipes/cifar10_cnn.toml'}"
-    assert called[1:] == ["scontrol requeue 7"] * again
+@pytest.mark.parametrize("name", ["train.sbatch", "study.sbatch"])
+def test_the_scripts_of_a_queue_are_those_of_the_examples(name: str) -> None:
+    assert titled(DOCS / "how-to" / "cluster.md", name) == read(ROOT / "examples" / "cluster" / name)
 
 
 # Plugins
@@ -789,3 +772,21 @@ def test_recipes_are_named_after_dataset_and_model() -> None:
         assert recipe
         form = path.stem.removeprefix(f"{recipe.data.name}_{recipe.model.name}")
         assert re.fullmatch(r"(_[a-z]+)?", form), path.stem
+
+
+def test_the_projection_of_scale_follows_from_its_formula() -> None:
+    rows = re.findall(r"^\| (8|64|512) \|(.*)\|$", (ROOT / "docs/explanation/scale.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for ranks, rest in rows:
+        gpus, latency = int(ranks), 20e-6 if ranks == "8" else 50e-6
+        compute, exchange = 256 / 2500, 2 * (gpus - 1) / gpus * 4 * 25.6e6 / 50e9
+        messages = (4 + 2 * 53) * latency
+        step = compute + max(exchange - 2 / 3 * compute, 0) + messages
+        assert [cell.strip() for cell in rest.split("|")] == [
+            f"{256 * gpus:,}",
+            f"{1e3 * compute:.0f} ms",
+            f"{1e3 * exchange:.1f} ms, hidden",
+            f"{1e3 * messages:.1f} ms",
+            f"{round(256 * gpus / step, -2):,.0f}",
+            f"{compute / step:.2f}",
+        ]

@@ -20,6 +20,7 @@ from toolkit.api import files
 from toolkit.api.files import (
     exclusive,
     files_below,
+    read_regular,
     remove_unfinished,
     replaced,
     replaced_folder,
@@ -152,10 +153,30 @@ def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
 def test_special_files_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
-    assert special_kind(tmp_path / "file") is None
-    assert special_kind(tmp_path / "pipe") == "a FIFO"
-    assert special_kind(tmp_path) == "a folder"
-    assert special_kind(Path(os.devnull)) == "a device"
+    assert special_kind((tmp_path / "file").stat()) is None
+    assert special_kind((tmp_path / "pipe").stat()) == "a FIFO"
+    assert special_kind(tmp_path.stat()) == "a folder"
+    assert special_kind(Path(os.devnull).stat()) == "a device"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "expected a regular file, got a FIFO"),
+        (lambda path: path.symlink_to("/dev/zero"), "expected a regular file, got a device"),
+        (lambda path: (path.touch(), os.truncate(path, 200 << 30)), "has 214,748,364,800 bytes; the limit is 100"),
+        (Path.mkdir, "expected a regular file, got a folder"),
+    ],
+)
+def test_what_blocks_its_reader_or_never_ends_is_not_read(
+    make: Callable[[Path], object], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "it"
+    make(path)
+    with pytest.raises(OSError, match=re.escape(reason)) as caught:
+        read_regular(path, largest=100)
+    assert caught.value.filename == str(path)
+    assert caught.value.strerror == reason
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_folder(tmp_path: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import tomllib
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.ranks import together
 from toolkit.build import batch_size
 from toolkit.build.batch_size import halved_until, settled
 from toolkit.build.kept import Kept
@@ -18,6 +22,7 @@ from toolkit.build.plan import plan
 from toolkit.cli.main import main
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
+from toolkit.system.ranks import Ranks
 
 
 def chosen(folder: Path, *overrides: str) -> int:
@@ -40,6 +45,20 @@ def test_the_memory_of_a_step_is_a_limit(tmp_path: Path, monkeypatch: pytest.Mon
     assert 2 <= tight < free
     monkeypatch.setattr(batch_size, "memory_available", lambda: 2 * 2_000_000)
     assert chosen(tmp_path) == 2 * tight
+
+
+def _chosen(ranks: Ranks, *, folder: Path) -> Any:
+    """Rank 1 has memory for a single item."""
+    draft = parse(tiny.write_recipe(folder / str(ranks.rank)), ["train.batch=auto", "data.sample_images=20"])
+    free = 10**9 if ranks.leads else 0
+    with patch.object(batch_size, "STEPS", 1), patch.object(batch_size, "memory_available", lambda: free):
+        return settled(plan(draft, discover()), Kept(), ranks).resolved.train.batch_size
+
+
+def test_ranks_agree_on_what_the_smallest_takes(tmp_path: Path) -> None:
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+    assert together(partial(_chosen, folder=tmp_path), 2) == [8, 8]
 
 
 def test_each_part_of_a_step_has_two_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,22 @@ def test_what_a_run_would_refuse(
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("train.compile=true", 'train.compile=true: cannot be combined with train.strategy = "fsdp"'),
+        ("train.precision=fp16", 'train.precision=fp16: fp16 cannot be combined with train.strategy = "fsdp"'),
+    ],
+)
+def test_what_divided_weights_do_not_go_with(
+    override: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny.write_recipe(tmp_path, text=NARROW)
+    sets = ("data.sample_images=4", "train.strategy=fsdp", override)
+    checked(recipe, *(word for one in sets for word in ("--set", one)), code=EXIT_USAGE)
+    assert problem in capsys.readouterr().err
+
+
 def test_shares_that_leave_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"), text=FOLDERS)
     sets = ("--set", "data.valid_share=0.5", "--set", "data.test_share=0.5")

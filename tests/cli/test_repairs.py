@@ -37,6 +37,14 @@ def test_a_command_without_settings_keeps_the_step() -> None:
     assert completed("--set data.root=b", ("plugins", "list"), parser()) == "--set data.root=b"
 
 
+@pytest.mark.parametrize("words", [("run", "x", "--ranks", "2"), ("run", "x", "--ranks=2")])
+def test_a_command_that_resumes_has_as_many_ranks(words: tuple[str, ...]) -> None:
+    resume = "free disk space, then: python -m toolkit run --resume runs/x/1"
+    assert completed(resume, words, parser()) == f"{resume} --ranks 2"
+    assert completed(resume, ("run", "x"), parser()) == resume
+    assert completed("python -m toolkit run x", words, parser()) == "python -m toolkit run x"
+
+
 def test_the_command_works_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inner = tmp_path / "a b" / "photos"
     for number in range(24):

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 from pathlib import Path
 
 import pytest
 
+import toolkit
 from tests.plugins.data_files import write_image
-from tests.tiny import write_recipe
+from tests.tiny import RECIPE, only_run, write_recipe
 from toolkit.cli.main import main
 
+SOURCES = Path(toolkit.__file__).parent
 HOSTILE = "\x1b]0;owned\x07\nerror: forged\r\u202egnp\x9b2J"
+
+
+PRINTING = {
+    "system/notices.py": "the one place for lines",
+    "cli/commands.py": "the version",
+    "cli/recipes.py": "a shipped recipe, as it is",
+    "cli/schema.py": "JSON, which escapes",
+    "kit/doctor/host.py": "numbers, for another process",
+    "tune/worker/process.py": "JSON, for another process",
+}
+
+
+def test_lines_are_printed_in_one_place() -> None:
+    calling = {
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert calling == set(PRINTING)
 
 
 def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -74,3 +98,42 @@ def test_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed(["check", str(recipe)], capsys)
     recipe.write_text("a = \u202e\n")
     printed(["check", str(recipe)], capsys)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images of two classes, in the working folder; the name of one class, and those of all files, are hostile."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", HOSTILE):
+        for number in range(12):
+            write_image(tmp_path / "photos" / name / f"{number}{HOSTILE}.png", len(name) + number)
+    return Path("photos")
+
+
+@pytest.mark.slow
+def test_of_a_run_and_all_that_is_done_with_it(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Slow: it trains and exports. What is written holds the names as they are, and pages are safe to look at."""
+    folders = RECIPE.replace('"cifar10"\nvalid_share = 0.2', f'"image_folder"\nroot = "{photos}"')
+    recipe = str(write_recipe(Path(), text=folders))
+    assert "scores" in printed(["run", recipe, "--set", "train.epochs=1"], capsys)
+    run = only_run(Path("runs"))
+    photo = next(str(path) for path in sorted((photos / HOSTILE).iterdir()))
+    for words in (
+        ["find-lr", recipe],
+        ["evaluate", str(run)],
+        ["report", str(run)],
+        ["export", str(run), "--name", "mine"],
+        ["evaluate", "exports/mine"],
+        ["predict", "exports/mine", photo],
+        ["predict", "exports/mine", photo, f"{HOSTILE}.png"],
+        ["predict", "exports/mine", str(photos), "--output", "rows.csv", "--save", "copies"],
+        ["predict", str(run), photo, "--output", f"{HOSTILE}.csv"],
+    ):
+        assert "unexpected" not in printed(words, capsys), words
+    with Path("rows.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["class_1"] for row in rows} <= {"cat", HOSTILE}
+    assert {row["file"] for row in rows} == {str(path) for path in photos.rglob("*.png")}
+    for page in (run / "report.html", Path("exports/mine/README.md")):
+        assert not [line for line in page.read_text("utf-8").split("\n") if "\x1b" in line or "\x9b" in line]
+    assert not [path for path in Path("copies").iterdir() if not path.name.isprintable()]

@@ -19,7 +19,7 @@ from toolkit.data.tables import open_table
 def test_a_pipe_is_refused_and_never_read(read: Callable[[Path], object], tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(DataError, match="pipe: expected a regular file, got a named pipe") as caught:
+    with pytest.raises(DataError, match="pipe: expected a regular file, got a FIFO") as caught:
         read(pipe)
     assert caught.value.next_step
 

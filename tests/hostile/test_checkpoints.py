@@ -155,7 +155,9 @@ def write_weights(path: Path, draw: Random) -> None:
 
 
 def _is_plain(value: Tensor) -> bool:
-    return value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_nested)
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+        return False
+    return value.untyped_storage().nbytes() >= value.nbytes  # none that is expanded to more than memory holds
 
 
 def loaded(model: nn.Module, path: Path) -> tuple[WeightsError | None, list[str]]:

@@ -1,6 +1,6 @@
 """Mutated recipes: `check` refuses each with its reason, and what it calls valid is trained.
 
-`TOOLKIT_MUTATIONS=500` tries so many.
+`TOOLKIT_MUTATIONS=500` tries so many of each family.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import shutil
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +22,12 @@ from tests.hostile.trials import MUTATIONS, Trial
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 from toolkit.build.schema import recipe_schema
 from toolkit.host.registry import discover
+from toolkit.recipe.shipped import shipped
+
+TRAINED = 4
+"""Of this many mutations of shipped recipes one is trained, if it is valid: their networks are large."""
+SAMPLES = {"cifar10": "sample_images", "har": "sample_clips"}
+"""How many items a dataset draws by code."""
 
 NUMBERS = (
     *(0, -1, 1, 2, 3, 7, 10**3, 10**5, 10**7, 2**31, 2**63, 10**30),
@@ -65,6 +71,19 @@ def as_toml(value: Any) -> str:
     return repr(value)
 
 
+def short(shipped_recipe: Path) -> dict[str, Any]:
+    """A shipped recipe with few items and small batches, that downloads nothing."""
+    content = tomllib.loads(shipped_recipe.read_text(encoding="utf-8"))
+    content["data"][SAMPLES[content["data"]["name"]]] = 3
+    content["model"].pop("weights", None)
+    content["train"] |= {"epochs": 1, "batch": 4, "device": "cpu"}
+    return content
+
+
+def written(content: Mapping[str, Any]) -> str:
+    return "".join(f"{json.dumps(str(key))} = {as_toml(value)}\n" for key, value in content.items())
+
+
 def mutated(text: str, known: list[tuple[str, ...]], draw: Random) -> bytes:
     kind = draw.randrange(10)
     if kind == 0:
@@ -75,8 +94,13 @@ def mutated(text: str, known: list[tuple[str, ...]], draw: Random) -> bytes:
     else:
         for _ in range(draw.choice([1, 1, 2, 3])):
             set_a_key(content, draw.choice(known), draw.choice(VALUES))
-    lines = [f"{json.dumps(str(key))} = {as_toml(value)}\n" for key, value in content.items()]
-    return "".join(lines).encode("utf-8", "replace")
+    return written(content).encode("utf-8", "replace")
+
+
+@pytest.fixture(scope="module")
+def known() -> list[tuple[str, ...]]:
+    schema = recipe_schema(discover())
+    return sorted(set(keys(schema, schema)))
 
 
 @pytest.fixture(scope="module")
@@ -86,30 +110,44 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-def test_check_refuses_a_mutated_recipe_or_it_trains(text: str, trial: Trial, tmp_path: Path) -> None:
-    """Slow: what is valid is trained for an epoch. A loss that is not finite may end it, and data that turns out to be
-    damaged, but nothing that `check` can know."""
-    schema = recipe_schema(discover())
-    known = sorted(set(keys(schema, schema)))
-    checked, trained, wrong = Counter[int](), Counter[int](), []
-    path = tmp_path / "mutated.toml"
-    for number in range(MUTATIONS or 16):
-        path.write_bytes(mutated(text, known, Random(number)))
+def test_check_refuses_a_mutated_recipe_or_it_trains(
+    text: str, known: list[tuple[str, ...]], trial: Trial, tmp_path: Path
+) -> None:
+    """Slow: what is valid is trained for an epoch."""
+    check_mutations(16, lambda draw: mutated(text, known, draw), trial, tmp_path, trained=1)
+
+
+@pytest.mark.slow
+def test_check_refuses_a_mutated_shipped_recipe_or_it_trains(
+    known: list[tuple[str, ...]], trial: Trial, tmp_path: Path
+) -> None:
+    """Slow: as above, of some of them."""
+    texts = [written(short(path)) for path in shipped().values()]
+    check_mutations(8, lambda draw: mutated(draw.choice(texts), known, draw), trial, tmp_path, trained=TRAINED)
+
+
+def check_mutations(count: int, mutate: Callable[[Random], bytes], trial: Trial, folder: Path, *, trained: int) -> None:
+    """A loss that is not finite may end the training of a valid recipe, and data that turns out to be damaged, but
+    nothing that `check` can know. Of so many mutations, `trained`, one is trained."""
+    checked, ended, wrong = Counter[int](), Counter[int](), []
+    path = folder / "mutated.toml"
+    for number in range(MUTATIONS or count):
+        path.write_bytes(mutate(Random(number)))
         outcome = trial("check", path)
         checked[outcome.code] += 1
         faults = [f"check {fault}" for fault in outcome.faults()]
         if outcome.code not in (EXIT_DONE, EXIT_USAGE, EXIT_DATA):
             faults.append(f"check ended with {outcome.code}")
-        if outcome.code == EXIT_DONE:
-            outcome = trial("run", path, "--runs", tmp_path / "runs", "--set", "train.epochs=1")
-            trained[outcome.code] += 1
+        if outcome.code == EXIT_DONE and number % trained == 0:
+            outcome = trial("run", path, "--runs", folder / "runs", "--set", "train.epochs=1")
+            ended[outcome.code] += 1
             faults += [f"run {fault}" for fault in outcome.faults()]
             if outcome.code not in (EXIT_DONE, EXIT_FAILED):
                 faults.append(f"run ended with {outcome.code}")
             if outcome.code == EXIT_FAILED and "not finite" not in outcome.error:
                 faults.append("run failed, although check called it valid")
-            shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+            shutil.rmtree(folder / "runs", ignore_errors=True)
         wrong += [f"mutation {number}: {faults}\n{path.read_bytes()!r}\n{outcome.error}"] * bool(faults)
-    print(f"check: {dict(checked)}, run of the valid: {dict(trained)}")
+    print(f"check: {dict(checked)}, run of the valid: {dict(ended)}")
     assert not wrong, "\n\n".join(wrong)
     assert len(checked) > 1

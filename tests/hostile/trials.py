@@ -114,6 +114,7 @@ def _become(
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
         signal.alarm(PATIENCE)
         if file_bytes is not None:
+            sys.dont_write_bytecode = True  # Python before 3.14 keeps what is cut short, and fails when it reads it
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
         if memory is not None:
             pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import tiny
 from tests.journeys.user import User, latest_run
@@ -58,6 +59,13 @@ def test_more_epochs_of_a_run_without_weights_to_start_from(user: User, images: 
     assert "epoch 3/3" in user.seen
 
 
+def backbone(run: Path) -> dict[str, torch.Tensor]:
+    """The trained tensors of a run's backbone: what batch norm counts moves whatever the rate."""
+    weights: dict[str, torch.Tensor] = torch.load(run / "best.pt", weights_only=True)["network"]
+    trained = (".weight", ".bias")
+    return {key: value for key, value in weights.items() if ".backbone." in key and key.endswith(trained)}
+
+
 def test_fine_tuning_from_a_run(user: User, images: Path, tmp_path: Path) -> None:
     tiny.write_recipe(Path(), images, text=RESNET)
     user.types(RUN)
@@ -65,12 +73,17 @@ def test_fine_tuning_from_a_run(user: User, images: Path, tmp_path: Path) -> Non
     user.follows("model.weights=runs/tiny/")
     assert "starting from the weights of" in user.seen
     tiny.write_recipe(Path(), tiny.write_images(tmp_path / "others", ("day", "night")), text=RESNET, name="others")
-    user.types("python -m toolkit run others.toml --set model.weights=runs/latest")
+    first = backbone(latest_run())
+    still = "--set train.optimizer.lr=1e-12 --set train.optimizer.momentum=0"
+    user.types(f"python -m toolkit run others.toml --set model.weights=runs/latest {still}")
     assert "the head starts at random weights" in " ".join(user.seen.split())
+    second = backbone(latest_run())
+    assert len(first) == 60  # 20 convolutions, and a scale and an offset of 20 batch norms
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], rtol=0, atol=1e-11) for name in first)
 
 
 def test_own_weights_with_the_prefix_of_another_tool(user: User, images: Path) -> None:
-    import torch
     from torchvision.models import resnet18
 
     weights = {f"module.{key}": value for key, value in resnet18(num_classes=5).state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_what_cannot_be_read_says_why(write, tmp_path, monkeypatch):
     assert problems(tmp_path / "q.toml") == ["no such file"]
     assert problems(tmp_path) == ["is a folder, not a recipe file"]
     assert problems(path / "x.toml")[0].startswith("cannot be read: ")
+    os.mkfifo(tmp_path / "fifo.toml")
+    assert problems(tmp_path / "fifo.toml") == ["cannot be read: expected a regular file, got a FIFO"]
+    assert problems(Path("/dev/zero")) == ["cannot be read: expected a regular file, got a device"]
     assert problems(Path("\0.toml")) == ["cannot be read: embedded null byte"]
     path.write_bytes(b"a = '\xff'")
     assert problems(path) == ["is not UTF-8 text (byte 5)"]

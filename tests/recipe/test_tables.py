@@ -77,7 +77,7 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
         (("[data]", "augment = [{p = 1}]\n[data]"), ["augment.0.name: is required"]),
         (
             ("[model]", 'root = ""\n[model]'),
-            ['data.root: must name a folder, got ""; remove the key to use the default folder'],
+            ['data.root: must name a folder or a file, got ""; remove the key to use the default'],
         ),
         (('name = "cnn"', "name = 3"), ["model.name: must be a string, got 3"]),
         (('name = "cnn"', 'name = ""'), ['model.name: must be text of length 1 or more, got ""']),

@@ -158,6 +158,7 @@ def test_several_seeds_must_differ_over_runs_and_over_items(here: Path) -> None:
     assert pair.test == "runs and items"
     assert pair.over_runs.low < pair.difference < pair.over_runs.high
     assert [len(one.runs) for one in found.contenders] == [3, 3]
+    assert {*found.contenders[0].answers.values()} <= {f"{right} of 3 right" for right in range(4)}
     spread = compared(seeds(here / "one", (0.5, 0.9, 0.7)), seeds(here / "two", (0.75, 0.95, 0.6), "resnet18", 10))
     assert not spread.pairs[0].significant
 
@@ -260,7 +261,7 @@ def test_a_worse_run_fails_with_6(here: Path, capsys: pytest.CaptureFixture[str]
     ("metric", "reason"),
     [
         ("acuracy", 'no such score; did you mean "accuracy"?'),
-        ("loss", "a is one run; a score of the whole split needs several seeds of each side"),
+        ("loss", "a is one run; a score of the whole split needs two single runs, or several seeds"),
     ],
 )
 def test_a_score_that_cannot_be_tested_is_refused(
@@ -271,6 +272,33 @@ def test_a_score_that_cannot_be_tested_is_refused(
     error = capsys.readouterr().err
     assert reason in error
     assert "--fail-if-worse accuracy" in error
+
+
+def add_replicates(run: Path, losses: Sequence[float]) -> Path:
+    """Give a run the loss without each block of items, as training does."""
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    scores["test"]["loss"] = sum(losses) / len(losses)
+    scores["intervals"] = {"test": {"loss": [min(losses), max(losses)]}}
+    scores["replicates"] = {"test": {"loss": list(losses)}}
+    (run / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    return run
+
+
+def test_another_score_of_single_runs_is_judged_by_blocks_of_items(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both losses vary far more between blocks than their difference does: pairs see it."""
+    noise = np.random.default_rng(0).normal(0.5, 0.05, 20)
+    good = add_replicates(write_run(here / "a" / "1", right(0.8)), noise.tolist())
+    bad = add_replicates(write_run(here / "b" / "1", right(0.8)), (noise + 0.05).tolist())
+    same = add_replicates(write_run(here / "c" / "1", right(0.8)), (noise + [0.05, -0.05] * 10).tolist())
+    assert main(["compare", str(good), str(bad), "--fail-if-worse", "loss"]) == EXIT_WORSE
+    assert "worse: b: loss 0.5" in capsys.readouterr().err
+    assert main(["compare", str(good), str(same), "--fail-if-worse", "loss"]) == EXIT_DONE
+    assert main(["compare", str(bad), str(good), "--fail-if-worse", "loss"]) == EXIT_DONE
+    first = compared(good, bad).scores["loss"][0]
+    assert first is not None
+    assert first.interval == (noise.min(), noise.max())
 
 
 def test_other_scores_are_judged_over_seeds(here: Path) -> None:
@@ -297,6 +325,7 @@ def test_against_the_last_run_of_the_recipe(here: Path, capsys: pytest.CaptureFi
         (["a/1", "b/1", "--against-last"], "--against-last takes one run", "compare b/1 --against-last"),
         (["a/1", "c"], "c: no such directory", "name a directory"),
         (["a/1", "mixed"], "its runs differ in more than the seed: model.name", "compare mixed/x mixed/y"),
+        (["a/1", "twice"], "twice: x and y have the same seed", "compare twice/y RUN"),
         (["a/1", "young"], "young: has no scores yet", "run --resume young"),
         (["a/1", "bundle"], "bundle: a bundle without an evaluation below runs", "evaluate bundle"),
     ],
@@ -304,7 +333,7 @@ def test_against_the_last_run_of_the_recipe(here: Path, capsys: pytest.CaptureFi
 def test_what_cannot_be_compared_is_refused_with_the_next_command(
     here: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str, step: str
 ) -> None:
-    for name in ("a/1", "b/1", "mixed/x", "young"):
+    for name in ("a/1", "b/1", "mixed/x", "twice/x", "twice/y", "young"):
         write_run(here / name, right(0.8))
     write_run(here / "mixed" / "y", right(0.8), model="resnet18")
     (here / "young" / "scores.json").unlink()

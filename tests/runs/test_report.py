@@ -764,3 +764,11 @@ def test_legends_stand_outside_the_axes() -> None:
         drawn = drawing(figures.LIGHT)
         FigureCanvasAgg(drawn).draw()
         assert not drawn.legends[0].get_window_extent().overlaps(drawn.axes[0].get_window_extent())
+
+
+def test_a_run_on_ranks_shows_which_wait_longest() -> None:
+    rows = [dataclasses.replace(row, rank_waiting=[0.01 * rank for rank in range(9)]) for row in records(2, {})]
+    rows[0] = dataclasses.replace(rows[0], rank_waiting=[0.5, 0.1])  # the run went on with more ranks
+    drawn = figures.waiting_by_rank(rows)(figures.LIGHT)
+    names = [text.get_text().strip() for text in drawn.legends[0].get_texts()]
+    assert names == ["rank 0", "rank 1", "rank 8", "rank 7", "rank 6", "rank 5"]

@@ -85,6 +85,14 @@ def test_a_terminal_gets_a_live_line_too() -> None:
     assert "validating 6/6" in text
 
 
+def test_several_ranks_are_counted_and_the_slowest_is_named() -> None:
+    facts = step_facts(step(2, slowest=3), "16 images/s", "1.0 GiB", None, width=140, ranks=4)
+    assert facts == "loss 1.2500  4 ranks  16 images/s  data wait 20 % (rank 3)  memory 1.0 GiB"
+    assert "4 ranks" not in step_facts(step(2, slowest=3), "16 images/s", "1.0 GiB", None, width=60, ranks=4)
+    line = epoch_line(record(rank_waiting=[0.1, 0.0, 0.2]), 2, "accuracy", "16 images/s", width=140)
+    assert "data wait 20 % (rank 2)" in line
+
+
 def lines_of_a_long_run(width: int, *, terminal: bool) -> list[str]:
     """Of a run whose numbers have as many digits as they get."""
     events: list[Event] = [

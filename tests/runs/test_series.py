@@ -97,7 +97,7 @@ def test_seeds_are_runs_in_one_folder_with_a_summary(recipe: Path, capsys: pytes
     for name in ("table.md", "table.csv", "table.tex", "table.json", "series.html"):
         assert (folder / name).is_file()
         assert f"{folder.name}/{name}" in shown
-    assert re.search(r"score .* mean .* deviation .* 95 % interval .* seed-0 .* seed-1", shown)
+    assert re.search(r"score .* mean .* std .* 95 % interval .* seed-0 .* seed-1", shown)
     (side,) = json.loads((folder / "table.json").read_text(encoding="utf-8"))["contenders"]
     scores = [json.loads((folder / one.run / "scores.json").read_text(encoding="utf-8")) for one in members]
     assert side["values"]["accuracy"] == [one["test"]["accuracy"] for one in scores]
@@ -174,7 +174,13 @@ def test_two_series_of_folds_are_compared_item_by_item(recipe: Path) -> None:
         folder = recipe.parent / name
         for fold in range(2):
             protocol = {**PROTOCOL, "fold": fold, "split_hash": str(fold)}
-            write_run(folder / f"fold-{fold}", right(share, seed=fold, count=100), protocol=protocol, prefix=f"{fold}-")
+            write_run(
+                folder / f"fold-{fold}",
+                right(share, seed=fold, count=100),
+                protocol=protocol,
+                prefix=f"{fold}-",
+                seed=fold,
+            )
         write_members(folder, [Member(f"fold-{fold}", {}, fold, 0) for fold in range(2)])
     (pair,) = compare(contenders([recipe.parent / name for name in "ab"], runs=Path("runs"))).pairs
     assert (pair.items, pair.test) == (200, "exact McNemar test")

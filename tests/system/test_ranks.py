@@ -26,7 +26,7 @@ def test_a_process_without_a_launcher_is_alone() -> None:
     assert not ALONE.together
     assert ALONE.sum(torch.tensor(3)) == 3
     assert ALONE.most(1, 2.5) == [1, 2.5]
-    assert (ALONE.counts(4), ALONE.gather("a"), ALONE.spread(lambda: "b")) == ((4,), ["a"], "b")
+    assert (ALONE.each(4, 0.5), ALONE.gather("a"), ALONE.spread(lambda: "b")) == ([[4, 0.5]], ["a"], "b")
 
 
 def test_a_rank_is_what_its_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +76,17 @@ def _exchange(ranks: Ranks) -> Any:
     return (
         summed.tolist(),
         ranks.most(ranks.rank, -ranks.rank),
-        ranks.counts(ranks.rank + 10),
+        ranks.each(ranks.rank + 10, 0.5),
         ranks.gather(f"r{ranks.rank}"),
         ranks.spread(lambda: f"r{ranks.rank}"),
     )
 
 
 def test_ranks_exchange_what_they_have() -> None:
-    assert together(_exchange, 3) == [([3.0, 3.0], [2.0, 0.0], (10, 11, 12), ["r0", "r1", "r2"], "r0")] * 3
+    assert (
+        together(_exchange, 3)
+        == [([3.0, 3.0], [2.0, 0.0], [[10, 0.5], [11, 0.5], [12, 0.5]], ["r0", "r1", "r2"], "r0")] * 3
+    )
 
 
 def _all_fail(ranks: Ranks) -> None:

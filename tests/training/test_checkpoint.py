@@ -18,10 +18,13 @@ from torch import nn
 from tests import small
 from toolkit.api import files
 from toolkit.api.errors import CheckpointError, RunFailed
+from toolkit.data.damage import Damage
+from toolkit.data.store.corrupt import Corrupt, Met, Skipped
 from toolkit.system.checkpoints import FORMAT, seal
 from toolkit.training.checkpoint import BestCheckpoint, Checkpoint, LastCheckpoint, Origin
 from toolkit.training.state import SavedState, State
 
+MET: Met = ({3: "damaged"}, {1: (2, 12)})
 RECIPE = "[train]\nepochs = 3"
 ORIGIN = Origin(
     recipe=RECIPE, digest="d", classes=["a", "b"], sample=False, protocol={"seed": 1}, notes=[], precision="fp32"
@@ -36,7 +39,7 @@ def tiny_state() -> State:
 def last(epoch: int) -> LastCheckpoint:
     state = tiny_state().state_dict()
     state["epoch"] = epoch
-    return LastCheckpoint(origin=ORIGIN, state=state, skipped={"train": {3: "damaged"}})
+    return LastCheckpoint(origin=ORIGIN, state=state, met={"train": MET})
 
 
 def best() -> BestCheckpoint:
@@ -59,11 +62,23 @@ def write(content: object, path: Path) -> None:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     last(1).save(tmp_path / "last.pt")
     read = LastCheckpoint.load(tmp_path / "last.pt")
-    assert (read.origin, read.state["epoch"], read.skipped) == (ORIGIN, 1, {"train": {3: "damaged"}})
+    assert (read.origin, read.state["epoch"], read.met) == (ORIGIN, 1, {"train": MET})
     best().save(tmp_path / "best.pt")
     loaded = BestCheckpoint.load(tmp_path / "best.pt")
     assert loaded.network["weight"].tolist() == [0, 1, 2]
     assert (loaded.origin, loaded.epoch, loaded.valid) == (ORIGIN, 2, {"loss": 1.5})
+
+
+def test_what_reading_has_met_is_known_after_a_resume(tmp_path: Path) -> None:
+    skipped = Skipped(Corrupt(), "abcd")
+    last(1).restore(tiny_state(), {"train": skipped}, tmp_path / "last.pt")
+    assert (skipped.reasons, skipped.damaged) == ({3: "damaged"}, {1: Damage(2, 12)})
+
+
+@pytest.mark.parametrize("known", [{"train": Skipped(Corrupt(), "abc")}, {"test": Skipped(Corrupt(), "abcd")}])
+def test_items_that_the_data_lacks_do_not_fit(known: dict[str, Skipped], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="its state does not fit the run"):
+        last(1).restore(tiny_state(), known, tmp_path / "last.pt")
 
 
 def test_one_kind_of_checkpoint_is_not_taken_for_another(tmp_path: Path) -> None:
@@ -221,7 +236,7 @@ def test_a_state_with_other_types_is_refused(tmp_path: Path, key: str, value: ob
         pytest.skip("any such value fits")
     write({**contents(last(1)), "state": {**last(1).state, key: value}}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
-        LastCheckpoint.load(tmp_path / "last.pt").restore(tiny_state(), tmp_path / "last.pt")
+        LastCheckpoint.load(tmp_path / "last.pt").restore(tiny_state(), {}, tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("key", sorted(SavedState.__annotations__))
@@ -240,7 +255,7 @@ def test_an_optimizer_of_other_settings_is_refused(tmp_path: Path, group: dict[s
     checkpoint.state["optimizer"]["param_groups"][0].update(group)
     checkpoint.save(tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="its state does not fit the run"):
-        LastCheckpoint.load(tmp_path / "last.pt").restore(tiny_state(), tmp_path / "last.pt")
+        LastCheckpoint.load(tmp_path / "last.pt").restore(tiny_state(), {}, tmp_path / "last.pt")
 
 
 def test_best_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -253,6 +268,6 @@ def test_a_state_is_restored(tmp_path: Path) -> None:
     last(1).save(tmp_path / "last.pt")
     state = tiny_state()
     saved = LastCheckpoint.load(tmp_path / "last.pt")
-    saved.restore(state, tmp_path / "last.pt")
+    saved.restore(state, {}, tmp_path / "last.pt")
     assert state.epoch == 1
     assert all(torch.equal(value, saved.state["network"][name]) for name, value in state.network.state_dict().items())

@@ -133,9 +133,10 @@ def test_a_training_goes_on_with_any_number_of_ranks(before: int, after: int) ->
 
 
 def test_parts_of_a_share_are_as_many_on_each_rank() -> None:
-    """20 items are unlike shares of 3 ranks, and each share has two parts."""
+    """20 items are unlike shares of 3 ranks, and each share has two parts. Batch norm sees parts alone."""
     losses = together(partial(trained, accumulate=2, batch=20), 3)
     assert losses[0][0] == losses[1][0] == losses[2][0]
+    assert losses[0][0] == pytest.approx(trained(ALONE, accumulate=2, batch=20)[0], rel=1e-5)
 
 
 def _local(ranks: Ranks) -> Any:

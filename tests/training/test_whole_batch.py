@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.system.ranks import ALONE, Ranks
-from toolkit.training.whole_batch import BatchNorm, Dropout, Part, drop_by_item, norm_over_ranks
+from toolkit.training.whole_batch import BatchNorm, Dropout, Part, drawing, drop_by_item, norm_over_ranks
 
 LAYERS = {
     (6, 5): nn.BatchNorm1d,
@@ -123,3 +123,49 @@ def test_without_a_batch_dropout_is_torchs() -> None:
     torch.manual_seed(0)
     assert torch.equal(found, nn.functional.dropout(values, 0.5))
     assert torch.equal(layer.eval()(values), values)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_stochastic_depth_drops_items_whole_by_their_places(library: str) -> None:
+    if library == "torchvision":
+        from torchvision.ops import StochasticDepth
+
+        network = nn.Sequential(StochasticDepth(0.5, "row"))
+    else:
+        drop = pytest.importorskip("timm.layers.drop", reason="timm is not installed")
+        network = nn.Sequential(drop.DropPath(0.5))
+    part = drop_by_item(network)
+    placed(part, list(range(64)), size=64)
+    whole = network(torch.ones(64, 3, 4))
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(whole.amin((1, 2)), whole.amax((1, 2)))
+    placed(part, [5, 60], size=64)
+    assert torch.equal(network(torch.ones(2, 3, 4)), whole[[5, 60]])
+
+
+def test_stochastic_depth_of_whole_batches_is_left_to_its_library() -> None:
+    from torchvision.ops import StochasticDepth
+
+    network = nn.Sequential(StochasticDepth(0.5, "batch"))
+    drop_by_item(network)
+    assert isinstance(network[0], StochasticDepth)
+
+
+def test_layers_that_draw_by_themselves_are_found() -> None:
+    network = nn.Sequential(
+        nn.Dropout(0.1),
+        nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True),
+        nn.LSTM(4, 4, num_layers=2, dropout=0.2, batch_first=True),
+    )
+    placed(drop_by_item(network), [0, 1], size=2)
+    with drawing(network, torch.device("cpu")) as found:
+        network(torch.ones(2, 5, 4))
+    assert found == ["1.self_attn", "2"]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_what_draws_outside_of_all_layers_is_found() -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    with drawing(network, torch.device("cpu")) as found:
+        nn.functional.dropout(network(torch.ones(2, 2)))
+    assert found == [""]

@@ -323,6 +323,19 @@ def test_each_worker_has_a_gpu_of_its_own_while_there_are_enough(device: str, mo
 
 
 @pytest.mark.usefixtures("three_gpus")
+def test_each_rank_of_a_trial_has_a_gpu_of_its_own_while_there_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = resources(recipe_on("cuda"), 2, 2)
+    assert [share.variables["CUDA_VISIBLE_DEVICES"] for share in shares] == ["0,1", "2,0"]
+    assert {share.variables["OMP_NUM_THREADS"] for share in shares} == {"2"}
+    assert resources(recipe_on("cpu"), 2, 2) == [Resources({}, 2)] * 2
+    workers, printed = ending(tmp_path, monkeypatch, DONE, DONE)
+    replace(workers, recipe=recipe_on("cuda"), ranks=2).work()
+    assert "note: 2 workers share 3 GPUs: each trial is slower" in printed.getvalue()
+
+
+@pytest.mark.usefixtures("three_gpus")
 def test_a_gpu_that_the_recipe_names_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resources(recipe_on("cuda:1"), 2) == [Resources({"OMP_NUM_THREADS": "4"}, None)] * 2
     workers, printed = ending(tmp_path, monkeypatch, DONE, DONE)

@@ -357,6 +357,8 @@ class EpochRecord:
     """Whether this epoch has the best validation score so far."""
     sample: bool = False
     """Whether the data is the built-in sample."""
+    rank_waiting: Sequence[float] = ()
+    """Of several ranks the share (0..1) of `seconds` that each one spent waiting for its own data; else empty."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ _OF_SYSTEMS = frozenset(
 _ON_LINUX = sys.platform == "linux"
 _CLAIM = ".claim"
 """Ends the name of the file that says, by its lock, whether a folder is still being written."""
-
+LARGEST_TEXT = 2**28
+"""Bytes of a recipe, list or table at most: the text of a larger one would fill the memory."""
 
 _SPECIAL = {
     stat.S_IFIFO: "a FIFO",
@@ -34,11 +35,23 @@ _SPECIAL = {
 }
 
 
-def special_kind(path: Path) -> str | None:
-    """What is at `path` in place of a regular file: a FIFO or a device may block its reader, or never end. None
-    where it is a regular file. Follows links; raises OSError where nothing is found."""
-    mode = path.stat().st_mode
+def special_kind(found: os.stat_result) -> str | None:
+    """What a file of this status is, if it is not regular: a FIFO or a device may block its reader, or never end. None
+    where it is a regular file."""
+    mode = found.st_mode
     return None if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode), "a special file")
+
+
+def read_regular(path: Path, *, largest: int = LARGEST_TEXT) -> bytes:
+    """The content of a file. Raises OSError that names it and has the reason, also where it is not a regular file, or
+    has more than `largest` bytes."""
+    found = path.stat()
+    if special := special_kind(found):
+        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise OSError(number, f"expected a regular file, got {special}", str(path))
+    if found.st_size > largest:
+        raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes; the limit is {largest:,}", str(path))
+    return path.read_bytes()
 
 
 def cache_directory() -> Path:
@@ -62,7 +75,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
-    with _naming(path), _claimed(path, path.suffix) as temporary:
+    with naming(path), _claimed(path, path.suffix) as temporary:
         try:
             yield temporary
             _sync(temporary)
@@ -75,14 +88,14 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let errors of the file system name `path`, which the caller knows of: a full disk names nothing, and others name
-    the temporary file."""
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the file system name `path`, which the user knows of: a full disk names nothing, other errors name
+    the temporary file, and FFmpeg's cannot be changed."""
     try:
         yield
     except OSError as error:
         if error.filename is None or UNFINISHED in str(error.filename):
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -295,7 +308,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     removed when it does not. Folders that killed writers have left next to `path` are removed first."""
     _make_parents(path)
     _remove_abandoned(path.parent.glob(f".*{UNFINISHED}*{_CLAIM}"))
-    with _naming(path), _claimed(path, _CLAIM) as claim:
+    with naming(path), _claimed(path, _CLAIM) as claim:
         folders = _Folders.claimed_by(claim)
         try:
             folders.coming.mkdir()

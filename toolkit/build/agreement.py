@@ -29,6 +29,7 @@ def disagreements(
     for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
         message = f"no such part of the model (choose from {', '.join(parts)})"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
+    yield from _undivided(recipe, objective)
     if recipe.train.accumulate > recipe.train.batch_size:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
@@ -42,6 +43,19 @@ def disagreements(
     if not isinstance(schedule, Curve):
         message = f'"{recipe.train.schedule.name}" requires a validation split, but the dataset has none'
         yield Problem("train.schedule.name", message)
+
+
+def _undivided(recipe: Recipe, objective: Objective) -> Iterator[Problem]:
+    """What the strategy of the recipe does not go with."""
+    train = recipe.train
+    if train.strategy != "fsdp":
+        return
+    if train.compile:
+        yield Problem("train.compile", 'cannot be combined with train.strategy = "fsdp"')
+    if train.precision == "fp16":
+        yield Problem("train.precision", 'fp16 cannot be combined with train.strategy = "fsdp" (choose bf16 or fp32)')
+    if any(parameter.requires_grad for parameter in objective.parameters()):
+        yield Problem("train.strategy", f'"fsdp" does not divide the weights that task "{recipe.task.name}" trains')
 
 
 def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: list[Metric]) -> Iterator[Problem]:

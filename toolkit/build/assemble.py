@@ -21,7 +21,7 @@ from toolkit.build.agreement import disagreements
 from toolkit.build.kept import Kept, Opened
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
-from toolkit.data.loader import Loader, batches_in
+from toolkit.data.loader import Loader, Share, batches_in, target_tensor
 from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.images import ImageStore
@@ -40,6 +40,7 @@ from toolkit.training.checkpoint import Origin
 from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts, parameter_groups, warmed_up
 from toolkit.training.parallel import Parallel
+from toolkit.training.sharded import is_sharded, step_apart
 from toolkit.training.state import Average, Setup, State, Totals
 
 
@@ -243,16 +244,24 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     network, table, chosen = assembly.network, assembly.recipe.train, assembly.plan.one("optimizer")
     scales = {name: rates.lr_scale for name, rates in table.optimizer.parts.items()}
     decays = table.optimizer.decay_norms_and_biases
-    groups = list(parameter_groups(_parts(assembly), table.optimizer.lr, scales, decay_norms_and_biases=decays))
-    optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.optimizer.lr)
-    # The loop finds the rate of a group by what the core wrote into it.
-    if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
-        raise chosen.offer.failed("does not keep the parameter groups it receives")
-    # Before the network is copied or compiled: it replaces layers.
+    # Before the network is copied, divided or compiled: it replaces layers.
     parallel = Parallel(
         network, assembly.objective, assembly.ranks, batch_norm=table.batch_norm, by_item=not table.compile
     )
-    average = None if table.ema is None else Average(network, copy.deepcopy(network), table.ema)
+    if assembly.ranks.together:
+        parallel.watch_draws(noise(assembly, 2))
+    averaged = None if table.ema is None else copy.deepcopy(network)
+    if assembly.ranks.together and table.strategy == "fsdp":
+        _ = assembly.summary  # kept: it runs an item through the network, which no rank can alone from here on
+        parallel.shard(network, *([averaged] if averaged else []), device=assembly.device)
+    groups = list(parameter_groups(_parts(assembly), table.optimizer.lr, scales, decay_norms_and_biases=decays))
+    optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.optimizer.lr)
+    if is_sharded(network):
+        step_apart(optimizer)
+    # The loop finds the rate of a group by what the core wrote into it.
+    if [group.get("name") for group in optimizer.param_groups] != [group["name"] for group in groups]:
+        raise chosen.offer.failed("does not keep the parameter groups it receives")
+    average = Average(network, averaged, table.ema) if averaged and table.ema else None
     if table.compile:
         network.compile()
     return State(
@@ -277,3 +286,12 @@ def _parts(assembly: Assembly) -> Mapping[str, nn.Module]:
 
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def noise(assembly: Assembly, size: int) -> Share:
+    """So many items of noise."""
+    spec = assembly.spec
+    shape = (size, *(() if spec.frames is None else (spec.frames,)), 3, spec.size, spec.size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
+    targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
+    return Share.whole(pixels, targets)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.assemble import Assembly, assemble, noise, training
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
-from toolkit.data.loader import Share, target_tensor
-from toolkit.system.device import synchronize
+from toolkit.system.device import choose_device, synchronize
+from toolkit.system.draws import GROUP
 from toolkit.system.machine import memory_available
+from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.state import Setup, State
 from toolkit.training.step import Asked, train_step
 
@@ -29,20 +31,32 @@ TRANSIENT = 2
 """What a step takes on a CPU, as a multiple of the values that it keeps for the backward pass."""
 
 
-def settled(planned: Plan, kept: Kept) -> Plan:
+def settled(planned: Plan, kept: Kept, ranks: Ranks = ALONE) -> Plan:
     """`planned` with a number as its batch. A power of two, chosen by trying steps on a GPU and by the memory that a
-    small step takes on a CPU. `kept` keeps the data for the run that follows."""
+    small step takes on a CPU. Each of several ranks tries its share by itself; they agree on what all of them take.
+    `kept` keeps the data for the run that follows."""
     if planned.resolved.train.batch != "auto":
         return planned
-    smallest = 2 * planned.resolved.train.accumulate
-    assembly = assemble(with_batch(planned, smallest), kept, notes=())
+    least = 2 * planned.resolved.train.accumulate
+    tried = with_batch(planned, least)
+    if ranks.together:  # on the rank's own device, with data of its own: later batches are shared
+        tried, kept = _on_device(tried, str(choose_device(planned.resolved.train.device, ranks))), Kept()
+    assembly = assemble(tried, kept, notes=())
     state, setup = training(assembly)
     size = _power_of_two(min(MOST[assembly.device.type], assembly.train.training_items // STEPS))
+    smallest = max(least, GROUP) * ranks.count if ranks.together else least
     if assembly.device.type == "cpu":
-        size = min(size, _power_of_two(memory_available() // 2 // max(_bytes_of_one(assembly, state, setup), 1)))
+        free = memory_available() // 2 // ranks.local_count
+        fitting = ranks.least(free // max(_bytes_of_one(assembly, state, setup), 1))
+        size = min(size, _power_of_two(int(fitting) * ranks.count))
     else:
-        size = halved_until(partial(_fits, assembly, state, setup), size, smallest)
+        size = halved_until(partial(_fits_all, assembly, state, setup, ranks), size, smallest)
     return with_batch(planned, max(size, smallest))
+
+
+def _fits_all(assembly: Assembly, state: State, setup: Setup, ranks: Ranks, size: int) -> bool:
+    """Whether each rank's device takes its share of a batch of `size` items."""
+    return bool(ranks.least(_fits(assembly, state, setup, -(-size // ranks.count))))
 
 
 def halved_until(fits: Callable[[int], bool], size: int, smallest: int) -> int:
@@ -54,10 +68,18 @@ def halved_until(fits: Callable[[int], bool], size: int, smallest: int) -> int:
 
 def with_batch(planned: Plan, size: int) -> Plan:
     """`planned` with this batch, which a run records as changed from the recipe's file."""
+    return replace(_with(planned, batch=size), changed={**planned.changed, "train.batch": str(size)})
+
+
+def _on_device(planned: Plan, device: str) -> Plan:
+    return _with(planned, device=device)
+
+
+def _with(planned: Plan, **changes: Any) -> Plan:
+    """`planned` with other values in its table `train`."""
     recipe = planned.resolved
-    train = recipe.train.model_copy(update={"batch": size})
-    resolved = recipe.model_copy(update={"train": train})
-    return replace(planned, resolved=resolved, changed={**planned.changed, "train.batch": str(size)})
+    train = recipe.train.model_copy(update=changes)
+    return replace(planned, resolved=recipe.model_copy(update={"train": train}))
 
 
 def _power_of_two(limit: int) -> int:
@@ -71,7 +93,7 @@ def _fits(assembly: Assembly, state: State, setup: Setup, size: int) -> bool:
     torch.cuda.reset_peak_memory_stats(device)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     try:
-        train_step(state, setup, _batch(assembly, size))
+        train_step(state, setup, noise(assembly, size))
         synchronize(device)
         return torch.cuda.max_memory_reserved(device) <= SHARE_OF_GPU * free
     except torch.OutOfMemoryError:
@@ -92,18 +114,9 @@ def _bytes_of_one(assembly: Assembly, state: State, setup: Setup) -> int:
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = _batch(assembly, 2)
+    batch = noise(assembly, 2)
     state.network.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = state.objective.loss(Asked(state.network, setup.autocast), batch.pixels, batch.targets)
     del loss  # which held what was counted, so that no storage was counted twice
     return TRANSIENT * sum(found.values()) // 2 // setup.accumulate
-
-
-def _batch(assembly: Assembly, size: int) -> Share:
-    """So many items of noise."""
-    spec = assembly.spec
-    shape = (size, *(() if spec.frames is None else (spec.frames,)), 3, spec.size, spec.size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
-    targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
-    return Share.whole(pixels, targets)

@@ -27,6 +27,7 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
+from toolkit.data.review import reviewed
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
 from toolkit.recipe.checking import as_written, check
@@ -111,7 +112,10 @@ class Plan:
         DataError where no data can be used, RecipeError where the task takes other targets or the model would see more
         than is stored."""
         clip = clip_of(self.resolved)
-        data = _read_data(self.one("dataset"), self.resolved.data.root, clips=clip is not None)
+        table = self.resolved.data
+        data = reviewed(
+            _read_data(self.one("dataset"), table.root, clips=clip is not None), table.exclude, table.relabel
+        )
         spec, design = data.spec, takes(self.one("model"))
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):

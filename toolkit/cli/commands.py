@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "run": "train, evaluate and report a recipe",
         "tune": "try the values that a recipe's [tune] table names; keep the best",
         "check": "check a recipe and its data without training",
+        "data": "check the items of a dataset, or show them",
     },
     "look at results": {
         "evaluate": "re-evaluate the best checkpoint of a run, or an exported bundle",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--save", metavar="DIR", type=Path, help="save copies of pictures and videos with the answers")
     parser.add_argument("--top", metavar="K", type=count, default=3, help="classes to show per input (default: 3)")
     parser.add_argument("--batch", metavar="N", type=count, help="batch size (default: suits the device)")
+    divided = "answer the K-th of N parts of the inputs; each part is a process of its own, on any machine"
+    parser.add_argument("--part", metavar="K/N", type=part, help=divided)
     parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every SECONDS")
     parser.add_argument("--stream", action="store_true", help="answer a video at its own speed, as a camera")
     attempts = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
@@ -36,6 +39,14 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
     add_set(parser, "for a run: override a recipe key of its export")
     add_use(parser)
+
+
+def part(text: str) -> tuple[int, int]:
+    """The type of `--part`: `2/8` is (2, 8)."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise ArgumentTypeError(f'expected K/N with K from 1 to N, such as 1/8, got "{text}"')
+    return int(number), int(parts)
 
 
 def _predict(options: Namespace) -> int:
@@ -54,6 +65,7 @@ def _predict(options: Namespace) -> int:
         stream=options.stream,
         reconnect=options.reconnect,
         plot=options.plot,
+        part=options.part,
         words=options.words,
     )
 

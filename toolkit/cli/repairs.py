@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.api.errors import MissingRunError, Problem, RecipeError, UsageError
-from toolkit.cli.parser import Parser, command_line
+from toolkit.cli.parser import PROGRAM, Parser, command_line
 from toolkit.cli.places import filled
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
@@ -34,7 +35,10 @@ def with_nearest_run(error: MissingRunError, words: Sequence[str]) -> str | None
 
 def completed(step: str, words: Sequence[str], parser: Parser) -> str:
     """A next step with the whole command in place of the `--set KEY=VALUE` in which it ends, where this command takes
-    some: of values of the same keys the last counts."""
+    some: of values of the same keys the last counts. A command that resumes gets the `--ranks` of this one."""
+    ranks = _ranks(words)
+    if ranks and f"{PROGRAM} run --resume " in step:
+        return f"{step} --ranks {ranks}"
     found = _SETTINGS.search(step)
     if not found or not (settings := _settings(found[2])):
         return step
@@ -50,6 +54,12 @@ def completed(step: str, words: Sequence[str], parser: Parser) -> str:
     except UsageError:
         return step
     return f"{step[: found.start()]}{found[1]}{command_line(kept)}"
+
+
+def _ranks(words: Sequence[str]) -> str:
+    """The value of `--ranks`; empty without one."""
+    pairs = itertools.pairwise([*words, ""])
+    return next((value if word == "--ranks" else word[8:] for word, value in pairs if word.startswith("--ranks")), "")
 
 
 def _settings(text: str) -> list[str]:
@@ -77,11 +87,11 @@ def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     if problem.fault == "unknown name":
         words[place] = f"{key}={value.replace(problem.given, problem.suggestion or '')}"
         return problem.suggestion is not None
-    if problem.fault == "unknown key" and problem.suggestion and key.strip().startswith(f"{problem.key}."):
-        words[place] = f"{_home(problem)}{words[place].strip().removeprefix(problem.key)}"  # of a table
-        return True
-    if problem.key != key.strip():
-        return False
+    of_table = problem.fault == "unknown key" and problem.suggestion and key.strip().startswith(f"{problem.key}.")
+    if of_table:
+        words[place] = f"{_home(problem)}{words[place].strip().removeprefix(problem.key)}"
+    if of_table or problem.key != key.strip():
+        return bool(of_table)
     if problem.fault == "unknown key":
         home = _home(problem)
         words[place] = f"{home}={value_of(home, value)}"

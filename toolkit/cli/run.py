@@ -98,7 +98,7 @@ def _launched(options: Namespace) -> int:
         )
     if options.resume is None:
         _planned(options)
-    from toolkit.cli.launch import launch
+    from toolkit.system.launch import launch
 
     return launch(options.words, options.ranks)
 

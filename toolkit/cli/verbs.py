@@ -13,6 +13,7 @@ VERBS: Mapping[str, str] = {
     "config": "schema",
     "convert": "export",
     "describe": "plugins show",
+    "diff": "compare",
     "deploy": "export",
     "detect": "predict",
     "doctor": "plugins doctor",

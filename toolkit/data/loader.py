@@ -7,6 +7,7 @@ and clips, come through a thread that fetches ahead, pins and copies on a side s
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ class Share(Batch):
 
     counts: tuple[int, ...] = ()
     """Items of each rank's share, without the skipped ones."""
+    waits: tuple[float, ...] = ()
+    """Seconds that each rank waited for its share."""
 
     @property
     def items(self) -> int:
@@ -84,21 +87,24 @@ class Loader:
         whole = min(size, self.training_items)
         mine = _whole_groups(whole, self.ranks)
         ready = partial(self._drawn, mine=mine, size=whole, seed=derive(seed, "clip", epoch))
+        begun = time.perf_counter()
         for batch in self._fetch([batch[mine] for batch in numbers[start:count]], ready):
             chosen = augmentations if len(batch.index) else ()
             changed = self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch))
-            yield self._share(replace(changed, visit=batch.visit))
+            yield self._share(replace(changed, visit=batch.visit), time.perf_counter() - begun)
+            begun = time.perf_counter()
         for unused in numbers[count:]:
             self.store.keep(unused[self.ranks.share(len(unused))] // self._clips_per_video)
 
-    def _share(self, batch: Batch) -> Share:
-        counts = self.ranks.counts(len(batch.index))
+    def _share(self, batch: Batch, waited: float) -> Share:
+        found, waits = zip(*self.ranks.each(len(batch.index), waited), strict=True)
+        counts = tuple(int(count) for count in found)
         if 0 in counts and any(counts):
             raise DataError(
                 f"no item of the share of rank {counts.index(0)} can be read, while other ranks have some",
                 next_step="repair the data, or use larger batches: --set train.batch=...",
             )
-        return Share(batch.pixels, batch.targets, batch.index, batch.visit, counts)
+        return Share(batch.pixels, batch.targets, batch.index, batch.visit, counts, waits)
 
     def evaluation(self, size: int) -> Iterator[Batch]:
         """All items in order, centre-cropped; of videos all views: pixels are `[B * V, T, 3, S, S]` with B * V at most

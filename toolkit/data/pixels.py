@@ -104,7 +104,7 @@ def decode_pixels(data: bytes, jpeg: DecodeJpeg | None = None) -> NDArray[np.uin
 
 def count_pictures(path: Path) -> int:
     """How many pictures an image file holds, of which the first is read: frames or pages. 1 where it cannot be read."""
-    _ignore_pillows_warnings()
+    ignore_pillows_warnings()
     try:
         with path.open("rb") as file:
             head = file.read(LOOKED_AT)
@@ -112,7 +112,7 @@ def count_pictures(path: Path) -> int:
             if form is None or not _may_hold_several(form, head, file):
                 return 1
             file.seek(0)
-            with _opened(file, form) as image:
+            with open_picture(file, form) as image:
                 return int(getattr(image, "n_frames", 1))
     except Exception:  # who decodes it says what is wrong; a damaged file makes Pillow's parsers raise anything
         return 1
@@ -160,16 +160,16 @@ def _other_than_image(data: bytes, form: Format | None) -> str:
 
 
 def _decoded(data: bytes, form: Format, jpeg: DecodeJpeg | None) -> NDArray[np.uint8]:
-    _ignore_pillows_warnings()
+    ignore_pillows_warnings()
     try:
         _check_before_opening(data, form)
-        with _opened(io.BytesIO(data), form) as image:
+        with open_picture(io.BytesIO(data), form) as image:
             _check_size(image.height, image.width)
             pixels = _of_jpeg(image, data, jpeg)
             if pixels is None:
                 image.load()
                 pixels = _rgb(image)
-            turn = _TURNS.get(_orientation(image))
+            turn = _TURNS.get(orientation(image))
             return pixels if turn is None else _turned(pixels, turn)
     except (UndecodableError, MemoryError):
         raise
@@ -182,7 +182,8 @@ def _decoded(data: bytes, form: Format, jpeg: DecodeJpeg | None) -> NDArray[np.u
         raise UndecodableError(f"its {form.name} data is damaged: {reason}") from error
 
 
-def _opened(file: io.BytesIO | io.BufferedReader, form: Format) -> Any:
+def open_picture(file: io.BytesIO | io.BufferedReader, form: Format) -> Any:
+    """An image of Pillow, whose header is read. Raises what Pillow raises, or UndecodableError."""
     name = _PILLOW.get(form.name, form.name)
     if name == "HEIF" and not _reads_heif():
         raise UndecodableError("its format is HEIC, which needs another library: pip install pillow-heif")
@@ -314,15 +315,15 @@ def _turned(pixels: NDArray[np.uint8], turn: _Turn) -> NDArray[np.uint8]:
     return upright.view(np.uint8).reshape(*upright.shape, 3)
 
 
-def _orientation(image: Any) -> int:
-    """As `ImageOps.exif_transpose` has it, so that programs that use a bundle with Pillow do the same."""
+def orientation(image: Any) -> int:
+    """EXIF's, as `ImageOps.exif_transpose` has it, so that programs that use a bundle with Pillow do the same."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged block says nothing of the picture, which is whole
         return 1
 
 
-def _ignore_pillows_warnings() -> None:
+def ignore_pillows_warnings() -> None:
     """They name no file, and what they are about is an error here or harmless. `warnings.catch_warnings` is not for
     threads, so the rest of the process does not see them either."""
     if _QUIET not in warnings.filters:

@@ -7,13 +7,7 @@ import stat
 from pathlib import Path
 
 from toolkit.api.errors import DataError
-
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+from toolkit.api.files import special_kind
 
 
 def require_regular(path: Path, found: os.stat_result | None = None) -> None:
@@ -23,8 +17,8 @@ def require_regular(path: Path, found: os.stat_result | None = None) -> None:
             found = path.stat()
         except OSError:  # who opens it reports the reason
             return
-    kind = next((name for matches, name in _KINDS if matches(found.st_mode)), None)
-    if kind:
+    special = special_kind(found)
+    if special and not stat.S_ISDIR(found.st_mode):
         raise DataError(
-            f"expected a regular file, got {kind}", path=path, next_step="Move it out of the folder of the data."
+            f"expected a regular file, got {special}", path=path, next_step="Move it out of the folder of the data."
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.api.errors import DataError, counted, first_few
+from toolkit.api.files import read_regular
 from toolkit.data.names import normal
 from toolkit.data.regular import require_regular
 
@@ -182,7 +183,7 @@ def decoded(data: bytes, *, errors: str = "strict") -> str:
 def _read(path: Path) -> str:
     require_regular(path)
     try:
-        return normal(decoded(path.read_bytes()))
+        return normal(decoded(read_regular(path)))
     except ValueError as error:
         raise DataError(str(error), path=path, next_step=_SAVE) from error
     except FileNotFoundError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import DataError
+from toolkit.api.files import naming
 from toolkit.export.graph import MODEL, quiet
 from toolkit.serving.bundle.manifest import INPUT
 
@@ -36,7 +37,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.M
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     batches = _with_items(calibration)
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, naming(Path(tempfile.gettempdir())), quiet():
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
         onnx.save(model, plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)

@@ -21,7 +21,7 @@ from onnxscript import opset20 as op
 from onnxscript.optimizer import optimize
 
 from toolkit.serving.bundle.manifest import SIDES
-from toolkit.serving.bundle.resampling import LARGEST_WEIGHT, MOST_BITS, TILE
+from toolkit.serving.bundle.resampling import LARGEST_WEIGHT, MOST_BITS
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit
@@ -33,6 +33,8 @@ LOW = 64
 """Weights are split into what is below this and what is above: sums are exact where an output is made of at most 1,024
 inputs of its side."""
 DOUBLE, FLOAT, INT64, BYTE = TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
+TILE = 16
+"""Pixels of a side that one product of matrices makes, from the inputs that any of them sees."""
 IN_TILES = [-1, TILE]
 
 

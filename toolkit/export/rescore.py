@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import Data, Split, VideoSplit
+from toolkit.api.contracts import Data, Objective, Split, VideoSplit
 from toolkit.api.errors import BundleError, DataError, RecipeError
 from toolkit.build.assemble import corrupt_of
 from toolkit.build.plan import FORMS, Plan, plan
@@ -29,6 +29,7 @@ from toolkit.recipe.read import parse_text
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory, created
 from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation, thresholds_by_class
+from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
 from toolkit.system.notices import note, show
@@ -74,9 +75,11 @@ def evaluate_bundle(
         remarks=(f"scores of the exported bundle {bundle.path}", *trained, *data.notes),
     )
     with created(runs, f"{manifest.name}{BUNDLE_SUFFIX}") as directory:
-        answers = {name: _evaluate(bundle, planned, data, name, skipped[name], console) for name in splits}
+        objective = planned.objective(data.spec, data.train.targets, torch.device("cpu"))
+        answers = {name: _evaluate(bundle, planned, objective, data, name, skipped[name], console) for name in splits}
         scores: dict[str, Any] = {name: evaluation.scores for name, evaluation in answers.items()}
         scores |= thresholds_by_class(answers, data.spec)
+        scores |= uncertain_scores(answers, data, objective, lambda: planned.metrics(data.spec))
         scores |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": scored.protocol()}
         directory.write_text(directory.recipe, to_toml(planned.resolved))
         directory.write_json(directory.environment, describe_environment(_hardware(bundle)))
@@ -145,13 +148,14 @@ def _described(clip: Clip | None) -> str:
     return f"clips ({', '.join(parts)})"
 
 
-def _evaluate(bundle: Bundle, planned: Plan, data: Data, name: str, skipped: Skipped, console: Console) -> Evaluation:
+def _evaluate(
+    bundle: Bundle, planned: Plan, objective: Objective, data: Data, name: str, skipped: Skipped, console: Console
+) -> Evaluation:
     split = getattr(data, name)
     answers = torch.from_numpy(_asked(bundle, split, name, skipped, console))
     index = skipped.without(torch.arange(len(split)))
     if not len(index):
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
-    objective = planned.objective(data.spec, data.train.targets, torch.device("cpu"))
     answered = Answered(index, logits_of(answers, data.spec.targets), target_tensor(split.targets, data.spec)[index])
     thresholds = bundle.manifest.thresholds
     given = None if thresholds is None else torch.tensor(thresholds)

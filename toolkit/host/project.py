@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import ProjectError, unknown_name
-from toolkit.api.files import write_atomically
+from toolkit.api.files import read_regular, write_atomically
 
 FILE = "toolkit.toml"
 VARIABLE = "TOOLKIT_DISABLE"
@@ -72,7 +72,7 @@ def disable(names: Sequence[str]) -> None:
 
 def _text() -> str:
     try:
-        return Path(FILE).read_text(encoding="utf-8-sig")
+        return read_regular(Path(FILE)).decode("utf-8-sig")
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:

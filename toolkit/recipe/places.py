@@ -16,6 +16,8 @@ from toolkit.recipe.write import tables_to_toml
 if TYPE_CHECKING:
     from toolkit.recipe.tables import Recipe
 
+PATHS = frozenset({"root", "exclude", "relabel"})
+"""Keys of `[data]` whose values are paths."""
 _NAME = r"[^\s/\"'`<>&|,;:()\[\]{}\\]+"
 _PATH = re.compile(rf"(?:(?<![\w/.+~<-])|(?<=:/)|(?<=://)|(?<=:///))/({_NAME})(?:/{_NAME})+/?")
 """An absolute path of at least two names in a text; not the later part of a relative one, of a URL or of base64."""
@@ -56,7 +58,7 @@ def shared(value: Any, known: Iterable[str] = ()) -> Any:
 def _shortened(value: Any, *, root: bool) -> Any:
     """`root` is whether the key says that the value is a path, whether or not its folder is on this machine."""
     if isinstance(value, Mapping):
-        return {key: _shortened(inner, root=key == "root") for key, inner in value.items()}
+        return {key: _shortened(inner, root=key in PATHS) for key, inner in value.items()}
     if isinstance(value, list):
         return [_shortened(inner, root=root) for inner in value]
     if not isinstance(value, str):
@@ -67,7 +69,7 @@ def _shortened(value: Any, *, root: bool) -> Any:
 def _absolute(value: Any, *, root: bool = False) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _absolute(inner, root=key == "root")
+            yield from _absolute(inner, root=key in PATHS)
     elif isinstance(value, list):
         for inner in value:
             yield from _absolute(inner, root=root)

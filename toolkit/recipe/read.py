@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from toolkit.api.errors import Problem, RecipeError, nearest
+from toolkit.api.files import read_regular
 from toolkit.recipe.complaints import problems
 from toolkit.recipe.draft import Draft, Source
 from toolkit.recipe.foreign import SPELLED, key_of
@@ -150,7 +151,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = file_of(path).read_bytes().decode("utf-8-sig")
+        text = read_regular(file_of(path)).decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
         problem = Problem("", "no such file", _nearest_file(path), command="python -m toolkit recipes")

@@ -28,7 +28,7 @@ from toolkit.system.choices import BundlePrecision, Precision
 def _not_empty(value: object) -> object:
     """An empty path would be the working folder, which nobody means who writes nothing."""
     if value == "":
-        raise ValueError('must name a folder, got ""; remove the key to use the default folder')
+        raise ValueError('must name a folder or a file, got ""; remove the key to use the default')
     return value
 
 
@@ -41,7 +41,7 @@ def _expanded(path: Path) -> Path:
 
 T = TypeVar("T")
 TomlArray: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
-Root: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(_expanded)]
+Place: TypeAlias = Annotated[Path, Strict(False), BeforeValidator(_not_empty), AfterValidator(_expanded)]
 
 # What no machine can do is refused here, where the key is known, not in the middle of a run.
 _Mean: TypeAlias = Annotated[float, Field(ge=-1000, le=1000)]
@@ -77,8 +77,12 @@ class Use(BaseModel):
 class DataTable(Use):
     """The dataset and the folder of its files; `root` unset: the default place, else the dataset's built-in sample."""
 
-    root: Root | None = None
+    root: Place | None = None
     """Folder of the data; unset: `data/<name>`, and if that is empty, the dataset's built-in sample."""
+    exclude: Place | None = None
+    """CSV that names items to exclude, such as the `issues.csv` of `data check` once it is reviewed."""
+    relabel: Place | None = None
+    """CSV with the columns `item` and `label`, such as the `labels.csv` of `data check` once it is reviewed."""
 
 
 class PartRates(BaseModel):
@@ -205,6 +209,9 @@ class TrainTable(BaseModel):
     """Largest norm of all gradients together (gradient clipping); unset: no limit."""
     batch_norm: Literal["global", "local"] = "global"
     """Whose mean and variance batch norm uses on several ranks: the whole batch's, or those of each rank's share."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What each of several ranks keeps: all weights (ddp), or its part of weights, gradients and the optimizer's state
+    (fsdp)."""
     rank_timeout: Annotated[float, Field(gt=0)] = 300.0
     """Seconds after which a rank that does not answer is lost."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

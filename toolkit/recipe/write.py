@@ -17,7 +17,7 @@ _NOT_COMPUTED = {
     "": ("trackers", "export", "tune"),
     "data": ("root",),
     "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit", "damaged_share"),
-    "train": ("device", "threads", "checkpoint_minutes"),
+    "train": ("device", "threads", "strategy", "rank_timeout", "checkpoint_minutes"),
 }
 
 
@@ -33,10 +33,11 @@ def tables_to_toml(tables: Mapping[str, Any]) -> str:
 def digest(recipe: Recipe) -> str:
     """SHA-256 (hex) of everything that decides what is computed; give it the resolved recipe, so defaults count.
 
-    What only says where and how fast does not count: where the data lies, which device, how many threads, how much is
-    kept in memory or cache, how often state is saved, which trackers follow, what is exported or tuned. So a run may be
-    resumed on another machine, but not with another batch size. What becomes of corrupt items does not count either: a
-    run they stopped may continue without them. The data itself is identified by its split hash, not by its folder.
+    What only says where and how fast does not count: where the data lies, which device, how many threads, how ranks
+    share the work, how much is kept in memory or cache, how often state is saved, which trackers follow, what is
+    exported or tuned. So a run may be resumed on another machine, but not with another batch size. What becomes of
+    corrupt items does not count either: a run they stopped may continue without them. The data itself is identified by
+    its split hash, not by its folder.
     """
     return hashlib.sha256(json.dumps(computed(recipe), sort_keys=True, default=str).encode()).hexdigest()
 

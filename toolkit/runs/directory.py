@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import DataError, MissingRunError, RunFailed
-from toolkit.api.files import as_utf8, exclusive, remove_unfinished, write_atomically
+from toolkit.api.files import as_utf8, exclusive, read_regular, remove_unfinished, write_atomically
 from toolkit.runs.latest import followed
 from toolkit.system.checkpoints import BEST, LAST
 from toolkit.system.notices import warn
@@ -75,7 +75,7 @@ class RunDirectory:
     def read_text(self, file: Path) -> str:
         """One file of the run. Raises DataError where it is not UTF-8."""
         try:
-            return file.read_bytes().decode()
+            return read_regular(file).decode()
         except UnicodeDecodeError as error:
             raise self.damaged(file, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
 

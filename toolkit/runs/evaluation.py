@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from toolkit.api.contracts import Data, DataSpec, FileProblem, TargetForm
-from toolkit.api.errors import counted
+from toolkit.api.errors import counted, first_few
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
@@ -23,8 +23,10 @@ from toolkit.runs.files import read_run
 from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
+from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
 from toolkit.runs.sources import write_sources
+from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
 
@@ -57,7 +59,8 @@ class Scored:
     """What a user must know before believing the scores, besides `skipped` and that the data is the sample."""
 
     @classmethod
-    def of_run(cls, assembly: Assembly) -> Scored:
+    def of_run(cls, assembly: Assembly, remarks: Sequence[str] = ()) -> Scored:
+        """`remarks` are those of the training."""
         recipe, data, spec = assembly.recipe, assembly.data, assembly.spec
         direction = contrary_direction(recipe, spec, assembly.objective, assembly.metrics) if len(data.valid) else []
         found = [*data.notes, *assembly.model_notes]
@@ -69,7 +72,7 @@ class Scored:
             precision=assembly.precision,
             seen=_seen(spec),
             skipped={name: loader.store.skipped for name, loader in assembly.loaders().items()},
-            remarks=(*found, *direction, *endless_warm_up(recipe)),
+            remarks=(*found, *direction, *endless_warm_up(recipe), *remarks),
         )
 
     @property
@@ -131,6 +134,13 @@ class Scored:
             **(network or {}),
             "notes": self.notes(),
         }
+
+
+def by_rank(layers: Sequence[str]) -> list[str]:
+    """A note on layers that draw on each rank by themselves."""
+    if not layers:
+        return []
+    return [f"each rank draws by itself in {first_few(layers)}: another number of ranks draws otherwise there"]
 
 
 def _damaged(skipped: Skipped) -> Iterator[FileProblem]:
@@ -213,6 +223,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
     }
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
+    scores |= uncertain_scores(answers, assembly.data, assembly.objective, assembly.metrics)
     return Evaluated(scored, answers, scores)
 
 
@@ -244,7 +255,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     page = write_report(directory.path)
     if evaluated.answers:
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
-        print_scores(splits, console, title=scored.title)
+        certainty = Certainty.of(evaluated.scores, next(reversed(splits)))
+        print_scores(splits, console, title=scored.title, certainty=certainty)
     for verdict in found:
         say(f"verdict: {verdict.sentence}", console)
     show(f"report {page}", console=console)

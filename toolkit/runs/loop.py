@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
@@ -13,16 +14,18 @@ from rich.console import Console
 from toolkit.api.contracts import EpochRecord, Record, Tracker, Viewed
 from toolkit.api.errors import Stopped
 from toolkit.build.assemble import Assembly
+from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.runs.directory import RunDirectory
-from toolkit.runs.evaluation import Scored
+from toolkit.runs.evaluation import Scored, by_rank
 from toolkit.runs.files import write_records
 from toolkit.runs.screen import Screen
 from toolkit.system.notices import warn
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.system.signals import Signals, exit_code, how_ended
-from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint, Origin
+from toolkit.training.checkpoint import BestCheckpoint, Checkpoint, LastCheckpoint, Origin
 from toolkit.training.finite import require_worth
 from toolkit.training.fit import Event, Validating, fit
+from toolkit.training.sharded import whole
 from toolkit.training.state import Setup, State
 
 Records: TypeAlias = Generator[EpochRecord, None, None]
@@ -35,31 +38,35 @@ class Saving:
     directory: RunDirectory
     origin: Origin
     minutes: float
-    skipped: Mapping[str, dict[int, str]] = field(default_factory=dict)
-    """Items skipped so far, by split: index to reason."""
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
+    """Items skipped so far, by split."""
     ranks: Ranks = ALONE
     """Those that train: all of them save, and the first one writes."""
 
     def save_last(self, state: State) -> None:
         state.join_statistics()
-        for found in self.ranks.gather(dict(self.skipped)):
-            for name, items in found.items():
-                self.skipped[name].update(items)
-        if not self.ranks.leads:
-            return
-        skipped = {name: dict(items) for name, items in self.skipped.items()}
-        LastCheckpoint(origin=self.origin, state=state.state_dict(), skipped=skipped).save(self.directory.last)
+        for met in self.ranks.gather(self._met()):
+            for name, one in met.items():
+                self.skipped[name].merge(one)
+        last = LastCheckpoint(origin=self.origin, state=state.state_dict(), met=self._met())
+        self._save(last, self.directory.last)
+
+    def _met(self) -> dict[str, Met]:
+        return {name: skipped.met() for name, skipped in self.skipped.items()}
 
     def save_best(self, state: State, record: EpochRecord) -> None:
-        if not self.ranks.leads:
-            return
-        BestCheckpoint(
+        best = BestCheckpoint(
             origin=self.origin,
-            network=state.judged.state_dict(),
+            network=whole(state.judged.state_dict()),
             objective=state.objective.state_dict(),
             epoch=record.epoch,
             valid=dict(record.valid),
-        ).save(self.directory.best)
+        )
+        self._save(best, self.directory.best)
+
+    def _save(self, checkpoint: Checkpoint, path: Path) -> None:
+        if self.ranks.leads:
+            checkpoint.save(path)
 
 
 class Trackers:
@@ -112,7 +119,7 @@ class Prepared:
 
     @cached_property
     def scored(self) -> Scored:
-        return Scored.of_run(self.assembly)
+        return Scored.of_run(self.assembly, by_rank(self.state.parallel.drawn_by_rank))
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,8 @@ def train(state: State, setup: Setup, session: Session, *, patience: int | None)
     saving, signals = session.saving, session.signals
     unit = "clips" if setup.train.spec.clip else "images"
     ranks, saved = state.parallel.ranks, time.monotonic()
-    with Screen(session.console, setup.epochs, setup.metric, state.device, unit=unit) as screen, signals.deferred():
+    screen = Screen(session.console, setup.epochs, setup.metric, state.device, unit=unit, ranks=ranks.count)
+    with screen, signals.deferred():
         if stale(state, patience):
             return
         for event in fit(state, setup):

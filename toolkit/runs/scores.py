@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 SHARES = frozenset({"accuracy", "precision", "recall", "f1", "ece"})
@@ -32,6 +33,40 @@ def score_text(name: str, value: float) -> str:
     if math.isnan(value):
         return "undefined"
     return f"{100 * value:.1f} %" if is_share(name) else f"{value:.4f}"
+
+
+def interval_text(name: str, low: float, high: float) -> str:
+    """`78.9 to 83.5 %` for a share, `0.7890 to 0.8350` for another score; empty where it is unknown."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if is_share(name) else f"{low:.4f} to {high:.4f}"
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """What the scores of one split are to be read against."""
+
+    intervals: Mapping[str, Sequence[float]]
+    """Both ends of the 95 % interval of each score."""
+    baselines: Mapping[str, Mapping[str, float]]
+    """The scores of answers that look at no item, by how they are made."""
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Any], split: str) -> Certainty:
+        """As scores.json has it; empty where it does not."""
+        return cls(scores.get("intervals", {}).get(split, {}), scores.get("baselines", {}).get(split, {}))
+
+    @property
+    def headings(self) -> list[str]:
+        return ["95 % interval", *self.baselines] if self.intervals else []
+
+    def texts(self, name: str) -> list[str]:
+        """The interval and the baselines of a score, one for each heading."""
+        if not self.intervals:
+            return []
+        low, high = self.intervals.get(name, (math.nan, math.nan))
+        values = [one.get(name) for one in self.baselines.values()]
+        return [interval_text(name, low, high), *("" if one is None else score_text(name, one) for one in values)]
 
 
 def is_share(name: str) -> bool:

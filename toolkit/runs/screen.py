@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, time_left
-from toolkit.runs.scores import score_rows, score_text
+from toolkit.runs.scores import Certainty, score_rows, score_text
 from toolkit.system.device import peak_memory
 from toolkit.system.notices import cell, show
 from toolkit.training.fit import Event, StepDone, Validating
@@ -37,10 +37,17 @@ STARVED = 0.05
 
 class Screen:
     """Shows the events of `fit`; a context manager that gives the terminal back whatever happens. `unit` is what is
-    trained on: images or clips."""
+    trained on: images or clips. `ranks` train together; rates are those of all."""
 
     def __init__(
-        self, console: Console, epochs: int, metric: str, device: torch.device, *, unit: str = "images"
+        self,
+        console: Console,
+        epochs: int,
+        metric: str,
+        device: torch.device,
+        *,
+        unit: str = "images",
+        ranks: int = 1,
     ) -> None:
         self._console, self._epochs, self._metric, self._device = console, epochs, metric, device
         self._live = console.is_interactive
@@ -56,7 +63,7 @@ class Screen:
         )
         self._task: TaskID | None = None
         self._shown = 0.0
-        self._unit = unit
+        self._unit, self._ranks = unit, ranks
         self._items = 0
         self._pace = Pace(epochs)
 
@@ -96,6 +103,7 @@ class Screen:
             speed(event.items, event.seconds, self._unit),
             memory_used(self._device),
             self._pace.left(),
+            ranks=self._ranks,
             width=self._console.width - len(epoch) - BAR - MARGIN - 2,
         )
         done = (event.epoch - 1) * event.steps + event.step
@@ -134,12 +142,14 @@ def speed(items: int, seconds: float, unit: str) -> str:
     return f"{rate:,.{0 if rate >= 9.95 else 1}f} {unit}/s"
 
 
-def step_facts(event: StepDone, rate: str, memory: str, left: float | None, *, width: int) -> str:
+def step_facts(event: StepDone, rate: str, memory: str, left: float | None, *, width: int, ranks: int = 1) -> str:
     """The text after the bar of the live line. `left`: seconds until training ends, None where that is unknown."""
+    slowest = event.slowest if ranks > 1 else None
     parts = [
         Part(f"loss {float(event.loss):.4f}", 1, 12),
+        Part(f"{ranks} ranks" if ranks > 1 else "", 5),
         Part(rate, 2, 15),
-        Part(_data_wait(event.waited / max(event.seconds, 1e-9)), 3, 15),
+        Part(_data_wait(event.waited / max(event.seconds, 1e-9), slowest), 3, 15 if slowest is None else 24),
         Part(f"memory {memory}", 4, 16),
         Part("" if left is None else time_left(left), 0, 15),
     ]
@@ -161,14 +171,17 @@ def _epoch_parts(record: EpochRecord, epochs: int, metric: str, rate: str) -> It
     rates = set(record.lr.values())
     yield Part(f"lr {'up to ' if len(rates) > 1 else ''}{max(rates):.3g}", 8, 11)
     yield Part(rate, 7, 15)
-    yield Part(_data_wait(record.waiting), 6 if record.waiting >= STARVED else 9)
+    waits = list(record.rank_waiting)
+    slowest = waits.index(max(waits)) if waits else None
+    yield Part(_data_wait(record.waiting, slowest), 6 if record.waiting >= STARVED else 9)
     yield Part(f"{record.seconds + record.valid_seconds:.1f} s", 5, 6)
     if record.valid:
         yield Part("best" if record.best else "", 4, 4)
 
 
-def _data_wait(share: float) -> str:
-    return f"data wait {share:.0%}".replace("%", " %")
+def _data_wait(share: float, slowest: int | None = None) -> str:
+    """The share of the time that is spent waiting for data, and of several ranks the one that waits longest."""
+    return f"data wait {share:.0%}".replace("%", " %") + ("" if slowest is None else f" (rank {slowest})")
 
 
 def memory_used(device: torch.device) -> str:
@@ -176,13 +189,18 @@ def memory_used(device: torch.device) -> str:
     return f"{peak_memory(device) / 2**30:.1f} GiB"
 
 
-def print_scores(scores: Mapping[str, Mapping[str, Any]], console: Console, *, title: str) -> None:
-    """Print scalar scores: a column per split, and one row for scores that are equal."""
+def print_scores(
+    scores: Mapping[str, Mapping[str, Any]], console: Console, *, title: str, certainty: Certainty | None = None
+) -> None:
+    """Print scalar scores: a column per split, and one row for scores that are equal. `certainty` is of the last."""
     table = Table()
     table.add_column("score", overflow="fold")
     for split in scores:
         table.add_column(split, justify="right", no_wrap=True)
+    certainty = certainty or Certainty({}, {})
+    for heading in certainty.headings:
+        table.add_column(heading, justify="right", overflow="fold")
     for row in score_rows(list(scores.values())):
-        table.add_row(cell(row.heading), *row.texts)
+        table.add_row(cell(row.heading), *row.texts, *certainty.texts(row.names[0]))
     show(f"scores of {title}", console=console)
     console.print(table)

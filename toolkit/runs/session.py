@@ -18,7 +18,7 @@ from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
-from toolkit.recipe.write import to_toml
+from toolkit.recipe.write import digest, to_toml
 from toolkit.runs.continued import last_checkpoint, reopened
 from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
 from toolkit.runs.evaluation import Scored, keep_evaluation, keep_file_problems, run_facts, run_scores, score_splits
@@ -30,20 +30,26 @@ from toolkit.runs.reopen import open_trained, planned_again
 from toolkit.runs.sheets import draw_pictures
 from toolkit.system import device as devices
 from toolkit.system.notices import note, say, show
-from toolkit.system.ranks import Ranks, connected, joined, launched
+from toolkit.system.ranks import ALONE, Ranks, connected, joined, launched, restarts
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
 from toolkit.training.checkpoint import BestCheckpoint
 from toolkit.training.evaluate import scored_splits
 
 __all__ = ["evaluate_run", "resume_run", "start_run", "train_run"]
 
+RUN = "run"
+"""Under what name the launcher keeps the directory of its job's run."""
+
 
 @devices.enough_memory()
 def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
-    """Train what the recipe says in a new directory under `runs`; the run as it has ended."""
+    """Train what the recipe says in a new directory under `runs`; the run as it has ended. The console of all ranks
+    but the first one is quiet."""
     planned = plan(draft, discover())
     with joined_by(planned, resume=None) as ranks:
-        return _start(planned, runs=runs, console=console if ranks.leads else Console(quiet=True), ranks=ranks)
+        if begun := ranks.spread(partial(ranks.left, RUN)):
+            return _continue(RunDirectory(Path(begun)), planned, console=console, ranks=ranks)
+        return _start(planned, runs=runs, console=console, ranks=ranks)
 
 
 def joined_by(planned: Plan, *, resume: str | None) -> AbstractContextManager[Ranks]:
@@ -55,17 +61,19 @@ def joined_by(planned: Plan, *, resume: str | None) -> AbstractContextManager[Ra
 def _start(planned: Plan, *, runs: Path, console: Console, ranks: Ranks) -> Prepared:
     kept = Kept()
     if planned.resolved.train.batch == "auto":
-        if ranks.together:
+        if ranks.together and planned.resolved.train.strategy == "fsdp":
             raise UsageError(
-                "train.batch: several ranks cannot choose the largest batch that fits",
+                'train.batch: "auto" tries steps on each rank alone, without what fsdp saves',
                 next_step="give a number of items for all ranks together: --set train.batch=...",
             )
-        planned = settled(planned, kept)
+        planned = settled(planned, kept, ranks)
         chosen, rate = planned.resolved.train.batch_size, planned.resolved.train.optimizer.lr
         say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
     assembly = assemble(planned, kept, ranks=ranks)
     state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = ranks.spread(partial(_created, runs, assembly.recipe.name))
+    if ranks.leads:
+        ranks.leave(RUN, str(directory.path))
     prepared = Prepared(directory, assembly, state, setup, saved=None)
     with directory.locked() if ranks.leads else nullcontext():
         _complete(prepared, console)
@@ -76,6 +84,17 @@ def _created(runs: Path, name: str) -> RunDirectory:
     directory = create(runs, name)
     point_at(directory.path, runs)
     return directory
+
+
+def _continue(directory: RunDirectory, planned: Plan, *, console: Console, ranks: Ranks) -> Prepared:
+    """Go on with the run of ranks that have failed: the launcher has started these in their place."""
+    say(f"started again by the launcher ({counted(restarts(), 'restart')}): the run continues", console)
+    with directory.locked() if ranks.leads else nullcontext():
+        if directory.recipe.is_file():
+            planned = planned_again(directory, None, ())
+        prepared = reopened(directory, planned, last_checkpoint(directory), Kept(), ranks)
+        _complete(prepared, console)
+    return prepared
 
 
 @devices.enough_memory()
@@ -98,17 +117,18 @@ def resume_run(
         saved = last_checkpoint(directory)  # before the recipe, which another version of the toolkit may not know
         planned = planned_again(directory, recipe, asked)
         ranks = held.enter_context(joined_by(planned, resume=directory.resume_command))
-        if saved is not None and extend is not None:
+        again = restarts() and saved is not None and saved.origin.digest == digest(planned.resolved)
+        if saved is not None and extend is not None and not again:
             prepared = extended(directory, planned, saved, ranks)
         else:
             if saved is not None:
                 offer_extension(directory, planned, saved, overrides)
             prepared = reopened(directory, planned, saved, Kept(), ranks)
-        _complete(prepared, console if ranks.leads else Console(quiet=True))
+        _complete(prepared, console)
     return prepared
 
 
-def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals) -> Records:
+def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Signals, ranks: Ranks = ALONE) -> Records:
     """Train what the recipe says in `directory`, which the caller has locked, going on from its checkpoint where it
     has one; yields the records of all epochs, the earlier ones too. `kept` is what this process keeps for its next run.
 
@@ -116,7 +136,7 @@ def train_run(planned: Plan, directory: RunDirectory, *, kept: Kept, signals: Si
     with a tracker, on standard error. Closing the generator ends training early; an error thrown into it, or its own,
     is what trackers see the run end by.
     """
-    prepared = reopened(directory, planned, last_checkpoint(directory), kept)
+    prepared = reopened(directory, planned, last_checkpoint(directory), kept, ranks)
     if prepared.saved:
         yield from (EpochRecord(**record) for record in prepared.saved.state["records"])
     session = _begin(prepared, Console(quiet=True), signals)
@@ -180,29 +200,30 @@ def _complete(prepared: Prepared, console: Console) -> None:
 def _begin(prepared: Prepared, console: Console, signals: Signals) -> Session:
     """Load the checkpoint into the state, or write what a new run starts with."""
     directory, assembly, state = prepared.directory, prepared.assembly, prepared.state
-    skipped = {name: loader.store.skipped.reasons for name, loader in assembly.loaders().items()}
     minutes, ranks = assembly.recipe.train.checkpoint_minutes, assembly.ranks
-    saving = Saving(directory, assembly.origin(), minutes, skipped, ranks)
+    saving = Saving(directory, assembly.origin(), minutes, prepared.scored.skipped, ranks)
     if prepared.saved:
-        prepared.saved.restore(state, directory.last)
-        for name, items in prepared.saved.skipped.items():
-            skipped[name].update(items)
-    if not ranks.leads:
-        if not prepared.saved:
-            saving.save_last(state)
-        return Session(saving, Trackers([], console), console, signals)
-    if not prepared.saved:
-        directory.write_text(directory.recipe, to_toml(assembly.recipe))
-        directory.write_text(directory.summary, assembly.summary.table)
-        directory.write_json(directory.environment, assembly.environment())
+        prepared.saved.restore(state, prepared.scored.skipped, directory.last)
+    else:
+        if ranks.leads:
+            directory.write_text(directory.recipe, to_toml(assembly.recipe))
+            directory.write_text(directory.summary, assembly.summary.table)
+            directory.write_json(directory.environment, assembly.environment())
         saving.save_last(state)  # shows early whether the disk takes a checkpoint
+    trackers = _recorded(prepared, console) if ranks.leads else Trackers([], console)
+    return Session(saving, trackers, console, signals)
+
+
+def _recorded(prepared: Prepared, console: Console) -> Trackers:
+    """Write what is known of a run that begins or goes on, for the trackers too."""
+    directory, assembly = prepared.directory, prepared.assembly
     facts = run_facts(prepared.scored, assembly, directory)
     directory.write_json(directory.facts, facts)
     keep_file_problems(directory, prepared.scored, console)
-    write_records(directory, state.records)
+    write_records(directory, prepared.state.records)
     trackers = Trackers(assembly.plan.trackers(directory.path), None if console.quiet else console)
     trackers.track(RunStarted(assembly.recipe.tables(), facts))
-    return Session(saving, trackers, console, signals)
+    return trackers
 
 
 def _finish(prepared: Prepared, session: Session) -> None:

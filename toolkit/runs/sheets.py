@@ -16,6 +16,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Evaluated
 from toolkit.runs.report import draw_augmented, draw_feature_maps, draw_items, draw_worst_errors
 from toolkit.runs.rows import ROWS
+from toolkit.training.sharded import is_sharded
 
 SHOWN = 16
 """Pictures on a sheet, at most."""
@@ -39,7 +40,7 @@ def draw_pictures(
     pictures = shown.at([places[at] for at in (*wrong, *right)]).pixels.cpu()
     draw_items(directory.figures, pictures, [*wrong, *right])
     draw_worst_errors(directory.figures, pictures[: len(wrong)], [rows[at] for at in wrong])
-    if assembly.spec.frames is None:
+    if assembly.spec.frames is None and not is_sharded(assembly.network):
         picture = centre_crop(shown.at(places[:1]).pixels, assembly.spec.size)
         normalised = assembly.network.normalize(picture)
         draw_feature_maps(directory.figures, assembly.network.model, picture[0].cpu(), normalised)

@@ -92,6 +92,32 @@ def bootstrap(values: Sequence[float], sources: Sequence[str]) -> Interval:
     return Interval(float(low), float(high))
 
 
+class Jackknife(NamedTuple):
+    """A score of all items, judged by its values without each of G blocks of them."""
+
+    interval: Interval
+    p_value: float
+    """That the score is 0, two-sided: of use where it is a difference. NaN where the interval is unknown."""
+
+
+def jackknife(value: float, without: Sequence[float]) -> Jackknife:
+    """`without` are the score's values without each of G blocks of sources, of about the same size.
+
+    Source: the delete-a-group jackknife with Student's t of G - 1 degrees of freedom; Kott, "The delete-a-group
+    jackknife", Journal of Official Statistics 17, 2001.
+    """
+    from scipy import stats
+
+    count = len(without)
+    if count < 2 or not all(map(math.isfinite, (value, *without))):
+        return Jackknife(UNKNOWN, math.nan)
+    mean = math.fsum(without) / count
+    error = math.sqrt((count - 1) / count * math.fsum((one - mean) ** 2 for one in without))
+    half = error * float(stats.t.ppf(1 - SIGNIFICANT / 2, count - 1))
+    p_value = 2 * float(stats.t.sf(abs(value) / error, count - 1)) if error else float(value == 0)
+    return Jackknife(Interval(value - half, value + half), p_value)
+
+
 def over_runs(values: Sequence[float]) -> Interval:
     """Student's interval of the mean of repeated runs; unknown of one run."""
     from scipy import stats

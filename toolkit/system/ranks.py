@@ -10,11 +10,12 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -29,6 +30,12 @@ T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """The environment in which a launcher starts each rank."""
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's `prctl`."""
+
+
+STORE_SECONDS = 5.0
+"""How long the launcher's store may take to answer."""
 
 
 class RanksLost(RunFailed):
@@ -44,6 +51,8 @@ class Ranks:
     local_rank: int = 0
     """Of the ranks on this machine."""
     local_count: int = 1
+    launcher: Store | None = field(default=None, repr=False, compare=False)
+    """What the launcher keeps while it starts the ranks of a job again."""
 
     @property
     def leads(self) -> bool:
@@ -79,16 +88,17 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def counts(self, count: int) -> tuple[int, ...]:
-        """The number that each rank has."""
+    def each(self, *numbers: float) -> list[list[float]]:
+        """The numbers that each rank has, in their order."""
         if not self.together:
-            return (count,)
+            return [list(numbers)]
         import torch
         import torch.distributed as dist
 
-        found = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
-        dist.all_gather(found, torch.tensor([count]))
-        return tuple(int(one) for one in found)
+        own = torch.tensor(numbers, dtype=torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(found, own)
+        return [one.tolist() for one in found]
 
     def most(self, *numbers: float) -> list[float]:
         """The largest of each number over all ranks."""
@@ -100,6 +110,10 @@ class Ranks:
         largest = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return largest.tolist()
+
+    def least(self, number: float) -> float:
+        """The smallest number over all ranks."""
+        return -self.most(-number)[0]
 
     def gather(self, thing: T) -> list[T]:
         """What each rank has, in their order."""
@@ -120,6 +134,17 @@ class Ranks:
             dist.broadcast_object_list(things, src=0)
         return cast("T", things[0])
 
+    def leave(self, name: str, text: str) -> None:
+        """Leave a text for the ranks that the launcher starts in place of these, should these fail."""
+        if self.launcher is not None:
+            self.launcher.set(name, text)
+
+    def left(self, name: str) -> str | None:
+        """What earlier ranks of this job have left under this name."""
+        if self.launcher is None or not self.launcher.check([name]):
+            return None
+        return str(self.launcher.get(name).decode())
+
 
 ALONE = Ranks()
 
@@ -139,6 +164,11 @@ def launched() -> Ranks:
     return Ranks(rank, count, local_rank, local_count)
 
 
+def restarts() -> int:
+    """How often the launcher has started the ranks of this job again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 @contextmanager
 def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Iterator[Ranks]:
     """This process as one of its launcher's ranks, connected to the others within the block.
@@ -154,14 +184,17 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
+    _end_with_launcher()
     with connected(resume):
-        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        launcher, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        # ranks that are started again would take what failed ones have left for each other's
+        store = dist.PrefixStore(f"attempt {restarts()}", launcher)  # type: ignore[attr-defined]  # it is public
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         timeout = timedelta(seconds=seconds)
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=timeout)
     try:
         with connected(resume):
-            yield ranks
+            yield replace(ranks, launcher=launcher)
     except ToolkitError as error:
         if threading.current_thread() is threading.main_thread():
             # A launcher sends it to all ranks when one has ended, and this one is about to say why it ends.
@@ -170,6 +203,14 @@ def joined(*, on_gpus: bool, seconds: float, resume: str | None = None) -> Itera
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """Let Linux send SIGTERM to this rank when torch's launcher dies: a launcher that is killed cannot."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
@@ -198,7 +239,18 @@ def _reason(error: RuntimeError) -> str:
 
 
 def _is_first(store: Store, error: ToolkitError) -> bool:
-    """Whether no other rank has shown this error. That ranks are lost is worth showing if no rank has shown why."""
+    """Whether no other rank has shown this error, as far as the machine that has the store can be reached."""
+    answers: list[bool] = []
+    # on a link that is cut, a question to the store may wait for its answer without end
+    asking = threading.Thread(target=lambda: answers.append(_said_first(store, error)), daemon=True)
+    asking.start()
+    asking.join(STORE_SECONDS)
+    return answers[0] if answers else True
+
+
+def _said_first(store: Store, error: ToolkitError) -> bool:
+    """Leave this error for the other ranks; whether none of them has shown it. That ranks are lost is worth showing if
+    no rank has shown why."""
     key = "lost" if isinstance(error, RanksLost) else hashlib.sha256(error.message.encode()).hexdigest()
     try:
         if key == "lost" and store.check(["cause"]):

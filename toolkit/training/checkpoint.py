@@ -6,6 +6,7 @@ import io
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints, is_typeddict
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from toolkit.api.contracts import Objective
 from toolkit.api.errors import CheckpointError, RunFailed, first_few
 from toolkit.api.files import special_kind, write_atomically
+from toolkit.data.store.corrupt import Met, Skipped
 from toolkit.system.checkpoints import FORMAT, is_current, is_whole, seal
 from toolkit.system.choices import Precision
+from toolkit.training.sharded import load
 from toolkit.training.state import SavedState, State
 from toolkit.transfer.files import load_plainly, unusable_tensors
 
@@ -118,21 +121,24 @@ class LastCheckpoint(Checkpoint):
     """Where training stands: `last.pt`."""
 
     state: SavedState
-    skipped: dict[str, dict[int, str]]
-    """Items that could not be read so far, by split: index to reason."""
+    met: dict[str, Met]
+    """Items that could not be read so far, or are damaged, by split."""
 
     def networks(self) -> Iterator[Mapping[str, Tensor]]:
         yield self.state["network"]
         if self.state["average"] is not None:
             yield self.state["average"]
 
-    def restore(self, state: State, path: Path) -> None:
-        """Bring `state` to where training stands. Raises CheckpointError where it does not fit, and names `path`."""
+    def restore(self, state: State, skipped: Mapping[str, Skipped], path: Path) -> None:
+        """Bring `state`, and what is known of each split's items, to where training stands. Raises CheckpointError
+        where they do not fit, and names `path`."""
         groups = [dict(group) for group in state.optimizer.param_groups]
         try:
             state.load_state_dict(self.state)
             for before, after in zip(groups, state.optimizer.param_groups, strict=True):
                 _require_same_kinds(before, after)
+            for name, one in skipped.items():
+                one.merge(self.met[name])
         except _MISFITS as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise _unusable(path, f"its state does not fit the run ({reason})") from error
@@ -154,20 +160,31 @@ class BestCheckpoint(Checkpoint):
     def restore(self, network: nn.Module, objective: Objective, path: Path) -> None:
         """Put the weights into `network` and `objective`. Raises CheckpointError where they do not fit, and names
         `path`."""
-        try:
-            network.load_state_dict(self.network)
+        self.restore_network(network, path)
+        with _fitting(path):
             objective.load_state_dict(self.objective)
-        except _MISFITS as error:
-            raise CheckpointError(
-                f"{path}: does not fit the model of this recipe with these overrides",
-                next_step="run the same command without the overrides of the model",
-            ) from error
+
+    def restore_network(self, network: nn.Module, path: Path) -> None:
+        """As `restore`, where no objective is needed."""
+        with _fitting(path):
+            load(network, self.network)
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _MISFITS as error:
+        raise CheckpointError(
+            f"{path}: does not fit the model of this recipe with these overrides",
+            next_step="run the same command without the overrides of the model",
+        ) from error
 
 
 def _read(path: Path) -> tuple[Any, bool | None]:
     """The content of a checkpoint, and whether its bytes match its checksum."""
     try:
-        if special := special_kind(path):
+        if special := special_kind(path.stat()):
             raise CheckpointError(f"{path}: expected a regular file, got {special}", next_step=_NAME_ANOTHER)
         with path.open("rb") as file:
             whole = is_whole(file)

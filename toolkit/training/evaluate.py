@@ -16,6 +16,7 @@ from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores
 from toolkit.api.errors import DataError
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.answers import answers_of, averaged
+from toolkit.training.sharded import in_step, is_sharded
 
 Autocast = Callable[[], AbstractContextManager[None]]
 """Makes the context that the network's forward pass runs in."""
@@ -112,11 +113,13 @@ def answering(
     answered: list[tuple[Tensor, Tensor, Tensor]] = []
     count = 0
     try:
-        for batch in batches:
-            if not len(batch.index):
+        for batch in in_step(batches, ranks) if is_sharded(network) else batches:
+            if not len(batch.pixels):
                 continue
             with torch.inference_mode(), autocast():
                 logits = objective.logits(network(batch.pixels).float())
+                if not len(batch.index):
+                    continue
                 logits = averaged(logits, objective.targets, len(batch.index), average)
             answered.append((batch.index, logits, batch.targets))
             count += len(batch.index)

@@ -43,6 +43,8 @@ class StepDone:
     """Time spent in this epoch's steps so far."""
     waited: float
     """Of that, time spent waiting for data."""
+    slowest: int = 0
+    """The rank that has waited longest for its data in this epoch."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
         loss = train_step(state, setup, share) if share.items else torch.zeros((), device=state.device)
         state.step += 1
         totals.waited += waited
+        waits = state.parallel.waits = [sum(pair) for pair in zip(state.parallel.waits, share.waits, strict=True)]
         totals.seconds += waited + time.perf_counter() - started
         yield StepDone(
             epoch=state.epoch + 1,
@@ -101,6 +104,7 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
             lr=state.optimizer.param_groups[-1]["lr"],
             seconds=totals.seconds,
             waited=totals.waited,
+            slowest=waits.index(max(waits)),
         )
     require_worth(state, setup)
 
@@ -118,7 +122,8 @@ def timed(batches: Iterator[Share]) -> Iterator[tuple[Share, float]]:
 def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, EpochRecord]:
     """Validate, then close the epoch: returns its record."""
     started = time.perf_counter()
-    seconds, waited = state.parallel.ranks.most(state.totals.seconds, state.totals.waited)
+    ranks = state.parallel.ranks
+    seconds, waited = ranks.most(state.totals.seconds, state.totals.waited)
     state.join_statistics()
     evaluation = yield from _validate(state, setup)
     valid = evaluation.scalars() if evaluation else {}
@@ -136,6 +141,7 @@ def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, Epo
         valid_seconds=time.perf_counter() - started,
         waiting=waited / max(seconds, 1e-9),
         best=best,
+        rank_waiting=[wait / max(seconds, 1e-9) for wait in state.parallel.waits] if ranks.together else [],
         sample=setup.sample,
     )
     if best:

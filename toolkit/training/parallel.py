@@ -1,10 +1,10 @@
 """How one process computes its share of each batch: in parts, with layers that see the whole batch, and with gradients
-that torch's DistributedDataParallel sums over ranks."""
+that torch's DistributedDataParallel, or FSDP2, sums over ranks."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias, cast
 
@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from toolkit.api.contracts import Objective, Visit
 from toolkit.data.loader import Share
 from toolkit.system.ranks import ALONE, Ranks
-from toolkit.training.whole_batch import Part, drop_by_item, norm_over_ranks
+from toolkit.training.sharded import is_sharded, shard
+from toolkit.training.whole_batch import Part, buffers_kept, drawing, drop_by_item, norm_over_ranks
 
 _SYNC_BUFFERS = next(
     name
@@ -57,26 +58,37 @@ class Parallel:
     ) -> None:
         self.ranks = ranks
         self.scale = ranks.count
-        """What a rank's loss is multiplied by: the wrapper takes the mean of gradients where their sum is wanted."""
+        """What a rank's loss is multiplied by: torch takes the mean of gradients over ranks, not their sum."""
         self._part = drop_by_item(network) if by_item else Part()
         self._local = batch_norm == "local" and ranks.together
         if ranks.together and not self._local:
             norm_over_ranks(network, ranks)
+        self.waits = [0.0] * ranks.count
+        """Seconds that each rank has waited for its data in this epoch, as far as this process has seen."""
         self._trained = Trained(network, objective)
         self._wrapped: DistributedDataParallel | None = None
+        self.drawn_by_rank: Sequence[str] = ()
+        """Layers that draw on each rank by themselves in training: with another number of ranks they draw otherwise."""
         self._wanted: list[str] = []
+
+    def shard(self, *networks: nn.Module, device: torch.device) -> None:
+        """Divide the network, and others of its kind, over the ranks, in place of DistributedDataParallel."""
+        for network in networks:
+            shard(network, device, self.ranks)
 
     def begin_epoch(self) -> None:
         """Look which parameters are trained from here on: the wrapper knows no parameters that are thawed later."""
+        self.waits = [0.0] * self.ranks.count
         wanted = [name for name, parameter in self._trained.named_parameters() if parameter.requires_grad]
         if wanted != self._wanted:
             self._wanted, self._wrapped = wanted, None
 
     def network(self, share: Share) -> nn.Module:
         """From pixels to outputs, whose gradients are summed over ranks. `share` is of the batch that comes next."""
-        if self.ranks.together and self._wrapped is None:
+        network = self._trained.network
+        if self.ranks.together and self._wrapped is None and not is_sharded(network):
             self._wrapped = self._wrap(share)
-        return self._wrapped or self._trained.network
+        return self._wrapped or network
 
     def weight(self, share: Share) -> Tensor | int:
         """What the summed loss of the whole batch is divided by."""
@@ -87,15 +99,18 @@ class Parallel:
 
     def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
-        one by one. `position` is (seed, epoch, step). Gradients are summed during the last."""
+        one by one. `position` is (seed, epoch, step). Gradients are summed during the last.
+
+        Of A parts, an item is in the one that its place in the batch modulo A names. So the ranks compute the same
+        items together as one rank does, and batch norm has the same statistics."""
         count = min(accumulate, *share.counts)
         visit = cast(Visit, share.visit)
-        columns = (share.pixels, share.targets, visit.places)
-        for number, (pixels, targets, places) in enumerate(zip(*(c.tensor_split(count) for c in columns), strict=True)):
-            self._part.begin(*position, size=visit.size, places=places)
+        for number in range(count):
+            part = slice((number - int(visit.places[0])) % count, None, count)
+            self._part.begin(*position, size=visit.size, places=visit.places[part])
             unsummed = self._wrapped is not None and number < count - 1
             with cast(DistributedDataParallel, self._wrapped).no_sync() if unsummed else nullcontext():
-                yield pixels, targets
+                yield share.pixels[part], share.targets[part]
         self._part.end()
 
     def _wrap(self, share: Share) -> DistributedDataParallel:
@@ -114,20 +129,30 @@ class Parallel:
     def _rehearse(self, network: nn.Module, share: Share) -> bool:
         """Compute the gradients of two items and forget them; whether some parameters got none. The wrapper waits for
         all, unless it looks in each step for those that will not come."""
-        buffers = [(buffer, buffer.clone()) for buffer in self._trained.buffers()]
-        objective = cast(Objective, self._trained.objective)
+        with buffers_kept(self._trained):
+            self._loss(network, share.pixels[:2], share.targets[:2]).backward()
+        unreached = any(one.grad is None for one in self._trained.parameters() if one.requires_grad)
+        self._trained.zero_grad(set_to_none=True)
+        return unreached
 
+    def _loss(self, network: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
         def forward(pixels: Tensor, network: nn.Module | None = network) -> Tensor:
             outputs: Tensor = cast(nn.Module, network)(pixels)
             return outputs.float()
 
-        objective.loss(forward, share.pixels[:2], share.targets[:2]).backward()
-        unreached = any(one.grad is None for one in self._trained.parameters() if one.requires_grad)
-        self._trained.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        return unreached
+        return cast(Objective, self._trained.objective).loss(forward, pixels, targets)
+
+    @torch.no_grad()
+    def watch_draws(self, share: Share) -> None:
+        """Compute the loss of a batch, all of which is `share`, to see `drawn_by_rank`."""
+        visit, training = cast(Visit, share.visit), self._trained.training
+        self._trained.train()
+        self._part.begin(0, 0, 0, size=visit.size, places=visit.places)
+        with buffers_kept(self._trained), drawing(self._trained, share.pixels.device) as found:
+            self._loss(self._trained.network, share.pixels, share.targets)
+        self._part.end()
+        self._trained.train(training)
+        self.drawn_by_rank = [name.removeprefix("network.model.") or "the loss" for name in found]
 
     @torch.no_grad()
     def join_statistics(self, *networks: nn.Module) -> None:

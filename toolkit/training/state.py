@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective, Schedule
 from toolkit.data.loader import Loader, batches_in
 from toolkit.training.parallel import Parallel
+from toolkit.training.sharded import is_sharded, load, load_optimizer, local, whole
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class Average:
     def __init__(self, network: nn.Module, into: nn.Module, decay: float) -> None:
         self.network = into.requires_grad_(False).eval()
         self._decay = decay
-        tensors = [[*one.parameters(), *one.buffers()] for one in (into, network)]
-        pairs = [(mean.detach(), value.detach()) for mean, value in zip(*tensors, strict=True)]
+        tensors = [
+            [local(tensor.detach()) for tensor in (*one.parameters(), *one.buffers())] for one in (into, network)
+        ]
+        pairs = list(zip(*tensors, strict=True))
         averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         copied = [pair for pair in pairs if not pair[0].is_floating_point()]
         self._means, self._values = [mean for mean, _ in averaged], [value for _, value in averaged]
@@ -172,7 +175,8 @@ class State:
         """Whether the host may look at the device's non-finite flag later than at each step: fused optimizers obey the
         flag by themselves, and leave the weights as they are."""
         fused = bool(self.optimizer.defaults.get("fused"))
-        return self.device.type == "cuda" and fused and not self.scaler.is_enabled()
+        usual = not self.scaler.is_enabled() and not is_sharded(self.network)
+        return self.device.type == "cuda" and fused and usual
 
     def rates(self, setup: Setup, step: int) -> list[float]:
         """The learning rate of each parameter group at a step of the epoch under way."""
@@ -180,11 +184,12 @@ class State:
         return [group["base_lr"] * factor for group in self.optimizer.param_groups]
 
     def state_dict(self) -> SavedState:
+        """All ranks make it together: divided tensors are gathered."""
         return {
-            "network": self.network.state_dict(),
+            "network": whole(self.network.state_dict()),
             "objective": self.objective.state_dict(),
-            "average": self.average.network.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
+            "average": whole(self.average.network.state_dict()) if self.average else None,
+            "optimizer": whole(self.optimizer.state_dict()),
             "schedule": dict(self.schedule.state_dict()),
             "scaler": self.scaler.state_dict(),
             "totals": asdict(self.totals),
@@ -196,11 +201,11 @@ class State:
         }
 
     def load_state_dict(self, state: SavedState) -> None:
-        self.network.load_state_dict(state["network"])
+        load(self.network, state["network"])
         self.objective.load_state_dict(state["objective"])
         if self.average:
-            self.average.network.load_state_dict(state["average"] or {})
-        self.optimizer.load_state_dict(state["optimizer"])
+            load(self.average.network, state["average"] or {})
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.totals = Totals(**state["totals"]).to(self.totals.device)

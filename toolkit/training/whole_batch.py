@@ -6,9 +6,11 @@ dropped follows from the place of an item in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -184,30 +186,82 @@ class _Normalised(torch.autograd.Function):
 
 KEPT_AXES = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
 """Of how many leading axes a layer draws: channels are dropped whole by all but the first."""
+STOCHASTIC_DEPTH = {
+    "torchvision.ops.stochastic_depth.StochasticDepth": ("p", {"mode": "row"}),
+    "timm.layers.drop.DropPath": ("drop_prob", {"scale_by_keep": True}),
+}
+"""Layers of libraries that drop items whole: the name of the share, and what such a layer must have."""
 
 
 def drop_by_item(network: nn.Module) -> Part:
-    """Replace the dropout layers of `network` by ones that draw for the whole batch; what they look at before each
-    part of a batch."""
+    """Replace the dropout layers of `network`, stochastic depth too, by ones that draw for the whole batch; what they
+    look at before each part of a batch."""
     part = Part()
-    for number, (parent, name, layer) in enumerate(_layers(network, tuple(KEPT_AXES))):
-        setattr(parent, name, Dropout(layer.p, KEPT_AXES[type(layer)], part, number))
+    layers = [(found, dropped) for found in _layers(network) if (dropped := _dropped(found[2]))]
+    for number, ((parent, name, _), (share, kept_axes)) in enumerate(layers):
+        setattr(parent, name, Dropout(share, kept_axes, part, number))
     return part
+
+
+def _dropped(layer: nn.Module) -> tuple[float, int | None] | None:
+    """The share that a layer drops, and of how many leading axes it draws; None for other layers."""
+    if type(layer) in KEPT_AXES:
+        return cast(float, layer.p), KEPT_AXES[type(layer)]
+    share, needed = STOCHASTIC_DEPTH.get(f"{type(layer).__module__}.{type(layer).__name__}", ("", {}))
+    if not share or any(getattr(layer, key) != value for key, value in needed.items()):
+        return None
+    return getattr(layer, share) or 0.0, 1
 
 
 def norm_over_ranks(network: nn.Module, ranks: Ranks) -> None:
     """Replace the batch norms of `network` by ones whose statistics are those of all ranks."""
-    for parent, name, layer in _layers(network, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-        setattr(parent, name, BatchNorm(layer, ranks))
+    for parent, name, layer in _layers(network):
+        if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            setattr(parent, name, BatchNorm(cast(_BatchNorm, layer), ranks))
 
 
-def _layers(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Sequence[tuple[nn.Module, str, Any]]:
-    """The layers of exactly these kinds below a network, each with its parent and its name there."""
-    return list(_found(network, kinds))
+def _layers(network: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """All layers below a network, each with its parent and its name there."""
+    return [(parent, name, layer) for parent in network.modules() for name, layer in parent.named_children()]
 
 
-def _found(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    for parent in network.modules():
-        for name, layer in parent.named_children():
-            if type(layer) in kinds:
-                yield parent, name, layer
+@contextmanager
+def buffers_kept(*modules: nn.Module) -> Iterator[None]:
+    """Give the buffers of these modules, statistics for example, their values back."""
+    kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
+
+
+@contextmanager
+def drawing(module: nn.Module, device: torch.device) -> Iterator[list[str]]:
+    """The names of the innermost layers below `module` that draw from torch's global generator in the block; "" if
+    only what stands around them does. The list is complete at the block's end."""
+    generator = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    before = {"": generator.get_state()}
+    drawn: set[str] = set()
+
+    def enter(_: nn.Module, __: Any, name: str) -> None:
+        before[name] = generator.get_state()
+
+    def leave(_: nn.Module, __: Any, ___: Any, name: str) -> None:
+        if not torch.equal(before[name], generator.get_state()):
+            drawn.add(name)
+
+    hooks = []
+    for name, one in list(module.named_modules())[1:]:
+        hooks.append(one.register_forward_pre_hook(partial(enter, name=name)))
+        hooks.append(one.register_forward_hook(partial(leave, name=name)))
+    innermost: list[str] = []
+    try:
+        yield innermost
+    finally:
+        for hook in hooks:
+            hook.remove()
+    innermost += sorted(name for name in drawn if not any(other.startswith(f"{name}.") for other in drawn))
+    if not drawn and not torch.equal(before[""], generator.get_state()):
+        innermost.append("")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from toolkit.api.errors import WeightsError, first_few
+from toolkit.api.files import read_regular
 from toolkit.system.checkpoints import is_whole
 from toolkit.transfer.names import Weights
 
@@ -122,7 +123,7 @@ def _read(path: Path) -> Any:
 
 def _read_shards(path: Path) -> Weights:
     """The tensors that an index lists, from the files in its folder."""
-    index = json.loads(path.read_bytes())
+    index = json.loads(read_regular(path))
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
         raise _damaged(path, "expected a table weight_map of file names")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import WeightsError
+from toolkit.api.files import read_regular
 from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import state_dict_of
@@ -118,7 +119,7 @@ def _parts(content: Mapping[str, Any], path: Path) -> tuple[Weights, list[str], 
 def _source_of(bundle: Path) -> Path:
     """The directory of the run that a bundle was exported from: around the bundle, or under runs/."""
     try:
-        manifest = json.loads((bundle / _MANIFEST).read_bytes())
+        manifest = json.loads(read_regular(bundle / _MANIFEST))
         name, run = str(manifest["name"]), str(manifest["trained_on"]["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{bundle}: its {_MANIFEST} names no run", next_step="name the run itself") from error

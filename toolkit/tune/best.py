@@ -18,7 +18,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from toolkit.api.errors import RunFailed, Stopped, ToolkitError, counted
+from toolkit.api.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    RunFailed,
+    Stopped,
+    ToolkitError,
+    counted,
+)
 from toolkit.build.plan import plan
 from toolkit.recipe.read import load, overridden
 from toolkit.recipe.write import to_toml
@@ -26,8 +34,9 @@ from toolkit.runs.directory import RunDirectory, explained, nan_for_null
 from toolkit.runs.files import read_run
 from toolkit.runs.repeats import RepeatedRow, mean_and_deviation, repeated_rows, scores_of, scores_table
 from toolkit.runs.session import resume_run
+from toolkit.system.launch import launch
 from toolkit.system.notices import cell, note, say, show
-from toolkit.system.signals import Signals, stopping
+from toolkit.system.signals import Signals, how_ended, stopping
 from toolkit.tune.outcome import best_finished
 from toolkit.tune.storage import alone, repeat_of, trial_run
 from toolkit.tune.study import StudyPlan
@@ -82,7 +91,7 @@ class Finalists:
 
 
 def finish_best(
-    study: optuna.Study, planned: StudyPlan, folder: Path, *, seeds: int, again: str, console: Console
+    study: optuna.Study, planned: StudyPlan, folder: Path, *, ranks: int = 1, seeds: int, again: str, console: Console
 ) -> Finalists | None:
     """Finish the best trial's run (of several metrics, the Pareto front's) and the one of the recipe's own values, and
     repeat both until each has `seeds` runs; writes `best.json`. None while no trial is finished.
@@ -99,7 +108,7 @@ def finish_best(
 
     kept = f"{folder} keeps the study and the last checkpoint of the run under way"
     with stopping(kept, again), Signals(), alone(folder, ".best.lock", waiting=waiting):
-        final = _Final(planned, folder, seeds, console)
+        final = _Final(planned, folder, seeds, console, ranks)
         candidates = [final.finished(trial, trial_run(folder, trial.number)) for trial in best]
         own, why_not = final.own(own_trial(study), best)
     candidates += own
@@ -229,6 +238,7 @@ class _Final:
     folder: Path
     seeds: int
     console: Console
+    ranks: int
 
     def own(self, trial: FrozenTrial | None, best: Sequence[FrozenTrial]) -> tuple[list[Finalist], list[str]]:
         """The recipe's own values, unless they are among the best; or why they cannot be compared."""
@@ -254,7 +264,7 @@ class _Final:
             try:
                 if not (run.scores.is_file() and run.report.is_file()):
                     say(f"trial {trial.number}, seed {seed}", self.console, style="bold")
-                    resume_run(run.path, recipe=None, overrides=(), console=self.console)
+                    self._finish(run)
             except Stopped:
                 raise
             except ToolkitError as error:
@@ -270,6 +280,16 @@ class _Final:
             scores=scores_of([read_run(run.path) for run in runs.values()]),
             failures=failures,
         )
+
+    def _finish(self, run: RunDirectory) -> None:
+        if self.ranks == 1:
+            resume_run(run.path, recipe=None, overrides=(), console=self.console)
+            return
+        code = launch(["run", "--resume", str(run.path)], self.ranks)
+        if code in (EXIT_STOPPED, EXIT_INTERRUPTED):
+            raise Stopped(how_ended(code), exit_code=code, next_step=run.resume_command)
+        if code != EXIT_DONE:
+            raise RunFailed(f"its ranks ended with exit code {code}")
 
     def _begin(self, run: RunDirectory, recipe: str) -> None:
         if not run.recipe.is_file():

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import numpy as np
 from rich.console import Console
 
+from toolkit.api.files import naming
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
@@ -50,7 +51,7 @@ def measure(assembly: Assembly) -> float:
     """Milliseconds for one item: see `Latencies.of`."""
     from toolkit.export.write import write_models
 
-    with TemporaryDirectory(prefix="latency-") as folder:
+    with TemporaryDirectory(prefix="latency-") as folder, naming(Path(gettempdir())):
         write_models(assembly, "latency", Path(folder), Console(quiet=True))
         bundle = Bundle.load(folder)
         clip = () if assembly.spec.frames is None else (assembly.spec.frames,)

@@ -18,7 +18,7 @@ from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.recipe.draft import Draft
 from toolkit.recipe.read import load, overridden
-from toolkit.runs.directory import explained
+from toolkit.runs.directory import RunDirectory, explained
 from toolkit.runs.loop import Records
 from toolkit.runs.session import train_run
 from toolkit.system import device as devices
@@ -27,6 +27,7 @@ from toolkit.tune.aim import LATENCY
 from toolkit.tune.latency import Latencies
 from toolkit.tune.storage import repeat_of, trial_run
 from toolkit.tune.study import StudyPlan
+from toolkit.tune.worker.ranked import train_on_ranks
 
 
 class ScoreMissing(RecipeError):  # noqa: N818 - it says what is wrong: a score is missing
@@ -42,7 +43,9 @@ class Scoring:
     folder: Path
     """The study's own."""
     threads: int | None = None
-    """Threads of a trial on the CPU whose recipe gives none; None: torch's own choice."""
+    """Threads of a trial on the CPU, of each of its ranks, whose recipe gives none; None: torch's own choice."""
+    ranks: int = 1
+    """Processes that train a run."""
     kept: Kept = field(default_factory=Kept)
     latencies: Latencies = field(default_factory=Latencies)
 
@@ -90,7 +93,7 @@ class Scoring:
                 with explained(run.path):
                     run.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(run.locked())  # the first run is locked by who took the trial
-            training = train_run(replace(planned, resolved=seeded), run, kept=self.kept, signals=signals)
+            training = self._training(replace(planned, resolved=seeded), run, signals)
             for record in held.enter_context(_ended(training)):
                 scores = self.scores(record)
                 best = scores if record.best else best
@@ -99,6 +102,11 @@ class Scoring:
         if best is None:
             raise RunFailed(f"{run.path}: ended without an epoch")
         return best
+
+    def _training(self, planned: Plan, run: RunDirectory, signals: Signals) -> Records:
+        if self.ranks == 1:
+            return train_run(planned, run, kept=self.kept, signals=signals)
+        return train_on_ranks(planned, run, ranks=self.ranks)
 
     @property
     def _compares_seeds(self) -> bool:

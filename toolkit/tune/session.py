@@ -18,10 +18,10 @@ from toolkit.tune.queue import enqueue, enqueue_own
 from toolkit.tune.report import write_study_report
 from toolkit.tune.screen import StudyScreen, best_line
 from toolkit.tune.search import drawn_at_random, short_of_grid
-from toolkit.tune.storage import alone, dashboard_command
+from toolkit.tune.storage import alone, dashboard_command, storage_failures, why_failed
 from toolkit.tune.study import StudyPlan, plan_study
 from toolkit.tune.worker.trial import StudyLocation, Worker, joined
-from toolkit.tune.worker.workers import Workers
+from toolkit.tune.worker.workers import Workers, resources
 
 __all__ = ["StudyLocation", "tune_recipe"]
 
@@ -32,6 +32,7 @@ def tune_recipe(
     *,
     enqueued: Sequence[str] = (),
     workers: int = 1,
+    ranks: int = 1,
     seeds: int = 1,
     exports: Path | None = None,
     console: Console,
@@ -39,19 +40,22 @@ def tune_recipe(
     """Work on the study of a recipe until it has all its trials, then finish its best; the study's folder
     `runs/<recipe>`.
 
-    Begins the study, goes on with it or joins it, in this process or in several `workers`. `enqueued` are values to be
-    tried next, each text `key=value,key=value`. The best trial and the recipe's own values get `seeds` runs each; the
-    best is exported into `exports` where that is given. Raises RecipeError with all that is wrong before any trial.
+    Begins the study, goes on with it or joins it, in this process or in several `workers`, each trial on so many
+    `ranks`. `enqueued` are values to be tried next, each text `key=value,key=value`. The best trial and the recipe's
+    own values get `seeds` runs each; the best is exported into `exports` where that is given. Raises RecipeError with
+    all that is wrong before any trial.
     """
     planned = plan_study(draft, discover())
-    with joined(location, planned) as worker:
+    threads = resources(planned.recipe, 1, ranks)[0].threads if ranks > 1 else None
+    with joined(location, planned, threads=threads, ranks=ranks) as worker:
         study, folder = worker.study, worker.folder
         with alone(folder):
             enqueue_own(study, planned.own)
             skipped = enqueue(study, planned.space, enqueued, trials=planned.tune.trials)
         show(f"study {folder}", console=console)
         dashboard = dashboard_command(folder, location.storage)
-        show(f"view {dashboard}", console=console)
+        if dashboard:
+            show(f"view {dashboard}", console=console)
         for text in [*skipped, *_notes(planned)]:
             note(text, console)
         screen = StudyScreen(console, study, planned.tune, folder, leave=worker.storage.remove_session)
@@ -60,11 +64,12 @@ def tune_recipe(
                 if workers == 1:
                     worker.work()
                 else:
-                    Workers(planned.recipe, draft.source, location, workers, console).work()
-            finish_best(study, planned, folder, seeds=seeds, again=location.again, console=console)
+                    Workers(planned.recipe, draft.source, location, workers, console, ranks).work()
+            finish_best(study, planned, folder, ranks=ranks, seeds=seeds, again=location.again, console=console)
         if exports is not None:
             export_best(study, folder, exports=exports, console=console)
-        show(f"view {dashboard}", console=console)
+        if dashboard:
+            show(f"view {dashboard}", console=console)
         if exports is None:
             print_next_steps(study, folder, console)
         return folder
@@ -87,6 +92,8 @@ def at_the_end(act: Callable[[], None], console: Console) -> Iterator[None]:
     except BaseException:
         try:
             act()
+        except storage_failures() as error:
+            warn(f"the storage does not answer: {why_failed(error)}", console)
         except Exception as error:  # must not take the place of what has ended the block
             warn(f"{type(error).__name__}: {error}", console)
         raise

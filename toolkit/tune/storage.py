@@ -1,4 +1,5 @@
-"""Where a study lives: the folder of its runs, and a journal file in it or a database that many machines share."""
+"""Where a study lives: the folder of its runs, and a journal file in it, or what many machines share: a database, or
+the server of one."""
 
 from __future__ import annotations
 
@@ -6,13 +7,16 @@ import importlib.util
 import json
 import os
 import shlex
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from toolkit.api.errors import RunFailed, UsageError
@@ -26,8 +30,12 @@ DRIVERS = {
 """Packages that speak to a kind of database, by preference; SQLite's is Python's own."""
 _DIALECTS = {"MySQLdb": "mysqldb"}
 """What SQLAlchemy calls a package, where it is not by its name."""
-EXTRAS = {"psycopg": "vision-toolkit[postgresql]"}
+EXTRAS = {"psycopg": "vision-toolkit[postgresql]", "grpcio": "vision-toolkit[grpc]"}
 """What to install to get a package."""
+GRPC = "grpc://"
+"""Begins the URL of a storage that another process serves."""
+READY_SECONDS = 10.0
+"""How long to wait for the server of a storage to answer."""
 _MAKING_SECONDS = 1.0
 """How long to wait for another process that makes the tables of a new database at the same moment."""
 
@@ -94,10 +102,39 @@ def opened_storage(folder: Path, url: str | None) -> Iterator[BaseStorage]:
         if isinstance(storage, RDBStorage):
             storage.remove_session()
             storage.engine.dispose()
+        if isinstance(storage, GrpcStorageProxy):
+            storage.close()
+
+
+def storage_failures() -> tuple[type[Exception], ...]:
+    """What Optuna raises when a storage fails, for which a trial is not to blame."""
+    grpc = sys.modules.get("grpc")
+    return (StorageInternalError, grpc.RpcError) if grpc else (StorageInternalError,)
+
+
+@contextmanager
+def answering(study: str, again: str) -> Iterator[None]:
+    """Turn the failure of a study's storage into RunFailed; the command `again` continues when it answers."""
+    try:
+        yield
+    except storage_failures() as error:
+        raise RunFailed(
+            f"the storage of study {study} has failed: {why_failed(error)}", next_step=f"when it answers again: {again}"
+        ) from error
+
+
+def why_failed(error: Exception) -> str:
+    """What a storage that fails says of it, on one line."""
+    cause = error.__cause__ or error
+    details = getattr(cause, "details", None)  # of an error of gRPC, whose text has many lines
+    return str(details() if callable(details) else cause)
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """A journal file in the study's folder, or the database at `url`. Raises UsageError where that cannot be used."""
+    """A journal file in the study's folder, the database at `url`, or the server of a storage there. Raises UsageError
+    where that cannot be used."""
+    if url is not None and url.startswith(GRPC):
+        return _served(url)
     if url is None:
         path = folder / "journal.log"
         try:
@@ -120,9 +157,45 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         ) from error
 
 
-def dashboard_command(folder: Path, url: str | None) -> str:
-    """What to type to see a study in optuna-dashboard, with its installation where it is not installed. A URL that has
-    a password is not repeated: the screen may be a log."""
+def _served(url: str) -> BaseStorage:
+    """What a server of a storage at `grpc://HOST:PORT` serves."""
+    require_grpc(f"--storage {url}")
+    host, port = address_of(url.removeprefix(GRPC), f"--storage {url}", f"--storage {GRPC}localhost:13000")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=host, port=port)
+    try:
+        proxy.wait_server_ready(timeout=READY_SECONDS)
+    except ConnectionError as error:
+        proxy.close()
+        raise UsageError(
+            f"--storage {url}: no server answers",
+            next_step=f"serve the study there: python -m toolkit tune RECIPE --serve-storage {host}:{port}",
+        ) from error
+    return proxy
+
+
+def require_grpc(flag: str) -> None:
+    """Raise UsageError where gRPC is not installed, which `flag` needs."""
+    if importlib.util.find_spec("grpc") is None or importlib.util.find_spec("google.protobuf") is None:
+        raise UsageError(f"{flag}: gRPC is not installed", next_step=f"pip install '{EXTRAS['grpcio']}'")
+
+
+def address_of(text: str, flag: str, example: str) -> tuple[str, int]:
+    """The host and the port in `HOST:PORT` or `PORT`. Raises UsageError, which begins with `flag` and shows an
+    `example`, where there is no port."""
+    host, _, port = text.rstrip("/").rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(f"{flag}: expected a host and a port", next_step=f"give one such as {example}")
+    return host or "localhost", int(port)
+
+
+def dashboard_command(folder: Path, url: str | None) -> str | None:
+    """What to type to see a study in optuna-dashboard, with its installation where it is not installed; None where
+    that is seen on the machine that serves its storage. A URL that has a password is not repeated: the screen may be a
+    log."""
+    if url is not None and url.startswith(GRPC):
+        return None
     place = str(folder / "journal.log") if url is None else url
     shown = "URL" if url is not None and _without_password(url) != url else shlex.quote(place)
     install = "" if importlib.util.find_spec("optuna_dashboard") else "pip install optuna-dashboard && "

@@ -178,6 +178,46 @@ def test_when_nothing_can_be_read_no_file_is_written(tmp_path, bundle, count) ->
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("listed", [False, True])
+def test_parts_together_are_the_whole(tmp_path, bundle, monkeypatch, capsys, parts, listed) -> None:
+    folder = pictures(tmp_path / "in", 5)
+    (folder / "002.png").write_text("no picture")
+    words = ["-"] if listed else [str(folder)]
+
+    def answered(name: str, part: tuple[int, int] | None) -> str:
+        names = "\n".join(map(str, sorted(folder.iterdir())))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
+        output = tmp_path / name
+        code = predict_files(bundle, words, output=output, batch=2, device="cpu", part=part)
+        assert code == (EXIT_DATA if "002.png" in capsys.readouterr().err else EXIT_DONE)
+        return output.read_text()
+
+    whole = answered("whole.jsonl", None)
+    assert len(whole.splitlines()) == 4
+    assert "".join(answered(f"{part}.jsonl", (part, parts)) for part in range(1, parts + 1)) == whole
+
+
+def test_a_part_without_inputs_is_an_empty_file_and_no_error(tmp_path, bundle, capsys) -> None:
+    words = [str(grey(tmp_path / "a.png", 0))]
+    assert predict_files(bundle, words, output=tmp_path / "2.csv", part=(2, 2)) == EXIT_DONE
+    assert read_rows(tmp_path / "2.csv") == []
+    assert "note: part 2 of 2 is empty: 1 input in all\n" in capsys.readouterr().err
+    assert predict_files(bundle, words, part=(2, 2)) == EXIT_DONE
+
+
+def test_what_does_not_end_has_no_parts(bundle) -> None:
+    with pytest.raises(UsageError, match=r"^--part: camera 0 is answered as it is shown, by one process$") as caught:
+        predict_files(bundle, ["0"], part=(1, 2))
+    assert caught.value.next_step == "remove --part"
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/2", "1/b", "-1/2"])
+def test_a_part_is_one_number_of_another(capsys, text) -> None:
+    assert main(["predict", "toy", "a.png", f"--part={text}"]) == EXIT_USAGE
+    assert f'argument --part: expected K/N with K from 1 to N, such as 1/8, got "{text}"' in capsys.readouterr().err
+
+
 def test_a_list_on_standard_input(tmp_path, bundle, capsys, monkeypatch) -> None:
     paths = [grey(tmp_path / "with space.png", 0), grey(tmp_path / "b.png", 255)]
     listed = io.TextIOWrapper(io.BytesIO("\n".join(map(str, paths)).encode()))

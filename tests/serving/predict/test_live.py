@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import video_files
 from tests.plugins.data_files import write_video
 from toolkit.api.clips import Clip, duration
 from toolkit.api.errors import DataError
@@ -210,6 +211,18 @@ def test_without_a_rhythm_every_frame_is_a_window() -> None:
     assert len(ring) == 1
 
 
+def test_no_window_is_made_twice_where_a_part_begins_as_the_one_before_ends() -> None:
+    """As of a server that sends ahead of time, and drops the connection."""
+    ring: Ring[int] = Ring(Windows(STILL, STILL.span, 0.5))
+    starts = []
+    for seconds, begins in ((0.0, True), (0.5, False), (1.0, False), (1.0, True), (1.5, False)):
+        ring.put(seconds, 0, seconds, begins=begins)
+        ring.close()
+        while (window := ring.take()) is not None:
+            starts.append(window.moment[0])
+    assert starts == [0, 0.5, 1, 1.5]
+
+
 def test_a_stream_that_ends_before_one_window_is_answered_once() -> None:
     ring: Ring[int] = Ring(Windows(STRIDED, STRIDED.span, 0.2))
     for number in range(4):
@@ -256,6 +269,10 @@ class Lockstep(Clock):
             self.time = max(self.time, moment)
 
 
+EACH = Windows(STILL, STILL.span, 0)
+"""Of every frame."""
+
+
 def video(path: Path, frames: int = 15) -> Source:
     write_video(path, frames=frames)
     return Source(str(path), "video", str(path))
@@ -265,6 +282,10 @@ def level(pixels: MakePixels) -> int:
     return round(float(pixels().mean()) / 16)
 
 
+def barred(pixels: MakePixels) -> int:
+    return video_files.number_in(pixels())
+
+
 def frames_thread() -> bool:
     return any(thread.name == "frames" for thread in threading.enumerate())
 
@@ -272,7 +293,7 @@ def frames_thread() -> bool:
 def test_a_file_is_played_at_its_own_speed(tmp_path: Path) -> None:
     source, clock, shown = video(tmp_path / "a.mp4"), Lockstep(), []
     line = live.timeline(source)
-    for frame in live._played(source, line, clock, threading.Event()):
+    for frame in live._played(source, line, EACH, clock, threading.Event()):
         assert clock.time == frame.shown
         assert not frame.leapt
         shown.append((frame.seconds, level(frame.pixels)))
@@ -298,6 +319,24 @@ def test_a_played_file_is_followed_to_its_end(tmp_path: Path) -> None:
     assert taken == wanted
     assert len(taken) == 4
     assert not frames_thread()
+
+
+@pytest.mark.parametrize("windows", [Windows(STILL, STILL.span, 1), Windows(Clip(frames=3, rate=2, fps=10), 0.6, 0.5)])
+def test_windows_within_a_frame_that_is_held_come_in_time(tmp_path: Path, windows: Windows) -> None:
+    path = video_files.write_video(tmp_path / "a.mp4", 4, times=[0, 0.1, 0.2, 5.0], last=2.5)
+    source, taken = Source(str(path), "video", str(path)), list[tuple[float, list[int]]]()
+    wanted = offline(windows, live.timeline(source).times)
+    clock = Lockstep(lambda seconds: len(taken) >= sum(start + windows.reach < seconds - 0.2 for start, _ in wanted))
+    late = list[float]()
+    with followed(source, windows, barred, clock, NEVER, Damages()) as ring:
+        while (window := ring.take()) is not None:
+            with clock.changed:
+                late.append(clock.time - window.moment[0] - windows.reach)
+                taken.append((window.moment[0], list(window.frames)))
+                clock.changed.notify_all()
+    assert taken == wanted
+    assert len(taken) > 7
+    assert max(late) < 0.25
 
 
 def test_leaving_a_file_ends_its_thread(tmp_path: Path) -> None:
@@ -359,7 +398,7 @@ def test_the_frame_after_a_leap_is_marked(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(live, "read_frames", read)
     clock = Lockstep()
-    found: list[ShownFrame] = list(live._played(Source("x", "video", "x"), LINE, clock, threading.Event()))
+    found: list[ShownFrame] = list(live._played(Source("x", "video", "x"), LINE, EACH, clock, threading.Event()))
     numbers = [int(frame.pixels()[0, 0, 0]) for frame in found]
     assert numbers == [*range(5), *range(20, 100)]
     assert [number for number, frame in zip(numbers, found, strict=True) if frame.leapt] == [20]

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import loopback, video_files
 from tests.loopback import serving
@@ -21,7 +22,7 @@ from tests.video_files import number_in, spoil
 from toolkit.api.errors import DataError
 from toolkit.data import decoding as frames
 from toolkit.serving.predict import sources as videos
-from toolkit.serving.predict.inputs import Source, SourceKind
+from toolkit.serving.predict.inputs import Source, SourceKind, find_sources
 from toolkit.serving.predict.sources import Remote, read_frames, timeline
 
 
@@ -253,6 +254,24 @@ def test_what_is_no_video_behind_a_url_is_told(tmp_path: Path, served: str) -> N
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
     with pytest.raises(DataError, match=r"a\.mp4: cannot be decoded: Invalid data"):
         timeline(video(f"{served}/a.mp4"))
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo", "photo.mp4"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_an_image_behind_a_url_is_refused_whatever_it_is_called(
+    tmp_path: Path, served: str, name: str, form: str
+) -> None:
+    Image.new("RGB", (64, 48), (90, 60, 120)).save(tmp_path / name, form)
+    (source,) = find_sources([f"{served}/{name}"], ()).sources
+    with pytest.raises(DataError, match=f"{name}: it is an image, expected a video") as caught, Remote(source).opened():
+        pass
+    assert caught.value.next_step == "download it, and give the file"
+
+
+def test_a_video_behind_a_url_is_read_whatever_it_is_called(tmp_path: Path, served: str) -> None:
+    write_video(tmp_path / "a.mp4").rename(tmp_path / "photo.jpg")
+    (source,) = find_sources([f"{served}/photo.jpg"], ()).sources
+    assert levels(read(source, [1, 4, 7, 10], 1)) == [1, 4, 7, 10]
 
 
 def test_a_video_behind_a_url_without_frames_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

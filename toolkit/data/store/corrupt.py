@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,6 +34,11 @@ class Corrupt:
                 next_step="repair or remove the file, or skip such files with: --set input.on_corrupt=skip",
             )
         return damage
+
+
+Met: TypeAlias = tuple[dict[int, str], dict[int, tuple[int, int]]]
+"""What reading a split has met so far, as plain values that a checkpoint may hold: from the index of an item to why it
+was skipped, and to the fields of its `Damage`."""
 
 
 @dataclass
@@ -70,6 +76,18 @@ class Skipped:
         damage = self.corrupt.accept(self.ids[index], found)
         if damage is not None:
             self.damaged[index] = damage
+
+    def met(self) -> Met:
+        """What was met so far."""
+        return dict(self.reasons), {index: (one.frames, one.total) for index, one in dict(self.damaged).items()}
+
+    def merge(self, met: Met) -> None:
+        """Add what another reading of this split has met. Raises IndexError for an item that the split lacks."""
+        reasons, damaged = met
+        for index in (*reasons, *damaged):
+            self.ids[index]
+        self.reasons.update(reasons)
+        self.damaged.update({index: Damage(*one) for index, one in damaged.items()})
 
     def without(self, index: Tensor) -> Tensor:
         """The positions in `index` that are not skipped."""

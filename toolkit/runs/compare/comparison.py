@@ -14,13 +14,15 @@ from toolkit.api.contracts import Direction
 from toolkit.api.errors import UsageError, nearest
 from toolkit.runs.compare.contender import MEASURE, Contender, measured
 from toolkit.runs.compare.protocols import ABSENT, differences
-from toolkit.runs.scores import is_share, score_text
+from toolkit.runs.scores import Certainty, is_share, score_text
 from toolkit.runs.significance import (
     SIGNIFICANT,
     UNKNOWN,
     Interval,
+    Jackknife,
     bootstrap,
     holm,
+    jackknife,
     mcnemar,
     over_runs,
     sign_flip,
@@ -174,7 +176,9 @@ class Comparison:
         sides = first.scores[metric], other.scores[metric]
         before, after = (math.fsum(values) / len(values) for values in sides)
         worse = after < before if direction_of(metric, first) == "maximize" else after > before
-        return _Change(before, after, worse, welch(*sides).p_value)
+        paired = _paired(metric, first, other)
+        p_value = welch(*sides).p_value if paired is None else paired.p_value
+        return _Change(before, after, worse, p_value)
 
 
 class _Change(NamedTuple):
@@ -215,9 +219,19 @@ def _require_testable(metric: str, *contenders: Contender) -> None:
         reason = "the runs do not say which way it is better"
         raise UsageError(f"--fail-if-worse {metric}: {reason}", next_step=_with("accuracy"))
     single = next((one.name for one in contenders if len(one.runs) < 2), None)
-    if single is not None:
-        reason = f"{single} is one run; a score of the whole split needs several seeds of each side"
+    if single is not None and _paired(metric, *contenders) is None:
+        reason = f"{single} is one run; a score of the whole split needs two single runs, or several seeds of each side"
         raise UsageError(f"--fail-if-worse {metric}: {reason}", next_step=_with("accuracy"))
+
+
+def _paired(metric: str, first: Contender, other: Contender) -> Jackknife | None:
+    """The difference of a score of two single runs on the same items; None where it cannot be judged by blocks."""
+    one, two = (side.replicates.get(metric, ()) for side in (first, other))
+    if len(one) < 2 or len(one) != len(two) or {*first.targets} != {*other.targets}:
+        return None
+    changes = [after - before for before, after in zip(one, two, strict=True)]
+    found = jackknife(other.scores[metric][0] - first.scores[metric][0], changes)
+    return None if math.isnan(found.p_value) else found
 
 
 def _with(metric: str) -> str:
@@ -234,8 +248,10 @@ def _scored(one: Contender, name: str) -> Estimated | None:
     values = one.scores.get(name)
     if not values:
         return None
-    interval = over_runs(values)
-    return Estimated(math.fsum(values) / len(values), interval, "" if interval == UNKNOWN else "runs")
+    if len(values) == 1:
+        known = Certainty.of(one.first.scores, one.first.split).intervals.get(name)
+        return Estimated(values[0], UNKNOWN if known is None else Interval(*known), "" if known is None else "items")
+    return Estimated(math.fsum(values) / len(values), over_runs(values), "runs")
 
 
 def _sources(contender: Contender, ids: Mapping[str, float] | Sequence[str]) -> list[str]:

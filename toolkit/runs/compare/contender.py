@@ -27,8 +27,7 @@ BUNDLE = "bundle.json"
 REPEATED = frozenset({SEED, FOLD})
 """Keys in which the runs of one contender may differ."""
 MEASURE: Mapping[TargetForm, str] = {"index": "accuracy", "set": "accuracy", "number": "mae"}
-"""What single items are judged by: whether the answer is right, or how far it
-is from the target on average."""
+"""What single items are judged by: whether the answer is right, or its mean absolute error."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,12 @@ class Contender:
         """Each scalar score by name, one number a run."""
         return scores_of(self.runs)
 
+    @property
+    def replicates(self) -> Mapping[str, Sequence[float]]:
+        """Of a single run: each score without one block of items, as `Uncertainty.replicates`; else empty."""
+        found: Mapping[str, Sequence[float]] = self.first.scores.get("replicates", {}).get(self.first.split, {})
+        return found if len(self.runs) == 1 else {}
+
     @cached_property
     def tables(self) -> Mapping[str, Any]:
         """Its recipe by dotted keys, without those in which its runs differ."""
@@ -79,8 +84,12 @@ class Contender:
 
     @cached_property
     def answers(self) -> Mapping[str, str]:
-        """The answer of its first run to each item by id, in words."""
-        return {row.id: answer_of(row) for run in reversed(self.runs) for row in run.rows}
+        """Its answer to each item by id, in words; of several runs how many were right."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        for run in self.runs:
+            for row in run.rows:
+                found[row.id].append(row)
+        return {name: answer_of(*rows) for name, rows in found.items()}
 
     @cached_property
     def sources(self) -> Mapping[str, str]:
@@ -116,7 +125,10 @@ def target_of(row: Row) -> str:
     return row.target if isinstance(row, Prediction) else row.captions[1]
 
 
-def answer_of(row: Row) -> str:
+def answer_of(row: Row, *others: Row) -> str:
+    if others:
+        rows = (row, *others)
+        return f"{sum(map(measured, rows)):g} of {len(rows)} right"
     return row.prediction if isinstance(row, Prediction) else row.captions[0]
 
 
@@ -202,7 +214,22 @@ def _repeated(path: Path, members: Iterable[Path]) -> Contender:
             f"{path}: its runs differ in more than the seed: {first_few(unlike)}",
             next_step=f"name the runs: python -m toolkit compare {words}",
         )
+    _require_other_draws(path, finished)
     return _named(path.name, finished)
+
+
+def _require_other_draws(path: Path, runs: Sequence[RunFiles]) -> None:
+    """Raise UsageError where two runs have one seed and one fold: they are the same, and show no spread."""
+    drawn = dict[tuple[Any, ...], Path]()
+    for run in runs:
+        table = flattened(run.tables)
+        here, known = run.directory.path, tuple(table.get(key) for key in sorted(REPEATED))
+        if known in drawn:
+            raise UsageError(
+                f"{path}: {drawn[known].name} and {here.name} have the same seed, so they show no spread",
+                next_step=f"name one of them: {_command(here, 'RUN')}",
+            )
+        drawn[known] = here
 
 
 def _named(name: str, runs: Sequence[RunFiles]) -> Contender:

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 from rich.console import Console
@@ -19,7 +18,7 @@ from toolkit.runs.compare.contender import Contender, flattened
 from toolkit.runs.compare.protocols import ABSENT
 from toolkit.runs.directory import null_for_nan
 from toolkit.runs.repeats import mean_and_deviation
-from toolkit.runs.scores import is_share, score_text
+from toolkit.runs.scores import interval_text, is_share, score_text
 from toolkit.runs.significance import Interval, over_runs
 from toolkit.system.notices import cell, note, say, show
 
@@ -104,11 +103,9 @@ def runs_table(one: Contender) -> Table:
     rows = []
     for heading, values in _merged(one.scores).items():
         name = heading.partition(" = ")[0]
-        mean, deviation = mean_and_deviation(values)
-        interval = over_runs(values)
-        rows.append((heading, *map(partial(_text, name), (mean, deviation)), _spanned(name, interval),
-                     *map(partial(_text, name), values)))  # fmt: skip
-    return Table(("score", "mean", "deviation", "95 % interval", *names), tuple(rows))
+        mean, deviation, *each = (_text(name, value) for value in (*mean_and_deviation(values), *values))
+        rows.append((heading, mean, deviation, interval_text(name, *over_runs(values)) or DASH, *each))
+    return Table(("score", "mean", "std", "95 % interval", *names), tuple(rows))
 
 
 def _merged(scores: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
@@ -121,10 +118,6 @@ def _merged(scores: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]
 
 def _text(name: str, value: float) -> str:
     return DASH if math.isnan(value) else score_text(name, value)
-
-
-def _spanned(name: str, interval: Interval) -> str:
-    return DASH if math.isnan(interval.low) else f"{_text(name, interval.low)} to {_text(name, interval.high)}"
 
 
 def recipe_table(found: Comparison) -> Table:

@@ -18,7 +18,7 @@ from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
 from toolkit.runs.report.numbers import Numbers, numbers
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
-from toolkit.runs.scores import Row, score_rows
+from toolkit.runs.scores import Certainty, Row, score_rows
 
 LISTED_ERRORS = 24
 LISTED_FILES = 20
@@ -59,6 +59,8 @@ class Page:
     """Name, value and remark of each fact at the top."""
     scores: Sequence[Row]
     """Scalar scores on valid and on test."""
+    certainty: Certainty
+    """Of the scores on the split that the run is judged on."""
     metric: str | None
     """The score on valid that has a chart of its own, if any."""
     no_metric: str
@@ -98,6 +100,7 @@ def gather(files: RunFiles) -> Page:
         headline=_headline(files),
         tiles=list(_tiles(files)),
         scores=score_rows([files.scores.get(split, {}) for split in ("valid", "test")]),
+        certainty=Certainty.of(files.scores, files.split),
         metric=metric,
         no_metric=no_metric,
         best_epoch=_best_epoch(files),

@@ -183,6 +183,16 @@ def learning_rates(records: Sequence[EpochRecord]) -> Drawing:
     return _curves(records, _merged(curves), None, "learning rate", legend="outside right upper")
 
 
+def waiting_by_rank(records: Sequence[EpochRecord]) -> Drawing:
+    """Share of each epoch's training time that ranks waited for their data: those that waited most, slowest first."""
+    count = max(len(record.rank_waiting) for record in records)
+    padded = [[*record.rank_waiting, *[math.nan] * (count - len(record.rank_waiting))] for record in records]
+    waits = {rank: [one[rank] for one in padded] for rank in range(count)}
+    slowest = sorted(waits, key=lambda rank: -sum(wait for wait in waits[rank] if wait > 0))[: len(LIGHT.series)]
+    curves = {f"rank {rank}": waits[rank] for rank in slowest}
+    return _curves(records, curves, None, "waiting for data", shares=True, legend="outside right upper")
+
+
 def score_names(records: Sequence[EpochRecord]) -> list[str]:
     """Scores on valid that lie in 0..1 and grow as the model gets better: what one chart can hold."""
     return [

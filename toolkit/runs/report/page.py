@@ -65,6 +65,8 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
     if records:
         yield "loss", figures.loss_curves(records, shown.best_epoch)
         yield "learning_rate", figures.learning_rates(records)
+        if any(record.rank_waiting for record in records):
+            yield "waiting_by_rank", figures.waiting_by_rank(records)
     if shown.metric:
         yield "score", figures.metric_curve(records, shown.metric, shown.best_epoch)
     names_of = figures.error_names if shown.files.targets == "number" else figures.score_names

@@ -22,9 +22,9 @@ def irregularity(path: Path, *, largest: int = LARGEST_FILE) -> str | None:
     """Why a file is not safe to read; None where it is. Raises OSError where it is not found.
 
     A hard link shows what a file elsewhere holds, which sharing the bundle would publish."""
-    if special := special_kind(path):
-        return f"expected a regular file, got {special}"
     found = path.stat()
+    if special := special_kind(found):
+        return f"expected a regular file, got {special}"
     if found.st_nlink > 1:
         return f"expected a file of one name, got one with {found.st_nlink} (hard links)"
     if found.st_size > largest:

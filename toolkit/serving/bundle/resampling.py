@@ -15,8 +15,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TILE = 16
-"""Pixels of a side that are computed together, by one product of matrices, from the inputs that any of them sees."""
+TILE = 8
+"""Pixels of a side that are computed together, by one product of matrices, from the inputs that any of them sees. More
+multiply more zeros, fewer make products slow; what one product takes stays in a processor's caches."""
 LARGEST_WEIGHT = 1 << 15
 MOST_BITS = 22
 """Of `unit`."""
@@ -78,10 +79,12 @@ def _triangle(
 def _weighted(lines: NDArray[np.uint8], side: Side, first: int, seen: int) -> NDArray[np.uint8]:
     """uint8 `[seen, M]` of lines `[E, M]`, which begin with the input `first`."""
     exact = np.float32 if 256 * side.unit <= _EXACT else np.float64
-    sums = side.weights.astype(exact) @ lines[side.inputs - first].astype(exact)
-    sums += side.unit / 2
-    sums *= 1 / side.unit
-    rounded: NDArray[np.uint8] = sums.astype(np.uint8)  # down, as a shift does; no sum reaches 256
+    rounded = np.empty((len(side.inputs), TILE, lines.shape[1]), np.uint8)
+    for tile, inputs, weights in zip(rounded, side.inputs - first, side.weights.astype(exact), strict=True):
+        sums = weights @ lines[inputs].astype(exact)
+        sums += side.unit / 2
+        sums *= 1 / side.unit
+        tile[:] = sums  # rounded down, as a shift does; no sum reaches 256
     return rounded.reshape(-1, lines.shape[1])[:seen]
 
 

@@ -70,12 +70,13 @@ def _lines(output: Path, text: Text, layout: Layout, names: Sequence[str]) -> It
         _check_columns(output, text.columns_of(output, names), names)
         with _Grown(output, text) as grown:
             rows = LineRows(grown.write, text, layout, names)
-            if not grown.end:
-                rows.begin()
-            else:
-                _report(output, grown.rows)
-            begun = grown.end
+            begun = 0
             try:
+                if not grown.end:
+                    rows.begin()
+                else:
+                    _report(output, grown.rows)
+                begun = grown.end
                 yield rows
             finally:
                 if is_new and grown.end == begun:

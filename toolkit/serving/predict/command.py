@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import EXIT_DONE, UsageError, printable
+from toolkit.api.errors import EXIT_DONE, UsageError, counted, printable
 from toolkit.api.files import free_name
+from toolkit.data.kinds import IMAGE_SUFFIXES
 from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources, settled
 from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.serving.predict.saving import check_save
 from toolkit.serving.predict.summary import labels
-from toolkit.system.notices import note, warn
+from toolkit.system.notices import note, show, warn
+from toolkit.system.ranks import Ranks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS = 0.001
 """Shortest time between two rows of a timeline: no camera is faster, and all rows of a video are listed at once."""
-JOINED = (".flv", ".m2ts", ".mts", ".ts")
-"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams."""
+JOINED = (".flv", ".m2ts", ".mts", ".ts", *IMAGE_SUFFIXES)
+"""Suffixes of formats that can be joined at any moment: they are those of recordings and of live streams. Cameras send
+JPEG after JPEG."""
 INPUTS_REPEATED = 3
 """Inputs in the next command at most, so that it stays short where a shell has made many of a pattern."""
 
@@ -48,6 +51,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     stream: bool = False,
     reconnect: int | None = None,
     plot: Path | None = None,
+    part: tuple[int, int] | None = None,
     console: Console | None = None,
     clock: Clock | None = None,
     words: Sequence[str] = (),
@@ -66,6 +70,8 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     stream: answer one video file at its own speed, as a camera.
     reconnect: attempts in a row to open a camera or stream again that was lost (None: until it is open again).
     plot: a .png or .svg file that shows one video's timeline.
+    part: (K, N) to answer the K-th of N parts of the inputs, from 1. Parts are of equal size, or one apart, and in the
+        order of the inputs.
     console: where a progress bar goes (None: standard error, where it is a terminal).
     clock: what a stream is timed by (None: this machine's).
     words: the command line; where it is given, the next command is printed at the end.
@@ -86,6 +92,8 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
         _check_stream(sources)
     if reconnect is not None:
         _check_reconnect(reconnect, sources)
+    if part is not None:
+        sources = _part(sources, *part, stream=stream)
     if save is not None:
         check_save(save, sources, stream=stream)
     if plot is not None:
@@ -101,7 +109,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console, reconnect)
     code = _answer(job, clock)
     if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
-        print(f"next:  {command}", file=sys.stderr)
+        show(f"next:  {command}", file=sys.stderr)
     return code
 
 
@@ -109,7 +117,7 @@ def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | Non
     from toolkit.serving.bundle import Bundle
 
     opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
-    print(f"{printable(opened.manifest.name)}: {opened.setting}", file=sys.stderr)
+    show(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
     for label in labels(opened.manifest):
         warn(printable(label))
     return opened
@@ -160,6 +168,21 @@ def _live_or_recorded(sources: Sequence[Source]) -> Sequence[Source]:
     from toolkit.serving.predict.connection import is_live
 
     return [replace(first, kind="stream" if is_live(first) else "video")]
+
+
+def _part(sources: Sequence[Source], number: int, parts: int, *, stream: bool) -> Sequence[Source]:
+    """The sources of one of several processes. All of them find the same, so all parts together are the whole."""
+    if stream or sources[0].endless:
+        raise UsageError(
+            f"--part: {printable(sources[0].name)} is answered as it is shown, by one process",
+            next_step="remove --part",
+        )
+    share = Ranks(number - 1, parts).share(len(sources))
+    if share.stop > share.start:
+        note(f"part {number} of {parts}: inputs {share.start + 1:,} to {share.stop:,} of {len(sources):,}")
+    else:
+        note(f"part {number} of {parts} is empty: {counted(len(sources), 'input')} in all")
+    return sources[share]
 
 
 def _standard_input() -> Iterable[bytes]:

@@ -20,6 +20,7 @@ from toolkit.serving.predict.rows import Rows
 from toolkit.serving.predict.saving import Saving
 from toolkit.serving.predict.summary import Summary
 from toolkit.system.machine import allowed_cores
+from toolkit.system.notices import show
 from toolkit.system.signals import Signalled, Signals, exit_code
 
 
@@ -32,20 +33,19 @@ def answer_files(job: PredictionJob) -> int:
     try:
         with Signals(), job.rows() as rows, progress as notes:
             _answer_into(sinks, rows, notes, job)
-            if not sinks.summary.answers:
+            if job.sources and not sinks.summary.answers:
                 raise DataError(f"none of the {total} could be answered", next_step="see the lines above")
     except Signalled as signal:
-        print(f"interrupted after {sinks.summary.done:,} of {total}{_left(job, sinks)}", file=sys.stderr)
+        show(f"interrupted after {sinks.summary.done:,} of {total}{_left(job, sinks)}", file=sys.stderr)
         return exit_code(signal.number)
-    for line in (*sinks.summary.lines(), *job.damages.lines()):
-        print(line, file=sys.stderr)
+    show(*sinks.summary.lines(), *job.damages.lines(), file=sys.stderr)
     if job.output is not None:
-        print(f"{job.output}: {counted(sinks.summary.answers, 'row')}", file=sys.stderr)
+        show(f"{job.output}: {counted(sinks.summary.answers, 'row')}", file=sys.stderr)
     if sinks.saving is not None:
-        print(f"{job.save}: {counted(sinks.saving.saved, 'annotated file')}", file=sys.stderr)
+        show(f"{job.save}: {counted(sinks.saving.saved, 'annotated file')}", file=sys.stderr)
     if job.plot is not None and sinks.summary.answers:
         sinks.timelines.draw(job.plot, sample=job.bundle.manifest.sample)
-        print(f"{job.plot}: timeline", file=sys.stderr)
+        show(f"{job.plot}: timeline", file=sys.stderr)
     return EXIT_DATA if sinks.summary.skipped or sinks.summary.parts_skipped else EXIT_DONE
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, ToolkitError, counted, printable
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, ToolkitError, counted
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.reconnecting import Reconnecting
 from toolkit.serving.predict.summary import Summary
+from toolkit.system.notices import show
 from toolkit.system.signals import Signalled, Signals
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _Course:
 
 
 def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
+    show(text, file=sys.stderr)
 
 
 def _rule(job: PredictionJob) -> Windows:

@@ -194,10 +194,8 @@ def _remote(url: str, scheme: str) -> Source:
         raise UsageError(f"invalid URL {url}: {error}", next_step="give one such as http://server/video.mp4") from error
     if scheme not in SCHEMES:
         raise UsageError(f"{name}: unsupported URL scheme {scheme}", next_step=f"use one of {', '.join(SCHEMES)}")
-    suffix = suffix_of(parts.path)
-    if suffix in IMAGE_SUFFIXES:
-        raise UsageError(f"{name}: a URL must name a video, not an image", next_step="download it, and give the file")
-    return Source(name, "video" if suffix in VIDEO_SUFFIXES else "stream", url)
+    ends = suffix_of(parts.path) in VIDEO_SUFFIXES | IMAGE_SUFFIXES  # opening it then shows what it is
+    return Source(name, "video" if ends else "stream", url)
 
 
 def _missing(path: str) -> Source:

@@ -51,7 +51,7 @@ class PredictionJob:
     @property
     def follows(self) -> bool:
         """Whether the one source is answered as it is shown."""
-        return self.stream or self.sources[0].endless
+        return self.stream or any(source.endless for source in self.sources)
 
     @property
     def attempts(self) -> float:

@@ -36,6 +36,8 @@ MakePixels: TypeAlias = "Callable[[], NDArray[np.uint8]]"
 
 LATE = 0.5
 """Seconds that the reading of a file may be late before it leaps to a later keyframe."""
+HELD = 0.1
+"""Seconds that a complete window of a file waits at most for the next frame to come on show."""
 FASTEST = 240
 """Frames a second that are kept at most: of a source that claims more the oldest are dropped."""
 
@@ -84,6 +86,8 @@ class Ring(Generic[T]):
         self._windows, self._length = windows, length
         self._starts = windows.starts(length)
         self._next: float | None = next(self._starts)
+        self._made = -math.inf
+        """When the newest window begins: a part may begin at the very time at which the one before it ended."""
         self._part = 0
         self._changed = threading.Condition()
         most = 2 + math.ceil(windows.span * FASTEST)
@@ -107,7 +111,7 @@ class Ring(Generic[T]):
                 self._frames.clear()
             if begins and self._windows.every:
                 self._starts = self._windows.starts(self._length, after=seconds)
-                self._next = next(self._starts, None)
+                self._next = next((start for start in self._starts if start > self._made), None)
             self._part += begins
             self._times.append(seconds)
             self._frames.append((frame, shown))
@@ -154,6 +158,7 @@ class Ring(Generic[T]):
             shown = max(self._frames[number][1] for number in numbers)
             frames = [self._frames[number][0] for number in numbers]
             self._offer(Window(self._windows.moment(self._next), frames, shown, self._part))
+            self._made = self._next
             self._next = next(self._starts, None)
 
     def _offer(self, window: Window[T]) -> None:
@@ -177,7 +182,7 @@ def followed(
     line = timeline(source) if source.kind == "video" else None
     ring: Ring[T] = Ring(windows, math.inf if line is None else duration(line.times))
     stop = threading.Event()
-    frames = _live(source, clock, stop, reconnecting) if line is None else _played(source, line, clock, stop)
+    frames = _live(source, clock, stop, reconnecting) if line is None else _played(source, line, windows, clock, stop)
 
     def fill() -> None:
         try:
@@ -208,8 +213,11 @@ def _live(
             yield ShownFrame(frame.seconds, clock.now(), frame.pixels, begins=frame.begins)
 
 
-def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event) -> Generator[ShownFrame, None, None]:
-    """The frames of a file, each at its time. Where reading is too slow for that, it leaps to keyframes."""
+def _played(
+    source: Source, line: Timeline, windows: Windows, clock: Clock, stop: threading.Event
+) -> Generator[ShownFrame, None, None]:
+    """The frames of a file, each at its time; one that is held for long comes again where it completes a window. Where
+    reading is too slow for that, it leaps to keyframes."""
     begin = clock.now()
     onward: int | None = 0
     while onward is not None:
@@ -219,10 +227,23 @@ def _played(source: Source, line: Timeline, clock: Clock, stop: threading.Event)
             onward = _leap(line, number, clock.now() - begin)
             if onward is not None:
                 break
-            shown = begin + line.times[number]
-            clock.wait_until(shown, stop)
-            yield ShownFrame(line.times[number], shown, lambda pixels=pixels: pixels, leapt=0 < start == number)  # type: ignore[misc]
+            for seconds in (line.times[number], *_completions(windows, line.times, number)):
+                clock.wait_until(begin + seconds, stop)
+                leapt = 0 < start == number and seconds == line.times[number]
+                yield ShownFrame(seconds, begin + seconds, lambda pixels=pixels: pixels, leapt=leapt)  # type: ignore[misc]
     clock.wait_until(begin + duration(line.times), stop)
+
+
+def _completions(windows: Windows, times: Sequence[float], number: int) -> Iterator[float]:
+    """When this frame completes windows, long before the next one."""
+    length, shown = duration(times), times[number]
+    latest = (times[number + 1] if number + 1 < len(times) else length) - HELD
+    if windows.every and shown < latest:
+        for start in windows.starts(length, after=max(shown - windows.reach, 0)):
+            if start + windows.reach > latest:
+                return
+            if start + windows.reach > shown:
+                yield start + windows.reach
 
 
 def _leap(line: Timeline, number: int, seconds: float) -> int | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from toolkit.system.notices import show
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -25,7 +27,7 @@ class Lines:
     """Notes as lines."""
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        show(text, file=sys.stderr)
 
     def advance(self) -> None:
         pass
@@ -39,7 +41,7 @@ class Bar:
         self._done, self._started = 0, time.perf_counter()
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        show(text, console=self._progress.console)
 
     def advance(self) -> None:
         self._done += 1

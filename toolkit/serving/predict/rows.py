@@ -17,6 +17,7 @@ from toolkit.api.contracts import TargetForm
 from toolkit.api.errors import DataError, RunFailed, UsageError, printable
 from toolkit.api.files import csv_text, replaced
 from toolkit.serving.predict.inputs import Source
+from toolkit.system.notices import show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +180,7 @@ class Table:
     def _line(self, name: str, shown: Sequence[object], cells: Sequence[str]) -> None:
         width = self._layout.width
         first = [f"{name:<{self._width}}", *(f"{date:<{len(DATE)}}" for date in shown)]
-        print("  ".join([*first, *(f"{printable(cell):<{width}}" for cell in cells)]).rstrip(), flush=True)
+        show("  ".join([*first, *(f"{printable(cell):<{width}}" for cell in cells)]).rstrip())
 
 
 class Text(Protocol):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OPENING_SECONDS, READING_SECONDS = 10.0, 10.0
 """How long a URL may stay silent before it counts as gone."""
+_IMAGE = "_pipe"
+"""Ends the names of FFmpeg's formats of a single image, which it knows by its content."""
 
 
 def timeline(source: Source) -> Timeline:
@@ -65,6 +67,8 @@ class Remote:
             raise self._unopened(error) from error
         with container:
             try:
+                if container.format.name.endswith(_IMAGE):
+                    raise self.broken("it is an image, expected a video")
                 yield container, moving_pictures(container, self)
             except (FFmpegError, OSError) as error:
                 raise self.broken(in_words(error)) from error

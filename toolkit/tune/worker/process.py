@@ -34,7 +34,7 @@ def main() -> int:
                 recipe = Recipe.model_validate({**order["tables"], "name": order["name"]})
                 planned = plan_study(Draft(order["source"], order["tables"], (), recipe), discover())
                 location = StudyLocation(Path(order["runs"]), order["storage"], order["again"])
-                with joined(location, planned, threads=order["threads"]) as worker:
+                with joined(location, planned, threads=order["threads"], ranks=order["ranks"]) as worker:
                     worker.work()
         except Signalled as stopped:
             return exit_code(stopped.number)

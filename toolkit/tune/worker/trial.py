@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,7 +21,7 @@ from toolkit.system.signals import Signalled, Signals, stopping
 from toolkit.tune.grid import Grid
 from toolkit.tune.outcome import DONE, UNCOUNTED
 from toolkit.tune.scoring import ScoreMissing, Scoring
-from toolkit.tune.storage import alone, opened_storage, trial_run
+from toolkit.tune.storage import alone, answering, opened_storage, storage_failures, trial_run
 from toolkit.tune.study import StudyPlan, open_study
 from toolkit.tune.worker import presence
 
@@ -43,13 +43,15 @@ class StudyLocation:
 
 
 @contextmanager
-def joined(location: StudyLocation, planned: StudyPlan, *, threads: int | None = None) -> Iterator[Worker]:
-    """A worker of the study, which is created if needed; the storage is closed after the block. `threads` is
-    what a trial computes with on the CPU where its recipe does not say. Raises UsageError where the storage cannot be
-    used or holds another study of this name."""
+def joined(
+    location: StudyLocation, planned: StudyPlan, *, threads: int | None = None, ranks: int = 1
+) -> Iterator[Worker]:
+    """A worker of the study, which is created if needed; the storage is closed after the block. Each trial is trained
+    by so many `ranks`. `threads` is what each of them computes with on the CPU where its recipe does not say. Raises
+    UsageError where the storage cannot be used or holds another study of this name."""
     folder = location.runs / planned.recipe.name
-    with opened_storage(folder, location.storage) as storage:
-        scoring = Scoring(open_study(planned, storage), planned, folder, threads)
+    with answering(planned.recipe.name, location.again), opened_storage(folder, location.storage) as storage:
+        scoring = Scoring(open_study(planned, storage), planned, folder, threads, ranks)
         mark = presence.mark_of(folder)
         yield Worker(scoring, storage, location.again, mark, shared=location.storage is not None)
 
@@ -91,18 +93,13 @@ class Worker:
         tune = self.planned.tune
         until = time.monotonic() + tune.timeout if tune.timeout else math.inf
         kept = f"the study in {self.folder} keeps all trials and the last checkpoint"
-        with stopping(kept, self.again), Signals() as signals:
+        with stopping(kept, self.again), answering(self.planned.recipe.name, self.again), Signals() as signals:
             try:
                 while self._take(signals) and time.monotonic() < until:
                     if signals.received is not None:
                         raise Signalled(signals.received)
                     if (error := too_many_failures(self.study, tune.max_failures)) is not None:
                         raise error
-            except StorageInternalError as error:
-                raise RunFailed(
-                    f"the storage of study {self.study.study_name} has failed: {error.__cause__ or error}",
-                    next_step=f"when it answers again: {self.again}",
-                ) from error
             except RunFailed as error:
                 if not _cannot_write(error):
                     raise
@@ -213,7 +210,7 @@ class Worker:
         with suppress(UpdateFinishedTrialError):  # held to be gone: others have its values by now
             try:
                 values = self.scoring.values(trial, signals)
-            except (Stopped, ScoreMissing, StorageInternalError, UpdateFinishedTrialError):
+            except (Stopped, ScoreMissing, UpdateFinishedTrialError, *storage_failures()):
                 raise
             except optuna.TrialPruned:
                 self.study.tell(trial, state=TrialState.PRUNED)

@@ -46,12 +46,13 @@ class Resources:
     variables: Mapping[str, str]
     """Of its environment."""
     threads: int | None
-    """Of a trial on the CPU."""
+    """Of a trial on the CPU, of each of its ranks."""
 
 
-def resources(recipe: Recipe, count: int) -> list[Resources]:
-    """A GPU for each worker, in turn; or a share of the cores where the recipe computes on the CPU."""
-    share = max(torch.get_num_threads() // count, 1)
+def resources(recipe: Recipe, count: int, ranks: int = 1) -> list[Resources]:
+    """GPUs for each worker, in turn, one for each rank of a trial; or a share of the cores where the recipe computes on
+    the CPU."""
+    share = max(torch.get_num_threads() // (count * ranks), 1)
     if devices.choose_device(recipe.train.device).type == "cpu":
         return [Resources({}, share)] * count
     decoding = {"OMP_NUM_THREADS": str(share)}
@@ -59,7 +60,8 @@ def resources(recipe: Recipe, count: int) -> list[Resources]:
         return [Resources(decoding, None)] * count
     named = [name for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
     gpus = named or [str(number) for number in range(torch.cuda.device_count())]
-    return [Resources({**decoding, VISIBLE: gpus[number % len(gpus)]}, None) for number in range(count)]
+    own = [[gpus[(number * ranks + rank) % len(gpus)] for rank in range(ranks)] for number in range(count)]
+    return [Resources({**decoding, VISIBLE: ",".join(dict.fromkeys(names))}, None) for names in own]
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Workers:
     location: StudyLocation
     count: int
     console: Console
+    ranks: int = 1
+    """Of each trial."""
 
     @property
     def folder(self) -> Path:
@@ -112,9 +116,9 @@ class Workers:
         Raises a worker's error once the others are stopped, Stopped when a signal came, RunFailed when no worker is
         left of an unfinished study.
         """
-        shares = resources(self.recipe, self.count)
-        gpus = {share.variables.get(VISIBLE) for share in shares if share.threads is None}
-        if 0 < len(gpus) < len(shares):
+        shares = resources(self.recipe, self.count, self.ranks)
+        gpus = {gpu for share in shares if share.threads is None for gpu in share.variables.get(VISIBLE, "").split(",")}
+        if 0 < len(gpus) < len(shares) * self.ranks:
             text = f"{len(shares)} workers share {counted(len(gpus), 'GPU')}: each trial is slower"
             note(text, self.console)
         with Signals():
@@ -166,6 +170,7 @@ class Workers:
             "storage": self.location.storage,
             "again": self.location.again,
             "threads": share.threads,
+            "ranks": self.ranks,
         }
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()

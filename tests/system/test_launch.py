@@ -16,8 +16,8 @@ import torch
 
 from tests.ranks import launched
 from toolkit.api.errors import EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, RunFailed
-from toolkit.cli import launch
 from toolkit.cli.main import main
+from toolkit.system import launch
 
 SMALL = (
     *("data.sample_images=20", "model.widths=[8]", "train.batch=64", "train.precision=fp32"),
@@ -98,7 +98,7 @@ def test_a_rank_is_killed_all_are_stopped_and_the_run_goes_on_to_the_same_weight
     assert text.count("rank 0 of 2 lost the others: ") == 1
     assert "error: rank 1 was ended by SIGKILL" in text
     run = next((tmp_path / "killed" / "cifar10_cnn").glob("2*"))
-    assert f"next:  python -m toolkit run --resume killed/cifar10_cnn/{run.name}\n" in text
+    assert f"next:  python -m toolkit run --resume killed/cifar10_cnn/{run.name} --ranks 2\n" in text
 
     with started([sys.executable, "-m", "toolkit", "run", "--ranks", "2", "--resume", str(run)], tmp_path) as resumed:
         first_epoch(resumed)

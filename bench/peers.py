@@ -1,0 +1,106 @@
+"""Other engines on a recipe's network and items, each process one rank of torchrun: prints the seconds of each epoch.
+
+Pixels lie decoded in memory, so that the engine is what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from toolkit.build.assemble import assemble, training
+from toolkit.build.plan import plan
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.training.state import Setup, State
+
+
+def lightning(state: State, setup: Setup, items: TensorDataset, ranks: int) -> list[float]:
+    """By the Trainer of Lightning."""
+    import lightning as pl
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.seconds = state.network, list[float]()
+
+        def on_train_epoch_start(self) -> None:
+            self._begun = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:
+            self.seconds.append(time.perf_counter() - self._begun)
+
+        def training_step(self, batch: Sequence[Tensor], number: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+            return loss(state, self.network, *batch)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return state.optimizer
+
+    module = Module()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        max_epochs=setup.epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(items, setup.batch // ranks, shuffle=True, drop_last=True))
+    return module.seconds
+
+
+def accelerate(state: State, setup: Setup, items: TensorDataset, ranks: int) -> list[float]:
+    """By Accelerate."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    loader = DataLoader(items, setup.batch // ranks, shuffle=True, drop_last=True)
+    network, optimizer, batches = accelerator.prepare(state.network, state.optimizer, loader)
+    seconds = []
+    for _ in range(setup.epochs):
+        begun = time.perf_counter()
+        for pixels, targets in batches:
+            optimizer.zero_grad()
+            accelerator.backward(loss(state, network, pixels, targets))
+            optimizer.step()
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+PEERS = {"lightning": lightning, "accelerate": accelerate}
+
+
+def loss(state: State, network: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss of a batch."""
+
+    def forward(pixels: Tensor, network: nn.Module | None = network) -> Tensor:
+        logits: Tensor = network(pixels)  # type: ignore[misc] # never None
+        return logits
+
+    return state.objective.loss(forward, pixels, targets) / len(targets)
+
+
+def main(peer: str, recipe: str, overrides: Sequence[str]) -> None:
+    ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    planned = plan(parse(Path(__file__).parents[1] / "recipes" / f"{recipe}.toml", overrides), discover())
+    assembly = assemble(planned)
+    state, setup = training(assembly)
+    state.network.train()
+    batch = assembly.train.at(range(len(assembly.train.store)))
+    seconds = PEERS[peer](state, setup, TensorDataset(batch.pixels, batch.targets), ranks)
+    if rank == 0:
+        print(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

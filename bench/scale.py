@@ -1,0 +1,96 @@
+"""Epochs on several ranks, against one process, and against two other engines on the same model and data.
+
+Each timing is a job of its own, started as a user starts it: `python -m toolkit run`, `torchrun`, or `torchrun` of
+`bench.peers`. It counts the training part of each epoch but the first one. Of several GPUs, a line shows how much of
+their number is gained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.data import Options
+from bench.pairs import Figure, Skipped, interleave
+from bench.peers import PEERS
+from toolkit.api.errors import RunFailed
+
+PAIRS = 3
+EPOCHS = 4
+RECIPE = "cifar10_cnn"
+BATCH = 256
+OVERRIDES = (
+    *("augment=[]", "trackers=[]", "train.precision=fp32", f"train.epochs={EPOCHS}"),
+    *("data.valid_share=0.02", "data.sample_images=600"),
+)
+"""Without augmentations, which the other engines do not have."""
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+
+
+def figures(options: Options) -> Iterator[Figure | Skipped]:
+    pairs, root = options.pairs or PAIRS, options.cifar10()
+    given = [*OVERRIDES, *([f"data.root={root}"] if root else [])]
+    plain = partial(run_seconds, [*given, f"train.batch={BATCH}", "train.threads=2"])
+    launched = partial(plain, launcher=(*TORCHRUN, "1"))
+    yield Figure("scale/one_rank_of_torchrun", interleave(launched, plain, pairs), 1 / 1.02)
+    two = partial(run_seconds, [*given, f"train.batch={BATCH}", "train.threads=1"], ranks=2)
+    yield Figure("scale/two_ranks_of_one_thread", interleave(two, plain, pairs), 0.9)
+    for peer in PEERS:
+        name = f"scale/two_ranks_against_{peer}"
+        if find_spec(peer) is None:
+            yield Skipped(name, f"{peer} is not installed: pip install -e '.[bench]'")
+            continue
+        theirs = partial(peer_seconds, peer, [*given, f"train.batch={BATCH}", "train.threads=1"])
+        yield Figure(name, interleave(two, theirs, pairs))
+    yield from _on_gpus(given, pairs)
+
+
+def _on_gpus(given: Sequence[str], pairs: int) -> Iterator[Figure]:
+    """N GPUs on batches N times as large, against an N-th of the time of one."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count < 2:
+        return
+    many = partial(run_seconds, [*given, f"train.batch={count * BATCH}"], ranks=count)
+    one = partial(run_seconds, [*given, f"train.batch={BATCH}"])
+    paired = interleave(many, lambda: one() / count, pairs)
+    yield Figure(f"scale/efficiency_of_{count}_gpus", paired, 0.95)
+
+
+def run_seconds(overrides: Sequence[str], *, ranks: int = 1, launcher: Sequence[str] = (sys.executable,)) -> float:
+    """Seconds that a run of the recipe trains, without its first epoch."""
+    with tempfile.TemporaryDirectory() as runs:
+        words = [RECIPE, "--runs", runs, *(["--ranks", str(ranks)] if ranks > 1 else [])]
+        sets = [word for override in overrides for word in ("--set", override)]
+        _finished([*launcher, "-m", "toolkit", "run", *words, *sets])
+        (records,) = Path(runs).glob(f"{RECIPE}/2*/records.jsonl")
+        lines = records.read_text(encoding="utf-8").splitlines()
+    return sum(json.loads(line)["seconds"] for line in lines[1:])
+
+
+def peer_seconds(peer: str, overrides: Sequence[str]) -> float:
+    """Seconds that another engine trains the same network on the same items on two ranks, without the first epoch."""
+    printed = _finished([*TORCHRUN, "2", "-m", "bench.peers", peer, RECIPE, *overrides])
+    seconds: list[float] = json.loads(printed.splitlines()[-1])
+    return sum(seconds[1:])
+
+
+def _finished(command: Sequence[str]) -> str:
+    """What a command prints. Raises RunFailed where it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunFailed(
+            f"{' '.join(command)}: exit code {done.returncode}",
+            details=done.stderr.splitlines()[-10:],
+            next_step="fix this, then run the same command again",
+        )
+    return done.stdout

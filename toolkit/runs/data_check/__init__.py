@@ -1,0 +1,1 @@
+"""The check of a dataset: everything is decoded, measured, compared and reported."""
