@@ -405,6 +405,9 @@ def followed(step: str, capsys: pytest.CaptureFixture[str]) -> None:
             assert (Path(words[5]) / "last.pt").is_file()
             return
         assert shlex.join(words[:3]) == PROGRAM
+        if "--ranks" in words:  # would train, in other processes
+            assert parser().parse_args(words[3:]).ranks == 2
+            return
         further = next_step(words[3:], capsys)
         if further is None:
             return
