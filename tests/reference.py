@@ -26,6 +26,7 @@ from toolkit.kit.testing import rules
 from toolkit.recipe import tables
 from toolkit.recipe.annotations import value_of
 from toolkit.recipe.complaints import shown
+from toolkit.recipe.descriptions import descriptions
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.reading import read_signature
 from toolkit.recipe.values import Argument
@@ -78,11 +79,12 @@ def escaped(text: str) -> str:
 # Recipe
 
 
-def keys(model: type[BaseModel], kept: dict[str, str]) -> str:
-    """A table's keys. A key without a docstring keeps the meaning that the page has."""
+def keys(model: type[BaseModel]) -> str:
+    """A table's keys."""
+    meanings = descriptions()[model.__name__]
     fields = {name: field for name, field in model.model_fields.items() if field.exclude is not True}
-    rows = [(*key_row(name, field), field.description or kept.get(name, "")) for name, field in fields.items()]
-    return table(("key", "type", "default", "meaning"), ((*row[:3], cell(" ".join(row[3].split()))) for row in rows))
+    rows = ((*key_row(name, field), cell(" ".join(meanings[name].split()))) for name, field in fields.items())
+    return table(("key", "type", "default", "meaning"), rows)
 
 
 def key_row(name: str, field: FieldInfo) -> tuple[str, str, str]:
@@ -102,10 +104,6 @@ def default_text(field: FieldInfo) -> str:
         return "optional"
     plain = [one.name for one in default] if isinstance(default, tuple) else default
     return f"`{shown(plain, limit=200)}`"
-
-
-def kept_meanings(text: str) -> dict[str, str]:
-    return dict(re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", text, flags=re.MULTILINE))
 
 
 # Components
@@ -226,22 +224,22 @@ def rules_of(kind: str) -> str:
     )
 
 
-PARTS: dict[str, Callable[[str, str], str]] = {
-    "keys": lambda words, before: keys(TABLES[words], kept_meanings(before)),
-    "components": lambda words, _: components(words),
-    "rules": lambda words, _: rules_of(words),
-    "odd-files": lambda words, _: odd_files(words),
-    "designs": lambda *_: designs(),
-    "commands": lambda *_: command_reference(),
-    "exit-codes": lambda *_: exit_codes(),
+PARTS: dict[str, Callable[[str], str]] = {
+    "keys": lambda words: keys(TABLES[words]),
+    "components": components,
+    "rules": rules_of,
+    "odd-files": odd_files,
+    "designs": lambda _: designs(),
+    "commands": lambda _: command_reference(),
+    "exit-codes": lambda _: exit_codes(),
 }
-"""What writes a part, from the words after its name and the text that the page has now."""
+"""What writes a part, from the words after its name."""
 
 
 def regenerated(text: str) -> str:
     def part(found: re.Match[str]) -> str:
         what, _, words = found[1].partition(" ")
-        return f"<!-- generated: {found[1]} -->\n\n{PARTS[what](words, found[2]).strip()}\n\n<!-- end -->"
+        return f"<!-- generated: {found[1]} -->\n\n{PARTS[what](words).strip()}\n\n<!-- end -->"
 
     return MARKED.sub(part, text)
 

@@ -176,7 +176,7 @@ def test_every_command_line_in_the_documents_is_understood() -> None:
         assert options.command, place
 
 
-WRITTEN = {"flowers.toml", "videos.toml", "tiny.toml", "shards.toml", "RECIPE"}
+WRITTEN = {"flowers.toml", "planet.toml", "videos.toml", "tiny.toml", "shards.toml", "RECIPE"}
 """Recipes that a reader writes, or has `init` write."""
 
 

@@ -40,9 +40,9 @@ PARAMETER_LENGTH = 6000
 def mlflow(run: Path, *, tracking_uri: str | None = None, experiment: str | None = None) -> MLflow:
     """Parameters, scores of each epoch, and at the end the report and figures, as one MLflow run.
 
-    tracking_uri: the store, `sqlite:///PATH` or a server's `http(s)://` address; None: `mlflow.db` in the folder of
-    all runs, those of studies too, with artifacts next to it.
-    experiment: name of the MLflow experiment; None: the recipe's name, for all trials of a study too.
+    tracking_uri: the store, `sqlite:///PATH` or a server's `http(s)://` address; unset: `mlflow.db` in the folder of
+        all runs, those of studies too, with artifacts next to it
+    experiment: name of the MLflow experiment; unset: the recipe's name, for all trials of a study too
 
     View it with `mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. Raises `UsageError` when MLflow is not
     installed.

@@ -31,9 +31,9 @@ FAILED = 1
 def wandb(run: Path, *, project: str | None = None, mode: Literal["offline", "online"] | None = None) -> WandB:
     """Hyperparameters, scores of each epoch, and at the end the report and figures, as one run of Weights & Biases.
 
-    project: name of the W&B project; None: the recipe's name, for all trials of a study too
+    project: name of the W&B project; unset: the recipe's name, for all trials of a study too
     mode: offline: files in `run/wandb`, nothing is sent; online: sent as training goes on, to the account of
-        `wandb login`; None: the environment variable `WANDB_MODE`, else offline
+        `wandb login`; unset: the environment variable `WANDB_MODE`, else offline
 
     Upload an offline run with `wandb sync run/wandb/offline-run-*`. Raises `UsageError` when wandb is not installed.
     """

@@ -46,6 +46,8 @@ val
     evaluate RUN
 val CIFAR
     run CIFAR
+val cifar10_cnn
+    run cifar10_cnn
 test
     evaluate RUN
 eval
@@ -133,6 +135,10 @@ run CIFAR --device 0
     run CIFAR --set train.device=cuda:0
 run CIFAR --gpu 0
     run CIFAR --set train.device=cuda:0
+run CIFAR --gpus 2
+    run CIFAR --ranks 2
+run CIFAR --devices 2
+    run CIFAR --ranks 2
 run CIFAR --cpu
     run CIFAR --set train.device=cpu
 run CIFAR --seed 3
@@ -212,6 +218,10 @@ run CIFAR --set epochs=5 batch_size=64
     run CIFAR --set train.epochs=5 --set train.batch=64
 run CIFAR --set epochs=5
     run CIFAR --set train.epochs=5
+run CIFAR --set trian.epochs=5
+    run CIFAR --set train.epochs=5
+run CIFAR --set train.optimizr.lr=0.1
+    run CIFAR --set train.optimizer.lr=0.1
 run CIFAR --set lr=0.1
     run CIFAR --set train.optimizer.lr=0.1
 run CIFAR --set train.lr=0.1
@@ -395,6 +405,9 @@ def followed(step: str, capsys: pytest.CaptureFixture[str]) -> None:
             assert (Path(words[5]) / "last.pt").is_file()
             return
         assert shlex.join(words[:3]) == PROGRAM
+        if "--ranks" in words:  # would train, in other processes
+            assert parser().parse_args(words[3:]).ranks == 2
+            return
         further = next_step(words[3:], capsys)
         if further is None:
             return

@@ -135,7 +135,7 @@ def test_an_unknown_name_suggests_the_nearest():
         show_component(registry(), "nett")
     assert caught.value.exit_code == EXIT_USAGE
     assert caught.value.message == 'no component or plugin is called "nett"; did you mean "net"?'
-    assert caught.value.next_step == "python -m toolkit plugins list"
+    assert caught.value.next_step == "python -m toolkit plugins show net"
 
 
 def test_what_cannot_be_imported_or_read_is_shown_as_broken():

@@ -32,6 +32,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_images(tmp_path_factory.mktemp("private disk") / "images")
 
 
+def test_a_run_that_is_not_there_leads_to_one_that_is(user: User, images: Path) -> None:
+    user.types("python -m toolkit report runs/latest", code=2)
+    assert "next:  train a model first: python -m toolkit demo" in user.seen
+    tiny.write_recipe(Path(), images, text=CONSTANT)
+    user.types(RUN)
+    for command in ("report runs", "evaluate runs/tiny", "export runs/latest/best.pt", "run --extend 2 --resume gone"):
+        user.types(f"python -m toolkit {command}", code=2)
+        user.follows(command.partition(" ")[0])
+
+
 def test_more_epochs_of_a_run_that_can_be_continued(user: User, images: Path) -> None:
     tiny.write_recipe(Path(), images, text=CONSTANT)
     user.types(RUN)

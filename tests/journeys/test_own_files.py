@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,18 +65,89 @@ def test_videos(user: User) -> None:
     assert len(list(Path("annotated").iterdir())) == 1
 
 
-@pytest.mark.slow
-def test_several_labels_per_image(user: User) -> None:
-    """Slow: trains and exports."""
-    rows = []
-    for number in range(15):
+LABELS = ("sun|sea", "sea", "sun|dog", "", "dog")
+
+
+def scenes(rows: list[str], separator: str = "|") -> None:
+    """Images whose labels are in a table, below these other rows of it."""
+    for number in range(30):
         write_image(Path("scenes/images") / f"{number}.jpg", number, height=40, width=40)
-        rows.append(f"images/{number}.jpg,{('sun|sea', 'sea', 'sun|dog')[number % 3]}")
+        rows.append(f"images/{number}.jpg,{LABELS[number % 5].replace('|', separator)}")
     Path("scenes/train.csv").write_text("\n".join(["path,labels", *rows, ""]), "utf-8")
+
+
+@pytest.mark.slow  # trains three runs and exports one
+def test_several_labels_per_image(user: User) -> None:
+    scenes([])
     user.types("python -m toolkit init images scenes")
-    _, train, predict = user.steps()
-    user.types(f"{train} --set train.epochs=1 --set input.size=32 --set input.stored=32")
+    check, train, predict = user.steps()
+    assert "note     6 items without a label" in user.types(check)
+    small = "--set train.epochs=1 --set input.size=32 --set input.stored=32"
+    user.types(f"{train} {small}")
+    assert "mean_average_precision" in user.seen
     assert "sea" in user.types(predict)
+    user.types("python -m toolkit export runs/latest")
+    assert "gate fp32: passed" in user.seen
+    user.types("python -m toolkit predict exports/scenes scenes/images --output answers.csv")
+    rows = list(csv.DictReader(Path("answers.csv").read_text("utf-8").splitlines()))
+    assert {name for row in rows for name in row["prediction"].split("|")} <= {"sun", "sea", "dog", ""}
+    user.types("python -m toolkit evaluate exports/scenes --set data.root=scenes")
+    user.types(f"python -m toolkit tune scenes.toml {small}", code=2)
+    user.follows("tune scenes.toml", "tune.space=", less="--set tune.trials=1")
+    assert "study.html" in user.seen
+
+
+WRONG_LISTS = {
+    "one label twice": (
+        ["images/0.jpg,dog"],
+        "1 image in more than one set of labels: images/0.jpg",
+        "Keep one line of each image, with all its labels.",
+    ),
+    "no such file": (["gone.jpg,dog"], "1 image named there not found: gone.jpg", "Correct the paths: "),
+    "an empty row": ([","], "line 2: path is empty", "Fill it in, or remove the line."),
+    "too many values": (["images/0.jpg,dog,sea"], "line 2: has 3 values, the header names 2 columns", "Put values "),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LISTS)
+def test_what_is_wrong_with_a_list_of_labels(user: User, case: str) -> None:
+    rows, message, step = WRONG_LISTS[case]
+    scenes([])
+    user.types("python -m toolkit init images scenes")
+    scenes(list(rows))
+    user.types("python -m toolkit check scenes.toml", code=3)
+    assert message in user.seen
+    assert f"next:  {step}" in user.seen
+    scenes([])
+    user.types("python -m toolkit check scenes.toml")
+
+
+def test_labels_that_only_the_validation_list_has(user: User) -> None:
+    scenes([])
+    user.types("python -m toolkit init images scenes")
+    write_image(Path("scenes/images/new.jpg"), 1000, height=40, width=40)
+    Path("scenes/valid.csv").write_text("path,labels\nimages/new.jpg,cow\n", "utf-8")
+    user.types("python -m toolkit check scenes.toml --set data.valid=valid.csv", code=3)
+    assert "1 label not among those to train on: cow" in user.seen
+    assert "next:  Correct these labels, or add images with them to those to train on." in user.seen
+
+
+def test_another_separator_is_found_or_named(user: User) -> None:
+    scenes([], ";")
+    user.types("python -m toolkit init images scenes")
+    assert 'separator = ";"' in Path("scenes.toml").read_text("utf-8")
+    user.types("python -m toolkit check scenes.toml")
+    Path("scenes.toml").write_text(re.sub("(?m)^separator.*\n", "", Path("scenes.toml").read_text("utf-8")), "utf-8")
+    user.types("python -m toolkit check scenes.toml", code=3)
+    assert 'next:  Set data.separator = ";".' in user.seen
+    user.types("python -m toolkit check scenes.toml --set 'data.separator=;'")
+
+
+def test_labels_for_a_task_of_one_class(user: User) -> None:
+    scenes([])
+    user.types("python -m toolkit init images scenes")
+    user.types("python -m toolkit check scenes.toml --set task=classification", code=2)
+    assert 'did you mean "multi_label"?' in user.seen
 
 
 def test_numbers_in_a_table(user: User) -> None:

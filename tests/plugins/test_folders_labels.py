@@ -195,7 +195,7 @@ WRONG: Mapping[str, tuple[Sequence[str], str, str]] = {
     "contradiction": (
         ["path,labels", "0.png,cat|dog", "0.png,cat"],
         ": 1 image in more than one set of labels: 0.png",
-        "each image belongs to only one of them",
+        "Keep one line of each image, with all its labels.",
     ),
     "nothing": (["path,labels", "0.png,", "1.png,"], ": no item has a label", "Label some items"),
     "one alone": (["path,labels", "0.png,cat", "1.png,cat"], ": every item is labelled cat, the only label", "without"),
@@ -301,6 +301,7 @@ def test_lists_of_other_columns_do_not_go_together(tmp_path: Path) -> None:
     written(tmp_path, "path,cat", "2.png,1", name="valid.csv")
     error = refused(tmp_path, image_folder, train="train.csv", valid="valid.csv", **SETS)
     assert error.message == f"{tmp_path}: valid.csv has no column dog, which train.csv has"
+    assert error.next_step == "Give valid.csv the columns of train.csv."
 
 
 def test_a_class_that_no_item_to_train_on_shows_is_an_error(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.odd_images import READ
 from toolkit.api.contracts import Data, FileProblem, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.folders import Listing
+from toolkit.data.labels import SEVERAL
 from toolkit.data.sources import suggest_source
 from toolkit_folders.image_folder import image_folder
 from toolkit_folders.video_folder import video_folder
@@ -204,39 +205,71 @@ def test_what_is_taken_keeps_groups_together_and_passes_over_files_in_no_list(tm
     assert sum(map(len, groups)) == len(set.union(*groups)) == 4
 
 
+PATHS = "Correct the paths: they are relative to {}, or the end of one path below it."
+
+
 @pytest.mark.parametrize(
-    ("lists", "message"),
+    ("lists", "message", "step"),
     [
-        ({"train": ["run/runa.mp4 run", "sit/sitz.mp4 sit"]}, "train.txt: 1 video named there not found: sit/sitz.mp4"),
+        (
+            {"train": ["run/runa.mp4 run", "sit/sitz.mp4 sit"]},
+            "train.txt: 1 video named there not found: sit/sitz.mp4",
+            PATHS,
+        ),
         (
             {"train": ["run/gone.mp4 run", "sit/gone.mp4 sit"], "test": ["c.mp4 run"]},
             "train.txt: 2 videos named there not found: run/gone.mp4, sit/gone.mp4; "
             "test.txt: 1 video named there not found: c.mp4",
+            PATHS,
         ),
-        ({"train": ["run/runa.mp4 run", "run/runa.mp4 sit"]}, "1 video in more than one label: run/runa.mp4"),
+        (
+            {"train": ["run/runa.mp4 run", "run/runa.mp4 sit"]},
+            "1 video in more than one label: run/runa.mp4",
+            f"Keep one line of each video. {SEVERAL}",
+        ),
         (
             {"train": ["run/runa.mp4 run", "sit/sita.mp4 sit"], "test": ["run/runa.mp4 run"]},
             "1 video in more than one split: run/runa.mp4",
+            "Keep each video in one list only.",
         ),
-        ({"train": ["run/runa.mp4 run"]}, "1 label to train on, expected at least 2"),
+        (
+            {"train": ["run/runa.mp4 run"]},
+            "1 label to train on, expected at least 2",
+            "Add videos of another class.",
+        ),
         (
             {"train": ["run/runa.mp4 0", "sit/sita.mp4 1"], "test": ["run/runb.mp4 run"]},
             "1 label not among those to train on: run",
+            "Correct these labels, or add videos with them to those to train on.",
+        ),
+        (
+            {"train": ["run/runa.mp4 0", "sit/sita.mp4 1"], "test": ["run/runa.mp4 0", "run/runb.mp4 run"]},
+            "1 video in more than one split: run/runa.mp4; 1 label not among those to train on: run",
+            "Keep each video in one list only. Correct these labels, or add videos with them to those to train on.",
         ),
     ],
 )
-def test_lists_that_do_not_fit_are_an_error_that_says_how(tmp_path, lists, message):
+def test_lists_that_do_not_fit_are_an_error_that_says_how(tmp_path, lists, message, step):
     folders(tmp_path)
     named = {split: written(tmp_path / f"{split}.txt", *lines) for split, lines in lists.items()}
     error = problem(lambda: video_folder(tmp_path, **named))
     assert error.message == f"{tmp_path}: {message}"
-    assert str(tmp_path) in error.next_step
+    assert error.next_step == step.format(tmp_path)
+
+
+def test_a_list_that_is_not_there_is_an_error_that_names_those_that_are(tmp_path):
+    folders(tmp_path)
+    error = problem(lambda: video_folder(tmp_path, train="gone.txt"))
+    assert error.message == f"{tmp_path / 'gone.txt'}: file not found"
+    assert error.next_step == "Correct its name, or write this file."
+    written(tmp_path / "train.txt", "run/runa.mp4 run")
+    error = problem(lambda: video_folder(tmp_path, train="gone.txt"))
+    assert error.next_step == "Correct its name; the folder has train.txt."
 
 
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("gone.txt", None, "cannot be read: No such file or directory"),
         ("train.txt", [], "names no items"),
         ("train.txt", ["run/runa.mp4 run", "run/runb.mp4"], "line 2: has no label, only run/runb.mp4"),
         ("train.csv", ["file,label", "a.mp4,run"], "line 1: the header has no column path; it reads file,label"),
@@ -250,8 +283,7 @@ def test_lists_that_do_not_fit_are_an_error_that_says_how(tmp_path, lists, messa
 )
 def test_a_list_that_cannot_be_read_is_an_error_that_names_it(tmp_path, name, lines, message):
     folders(tmp_path)
-    if lines is not None:
-        written(tmp_path / name, *lines)
+    written(tmp_path / name, *lines)
     with pytest.raises(DataError) as caught:
         video_folder(tmp_path, train=name)
     assert caught.value.message.startswith(f"{tmp_path / name}: {message}")

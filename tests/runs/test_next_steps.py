@@ -130,7 +130,7 @@ def test_latest_leads_to_the_run_that_began_last_and_is_not_one_itself(
     capsys.readouterr()
     (second / "recipe.toml").rename(second / "gone")
     assert main(["report", "runs"]) == 2
-    assert f"name one of its runs, the latest is {first}" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"next:  python -m toolkit report {first}\n")
 
 
 def test_a_recipe_called_latest_keeps_its_folder(

@@ -425,7 +425,7 @@ def test_half_written_last_record_is_skipped_and_reported(tmp_path: Path) -> Non
 def test_directory_that_is_not_a_run_is_a_usage_error(tmp_path: Path, place: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         write_report(tmp_path / place)
-    assert str(caught.value.next_step).endswith("`python -m toolkit run` has made, runs/<recipe>/<time>")
+    assert caught.value.next_step == "train a model first: python -m toolkit demo"
 
 
 def test_folder_of_runs_leads_to_the_newest(tmp_path: Path) -> None:

@@ -89,12 +89,24 @@ def test_an_interval_above_chance_gives_no_verdict_and_pretrained_weights_are_no
     assert "model.weights" not in given("chance", recipe=pretrained, predictions=half).keys
 
 
-def test_sets_are_compared_with_the_most_frequent_set_only() -> None:
+def test_sets_are_compared_with_the_best_constant_set_by_what_they_share() -> None:
     sets = rows(("cat|dog", "cat|dog", 10), ("cat", "dog", 90))
     verdict = given("chance", one_class=False, predictions=sets)
-    assert "Answering the most frequent set every time reaches 90.0 %" in verdict.text
+    assert verdict.text == (
+        "No better than a constant: test answers overlap with their targets by 10.0 %. "
+        "Answering cat every time reaches 96.7 %."
+    )
     right = rows(("cat|dog", "cat|dog", 100), ("cat", "cat", 100))
     assert found("chance", one_class=False, predictions=right) is None
+
+
+def test_a_set_that_is_right_in_part_is_better_than_a_constant() -> None:
+    """No whole set is right."""
+    partly = rows(("cat|dog", "cat|dog|sea", 100), ("sea", "sea|cat", 60), ("", "", 40))
+    assert found("chance", one_class=False, predictions=partly) is None
+    nothing = rows(("", "cat", 60), ("cat", "", 40))
+    assert "Answering no class every time reaches 60.0 %." in given("chance", one_class=False, predictions=nothing).text
+    assert found("chance", one_class=False, predictions=nothing[:1]) is None
 
 
 def estimates(*pairs: tuple[float, float]) -> list[Estimate]:

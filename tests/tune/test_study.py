@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,11 @@ def test_a_recipe_without_a_table_has_nothing_to_try(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         plan_study(parse(path), discover())
     assert [problem.key for problem in caught.value.problems] == ["tune"]
-    assert caught.value.next_step == f"add [tune] and [tune.space] to {path}"
+    step = str(caught.value.next_step)
+    assert step.startswith(f"add [tune] to {path}, or try rates: --set ")
+    overrides = shlex.split(step.partition("rates: ")[2])[1::2]
+    (rate,) = plan_study(parse(path, overrides), discover()).space.dimensions
+    assert rate.key == "train.optimizer.lr"
 
 
 FIXED = "[tune]\ntrials = 3\n[tune.fixed]\ndata.valid_share = 0.4\n{}\n[tune.space]\ntrain.batch = {{choices = [4]}}\n"

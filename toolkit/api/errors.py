@@ -136,6 +136,16 @@ class UsageError(ToolkitError):
     exit_code = EXIT_USAGE
 
 
+class MissingRunError(UsageError):
+    """No run is at `path`, as a user wrote it; `near` is one that was probably meant."""
+
+    def __init__(self, message: str, *, path: Path, near: Path | None) -> None:
+        step = f"name one of its runs, the latest is {near}" if near else "train a model first: python -m toolkit demo"
+        super().__init__(message, next_step=step)
+        self.path = path
+        self.near = near
+
+
 class RecipeError(ToolkitError):
     """A recipe is invalid; holds every problem found, not only the first."""
 

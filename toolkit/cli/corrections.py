@@ -85,7 +85,7 @@ def _verb(words: Sequence[str], whole: Parser) -> tuple[list[str], list[str], li
     typed, *others = bare
     verb, reason = _named(typed, whole)
     rest.remove(typed)
-    if verb == ["evaluate"] and others and others[0].endswith(".toml"):
+    if verb == ["evaluate"] and others and (others[0].endswith(".toml") or others[0] in shipped()):
         verb = ["check"] if typed == "validate" else ["run"]
         reason = f'the command here is "{verb[0]}"'
     if typed == "resume" and others:
@@ -163,7 +163,7 @@ def _read_flag(found: Correction, word: str, rest: list[str]) -> bool:
         return _read_own_flag(found, name, given if equals else None, rest)
     bare = plain(name)
     is_value = bool(rest) and (not rest[0].startswith("-") or rest[0][1:2].isdigit())
-    if not equals and is_value and (bare not in SWITCHES or rest[0].lower() in YES_OR_NO):
+    if not equals and is_value and (bare not in SWITCHES or rest[0].isdigit() or rest[0].lower() in YES_OR_NO):
         given, equals = rest.pop(0), "="
     close = None if _is_foreign(name) else nearest(name, found.command.flags)
     if close and close != "--help":

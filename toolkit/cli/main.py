@@ -12,6 +12,7 @@ from toolkit.api.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_UNREAD,
+    MissingRunError,
     RecipeError,
     RunFailed,
     Stopped,
@@ -87,9 +88,11 @@ def _help_or_version(words: Sequence[str]) -> list[str]:
 
 def _next_step(error: ToolkitError, words: Sequence[str]) -> str | None:
     """What to do next, with the whole command where that is known."""
-    from toolkit.cli.repairs import completed, repaired
+    from toolkit.cli.repairs import completed, repaired, with_nearest_run
 
     if isinstance(error, RecipeError) and (command := repaired(error, words)):
+        return command
+    if isinstance(error, MissingRunError) and (command := with_nearest_run(error, words)):
         return command
     return error.next_step and completed(error.next_step, words, parser())
 

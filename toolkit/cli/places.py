@@ -31,5 +31,6 @@ def _latest_run(recipe: str) -> str | None:
 
 def _latest(files: Iterable[Path]) -> str | None:
     """The folder of the last one of these files that exist."""
-    found = [file.parent for file in files if file.is_file() and not file.parent.is_symlink()]
-    return str(max(found, key=lambda path: path.name)) if found else None
+    found = [file for file in files if file.is_file() and not file.parent.is_symlink()]
+    newest = max(found, key=lambda file: (file.stat().st_mtime_ns, file.parent.name), default=None)
+    return str(newest.parent) if newest else None

@@ -116,5 +116,5 @@ def _missing(options: Namespace) -> UsageError:
     words = [*options.words[:place], near, *options.words[place + 1 :]]
     return UsageError(
         f"{options.model}: no such run or bundle",
-        next_step=command_line(words) if near else "train a model first: python -m toolkit run RECIPE",
+        next_step=command_line(words) if near else "train a model first: python -m toolkit demo",
     )

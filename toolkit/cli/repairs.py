@@ -8,8 +8,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.api.errors import Problem, RecipeError, UsageError
+from toolkit.api.errors import MissingRunError, Problem, RecipeError, UsageError
 from toolkit.cli.parser import PROGRAM, Parser, command_line
+from toolkit.cli.places import filled
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
 
@@ -23,6 +24,13 @@ def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
         if problem.fault != "unread" and not (_repair(problem, error.source, found) or _take_whole(problem, found)):
             return None
     return command_line(found)
+
+
+def with_nearest_run(error: MissingRunError, words: Sequence[str]) -> str | None:
+    """The command with the run that was probably meant, else with the latest one; None without any run."""
+    near = error.near or filled("RUN")
+    found = [str(near) if Path(word) == error.path else word for word in words]
+    return command_line(found) if near and found != list(words) else None
 
 
 def completed(step: str, words: Sequence[str], parser: Parser) -> str:
@@ -79,8 +87,11 @@ def _repair(problem: Problem, source: str, words: list[str]) -> bool:
     if problem.fault == "unknown name":
         words[place] = f"{key}={value.replace(problem.given, problem.suggestion or '')}"
         return problem.suggestion is not None
-    if problem.key != key.strip():
-        return False
+    of_table = problem.fault == "unknown key" and problem.suggestion and key.strip().startswith(f"{problem.key}.")
+    if of_table:
+        words[place] = f"{_home(problem)}{words[place].strip().removeprefix(problem.key)}"
+    if of_table or problem.key != key.strip():
+        return bool(of_table)
     if problem.fault == "unknown key":
         home = _home(problem)
         words[place] = f"{home}={value_of(home, value)}"

@@ -217,6 +217,6 @@ def _shown(listing: Listing) -> Iterator[str]:
     fewest, most = (choose(counts, key=lambda target: counts[target]) for choose in (min, max))
     if counts[most] > 1.5 * counts[fewest]:
         yield (
-            f"the classes are unbalanced: {counts[fewest]} of {listing.classes[fewest]}, "
-            f"{counts[most]} of {listing.classes[most]}"
+            f"the classes are unbalanced: {counts[fewest]:,} of {listing.classes[fewest]}, "
+            f"{counts[most]:,} of {listing.classes[most]}"
         )

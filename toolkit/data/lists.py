@@ -123,19 +123,14 @@ def find_listed(root: Path, lists: Lists, *, videos: bool | None = None) -> Foun
         paths_named = [item.path for item in items] or [path for one in located for path in one.missing]
         videos = not all(is_image(start + path) for path in paths_named)
     noun = "video" if videos else "image"
-    labels_of = [(item.path, item.labels) for item in items]
     problems = [
-        *(one.message(noun) for one in located if not one.usable),
+        *(_Wrong(one.message(noun), _PATHS.format(root)) for one in located if not one.usable),
         *_unlike_columns(read),
     ] or list(_contradictions(items, form, noun))
     if problems:
-        raise DataError(
-            "; ".join(problems),
-            path=root,
-            next_step=_hint(located, form)
-            or f"Correct the lists: paths are relative to {root}, and each {noun} belongs to only one of them."
-            + (f" {SEVERAL}" if form.form == "index" and _with_several(labels_of) else ""),
-        )
+        messages, steps = zip(*problems, strict=True)
+        step = _hint(located, form) or " ".join(dict.fromkeys(steps))
+        raise DataError("; ".join(messages), path=root, next_step=step)
     if foreign := [] if videos else sorted(item.path for item in items if listed_kind(root / item.path) == "video"):
         raise DataError(
             f"lists name {counted(len(foreign), 'video')}, expected images: {first_few(foreign)}",
@@ -302,30 +297,51 @@ def _locate(files: Files, of: NamedItems) -> _Located:
     )
 
 
-def _contradictions(items: Sequence[Named], form: LabelForm, noun: str) -> Iterator[str]:
+class _Wrong(NamedTuple):
+    """What is wrong with lists, and what to do."""
+
+    message: str
+    step: str
+
+
+_PATHS = "Correct the paths: they are relative to {}, or the end of one path below it."
+
+
+def _contradictions(items: Sequence[Named], form: LabelForm, noun: str) -> Iterator[_Wrong]:
     """What is said of one item in one place and otherwise in another; classes that cannot be learnt."""
-    for what, said in (
-        ("split", ((item.path, item.split) for item in items)),
-        (FORMS[form.form].noun, ((item.path, item.labels) for item in items)),
+    once = f"Keep one line of each {noun}{', with all its labels' if form.several else ''}."
+    for what, said, step in (
+        ("split", ((item.path, item.split) for item in items), f"Keep each {noun} in one list only."),
+        (
+            FORMS[form.form].noun,
+            ((item.path, item.labels) for item in items),
+            f"{once} {SEVERAL}" if form.form == "index" else once,
+        ),
     ):
         if several := _with_several(said):
-            yield f"{counted(len(several), noun)} in more than one {what}: {first_few(several)}"
+            yield _Wrong(f"{counted(len(several), noun)} in more than one {what}: {first_few(several)}", step)
     if form.numbers:
         return
     learnt = {label for item in items if item.split == "train" for label in item.labels}
     if unlearnt := sorted({label for item in items for label in item.labels} - learnt):
-        yield f"{counted(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}"
+        yield _Wrong(
+            f"{counted(len(unlearnt), 'label')} not among those to train on: {first_few(unlearnt)}",
+            f"Correct these labels, or add {noun}s with them to those to train on.",
+        )
     if not form.several and len(learnt) < 2:
-        yield f"{counted(len(learnt), 'label')} to train on, expected at least 2"
+        yield _Wrong(
+            f"{counted(len(learnt), 'label')} to train on, expected at least 2", f"Add {noun}s of another class."
+        )
 
 
-def _unlike_columns(read: Sequence[NamedItems]) -> Iterator[str]:
+def _unlike_columns(read: Sequence[NamedItems]) -> Iterator[_Wrong]:
     """Lists that lack a class for which another has a column."""
     with_columns = [one for one in read if one.columns]
     for one in with_columns:
         for other in with_columns:
             if lacking := sorted(set(other.columns) - set(one.columns)):
-                yield f"{one.place.name} has no column {first_few(lacking)}, which {other.place.name} has"
+                message = f"{one.place.name} has no column {first_few(lacking)}, which {other.place.name} has"
+                yield _Wrong(message, f"Give {one.place.name} the columns of {other.place.name}.")
                 return
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from toolkit.api.errors import DataError, counted
+from toolkit.api.errors import DataError, counted, first_few
 from toolkit.api.files import read_regular
 from toolkit.data.names import normal
 from toolkit.data.regular import require_regular
@@ -32,6 +32,7 @@ _MARKS = (
 )
 PATH_COLUMNS = ("path", "filename")
 """What the column of a table is called that names files."""
+_LISTS = frozenset({".csv", ".tsv", ".txt"})
 _SAVE = "Save the file as UTF-8."
 
 
@@ -185,5 +186,13 @@ def _read(path: Path) -> str:
         return normal(decoded(read_regular(path)))
     except ValueError as error:
         raise DataError(str(error), path=path, next_step=_SAVE) from error
+    except FileNotFoundError as error:
+        raise DataError("file not found", path=path, next_step=_there(path)) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+
+
+def _there(missing: Path) -> str:
+    """What to do, with the tables and lists that the folder of a missing one has."""
+    names = sorted(path.name for path in missing.parent.glob("*") if path.suffix.lower() in _LISTS)
+    return f"Correct its name; the folder has {first_few(names)}." if names else "Correct its name, or write this file."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import PluginError, UsageError, unknown_name
+from toolkit.api.errors import PluginError, UsageError, nearest, unknown_name
 from toolkit.host.offers import INCLUDED, Offer, Plugin, owners
 from toolkit.host.project import owner
 from toolkit.host.registry import Registry
@@ -45,7 +46,9 @@ def show_component(registry: Registry, name: str) -> list[str]:
     if not offers and not plugins:
         known = [*(offer.name for offer in registry.offered), *(of for one in _plugins(registry) for of in owners(one))]
         message = unknown_name(f'no component or plugin is called "{name}"', name, known)
-        raise UsageError(message, next_step="python -m toolkit plugins list")
+        near = nearest(name, known)
+        step = f"show {shlex.quote(near)}" if near else "list"
+        raise UsageError(message, next_step=f"python -m toolkit plugins {step}")
     shown = [_offer_lines(offer, registry) for offer in offers]
     shown += [_plugin_lines(plugin, registry) for plugin in plugins]
     registry.save()

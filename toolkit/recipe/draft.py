@@ -25,13 +25,16 @@ class Source(str):
         return made
 
     def flag(self, key: str) -> str:
-        """The last argument that sets the value at `key`, alone or with its table; empty where none does."""
-        found, place = "", self._numbered(key)
+        """The last argument that sets the value at `key`, alone or with its table, else one of its keys; empty where
+        none does."""
+        found, below, place = "", "", self._numbered(key)
         for text in self.overrides:
             own = self._numbered(text.partition("=")[0].strip())
             if key == text or place == own or place.startswith(f"{own}."):
                 found = text
-        return found
+            elif own.startswith(f"{place}."):
+                below = text
+        return found or below
 
     def _numbered(self, key: str) -> str:
         """`key` with the number of an element of an array in place of its name: both are written."""

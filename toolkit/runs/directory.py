@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.api.errors import DataError, RunFailed, UsageError
+from toolkit.api.errors import DataError, MissingRunError, RunFailed
 from toolkit.api.files import as_utf8, exclusive, read_regular, remove_unfinished, write_atomically
 from toolkit.runs.latest import followed
 from toolkit.system.checkpoints import BEST, LAST
@@ -178,12 +178,11 @@ def created(runs: Path, recipe_name: str) -> Iterator[RunDirectory]:
 
 
 def existing(path: Path) -> RunDirectory:
-    """The run at `path`. Raises UsageError where no run is."""
-    path = followed(path)
-    directory = RunDirectory(path)
+    """The run at `path`. Raises MissingRunError where no run is."""
+    directory = RunDirectory(followed(path))
     if not directory.recipe.is_file():
         cause = f"not a run directory (it has no {directory.recipe.name})" if path.exists() else "no such directory"
-        raise UsageError(f"{path}: {cause}", next_step=_nearby(directory))
+        raise MissingRunError(f"{directory.path}: {cause}", path=path, near=_nearby(directory))
     return directory
 
 
@@ -214,17 +213,16 @@ def _numbered(stamp: str) -> Iterator[str]:
         number += 1
 
 
-def _nearby(directory: RunDirectory) -> str:
+def _nearby(directory: RunDirectory) -> Path | None:
+    """The run that a path was probably to name: that of a file, the latest one below a folder."""
     path, recipe = directory.path, directory.recipe.name
     if path.is_file() and (path.parent / recipe).is_file():
-        return f"name its run: {shlex.quote(str(path.parent))}"
+        return path.parent
     found = [file.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/{recipe}")]
     runs = [RunDirectory(run) for run in found if followed(run) == run]
-    if runs:
-        trained = [run for run in runs if run.best.exists()]  # an evaluation has no weights
-        latest = max(trained or runs, key=lambda run: run.path.name)
-        return f"name one of its runs, the latest is {shlex.quote(str(latest.path))}"
-    return "name a directory that `python -m toolkit run` has made, runs/<recipe>/<time>"
+    trained = [run for run in runs if run.best.exists()]  # an evaluation has no weights
+    latest = max(trained or runs, key=lambda run: (run.recipe.stat().st_mtime_ns, run.path.name), default=None)
+    return latest.path if latest else None
 
 
 def _evaluate(run: Path) -> str:

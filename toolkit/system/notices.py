@@ -52,11 +52,11 @@ def say(text: str, console: Console, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def wrapped(text: str) -> str:
-    """`text` as one line that is printable, broken between words where standard error is a terminal, so that the
-    terminal breaks none itself."""
-    text = printable(text)
-    if not (sys.stderr and sys.stderr.isatty()):
+def wrapped(text: str, file: TextIO | None = None) -> str:
+    """`text` as one line that is printable, broken between words where `file` (None: standard error) is a terminal, so
+    that the terminal breaks none itself."""
+    text, file = printable(text), file or sys.stderr
+    if not (file and file.isatty()):
         return text
     import shutil
 
@@ -87,6 +87,6 @@ def _print(line: str, console: Console | None) -> None:
     if console is not None:
         say(line, console, style="yellow")
     elif sys.stderr:  # which has no file where it was closed from the start
-        line = printable(line)
+        line = wrapped(line)
         coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         print_error(f"\033[33m{line}\033[0m" if coloured else line)

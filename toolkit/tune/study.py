@@ -98,7 +98,7 @@ def _outlined(draft: Draft, registry: Registry) -> tuple[_Outline, list[Problem]
     recipe, source = draft.recipe or resolved, draft.source
     if recipe.tune is None:
         problem = Problem("tune", "is required: a table with trials and the space of values to try")
-        raise RecipeError(source, [problem], next_step=f"add [tune] and [tune.space] to {source}")
+        raise RecipeError(source, [problem], next_step=f"add [tune] to {source}, or try rates: {_rates(resolved)}")
     problems: list[Problem] = []
     try:
         space = check_space(recipe, source, registry)
@@ -112,6 +112,13 @@ def _outlined(draft: Draft, registry: Registry) -> tuple[_Outline, list[Problem]
         message = '"auto" could choose another batch on each worker: expected a number, or numbers in tune.space'
         problems.append(Problem(BATCH, message))
     return _Outline(recipe, resolved, recipe.tune, space, aim), [*problems, *wrong_aim]
+
+
+def _rates(recipe: Recipe) -> str:
+    """Overrides that make a study of a recipe without one: learning rates around its own."""
+    lr = recipe.train.optimizer.lr
+    space = f"{{train.optimizer.lr={{low={inline(lr / 10)},high={inline(lr * 10)},log=true}}}}"
+    return f"--set tune.trials=10 --set 'tune.space={space}'"
 
 
 def _invalid(source: str, problems: list[Problem]) -> RecipeError:

@@ -48,6 +48,10 @@ def test_sources_that_names_show_stay_in_one_split(tmp_path: Path) -> None:
     scenes = [{item.split("_")[1] for item in split.ids} for split in (found.data.train, found.data.valid)]
     assert scenes[0].isdisjoint(scenes[1])
     assert "12 sources" in found.choices[-1].why
+    assert found.warnings == (
+        "names show 12 sources (the first number), each kept in one split: 0, 1, 10 and 9 more; if these are not "
+        'sources, write group_pattern = "(.+)"',
+    )
 
 
 def test_too_few_sources_are_not_kept_apart_and_this_is_said(tmp_path: Path) -> None:
@@ -69,4 +73,17 @@ def test_few_groups_are_not_wasted_on_a_test(tmp_path: Path) -> None:
     found = divided(tmp_path)
     assert keys(found)["test_share"] == 0.0
     assert found.choices[0].why == "there are too few groups for a test as well"
+    assert not found.warnings, "the names of UCF101 need no guess"
     assert len(set(found.data.valid.targets)) == 2
+
+
+def test_classes_that_names_show_are_not_sources_if_a_reader_says_so(tmp_path: Path) -> None:
+    rows = ["path,labels"]
+    for number, (name, labels) in enumerate((("cat", "animal"), ("dog", "animal"), ("car", "wheels"), ("ship", ""))):
+        for item in range(20):
+            write_image(tmp_path / f"{name}_{item}.png", 100 * number + item)
+            rows.append(f"{name}_{item}.png,{labels}")
+    (tmp_path / "train.csv").write_text("\n".join([*rows, ""]), "utf-8")
+    (found,) = divided(tmp_path).warnings
+    assert found.startswith("names show 4 sources (what comes before the last number), each kept in one split: car, ")
+    assert found.endswith('; if these are not sources, write group_pattern = "(.+)" and test_share = 0.15')

@@ -144,6 +144,12 @@ def test_several_labels_an_item(tmp_path: Path, between: str, keys: dict[str, st
     assert classes(layout) == ("dog", "sea", "sun")
 
 
+def test_a_column_called_labels_makes_several_even_of_single_ones(tmp_path: Path) -> None:
+    images(tmp_path)
+    table(tmp_path / "train.csv", "path,labels", ["0.jpg,sun", "1.jpg,", "2.jpg,sea"])
+    assert recognise(tmp_path, videos=False).keys == {"train": "train.csv", "labels": "several"}
+
+
 def test_a_label_that_is_missing_does_not_make_several(tmp_path: Path) -> None:
     images(tmp_path)
     table(tmp_path / "train.csv", "path,label", ["0.jpg,a", "1.jpg,", "2.jpg,b"])

@@ -356,7 +356,7 @@ def test_without_any_model_the_next_step_is_to_train_one(tmp_path, monkeypatch, 
     assert main(["predict", "exports/nope", "a.png"]) == EXIT_USAGE
     assert capsys.readouterr().err.splitlines() == [
         "error: exports/nope: no such run or bundle",
-        "next:  train a model first: python -m toolkit run RECIPE",
+        "next:  train a model first: python -m toolkit demo",
     ]
 
 

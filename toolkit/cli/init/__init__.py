@@ -55,14 +55,24 @@ def _slug(folder: Path | None) -> str:
 def _show(begun: Start, output: Path) -> None:
     from toolkit.system.notices import note, show
 
-    show(*begun.facts)
+    _show_wrapped(*begun.facts)
     for text in begun.notes:
         note(text)
+    _show_wrapped(f"wrote {output}: {begun.summary}")
     recipe = shlex.quote(str(output))
     commands = (
         f"check {recipe}",
         f"run {recipe}",
         f"predict runs/latest {shlex.quote(begun.predicted)}",
     )
-    show(f"wrote {output}: {begun.summary}")
     show(*(f"{'next: ' if number == 0 else '      '} python -m toolkit {line}" for number, line in enumerate(commands)))
+
+
+def _show_wrapped(*lines: str) -> None:
+    """Print lines that break between words on a terminal."""
+    import sys
+
+    from toolkit.system.notices import show, wrapped
+
+    for line in lines:
+        show(*wrapped(line, sys.stdout).splitlines())

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from toolkit.api.contracts import Data, Split, VideoSplit
-from toolkit.api.errors import counted
+from toolkit.api.errors import counted, first_few
 from toolkit.cli.init.choices import Choice, counted_targets, counts_of
 from toolkit.cli.init.layout import Layout
 from toolkit.data.division import Division
 from toolkit.data.folders import Found
 from toolkit.data.groups import UNGROUPED, find_groups
 from toolkit.data.labelled import labelled
-from toolkit.data.sources import suggest_source
+from toolkit.data.sources import Source, suggest_source
 
 FEW = 20
 """Items of a class below which larger shares are set aside."""
@@ -39,13 +39,16 @@ def divide(layout: Layout) -> Divided:
     """Split the files of a layout as its recipe will. Raises DataError where they cannot be used."""
     found = layout.found
     shares = {key: share for key, share in _shares(found).items() if not _given(found, key)}
-    group = _source(found) if shares else None
-    pattern = group.value if group else None
+    source = _source(found) if shares else None
+    group = Choice("group_pattern", source.pattern, _why_grouped(source)) if source else None
+    pattern = source.pattern if source else None
     data, why, warnings = _labelled(found, shares, pattern), _why(found, shares), list(_few(found))
+    undone = ""
     if shares.get("test_share") and _lacking(data, shares):
         without = shares | {"test_share": 0.0}
         fewer = _labelled(found, without, pattern)
         if _lacking(fewer, without) < _lacking(data, shares):
+            undone = f" and test_share = {shares['test_share']}"
             shares, data, why = without, fewer, "there are too few groups for a test as well"
     if _empty(data, shares):
         shares = {key: share for key, share in _shares(found).items() if key in shares}
@@ -55,6 +58,8 @@ def divide(layout: Layout) -> Divided:
             "items of one source are in several splits (there are too few sources to keep them apart), so scores can "
             "show the source instead of the class"
         )
+    elif source:
+        warnings.append(_how_ungrouped(source, undone))
     choices = [Choice(key, share, why if number == 0 else "") for number, (key, share) in enumerate(shares.items())]
     return Divided(data, (*choices, *([group] if group else [])), tuple(warnings))
 
@@ -117,17 +122,23 @@ def _why(found: Found, shares: dict[str, float]) -> str:
     return f"of each class; the smallest, {name}, has {counted(fewest, 'item')}"
 
 
-def _source(found: Found) -> Choice | None:
-    """The group of each item that file names suggest, where nothing else gives one."""
+def _why_grouped(source: Source) -> str:
+    return f"names show {len(set(source.names))} sources ({source.words}), each kept in one split"
+
+
+def _how_ungrouped(source: Source, also: str) -> str:
+    """The sources, and the keys to write where names do not mean any."""
+    some = first_few(sorted(set(source.names)))
+    return f'{_why_grouped(source)}: {some}; if these are not sources, write group_pattern = "{EACH_ALONE}"{also}'
+
+
+def _source(found: Found) -> Source | None:
+    """The source of each item that file names suggest, where nothing else gives groups."""
     listing = found.listing
     if find_groups(listing, None, partial=found.given is not None).rule != UNGROUPED:
         return None
     splits = found.given.splits if found.given else ("train",) * len(listing.ids)
-    source = suggest_source(listing, [position for position, split in enumerate(splits) if split == "train"])
-    if source is None:
-        return None
-    why = f"names show {len(set(source.names))} sources ({source.words}): each stays in one split"
-    return Choice("group_pattern", source.pattern, why)
+    return suggest_source(listing, [position for position, split in enumerate(splits) if split == "train"])
 
 
 def _few(found: Found) -> Iterator[str]:

@@ -18,7 +18,7 @@ from toolkit.data.groups import GROUP_TABLE
 from toolkit.data.kinds import items_below, wanted
 from toolkit.data.labels import LabelForm
 from toolkit.data.lists import Lists, find_listed
-from toolkit.data.tables import PATH_COLUMNS, Table, open_table, read_lines
+from toolkit.data.tables import PATH_COLUMNS, Table, open_table, read_header, read_lines
 
 KAGGLE_TABLE = "Training_set.csv"
 _FORMS = (LabelForm(), LabelForm("several"), LabelForm("several", ";"), LabelForm("several", ","))
@@ -123,10 +123,16 @@ def _listed(root: Path, *, videos: bool) -> tuple[_Listed | None, DataError | No
         except DataError as error:
             first = first or _explained(error, root / files["train"])
             continue
-        if form.several and not any(isinstance(target, tuple) and len(target) > 1 for target in found.listing.targets):
+        if form.several and not _shows_several(root / files["train"], found):
             break  # labels are missing, rather than several
         return _Listed(found, files | _keys(form), _described(files, form)), None
     return None, first
+
+
+def _shows_several(table: Path, found: Found) -> bool:
+    """Whether an item has several labels, or the column is called as one that may hold several."""
+    named = "labels" in map(str.lower, read_header(table))
+    return named or any(isinstance(target, tuple) and len(target) > 1 for target in found.listing.targets)
 
 
 def _by_split(tables: list[Path]) -> dict[str, str]:

@@ -96,9 +96,9 @@ def _with_root(name: str, dataset: str, root: Path, output: Path) -> Start:
     line = f'name = "{dataset}"\n'
     text = text.replace(line, f"{line}root = {inline(str(root))}\n", 1)
     facts = (f"found {counted(sum(_lengths(data)), 'item')} of {len(data.spec.classes)} classes below {root}",)
-    file = next(iter(getattr(data.train, "paths", ())), "FILES")
+    file = next(map(_near, getattr(data.train, "paths", ())), "FILES")
     notes = data.notes if has_gpu() else (*data.notes, *_slow(name))
-    return Start(text, (*facts, _splits(data)), notes, f"the shipped recipe {name} for {dataset}", str(file))
+    return Start(text, (*facts, _splits(data)), notes, f"the shipped recipe {name} for {dataset}", file)
 
 
 def _slow(name: str) -> Iterator[str]:
@@ -128,15 +128,21 @@ def _surveyed(kind: str, root: Path, output: Path) -> Start:
     notes = (*_damaged(survey), *divided.warnings, *divided.data.notes, *layout.notes)
     machine = "a GPU was found" if survey.gpu else "no GPU was found"
     return Start(
-        compose(title, tables), facts, notes, f"{described(tables)} ({machine})", str(layout.root / listing.ids[0])
+        compose(title, tables), facts, notes, f"{described(tables)} ({machine})", _near(layout.root / listing.ids[0])
     )
+
+
+def _near(path: Path) -> str:
+    """A path as a user would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _facts(survey: Survey) -> Iterator[str]:
     counts, media, noun = survey.counts, survey.media, "video" if survey.videos else "image"
     items = len(survey.layout.found.listing.ids)
     of = "" if survey.numbers else f" of {len(counts)} classes"
-    yield f"found {counted(items, noun)}{of}: {survey.layout.what} in {survey.layout.root}"
+    yield f"found {counted(items, noun)}{of}: {survey.layout.what} in {_near(survey.layout.root)}"
     if survey.numbers:
         yield f"numbers: {first_few([*_ranges(survey)], _CLASSES_SHOWN)}"
     else:

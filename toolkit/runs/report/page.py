@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.answers import number
 from toolkit.api.errors import printable
@@ -21,6 +22,9 @@ from toolkit.runs.report import contents, figures, number_figures, statistics
 from toolkit.runs.report.contents import Page
 from toolkit.runs.report.pictures import item_pictures
 from toolkit.runs.rows import ROWS, Row
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 HEAVY = 120_000
 """Bytes of a picture above which the page carries it as WebP; the PNG stays in the run."""
@@ -129,6 +133,14 @@ def _finalized(value: Any) -> Any:
     return printable(value, keep="\n\t\u00a0") if type(value) is str else value
 
 
+def _breakable(text: str) -> Markup:
+    """`text` for a narrow place: a line may break behind each separator of classes and folders."""
+    from markupsafe import Markup, escape
+
+    escaped = str(escape(_finalized(str(text))))
+    return Markup(re.sub(r"[|/_]", r"\g<0><wbr>", escaped))  # noqa: S704 - what it holds is escaped
+
+
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:
     """A page of `template`, which may use the macros of parts.html.j2, our style and our script."""
     import jinja2
@@ -144,6 +156,7 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": contents.percent, "score": contents.score, "named": contents.named}
+    environment.filters["breakable"] = _breakable
     environment.filters["number"] = number
     environment.globals["listed_files"] = contents.LISTED_FILES
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.

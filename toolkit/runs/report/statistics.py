@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,19 @@ def most_frequent_share(predictions: Sequence[Prediction]) -> float:
     """Accuracy of always answering the most frequent class; NaN of no predictions."""
     counts = Counter(row.target for row in predictions)
     return max(counts.values()) / len(predictions) if counts else math.nan
+
+
+def overlap(target: Collection[str], answer: Collection[str]) -> float:
+    """How far two sets agree, 0..1: twice what they share by what both hold (F1); 1 where both are empty."""
+    held = len(target) + len(answer)
+    return 2 * len({*target} & {*answer}) / held if held else 1.0
+
+
+def best_constant_set(targets: Sequence[Collection[str]]) -> tuple[str, ...]:
+    """The set that overlaps most with `targets` on average, of those that hold the most frequent classes."""
+    ranked = [name for name, _ in Counter(name for target in targets for name in target).most_common()]
+    sets = [tuple(ranked[:size]) for size in range(len(ranked) + 1)]
+    return max(sets, key=lambda answer: sum(overlap(target, answer) for target in targets))
 
 
 def confusion_matrix(classes: Sequence[str], predictions: Sequence[Prediction]) -> Matrix:

@@ -19,7 +19,13 @@ from toolkit.runs.estimates import Estimate
 from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report.numbers import output_scores
-from toolkit.runs.report.statistics import accuracy, most_frequent_share, wilson_interval
+from toolkit.runs.report.statistics import (
+    accuracy,
+    best_constant_set,
+    most_frequent_share,
+    overlap,
+    wilson_interval,
+)
 
 Kind: TypeAlias = Literal[
     "nothing_scored", "chance", "few_items", "overfitting", "improving", "waiting", "unbalanced", "never_predicted"
@@ -105,20 +111,43 @@ def _nothing_scored(judged: Judged) -> Iterator[Verdict]:
 
 def _chance(judged: Judged) -> Iterator[Verdict]:
     rows = judged.predictions
-    if not rows or not judged.classes:
+    if not rows or not judged.classes or not judged.one_class:
         return
-    reached, constant = accuracy(rows), most_frequent_share(rows)
-    guessed = 1 / len(judged.classes) if judged.one_class else 0.0
+    reached, constant, guessed = accuracy(rows), most_frequent_share(rows), 1 / len(judged.classes)
     low, high = wilson_interval(reached, len(rows))
     if low > max(constant, guessed):
         return
-    most_frequent = f"Answering the most frequent {'class' if judged.one_class else 'set'} every time"
+    most_frequent = "Answering the most frequent class every time"
     rival, baseline = ("Guessing", guessed) if guessed >= constant else (most_frequent, constant)
     text = (
         f"No better than chance: {judged.split} accuracy {_percent(reached)} (95 % interval {_percent(low)} to "
         f"{_percent(high)}). {rival} reaches {_percent(baseline)}."
     )
     yield Verdict("chance", text, _more_training(judged))
+
+
+def _constant_set(judged: Judged) -> Iterator[Verdict]:
+    """By the mean, over items, of how much more an answer overlaps with its target than the best constant set does,
+    and its standard error. Whole sets that are right would say little: a model may miss one of many classes."""
+    if judged.one_class or len(judged.predictions) < 2:
+        return
+    targets = [names_in(row.target) for row in judged.predictions]
+    answers = [names_in(row.prediction) for row in judged.predictions]
+    answered = [overlap(*pair) for pair in zip(targets, answers, strict=True)]
+    constant = best_constant_set(targets)
+    rival = [overlap(target, constant) for target in targets]
+    if _above_zero([one - other for one, other in zip(answered, rival, strict=True)]):
+        return
+    text = (
+        f"No better than a constant: {judged.split} answers overlap with their targets by {_percent(mean(answered))}. "
+        f"Answering {', '.join(constant) or 'no class'} every time reaches {_percent(mean(rival))}."
+    )
+    yield Verdict("chance", text, _more_training(judged))
+
+
+def _above_zero(gains: Sequence[float]) -> bool:
+    """Whether the mean of these, two or more, is reliably above 0."""
+    return mean(gains) > STANDARD_ERRORS * stdev(gains) / math.sqrt(len(gains))
 
 
 def _constant(judged: Judged) -> Iterator[Verdict]:
@@ -128,7 +157,7 @@ def _constant(judged: Judged) -> Iterator[Verdict]:
         nearer = [abs(one.target[name] - found.middle) - abs(one.error(name)) for one in judged.estimates]
         if len(nearer) < 2 or found.baseline == 0:
             continue
-        if mean(nearer) > STANDARD_ERRORS * stdev(nearer) / math.sqrt(len(nearer)):
+        if _above_zero(nearer):
             continue
         text = (
             f"No better than a constant: {judged.split} mean absolute error of {name} {number(found.mae)}. Answering "
@@ -231,6 +260,7 @@ def _never_predicted(judged: Judged) -> Iterator[Verdict]:
 RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
     _nothing_scored,
     _chance,
+    _constant_set,
     _constant,
     _few_items,
     _overfitting,
