@@ -27,7 +27,7 @@ def lightning(state: State, setup: Setup, items: TensorDataset, ranks: int) -> l
     """By the Trainer of Lightning."""
     import lightning as pl
 
-    class Module(pl.LightningModule):
+    class Module(pl.LightningModule):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
             super().__init__()
             self.network, self.seconds = state.network, list[float]()

@@ -73,7 +73,8 @@ def run_seconds(overrides: Sequence[str], *, ranks: int = 1, launcher: Sequence[
         _finished([*launcher, "-m", "toolkit", "run", *words, *sets])
         (records,) = Path(runs).glob(f"{RECIPE}/2*/records.jsonl")
         lines = records.read_text(encoding="utf-8").splitlines()
-    return sum(json.loads(line)["seconds"] for line in lines[1:])
+    seconds: list[float] = [json.loads(line)["seconds"] for line in lines[1:]]
+    return sum(seconds)
 
 
 def peer_seconds(peer: str, overrides: Sequence[str]) -> float:

@@ -76,7 +76,8 @@ def whole(values: T) -> T:
     """Dictionaries and lists with each divided tensor whole, on the CPU. All ranks gather them together."""
     if not any(_is_divided(value) for value in pytree.tree_leaves(values)):
         return values
-    return pytree.tree_map(lambda value: value.full_tensor().cpu() if _is_divided(value) else value, values)
+    gathered: T = pytree.tree_map(lambda value: value.full_tensor().cpu() if _is_divided(value) else value, values)
+    return gathered
 
 
 def divided(value: Any, like: Tensor) -> Any:

@@ -184,9 +184,9 @@ class _Normalised(torch.autograd.Function):
         return (*(one if needed else None for one, needed in zip(found, wanted, strict=False)), None, None)
 
 
-KEPT_AXES = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
+KEPT_AXES: dict[type[nn.Module], int | None] = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
 """Of how many leading axes a layer draws: channels are dropped whole by all but the first."""
-STOCHASTIC_DEPTH = {
+STOCHASTIC_DEPTH: dict[str, tuple[str, dict[str, Any]]] = {
     "torchvision.ops.stochastic_depth.StochasticDepth": ("p", {"mode": "row"}),
     "timm.layers.drop.DropPath": ("drop_prob", {"scale_by_keep": True}),
 }
