@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cli.test_launch import first_epoch, last, ranks_of, rest, started
 
 from tests.ranks import launched
 from tests.shard_files import write_tars
 from tests.shard_servers import http
+from tests.system.test_launch import first_epoch, last, ranks_of, rest, started
 from toolkit.api.errors import EXIT_FAILED
 from toolkit.cli.main import main
 
