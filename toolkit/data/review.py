@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.answers import names_in
-from toolkit.api.contracts import Data, DataSpec, Split, Target, Targets, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, Target, Targets, VideoSplit
 from toolkit.api.errors import DataError, counted, first_few, unknown_name
 from toolkit.data.splits import SPLITS
 from toolkit.data.tables import Table, open_table
@@ -44,7 +44,7 @@ def reviewed(data: Data, exclude: Path | None, relabel: Path | None) -> Data:
     labels = _labels(relabel, known, data.spec) if relabel else {}
     given = {"exclude": exclude, "relabel": relabel}
     files = {name: _digest(file) for name, file in given.items() if file}
-    splits = {split: _reviewed(getattr(data, split), excluded, labels) for split in SPLITS}
+    splits: dict[str, Any] = {split: _reviewed(getattr(data, split), excluded, labels) for split in SPLITS}
     notes = [f"excluded {counted(len(excluded), 'item')} by {exclude}"] if exclude else []
     notes += [f"changed {counted(len(labels), 'label')} by {relabel}"] if relabel else []
     return replace(data, **splits, protocol={**data.protocol, **files}, notes=(*data.notes, *notes))
@@ -55,13 +55,12 @@ def _whole(split: Any) -> Any:
     return split.videos if isinstance(split, FramesOf) else split
 
 
-def _reviewed(split: Any, excluded: frozenset[str], labels: Mapping[str, Target]) -> Split | VideoSplit:
+def _reviewed(split: Any, excluded: frozenset[str], labels: Mapping[str, Target]) -> Any:
     if isinstance(split, FramesOf):
         return replace(split, videos=_reviewed(split.videos, excluded, labels))
     kept = [position for position, name in enumerate(split.ids) if name not in excluded]
     if len(kept) == len(split) and labels.keys().isdisjoint(split.ids):
-        whole: Split | VideoSplit = split
-        return whole
+        return split
     targets = tuple(labels.get(split.ids[position], split.targets[position]) for position in kept)
     return (_Videos if isinstance(split, VideoSplit) else _Images)(split, tuple(kept), targets)
 

@@ -50,8 +50,8 @@ class Features:
     @property
     def known(self) -> NDArray[np.bool_]:
         """bool `[N]`."""
-        known: NDArray[np.bool_] = np.isfinite(self.values).all(axis=1)
-        return known
+        known = np.isfinite(self.values).all(axis=1)
+        return np.asarray(known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,8 @@ def _of_split(made: Extractor, split: Split | VideoSplit, progress: Callable[[in
 
 def _by_video(found: NDArray[np.float16], split: FramesOf) -> NDArray[np.float16]:
     frames = found.astype(np.float32).reshape(len(split.videos), split.per_video, -1)
-    return frames.mean(axis=1).astype(np.float16)
+    means: NDArray[np.float16] = frames.mean(axis=1).astype(np.float16)
+    return means
 
 
 def _loader(made: Extractor, split: Split | VideoSplit, device: torch.device) -> Loader:

@@ -58,7 +58,7 @@ def judge(items: Items, features: Features, groups: NDArray[np.int64]) -> tuple[
     known = np.flatnonzero(features.known)
     space = reduced(features.values[known])
     one_class = items.spec.targets == "index"
-    labels = np.array([items.targets[item] for item in known] if one_class else [0] * len(known), np.int64)
+    labels = np.array([items.targets[item] for item in known.tolist()] if one_class else [0] * len(known), np.int64)
     classes = len(items.spec.classes) if one_class else 1
     if len(known) < 2:
         return None, []

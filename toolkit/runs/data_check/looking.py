@@ -63,14 +63,16 @@ def look(items: Items, *, workers: int, progress: Callable[[int], None]) -> Seen
     """Decode and measure all items in threads; `progress` gets the number of items that are done."""
     count, frames = len(items), FRAMES if items.videos else 1
     seen = Seen(
-        {},
-        np.zeros((count, 2), np.int32),
-        *(np.full(count, np.nan, np.float32) for _ in range(3)),
-        np.zeros((count, frames, THUMB, THUMB, 3), np.uint8),
-        np.zeros(count, "V16"),
-        {},
-        {},
-        {},
+        errors={},
+        sizes=np.zeros((count, 2), np.int32),
+        brightness=np.full(count, np.nan, np.float32),
+        contrast=np.full(count, np.nan, np.float32),
+        sharpness=np.full(count, np.nan, np.float32),
+        thumbs=np.zeros((count, frames, THUMB, THUMB, 3), np.uint8),
+        digests=np.zeros(count, "V16"),
+        moving={},
+        damage={},
+        odd={},
     )
     for item, (found, odd) in enumerate(_measured(items, workers)):
         _keep(seen, item, found, odd)
@@ -122,7 +124,8 @@ def _of_image(part: Split, index: int) -> Measured:
     pixels = _array(read_image_of(part, index))
     digest = Digest()
     digest.add(pixels)
-    return Measured("", *pixels.shape[:2], digest.finished(), (measure(pixels),))
+    height, width = pixels.shape[:2]
+    return Measured("", height, width, digest.finished(), (measure(pixels),))
 
 
 def _of_video(part: VideoSplit, index: int) -> Measured:

@@ -200,9 +200,8 @@ class _Group:
         while True:
             ended = [process.poll() for process in self.processes]
             if self.store.check([record_of(number)]):
-                table = json.loads(self.store.get(record_of(number)))
-                # JSON has no tuples
-                return EpochRecord(**{key: tuple(one) if isinstance(one, list) else one for key, one in table.items()})
+                table: dict[str, Any] = json.loads(self.store.get(record_of(number)))
+                return EpochRecord(**{**table, "rank_waiting": tuple(table["rank_waiting"])})  # JSON has no tuples
             if any(ended):
                 raise self._error()
             if None not in ended:
