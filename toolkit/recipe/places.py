@@ -16,7 +16,7 @@ from toolkit.recipe.write import tables_to_toml
 if TYPE_CHECKING:
     from toolkit.recipe.tables import Recipe
 
-PATHS = frozenset({"root", "exclude", "relabel"})
+PATHS = frozenset({"root", "exclude", "relabel", "metadata"})
 """Keys of `[data]` whose values are paths."""
 _NAME = r"[^\s/\"'`<>&|,;:()\[\]{}\\]+"
 _PATH = re.compile(rf"(?:(?<![\w/.+~<-])|(?<=:/)|(?<=://)|(?<=:///))/({_NAME})(?:/{_NAME})+/?")
