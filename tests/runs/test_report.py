@@ -470,6 +470,12 @@ def test_importing_the_report_loads_no_heavy_package() -> None:
     assert shown.stdout.strip() == "set()"
 
 
+def test_a_page_without_slices_has_no_such_part(page: Reader) -> None:
+    links = [link["href"] for link in page.of("a")]
+    assert "#scores" in links
+    assert "#slices" not in links
+
+
 def test_making_a_page_does_not_load_torch(run: Path) -> None:
     code = (
         "import pathlib, sys; from toolkit.runs.report import write_report;"
