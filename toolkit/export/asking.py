@@ -110,7 +110,7 @@ def _views(
     return _images(split, index, skipped, seen)
 
 
-def _images(split: Split, index: Sequence[int], skipped: Skipped | None, seen: Seen | None) -> Iterator[_Asked]:
+def _images(split: Split, index: Sequence[int], skipped: Skipped | None, seen: Seen | None = None) -> Iterator[_Asked]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
 
     def read(row: int, stop: threading.Event) -> NDArray[np.uint8]:  # noqa: ARG001 - an image is read to its end
