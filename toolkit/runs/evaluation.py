@@ -25,7 +25,7 @@ from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
-from toolkit.runs.slices import slices_of, write_slices
+from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
@@ -251,7 +251,7 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     spec = scored.data.spec
     ROWS[spec.targets].write(directory, evaluated.rows, spec)
     write_sources(directory, (row.id for row in evaluated.rows), scored.data.sources)
-    columns = {**evaluated.measures, **scored.data.metadata}
+    columns: Columns = {**evaluated.measures, **scored.data.metadata}
     write_slices(directory, slices_of(evaluated.rows, spec.targets, scored.data.sources, columns))
     directory.write_json(directory.facts, facts)
     directory.write_json(directory.scores, evaluated.scores)

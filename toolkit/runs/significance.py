@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers: TypeAlias = NDArray[np.float64]
+    Values: TypeAlias = Sequence[float] | Numbers
+    Names: TypeAlias = Sequence[str] | NDArray[np.int64]
+    """Of what each item comes from."""
 
 SIGNIFICANT = 0.05
 """The p-value below which a difference is not chance."""
@@ -104,7 +107,7 @@ def wilson_interval(share: float, count: float) -> Interval:
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
-def mean_interval(values: Sequence[float], sources: Sequence[Any], *, shares: bool) -> Interval:
+def mean_interval(values: Values, sources: Names, *, shares: bool) -> Interval:
     """The interval of the mean of N items, where those of one source are not independent; unknown of one source.
 
     `shares` says that each value is 0 or 1: then Wilson's interval of as many items as are worth the sources, which is
@@ -133,7 +136,7 @@ def mean_interval(values: Sequence[float], sources: Sequence[Any], *, shares: bo
     return wilson_interval(mean, worth * (_Z / quantile) ** 2)
 
 
-def below_rest(values: Sequence[float], inside: Sequence[bool], sources: Sequence[Any], *, shares: bool) -> float:
+def below_rest(values: Values, inside: NDArray[np.bool_], sources: Names, *, shares: bool) -> float:
     """The one-sided p-value of the mean of the items inside a part not being below that of the others.
 
     `values`, `inside` and `sources` are of all N items; `shares` says that each value is 0 or 1. Items that stand alone
@@ -233,7 +236,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _by_source(values: Sequence[float] | Numbers, sources: Sequence[Any]) -> tuple[Numbers, Numbers]:
+def _by_source(values: Values, sources: Names) -> tuple[Numbers, Numbers]:
     """The sum of each source's values, and how many there are: float64 `[S]` both."""
     import numpy as np
 
