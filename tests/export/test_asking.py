@@ -40,6 +40,17 @@ def test_every_view_of_every_video_is_asked_once(tmp_path: Path, crops: int, ave
         np.testing.assert_allclose(found[row], wanted, atol=1e-5)
 
 
+def test_every_frame_is_shown_as_it_was_decoded(tmp_path: Path) -> None:
+    clip = Clip(frames=3, rate=2, fps=10)
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=clip), device="cpu")
+    split = Videos([12, 9], [(24, 32), (40, 20)])
+    shown: list[tuple[int, tuple[int, ...]]] = []
+    ask_raw(
+        bundle, split, [0, 1], (1,), progress=lambda _: None, seen=lambda item, frame: shown.append((item, frame.shape))
+    )
+    assert {*shown} == {(0, (3, 24, 32)), (1, (3, 40, 20))}
+
+
 def test_frames_too_large_for_one_call_are_cut_to_squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", clip=Clip(frames=3)), device="cpu")
     seen: list[tuple[int, ...]] = []

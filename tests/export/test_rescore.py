@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import tiny, toy_bundle
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
+from toolkit.runs import slices
+from toolkit.runs.files import read_run
 
 
 @pytest.mark.slow
@@ -118,3 +121,18 @@ def test_the_protocol_of_a_bundles_scores_is_of_the_data_that_was_seen(tmp_path:
     assert (protocol_seen["dataset"], protocol_seen["sample"]) == ("cifar10", False)
     assert "grouping" not in protocol_seen
     assert (protocol_seen["size"], protocol_seen["views"]) == (24, "1 centre crop")
+
+
+def test_a_bundle_has_slices_by_metadata_size_and_brightness(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "FEWEST", 1)
+    small = Image.new("RGB", (20, 10), (90, 90, 90))
+    small.save(pictures / "test/blue/00.png")
+    items = [f"test/{name}/{number:02}.png" for name in tiny.CLASSES for number in range(4)]
+    lines = [f"{item},{'dusk' if 'blue' in item else 'day'}" for item in items]
+    Path("table.csv").write_text("\n".join(["item,light", *lines]), encoding="utf-8")
+    assert evaluated("data.metadata=table.csv") == EXIT_DONE
+    made = tiny.only_run(pictures.parent / "runs", "toy-bundle")
+    found = {(one.column, one.value): one.items for one in read_run(made).slices}
+    assert (found["light", "dusk"], found["light", "day"]) == (4, 8)
+    assert (found["size", "10"], found["size", "32"]) == (1, 11)
+    assert found["brightness", "90"] == 1

@@ -42,6 +42,12 @@ def test_a_root_of_another_machine_is_shortened_too(tmp_path) -> None:
     assert table["data"]["root"] == "photos"
 
 
+def test_the_metadata_stays_with_who_has_it(tmp_path) -> None:
+    recipe = recipe_at(tmp_path, f'data.metadata="{tmp_path}/metadata.csv"')
+    assert "metadata" not in tomllib.loads(shared_toml(recipe))["data"]
+    assert recipe.data.metadata == tmp_path / "metadata.csv"
+
+
 def test_a_relative_root_stays(tmp_path) -> None:
     assert tomllib.loads(shared_toml(recipe_at(tmp_path, "data.root=data/photos")))["data"]["root"] == "data/photos"
 

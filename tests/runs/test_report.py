@@ -38,6 +38,7 @@ from toolkit.runs.report import (
     write_report,
 )
 from toolkit.runs.report.contents import percent
+from toolkit.runs.significance import wilson_interval
 
 pytestmark = pytest.mark.draws
 
@@ -469,6 +470,12 @@ def test_importing_the_report_loads_no_heavy_package() -> None:
     assert shown.stdout.strip() == "set()"
 
 
+def test_a_page_without_slices_has_no_such_part(page: Reader) -> None:
+    links = [link["href"] for link in page.of("a")]
+    assert "#scores" in links
+    assert "#slices" not in links
+
+
 def test_making_a_page_does_not_load_torch(run: Path) -> None:
     code = (
         "import pathlib, sys; from toolkit.runs.report import write_report;"
@@ -482,15 +489,15 @@ def test_making_a_page_does_not_load_torch(run: Path) -> None:
 @given(st.integers(1, 5000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
 def test_wilson_interval_holds_the_share(hits_and_count: tuple[int, int]) -> None:
     hits, count = hits_and_count
-    low, high = statistics.wilson_interval(hits / count, count)
+    low, high = wilson_interval(hits / count, count)
     assert 0 <= low <= hits / count + 1e-12
     assert hits / count - 1e-12 <= high <= 1
 
 
 def test_wilson_interval_agrees_with_a_published_example() -> None:
-    low, high = statistics.wilson_interval(15 / 148, 148)  # Newcombe (1998), table I, method 3
+    low, high = wilson_interval(15 / 148, 148)  # Newcombe (1998), table I, method 3
     assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
-    assert statistics.wilson_interval(0.0, 0) == (0.0, 1.0)
+    assert wilson_interval(0.0, 0) == (0.0, 1.0)
 
 
 def predicted(target: str, prediction: str, confidence: float) -> Prediction:

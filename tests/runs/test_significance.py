@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toolkit.runs.significance import SIGNIFICANT, bootstrap, holm, mcnemar, over_runs, sign_flip, welch
+from toolkit.runs.significance import (
+    SIGNIFICANT,
+    UNKNOWN,
+    below_rest,
+    bootstrap,
+    holm,
+    mcnemar,
+    mean_interval,
+    over_runs,
+    sign_flip,
+    welch,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("worse", "better"), [(0, 0), (1, 0), (3, 9), (9, 3), (5, 5), (40, 70), (6000, 6400)])
@@ -97,3 +109,48 @@ def test_two_hundred_comparisons_of_equals_call_a_difference_in_at_most_seven_pe
         sources = [f"video {place // 5}" for place in range(45)]
         sourced += sign_flip(by_video.tolist(), sources) < SIGNIFICANT
     assert max(single, repeated, sourced) <= 14
+
+
+def test_a_part_of_items_that_stand_alone_has_the_exact_test_of_fisher() -> None:
+    right = np.array([1.0] * 3 + [0.0] * 7 + [1.0] * 40 + [0.0] * 10)
+    inside = np.arange(60) < 10
+    wanted = stats.fisher_exact([[3, 7], [40, 10]], alternative="less").pvalue
+    assert below_rest(right, inside, names(60), shares=True) == pytest.approx(wanted)
+    assert below_rest(1 - right, inside, names(60), shares=True) > 0.99
+
+
+def test_few_sources_inside_a_part_prove_little() -> None:
+    right = np.array([0.0] * 20 + [1.0] * 180)
+    inside = np.arange(200) < 20
+    p_values = [
+        below_rest(right, inside, [str(place // each) for place in range(200)], shares=True) for each in (1, 2, 10, 20)
+    ]
+    assert p_values == sorted(p_values)
+    assert p_values[1] < 0.01
+    assert p_values[3] > SIGNIFICANT
+
+
+def test_numbers_that_are_all_equal_are_not_below() -> None:
+    assert below_rest([2.0] * 20, np.arange(20) < 10, names(20), shares=False) == 1.0
+
+
+def test_the_interval_of_a_share_is_that_of_wilson_and_wider_by_sources() -> None:
+    right = [float(place % 10 < 7) for place in range(200)]
+    alone = mean_interval(right, names(200), shares=True)
+    assert alone == wilson_interval(0.7, 200)
+    sorted_right = sorted(right)
+    together = mean_interval(sorted_right, [str(place // 10) for place in range(200)], shares=True)
+    assert together.low < alone.low < 0.7 < alone.high < together.high
+    assert mean_interval(right, ["one"] * 200, shares=True) is UNKNOWN
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_the_interval_of_a_mean_covers_the_truth_in_about_95_percent(shares: bool) -> None:
+    draw, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        level = np.repeat(draw.normal(0, 0.6, 30), 5)
+        values = (draw.normal(size=150) + level < 0.5).astype(float) if shares else level + draw.normal(size=150)
+        truth = stats.norm.cdf(0.5 / math.sqrt(1.36)) if shares else 0.0
+        low, high = mean_interval(values, [str(place // 5) for place in range(150)], shares=shares)
+        covered += low <= truth <= high
+    assert 0.92 * 400 <= covered <= 0.98 * 400

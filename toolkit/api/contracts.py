@@ -178,6 +178,9 @@ class Data:
     sources: Mapping[str, str] = field(default_factory=dict)
     """What items come from, by id: a video, a patient, a scene. Items of one source are not independent, so intervals
     and tests draw them together. An item that is not named stands alone."""
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What else is known of items, by column (light, camera, hospital) and id: scores are given for each value too. It
+    changes no score. The recipe's `data.metadata` adds the columns of a file."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
+from toolkit.data.metadata import with_metadata
 from toolkit.data.review import reviewed
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
@@ -113,9 +114,8 @@ class Plan:
         than is stored."""
         clip = clip_of(self.resolved)
         table = self.resolved.data
-        data = reviewed(
-            _read_data(self.one("dataset"), self.resolved, clips=clip is not None), table.exclude, table.relabel
-        )
+        whole = _read_data(self.one("dataset"), self.resolved, clips=clip is not None)
+        data = reviewed(with_metadata(whole, table.metadata), table.exclude, table.relabel)
         spec, design = data.spec, takes(self.one("model"))
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +116,7 @@ def _excluded(file: Path, known: set[str]) -> frozenset[str]:
             message = f"line {line}: {unknown_name(f'invalid decision {decision[0]!r}', decision[0], (EXCLUDE, KEEP))}"
             raise DataError(message, path=file, next_step=f"Write {EXCLUDE}, {KEEP} or nothing.")
     chosen = [(line, item) for line, (item, *decision) in rows if decision in ([], [EXCLUDE])]
-    _check_known(table, chosen, known)
+    check_known(table, chosen, known)
     if not chosen:
         step = f"Write {EXCLUDE} into the column {DECISION} of a row, or remove data.exclude from the recipe."
         raise DataError("excludes no item", path=file, next_step=step)
@@ -129,7 +129,7 @@ def _labels(file: Path, known: set[str], spec: DataSpec) -> dict[str, Target]:
         raise DataError("gives labels, but this data has numbers", path=file, next_step=step)
     table = open_table(file)
     rows = [(line, values) for line, values in table.select((ITEM, LABEL), may_be_empty=(LABEL,)) if values[1]]
-    _check_known(table, [(line, item) for line, (item, _) in rows], known)
+    check_known(table, [(line, item) for line, (item, _) in rows], known)
     if not rows:
         step = f"Write the right class into the column {LABEL} of a row, or remove data.relabel from the recipe."
         raise DataError("changes no label", path=file, next_step=step)
@@ -156,7 +156,8 @@ def _set_of_classes(text: str, classes: Sequence[str]) -> Target:
     return tuple(sorted({int(_one_class(name, classes)) for name in names_in(text)}))  # type: ignore[arg-type]
 
 
-def _check_known(table: Table, rows: Sequence[tuple[int, str]], known: set[str]) -> None:
+def check_known(table: Table, rows: Sequence[tuple[int, str]], known: Collection[str]) -> None:
+    """Raise DataError where the rows, each with the number of its line, name items that are not `known`."""
     unknown = [(line, item) for line, item in rows if item not in known]
     if unknown:
         line = unknown[0][0]

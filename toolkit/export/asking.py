@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import cycle
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ WAITING_BYTES = 2 * LARGEST_BYTES
 were read ahead may wait for their turn."""
 
 
+Seen: TypeAlias = Callable[[int, Tensor], None]
+"""Gets each picture of an item, uint8 `[3, H, W]`, as it was decoded; from several threads."""
+
+
 class _Asked(NamedTuple):
     row: int
     place: int
@@ -46,9 +50,10 @@ def ask_raw(
     *,
     progress: Callable[[int], None],
     skipped: Skipped | None = None,
+    seen: Seen | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities `[N, C]` of the items at `index`, in that order; those that cannot be read go to `skipped` and
-    have no row. `progress` gets the number of items answered.
+    have no row. `progress` gets the number of items answered, and `seen` what they look like.
 
     An image goes to the graph whole; of a video all views do, and are averaged. Where there are several crops, or one
     clip is larger than `LARGEST_BYTES`, a view is the square that the bundle cuts; else its frames are whole. Views of
@@ -59,7 +64,7 @@ def ask_raw(
     count = 1 if clip is None else clip.views
     answers = np.empty((len(index), count, len(bundle.manifest.classes)), np.float32)
     missing = [count] * len(index)
-    for group in _grouped(_views(bundle, split, index, skipped), sizes):
+    for group in _grouped(_views(bundle, split, index, skipped, seen), sizes):
         rows = [view.row for view in group]
         answers[rows, [view.place for view in group]] = bundle.session.run(np.stack([view.pixels for view in group]))
         for row in rows:
@@ -94,26 +99,28 @@ def _nbytes(group: Sequence[_Asked]) -> int:
 
 
 def _views(
-    bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], skipped: Skipped | None
+    bundle: Bundle, split: Split | VideoSplit, index: Sequence[int], skipped: Skipped | None, seen: Seen | None
 ) -> Iterator[_Asked]:
     """Every view of each item, with its row; of a video that cannot be read to its end, those before."""
     clip = bundle.manifest.clip
     if isinstance(split, VideoSplit):
         if clip is None:
             raise AssertionError("a model of images is asked about images")
-        return _clips(bundle, clip, split, index, skipped)
-    return _images(split, index, skipped)
+        return _clips(bundle, clip, split, index, skipped, seen)
+    return _images(split, index, skipped, seen)
 
 
-def _images(split: Split, index: Sequence[int], skipped: Skipped | None) -> Iterator[_Asked]:
+def _images(split: Split, index: Sequence[int], skipped: Skipped | None, seen: Seen | None = None) -> Iterator[_Asked]:
     """Each image, uint8 `[H, W, 3]`; a few are read ahead by threads."""
 
     def read(row: int, stop: threading.Event) -> NDArray[np.uint8]:  # noqa: ARG001 - an image is read to its end
         with hearing_of_damage() as found:
-            pixels = _channels_last(read_image_of(split, index[row]))
+            image = read_image_of(split, index[row])
         if skipped is not None:
             skipped.accept(index[row], found)
-        return pixels
+        if seen is not None:
+            seen(index[row], image)
+        return _channels_last(image)
 
     def weight(pixels: NDArray[np.uint8]) -> int:
         return pixels.nbytes
@@ -129,13 +136,18 @@ def _images(split: Split, index: Sequence[int], skipped: Skipped | None) -> Iter
 
 
 def _clips(
-    bundle: Bundle, clip: Clip, split: VideoSplit, index: Sequence[int], skipped: Skipped | None
+    bundle: Bundle,
+    clip: Clip,
+    split: VideoSplit,
+    index: Sequence[int],
+    skipped: Skipped | None,
+    seen: Seen | None,
 ) -> Iterator[_Asked]:
     """Each view of each video, uint8 `[T, H, W, 3]` or `[T, S, S, 3]`, as soon as its last frame is decoded."""
     for row, item in enumerate(index):
         try:
             with hearing_of_damage() as found:
-                for place, pixels in enumerate(_clips_of(bundle, clip, split, item)):
+                for place, pixels in enumerate(_clips_of(bundle, clip, split, item, seen)):
                     yield _Asked(row, place, pixels)
             if skipped is not None:
                 skipped.accept(item, found)
@@ -143,12 +155,22 @@ def _clips(
             _skip(item, skipped, error)
 
 
-def _clips_of(bundle: Bundle, clip: Clip, split: VideoSplit, item: int) -> Iterator[NDArray[np.uint8]]:
+def _clips_of(
+    bundle: Bundle, clip: Clip, split: VideoSplit, item: int, seen: Seen | None
+) -> Iterator[NDArray[np.uint8]]:
     wanted = views(bundle.manifest.sampling, split.times(item))
     numbers = needed(wanted)
-    cut = (_cut(bundle, clip, _channels_last(frame)) for frame in read_frames_of(split, item, numbers))
+    frames = _shown(read_frames_of(split, item, numbers), item, seen)
+    cut = (_cut(bundle, clip, _channels_last(frame)) for frame in frames)
     for parts in gathered(wanted, zip(numbers, cut, strict=True)):
         yield from inputs(parts, clips=True)
+
+
+def _shown(frames: Iterator[Tensor], item: int, seen: Seen | None) -> Iterator[Tensor]:
+    for frame in frames:
+        if seen is not None:
+            seen(item, frame)
+        yield frame
 
 
 def _skip(item: int, skipped: Skipped | None, error: DataError) -> None:

@@ -23,12 +23,13 @@ from toolkit.build.plan import FORMS, Plan, plan
 from toolkit.data.loader import target_tensor
 from toolkit.data.splits import SPLITS
 from toolkit.data.store.corrupt import Skipped
-from toolkit.export.asking import ask_raw
+from toolkit.export.asking import Seen, ask_raw
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse_text
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory, created
 from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation, thresholds_by_class
+from toolkit.runs.measuring import Measuring
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.serving.bundle import Bundle
 from toolkit.system.environment import describe_environment
@@ -76,14 +77,19 @@ def evaluate_bundle(
     )
     with created(runs, f"{manifest.name}{BUNDLE_SUFFIX}") as directory:
         objective = planned.objective(data.spec, data.train.targets, torch.device("cpu"))
-        answers = {name: _evaluate(bundle, planned, objective, data, name, skipped[name], console) for name in splits}
+        measuring = {name: Measuring() for name in splits}
+        answers = {
+            name: _evaluate(bundle, planned, objective, data, name, skipped[name], measuring[name].see, console)
+            for name in splits
+        }
         scores: dict[str, Any] = {name: evaluation.scores for name, evaluation in answers.items()}
         scores |= thresholds_by_class(answers, data.spec)
         scores |= uncertain_scores(answers, data, objective, lambda: planned.metrics(data.spec))
         scores |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": scored.protocol()}
         directory.write_text(directory.recipe, to_toml(planned.resolved))
         directory.write_json(directory.environment, describe_environment(_hardware(bundle)))
-        keep_evaluation(directory, Evaluated(scored, answers, scores), scored.facts(directory), console)
+        measures = measuring[splits[-1]].columns(getattr(data, splits[-1]).ids)
+        keep_evaluation(directory, Evaluated(scored, answers, scores, measures), scored.facts(directory), console)
     return directory
 
 
@@ -149,10 +155,17 @@ def _described(clip: Clip | None) -> str:
 
 
 def _evaluate(
-    bundle: Bundle, planned: Plan, objective: Objective, data: Data, name: str, skipped: Skipped, console: Console
+    bundle: Bundle,
+    planned: Plan,
+    objective: Objective,
+    data: Data,
+    name: str,
+    skipped: Skipped,
+    seen: Seen,
+    console: Console,
 ) -> Evaluation:
     split = getattr(data, name)
-    answers = torch.from_numpy(_asked(bundle, split, name, skipped, console))
+    answers = torch.from_numpy(_asked(bundle, split, name, skipped, seen, console))
     index = skipped.without(torch.arange(len(split)))
     if not len(index):
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
@@ -163,7 +176,7 @@ def _evaluate(
 
 
 def _asked(
-    bundle: Bundle, split: Split | VideoSplit, name: str, skipped: Skipped, console: Console
+    bundle: Bundle, split: Split | VideoSplit, name: str, skipped: Skipped, seen: Seen, console: Console
 ) -> NDArray[np.float32]:
     bar = track(range(len(split)), name, console=console, transient=True, disable=not console.is_terminal)
     steps = iter(bar)
@@ -173,7 +186,7 @@ def _asked(
             next(steps)
 
     sizes = BATCHES if bundle.manifest.clip is None else CLIP_BATCHES
-    return ask_raw(bundle, split, range(len(split)), sizes, progress=progress, skipped=skipped)
+    return ask_raw(bundle, split, range(len(split)), sizes, progress=progress, skipped=skipped, seen=seen)
 
 
 def _hardware(bundle: Bundle) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.runs.directory import nan_for_null
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained
-from toolkit.runs.report.statistics import wilson_interval
+from toolkit.runs.significance import wilson_interval
 
 CHOSE = {"valid": "chose the epoch", "test": "chose nothing"}
 """What each split had to do with the weights."""

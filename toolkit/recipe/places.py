@@ -16,7 +16,7 @@ from toolkit.recipe.write import tables_to_toml
 if TYPE_CHECKING:
     from toolkit.recipe.tables import Recipe
 
-PATHS = frozenset({"root", "exclude", "relabel"})
+PATHS = frozenset({"root", "exclude", "relabel", "metadata"})
 """Keys of `[data]` whose values are paths."""
 _NAME = r"[^\s/\"'`<>&|,;:()\[\]{}\\]+"
 _PATH = re.compile(rf"(?:(?<![\w/.+~<-])|(?<=:/)|(?<=://)|(?<=:///))/({_NAME})(?:/{_NAME})+/?")
@@ -24,8 +24,10 @@ _PATH = re.compile(rf"(?:(?<![\w/.+~<-])|(?<=:/)|(?<=://)|(?<=:///))/({_NAME})(?
 
 
 def shared_toml(recipe: Recipe) -> str:
-    """The recipe as TOML for others."""
-    return tables_to_toml(_shortened(recipe.tables(), root=False))
+    """The recipe as TOML for others: without the metadata, a file that they need not have and that changes no score."""
+    tables = recipe.tables()
+    tables["data"].pop("metadata", None)
+    return tables_to_toml(_shortened(tables, root=False))
 
 
 def places(toml: str) -> list[str]:

@@ -83,6 +83,8 @@ class DataTable(Use):
     """CSV that names items to exclude, such as the `issues.csv` of `data check` once it is reviewed."""
     relabel: Place | None = None
     """CSV with the columns `item` and `label`, such as the `labels.csv` of `data check` once it is reviewed."""
+    metadata: Place | None = None
+    """CSV with a column `item` and others, such as `light` or `camera`: scores are given for each of their values."""
 
 
 class PartRates(BaseModel):

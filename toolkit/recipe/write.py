@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NOT_COMPUTED = {
     "": ("trackers", "export", "tune"),
-    "data": ("root",),
+    "data": ("root", "metadata"),
     "input": ("memory_gb", "cache_gb", "workers", "on_corrupt", "corrupt_limit", "damaged_share"),
     "train": ("device", "threads", "strategy", "rank_timeout", "checkpoint_minutes"),
 }

@@ -55,6 +55,7 @@ class RunDirectory:
     scores = _File("scores.json")
     predictions = _File("predictions.csv")
     sources = _File("sources.csv")
+    slices = _File("slices.csv")
     file_problems = _File("files.csv")
     figures = _File("figures")
     bundles = _File("bundles")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,11 +19,13 @@ from toolkit.data.store.corrupt import Skipped
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.file_problems import write_file_problems
 from toolkit.runs.files import read_run
+from toolkit.runs.measuring import Measuring
 from toolkit.runs.report import write_report
 from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
+from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
@@ -189,6 +191,8 @@ class Evaluated:
     """By split: of valid, of test, or of both."""
     scores: Mapping[str, Any]
     """The contents of scores.json."""
+    measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What was measured of the items of `split` while they were scored, by column and id."""
 
     @property
     def split(self) -> str | None:
@@ -207,23 +211,26 @@ class Evaluated:
 def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluated:
     """Evaluate a run's network on the validation and the test split, those that have items."""
     table = assembly.recipe.train
-    answers = {
-        name: evaluate(
+    answers: dict[str, Evaluation] = {}
+    measures: Mapping[str, Mapping[str, float]] = {}
+    for name, loader in (("valid", assembly.valid), ("test", assembly.test)):
+        if not len(loader.store):
+            continue
+        measuring = Measuring()
+        answers[name] = evaluate(
             assembly.network,
             assembly.objective,
-            loader.evaluation(table.eval_batch or table.batch_size),
+            measuring.through(loader.evaluation(table.eval_batch or table.batch_size)),
             assembly.metrics(),
             assembly.autocast,
             average=loader.average,
             ranks=assembly.ranks,
         )
-        for name, loader in (("valid", assembly.valid), ("test", assembly.test))
-        if len(loader.store)
-    }
+        measures = measuring.columns(loader.store.split.ids, loader.store.sides, assembly.ranks)
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
     scores |= uncertain_scores(answers, assembly.data, assembly.objective, assembly.metrics)
-    return Evaluated(scored, answers, scores)
+    return Evaluated(scored, answers, scores, measures)
 
 
 def thresholds_by_class(answers: Mapping[str, Evaluation], spec: DataSpec) -> dict[str, dict[str, float]]:
@@ -244,6 +251,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
     spec = scored.data.spec
     ROWS[spec.targets].write(directory, evaluated.rows, spec)
     write_sources(directory, (row.id for row in evaluated.rows), scored.data.sources)
+    columns: Columns = {**evaluated.measures, **scored.data.metadata}
+    write_slices(directory, slices_of(evaluated.rows, spec.targets, scored.data.sources, columns))
     directory.write_json(directory.facts, facts)
     directory.write_json(directory.scores, evaluated.scores)
     found = verdicts(judged(read_run(directory.path)))

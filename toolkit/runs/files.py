@@ -15,6 +15,7 @@ from toolkit.runs.estimates import Estimate
 from toolkit.runs.file_problems import read_file_problems
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.rows import ROWS, Row
+from toolkit.runs.slices import Slice, read_slices
 from toolkit.runs.sources import read_sources
 
 
@@ -34,6 +35,8 @@ class RunFiles:
     file_problems: Sequence[FileProblem]
     sources: Mapping[str, str]
     """What items come from, by id; items that stand alone are not in it."""
+    slices: Sequence[Slice]
+    """Of slices.csv, those that are worse than the rest first."""
     environment: Mapping[str, Any]
     cut_short: bool
     """Whether the last line of records.jsonl was half-written, as a killed process leaves it."""
@@ -105,6 +108,7 @@ def read_run(run: Path) -> RunFiles:
         rows=ROWS[form_of(facts)].read(directory),
         file_problems=read_file_problems(directory),
         sources=read_sources(directory),
+        slices=read_slices(directory),
         environment=directory.read_json(directory.environment),
         cut_short=cut_short,
     )

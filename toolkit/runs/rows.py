@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
@@ -75,3 +76,12 @@ class _OfNumbers:
 
 
 ROWS: Mapping[TargetForm, RowForm] = {"index": _OfClasses(), "set": _OfClasses(), "number": _OfNumbers()}
+MEASURE: Mapping[TargetForm, str] = {"index": "accuracy", "set": "accuracy", "number": "mae"}
+"""What single items are judged by: whether the answer is right, or its mean absolute error."""
+
+
+def measured(row: Row) -> float:
+    """1 for a right answer, 0 for a wrong one; of numbers the mean distance to the targets, in their unit."""
+    if isinstance(row, Prediction):
+        return 0.0 if row.wrong else 1.0
+    return math.fsum(abs(row.error(name)) for name in row.target) / len(row.target)

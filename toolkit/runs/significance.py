@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers: TypeAlias = NDArray[np.float64]
+    Values: TypeAlias = Sequence[float] | Numbers
+    Names: TypeAlias = Sequence[str] | NDArray[np.int64]
+    """Of what each item comes from."""
 
 SIGNIFICANT = 0.05
 """The p-value below which a difference is not chance."""
@@ -25,6 +28,8 @@ RESAMPLES = 2000
 PERMUTATIONS = 9999
 """Draws of a permutation test where there are too many to try all."""
 SEED = 0
+_Z = 1.959964
+"""Standard errors on each side of a mean that hold `CONFIDENCE` of a normal distribution."""
 _BATCH = 100
 
 
@@ -90,6 +95,70 @@ def bootstrap(values: Sequence[float], sources: Sequence[str]) -> Interval:
         means.append(totals[chosen].sum(1) / counts[chosen].sum(1))
     low, high = np.quantile(np.concatenate(means), [SIGNIFICANT / 2, 1 - SIGNIFICANT / 2])
     return Interval(float(low), float(high))
+
+
+def wilson_interval(share: float, count: float) -> Interval:
+    """The score interval of a proportion (Wilson, 1927); `count` may be an effective number of items."""
+    if count == 0:
+        return Interval(0.0, 1.0)
+    scale = 1 + _Z * _Z / count
+    centre = (share + _Z * _Z / (2 * count)) / scale
+    half = _Z / scale * math.sqrt(share * (1 - share) / count + _Z * _Z / (4 * count * count))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_interval(values: Values, sources: Names, *, shares: bool) -> Interval:
+    """The interval of the mean of N items, where those of one source are not independent; unknown of one source.
+
+    `shares` says that each value is 0 or 1: then Wilson's interval of as many items as are worth the sources, which is
+    also right where all values are equal. Else Student's interval, of the sums over sources.
+
+    Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", Survey Methodology 24, 1998, for the number of items.
+    """
+    import numpy as np
+    from scipy import stats
+
+    numbers = np.asarray(values, np.float64)
+    mean, count = float(numbers.mean()), len(numbers)
+    totals, _ = _by_source(numbers - mean, sources)
+    if len(totals) < 2:
+        return UNKNOWN
+    if shares and len(totals) == count:
+        return wilson_interval(mean, count)
+    variance = len(totals) / (len(totals) - 1) * float((totals**2).sum()) / count**2
+    quantile = float(stats.t.ppf(1 - SIGNIFICANT / 2, len(totals) - 1))
+    if not shares:
+        half = quantile * math.sqrt(variance)
+        return Interval(mean - half, mean + half)
+    spread = mean * (1 - mean)
+    worth = len(totals) if spread == 0 else min(spread / variance, count) if variance else count
+    return wilson_interval(mean, worth * (_Z / quantile) ** 2)
+
+
+def below_rest(values: Values, inside: NDArray[np.bool_], sources: Names, *, shares: bool) -> float:
+    """The one-sided p-value of the mean of the items inside a part not being below that of the others.
+
+    `values`, `inside` and `sources` are of all N items; `shares` says that each value is 0 or 1. Items that stand alone
+    then have Fisher's exact test. Else it is the score test of a regression on `inside` with a variance that is robust
+    to sources; with few sources inside it finds little.
+
+    Source: Fisher, "The logic of inductive inference", 1935; Guo, Pan, Connett, Hannan and French, "Small-sample
+    performance of the robust score test and its modifications", Statistics in Medicine 24, 2005.
+    """
+    import numpy as np
+    from scipy import stats
+
+    numbers, chosen = np.asarray(values, np.float64), np.asarray(inside, bool)
+    count = int(chosen.sum())
+    weights = np.where(chosen, 1 / count, -1 / (len(chosen) - count))
+    totals, _ = _by_source((numbers - numbers.mean()) * weights, sources)
+    if shares and len(totals) == len(numbers):
+        return float(stats.hypergeom.cdf(int(numbers[chosen].sum()), len(numbers), int(numbers.sum()), count))
+    spread = math.sqrt(float((totals**2).sum()))
+    if len(totals) < 2 or not spread > 0:
+        return 1.0
+    return float(stats.t.cdf(float(totals.sum()) / spread, len(totals) - 1))
 
 
 class Jackknife(NamedTuple):
@@ -167,7 +236,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _by_source(values: Sequence[float], sources: Sequence[str]) -> tuple[Numbers, Numbers]:
+def _by_source(values: Values, sources: Names) -> tuple[Numbers, Numbers]:
     """The sum of each source's values, and how many there are: float64 `[S]` both."""
     import numpy as np
 

@@ -125,6 +125,7 @@ class ClipStore(Store):
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         self.skipped = Skipped(self.corrupt, self.split.ids)
+        self.sides = {}
         self._asked: set[int] = set()
         self._counted: set[int] = set()
         self._unkept: set[int] = set()
@@ -254,6 +255,7 @@ class ClipStore(Store):
         side = self.spec.stored_size
         for frame in read_frames_of(self.split, item, numbers):
             height, width = frame.shape[-2:]
+            self.sides[item] = min(height, width)
             sides = covering(height, width, side) if self.spec.fit == "crop" else (side, side)
             yield resize(frame, *sides).movedim(0, -1).numpy()
 

@@ -42,6 +42,7 @@ class ImageStore(Store):
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         self.skipped = Skipped(self.corrupt, self.split.ids)
+        self.sides = {}
         self._resident: Tensor | None = None
         self._complete = False
         self._under_way: dict[int, Future[None]] = {}
@@ -135,6 +136,7 @@ class ImageStore(Store):
         except DataError as error:
             self.skipped.add(index, error)
             return None
+        self.sides[index] = min(image.shape[-2:])
         return to_square(image, self.spec.stored_size, self.spec.fit).movedim(-3, -1)
 
 

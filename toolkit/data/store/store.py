@@ -24,6 +24,8 @@ class Store(Protocol):
 
     split: Split | VideoSplit
     skipped: Skipped
+    sides: dict[int, int]
+    """The shorter side, in pixels, of each item that this process decoded."""
 
     def __len__(self) -> int:
         return len(self.split)

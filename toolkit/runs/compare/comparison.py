@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from toolkit.api.contracts import Direction
 from toolkit.api.errors import UsageError, nearest
-from toolkit.runs.compare.contender import MEASURE, Contender, measured
+from toolkit.runs.compare.contender import Contender
 from toolkit.runs.compare.protocols import ABSENT, differences
+from toolkit.runs.rows import MEASURE, measured
 from toolkit.runs.scores import Certainty, is_share, score_text
 from toolkit.runs.significance import (
     SIGNIFICANT,

@@ -20,7 +20,7 @@ from toolkit.runs.files import RunFiles, read_run
 from toolkit.runs.latest import LATEST, followed
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.repeats import scores_of
-from toolkit.runs.rows import Row
+from toolkit.runs.rows import Row, measured
 from toolkit.runs.series.members import FOLD, SEED, Member, is_series, points, read_members
 
 BUNDLE = "bundle.json"
@@ -28,8 +28,6 @@ REPEATED = frozenset({SEED, FOLD})
 """Keys in which the runs of one contender may differ."""
 NAMING_KEYS = 2
 """Keys that recipes differ in, at most, where their values name the contenders."""
-MEASURE: Mapping[TargetForm, str] = {"index": "accuracy", "set": "accuracy", "number": "mae"}
-"""What single items are judged by: whether the answer is right, or its mean absolute error."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +112,6 @@ class Contender:
     def parameters(self) -> int | None:
         found: int | None = self.first.facts.get("parameters")
         return found
-
-
-def measured(row: Row) -> float:
-    """1 for a right answer, 0 for a wrong one; of numbers the mean distance to the targets, in their unit."""
-    if isinstance(row, Prediction):
-        return 0.0 if row.wrong else 1.0
-    return math.fsum(abs(row.error(name)) for name in row.target) / len(row.target)
 
 
 def target_of(row: Row) -> str:

@@ -19,9 +19,13 @@ from toolkit.runs.report.answers import Answers, answers
 from toolkit.runs.report.numbers import Numbers, numbers
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
 from toolkit.runs.scores import Certainty, Row, score_rows
+from toolkit.runs.significance import wilson_interval
+from toolkit.runs.slices import Slice
 
 LISTED_ERRORS = 24
 LISTED_FILES = 20
+LISTED_SLICES = 10
+MOST_SLICES = 200
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Page:
     """Scalar scores on valid and on test."""
     certainty: Certainty
     """Of the scores on the split that the run is judged on."""
+    slices: Sequence[Slice]
+    """Those that are worse than the rest first."""
     metric: str | None
     """The score on valid that has a chart of its own, if any."""
     no_metric: str
@@ -101,6 +107,7 @@ def gather(files: RunFiles) -> Page:
         tiles=list(_tiles(files)),
         scores=score_rows([files.scores.get(split, {}) for split in ("valid", "test")]),
         certainty=Certainty.of(files.scores, files.split),
+        slices=files.slices,
         metric=metric,
         no_metric=no_metric,
         best_epoch=_best_epoch(files),
@@ -191,7 +198,7 @@ def _headline(files: RunFiles) -> Headline | None:
     count = len(predictions) or int(files.facts.get("items", {}).get(split, 0))
     if not count or not math.isfinite(accuracy):
         return None
-    low, high = statistics.wilson_interval(accuracy, count)
+    low, high = wilson_interval(accuracy, count)
     chance = 1 / len(files.classes) if files.targets == "index" else None
     return Headline(split, accuracy, low, high, count, chance, statistics.most_frequent_share(predictions))
 

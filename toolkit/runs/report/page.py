@@ -159,6 +159,8 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
     environment.filters["breakable"] = _breakable
     environment.filters["number"] = number
     environment.globals["listed_files"] = contents.LISTED_FILES
+    environment.globals["listed_slices"] = contents.LISTED_SLICES
+    environment.globals["most_slices"] = contents.MOST_SLICES
     # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
     script = (here / "page.js").read_text(encoding="utf-8")
     return environment.get_template(template.name).render(

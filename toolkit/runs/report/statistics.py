@@ -71,16 +71,6 @@ class Calibration:
         return sum(share * abs(confidence - accuracy) for confidence, accuracy, share in bins if share > 0)
 
 
-def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson, 1927): where the true share lies, at 95 % confidence for this `z`."""
-    if count == 0:
-        return 0.0, 1.0
-    scale = 1 + z * z / count
-    centre = (share + z * z / (2 * count)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def accuracy(predictions: Sequence[Prediction]) -> float:
     """Share of right predictions; NaN of none."""
     return sum(not row.wrong for row in predictions) / len(predictions) if predictions else math.nan

@@ -24,11 +24,20 @@ from toolkit.runs.report.statistics import (
     best_constant_set,
     most_frequent_share,
     overlap,
-    wilson_interval,
 )
+from toolkit.runs.significance import wilson_interval
+from toolkit.runs.slices import Slice, worse_than_rest
 
 Kind: TypeAlias = Literal[
-    "nothing_scored", "chance", "few_items", "overfitting", "improving", "waiting", "unbalanced", "never_predicted"
+    "nothing_scored",
+    "chance",
+    "few_items",
+    "overfitting",
+    "improving",
+    "waiting",
+    "unbalanced",
+    "never_predicted",
+    "worse_slices",
 ]
 
 WIDE = 0.20
@@ -45,6 +54,8 @@ STANDARD_ERRORS = 1.96
 """A mean that lies fewer of them above 0 may be 0, at 95 % confidence."""
 FEWEST_EPOCHS = 4
 """A curve of fewer epochs says nothing."""
+NAMED_SLICES = 3
+"""Slices that a verdict names."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,8 @@ class Judged:
     """Whether an answer is one class; else it is a set of them."""
     class_items: Mapping[str, int] = field(default_factory=dict)
     """Training items of each class; empty where they are not known."""
+    slices: Sequence[Slice] = ()
+    """Of `split`."""
 
 
 def judged(files: RunFiles) -> Judged:
@@ -95,6 +108,7 @@ def judged(files: RunFiles) -> Judged:
         classes=files.classes,
         one_class=files.targets == "index",
         class_items=files.facts.get("class_items", {}),
+        slices=files.slices,
     )
 
 
@@ -257,6 +271,16 @@ def _never_predicted(judged: Judged) -> Iterator[Verdict]:
     yield Verdict("never_predicted", text, (*(() if _weighted(judged) else _weights(judged)), "train.epochs"))
 
 
+def _worse_slices(judged: Judged) -> Iterator[Verdict]:
+    worse = [one.sentence for one in worse_than_rest(judged.slices)]
+    if not worse:
+        return
+    slices = "1 slice is" if len(worse) == 1 else f"{len(worse)} slices are"
+    more = f"; and {len(worse) - NAMED_SLICES} more" if len(worse) > NAMED_SLICES else ""
+    text = f"{slices} worse than the rest of the {judged.split} split: {'; '.join(worse[:NAMED_SLICES])}{more}."
+    yield Verdict("worse_slices", text)
+
+
 RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
     _nothing_scored,
     _chance,
@@ -268,6 +292,7 @@ RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
     _waiting,
     _unbalanced,
     _never_predicted,
+    _worse_slices,
 )
 
 
