@@ -122,7 +122,13 @@ def start_ray(words: argparse.Namespace) -> None:
     context.raise_original_map_exception = True
     context.enable_progress_bars = sys.stderr.isatty()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.init(logging_level=logging.ERROR)
+    try:
+        ray.init(logging_level=logging.ERROR)
+    except Exception as error:  # Ray's own errors of starting and joining have no other class in common
+        message = f"Ray cannot be started or joined: {str(error).strip().splitlines()[0]}"
+        raise RunFailed(
+            message, next_step="see what RAY_ADDRESS names, or end what else runs on this machine"
+        ) from error
     kind = "GPU" if words.gpu else "core"
     there = int(ray.cluster_resources().get("GPU" if words.gpu else "CPU", 0))
     reading = 1 if words.image and not words.gpu else 0  # Ray reads Parquet files in processes of their own
