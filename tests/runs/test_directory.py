@@ -16,7 +16,7 @@ from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_fo
 CORE = Path(toolkit.__file__).parent
 NAMES = {
     *("recipe.toml", "environment.json", "summary.txt", "facts.json", "records.jsonl", "last.pt", "best.pt"),
-    *("scores.json", "predictions.csv", "files.csv", "report.html"),
+    *("scores.json", "predictions.csv", "sources.csv", "files.csv", "report.html"),
 }
 ELSEWHERE = {
     "runs/directory.py": NAMES - {"last.pt", "best.pt"},
@@ -55,7 +55,7 @@ def test_every_name_is_that_of_a_file_in_the_run() -> None:
 def test_what_is_not_a_run_is_refused(tmp_path: Path, place: str, cause: str) -> None:
     with pytest.raises(UsageError, match=f": {cause}") as caught:
         existing(tmp_path / place)
-    assert str(caught.value.next_step).endswith("runs/<recipe>/<time>")
+    assert caught.value.next_step == "train a model first: python -m toolkit demo"
 
 
 def test_numbers_that_json_has_not_come_back_as_nan() -> None:

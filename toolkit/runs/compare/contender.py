@@ -271,9 +271,8 @@ def _evaluation(bundle: Path, runs: Path) -> Path:
 
 
 def _evaluations(bundle: Path, runs: Path) -> Iterator[Path]:
-    for scores in runs.glob(f"*{BUNDLE_SUFFIX}/*/scores.json"):
-        run = RunDirectory(scores.parent)
-        named = run.read_json(scores).get("bundle")
+    for run in map(RunDirectory, runs.glob(f"*{BUNDLE_SUFFIX}/*")):
+        named = run.read_json(run.scores).get("bundle") if run.scores.is_file() else None
         if named is not None and Path(named).resolve() == bundle.resolve():
             yield run.path
 
