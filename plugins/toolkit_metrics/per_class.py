@@ -62,13 +62,12 @@ class PerClass:
         if not len(present):
             return self._scores(math.nan, math.nan, [math.nan] * self._classes)
         score = _score_of_sklearn(self._name)
-
-        def averaged(average: str | None) -> Any:
-            return score(targets, predicted, labels=present, average=average, zero_division=0.0)
-
+        found = score(targets, predicted, labels=present, average=None, zero_division=0.0)
         per_class = np.full(self._classes, math.nan)
-        per_class[present] = averaged(None)
-        return self._scores(float(averaged("macro")), float(averaged("weighted")), per_class.tolist())
+        per_class[present] = found
+        # as scikit-learn averages, without counting twice more
+        counts = targets.sum(axis=0)[present] if self._sets else np.unique(targets, return_counts=True)[1]
+        return self._scores(float(np.average(found)), float(np.average(found, weights=counts)), per_class.tolist())
 
     def _scores(self, macro: float, weighted: float, per_class: list[float]) -> Scores:
         return {

@@ -85,7 +85,9 @@ def test_no_root_and_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
-def test_what_is_no_regular_file_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_regular_file_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tiny.write_images(tmp_path / "images")
     odd = root / "train" / "blue" / "odd.png"
     if kind == "pipe":
@@ -93,11 +95,12 @@ def test_what_is_no_regular_file_is_refused(kind: str, tmp_path: Path, capsys: p
     elif kind == "device":
         odd.symlink_to("/dev/zero")
     else:
+        monkeypatch.chdir(odd.parent)  # the address of a socket is short
         with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(os.path.relpath(odd))
+            listening.bind(odd.name)
     checked(tiny.write_recipe(tmp_path, root, text=FOLDERS), code=EXIT_DATA)
     printed = capsys.readouterr().err
-    assert f"{odd.name}: expected a regular file, got a {'named pipe' if kind == 'pipe' else kind}" in printed
+    assert f"{odd.name}: expected a regular file, got a {'FIFO' if kind == 'pipe' else kind}" in printed
     assert "next:  Move it out of the folder of the data." in printed
 
 

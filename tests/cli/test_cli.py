@@ -33,8 +33,20 @@ FLAGS = {
     "": {"--help", "--version"},
     "demo": EVERYWHERE | {"--open"},
     "init": EVERYWHERE | {"--output", "--force"},
-    "run": EVERYWHERE | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks"},
-    "tune": EVERYWHERE | {"--set", "--runs", "--storage", "--enqueue", "--workers", "--seeds", "--export"},
+    "run": EVERYWHERE
+    | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks", "--seeds", "--folds", "--grid"},
+    "tune": EVERYWHERE
+    | {
+        "--set",
+        "--runs",
+        "--storage",
+        "--serve-storage",
+        "--enqueue",
+        "--workers",
+        "--ranks",
+        "--seeds",
+        "--export",
+    },
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
@@ -44,6 +56,7 @@ FLAGS = {
         "--save",
         "--top",
         "--batch",
+        "--part",
         "--every",
         "--stream",
         "--reconnect",
@@ -53,7 +66,9 @@ FLAGS = {
         "--precision",
     },
     "check": EVERYWHERE | {"--set", "--recipe-only", "--probe"},
+    "compare": EVERYWHERE | {"--against-last", "--anyway", "--output", "--page", "--fail-if-worse", "--runs", "--open"},
     "data": EVERYWHERE,
+    "data index": EVERYWHERE | {"--column", "--force", "--image", "--output"},
     "data check": EVERYWHERE | {"--set", "--model", "--weights", "--output", "--open"},
     "data show": EVERYWHERE | {"--set", "--items", "--output", "--open"},
     "recipes": EVERYWHERE,
@@ -144,7 +159,7 @@ def listed(text: str) -> list[str]:
 
 def test_help_shows_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     codes = help_of("", capsys).partition("Exit codes: ")[2]
-    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "75", "130", "141"]
+    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "4", "5", "6", "75", "130", "141"]
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:

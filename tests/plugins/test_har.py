@@ -172,7 +172,7 @@ def test_labels_that_differ_only_in_case_or_spaces_are_reported(kaggle):
 def test_a_table_that_is_a_folder_is_an_error(tmp_path):
     (tmp_path / "root" / "train").mkdir(parents=True)
     (tmp_path / "root" / "Training_set.csv").mkdir()
-    assert "cannot be read: Is a directory" in problem(tmp_path / "root").message
+    assert "cannot be read: expected a regular file, got a folder" in problem(tmp_path / "root").message
 
 
 def test_a_table_without_its_folder_is_an_error(tmp_path):
