@@ -49,7 +49,9 @@ class Maps:
         return _to_one(self.values.mean(dim=(-2, -1)))
 
 
-def explain(network: Network, objective: Objective, pixels: Tensor, classes: Sequence[int] | None = None) -> Maps | None:
+def explain(
+    network: Network, objective: Objective, pixels: Tensor, classes: Sequence[int] | None = None
+) -> Maps | None:
     """Maps of N items for the `classes`, one each, or for the likeliest class of each item.
 
     `pixels` is uint8 `[N, 3, H, W]` or `[N, T, 3, H, W]`, N at least 1, on the network's device. The network runs in
@@ -80,7 +82,7 @@ def explain(network: Network, objective: Objective, pixels: Tensor, classes: Seq
 def map_layer(model: nn.Module, pixels: Tensor) -> str | None:
     """The name of the module whose output are the model's last convolutional features; None if it has none.
 
-    A convolution in the first half of the backbone's layers does not count: those of transformers cut the picture into
+    A convolution in the first quarter of the backbone's layers does not count: those of transformers cut the picture into
     tokens. Of the modules whose output has the size of the last convolution's, the last one to end is meant: it adds
     what skips the convolution. `pixels` is what the model takes, float `[1, 3, H, W]` or `[1, T, 3, H, W]`.
     """
@@ -96,7 +98,7 @@ def map_layer(model: nn.Module, pixels: Tensor) -> str | None:
         model(pixels)
     layers = [one for one in ran if any(True for _ in one.module.parameters(recurse=False))]
     places = [place for place, one in enumerate(layers) if isinstance(one.module, CONVOLUTIONS) and one.extents]
-    if not places or places[-1] < len(layers) // 2:
+    if not places or 4 * (places[-1] + 1) < len(layers):
         return None
     extent = layers[places[-1]].extents[-1]
     return next(one.name for one in reversed(ran) if extent in one.extents)

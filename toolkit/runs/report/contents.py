@@ -140,13 +140,15 @@ def score(value: Any) -> str:
 
 def _maps(files: RunFiles) -> str:
     if "maps" not in files.facts:
-        return "No maps of where answers come from: report --explain draws them."
+        return "No maps of where answers come from: report RUN --explain draws them."
     made = files.facts["maps"]
     if not made:
         return "No maps of where answers come from: no gradient of this model's answers reaches the pixels."
     layer = f" of {made['layer']}" if made["layer"] else ""
     number = f"the number {files.classes[0]}" if files.targets == "number" else "the answer"
-    place, bars = ("Below", " The longer the bar below a frame, the more it counts.") if made["clips"] else ("Beside", "")
+    place, bars = (
+        ("Below", " The longer the bar below a frame, the more it counts.") if made["clips"] else ("Beside", "")
+    )
     return f"{place} each picture, bright places are where {number} comes from: {made['method']}{layer}.{bars}"
 
 
