@@ -107,7 +107,7 @@ def _number_of(name: str | None, classes: Sequence[str]) -> int | None:
         return None
     if name not in classes:
         raise UsageError(
-            unknown_name(f"--class {name}: the model has no class of this name", name, classes),
+            unknown_name(f"--class {name}: the model has no such class", name, classes),
             next_step=f"choose from {', '.join(classes)}",
         )
     return list(classes).index(name)

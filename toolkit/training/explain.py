@@ -82,9 +82,9 @@ def explain(
 def map_layer(model: nn.Module, pixels: Tensor) -> str | None:
     """The name of the module whose output are the model's last convolutional features; None if it has none.
 
-    A convolution in the first quarter of the backbone's layers does not count: those of transformers cut the picture into
-    tokens. Of the modules whose output has the size of the last convolution's, the last one to end is meant: it adds
-    what skips the convolution. `pixels` is what the model takes, float `[1, 3, H, W]` or `[1, T, 3, H, W]`.
+    A convolution in the first quarter of the backbone's layers does not count: those of transformers cut the picture
+    into tokens. Of the modules whose output has the size of the last convolution's, the last one to end is meant: it
+    adds what skips the convolution. `pixels` is what the model takes, float `[1, 3, H, W]` or `[1, T, 3, H, W]`.
     """
     frames = pixels.shape[1] if pixels.ndim == 5 else 1
     body = model_parts(model).get("backbone", model)
