@@ -75,7 +75,7 @@ class Page:
     calibration_error: float | None
     errors: Sequence[Prediction]
     maps: str
-    """What maps of where answers come from show, or why there are none."""
+    """What maps of where answers come from show, or why the page has no maps."""
     recipe: Sequence[tuple[str, str, str]]
     """Kind (`table`, `pair`, `comment` or `plain`) and the two parts of each line."""
     protocol: Mapping[str, Any]
@@ -147,7 +147,7 @@ def _maps(files: RunFiles) -> str:
     layer = f" of {made['layer']}" if made["layer"] else ""
     number = f"the number {files.classes[0]}" if files.targets == "number" else "the answer"
     place, bars = (
-        ("Below", " The longer the bar below a frame, the more it counts.") if made["clips"] else ("Beside", "")
+        ("Below", " The longer the bar below a frame, the more it counts.") if made["clips"] else ("Next to", "")
     )
     return f"{place} each picture, bright places are where {number} comes from: {made['method']}{layer}.{bars}"
 
