@@ -323,7 +323,7 @@ def test_against_the_last_run_of_the_recipe(here: Path, capsys: pytest.CaptureFi
         (["a/1", "a/1"], "a/1: named twice", "compare a/1 RUN"),
         (["a/1", "b/1", "--output", "table.doc"], "unknown format", "--output table.md"),
         (["a/1", "b/1", "--against-last"], "--against-last takes one run", "compare b/1 --against-last"),
-        (["a/1", "c"], "c: no such directory", "name a directory"),
+        (["a/1", "c"], "c: no such directory", "train a model first: python -m toolkit demo"),
         (["a/1", "mixed"], "its runs differ in more than the seed: model.name", "compare mixed/x mixed/y"),
         (["a/1", "twice"], "twice: x and y have the same seed", "compare twice/y RUN"),
         (["a/1", "young"], "young: has no scores yet", "run --resume young"),

@@ -65,7 +65,12 @@ def _inlined(schema: Any, tables: Mapping[str, Any]) -> Any:
     if "$ref" in schema:
         table = tables[schema["$ref"].rpartition("/")[2]]
         return _inlined({**table, **{key: value for key, value in schema.items() if key != "$ref"}}, tables)
-    dropped = ("$defs", "uniqueItems")  # a set is written as an array, in which a value may stand twice
+    dropped: tuple[str, ...] = (
+        "$defs",
+        "uniqueItems",
+    )  # a set is written as an array, in which a value may stand twice
+    if schema.get("format") in ("date-time", "time"):  # in JSON these have an offset, which in TOML is optional
+        dropped += ("format",)
     return {key: _inlined(value, tables) for key, value in schema.items() if key not in dropped}
 
 
