@@ -86,7 +86,7 @@ def map_layer(model: nn.Module, pixels: Tensor) -> str | None:
     into tokens. Of the modules whose output has the size of the last convolution's, the last one to end is meant: it
     adds what skips the convolution. `pixels` is what the model takes, float `[1, 3, H, W]` or `[1, T, 3, H, W]`.
     """
-    frames = pixels.shape[1] if pixels.ndim == 5 else 1
+    frames = _frames(pixels)
     body = model_parts(model).get("backbone", model)
     ran: list[_Ran] = []
 
@@ -130,28 +130,9 @@ def _explain_one(
 ) -> tuple[Tensor, int, Tensor] | None:
     """The map `[1, ..., H, W]` of one item, not scaled, with its class and its logits `[1, C]`."""
     inputs = _normalized(network, pixels)
-    with torch.set_grad_enabled(layer is None):
-        if layer is None:
-            seen = [inputs.requires_grad_()]
-            with _thawed(network.model):
-                logits = objective.logits(network.model(inputs).float())
-        else:
-            seen = []
-            module = network.model.get_submodule(layer)
-            frames = pixels.shape[1] if pixels.ndim == 5 else 1
-
-            def cut(_name: str, _module: nn.Module, output: Any) -> Any:
-                """Let the graph begin here, so that nothing before it is kept in memory."""
-                torch.set_grad_enabled(True)
-                seen[:] = [one.detach().requires_grad_().clone() for one in _maps(output, frames)]
-                replaced = iter(seen)
-                if isinstance(output, Tensor):
-                    return seen[0]
-                known = {id(one) for one in _maps(output, frames)}
-                return type(output)(next(replaced) if id(one) in known else one for one in output)
-
-            with _hooked({module: cut}, {module: layer}):
-                logits = objective.logits(network.model(inputs).float())
+    begun = _from_pixels(network.model, inputs) if layer is None else _from_layer(network.model, layer, inputs)
+    with begun as seen:
+        logits = objective.logits(network.model(inputs).float())
         if not logits.requires_grad:
             return None
         wanted = int(logits[0].argmax()) if chosen is None else chosen
@@ -161,6 +142,39 @@ def _explain_one(
         return None
     made = _saliency(pairs[0][1]) if layer is None else _weighted(pairs, pixels.shape)
     return made.float(), wanted, logits.detach().float()
+
+
+@contextmanager
+def _from_pixels(model: nn.Module, inputs: Tensor) -> Iterator[list[Tensor]]:
+    """Record gradients from the pixels on; what they are wanted of. A frozen backbone would run without them."""
+    frozen = isinstance(model, Classifier) and model.frozen
+    if isinstance(model, Classifier):
+        model.frozen = False
+    try:
+        yield [inputs.requires_grad_()]
+    finally:
+        if isinstance(model, Classifier):
+            model.frozen = frozen
+
+
+@contextmanager
+def _from_layer(model: nn.Module, layer: str, inputs: Tensor) -> Iterator[list[Tensor]]:
+    """Record gradients from the output of a layer on, so that nothing before it is kept in memory; what they are wanted
+    of, once the model has run."""
+    frames, seen = _frames(inputs), list[Tensor]()
+
+    def begin(_name: str, _module: nn.Module, output: Any) -> Any:
+        torch.set_grad_enabled(True)
+        maps = _maps(output, frames)
+        seen[:] = [one.detach().requires_grad_().clone() for one in maps]
+        if isinstance(output, Tensor):
+            return seen[0]
+        known = {id(one): its for one, its in zip(maps, seen, strict=True)}
+        return type(output)(known.get(id(one), one) for one in output)
+
+    module = model.get_submodule(layer)
+    with torch.no_grad(), _hooked({module: begin}, {module: layer}):
+        yield seen
 
 
 def _weighted(pairs: Sequence[tuple[Tensor, Tensor]], shape: torch.Size) -> Tensor:
@@ -191,9 +205,14 @@ def _saliency(gradient: Tensor) -> Tensor:
     return smooth.view(*gradient.shape[:-3], height, width)
 
 
+def _frames(pixels: Tensor) -> int:
+    return pixels.shape[1] if pixels.ndim == 5 else 1
+
+
 def _normalized(network: Network, pixels: Tensor) -> Tensor:
     with torch.no_grad():
-        return network.normalize(pixels)
+        normalized: Tensor = network.normalize(pixels)
+    return normalized
 
 
 def _to_one(values: Tensor) -> Tensor:
@@ -215,16 +234,3 @@ def _hooked(
 
             held.callback(module.register_forward_hook(called).remove)
         yield
-
-
-@contextmanager
-def _thawed(model: nn.Module) -> Iterator[None]:
-    """A frozen backbone runs without gradients, which input gradients need."""
-    frozen = isinstance(model, Classifier) and model.frozen
-    if frozen:
-        model.frozen = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if frozen:
-            model.frozen = True  # type: ignore[assignment]
