@@ -48,7 +48,8 @@ FLAGS = {
         "--export",
     },
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
-    "report": EVERYWHERE | {"--open"},
+    "report": EVERYWHERE | {"--open", "--explain"},
+    "explain": EVERYWHERE | {"--class", "--save", "--set"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
     "predict": EVERYWHERE
     | {

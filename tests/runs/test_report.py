@@ -632,6 +632,7 @@ def test_items_are_pictures_of_their_own_with_their_names(tmp_path: Path) -> Non
     assert confidences[0] >= confidences[1]
     assert [str(button["aria-label"]).startswith("Enlarge item<") for button in page.of("button")] == [True] * 3
     assert "Right answers Spread over the test split." in page.text
+    assert "No maps of where answers come from: report RUN --explain draws them." in page.text
 
 
 def test_pictures_of_items_are_exact_and_replace_those_of_before(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def fill(parser: Parser) -> None:
     parser.does(_report, (f"report {RUN}", f"report {RUN} --open"))
     parser.add_argument("run", metavar="RUN", type=Path)
+    parser.add_argument("--explain", action="store_true", help="draw where answers come from again; needs the data")
     add_open(parser)
 
 
@@ -24,6 +25,10 @@ def _report(options: Namespace) -> None:
     from toolkit.runs.report import write_report
     from toolkit.system.notices import show
 
+    if options.explain:
+        from toolkit.runs.explained import add_maps
+
+        add_maps(options.run)
     page = write_report(options.run)
     show(f"report {page}")
     if options.open:

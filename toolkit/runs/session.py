@@ -236,8 +236,9 @@ def _finish(prepared: Prepared, session: Session) -> None:
     if not ranks.leads:
         return
     with directory.explained():
-        draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)
-    keep_evaluation(directory, evaluated, run_facts(prepared.scored, assembly, directory), session.console)
+        drawn = draw_pictures(directory, assembly, prepared.setup.augmentations, evaluated)
+    facts = {**run_facts(prepared.scored, assembly, directory), **drawn}
+    keep_evaluation(directory, evaluated, facts, session.console)
     session.trackers.track(RunFinished(evaluated.scores, directory.path))
     for viewer in session.trackers.viewers:
         show(f"view {viewer}", console=session.console)

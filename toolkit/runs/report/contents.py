@@ -80,6 +80,8 @@ class Page:
     """Where answers are numbers."""
     calibration_error: float | None
     errors: Sequence[Prediction]
+    maps: str
+    """What maps of where answers come from show, or why the page has no maps."""
     recipe: Sequence[tuple[str, str, str]]
     """Kind (`table`, `pair`, `comment` or `plain`) and the two parts of each line."""
     protocol: Mapping[str, Any]
@@ -116,6 +118,7 @@ def gather(files: RunFiles) -> Page:
         numbers=numbers(files, LISTED_ERRORS),
         calibration_error=_calibration_error(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
+        maps=_maps(files),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
         environment=list(_flat("", files.environment)),
@@ -140,6 +143,20 @@ def named(label: str) -> str:
 def score(value: Any) -> str:
     """A score with four decimals; a dash where it is undefined or was not computed."""
     return "—" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _maps(files: RunFiles) -> str:
+    if "maps" not in files.facts:
+        return "No maps of where answers come from: report RUN --explain draws them."
+    made = files.facts["maps"]
+    if not made:
+        return "No maps of where answers come from: no gradient of this model's answers reaches the pixels."
+    layer = f" of {made['layer']}" if made["layer"] else ""
+    number = f"the number {files.classes[0]}" if files.targets == "number" else "the answer"
+    place, bars = (
+        ("Below", " The longer the bar below a frame, the more it counts.") if made["clips"] else ("Next to", "")
+    )
+    return f"{place} each picture, bright places are where {number} comes from: {made['method']}{layer}.{bars}"
 
 
 def _best_epoch(files: RunFiles) -> int | None:

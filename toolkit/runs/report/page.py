@@ -20,6 +20,7 @@ from toolkit.runs.directory import explained
 from toolkit.runs.files import read_run
 from toolkit.runs.report import contents, figures, number_figures, statistics
 from toolkit.runs.report.contents import Page
+from toolkit.runs.report.maps import map_pictures
 from toolkit.runs.report.pictures import item_pictures
 from toolkit.runs.rows import ROWS, Row
 
@@ -89,14 +90,19 @@ class Item:
 
     row: Row
     picture: Picture
+    map: Picture | None
+    """Where the answer comes from."""
 
 
 def _items(shown: Page, folder: Path) -> tuple[list[Item], list[Item]]:
     """The items that have pictures: those with wrong answers, the worst first, and those with right ones."""
     rows, form = shown.files.rows, ROWS[shown.files.targets]
     found = {place: embedded(path) for place, path in item_pictures(folder).items() if place < len(rows)}
+    maps = {place: embedded(path) for place, path in map_pictures(folder).items() if place in found}
     places = form.worst(rows, len(rows)), form.right(rows)
-    wrong, right = ([Item(rows[place], found[place]) for place in one if place in found] for one in places)
+    wrong, right = (
+        [Item(rows[place], found[place], maps.get(place)) for place in one if place in found] for one in places
+    )
     return wrong, right
 
 

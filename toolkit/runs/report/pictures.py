@@ -93,15 +93,21 @@ def draw_items(directory: Path, pictures: Tensor, places: Sequence[int]) -> None
     for earlier in item_pictures(directory).values():
         earlier.unlink()
     for place, picture in zip(places, pictures, strict=True):
-        write_atomically(directory / ITEMS / f"{place:06}.webp", _webp(_strip(picture)))
+        write_atomically(directory / ITEMS / f"{place:06}.webp", encoded(_strip(picture)))
 
 
 def item_pictures(directory: Path) -> dict[int, Path]:
     """What `draw_items` has written, by the row of predictions.csv."""
-    return {int(path.stem): path for path in sorted((directory / ITEMS).glob("*.webp")) if path.stem.isdecimal()}
+    return numbered_pictures(directory / ITEMS)
 
 
-def _webp(picture: Rgb) -> bytes:
+def numbered_pictures(folder: Path) -> dict[int, Path]:
+    """The pictures in a folder whose names are numbers, by these."""
+    return {int(path.stem): path for path in sorted(folder.glob("*.webp")) if path.stem.isdecimal()}
+
+
+def encoded(picture: Rgb) -> bytes:
+    """The WebP file of a picture, uint8 `[H, W, 3]`; exact if the picture is small."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -115,9 +121,16 @@ def _strip(picture: Tensor) -> Rgb:
     import torch
 
     frames = picture.cpu() if picture.ndim == 4 else picture.cpu()[None]
-    chosen = torch.linspace(0, len(frames) - 1, min(len(frames), ACROSS)).round().long()
-    strip: Rgb = torch.cat(list(frames[chosen]), dim=-1).permute(1, 2, 0).numpy()
+    strip: Rgb = torch.cat(list(frames[chosen_frames(len(frames))]), dim=-1).permute(1, 2, 0).numpy()
     return strip
+
+
+def chosen_frames(count: int) -> list[int]:
+    """Numbers of up to `ACROSS` evenly spaced frames of a clip."""
+    import torch
+
+    numbers: list[int] = torch.linspace(0, count - 1, min(count, ACROSS)).round().long().tolist()
+    return numbers
 
 
 def _sheet(picture: Rgb, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:

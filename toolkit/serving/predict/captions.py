@@ -77,15 +77,18 @@ class Layout:
     """Pixels from one line to the next."""
 
     @classmethod
-    def of(cls, size: tuple[int, int], captions: Iterable[Sequence[Line]], *, even: bool = False) -> Layout:
-        """The layout of pictures of this size for any of `captions`; `even` sides are what video coders take."""
+    def of(
+        cls, size: tuple[int, int], captions: Iterable[Sequence[Line]], *, even: bool = False, below: bool = False
+    ) -> Layout:
+        """The layout of pictures of this size for any of `captions`; `even` sides are what video coders take. `below`
+        keeps the text off the picture, whether or not it fits."""
         width, height = size
         letters = min(max(min(size) // LINES_A_SIDE, SMALLEST), LARGEST)
         font, pitch, margin = _font(letters), round(letters * 1.4), letters // 2
         all_lines = [list(lines) for lines in captions]
         widest = max(font.getlength(line.text) for lines in all_lines for line in lines)
         across, down = round(widest) + 2 * margin, pitch * max(map(len, all_lines)) + margin
-        if across + margin <= WIDE * width and down + margin <= HIGH * height:
+        if not below and across + margin <= WIDE * width and down + margin <= HIGH * height:
             left, top, whole, panel = 0, 0, size, (margin, margin, margin + across, margin + down)
         else:
             whole = max(width, across), height + down

@@ -74,8 +74,8 @@ class Inputs:
         return [f"skipped {files}, neither images nor videos: {named}"] if self.passed_over else []
 
 
-def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> Inputs:
-    """All inputs that `words` name, in their order; what is named twice comes twice.
+def find_sources(words: Sequence[str], standard_input: Iterable[bytes], *, command: str = "predict") -> Inputs:
+    """All inputs that `words` name to a command, in their order; what is named twice comes twice.
 
     A word is an existing file or folder (of which the image and video files below are taken, sorted, hidden ones passed
     over), `-` (`standard_input` has one path a line), a URL, the number of a camera, or a pattern. What there is not
@@ -83,17 +83,17 @@ def find_sources(words: Sequence[str], standard_input: Iterable[bytes]) -> Input
     DataError when nothing is found.
     """
     if list(words).count(STANDARD_INPUT) > 1:
-        raise UsageError("predict: standard input can be read only once", next_step="give - once")
+        raise UsageError(f"{command}: standard input can be read only once", next_step="give - once")
     found: list[Source] = []
     passed_over: list[str] = []
     for word in words:
         found += _listed(standard_input, passed_over) if word == STANDARD_INPUT else _named(word, passed_over)
     if not found:
-        raise UsageError("predict: no input is given", next_step="python -m toolkit predict BUNDLE photos/")
+        raise UsageError(f"{command}: no input is given", next_step="python -m toolkit predict BUNDLE photos/")
     endless = next((source for source in found if source.endless), None)
     if endless and len(found) > 1:
         raise UsageError(
-            f"predict: {endless.name} does not end, so the other inputs would never be answered",
+            f"{command}: {endless.name} does not end, so the other inputs would never be answered",
             next_step=f"give {endless.place if endless.kind == 'camera' else endless.name} alone",
         )
     if all(source.kind == "unusable" for source in found):

@@ -1,0 +1,279 @@
+"""`explain` on files, and maps added to a run that has ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from tests.runs.test_report import read_page
+from tests.video_files import write_video
+from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
+from toolkit.cli.main import main
+from toolkit.export.explaining import _over_whole
+from toolkit.runs.directory import RunDirectory
+
+CLIPS = """
+[data]
+name = "video_folder"
+test_share = 0.4
+valid_share = 0.0
+
+[clip]
+frames = 2
+rate = 1
+fps = 10
+
+[input]
+size = 32
+
+[model]
+name = "cnn"
+widths = [4, 4]
+
+[train]
+epochs = 1
+batch = 8
+device = "cpu"
+precision = "fp32"
+
+[train.optimizer]
+name = "sgd"
+lr = 0.05
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explained")
+    recipe = tiny.write_recipe(folder, tiny.write_images(folder / "images"))
+    assert tiny.run(recipe, folder / "runs", "train.epochs=1") == EXIT_DONE
+    return tiny.only_run(folder / "runs")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "tiny" / "run"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def explain(*words: object) -> int:
+    return main(["explain", *map(str, words)])
+
+
+def facts(run: Path) -> object:
+    return json.loads(RunDirectory(run).facts.read_text(encoding="utf-8")).get("maps", "nothing")
+
+
+def test_a_picture_keeps_its_size_above_its_answer(
+    run: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(run, picture, "--save", tmp_path / "maps") == EXIT_DONE
+    with Image.open(tmp_path / "maps" / "wide.png") as drawn:
+        assert drawn.width == 500
+        assert drawn.height > 300
+        pixels = np.asarray(drawn)
+    assert pixels[:300, :90].max() < 100  # what the centre crop leaves is dark
+    assert pixels[:300, 100:400].max() > 150
+    shown = capsys.readouterr()
+    assert f"{picture}  " in shown.out
+    assert "%  Grad-CAM of " in shown.out
+    assert shown.err.endswith(f"{tmp_path / 'maps'}: 1 picture\n")
+
+
+def test_small_pictures_are_enlarged_and_folders_are_read(run: Path, trained: Path, tmp_path: Path) -> None:
+    assert explain(run, trained.parents[2] / "images" / "test" / "red", "--save", tmp_path / "maps") == EXIT_DONE
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [f"0{number}.png" for number in range(4)]
+    with Image.open(tmp_path / "maps" / "00.png") as drawn:
+        assert drawn.width == 256
+
+
+def test_the_map_is_about_the_class_that_is_named(
+    run: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in tiny.CLASSES:
+        assert explain(run, picture, "--class", name, "--save", tmp_path / name) == EXIT_DONE
+        assert f"Grad-CAM of {name}\n" in capsys.readouterr().out
+
+
+def test_without_a_folder_the_next_free_one_is_used(
+    run: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert explain(run, picture) == explain(run, picture) == EXIT_DONE
+    assert (tmp_path / "explained" / "wide.png").is_file()
+    assert (tmp_path / "explained-2" / "wide.png").is_file()
+
+
+def test_a_video_for_a_model_of_images_is_explained_by_its_middle_frame(run: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "bars.mp4", 12)
+    assert explain(run, video, "--save", tmp_path / "maps") == EXIT_DONE
+    assert (tmp_path / "maps" / "bars.png").is_file()
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_explained(
+    run: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    words = (run, tmp_path / "broken.png", tmp_path / "gone.png", picture, "--save", tmp_path / "maps")
+    assert explain(*words) == EXIT_DATA
+    shown = capsys.readouterr().err
+    assert f"note: {tmp_path / 'broken.png'}: " in shown
+    assert f"note: {tmp_path / 'gone.png'}: no such file or folder" in shown
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["wide.png"]
+
+
+def test_where_no_file_can_be_read_that_is_an_error(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert explain(run, tmp_path / "broken.png", "--save", tmp_path / "maps") == EXIT_DATA
+    assert "error: none of the 1 input could be explained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "next_step"),
+    [
+        (["--class", "gren"], '--class gren: the model has no such class; did you mean "green"?', "choose from blue"),
+        (["0"], "explain: camera 0 does not end", "give 0 alone"),
+        (["--set", "data.valid=1"], "data.valid", "next:"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    run: Path, picture: Path, words: list[str], error: str, next_step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(run, picture, *words) == EXIT_USAGE
+    shown = capsys.readouterr().err
+    assert error in shown
+    assert next_step in shown
+
+
+def test_what_does_not_end_is_for_predict(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(run, "0") == EXIT_USAGE
+    shown = capsys.readouterr().err
+    assert "explain: takes images and videos from files, not camera 0" in shown
+    assert f"next:  python -m toolkit predict {run} 0" in shown
+
+
+def test_a_folder_that_holds_something_stays_as_it_is(
+    run: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(run, picture, "--save", run) == EXIT_USAGE
+    assert "the folder is not empty, and nothing in it is replaced" in capsys.readouterr().err
+
+
+def test_a_bundle_has_no_gradients(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "runs" / "tiny" / "run")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    assert explain("bundle", "a photo.jpg") == EXIT_USAGE
+    shown = capsys.readouterr().err
+    assert "error: bundle: a bundle has no gradients, which maps are made of" in shown
+    assert "python -m toolkit explain runs/tiny/run 'a photo.jpg'" in shown
+
+
+def test_a_model_without_gradients_says_so(
+    run: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("toolkit.export.explaining.explain", lambda *_: None)
+    assert explain(run, picture) == EXIT_USAGE
+    assert "the model cnn has no map: no gradient of its answers reaches the pixels" in capsys.readouterr().err
+
+
+def test_a_run_comes_with_maps_of_the_items_it_shows(trained: Path) -> None:
+    figures = RunDirectory(trained).figures
+    shown = sorted(path.name for path in (figures / "items").iterdir())
+    assert shown == sorted(path.name for path in (figures / "maps").iterdir())
+    assert facts(trained) == {"method": "Grad-CAM", "layer": "groups", "clips": False}
+    page = read_page(RunDirectory(trained).report)
+    assert "bright places are where the answer comes from: Grad-CAM of groups." in page.text
+    maps = [image for image in page.of("img") if image["alt"] == "Where the answer comes from"]
+    assert len(maps) == len(shown)
+
+
+def test_maps_are_added_to_a_run_without_them(run: Path) -> None:
+    directory = RunDirectory(run)
+    shutil.rmtree(directory.figures)
+    directory.write_json(directory.facts, {**directory.read_json(directory.facts), "maps": None})
+    assert main(["report", str(run)]) == EXIT_DONE
+    assert not (directory.figures / "maps").exists()
+    assert main(["report", str(run), "--explain"]) == EXIT_DONE
+    assert any((directory.figures / "maps").iterdir())
+    assert facts(run) == {"method": "Grad-CAM", "layer": "groups", "clips": False}
+
+
+def test_a_run_whose_model_has_no_map_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.runs.sheets.explain", lambda *_: None)
+    assert main(["report", str(run), "--explain"]) == EXIT_DONE
+    assert facts(run) is None
+    assert not any((RunDirectory(run).figures / "maps").iterdir())
+    assert "no gradient of this model's answers reaches the pixels" in read_page(RunDirectory(run).report).text
+
+
+def test_a_run_without_answers_cannot_be_explained(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunDirectory(run).predictions.unlink()
+    assert main(["report", str(run), "--explain"]) == EXIT_USAGE
+    shown = capsys.readouterr().err
+    assert "no answer to explain: the run has no predictions.csv" in shown
+    assert f"next:  python -m toolkit evaluate {run}" in shown
+
+
+def test_items_that_the_data_no_longer_has_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = RunDirectory(run).predictions
+    file.write_text(file.read_text(encoding="utf-8").replace("test/red/00.png", "test/red/gone.png"), encoding="utf-8")
+    assert main(["report", str(run), "--explain"]) == EXIT_DATA
+    assert "the test split no longer has test/red/gone.png" in capsys.readouterr().err
+
+
+def test_of_a_video_frames_stand_side_by_side_above_how_much_they_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, first in (("early", 0), ("late", 100)):
+        for number in range(5):
+            write_video(tmp_path / "videos" / name / f"{number}.mp4", 12, first=first + 12 * number)
+    recipe = tiny.write_recipe(tmp_path, tmp_path / "videos", text=CLIPS, name="clips")
+    assert tiny.run(recipe, tmp_path / "runs") == EXIT_DONE
+    run = tiny.only_run(tmp_path / "runs", "clips")
+    assert facts(run) == {"method": "Grad-CAM", "layer": "groups", "clips": True}
+    assert "The longer the bar below a frame, the more it counts." in read_page(RunDirectory(run).report).text
+    video = write_video(tmp_path / "bars.mp4", 12)
+    assert explain(run, video, "--save", tmp_path / "maps") == EXIT_DONE
+    shown = capsys.readouterr().out
+    assert "deciding frames at " in shown or "no frame speaks for it" in shown
+    with Image.open(tmp_path / "maps" / "bars.png") as drawn:
+        assert drawn.width > 1.8 * (drawn.height - 80)
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "image.png")
+    assert explain(run, tmp_path / "image.png", "--save", tmp_path / "more") == EXIT_DATA
+    assert "an image, but this model takes video clips" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fit", "stored", "seen"),
+    [
+        ("crop", 16, (slice(0, 40), slice(20, 60))),
+        ("crop", 20, (slice(4, 36), slice(24, 56))),
+        ("stretch", 16, (slice(0, 40), slice(0, 80))),
+    ],
+)
+def test_a_map_lies_where_the_model_looks(fit: str, stored: int, seen: tuple[slice, slice]) -> None:
+    spec = DataSpec(classes=("a", "b"), size=16, stored=stored, fit=fit)  # type: ignore[arg-type]
+    heat = _over_whole(torch.ones(16, 16), (40, 80), spec)
+    wanted = np.full((40, 80), np.nan, np.float32)
+    wanted[seen] = 1
+    assert np.allclose(heat, wanted, equal_nan=True)
