@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import video_files
@@ -152,6 +152,7 @@ def taken(ring: Ring[int]) -> list[tuple[int, float, list[int]]]:
 
 
 @settings(max_examples=200, deadline=None)
+@example(parts=[27, 1], gap=2.220446049250313e-16, every=0.1)
 @given(
     parts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     gap=st.floats(0, 100),

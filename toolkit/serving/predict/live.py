@@ -111,7 +111,8 @@ class Ring(Generic[T]):
                 self._frames.clear()
             if begins and self._windows.every:
                 self._starts = self._windows.starts(self._length, after=seconds)
-                self._next = next((start for start in self._starts if start > self._made), None)
+                # a start may be before this frame by what sums of times err
+                self._next = next((max(start, seconds) for start in self._starts if start > self._made), None)
             self._part += begins
             self._times.append(seconds)
             self._frames.append((frame, shown))
