@@ -144,7 +144,7 @@ def test_what_goes_on_where_no_temporary_file_can_be_written(full_disk: Path, fi
     script = f"{limited}from toolkit.cli.main import main; import sys; sys.exit(main())"
     environment = {**os.environ, "TMPDIR": str(full_disk)}
     for words in (["plugins", "list"], ["check", str(finished.recipe)]):
-        command = [sys.executable, "-c", script, *words]
+        command = [sys.executable, "-B", "-c", script, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=full_disk)
         assert done.returncode == EXIT_DONE, done.stderr
         assert "error: " not in done.stderr

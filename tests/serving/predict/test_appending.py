@@ -6,7 +6,6 @@ import csv
 import errno
 import json
 import os
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.full import files_of_at_most
 from toolkit.api.errors import RunFailed, UsageError
 from toolkit.serving.predict import appending
 from toolkit.serving.predict.appending import appended
@@ -298,12 +298,8 @@ def test_a_journal_of_another_parquet_file_is_reported(tmp_path: Path) -> None:
 
 def add_until_full(rows: Any, numbers: Sequence[int], size: int) -> None:
     """Add rows while no file may be larger than so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
+    with files_of_at_most(size):
         add(rows, numbers)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

@@ -7,7 +7,6 @@ import errno
 import json
 import math
 import os
-import resource
 import sys
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.full import files_of_at_most
 from toolkit.api.errors import DataError, RunFailed, UsageError
 from toolkit.serving.predict import rows as module
 from toolkit.serving.predict.inputs import Moment, Source
@@ -269,13 +269,8 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path: Path, su
         pytest.importorskip("pyarrow")
     output = tmp_path / f"out.{suffix}"
     output.write_text("before")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
-        with pytest.raises(RunFailed) as caught, written(output, top(2)) as file:
-            repeat(file, rows)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(64), pytest.raises(RunFailed) as caught, written(output, top(2)) as file:
+        repeat(file, rows)
     assert caught.value.message == f"--output {output}: cannot be written: {os.strerror(errno.EFBIG)}"
     assert caught.value.next_step == "free disk space or fix the folder, then run the same command again"
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
