@@ -26,7 +26,7 @@ SCHEDULES = {
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path / "report.html")
 
 

@@ -28,7 +28,7 @@ STILL = ("train.optimizer.lr=1e-12", "train.optimizer.momentum=0")
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path / "report.html")
 
 
@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("made")
     recipe = tiny.write_recipe(folder, tiny.write_images(folder / "images"), text=RESNET)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+        patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
         assert tiny.run(recipe, folder / "runs") == 0
     return recipe, tiny.only_run(folder / "runs")
 

@@ -113,7 +113,7 @@ def test_without_a_browser_the_file_is_named(
 def test_latest_leads_to_the_run_that_began_last_and_is_not_one_itself(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.chdir(tmp_path)
     recipe = tiny.write_recipe(tmp_path, images, text=CONSTANT)
     assert tiny.run(recipe, Path("runs")) == 0
@@ -136,7 +136,7 @@ def test_latest_leads_to_the_run_that_began_last_and_is_not_one_itself(
 def test_a_recipe_called_latest_keeps_its_folder(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     runs = tmp_path / "runs"
     for name in ("tiny", "latest", "tiny"):
         assert tiny.run(tiny.write_recipe(tmp_path, images, text=CONSTANT, name=name), runs) == 0

@@ -49,7 +49,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
 
 
@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, A
     """What the uninterrupted run computes."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+        patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
         patch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
         assert tiny.run(tiny.write_recipe(folder, images, text=AVERAGED), folder / "runs") == 0
     return outcome(tiny.only_run(folder / "runs"))

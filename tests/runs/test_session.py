@@ -109,7 +109,7 @@ def finished(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without pictures and page, which take most of a tiny run's time."""
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
 
 
@@ -895,7 +895,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_run_to_resume(
     with monkeypatch.context() as full:
         full.setattr(Path, "write_bytes", full_disk(name, after))
         if name == "report.html":
-            full.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+            full.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
         text = failure(capsys, tiny.run(recipe, tmp_path / "runs"), 1)
     run = tiny.only_run(tmp_path / "runs")
     assert "cannot be written: No space left on device" in text
@@ -904,7 +904,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_run_to_resume(
     begun = (name, after) != ("last.pt", 0)
     assert text.endswith(f"then: python -m toolkit {again} {run}\n") or not begun
     assert {path.name for path in run.rglob(".*")} == {".lock"}
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
     assert main(["run", "--resume", str(run)]) == 0
     assert same(weights(run / "last.pt"), weights(made / "last.pt"))
@@ -1147,7 +1147,7 @@ def test_the_report_of_an_evaluation_names_classes_and_sample_as_that_of_its_run
     (tmp_path / "site").mkdir()
     install(tmp_path / "site", "numbers", {"numbers_of_test_run": NUMBERS}, {"main": "numbers_of_test_run"})
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     recipe = tiny.write_recipe(tmp_path, text=tiny.RECIPE.replace('"cifar10"\nvalid_share = 0.2', '"numbers"'))
     assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1") == 0
     run = tiny.only_run(tmp_path / "runs")

@@ -120,7 +120,7 @@ UNDIVIDED = tiny.overridden(["data.valid_share=0", "data.test_share=0"])
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images in class folders, from which the recipe next to them takes shares for validation and test."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     root = tiny.write_images(tmp_path / "images") / "train"
     shares = '"har"\nvalid_share = 0.2\ntest_share = 0.2'
     return tiny.write_recipe(tmp_path, root, text=tiny.RECIPE.replace('"cifar10"\nvalid_share = 0.2', shares))

@@ -163,7 +163,7 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
         trials = optuna.load_study(study_name="tiny", storage=opened).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
     assert len({trial.params["train.optimizer.lr"] for trial in trials}) == TRIALS
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
     monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path)
     for number in {left_waiting, left_dead, left_stopped}:
         made = folder / f"trial-{number:04}"
