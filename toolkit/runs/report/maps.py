@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from toolkit.api.files import write_atomically
 from toolkit.runs.report.pictures import chosen_frames, encoded, numbered_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -22,7 +21,7 @@ GREY, HEAT = 0.75, 0.8
 """How bright the picture below a map is, and how much of it the warmest place covers."""
 BAR = 16
 """The bars below the frames of a clip are one of so many parts of a frame high."""
-_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = (0.299, 0.587, 0.114)
 _ACCENT, _TRACK = (242, 120, 20), (70, 70, 70)
 
 
@@ -47,6 +46,8 @@ def map_pictures(directory: Path) -> dict[int, Path]:
 def drawn_map(picture: Tensor, map_: Tensor) -> NDArray[np.uint8]:
     """uint8 `[H, W, 3]`: a map over its picture in grey; of a clip, frames side by side, each above a bar that is as
     long as the frame counts. Shapes are those of one item of `draw_maps`."""
+    import numpy as np
+
     if picture.ndim == 3:
         return overlaid(picture.movedim(0, -1).cpu().numpy(), _centred(map_.cpu().numpy(), picture.shape[-1]))
     counts = map_.mean(dim=(-2, -1)).cpu().numpy()
@@ -63,8 +64,9 @@ def overlaid(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[n
     """A picture `[H, W, 3]` in grey with `heat`, `[H, W]` in 0..1, in colours over it. NaN is what the model does not
     see: it stays dark."""
     import matplotlib
+    import numpy as np
 
-    grey = (picture @ _WEIGHTS)[..., None] * GREY
+    grey = (picture @ np.array(_LUMA, np.float32))[..., None] * GREY
     unseen = np.isnan(heat)
     known = np.where(unseen, 0, heat)
     colours = matplotlib.colormaps["inferno"](0.25 + 0.75 * known)[..., :3] * 255
@@ -76,6 +78,8 @@ def overlaid(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[n
 
 def _centred(heat: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """`[s, s]` in the middle of `[side, side]`, NaN around it."""
+    import numpy as np
+
     from toolkit.data.geometry import crop_start
 
     whole = np.full((side, side), np.nan, np.float32)
@@ -85,6 +89,8 @@ def _centred(heat: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def _bar(width: int, share: float) -> NDArray[np.uint8]:
+    import numpy as np
+
     height = max(width // BAR, 3)
     bar = np.empty((height, width, 3), np.uint8)
     bar[:] = _TRACK
