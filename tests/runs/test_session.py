@@ -1061,7 +1061,7 @@ def test_a_run_with_weights_is_named_before_a_later_evaluation(
         (tmp_path / folder / "recipe.toml").touch()
     (tmp_path / "a/2026-01-01_00-00-00/best.pt").touch()
     text = failure(capsys, main(["export", str(tmp_path)]), 2)
-    assert text.endswith(f"the latest is {tmp_path / 'a/2026-01-01_00-00-00'}\n")
+    assert text.endswith(f"python -m toolkit export {tmp_path / 'a/2026-01-01_00-00-00'}\n")
 
 
 def test_an_evaluation_that_cannot_be_written_ends_before_the_work_and_suggests_no_missing_option(
