@@ -1114,6 +1114,7 @@ def test_facts_of_an_evaluation_are_those_of_its_run_and_say_what_was_evaluated(
     # An evaluation has no epochs to judge, and whether a run waits for data depends on the machine.
     of_training = ("overfitting", "improving", "waiting")
     before["verdicts"] = [one for one in before["verdicts"] if one["kind"] not in of_training]
+    assert before.pop("maps")["method"] == "Grad-CAM"  # nor does it draw pictures
     assert again == before
 
 
