@@ -162,7 +162,8 @@ def needed(path: Path, registry: Registry) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "entry", ["augment", "cifar", "folders", "har", "metrics", "optim", "tasks", "trackers", "video", "vision"]
+    "entry",
+    ["augment", "cifar", "folders", "har", "metrics", "optim", "shards", "tasks", "trackers", "video", "vision"],
 )
 def test_without_one_of_our_plugins_only_recipes_that_need_it_fail(entry: str, everything: Registry) -> None:
     plugin = f"vision-toolkit[{entry}]"
