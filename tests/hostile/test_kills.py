@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from tests.ranks import launched
-from tests.system.test_launch import ranks_of, started, words
+from tests.system.test_launch import ranks_of, started, until, words
 from toolkit.api.errors import EXIT_FAILED, EXIT_STOPPED
 from toolkit.cli.main import main
 
@@ -131,13 +131,7 @@ def survivors(numbers: list[int]) -> list[int]:
 
 def until_run(process: subprocess.Popen[str]) -> str:
     """What is printed until the run has its directory."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line.startswith("run "):
-            return "".join(seen)
-    raise AssertionError("".join(seen))
+    return until(process, "run ")
 
 
 @pytest.mark.slow  # starts and ends jobs of several processes

@@ -45,11 +45,16 @@ def started(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[s
 
 def first_epoch(process: subprocess.Popen[str]) -> str:
     """What is printed until the first epoch has ended."""
+    return until(process, "epoch")
+
+
+def until(process: subprocess.Popen[str], start: str) -> str:
+    """What is printed up to the first line that begins so."""
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
         seen.append(line)
-        if line.startswith("epoch"):
+        if line.startswith(start):
             return "".join(seen)
     raise AssertionError("".join(seen))
 
