@@ -30,6 +30,7 @@ def disagreements(
         message = f"no such part of the model (choose from {', '.join(parts)})"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     yield from _undivided(recipe, objective)
+    yield from distrusted(recipe, spec)
     if recipe.train.accumulate > recipe.train.batch_size:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
@@ -56,6 +57,18 @@ def _undivided(recipe: Recipe, objective: Objective) -> Iterator[Problem]:
         yield Problem("train.precision", 'fp16 cannot be combined with train.strategy = "fsdp" (choose bf16 or fp32)')
     if any(parameter.requires_grad for parameter in objective.parameters()):
         yield Problem("train.strategy", f'"fsdp" does not divide the weights that task "{recipe.task.name}" trains')
+
+
+def distrusted(recipe: Recipe, spec: DataSpec) -> Iterator[Problem]:
+    """What the recipe asks for that only answers of one class have."""
+    asked = {
+        "export.calibrate": recipe.export.calibrate,
+        "export.reject": recipe.export.reject is not None,
+        "export.conformal": recipe.export.conformal is not None,
+    }
+    if spec.targets != "index":
+        for key in (key for key, wanted in asked.items() if wanted):
+            yield Problem(key, "requires items with one class each; remove it")
 
 
 def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: list[Metric]) -> Iterator[Problem]:

@@ -18,12 +18,13 @@ from toolkit.system.environment import describe_environment
 
 
 class Opened(NamedTuple):
-    """A dataset and the loaders of its splits."""
+    """A dataset and the loaders of its splits, and of the items of classes that the model never learns."""
 
     data: Data
     train: Loader
     valid: Loader
     test: Loader
+    unknown: Loader | None = None
 
 
 T = TypeVar("T")
