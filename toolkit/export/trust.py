@@ -190,7 +190,8 @@ def _percent(share: float) -> str:
 def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown: Mapping[str, float]) -> str:
     text = f"declines {_percent(found['declined'])} of the {split} items"
     if "declined_right" in found:
-        text += f", {_percent(found['declined_right'])} of those answered right (at most {_percent(reject.rate)} was asked for)"
+        asked = f"at most {_percent(reject.rate)} was asked for"
+        text += f", {_percent(found['declined_right'])} of those answered right ({asked})"
     if "accuracy_kept" in found:
         text += f"; accuracy {_percent(found['accuracy'])} becomes {_percent(found['accuracy_kept'])} on the rest"
     if "declined" in unknown:

@@ -27,7 +27,7 @@ from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
 from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
-from toolkit.runs.trust import calibration, unknown_scores
+from toolkit.runs.trust import calibration, unknown_lines, unknown_scores
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
@@ -270,6 +270,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
         certainty = Certainty.of(evaluated.scores, next(reversed(splits)))
         print_scores(splits, console, title=scored.title, certainty=certainty)
+    for text in unknown_lines(evaluated.scores):
+        say(text, console)
     for verdict in found:
         say(f"verdict: {verdict.sentence}", console)
     show(f"report {page}", console=console)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import DataSpec
+from toolkit.api.errors import counted, first_few
 from toolkit.build.assemble import Assembly
 from toolkit.runs.report import statistics
 from toolkit.system.choices import TrustScore
 from toolkit.training.evaluate import Answered, Autocast, Evaluation, answer
-from toolkit.training.trust import fit_temperature, log_loss, separation, tempered, trust_scores
+from toolkit.training.trust import KEPT_KNOWN, fit_temperature, log_loss, separation, tempered, trust_scores
 
 
 def calibration(answers: Mapping[str, Evaluation], spec: DataSpec, average: Averaged) -> dict[str, Any]:
@@ -54,6 +55,17 @@ def unknown_scores(assembly: Assembly, known: Answered) -> dict[str, Any]:
     found = {name: separation(trust_scores(known, name), trust_scores(unknown, name)) for name in scores}
     classes = list(assembly.recipe.data.unknown or ())
     return {"unknown": {"classes": classes, "items": len(unknown.index), **found}}
+
+
+def unknown_lines(scores: Mapping[str, Any]) -> Iterator[str]:
+    """What scores.json has under `unknown`, a line for each score."""
+    found = scores.get("unknown")
+    for name in get_args(TrustScore) if found else ():
+        one = found[name]
+        yield (
+            f"unknown: {counted(found['items'], 'item')} of {first_few(found['classes'])}: by {name} AUROC "
+            f"{one['auroc']:.3f}, {100 * one['declined']:.1f} % declined at {100 * KEPT_KNOWN:g} % kept known items"
+        )
 
 
 def answer_unknown(assembly: Assembly, autocast: Autocast) -> Answered:

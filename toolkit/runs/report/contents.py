@@ -17,6 +17,7 @@ from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
 from toolkit.runs.report.numbers import Numbers, numbers
+from toolkit.runs.report.trust import Calibrated, Unknown, calibrated, unknown
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
 from toolkit.runs.scores import Certainty, Row, score_rows
 from toolkit.runs.significance import wilson_interval
@@ -79,6 +80,10 @@ class Page:
     numbers: Numbers | None
     """Where answers are numbers."""
     calibration_error: float | None
+    calibrated: Calibrated | None
+    """The same after a temperature; None where the run has none."""
+    unknown: Unknown | None
+    """None where no class was held out."""
     errors: Sequence[Prediction]
     maps: str
     """What maps of where answers come from show, or why the page has no maps."""
@@ -117,6 +122,8 @@ def gather(files: RunFiles) -> Page:
         answers=answers(files),
         numbers=numbers(files, LISTED_ERRORS),
         calibration_error=_calibration_error(files),
+        calibrated=calibrated(files),
+        unknown=unknown(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         maps=_maps(files),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
