@@ -16,9 +16,8 @@ from toolkit.api.clips import Clip
 from toolkit.api.errors import BundleError
 from toolkit.serving.bundle import Bundle, Conformal, Rejection, Trust, read_manifest
 
-CONFIDENT = Trust(
-    2.0, Rejection("confidence", 0.9, 0.05), Conformal(0.25, 0.1), {"test": {"items": 3, "coverage": 1.0}}
-)
+MEASURED = {"test": {"items": 3, "coverage": 1.0}}
+CONFIDENT = Trust(2.0, Rejection("confidence", 0.9, 0.05), Conformal(0.25, 0.1), MEASURED)
 ENERGETIC = Trust(reject=Rejection("energy", 8.0, 0.05))
 DARK, MIDDLE, BRIGHT = (np.full((16, 16, 3), value, np.uint8) for value in (0, 127, 255))
 
