@@ -70,5 +70,5 @@ def test_a_class_that_cannot_be_held_out_is_named(tmp_path: Path, capsys: pytest
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
     assert tiny.run(recipe, tmp_path / "runs", 'data.unknown=["gren"]') == EXIT_USAGE
     error = capsys.readouterr().err
-    assert 'error: --set data.unknown=["gren"]: the data has no class "gren"; did you mean "green"?' in error
+    assert 'data.unknown=["gren"]\': the data has no class "gren"; did you mean "green"?' in error
     assert not (tmp_path / "runs").exists()

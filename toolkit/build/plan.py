@@ -27,6 +27,7 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
+from toolkit.data.fraction import with_fraction
 from toolkit.data.metadata import with_metadata
 from toolkit.data.review import reviewed
 from toolkit.data.unknown import objections, with_unknown
@@ -119,6 +120,8 @@ class Plan:
         data = reviewed(with_metadata(whole, table.metadata), table.exclude, table.relabel)
         if table.unknown:
             data = self._with_unknown(data, table.unknown)
+        if table.fraction is not None:
+            data = with_fraction(data, table.fraction, self.resolved.seed)
         spec, design = data.spec, takes(self.one("model"))
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):

@@ -34,7 +34,9 @@ class Deployed(nn.Module):
     """uint8 frames as the model sees them, `[N, 3, size, size]` or clips `[N, T, 3, size, size]`, to float32 answers
     `[N, C]` and what says how far they go."""
 
-    def __init__(self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust) -> None:
+    def __init__(
+        self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust = UNTOUCHED
+    ) -> None:
         super().__init__()
         self.network = network
         # The objective's method alone: the graph has no other part of the objective.

@@ -109,8 +109,15 @@ def write_bundle(
     Raises ParityError where an exported model does not answer as the trained one does."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = _reference(trained.assembly, console, say)
-        about = {"digest": trained.digest, "trained_on": _trained_on(trained), "trust": expected.trust}
-        unproved = write_models(trained.assembly, name, folder, console, **about)
+        unproved = write_models(
+            trained.assembly,
+            name,
+            folder,
+            console,
+            digest=trained.digest,
+            trained_on=_trained_on(trained),
+            trust=expected.trust,
+        )
         verdicts = _judge(unproved, folder, expected, console, say)
         _refuse_failed(verdicts, place, trained, overrides)
         manifest = _proved(unproved, verdicts, trained, expected)

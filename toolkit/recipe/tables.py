@@ -87,6 +87,8 @@ class DataTable(Use):
     """CSV with a column `item` and others, such as `light` or `camera`: scores are given for each of their values."""
     unknown: Annotated[TomlArray[str], Field(min_length=1)] | None = None
     """Classes that the model never learns; their test items show whether it recognises what it does not know."""
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the training items to learn from, drawn by `seed`, with all classes and whole sources; unset: all."""
 
 
 class PartRates(BaseModel):

@@ -60,7 +60,9 @@ def unknown_scores(assembly: Assembly, known: Answered) -> dict[str, Any]:
 def unknown_lines(scores: Mapping[str, Any]) -> Iterator[str]:
     """What scores.json has under `unknown`, a line for each score."""
     found = scores.get("unknown")
-    for name in get_args(TrustScore) if found else ():
+    if not found:
+        return
+    for name in get_args(TrustScore):
         one = found[name]
         yield (
             f"unknown: {counted(found['items'], 'item')} of {first_few(found['classes'])}: by {name} AUROC "
