@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -107,5 +107,4 @@ class ConfusionMatrix:
         predicted, targets = self._predicted.columns()
         places = targets.astype(np.int64) * self._classes + predicted.astype(np.int64)
         counts = np.bincount(places, minlength=self._classes**2).reshape(self._classes, self._classes)
-        rows: list[list[float]] = counts.tolist()
-        return {"confusion_matrix": rows}
+        return {"confusion_matrix": cast("list[list[float]]", counts.tolist())}
