@@ -246,11 +246,13 @@ def test_an_objective_that_asks_for_more_needs_pixels() -> None:
 
     class Twice(Classification):
         def loss(self, forward: Any, pixels: Tensor, targets: Tensor) -> Tensor:
-            return super().loss(forward, pixels, targets) + super().loss(forward, pixels.flip(-1), targets)
+            twice = torch.cat([pixels, pixels.flip(-1)])
+            return super().loss(forward, twice, targets.repeat(2))
 
     class Taught(Classification):
         def loss(self, forward: Any, pixels: Tensor, targets: Tensor) -> Tensor:
-            return super().loss(forward, pixels, targets) + forward(pixels, network(3)).sum()
+            taught: Tensor = super().loss(forward, pixels, targets) + forward(pixels, network(3)).sum()
+            return taught
 
     made = network()
     assert asks_once(Classification(0.0, None), made, batch)
