@@ -26,6 +26,7 @@ from toolkit.recipe.read import parse
 from toolkit.recipe.tables import Recipe
 from toolkit.runs.compare.contender import Contender
 from toolkit.runs.files import read_run
+from toolkit.runs.ladder import probe as probes
 from toolkit.runs.ladder import session
 from toolkit.runs.ladder.measuring import forget_peak, peak
 from toolkit.runs.ladder.probe import Majority, fit_probe
