@@ -47,6 +47,7 @@ FLAGS = {
         "--seeds",
         "--export",
     },
+    "ladder": EVERYWHERE | {"--set", "--until", "--resume", "--runs", "--open"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},
     "explain": EVERYWHERE | {"--class", "--save", "--set"},
