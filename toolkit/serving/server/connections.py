@@ -12,8 +12,6 @@ from toolkit.serving.server.refusals import SLOW
 
 HEAD_SECONDS = 10.0
 """How long the head of a request may take, and how long a new connection may be silent."""
-LARGEST_HEAD = 16 << 10
-"""Bytes of a request's head."""
 _TOO_SLOW = b'{"error": "the request did not come in time"}'
 
 

@@ -17,6 +17,7 @@ from toolkit.serving.server.refusals import (
     BUSY,
     FAILED,
     FORBIDDEN,
+    LONG_HEAD,
     SLOW,
     TOO_LARGE,
     UNAUTHORIZED,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
 """Paths that need no token: the page, which shows nothing without one, and what a supervisor asks."""
+LARGEST_HEAD = 16 << 10
+"""Bytes of a request's head."""
+HEADER_COST = 32
+"""Bytes that each header counts besides its text, as in RFC 9113, 6.5.2."""
 PART_SECONDS = 10.0
 """How long a client may pause within a body."""
 BODY_SECONDS = 60.0
@@ -87,6 +92,9 @@ class Guard:
             self._note(scope, passing)
 
     def _check(self, scope: Scope, headers: Headers, passing: _Passing) -> None:
+        size = sum(len(name) + len(value) + HEADER_COST for name, value in scope["headers"]) + len(scope["raw_path"])
+        if size > LARGEST_HEAD:
+            raise Refused(LONG_HEAD, f"the head of the request is larger than {LARGEST_HEAD:,} bytes")
         host, origin = headers.get("host", ""), headers.get("origin")
         if len(headers.getlist("host")) != 1 or not self._settings.allows_host(host):
             raise Refused(FORBIDDEN, "this server has another name; see serve --allow-host")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 BAD, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, SLOW, TOO_LARGE = 400, 401, 403, 404, 408, 413
-UNSUPPORTED, UNREADABLE, BUSY, FAILED, NOT_READY = 415, 422, 429, 500, 503
+UNSUPPORTED, UNREADABLE, BUSY, LONG_HEAD, FAILED, NOT_READY = 415, 422, 429, 431, 500, 503
 
 
 class Refused(Exception):  # noqa: N818 - it says what happened to the request

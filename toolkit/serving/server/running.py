@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ import uvicorn
 
 from toolkit.api.errors import UsageError
 from toolkit.serving.server.app import Application
-from toolkit.serving.server.connections import LARGEST_HEAD, Connection
+from toolkit.serving.server.connections import Connection
+from toolkit.serving.server.guard import LARGEST_HEAD, Guard
 from toolkit.serving.server.metrics import Metrics
 from toolkit.serving.server.models import Models, Opening
 from toolkit.serving.server.settings import Settings
@@ -23,7 +25,6 @@ from toolkit.system.machine import allowed_cores
 if TYPE_CHECKING:
     from grpc.aio import Server as RpcServer
 
-    from toolkit.serving.server.guard import Guard
 
 LOOKS = 1.0
 """Seconds between two looks whether a bundle was replaced."""
@@ -48,6 +49,7 @@ class Running:
 
     def __init__(self, settings: Settings, opening: Opening) -> None:
         """Listens at once, so that a port in use is known before bundles are opened. Raises UsageError."""
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients learn what is wrong with a body
         self.settings = settings
         self._socket = _listening(settings.host, settings.port)
         self.port: int = self._socket.getsockname()[1]
