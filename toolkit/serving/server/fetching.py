@@ -39,7 +39,8 @@ def fetch(url: str, hosts: Sequence[str], largest: int) -> Upload:
         try:
             target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
             connection.request("GET", target, headers={"Accept-Encoding": "identity"})
-            return Upload(_name(parts), _body(connection.getresponse(), largest))
+            with connection.getresponse() as response:
+                return Upload(_name(parts), _body(response, largest))
         finally:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -93,7 +93,7 @@ class Models:
     def load(self, paths: Sequence[Path]) -> None:
         """Open all bundles. Raises BundleError and UsageError, also for two of one name."""
         for path in paths:
-            stamp = stamp_of(path)
+            stamp = stamp_or_none(path)  # before it is read: what replaces it meanwhile is then seen
             bundle = self._opening.load(path)
             name = bundle.manifest.name
             if name in self._served:
