@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +38,23 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
-def opened(browser: Browser, url: str, **options: Any) -> Page:
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """The page, which fails the test where its script fails or it asks another server."""
-    made = browser.new_context(**options).new_page()
-    made.problems = []  # type: ignore[attr-defined]
-    made.on("pageerror", lambda error: made.problems.append(str(error)))  # type: ignore[attr-defined]
-    made.on(
-        "console",
-        lambda line: (
-            made.problems.append(line.text)  # type: ignore[attr-defined]
-            if line.type == "error" and "status of 4" not in line.text
-            else None
-        ),
-    )
-    made.on(
-        "request",
-        lambda asked: (
-            made.problems.append(asked.url)  # type: ignore[attr-defined]
-            if not asked.url.startswith((url, "blob:", "data:"))
-            else None
-        ),
-    )
-    made.goto(url)
-    return made
+    problems: list[str] = []
+    with browser.new_context(**options) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda asked: problems.append(asked.url) if not is_own(asked.url, url) else None)
+        page.goto(url)
+        yield page
+    refused = "Failed to load resource: the server responded with a status of 4"
+    assert [problem for problem in problems if not problem.startswith(refused)] == []
+
+
+def is_own(asked: str, url: str) -> bool:
+    return asked.startswith((url, "blob:", "data:"))
 
 
 def give(page: Page, *files: tuple[str, str, bytes]) -> None:
@@ -95,95 +90,95 @@ def done(page: Page, count: int) -> None:
 def test_dropped_images_and_a_video_are_answered_as_predict_answers_them(
     browser: Browser, site: Site, tmp_path: Path
 ) -> None:
-    shown = opened(browser, site.url, viewport=WIDE)
-    clip = tmp_path / "clip.mp4"
-    files = [("a.png", png(120)), ("b.png", png(250)), ("clip.mp4", video(tmp_path))]
-    expect(shown.locator("#about")).to_contain_text("images takes images, and videos by their frames")
-    give(shown, *((name, "video/mp4" if name.endswith("mp4") else "image/png", data) for name, data in files))
-    done(shown, 3)
-    for place, (name, data) in enumerate(files):
-        (tmp_path / name).write_bytes(data)
-        (row,) = predicted(site, "images", tmp_path / name)
-        expected = [(row[f"class_{rank}"], 100 * row[f"probability_{rank}"]) for rank in (1, 2, 3)]
-        assert rows(shown, place) == [(label, pytest.approx(share, abs=0.051)) for label, share in expected]
-    moments = predicted(site, "images", clip, "--every", "1")
-    buttons = shown.locator(".strip button")
-    assert buttons.count() == len(moments)
-    buttons.nth(1).hover()
-    assert rows(shown, 2)[0] == (moments[1]["class_1"], pytest.approx(100 * moments[1]["probability_1"], abs=0.051))
-    expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
-    assert serious(shown) == []
-    assert shown.problems == []  # type: ignore[attr-defined]
+    with opened(browser, site.url, viewport=WIDE) as shown:
+        clip = tmp_path / "clip.mp4"
+        files = [("a.png", png(120)), ("b.png", png(250)), ("clip.mp4", video(tmp_path))]
+        expect(shown.locator("#about")).to_contain_text("images takes images, and videos by their frames")
+        expect(shown.locator("#asks")).to_be_hidden()
+        give(shown, *((name, "video/mp4" if name.endswith("mp4") else "image/png", data) for name, data in files))
+        done(shown, 3)
+        for place, (name, data) in enumerate(files):
+            (tmp_path / name).write_bytes(data)
+            (row,) = predicted(site, "images", tmp_path / name)
+            expected = [(row[f"class_{rank}"], 100 * row[f"probability_{rank}"]) for rank in (1, 2, 3)]
+            assert rows(shown, place) == [(label, pytest.approx(share, abs=0.051)) for label, share in expected]
+        moments = predicted(site, "images", clip, "--every", "1")
+        buttons = shown.locator(".strip button")
+        assert buttons.count() == len(moments)
+        buttons.nth(1).hover()
+        assert rows(shown, 2)[0] == (moments[1]["class_1"], pytest.approx(100 * moments[1]["probability_1"], abs=0.051))
+        expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
+        assert serious(shown) == []
 
 
 @needs_browser
 def test_two_models_stand_side_by_side_on_a_narrow_dark_screen(browser: Browser, site: Site, tmp_path: Path) -> None:
-    shown = opened(browser, site.url, viewport=NARROW, color_scheme="dark")
-    shown.select_option("#model", "clips")
-    shown.select_option("#other", "sets")
-    give(shown, ("clip.mp4", "video/mp4", video(tmp_path)), ("a.png", "image/png", png(200)))
-    done(shown, 2)
-    assert [len(rows(shown, 0, side)) for side in (0, 1)] == [2, 2]
-    expect(shown.locator(".result").nth(1).locator(".wrong")).to_have_text(
-        "a.png: an image, but this model takes video clips"
-    )
-    expect(shown.locator(".result").nth(1).locator(".side").nth(1)).to_contain_text("some, more")
-    assert shown.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-    assert serious(shown) == []
-    assert shown.problems == []  # type: ignore[attr-defined]
+    with opened(browser, site.url, viewport=NARROW, color_scheme="dark") as shown:
+        shown.select_option("#model", "clips")
+        shown.select_option("#other", "sets")
+        give(shown, ("clip.mp4", "video/mp4", video(tmp_path)), ("a.png", "image/png", png(200)))
+        done(shown, 2)
+        assert [len(rows(shown, 0, side)) for side in (0, 1)] == [2, 2]
+        expect(shown.locator(".result").nth(1).locator(".wrong")).to_have_text(
+            "a.png: an image, but this model takes video clips"
+        )
+        expect(shown.locator(".result").nth(1).locator(".side").nth(1)).to_contain_text("some, more")
+        assert shown.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+        assert serious(shown) == []
 
 
 @needs_browser
 def test_the_keyboard_is_enough(browser: Browser, site: Site, tmp_path: Path) -> None:
-    shown = opened(browser, site.url, viewport=WIDE)
-    expect(shown.locator("#model option")).to_have_count(4)
-    (tmp_path / "b.png").write_bytes(png(250))
-    for _ in range(20):
-        shown.keyboard.press("Tab")
-        if shown.evaluate("document.activeElement.id") == "choose":
-            break
-    with shown.expect_file_chooser() as chooser:
+    with opened(browser, site.url, viewport=WIDE) as shown:
+        expect(shown.locator("#model option")).to_have_count(4)
+        (tmp_path / "b.png").write_bytes(png(250))
+        for _ in range(20):
+            shown.keyboard.press("Tab")
+            if shown.evaluate("document.activeElement.id") == "choose":
+                break
+        with shown.expect_file_chooser() as chooser:
+            shown.keyboard.press("Enter")
+        chooser.value.set_files([tmp_path / "b.png"])
+        done(shown, 1)
+        expect(shown.locator("#status")).to_have_text("b.png: bright.")
+        shown.locator("#card summary").focus()
         shown.keyboard.press("Enter")
-    chooser.value.set_files([tmp_path / "b.png"])
-    done(shown, 1)
-    expect(shown.locator("#status")).to_have_text("b.png: bright.")
-    shown.locator("#card summary").focus()
-    shown.keyboard.press("Enter")
-    expect(shown.locator("#card pre")).to_have_text("# toy\n")
-    shown.locator("#code summary").focus()
-    shown.keyboard.press("Enter")
-    code = shown.locator("#snippets pre").nth(1).inner_text()
-    (tmp_path / "photo.jpg").write_bytes(png(250, form="JPEG"))
-    run = code.replace('"photo.jpg"', repr(str(tmp_path / "photo.jpg"))).replace("print(", "found = (")
-    scope: dict[str, Any] = {}
-    exec(run, scope)
-    assert scope["found"][0]["prediction"] == ["bright"]
-    assert serious(shown) == []
+        expect(shown.locator("#card pre")).to_have_text("# toy\n")
+        shown.locator("#code summary").focus()
+        shown.keyboard.press("Enter")
+        code = shown.locator("#snippets pre").nth(1).inner_text()
+        (tmp_path / "photo.jpg").write_bytes(png(250, form="JPEG"))
+        run = code.replace('"photo.jpg"', repr(str(tmp_path / "photo.jpg"))).replace("print(", "found = (")
+        scope: dict[str, Any] = {}
+        exec(run, scope)
+        assert scope["found"][0]["prediction"] == ["bright"]
+        assert serious(shown) == []
 
 
 @needs_browser
 def test_the_camera_gives_pictures_and_clips(browser: Browser, site: Site) -> None:
-    shown = opened(browser, site.url, viewport=WIDE)
-    expect(shown.locator("#model option")).to_have_count(4)
-    shown.click("#webcam")
-    expect(shown.locator("#live")).to_be_visible()
-    shown.wait_for_function("document.getElementById('live').videoWidth > 0")
-    shown.click("#shoot")
-    done(shown, 1)
-    assert len(rows(shown)) == 3
-    shown.click("#record")
-    done(shown, 2)
-    assert shown.locator(".result").nth(1).locator(".strip button").count() >= 1
-    shown.click("#webcam")
-    expect(shown.locator("#camera")).to_be_hidden()
-    assert shown.problems == []  # type: ignore[attr-defined]
+    with opened(browser, site.url, viewport=WIDE) as shown:
+        expect(shown.locator("#model option")).to_have_count(4)
+        shown.click("#webcam")
+        expect(shown.locator("#live")).to_be_visible()
+        shown.wait_for_function("document.getElementById('live').videoWidth > 0")
+        shown.click("#shoot")
+        done(shown, 1)
+        assert len(rows(shown)) == 3
+        shown.click("#record")
+        done(shown, 2)
+        assert shown.locator(".result").nth(1).locator(".strip button").count() >= 1
+        shown.click("#webcam")
+        expect(shown.locator("#camera")).to_be_hidden()
 
 
 @needs_browser
 def test_the_page_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
     bundle = toy_bundle.write(tmp_path / "toy", classes=("<b>dark</b>", "bright"))
-    with model_server.running([bundle], Settings(port=0, token=TOKEN)) as server:
-        shown = opened(browser, server.address, viewport=WIDE)
+    with (
+        model_server.running([bundle], Settings(port=0, token=TOKEN)) as server,
+        opened(browser, server.address, viewport=WIDE) as shown,
+    ):
         expect(shown.locator("#status")).to_contain_text("expected the header Authorization: Bearer TOKEN")
         shown.fill("#token", TOKEN)
         shown.keyboard.press("Tab")
@@ -191,8 +186,6 @@ def test_the_page_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
         give(shown, ("<img src=x>.png", "image/png", png(5)))
         done(shown, 1)
         assert rows(shown)[0][0] == "<b>dark</b>"
-        assert shown.problems == []  # type: ignore[attr-defined]
-        shown.context.close()
 
 
 def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(site: Site) -> None:

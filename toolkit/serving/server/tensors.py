@@ -44,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, whoever carried it."""
+    """A request, over HTTP or gRPC."""
 
     pixels: NDArray[np.uint8]
     """`[N, ...]`, which fits the model."""
