@@ -67,7 +67,7 @@ def _serve(options: Namespace) -> int:
 
 
 def _token(path: Path) -> str:
-    """The first line of the file. Raises UsageError where there is none."""
+    """The first line of the file. Raises UsageError where it has none."""
     import shlex
 
     try:

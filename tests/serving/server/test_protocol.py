@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from tritonclient import grpc as over_grpc
 from tritonclient import http as over_http
 from tritonclient.utils import InferenceServerException
@@ -198,3 +201,14 @@ def test_large_json_is_refused_before_it_is_read(site: Site) -> None:
 def test_the_repository_lists_the_models(site: Site) -> None:
     with over_http.InferenceServerClient(site.host) as client:
         assert [one["name"] for one in client.get_model_repository_index()] == ["images", "clips", "sets", "numbers"]
+
+
+def test_the_code_of_the_guide_prints_the_likeliest_classes(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 24), (250,) * 3).save("photo.jpg")
+    guide = (Path(__file__).parents[3] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'```python title="infer.py"\n(.*?)```', guide, re.DOTALL)
+    exec(code.replace("127.0.0.1:8000", site.host).replace('"har"', '"images"'), {})
+    assert [line.split(":")[2] for line in capsys.readouterr().out.splitlines()] == ["bright", "grey"]

@@ -61,10 +61,10 @@ class Application:
         app: ASGIApp = Starlette(
             routes=[*self._routes()],
             exception_handlers={
-                Refused: lambda _, error: refusal(error),  # type: ignore[dict-item, return-value, arg-type]
+                Refused: lambda _, error: refusal(error),
                 HTTPException: _http_error,  # type: ignore[dict-item]
                 ToolkitError: _toolkit_error,  # type: ignore[dict-item]
-                ClientDisconnect: lambda *_: Response(status_code=BAD),  # type: ignore[dict-item]
+                ClientDisconnect: lambda *_: Response(status_code=BAD),
                 Exception: lambda *_: failure(FAILED, "the server failed; its log says why"),
             },
         )
@@ -210,7 +210,7 @@ class Application:
 
     def _chosen(self, name: object) -> Served:
         """The model of this name; without a name the only one."""
-        every = [*self.models]
+        every: list[Served] = [*self.models]
         if name is None and len(every) == 1:
             return every[0]
         if not isinstance(name, str):

@@ -145,7 +145,7 @@ class _Passing:
         self.status = FAILED
 
     def take(self, count: int) -> None:
-        """Make room for so many bytes of the body. Raises Refused where there is none."""
+        """Make room for so many bytes of the body. Raises Refused where they are too many."""
         if count > self._guard.largest:
             raise Refused(TOO_LARGE, f"a body of {count:,} bytes; the limit is {self._guard.largest:,}")
         if count > self.held:

@@ -105,7 +105,7 @@ def _entry(message: DescriptorProto, name: str, value: str) -> str:
     entry.options.map_entry = True
     _type(entry.field.add(name="key", number=1, label=FieldDescriptorProto.LABEL_OPTIONAL), "string")
     _type(entry.field.add(name="value", number=2, label=FieldDescriptorProto.LABEL_OPTIONAL), value)
-    return entry.name
+    return str(entry.name)
 
 
 def _type(field: FieldDescriptorProto, kind: str) -> None:

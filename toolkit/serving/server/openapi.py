@@ -149,7 +149,7 @@ def document(settings: Settings) -> dict[str, Any]:
             name=True,
         ),
     }
-    secured = {} if settings.token is None else {"security": [{"token": []}]}
+    secured: Schema = {} if settings.token is None else {"security": [{"token": []}]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Vision toolkit", "version": __version__, "license": {"name": "MIT"}},

@@ -109,7 +109,7 @@ class Running:
 
     def _config(self, guard: Guard) -> uvicorn.Config:
         return uvicorn.Config(
-            guard,  # type: ignore[arg-type]
+            guard,
             http=Connection,
             ws="none",
             lifespan="off",
