@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from python_multipart.exceptions import FormParserError
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -165,13 +166,14 @@ class Application:
         raise Refused(UNSUPPORTED, "expected multipart/form-data, or application/json with base64")
 
     async def _form(self, request: Request) -> _Asked:
-        async with request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD) as form:
-            uploads = [
-                Upload(found.filename or "file", await found.read())
-                for found in form.getlist("file")
-                if isinstance(found, UploadFile)
-            ]
-            fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        form = request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD)
+        try:
+            async with form as found:
+                files = [file for file in found.getlist("file") if isinstance(file, UploadFile)]
+                uploads = [Upload(file.filename or "file", await file.read()) for file in files]
+                fields = {name: value for name, value in found.items() if isinstance(value, str)}
+        except FormParserError as error:
+            raise Refused(BAD, "body: invalid multipart data") from error
         return _Asked(self._answering(fields), uploads)
 
     async def _json(self, request: Request) -> _Asked:
