@@ -242,6 +242,7 @@ OTHER_PROGRAMS = {
     *(
         "cd",
         "createdb",
+        "curl",
         "docker",
         "find",
         "g++",

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "train": {
         "run": "train, evaluate and report a recipe",
         "tune": "try the values that a recipe's [tune] table names; keep the best",
+        "ladder": "train a recipe more and more deeply, to see how far it is worth it",
         "check": "check a recipe and its data without training",
         "data": "check the items of a dataset, show them, or index shards",
     },
@@ -31,6 +32,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "use a trained model": {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
         "predict": "classify images and videos with a run or a bundle",
+        "serve": "answer requests to bundles over HTTP and gRPC, and show a page to try them",
     },
     "plugins and editors": {
         "plugins": "list, show, examine, disable and make plugins",
