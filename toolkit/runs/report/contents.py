@@ -16,6 +16,7 @@ from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
+from toolkit.runs.report.embedding import Map, map_of
 from toolkit.runs.report.numbers import Numbers, numbers
 from toolkit.runs.report.trust import Calibrated, Unknown, calibrated, unknown
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
@@ -85,6 +86,8 @@ class Page:
     unknown: Unknown | None
     """None where no class was held out."""
     errors: Sequence[Prediction]
+    items: Map | None
+    """The map of the items; None where the run has none."""
     maps: str
     """What maps of where answers come from show, or why the page has no maps."""
     recipe: Sequence[tuple[str, str, str]]
@@ -125,6 +128,7 @@ def gather(files: RunFiles) -> Page:
         calibrated=calibrated(files),
         unknown=unknown(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
+        items=map_of(files),
         maps=_maps(files),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},
