@@ -1,6 +1,6 @@
-"""LitServe with the bare session of a bundle: `python -m bench.litserve_side MODEL PORT BATCH DELAY THREADS`."""
+"""LitServe with the bare session of a bundle: `python -m bench.litserve_side MODEL PORT BATCH DELAY THREADS`.
 
-from __future__ import annotations
+Annotations are not postponed here: LitServe compares that of a request with FastAPI's class."""
 
 import io
 import sys

@@ -116,7 +116,8 @@ def _beside_litserve(ours: Load, model: Path, file: Path, pairs: int) -> Figure 
         paired = interleave(ours, theirs, pairs)
     sides = (("ours", paired.ours, ours), ("litserve", paired.theirs, theirs))
     facts = [f"{name}={REQUESTS / median(times):.1f}/s,p99={median(load.slowest):.2f}s" for name, times, load in sides]
-    return Figure("serve/beside_litserve", paired, OF_LITSERVE, tuple(facts))
+    faults = [f"LitServe answers with {sorted(theirs.statuses)}"] * (theirs.statuses != {"200"})
+    return Figure("serve/beside_litserve", paired, OF_LITSERVE, tuple(facts), tuple(faults))
 
 
 def _ours(bundle: Path) -> list[str]:

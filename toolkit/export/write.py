@@ -37,6 +37,7 @@ from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
 from toolkit.system.environment import versions
 from toolkit.system.notices import note, say
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,6 +177,7 @@ def write_models(
         versions=versions(),
         form=spec.targets,
         thresholds=thresholds,
+        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
     return manifest

@@ -15,9 +15,9 @@ from tests import toy_bundle
 from toolkit.api.clips import Clip
 from toolkit.cli.main import main
 from toolkit.data.decoding import read_frames, timeline
-from toolkit.serving.bundle.manifest import Segmentation
 from toolkit.serving.predict import segments as module
 from toolkit.serving.predict.segment_files import clock
+from toolkit.system.segmentation import Segmentation
 
 RATE = 10
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from toolkit.serving.bundle.manifest import Segmentation
 from toolkit.serving.predict.segment_scores import iou, mean_average_precision
 from toolkit.serving.predict.segments import Segment, Segments
+from toolkit.system.segmentation import Segmentation
 
 PLAIN = Segmentation(smooth=0, high=0.6, low=0.4, shortest=0)
 

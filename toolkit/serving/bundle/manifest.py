@@ -16,6 +16,7 @@ from toolkit.serving.bundle.seal import sealed, without_seal
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit, TargetForm
@@ -71,20 +72,6 @@ VideoSampling: TypeAlias = FrameSampling | ClipSampling
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """How the answers to a long video become events; see `toolkit.serving.predict.segments`."""
-
-    smooth: float = 1.0
-    """Seconds over which answers are averaged."""
-    high: float = 0.6
-    """The probability that an event reaches, above 0 and at most 1."""
-    low: float = 0.4
-    """The probability at which it begins and ends, above 0 and at most `high`."""
-    shortest: float = 0.5
-    """Seconds of the shortest event."""
-
-
-@dataclass(frozen=True)
 class Manifest:
     """The contents of bundle.json."""
 
@@ -121,7 +108,8 @@ class Manifest:
     """What an answer is: one class, whose probabilities sum to 1, a set of classes, or numbers."""
     thresholds: tuple[float, ...] | None = None
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
-    segments: Segmentation = Segmentation()
+    segments: Segmentation = field(default_factory=Segmentation)
+    """How answers to a long video become events."""
     schema: int = SCHEMA
 
     @property

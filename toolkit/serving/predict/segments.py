@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from toolkit.serving.bundle.manifest import Segmentation
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
