@@ -50,7 +50,8 @@ FLAGS = {
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},
     "explain": EVERYWHERE | {"--class", "--save", "--set"},
-    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
+    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format", "--sign"},
+    "verify": EVERYWHERE | {"--key"},
     "predict": EVERYWHERE
     | {
         "--output",
@@ -65,6 +66,7 @@ FLAGS = {
         "--segments",
         "--cut",
         "--truth",
+        "--require-signature",
         "--set",
         "--device",
         "--precision",
@@ -84,6 +86,7 @@ FLAGS = {
         "--max-megapixels",
         "--max-seconds",
         "--log",
+        "--require-signature",
         "--device",
         "--precision",
     },

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_set, add_use, count, stopped
+from toolkit.cli.parser import add_set, add_signature, add_use, count, stopped
 from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def fill(parser: Parser) -> None:
     scored = "with --segments: score them with annotations, as JSON of ActivityNet's form"
     parser.add_argument("--truth", metavar="FILE", type=Path, help=scored)
     add_set(parser, "for a run: override a recipe key of its export")
+    add_signature(parser)
     add_use(parser)
 
 
@@ -74,6 +75,7 @@ def _predict(options: Namespace) -> int:
         plot=options.plot,
         part=options.part,
         segments=_segments(options),
+        signed_by=options.require_signature,
         words=options.words,
     )
 

@@ -54,6 +54,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     plot: Path | None = None,
     part: tuple[int, int] | None = None,
     segments: Segmenting | None = None,
+    signed_by: Path | None = None,
     console: Console | None = None,
     clock: Clock | None = None,
     words: Sequence[str] = (),
@@ -73,6 +74,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     reconnect: attempts in a row to open a camera or stream again that was lost (None: until it is open again).
     plot: a .png or .svg file that shows one video's timeline.
     segments: find events instead: what to do with them besides showing them. They have files of other formats.
+    signed_by: a public key whose owner must have signed the bundle.
     part: (K, N) to answer the K-th of N parts of the inputs, from 1. Parts are of equal size, or one apart, and in the
         order of the inputs.
     console: where a progress bar goes (None: standard error, where it is a terminal).
@@ -98,7 +100,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     if part is not None:
         sources = _part(sources, *part, stream=stream)
     _check_results(save, plot, segments, sources, every, stream=stream)
-    opened = _opened(bundle, device, precision)
+    opened = _opened(bundle, device, precision, signed_by)
     sources = settled(sources, moving=opened.manifest.clip is not None)
     for text in found.notes:
         note(text)
@@ -132,10 +134,11 @@ def _check_results(
         check_segments(segments, sources, other=next((flag for flag, is_given in given.items() if is_given), ""))
 
 
-def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | None) -> Bundle:
+def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | None, signed_by: Path | None) -> Bundle:
     from toolkit.serving.bundle import Bundle
 
-    opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
+    path = bundle if isinstance(bundle, Path) else bundle()
+    opened = Bundle.load(path, device=device, precision=precision, signed_by=signed_by)
     show(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
     for label in labels(opened.manifest):
         warn(printable(label))
