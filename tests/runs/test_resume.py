@@ -226,7 +226,7 @@ def dying(fatal: int) -> Callable[[Path, Path], Path]:
 def test_death_at_any_file_costs_nothing(
     recipe: Path, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for fatal in itertools.count(1):
+    for fatal in itertools.count(1, 1 if os.environ.get("TOOLKIT_LONG") else 4):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", dying(fatal))
             try:
@@ -296,7 +296,7 @@ def epochs_done(run: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-@pytest.mark.slow
+@pytest.mark.long  # trains six times
 def test_signals_at_random_moments(tmp_path: Path, images: Path) -> None:
     recipe = tiny.write_recipe(tmp_path, images, text=LONG)
     assert tiny.run(recipe, tmp_path / "whole") == 0
