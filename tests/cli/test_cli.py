@@ -51,7 +51,8 @@ FLAGS = {
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},
     "explain": EVERYWHERE | {"--class", "--save", "--set"},
-    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
+    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format", "--sign"},
+    "verify": EVERYWHERE | {"--key"},
     "predict": EVERYWHERE
     | {
         "--output",
@@ -63,6 +64,10 @@ FLAGS = {
         "--stream",
         "--reconnect",
         "--plot",
+        "--segments",
+        "--cut",
+        "--truth",
+        "--require-signature",
         "--set",
         "--device",
         "--precision",
@@ -82,6 +87,7 @@ FLAGS = {
         "--max-megapixels",
         "--max-seconds",
         "--log",
+        "--require-signature",
         "--device",
         "--precision",
     },
