@@ -50,6 +50,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[export.PRECISION]`": tables.Limits,
     "`[export.reject]`": tables.RejectTable,
     "`[export.conformal]`": tables.ConformalTable,
+    "`[export.segments]`": tables.SegmentsTable,
     "`[tune]`": tables.TuneTable,
 }
 """The headings of the recipe's page, and the model of each table."""

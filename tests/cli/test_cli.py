@@ -52,7 +52,8 @@ FLAGS = {
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},
     "explain": EVERYWHERE | {"--class", "--save", "--set"},
-    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format"},
+    "export": EVERYWHERE | {"--set", "--name", "--exports", "--format", "--sign"},
+    "verify": EVERYWHERE | {"--key"},
     "predict": EVERYWHERE
     | {
         "--output",
@@ -64,6 +65,10 @@ FLAGS = {
         "--stream",
         "--reconnect",
         "--plot",
+        "--segments",
+        "--cut",
+        "--truth",
+        "--require-signature",
         "--set",
         "--device",
         "--precision",
@@ -83,6 +88,7 @@ FLAGS = {
         "--max-megapixels",
         "--max-seconds",
         "--log",
+        "--require-signature",
         "--device",
         "--precision",
     },

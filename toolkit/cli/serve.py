@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_use, count
+from toolkit.cli.parser import add_signature, add_use, count
 from toolkit.cli.places import BUNDLE
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--max-megapixels", metavar="MP", type=count, default=50, help=pixels)
     length = "length of a video (default: 120)"
     parser.add_argument("--max-seconds", metavar="SECONDS", type=float, default=120.0, help=length)
+    add_signature(parser)
     parser.add_argument("--log", action="store_true", help="print each request as a line of JSON on standard error")
     add_use(parser)
 
@@ -63,7 +64,13 @@ def _serve(options: Namespace) -> int:
         ),
         log=options.log,
     )
-    return serve(options.bundles, settings, device=options.device or "auto", precision=options.precision)
+    return serve(
+        options.bundles,
+        settings,
+        device=options.device or "auto",
+        precision=options.precision,
+        signed_by=options.require_signature,
+    )
 
 
 def _token(path: Path) -> str:

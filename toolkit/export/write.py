@@ -46,8 +46,10 @@ from toolkit.serving.bundle import (
     Trust,
     VideoSampling,
 )
+from toolkit.serving.bundle.signature import check_key, sign
 from toolkit.system.environment import versions
 from toolkit.system.notices import note, say
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,8 +77,11 @@ def export_run(
     overrides: Sequence[str],
     triton: bool,
     console: Console,
+    key: Path | None = None,
 ) -> Path:
     """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
+
+    A private `key` signs it.
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
@@ -84,11 +89,13 @@ def export_run(
     repository = exports / f"{place.name}-triton"
     if triton:
         place_in(repository, place.name)  # what would be refused in the end is refused first
+    if key is not None:
+        check_key(key)
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
     shown = partial(say, console=console)
-    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown)
+    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
     if triton:
         shown(f"triton {write_triton(place, manifest, repository)}")
     return place
@@ -102,6 +109,7 @@ def write_bundle(
     name: str,
     console: Console,
     say: Callable[[str], None],
+    key: Path | None = None,
 ) -> Manifest:
     """Write the bundle of a trained run at `place`, whole or not at all. `overrides` are those that it was
     opened with. `console` shows how far it is; `say` gets a line of each precision's gate.
@@ -123,6 +131,8 @@ def write_bundle(
         manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
+        if key is not None:
+            sign(folder, key)
     return manifest
 
 
@@ -211,6 +221,7 @@ def write_models(
         form=spec.targets,
         thresholds=thresholds,
         trust=trust,
+        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
     return manifest

@@ -23,6 +23,7 @@ from toolkit.api.contracts import Direction
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.plain import plain
 from toolkit.system.choices import BundlePrecision, Precision, TrustScore
+from toolkit.system.segmentation import Segmentation
 
 
 def _not_empty(value: object) -> object:
@@ -293,6 +294,29 @@ class ConformalTable(BaseModel):
     """Largest share of items whose set lacks the truth."""
 
 
+USUAL = Segmentation()
+
+
+class SegmentsTable(BaseModel):
+    """How a bundle finds events in long videos with `predict --segments`."""
+
+    model_config = _CLOSED
+    smooth: Annotated[float, Field(ge=0, le=3600)] = USUAL.smooth
+    """Seconds over which answers are averaged."""
+    high: Annotated[float, Field(gt=0, le=1)] = USUAL.high
+    """Probability that an event reaches; for label sets, the threshold of the class takes its place."""
+    low: Annotated[float, Field(gt=0, le=1)] = USUAL.low
+    """Probability at which an event begins and ends."""
+    shortest: Annotated[float, Field(ge=0, le=3600)] = USUAL.shortest
+    """Seconds of the shortest event."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low: must be at most high ({self.high:g}), got {self.low:g}")
+        return self
+
+
 class ExportTable(BaseModel):
     """What is exported, and how exact it must be."""
 
@@ -309,6 +333,8 @@ class ExportTable(BaseModel):
     """When the model declines to answer; unset: never."""
     conformal: ConformalTable | None = None
     """Sets of classes that hold the truth as often as asked for; unset: none."""
+    segments: SegmentsTable = SegmentsTable()
+    """How `predict --segments` finds events."""
     fp32: Limits = LIMITS["fp32"]
     """Limits of fp32."""
     fp16: Limits = LIMITS["fp16"]

@@ -17,6 +17,7 @@ from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +114,8 @@ class Manifest:
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
     trust: Trust = UNTOUCHED
     """How far answers go."""
+    segments: Segmentation = field(default_factory=Segmentation)
+    """How answers to a long video become events."""
     schema: int = SCHEMA
 
     @property
@@ -195,6 +198,7 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
                 "sampling": _sampling(claimed["sampling"]),
                 "thresholds": None if claimed.get("thresholds") is None else tuple(claimed["thresholds"]),
                 "trust": Trust.read(claimed["trust"]),
+                "segments": Segmentation(**claimed.get("segments", {})),
             }
         )
     except TypeError as error:
@@ -238,7 +242,16 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
     yield from manifest.trust.contradictions(manifest.form)
     yield from _wrong_sampling(manifest.sampling, shape)
+    yield from _wrong_segments(manifest.segments)
     yield from _wrong_models(manifest)
+
+
+def _wrong_segments(rule: Segmentation) -> Iterator[str]:
+    numbers = (rule.smooth, rule.high, rule.low, rule.shortest)
+    if not all(type(number) in (int, float) and 0 <= number < _LARGEST**2 for number in numbers):
+        yield "segments: must be numbers from 0"
+    elif not 0 < rule.low <= rule.high <= 1:
+        yield "segments: low and high must be probabilities above 0, and low at most high"
 
 
 def _wrong_models(manifest: Manifest) -> Iterator[str]:

@@ -36,11 +36,13 @@ class Opening:
 
     device: str = "auto"
     precision: str | None = None
+    signed_by: Path | None = None
+    """The public key whose owner must have signed them."""
 
     def load(self, path: Path) -> Bundle:
         """The bundle at `path`, which has answered once, so that no request waits for what is made at the first call.
         Raises BundleError and UsageError."""
-        bundle = Bundle.load(path, device=self.device, precision=self.precision)
+        bundle = Bundle.load(path, device=self.device, precision=self.precision, signed_by=self.signed_by)
         side, frames = bundle.manifest.input.square, bundle.manifest.input.frames
         bundle.session.run(np.zeros((1, *(() if frames is None else (frames,)), side, side, 3), np.uint8))
         return bundle
