@@ -541,7 +541,7 @@ def write_pictures(folder: Path) -> None:
         Image.new("RGB", (20, 18), (shade, shade, 9 * number)).save(folder / name / f"{number:02}.png")
 
 
-OF_SOME_DATA = {"files.csv", "slices.csv", "sources.csv"}
+OF_SOME_DATA = {"embedding.csv", "files.csv", "slices.csv", "sources.csv"}
 """Files of runs whose data has damaged or skipped files, parts to compare, or several items of one source."""
 
 

@@ -181,6 +181,9 @@ class Data:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What else is known of items, by column (light, camera, hospital) and id: scores are given for each value too. It
     changes no score. The recipe's `data.metadata` adds the columns of a file."""
+    unknown: Split | VideoSplit | None = None
+    """Test items of classes that the model never learns, which the core fills in from the recipe's `data.unknown`; all
+    targets are -1."""
 
 
 @dataclass(frozen=True)

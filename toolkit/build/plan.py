@@ -27,8 +27,10 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
+from toolkit.data.fraction import with_fraction
 from toolkit.data.metadata import with_metadata
 from toolkit.data.review import reviewed
+from toolkit.data.unknown import objections, with_unknown
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
 from toolkit.recipe.checking import as_written, check
@@ -116,6 +118,10 @@ class Plan:
         table = self.resolved.data
         whole = _read_data(self.one("dataset"), self.resolved, clips=clip is not None)
         data = reviewed(with_metadata(whole, table.metadata), table.exclude, table.relabel)
+        if table.unknown:
+            data = self._with_unknown(data, table.unknown)
+        if table.fraction is not None:
+            data = with_fraction(data, table.fraction, self.resolved.seed)
         spec, design = data.spec, takes(self.one("model"))
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
@@ -136,6 +142,11 @@ class Plan:
                 next_step="rename the class",
             )
         return replace(data, spec=replace(spec, classes=classes, clip=clip))
+
+    def _with_unknown(self, data: Data, names: Sequence[str]) -> Data:
+        if wrong := [Problem("data.unknown", message) for message in objections(data, names)]:
+            raise invalid(self.source, wrong)
+        return with_unknown(data, names)
 
     def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
         """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
