@@ -161,6 +161,8 @@ MODELS = [
     of_images("mobilenet_v2"),
     of_images("mobilenet_v3_small"),
     of_images("regnet_x_400mf"),
+    of_images("timm", size=64, model="test_efficientnet", drop_path=0.1, dropout=0.5, freeze=True),
+    of_images("timm", size=64, model="test_vit"),
     of_clips("x3d_xs"),
 ]
 FRAMEWISE = [
@@ -183,15 +185,24 @@ LIKE_OTHERS = [
     of_images("vit_b_32", size=224),
     of_images("wide_resnet50_2"),
     of_clips("csn_r101"),
+    of_clips("mc3_18", frames=2),
     of_clips("mvit_b"),
+    of_clips("mvit_v2_s", size=64, frames=2),
     of_clips("r2plus1d_r50"),
     of_clips("resnet18", shift=True),
     of_clips("slow_r50"),
     of_clips("slowfast_r50"),
+    of_clips("s3d", frames=8),
+    of_clips("swin3d_t", frames=2),
 ]
 """Large ones, built by the same code as others: asked only what their own layers could break."""
 OF_LAYERS = ["logits", "gradients", "items"]
-EXPORTED = [of_images("cnn"), of_clips("cnn", head="attention", head_width=64), of_clips("x3d_xs")]
+EXPORTED = [
+    of_images("cnn"),
+    of_clips("cnn", head="attention", head_width=64),
+    of_clips("x3d_xs"),
+    of_images("timm", size=64, model="test_vit"),
+]
 """An image model, one that sees clips frame by frame, and one of clips."""
 
 test_datasets = conformance(*DATASETS, slow=False)

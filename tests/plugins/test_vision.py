@@ -32,7 +32,7 @@ from toolkit_vision.names import BACKBONES, LEFT_OUT
 
 SPEC = DataSpec(classes=tuple("abc"), size=64)
 TINY = "shufflenet_v2_x0_5"
-OFFERED = toolkit_vision.toolkit_models()
+OFFERED = {name: str(getattr(one, "factory", one)) for name, one in toolkit_vision.toolkit_models().items()}
 
 
 @pytest.fixture(autouse=True)

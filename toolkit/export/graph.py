@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Foldable
 from toolkit.export.preparing import OPSET, preparation
 from toolkit.serving.bundle.manifest import OUTPUTS
 from toolkit.training.answers import answers_of
@@ -71,7 +72,7 @@ def to_onnx(
 
 def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec) -> onnx.ModelProto:
     """What follows the preparation, the batch dynamic."""
-    deployed = Deployed(network, logits, spec).cpu().eval().to(memory_format=torch.contiguous_format)
+    deployed = Deployed(_folded(network), logits, spec).cpu().eval().to(memory_format=torch.contiguous_format)
     clip = () if spec.frames is None else (spec.frames,)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -88,6 +89,17 @@ def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataS
         raise AssertionError("torch.onnx.export gives a program where dynamo=True")
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def _folded(network: Network) -> Network:
+    """The network itself, or a copy with every `Foldable` module folded."""
+    if not any(isinstance(module, Foldable) for module in network.modules()):
+        return network
+    network = copy.deepcopy(network)
+    for module in [*network.modules()]:
+        if isinstance(module, Foldable):
+            module.fold()
+    return network
 
 
 MODEL = "model/"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.api.memory import lacks_memory
 
@@ -24,7 +24,10 @@ class Classifier(nn.Module):
     backbone: items -> features
     head: features -> logits `[B, C]`
     notes: what a user must know about this model
+    provenance: of the published weights that the backbone started from; None without any
     """
+
+    provenance: Provenance | None = None
 
     def __init__(
         self,
