@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -54,6 +57,13 @@ def write_source(folder: Path, family: str, *, size: int = 32, **others: Any) ->
     for name, content in (("config.json", config), ("preprocessor_config.json", processor)):
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def kept_source(family: str) -> str:
+    """The folder of a small network for as long as this process runs, for cases that are made when it begins."""
+    folder = Path(mkdtemp(prefix="toolkit-tiny-"))
+    atexit.register(shutil.rmtree, folder)
+    return str(write_source(folder, family))
 
 
 def write_weights(folder: Path) -> Any:

@@ -17,4 +17,5 @@ def toolkit_models() -> dict[str, str | Model]:
     return {
         **{name: Model(place, licences=LICENCES) for name, place in pretrained.items()},
         "cnn": "toolkit_vision.cnn:cnn",
+        "wide_resnet": "toolkit_vision.wide:wide_resnet",
     }
