@@ -14,7 +14,7 @@ from toolkit.api.extras import require
 
 @dataclass(frozen=True)
 class Lora:
-    """Trains two small matrices beside each fully connected layer of the backbone instead of the layer.
+    """Trains two small matrices next to each fully connected layer of the backbone instead of the layer.
 
     rank: columns of the first matrix and rows of the second
     alpha: their product is scaled by alpha / rank; unset: 2 x rank
@@ -29,7 +29,7 @@ class Lora:
 
 
 def add_lora(backbone: nn.Module, lora: Lora) -> None:
-    """Put adapters beside the layers of `backbone`, which train alone from here on; at first they change no answer.
+    """Put adapters next to the layers of `backbone`, which train alone from here on; at first they change no answer.
 
     Raises ValueError if none of its layers has such a name.
     """

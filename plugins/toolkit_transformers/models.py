@@ -59,7 +59,7 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     head: average (of the features that the encoder pools itself; of an image encoder's frames the mean of their
         logits), attentive (a learned query attends to all tokens, arXiv 2404.08471), or for the frames of an image
         encoder lstm, gru or attention.
-    lora: train low-rank matrices beside the layers of the backbone instead of the layers; they are merged into the
+    lora: train low-rank matrices next to the layers of the backbone instead of the layers; they are merged into the
         weights at export.
     checkpointing: keep few activations and compute the others again in the backward pass: less memory, more time.
     licences: the licences that published weights may have, as model hubs name them; unset: those that permit

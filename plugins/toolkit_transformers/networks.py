@@ -32,7 +32,7 @@ def library() -> Any:
 def network_of(config: Mapping[str, Any], spec: DataSpec, name: str) -> nn.Module:
     """The network at random weights, for clips or images as `spec` has them, with its classifier replaced by nothing.
 
-    Raises RecipeError for a kind of network that transformers does not know, or that is none for this use.
+    Raises RecipeError for a kind of network that transformers does not know.
     """
     found = _configuration(config, spec, name)
     auto = library()

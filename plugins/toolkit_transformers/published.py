@@ -17,7 +17,7 @@ class Published:
     """A model as its publisher's repository describes it."""
 
     config: Mapping[str, Any]
-    """What its config.json has beside the defaults of its `model_type`."""
+    """What its config.json has besides the defaults of its `model_type`."""
     takes: InputDesign
     licence: str
 
