@@ -284,9 +284,30 @@ class Sound(nn.Module):
         return ("small",)
 
 
+class Divided(Sound):
+    """A network with all that is optional."""
+
+    def features(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.backbone(pixels).mean(dim=(2, 3))
+        return features
+
+    def answer(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.answer(self.features(pixels))
+
+    def layers(self) -> Sequence[Sequence[str]]:
+        return [["backbone.0", "backbone.1"]]
+
+    def no_weight_decay(self) -> Sequence[str]:
+        return ["backbone.1.weight"]
+
+
 def sound_model(spec: DataSpec) -> nn.Module:
     """A small network."""
-    return Sound(len(spec.classes))
+    return Divided(len(spec.classes))
 
 
 @breaks("model", "arguments")
@@ -473,6 +494,34 @@ class Choosing(Sound):
 def model_that_branches_on_numbers(spec: DataSpec) -> nn.Module:
     """A small network."""
     return Choosing(len(spec.classes))
+
+
+class Doubling(Divided):
+    def features(self, pixels: Tensor) -> Tensor:
+        return 2 * super().features(pixels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.answer(super().features(pixels))
+
+
+@breaks("model", "features")
+def model_that_answers_otherwise_from_features(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Doubling(len(spec.classes))
+
+
+class Misnaming(Divided):
+    def layers(self) -> Sequence[Sequence[str]]:
+        return [["backbone.0", "backbone.1"], ["backbone"], ["neck"]]
+
+    def no_weight_decay(self) -> Sequence[str]:
+        return ["cls_token"]
+
+
+@breaks("model", "layers")
+def model_whose_layers_do_not_exist(spec: DataSpec) -> nn.Module:
+    """A small network."""
+    return Misnaming(len(spec.classes))
 
 
 class Headless(Sound):

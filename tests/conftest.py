@@ -4,6 +4,7 @@ processes that wait for each other on the same cores take many times as long), a
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import threading
@@ -25,6 +26,20 @@ BLANK = bytes.fromhex(
 def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("TOOLKIT_LONG"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long: runs with TOOLKIT_LONG=1"))
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at libraries and tests again and again, a tenth of the time of all."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:
@@ -54,10 +69,10 @@ def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(autouse=True)
 def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are composed but not painted, which takes longer than all else of a small run, unless a test's mark
-    `draws` says that it looks at them."""
+    """Figures are not drawn, which takes longer than all else of a small run, unless a test's mark `draws` says that it
+    looks at them."""
     if not request.node.get_closest_marker("draws"):
-        monkeypatch.setattr("toolkit.runs.report.figures._encoded", lambda figure: BLANK)
+        monkeypatch.setattr("toolkit.runs.report.figures._png", lambda draw, theme, dots: BLANK)
 
 
 @pytest.fixture

@@ -313,7 +313,7 @@ def briefly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tune, "FULL_RUNS", 2)
 
 
-@pytest.mark.slow  # trains a dozen trials
+@pytest.mark.long  # trains a dozen trials
 @pytest.mark.usefixtures("briefly")
 def test_time_between_trials_is_not_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "OVERHEAD_SECONDS", 0.0)
@@ -322,7 +322,7 @@ def test_time_between_trials_is_not_their_own(monkeypatch: pytest.MonkeyPatch) -
     assert figure.faults == ("takes more than 0 s",)
 
 
-@pytest.mark.slow  # trains a dozen trials
+@pytest.mark.long  # trains a dozen trials
 @pytest.mark.usefixtures("briefly")
 def test_both_ways_to_search_spend_as_many_epochs() -> None:
     study = tune.Study("random", "none")

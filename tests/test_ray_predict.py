@@ -162,7 +162,7 @@ def answered_once(place: Path, *words: str) -> tuple[int, list[str]]:
     return done.returncode, [line for line in done.stderr.splitlines() if "core_worker" not in line]
 
 
-@pytest.mark.slow  # starts Ray, whose every process takes seconds to begin
+@pytest.mark.long  # starts Ray, whose every process takes seconds to begin
 def test_two_workers_answer_as_predict_does(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.transfer.classifier import Classifier, count_features, fitting
 from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temporal, framewise
 from toolkit.transfer.hub import Repository
+from toolkit.transfer.layers import own_undecayed
 from toolkit.transfer.licences import UNKNOWN, Licences
 from toolkit.transfer.pretrained import Dropout, Hidden, Pretrained, ThawEpoch, Transfer
 from toolkit.transfer.published import Published
@@ -71,7 +72,10 @@ def image_model(  # noqa: PLR0913 - the keys of a recipe
     backbone = pretrained.backbone()
     features = count_features(backbone, replace(spec, clip=None), model)
     start.load(backbone, ignore=_classifier(about))
-    return start.classifier(framewise(backbone, spec.frames), layers.head(spec, features))
+    whole = framewise(backbone, spec.frames)
+    inner = "1." if whole is not backbone else ""
+    undecayed = [f"{inner}{name}" for name in own_undecayed(backbone)]
+    return start.classifier(whole, layers.head(spec, features), undecayed=undecayed)
 
 
 @dataclass(frozen=True)

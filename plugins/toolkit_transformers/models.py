@@ -24,6 +24,8 @@ from toolkit_transformers.lora import Lora, add_lora
 from toolkit_transformers.networks import CLASSIFIER, Encoder, encoder_of, network_of, quiet
 from toolkit_transformers.sources import RATES, Source
 
+UNDECAYED = ("position_embedding", "time_embedding", "cls_token", "register_tokens", "mask_token")
+"""In the names of positions and tokens, for which weight decay is unusual."""
 Pooling: TypeAlias = Literal["average", "attentive", "lstm", "gru", "attention"]
 
 
@@ -87,7 +89,9 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
         _save_memory(backbone, source)
     whole = replace(spec, clip=None) if of_clips else spec
     made = _head(whole, features, head, dropout, hidden)
-    return start.classifier(framewise(backbone, whole.frames), made, notes=notes)
+    seeing = framewise(backbone, whole.frames)
+    undecayed = [name for name, _ in seeing.named_parameters() if any(word in name for word in UNDECAYED)]
+    return start.classifier(seeing, made, notes=notes, undecayed=undecayed)
 
 
 @dataclass(frozen=True)

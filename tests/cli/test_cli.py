@@ -47,6 +47,7 @@ FLAGS = {
         "--seeds",
         "--export",
     },
+    "ladder": EVERYWHERE | {"--set", "--until", "--resume", "--runs", "--open"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},
     "explain": EVERYWHERE | {"--class", "--save", "--set"},
@@ -124,7 +125,7 @@ def test_the_examples_of_recipes_are_valid(capsys: pytest.CaptureFixture[str]) -
     for words in recipes:
         options = parser().parse_args(words[3:])
         overrides = [word for pair in options.overrides for word in ("--set", pair)]
-        assert main(["check", str(options.recipe), *overrides]) == 0
+        assert main(["check", "--recipe-only", str(options.recipe), *overrides]) == 0
 
 
 def test_no_command_shows_the_help_with_every_command_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,13 +380,13 @@ def toolkit(*words: str, site: Path | None = None) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.parametrize("group", ["pydantic", "torch.backends", "toolkit"])
-def test_no_malformed_package_ends_a_command_on_a_recipe(group: str, tmp_path: Path) -> None:
+def test_no_malformed_package_ends_a_command_on_a_recipe(tmp_path: Path) -> None:
     """Pydantic, and torch when it is imported, read the entry points of all packages, whatever their group."""
     metadata = tmp_path / "odd-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[{group}]\nno entry point\n")
+    groups = ("pydantic", "torch.backends", "toolkit")
+    (metadata / "entry_points.txt").write_text("".join(f"[{group}]\nno entry point\n" for group in groups))
     done = toolkit("check", str(tiny.write_recipe(tmp_path)), site=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,6 +1,6 @@
 """Jobs of ranks that die at random moments: none outlives its launcher by a minute, and each run goes on to its end.
 
-`TOOLKIT_KILLS=20 pytest -s tests/hostile/test_kills.py` is the full number.
+`TOOLKIT_LONG=1 TOOLKIT_KILLS=20 pytest -s tests/hostile/test_kills.py` is the full number.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def until_run(process: subprocess.Popen[str]) -> str:
     return until(process, "run ")
 
 
-@pytest.mark.slow  # starts and ends jobs of several processes
+@pytest.mark.long  # starts and ends jobs of several processes
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_job_that_dies_leaves_no_process_and_its_run_goes_on(

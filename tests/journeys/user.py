@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.cli.main import main
 
-COMMAND = re.compile(r"^(?:next: |view)? *(python -m toolkit .*)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:next: .*?|view)? *(python -m toolkit .*)$", re.MULTILINE)
 
 
 @dataclass

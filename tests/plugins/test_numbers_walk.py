@@ -186,7 +186,7 @@ def test_what_has_no_meaning_for_numbers_is_reported_before_training(
 
 
 @pytest.mark.real
-@pytest.mark.slow  # it trains, exports and predicts
+@pytest.mark.long  # trains, exports and predicts
 def test_the_brightness_of_real_images(real_data: Path, tmp_path: Path) -> None:
     with tarfile.open(real_data / "cifar10-jpeg.tar.xz") as archive:
         members = [f"test/{name}/{number:04}.jpg" for name in ("bird", "ship", "truck") for number in range(120)]

@@ -48,7 +48,7 @@ lr = 0.01
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long  # seven processes load torch
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_killed_rank_changes_nothing_though_connections_break(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

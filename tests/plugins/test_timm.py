@@ -70,6 +70,14 @@ def test_a_vision_transformer_is_built_for_the_size_of_the_recipe() -> None:
     assert model(torch.zeros(2, 3, 96, 96)).shape == (2, 2)
 
 
+@pytest.mark.parametrize("clip", [None, Clip(frames=2)])
+def test_positions_and_tokens_do_not_decay(clip: Clip | None) -> None:
+    model = image_model(DataSpec(("cat", "dog"), size=64, clip=clip), model="test_vit")
+    listed = set(model.no_weight_decay())
+    assert {name.rpartition(".")[2] for name in listed} >= {"pos_embed", "cls_token"}
+    assert listed & dict(model.named_parameters()).keys()
+
+
 def test_drop_path_reaches_the_model() -> None:
     model = image_model(SPEC, model="test_resnet", drop_path=0.5)
     rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]

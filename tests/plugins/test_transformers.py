@@ -143,6 +143,12 @@ def test_an_image_encoder_sees_the_frames_of_a_clip_one_by_one(dinov2: str) -> N
     torch.testing.assert_close(clips(pixels), expected)
 
 
+def test_positions_and_tokens_do_not_decay(dinov2: str) -> None:
+    names = set(transformer(CLIPS, source=dinov2).no_weight_decay())
+    inside = "backbone.1.network.dinov2.embeddings"
+    assert names == {f"{inside}.{name}" for name in ("cls_token", "mask_token", "position_embeddings")}
+
+
 def test_a_probe_on_frames_attends_to_the_tokens_of_all_of_them(dinov2: str) -> None:
     model = transformer(CLIPS, source=dinov2, head="attentive", freeze=True).eval()
     pixels = inputs(CLIPS)

@@ -150,7 +150,7 @@ def test_trains_in_bf16_and_channels_last(name: str) -> None:
     assert changed(model, before) >= {name for name, _ in model.named_parameters() if name.endswith("conv1.weight")}
 
 
-@pytest.mark.slow  # compiles
+@pytest.mark.long  # compiles
 def test_a_compiled_cnn_in_bf16_has_the_gradients_of_one_that_is_not() -> None:
     model, image = cnn.cnn(DataSpec(classes=("a", "b"), size=16), widths=(8, 8)), pixels(16, batch=16)
     norms = []

@@ -17,7 +17,7 @@ from toolkit.cli.main import main
 def test_a_run_with_divided_weights_goes_on_with_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     printed = tmp_path / "printed.txt"
-    more = ("train.strategy=fsdp", "train.ema=0.9", 'metrics=["accuracy"]')
+    more = ("train.strategy=fsdp", "train.ema=0.9", 'metrics=["accuracy"]', 'train.schedule={name="constant"}')
     command = [*words("cifar10_cnn", epochs=1)[3:], *(word for one in more for word in ("--set", one))]
     assert launched(partial(main, command), 2, printed) == [0, 0], printed.read_text()
     text = printed.read_text()

@@ -296,7 +296,7 @@ def epochs_done(run: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-@pytest.mark.slow
+@pytest.mark.long  # trains six times
 def test_signals_at_random_moments(tmp_path: Path, images: Path) -> None:
     recipe = tiny.write_recipe(tmp_path, images, text=LONG)
     assert tiny.run(recipe, tmp_path / "whole") == 0

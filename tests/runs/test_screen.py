@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rich.console import Console
 from toolkit.api.contracts import EpochRecord
 from toolkit.cli import parser
 from toolkit.runs.screen import Screen, epoch_line, memory_used, print_scores, speed, step_facts
+from toolkit.training.features import Featuring
 from toolkit.training.fit import Event, StepDone, Validating
 
 CPU = torch.device("cpu")
@@ -83,6 +85,18 @@ def test_a_terminal_gets_a_live_line_too() -> None:
     assert LINE.strip() in text
     assert re.search(r"epoch 1/2 .* loss 1\.2500  16 images/s  data wait 20 %  memory \d+\.\d GiB", text)
     assert "validating 6/6" in text
+
+
+def test_features_are_reported_on_one_line() -> None:
+    computing = [Featuring(1, done, 1620, 41.2) for done in (512, 1024, 1620)]
+    line = "features of 1,620 images computed once, in 41 s  (the backbone is frozen)"
+    assert shown(computing, terminal=False).splitlines() == [line]
+    kept = Featuring(1, 1620, 1620, 0.1, Path("cache/features/0a.safetensors"))
+    read = "features of 1,620 images read from cache/features/0a.safetensors  (the backbone is frozen)"
+    assert shown([kept], terminal=False).splitlines() == [read]
+    live = shown(computing[:2], terminal=True)
+    assert "features" in live
+    assert "1,024/1,620" in live
 
 
 def test_several_ranks_are_counted_and_the_slowest_is_named() -> None:

@@ -19,12 +19,7 @@ from tests.system.test_launch import SMALL, first_epoch, ranks_of, rest, started
 from tests.tiny import overridden
 from toolkit.cli.main import main
 
-pytestmark = [
-    pytest.mark.slow,  # several processes load torch
-    pytest.mark.skipif(
-        not os.environ.get("TOOLKIT_MACHINES"), reason="takes a minute of quiet cores: runs with TOOLKIT_MACHINES=1"
-    ),
-]
+pytestmark = pytest.mark.long  # several processes load torch
 DEADLINE = 300
 """Seconds in which jobs must end: far beyond what it takes."""
 

@@ -129,7 +129,7 @@ def postgresql() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["journal", "postgresql"])
+@pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.long)])
 def storage(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "journal" else request.getfixturevalue("postgresql")
 

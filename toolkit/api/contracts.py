@@ -6,7 +6,7 @@ front of every model, so training, evaluation and the exported graph share one a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -422,6 +422,37 @@ class Grouped(Protocol):
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Disjoint submodules that together hold every parameter."""
+
+
+@runtime_checkable
+class Headed(Grouped, Protocol):
+    """Optional for models: the parts are `backbone` and `head`, and the head answers from the backbone's features
+    alone. Where the backbone is never trained, the core computes features once and trains the head on them."""
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """`[B, ...]`, what the backbone gives for a normalised batch; one item's features depend on no other item."""
+
+    def answer(self, features: Tensor) -> Tensor:
+        """Logits `[B, C]` of features `[B, ...]`: `answer(features(pixels))` is what the model returns."""
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """Optional for models: which parameters lie at which depth, as the model's publisher counts. Layer-wise learning
+    rates and `train.trained_layers` use it. `toolkit.transfer.layers` finds the layers of other models."""
+
+    def layers(self) -> Sequence[Sequence[str]]:
+        """From the input on, the prefixes of the names of each layer's parameters: `("conv1", "bn1"), ("layer1",)`. A
+        parameter that no prefix names is part of the head."""
+
+
+@runtime_checkable
+class Undecayed(Protocol):
+    """Optional for models: which parameters weight decay should leave alone besides norms and biases."""
+
+    def no_weight_decay(self) -> Collection[str]:
+        """Names of parameters (of positions and tokens, say), as `named_parameters` has them. They do not decay where
+        `train.optimizer.decay_norms_and_biases` is off."""
 
 
 @runtime_checkable

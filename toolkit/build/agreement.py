@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 
+from torch import nn
+
 from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Schedule
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.tables import Recipe
 from toolkit.training.answers import ANSWERING, logits_of
 from toolkit.training.evaluate import score
+from toolkit.training.optimize import Layers
 
 MEASURED = ("latency",)
 """What a study may ask for besides scores."""
@@ -24,12 +27,16 @@ def disagreements(
     metrics: list[Metric],
     schedule: Schedule,
     validates: bool,
+    model: nn.Module,
 ) -> Iterator[Problem]:
     """Everything in the recipe that cannot work with these components."""
     for name in sorted(set(recipe.train.optimizer.parts) - set(parts)):
         message = f"no such part of the model (choose from {', '.join(parts)})"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     yield from _undivided(recipe, objective)
+    yield from _unfrozen(recipe, model)
+    if recipe.train.schedule.warmup_steps is not None and recipe.train.schedule.warmup_epochs:
+        yield Problem("train.schedule.warmup_steps", "give either warmup_steps or warmup_epochs")
     if recipe.train.accumulate > recipe.train.batch_size:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
@@ -56,6 +63,17 @@ def _undivided(recipe: Recipe, objective: Objective) -> Iterator[Problem]:
         yield Problem("train.precision", 'fp16 cannot be combined with train.strategy = "fsdp" (choose bf16 or fp32)')
     if any(parameter.requires_grad for parameter in objective.parameters()):
         yield Problem("train.strategy", f'"fsdp" does not divide the weights that task "{recipe.task.name}" trains')
+
+
+def _unfrozen(recipe: Recipe, model: nn.Module) -> Iterator[Problem]:
+    """Layers that the recipe trains and the model has frozen."""
+    layers, asked = Layers.of(model), recipe.train.trained_layers
+    if not asked or not len(layers):
+        return
+    last = [one for name, one in model.named_parameters() if layers.depth(name) == len(layers) - 1]
+    if not any(one.requires_grad for one in last):
+        message = f'model "{recipe.model.name}" has frozen its backbone itself: unfreeze it (--set model.freeze=false)'
+        yield Problem("train.trained_layers", message)
 
 
 def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: list[Metric]) -> Iterator[Problem]:
@@ -86,14 +104,17 @@ def contrary_direction(
     ]
 
 
-def endless_warm_up(recipe: Recipe) -> list[str]:
+def endless_warm_up(recipe: Recipe, steps_per_epoch: int) -> list[str]:
     """A note where training ends before its warm-up does."""
-    warm_up, epochs = recipe.train.schedule.warmup_epochs, recipe.train.epochs
-    if warm_up <= epochs:
+    table, epochs = recipe.train.schedule, recipe.train.epochs
+    in_steps = table.warmup_steps is not None
+    key, unit = ("warmup_steps", "steps") if in_steps else ("warmup_epochs", "epochs")
+    warm_up, whole = getattr(table, key), epochs * steps_per_epoch if in_steps else epochs
+    if warm_up <= whole:
         return []
     return [
-        f"the learning rate never reaches train.optimizer.lr: the warm-up takes {warm_up:g} epochs (--set "
-        f"train.schedule.warmup_epochs=...), the training {epochs}"
+        f"the learning rate never reaches train.optimizer.lr: the warm-up takes {warm_up:g} {unit} (--set "
+        f"train.schedule.{key}=...), the training {whole}"
     ]
 
 

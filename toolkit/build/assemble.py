@@ -6,7 +6,7 @@ import copy
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ from toolkit.data.store.images import ImageStore
 from toolkit.data.store.storage import Memory, open_storage
 from toolkit.data.store.store import Store
 from toolkit.recipe.read import invalid
-from toolkit.recipe.tables import InputTable, Recipe
+from toolkit.recipe.tables import InputTable, Recipe, ScheduleTable
 from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
@@ -38,7 +38,15 @@ from toolkit.system.randomness import seed_globally
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.checkpoint import Origin
 from toolkit.training.network import Network
-from toolkit.training.optimize import model_parts, parameter_groups, warmed_up
+from toolkit.training.optimize import (
+    LayerDecay,
+    freeze_layers,
+    frozen_modules,
+    model_parts,
+    parameter_groups,
+    undecayed,
+    warmed_up,
+)
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, step_apart
 from toolkit.training.state import Average, Setup, State, Totals
@@ -74,6 +82,10 @@ class Assembly:
     def spec(self) -> DataSpec:
         return self.data.spec
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return batches_in(self.train.training_items, self.recipe.train.batch_size)
+
     def autocast(self) -> AbstractContextManager[None]:
         return devices.autocast(self.device, self.precision)
 
@@ -83,7 +95,9 @@ class Assembly:
     @property
     def summary(self) -> Summary:
         make = partial(summarise, self.network, self.spec, self.device, compiled=self.recipe.train.compile)
-        return self.kept.summary.get((self.recipe.model, self.spec, self.device), make)
+        return self.kept.summary.get(
+            (self.recipe.model, self.recipe.train.trained_layers, self.spec, self.device), make
+        )
 
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
@@ -200,6 +214,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             metrics=assembly.metrics(),
             schedule=schedule,
             validates=len(assembly.valid.store) > 0,
+            model=assembly.network.model,
         )
     )
     if problems:
@@ -208,14 +223,20 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
         check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").offer.failed)
     check_objective(assembly.objective, assembly.spec, assembly.device, assembly.plan.one("task").offer.failed)
     setup = _setup(assembly)
-    warm = warmed_up(schedule, table.schedule.warmup_epochs * setup.steps)
-    return _state(assembly, warm), setup
+    state = _state(assembly, warmed_up(schedule, warm_up_steps(table.schedule, setup.steps)))
+    # Of the layers that training on ranks has put into the place of others.
+    return state, replace(setup, held=frozen_modules(assembly.network.model, table.trained_layers))
+
+
+def warm_up_steps(table: ScheduleTable, steps_per_epoch: int) -> float:
+    """How many steps the warm-up takes."""
+    return table.warmup_epochs * steps_per_epoch if table.warmup_steps is None else table.warmup_steps
 
 
 def schedule_over(assembly: Assembly, epochs: int) -> Schedule:
     """The recipe's schedule, without its warm-up, for a training of so many epochs."""
     table = assembly.recipe.train
-    horizon = Horizon(batches_in(assembly.train.training_items, table.batch_size), epochs)
+    horizon = Horizon(assembly.steps_per_epoch, epochs)
     schedule: Schedule = assembly.plan.one("schedule").build(horizon, table.direction)
     return schedule
 
@@ -244,6 +265,8 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     network, table, chosen = assembly.network, assembly.recipe.train, assembly.plan.one("optimizer")
     scales = {name: rates.lr_scale for name, rates in table.optimizer.parts.items()}
     decays = table.optimizer.decay_norms_and_biases
+    if table.trained_layers is not None:
+        freeze_layers(network.model, table.trained_layers)
     # Before the network is copied, divided or compiled: it replaces layers.
     parallel = Parallel(
         network, assembly.objective, assembly.ranks, batch_norm=table.batch_norm, by_item=not table.compile
@@ -254,7 +277,17 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     if assembly.ranks.together and table.strategy == "fsdp":
         _ = assembly.summary  # kept: it runs an item through the network, which no rank can alone from here on
         parallel.shard(network, *([averaged] if averaged else []), device=assembly.device)
-    groups = list(parameter_groups(_parts(assembly), table.optimizer.lr, scales, decay_norms_and_biases=decays))
+    decay, bare = table.optimizer.layer_decay, undecayed(network.model)
+    groups = list(
+        parameter_groups(
+            _parts(assembly),
+            table.optimizer.lr,
+            scales,
+            decay_norms_and_biases=decays,
+            layer_decay=None if decay is None else LayerDecay.of(network.model, decay),
+            undecayed=bare,
+        )
+    )
     optimizer: torch.optim.Optimizer = chosen.build(groups, lr=table.optimizer.lr)
     if is_sharded(network):
         step_apart(optimizer)

@@ -123,6 +123,7 @@ def _problems(plan: Plan, data: Data, network: Network, objective: Objective, sc
         metrics=plan.metrics(data.spec),
         schedule=schedule,
         validates=validates,
+        model=network.model,
     )
     yield from unknown_aims(recipe, data.spec, objective, plan.metrics(data.spec))
     yield from _alone(recipe.train, data, network)

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "train": {
         "run": "train, evaluate and report a recipe",
         "tune": "try the values that a recipe's [tune] table names; keep the best",
+        "ladder": "train a recipe more and more deeply, to see how far it is worth it",
         "check": "check a recipe and its data without training",
         "data": "check the items of a dataset, show them, or index shards",
     },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -96,6 +96,17 @@ class Loader:
             begun = time.perf_counter()
         for unused in numbers[count:]:
             self.store.keep(unused[self.ranks.share(len(unused))] // self._clips_per_video)
+
+    def in_order(
+        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int
+    ) -> Generator[Batch, None, None]:
+        """All training items in the order of their numbers, each as `training` draws it in this epoch. Items of one
+        batch are neighbours, so an augmentation that mixes items gives others."""
+        ready = partial(self._drawn, mine=slice(None), size=size, seed=derive(seed, "clip", epoch))
+        for batch in self._fetch(torch.arange(self.training_items).split(size), ready):
+            chosen = augmentations if len(batch.index) else ()
+            changed = self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch))
+            yield replace(changed, visit=batch.visit)
 
     def _share(self, batch: Batch, waited: float) -> Share:
         found, waits = zip(*self.ranks.each(len(batch.index), waited), strict=True)
@@ -188,7 +199,7 @@ class Loader:
     def _drawn(self, numbers: Tensor, mine: slice, size: int, seed: int) -> Batch:
         """This rank's share, `mine`, of a training batch of `size` items, of which not all may be there."""
         pixels, items = self.store.drawn(numbers, seed)
-        places = torch.arange(size)[mine]
+        places = torch.arange(size)[mine][: len(numbers)]
         if len(items) < len(numbers):
             places = places[torch.isin(numbers, items)]
         return replace(self._ready(pixels, items // self._clips_per_video), visit=Visit(items, places, size))

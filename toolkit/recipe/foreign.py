@@ -125,6 +125,7 @@ KEYS: Mapping[str, str] = {
     "valsplit": "data.valid_share",
     "warmup": "train.schedule.warmup_epochs",
     "warmupepochs": "train.schedule.warmup_epochs",
+    "warmupsteps": "train.schedule.warmup_steps",
     "wd": "train.optimizer.weight_decay",
     "weightdecay": "train.optimizer.weight_decay",
     "weights": "model.weights",

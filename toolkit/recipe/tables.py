@@ -108,7 +108,10 @@ class OptimizerTable(Use):
     lr: Annotated[float, Field(gt=0)]
     """Learning rate, which the schedule multiplies."""
     decay_norms_and_biases: bool = True
-    """Whether weight decay applies to biases and norms (parameters of one dimension) too."""
+    """Whether weight decay applies to biases and norms (parameters of one dimension) too, and to what else the model
+    lists, such as positions and tokens."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the learning rate from each layer to the one before it, starting at the head; unset: one rate."""
     parts: dict[str, PartRates] = Field(default_factory=dict)
     """Settings of named parts of the model; models with pretrained weights have `backbone` and `head`."""
 
@@ -120,6 +123,8 @@ class ScheduleTable(Use):
     """Name of the schedule; `distribution:component` where two plugins offer one name."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs, or a part of one, in which the rate first rises from near 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same in optimizer steps; unset: `warmup_epochs`."""
 
 
 def table_of(kind: str) -> type[Use]:
@@ -218,6 +223,11 @@ class TrainTable(BaseModel):
     """Seconds after which a rank that does not answer is lost."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay, at each step, of averaged weights, which are then evaluated and kept; unset: no average."""
+    trained_layers: Annotated[int, Field(ge=0)] | None = None
+    """How many of the model's last layers are trained with its head; the others are frozen. Unset: all are trained."""
+    feature_views: Annotated[int, Field(ge=0)] | None = None
+    """Augmented views of each item of which a frozen backbone computes the features once, for all epochs. 0: features
+    are computed in each step. Unset: one view where nothing augments images, else 0."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better score before training stops (early stopping); unset: never."""
     metric: Annotated[str, Field(min_length=1)] = "accuracy"

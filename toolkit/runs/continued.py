@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 from toolkit.api.errors import CheckpointError
-from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.assemble import Assembly, assemble
+from toolkit.build.featuring import training_of_run
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.recipe.tables import Recipe
@@ -30,7 +31,7 @@ def reopened(
     else:
         require_same_recipe(directory, saved, planned.resolved)
         assembly = assembled_again(directory, planned, saved, kept, ranks)
-    return Prepared(directory, assembly, *training(assembly), saved)
+    return Prepared(directory, assembly, *training_of_run(assembly), saved)
 
 
 def assembled_again(

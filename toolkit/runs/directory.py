@@ -27,6 +27,8 @@ BUNDLE_SUFFIX = "-bundle"
 """Ends the name of the folder of a bundle's evaluations."""
 SERIES = "series.json"
 """The file that makes a folder one of a series of runs."""
+LADDER = "ladder.json"
+"""The file that makes a folder one of a ladder's steps."""
 
 
 class _File:
@@ -64,9 +66,9 @@ class RunDirectory:
     @property
     def recipe_name(self) -> str:
         """What the run's recipe is called: as the folder of its runs. A run in another's folder is its repeat, and one
-        in a series is part of it."""
+        in a series or a ladder is part of it."""
         folder = self.path.resolve().parent
-        repeated = RunDirectory(folder).recipe.is_file() or (folder / SERIES).is_file()
+        repeated = RunDirectory(folder).recipe.is_file() or any((folder / name).is_file() for name in (SERIES, LADDER))
         return RunDirectory(folder).recipe_name if repeated else folder.name
 
     @property

@@ -73,7 +73,7 @@ class Scored:
             precision=assembly.precision,
             seen=_seen(spec),
             skipped={name: loader.store.skipped for name, loader in assembly.loaders().items()},
-            remarks=(*found, *direction, *endless_warm_up(recipe), *remarks),
+            remarks=(*found, *direction, *endless_warm_up(recipe, assembly.steps_per_epoch), *remarks),
         )
 
     @property

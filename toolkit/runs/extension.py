@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from toolkit.api.contracts import EpochRecord, Schedule
 from toolkit.api.errors import CheckpointError, UsageError, counted
-from toolkit.build.assemble import Assembly, schedule_over, training
+from toolkit.build.assemble import Assembly, schedule_over
+from toolkit.build.featuring import training_of_run
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.recipe.tables import Recipe
@@ -87,7 +88,7 @@ def _checked(directory: RunDirectory, planned: Plan, saved: LastCheckpoint, rank
     at = f"epoch {state['epoch']}" + (f", step {state['step']}" if state["step"] else "")
     notes = [] if half_recorded else [f"extended from {before} to {after} epochs at {at}"]
     assembly = assembled_again(directory, planned, saved, Kept(), ranks, notes=notes)
-    prepared = Prepared(directory, assembly, *training(assembly), saved)
+    prepared = Prepared(directory, assembly, *training_of_run(assembly), saved)
     _require_same_past(prepared, saved, before)
     return prepared
 

@@ -11,6 +11,7 @@ from statistics import median
 from toolkit.api.contracts import EpochRecord
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.batch_size import settled
+from toolkit.build.featuring import with_features
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.system import device as devices
@@ -58,6 +59,8 @@ class Probe:
     precision: str
     frozen: bool
     """Whether some weights are frozen: an epoch that trains them later takes longer."""
+    features: bool = False
+    """Whether the first epoch computes what a frozen backbone gives for all items, and the later ones train on it."""
 
     @property
     def first_epoch(self) -> float:
@@ -67,6 +70,8 @@ class Probe:
     @property
     def later_epoch(self) -> float:
         """Seconds of training in an epoch after the first."""
+        if self.features:
+            return 0.0  # about: a head takes a small part of the time
         computing = self.steps_per_epoch * median(step.computing for step in self.steps)
         return min(computing, self.first_epoch) if self.kept else self.first_epoch
 
@@ -78,7 +83,8 @@ class Probe:
     @property
     def whole(self) -> float:
         """Seconds of all epochs and of the scores at the end."""
-        epochs = self.first_epoch + (self.epochs - 1) * self.later_epoch + self.epochs * self.validation
+        validations = 1 if self.features else self.epochs
+        epochs = self.first_epoch + (self.epochs - 1) * self.later_epoch + validations * self.validation
         return epochs + self.scoring * sum(self.scored)
 
 
@@ -104,6 +110,7 @@ def probe(planned: Plan) -> Probe:
         device=devices.describe(assembly.device),
         precision=assembly.precision,
         frozen=steps[0].frozen,
+        features=with_features(assembly, setup).features is not None,
     )
 
 

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
 from toolkit.api.contracts import EpochRecord
-from toolkit.runs.pace import Pace, time_left
+from toolkit.runs.pace import Pace, duration, time_left
 from toolkit.runs.scores import Certainty, score_rows, score_text
 from toolkit.system.device import peak_memory
 from toolkit.system.notices import cell, show
+from toolkit.training.features import Featuring
 from toolkit.training.fit import Event, StepDone, Validating
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Screen:
             refresh_per_second=4,
         )
         self._task: TaskID | None = None
+        self._features: TaskID | None = None
         self._shown = 0.0
         self._unit, self._ranks = unit, ranks
         self._items = 0
@@ -79,6 +81,8 @@ class Screen:
     def show(self, event: Event) -> None:
         self._pace.see(event)
         match event:
+            case Featuring():
+                self._show_features(event)
             case StepDone():
                 self._items = event.items
                 self._show_step(event)
@@ -90,6 +94,19 @@ class Screen:
                 rate = speed(self._items, event.seconds, self._unit)
                 line = epoch_line(event, self._epochs, self._metric, rate, width=self._console.width)
                 show(line, console=self._console)
+
+    def _show_features(self, event: Featuring) -> None:
+        if event.done == event.count:
+            if self._features is not None:
+                self._progress.remove_task(self._features)
+                self._features = None
+            line = features_line(event, self._unit, width=self._console.width)
+            show(line, console=self._console)
+        elif self._live:
+            facts = f"{event.done:,}/{event.count:,}"
+            if self._features is None:
+                self._features = self._progress.add_task("features", total=event.count, facts=facts)
+            self._progress.update(self._features, completed=event.done, facts=facts)
 
     def _show_step(self, event: StepDone) -> None:
         now = time.perf_counter()
@@ -153,6 +170,13 @@ def step_facts(event: StepDone, rate: str, memory: str, left: float | None, *, w
         Part(f"memory {memory}", 4, 16),
         Part("" if left is None else time_left(left), 0, 15),
     ]
+    return fitted(parts, width)
+
+
+def features_line(event: Featuring, unit: str, *, width: int) -> str:
+    """That the backbone works once alone, as one line."""
+    how = f"computed once, in {duration(event.seconds)}" if event.kept is None else f"read from {event.kept}"
+    parts = [Part(f"features of {event.count:,} {unit} {how}", 0), Part("(the backbone is frozen)", 1)]
     return fitted(parts, width)
 
 

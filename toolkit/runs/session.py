@@ -12,8 +12,9 @@ from rich.console import Console
 
 from toolkit.api.contracts import DataSpec, EpochRecord, RunFinished, RunStarted
 from toolkit.api.errors import CheckpointError, Stopped, UsageError, counted
-from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.batch_size import settled
+from toolkit.build.featuring import training_of_run
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
@@ -70,7 +71,7 @@ def _start(planned: Plan, *, runs: Path, console: Console, ranks: Ranks) -> Prep
         chosen, rate = planned.resolved.train.batch_size, planned.resolved.train.optimizer.lr
         say(f"batch {chosen}, chosen as the largest that fits; the learning rate stays {rate:g}", console)
     assembly = assemble(planned, kept, ranks=ranks)
-    state, setup = training(assembly)  # first: a recipe that cannot be trained leaves no directory
+    state, setup = training_of_run(assembly)  # first: a recipe that cannot be trained leaves no directory
     directory = ranks.spread(partial(_created, runs, assembly.recipe.name))
     if ranks.leads:
         ranks.leave(RUN, str(directory.path))

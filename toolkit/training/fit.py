@@ -20,6 +20,7 @@ from toolkit.api.errors import RunFailed
 from toolkit.data.loader import Share
 from toolkit.system.randomness import seed_globally
 from toolkit.training.evaluate import Answered, Evaluation, answering, device_of
+from toolkit.training.features import Featuring
 from toolkit.training.finite import require_worth
 from toolkit.training.state import Setup, State, Totals
 from toolkit.training.step import train_step
@@ -57,18 +58,20 @@ class Validating:
     count: int
 
 
-Event: TypeAlias = StepDone | Validating | EpochRecord
+Event: TypeAlias = Featuring | StepDone | Validating | EpochRecord
 
 
 def fit(state: State, setup: Setup) -> Iterator[Event]:
     """Train from `state` to the last epoch.
 
-    Yields `StepDone` after every optimizer step, `Validating` after every validation batch and an `EpochRecord` at
-    the end of every epoch. The caller may save the state at any yield, and stops training by leaving the generator.
-    Seeds torch's global generators at every step. Raises RunFailed when the loss is not finite, before the
-    optimizer's step: `state` then holds the weights from before it. On a GPU that may be noticed some steps later: a
-    state is worth saving only after `require_worth`.
+    Yields `Featuring` while the features of a frozen backbone are computed, `StepDone` after every optimizer step,
+    `Validating` after every validation batch and an `EpochRecord` at the end of every epoch. The caller may save the
+    state at any yield, and stops training by leaving the generator. Seeds torch's global generators at every step.
+    Raises RunFailed when the loss is not finite, before the optimizer's step: `state` then holds the weights from
+    before it. On a GPU that may be noticed some steps later: a state is worth saving only after `require_worth`.
     """
+    if setup.features is not None and state.epoch < setup.epochs:
+        yield from setup.features.ready(state.epoch + 1)
     while state.epoch < setup.epochs:
         for module in state.network.modules():
             if isinstance(module, Staged):
@@ -80,6 +83,10 @@ def fit(state: State, setup: Setup) -> Iterator[Event]:
 
 def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
     state.network.train()
+    for module in setup.held:
+        module.eval()
+    if setup.features is not None:
+        setup.features.require_fixed()
     totals = state.totals
     batches = setup.train.training(
         setup.batch, setup.augmentations, seed=setup.seed, epoch=state.epoch, start=state.step

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+
+from toolkit.api.contracts import Headed
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec
@@ -47,7 +49,8 @@ class Normalize(nn.Module):
 
 
 class Network(nn.Module):
-    """uint8 pixels `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`."""
+    """uint8 pixels `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`. A model that is `Headed` also takes what its
+    backbone has made of them, which is floats."""
 
     def __init__(self, model: nn.Module, spec: DataSpec) -> None:
         super().__init__()
@@ -55,5 +58,11 @@ class Network(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if pixels.is_floating_point():
+            return cast(Headed, self.model).answer(pixels)
         logits: Tensor = self.model(self.normalize(pixels))
         return logits
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the backbone of a model that is `Headed` gives for uint8 pixels."""
+        return cast(Headed, self.model).features(self.normalize(pixels))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective, Schedule
 from toolkit.data.loader import Loader, batches_in
+from toolkit.training.features import Features
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, load, load_optimizer, local, whole
 
@@ -36,6 +37,10 @@ class Setup:
     metric: str
     direction: Direction
     sample: bool
+    held: Sequence[nn.Module] = ()
+    """Modules of frozen layers: in evaluation mode while the network is trained."""
+    features: Features | None = None
+    """What `train` and `valid` have in place of pixels; None: they have pixels."""
 
     @property
     def steps(self) -> int:

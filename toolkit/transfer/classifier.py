@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.api.memory import lacks_memory
+from toolkit.transfer.layers import layers_of, own_undecayed
 
 
 class Classifier(nn.Module):
@@ -25,6 +26,9 @@ class Classifier(nn.Module):
     head: features -> logits `[B, C]`
     notes: what a user must know about this model
     provenance: of the published weights that the backbone started from; None without any
+    layers: prefixes of the names of the backbone's parameters, layer by layer from the input on; what no prefix names
+        is part of the head. Unset: those that `layers_of` finds.
+    undecayed: names of the backbone's parameters that should not decay, besides norms and biases
     """
 
     provenance: Provenance | None = None
@@ -37,11 +41,15 @@ class Classifier(nn.Module):
         freeze: bool = False,
         thaw_epoch: int | None = None,
         notes: Sequence[str] = (),
+        layers: Sequence[Sequence[str]] | None = None,
+        undecayed: Iterable[str] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.notes = tuple(notes)
+        self._layers = layers_of(backbone) if layers is None else layers
+        self._undecayed = own_undecayed(backbone) if undecayed is None else frozenset(undecayed)
         self._freeze = freeze
         self._thaw_epoch = thaw_epoch
         if freeze and thaw_epoch is None:
@@ -51,6 +59,14 @@ class Classifier(nn.Module):
     def parts(self) -> Mapping[str, nn.Module]:
         """`backbone` and `head`, whose learning rates a recipe may scale separately."""
         return {"backbone": self.backbone, "head": self.head}
+
+    def layers(self) -> Sequence[Sequence[str]]:
+        """The backbone's layers, from the input on."""
+        return [[f"backbone.{prefix}" for prefix in layer] for layer in self._layers]
+
+    def no_weight_decay(self) -> Collection[str]:
+        """The backbone's parameters that should not decay, besides norms and biases."""
+        return {f"backbone.{name}" for name in self._undecayed}
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze or thaw the backbone for the epoch, counted from 0."""
@@ -64,15 +80,24 @@ class Classifier(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits `[B, C]` of normalised images or clips."""
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the backbone gives for normalised images or clips; without gradients where it is frozen."""
+        features: Tensor
         if self.frozen and torch.is_grad_enabled():
             with torch.no_grad():
                 features = self.backbone(pixels)
         else:
             features = self.backbone(pixels)
+        return features
+
+    def answer(self, features: Tensor) -> Tensor:
+        """Logits `[B, C]` of the backbone's features."""
         logits: Tensor = self.head(features)
         return logits
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits `[B, C]` of normalised images or clips."""
+        return self.answer(self.features(pixels))
 
 
 def classification_head(

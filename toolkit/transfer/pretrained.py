@@ -11,7 +11,7 @@ A factory with the arguments `weights`, `freeze`, `thaw_epoch` and `licences` ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -176,9 +176,25 @@ class Start:
         if self.path:
             self._taken.append("; ".join([f"starting from the weights of {self.path}", *changes]))
 
-    def classifier(self, backbone: nn.Module, head: nn.Module, *, notes: Sequence[str] = ()) -> Classifier:
-        """The two parts as one model, frozen as requested. `notes` are added to its own."""
-        model = Classifier(backbone, head, freeze=self.freeze, thaw_epoch=self.thaw_epoch)
+    def classifier(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        *,
+        notes: Sequence[str] = (),
+        layers: Sequence[Sequence[str]] | None = None,
+        undecayed: Iterable[str] | None = None,
+    ) -> Classifier:
+        """The two parts as one model, frozen as requested. `notes` are added to its own; `layers` and `undecayed` are
+        those of `Classifier`."""
+        model = Classifier(
+            backbone,
+            head,
+            freeze=self.freeze,
+            thaw_epoch=self.thaw_epoch,
+            layers=layers,
+            undecayed=undecayed,
+        )
         taken = (self.run(model),) if self.run else ()
         model.provenance = self.provenance
         model.notes = (*self.notes, *self._taken, *taken, *notes)

@@ -56,14 +56,6 @@ def followed(out: str) -> list[str]:
     return re.findall(r"^(?:next: |      ) python -m toolkit (.*)$", out, re.MULTILINE)
 
 
-def run(words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "toolkit", *shlex.split(words)], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 def follow(commands: list[str], overrides: str, do: Callable[[str], str]) -> str:
     """Type the commands that `init` printed; what the last one, predict, prints."""
     check, train, predict = commands
@@ -240,10 +232,10 @@ def test_numbers_get_a_recipe_whose_check_succeeds(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.slow
-def test_the_commands_for_photos_succeed(tmp_path: Path) -> None:
-    """Slow: trains, exports and predicts in four processes."""
-    out = run(f"init images {shlex.quote(str(photos(tmp_path / 'My Flowers')))}")
-    assert "daisy" in follow(followed(out), SMALL, run)
+def test_the_commands_for_photos_succeed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Slow: trains, exports and predicts."""
+    out, _ = printed(["init", "images", str(photos(tmp_path / "My Flowers"))], capsys)
+    assert "daisy" in follow(followed(out), SMALL, lambda words: printed(shlex.split(words), capsys)[0])
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import DataSpec, Grouped, InputDesign, Model, Noted, Staged
+from toolkit.api.contracts import DataSpec, Grouped, Headed, InputDesign, Layered, Model, Noted, Staged, Undecayed
 from toolkit.api.errors import ToolkitError, counted
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
@@ -258,6 +258,41 @@ def parts(subject: Subject) -> Iterator[str]:
         yield "a parameter is in two parts"
     if absent := [name for name, parameter in model.named_parameters() if id(parameter) not in set(held)]:
         yield f"{absent[0]} is in no part"
+
+
+@RULES.rule
+def features(subject: Subject) -> Iterator[str]:
+    """`answer(features(pixels))`, where a model has both, is what it returns; its parts are `backbone` and `head`."""
+    model, pixels = build(subject).eval(), inputs(spec_of(subject), 2)
+    if not isinstance(model, Headed):
+        raise DoesNotApply("the model has no features and answer")
+    if set(model.parts()) != {"backbone", "head"}:
+        yield f"parts are {', '.join(model.parts())}"
+    with torch.no_grad():
+        answers = model.answer(model.features(pixels))
+    yield from differing("by features and at once, logits differ", answers, run(model, pixels))
+
+
+@RULES.rule
+def layers(subject: Subject) -> Iterator[str]:
+    """`layers()` and `no_weight_decay()`, where a model has them, name parameters that exist, each in one layer."""
+    model = build(subject)
+    if not isinstance(model, Layered | Undecayed):
+        raise DoesNotApply("the model names no layers")
+    names = [name for name, _ in model.named_parameters()]
+    if isinstance(model, Layered):
+        for prefix in (prefix for layer in model.layers() for prefix in layer):
+            if not any(_below(name, prefix) for name in names):
+                yield f'no parameter is below "{prefix}"'
+        for name in names:
+            if sum(_below(name, prefix) for layer in model.layers() for prefix in layer) > 1:
+                yield f"{name} is in two layers"
+    if isinstance(model, Undecayed) and (unknown := sorted(set(model.no_weight_decay()) - set(names))):
+        yield f'no parameter is called "{unknown[0]}"'
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
 
 
 @RULES.rule

@@ -12,7 +12,7 @@ from toolkit.recipe.places import places, without_places
 from toolkit.runs.compare.charts import intervals, metric_of, overlaid
 from toolkit.runs.compare.comparison import Comparison, Pair
 from toolkit.runs.compare.pictures import pictures_of
-from toolkit.runs.compare.tables import main_table, recipe_table, runs_table, scores_table
+from toolkit.runs.compare.tables import Table, main_table, recipe_table, runs_table, scores_table
 from toolkit.runs.directory import FIX_AND_REPEAT, explained
 from toolkit.runs.report import figures
 from toolkit.runs.report.page import Picture, embedded, pictures, render
@@ -45,8 +45,12 @@ class Shown:
     """Why pictures are missing; empty where none is."""
 
 
-def write_page(found: Comparison, path: Path) -> Path:
-    """Write the page of a comparison to `path`, which is returned. Raises RunFailed where that cannot be written."""
+def write_page(found: Comparison, path: Path, *, main: Table | None = None, command: str = "compare") -> Path:
+    """Write the page of a comparison to `path`, which is returned. Raises RunFailed where that cannot be written.
+
+    main: the first table, in place of `main_table`.
+    command: that made the page.
+    """
     with explained(path, next_step=FIX_AND_REPEAT), TemporaryDirectory(prefix="compare-") as folder:
         scratch = Path(folder)
         figures.save(scratch, "intervals", intervals(found))
@@ -58,7 +62,8 @@ def write_page(found: Comparison, path: Path) -> Path:
             pictures(scratch),
             found=found,
             metric=metric,
-            main=main_table(found),
+            main=main or main_table(found),
+            command=command,
             scores=scores_table(found) if found.pairs else runs_table(found.contenders[0]),
             recipes=recipe_table(found),
             shown=list(_shown(found, scratch)),

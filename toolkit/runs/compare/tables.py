@@ -272,19 +272,19 @@ def print_comparison(found: Comparison, console: Console) -> None:
     for text in found.unlike:
         note(f"unlike protocols: {text}", console)
     show(f"{found.split} {found.measure}, with 95 % intervals", console=console)
-    _print(judged_table(found), console)
-    _print(cost_table(found), console)
+    print_table(judged_table(found), console)
+    print_table(cost_table(found), console)
     if found.pairs:
-        _print(scores_table(found), console)
+        print_table(scores_table(found), console)
     elif len(found.contenders[0].runs) > 1:
-        _print(runs_table(found.contenders[0]), console)
+        print_table(runs_table(found.contenders[0]), console)
     if found.recipes:
-        _print(recipe_table(found), console)
+        print_table(recipe_table(found), console)
     for pair in found.pairs:
         say(pair.sentence, console)
 
 
-def _print(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console) -> None:
     from rich.table import Table as Shown
 
     shown = Shown()

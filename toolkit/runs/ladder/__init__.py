@@ -1,0 +1,1 @@
+"""The ladder: one recipe trained more and more deeply, to see how far each step is worth it."""
