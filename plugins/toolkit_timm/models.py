@@ -16,7 +16,7 @@ from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temp
 from toolkit.transfer.hub import Repository
 from toolkit.transfer.layers import own_undecayed
 from toolkit.transfer.licences import UNKNOWN, Licences
-from toolkit.transfer.pretrained import Dropout, Hidden, Pretrained, ThawEpoch, Transfer
+from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
 from toolkit.transfer.published import Published
 from toolkit.transfer.weights import Weights
 from toolkit_timm.lite import KNOWN
@@ -118,7 +118,7 @@ class OfTimm:
         return fitted.state_dict()
 
     @cached_property
-    def _source(self) -> Pretrained:
+    def _source(self) -> Repository | Published:
         known = licence(self.about)
         if self.about.hf_hub_id:
             return Repository(self.about.hf_hub_id, extra="timm", known_licence=known)

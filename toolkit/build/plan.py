@@ -81,9 +81,10 @@ class Chosen:
     def takes(self) -> InputDesign | None:
         """What a model was designed for; None for one that does not say. Raises as `build` does."""
         declared = self.offer.declared
-        if not isinstance(declared, Model) or not isinstance(declared.takes, str):
-            return declared.takes if isinstance(declared, Model) else None
-        design: InputDesign | None = self._called(self.offer.designer(declared.takes), "does not say what it takes")
+        takes = declared.takes if isinstance(declared, Model) else None
+        if isinstance(takes, str):
+            takes = self._called(self.offer.designer(takes), "does not say what it takes")
+        design: InputDesign | None = takes
         return design
 
     def _called(self, function: Callable[..., Any], otherwise: str, *first: Any, **given: Any) -> Any:
