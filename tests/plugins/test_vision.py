@@ -472,7 +472,9 @@ def test_downloads_once_then_reads_the_cache(
     second = build(TINY, weights="imagenet")
     for model in (first, second):
         assert not changed(model.backbone, torch.load(io.BytesIO(content), weights_only=True))
-        assert model.notes == ()
+        assert model.notes == (
+            f"starting from ImageNet weights of {TINY}, licence bsd-3-clause ({address}/{name_of_file})",
+        )
 
 
 def test_finds_what_torch_hub_fetched(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
@@ -17,6 +18,7 @@ from torch import nn
 from tests.hub_server import COMMIT, Hub, serving_hub
 from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import EXIT_DATA, EXIT_USAGE, ToolkitError, UsageError, WeightsError
+from toolkit.cli.main import main
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.hub import Repository, read_json
 from toolkit.transfer.licences import LicenceError
@@ -137,6 +139,27 @@ def test_an_unknown_licence_has_to_be_allowed_by_that_word(hub: Hub) -> None:
     assert raised.value.message == "weights acme/tiny of tiny name no licence; model.licences allows mit"
     assert raised.value.next_step == """to accept that licence: --set 'model.licences=["mit", "unknown"]'"""
     assert built(licences=("unknown",)).provenance is not None
+
+
+def test_a_run_prints_the_licence_and_keeps_it_with_the_commit_when_it_goes_on(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    hub.files["model.safetensors"] = save(timm.create_model("test_resnet").state_dict())
+    settings = (
+        *("model=timm", "model.model=test_resnet", "model.weights=hub:acme/tiny", "data.sample_clips=3", "augment=[]"),
+        *("input.size=32", "train.epochs=1", "train.batch=8", "data.valid_share=0.2", "train.schedule=constant"),
+    )
+    words = [word for one in settings for word in ("--set", one)]
+    assert main(["run", "har_resnet50", "--runs", str(tmp_path / "runs"), *words]) == 0, capsys.readouterr().err
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert f"weights acme/tiny of test_resnet at revision {COMMIT}, licence apache-2.0" in shown
+    (facts,) = (tmp_path / "runs").glob("*/2*/facts.json")
+    kept = read_json(facts)["weights"]
+    assert (kept["licence"], kept["revision"], kept["address"]) == ("apache-2.0", COMMIT, ADDRESS)
+    gated(hub)
+    assert main(["run", "--resume", str(facts.parent), "--extend", "2"]) == 0, capsys.readouterr().err
+    assert read_json(facts)["weights"] == kept
 
 
 def gated(hub: Hub) -> None:
