@@ -73,9 +73,25 @@ class Chosen:
     def build(self, *first: Any, **given: Any) -> Any:
         """Call the factory. Its ValueError `argument: what is wrong`, or with its own name before the colon, is the
         recipe's fault, the rest the plugin's."""
-        factory = self.factory
+        built = self._called(self.factory, "cannot be built", *first, **given)
+        lacking = [name for name in KINDS[self.kind].has if not hasattr(built, name)]
+        if lacking:
+            raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
+        return built
+
+    @cached_property
+    def takes(self) -> InputDesign | None:
+        """What a model was designed for; None for one that does not say. Raises as `build` does."""
+        declared = self.offer.declared
+        takes = declared.takes if isinstance(declared, Model) else None
+        if isinstance(takes, str):
+            takes = self._called(self.offer.designer(takes), "does not say what it takes")
+        design: InputDesign | None = takes
+        return design
+
+    def _called(self, function: Callable[..., Any], otherwise: str, *first: Any, **given: Any) -> Any:
         try:
-            built = factory(*first, **self.args, **given)
+            return function(*first, **self.args, **given)
         except (KeyboardInterrupt, ToolkitError):
             raise
         except BaseException as error:
@@ -83,11 +99,7 @@ class Chosen:
             if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
                 key = self.key if argument == self.offer.name else f"{self.key}.{argument}"
                 raise invalid(self.source, [Problem(key, message)]) from error
-            raise self.offer.failed("cannot be built", error) from error
-        lacking = [name for name in KINDS[self.kind].has if not hasattr(built, name)]
-        if lacking:
-            raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
-        return built
+            raise self.offer.failed(otherwise, error) from error
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Plan:
             data = self._with_unknown(data, table.unknown)
         if table.fraction is not None:
             data = with_fraction(data, table.fraction, self.resolved.seed)
-        spec, design = data.spec, takes(self.one("model"))
+        spec, design = data.spec, self.one("model").takes
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
             raise self._other_targets(declared.targets, spec.targets)
@@ -200,12 +212,6 @@ def clip_of(resolved: Recipe) -> Clip | None:
     return None if resolved.clip is None else Clip(**resolved.clip.model_dump(exclude_none=True))
 
 
-def takes(model: Chosen) -> InputDesign | None:
-    """What a model of clips was designed for; None for a model that does not say."""
-    declared = model.offer.declared
-    return declared.takes if isinstance(declared, Model) else None
-
-
 def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     """Find every component and check its arguments.
 
@@ -214,8 +220,11 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     """
     draft = with_usual(Draft.of(asked) if isinstance(asked, Recipe) else asked, registry)
     problems, broken, chosen = _choices(draft, registry)
-    if draft.recipe is not None:
-        problems += _clip_problems(draft.recipe, chosen)
+    if draft.recipe is not None and not broken:
+        try:
+            problems += _clip_problems(draft.recipe, chosen)
+        except RecipeError as error:
+            problems += error.problems
     if broken:
         # The plugins' faults first, for they decide the exit code; the recipe's own below.
         first, *others = (line for error in broken for line in (f"{draft.source}: {error.message}", *error.details))
@@ -295,7 +304,7 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
         return
     if "clips" not in dataset.signature.given:
         yield Problem("clip", f'dataset "{dataset.name}" has images, but clips need videos')
-    if takes(model) is None:
+    if model.takes is None or model.takes.frames is None:
         table = recipe.clip or ClipTable()
         needed = ("frames",) if table.sampling == "segments" else ("frames", "rate")
         for key in (key for key in needed if getattr(table, key) is None):
@@ -304,7 +313,7 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
 
 def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
     """The recipe's `[clip]` with the model's choices under it; None where the model sees images."""
-    design = takes(model)
+    design = model.takes if model.takes and model.takes.frames else None
     if recipe.clip is None and design is None:
         return None
     own = {"frames": design.frames, "rate": design.rate} if design else {"rate": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Foldable
 from toolkit.export.preparing import OPSET, preparation
 from toolkit.serving.bundle.manifest import OUTPUTS
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
@@ -90,7 +91,7 @@ def to_onnx(
 
 def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust) -> onnx.ModelProto:
     """What follows the preparation, the batch dynamic."""
-    deployed = Deployed(network, logits, spec, trust).cpu().eval().to(memory_format=torch.contiguous_format)
+    deployed = Deployed(_folded(network), logits, spec, trust).cpu().eval().to(memory_format=torch.contiguous_format)
     clip = () if spec.frames is None else (spec.frames,)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -107,6 +108,17 @@ def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataS
         raise AssertionError("torch.onnx.export gives a program where dynamo=True")
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def _folded(network: Network) -> Network:
+    """The network itself, or a copy with every `Foldable` module folded."""
+    if not any(isinstance(module, Foldable) for module in network.modules()):
+        return network
+    network = copy.deepcopy(network)
+    for module in [*network.modules()]:
+        if isinstance(module, Foldable):
+            module.fold()
+    return network
 
 
 MODEL = "model/"

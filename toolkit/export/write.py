@@ -248,8 +248,9 @@ def _usual_length(split: Split | VideoSplit) -> float:
 
 
 def _trained_on(trained: Trained) -> dict[str, Any]:
-    assembly = trained.assembly
+    assembly, weights = trained.assembly, trained.directory.read_json(trained.directory.facts).get("weights")
     return {
+        **({"weights": weights} if weights else {}),
         "dataset": assembly.recipe.data.name,
         "sample": assembly.spec.sample,
         "items": {name: len(loader.store) for name, loader in assembly.loaders().items()},

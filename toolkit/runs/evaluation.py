@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from toolkit.api.contracts import Data, DataSpec, FileProblem, TargetForm
+from toolkit.api.contracts import Data, DataSpec, FileProblem, Sourced, TargetForm
 from toolkit.api.errors import counted, first_few
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
@@ -179,8 +179,14 @@ def run_facts(scored: Scored, assembly: Assembly, directory: RunDirectory) -> di
         "parameters": count_parameters(assembly.network),
         "multiply_adds": assembly.summary.multiply_adds,
     }
-    changed = {**directory.read_json(directory.facts).get("changed", {}), **assembly.plan.changed}
-    return {**scored.facts(directory, network), "epochs": train.epochs, "changed": changed}
+    earlier = directory.read_json(directory.facts)
+    changed = {**earlier.get("changed", {}), **assembly.plan.changed}
+    model = assembly.network.model
+    source = model.provenance if isinstance(model, Sourced) else None
+    # A run that goes on does not fetch the weights that it started from.
+    weights = asdict(source) if source else earlier.get("weights")
+    started = {"weights": weights} if weights else {}
+    return {**scored.facts(directory, network), "epochs": train.epochs, **started, "changed": changed}
 
 
 @dataclass(frozen=True)

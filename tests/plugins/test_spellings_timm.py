@@ -6,10 +6,11 @@ import pytest
 import timm
 import torch
 import torchvision
+from torch import nn
+
 from toolkit.transfer.weights import load_weights
 from toolkit_vision.spellings import known_for
 from toolkit_vision.torchvision_models import remove_last_linear
-from torch import nn
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from pydantic import Field
-from timm.data.random_erasing import RandomErasing as Boxes
-from toolkit.api.contracts import Batch, DataSpec, Draws
 from torch import Tensor
 
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit_timm.draws import global_draws_given_back, seed_global_draws
+from toolkit_timm.names import timm
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Cover: TypeAlias = Literal["const", "rand", "pixel"]
@@ -61,7 +61,7 @@ class RandomErasing:
         """bool `[B, 1, H, W]` or `[B, 1, 1, H, W]`: where timm erases ones, it leaves zeros."""
         height, width = pixels.shape[-2:]
         mask = torch.ones(len(pixels), 1, height, width, device=pixels.device)
-        erase = Boxes(**self.boxes, mode="const", device=pixels.device)
+        erase = timm().data.random_erasing.RandomErasing(**self.boxes, mode="const", device=pixels.device)
         with global_draws_given_back():
             for seed, item in zip(draws.seeds(), mask.split(1), strict=True):
                 seed_global_draws(seed)

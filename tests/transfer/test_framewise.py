@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import toolkit_vision
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, Grouped
+from toolkit.transfer.framewise import Temporal
 from toolkit_vision import backbones, cnn, small
-from toolkit_vision.framewise import Temporal
 from toolkit_vision.names import BACKBONES, RESNETS
 from toolkit_vision.shift import TemporalShift
 
@@ -23,7 +23,7 @@ SPEC = DataSpec(classes=tuple("abc"), size=32, clip=Clip(frames=T))
 IMAGES = DataSpec(classes=tuple("abc"), size=32)
 TINY = "shufflenet_v2_x0_5"
 HEADS = ("average", "lstm", "gru", "attention")
-OFFERED = toolkit_vision.toolkit_models()
+OFFERED = {name: str(getattr(one, "factory", one)) for name, one in toolkit_vision.toolkit_models().items()}
 
 
 @pytest.fixture(autouse=True)

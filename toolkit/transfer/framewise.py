@@ -14,6 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from toolkit.api.contracts import DataSpec
+from toolkit.transfer.classifier import classification_head
+
 Head: TypeAlias = Literal["average", "lstm", "gru", "attention"]
 HeadWidth: TypeAlias = Annotated[int, Field(ge=1)]
 HeadLayers: TypeAlias = Annotated[int, Field(ge=1)]
@@ -64,6 +67,23 @@ class Temporal:
             Mean(),
             classify(width),
         )
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The arguments of the head that replaces a classifier's last layer."""
+
+    dropout: float
+    hidden: int | None
+    temporal: Temporal
+
+    def head(self, spec: DataSpec, features: int) -> nn.Module:
+        """From a backbone's features of images or frames to logits `[B, C]`."""
+
+        def classify(features: int) -> nn.Module:
+            return classification_head(features, len(spec.classes), hidden=self.hidden, dropout=self.dropout)
+
+        return self.temporal.over_frames(spec.frames, features, classify)
 
 
 def framewise(backbone: nn.Module, frames: int | None) -> nn.Module:

@@ -7,11 +7,10 @@ from typing import Annotated, TypeAlias
 
 import torch
 from pydantic import Field
-from timm.data.mixup import Mixup as Mixing
-from timm.data.mixup import one_hot
-from toolkit.api.contracts import Batch, DataSpec, Draws
 
+from toolkit.api.contracts import Batch, DataSpec, Draws
 from toolkit_timm.draws import global_draws_given_back, seed_global_draws
+from toolkit_timm.names import timm
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Alpha: TypeAlias = Annotated[float, Field(ge=0)]
@@ -46,8 +45,11 @@ class Mixup:
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         # An image and its partner are a batch of two to timm, of which the first is kept.
-        mixing = Mixing(**self.strength, mode="batch", label_smoothing=0.0, num_classes=self.classes, multi_label=True)
-        targets = batch.targets if batch.targets.ndim == 2 else one_hot(batch.targets, self.classes)
+        library = timm().data.mixup
+        mixing = library.Mixup(
+            **self.strength, mode="batch", label_smoothing=0.0, num_classes=self.classes, multi_label=True
+        )
+        targets = batch.targets if batch.targets.ndim == 2 else library.one_hot(batch.targets, self.classes)
         partners = draws.partners()
         images = torch.stack((batch.pixels, batch.pixels[partners]), dim=1).flatten(2, -3).float()
         labels = torch.stack((targets, targets[partners]), dim=1)

