@@ -16,6 +16,7 @@ BENCHES = {
     "loader": "batches ready for the step, against torchvision's ImageFolder and DataLoader",
     "predict": "an exported ResNet-50, Slow R50 and X3D-S in int8, against fp32, torch and the bare session",
     "scale": "several ranks, against one process, Lightning and Accelerate",
+    "serve": "a server of ResNet-50 in int8 under load, against the bare session and LitServe",
     "startup": "CPU seconds of commands that do no work, against importing argparse; hostile plugins against none",
     "train": "epochs of a recipe with everything in them, against the bare step on synthetic batches",
     "tune": "a study's cost between trials and in its storage; its best score against random search at equal epochs",

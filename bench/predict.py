@@ -125,7 +125,7 @@ def figures(options: Options) -> Iterator[Figure]:
             "bench predict measures on real image files and was given none",
             next_step="name the folder that holds har-subset: python -m bench predict --data DIR",
         )
-    pairs, assembly = options.pairs or PAIRS, _trained(options.run, root)
+    pairs, assembly = options.pairs or PAIRS, resnet50(options.run, root)
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_models(assembly, "bench", Path(folder), Console(quiet=True))
         opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
@@ -136,7 +136,8 @@ def figures(options: Options) -> Iterator[Figure]:
         yield from _clips(name, pairs)
 
 
-def _trained(run: Path | None, root: Path) -> Assembly:
+def resnet50(run: Path | None, root: Path) -> Assembly:
+    """The trained run at `run`; without one, random weights."""
     overrides = [f"data.root={root}", "train.device=cpu", PRECISIONS]
     if run is not None:
         return open_trained(run, overrides).assembly

@@ -48,6 +48,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[train.schedule]`": tables.ScheduleTable,
     "`[export]`": tables.ExportTable,
     "`[export.PRECISION]`": tables.Limits,
+    "`[export.segments]`": tables.SegmentsTable,
     "`[tune]`": tables.TuneTable,
 }
 """The headings of the recipe's page, and the model of each table."""

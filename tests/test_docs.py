@@ -242,6 +242,7 @@ OTHER_PROGRAMS = {
     *(
         "cd",
         "createdb",
+        "curl",
         "docker",
         "find",
         "g++",
@@ -253,7 +254,9 @@ OTHER_PROGRAMS = {
         "./classify",
         "mkdocs",
         "mlflow",
+        "model_signing",
         "mypy",
+        "openssl",
         "optuna-dashboard",
         "torchrun",
     ),

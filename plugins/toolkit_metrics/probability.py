@@ -15,11 +15,14 @@ from toolkit_metrics.forms import require_form
 
 
 def log_loss(spec: DataSpec) -> LogLoss:
-    """`log_loss`: mean over samples of -ln(probability of the target), in nats, by scikit-learn."""
+    """`log_loss`: mean over samples of -ln(probability of the target), in nats.
+
+    A probability below 2.2e-16 counts as that, as scikit-learn has it.
+    """
     require_form(spec, "log_loss", "index")
     if len(spec.classes) < 2:
         raise ValueError(f"log_loss: needs at least 2 classes, the data has {len(spec.classes)}")
-    return LogLoss(len(spec.classes))
+    return LogLoss()
 
 
 def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Calibration:
@@ -36,8 +39,7 @@ def calibration(spec: DataSpec, *, bins: Annotated[int, Field(ge=1)] = 15) -> Ca
 
 
 class LogLoss:
-    def __init__(self, classes: int) -> None:
-        self._classes = classes
+    def __init__(self) -> None:
         self._logits = Collected()
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -47,11 +49,8 @@ class LogLoss:
         logits, targets = self._logits.columns()
         if not len(targets) or not np.isfinite(logits).all():
             return {"log_loss": math.nan}
-        from sklearn import metrics
-
-        probabilities = _softmax(logits.astype(np.float64))
-        loss = metrics.log_loss(targets, probabilities, labels=np.arange(self._classes))
-        return {"log_loss": float(loss)}
+        found = _softmax(logits.astype(np.float64))[np.arange(len(targets)), targets]
+        return {"log_loss": float(-np.log(np.maximum(found, np.finfo(np.float64).eps)).mean())}
 
 
 def _softmax(logits: Column) -> Column:

@@ -122,21 +122,6 @@ def test_what_is_written_is_clean_and_its_recipe_valid(kinds: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_what_is_written_is_typed() -> None:
-    """Slow where mypy has not read the types of torch yet. With the same untyped packages as for the toolkit
-    itself, none of which the new package imports, mypy reuses its cache."""
-    package = new("acme-vision")
-    ours = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    untyped = re.search(
-        r"\[\[tool\.mypy\.overrides\]\]\nmodule = .*?\nignore_missing_imports = true\n", ours, re.DOTALL
-    )
-    assert untyped
-    with (package / "pyproject.toml").open("a", encoding="utf-8") as file:
-        file.write(f"\n{untyped[0]}")
-    python("-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache"), folder=package)
-
-
-@pytest.mark.slow
 def test_the_page_is_right_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow: the rules export models and train them for a step, then a recipe is run and exported. What `pip install`
     does is done by hand, for there may be no network."""

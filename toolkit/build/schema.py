@@ -21,7 +21,9 @@ from toolkit.recipe.tables import Recipe, table_of
 Schema: TypeAlias = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_CLOSED = frozenset({"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits", "TuneTable"})
+_CLOSED = frozenset(
+    {"InputTable", "ClipTable", "TrainTable", "PartRates", "ExportTable", "Limits", "SegmentsTable", "TuneTable"}
+)
 _OPEN = ("SamplerTable", "PrunerTable")
 _ANYTHING: Schema = {}
 

@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "use a trained model": {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
         "predict": "classify images and videos with a run or a bundle",
+        "verify": "check that a bundle is as the owner of a key signed it",
+        "serve": "answer requests to bundles over HTTP and gRPC, and show a page to try them",
     },
     "plugins and editors": {
         "plugins": "list, show, examine, disable and make plugins",

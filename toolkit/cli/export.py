@@ -23,6 +23,7 @@ def fill(parser: Parser) -> None:
     add_set(parser)
     parser.add_argument("--name", metavar="NAME", help="name of the bundle (default: the recipe's)")
     parser.add_argument("--exports", metavar="DIR", type=Path, default=Path("exports"), help="where bundles go")
+    parser.add_argument("--sign", metavar="KEY", type=Path, help="sign the bundle with this private key (EC, PEM)")
     listed = ", ".join(f"{name}: {text}" for name, text in FORMATS.items())
     parser.add_argument("--format", metavar="FORMAT", choices=FORMATS, default="bundle", help=listed)
 
@@ -40,6 +41,7 @@ def _export(options: Namespace) -> None:
             exports=options.exports,
             overrides=options.overrides,
             triton=options.format == "triton",
+            key=options.sign,
             console=output,
         )
     show(f"bundle {bundle}", console=output)

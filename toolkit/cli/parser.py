@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
@@ -141,6 +142,11 @@ def add_use(parser: Parser) -> None:
     parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
     chosen = f"for a bundle: {', '.join(BUNDLE_PRECISIONS)} (default: its first)"
     parser.add_argument("--precision", metavar="PRECISION", choices=BUNDLE_PRECISIONS, help=chosen)
+
+
+def add_signature(parser: Parser) -> None:
+    owner = "refuse a bundle that the owner of this public key has not signed"
+    parser.add_argument("--require-signature", metavar="KEY", type=Path, help=owner)
 
 
 def add_open(parser: Parser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_set, add_use, count, stopped
+from toolkit.cli.parser import add_set, add_signature, add_use, count, stopped
 from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toolkit.cli.parser import Parser
+    from toolkit.serving.predict.segmenting import Segmenting
 
 MODEL = "a run, which is exported once, or a bundle"
 INPUTS = "images, folders, globs, videos, - for a list on standard input, a camera's number, an rtsp or http URL"
@@ -37,7 +38,14 @@ def fill(parser: Parser) -> None:
     attempts = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
     parser.add_argument("--reconnect", metavar="N", type=int, help=attempts)
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
+    events = "find events in videos: which class, from when to when (.csv, .json, .vtt or .edl with --output)"
+    parser.add_argument("--segments", action="store_true", help=events)
+    parts = "with --segments: copy each event to a file, without encoding it again"
+    parser.add_argument("--cut", metavar="DIR", type=Path, help=parts)
+    scored = "with --segments: score them with annotations, as JSON of ActivityNet's form"
+    parser.add_argument("--truth", metavar="FILE", type=Path, help=scored)
     add_set(parser, "for a run: override a recipe key of its export")
+    add_signature(parser)
     add_use(parser)
 
 
@@ -66,8 +74,24 @@ def _predict(options: Namespace) -> int:
         reconnect=options.reconnect,
         plot=options.plot,
         part=options.part,
+        segments=_segments(options),
+        signed_by=options.require_signature,
         words=options.words,
     )
+
+
+def _segments(options: Namespace) -> Segmenting | None:
+    """Raises UsageError for a flag that has a meaning with `--segments` alone."""
+    from toolkit.serving.predict.segmenting import Segmenting
+
+    if options.segments:
+        return Segmenting(options.output, options.cut, options.truth)
+    for flag, value in (("--cut", options.cut), ("--truth", options.truth)):
+        if value is not None:
+            raise UsageError(
+                f"{flag}: has no meaning without --segments", next_step=f"add --segments, or remove {flag}"
+            )
+    return None
 
 
 def _bundle(options: Namespace) -> Path | Callable[[], Path]:

@@ -54,7 +54,6 @@ VERBS: Mapping[str, str] = {
     "valid": "evaluate",
     "validate": "evaluate",
     "validation": "evaluate",
-    "verify": "check",
     "visualize": "report",
 }
 """A word of another tool to the command that does it here."""

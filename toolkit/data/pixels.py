@@ -89,17 +89,20 @@ def read_pixels(path: Path, jpeg: DecodeJpeg | None = None) -> NDArray[np.uint8]
         ) from error
 
 
-def decode_pixels(data: bytes, jpeg: DecodeJpeg | None = None) -> NDArray[np.uint8]:
-    """As `read_pixels`, of the content of a file. Raises UndecodableError."""
+def decode_pixels(data: bytes, jpeg: DecodeJpeg | None = None, *, largest: int = LARGEST) -> NDArray[np.uint8]:
+    """As `read_pixels`, of the content of a file. Raises UndecodableError.
+
+    largest: pixels that it may have, at most `LARGEST`
+    """
     form = format_of(data[:LOOKED_AT])
     if form is None or form.kind != "image":
         raise UndecodableError(_other_than_image(data, form))
     if jpeg is not None and form.name == "JPEG" and (size := _size_of_plain_jpeg(data)):
-        _check_size(*size)
+        _check_size(*size, largest)
         with suppress(RuntimeError):
             return jpeg(data)
         jpeg = None
-    return _decoded(data, form, jpeg)
+    return _decoded(data, form, jpeg, largest)
 
 
 def count_pictures(path: Path) -> int:
@@ -159,12 +162,12 @@ def _other_than_image(data: bytes, form: Format | None) -> str:
     return f"its format is {form.name}, which is not supported; convert it to PNG"
 
 
-def _decoded(data: bytes, form: Format, jpeg: DecodeJpeg | None) -> NDArray[np.uint8]:
+def _decoded(data: bytes, form: Format, jpeg: DecodeJpeg | None, largest: int) -> NDArray[np.uint8]:
     ignore_pillows_warnings()
     try:
-        _check_before_opening(data, form)
+        _check_before_opening(data, form, largest)
         with open_picture(io.BytesIO(data), form) as image:
-            _check_size(image.height, image.width)
+            _check_size(image.height, image.width, largest)
             pixels = _of_jpeg(image, data, jpeg)
             if pixels is None:
                 image.load()
@@ -174,7 +177,7 @@ def _decoded(data: bytes, form: Format, jpeg: DecodeJpeg | None) -> NDArray[np.u
     except (UndecodableError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's limit is above ours
-        raise _too_large() from error
+        raise _too_large(largest) from error
     except UnidentifiedImageError as error:
         raise UndecodableError(f"its {form.name} header is damaged") from error
     except Exception as error:  # a damaged file makes Pillow's parsers raise anything
@@ -201,12 +204,12 @@ def _reads_heif() -> bool:
     return True
 
 
-def _check_before_opening(data: bytes, form: Format) -> None:
+def _check_before_opening(data: bytes, form: Format, largest: int) -> None:
     """What Pillow does not check, or too late."""
     if form.name == "PNG":
         _check_png(data)
     elif form.name == "WebP" and (size := _size_of_webp(data)):
-        _check_size(*size, LARGEST_WEBP)  # libwebp allocates all of it to open the file
+        _check_size(*size, min(largest, LARGEST_WEBP))  # libwebp allocates all of it to open the file
 
 
 def _check_png(data: bytes) -> None:

@@ -35,8 +35,10 @@ from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
+from toolkit.serving.bundle.signature import check_key, sign
 from toolkit.system.environment import versions
 from toolkit.system.notices import note, say
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +66,11 @@ def export_run(
     overrides: Sequence[str],
     triton: bool,
     console: Console,
+    key: Path | None = None,
 ) -> Path:
     """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
+
+    A private `key` signs it.
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
@@ -73,11 +78,13 @@ def export_run(
     repository = exports / f"{place.name}-triton"
     if triton:
         place_in(repository, place.name)  # what would be refused in the end is refused first
+    if key is not None:
+        check_key(key)
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
     shown = partial(say, console=console)
-    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown)
+    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
     if triton:
         shown(f"triton {write_triton(place, manifest, repository)}")
     return place
@@ -91,6 +98,7 @@ def write_bundle(
     name: str,
     console: Console,
     say: Callable[[str], None],
+    key: Path | None = None,
 ) -> Manifest:
     """Write the bundle of a trained run at `place`, whole or not at all. `overrides` are those that it was
     opened with. `console` shows how far it is; `say` gets a line of each precision's gate.
@@ -106,6 +114,8 @@ def write_bundle(
         manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
+        if key is not None:
+            sign(folder, key)
     return manifest
 
 
@@ -176,6 +186,7 @@ def write_models(
         versions=versions(),
         form=spec.targets,
         thresholds=thresholds,
+        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
     return manifest

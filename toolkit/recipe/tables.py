@@ -23,6 +23,7 @@ from toolkit.api.contracts import Direction
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.plain import plain
 from toolkit.system.choices import BundlePrecision, Precision
+from toolkit.system.segmentation import Segmentation
 
 
 def _not_empty(value: object) -> object:
@@ -271,6 +272,29 @@ LIMITS = {"fp32": Limits(), "fp16": Limits(max_difference=0.02), "int8": Limits(
 """What is usual for each precision: int8 is judged by its score, which is what its speed is paid with."""
 
 
+USUAL = Segmentation()
+
+
+class SegmentsTable(BaseModel):
+    """How a bundle finds events in long videos with `predict --segments`."""
+
+    model_config = _CLOSED
+    smooth: Annotated[float, Field(ge=0, le=3600)] = USUAL.smooth
+    """Seconds over which answers are averaged."""
+    high: Annotated[float, Field(gt=0, le=1)] = USUAL.high
+    """Probability that an event reaches; for label sets, the threshold of the class takes its place."""
+    low: Annotated[float, Field(gt=0, le=1)] = USUAL.low
+    """Probability at which an event begins and ends."""
+    shortest: Annotated[float, Field(ge=0, le=3600)] = USUAL.shortest
+    """Seconds of the shortest event."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low: must be at most high ({self.high:g}), got {self.low:g}")
+        return self
+
+
 class ExportTable(BaseModel):
     """What is exported, and how exact it must be."""
 
@@ -281,6 +305,8 @@ class ExportTable(BaseModel):
     """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Items = 128
     """Training items that int8 takes the ranges of values from."""
+    segments: SegmentsTable = SegmentsTable()
+    """How `predict --segments` finds events."""
     fp32: Limits = LIMITS["fp32"]
     """Limits of fp32."""
     fp16: Limits = LIMITS["fp16"]

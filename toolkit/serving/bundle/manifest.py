@@ -16,6 +16,7 @@ from toolkit.serving.bundle.seal import sealed, without_seal
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
+from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import Fit, TargetForm
@@ -107,6 +108,8 @@ class Manifest:
     """What an answer is: one class, whose probabilities sum to 1, a set of classes, or numbers."""
     thresholds: tuple[float, ...] | None = None
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
+    segments: Segmentation = field(default_factory=Segmentation)
+    """How answers to a long video become events."""
     schema: int = SCHEMA
 
     @property
@@ -172,6 +175,7 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
                 "input": Input(**claimed["input"]),
                 "sampling": _sampling(claimed["sampling"]),
                 "thresholds": None if claimed.get("thresholds") is None else tuple(claimed["thresholds"]),
+                "segments": Segmentation(**claimed.get("segments", {})),
             }
         )
     except TypeError as error:
@@ -214,7 +218,16 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     if shape.fit not in ("crop", "stretch"):
         yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
     yield from _wrong_sampling(manifest.sampling, shape)
+    yield from _wrong_segments(manifest.segments)
     yield from _wrong_models(manifest)
+
+
+def _wrong_segments(rule: Segmentation) -> Iterator[str]:
+    numbers = (rule.smooth, rule.high, rule.low, rule.shortest)
+    if not all(type(number) in (int, float) and 0 <= number < _LARGEST**2 for number in numbers):
+        yield "segments: must be numbers from 0"
+    elif not 0 < rule.low <= rule.high <= 1:
+        yield "segments: low and high must be probabilities above 0, and low at most high"
 
 
 def _wrong_models(manifest: Manifest) -> Iterator[str]:

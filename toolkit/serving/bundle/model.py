@@ -14,6 +14,7 @@ from toolkit.serving.bundle.inspection import check_interface, inspect_model
 from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 from toolkit.serving.bundle.providers import choose_device
+from toolkit.serving.bundle.signature import check_signature
 from toolkit.system.choices import BundleDevice
 
 if TYPE_CHECKING:
@@ -86,13 +87,18 @@ class Bundle:
         return f"{self.precision} on {self.device}" + (f" ({self.reason})" if self.reason else "")
 
     @classmethod
-    def load(cls, path: Path | str, *, device: str = "auto", precision: str | None = None) -> Bundle:
+    def load(
+        cls, path: Path | str, *, device: str = "auto", precision: str | None = None, signed_by: Path | None = None
+    ) -> Bundle:
         """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda" or "tensorrt"; auto is CUDA where it loads,
-        else the CPU) and in `precision` (None: the one that the bundle prefers).
+        else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
+        `signed_by` must have signed it; see `toolkit.serving.bundle.signature`.
 
         Raises BundleError for a bundle that is damaged or asks for what none may, UsageError for a precision that it
         does not have and for a device that does not load."""
         path = Path(path)
+        if signed_by is not None:
+            check_signature(path, signed_by)
         manifest = read_manifest(path)
         chosen = _precision(manifest, precision, path)
         verify_files(manifest, path, precision=chosen)

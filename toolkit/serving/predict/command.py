@@ -18,6 +18,7 @@ from toolkit.serving.predict.job import BATCH, PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.serving.predict.saving import check_save
+from toolkit.serving.predict.segmenting import Segmenting, check_segments, segment_files
 from toolkit.serving.predict.summary import labels
 from toolkit.system.notices import note, show, warn
 from toolkit.system.ranks import Ranks
@@ -52,6 +53,8 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     reconnect: int | None = None,
     plot: Path | None = None,
     part: tuple[int, int] | None = None,
+    segments: Segmenting | None = None,
+    signed_by: Path | None = None,
     console: Console | None = None,
     clock: Clock | None = None,
     words: Sequence[str] = (),
@@ -70,6 +73,8 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     stream: answer one video file at its own speed, as a camera.
     reconnect: attempts in a row to open a camera or stream again that was lost (None: until it is open again).
     plot: a .png or .svg file that shows one video's timeline.
+    segments: find events instead: what to do with them besides showing them. They have files of other formats.
+    signed_by: a public key whose owner must have signed the bundle.
     part: (K, N) to answer the K-th of N parts of the inputs, from 1. Parts are of equal size, or one apart, and in the
         order of the inputs.
     console: where a progress bar goes (None: standard error, where it is a terminal).
@@ -82,11 +87,11 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     nothing can be answered or a stream is lost, and RunFailed when `output` cannot be written.
     """
     _check_options(top, batch, every)
-    if output is not None:
+    if segments is None and output is not None:
         check_output(output)
     found = find_sources(inputs, _standard_input() if "-" in inputs else ())
     sources = _live_or_recorded(found.sources)
-    if stream or every is not None:
+    if stream or every is not None or segments is not None:
         sources = settled(sources, moving=True)
     if stream:
         _check_stream(sources)
@@ -94,12 +99,8 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
         _check_reconnect(reconnect, sources)
     if part is not None:
         sources = _part(sources, *part, stream=stream)
-    if save is not None:
-        check_save(save, sources, stream=stream)
-    if plot is not None:
-        check_plot(plot)
-        _check_timeline(sources, every, stream=stream)
-    opened = _opened(bundle, device, precision)
+    _check_results(save, plot, segments, sources, every, stream=stream)
+    opened = _opened(bundle, device, precision, signed_by)
     sources = settled(sources, moving=opened.manifest.clip is not None)
     for text in found.notes:
         note(text)
@@ -107,16 +108,37 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     frames = opened.manifest.input.frames or 1
     size = batch or max(BATCH[opened.device] // frames, 1)
     job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console, reconnect)
-    code = _answer(job, clock)
-    if code == EXIT_DONE and words and (command := next_command(words, inputs, job)):
+    code = _answer(job, clock) if segments is None else segment_files(job, segments)
+    if code == EXIT_DONE and words and segments is None and (command := next_command(words, inputs, job)):
         show(f"next:  {command}", file=sys.stderr)
     return code
 
 
-def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | None) -> Bundle:
+def _check_results(
+    save: Path | None,
+    plot: Path | None,
+    segments: Segmenting | None,
+    sources: Sequence[Source],
+    every: float | None,
+    *,
+    stream: bool,
+) -> None:
+    """Raise UsageError unless all that is to be made besides rows can be made of these sources."""
+    if save is not None:
+        check_save(save, sources, stream=stream)
+    if plot is not None:
+        check_plot(plot)
+        _check_timeline(sources, every, stream=stream)
+    if segments is not None:
+        given = {"--stream": stream, "--save": save is not None, "--plot": plot is not None}
+        check_segments(segments, sources, other=next((flag for flag, is_given in given.items() if is_given), ""))
+
+
+def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | None, signed_by: Path | None) -> Bundle:
     from toolkit.serving.bundle import Bundle
 
-    opened = Bundle.load(bundle if isinstance(bundle, Path) else bundle(), device=device, precision=precision)
+    path = bundle if isinstance(bundle, Path) else bundle()
+    opened = Bundle.load(path, device=device, precision=precision, signed_by=signed_by)
     show(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
     for label in labels(opened.manifest):
         warn(printable(label))

@@ -1,0 +1,198 @@
+"""The page in a real browser: what it shows equals `predict`, for everyone, on any screen."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests import model_server, toy_bundle
+from tests.serving.server.conftest import Site
+from tests.serving.server.test_guard import TOKEN
+from tests.serving.server.test_uploads import png, predicted, video
+from toolkit.serving.server.page import page, policy
+from toolkit.serving.server.settings import Settings
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    flags = [
+        *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+        *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+    ]
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield made
+        made.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """The page, which fails the test where its script fails or it asks another server."""
+    problems: list[str] = []
+    with browser.new_context(**options) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda asked: problems.append(asked.url) if not is_own(asked.url, url) else None)
+        page.goto(url)
+        yield page
+    refused = "Failed to load resource: the server responded with a status of 4"
+    assert [problem for problem in problems if not problem.startswith(refused)] == []
+
+
+def is_own(asked: str, url: str) -> bool:
+    return asked.startswith((url, "blob:", "data:"))
+
+
+def give(page: Page, *files: tuple[str, str, bytes]) -> None:
+    """Drop files on the page."""
+    listed = [{"name": name, "type": kind, "data": base64.b64encode(data).decode()} for name, kind, data in files]
+    transfer = page.evaluate_handle(
+        """(files) => { const transfer = new DataTransfer();
+        for (const file of files) transfer.items.add(new File(
+            [Uint8Array.from(atob(file.data), (char) => char.charCodeAt(0))], file.name, { type: file.type }));
+        return transfer; }""",
+        listed,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def rows(page: Page, place: int = 0, side: int = 0) -> list[tuple[str, float]]:
+    """Classes and percentages of one answer."""
+    found = page.locator(".result").nth(place).locator(".side").nth(side).locator(".bars li")
+    texts = [one.locator("span").all_inner_texts() for one in found.all()]
+    return [(name, float(share.removesuffix(" %"))) for name, share in texts]
+
+
+def serious(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+
+
+def done(page: Page, count: int) -> None:
+    expect(page.locator(".result[aria-busy=false]")).to_have_count(count, timeout=60_000)
+
+
+@needs_browser
+def test_dropped_images_and_a_video_are_answered_as_predict_answers_them(
+    browser: Browser, site: Site, tmp_path: Path
+) -> None:
+    with opened(browser, site.url, viewport=WIDE) as shown:
+        clip = tmp_path / "clip.mp4"
+        files = [("a.png", png(120)), ("b.png", png(250)), ("clip.mp4", video(tmp_path))]
+        expect(shown.locator("#about")).to_contain_text("images takes images, and videos by their frames")
+        expect(shown.locator("#asks")).to_be_hidden()
+        give(shown, *((name, "video/mp4" if name.endswith("mp4") else "image/png", data) for name, data in files))
+        done(shown, 3)
+        for place, (name, data) in enumerate(files):
+            (tmp_path / name).write_bytes(data)
+            (row,) = predicted(site, "images", tmp_path / name)
+            expected = [(row[f"class_{rank}"], 100 * row[f"probability_{rank}"]) for rank in (1, 2, 3)]
+            assert rows(shown, place) == [(label, pytest.approx(share, abs=0.051)) for label, share in expected]
+        moments = predicted(site, "images", clip, "--every", "1")
+        buttons = shown.locator(".strip button")
+        assert buttons.count() == len(moments)
+        buttons.nth(1).hover()
+        assert rows(shown, 2)[0] == (moments[1]["class_1"], pytest.approx(100 * moments[1]["probability_1"], abs=0.051))
+        expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
+        assert serious(shown) == []
+
+
+@needs_browser
+def test_two_models_stand_side_by_side_on_a_narrow_dark_screen(browser: Browser, site: Site, tmp_path: Path) -> None:
+    with opened(browser, site.url, viewport=NARROW, color_scheme="dark") as shown:
+        shown.select_option("#model", "clips")
+        shown.select_option("#other", "sets")
+        give(shown, ("clip.mp4", "video/mp4", video(tmp_path)), ("a.png", "image/png", png(200)))
+        done(shown, 2)
+        assert [len(rows(shown, 0, side)) for side in (0, 1)] == [2, 2]
+        expect(shown.locator(".result").nth(1).locator(".wrong")).to_have_text(
+            "a.png: an image, but this model takes video clips"
+        )
+        expect(shown.locator(".result").nth(1).locator(".side").nth(1)).to_contain_text("some, more")
+        assert shown.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+        assert serious(shown) == []
+
+
+@needs_browser
+def test_the_keyboard_is_enough(browser: Browser, site: Site, tmp_path: Path) -> None:
+    with opened(browser, site.url, viewport=WIDE) as shown:
+        expect(shown.locator("#model option")).to_have_count(4)
+        (tmp_path / "b.png").write_bytes(png(250))
+        for _ in range(20):
+            shown.keyboard.press("Tab")
+            if shown.evaluate("document.activeElement.id") == "choose":
+                break
+        with shown.expect_file_chooser() as chooser:
+            shown.keyboard.press("Enter")
+        chooser.value.set_files([tmp_path / "b.png"])
+        done(shown, 1)
+        expect(shown.locator("#status")).to_have_text("b.png: bright.")
+        shown.locator("#card summary").focus()
+        shown.keyboard.press("Enter")
+        expect(shown.locator("#card pre")).to_have_text("# toy\n")
+        shown.locator("#code summary").focus()
+        shown.keyboard.press("Enter")
+        code = shown.locator("#snippets pre").nth(1).inner_text()
+        (tmp_path / "photo.jpg").write_bytes(png(250, form="JPEG"))
+        run = code.replace('"photo.jpg"', repr(str(tmp_path / "photo.jpg"))).replace("print(", "found = (")
+        scope: dict[str, Any] = {}
+        exec(run, scope)
+        assert scope["found"][0]["prediction"] == ["bright"]
+        assert serious(shown) == []
+
+
+@needs_browser
+def test_the_camera_gives_pictures_and_clips(browser: Browser, site: Site) -> None:
+    with opened(browser, site.url, viewport=WIDE) as shown:
+        expect(shown.locator("#model option")).to_have_count(4)
+        shown.click("#webcam")
+        expect(shown.locator("#live")).to_be_visible()
+        shown.wait_for_function("document.getElementById('live').videoWidth > 0")
+        shown.click("#shoot")
+        done(shown, 1)
+        assert len(rows(shown)) == 3
+        shown.click("#record")
+        done(shown, 2)
+        assert shown.locator(".result").nth(1).locator(".strip button").count() >= 1
+        shown.click("#webcam")
+        expect(shown.locator("#camera")).to_be_hidden()
+
+
+@needs_browser
+def test_the_page_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
+    bundle = toy_bundle.write(tmp_path / "toy", classes=("<b>dark</b>", "bright"))
+    with (
+        model_server.running([bundle], Settings(port=0, token=TOKEN)) as server,
+        opened(browser, server.address, viewport=WIDE) as shown,
+    ):
+        expect(shown.locator("#status")).to_contain_text("expected the header Authorization: Bearer TOKEN")
+        shown.fill("#token", TOKEN)
+        shown.keyboard.press("Tab")
+        expect(shown.locator("#about")).to_contain_text("<b>dark</b>")
+        give(shown, ("<img src=x>.png", "image/png", png(5)))
+        done(shown, 1)
+        assert rows(shown)[0][0] == "<b>dark</b>"
+
+
+def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(site: Site) -> None:
+    answer = httpx.get(site.url)
+    assert answer.text == page()
+    assert answer.headers["content-security-policy"] == policy()
+    assert "default-src 'none'" in policy()
+    assert "unsafe" not in policy()
+    assert "http://" not in page()
+    assert "https://" not in page()
