@@ -66,12 +66,13 @@ class Muon(torch.optim.Optimizer):
             alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor, dict[str, Any]]]] = defaultdict(list)
             for group in self.param_groups:
                 for parameter in group["params"]:
-                    if parameter.grad is None:
+                    gradient: Tensor | None = parameter.grad
+                    if gradient is None:
                         continue
                     if parameter.ndim < 3:
-                        self._step_other(parameter, group)
+                        self._step_other(parameter, gradient, group)
                     else:
-                        matrix = self._direction(parameter, group).flatten(1)
+                        matrix = self._direction(parameter, gradient, group).flatten(1)
                         alike[(*matrix.shape, group["iterations"])].append((parameter, matrix, group))
             for (*_, iterations), same in alike.items():
                 updates = orthogonal(torch.stack([matrix for _, matrix, _ in same]), iterations)
@@ -80,14 +81,14 @@ class Muon(torch.optim.Optimizer):
                         parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp(min=1e-12))
                     parameter.add_(update.view_as(parameter), alpha=-group["lr"])
 
-    def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        past = self._past(parameter).mul_(group["momentum"]).add_(parameter.grad)
-        return torch.add(parameter.grad, past, alpha=group["momentum"]) if group["nesterov"] else past
+    def _direction(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        past = self._past(parameter).mul_(group["momentum"]).add_(gradient)
+        return torch.add(gradient, past, alpha=group["momentum"]) if group["nesterov"] else past
 
-    def _step_other(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _step_other(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         # The decay follows the schedule, not the rate itself: rates of this optimizer may be far above 1.
         full = group["others"] * group.get("base_lr", group["lr"])
-        gradient = torch.add(parameter.grad, parameter, alpha=group["weight_decay"] / full if full else 0.0)
+        gradient = torch.add(gradient, parameter, alpha=group["weight_decay"] / full if full else 0.0)
         past = self._past(parameter).mul_(group["others_momentum"]).add_(gradient)
         parameter.add_(gradient.add(past, alpha=group["others_momentum"]), alpha=-group["others"] * group["lr"])
 
@@ -110,4 +111,5 @@ def orthogonal(matrices: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
         squares = found @ found.mT
         found = a * found + (b * squares + c * squares @ squares) @ found
-    return (found if wide else found.mT).to(matrices.dtype)
+    result: Tensor = found if wide else found.mT
+    return result.to(matrices.dtype)

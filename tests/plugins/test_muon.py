@@ -16,7 +16,7 @@ def matrices(*shape: int) -> Tensor:
 
 
 def published(matrix: Tensor, iterations: int) -> Tensor:
-    """The iteration as the paper writes it, of one matrix that is no taller than wide."""
+    """The iteration as the paper writes it, of one matrix that is at least as wide as high."""
     a, b, c = 3.4445, -4.7750, 2.0315
     found = matrix / matrix.norm()
     for _ in range(iterations):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -40,11 +41,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     first = tiny.only_run(folder / "runs")
     best = BestCheckpoint.load(first / "best.pt")
     moved = {name: value * 1.5 if value.is_floating_point() else value for name, value in best.network.items()}
-    changed = {"second": ("seed = 0", "seed = 1"), "other": ("widths = [4, 4]", "widths = [4, 8]")}
+    changed = {"second": ("^seed = 0$", "seed = 1"), "other": (r"^widths = \[4, 4\]$", "widths = [4, 8]")}
     for name, (before, after) in changed.items():
         shutil.copytree(first, first.with_name(name))
-        assert before in best.origin.recipe
-        origin = replace(best.origin, recipe=best.origin.recipe.replace(before, after))
+        recipe_there, count = re.subn(before, after, best.origin.recipe, flags=re.MULTILINE)
+        assert count == 1
+        origin = replace(best.origin, recipe=recipe_there)
         replace(best, origin=origin, network=moved).save(first.with_name(name) / "best.pt")
     return first, first.with_name("second"), first.with_name("other")
 
