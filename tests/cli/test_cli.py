@@ -48,6 +48,7 @@ FLAGS = {
         "--seeds",
         "--export",
     },
+    "soup": EVERYWHERE | {"--runs", "--open"},
     "ladder": EVERYWHERE | {"--set", "--until", "--resume", "--runs", "--open"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},

@@ -152,7 +152,7 @@ def assemble(
     if recipe.train.compile:
         kept.compiling(recipe)
     seed_globally(device, recipe.seed, "weights")
-    model = plan.model(spec, initial_weights=notes is None)
+    model = plan.model(spec, initial_weights=notes is None, examples=opened.train.first if notes is None else None)
     if notes is None:
         notes = model.notes if isinstance(model, Noted) else ()
     network = Network(model, spec).to(device)

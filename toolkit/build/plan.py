@@ -16,6 +16,7 @@ from toolkit.api.contracts import (
     Augmentation,
     Data,
     DataSpec,
+    Examples,
     InputDesign,
     Metric,
     Model,
@@ -160,15 +161,16 @@ class Plan:
             raise invalid(self.source, wrong)
         return with_unknown(data, names)
 
-    def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
-        """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
-        loaded, and fetching others first could fail. On a sample the word of published weights stays, since a model
-        may ignore it there and say so."""
+    def model(self, spec: DataSpec, *, initial_weights: bool = True, examples: Examples | None = None) -> nn.Module:
+        """The model, which may look at `examples` if it asks for them. Without `initial_weights` an argument called
+        `weights` becomes "none": a checkpoint's will be loaded, and fetching others first could fail. On a sample the
+        word of published weights stays, since a model may ignore it there and say so."""
         chosen = self.one("model")
         published = str(chosen.args.get("weights", "none")).isidentifier()  # any other is a path
         if "weights" in chosen.args and not initial_weights and not (spec.sample and published):
             chosen = replace(chosen, args={**chosen.args, "weights": "none"})
-        model: nn.Module = chosen.build(spec)
+        given = {"examples": examples} if "examples" in chosen.signature.given else {}
+        model: nn.Module = chosen.build(spec, **given)
         return model
 
     def objective(self, spec: DataSpec, targets: Targets, device: torch.device) -> Objective:
