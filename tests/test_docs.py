@@ -772,12 +772,12 @@ def test_the_changelog_lists_every_command_and_dataset(registry: Registry) -> No
 
 
 def test_recipes_are_named_after_dataset_and_model() -> None:
-    """And, where several have both in common, after what distinguishes them; or after an accuracy in percent."""
+    """And, where several have both in common, after what distinguishes them; or after an accuracy, or a task."""
     for path in {*(ROOT / "recipes").glob("*.toml")} - {ROOT / "recipes" / "demo.toml"}:
         recipe = parse(path).recipe
         assert recipe
         form = path.stem.removeprefix(f"{recipe.data.name}_{recipe.model.name}")
-        assert re.fullmatch(rf"(_[a-z]+)?|{recipe.data.name}_\d+", form), path.stem
+        assert re.fullmatch(rf"(_[a-z]+)?|{recipe.data.name}_(\d+|distilled)", form), path.stem
 
 
 def test_the_projection_of_scale_follows_from_its_formula() -> None:
