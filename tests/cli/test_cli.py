@@ -34,7 +34,8 @@ FLAGS = {
     "demo": EVERYWHERE | {"--open"},
     "init": EVERYWHERE | {"--output", "--force"},
     "run": EVERYWHERE
-    | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks", "--seeds", "--folds", "--grid"},
+    | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks", "--seeds", "--folds", "--grid"}
+    | {"--fractions"},
     "tune": EVERYWHERE
     | {
         "--set",

@@ -75,11 +75,12 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class InputDesign:
-    """What a model of clips was designed for, and takes unless the recipe says otherwise. The built-in sample keeps its
-    own `size`. The fields mean what those of `Clip` and `DataSpec` mean."""
+    """What a model was designed for, and takes unless the recipe says otherwise. The built-in sample keeps its own
+    `size`. The fields mean what those of `Clip` and `DataSpec` mean."""
 
-    frames: int
-    rate: int
+    frames: int | None
+    """None, like `rate`: the model sees images, or frames of any clip."""
+    rate: int | None
     size: int
     stored: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -181,6 +182,9 @@ class Data:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What else is known of items, by column (light, camera, hospital) and id: scores are given for each value too. It
     changes no score. The recipe's `data.metadata` adds the columns of a file."""
+    unknown: Split | VideoSplit | None = None
+    """Test items of classes that the model never learns, which the core fills in from the recipe's `data.unknown`; all
+    targets are -1."""
 
 
 @dataclass(frozen=True)
@@ -475,6 +479,41 @@ class Noted(Protocol):
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where published weights come from, and under which licence."""
+
+    title: str
+    """What they are called on screen: "ImageNet weights of resnet50", say."""
+    address: str
+    """Where a person finds them."""
+    licence: str
+    """As model hubs name it: `apache-2.0`, `cc-by-nc-4.0`; `unknown` where the publisher names none."""
+    revision: str | None = None
+    """Of a repository: the commit."""
+
+    def __str__(self) -> str:
+        revision = f" at revision {self.revision}" if self.revision else ""
+        return f"{self.title}{revision}, licence {self.licence} ({self.address})"
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    """Optional for models: the published weights that the model started from."""
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """None: random weights, or the user's own."""
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """Optional for modules of a model: training keeps apart what an exported model has as one (low-rank adapters)."""
+
+    def fold(self) -> None:
+        """Make one of it, without a change of the answers. Called on a copy that is exported."""
+
+
+@dataclass(frozen=True)
 class Declared:
     """A factory as a hook may return it, with data about its component that is read before anything is imported."""
 
@@ -486,8 +525,11 @@ class Declared:
 class Model(Declared):
     """A model, with what it was designed for."""
 
-    takes: InputDesign | None = None
-    """None: the model sees images, or frames of any clip."""
+    takes: InputDesign | str | None = None
+    """None: the model sees images, or frames of any clip, of any size. "package.module:function": that depends on the
+    arguments, and this function returns the design for them, `(**arguments) -> InputDesign | None`."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """The licence of each of its published weights, by the word that a recipe writes."""
 
 
 @dataclass(frozen=True)
