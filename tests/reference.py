@@ -47,8 +47,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[train.optimizer.parts.NAME]`": tables.PartRates,
     "`[train.schedule]`": tables.ScheduleTable,
     "`[export]`": tables.ExportTable,
-    "`[export.PRECISION]`": tables.Limits,
     "`[export.segments]`": tables.SegmentsTable,
+    "`[export.PRECISION]`": tables.Limits,
     "`[tune]`": tables.TuneTable,
 }
 """The headings of the recipe's page, and the model of each table."""

@@ -36,7 +36,7 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "a key too many": lambda claimed: claimed.update(extra=1),
     "a key too few": lambda claimed: claimed.pop("classes"),
     "a class that is a number": lambda claimed: claimed["classes"].append(3),
-    "a digest that is none": lambda claimed: claimed["files"].update({"model.onnx": 5}),
+    "a digest that is a number": lambda claimed: claimed["files"].update({"model.onnx": 5}),
     "an unknown form": lambda claimed: claimed.update(form="colour"),
     "an unknown fit": lambda claimed: claimed["input"].update(fit="squeeze"),
     "an input of another key": lambda claimed: claimed["input"].update(depth=3),
