@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import toolkit
-from toolkit.api.contracts import Model
+from toolkit.api.contracts import InputDesign, Model
 from toolkit.cli.commands import parser
 from toolkit.cli.parser import Parser
 from toolkit.host.registry import Offer, Registry, discover
@@ -49,6 +49,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[export]`": tables.ExportTable,
     "`[export.segments]`": tables.SegmentsTable,
     "`[export.PRECISION]`": tables.Limits,
+    "`[export.reject]`": tables.RejectTable,
+    "`[export.conformal]`": tables.ConformalTable,
     "`[tune]`": tables.TuneTable,
 }
 """The headings of the recipe's page, and the model of each table."""
@@ -153,7 +155,11 @@ def paragraphs(text: str) -> str:
 def designs() -> str:
     """What each model of clips takes."""
     declared = {offer.name: offer.declared for offer in own_plugins().offers("model")}
-    takes = {name: one.takes for name, one in declared.items() if isinstance(one, Model) and one.takes}
+    takes = {
+        name: one.takes
+        for name, one in declared.items()
+        if isinstance(one, Model) and isinstance(one.takes, InputDesign)
+    }
     rows = ((f"`{name}`", f"{one.frames} x {one.rate}", str(one.size), str(one.stored)) for name, one in takes.items())
     return table(("model", "`frames` x `rate`", "`size`", "`stored`"), rows)
 

@@ -47,8 +47,8 @@ def factories(returned: ast.expr) -> dict[str, str]:
     }
 
 
-def test_there_are_three_examples() -> None:
-    assert [path.name for path in EXAMPLES] == ["toolkit-ordinal", "toolkit-parquet", "toolkit-timm"]
+def test_there_are_two_examples() -> None:
+    assert [path.name for path in EXAMPLES] == ["toolkit-ordinal", "toolkit-parquet"]
 
 
 @each

@@ -12,19 +12,24 @@ from torch import nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError
-from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.classifier import Classifier, fitting
+from toolkit.transfer.licences import Licences
 from toolkit.transfer.pretrained import Dropout, ThawEpoch, Transfer
-from toolkit_video.designs import DESIGNS, Wanted
+from toolkit_video.designs import DESIGNS, TORCHVISION, Wanted
 from toolkit_video.kinetics import kinetics400
+from toolkit_video.parts import Network
 
-_DOC = """{title}, of PyTorchVideo; {frames} x {rate} frames of {size} px unless the recipe says otherwise.
+_DOC = """{title}, of {library}; {frames} x {rate} frames of {size} px unless the recipe says otherwise.
 
-weights: none; kinetics400 (those of PyTorchVideo's model zoo, downloaded once and cached); the path of a
-    weights file with the names PyTorchVideo gives, in which only the last layer may differ;
-    or a run of this model (runs/RECIPE/TIME), whose last layer is taken too where the classes are the same.
+weights: none; kinetics400 (those that {library} publishes, downloaded once and cached); the path of a
+    weights file with the names {library} gives, in which only the last layer may differ; a run of this model
+    (runs/RECIPE/TIME), whose last layer is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
+    Hugging Face Hub.
 freeze: train the last layer alone; the backbone stays in eval mode and keeps its batch-norm statistics.
 thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
 dropout: share of features zeroed before the last layer.
+licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
+    use. Weights with another licence are refused before they are fetched.
 """
 
 
@@ -38,11 +43,12 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         freeze: bool = False,
         thaw_epoch: ThawEpoch | None = None,
         dropout: Dropout = 0.5,
+        licences: Licences | None = None,
     ) -> nn.Module:
-        return _model(name, spec, Transfer(weights, freeze, thaw_epoch), dropout)
+        return _model(name, spec, Transfer(weights, freeze, thaw_epoch, licences), dropout)
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = _DOC.format(title=design.title, **asdict(design.takes))
+    build.__doc__ = _DOC.format(title=design.title, library=design.library, **asdict(design.takes))
     return build
 
 
@@ -54,13 +60,21 @@ def _model(name: str, spec: DataSpec, transfer: Transfer, dropout: float) -> Cla
         WeightsError: the weights cannot be downloaded or read, or do not fit.
     """
     wanted = _checked(name, spec)
-    start = transfer.start(kinetics400(DESIGNS[name].file_name), spec, name)
+    start = transfer.start(kinetics400(DESIGNS[name]), spec, name)
 
-    from toolkit_video.networks import BUILDERS  # here, for PyTorchVideo takes seconds to import
-
-    network = BUILDERS[name](wanted)
+    with fitting(spec, name):
+        network = _builder(name)(wanted)
     start.load(network.whole, ignore=(f"{network.last_name}.",))
     return start.classifier(network.features, nn.Sequential(nn.Dropout(dropout), network.last))
+
+
+def _builder(name: str) -> Callable[[Wanted], Network]:
+    """Imports its library alone: PyTorchVideo takes seconds, and torchvision's models go on without it."""
+    if name in TORCHVISION:
+        from toolkit_video.torchvision_networks import BUILDERS
+    else:
+        from toolkit_video.networks import BUILDERS
+    return BUILDERS[name]
 
 
 def _checked(name: str, spec: DataSpec) -> Wanted:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from toolkit_video.depthwise import with_fast_gradients
 from toolkit_video.designs import Wanted
+from toolkit_video.parts import Network, TimeInside
 
 with warnings.catch_warnings():
     for kind in (FutureWarning, DeprecationWarning):  # fvcore scripts a loss nobody here uses; torch.jit is deprecated
@@ -32,20 +32,6 @@ ALPHA = 4
 
 _GLOBAL = {"head_pool": nn.AdaptiveAvgPool3d, "head_activation": None}
 """The zoo pools with kernels as large as the map of its own clips: at those the same, and this takes any clip."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network of PyTorchVideo and, made of its own layers, its two parts."""
-
-    whole: nn.Module
-    """With the names of PyTorchVideo, and without the last layer."""
-    features: nn.Module
-    """`[B, T, 3, H, W]` -> `[B, F]`."""
-    last: nn.Linear
-    """`[B, F]` -> logits `[B, C]`."""
-    last_name: str
-    """What PyTorchVideo calls the last layer."""
 
 
 def x3d(wanted: Wanted, *, depth_factor: float = 2.2) -> Network:
@@ -116,13 +102,6 @@ def _of_blocks(network: nn.Module, *first: nn.Module) -> Network:
     last, head.proj = head.proj, None
     features = nn.Sequential(TimeInside(), *first, *blocks, head.pool or nn.Identity(), nn.Flatten())
     return Network(network, features, last, f"blocks.{len(blocks)}.proj")
-
-
-class TimeInside(nn.Module):
-    """`[B, T, 3, H, W]` -> `[B, 3, T, H, W]`. Channels that lay innermost still do: no copy, and channels_last_3d."""
-
-    def forward(self, clips: Tensor) -> Tensor:
-        return clips.movedim(1, 2)
 
 
 class Pathways(nn.Module):

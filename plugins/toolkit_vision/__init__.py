@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from toolkit import hookimpl
-from toolkit_vision.names import BACKBONES
+from toolkit.api.contracts import Model
+from toolkit_vision.names import BACKBONES, LICENCES
 
 
 @hookimpl
-def toolkit_models() -> dict[str, str]:
-    return {
+def toolkit_models() -> dict[str, str | Model]:
+    pretrained = {
         **{name: f"toolkit_vision.backbones:{name}" for name in BACKBONES},
-        "cnn": "toolkit_vision.cnn:cnn",
         "resnet18": "toolkit_vision.small:resnet18",
         "vgg16_bn": "toolkit_vision.small:vgg16_bn",
+    }
+    return {
+        **{name: Model(place, licences=LICENCES) for name, place in pretrained.items()},
+        "cnn": "toolkit_vision.cnn:cnn",
+        "wide_resnet": "toolkit_vision.wide:wide_resnet",
     }

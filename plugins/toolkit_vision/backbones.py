@@ -11,16 +11,18 @@ from collections.abc import Callable
 from torch import nn
 
 from toolkit.api.contracts import DataSpec
+from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temporal
+from toolkit.transfer.licences import Licences
 from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
-from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
 from toolkit_vision.names import BACKBONES, RESNETS
-from toolkit_vision.torchvision_models import Layers, classifier
+from toolkit_vision.torchvision_models import classifier
 
 _DOC = """torchvision's {name} with a new head; of clips it sees each frame on its own.
 
 weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names of
     torchvision, timm or Hugging Face, in which only the last fully connected layer may differ or be absent; or a run
-    of this model (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
+    of this model (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or hub:ORGANISATION/NAME
+    of the Hugging Face Hub.
 freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
 thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
 dropout: share of features zeroed before the last fully connected layer.
@@ -30,6 +32,8 @@ head: how the frames of a clip become one answer: average (of their logits, TSN,
     of its outputs), or attention (transformer encoder with learned positions).
 head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
 head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
+licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
+    use. Weights with another licence are refused before they are fetched.
 """
 
 _SHIFT = """shift: move an eighth of the channels a frame forward and an eighth a frame back before the first
@@ -49,9 +53,10 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         head: Head = "average",
         head_width: HeadWidth | None = None,
         head_layers: HeadLayers | None = None,
+        licences: Licences | None = None,
     ) -> nn.Module:
         layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
-        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch), layers)
+        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch, licences), layers)
 
     return _named(build, name, _DOC)
 
@@ -69,9 +74,10 @@ def _resnet(name: str) -> Callable[..., nn.Module]:
         head_width: HeadWidth | None = None,
         head_layers: HeadLayers | None = None,
         shift: bool = False,
+        licences: Licences | None = None,
     ) -> nn.Module:
         layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
-        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch), layers, shift=shift)
+        return classifier(name, spec, Transfer(weights, freeze, thaw_epoch, licences), layers, shift=shift)
 
     return _named(build, name, _DOC + _SHIFT)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.api.contracts import DataSpec
-from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal, framewise
+from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Temporal, framewise
 
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 

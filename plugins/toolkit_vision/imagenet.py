@@ -5,13 +5,14 @@ from __future__ import annotations
 import torchvision
 
 from toolkit.transfer.published import Published
+from toolkit_vision.names import LICENCES
 
 
 def imagenet(name: str) -> Published:
     """The weights torchvision recommends for its model `name`."""
     url = weights_url(name)
     digits = url.rpartition("-")[2].removesuffix(".pth")
-    return Published("imagenet", "ImageNet weights", url, sha256=digits)
+    return Published("imagenet", "ImageNet weights", url, sha256=digits, licence=LICENCES["imagenet"])
 
 
 def weights_url(name: str) -> str:

@@ -100,3 +100,6 @@ LEFT_OUT = {
     "vit_h_14": "its ImageNet weights (2.5 GB, for 518 px) may not be used commercially",
 }
 """Classifiers of torchvision that are not offered, and why."""
+
+LICENCES = {"imagenet": "bsd-3-clause"}
+"""Of torchvision's weights, by their word: that of torchvision, which states no other one for them."""

@@ -8,9 +8,10 @@ from torch import nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.transfer.classifier import Classifier
+from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temporal
+from toolkit.transfer.licences import Licences
 from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
-from toolkit_vision.framewise import Head, HeadLayers, HeadWidth, Temporal
-from toolkit_vision.torchvision_models import Layers, classifier
+from toolkit_vision.torchvision_models import classifier
 
 Form: TypeAlias = Literal["auto", "cifar", "imagenet"]
 
@@ -37,6 +38,7 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
     head_width: HeadWidth | None = None,
     head_layers: HeadLayers | None = None,
     shift: bool = False,
+    licences: Licences | None = None,
 ) -> Classifier:
     """torchvision's resnet18 with a new head and, for small images, the stem of He et al. (arXiv 1512.03385, 4.2).
     Of clips it sees each frame on its own.
@@ -45,7 +47,8 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
         to 64 px. The cifar stem keeps full resolution and so costs 16 times the multiply-adds.
     weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names
         of torchvision or Hugging Face, in which only the last layer may differ or be absent; or a run of this model
-        (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
+        (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
+        Hugging Face Hub.
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.
@@ -56,11 +59,13 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
     head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
     shift: move an eighth of the channels a frame forward and an eighth a frame back before the first convolution of
         each residual branch (TSM, arXiv 1811.08383).
+    licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
+        use. Weights with another licence are refused before they are fetched.
     """
     cifar = _is_cifar(stem, spec)
     if cifar and weights == "imagenet":
         raise ValueError('stem: must be "imagenet" with ImageNet weights, which were trained with that stem')
-    transfer = Transfer(weights, freeze, thaw_epoch)
+    transfer = Transfer(weights, freeze, thaw_epoch, licences)
     layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
     alter = _cifar_stem if cifar else None
     notes = (_COSTLY.format(size=spec.size),) if stem == "auto" and cifar and spec.size > UNREMARKABLE else ()
@@ -79,6 +84,7 @@ def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe
     head: Head = "average",
     head_width: HeadWidth | None = None,
     head_layers: HeadLayers | None = None,
+    licences: Licences | None = None,
 ) -> Classifier:
     """torchvision's vgg16_bn with a new head and, for small images, without its two layers of 4096 units. Of clips it
     sees each frame on its own.
@@ -87,7 +93,8 @@ def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe
         parameters), imagenet (two of 4096 units, 134 M parameters), or auto: cifar up to 64 px.
     weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names
         of torchvision or timm, in which only the replaced layers may differ or be absent; or a run of this model
-        (runs/RECIPE/TIME), whose head is taken too where the classes are the same.
+        (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
+        Hugging Face Hub.
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.
@@ -96,8 +103,10 @@ def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe
         (mean of its outputs), or attention (transformer encoder with learned positions).
     head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
     head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
+    licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
+        use. Weights with another licence are refused before they are fetched.
     """
-    transfer = Transfer(weights, freeze, thaw_epoch)
+    transfer = Transfer(weights, freeze, thaw_epoch, licences)
     ours = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
     alter = _averaged_features if _is_cifar(layers, spec) else None
     return classifier("vgg16_bn", spec, transfer, ours, alter=alter)

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torchvision
 from torch import nn
 
 from toolkit.api.contracts import DataSpec
-from toolkit.transfer.classifier import Classifier, classification_head, count_features
+from toolkit.transfer.classifier import Classifier, count_features
+from toolkit.transfer.framewise import Layers, framewise
 from toolkit.transfer.pretrained import Transfer
-from toolkit_vision.framewise import Temporal, framewise
 from toolkit_vision.imagenet import imagenet
 from toolkit_vision.shift import shift_in_time
 from toolkit_vision.spellings import known_for
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The arguments of the head that replaces a classifier's last layer."""
-
-    dropout: float
-    hidden: int | None
-    temporal: Temporal
-
-    def head(self, spec: DataSpec, features: int) -> nn.Module:
-        """From a backbone's features of images or frames to logits `[B, C]`."""
-
-        def classify(features: int) -> nn.Module:
-            return classification_head(features, len(spec.classes), hidden=self.hidden, dropout=self.dropout)
-
-        return self.temporal.over_frames(spec.frames, features, classify)
 
 
 def classifier(

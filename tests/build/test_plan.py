@@ -17,8 +17,17 @@ import torch
 from pydantic import Field
 
 from tests.installed import install
-from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import EXIT_DATA, EXIT_PLUGIN, DataError, PluginError, RecipeError, ToolkitError, WeightsError
+from toolkit.api.contracts import Data, DataSpec, InputDesign, Model
+from toolkit.api.errors import (
+    EXIT_DATA,
+    EXIT_PLUGIN,
+    DataError,
+    PluginError,
+    Problem,
+    RecipeError,
+    ToolkitError,
+    WeightsError,
+)
 from toolkit.build.plan import plan, with_input
 from toolkit.host.offers import Broken, Offer, Plugin
 from toolkit.host.registry import Registry, discover
@@ -391,6 +400,36 @@ def test_problems_found_later_name_the_recipe(path: Path):
     assert isinstance(recipe, Recipe)
     assert plan(recipe, registry()).source == "recipe r"
     assert plan(parse(path), registry()).source == str(path)
+
+
+def wide(*, widths: list[int], **_: object) -> InputDesign | None:
+    (width,) = widths
+    if width > 99:
+        raise ValueError("widths: at most 99")
+    if width > 50:
+        raise RuntimeError("no such width")
+    return InputDesign(None, None, size=10 * width, stored=12 * width, mean=(0.1, 0.2, 0.3)) if width > 1 else None
+
+
+def designed(place: str) -> Registry:
+    offer = Offer("model", "net", PLUGIN, Net, Model(Net, takes=place))
+    return Registry((PLUGIN,), tuple(offer if one.name == "net" else one for one in registry().offered))
+
+
+def test_what_a_model_takes_may_depend_on_its_arguments(path: Path):
+    spec = plan(load(path, ["model.widths=[5]"]), designed(f"{__name__}:wide")).data().spec
+    assert (spec.size, spec.stored, spec.mean, spec.clip) == (50, 60, (0.1, 0.2, 0.3), None)
+    assert plan(load(path, ["model.widths=[1]"]), designed(f"{__name__}:wide")).data().spec.size == SPEC.size
+
+
+def test_faults_of_what_says_what_a_model_takes(path: Path):
+    with pytest.raises(RecipeError) as raised:
+        plan(load(path, ["model.widths=[100]"]), designed(f"{__name__}:wide"))
+    assert raised.value.problems == (Problem("model.widths", "at most 99"),)
+    with pytest.raises(PluginError, match="does not say what it takes: RuntimeError: no such width"):
+        plan(load(path, ["model.widths=[60]"]), designed(f"{__name__}:wide"))
+    with pytest.raises(PluginError, match="cannot import json:nothing"):
+        plan(load(path), designed("json:nothing"))
 
 
 GOOD = """

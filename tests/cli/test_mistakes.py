@@ -257,16 +257,14 @@ run HAR --set model.name=ResNet50
     run HAR --set model.name=resnet50
 run HAR --set model.name=efficientnet-b0
     run HAR --set model.name=efficientnet_b0
-run HAR --set model.name=timm
-    ! pip install ./examples/toolkit-timm
 run HAR --set model.name=yolov8n-cls
     plugins list
 run HAR --set model.name=convnext_tiny.fb_in22k
     run HAR --set model.name=convnext_tiny
 run HAR --set model.name=mobilenetv4_conv_small
-    ! pip install ./examples/toolkit-timm
+    plugins show timm
 run HAR --set model.name=videomae
-    plugins new my-models --kinds model
+    plugins show transformers
 run HAR --set model.name=cnn
     run HAR --set model=cnn
 run CIFAR --set data.name=folder --set data.root=photos

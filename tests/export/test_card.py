@@ -312,6 +312,15 @@ def test_training_protocol_and_notes_are_on_the_card(tmp_path: Path) -> None:
     assert protocol[-3:] == [["dataset", "har"], ["sample", "no"], ["skipped", "none"]]
 
 
+@pytest.mark.parametrize("revision", [None, "0123abcd"])
+def test_the_weights_that_a_model_started_from_are_on_the_card(tmp_path: Path, revision: str | None) -> None:
+    weights = {"title": "weights a/b", "address": "https://b.example", "licence": "mit", "revision": revision}
+    trained_on = {"dataset": "har", "model": "net", "sample": False, "weights": weights}
+    training = rows(section(card(manifest(tmp_path, trained_on=trained_on), None), "Training"))
+    assert ["started from", f"weights a/b{' at revision 0123abcd' if revision else ''}"] in training
+    assert ["licence of these weights", "mit, https://b.example"] in training
+
+
 @pytest.mark.parametrize(("recipe", "expected"), [('model = "cnn"\n', "name cnn"), ("seed = 0\n", None)])
 def test_a_model_may_be_a_name_alone(tmp_path: Path, recipe: str, expected: str | None) -> None:
     found = dict(row for row in rows(section(card(manifest(tmp_path, recipe=recipe), None), "Training")) if row[0])

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from toolkit.api.contracts import Task
+from toolkit.api.contracts import Model, Task
 from toolkit.api.errors import EXIT_USAGE, UsageError
 from toolkit.host.listing import WIDTH, list_components, show_component
 from toolkit.host.offers import INCLUDED, Broken, Disabled, Loaded, Offer, Plugin
@@ -52,6 +52,14 @@ def test_many_names_are_wrapped():
     lines = list_components(registry(*(f"number-{index}" for index in range(60))))
     assert max(map(len, lines)) <= WIDTH
     assert sum(line.count("number-") for line in lines) == 60
+
+
+def test_a_model_is_shown_with_the_licences_of_its_weights():
+    offer = Offer("model", "net", ACME, net, Model(net, licences={"large": "mit", "other": "cc-by-nc-4.0"}))
+    lines = show_component(Registry((ACME,), (offer,)), "net")
+    start = lines.index("  licences of its weights:")
+    assert lines[start : start + 4] == ["  licences of its weights:", "    large: mit", "    other: cc-by-nc-4.0", ""]
+    assert "  licences of its weights:" not in show_component(registry(), "net")
 
 
 def test_names_offered_twice_and_broken_plugins_are_listed():

@@ -13,6 +13,7 @@ import pytest
 import toolkit_optim
 from tests.plugins.data_files import write_image
 from tests.shard_files import write_tars
+from tests.tiny_transformers import kept_source
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
 from toolkit.host.registry import discover
@@ -80,9 +81,13 @@ DATASETS = [
 SETS = DataSpec(tuple("abcde"), size=8, targets="set")
 NUMBERS = DataSpec(("age", "height"), size=8, targets="number")
 AUGMENTATIONS = [
+    Case("augmentation", "timm_mixup"),
+    Case("augmentation", "timm_random_erasing", {"p": 0.8, "mode": "const"}),
+    Case("augmentation", "timm_random_erasing", {"p": 0.8, "mode": "rand", "max_count": 3}),
     Case("augmentation", "random_crop", identity={"padding": 0}),
     Case("augmentation", "random_resized_crop", identity={"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}),
     Case("augmentation", "horizontal_flip"),
+    Case("augmentation", "alternating_flip"),
     Case("augmentation", "color_jitter", identity={"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
     Case("augmentation", "random_erasing"),
     Case("augmentation", "cutout"),
@@ -131,10 +136,12 @@ TASKS = [
 ]
 TRACKERS = [Case("tracker", "tensorboard"), Case("tracker", "wandb", {"mode": "offline"})]
 OPTIMIZERS = [Case("optimizer", name) for name in toolkit_optim.OPTIMIZERS if name != "rprop"]
+MUON = Case("optimizer", "muon", excused={"decay": "its filters have a fixed norm, so that a decay has no effect"})
 RPROP = Case("optimizer", "rprop", excused={"rates": "it reads the rate once, before its first step"})
 SCHEDULES = [
     Case("schedule", "constant"),
     Case("schedule", "cosine", {"final": 0.1}),
+    Case("schedule", "linear", {"final": 0.1}),
     Case("schedule", "one_cycle"),
     Case("schedule", "one_cycle", {"shape": "linear", "peak": 1.0}),
     Case("schedule", "plateau", {"patience": 2}),
@@ -152,8 +159,15 @@ def of_clips(name: str, size: int = 32, frames: int = 4, **args: Any) -> Case:
     return Case("model", name, args, spec=DataSpec(CLASSES, size=size, clip=Clip(frames=frames)))
 
 
+VIDEOMAE, DINOV2 = kept_source("videomae"), kept_source("dinov2")
+WHITENED = Case(
+    *("model", "whitened_cnn", {"widths": [8, 8, 8]}),
+    spec=DataSpec(CLASSES, size=32),
+    excused={"modes": "in evaluation it averages several views"},
+)
 MODELS = [
     of_images("cnn"),
+    WHITENED,
     of_images("shufflenet_v2_x0_5", freeze=True, thaw_epoch=1),
     of_images("densenet121"),
     of_images("efficientnet_b0"),
@@ -161,6 +175,9 @@ MODELS = [
     of_images("mobilenet_v2"),
     of_images("mobilenet_v3_small"),
     of_images("regnet_x_400mf"),
+    of_images("timm", size=64, model="test_efficientnet", drop_path=0.1, dropout=0.5, freeze=True),
+    of_images("timm", size=64, model="test_vit"),
+    of_clips("transformers", source=VIDEOMAE, head="attentive", lora={"rank": 2}),
     of_clips("x3d_xs"),
 ]
 FRAMEWISE = [
@@ -182,12 +199,17 @@ LIKE_OTHERS = [
     of_images("vgg11"),
     of_images("vit_b_32", size=224),
     of_images("wide_resnet50_2"),
+    of_images("wide_resnet", depth=10, width=1),
     of_clips("csn_r101"),
+    of_clips("mc3_18", frames=2),
     of_clips("mvit_b"),
     of_clips("r2plus1d_r50"),
     of_clips("resnet18", shift=True),
     of_clips("slow_r50"),
     of_clips("slowfast_r50"),
+    of_clips("s3d", frames=8),
+    of_clips("swin3d_t", frames=2),
+    of_clips("transformers", source=DINOV2, head="attentive", freeze=True),
 ]
 """Large ones, built by the same code as others: asked only what their own layers could break."""
 OF_LAYERS = ["logits", "gradients", "items"]
@@ -200,7 +222,7 @@ test_metrics = conformance(*METRICS)
 test_metrics_of_sets = conformance(*METRICS_OF_SETS)
 test_tasks = conformance(*TASKS, slow=False)
 test_trackers = conformance(*TRACKERS)
-test_optimizers = conformance(*OPTIMIZERS, RPROP)
+test_optimizers = conformance(*OPTIMIZERS, RPROP, MUON)
 test_schedules = conformance(*SCHEDULES)
 test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
 
@@ -236,7 +258,7 @@ def family(name: str) -> str:
 
 @pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"])
 def test_every_component_of_ours_is_examined(kind: str) -> None:
-    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TASKS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, *SCHEDULES)
+    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TASKS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, MUON, *SCHEDULES)
     examined = {case.factory for case in cases if case.kind == kind}
     assert examined == offered(kind)
 

@@ -9,6 +9,7 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from toolkit.api.contracts import DataSpec, InputDesign
 from toolkit.api.errors import RecipeError, WeightsError
 from toolkit.transfer import published
 from toolkit_video import kinetics, models
-from toolkit_video.designs import DESIGNS, Wanted
+from toolkit_video.designs import DESIGNS, PYTORCHVIDEO, Design, Wanted
 from toolkit_video.networks import BUILDERS, Pathways
 
 with warnings.catch_warnings():
@@ -144,10 +145,10 @@ def test_the_published_number_of_parameters(name: str, millions: float) -> None:
     assert parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-PUBLISHED = {name: getattr(hub, {"mvit_b": "mvit_base_16x4"}.get(name, name)) for name in DESIGNS}
+PUBLISHED = {name: getattr(hub, {"mvit_b": "mvit_base_16x4"}.get(name, name)) for name in PYTORCHVIDEO}
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", PYTORCHVIDEO)
 def test_names_and_shapes_are_those_of_the_zoo(name: str) -> None:
     takes = DESIGNS[name].takes
     network = BUILDERS[name](Wanted(400, takes.frames, takes.size))
@@ -309,16 +310,17 @@ def as_in_the_zoo(seed: int = 0) -> tuple[dict[str, Tensor], bytes]:
 
 
 def assert_loaded(model: nn.Module, weights: dict[str, Tensor], note: str = "") -> None:
-    assert model.notes == ((note,) if note else ())
+    taken = f"starting from Kinetics-400 weights of x3d_xs, licence apache-2.0 ({kinetics.ZOO}/{FILE})"
+    assert model.notes == (note or taken,)
     stem = model.backbone[1].conv.conv_t.weight
     torch.testing.assert_close(stem, weights["blocks.0.conv.conv_t.weight"], rtol=0, atol=0)
     assert model.head[1].out_features == 3
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", PYTORCHVIDEO)
 def test_the_address_is_the_zoos(name: str) -> None:
     paths = {path for of in ZOO_FILES for path in of.values()}
-    assert kinetics.kinetics400(DESIGNS[name].file_name).url in paths
+    assert kinetics.kinetics400(DESIGNS[name]).url in paths
 
 
 ZOO_FILES = [
@@ -374,9 +376,9 @@ def test_the_wrong_checksum(zoo: Path, cache: Path, monkeypatch: pytest.MonkeyPa
     assert list(cache.iterdir()) == []
 
 
-def with_checksum(file_name: str, sha256: str) -> published.Published:
-    found = kinetics.kinetics400(file_name)
-    return published.Published(found.word, found.title, found.url, sha256)
+def with_checksum(design: Design, sha256: str) -> published.Published:
+    found = kinetics.kinetics400(design)
+    return replace(found, sha256=sha256)
 
 
 def test_weights_of_the_wrong_shape(zoo: Path, cache: Path) -> None:

@@ -32,7 +32,7 @@ from toolkit_vision.names import BACKBONES, LEFT_OUT
 
 SPEC = DataSpec(classes=tuple("abc"), size=64)
 TINY = "shufflenet_v2_x0_5"
-OFFERED = toolkit_vision.toolkit_models()
+OFFERED = {name: str(getattr(one, "factory", one)) for name, one in toolkit_vision.toolkit_models().items()}
 
 
 @pytest.fixture(autouse=True)
@@ -472,7 +472,9 @@ def test_downloads_once_then_reads_the_cache(
     second = build(TINY, weights="imagenet")
     for model in (first, second):
         assert not changed(model.backbone, torch.load(io.BytesIO(content), weights_only=True))
-        assert model.notes == ()
+        assert model.notes == (
+            f"starting from ImageNet weights of {TINY}, licence bsd-3-clause ({address}/{name_of_file})",
+        )
 
 
 def test_finds_what_torch_hub_fetched(

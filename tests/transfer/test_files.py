@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from toolkit.api.errors import EXIT_DATA, WeightsError
@@ -44,6 +44,13 @@ def refused(path: Path) -> WeightsError:
     assert caught.value.exit_code == EXIT_DATA
     assert caught.value.next_step
     return caught.value
+
+
+def test_a_length_that_begins_as_a_pickle_does(tmp_path: Path) -> None:
+    """The header of safetensors has any length, such as 128 bytes or 640: its first byte is then that of pickles."""
+    made = (save({"weight": torch.ones(2)}, {"padding": "x" * padding}) for padding in range(200))
+    (tmp_path / "w.safetensors").write_bytes(next(content for content in made if content.startswith(b"\x80")))
+    assert_same(read_weights(tmp_path / "w.safetensors"), {"weight": torch.ones(2)})
 
 
 @pytest.mark.parametrize("save", [save_safely, torch.save, save_old])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import RecipeError, WeightsError
 from toolkit.transfer.classifier import Classifier, classification_head, count_features, fitting
 from toolkit.transfer.pretrained import SAMPLE_TIMEOUT, TIMEOUT, Transfer
@@ -30,6 +30,11 @@ class Elsewhere:
     waited: float | None = None
     word: str = "theirs"
     title: str = "their weights"
+    licence: str = "mit"
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(self.title, "https://theirs.example", self.licence)
 
     def fetch(self, timeout: float) -> Weights:
         self.waited = timeout
@@ -54,7 +59,8 @@ def test_weights_of_any_library_fill_the_backbone() -> None:
     assert all(torch.equal(value, expected[name]) for name, value in model.backbone.state_dict().items())
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
     assert theirs.waited == TIMEOUT
-    assert model.notes == ()
+    assert model.notes == ("starting from their weights of tiny, licence mit (https://theirs.example)",)
+    assert model.provenance == Provenance("their weights of tiny", "https://theirs.example", "mit")
     assert not any(module.training for module in model.train().backbone.modules())
 
 

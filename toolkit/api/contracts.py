@@ -75,11 +75,12 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class InputDesign:
-    """What a model of clips was designed for, and takes unless the recipe says otherwise. The built-in sample keeps its
-    own `size`. The fields mean what those of `Clip` and `DataSpec` mean."""
+    """What a model was designed for, and takes unless the recipe says otherwise. The built-in sample keeps its own
+    `size`. The fields mean what those of `Clip` and `DataSpec` mean."""
 
-    frames: int
-    rate: int
+    frames: int | None
+    """None, like `rate`: the model sees images, or frames of any clip."""
+    rate: int | None
     size: int
     stored: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -181,6 +182,9 @@ class Data:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What else is known of items, by column (light, camera, hospital) and id: scores are given for each value too. It
     changes no score. The recipe's `data.metadata` adds the columns of a file."""
+    unknown: Split | VideoSplit | None = None
+    """Test items of classes that the model never learns, which the core fills in from the recipe's `data.unknown`; all
+    targets are -1."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,10 @@ class Draws(Protocol):
 
     def chance(self, p: float, shape: tuple[int, ...] = ()) -> Tensor:
         """bool, true with probability `p`."""
+
+    def alternating(self) -> Tensor:
+        """bool `[B]`: a fair coin for each item in the first epoch, the opposite in the second, and so on. The same at
+        each call."""
 
     def integers(self, low: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """int64, uniform from `low` to `high` - 1, which are at most 2^31 apart. `high` may be int64 `[B]`."""
@@ -471,6 +479,41 @@ class Noted(Protocol):
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where published weights come from, and under which licence."""
+
+    title: str
+    """What they are called on screen: "ImageNet weights of resnet50", say."""
+    address: str
+    """Where a person finds them."""
+    licence: str
+    """As model hubs name it: `apache-2.0`, `cc-by-nc-4.0`; `unknown` where the publisher names none."""
+    revision: str | None = None
+    """Of a repository: the commit."""
+
+    def __str__(self) -> str:
+        revision = f" at revision {self.revision}" if self.revision else ""
+        return f"{self.title}{revision}, licence {self.licence} ({self.address})"
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    """Optional for models: the published weights that the model started from."""
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """None: random weights, or the user's own."""
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """Optional for modules of a model: training keeps apart what an exported model has as one (low-rank adapters)."""
+
+    def fold(self) -> None:
+        """Make one of it, without a change of the answers. Called on a copy that is exported."""
+
+
+@dataclass(frozen=True)
 class Declared:
     """A factory as a hook may return it, with data about its component that is read before anything is imported."""
 
@@ -482,8 +525,11 @@ class Declared:
 class Model(Declared):
     """A model, with what it was designed for."""
 
-    takes: InputDesign | None = None
-    """None: the model sees images, or frames of any clip."""
+    takes: InputDesign | str | None = None
+    """None: the model sees images, or frames of any clip, of any size. "package.module:function": that depends on the
+    arguments, and this function returns the design for them, `(**arguments) -> InputDesign | None`."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """The licence of each of its published weights, by the word that a recipe writes."""
 
 
 @dataclass(frozen=True)
@@ -558,7 +604,12 @@ saying where to get the data. A dataset that has videos takes a further keyword 
 the core sets where the recipe asks for clips, and so for splits that are `VideoSplit`."""
 ModelFactory: TypeAlias = "Callable[..., nn.Module]"
 """`(spec: DataSpec, *, ...) -> nn.Module` from a normalised float batch `[B, 3, H, W]` (or `[B, T, 3, H, W]`) to
-logits `[B, C]`. An argument `weights` names initial weights; the core passes "none" where a checkpoint follows."""
+logits `[B, C]`. An argument `weights` names initial weights; the core passes "none" where a checkpoint follows. One
+that takes a further keyword argument `examples: Examples | None` may look at training items, to start from what they
+are like: no key of a recipe. It gets None where a checkpoint follows, or the model is not trained."""
+Examples: TypeAlias = "Callable[[int], Tensor]"
+"""From a count N to the uint8 pixels `[N, ...]` of the first N training items, as evaluation sees them, on the CPU;
+fewer where there are not so many."""
 AugmentationFactory: TypeAlias = Callable[..., Augmentation]
 """`(spec: DataSpec, *, ...) -> Augmentation`."""
 TaskFactory: TypeAlias = Callable[..., Objective]

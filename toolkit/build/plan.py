@@ -16,6 +16,7 @@ from toolkit.api.contracts import (
     Augmentation,
     Data,
     DataSpec,
+    Examples,
     InputDesign,
     Metric,
     Model,
@@ -27,8 +28,10 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
+from toolkit.data.fraction import with_fraction
 from toolkit.data.metadata import with_metadata
 from toolkit.data.review import reviewed
+from toolkit.data.unknown import objections, with_unknown
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
 from toolkit.recipe.checking import as_written, check
@@ -71,9 +74,25 @@ class Chosen:
     def build(self, *first: Any, **given: Any) -> Any:
         """Call the factory. Its ValueError `argument: what is wrong`, or with its own name before the colon, is the
         recipe's fault, the rest the plugin's."""
-        factory = self.factory
+        built = self._called(self.factory, "cannot be built", *first, **given)
+        lacking = [name for name in KINDS[self.kind].has if not hasattr(built, name)]
+        if lacking:
+            raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
+        return built
+
+    @cached_property
+    def takes(self) -> InputDesign | None:
+        """What a model was designed for; None for one that does not say. Raises as `build` does."""
+        declared = self.offer.declared
+        takes = declared.takes if isinstance(declared, Model) else None
+        if isinstance(takes, str):
+            takes = self._called(self.offer.designer(takes), "does not say what it takes")
+        design: InputDesign | None = takes
+        return design
+
+    def _called(self, function: Callable[..., Any], otherwise: str, *first: Any, **given: Any) -> Any:
         try:
-            built = factory(*first, **self.args, **given)
+            return function(*first, **self.args, **given)
         except (KeyboardInterrupt, ToolkitError):
             raise
         except BaseException as error:
@@ -81,11 +100,7 @@ class Chosen:
             if isinstance(error, ValueError) and colon and re.fullmatch(r"\w+", argument):
                 key = self.key if argument == self.offer.name else f"{self.key}.{argument}"
                 raise invalid(self.source, [Problem(key, message)]) from error
-            raise self.offer.failed("cannot be built", error) from error
-        lacking = [name for name in KINDS[self.kind].has if not hasattr(built, name)]
-        if lacking:
-            raise self.offer.failed(f"made {type(built).__name__}, which has no {lacking[0]}")
-        return built
+            raise self.offer.failed(otherwise, error) from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,11 @@ class Plan:
         table = self.resolved.data
         whole = _read_data(self.one("dataset"), self.resolved, clips=clip is not None)
         data = reviewed(with_metadata(whole, table.metadata), table.exclude, table.relabel)
-        spec, design = data.spec, takes(self.one("model"))
+        if table.unknown:
+            data = self._with_unknown(data, table.unknown)
+        if table.fraction is not None:
+            data = with_fraction(data, table.fraction, self.resolved.seed)
+        spec, design = data.spec, self.one("model").takes
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
             raise self._other_targets(declared.targets, spec.targets)
@@ -137,15 +156,21 @@ class Plan:
             )
         return replace(data, spec=replace(spec, classes=classes, clip=clip))
 
-    def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
-        """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
-        loaded, and fetching others first could fail. On a sample the word of published weights stays, since a model
-        may ignore it there and say so."""
+    def _with_unknown(self, data: Data, names: Sequence[str]) -> Data:
+        if wrong := [Problem("data.unknown", message) for message in objections(data, names)]:
+            raise invalid(self.source, wrong)
+        return with_unknown(data, names)
+
+    def model(self, spec: DataSpec, *, initial_weights: bool = True, examples: Examples | None = None) -> nn.Module:
+        """The model, which may look at `examples` if it asks for them. Without `initial_weights` an argument called
+        `weights` becomes "none": a checkpoint's will be loaded, and fetching others first could fail. On a sample the
+        word of published weights stays, since a model may ignore it there and say so."""
         chosen = self.one("model")
         published = str(chosen.args.get("weights", "none")).isidentifier()  # any other is a path
         if "weights" in chosen.args and not initial_weights and not (spec.sample and published):
             chosen = replace(chosen, args={**chosen.args, "weights": "none"})
-        model: nn.Module = chosen.build(spec)
+        given = {"examples": examples} if "examples" in chosen.signature.given else {}
+        model: nn.Module = chosen.build(spec, **given)
         return model
 
     def objective(self, spec: DataSpec, targets: Targets, device: torch.device) -> Objective:
@@ -189,12 +214,6 @@ def clip_of(resolved: Recipe) -> Clip | None:
     return None if resolved.clip is None else Clip(**resolved.clip.model_dump(exclude_none=True))
 
 
-def takes(model: Chosen) -> InputDesign | None:
-    """What a model of clips was designed for; None for a model that does not say."""
-    declared = model.offer.declared
-    return declared.takes if isinstance(declared, Model) else None
-
-
 def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     """Find every component and check its arguments.
 
@@ -203,8 +222,11 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
     """
     draft = with_usual(Draft.of(asked) if isinstance(asked, Recipe) else asked, registry)
     problems, broken, chosen = _choices(draft, registry)
-    if draft.recipe is not None:
-        problems += _clip_problems(draft.recipe, chosen)
+    if draft.recipe is not None and not broken:
+        try:
+            problems += _clip_problems(draft.recipe, chosen)
+        except RecipeError as error:
+            problems += error.problems
     if broken:
         # The plugins' faults first, for they decide the exit code; the recipe's own below.
         first, *others = (line for error in broken for line in (f"{draft.source}: {error.message}", *error.details))
@@ -284,7 +306,7 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
         return
     if "clips" not in dataset.signature.given:
         yield Problem("clip", f'dataset "{dataset.name}" has images, but clips need videos')
-    if takes(model) is None:
+    if model.takes is None or model.takes.frames is None:
         table = recipe.clip or ClipTable()
         needed = ("frames",) if table.sampling == "segments" else ("frames", "rate")
         for key in (key for key in needed if getattr(table, key) is None):
@@ -293,7 +315,7 @@ def _clip_problems(recipe: Recipe, chosen: Sequence[Chosen]) -> Iterator[Problem
 
 def _clip_table(recipe: Recipe, model: Chosen) -> dict[str, Any] | None:
     """The recipe's `[clip]` with the model's choices under it; None where the model sees images."""
-    design = takes(model)
+    design = model.takes if model.takes and model.takes.frames else None
     if recipe.clip is None and design is None:
         return None
     own = {"frames": design.frames, "rate": design.rate} if design else {"rate": 1}

@@ -246,7 +246,7 @@ def _plain_offer(offer: Offer) -> list[Any] | None:
     if type(offer.declared) not in (contracts.Declared, contracts.Model, contracts.Task):
         return None
     said = {key: value for key, value in vars(offer.declared).items() if key != "factory"}
-    if said.get("takes"):
+    if isinstance(said.get("takes"), contracts.InputDesign):
         said["takes"] = vars(said["takes"])
     return [offer.kind, offer.name, offer.place, [type(offer.declared).__name__, said]]
 
@@ -274,7 +274,7 @@ class KeptOffer(Offer):
         from toolkit.api import contracts
 
         kind, said = self._said
-        if said.get("takes"):
+        if isinstance(said.get("takes"), dict):
             said = {**said, "takes": contracts.InputDesign(**_with_tuples(said["takes"]))}
         declared: Declared = getattr(contracts, kind)(self._place or self.load, **_with_tuples(said))
         return declared

@@ -144,8 +144,18 @@ def _signature_lines(offer: Offer, signature: Signature) -> list[str]:
     place = offer.place or signature.factory
     place = f"{place} in {signature.source}" if signature.source else place
     paragraphs = (signature.description or "no description").splitlines()
-    usual, arguments = _usual_lines(offer), _argument_lines(signature.arguments)
+    usual, arguments = [*_licence_lines(offer), *_usual_lines(offer)], _argument_lines(signature.arguments)
     return [f"factory {place}", "", *paragraphs, "", *usual, *arguments]
+
+
+def _licence_lines(offer: Offer) -> list[str]:
+    """The licence of each of a model's published weights."""
+    from toolkit.api.contracts import Model
+
+    licences = offer.declared.licences if isinstance(offer.declared, Model) else {}
+    if not licences:
+        return []
+    return ["licences of its weights:", *_indented(f"{word}: {licence}" for word, licence in licences.items()), ""]
 
 
 def _usual_lines(offer: Offer) -> list[str]:

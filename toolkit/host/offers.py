@@ -115,18 +115,23 @@ class Offer:
 
     def load(self) -> Callable[..., Any]:
         """The factory itself, imported now if need be; PluginError if that fails."""
-        if not isinstance(self.factory, str):
-            return self.factory
+        return self._at(self.factory) if isinstance(self.factory, str) else self.factory
+
+    def designer(self, place: str) -> Callable[..., Any]:
+        """The function at `place` that returns what a model takes; PluginError if it cannot be imported."""
+        return self._at(place)
+
+    def _at(self, place: str) -> Callable[..., Any]:
         try:
-            found = _imported(*self.factory.split(":"))
+            found = _imported(*place.split(":"))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise self.failed(f"cannot import {self.factory}", error) from error
+            raise self.failed(f"cannot import {place}", error) from error
         if callable(found):
-            factory: Callable[..., Any] = found
-            return factory
-        raise self.failed(f"{self.factory} is not callable")
+            function: Callable[..., Any] = found
+            return function
+        raise self.failed(f"{place} is not callable")
 
     @property
     def place(self) -> str | None:

@@ -21,9 +21,7 @@ class Elsewhere:
     command: str = ""
 
 
-_TIMM = "pip install ./examples/toolkit-timm"
 ELSEWHERE = (
-    Elsewhere("model", r"timm", "it is an example plugin of this toolkit", _TIMM),
     Elsewhere(
         "model",
         r".*(patch\d+|_in\d+k|\.[a-z]+_|_dino|_clip|siglip).*"
@@ -32,14 +30,14 @@ ELSEWHERE = (
         r"|mobilenetv4|mobileone|mobilevit|mvitv2|nasnet|nfnet|nest|pit|poolformer|pvt|regnetz|repvgg|repvit|res2net|resmlp"
         r"|resnest|rexnet|samvit|selecsls|senet|seresne|tiny_?net|tiny_?vit|tnt|tresnet|twins|visformer|vitamin|volo"
         r"|xception|xcit).*",
-        'timm has such models: with {command} they are name = "timm", model = "{name}"',
-        _TIMM,
+        'timm has such models: they are name = "timm", model = "{name}"',
+        "python -m toolkit plugins show timm",
     ),
     Elsewhere(
         "model",
         r"(videomae|timesformer|vivit|vjepa|v-jepa|dinov|clip|google/|facebook/|microsoft/|openai/|mcg-nju/).*",
-        "transformers has such models, which a plugin of yours can offer",
-        "python -m toolkit plugins new my-models --kinds model",
+        'transformers has such models: they are name = "transformers", source = "organisation/name"',
+        "python -m toolkit plugins show transformers",
     ),
     Elsewhere(
         "model",

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from toolkit.api.contracts import Data, DataSpec, FileProblem, TargetForm
+from toolkit.api.contracts import Data, DataSpec, FileProblem, Sourced, TargetForm
 from toolkit.api.errors import counted, first_few
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
@@ -27,6 +27,7 @@ from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
 from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
+from toolkit.runs.trust import calibration, unknown_lines, unknown_scores
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
@@ -178,8 +179,14 @@ def run_facts(scored: Scored, assembly: Assembly, directory: RunDirectory) -> di
         "parameters": count_parameters(assembly.network),
         "multiply_adds": assembly.summary.multiply_adds,
     }
-    changed = {**directory.read_json(directory.facts).get("changed", {}), **assembly.plan.changed}
-    return {**scored.facts(directory, network), "epochs": train.epochs, "changed": changed}
+    earlier = directory.read_json(directory.facts)
+    changed = {**earlier.get("changed", {}), **assembly.plan.changed}
+    model = assembly.network.model
+    source = model.provenance if isinstance(model, Sourced) else None
+    # A run that goes on does not fetch the weights that it started from.
+    weights = asdict(source) if source else earlier.get("weights")
+    started = {"weights": weights} if weights else {}
+    return {**scored.facts(directory, network), "epochs": train.epochs, **started, "changed": changed}
 
 
 @dataclass(frozen=True)
@@ -225,11 +232,15 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
             assembly.autocast,
             average=loader.average,
             ranks=assembly.ranks,
+            keep_views=assembly.spec.targets == "index",
         )
         measures = measuring.columns(loader.store.split.ids, loader.store.sides, assembly.ranks)
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
     scores |= uncertain_scores(answers, assembly.data, assembly.objective, assembly.metrics)
+    scores |= calibration(answers, assembly.spec, assembly.valid.average)
+    if "test" in answers:
+        scores |= unknown_scores(assembly, answers["test"])
     return Evaluated(scored, answers, scores, measures)
 
 
@@ -265,6 +276,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
         certainty = Certainty.of(evaluated.scores, next(reversed(splits)))
         print_scores(splits, console, title=scored.title, certainty=certainty)
+    for text in unknown_lines(evaluated.scores):
+        say(text, console)
     for verdict in found:
         say(f"verdict: {verdict.sentence}", console)
     show(f"report {page}", console=console)

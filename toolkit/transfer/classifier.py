@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.api.memory import lacks_memory
 from toolkit.transfer.layers import layers_of, own_undecayed
@@ -25,10 +25,13 @@ class Classifier(nn.Module):
     backbone: items -> features
     head: features -> logits `[B, C]`
     notes: what a user must know about this model
+    provenance: of the published weights that the backbone started from; None without any
     layers: prefixes of the names of the backbone's parameters, layer by layer from the input on; what no prefix names
         is part of the head. Unset: those that `layers_of` finds.
     undecayed: names of the backbone's parameters that should not decay, besides norms and biases
     """
+
+    provenance: Provenance | None = None
 
     def __init__(
         self,

@@ -111,11 +111,11 @@ def _read(path: Path) -> Any:
         head = file.read(16)
     if head.startswith(_ZIP):
         _require_uncompressed(path)
+    if head[_AFTER_LENGTH] == _JSON and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return load_file(path)  # before pickles: a length may begin with the byte that they begin with
     if head.startswith((_ZIP, _PICKLE)):
         with path.open("rb") as file:
             return load_plainly(file)
-    if head[_AFTER_LENGTH] == _JSON:
-        return load_file(path)
     if head.lstrip().startswith(_JSON):
         return _read_shards(path)
     raise _damaged(path, "expected a safetensors file, or one that torch.save wrote")

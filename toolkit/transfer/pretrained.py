@@ -1,8 +1,8 @@
 """Where the weights of a model come from: random, published, a file or a run; and whether its backbone is frozen.
 
-A factory with the arguments `weights`, `freeze` and `thaw_epoch` needs three lines for them:
+A factory with the arguments `weights`, `freeze`, `thaw_epoch` and `licences` needs three lines for them:
 
-    start = Transfer(weights, freeze, thaw_epoch).start(PUBLISHED, spec, "my_model")
+    start = Transfer(weights, freeze, thaw_epoch, licences).start(PUBLISHED, spec, "my_model")
     start.load(backbone, ignore=("fc.",))
     return start.classifier(backbone, head)
 
@@ -20,10 +20,12 @@ from typing import Annotated, Any, Protocol, TypeAlias
 from pydantic import Field
 from torch import nn
 
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import WeightsError, nearest
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import read_content, state_dict_of
+from toolkit.transfer.hub import Repository
+from toolkit.transfer.licences import check_licence
 from toolkit.transfer.published import UnreachableError
 from toolkit.transfer.trained import trained_run, weights_at
 from toolkit.transfer.weights import NOTHING, Known, Weights, load_weights
@@ -35,6 +37,8 @@ Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Hidden: TypeAlias = Annotated[int, Field(ge=1)]
 """Type of an argument `hidden`, a number of units."""
 
+HUB = "hub:"
+"""Before the name of a repository of the Hugging Face Hub, where other weights are a path."""
 TIMEOUT = 10.0
 SAMPLE_TIMEOUT = 3.0
 """Seconds to wait for the server: a run on the sample continues without the weights, so it waits less."""
@@ -51,6 +55,15 @@ class Pretrained(Protocol):
     def title(self) -> str:
         """Their name on screen: "ImageNet weights", say."""
 
+    @property
+    def licence(self) -> str | None:
+        """As model hubs name it, known before they are fetched; None for the user's own. Raises UnreachableError where
+        a server has to say it and cannot be reached."""
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where they came from, None for the user's own: asked for once they are fetched."""
+
     def fetch(self, timeout: float) -> Weights:
         """The weights. Waits at most `timeout` seconds for each answer of a server. Raises UnreachableError where the
         weights are not on this machine and the server cannot be reached, WeightsError where they are damaged."""
@@ -64,11 +77,14 @@ class Transfer:
     """
 
     weights: str = "none"
-    """`none`, the word of the pretrained weights, or the path of a weights file, a run or a bundle."""
+    """`none`, the word of the pretrained weights, `hub:ORGANISATION/NAME` or `hub:ORGANISATION/NAME@REVISION` of the
+    Hugging Face Hub, or the path of a weights file, a run or a bundle."""
     freeze: bool = False
     """Whether the head alone is trained."""
     thaw_epoch: int | None = None
     """The epoch, counted from 0, from which a frozen backbone is trained too; None: never."""
+    licences: Sequence[str] | None = None
+    """The licences that published weights may have; None: those of `toolkit.transfer.licences.FREE`."""
 
     def __post_init__(self) -> None:
         if self.thaw_epoch is not None and not self.freeze:
@@ -82,26 +98,35 @@ class Transfer:
         known: what the plugin knows of files with other names, and of files that do not fit.
 
         Raises:
+            LicenceError: `licences` does not have that of the weights, of which nothing was fetched.
             WeightsError: the weights cannot be downloaded or read.
         """
         if self.weights == "none":
             kept = f'the backbone is frozen at random weights: set model.weights = "{pretrained.word}" or a path'
             return Start(None, "", self.freeze, self.thaw_epoch, (kept,) if self.freeze else ())
-        if self.weights != pretrained.word:
+        if self.weights.startswith(HUB):
+            pretrained = Repository.named(self.weights.removeprefix(HUB))
+        elif self.weights != pretrained.word:
             path, content = self._from_file(pretrained)
             start = Start(None, f"{self.weights} for {name}", self.freeze, self.thaw_epoch, known=known)
             if run := trained_run(content, path):
                 return replace(start, run=partial(run.load_into, name=name, classes=spec.classes, known=known))
             return replace(start, weights=state_dict_of(content, path), path=path)
+        title = f"{pretrained.title} of {name}"
         try:
+            if licence := pretrained.licence:
+                check_licence(licence, self.licences, title)
             weights = pretrained.fetch(SAMPLE_TIMEOUT if spec.sample else TIMEOUT)
+            found = pretrained.provenance
         except UnreachableError:
             if not spec.sample:
                 raise
             kept = "; the backbone is not frozen" if self.freeze else ""
             note = f"{pretrained.title} could not be downloaded: starting from random weights (sample run){kept}"
             return Start(None, "", freeze=False, notes=(note,))
-        return Start(weights, f"{pretrained.title} of {name}", self.freeze, self.thaw_epoch, known=known)
+        source = replace(found, title=title) if found else None
+        notes = (f"starting from {source or title}",)
+        return Start(weights, title, self.freeze, self.thaw_epoch, notes, known=known, provenance=source)
 
     def _from_file(self, pretrained: Pretrained) -> tuple[Path, Any]:
         try:
@@ -132,6 +157,8 @@ class Start:
     path: Path | None = None
     """The user's own file that the weights come from."""
     known: Known = NOTHING
+    provenance: Provenance | None = None
+    """Of published weights."""
     _taken: list[str] = field(default_factory=list)
     """Notes on what was taken from the user's own file."""
 
@@ -169,5 +196,6 @@ class Start:
             undecayed=undecayed,
         )
         taken = (self.run(model),) if self.run else ()
+        model.provenance = self.provenance
         model.notes = (*self.notes, *self._taken, *taken, *notes)
         return model

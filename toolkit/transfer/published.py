@@ -18,9 +18,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from toolkit.api.contracts import Provenance
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import cache_directory, replaced, write_atomically
 from toolkit.transfer.files import read_weights
+from toolkit.transfer.licences import UNKNOWN
 from toolkit.transfer.names import Weights
 
 _CHUNK = 1 << 20
@@ -41,11 +43,17 @@ class Published:
     url: str
     sha256: str | None = None
     """The first hex digits of the file's SHA-256, as many as the publisher gives."""
+    licence: str = UNKNOWN
+    """As model hubs name it: `apache-2.0`, say."""
 
     @property
     def file_name(self) -> str:
         """The last part of the address."""
         return self.url.rpartition("/")[2]
+
+    @property
+    def provenance(self) -> Provenance:
+        return Provenance(self.title, self.url, self.licence)
 
     def fetch(self, timeout: float) -> Weights:
         """The weights: from the toolkit's cache, else from that of `torch.hub`, else downloaded into the former.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -238,7 +239,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, raw, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             squares = centre_crop(frames.movedim(-1, -3), spec.size)
-            expected = Deployed(network, logits, spec).eval()(squares)
+            (expected,) = Deployed(network, logits, spec).eval()(squares)
         found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         if found.shape != expected.shape:
             yield f"the graph gives {list(found.shape)} for a batch of {batch}"
@@ -320,19 +321,25 @@ def notes(subject: Subject) -> Iterator[str]:
 
 @RULES.rule
 def takes(subject: Subject) -> Iterator[str]:
-    """`takes`, where a `Model` has it, is an `InputDesign` of positive numbers, `stored` at least `size`."""
+    """`takes`, where a `Model` has it, is or returns an `InputDesign` of positive numbers, `stored` at least `size`; it
+    has both `frames` and `rate`, or neither."""
     design = _takes(subject)
     if design is None:
-        raise DoesNotApply("the model is offered without clips that it was designed for")
+        raise DoesNotApply("the model does not say what it was designed for")
     if not isinstance(design, InputDesign):
         yield f"takes is {type(design).__name__}"
-    elif min(design.frames, design.rate, design.size) < 1 or design.stored < design.size or min(design.std) <= 0:
+        return
+    clip = [] if design.frames is design.rate is None else [design.frames or 0, design.rate or 0]
+    if min(*clip, design.size, *design.std) <= 0 or design.stored < design.size:
         yield f"takes is {design}"
 
 
 def _takes(subject: Subject) -> Any:
+    """What the model was designed for, with the case's arguments; of a function, what it returns for them."""
     declared = subject.declared
-    return declared.takes if isinstance(declared, Model) else None
+    if not isinstance(declared, Model) or not isinstance(declared.takes, str):
+        return declared.takes if isinstance(declared, Model) else None
+    return pkgutil.resolve_name(declared.takes)(**subject.args)
 
 
 @lru_cache(maxsize=1)
@@ -342,11 +349,12 @@ def spec_of(subject: Subject) -> DataSpec:
     if subject.case.spec is not None:
         return subject.case.spec
     design = _takes(subject)
-    if isinstance(design, InputDesign):
+    if isinstance(design, InputDesign) and design.frames and design.rate:
         clip = Clip(design.frames, design.rate)
         tried = [DataSpec(CLASSES, size=size, clip=clip) for size in (SMALL, design.size)]
     else:
-        tried = [DataSpec(CLASSES, size=size) for size in (SMALL, USUAL)]
+        usual = design.size if isinstance(design, InputDesign) else USUAL
+        tried = [DataSpec(CLASSES, size=size) for size in (SMALL, usual)]
     for spec in tried:
         try:
             run(_built(subject, spec).eval(), inputs(spec, 2))
