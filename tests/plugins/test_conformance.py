@@ -13,6 +13,7 @@ import pytest
 import toolkit_optim
 from tests.plugins.data_files import write_image
 from tests.shard_files import write_tars
+from tests.tiny_openclip import add_tiny
 from tests.tiny_transformers import kept_source
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
@@ -126,6 +127,8 @@ TASKS = [
     Case("task", "classification"),
     Case("task", "classification", {"class_weights": "balanced", "label_smoothing": 0.1}),
     Case("task", "classification", spec=DataSpec(CLASSES, size=16, clip=Clip(frames=4))),
+    Case("task", "distill", {"teacher": "runs/teacher"}),
+    Case("task", "distill", {"teacher": "runs/teacher", "answers": "hard", "labels": 0.5}),
     Case("task", "multi_label", spec=SETS),
     Case("task", "regression"),
     *(Case("task", "regression", {"loss": loss, "delta": 0.5}, spec=NUMBERS) for loss in ("l1", "smooth_l1", "huber")),
@@ -177,6 +180,7 @@ MODELS = [
     of_images("regnet_x_400mf"),
     of_images("timm", size=64, model="test_efficientnet", drop_path=0.1, dropout=0.5, freeze=True),
     of_images("timm", size=64, model="test_vit"),
+    of_clips("openclip", model=add_tiny()),
     of_clips("transformers", source=VIDEOMAE, head="attentive", lora={"rank": 2}),
     of_clips("x3d_xs"),
 ]
