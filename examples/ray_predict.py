@@ -19,7 +19,7 @@ from toolkit.data.pixels import UndecodableError, decode_pixels, read_pixels
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.predict.inputs import Source, find_sources
 from toolkit.serving.predict.job import BATCH
-from toolkit.serving.predict.rows import LAYOUTS, check_output, written
+from toolkit.serving.predict.rows import check_output, layout_of, written
 from toolkit.system.notices import note, show
 
 if TYPE_CHECKING:
@@ -33,18 +33,17 @@ class Worker:
 
     def __init__(self, bundle: Path, device: str) -> None:
         self.bundle = Bundle.load(bundle, device=device)
-        self.layout = LAYOUTS[self.bundle.manifest.form](1, self.bundle.manifest.classes)
         self.threads = ThreadPoolExecutor()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, Any]:
-        """The batch with an answer `[C]` for each image, or with a problem and zeros."""
+        """The batch with a row of `Bundle.rows` for each image, or with a problem and zeros."""
         import numpy as np
 
         read = list(self.threads.map(self.square, batch.pop("image")))
         squares = {place: square for place, square in enumerate(read) if not isinstance(square, str)}
-        answers = np.zeros((len(read), len(self.bundle.manifest.classes)), np.float32)
+        answers = np.zeros((len(read), self.bundle.manifest.columns), np.float32)
         if squares:
-            answers[list(squares)] = self.layout.ask(self.bundle, list(squares.values()))
+            answers[list(squares)] = self.bundle.rows(list(squares.values()))
         return {**batch, "answer": answers, "problem": [one if isinstance(one, str) else "" for one in read]}
 
     def square(self, image: str | bytes | dict[str, Any] | None) -> NDArray[np.uint8] | str:
@@ -147,8 +146,7 @@ def predict(words: argparse.Namespace) -> int:
         raise UsageError(message, next_step="divide clips with python -m toolkit predict --part")
     start_ray(words)
     dataset = rows(words.images, words.image, words.name) if words.image else files(words.images)
-    classes = bundle.manifest.classes
-    layout = LAYOUTS[bundle.manifest.form](min(words.top, len(classes)), classes)
+    layout = layout_of(bundle.manifest, min(words.top, len(bundle.manifest.classes)))
     counts = {"answered": 0, "skipped": 0}
     with written(words.output, layout) as output:
         for number, row in enumerate(answered(dataset, words)):

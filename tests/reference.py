@@ -48,6 +48,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[train.schedule]`": tables.ScheduleTable,
     "`[export]`": tables.ExportTable,
     "`[export.PRECISION]`": tables.Limits,
+    "`[export.reject]`": tables.RejectTable,
+    "`[export.conformal]`": tables.ConformalTable,
     "`[export.segments]`": tables.SegmentsTable,
     "`[tune]`": tables.TuneTable,
 }

@@ -18,6 +18,7 @@ from toolkit.api.clips import Clip
 from toolkit.api.contracts import TargetForm
 from toolkit.serving.bundle.manifest import MANIFEST, OUTPUTS, ClipSampling, FrameSampling, Input, Manifest
 from toolkit.serving.bundle.seal import SEAL, sealed
+from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE, UNTOUCHED, Trust
 
 
 def write(
@@ -31,18 +32,20 @@ def write(
     precisions: Sequence[str] = ("fp32",),
     thresholds: Sequence[float] | None = None,
     numbers: bool = False,
+    trust: Trust = UNTOUCHED,
     **changes: Any,
 ) -> Path:
     """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
     255 (c + 1) / C. With `thresholds` the answer is a set, and the probability of class c is 0.5 for a mean of
-    255 (c + 0.5) / C, and more for a brighter input. With `numbers` output c is c + 1 times the mean. `changes` are
-    fields of the manifest; the precisions differ in name alone."""
+    255 (c + 0.5) / C, and more for a brighter input. With `numbers` output c is c + 1 times the mean. It declines and
+    has sets as `trust` says, and its energy is the highest logit. `changes` are fields of the manifest; the precisions
+    differ in name alone."""
     folder.mkdir(parents=True)
     frames = None if clip is None else clip.frames
     form: TargetForm = "number" if numbers else "index" if thresholds is None else "set"
     names = {precision: model_name(precision, precisions) for precision in precisions}
     for name in names.values():
-        made = model(len(classes), frames, form)
+        made = model(len(classes), frames, form, trust)
         said = {"classes": json.dumps(list(classes), ensure_ascii=False)}
         if thresholds is not None:
             said["thresholds"] = json.dumps(list(thresholds))
@@ -65,6 +68,7 @@ def write(
         scores={"torch": {"accuracy": 1.0}, **{precision: {"accuracy": 1.0} for precision in precisions}},
         form=form,
         thresholds=None if thresholds is None else tuple(thresholds),
+        trust=trust,
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
     return folder
@@ -90,7 +94,9 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def model(classes: int, frames: int | None = None, form: TargetForm = "index") -> onnx.ModelProto:
+def model(
+    classes: int, frames: int | None = None, form: TargetForm = "index", trust: Trust = UNTOUCHED
+) -> onnx.ModelProto:
     """uint8 `frames` `[N, H, W, 3]` (`[N, T, H, W, 3]`) to float32 `probabilities` or `values` `[N, C]`."""
     axes = [1, 2, 3] if frames is None else [1, 2, 3, 4]
     shape: list[str | int | None] = ["N", *([] if frames is None else [frames]), "H", "W", 3]
@@ -112,11 +118,25 @@ def model(classes: int, frames: int | None = None, form: TargetForm = "index") -
         helper.make_node("Gemm", ["column", "weight", "bias"], ["logits"], "head"),
         helper.make_node(last, ["logits"], [OUTPUTS[form]], "last"),
     ]
+    outputs = [helper.make_tensor_value_info(OUTPUTS[form], TensorProto.FLOAT, ["N", classes])]
+    if trust.reject is not None:
+        constants |= {"by_class": np.array([1], np.int64), "least": np.array(trust.reject.threshold, np.float32)}
+        score = ENERGY if trust.scored else "confidence"
+        taken = "logits" if trust.scored else OUTPUTS[form]
+        nodes.append(helper.make_node("ReduceMax", [taken, "by_class"], [score], "score", keepdims=0))
+        nodes.append(helper.make_node("Less", [score, "least"], [DECLINED], "decline"))
+        if trust.scored:
+            outputs.append(helper.make_tensor_value_info(ENERGY, TensorProto.FLOAT, ["N"]))
+        outputs.append(helper.make_tensor_value_info(DECLINED, TensorProto.BOOL, ["N"]))
+    if trust.conformal is not None:
+        constants["enough"] = np.array(trust.conformal.threshold, np.float32)
+        nodes.append(helper.make_node("GreaterOrEqual", [OUTPUTS[form], "enough"], [PLAUSIBLE], "sets"))
+        outputs.append(helper.make_tensor_value_info(PLAUSIBLE, TensorProto.BOOL, ["N", classes]))
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("frames", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info(OUTPUTS[form], TensorProto.FLOAT, ["N", classes])],
+        outputs,
         [numpy_helper.from_array(value.astype(value.dtype), name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

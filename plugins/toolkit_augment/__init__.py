@@ -11,6 +11,7 @@ def toolkit_augmentations() -> dict[str, str]:
         "random_crop": "toolkit_augment.crop:random_crop",
         "random_resized_crop": "toolkit_augment.resize:random_resized_crop",
         "horizontal_flip": "toolkit_augment.flip:horizontal_flip",
+        "alternating_flip": "toolkit_augment.flip:alternating_flip",
         "color_jitter": "toolkit_augment.color:color_jitter",
         "random_erasing": "toolkit_augment.erase:random_erasing",
         "cutout": "toolkit_augment.erase:cutout",

@@ -1,4 +1,4 @@
-"""Horizontal flip."""
+"""Horizontal flips."""
 
 from __future__ import annotations
 
@@ -19,14 +19,30 @@ def horizontal_flip(spec: DataSpec, *, p: Share = 0.5) -> HorizontalFlip:  # noq
     return HorizontalFlip(p)
 
 
+def alternating_flip(spec: DataSpec) -> AlternatingFlip:  # noqa: ARG001 - every factory takes the spec
+    """Left and right exchanged in every second epoch: for half of the samples in the first, third, ..., for the others
+    in the second, fourth, ... (K. Jordan, arXiv 2404.00498). Two epochs show each sample both ways, as chance does not.
+    """
+    return AlternatingFlip()
+
+
 @dataclass(frozen=True)
 class HorizontalFlip:
     p: float
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        drawn = draws.chance(self.p)
-        flip = flip_one_by_one if on_host(batch.pixels) else flip_at_once
-        return replace(batch, pixels=flip(batch.pixels, drawn))
+        return _flipped(batch, draws.chance(self.p))
+
+
+@dataclass(frozen=True)
+class AlternatingFlip:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        return _flipped(batch, draws.alternating())
+
+
+def _flipped(batch: Batch, drawn: Tensor) -> Batch:
+    flip = flip_one_by_one if on_host(batch.pixels) else flip_at_once
+    return replace(batch, pixels=flip(batch.pixels, drawn))
 
 
 def flip_one_by_one(pixels: Tensor, drawn: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CIFAR-10, from the official files or image folders, and a sample of coloured objects."""
+"""CIFAR-10, from the official files or image folders, a sample of coloured objects, and a network that learns fast."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ from toolkit import hookimpl
 @hookimpl
 def toolkit_datasets() -> dict[str, str]:
     return {"cifar10": "toolkit_cifar.dataset:cifar10"}
+
+
+@hookimpl
+def toolkit_models() -> dict[str, str]:
+    return {"whitened_cnn": "toolkit_cifar.whitened:whitened_cnn"}

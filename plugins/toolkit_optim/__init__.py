@@ -8,16 +8,17 @@ OPTIMIZERS = (
     *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd"),
     *("nadam", "radam", "rmsprop", "rprop", "sgd"),
 )
-"""Lower-case names of the classes of `torch.optim`. Left out: LBFGS needs a closure, SparseAdam sparse gradients, and
-Muon takes matrices only."""
+"""Lower-case names of the classes of `torch.optim`. Skipped: LBFGS needs a closure, SparseAdam sparse gradients, and
+Muon takes matrices only: `muon` is our own, for filters."""
 
 
 @hookimpl
 def toolkit_optimizers() -> dict[str, str]:
-    return {name: f"toolkit_optim.optimizers:{name}" for name in OPTIMIZERS}
+    own = {"muon": "toolkit_optim.muon:muon"}
+    return {name: f"toolkit_optim.optimizers:{name}" for name in OPTIMIZERS} | own
 
 
 @hookimpl
 def toolkit_schedules() -> dict[str, str]:
-    names = ("constant", "cosine", "one_cycle", "plateau", "step")
+    names = ("constant", "cosine", "linear", "one_cycle", "plateau", "step")
     return {name: f"toolkit_optim.schedules:{name}" for name in names}

@@ -50,6 +50,14 @@ def cosine(horizon: Horizon, direction: Direction, *, final: Share = 0.0) -> Sch
     return Curve(lambda step: _half_cosine(1.0, final, step / max(horizon.steps, 1)))
 
 
+def linear(horizon: Horizon, direction: Direction, *, final: Share = 0.0) -> Schedule:  # noqa: ARG001
+    """A straight line from the full rate at the first step down to `final` of it as training ends.
+
+    final: factor at the end.
+    """
+    return Curve(lambda step: _line(1.0, final, step / max(horizon.steps, 1)))
+
+
 def one_cycle(
     horizon: Horizon,
     direction: Direction,  # noqa: ARG001

@@ -34,7 +34,8 @@ FLAGS = {
     "demo": EVERYWHERE | {"--open"},
     "init": EVERYWHERE | {"--output", "--force"},
     "run": EVERYWHERE
-    | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks", "--seeds", "--folds", "--grid"},
+    | {"--set", "--resume", "--extend", "--runs", "--open", "--find-lr", "--ranks", "--seeds", "--folds", "--grid"}
+    | {"--fractions"},
     "tune": EVERYWHERE
     | {
         "--set",
@@ -47,6 +48,7 @@ FLAGS = {
         "--seeds",
         "--export",
     },
+    "soup": EVERYWHERE | {"--runs", "--open"},
     "ladder": EVERYWHERE | {"--set", "--until", "--resume", "--runs", "--open"},
     "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
     "report": EVERYWHERE | {"--open", "--explain"},

@@ -19,6 +19,8 @@ from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.export.explaining import _over_whole
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.embedding import FEWEST, draw_embedding, read_embedding
+from toolkit.runs.files import read_run
 
 CLIPS = """
 [data]
@@ -216,6 +218,27 @@ def test_maps_are_added_to_a_run_without_them(run: Path) -> None:
     assert main(["report", str(run), "--explain"]) == EXIT_DONE
     assert any((directory.figures / "maps").iterdir())
     assert facts(run) == {"method": "Grad-CAM", "layer": "groups", "clips": False}
+    ids = [row.id for row in read_run(run).rows]
+    assert [*read_embedding(directory)] == ids
+    assert all(0 <= side <= 1 for point in read_embedding(directory).values() for side in point)
+    page = read_page(directory.report)
+    titles = page.text.count("red/00.png: ")
+    assert "Map of the items" in page.text
+    assert len(page.of("circle")) == len(ids) + 3  # and the legend
+    assert titles >= 1
+
+
+def test_a_map_of_few_items_is_not_drawn(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.write_text(directory.embedding, "id,x,y\n")
+    draw_embedding(directory, None, None, ["a"] * (FEWEST - 1), range(FEWEST - 1))  # type: ignore[arg-type]
+    assert not directory.embedding.exists()
+
+
+def test_a_damaged_map_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunDirectory(run).embedding.write_text("id,x,y\na,1,far\n", encoding="utf-8")
+    assert main(["report", str(run)]) == EXIT_DATA
+    assert "embedding.csv: line 2: could not convert string to float: 'far'" in capsys.readouterr().err
 
 
 def test_a_run_whose_model_has_no_map_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

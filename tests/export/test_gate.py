@@ -22,7 +22,7 @@ from toolkit.cli.main import main
 from toolkit.export import write as export
 from toolkit.export.gate import LISTED, Reference, Verdict, judge, reference
 from toolkit.recipe.tables import LIMITS
-from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle import UNTOUCHED, Bundle, Conformal, Rejection, Trust, read_manifest
 from toolkit.serving.bundle.session import ModelSession
 from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Answered
@@ -82,12 +82,15 @@ class Plain(small.Squares):
 class _Judged:
     """A toy bundle, and a trained model of dark and bright squares that answers as it does."""
 
-    def __init__(self, folder: Path, count: int = 8, thresholds: Sequence[float] | None = None) -> None:
-        self.bundle = Bundle.load(toy_bundle.write(folder / "toy", thresholds=thresholds), device="cpu")
+    def __init__(
+        self, folder: Path, count: int = 8, thresholds: Sequence[float] | None = None, trust: Trust = UNTOUCHED
+    ) -> None:
+        made = toy_bundle.write(folder / "toy", thresholds=thresholds, trust=trust)
+        self.bundle, self.trust = Bundle.load(made, device="cpu"), trust
         self.split = split = Plain(count, side=10)  # stored at 8: the raw files have another size
         loader, index = small.loader(split), torch.arange(count)
         frames = loader.at(range(count)).pixels.movedim(-3, -1).numpy()
-        answers = torch.from_numpy(self.bundle.session.run(frames))
+        answers = torch.from_numpy(self.bundle.session.run(frames))[:, :2]
         spec = replace(small.SPEC, targets=self.bundle.manifest.form)
         targets = torch.tensor(split.targets)
         if thresholds is None:
@@ -114,7 +117,7 @@ class _Judged:
         self.evaluation = answered.scored(self.assembly.objective, self.assembly.metrics())
 
     def verdict(self, precision: str = "fp32") -> Verdict:
-        expected = Reference(self.assembly, "valid", self.evaluation)
+        expected = Reference(self.assembly, "valid", self.evaluation).trusting(self.trust)
         return judge(self.bundle, expected, LIMITS[precision], progress=lambda _: None)
 
 
@@ -240,6 +243,36 @@ def test_a_score_may_drop_by_chance(wrong: int, passes: bool, tmp_path: Path, mo
         assert drop in problem
         assert problem.endswith("; max_drop is 0.5")
     assert (verdict.accepting == {}) is passes
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(5, True), (6, False)])
+@pytest.mark.parametrize(
+    ("trust", "what"),
+    [
+        (Trust(conformal=Conformal(0.85, 0.1)), "sets that lack the truth"),
+        (Trust(reject=Rejection("confidence", 0.85, 0.1)), "right answers that are declined"),
+    ],
+    ids=["sets", "declined"],
+)
+def test_decisions_may_be_worse_by_chance(
+    trust: Trust, what: str, lost: int, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer stays right; it is less sure."""
+    judged = _Judged(tmp_path, count=ITEMS, trust=trust)
+    some_become({name: [0.8, 0.2] for name in judged.ids[: 2 * lost : 2]}, judged, monkeypatch)
+    verdict = judged.verdict("int8")
+    assert (not verdict.problems) is passes
+    assert [problem.partition(" points more ")[2].partition(" than ")[0] for problem in verdict.problems] == (
+        [] if passes else [what, what]
+    )
+    assert (verdict.accepting == {}) is passes
+    assert verdict.accepting.get("max_drop", 20.0) >= 20.0
+
+
+def test_an_energy_is_not_taken_for_a_probability(tmp_path: Path) -> None:
+    verdict = _Judged(tmp_path, trust=Trust(reject=Rejection("energy", 8.0, 0.1))).verdict()
+    assert verdict.problems == ()
+    assert "declined" in verdict.summary()["squares"]
 
 
 def test_as_many_that_become_better_weigh_against_those_that_become_worse(

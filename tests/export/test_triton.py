@@ -22,10 +22,11 @@ from toolkit.api.clips import Clip
 from toolkit.api.errors import BundleError, RunFailed, UsageError
 from toolkit.export.triton import configuration, write_triton
 from toolkit.export.write import export_run
+from toolkit.serving.bundle import Conformal, Rejection, Trust
 from toolkit.serving.bundle.manifest import read_manifest
 
-UINT8, FP32, GPU = 2, 11, 1
-"""Numbers of Triton's TYPE_UINT8, TYPE_FP32 and KIND_GPU."""
+BOOL, UINT8, FP32, GPU = 1, 2, 11, 1
+"""Numbers of Triton's TYPE_BOOL, TYPE_UINT8, TYPE_FP32 and KIND_GPU."""
 
 
 def parsed(folder: Path) -> Any:
@@ -93,6 +94,22 @@ def test_one_class_an_answer_has_no_thresholds(tmp_path: Path) -> None:
     folder = served(tmp_path)
     assert "thresholds" not in parsed(folder).parameters
     assert "# The probability of each class; together they are 1.\n" in (folder / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize("score", ["confidence", "energy"])
+def test_what_says_how_far_answers_go_is_configured_as_the_model_gives_it(tmp_path: Path, score: Any) -> None:
+    trust = Trust(reject=Rejection(score, 0.5, 0.05), conformal=Conformal(0.2, 0.1))
+    bundle = toy_bundle.write(tmp_path / "toy", trust=trust)
+    folder = write_triton(bundle, read_manifest(bundle), tmp_path / "models")
+    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    kinds = {FP32: "tensor(float)", BOOL: "tensor(bool)"}
+    configured = [(one.name, kinds[one.data_type], list(one.dims)) for one in parsed(folder).output]
+    # what has no dimension of its own is reshaped from one
+    given_back = [(one.name, one.type, list(one.shape[1:]) or [1]) for one in session.get_outputs()]
+    assert configured == given_back
+    assert [one.HasField("reshape") for one in parsed(folder).output if list(one.dims) == [1]] == [True] * (
+        len(given_back) - 2
+    )
 
 
 def test_a_clip_has_its_frames_among_the_dimensions(tmp_path: Path) -> None:

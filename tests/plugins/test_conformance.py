@@ -88,6 +88,7 @@ AUGMENTATIONS = [
     Case("augmentation", "random_crop", identity={"padding": 0}),
     Case("augmentation", "random_resized_crop", identity={"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}),
     Case("augmentation", "horizontal_flip"),
+    Case("augmentation", "alternating_flip"),
     Case("augmentation", "color_jitter", identity={"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
     Case("augmentation", "random_erasing"),
     Case("augmentation", "cutout"),
@@ -136,10 +137,12 @@ TASKS = [
 ]
 TRACKERS = [Case("tracker", "tensorboard"), Case("tracker", "wandb", {"mode": "offline"})]
 OPTIMIZERS = [Case("optimizer", name) for name in toolkit_optim.OPTIMIZERS if name != "rprop"]
+MUON = Case("optimizer", "muon", excused={"decay": "its filters have a fixed norm, so that a decay has no effect"})
 RPROP = Case("optimizer", "rprop", excused={"rates": "it reads the rate once, before its first step"})
 SCHEDULES = [
     Case("schedule", "constant"),
     Case("schedule", "cosine", {"final": 0.1}),
+    Case("schedule", "linear", {"final": 0.1}),
     Case("schedule", "one_cycle"),
     Case("schedule", "one_cycle", {"shape": "linear", "peak": 1.0}),
     Case("schedule", "plateau", {"patience": 2}),
@@ -158,8 +161,14 @@ def of_clips(name: str, size: int = 32, frames: int = 4, **args: Any) -> Case:
 
 
 VIDEOMAE, DINOV2 = kept_source("videomae"), kept_source("dinov2")
+WHITENED = Case(
+    *("model", "whitened_cnn", {"widths": [8, 8, 8]}),
+    spec=DataSpec(CLASSES, size=32),
+    excused={"modes": "in evaluation it averages several views"},
+)
 MODELS = [
     of_images("cnn"),
+    WHITENED,
     of_images("shufflenet_v2_x0_5", freeze=True, thaw_epoch=1),
     of_images("densenet121"),
     of_images("efficientnet_b0"),
@@ -215,7 +224,7 @@ test_metrics = conformance(*METRICS)
 test_metrics_of_sets = conformance(*METRICS_OF_SETS)
 test_tasks = conformance(*TASKS, slow=False)
 test_trackers = conformance(*TRACKERS)
-test_optimizers = conformance(*OPTIMIZERS, RPROP)
+test_optimizers = conformance(*OPTIMIZERS, RPROP, MUON)
 test_schedules = conformance(*SCHEDULES)
 test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
 
@@ -251,7 +260,7 @@ def family(name: str) -> str:
 
 @pytest.mark.parametrize("kind", ["dataset", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"])
 def test_every_component_of_ours_is_examined(kind: str) -> None:
-    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TASKS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, *SCHEDULES)
+    cases = (*DATASETS, *AUGMENTATIONS, *METRICS, *TASKS, *TRACKERS, MLFLOW, *OPTIMIZERS, RPROP, MUON, *SCHEDULES)
     examined = {case.factory for case in cases if case.kind == kind}
     assert examined == offered(kind)
 

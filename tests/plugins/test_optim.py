@@ -23,10 +23,10 @@ from toolkit.host.offers import Offer
 from toolkit.host.registry import discover
 from toolkit.recipe.reading import read_signature
 from toolkit_optim import optimizers, schedules
-from toolkit_optim.schedules import constant, cosine, one_cycle, plateau, step
+from toolkit_optim.schedules import constant, cosine, linear, one_cycle, plateau, step
 
 TEN = Horizon(steps_per_epoch=10, epochs=10)
-OPTIMIZERS, SCHEDULES = sorted(toolkit_optim.toolkit_optimizers()), sorted(toolkit_optim.toolkit_schedules())
+OPTIMIZERS, SCHEDULES = sorted(toolkit_optim.OPTIMIZERS), sorted(toolkit_optim.toolkit_schedules())
 
 
 def torchs(name: str) -> type[torch.optim.Optimizer]:
@@ -63,6 +63,7 @@ def test_the_curves() -> None:
     assert [dropped.factor(at) for at in (19, 20, 50)] == [1, 0.5, 0.25]
     assert [cosine(TEN, "maximize", final=0.2).factor(at) for at in (0, 50, 100)] == pytest.approx([1, 0.6, 0.2])
     assert [one_cycle(TEN, "maximize").factor(at) for at in (0, 30, 100)] == pytest.approx([0.04, 1, 0])
+    assert [linear(TEN, "maximize", final=0.5).factor(at) for at in (0, 50, 100)] == [1, 0.75, 0.5]
     line = one_cycle(TEN, "maximize", peak=0.5, start=0.0, shape="linear")
     assert [line.factor(at) for at in (0, 25, 50, 75)] == pytest.approx([0, 0.5, 1, 0.5])
     assert one_cycle(TEN, "maximize", peak=1.0).factor(100) == 1

@@ -16,7 +16,7 @@ from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_fo
 CORE = Path(toolkit.__file__).parent
 NAMES = {
     *("recipe.toml", "environment.json", "summary.txt", "facts.json", "records.jsonl", "last.pt", "best.pt"),
-    *("scores.json", "predictions.csv", "sources.csv", "slices.csv", "files.csv", "report.html"),
+    *("scores.json", "predictions.csv", "sources.csv", "slices.csv", "embedding.csv", "files.csv", "report.html"),
 }
 ELSEWHERE = {
     "runs/directory.py": NAMES - {"last.pt", "best.pt"},

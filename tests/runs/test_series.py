@@ -154,6 +154,36 @@ def finish(path: Path) -> None:
     (path / "report.html").write_text("", encoding="utf-8")
 
 
+def test_a_learning_curve_is_a_series_of_fractions(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "resume_run", lambda path, **_: finish(path))
+    assert run(str(recipe), "--fractions", "0.5,1", "--seeds", "2", *tiny.overridden(SMALL)) == EXIT_DONE
+    folder = read_folder()
+    members = read_members(folder)
+    assert [(one.point, one.seed) for one in members] == [
+        ({"data.fraction": share}, seed) for share in ("0.5", "1") for seed in (0, 1)
+    ]
+    assert (folder / "table.csv").read_text(encoding="utf-8").count("data.fraction=") == 2
+    assert "Learning curve" in (folder / "series.html").read_text(encoding="utf-8")
+    assert "unlike protocols" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["0.1", "0,1", "0.1,0.1", "0.5,1.5", "a,b", "0.1,,1", "nan,1"])
+def test_fractions_that_make_no_curve_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert run(recipe.name, "--fractions", text) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert f"--fractions {text}: expected different shares of the training items, above 0 and up to 1" in error
+    assert "next:  such as --fractions 0.1,0.3,1" in error
+
+
+def test_a_run_on_a_part_of_the_items_says_so(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(recipe), *tiny.overridden((*SMALL, "data.fraction=0.5"))) == EXIT_DONE
+    assert "train 12," in capsys.readouterr().out
+    made = read_run(tiny.only_run(Path("runs")))
+    assert made.scores["protocol"]["train_fraction"] == 0.5
+
+
 def read_folder() -> Path:
     (series,) = Path("runs/tiny").glob("*/series.json")
     return series.parent

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toolkit.api.contracts import Draws, Visit
 from toolkit.system import draws as module
-from toolkit.system.draws import GROUP, ItemDraws, draws_of, draws_of_each, groups_of
+from toolkit.system.draws import GROUP, ItemDraws, Turns, draws_of, draws_of_each, groups_of
 
 CPU = torch.device("cpu")
 Ask: TypeAlias = Callable[[Draws], Tensor]
@@ -305,3 +305,21 @@ def test_partners_are_the_same_in_any_batch_of_whole_groups(order: list[int], ke
 
 def test_an_item_whose_group_was_skipped_is_its_own_partner() -> None:
     assert drawn(torch.tensor([4, 9, 8]), torch.tensor([4, 8, 9]), 12).partners().tolist() == [0, 2, 1]
+
+
+def test_alternating_draws_turn_over_from_epoch_to_epoch() -> None:
+    items = torch.arange(4096)
+    visit = Visit(items, items, len(items))
+
+    def coins(epoch: int, seed: int = 5, place: int = 0) -> torch.Tensor:
+        draws = draws_of_each(place + 1, visit, seed * 1000 + epoch, CPU, turns=Turns(seed, epoch))[place]
+        draws.uniform()  # takes nothing from it
+        return draws.alternating()
+
+    assert torch.equal(coins(0), coins(2))
+    assert torch.equal(coins(0), ~coins(1))
+    assert abs(float(coins(0).float().mean()) - 0.5) < 0.03
+    for other in (coins(0, seed=6), coins(0, place=1)):
+        assert abs(float((coins(0) == other).float().mean()) - 0.5) < 0.03
+    few = draws_of_each(1, Visit(items[7:9], torch.arange(2), 2), 0, CPU, turns=Turns(5, 0))[0]
+    assert torch.equal(few.alternating(), coins(0)[7:9])

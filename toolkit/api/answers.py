@@ -11,6 +11,9 @@ SEPARATOR = "|"
 NONE = "(none)"
 """What a person reads where a set of classes is empty; in files it is the empty text."""
 
+UNKNOWN = "unknown"
+"""What a person reads where an answer is declined."""
+
 
 def named_classes(probabilities: Sequence[float], thresholds: Sequence[float] | None) -> list[int]:
     """Numbers of the classes that an answer names: the first of the likeliest; with thresholds all classes that reach

@@ -182,6 +182,9 @@ class Data:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What else is known of items, by column (light, camera, hospital) and id: scores are given for each value too. It
     changes no score. The recipe's `data.metadata` adds the columns of a file."""
+    unknown: Split | VideoSplit | None = None
+    """Test items of classes that the model never learns, which the core fills in from the recipe's `data.unknown`; all
+    targets are -1."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,10 @@ class Draws(Protocol):
 
     def chance(self, p: float, shape: tuple[int, ...] = ()) -> Tensor:
         """bool, true with probability `p`."""
+
+    def alternating(self) -> Tensor:
+        """bool `[B]`: a fair coin for each item in the first epoch, the opposite in the second, and so on. The same at
+        each call."""
 
     def integers(self, low: int, high: int | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """int64, uniform from `low` to `high` - 1, which are at most 2^31 apart. `high` may be int64 `[B]`."""
@@ -597,7 +604,12 @@ saying where to get the data. A dataset that has videos takes a further keyword 
 the core sets where the recipe asks for clips, and so for splits that are `VideoSplit`."""
 ModelFactory: TypeAlias = "Callable[..., nn.Module]"
 """`(spec: DataSpec, *, ...) -> nn.Module` from a normalised float batch `[B, 3, H, W]` (or `[B, T, 3, H, W]`) to
-logits `[B, C]`. An argument `weights` names initial weights; the core passes "none" where a checkpoint follows."""
+logits `[B, C]`. An argument `weights` names initial weights; the core passes "none" where a checkpoint follows. One
+that takes a further keyword argument `examples: Examples | None` may look at training items, to start from what they
+are like: no key of a recipe. It gets None where a checkpoint follows, or the model is not trained."""
+Examples: TypeAlias = "Callable[[int], Tensor]"
+"""From a count N to the uint8 pixels `[N, ...]` of the first N training items, as evaluation sees them, on the CPU;
+fewer where there are not so many."""
 AugmentationFactory: TypeAlias = Callable[..., Augmentation]
 """`(spec: DataSpec, *, ...) -> Augmentation`."""
 TaskFactory: TypeAlias = Callable[..., Objective]

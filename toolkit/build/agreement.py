@@ -34,6 +34,7 @@ def disagreements(
         message = f"no such part of the model (choose from {', '.join(parts)})"
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     yield from _undivided(recipe, objective)
+    yield from distrusted(recipe, spec)
     yield from _unfrozen(recipe, model)
     if recipe.train.schedule.warmup_steps is not None and recipe.train.schedule.warmup_epochs:
         yield Problem("train.schedule.warmup_steps", "give either warmup_steps or warmup_epochs")
@@ -63,6 +64,18 @@ def _undivided(recipe: Recipe, objective: Objective) -> Iterator[Problem]:
         yield Problem("train.precision", 'fp16 cannot be combined with train.strategy = "fsdp" (choose bf16 or fp32)')
     if any(parameter.requires_grad for parameter in objective.parameters()):
         yield Problem("train.strategy", f'"fsdp" does not divide the weights that task "{recipe.task.name}" trains')
+
+
+def distrusted(recipe: Recipe, spec: DataSpec) -> Iterator[Problem]:
+    """What the recipe asks for that only answers of one class have."""
+    asked = {
+        "export.calibrate": recipe.export.calibrate,
+        "export.reject": recipe.export.reject is not None,
+        "export.conformal": recipe.export.conformal is not None,
+    }
+    if spec.targets != "index":
+        for key in (key for key, wanted in asked.items() if wanted):
+            yield Problem(key, "requires items with one class each; remove it")
 
 
 def _unfrozen(recipe: Recipe, model: nn.Module) -> Iterator[Problem]:

@@ -67,6 +67,8 @@ class Assembly:
     train: Loader
     valid: Loader
     test: Loader
+    unknown: Loader | None = None
+    """Test items of classes that the model never learns."""
     hosts: tuple[str, ...] = ()
     """Machine and device of each of several ranks."""
 
@@ -117,7 +119,9 @@ class Assembly:
         )
 
     def loaders(self) -> dict[str, Loader]:
-        return {"train": self.train, "valid": self.valid, "test": self.test}
+        """By split, of `unknown` items too where the recipe holds classes out."""
+        unknown = {} if self.unknown is None else {"unknown": self.unknown}
+        return {"train": self.train, "valid": self.valid, "test": self.test, **unknown}
 
 
 def assemble(
@@ -148,7 +152,7 @@ def assemble(
     if recipe.train.compile:
         kept.compiling(recipe)
     seed_globally(device, recipe.seed, "weights")
-    model = plan.model(spec, initial_weights=notes is None)
+    model = plan.model(spec, initial_weights=notes is None, examples=opened.train.first if notes is None else None)
     if notes is None:
         notes = model.notes if isinstance(model, Noted) else ()
     network = Network(model, spec).to(device)
@@ -161,14 +165,14 @@ def assemble(
 
 
 def _opened(plan: Plan, device: torch.device, ranks: Ranks) -> Opened:
-    """The dataset and a loader of each split; the first splits get what there is of memory."""
+    """The dataset and a loader of each split, and of unknown items; the first splits get what there is of memory."""
     data, table, corrupt = plan.data(), plan.resolved.input, corrupt_of(plan.resolved)
     # Ranks on one machine share a file of decoded pixels, so that each image is decoded once.
     memory = memory_for_pixels(table) if ranks.local_count == 1 else 0
     disk, workers = int(table.cache_gb * 2**30), table.workers or torch.get_num_threads()
     cache = VideoCache(cache_directory() / "videos", disk)
     loaders = []
-    for split in (data.train, data.valid, data.test):
+    for split in (data.train, data.valid, data.test, *([data.unknown] if data.unknown else [])):
         store: Store
         if isinstance(split, VideoSplit) and data.spec.clip:
             store = ClipStore(split, data.spec, cache, workers, corrupt, training=split is data.train)

@@ -18,12 +18,13 @@ from toolkit.system.environment import describe_environment
 
 
 class Opened(NamedTuple):
-    """A dataset and the loaders of its splits."""
+    """A dataset and the loaders of its splits, and of the items of classes that the model never learns."""
 
     data: Data
     train: Loader
     valid: Loader
     test: Loader
+    unknown: Loader | None = None
 
 
 T = TypeVar("T")
@@ -63,7 +64,8 @@ class Kept:
     def opened(self, plan: Plan, device: torch.device, make: Make[Opened]) -> Opened:
         """The data of this plan: that of the last plan where both define the same data, else what `make` opens."""
         recipe = plan.resolved
-        said = recipe.data.model_dump(), recipe.input, recipe.clip, plan.one("model").takes
+        drawn = None if recipe.data.fraction is None else recipe.seed
+        said = recipe.data.model_dump(), recipe.input, recipe.clip, plan.one("model").takes, drawn
         return self._data.get((plan.one("dataset").offer, said, device), make)
 
     def compiling(self, recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from toolkit.api.contracts import (
     Augmentation,
     Data,
     DataSpec,
+    Examples,
     InputDesign,
     Metric,
     Model,
@@ -27,8 +28,10 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
+from toolkit.data.fraction import with_fraction
 from toolkit.data.metadata import with_metadata
 from toolkit.data.review import reviewed
+from toolkit.data.unknown import objections, with_unknown
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
 from toolkit.recipe.checking import as_written, check
@@ -128,6 +131,10 @@ class Plan:
         table = self.resolved.data
         whole = _read_data(self.one("dataset"), self.resolved, clips=clip is not None)
         data = reviewed(with_metadata(whole, table.metadata), table.exclude, table.relabel)
+        if table.unknown:
+            data = self._with_unknown(data, table.unknown)
+        if table.fraction is not None:
+            data = with_fraction(data, table.fraction, self.resolved.seed)
         spec, design = data.spec, self.one("model").takes
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
@@ -149,15 +156,21 @@ class Plan:
             )
         return replace(data, spec=replace(spec, classes=classes, clip=clip))
 
-    def model(self, spec: DataSpec, *, initial_weights: bool = True) -> nn.Module:
-        """The model. Without `initial_weights` an argument called `weights` becomes "none": a checkpoint's will be
-        loaded, and fetching others first could fail. On a sample the word of published weights stays, since a model
-        may ignore it there and say so."""
+    def _with_unknown(self, data: Data, names: Sequence[str]) -> Data:
+        if wrong := [Problem("data.unknown", message) for message in objections(data, names)]:
+            raise invalid(self.source, wrong)
+        return with_unknown(data, names)
+
+    def model(self, spec: DataSpec, *, initial_weights: bool = True, examples: Examples | None = None) -> nn.Module:
+        """The model, which may look at `examples` if it asks for them. Without `initial_weights` an argument called
+        `weights` becomes "none": a checkpoint's will be loaded, and fetching others first could fail. On a sample the
+        word of published weights stays, since a model may ignore it there and say so."""
         chosen = self.one("model")
         published = str(chosen.args.get("weights", "none")).isidentifier()  # any other is a path
         if "weights" in chosen.args and not initial_weights and not (spec.sample and published):
             chosen = replace(chosen, args={**chosen.args, "weights": "none"})
-        model: nn.Module = chosen.build(spec)
+        given = {"examples": examples} if "examples" in chosen.signature.given else {}
+        model: nn.Module = chosen.build(spec, **given)
         return model
 
     def objective(self, spec: DataSpec, targets: Targets, device: torch.device) -> Objective:

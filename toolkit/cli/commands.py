@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "run": "train, evaluate and report a recipe",
         "tune": "try the values that a recipe's [tune] table names; keep the best",
         "ladder": "train a recipe more and more deeply, to see how far it is worth it",
+        "soup": "average the weights of runs into one model",
         "check": "check a recipe and its data without training",
         "data": "check the items of a dataset, show them, or index shards",
     },

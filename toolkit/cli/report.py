@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def fill(parser: Parser) -> None:
     parser.does(_report, (f"report {RUN}", f"report {RUN} --open"))
     parser.add_argument("run", metavar="RUN", type=Path)
-    parser.add_argument("--explain", action="store_true", help="draw where answers come from again; needs the data")
+    parser.add_argument(
+        "--explain", action="store_true", help="draw where answers come from, and a map of the items; needs the data"
+    )
     add_open(parser)
 
 

@@ -23,11 +23,13 @@ def add_series(parser: Parser) -> None:
     parser.add_argument("--folds", metavar="N", type=_parts, help=folds)
     grid = "train with each of these values; may be repeated for all combinations"
     parser.add_argument("--grid", metavar="KEY=A,B", action="append", default=[], help=grid)
+    curve = "learning curve: train on each of these shares of the training items"
+    parser.add_argument("--fractions", metavar="A,B", help=curve)
 
 
 def is_series(options: Namespace) -> bool:
     """Whether a command line of `run` is about several runs."""
-    if options.seeds is not None or options.folds is not None or options.grid:
+    if options.seeds is not None or options.folds is not None or options.grid or options.fractions is not None:
         return True
     if options.resume is None:
         return False
@@ -50,10 +52,11 @@ def run_series(options: Namespace) -> None:
 
 def _started(options: Namespace) -> Path:
     from toolkit.runs.directory import name_of_recipe
-    from toolkit.runs.series.members import Asked, split_values
+    from toolkit.runs.series.members import Asked, fractions, split_values
     from toolkit.runs.series.plan import plan_series
 
-    asked = Asked(options.seeds or 1, options.folds, tuple(map(split_values, options.grid)))
+    curve = [] if options.fractions is None else [fractions(options.fractions)]
+    asked = Asked(options.seeds or 1, options.folds, (*map(split_values, options.grid), *curve))
     show_file(options.recipe)
     name = name_of_recipe(options.recipe)
     planned = plan_series(options.recipe, options.overrides, asked, name=name)  # before torch is imported
@@ -70,7 +73,12 @@ def _resumed(options: Namespace) -> Path:
 
 def _check(options: Namespace) -> None:
     """Raise UsageError for options that have no meaning for several runs."""
-    series = {"--seeds": options.seeds, "--folds": options.folds, "--grid": options.grid}
+    series = {
+        "--seeds": options.seeds,
+        "--folds": options.folds,
+        "--grid": options.grid,
+        "--fractions": options.fractions,
+    }
     given = [flag for flag, value in series.items() if value]
     if options.resume is not None:
         changing = {"--set": options.overrides, "--extend": options.extend, "a recipe": options.recipe}
@@ -91,7 +99,7 @@ def _refuse(flags: list[str], what: str, step: str) -> None:
 
 def _series_words(options: Namespace) -> list[str]:
     """The flags of the series, and the overrides, as they were typed."""
-    flags = {"--seeds": options.seeds, "--folds": options.folds}
+    flags = {"--seeds": options.seeds, "--folds": options.folds, "--fractions": options.fractions}
     numbers = [word for flag, value in flags.items() if value for word in (flag, str(value))]
     grids = [word for text in options.grid for word in ("--grid", text)]
     return [*numbers, *grids, *(word for text in options.overrides for word in ("--set", text))]

@@ -25,7 +25,7 @@ from toolkit.data.store.resampling import centre_crop
 from toolkit.data.store.store import Store
 from toolkit.data.targets import FORMS
 from toolkit.system.background import in_background
-from toolkit.system.draws import draws_of_each, groups_of
+from toolkit.system.draws import Turns, draws_of_each, groups_of
 from toolkit.system.randomness import derive, order
 from toolkit.system.ranks import ALONE, Ranks
 
@@ -150,6 +150,10 @@ class Loader:
         visit = Visit(places * self._clips_per_video, torch.arange(len(places)), len(places))
         return replace(self._ready(pixels, places), visit=visit)
 
+    def first(self, count: int) -> Tensor:
+        """uint8 pixels `[N, ...]` on the CPU of the first `count` items, as evaluation sees them."""
+        return self._cropped(self.views(torch.arange(min(count, len(self.store))))).pixels.cpu()
+
     def views(self, index: Sequence[int] | Tensor) -> Batch:
         """The items at `index` as stored, of videos all views of evaluation: `[B * V, T, 3, S, S]`."""
         return self._ready(*self.store.views(torch.as_tensor(index, dtype=torch.int64)))
@@ -238,7 +242,8 @@ def augment(
     """A training batch after all augmentations; see `Draws` for what each of them draws."""
     if batch.visit is None:
         raise AssertionError("what is not a training batch has nothing to draw by")
-    draws = draws_of_each(len(augmentations), batch.visit, derive(seed, "augment", epoch), device)
+    turns = Turns(derive(seed, "augment"), epoch)
+    draws = draws_of_each(len(augmentations), batch.visit, derive(seed, "augment", epoch), device, turns=turns)
     for augmentation, its in zip(augmentations, draws, strict=True):
         batch = augmentation(batch, its)
     return batch

@@ -6,20 +6,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit.api.answers import names_in
-from toolkit.api.contracts import Data, DataSpec, Target, Targets, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, Target
 from toolkit.api.errors import DataError, counted, first_few, unknown_name
+from toolkit.data.selected import selected
 from toolkit.data.splits import SPLITS
 from toolkit.data.tables import Table, open_table
 from toolkit.data.videos import FramesOf
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ITEM, DECISION, LABEL = "item", "decision", "label"
 """Columns of the files."""
@@ -62,49 +60,7 @@ def _reviewed(split: Any, excluded: frozenset[str], labels: Mapping[str, Target]
     if len(kept) == len(split) and labels.keys().isdisjoint(split.ids):
         return split
     targets = tuple(labels.get(split.ids[position], split.targets[position]) for position in kept)
-    return (_Videos if isinstance(split, VideoSplit) else _Images)(split, tuple(kept), targets)
-
-
-@dataclass(frozen=True, eq=False)
-class _Selected:
-    """Some items of a split, with targets of their own."""
-
-    split: Any
-    positions: tuple[int, ...]
-    targets: Targets
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return tuple(self.split.ids[position] for position in self.positions)
-
-    @property
-    def keys(self) -> Sequence[str]:
-        return tuple(self.split.keys[position] for position in self.positions)
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """Those of the items; empty where the split has no files."""
-        paths = getattr(self.split, "paths", ())
-        return tuple(paths[position] for position in self.positions) if paths else ()
-
-
-class _Images(_Selected):
-    def read(self, index: int) -> Tensor:
-        pixels: Tensor = self.split.read(self.positions[index])
-        return pixels
-
-
-class _Videos(_Selected):
-    def times(self, index: int) -> Sequence[float]:
-        times: Sequence[float] = self.split.times(self.positions[index])
-        return times
-
-    def read(self, index: int, frames: Sequence[int]) -> Iterator[Tensor]:
-        read: Iterator[Tensor] = self.split.read(self.positions[index], frames)
-        return read
+    return selected(split, kept, targets)
 
 
 def _excluded(file: Path, known: set[str]) -> frozenset[str]:

@@ -52,8 +52,8 @@ def ask_raw(
     skipped: Skipped | None = None,
     seen: Seen | None = None,
 ) -> NDArray[np.float32]:
-    """Probabilities `[N, C]` of the items at `index`, in that order; those that cannot be read go to `skipped` and
-    have no row. `progress` gets the number of items answered, and `seen` what they look like.
+    """Rows of `Bundle.rows`, of the items at `index`, in that order; those that cannot be read go to `skipped` and have
+    no row. `progress` gets the number of items answered, and `seen` what they look like.
 
     An image goes to the graph whole; of a video all views do, and are averaged. Where there are several crops, or one
     clip is larger than `LARGEST_BYTES`, a view is the square that the bundle cuts; else its frames are whole. Views of
@@ -62,7 +62,7 @@ def ask_raw(
     """
     clip = bundle.manifest.clip
     count = 1 if clip is None else clip.views
-    answers = np.empty((len(index), count, len(bundle.manifest.classes)), np.float32)
+    answers = np.empty((len(index), count, bundle.manifest.columns), np.float32)
     missing = [count] * len(index)
     for group in _grouped(_views(bundle, split, index, skipped, seen), sizes):
         rows = [view.row for view in group]
@@ -72,7 +72,8 @@ def ask_raw(
             progress(missing[row] == 0)
     gone = {} if skipped is None else skipped.reasons
     there = [row for row, item in enumerate(index) if item not in gone]
-    return average_views(answers[there], "probabilities" if clip is None else clip.average, bundle.manifest.form)
+    average = "probabilities" if clip is None else clip.average
+    return average_views(answers[there], average, bundle.manifest.form, scores=int(bundle.manifest.trust.scored))
 
 
 def _grouped(items: Iterator[_Asked], sizes: Sequence[int]) -> Iterator[list[_Asked]]:

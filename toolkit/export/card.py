@@ -19,6 +19,7 @@ from toolkit.runs.report import statistics
 from toolkit.runs.report.numbers import OutputScores, output_scores
 from toolkit.runs.rows import Row
 from toolkit.serving.bundle.manifest import INPUT, FrameSampling, Manifest
+from toolkit.serving.bundle.trust import Trust
 
 MATRIX_CLASSES = 20
 """Most classes that the confusion matrix shows: a wider table is not read."""
@@ -91,6 +92,9 @@ def card(
         metrics=list(dict.fromkeys(name for scores in manifest.scores.values() for name in scores)),
         findings=_findings(manifest.gate),
         flips=_flips(manifest.gate),
+        trust=manifest.trust,
+        measured=_measured(manifest.trust),
+        unknown=manifest.protocol.get("unknown", ""),
         # validation, unless the gate had to use the test split
         split="test" if any(one.get("split") == "test" for one in manifest.gate.values()) else "validation",
         table=table,
@@ -216,6 +220,16 @@ def _results(manifest: Manifest) -> Mapping[str, list[str]]:
     splits = manifest.results.values()
     names = dict.fromkeys(name for found in splits for name in found["scores"])
     return {name: [_with_interval(name, found) for found in splits] for name in names}
+
+
+def _measured(trust: Trust) -> Mapping[str, list[str]]:
+    """Each figure, to its cells: one for each split."""
+    names = dict.fromkeys(name for found in trust.measured.values() for name in found)
+    return {name: [_figure(name, found.get(name)) for found in trust.measured.values()] for name in names}
+
+
+def _figure(name: str, value: float | None) -> str:
+    return in_words(value) if name == "items" else score(value)
 
 
 def _with_interval(name: str, found: Mapping[str, Any]) -> str:

@@ -27,8 +27,17 @@ from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
 from toolkit.export.asking import ask_raw
 from toolkit.export.judging import JUDGING, Asked, Flip, Judging, Paired
+from toolkit.export.trust import (
+    NOTHING_DECIDED,
+    Decisions,
+    Worsened,
+    asks_for_trust,
+    calibrated,
+    decided,
+    worsened,
+)
 from toolkit.recipe.tables import Limits
-from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle import UNTOUCHED, Bundle, Trust
 from toolkit.serving.bundle.views import average_views
 from toolkit.system import device as devices
 from toolkit.training.answers import logits_of
@@ -58,6 +67,9 @@ class Parity:
     """All NaN where an item is unanswered."""
     hundredths: float
     """The score that decides, as `Judging` measures it; ties count as the trained model answers them."""
+    decisions: Decisions = NOTHING_DECIDED
+    worsened: tuple[Worsened, ...] = ()
+    """Decisions that differ."""
 
     @property
     def changed(self) -> int:
@@ -75,6 +87,7 @@ class Parity:
             "items_better": self.paired.better,
             "p_value": self.paired.p_value,
             "exported": self.scores[metric],
+            **self.decisions.shares(),
         }
 
 
@@ -118,6 +131,16 @@ class Reference:
     assembly: Assembly
     split: str
     evaluation: Evaluation
+    """Calibrated, where the exported model is."""
+    trust: Trust = UNTOUCHED
+    decisions: Decisions = NOTHING_DECIDED
+
+    def trusting(self, trust: Trust) -> Reference:
+        """The same answers, as a graph with this temperature gives them, and what is decided of them."""
+        average, assembly = self.loader.average, self.assembly
+        after = calibrated(self.evaluation, trust, average)
+        evaluation = after if isinstance(after, Evaluation) else after.scored(assembly.objective, assembly.metrics())
+        return Reference(assembly, self.split, evaluation, trust, decided(trust, self.evaluation, average))
 
     @property
     def judging(self) -> Judging:
@@ -160,7 +183,15 @@ def reference(assembly: Assembly) -> Reference:
     exact = torch.inference_mode  # no autocast
     devices.use_full_float32()
     batches, metrics = loader.evaluation(batch), assembly.metrics()
-    evaluation = evaluate(assembly.network, assembly.objective, batches, metrics, exact, average=loader.average)
+    evaluation = evaluate(
+        assembly.network,
+        assembly.objective,
+        batches,
+        metrics,
+        exact,
+        average=loader.average,
+        keep_views=asks_for_trust(assembly.recipe.export),
+    )
     return Reference(assembly, names[0], evaluation)
 
 
@@ -183,6 +214,9 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
             without = " without ties" if len(side.flips) > side.changed else ""
             worse_by = f"worse by {drop:.2f} {judging.points}{without} ({side.paired})"
             problems.append(f"{found}: {worse_by}; max_drop is {limits.max_drop:g}")
+    decided_worse = [(side, one) for side in sides for one in side.worsened]
+    problems += _worse_decided(decided_worse, limits)
+    drops += [one.points for _, one in decided_worse]
     items = len(expected.evaluation.index)
     accepting = _accepting(sides, drops, limits) if problems else {}
     compared = squares, raw, judging
@@ -230,6 +264,15 @@ def _too_many_flips(sides: Sequence[Parity], limits: Limits) -> Iterator[str]:
             yield f"{side.what}: {changed}; max_flips is {limits.max_flips}"
 
 
+def _worse_decided(worsened: Sequence[tuple[Parity, Worsened]], limits: Limits) -> Iterator[str]:
+    for side, one in worsened:
+        if one.points > limits.max_drop and one.paired.significant:
+            yield (
+                f"{side.what}: {one.points:.2f} points more {one.what} than of the trained model ({one.paired}); "
+                f"max_drop is {limits.max_drop:g}"
+            )
+
+
 def _compare(
     what: str,
     batches: tuple[int, ...],
@@ -238,13 +281,17 @@ def _compare(
     expected: Reference,
     limits: Limits,
 ) -> Parity:
-    evaluation, assembly, answered = expected.evaluation, expected.assembly, torch.from_numpy(answers)
+    evaluation, assembly, rows = expected.evaluation, expected.assembly, torch.from_numpy(answers)
+    answered, trust = rows[:, : evaluation.answers.shape[1]], expected.trust
+    energies = rows[:, -1] if trust.scored else None
     judging, finite = expected.judging, answered.isfinite().all(1)
     difference = judging.difference(evaluation.answers, answered, assembly)
     # Where one probability falls and another rises by that, a margin of twice as much is gone.
     explained = difference if evaluation.thresholds is not None else 2 * difference
     asked = Asked(evaluation, answered, thresholds, assembly, expected.ids, min(explained, limits.tie))
     flips = dict(judging.flipped(asked))
+    decisions = Decisions.of(trust, answered, energies, evaluation.targets)
+    right = evaluation.answers.argmax(1) == evaluation.targets if trust.outputs else torch.empty(0)
     scores, hundredths = _scores(asked, finite, [row for row, flip in flips.items() if flip.tie], expected)
     return Parity(
         what,
@@ -255,6 +302,8 @@ def _compare(
         tuple(expected.ids[row] for row in (~finite).nonzero().flatten().tolist()),
         scores,
         hundredths,
+        decisions,
+        tuple(worsened(expected.decisions, decisions, right)),
     )
 
 
@@ -284,7 +333,8 @@ def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], N
         pixels = expected.loader.views(part).pixels.movedim(-3, -1)
         found = bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy()))
         views = found.reshape(len(part), -1, found.shape[1])
-        answers.append(average_views(views, expected.loader.average, expected.assembly.spec.targets))
+        form, scores = expected.assembly.spec.targets, int(expected.trust.scored)
+        answers.append(average_views(views, expected.loader.average, form, scores=scores))
         progress(len(part))
     return np.concatenate(answers)
 

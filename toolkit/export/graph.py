@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from toolkit.api.contracts import DataSpec, Foldable
 from toolkit.export.preparing import OPSET, preparation
 from toolkit.serving.bundle.manifest import OUTPUTS
+from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.training.answers import answers_of
 from toolkit.training.network import Network
 
@@ -31,21 +33,38 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 class Deployed(nn.Module):
     """uint8 frames as the model sees them, `[N, 3, size, size]` or clips `[N, T, 3, size, size]`, to float32 answers
-    `[N, C]`."""
+    `[N, C]` and what says how far they go."""
 
-    def __init__(self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
+    def __init__(
+        self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust = UNTOUCHED
+    ) -> None:
         super().__init__()
         self.network = network
         # The objective's method alone: the graph has no other part of the objective.
         self.logits = logits
         self.form = spec.targets
+        self.trust = trust
 
-    def forward(self, seen: Tensor) -> Tensor:
-        return answers_of(self.logits(self.network(seen)), self.form)
+    def forward(self, seen: Tensor) -> tuple[Tensor, ...]:
+        """The answers, then what `Trust.outputs` names."""
+        logits, trust = self.logits(self.network(seen)), self.trust
+        answers = answers_of(logits if trust.temperature == 1 else logits / trust.temperature, self.form)
+        found = [answers]
+        if trust.reject is not None:
+            energy = logits.logsumexp(-1)
+            score = energy if trust.scored else answers.amax(-1)
+            found += [*([energy] if trust.scored else ()), score < trust.reject.threshold]
+        if trust.conformal is not None:
+            found.append(answers >= trust.conformal.threshold)
+        return tuple(found)
 
 
 def to_onnx(
-    network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, metadata: Mapping[str, str]
+    network: Network,
+    logits: Callable[[Tensor], Tensor],
+    spec: DataSpec,
+    metadata: Mapping[str, str],
+    trust: Trust = UNTOUCHED,
 ) -> onnx.ModelProto:
     """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, the frames of a clip
     fixed, batch norm folded.
@@ -55,7 +74,7 @@ def to_onnx(
     """
     import onnx.compose
 
-    answering = _answering(network, logits, spec)
+    answering = _answering(network, logits, spec, trust)
     _name_nodes(answering)
     _strip(answering)
     preparing = preparation(spec.stored_size, spec.size, spec.fit, spec.frames)
@@ -70,9 +89,9 @@ def to_onnx(
     return model
 
 
-def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec) -> onnx.ModelProto:
+def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust) -> onnx.ModelProto:
     """What follows the preparation, the batch dynamic."""
-    deployed = Deployed(_folded(network), logits, spec).cpu().eval().to(memory_format=torch.contiguous_format)
+    deployed = Deployed(_folded(network), logits, spec, trust).cpu().eval().to(memory_format=torch.contiguous_format)
     clip = () if spec.frames is None else (spec.frames,)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -81,7 +100,7 @@ def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataS
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 16)},),
             input_names=[SEEN],
-            output_names=[OUTPUTS[spec.targets]],
+            output_names=[OUTPUTS[spec.targets], *trust.outputs],
             opset_version=OPSET,
             verbose=False,
         )
@@ -122,13 +141,20 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def metadata(
-    spec: DataSpec, thresholds: Sequence[float] | None, protocol: Mapping[str, Any], digest: str
+    spec: DataSpec,
+    thresholds: Sequence[float] | None,
+    protocol: Mapping[str, Any],
+    digest: str,
+    trust: Trust = UNTOUCHED,
 ) -> dict[str, str]:
     """What the model file says of itself, readable without the rest of the bundle. `thresholds`, one a class, are given
     where answers are sets of classes."""
+    chosen = {"reject": trust.reject, "conformal": trust.conformal}
     return {
         "classes": json.dumps(list(spec.classes), ensure_ascii=False),
         **({} if thresholds is None else {"thresholds": json.dumps(list(thresholds))}),
+        **({} if trust.temperature == 1 else {"temperature": json.dumps(trust.temperature)}),
+        **{name: json.dumps(asdict(one)) for name, one in chosen.items() if one is not None},
         "protocol": json.dumps(protocol, ensure_ascii=False),
         "recipe_digest": digest,
         "sample": "true" if spec.sample else "false",

@@ -165,7 +165,7 @@ def _evaluate(
     console: Console,
 ) -> Evaluation:
     split = getattr(data, name)
-    answers = torch.from_numpy(_asked(bundle, split, name, skipped, seen, console))
+    answers = torch.from_numpy(_asked(bundle, split, name, skipped, seen, console))[:, : len(data.spec.classes)]
     index = skipped.without(torch.arange(len(split)))
     if not len(index):
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")

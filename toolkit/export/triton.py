@@ -15,6 +15,7 @@ from pathlib import Path
 from toolkit.api.errors import BundleError, RunFailed, UsageError, unknown_name
 from toolkit.api.files import replaced_folder
 from toolkit.serving.bundle.manifest import INPUT, Manifest
+from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE
 from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"
@@ -81,6 +82,7 @@ def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
         limits = f"""
 # The thresholds, in the order of {LABELS}. Clients find them in the model's configuration.
 parameters {{ key: "{THRESHOLDS}" value {{ string_value: "{json.dumps(list(manifest.thresholds))}" }} }}"""
+    cautions = "".join(_caution(name, len(manifest.classes)) for name in manifest.trust.outputs)
     warm = ",\n".join(_warm_up(size, square) for size in sorted({1, max_batch}))
     return f"""\
 name: "{name}"
@@ -101,7 +103,7 @@ output [
     data_type: TYPE_FP32
     dims: [{len(manifest.classes)}]
     label_filename: "{LABELS}"
-  }}
+  }}{cautions}
 ]
 # Requests whose frames have one size share a batch. A longer delay makes larger batches, and slower answers.
 dynamic_batching {{
@@ -121,6 +123,26 @@ model_warmup [
 {warm}
 ]
 """
+
+
+def _caution(name: str, classes: int) -> str:
+    """An output that says how far an answer goes. One number an input has no dimension of its own, which Triton has no
+    word for: it is reshaped."""
+    shape = f"dims: [{classes}]" if name == PLAUSIBLE else "dims: [1]\n    reshape { shape: [] }"
+    return f""",
+  # {_MEANINGS[name]}.
+  {{
+    name: "{name}"
+    data_type: {"TYPE_FP32" if name == ENERGY else "TYPE_BOOL"}
+    {shape}
+  }}"""
+
+
+_MEANINGS = {
+    ENERGY: "The log of the sum of the exponentials of the logits",
+    DECLINED: "Whether the answer is declined: the input counts as unknown",
+    PLAUSIBLE: "Which classes are in the set that holds the truth",
+}
 
 
 def _warm_up(batch: int, dims: list[int]) -> str:

@@ -28,13 +28,24 @@ from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
 from toolkit.export.triton import place_in, write_triton
+from toolkit.export.trust import asks_for_trust, chosen_trust, lines, measured, warnings
 from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained, open_trained, planned_again
 from toolkit.runs.rows import ROWS
-from toolkit.serving.bundle import MANIFEST, Bundle, ClipSampling, FrameSampling, Input, Manifest, VideoSampling
+from toolkit.serving.bundle import (
+    MANIFEST,
+    UNTOUCHED,
+    Bundle,
+    ClipSampling,
+    FrameSampling,
+    Input,
+    Manifest,
+    Trust,
+    VideoSampling,
+)
 from toolkit.serving.bundle.signature import check_key, sign
 from toolkit.system.environment import versions
 from toolkit.system.notices import note, say
@@ -105,9 +116,15 @@ def write_bundle(
 
     Raises ParityError where an exported model does not answer as the trained one does."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
-        expected = reference(trained.assembly)
+        expected = _reference(trained.assembly, console, say)
         unproved = write_models(
-            trained.assembly, name, folder, console, digest=trained.digest, trained_on=_trained_on(trained)
+            trained.assembly,
+            name,
+            folder,
+            console,
+            digest=trained.digest,
+            trained_on=_trained_on(trained),
+            trust=expected.trust,
         )
         verdicts = _judge(unproved, folder, expected, console, say)
         _refuse_failed(verdicts, place, trained, overrides)
@@ -117,6 +134,22 @@ def write_bundle(
         if key is not None:
             sign(folder, key)
     return manifest
+
+
+def _reference(assembly: Assembly, console: Console, say: Callable[[str], None]) -> Reference:
+    """The trained model's answers, with what the recipe asks for to say how far they go."""
+    with console.status("asking the trained model"):
+        expected = reference(assembly)
+        if not asks_for_trust(assembly.recipe.export):
+            return expected
+        valid = expected.evaluation if expected.split == "valid" else None
+        trust = chosen_trust(assembly, valid)
+        trust = measured(trust, assembly, expected.evaluation)
+    for line in lines(trust):
+        say(line)
+    for text in warnings(trust):
+        note(text, console)
+    return expected.trusting(trust)
 
 
 def _checked_name(name: str) -> str:
@@ -148,6 +181,7 @@ def write_models(
     *,
     digest: str = "",
     trained_on: Mapping[str, Any] = MappingProxyType({}),
+    trust: Trust = UNTOUCHED,
 ) -> Manifest:
     """Every precision's model, and a manifest that claims nothing of them yet: `digest` is that of the recipe by which
     the weights were trained, empty where they were not."""
@@ -159,8 +193,8 @@ def write_models(
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
         objective = cast("nn.Module", assembly.objective).cpu()
-        about = metadata(spec, thresholds, protocol, digest)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, about)
+        about = metadata(spec, thresholds, protocol, digest, trust)
+        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust)
     models, files = {}, {}
     for place, precision in enumerate(table.precisions):
         with console.status(f"writing {precision}"):
@@ -186,6 +220,7 @@ def write_models(
         versions=versions(),
         form=spec.targets,
         thresholds=thresholds,
+        trust=trust,
         segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
     )
     (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))

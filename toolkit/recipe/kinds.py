@@ -34,7 +34,7 @@ KINDS = {
             has=("spec", "train", "valid", "test"),
             given=("clips", "cache_bytes"),
         ),
-        Kind("model", "toolkit_models", "model", has=("forward", "parameters")),
+        Kind("model", "toolkit_models", "model", has=("forward", "parameters"), given=("examples",)),
         Kind("augmentation", "toolkit_augmentations", "augment", several=True, has=("__call__",)),
         Kind(
             *("metric", "toolkit_metrics", "metrics"),

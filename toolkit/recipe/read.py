@@ -21,12 +21,14 @@ from toolkit.recipe.overrides import DEPTH, override
 from toolkit.recipe.shipped import file_of, shipped
 from toolkit.recipe.tables import (
     ClipTable,
+    ConformalTable,
     ExportTable,
     InputTable,
     Limits,
     OptimizerTable,
     PartRates,
     Recipe,
+    RejectTable,
     ScheduleTable,
     TrainTable,
     TuneTable,
@@ -40,6 +42,8 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "train.optimizer": OptimizerTable,
     "train.schedule": ScheduleTable,
     "export": ExportTable,
+    "export.conformal": ConformalTable,
+    "export.reject": RejectTable,
     "tune": TuneTable,
 }
 """The core's own tables by their dotted names."""

@@ -22,7 +22,7 @@ from toolkit.api.clips import Averaged, Sampling, Short
 from toolkit.api.contracts import Direction
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.plain import plain
-from toolkit.system.choices import BundlePrecision, Precision
+from toolkit.system.choices import BundlePrecision, Precision, TrustScore
 from toolkit.system.segmentation import Segmentation
 
 
@@ -86,6 +86,10 @@ class DataTable(Use):
     """CSV with the columns `item` and `label`, such as the `labels.csv` of `data check` once it is reviewed."""
     metadata: Place | None = None
     """CSV with a column `item` and others, such as `light` or `camera`: scores are given for each of their values."""
+    unknown: Annotated[TomlArray[str], Field(min_length=1)] | None = None
+    """Classes that the model never learns; their test items show whether it recognises what it does not know."""
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the training items to learn from, drawn by `seed`, with all classes and whole sources; unset: all."""
 
 
 class PartRates(BaseModel):
@@ -272,6 +276,24 @@ LIMITS = {"fp32": Limits(), "fp16": Limits(max_difference=0.02), "int8": Limits(
 """What is usual for each precision: int8 is judged by its score, which is what its speed is paid with."""
 
 
+class RejectTable(BaseModel):
+    """When the model declines to answer: below a score that validation chooses."""
+
+    model_config = _CLOSED
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    """Largest share of right answers that may be declined."""
+    score: TrustScore = "confidence"
+    """What is compared: the confidence (the probability of the likeliest class), or the energy of the logits."""
+
+
+class ConformalTable(BaseModel):
+    """Sets of classes that hold the truth as often as asked for."""
+
+    model_config = _CLOSED
+    error: Annotated[float, Field(gt=0, lt=1)]
+    """Largest share of items whose set lacks the truth."""
+
+
 USUAL = Segmentation()
 
 
@@ -305,6 +327,12 @@ class ExportTable(BaseModel):
     """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Items = 128
     """Training items that int8 takes the ranges of values from."""
+    calibrate: bool = False
+    """Divide logits by a temperature that validation chooses, so that probabilities say how often answers are right."""
+    reject: RejectTable | None = None
+    """When the model declines to answer; unset: never."""
+    conformal: ConformalTable | None = None
+    """Sets of classes that hold the truth as often as asked for; unset: none."""
     segments: SegmentsTable = SegmentsTable()
     """How `predict --segments` finds events."""
     fp32: Limits = LIMITS["fp32"]

@@ -58,6 +58,7 @@ class RunDirectory:
     predictions = _File("predictions.csv")
     sources = _File("sources.csv")
     slices = _File("slices.csv")
+    embedding = _File("embedding.csv")
     file_problems = _File("files.csv")
     figures = _File("figures")
     bundles = _File("bundles")

@@ -27,6 +27,7 @@ from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores
 from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
+from toolkit.runs.trust import calibration, unknown_lines, unknown_scores
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
@@ -231,11 +232,15 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
             assembly.autocast,
             average=loader.average,
             ranks=assembly.ranks,
+            keep_views=assembly.spec.targets == "index",
         )
         measures = measuring.columns(loader.store.split.ids, loader.store.sides, assembly.ranks)
     splits = {name: evaluation.scores for name, evaluation in answers.items()}
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
     scores |= uncertain_scores(answers, assembly.data, assembly.objective, assembly.metrics)
+    scores |= calibration(answers, assembly.spec, assembly.valid.average)
+    if "test" in answers:
+        scores |= unknown_scores(assembly, answers["test"])
     return Evaluated(scored, answers, scores, measures)
 
 
@@ -271,6 +276,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
         certainty = Certainty.of(evaluated.scores, next(reversed(splits)))
         print_scores(splits, console, title=scored.title, certainty=certainty)
+    for text in unknown_lines(evaluated.scores):
+        say(text, console)
     for verdict in found:
         say(f"verdict: {verdict.sentence}", console)
     show(f"report {page}", console=console)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from toolkit.api.contracts import EpochRecord, FileProblem, TargetForm
 from toolkit.runs.directory import RunDirectory, existing, nan_for_null, null_for_nan
+from toolkit.runs.embedding import Point, read_embedding
 from toolkit.runs.estimates import Estimate
 from toolkit.runs.file_problems import read_file_problems
 from toolkit.runs.predictions import Prediction
@@ -37,6 +38,8 @@ class RunFiles:
     """What items come from, by id; items that stand alone are not in it."""
     slices: Sequence[Slice]
     """Of slices.csv, those that are worse than the rest first."""
+    embedding: Mapping[str, Point]
+    """Where items lie on the map of embedding.csv, by id."""
     environment: Mapping[str, Any]
     cut_short: bool
     """Whether the last line of records.jsonl was half-written, as a killed process leaves it."""
@@ -109,6 +112,7 @@ def read_run(run: Path) -> RunFiles:
         file_problems=read_file_problems(directory),
         sources=read_sources(directory),
         slices=read_slices(directory),
+        embedding=read_embedding(directory),
         environment=directory.read_json(directory.environment),
         cut_short=cut_short,
     )

@@ -11,6 +11,9 @@ BundlePrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
 """Of a model in a bundle."""
 BUNDLE_PRECISIONS: tuple[BundlePrecision, ...] = get_args(BundlePrecision)
 
+TrustScore: TypeAlias = Literal["confidence", "energy"]
+"""By what a model declines to answer."""
+
 BundleDevice: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
 """What a bundle runs on."""
 BUNDLE_DEVICES: tuple[BundleDevice, ...] = get_args(BundleDevice)

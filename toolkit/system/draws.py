@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -46,9 +46,12 @@ def groups_of(count: int) -> Tensor:
     return (torch.arange(count) // GROUP).clamp(max=max(count // GROUP, 1) - 1)
 
 
-def draws_of_each(count: int, visit: Visit, seed: int, device: torch.device) -> list[ItemDraws]:
-    """The draws of `count` augmentations in a list, whose first words are made together."""
-    streams = Streams(visit, seed, device)
+def draws_of_each(
+    count: int, visit: Visit, seed: int, device: torch.device, *, turns: Turns | None = None
+) -> list[ItemDraws]:
+    """The draws of `count` augmentations in a list, whose first words are made together. `turns` are those of
+    `alternating`, by default of the first epoch of a run with this seed."""
+    streams = Streams(visit, seed, device, turns)
     first = streams.blocks(range(count), range(1)) if count else ()
     return [ItemDraws(streams, place, words) for place, words in enumerate(first)]
 
@@ -58,10 +61,20 @@ def draws_of(items: Tensor, seed: int) -> ItemDraws:
     return draws_of_each(1, Visit(items, torch.arange(len(items)), len(items)), seed, torch.device("cpu"))[0]
 
 
+class Turns(NamedTuple):
+    """What draws that alternate are keyed by."""
+
+    seed: int
+    """Of the whole run: the same in every epoch."""
+    epoch: int
+
+
 class Streams:
     """The words of a batch's items, for any place in the list of augmentations."""
 
-    def __init__(self, visit: Visit, seed: int, device: torch.device) -> None:
+    def __init__(self, visit: Visit, seed: int, device: torch.device, turns: Turns | None = None) -> None:
+        self.turns = turns or Turns(seed, 0)
+        self._visit = visit
         self.items, self.device = visit.items.numpy(), device
         self.groups = groups_of(visit.size)[visit.places].numpy()
         self._key = seed & MASK, seed >> BITS
@@ -97,6 +110,13 @@ class Streams:
         block = torch.arange(numbers.start, numbers.stop, device=self.device)
         words = on_device(block, torch.full_like(block, place), items & MASK, items >> BITS, self._key)
         return words.permute(1, 2, 0).flatten(1)[:, skipped : skipped + end - start]
+
+    def alternating(self, place: int) -> NDArray[np.bool_]:
+        """`[B]`: a fair coin for each item, which the next epoch turns over."""
+        lasting = Streams(self._visit, self.turns.seed, self.device)
+        words = lasting.blocks(range(place, place + 1), range(1))[0, 0]
+        turned: NDArray[np.bool_] = (words + self.turns.epoch) % 2 == 1
+        return turned
 
     def sent(self, values: NDArray[Any]) -> Tensor:
         """As a tensor on the device, for which nothing waits."""
@@ -148,6 +168,9 @@ class ItemDraws(Draws):
 
     def chance(self, p: float, shape: Shape = ()) -> Tensor:
         return self._sent(self._words(shape) < round(p * (MASK + 1)), "bool")
+
+    def alternating(self) -> Tensor:
+        return self._streams.sent(self._streams.alternating(self._place))
 
     def integers(self, low: int, high: int | Tensor, shape: Shape = ()) -> Tensor:
         words = self._words(shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ class Answered:
     """float32 `[N, C]`."""
     targets: Tensor
     """int64 `[N]` of class indices, float32 `[N, C]` of zeros and ones where targets are sets, or of numbers."""
+    views: Tensor | None = field(default=None, kw_only=True)
+    """float32 `[N, V, C]`: the logits of each view, where they were kept."""
 
     @torch.no_grad()
     def scored(self, objective: Objective, metrics: Sequence[Metric], thresholds: Tensor | None = None) -> Evaluation:
@@ -40,7 +42,7 @@ class Answered:
             thresholds = objective.thresholds.cpu()
         answers = answers_of(self.logits, objective.targets)
         scores = score(objective, self.logits, self.targets, metrics, thresholds)
-        return Evaluation(self.index, self.logits, self.targets, answers, thresholds, scores)
+        return Evaluation(self.index, self.logits, self.targets, answers, thresholds, scores, views=self.views)
 
 
 @dataclass(frozen=True)
@@ -81,20 +83,36 @@ def evaluate(
     *,
     average: Averaged = "probabilities",
     ranks: Ranks = ALONE,
+    keep_views: bool = False,
 ) -> Evaluation:
+    """As `answer`, with the scores of the answers."""
+    answered = answer(network, objective, batches, autocast, average=average, ranks=ranks, keep_views=keep_views)
+    return answered.scored(objective, metrics)
+
+
+def answer(
+    network: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    autocast: Autocast,
+    *,
+    average: Averaged = "probabilities",
+    ranks: Ranks = ALONE,
+    keep_views: bool = False,
+) -> Answered:
     """Run the network over all batches in evaluation mode; its mode is restored. Where a batch has several views of
     each item, an item's answer is their average. Each of several `ranks` has batches of its own; all get the same
-    evaluation, in the order that one rank gives.
+    answers, in the order that one rank gives.
 
     Raises DataError when they hold no item.
     """
-    answers = answering(network, objective, batches, autocast, average=average, ranks=ranks)
+    answers = answering(network, objective, batches, autocast, average=average, ranks=ranks, keep_views=keep_views)
     while True:
         try:
             next(answers)
         except StopIteration as done:
             answered: Answered = done.value
-            return answered.scored(objective, metrics)
+            return answered
 
 
 def answering(
@@ -105,12 +123,13 @@ def answering(
     *,
     average: Averaged = "probabilities",
     ranks: Ranks = ALONE,
+    keep_views: bool = False,
 ) -> Generator[int, None, Answered]:
-    """The answers of `evaluate`, a batch at a time: yields the number of items that this rank has answered so far, so
+    """The answers of `answer`, a batch at a time: yields the number of items that this rank has answered so far, so
     that a caller may show progress or leave."""
     was_training = network.training
     network.eval()
-    answered: list[tuple[Tensor, Tensor, Tensor]] = []
+    answered: list[tuple[Tensor, ...]] = []
     count = 0
     try:
         for batch in in_step(batches, ranks) if is_sharded(network) else batches:
@@ -120,8 +139,9 @@ def answering(
                 logits = objective.logits(network(batch.pixels).float())
                 if not len(batch.index):
                     continue
+                views = [logits.unflatten(0, (len(batch.index), -1))] if keep_views else []
                 logits = averaged(logits, objective.targets, len(batch.index), average)
-            answered.append((batch.index, logits, batch.targets))
+            answered.append((batch.index, logits, batch.targets, *views))
             count += len(batch.index)
             yield count
     finally:
@@ -130,11 +150,12 @@ def answering(
     parts = [part for part in ranks.gather(columns) if part]
     if not parts:
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
-    index, logits, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
     if ranks.together:
-        place = index.argsort()
-        index, logits, targets = index[place], logits[place], targets[place]
-    return Answered(index, logits, targets)
+        place = whole[0].argsort()
+        whole = [column[place] for column in whole]
+    index, logits, targets, *kept = whole
+    return Answered(index, logits, targets, views=kept[0] if kept else None)
 
 
 def device_of(objective: Objective) -> torch.device:

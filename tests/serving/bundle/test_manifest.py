@@ -101,8 +101,8 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "next_step"),
     [
-        (4, "export the run again: python -m toolkit export RUN"),
-        (6, "install a newer toolkit; bundle.json says under versions which one wrote it"),
+        (5, "export the run again: python -m toolkit export RUN"),
+        (7, "install a newer toolkit; bundle.json says under versions which one wrote it"),
         ("4", "copy the whole bundle again, or export the run again"),
         (None, "copy the whole bundle again, or export the run again"),
         (True, "copy the whole bundle again, or export the run again"),
@@ -110,7 +110,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(bundle: Path) -> None:
 )
 def test_another_schema_version_is_refused(bundle: Path, version: object, next_step: str) -> None:
     error = refusal(edit(bundle, lambda claimed: claimed.update(schema=version)))
-    assert f"schema version {version!r}; this toolkit reads version 5" in error.message
+    assert f"schema version {version!r}; this toolkit reads version 6" in error.message
     assert error.next_step == next_step
 
 

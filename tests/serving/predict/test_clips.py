@@ -179,7 +179,7 @@ def test_timelines_of_many_sources_come_one_after_the_other(tmp_path, bundle, vi
 
 
 def test_a_signal_ends_a_timeline(tmp_path, bundle, video, monkeypatch, capsys, decoding) -> None:
-    predict, made = Bundle.predict, [0]
+    predict, made = Bundle.rows, [0]
 
     def predict_and_signal(self, frames):
         made[0] += 1
@@ -187,7 +187,7 @@ def test_a_signal_ends_a_timeline(tmp_path, bundle, video, monkeypatch, capsys, 
             os.kill(os.getpid(), signal.SIGINT)
         return predict(self, frames)
 
-    monkeypatch.setattr(Bundle, "predict", predict_and_signal)
+    monkeypatch.setattr(Bundle, "rows", predict_and_signal)
     out = tmp_path / "out.csv"
     assert predict_files(bundle, [str(video)] * 9, output=out, every=0.05, device="cpu") == EXIT_INTERRUPTED
     assert not out.exists()
@@ -208,18 +208,18 @@ def lockstep(video: Path, count: Callable[[], int]) -> Lockstep:
 def test_a_file_streamed_gives_the_windows_and_answers_of_its_timeline(tmp_path, bundle, video, monkeypatch) -> None:
     """Before they are smoothed."""
     asked: list[np.ndarray] = []
-    predict = Bundle.predict
+    predict = Bundle.rows
     clock = lockstep(video, lambda: len(asked))
 
     def noted(self, frames):
         answers = predict(self, frames)
         with clock.changed:
-            asked.append(answers.probabilities.mean(0))
+            asked.append(answers.mean(0))
             clock.changed.notify_all()
         return answers
 
     predict_files(bundle, [str(video)], output=tmp_path / "whole.csv", every=EVERY, device="cpu")
-    monkeypatch.setattr(Bundle, "predict", noted)
+    monkeypatch.setattr(Bundle, "rows", noted)
     out = tmp_path / "out.csv"
     assert predict_files(bundle, [str(video)], output=out, every=EVERY, stream=True, device="cpu", clock=clock) == 0
     whole, played = read_rows(tmp_path / "whole.csv"), read_rows(out)
@@ -250,14 +250,14 @@ def test_a_stream_of_clips_is_answered_twice_a_span(tmp_path, bundle, monkeypatc
                 taken.clear()
 
     taken = threading.Event()
-    predict = Bundle.predict
+    predict = Bundle.rows
 
     def noted(self, frames):
         taken.set()
         return predict(self, frames)
 
     monkeypatch.setattr(live, "live_frames", shown)
-    monkeypatch.setattr(Bundle, "predict", noted)
+    monkeypatch.setattr(Bundle, "rows", noted)
     assert predict_files(bundle, ["rtsp://yard/1"], output=tmp_path / "out.csv", device="cpu") == EXIT_DONE
     rows = read_rows(tmp_path / "out.csv")
     assert [row["file"].partition("#t=")[2] for row in rows] == ["0.000,0.600", "0.300,0.900", "0.600,1.200"]

@@ -36,7 +36,7 @@ from toolkit.api.errors import (
 )
 from toolkit.cli.main import main
 from toolkit.data.decoding import read_frames, timeline
-from toolkit.serving.bundle import Answers, Bundle, FrameSampling
+from toolkit.serving.bundle import Bundle, FrameSampling
 from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict import live, predict_files
 from toolkit.serving.predict.reconnecting import LiveFrame
@@ -280,16 +280,16 @@ def test_what_is_not_a_bundle_is_refused(tmp_path) -> None:
 
 def meaningless(monkeypatch: pytest.MonkeyPatch, calls: Sequence[int]) -> None:
     """Makes the answer of the inputs with these numbers, from 0 in the order of answers, NaN."""
-    predict, seen = Bundle.predict, [0]
+    predict, seen = Bundle.rows, [0]
 
-    def spoilt(self: Bundle, frames: Sequence[np.ndarray]) -> Answers:
+    def spoilt(self: Bundle, frames: Sequence[np.ndarray]) -> np.ndarray:
         answers = predict(self, frames)
-        for row in answers.probabilities:
+        for row in answers:
             row[:] = np.nan if seen[0] in calls else row
             seen[0] += 1
         return answers
 
-    monkeypatch.setattr(Bundle, "predict", spoilt)
+    monkeypatch.setattr(Bundle, "rows", spoilt)
 
 
 def test_an_answer_without_meaning_is_reported_counted_and_no_row(tmp_path, bundle, capsys, monkeypatch) -> None:
@@ -393,19 +393,19 @@ def test_no_bar_where_the_rows_are_on_the_same_terminal(tmp_path, bundle, capsys
 
 @pytest.fixture
 def signalled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Makes call `calls` of `Bundle.predict` send this process the signal `number`."""
-    predict = Bundle.predict
+    """Makes call `calls` of `Bundle.rows` send this process the signal `number`."""
+    predict = Bundle.rows
 
     def arrange(number: int, calls: int) -> None:
         made = [0]
 
-        def predict_and_signal(self: Bundle, frames: Sequence[np.ndarray]) -> Answers:
+        def predict_and_signal(self: Bundle, frames: Sequence[np.ndarray]) -> np.ndarray:
             made[0] += 1
             if made[0] == calls:
                 os.kill(os.getpid(), number)
             return predict(self, frames)
 
-        monkeypatch.setattr(Bundle, "predict", predict_and_signal)
+        monkeypatch.setattr(Bundle, "rows", predict_and_signal)
 
     return arrange
 

@@ -24,7 +24,7 @@ from tests.live_servers import Act, acting, answers, closes, plays, plays_rtsp, 
 from tests.loopback import serving
 from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError
-from toolkit.serving.bundle import Answers, Bundle
+from toolkit.serving.bundle import Bundle
 from toolkit.serving.predict import connection, live, predict_files, reconnecting, sources
 from toolkit.serving.predict.clock import Clock
 from toolkit.serving.predict.following import Smoothing
@@ -218,16 +218,16 @@ def endless(level: Callable[[int], int] = lambda _: 0) -> Callable[..., Iterator
 def test_a_signal_ends_a_stream_with_its_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    bundle, output, predict, made = toy_bundle.write(tmp_path / "toy"), tmp_path / "live.csv", Bundle.predict, [0]
+    bundle, output, predict, made = toy_bundle.write(tmp_path / "toy"), tmp_path / "live.csv", Bundle.rows, [0]
 
-    def predict_and_signal(self: Bundle, frames: list[np.ndarray]) -> Answers:
+    def predict_and_signal(self: Bundle, frames: list[np.ndarray]) -> np.ndarray:
         made[0] += 1
         if made[0] == 5:
             os.kill(os.getpid(), number)
         return predict(self, frames)
 
     monkeypatch.setattr(live, "live_frames", endless())
-    monkeypatch.setattr(Bundle, "predict", predict_and_signal)
+    monkeypatch.setattr(Bundle, "rows", predict_and_signal)
     assert predict_files(bundle, ["rtsp://yard/1"], output=output, device="cpu") == EXIT_DONE
     assert len(read(output)) == 4
     said = capsys.readouterr().err
@@ -240,14 +240,14 @@ def test_answers_without_meaning_are_skipped_and_reported_once(
 ) -> None:
     bundle, output, made = toy_bundle.write(tmp_path / "toy"), tmp_path / "live.csv", [0]
 
-    def predict(self: Bundle, frames: list[np.ndarray]) -> Answers:
+    def predict(self: Bundle, frames: list[np.ndarray]) -> np.ndarray:
         made[0] += 1
         if made[0] == 8:
             os.kill(os.getpid(), signal.SIGINT)
-        return self.answers(np.array([[0.25, np.nan if 3 <= made[0] <= 5 else 0.75]], np.float32))
+        return np.array([[0.25, np.nan if 3 <= made[0] <= 5 else 0.75]], np.float32)
 
     monkeypatch.setattr(live, "live_frames", endless())
-    monkeypatch.setattr(Bundle, "predict", predict)
+    monkeypatch.setattr(Bundle, "rows", predict)
     assert predict_files(bundle, ["rtsp://yard/1"], output=output, device="cpu") == EXIT_DATA
     rows = read(output)
     assert {row["probability_1"] for row in rows} == {"0.75"}

@@ -15,6 +15,7 @@ from tests import toy_bundle
 from toolkit.api.clips import Clip
 from toolkit.cli.main import main
 from toolkit.data.decoding import read_frames, timeline
+from toolkit.serving.bundle import Rejection, Trust
 from toolkit.serving.predict import segments as module
 from toolkit.serving.predict.segment_files import clock
 from toolkit.system.segmentation import Segmentation
@@ -59,7 +60,13 @@ PARTS = (DARK, 4), (BRIGHT, 3), (DARK, 5)
 BORDERS = [("dark", 0, 4), ("bright", 4, 7), ("dark", 7, 12)]
 
 
-@pytest.mark.parametrize("kind", ["clips", "images"])
+@pytest.fixture
+def declining(tmp_path: Path) -> Path:
+    """One whose graph gives an energy behind its probabilities."""
+    return toy_bundle.write(tmp_path / "declining", trust=Trust(reject=Rejection("energy", 8.0, 0.05)))
+
+
+@pytest.mark.parametrize("kind", ["clips", "images", "declining"])
 def test_the_borders_of_joined_clips_are_found(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     video = joined(tmp_path / "a.mp4", *PARTS)
     output = tmp_path / "segments.csv"

@@ -10,10 +10,11 @@ import pytest
 
 from tests import model_server, toy_bundle
 from toolkit.api.clips import Clip
-from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle import Bundle, Conformal, Rejection, Trust
 from toolkit.serving.server.running import Running
 from toolkit.serving.server.settings import MIB, Limits, Settings
 
+CAREFUL = Trust(reject=Rejection("energy", 8.0, 0.05), conformal=Conformal(0.25, 0.1))
 LIMITS = Limits(body=4 * MIB, pixels=1_000_000, seconds=20.0)
 
 
@@ -37,13 +38,14 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """`images`, `clips`, `sets` and `numbers`."""
+    """`images`, `clips`, `sets`, `numbers`, and `careful`, which declines by the energy and has sets of classes."""
     folder = tmp_path_factory.mktemp("served")
     bundles = [
         toy_bundle.write(folder / "images", classes=("dark", "grey", "bright")),
         toy_bundle.write(folder / "clips", clip=Clip(frames=4, rate=2)),
         toy_bundle.write(folder / "sets", classes=("some", "more"), thresholds=(0.5, 0.25)),
         toy_bundle.write(folder / "numbers", classes=("mean", "twice"), numbers=True),
+        toy_bundle.write(folder / "careful", trust=CAREFUL),
     ]
     settings = Settings(port=0, grpc_port=0, limits=LIMITS, delay=0.001)
     with model_server.running(bundles, settings) as server:

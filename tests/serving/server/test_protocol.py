@@ -93,6 +93,34 @@ def test_numbers_are_an_output_too(client: Any, site: Site) -> None:
     np.testing.assert_allclose(found, site.bundle("numbers").estimate(frames).values, rtol=1e-6)
 
 
+def test_declined_answers_and_sets_are_outputs_too(client: Any, site: Site) -> None:
+    frames = np.stack([np.full((16, 16, 3), level, np.uint8) for level in (0, 127, 255)])
+    found = client.infer("careful", [asked(client, frames)])
+    answers = site.bundle("careful").predict(frames)
+    assert found.as_numpy("declined").tolist() == answers.declined == [True, True, False]
+    assert found.as_numpy("plausible").tolist() == [[True, False], [True, True], [False, True]]
+    assert answers.energies is not None
+    np.testing.assert_allclose(found.as_numpy("energy"), answers.energies, rtol=1e-6)
+    assert found.as_numpy("probabilities").shape == (3, 2)
+    alone = client.infer("careful", [asked(client, frames)], outputs=[client.kind.InferRequestedOutput("declined")])
+    assert alone.as_numpy("declined").tolist() == answers.declined
+    assert alone.as_numpy("probabilities") is None
+
+
+def test_outputs_are_described_as_they_are_given(client: Any) -> None:
+    found = as_json(client, client.get_model_metadata, "careful")["outputs"]
+    described = [(one["name"], one["datatype"], [int(side) for side in one["shape"]]) for one in found]
+    assert described == [
+        ("probabilities", "FP32", [-1, 2]),
+        ("energy", "FP32", [-1]),
+        ("declined", "BOOL", [-1]),
+        ("plausible", "BOOL", [-1, 2]),
+    ]
+    config = as_json(client, client.get_model_config, "careful")
+    kinds = [one["data_type"] for one in config.get("config", config)["output"]]
+    assert kinds == ["TYPE_FP32", "TYPE_FP32", "TYPE_BOOL", "TYPE_BOOL"]
+
+
 def test_json_and_bytes_are_answered_alike(site: Site) -> None:
     frames = pixels(2, 12, 16, 3)
     expected = site.bundle("images").predict(frames).probabilities
@@ -200,7 +228,13 @@ def test_large_json_is_refused_before_it_is_read(site: Site) -> None:
 
 def test_the_repository_lists_the_models(site: Site) -> None:
     with over_http.InferenceServerClient(site.host) as client:
-        assert [one["name"] for one in client.get_model_repository_index()] == ["images", "clips", "sets", "numbers"]
+        assert [one["name"] for one in client.get_model_repository_index()] == [
+            "images",
+            "clips",
+            "sets",
+            "numbers",
+            "careful",
+        ]
 
 
 def test_the_code_of_the_guide_prints_the_likeliest_classes(

@@ -67,6 +67,14 @@ def test_sets_and_numbers_have_their_own_form(site: Site) -> None:
     assert [(one["output"], round(one["value"])) for one in found["values"]] == [("mean", 200), ("twice", 400)]
 
 
+def test_declined_answers_say_so(site: Site) -> None:
+    dark, bright = sent(site, ("a.png", png(20)), ("b.png", png(255)), model="careful").json()["answers"]
+    assert (dark["declined"], bright["declined"]) == (True, False)
+    assert (dark["plausible"], bright["plausible"]) == (["dark"], ["bright"])
+    (plain,) = sent(site, ("a.png", png(20)), model="images").json()["answers"]
+    assert plain.keys().isdisjoint({"declined", "plausible"})
+
+
 def test_a_video_is_answered_as_predict_answers_it_as_a_whole_and_over_time(site: Site, tmp_path: Path) -> None:
     data = video(tmp_path)
     for name in ("clips", "images"):

@@ -239,7 +239,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, raw, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             squares = centre_crop(frames.movedim(-1, -3), spec.size)
-            expected = Deployed(network, logits, spec).eval()(squares)
+            (expected,) = Deployed(network, logits, spec).eval()(squares)
         found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         if found.shape != expected.shape:
             yield f"the graph gives {list(found.shape)} for a batch of {batch}"

@@ -391,7 +391,7 @@ def onnx(subject: Subject) -> Iterator[str]:
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             squares = centre_crop(frames.movedim(-1, -3), spec.size)
-            expected = Deployed(network, scene.objective.logits, spec).eval()(squares)
+            (expected,) = Deployed(network, scene.objective.logits, spec).eval()(squares)
         found = torch.from_numpy(session.run([OUTPUTS[spec.targets]], {INPUT: frames.numpy()})[0])
         yield from unlike(f"for a batch of {batch}, answers differ", found, expected)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.runs.compare.comparison import Comparison
 from toolkit.runs.compare.contender import Contender
 from toolkit.runs.report.figures import HALF, Drawing, Theme, chart, in_percent, name_axes, shorten
 from toolkit.runs.scores import is_share
+from toolkit.runs.series.members import FRACTION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +38,50 @@ def intervals(found: Comparison) -> Drawing:
             in_percent(axes.xaxis)
 
     return chart(HALF, 1.4 + 0.35 * len(found.contenders), paint)
+
+
+def fractions_of(found: Comparison) -> dict[str, list[tuple[float, Contender]]]:
+    """The shares of the training items that contenders have learned from, ascending, with their contenders, by what
+    else distinguishes them; empty where fewer than two shares do."""
+    others = [key for key in found.recipes if key != FRACTION]
+    curves: dict[str, list[tuple[float, Contender]]] = {}
+    for one in found.contenders:
+        name = ", ".join(f"{key}={one.tables.get(key)}" for key in others)
+        curves.setdefault(name, []).append((float(one.tables.get(FRACTION, 1.0)), one))
+    whole = {name: sorted(points, key=lambda point: point[0]) for name, points in curves.items()}
+    return whole if all(len({share for share, _ in points}) > 1 for points in whole.values()) else {}
+
+
+def learning_curves(found: Comparison, curves: Mapping[str, Sequence[tuple[float, Contender]]]) -> Drawing:
+    """The measure by the share of the training items, with its interval: over runs where a point has several, else over
+    items."""
+
+    def paint(axes: Axes, theme: Theme) -> None:
+        lines = {}
+        for place, (name, points) in enumerate(curves.items()):
+            colour = theme.series[place % len(theme.series)]
+            shares = [share for share, _ in points]
+            estimates = [found.measure_of(one) for _, one in points]
+            lines[name] = axes.plot(shares, [one.value for one in estimates], "o-", color=colour, markersize=5)[0]
+            known = [(share, *one.interval) for share, one in zip(shares, estimates, strict=True)]
+            for share, low, high in known:
+                if math.isfinite(low):
+                    axes.vlines(share, low, high, color=colour, linewidth=2, alpha=0.6)
+        axes.set_xscale("log")
+        ticks = sorted({share for points in curves.values() for share, _ in points})
+        axes.set_xticks(ticks, [f"{100 * share:g} %" for share in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("training items")
+        axes.set_ylabel(f"{found.measure} on {found.split}")
+        axes.grid()
+        if found.shares:
+            in_percent(axes.yaxis)
+        if len(lines) > 1:
+            drawn: Any = axes.figure
+            labels = [f" {shorten(name)}" for name in lines]
+            drawn.legend(list(lines.values()), labels, labelcolor=theme.ink, fontsize=8, loc="outside upper left")
+
+    return chart(HALF, 3.0, paint)
 
 
 def metric_of(contenders: Sequence[Contender]) -> str | None:

@@ -149,6 +149,13 @@ class Comparison:
         """The measure of each contender, by name."""
         return {one.name: _measured(one) for one in self.contenders}
 
+    def measure_of(self, one: Contender) -> Estimated:
+        """As `measured`, with the interval over runs where the contender has several."""
+        estimated = self.measured[one.name]
+        if not _repeated(one):
+            return estimated
+        return replace(estimated, interval=over_runs(_by_run(one, list(one.items))), over="runs")
+
     @cached_property
     def scores(self) -> dict[str, tuple[Estimated | None, ...]]:
         """Every scalar score, one a contender; None where it has no such score."""

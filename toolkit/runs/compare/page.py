@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.recipe.places import places, without_places
-from toolkit.runs.compare.charts import intervals, metric_of, overlaid
+from toolkit.runs.compare.charts import fractions_of, intervals, learning_curves, metric_of, overlaid
 from toolkit.runs.compare.comparison import Comparison, Pair
 from toolkit.runs.compare.pictures import pictures_of
 from toolkit.runs.compare.tables import Table, main_table, recipe_table, runs_table, scores_table
@@ -57,6 +57,8 @@ def write_page(found: Comparison, path: Path, *, main: Table | None = None, comm
         metric = metric_of(found.contenders)
         if metric:
             figures.save(scratch, "curves", overlaid(found.contenders, metric))
+        if curves := fractions_of(found):
+            figures.save(scratch, "learning", learning_curves(found, curves))
         page = render(
             Path(__file__).parent / "compare.html.j2",
             pictures(scratch),

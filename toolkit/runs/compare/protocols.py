@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.api.errors import UsageError
+from toolkit.data.fraction import PROTOCOL_KEY
 from toolkit.runs.compare.contender import Contender, flattened
 
 ABSENT = "absent"
+OF_TRAINING = frozenset({PROTOCOL_KEY})
+"""Keys of a protocol that say what was learned, not how it was scored."""
 
 
 def require_like_protocols(contenders: Sequence[Contender], *, anyway: str) -> None:
@@ -53,5 +56,5 @@ def unlike(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, tuple
     return {
         key: (one.get(key, ABSENT), two.get(key, ABSENT))
         for key in keys
-        if one.get(key, ABSENT) != two.get(key, ABSENT)
+        if key not in OF_TRAINING and one.get(key, ABSENT) != two.get(key, ABSENT)
     }

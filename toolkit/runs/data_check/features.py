@@ -182,7 +182,7 @@ def _of_split(made: Extractor, split: Split | VideoSplit, progress: Callable[[in
     loader = _loader(made, split, device)
     found: NDArray[np.float16] = np.empty((0, 0), np.float16)
     size = CLIPS if made.data.spec.clip else BATCH
-    with torch.inference_mode(), _last_input(network) as last:
+    with torch.inference_mode(), last_input(network) as last:
         for batch in loader.evaluation(size):
             if not len(batch.index):
                 continue
@@ -224,7 +224,7 @@ def _loader(made: Extractor, split: Split | VideoSplit, device: torch.device) ->
 
 
 @contextmanager
-def _last_input(network: nn.Module) -> Iterator[list[Tensor]]:
+def last_input(network: nn.Module) -> Iterator[list[Tensor]]:
     """A list that holds, after each pass, what the linear layer took that ran last; nothing where no layer is one."""
     from torch import nn
 

@@ -66,7 +66,7 @@ def fit_probe(assembly: Assembly, features: Tensor) -> tuple[Probe, float]:
     inputs = features.float().flatten(1).cpu().numpy()
     targets = np.repeat(np.asarray(data.train.targets), each)
     mean, deviation = inputs.mean(0), inputs.std(0)
-    deviation = np.where(deviation > 0, deviation, 1)
+    deviation[deviation == 0] = 1
     inputs = (inputs - mean) / deviation
     strength = _best_strength(inputs, targets, _sources(data, each))
     weight, bias = _fitted(inputs, targets, strength, len(assembly.spec.classes))

@@ -16,7 +16,9 @@ from toolkit.runs.files import RunFiles
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
+from toolkit.runs.report.embedding import Map, map_of
 from toolkit.runs.report.numbers import Numbers, numbers
+from toolkit.runs.report.trust import Calibrated, Unknown, calibrated, unknown
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
 from toolkit.runs.scores import Certainty, Row, score_rows
 from toolkit.runs.significance import wilson_interval
@@ -79,7 +81,13 @@ class Page:
     numbers: Numbers | None
     """Where answers are numbers."""
     calibration_error: float | None
+    calibrated: Calibrated | None
+    """The same after a temperature; None where the run has none."""
+    unknown: Unknown | None
+    """None where no class was held out."""
     errors: Sequence[Prediction]
+    items: Map | None
+    """The map of the items; None where the run has none."""
     maps: str
     """What maps of where answers come from show, or why the page has no maps."""
     recipe: Sequence[tuple[str, str, str]]
@@ -117,7 +125,10 @@ def gather(files: RunFiles) -> Page:
         answers=answers(files),
         numbers=numbers(files, LISTED_ERRORS),
         calibration_error=_calibration_error(files),
+        calibrated=calibrated(files),
+        unknown=unknown(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
+        items=map_of(files),
         maps=_maps(files),
         recipe=[_recipe_line(line) for line in files.recipe.strip().splitlines()],
         protocol={name: _in_words(value) for name, value in files.scores.get("protocol", {}).items()},

@@ -82,6 +82,8 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
         yield "error_counts", number_figures.errors(shown.numbers.rows)
     if shown.files.predictions:
         yield "calibration", figures.reliability(statistics.calibration(shown.files.predictions))
+    if shown.calibrated:
+        yield "calibrated", figures.reliability(shown.calibrated.curve)
 
 
 @dataclass(frozen=True)

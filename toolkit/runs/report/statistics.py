@@ -197,13 +197,18 @@ def hardest_classes(matrix: Matrix, limit: int) -> list[int]:
 
 def calibration(predictions: Sequence[Prediction], bins: int = 15) -> Calibration:
     """Confidence and accuracy of `bins` equal-width bins of confidence."""
-    members: list[list[Prediction]] = [[] for _ in range(bins)]
-    for row in predictions:
-        members[min(bins - 1, max(0, math.ceil(row.confidence * bins) - 1))].append(row)
+    return binned([(row.confidence, not row.wrong) for row in predictions], bins)
+
+
+def binned(answers: Sequence[tuple[float, bool]], bins: int = 15) -> Calibration:
+    """As `calibration`, of the confidence of each answer, 0..1, and whether it is right."""
+    members: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
+    for confidence, right in answers:
+        members[min(bins - 1, max(0, math.ceil(confidence * bins) - 1))].append((confidence, right))
     return Calibration(
-        [_ratio(sum(row.confidence for row in rows), len(rows)) for rows in members],
-        [accuracy(rows) for rows in members],
-        [_ratio(len(rows), len(predictions)) for rows in members],
+        [_ratio(sum(confidence for confidence, _ in rows), len(rows)) for rows in members],
+        [_ratio(sum(right for _, right in rows), len(rows)) for rows in members],
+        [_ratio(len(rows), len(answers)) for rows in members],
     )
 
 

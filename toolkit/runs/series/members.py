@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -11,7 +12,7 @@ from pathlib import Path
 from toolkit.api.errors import UsageError
 from toolkit.runs.directory import SERIES, RunDirectory
 
-FOLDS, FOLD, SEED = "data.folds", "data.fold", "seed"
+FOLDS, FOLD, SEED, FRACTION = "data.folds", "data.fold", "seed", "data.fraction"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,27 @@ def split_values(text: str) -> tuple[str, tuple[str, ...]]:
             f"--grid {text}: expected KEY=VALUE,VALUE", next_step="such as --grid train.optimizer.lr=0.1,0.3"
         )
     return key.strip(), found
+
+
+def fractions(text: str) -> tuple[str, tuple[str, ...]]:
+    """The key and the values of a learning curve over `0.1,0.3,1`. Raises UsageError unless they are at least two
+    different shares above 0 and up to 1."""
+    values = tuple(part.strip() for part in text.split(","))
+    shares = [_share(value) for value in values]
+    if len({*shares}) != len(values) or len(values) < 2 or not all(0 < share <= 1 for share in shares):
+        raise UsageError(
+            f"--fractions {text}: expected different shares of the training items, above 0 and up to 1",
+            next_step="such as --fractions 0.1,0.3,1",
+        )
+    return FRACTION, values
+
+
+def _share(text: str) -> float:
+    """NaN where it is not a number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _parted(text: str) -> Iterator[str]:

@@ -11,16 +11,21 @@ from toolkit.serving.bundle.manifest import (
     read_manifest,
 )
 from toolkit.serving.bundle.model import Answers, Bundle, Numbers
+from toolkit.serving.bundle.trust import UNTOUCHED, Conformal, Rejection, Trust
 
 __all__ = [
     "MANIFEST",
+    "UNTOUCHED",
     "Answers",
     "Bundle",
     "ClipSampling",
+    "Conformal",
     "FrameSampling",
     "Input",
     "Manifest",
     "Numbers",
+    "Rejection",
+    "Trust",
     "VideoSampling",
     "bundle_near",
     "read_manifest",

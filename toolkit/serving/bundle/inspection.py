@@ -30,6 +30,7 @@ from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.operators import elements_out, growth, objection
 from toolkit.serving.bundle.regular import check_regular, irregularity
 from toolkit.serving.bundle.shapes import Shape, count, shape_out, varies
+from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE
 from toolkit.serving.bundle.wire import AGAIN, Fields, Reader, Span
 
 LEAST_LIMIT = 4 << 30
@@ -40,7 +41,7 @@ LEAST_FOLDED = 16 << 20
 STRUCTURE = 64 << 20
 """Bytes that a file may have besides its weights: a reader turns each into many."""
 
-_FLOAT, _UINT8, _INT32, _INT64 = 1, 2, 6, 7
+_FLOAT, _UINT8, _INT32, _INT64, _BOOL = 1, 2, 6, 7, 9
 _BITS = {
     **dict.fromkeys((25, 26), 2),
     **dict.fromkeys((21, 22, 23), 4),
@@ -69,7 +70,7 @@ class Port(NamedTuple):
     shape: tuple[int | str, ...]
 
     def __str__(self) -> str:
-        kind = {_FLOAT: "float32", _UINT8: "uint8"}.get(self.element, f"type {self.element}")
+        kind = {_FLOAT: "float32", _UINT8: "uint8", _BOOL: "bool"}.get(self.element, f"type {self.element}")
         return f'"{self.name}" {kind} [{", ".join(str(side) or "?" for side in self.shape)}]'
 
 
@@ -105,22 +106,32 @@ def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
     takes = Port(INPUT, _UINT8, ("N", *clip, "H", "W", 3))
     if len(findings.inputs) != 1 or not _fits(findings.inputs[0], takes):
         raise _differs(path, "takes", findings.inputs, takes)
-    gives = Port(manifest.output, _FLOAT, ("N", len(manifest.classes)))
-    if len(findings.outputs) != 1 or not _fits(findings.outputs[0], gives):
-        raise _differs(path, "gives", findings.outputs, gives)
+    count = len(manifest.classes)
+    kinds = {
+        manifest.output: (_FLOAT, ("N", count)),
+        ENERGY: (_FLOAT, ("N",)),
+        DECLINED: (_BOOL, ("N",)),
+        PLAUSIBLE: (_BOOL, ("N", count)),
+    }
+    gives = [Port(name, *kinds[name]) for name in manifest.outputs]
+    if len(findings.outputs) != len(gives) or not all(map(_fits, findings.outputs, gives)):
+        raise _differs(path, "gives", findings.outputs, *gives)
 
 
 def _fits(port: Port, wanted: Port) -> bool:
-    """Whether all is as wanted: where a dimension may vary it must not be a number, and the last must be the one."""
+    """Whether all is as wanted: where a dimension may vary it must not be a number, and the last number must be the
+    one."""
     if (port.name, port.element, len(port.shape)) != (wanted.name, wanted.element, len(wanted.shape)):
         return False
-    between = zip(port.shape[:-1], wanted.shape[:-1], strict=True)
-    return port.shape[-1] == wanted.shape[-1] and all(isinstance(has, str) or has == want for has, want in between)
+    if isinstance(wanted.shape[-1], int) and port.shape[-1] != wanted.shape[-1]:
+        return False
+    return all(isinstance(has, str) or has == want for has, want in zip(port.shape, wanted.shape, strict=True))
 
 
-def _differs(path: Path, does: str, found: Sequence[Port], wanted: Port) -> BundleError:
+def _differs(path: Path, does: str, found: Sequence[Port], *wanted: Port) -> BundleError:
     return BundleError(
-        f"{path}: {does} {', '.join(map(str, found)) or 'nothing'}; by bundle.json it {does} {wanted}",
+        f"{path}: {does} {', '.join(map(str, found)) or 'nothing'}; by bundle.json it {does} "
+        f"{', '.join(map(str, wanted))}",
         next_step="export the run again",
     )
 

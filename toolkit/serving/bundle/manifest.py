@@ -13,15 +13,19 @@ from toolkit.api.clips import Averaged, Clip, Sampling, Short
 from toolkit.api.errors import BundleError, nearest
 from toolkit.serving.bundle.regular import check_regular
 from toolkit.serving.bundle.seal import sealed, without_seal
+from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.checkpoints import BEST
 from toolkit.system.choices import BUNDLE_PRECISIONS
 from toolkit.system.segmentation import Segmentation
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from toolkit.api.contracts import Fit, TargetForm
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of bundle.json; raised when a reader of the old one would misunderstand the new one."""
 MANIFEST = "bundle.json"
 INPUT = "frames"
@@ -108,9 +112,27 @@ class Manifest:
     """What an answer is: one class, whose probabilities sum to 1, a set of classes, or numbers."""
     thresholds: tuple[float, ...] | None = None
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
+    trust: Trust = UNTOUCHED
+    """How far answers go."""
     segments: Segmentation = field(default_factory=Segmentation)
     """How answers to a long video become events."""
     schema: int = SCHEMA
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all outputs of the graph, the answers first."""
+        return (self.output, *self.trust.outputs)
+
+    @property
+    def columns(self) -> int:
+        """Of what a session gives for an input: an answer of C numbers, and behind it the energy where the graph gives
+        one."""
+        return len(self.classes) + self.trust.scored
+
+    def parted(self, row: NDArray[np.float32]) -> tuple[NDArray[np.float32], float | None]:
+        """The answer `[C]` and the energy, if the graph gives one, of one row of a session."""
+        count = len(self.classes)
+        return row[:count], float(row[count]) if self.trust.scored else None
 
     @property
     def output(self) -> str:
@@ -175,6 +197,7 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
                 "input": Input(**claimed["input"]),
                 "sampling": _sampling(claimed["sampling"]),
                 "thresholds": None if claimed.get("thresholds") is None else tuple(claimed["thresholds"]),
+                "trust": Trust.read(claimed["trust"]),
                 "segments": Segmentation(**claimed.get("segments", {})),
             }
         )
@@ -196,7 +219,7 @@ _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "created", "recipe", "digest", "form"), str),
     "sample": bool,
     "classes": list,
-    **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores"), dict),
+    **dict.fromkeys(("input", "sampling", "models", "files", "protocol", "trained_on", "scores", "trust"), dict),
 }
 
 
@@ -217,6 +240,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"input: sizes must be from 1 to {_LARGEST}, and size at most square"
     if shape.fit not in ("crop", "stretch"):
         yield f'input.fit: must be "crop" or "stretch", got {shape.fit!r}'
+    yield from manifest.trust.contradictions(manifest.form)
     yield from _wrong_sampling(manifest.sampling, shape)
     yield from _wrong_segments(manifest.segments)
     yield from _wrong_models(manifest)

@@ -15,6 +15,7 @@ from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 from toolkit.serving.bundle.providers import choose_device
 from toolkit.serving.bundle.signature import check_signature
+from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.system.choices import BundleDevice
 
 if TYPE_CHECKING:
@@ -34,6 +35,24 @@ class Answers:
     classes: tuple[str, ...]
     thresholds: tuple[float, ...] | None = None
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
+    trust: Trust = UNTOUCHED
+    energies: NDArray[np.float32] | None = None
+    """`[N]`, of a model that declines by it."""
+
+    @property
+    def declined(self) -> list[bool]:
+        """Whether each answer is declined, so that its input counts as unknown; of a model that never declines, no."""
+        energies = [None] * len(self.probabilities) if self.energies is None else self.energies.tolist()
+        return list(map(self.trust.declines, self.probabilities.tolist(), energies))
+
+    @property
+    def plausible(self) -> list[tuple[str, ...]] | None:
+        """The classes of each answer that hold the truth as often as the export was asked for, in the order of
+        `classes`, perhaps none; None where a bundle has no such sets."""
+        if self.trust.conformal is None:
+            return None
+        found = map(self.trust.plausible, self.probabilities.tolist())
+        return [tuple(self.classes[number] for number in numbers or ()) for numbers in found]
 
     @property
     def sets(self) -> list[tuple[str, ...]]:
@@ -118,15 +137,16 @@ class Bundle:
         Raises UsageError for another dtype or shape and where answers are numbers, BundleError where the model cannot
         compute them."""
         self._require(numbers=False)
-        return self.answers(self._run(frames))
+        return self.answers(self.rows(frames))
 
     def estimate(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Numbers:
         """As `predict`, of a model that answers with numbers."""
         self._require(numbers=True)
-        return Numbers(self._run(frames), self.manifest.classes)
+        return Numbers(self.rows(frames), self.manifest.classes)
 
-    def _run(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """What the model puts out, `[N, C]`, for frames as `predict` takes them."""
+    def rows(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """What the graph answers to frames as `predict` takes them: `[N, C]` probabilities or numbers, and behind them
+        the energy where the model declines by it."""
         if isinstance(frames, Sequence):
             return self._mixed(frames)
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
@@ -138,9 +158,12 @@ class Bundle:
             what, method = ("classes", "predict") if numbers else ("numbers", "estimate")
             raise UsageError(f"{self.path}: answers with {what}", next_step=f"call Bundle.{method}(frames)")
 
-    def answers(self, probabilities: NDArray[np.float32]) -> Answers:
-        """What probabilities `[N, C]` of this model say: means over the views of a video, for example."""
-        return Answers(probabilities, self.manifest.classes, self.manifest.thresholds)
+    def answers(self, rows: NDArray[np.float32]) -> Answers:
+        """What probabilities `[N, C]` of this model say, with the energy behind them, `[N, C + 1]`, where it declines
+        by that: means over the views of a video, for example."""
+        manifest, count = self.manifest, len(self.manifest.classes)
+        energies = rows[:, count] if manifest.trust.scored else None
+        return Answers(rows[:, :count], manifest.classes, manifest.thresholds, manifest.trust, energies)
 
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`: to the bit what the graph makes of it, and what training
@@ -162,7 +185,7 @@ class Bundle:
         for index, item in enumerate(frames):
             check_frames(item, self.manifest.input, f"frames[{index}]")
             sizes.setdefault(item.shape, []).append(index)
-        answers = np.empty((len(frames), len(self.manifest.classes)), np.float32)
+        answers = np.empty((len(frames), self.manifest.columns), np.float32)
         for indices in sizes.values():
             answers[indices] = self.session.run(np.stack([frames[index] for index in indices]))
         return answers

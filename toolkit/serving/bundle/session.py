@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from toolkit.api.errors import BundleError
 from toolkit.serving.bundle.inspection import Findings
 from toolkit.serving.bundle.manifest import INPUT, SIDES, Manifest
 from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
+from toolkit.serving.bundle.trust import ENERGY
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BundleDevice
 from toolkit.system.machine import memory_available, physical_cores
@@ -70,8 +71,8 @@ class ModelSession:
         self.path = path
         self.device = device
         self._square = manifest.input.square
-        self._classes = len(manifest.classes)
-        self._output = manifest.output
+        self._columns = manifest.columns
+        self._outputs = (manifest.output, ENERGY) if manifest.trust.scored else (manifest.output,)
         self._frames = manifest.input.frames or 1
         precision = next(precision for precision, name in manifest.models.items() if name == path.name)
         providers = partial(provider_options, device, precision, manifest.files[path.name])
@@ -82,8 +83,9 @@ class ModelSession:
         self._captured: dict[tuple[int, ...], _Captured] = {}
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`. Raises BundleError where it cannot be computed."""
-        answers = np.empty((len(pixels), self._classes), np.float32)
+        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
+        Raises BundleError where it cannot be computed."""
+        answers = np.empty((len(pixels), self._columns), np.float32)
         largest = self.largest(pixels.shape[1:])
         for part in split(len(pixels), largest):
             answered = self._answered(pixels[part], largest)
@@ -105,8 +107,7 @@ class ModelSession:
         try:
             if self.device == "cpu":
                 given = {INPUT: np.ascontiguousarray(pixels)}
-                answer: NDArray[np.float32] = self._of_any.run([self._output], given)[0]
-                return answer
+                return _joined(self._of_any.run(list(self._outputs), given))
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
         except Exception as error:  # onnxruntime's own errors have no other class in common
@@ -121,17 +122,17 @@ class ModelSession:
         self._of_any = self._of_any or self._open()  # on this thread alone
         binding = self._of_any.io_binding()
         binding.bind_cpu_input(INPUT, pixels)
-        binding.bind_output(self._output, "cpu")
+        for output in self._outputs:
+            binding.bind_output(output, "cpu")
         self._of_any.run_with_iobinding(binding)
-        answer: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
-        return answer
+        return _joined(binding.copy_outputs_to_cpu())
 
     def _replayed(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         captured = self._captured.get(pixels.shape)
         if captured is None:
             graph_id = str(len(self._captured) + 1)
-            gives = (len(pixels), self._classes)
-            captured = _Captured.bound(session, pixels.shape, self._output, gives, graph_id)
+            gives = _shapes(len(pixels), self._columns, self._outputs)
+            captured = _Captured.bound(session, pixels.shape, gives, graph_id)
             self._captured[pixels.shape] = captured
         return captured.run(session, pixels)
 
@@ -141,26 +142,40 @@ class _Captured:
     """A CUDA graph of one batch size: it reads and writes the same memory every time."""
 
     source: Any
-    target: Any
+    targets: tuple[Any, ...]
     binding: Any
     options: Any
 
     @classmethod
     def bound(
-        cls, session: Any, takes: tuple[int, ...], output: str, gives: tuple[int, ...], graph_id: str
+        cls, session: Any, takes: tuple[int, ...], gives: Mapping[str, tuple[int, ...]], graph_id: str
     ) -> _Captured:
+        """`gives` has the shape of each output that is read."""
         source = onnxruntime.OrtValue.ortvalue_from_shape_and_type(takes, np.uint8, "cuda", 0)
-        target = onnxruntime.OrtValue.ortvalue_from_shape_and_type(gives, np.float32, "cuda", 0)
         binding = session.io_binding()
         binding.bind_ortvalue_input(INPUT, source)
-        binding.bind_ortvalue_output(output, target)
-        return cls(source, target, binding, _run_options(graph_id))
+        targets = []
+        for output, shape in gives.items():
+            targets.append(onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0))
+            binding.bind_ortvalue_output(output, targets[-1])
+        return cls(source, tuple(targets), binding, _run_options(graph_id))
 
     def run(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.source.update_inplace(pixels)
         session.run_with_iobinding(self.binding, self.options)
-        answer: NDArray[np.float32] = self.target.numpy()
-        return answer
+        return _joined([target.numpy() for target in self.targets])
+
+
+def _shapes(count: int, columns: int, outputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Of the outputs that are read, for so many inputs: the answers, and what has one number for each."""
+    classes = columns - len(outputs) + 1
+    return {name: (count,) if place else (count, classes) for place, name in enumerate(outputs)}
+
+
+def _joined(outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The answers, `[N, C]`, with what has one number for each behind them."""
+    answers, *scores = outputs
+    return np.column_stack([answers, *scores]) if scores else answers
 
 
 def _run_options(graph_id: str) -> Any:

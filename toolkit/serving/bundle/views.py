@@ -55,14 +55,20 @@ def inputs(frames: Sequence[Sequence[NDArray[np.uint8]]], *, clips: bool) -> lis
 
 
 def average_views(
-    probabilities: NDArray[np.float32], average: Averaged, form: TargetForm = "index"
+    probabilities: NDArray[np.float32], average: Averaged, form: TargetForm = "index", *, scores: int = 0
 ) -> NDArray[np.float32]:
     """`[..., V, C]` to `[..., C]`: the mean over V views of the probabilities, or of the logits; of numbers always
-    their own mean.
+    their own mean. The last `scores` columns are no probabilities: of these it is their own mean too.
 
     These are known from the probabilities. Where an item has one class (`index`), that is but for a number that all
     classes of a view share and that no answer depends on. Where it has a set of them, each has its own logit.
     """
+    if scores:
+        whole = [
+            average_views(probabilities[..., :-scores], average, form),
+            average_views(probabilities[..., -scores:], "probabilities"),
+        ]
+        return np.concatenate(whole, -1)
     if average == "probabilities" or form == "number":
         mean: NDArray[np.float32] = probabilities.mean(-2, dtype=np.float64).astype(np.float32)
         return mean

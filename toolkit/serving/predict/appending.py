@@ -36,7 +36,7 @@ from toolkit.system.notices import note, warn
 
 if TYPE_CHECKING:
     from toolkit.serving.predict.inputs import Source
-    from toolkit.serving.predict.rows import Text, Top
+    from toolkit.serving.predict.rows import Said, Text, Top
 
 SHARE = 1 / 8
 """Part of its rows that a Parquet file waits for before it is written again: the larger it is, the less often."""
@@ -158,8 +158,8 @@ class _JournaledRows:
         if self._rows or self._held:
             _report(output, self._rows + self._held)
 
-    def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        self._lines.add(source, top, label)
+    def add(self, source: Source, top: Top, said: Said = None) -> None:
+        self._lines.add(source, top, said)
         self._held += 1
         if self._held >= max(ROWS_AT_ONCE, SHARE * self._rows):
             self._take_in()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from toolkit.api.answers import NONE, named_classes, number
+from toolkit.api.answers import NONE, UNKNOWN, named_classes, number
 from toolkit.api.errors import printable
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Line(NamedTuple):
 
 
 def caption(manifest: Manifest, probabilities: NDArray[np.float32], top: int) -> list[Line]:
-    """The lines for an answer `[C]`: the `top` likeliest classes, every class of a set, or every number."""
+    """The lines for an answer, one row of `Bundle.rows`: the `top` likeliest classes, every class of a set, or every
+    number. One that is declined says so first."""
+    probabilities, energy = manifest.parted(probabilities)
     row = probabilities.tolist()
     sample = [Line("SAMPLE model")] if manifest.sample else []
     if manifest.form == "number":
@@ -54,7 +56,8 @@ def caption(manifest: Manifest, probabilities: NDArray[np.float32], top: int) ->
     else:
         numbers = sorted(named_classes(row, manifest.thresholds), key=lambda place: -row[place])
     lines = [Line(f"{_short(manifest.classes[place])}  {row[place]:.1%}", row[place]) for place in numbers]
-    return [*(lines or [Line(NONE)]), *sample]
+    declined = [Line(UNKNOWN)] if manifest.trust.declines(row, energy) else []
+    return [*declined, *(lines or [Line(NONE)]), *sample]
 
 
 def _short(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from toolkit.serving.predict.appending import appended
 from toolkit.serving.predict.damages import Damages
 from toolkit.serving.predict.inputs import Source
-from toolkit.serving.predict.rows import LAYOUTS, Layout, Rows, Table, table_width, written
+from toolkit.serving.predict.rows import Layout, Rows, Table, layout_of, table_width, written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class PredictionJob:
 
     @property
     def layout(self) -> Layout:
-        return LAYOUTS[self.bundle.manifest.form](self.top, self.bundle.manifest.classes)
+        return layout_of(self.bundle.manifest, self.top)
 
     def rows(self) -> AbstractContextManager[Rows]:
         timed = self.follows or self.every is not None
@@ -78,18 +78,18 @@ class PredictionJob:
         return nullcontext(Table(width=table_width(names), layout=self.layout, live=self.follows))
 
     def add(self, rows: Rows, source: Source, probabilities: NDArray[np.float32]) -> None:
-        """Add the row of a source whose probabilities or numbers are `[C]`."""
+        """Add the row of a source whose answer is one row of `Bundle.rows`."""
         rows.add(source, *self.layout.read(self.bundle, probabilities))
 
     def predict(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return self.layout.ask(self.bundle, views)
+        return self.bundle.rows(views)
 
     def average(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """From the answers `[V, C]` to the views of one source to its own `[C]`. Raises DataError for answers without
-        meaning."""
+        """From the rows of the views of one source to its own row. Raises DataError for answers without meaning."""
         from toolkit.serving.bundle.views import average_views
 
         self.layout.check(probabilities)
 
-        clip, form = self.bundle.manifest.clip, self.bundle.manifest.form
-        return average_views(probabilities, "probabilities" if clip is None else clip.average, form)
+        manifest = self.bundle.manifest
+        average = "probabilities" if manifest.clip is None else manifest.clip.average
+        return average_views(probabilities, average, manifest.form, scores=int(manifest.trust.scored))

@@ -51,11 +51,11 @@ class Timelines:
         self._rows: list[NDArray[np.float32]] = []
 
     def add(self, source: Source, probabilities: NDArray[np.float32]) -> None:
-        """Take in the answer `[C]` to the part `source.moment`, which stands at the middle of that part."""
+        """Take in the answer, one row of `Bundle.rows`, to the part `source.moment`, at whose middle it is drawn."""
         start, end = source.moment or (0.0, 0.0)
         self._name = source.name
         self._seconds.append((start + end) / 2)
-        self._rows.append(probabilities)
+        self._rows.append(probabilities[: len(self._classes)])
 
     def draw(self, path: Path, *, sample: bool) -> None:
         """Write the picture to `path`, whose suffix is one of `SUFFIXES`."""

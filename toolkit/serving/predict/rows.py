@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from toolkit.api.answers import NONE, number
+from toolkit.api.answers import NONE, SEPARATOR, UNKNOWN, number
 from toolkit.api.contracts import TargetForm
 from toolkit.api.errors import DataError, RunFailed, UsageError, printable
 from toolkit.api.files import csv_text, replaced
+from toolkit.serving.bundle.trust import DECLINED, PLAUSIBLE
 from toolkit.serving.predict.inputs import Source
 from toolkit.system.notices import show
 
@@ -23,11 +24,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from toolkit.serving.bundle import Bundle
+    from toolkit.serving.bundle import Bundle, Manifest, Trust
 
+T = TypeVar("T")
 Closable = TypeVar("Closable", bound="SupportsClose")
 Top: TypeAlias = Sequence[tuple[str, float]]
 """Classes with their probabilities, likeliest first; or outputs with their numbers, in the order of the model."""
+
+
+class Caution(NamedTuple):
+    """How far an answer goes, of a bundle that says so."""
+
+    declined: bool
+    plausible: str
+    """The set of classes that holds the truth, as text."""
+
+
+Said: TypeAlias = str | Caution | None
+"""What an answer says besides: the set of classes that are present, as text, or how far it goes; None where it is the
+likeliest class and no more."""
 PREDICTION = "prediction"
 """Column of the set of classes, where answers are sets: the same as in a run's predictions.csv."""
 LIVE, DATE = "time", "2026-01-31T23:59:59.999Z"
@@ -47,8 +62,7 @@ class SupportsClose(Protocol):
 class Rows(Protocol):
     """Where answers go."""
 
-    def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        """`label` is the set of classes that are present, as text; None where an answer is the likeliest class."""
+    def add(self, source: Source, top: Top, said: Said = None) -> None: ...
 
 
 class Layout(Protocol):
@@ -61,19 +75,16 @@ class Layout(Protocol):
     width: int
     """Of a cell of the table."""
 
-    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """The model's answers `[N, C]` to N views."""
-
-    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
-        """What a row is added with, of the model's answer `[C]`."""
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, Said]:
+        """What a row is added with, of one row of `Bundle.rows`."""
 
     def check(self, answers: NDArray[np.float32]) -> None:
-        """Raise DataError where answers `[N, C]` have no meaning."""
+        """Raise DataError where rows of `Bundle.rows` have no meaning."""
 
-    def values(self, top: Top, label: str | None) -> list[object]:
+    def values(self, top: Top, said: Said) -> list[object]:
         """One for each of `columns`."""
 
-    def cells(self, top: Top, label: str | None) -> list[str]:
+    def cells(self, top: Top, said: Said) -> list[str]:
         """One for each of `titles`."""
 
 
@@ -87,10 +98,7 @@ class OneClass:
         self.titles: Sequence[str] = [f"top {rank}" for rank in ranks]
         self.width = self._class_width + len("  100.00%")
 
-    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return bundle.predict(views).probabilities
-
-    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, Said]:
         return bundle.answers(answer[None]).top(self._top)[0], None
 
     def check(self, answers: NDArray[np.float32]) -> None:
@@ -99,11 +107,11 @@ class OneClass:
             if abs(found - 0.5) > 0.5 + ROUNDED:
                 raise DataError(f"the model answers {found:.4g}, expected a probability from 0 to 1")
 
-    def values(self, top: Top, label: str | None) -> list[object]:  # noqa: ARG002
+    def values(self, top: Top, said: Said) -> list[object]:  # noqa: ARG002
         # The seven digits that float32 holds.
         return [part for name, value in top for part in (name, float(f"{value:.7g}"))]
 
-    def cells(self, top: Top, label: str | None) -> list[str]:  # noqa: ARG002
+    def cells(self, top: Top, said: Said) -> list[str]:  # noqa: ARG002
         return [f"{printable(name):<{self._class_width}}  {value:7.2%}" for name, value in top]
 
 
@@ -122,14 +130,55 @@ class SetOfClasses(OneClass):
         # Last, since a set may be of any width.
         self.titles = [*self.titles, PREDICTION]
 
-    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, Said]:
         return super().read(bundle, answer)[0], bundle.answers(answer[None]).labels[0]
 
-    def values(self, top: Top, label: str | None) -> list[object]:
-        return [label, *super().values(top, label)]
+    def values(self, top: Top, said: Said) -> list[object]:
+        return [said, *super().values(top, said)]
 
-    def cells(self, top: Top, label: str | None) -> list[str]:
-        return [*super().cells(top, label), label or NONE]
+    def cells(self, top: Top, said: Said) -> list[str]:
+        return [*super().cells(top, said), str(said or NONE)]
+
+
+class CautiousClass(OneClass):
+    """The likeliest classes, whether the answer is declined, and the set of classes that holds the truth: what of
+    these a bundle has."""
+
+    def __init__(self, top: int, classes: Sequence[str], trust: Trust) -> None:
+        super().__init__(top, classes)
+        self._trust = trust
+        cautions = self._pick(DECLINED, PLAUSIBLE)
+        self.columns = [*cautions, *self.columns]
+        self.titles = [*self.titles, *cautions]
+
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, Said]:
+        answers = bundle.answers(answer[None])
+        plausible = answers.plausible or [()]
+        return answers.top(self._top)[0], Caution(answers.declined[0], SEPARATOR.join(plausible[0]))
+
+    def check(self, answers: NDArray[np.float32]) -> None:
+        super().check(answers[:, : answers.shape[1] - self._trust.scored])
+        _check_finite(answers)
+
+    def values(self, top: Top, said: Said) -> list[object]:
+        caution = _caution(said)
+        return [*self._pick(caution.declined, caution.plausible), *super().values(top, said)]
+
+    def cells(self, top: Top, said: Said) -> list[str]:
+        caution = _caution(said)
+        declined = UNKNOWN if caution.declined else ""
+        return [*super().cells(top, said), *self._pick(declined, caution.plausible or NONE)]
+
+    def _pick(self, declined: T, plausible: T) -> list[T]:
+        """Of the two, those that the bundle has."""
+        has = self._trust
+        return [*([declined] if has.reject else ()), *([plausible] if has.conformal else ())]
+
+
+def _caution(said: Said) -> Caution:
+    if not isinstance(said, Caution):
+        raise AssertionError("a row of another layout")
+    return said
 
 
 class NumberOfEachOutput:
@@ -140,28 +189,31 @@ class NumberOfEachOutput:
         self.titles: Sequence[str] = [printable(name) for name in outputs]
         self.width = max(12, *map(len, self.titles))
 
-    def ask(self, bundle: Bundle, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return bundle.estimate(views).values
-
-    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, str | None]:
+    def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, Said]:
         return [*zip(bundle.manifest.classes, answer.tolist(), strict=True)], None
 
     def check(self, answers: NDArray[np.float32]) -> None:
         _check_finite(answers)
 
-    def values(self, top: Top, label: str | None) -> list[object]:  # noqa: ARG002
+    def values(self, top: Top, said: Said) -> list[object]:  # noqa: ARG002
         return [float(f"{value:.9g}") for _, value in top]
 
-    def cells(self, top: Top, label: str | None) -> list[str]:  # noqa: ARG002
+    def cells(self, top: Top, said: Said) -> list[str]:  # noqa: ARG002
         return [number(value) for _, value in top]
 
 
-LAYOUTS: Mapping[TargetForm, Callable[[int, Sequence[str]], Layout]] = {
+_LAYOUTS: Mapping[TargetForm, Callable[[int, Sequence[str]], Layout]] = {
     "index": OneClass,
     "set": SetOfClasses,
     "number": NumberOfEachOutput,
 }
-"""Made of how many classes to show, and the names of the classes or outputs."""
+
+
+def layout_of(manifest: Manifest, top: int) -> Layout:
+    """How rows show the answers of a bundle, with the `top` likeliest classes."""
+    if manifest.trust.outputs:
+        return CautiousClass(top, manifest.classes, manifest.trust)
+    return _LAYOUTS[manifest.form](top, manifest.classes)
 
 
 class Table:
@@ -171,11 +223,11 @@ class Table:
         self._width, self._layout, self._live = width, layout, live
         self._titled = False
 
-    def add(self, source: Source, top: Top, label: str | None = None) -> None:
+    def add(self, source: Source, top: Top, said: Said = None) -> None:
         if not self._titled:
             self._line("file", [LIVE] if self._live else [], self._layout.titles)
             self._titled = True
-        self._line(printable(source.title), _shown(source), self._layout.cells(top, label))
+        self._line(printable(source.title), _shown(source), self._layout.cells(top, said))
 
     def _line(self, name: str, shown: Sequence[object], cells: Sequence[str]) -> None:
         width = self._layout.width
@@ -203,7 +255,7 @@ class CsvText:
         return csv_text([names])
 
     def line(self, names: Sequence[str], values: Sequence[object]) -> str:  # noqa: ARG002
-        return csv_text([values])
+        return csv_text([[str(value).lower() if isinstance(value, bool) else value for value in values]])
 
     def columns_of(self, path: Path, names: Sequence[str]) -> Sequence[str]:
         with path.open(encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -261,8 +313,8 @@ class LineRows:
     def begin(self) -> None:
         self._write(self._text.head(self._names))
 
-    def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        self._write(self._text.line(self._names, _values(source, self._layout, top, label)))
+    def add(self, source: Source, top: Top, said: Said = None) -> None:
+        self._write(self._text.line(self._names, _values(source, self._layout, top, said)))
 
 
 class ParquetRows:
@@ -275,8 +327,8 @@ class ParquetRows:
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._held: list[list[object]] = []
 
-    def add(self, source: Source, top: Top, label: str | None = None) -> None:
-        self._held.append(_values(source, self._layout, top, label))
+    def add(self, source: Source, top: Top, said: Said = None) -> None:
+        self._held.append(_values(source, self._layout, top, said))
         if len(self._held) >= ROWS_AT_ONCE:
             self._write()
 
@@ -301,6 +353,7 @@ def parquet_schema(names: Sequence[str]) -> Any:
     exact, real = dict.fromkeys(MOMENT, pyarrow.float64()), pyarrow.float32()
     exact[LIVE] = pyarrow.timestamp("ms", tz="UTC")
     numbers = (f"{PREDICTION}_", "probability_")
+    exact[DECLINED] = pyarrow.bool_()
     kinds = [exact.get(name) or (real if name.startswith(numbers) else pyarrow.string()) for name in names]
     return pyarrow.schema(list(zip(names, kinds, strict=True)))
 
@@ -321,10 +374,10 @@ def columns(layout: Layout, *, timed: bool = False, live: bool = False) -> list[
     return ["file", *([LIVE] if live else ()), *(MOMENT if timed or live else ()), *layout.columns]
 
 
-def _values(source: Source, layout: Layout, top: Top, label: str | None) -> list[object]:
+def _values(source: Source, layout: Layout, top: Top, said: Said) -> list[object]:
     moment = [] if source.moment is None else [round(seconds, 3) for seconds in source.moment]
     title = source.title.encode("utf-8", "backslashreplace").decode("utf-8")  # bytes of a name that are no UTF-8
-    return [title, *_shown(source), *moment, *layout.values(top, label)]
+    return [title, *_shown(source), *moment, *layout.values(top, said)]
 
 
 def _shown(source: Source) -> list[str]:
@@ -406,9 +459,9 @@ class Guarded:
     def __init__(self, rows: Rows, output: Path) -> None:
         self._rows, self._output = rows, output
 
-    def add(self, source: Source, top: Top, label: str | None = None) -> None:
+    def add(self, source: Source, top: Top, said: Said = None) -> None:
         with refusals(self._output):
-            self._rows.add(source, top, label)
+            self._rows.add(source, top, said)
 
 
 def table_width(names: Sequence[str]) -> int:

@@ -124,7 +124,8 @@ def _segmented(job: PredictionJob, source: Source) -> Video:
     found: list[Segment] = []
     with closing(read_timelines(job, every)) as decoded:
         for answer in answer_all(decoded, job.predict, job.average, batch=job.batch):
-            found += segments.add(_middle(answer), _probabilities(answer))
+            probabilities, _ = manifest.parted(_row(answer))
+            found += segments.add(_middle(answer), probabilities)
     found += segments.finish(length)
     return Video(source, length, sorted(found, key=lambda one: (one.start, one.end)))
 
@@ -140,7 +141,7 @@ def _middle(answer: Answer) -> float:
     return (start + end) / 2
 
 
-def _probabilities(answer: Answer) -> NDArray[np.float32]:
+def _row(answer: Answer) -> NDArray[np.float32]:
     if answer.probabilities is None:
         raise DataError(answer.problem)
     return answer.probabilities

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.answers import NONE, named_classes, number
+from toolkit.api.answers import NONE, UNKNOWN, named_classes, number
 from toolkit.api.errors import counted, first_few, printable
 from toolkit.serving.predict.inputs import Source
 
@@ -24,6 +24,8 @@ NAMED = 5
 """Most inputs that are named where they were skipped."""
 SAMPLE = "the model was trained on SAMPLE data: its answers say nothing about real pictures"
 _RANDOM = "random weights"
+UNKNOWN_CLASS = f"({UNKNOWN})"
+"""In a count of classes, of which one may have the same name."""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     parts_skipped: int = 0
     """Of videos that have several answers."""
+    declined: int = 0
     _classes: Counter[str] = field(default_factory=Counter)
     _confidence: float = 0.0
     """Sum of the probabilities of the classes that are named."""
@@ -51,13 +54,19 @@ class Summary:
         return self.answered + len(self.skipped)
 
     def add(self, probabilities: NDArray[np.float32], *, first: bool) -> None:
-        """Count the answer `[C]`; `first` is whether it is the first one of its input."""
-        manifest, row = self.bundle.manifest, probabilities.tolist()
+        """Count the answer, one row of `Bundle.rows`; `first` is whether it is the first one of its input."""
+        manifest = self.bundle.manifest
+        answer, energy = manifest.parted(probabilities)
+        row = answer.tolist()
         self.answered += first
         self.answers += 1
         if manifest.form == "number":
             for name, value in zip(manifest.classes, row, strict=True):
                 self._sums[name] = self._sums.get(name, 0.0) + value
+            return
+        if manifest.trust.declines(row, energy):
+            self.declined += 1
+            self._classes.update([UNKNOWN_CLASS])
             return
         named = named_classes(row, manifest.thresholds)
         self._classes.update([printable(manifest.classes[number]) for number in named] or [NONE])
@@ -80,7 +89,10 @@ class Summary:
             yield f"mean: {', '.join(f'{name} {number(total / self.answers)}' for name, total in self._sums.items())}"
         elif self.answers:
             yield f"classes: {_counts(self._classes)}"
-            yield self._confidence_line()
+            if self.bundle.manifest.trust.reject is not None:
+                yield f"declined: {self.declined:,} of {counted(self.answers, 'answer')} count as {UNKNOWN}"
+            if self._named or not self.declined:
+                yield self._confidence_line()
         if self.skipped:
             yield f"skipped {len(self.skipped):,} of {counted(self.done, 'input')}: {first_few(self.skipped, NAMED)}"
         if self.parts_skipped:

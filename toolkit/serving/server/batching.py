@@ -81,7 +81,7 @@ class Batcher:
             self._admitted -= inputs
 
     async def ask(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Answers `[N, C]` to N inputs, in their order. Raises what `run` raises."""
+        """The row of each of N inputs, in their order. Raises what `run` raises."""
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         loop, now = asyncio.get_running_loop(), time.perf_counter()

@@ -62,7 +62,7 @@ MESSAGES: Mapping[str, str] = {
     "ModelParameter": "string string_value 1",
 }
 """Each message with its fields: type (`*`: repeated), name, number, and the group of which one at most is set."""
-DATA_TYPES: Mapping[str, int] = {"TYPE_UINT8": 2, "TYPE_FP32": 11}
+DATA_TYPES: Mapping[str, int] = {"TYPE_BOOL": 1, "TYPE_UINT8": 2, "TYPE_FP32": 11}
 """Numbers of the enum `DataType`."""
 
 

@@ -32,6 +32,8 @@ def _named(name: str) -> Schema:
 _ANSWER: Mapping[str, Schema] = {
     "prediction": _list(_TEXT),
     "classes": _list(_object({"class": _TEXT, "probability": _NUMBER})),
+    "declined": {"type": "boolean", "description": "whether the input counts as unknown"},
+    "plausible": {**_list(_TEXT), "description": "the set of classes that holds the truth"},
     "values": _list(_object({"output": _TEXT, "value": _NUMBER})),
     "picture": {**_TEXT, "description": "a small JPEG of what the model saw, as a data URL"},
 }

@@ -165,4 +165,4 @@ def _outputs(request: Any, manifest: Manifest) -> list[Wanted]:
     for output in request.outputs:
         check_output(printable(output.name), manifest)
     wanted = [Wanted(one.name, True, max(one.parameters["classification"].int64_param, 0)) for one in request.outputs]
-    return wanted or [Wanted(manifest.output, True)]
+    return wanted or [Wanted(name, True) for name in manifest.outputs]

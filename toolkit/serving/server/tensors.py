@@ -17,6 +17,7 @@ from toolkit import __version__
 from toolkit.api.errors import UsageError
 from toolkit.serving.bundle.inputs import check_frames, rank
 from toolkit.serving.bundle.manifest import INPUT, Manifest
+from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE
 from toolkit.serving.server.models import VERSION, Served
 from toolkit.serving.server.refusals import BAD, TOO_LARGE, Refused
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TAKEN = "UINT8"
 PLATFORM = "onnxruntime_onnx"
+_RAW = {"FP32": "<f4", "BOOL": "?"}
+"""How values are written as bytes, by their datatype."""
 SERVER: Mapping[str, Any] = {
     "name": "vision-toolkit",
     "version": __version__,
@@ -57,14 +60,14 @@ class Given:
 
     wanted: Wanted
     datatype: str
-    values: NDArray[np.float32] | Sequence[bytes]
+    values: NDArray[np.float32] | NDArray[np.bool_] | Sequence[bytes]
     shape: Sequence[int]
 
     @property
     def raw(self) -> bytes:
         """The values as bytes: of texts each behind its length, in four bytes."""
         if isinstance(self.values, np.ndarray):
-            return self.values.astype("<f4").tobytes()
+            return self.values.astype(_RAW[self.datatype]).tobytes()
         return b"".join(len(text).to_bytes(4, "little") + text for text in self.values)
 
 
@@ -76,8 +79,13 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         "versions": [VERSION],
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": TAKEN, "shape": [-1, *clip, -1, -1, 3]}],
-        "outputs": [{"name": manifest.output, "datatype": "FP32", "shape": [-1, len(manifest.classes)]}],
+        "outputs": [_output(name, len(manifest.classes)) for name in manifest.outputs],
     }
+
+
+def _output(name: str, classes: int) -> dict[str, Any]:
+    shape = [-1] if name in (ENERGY, DECLINED) else [-1, classes]
+    return {"name": name, "datatype": "BOOL" if name in (DECLINED, PLAUSIBLE) else "FP32", "shape": shape}
 
 
 def configuration(served: Served) -> dict[str, Any]:
@@ -98,8 +106,8 @@ def configuration(served: Served) -> dict[str, Any]:
 
 
 def _configured(tensor: Mapping[str, Any]) -> dict[str, Any]:
-    kind = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}[tensor["datatype"]]
-    return {"name": tensor["name"], "data_type": kind, "dims": tensor["shape"][1:]}
+    dims = tensor["shape"][1:] or [1]  # Triton has no word for none
+    return {"name": tensor["name"], "data_type": f"TYPE_{tensor['datatype']}", "dims": dims}
 
 
 def checked_shape(name: str, datatype: str, shape: Sequence[object], manifest: Manifest, pixels: int) -> list[int]:
@@ -148,12 +156,17 @@ def _fitting(pixels: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.uint8]
 
 def check_output(name: str, manifest: Manifest) -> None:
     """Raise Refused for an output that the model does not have."""
-    if name != manifest.output:
-        raise Refused(BAD, f'output: expected "{manifest.output}", got "{name}"')
+    if name not in manifest.outputs:
+        expected = " or ".join(f'"{one}"' for one in manifest.outputs)
+        raise Refused(BAD, f'output: expected {expected}, got "{name}"')
 
 
 def given(wanted: Wanted, answers: NDArray[np.float32], manifest: Manifest) -> Given:
-    """What an output shows of the answers `[N, C]`: all numbers, or `probability:index:class` of the likeliest."""
+    """What an output shows of the rows of N inputs: all its values, or `probability:index:class` of the likeliest."""
+    rows, answers = answers, answers[:, : len(manifest.classes)]
+    if wanted.name != manifest.output:
+        found = _caution(wanted.name, rows, manifest)
+        return Given(wanted, "FP32" if wanted.name == ENERGY else "BOOL", found, found.shape)
     if not wanted.classes:
         return Given(wanted, "FP32", answers, answers.shape)
     order = (-answers).argsort(1, kind="stable")[:, : wanted.classes]
@@ -163,3 +176,17 @@ def given(wanted: Wanted, answers: NDArray[np.float32], manifest: Manifest) -> G
         for place in best
     ]
     return Given(wanted, "BYTES", texts, order.shape)
+
+
+def _caution(name: str, rows: NDArray[np.float32], manifest: Manifest) -> NDArray[np.float32] | NDArray[np.bool_]:
+    """What says how far the answers go: `[N]`, or `[N, C]` of the classes in a set."""
+    parted = [manifest.parted(row) for row in rows]
+    if name == ENERGY:
+        return np.array([energy for _, energy in parted], np.float32)
+    answers = [(row.tolist(), energy) for row, energy in parted]
+    if name == DECLINED:
+        return np.array([manifest.trust.declines(row, energy) for row, energy in answers], np.bool_)
+    shown = np.zeros((len(rows), len(manifest.classes)), np.bool_)
+    for place, (row, _) in enumerate(answers):
+        shown[place, manifest.trust.plausible(row) or []] = True
+    return shown

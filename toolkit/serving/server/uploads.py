@@ -166,22 +166,25 @@ class Answering:
 
 
 def described(served: Served, answers: NDArray[np.float32], top: int) -> dict[str, Any]:
-    """The answer that those to several views `[V, C]` are together, as `predict` averages them. Raises DataError where
+    """The answer that the rows of several views are together, as `predict` averages them. Raises DataError where
     they have no meaning."""
     from toolkit.serving.bundle.views import average_views
-    from toolkit.serving.predict.rows import LAYOUTS
+    from toolkit.serving.predict.rows import layout_of
 
     bundle = served.bundle
     manifest = bundle.manifest
-    LAYOUTS[manifest.form](top, manifest.classes).check(answers)
+    layout_of(manifest, top).check(answers)
     clip = manifest.clip
-    row = average_views(answers, "probabilities" if clip is None else clip.average, manifest.form)
+    average = "probabilities" if clip is None else clip.average
+    row = average_views(answers, average, manifest.form, scores=int(manifest.trust.scored))
     if manifest.form == "number":
         named = zip(manifest.classes, row.tolist(), strict=True)
         return {"values": [{"output": name, "value": value} for name, value in named]}
     answer = bundle.answers(row[None])
     likeliest = [{"class": name, "probability": value} for name, value in answer.top(top)[0]]
-    return {"prediction": [*answer.sets[0]], "classes": likeliest}
+    declined = {} if manifest.trust.reject is None else {"declined": answer.declined[0]}
+    plausible = {} if answer.plausible is None else {"plausible": [*answer.plausible[0]]}
+    return {"prediction": [*answer.sets[0]], "classes": likeliest, **declined, **plausible}
 
 
 async def answer_all(answering: Answering, uploads: Sequence[Upload]) -> list[dict[str, Any]]:

@@ -103,11 +103,11 @@ def _input(claimed: Mapping[str, Any], tensors: memoryview, manifest: Manifest, 
 
 
 def _outputs(claimed: Mapping[str, Any], manifest: Manifest) -> list[Wanted]:
-    """Those that are asked for; without any the one that the model has."""
+    """Those that are asked for; without any all that the model has."""
     every_binary = _parameters(claimed, "request").get("binary_data_output") is True
     listed = claimed.get("outputs")
     if listed is None:
-        return [Wanted(manifest.output, every_binary)]
+        return [Wanted(name, every_binary) for name in manifest.outputs]
     if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_OUTPUTS:
         raise Refused(BAD, f"outputs: expected a list of 1 to {_MOST_OUTPUTS} objects")
     return [_wanted(one, manifest, binary=every_binary) for one in listed]

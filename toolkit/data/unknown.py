@@ -1,0 +1,67 @@
+"""Classes that a model never learns, whose test items show what it does with what it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from toolkit.api.contracts import Data
+from toolkit.api.errors import unknown_name
+from toolkit.data.selected import selected
+from toolkit.data.splits import NO_CLASS, SPLITS
+from toolkit.data.videos import FramesOf
+
+FEWEST_KNOWN = 2
+"""Classes that have to stay: a model of one class can only say yes."""
+
+
+def objections(data: Data, names: Sequence[str]) -> Iterator[str]:
+    """Why the classes with these names cannot be held out."""
+    if data.spec.targets != "index":
+        yield "requires items with one class each"
+        return
+    known = data.spec.classes
+    missing = [name for name in names if name not in known]
+    for name in missing:
+        yield unknown_name(f'the data has no class "{name}"', name, known)
+    if len({*known} - {*names}) < FEWEST_KNOWN:
+        yield f"must leave at least {FEWEST_KNOWN} of the {len(known)} classes"
+    held = {known.index(name) for name in names if name in known}
+    if not missing and held.isdisjoint(_whole(data.test).targets):
+        yield "the test split has no item of these classes"
+
+
+def with_unknown(data: Data, names: Sequence[str]) -> Data:
+    """`data` without the items of the classes with these names; those of the test split become `Data.unknown`. There
+    must be no `objections`."""
+    held = {data.spec.classes.index(name) for name in names}
+    classes = [name for name in data.spec.classes if name not in names]
+    numbers = {data.spec.classes.index(name): number for number, name in enumerate(classes)}
+    known: dict[str, Any] = {split: _known(getattr(data, split), numbers) for split in SPLITS}
+    return replace(
+        data,
+        **known,
+        unknown=_unknown(data.test, held),
+        spec=replace(data.spec, classes=tuple(classes)),
+        protocol={**data.protocol, "unknown": ", ".join(sorted(names))},
+    )
+
+
+def _whole(split: Any) -> Any:
+    """The videos, where the items are single frames of them."""
+    return split.videos if isinstance(split, FramesOf) else split
+
+
+def _known(split: Any, numbers: dict[int, int]) -> Any:
+    if isinstance(split, FramesOf):
+        return replace(split, videos=_known(split.videos, numbers))
+    kept = [place for place, target in enumerate(split.targets) if target in numbers]
+    return selected(split, kept, tuple(numbers[split.targets[place]] for place in kept))
+
+
+def _unknown(split: Any, held: set[int]) -> Any:
+    if isinstance(split, FramesOf):
+        return replace(split, videos=_unknown(split.videos, held))
+    kept = [place for place, target in enumerate(split.targets) if target in held]
+    return selected(split, kept, (NO_CLASS,) * len(kept))

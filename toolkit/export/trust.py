@@ -1,0 +1,247 @@
+"""How far the answers of a bundle go: chosen on the validation split, and measured on the test split and on the items
+of classes that the model has not learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from toolkit.api.clips import Averaged
+from toolkit.api.errors import DataError
+from toolkit.build.agreement import distrusted
+from toolkit.build.assemble import Assembly
+from toolkit.data.loader import Loader
+from toolkit.export.judging import Paired
+from toolkit.recipe.read import invalid
+from toolkit.recipe.tables import ConformalTable, ExportTable, RejectTable
+from toolkit.runs.scores import score_text
+from toolkit.runs.trust import answer_unknown, calibration_scores
+from toolkit.serving.bundle import Conformal, Rejection, Trust
+from toolkit.training.answers import answers_of
+from toolkit.training.evaluate import Answered, answer
+from toolkit.training.trust import fewest_values, fit_temperature, tempered, threshold_of, trust_scores
+
+IMPROBABLE = 0.001
+"""Probability of so many sets without the truth, below which the test items are unlike those of validation."""
+
+
+def asks_for_trust(table: ExportTable) -> bool:
+    """Whether an export says how far answers go."""
+    return table.calibrate or table.reject is not None or table.conformal is not None
+
+
+def chosen_trust(assembly: Assembly, valid: Answered | None) -> Trust:
+    """What the recipe's `[export]` asks for, by the network's own answers to the validation split, of each view too;
+    None where there is no such split. Nothing is measured yet.
+
+    Raises RecipeError where answers are not of one class, DataError where there are too few validation items."""
+    table, average = assembly.recipe.export, assembly.valid.average
+    if problems := list(distrusted(assembly.recipe, assembly.spec)):
+        raise invalid(assembly.plan.source, problems)
+    if valid is None:
+        raise DataError(
+            "export.calibrate, export.reject and export.conformal require a validation split, but the data has none",
+            next_step="use data that has one: --set data.KEY=VALUE; list the keys: "
+            f"python -m toolkit plugins show {assembly.recipe.data.name}",
+        )
+    trust = Trust(temperature=fit_temperature(valid, average) if table.calibrate else 1.0)
+    after = calibrated(valid, trust, average)
+    if table.reject is not None:
+        scores = trust_scores(valid if table.reject.score == "energy" else after, table.reject.score)
+        trust = replace(trust, reject=_rejection(table.reject, scores[after.logits.argmax(1) == after.targets]))
+    if table.conformal is not None:
+        trust = replace(trust, conformal=_conformal(table.conformal, after))
+    return trust
+
+
+def calibrated(answered: Answered, trust: Trust, average: Averaged) -> Answered:
+    """The network's own answers as the exported graph gives them."""
+    return answered if trust.temperature == 1 else tempered(answered, trust.temperature, average)
+
+
+def _rejection(table: RejectTable, scores: Tensor) -> Rejection:
+    """`scores` are those of the right answers."""
+    threshold = threshold_of(scores, table.rate)
+    if threshold is None:
+        raise _too_few("export.reject.rate", table.rate, "right answers", len(scores))
+    return Rejection(table.score, threshold, table.rate)
+
+
+def _conformal(table: ConformalTable, answered: Answered) -> Conformal:
+    true = answered.logits.softmax(-1).gather(1, answered.targets[:, None]).flatten()
+    threshold = threshold_of(true, table.error)
+    if threshold is None:
+        raise _too_few("export.conformal.error", table.error, "items", len(true))
+    return Conformal(threshold, table.error)
+
+
+def _too_few(key: str, share: float, what: str, found: int) -> DataError:
+    needed = fewest_values(share)
+    return DataError(
+        f"{key} = {share:g} requires at least {needed} {what} on the validation split, found {found}",
+        next_step=f"ask for a larger share, such as --set {key}={1 / (found + 1) + 5e-4:.3f}" if found else None,
+    )
+
+
+class Decisions(NamedTuple):
+    """What is decided of the answers to N items; bool `[N]`, None where it is not decided."""
+
+    declined: Tensor | None
+    covered: Tensor | None
+    """Whether the set of an answer holds the truth."""
+
+    @classmethod
+    def of(cls, trust: Trust, probabilities: Tensor, energies: Tensor | None, targets: Tensor) -> Decisions:
+        """By the probabilities `[N, C]` and the energies `[N]`, where these decide."""
+        declined = covered = None
+        if trust.reject is not None:
+            score = energies if trust.scored and energies is not None else probabilities.amax(-1)
+            declined = score < trust.reject.threshold
+        if trust.conformal is not None:
+            covered = probabilities.gather(1, targets[:, None]).flatten() >= trust.conformal.threshold
+        return cls(declined, covered)
+
+    def shares(self) -> dict[str, float]:
+        """For bundle.json: `declined`, of all answers, and `coverage`, of the sets."""
+        return _share("declined", self.declined) | _share("coverage", self.covered)
+
+
+NOTHING_DECIDED = Decisions(None, None)
+
+
+def decided(trust: Trust, answered: Answered, average: Averaged) -> Decisions:
+    """Of the network's own answers."""
+    energies = trust_scores(answered, "energy") if trust.scored else None
+    after = calibrated(answered, trust, average)
+    return Decisions.of(trust, after.logits.softmax(-1), energies, answered.targets)
+
+
+def measured(trust: Trust, assembly: Assembly, valid: Answered) -> Trust:
+    """`trust` with what comes of it. `valid` are the network's own answers to the validation split."""
+    average = assembly.valid.average
+    found: dict[str, Mapping[str, float]] = {"valid": _measured(trust, valid, average)}
+    if len(assembly.test.store):
+        found["test"] = _measured(trust, exact_answers(assembly, assembly.test), average)
+    if assembly.unknown is not None:
+        unknown = answer_unknown(assembly, torch.inference_mode)
+        declined = decided(trust, replace(unknown, targets=torch.zeros_like(unknown.targets)), average).declined
+        found["unknown"] = {"items": len(unknown.index), **_share("declined", declined)}
+    return replace(trust, measured=found)
+
+
+def exact_answers(assembly: Assembly, loader: Loader) -> Answered:
+    """The network's answers to a split in float32, of each view too."""
+    table = assembly.recipe.train
+    batches, exact = loader.evaluation(table.eval_batch or table.batch_size), torch.inference_mode  # no autocast
+    return answer(assembly.network, assembly.objective, batches, exact, average=loader.average, keep_views=True)
+
+
+def _measured(trust: Trust, answered: Answered, average: Averaged) -> dict[str, float]:
+    after = calibrated(answered, trust, average)
+    right = after.logits.argmax(1) == after.targets
+    decisions = decided(trust, answered, average)
+    found: dict[str, float] = {"items": len(right), "accuracy": float(right.double().mean())}
+    if trust.temperature != 1:
+        found |= {f"{name}_before": value for name, value in calibration_scores(answered).items()}
+        found |= calibration_scores(after)
+    if decisions.declined is not None:
+        kept = ~decisions.declined
+        found |= _share("declined", decisions.declined) | _share("declined_right", decisions.declined[right])
+        found |= _share("accuracy_kept", right[kept])
+    if trust.conformal is not None and decisions.covered is not None:
+        sizes = (answers_of(after.logits, "index") >= trust.conformal.threshold).sum(1)
+        found |= _share("coverage", decisions.covered)
+        found |= {"set_size": float(sizes.double().mean()), "empty_sets": float((sizes == 0).double().mean())}
+    return found
+
+
+def _share(name: str, found: Tensor | None) -> dict[str, float]:
+    """The share of what is true; nothing of no items."""
+    return {} if found is None or not len(found) else {name: float(found.double().mean())}
+
+
+def lines(trust: Trust) -> Iterator[str]:
+    """What was chosen and measured, on the test split where there is one, a line each."""
+    split = "test" if "test" in trust.measured else "valid"
+    found = trust.measured.get(split, {})
+    if trust.temperature != 1:
+        changes = ", ".join(
+            f"{words} {score_text(name, found[f'{name}_before'])} becomes {score_text(name, found[name])}"
+            for name, words in (("log_loss", "log loss"), ("ece", "expected calibration error"))
+        )
+        yield f"calibration: temperature {trust.temperature:.3g}; {split} {changes}"
+    if trust.reject is not None:
+        yield f"reject: {_rejected(trust.reject, split, found, trust.measured.get('unknown', {}))}"
+    if trust.conformal is not None:
+        yield (
+            f"conformal: the sets hold the truth of {_percent(found['coverage'])} of the {split} items (asked for "
+            f"{_percent(1 - trust.conformal.error)}), with {found['set_size']:.2f} classes on average"
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown: Mapping[str, float]) -> str:
+    text = f"declines {_percent(found['declined'])} of the {split} items"
+    if "declined_right" in found:
+        asked = f"at most {_percent(reject.rate)} was asked for"
+        text += f", {_percent(found['declined_right'])} of those answered right ({asked})"
+    if "accuracy_kept" in found:
+        text += f"; accuracy {_percent(found['accuracy'])} becomes {_percent(found['accuracy_kept'])} on the rest"
+    if "declined" in unknown:
+        text += f"; declines {_percent(unknown['declined'])} of {unknown['items']:,.0f} unknown items"
+    return text
+
+
+def warnings(trust: Trust) -> Iterator[str]:
+    """What a user must know before relying on it."""
+    from scipy.stats import betabinom
+
+    found, valid = trust.measured.get("test", {}), trust.measured.get("valid", {})
+    if trust.conformal is None or "coverage" not in found:
+        return
+    items, known = int(found["items"]), int(valid["items"])
+    missed = round(items * (1 - found["coverage"]))
+    lacking = int(trust.conformal.error * (known + 1))
+    chance = float(betabinom.sf(missed - 1, items, lacking, known + 1 - lacking))
+    if chance < IMPROBABLE:
+        yield (
+            f"the sets lack the truth of {missed:,} of {items:,} test items, which is more than chance: the test items "
+            "are unlike those of validation, so the sets promise too much for items like them"
+        )
+
+
+@dataclass(frozen=True)
+class Worsened:
+    """Items of which the exported model decides worse, and those of which it decides better."""
+
+    what: str
+    paired: Paired
+    items: int
+
+    @property
+    def points(self) -> float:
+        return 100 * (self.paired.worse - self.paired.better) / self.items
+
+
+def worsened(trained: Decisions, exported: Decisions, right: Tensor) -> Iterator[Worsened]:
+    """Where decisions differ: right answers that one of the models declines, and sets that hold the truth of one.
+    `right` is bool `[N]`: whether the trained model is."""
+    if trained.declined is not None and exported.declined is not None and right.any():
+        before, after = trained.declined[right], exported.declined[right]
+        what = "right answers that are declined"
+        yield Worsened(what, _paired(before, after), len(before))
+    if trained.covered is not None and exported.covered is not None:
+        before, after = ~trained.covered, ~exported.covered
+        yield Worsened("sets that lack the truth", _paired(before, after), len(before))
+
+
+def _paired(before: Tensor, after: Tensor) -> Paired:
+    """Of what is true where it is worse."""
+    return Paired(int((after & ~before).sum()), int((before & ~after).sum()))
