@@ -10,6 +10,7 @@ from toolkit.api.contracts import Task
 def toolkit_tasks() -> dict[str, str | Task]:
     return {
         "classification": Task("toolkit_tasks.classification:classification", targets="index"),
+        "distill": Task("toolkit_tasks.distill:distill", targets="index"),
         "multi_label": Task(
             "toolkit_tasks.multi_label:multi_label",
             metrics=("accuracy", "precision", "recall", "f1", "average_precision"),

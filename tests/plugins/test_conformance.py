@@ -127,6 +127,8 @@ TASKS = [
     Case("task", "classification"),
     Case("task", "classification", {"class_weights": "balanced", "label_smoothing": 0.1}),
     Case("task", "classification", spec=DataSpec(CLASSES, size=16, clip=Clip(frames=4))),
+    Case("task", "distill", {"teacher": "runs/teacher"}),
+    Case("task", "distill", {"teacher": "runs/teacher", "answers": "hard", "labels": 0.5}),
     Case("task", "multi_label", spec=SETS),
     Case("task", "regression"),
     *(Case("task", "regression", {"loss": loss, "delta": 0.5}, spec=NUMBERS) for loss in ("l1", "smooth_l1", "huber")),

@@ -614,7 +614,13 @@ AugmentationFactory: TypeAlias = Callable[..., Augmentation]
 """`(spec: DataSpec, *, ...) -> Augmentation`."""
 TaskFactory: TypeAlias = Callable[..., Objective]
 """`(spec: DataSpec, *, ...) -> Objective`. One that takes a further keyword argument `targets` gets the targets of the
-training split by it (to weigh classes by how rare they are, or to know the unit of numbers): no key of a recipe."""
+training split by it (to weigh classes by how rare they are, or to know the unit of numbers): no key of a recipe. One
+that takes `network_of: NetworkOf | None` may open a trained network (a teacher), before the first loss at the latest.
+It gets None where nothing is trained."""
+NetworkOf: TypeAlias = "Callable[[Path], nn.Module]"
+"""From the path of a run, or of a bundle whose run is there, to its network: uint8 pixels to outputs `[B, C]`, on the
+device of the run, frozen, in evaluation mode. Raises `toolkit.api.errors.RecipeError` where it sees other pixels than
+the recipe's model or knows other classes, `WeightsError` where there are no weights."""
 MetricFactory: TypeAlias = Callable[..., Metric]
 """`(spec: DataSpec, *, ...) -> Metric`."""
 TrackerFactory: TypeAlias = Callable[..., Tracker]

@@ -21,6 +21,7 @@ from toolkit.build.agreement import disagreements
 from toolkit.build.kept import Kept, Opened
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
+from toolkit.build.teacher import open_network
 from toolkit.data.loader import Loader, Share, batches_in, target_tensor
 from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt
@@ -158,7 +159,9 @@ def assemble(
     network = Network(model, spec).to(device)
     if recipe.train.channels_last and spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
-    objective = plan.objective(spec, opened.data.train.targets, device)
+    objective = plan.objective(
+        spec, opened.data.train.targets, device, network_of=partial(open_network, plan, spec, device)
+    )
     here = f"{platform.node()}: {device} ({devices.describe(device)})"
     hosts = tuple(ranks.gather(here)) if ranks.together else ()
     return Assembly(plan, network, objective, device, precision, tuple(notes), kept, *opened, hosts)

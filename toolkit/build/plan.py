@@ -20,6 +20,7 @@ from toolkit.api.contracts import (
     InputDesign,
     Metric,
     Model,
+    NetworkOf,
     Objective,
     TargetForm,
     Targets,
@@ -173,11 +174,14 @@ class Plan:
         model: nn.Module = chosen.build(spec, **given)
         return model
 
-    def objective(self, spec: DataSpec, targets: Targets, device: torch.device) -> Objective:
+    def objective(
+        self, spec: DataSpec, targets: Targets, device: torch.device, network_of: NetworkOf | None = None
+    ) -> Objective:
         """The task's objective on `device`, of a training split with these targets. Raises RecipeError where it takes
         targets of another form."""
         chosen = self.one("task")
-        given = {"targets": targets} if "targets" in chosen.signature.given else {}
+        known = {"targets": targets, "network_of": network_of}
+        given = {name: value for name, value in known.items() if name in chosen.signature.given}
         objective: Objective = chosen.build(spec, **given).to(device)
         if objective.targets != spec.targets:
             raise self._other_targets(objective.targets, spec.targets)

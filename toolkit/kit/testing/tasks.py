@@ -488,9 +488,17 @@ def unlike(what: str, found: Tensor, expected: Tensor) -> Iterator[str]:
 
 
 def _built(subject: Subject, spec: DataSpec) -> Objective:
-    given = {"targets": _targets(spec)} if subject.takes("targets") else {}
+    known = {"targets": _targets(spec), "network_of": lambda path: _teacher(len(spec.classes))}  # noqa: ARG005
+    given = {name: value for name, value in known.items() if subject.takes(name)}
     objective: Objective = subject.build(spec, **given)
     return objective
+
+
+def _teacher(classes: int) -> nn.Module:
+    """What stands for the network of any run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED + 1)
+        return Layer(classes).eval().requires_grad_(False)
 
 
 def _targets(spec: DataSpec) -> Targets:

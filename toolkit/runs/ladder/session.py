@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -38,6 +39,7 @@ from toolkit.runs.session import resume_run
 from toolkit.system import device as devices
 from toolkit.system.notices import say, show
 from toolkit.system.signals import Signals, stopping
+from toolkit.training.network import Network
 
 
 def start_ladder(
@@ -129,7 +131,7 @@ class _Climber:
             network, strength = fit_probe(assembly, _features(assembly, self.console))
             remarks = [f"logistic regression on frozen features, C = {strength:g} by cross-validation"]
         scored = Scored.of_run(assembly, remarks)
-        evaluated = score_splits(replace(assembly, network=network), scored, 0)
+        evaluated = score_splits(replace(assembly, network=cast(Network, network)), scored, 0)
         run.write_json(run.environment, assembly.environment())
         keep_evaluation(run, evaluated, run_facts(scored, assembly, run), Console(quiet=True))
         self._know(step, assembly, network)
