@@ -24,7 +24,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         self.session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 
     def decode_request(self, request: Request) -> NDArray[np.uint8]:
-        data = request["file"].file.read()  # type: ignore[index]
+        data = request["file"].file.read()
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
     def batch(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

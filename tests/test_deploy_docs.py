@@ -26,6 +26,7 @@ from tests.odd_images import READ
 from tests.test_docs import BLOCKS, DOCS, ROOT, Block, code, name_of, rows
 from toolkit.api.clips import Clip
 from toolkit.data.pixels import read_pixels
+from toolkit.export.bom import BOM
 from toolkit.export.triton import write_triton
 from toolkit.recipe.tables import Recipe
 from toolkit.serving.bundle import Bundle, read_manifest
@@ -303,4 +304,4 @@ def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:
 def test_the_files_of_a_bundle_are_listed(tmp_path: Path, page: Path) -> None:
     bundle = toy_bundle.write(tmp_path / "har", precisions=("fp32", "int8"))
     listed = {code(cells[0])[0] for cells in rows(page.read_text(encoding="utf-8"))}
-    assert listed == {path.name for path in bundle.iterdir()}
+    assert listed == {BOM, *(path.name for path in bundle.iterdir())}

@@ -32,6 +32,7 @@ from toolkit.data.pixels import read_pixels
 from toolkit.kit.doctor.sources import unsafe_loads
 from toolkit.serving.bundle import MANIFEST, Bundle
 from toolkit.serving.bundle.inspection import inspect_model
+from toolkit.serving.server.settings import Settings
 from toolkit.transfer.weights import read_weights
 from toolkit_folders.image_folder import image_folder
 from toolkit_har.dataset import har
@@ -299,12 +300,14 @@ def test_a_umask_that_excludes_others_stays(umask: int, inside: int) -> None:
 # 11. A server that anyone may command (Ray, CVE-2026-27482)
 
 
-def test_nothing_listens() -> None:
-    """No command opens a port, but the one that serves a study; what else does so one day must bind to loopback and
-    check the Host of a request."""
+def test_two_commands_listen_on_loopback_unless_another_host_is_named() -> None:
+    """One serves a study, the other bundles; what else does so one day must bind to loopback and check the Host of a
+    request."""
     servers = r"http\.server|socketserver|\.listen\(|aiohttp\.web|uvicorn|flask|asyncio\.start_server|_server\("
     found = [path.name for path in SOURCES if re.search(servers, path.read_text(encoding="utf-8"))]
-    assert found == ["server.py"]
+    assert found == ["connections.py", "rpc.py", "running.py", "server.py"]
+    assert not Settings().exposed
+    assert not Settings().allows_host("evil.example")
 
 
 # 12. A promise of safety that did not hold (Keras' safe mode)

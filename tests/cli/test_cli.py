@@ -107,7 +107,7 @@ FLAGS = {
     "plugins disable": EVERYWHERE,
     "plugins enable": EVERYWHERE,
     "plugins new": EVERYWHERE | {"--kinds", "--license"},
-    "schema": EVERYWHERE,
+    "schema": EVERYWHERE | {"--bundle"},
 }
 """All commands and all flags. A new flag is a decision: most wishes are a recipe's key and `--set` away."""
 

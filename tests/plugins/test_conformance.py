@@ -13,6 +13,7 @@ import pytest
 import toolkit_optim
 from tests.plugins.data_files import write_image
 from tests.shard_files import write_tars
+from tests.tiny_openclip import add_tiny
 from tests.tiny_transformers import kept_source
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
@@ -179,6 +180,7 @@ MODELS = [
     of_images("regnet_x_400mf"),
     of_images("timm", size=64, model="test_efficientnet", drop_path=0.1, dropout=0.5, freeze=True),
     of_images("timm", size=64, model="test_vit"),
+    of_clips("openclip", model=add_tiny()),
     of_clips("transformers", source=VIDEOMAE, head="attentive", lora={"rank": 2}),
     of_clips("x3d_xs"),
 ]

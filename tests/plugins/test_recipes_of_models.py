@@ -24,6 +24,7 @@ NAMES = (
     "har_convnext_timm",
     "har_dinov2_probe",
     "har_mvit_v2_s",
+    "har_openclip",
     "har_videomae_s",
     "har_vjepa2_l_probe",
 )

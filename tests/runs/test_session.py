@@ -50,7 +50,7 @@ FILES = {
     *("predictions.csv", "last.pt", "best.pt", "report.html", "figures", ".lock"),
 }
 FIGURES = {
-    *("augmented", "calibration", "confusion", "confusion_normalised", "feature_maps", "learning_rate"),
+    *("augmented", "calibrated", "calibration", "confusion", "confusion_normalised", "feature_maps", "learning_rate"),
     *("loss", "score", "scores"),
 }
 TIMES = {"seconds", "valid_seconds", "waiting"}

@@ -11,12 +11,18 @@ if TYPE_CHECKING:
 
 
 def fill(parser: Parser) -> None:
-    parser.does(_schema, ("schema", "schema > recipe.schema.json"))
+    parser.does(_schema, ("schema > recipe.schema.json", "schema --bundle > bundle.schema.json"))
+    parser.add_argument("--bundle", action="store_true", help="that of a bundle's bundle.json instead")
 
 
-def _schema(_: Namespace) -> None:
+def _schema(options: Namespace) -> None:
     import json
 
+    if options.bundle:
+        from toolkit.serving.bundle.schema import bundle_schema
+
+        print(json.dumps(bundle_schema(), indent=2))
+        return
     from toolkit.build.schema import recipe_schema
     from toolkit.host.registry import discover
 

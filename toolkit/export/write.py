@@ -22,6 +22,7 @@ from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError, ParityError, UsageError, counted
 from toolkit.api.files import as_utf8, replaced_folder
 from toolkit.build.assemble import Assembly
+from toolkit.export.bom import BOM, bill_of_materials
 from toolkit.export.card import card_of
 from toolkit.export.gate import Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
@@ -380,11 +381,12 @@ def _trained_recipe(trained: Trained) -> Recipe:
 
 
 def _write_papers(manifest: Manifest, folder: Path, expected: Reference) -> None:
-    """The card, then the manifest with the hash of every other file."""
+    """The card and the bill of materials, then the manifest with the hash of every other file."""
     rows = ROWS[manifest.form].of(expected.evaluation, expected.loader.store.split.ids, expected.assembly.spec)
     page = card_of(manifest, rows)
     (folder / "README.md").write_bytes(as_utf8(page))
-    files = {**manifest.files, "README.md": _sha256(folder / "README.md")}
+    (folder / BOM).write_bytes(as_utf8(bill_of_materials(manifest)))
+    files = {**manifest.files, **{name: _sha256(folder / name) for name in ("README.md", BOM)}}
     (folder / MANIFEST).write_bytes(as_utf8(replace(manifest, files=files).to_json()))
 
 

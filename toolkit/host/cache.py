@@ -285,7 +285,7 @@ class KeptOffer(Offer):
 
     @property
     def imported(self) -> bool:
-        return False
+        return self._place is not None and self._place.partition(":")[0] in sys.modules
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Repository:
     extra: str = "transformers"
     """An extra that installs huggingface_hub, for messages."""
     word: str = "pretrained"
+    files: tuple[str, ...] = WEIGHTS
+    """Names that the weights may have: the first that is there counts."""
     known_licence: str | None = None
     """Where a plugin knows it; None: the model card says it."""
 
@@ -89,7 +91,7 @@ class Repository:
     @cached_property
     def pinned(self) -> Repository:
         """The same at the commit that the revision means now. Raises as `file` does."""
-        for name in (_CARD, "config.json", *WEIGHTS):
+        for name in (_CARD, "config.json", *self.files):
             try:
                 return replace(self, revision=self.file(name).parent.name)
             except AbsentError:
@@ -120,7 +122,7 @@ class Repository:
 
     @property
     def _weights_file(self) -> str:
-        for name in WEIGHTS:
+        for name in self.files:
             try:
                 self.file(name)
             except AbsentError:
@@ -130,7 +132,7 @@ class Repository:
 
     def _without_weights(self) -> WeightsError:
         return WeightsError(
-            f"{self}: has no {WEIGHTS[0]}, and weights in other formats are not read: they may run code",
+            f"{self}: has no {self.files[0]}, and weights in other formats are not read: they may run code",
             next_step=f"name another repository, or {setting('model.weights', 'none')} for random weights",
         )
 

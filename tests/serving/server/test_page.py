@@ -161,7 +161,7 @@ def test_the_camera_gives_pictures_and_clips(browser: Browser, site: Site) -> No
         expect(shown.locator("#model option")).to_have_count(4)
         shown.click("#webcam")
         expect(shown.locator("#live")).to_be_visible()
-        shown.wait_for_function("document.getElementById('live').videoWidth > 0")
+        expect(shown.locator("#live")).not_to_have_js_property("videoWidth", 0)
         shown.click("#shoot")
         done(shown, 1)
         assert len(rows(shown)) == 3
