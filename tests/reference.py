@@ -47,10 +47,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[train.optimizer.parts.NAME]`": tables.PartRates,
     "`[train.schedule]`": tables.ScheduleTable,
     "`[export]`": tables.ExportTable,
+    "`[export.segments]`": tables.SegmentsTable,
     "`[export.PRECISION]`": tables.Limits,
     "`[export.reject]`": tables.RejectTable,
     "`[export.conformal]`": tables.ConformalTable,
-    "`[export.segments]`": tables.SegmentsTable,
     "`[tune]`": tables.TuneTable,
 }
 """The headings of the recipe's page, and the model of each table."""

@@ -14,6 +14,7 @@ from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.runs import slices
 from toolkit.runs.files import read_run
+from toolkit.serving.bundle import Rejection, Trust
 
 
 @pytest.mark.slow
@@ -108,6 +109,19 @@ def test_a_bundle_is_not_scored_on_a_split_that_is_all_corrupt(
     spoil(pictures, *(f"test/{name}/{number:02}.png" for name in tiny.CLASSES for number in range(4)))
     assert evaluated("input.on_corrupt=skip", "input.corrupt_limit=1") == EXIT_DATA
     assert "nothing can be scored: every item of a split was skipped" in capsys.readouterr().err
+
+
+def test_a_bundle_that_declines_is_scored_by_its_probabilities(tmp_path: Path, pictures: Path) -> None:
+    recipe = (tmp_path / "tiny.toml").read_text(encoding="utf-8")
+    trust = Trust(reject=Rejection("energy", 8.0, 0.05))
+    toy_bundle.write(tmp_path / "careful" / "toy", classes=tiny.CLASSES, recipe=recipe, trust=trust)
+    both = ["toy", str(tmp_path / "careful" / "toy")]
+    for bundle in both:
+        assert main(["evaluate", bundle, "--device", "cpu"]) == EXIT_DONE
+    plain, careful = sorted((tmp_path / "runs" / "toy-bundle").iterdir())
+    first, second = (json.loads((one / "scores.json").read_text())["test"] for one in (plain, careful))
+    assert first == second
+    assert json.loads((careful / "facts.json").read_text())["latency_ms"] > 0
 
 
 def test_the_protocol_of_a_bundles_scores_is_of_the_data_that_was_seen(tmp_path: Path, pictures: Path) -> None:

@@ -20,7 +20,7 @@ from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, EXIT_WORSE
 from toolkit.cli.main import main
 from toolkit.runs.compare.comparison import Comparison, compare
 from toolkit.runs.compare.contender import contenders
-from toolkit.runs.compare.tables import FORMATS
+from toolkit.runs.compare.tables import FORMATS, as_json, main_table
 
 CLASSES = ("cat", "dog")
 ITEMS = 400
@@ -356,6 +356,22 @@ def test_a_bundle_is_compared_by_its_latest_evaluation(here: Path) -> None:
     found = compare(contenders([run, Path("exports/r")], runs=Path("runs")))
     assert found.contenders[1].first.directory.path.name == "2"
     assert found.pairs[0].difference == 0
+
+
+def test_the_latency_of_bundles_is_a_cost(here: Path) -> None:
+    run, bundle = (write_run(here / "runs" / name / "2031-01-01", right(0.8)) for name in ("cnn", "cnn-bundle"))
+    facts = json.loads((bundle / "facts.json").read_text(encoding="utf-8"))
+    (bundle / "facts.json").write_text(json.dumps({**facts, "latency_ms": 12.345}), encoding="utf-8")
+    table = main_table(compared(run, bundle))
+    place = table.headings.index("latency")
+    assert [row[place] for row in table.rows] == ["—", "12.3 ms"]
+    sides = json.loads(as_json(compared(run, bundle)))["contenders"]
+    assert [side["latency_ms"] for side in sides] == [None, 12.345]
+
+
+def test_runs_have_no_latency(here: Path) -> None:
+    first, second = (write_run(here / name, right(share)) for name, share in (("a", 0.8), ("b", 0.7)))
+    assert "latency" not in main_table(compared(first, second)).headings
 
 
 def test_runs_of_one_recipe_are_named_by_the_values_that_differ(here: Path) -> None:

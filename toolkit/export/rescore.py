@@ -29,14 +29,18 @@ from toolkit.recipe.read import parse_text
 from toolkit.recipe.write import to_toml
 from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory, created
 from toolkit.runs.evaluation import SEEN, Evaluated, Scored, keep_evaluation, thresholds_by_class
+from toolkit.runs.files import LATENCY
 from toolkit.runs.measuring import Measuring
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.latency import latency
 from toolkit.system.environment import describe_environment
 from toolkit.system.notices import note, show
 from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Answered, Evaluation, scored_splits
 
+MEASURED_SECONDS = 0.2
+"""How long the latency is measured, at least."""
 BATCHES, CLIP_BATCHES = (16,), (4,)
 """Images, and clips, of a call."""
 
@@ -89,7 +93,8 @@ def evaluate_bundle(
         directory.write_text(directory.recipe, to_toml(planned.resolved))
         directory.write_json(directory.environment, describe_environment(_hardware(bundle)))
         measures = measuring[splits[-1]].columns(getattr(data, splits[-1]).ids)
-        keep_evaluation(directory, Evaluated(scored, answers, scores, measures), scored.facts(directory), console)
+        facts = {**scored.facts(directory), LATENCY: latency(bundle, seconds=MEASURED_SECONDS)}
+        keep_evaluation(directory, Evaluated(scored, answers, scores, measures), facts, console)
     return directory
 
 

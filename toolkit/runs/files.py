@@ -19,6 +19,9 @@ from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.slices import Slice, read_slices
 from toolkit.runs.sources import read_sources
 
+LATENCY = "latency_ms"
+"""What facts.json of a bundle's evaluation calls the milliseconds for one input."""
+
 
 @dataclass(frozen=True)
 class RunFiles:

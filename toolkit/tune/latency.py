@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory, gettempdir
 
-import numpy as np
 from rich.console import Console
 
 from toolkit.api.files import naming
@@ -18,11 +15,8 @@ from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.recipe.tables import ExportTable
 from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.latency import latency
 
-WARM_UP = 5
-"""Answers before the first that counts: the first ones tune kernels and take memory."""
-ANSWERS = 30
-"""Answers that count, at least."""
 SECONDS = 1.0
 """How long answers are counted, at least."""
 
@@ -53,14 +47,4 @@ def measure(assembly: Assembly) -> float:
 
     with TemporaryDirectory(prefix="latency-") as folder, naming(Path(gettempdir())):
         write_models(assembly, "latency", Path(folder), Console(quiet=True))
-        bundle = Bundle.load(folder)
-        clip = () if assembly.spec.frames is None else (assembly.spec.frames,)
-        item = np.zeros((1, *clip, assembly.spec.stored_size, assembly.spec.stored_size, 3), np.uint8)
-        for _ in range(WARM_UP):
-            bundle.session.run(item)
-        seconds: list[float] = []
-        while len(seconds) < ANSWERS or sum(seconds) < SECONDS:
-            started = time.perf_counter()
-            bundle.session.run(item)
-            seconds.append(time.perf_counter() - started)
-        return 1000 * median(seconds)
+        return latency(Bundle.load(folder), seconds=SECONDS)

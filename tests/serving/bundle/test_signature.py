@@ -17,7 +17,7 @@ from tests import toy_bundle
 from toolkit.api.errors import BundleError, UsageError
 from toolkit.cli.main import main
 from toolkit.serving.bundle import Bundle
-from toolkit.serving.bundle.signature import SIGNATURE, check_key, check_signature, sign
+from toolkit.serving.bundle.signature import SIGNATURE, _reason, check_key, check_signature, sign
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +175,11 @@ def test_a_missing_library_is_named(signed: tuple[Path, Path], monkeypatch: pyte
     with pytest.raises(UsageError, match="signatures need model_signing, which is not installed") as refused:
         check_signature(*signed)
     assert refused.value.next_step == "pip install 'vision-toolkit[sign]'"
+
+
+def test_what_is_wrong_is_read_whatever_a_digest_holds() -> None:
+    """Digests are shown as bytes, some of which are quotes."""
+    both = str(["Hash mismatch for 'a.txt': Expected 'b\"\\'\"'"])
+    assert _reason(ValueError(f"Signature mismatch: {both}")) == "a.txt has changed"
+    added = str(["Extra files found in model 'toy': b.txt", 'Hash mismatch: "'])
+    assert _reason(ValueError(f"Signature mismatch: {added}")) == "b.txt was added"

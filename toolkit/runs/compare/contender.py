@@ -16,7 +16,7 @@ from typing import Any
 from toolkit.api.contracts import TargetForm
 from toolkit.api.errors import UsageError, first_few
 from toolkit.runs.directory import BUNDLE_SUFFIX, RunDirectory
-from toolkit.runs.files import RunFiles, read_run
+from toolkit.runs.files import LATENCY, RunFiles, read_run
 from toolkit.runs.latest import LATEST, followed
 from toolkit.runs.predictions import Prediction
 from toolkit.runs.repeats import scores_of
@@ -107,6 +107,11 @@ class Contender:
         """The mean over runs; NaN where nothing was trained here."""
         trained = [len(run.records) for run in self.runs if run.records]
         return sum(trained) / len(trained) if trained else math.nan
+
+    @property
+    def latency(self) -> float:
+        """Milliseconds for one input, of a bundle that was evaluated; else NaN."""
+        return float(self.first.facts.get(LATENCY, math.nan))
 
     @property
     def parameters(self) -> int | None:

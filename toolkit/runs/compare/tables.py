@@ -39,7 +39,7 @@ class Table:
 
 def main_table(found: Comparison) -> Table:
     """One row a contender: its score and its difference from the first, with 95 % intervals, and what it cost."""
-    return _table(found, _judged(found) | COST)
+    return _table(found, _judged(found) | _cost(found))
 
 
 def judged_table(found: Comparison) -> Table:
@@ -48,7 +48,7 @@ def judged_table(found: Comparison) -> Table:
 
 
 def cost_table(found: Comparison) -> Table:
-    return _table(found, COST)
+    return _table(found, _cost(found))
 
 
 def _table(found: Comparison, columns: Columns) -> Table:
@@ -77,6 +77,12 @@ COST: Columns = {
     "training": lambda one: DASH if math.isnan(one.seconds) else f"{one.seconds:,.0f} s",
     "parameters": lambda one: DASH if one.parameters is None else f"{one.parameters:,}",
 }
+LATENCY: Columns = {"latency": lambda one: DASH if math.isnan(one.latency) else f"{one.latency:.3g} ms"}
+
+
+def _cost(found: Comparison) -> Columns:
+    """With the latency where a side is a bundle."""
+    return COST if all(math.isnan(one.latency) for one in found.contenders) else {**COST, **LATENCY}
 
 
 def _differences(found: Comparison) -> Columns:
@@ -226,6 +232,7 @@ def as_json(found: Comparison) -> str:
             "epochs": one.epochs,
             "seconds": one.seconds,
             "parameters": one.parameters,
+            "latency_ms": one.latency,
         }
         for place, one in enumerate(found.contenders)
     ]

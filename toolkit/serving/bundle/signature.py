@@ -73,7 +73,7 @@ def unusable(key: Path, error: Exception, *, make: str) -> UsageError:
 
 def _reason(error: Exception) -> str:
     """What model-signing says, in our words; the names are those of files in the bundle."""
-    said = str(error)
+    said = str(error).replace("\\'", "'")  # it shows lists of texts, whose quotes it escapes if a digest has one
     for shape, reason in _REASONS.items():
         if found := re.search(shape, said):
             return reason.format(*map(printable, found.groups()))
@@ -82,8 +82,8 @@ def _reason(error: Exception) -> str:
 
 _REASONS = {
     r"Hash mismatch for '([^']*)'": "{} has changed",
-    r"Extra files found in model '[^']*': (.*?)[\]\"]": "{} was added",
-    r"Missing files in model '[^']*': (.*?)[\]\"]": "{} is missing",
+    r"Extra files found in model '[^']*': (.*?)[\]\"']": "{} was added",
+    r"Missing files in model '[^']*': (.*?)[\]\"']": "{} is missing",
     r"Cannot use '([^']*)' because it is a symlink": "{} is a link",
     r"public key hash": "it is signed by another key",
     r"(?i)invalid ?signature|signature verification failed": "the signature does not match",

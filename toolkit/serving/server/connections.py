@@ -20,6 +20,11 @@ class Connection(H11Protocol):
 
     _waiting: asyncio.TimerHandle | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has answered all that it was asked, and was asked something."""
+        return self.cycle is not None and self.cycle.response_complete
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 LOOKS = 1.0
 """Seconds between two looks whether a bundle was replaced."""
-DRAINING = 0.5
-"""Seconds for which a server that is ending still takes requests: each answer then closes its connection, so that
-clients go elsewhere before the last connection is closed."""
+PATIENCE = 2.0
+"""Longest time, in seconds, for which a server that is ending still takes requests: each answer then closes its
+connection, so that clients which keep one learn of it. As long may those take that have just connected."""
+_GLANCE = 0.02
+"""Seconds between two looks at the connections, of which uvicorn reports no end."""
 ENDING = 60.0
 """Seconds that calls over gRPC may take to end."""
 MOST_CONNECTIONS = 1024
@@ -60,6 +63,7 @@ class Running:
         self.models = Models(settings, opening, self.metrics, self._computing)
         self.application = Application(self.models, settings, self.metrics, self._decoding)
         self._server: _Quiet | None = None
+        self._forced = False
 
     @property
     def address(self) -> str:
@@ -80,13 +84,14 @@ class Running:
             await rpc.start()
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
         watching = asyncio.create_task(self._watch())
+        await self._until(lambda: server.started)
         self.application.ready = True
         started()
         try:
             await stop.wait()
             self.application.ready, guard.draining = False, True
             ended = asyncio.create_task(rpc.stop(ENDING)) if rpc is not None else None
-            await asyncio.sleep(DRAINING)
+            await self._drain(server)
             server.should_exit = True
             await serving
             if ended is not None:
@@ -96,8 +101,23 @@ class Running:
             watching.cancel()
             self.close()
 
+    async def _drain(self, server: _Quiet) -> None:
+        """Let clients leave. One that sends a request while its idle connection is closed would lose it."""
+        connections: Collection[Connection] = server.server_state.connections  # type: ignore[assignment]
+        kept = {*connections}
+        await self._until(lambda: kept.isdisjoint(connections))
+        for listener in server.servers:
+            listener.close()
+        await self._until(lambda: all(one.is_idle for one in connections))
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not (done() or self._forced) and time.monotonic() < end:
+            await asyncio.sleep(_GLANCE)
+
     def force(self) -> None:
         """End without waiting for requests."""
+        self._forced = True
         if self._server is not None:
             self._server.force_exit = self._server.should_exit = True
 
