@@ -107,8 +107,9 @@ class WhitenedCnn(nn.Module):
         padded = functional.pad(pixels, [SHIFT] * 4, mode="reflect")
         moved = [padded[..., at : at + height, at : at + width] for at in (0, 2 * SHIFT)]
         views = [view for one in (pixels, *moved) for view in (one, one.flip(-1))]
-        plain, mirrored, *others = self._logits(torch.cat(views)).chunk(6)
-        return (plain + mirrored) / 4 + sum(others) / 8
+        # Not chunks, whose number of items an exported graph would keep.
+        plain, mirrored, *others = self._logits(torch.cat(views)).unflatten(0, (len(views), -1)).unbind()
+        return (plain + mirrored) / 4 + torch.stack(others).sum(0) / 8
 
     def _logits(self, pixels: Tensor) -> Tensor:
         features = self.body(self.whitening(pixels)).flatten(2).max(dim=2).values

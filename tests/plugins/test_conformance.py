@@ -217,7 +217,7 @@ LIKE_OTHERS = [
 ]
 """Large ones, built by the same code as others: asked only what their own layers could break."""
 OF_LAYERS = ["logits", "gradients", "items"]
-EXPORTED = [of_images("cnn"), of_clips("cnn", head="attention", head_width=64), of_clips("x3d_xs")]
+EXPORTED = [of_images("cnn"), WHITENED, of_clips("cnn", head="attention", head_width=64), of_clips("x3d_xs")]
 """An image model, one that sees clips frame by frame, and one of clips."""
 
 test_datasets = conformance(*DATASETS, slow=False)

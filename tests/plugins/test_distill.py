@@ -159,4 +159,13 @@ def test_what_is_not_a_run_is_no_teacher(
     for path, message in ((tmp_path / "x", "not a run that has weights"), (tmp_path, "a folder without best.pt")):
         assert tiny.run(recipe, tmp_path / "runs", *SMALL, f'task={{name="distill", teacher="{path}"}}') != 0
         assert message in capsys.readouterr().err
+        assert main(["check", str(recipe), "--set", f'task={{name="distill", teacher="{path}"}}']) != 0
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_with_a_teacher_may_be_checked(taught: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, teacher = taught
+    task = f'task={{name="distill", teacher="{teacher}"}}'
+    assert main(["check", str(recipe), *tiny.overridden([*SMALL, task])]) == 0
+    assert "valid" in capsys.readouterr().out

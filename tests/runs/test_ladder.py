@@ -100,7 +100,7 @@ def test_a_model_without_a_backbone_has_no_ladder(recipe: Path, capsys: pytest.C
     assert main(["ladder", str(recipe), "--set", cnn]) == EXIT_USAGE
     shown = capsys.readouterr().err
     assert 'ladder: model "cnn" has no backbone and head of its own' in shown
-    assert "--set model.name=resnet18" in shown
+    assert "--set model=resnet18" in shown
     assert not Path("runs").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from toolkit.api.contracts import Data, DataSpec, Horizon, Objective, Schedule
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.build.agreement import disagreements, unknown_aims
 from toolkit.build.plan import Plan
+from toolkit.build.teacher import open_network
 from toolkit.data.loader import batches_in
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import TrainTable
@@ -53,7 +55,8 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
     with _collected(found):
         network = _network(plan, data.spec)
     with _collected(found):
-        objective = plan.objective(data.spec, data.train.targets, CPU)
+        network_of = partial(open_network, plan, data.spec, CPU)
+        objective = plan.objective(data.spec, data.train.targets, CPU, network_of=network_of)
         check_objective(objective, data.spec, CPU, plan.one("task").offer.failed)
     with _collected(found):
         plan.augmentations(data.spec)

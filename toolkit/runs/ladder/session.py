@@ -78,7 +78,7 @@ def _require_steps(recipe: Recipe, words: Sequence[str]) -> None:
     assembly = assemble(plan(recipe, discover()), notes=())
     model = recipe.model.name
     if not isinstance(assembly.network.model, Headed):
-        step = shlex.join(["python", "-m", "toolkit", *words, "--set", "model.name=resnet18"])
+        step = shlex.join(["python", "-m", "toolkit", *words, "--set", "model=resnet18"])
         raise UsageError(f'ladder: model "{model}" has no backbone and head of its own', next_step=f"try: {step}")
     if assembly.spec.targets != "index":
         raise UsageError("ladder: items have not one class each", next_step="use data with one class for each item")
