@@ -386,7 +386,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: trained)
     monkeypatch.setattr("toolkit.export.write._trained_on", lambda _: {})
     monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(screen_notes=list))
-    monkeypatch.setattr("toolkit.export.write.reference", lambda *_: None)
+    monkeypatch.setattr("toolkit.export.write._reference", lambda *_: SimpleNamespace(trust=None))
     monkeypatch.setattr("toolkit.export.write.write_models", lambda *_, **__: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     words = ["export", "runs/a/b", "--name", "my bundle", "--exports", str(tmp_path)]
