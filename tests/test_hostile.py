@@ -18,13 +18,12 @@ from PIL import Image
 
 from tests import tiny
 from tests.hostile.zoo import BROKEN, CLASHING, DEADLY, INTRUSIVE, UNUSABLE, ZOO, modules, release
+from tests.recipes import RECIPES, accepted
 from toolkit.api.errors import EXIT_DONE, EXIT_PLUGIN, EXIT_USAGE, RecipeError
 from toolkit.build.plan import plan
 from toolkit.cli.main import main
 from toolkit.host.registry import Registry, discover
 from toolkit.recipe.read import parse
-
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 
 @pytest.fixture
@@ -157,13 +156,16 @@ def everything() -> Registry:
 
 def needed(path: Path, registry: Registry) -> set[str]:
     """The plugins whose components a recipe uses."""
-    offers = [chosen.offer for chosen in plan(parse(path), registry).chosen]
+    offers = [chosen.offer for chosen in plan(parse(path, accepted(path)), registry).chosen]
     return {offer.plugin.name for offer in offers}
 
 
 @pytest.mark.parametrize(
     "entry",
-    ["augment", "cifar", "folders", "har", "metrics", "optim", "shards", "tasks", "trackers", "video", "vision"],
+    [
+        *("augment", "cifar", "folders", "har", "metrics", "openclip", "optim", "shards", "tasks", "timm", "trackers"),
+        *("transformers", "video", "vision"),
+    ],
 )
 def test_without_one_of_our_plugins_only_recipes_that_need_it_fail(entry: str, everything: Registry) -> None:
     plugin = f"vision-toolkit[{entry}]"
@@ -172,10 +174,10 @@ def test_without_one_of_our_plugins_only_recipes_that_need_it_fail(entry: str, e
     for path in RECIPES:
         if plugin in needed(path, everything):
             with pytest.raises(RecipeError) as caught:
-                plan(parse(path), rest)
+                plan(parse(path, accepted(path)), rest)
             assert all(f"disabled: {plugin}" in problem.message for problem in caught.value.problems if problem.key)
         else:
-            assert plan(parse(path), rest)
+            assert plan(parse(path, accepted(path)), rest)
 
 
 def test_every_plugin_of_ours_is_skipped_once(everything: Registry) -> None:

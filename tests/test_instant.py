@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from bench.startup import HEAVY, heavy_modules, modules
+from tests.recipes import RECIPES, acceptance
 
-RECIPES = sorted(Path("recipes").glob("*.toml"))
-RECIPE = str(RECIPES[0])
+RECIPE = "recipes/cifar10_cnn.toml"
 
 
 def run(cache: Path, *words: str, code: int = 0) -> tuple[list[str], str]:
@@ -35,14 +36,20 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("warm")
     run(cache, "schema")
     for recipe in RECIPES:
-        run(cache, "check", str(recipe), "--recipe-only")
+        run(cache, "check", str(recipe), "--recipe-only", *acceptance(recipe))
     return cache
 
 
+ASKED = {"timm", "transformers", "openclip"}
+"""Models whose library knows what each of their many networks takes: the recipes that name one import it."""
+
+
 def test_every_recipe_is_checked_without_importing_a_component(warm: Path) -> None:
-    assert {recipe.name: run(warm, "check", str(recipe), "--recipe-only")[0] for recipe in RECIPES} == {
-        recipe.name: [] for recipe in RECIPES
-    }
+    plain = [recipe for recipe in RECIPES if tomllib.loads(recipe.read_text("utf-8"))["model"]["name"] not in ASKED]
+    assert len(plain) > 12
+    assert {
+        recipe.name: run(warm, "check", str(recipe), "--recipe-only", *acceptance(recipe))[0] for recipe in plain
+    } == {recipe.name: [] for recipe in plain}
 
 
 @pytest.mark.parametrize("words", [("schema",), ("plugins", "list"), ("plugins", "show", "resnet50")], ids=" ".join)

@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
         "predict": "classify images and videos with a run or a bundle",
         "verify": "check that a bundle is as the owner of a key signed it",
-        "serve": "answer requests to bundles over HTTP and gRPC, and show a page to try them",
+        "serve": "answer requests over HTTP and gRPC, with a page to try bundles",
     },
     "plugins and editors": {
         "plugins": "list, show, examine, disable and make plugins",
