@@ -74,23 +74,23 @@ class Streams:
 
     def __init__(self, visit: Visit, seed: int, device: torch.device, turns: Turns | None = None) -> None:
         self.turns = turns or Turns(seed, 0)
-        self._visit = visit
         self.items, self.device = visit.items.numpy(), device
         self.groups = groups_of(visit.size)[visit.places].numpy()
-        self._key = seed & MASK, seed >> BITS
+        self._key = _key(seed)
         self._halves = (self.items & MASK).astype(np.uint64), (self.items >> BITS).astype(np.uint64)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def blocks(self, places: range, numbers: range, part: slice = slice(None)) -> HostWords:
-        """`[places, words, B]`: the words of these blocks, of the items in `part`."""
+    def blocks(self, places: range, numbers: range, part: slice = slice(None), *, seed: int | None = None) -> HostWords:
+        """`[places, words, B]`: words of these blocks, of the items in `part`; of the streams of `seed`."""
+        key = self._key if seed is None else _key(seed)
         low, high = (half[part] for half in self._halves)
         shape = (len(places), len(numbers), len(low))
         even, odd = np.empty((2, *shape), np.uint64), np.empty((2, *shape), np.uint64)
         even[0], even[1] = np.array(numbers, np.uint64)[:, None], low
         odd[0], odd[1] = np.array(places, np.uint64)[:, None, None], high
-        words = on_host(even.reshape(2, -1), odd.reshape(2, -1), self._key).reshape(BLOCK, *shape)
+        words = on_host(even.reshape(2, -1), odd.reshape(2, -1), key).reshape(BLOCK, *shape)
         return np.moveaxis(words, 0, 2).reshape(len(places), len(numbers) * BLOCK, len(low))
 
     def on_host(self, place: int, start: int, end: int) -> HostWords:
@@ -113,8 +113,7 @@ class Streams:
 
     def alternating(self, place: int) -> NDArray[np.bool_]:
         """`[B]`: a fair coin for each item, which the next epoch turns over."""
-        lasting = Streams(self._visit, self.turns.seed, self.device)
-        words = lasting.blocks(range(place, place + 1), range(1))[0, 0]
+        words = self.blocks(range(place, place + 1), range(1), seed=self.turns.seed)[0, 0]
         turned: NDArray[np.bool_] = (words + self.turns.epoch) % 2 == 1
         return turned
 
@@ -122,6 +121,10 @@ class Streams:
         """As a tensor on the device, for which nothing waits."""
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+
+def _key(seed: int) -> tuple[int, int]:
+    return seed & MASK, seed >> BITS
 
 
 def _blocks(start: int, end: int) -> range:
