@@ -109,7 +109,8 @@ class WhitenedCnn(nn.Module):
         views = [view for one in (pixels, *moved) for view in (one, one.flip(-1))]
         # Not chunks, whose number of items an exported graph would keep.
         plain, mirrored, *others = self._logits(torch.cat(views)).unflatten(0, (len(views), -1)).unbind()
-        return (plain + mirrored) / 4 + torch.stack(others).sum(0) / 8
+        averaged: Tensor = (plain + mirrored) / 4 + torch.stack(others).sum(0) / 8
+        return averaged
 
     def _logits(self, pixels: Tensor) -> Tensor:
         features = self.body(self.whitening(pixels)).flatten(2).max(dim=2).values

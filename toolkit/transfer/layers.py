@@ -36,11 +36,11 @@ def layers_of(module: nn.Module) -> Sequence[Sequence[str]]:
 
 
 def own_undecayed(module: nn.Module) -> frozenset[str]:
-    """The names that `module` itself lists by `no_weight_decay`, the method that timm's models have for it; none where
-    it has no such method."""
+    """The parameters that `module` itself lists by `no_weight_decay`, the method that timm's models have for it; none
+    where it has no such method. timm lists names of parameters that some variants lack."""
     listed = getattr(module, "no_weight_decay", None)
     names: Collection[str] = listed() if callable(listed) else ()
-    return frozenset(names)
+    return frozenset(names) & {name for name, _ in module.named_parameters()}
 
 
 def _opened(module: nn.Module, prefix: str, large: float) -> Iterator[tuple[str, nn.Module | None]]:
