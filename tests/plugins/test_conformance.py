@@ -235,7 +235,7 @@ test_datasets_in_other_processes = pytest.mark.slow(conformance(*DATASETS[2:5:2]
 # Each rule makes a database of its own, with all tables that MLflow has.
 test_mlflow = pytest.mark.slow(conformance(MLFLOW))
 # Building one and a pass through it take seconds.
-test_models_like_others = pytest.mark.slow(conformance(*LIKE_OTHERS, only=OF_LAYERS))
+test_models_like_others = pytest.mark.long(conformance(*LIKE_OTHERS, only=OF_LAYERS))
 # Tracing takes seconds.
 test_graphs = pytest.mark.slow(conformance(*EXPORTED, *TASKS[:1], TASKS[3], only=["onnx"]))
 

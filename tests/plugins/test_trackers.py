@@ -272,7 +272,7 @@ tracker.track(STARTED)
 """
 
 
-@pytest.mark.slow  # processes of their own load MLflow
+@pytest.mark.long  # processes of their own load MLflow
 def test_workers_that_begin_at_once_make_one_database(run: Path) -> None:
     """MLflow's own tables, made by two at once, would be left half made for ever."""
     trials = [run.parent / f"trial-{number:04}" for number in range(3)]
