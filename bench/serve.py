@@ -4,6 +4,8 @@ same session, files, batch and delay. The clients are a process of their own."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -131,12 +133,13 @@ def started(words: Sequence[str], ready: str) -> Iterator[tuple[int, subprocess.
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     line = [sys.executable, *(str(port) if word == "PORT" else word for word in words)]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(line, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
             _wait(f"http://127.0.0.1:{port}{ready}", process)
             yield port, process
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # the workers of LitServe outlive it
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests import tiny
+from tests.resuming import stopped_and_resumed
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import RunFailed
 from toolkit.build.assemble import assemble, training
@@ -115,15 +116,8 @@ def test_the_teacher_answers_as_its_run_does_and_resuming_is_exact(taught: tuple
     assert all(torch.equal(network.state_dict()[name], value) for name, value in best.network.items())
     assert not network.training
     list(fit(state, setup))
-    first, its = training(assemble(planned))
-    for count, _ in enumerate(fit(first, its), 1):
-        if count == 4:
-            break
-    second, its = training(assemble(planned, notes=()))
-    second.load_state_dict(first.state_dict())
-    list(fit(second, its))
-    whole, resumed = state.network.state_dict(), second.network.state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    resumed = stopped_and_resumed(planned, after=4)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in state.network.state_dict().items())
 
 
 def test_a_learner_is_evaluated_without_its_teacher(taught: tuple[Path, Path], tmp_path: Path) -> None:

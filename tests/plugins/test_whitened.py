@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests import tiny
+from tests.resuming import stopped_and_resumed
 from toolkit.api.contracts import DataSpec
 from toolkit.build.assemble import assemble, training
 from toolkit.build.plan import plan
@@ -133,12 +134,5 @@ def test_training_resumes_exactly(recipe: Path) -> None:
     planned = plan(parse(recipe), discover())
     state, setup = training(assemble(planned))
     list(fit(state, setup))
-    first, its = training(assemble(planned))
-    for count, _ in enumerate(fit(first, its), 1):
-        if count == 5:
-            break
-    second, its = training(assemble(planned, notes=()))
-    second.load_state_dict(first.state_dict())
-    list(fit(second, its))
-    whole, resumed = state.network.state_dict(), second.network.state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    resumed = stopped_and_resumed(planned, after=5)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in state.network.state_dict().items())
