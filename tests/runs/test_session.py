@@ -1046,9 +1046,10 @@ def test_a_run_goes_on_where_nothing_can_be_locked(
 def test_the_latest_run_is_the_latest_of_all_recipes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    for run in ("a b/2026-02-01_00-00-00", "c/2026-01-01_00-00-00"):
+    for began, run in enumerate(("c/2026-01-01_00-00-00", "a b/2026-02-01_00-00-00")):
         (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "recipe.toml").touch()
+        os.utime(tmp_path / run / "recipe.toml", (began, began))
     text = failure(capsys, main([*command, str(tmp_path)]), 2)
     assert text.endswith(f"{shlex.quote(str(tmp_path / 'a b' / '2026-02-01_00-00-00'))}\n")
 
