@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,14 +36,12 @@ def new(name: str, *words: str) -> Path:
     return Path(name)
 
 
-def python(*words: str, folder: Path, path: Sequence[Path] = ()) -> str:
-    """What `python WORDS` says in this folder; it must end well."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, ROOT / "plugins"]))}
+def ruff(*words: str, folder: Path) -> None:
+    """Run ruff in this folder; it must end well."""
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ruff", *words], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def installed(package: Path, site: Path) -> list[Path]:
@@ -110,16 +107,22 @@ def test_without_an_author_its_authors_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("kinds", [*KINDS, ",".join(KINDS)])
-def test_what_is_written_is_clean_and_its_recipe_valid(kinds: str, tmp_path: Path) -> None:
+def test_what_is_written_is_clean_and_its_recipe_valid(
+    kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     package = new("acme-vision", "--kinds", kinds)
-    python("-m", "ruff", "check", ".", folder=package)
-    python("-m", "ruff", "format", "--check", ".", folder=package)
-    path = installed(package, tmp_path / "site")
+    ruff("check", ".", folder=package)
+    ruff("format", "--check", ".", folder=package)
+    for place in installed(package, tmp_path / "site"):
+        monkeypatch.syspath_prepend(str(place))
+    monkeypatch.chdir(package)
     parts = [] if "," in kinds else ["--recipe-only"]
-    python("-m", "toolkit", "check", *parts, "acme_vision.toml", folder=package, path=path)
-    shown = python("-m", "toolkit", "plugins", "show", "acme-vision", folder=package, path=path)
+    assert main(["check", *parts, "acme_vision.toml"]) == EXIT_DONE
+    capsys.readouterr()
+    assert main(["plugins", "show", "acme-vision"]) == EXIT_DONE
     offered = [f"  {kind} {COMPONENTS[kind]}" for kind in kinds.split(",")]
-    assert sorted(offered) == sorted(line for line in shown.splitlines() if line[2:].split()[0] in KINDS)
+    shown = capsys.readouterr().out.splitlines()
+    assert sorted(offered) == sorted(line for line in shown if line[2:].split()[0] in KINDS)
 
 
 @pytest.mark.slow

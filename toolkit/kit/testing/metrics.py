@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from toolkit.api.contracts import DataSpec, Metric, Score, Scores, TargetForm
-from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.forms import DRAWN, SURE, Answers, Drawn
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import no_waiting
@@ -239,7 +238,7 @@ def unlike(what: str, found: Scores, expected: Scores) -> Iterator[str]:
             return
 
 
-@lru_cache(maxsize=1)
+@once
 def spec_of(subject: Subject) -> DataSpec:
     """What the metrics of a case are built for: where it does not say, something small with targets of the first form
     that the metric is defined for."""
