@@ -67,11 +67,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def _imports() -> tuple[int, str]:
+    """Differs once something was imported: Python keeps modules in the order in which they came."""
+    return len(sys.modules), next(reversed(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _names(_count: int, _last: str) -> frozenset[str]:
+    """Of all modules. There are thousands: most tests import none, and take those of the test before."""
+    return frozenset(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A plugin that a test installs for itself is not found imported by the next, which may have one of its name."""
-    before = set(sys.modules)
+    state = _imports()
+    before = _names(*state)
     yield
+    if _imports() == state:
+        return
     made_here = str(tmp_path_factory.getbasetemp())
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(made_here):
