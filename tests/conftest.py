@@ -47,8 +47,8 @@ ONCE = {
     "toolkit_cifar.dataset": ("draw_objects", 8),
     "toolkit_har.sample": ("clip", 400),
 }
-"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers again
-for each model, and pictures of the samples. How many answers are kept of each."""
+"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers for
+each model again, and pictures of the samples. How many answers are kept of each."""
 
 
 def pytest_runtest_setup() -> None:
@@ -92,12 +92,25 @@ def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
             del sys.modules[name]
 
 
+PAINTER = "toolkit.runs.report.figures._png"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def painter() -> Iterator[Callable[..., bytes]]:
+    """Figures are not painted, which takes longer than all else of a small run: this does it where `PAINTER` is it."""
+    from toolkit.runs.report import figures
+
+    painting = figures._png
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PAINTER, lambda draw, theme, dots: BLANK)
+        yield painting
+
+
 @pytest.fixture(autouse=True)
-def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are not drawn, which takes longer than all else of a small run, unless a test's mark `draws` says that it
-    looks at them."""
-    if not request.node.get_closest_marker("draws"):
-        monkeypatch.setattr("toolkit.runs.report.figures._png", lambda draw, theme, dots: BLANK)
+def _painted(request: pytest.FixtureRequest, painter: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test whose mark `draws` says that it looks at figures has them; what its module shares has them if it asks."""
+    if request.node.get_closest_marker("draws"):
+        monkeypatch.setattr(PAINTER, painter)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from sklearn.metrics import f1_score
 from torch.nn import functional
 
 from tests import tiny
+from tests.conftest import PAINTER
 from tests.installed import install
 from tests.runs.test_report import read_page
 from tests.test_architecture import loaded_by
@@ -93,10 +94,12 @@ def recipe(tmp_path: Path, images: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, images: Path, painter: Callable[..., bytes]) -> Path:
     """A finished run with all its pictures, for looking only."""
     folder = tmp_path_factory.mktemp("made")
-    assert tiny.run(tiny.write_recipe(folder, images), folder / "runs") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PAINTER, painter)
+        assert tiny.run(tiny.write_recipe(folder, images), folder / "runs") == 0
     return tiny.only_run(folder / "runs")
 
 
