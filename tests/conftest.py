@@ -114,6 +114,22 @@ def _painted(request: pytest.FixtureRequest, painter: Callable[..., bytes], monk
 
 
 @pytest.fixture
+def seeded() -> Iterator[None]:
+    """torch's global generator begins at one seed; afterwards it is where it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks whose weights are what memory holds: drawing tens of millions takes longer than all else of a test that
+    looks at names and shapes, or that loads the weights."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+
+
+@pytest.fixture
 def squares() -> Squares:
     return Squares(24)
 
