@@ -42,13 +42,24 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+ONCE = {
+    "torch.onnx._internal.exporter._registration": ("ONNXRegistry.from_torchlib", None),
+    "toolkit_cifar.dataset": ("draw_objects", 8),
+    "toolkit_har.sample": ("clip", 400),
+}
+"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers again
+for each model, and pictures of the samples. How many answers are kept of each."""
+
+
 def pytest_runtest_setup() -> None:
-    """torch's exporter gathers its operators again for each model, which takes a second: let it do so once. Where a
-    later torch has no such class, tests are slower."""
-    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
-    registry = getattr(registration, "ONNXRegistry", None)
-    if hasattr(registry, "from_torchlib") and not hasattr(registry.from_torchlib, "cache_info"):
-        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+    """Where a later torch has no such function, tests are slower."""
+    for module, (path, size) in ONCE.items():
+        *owners, name = path.split(".")
+        owner = functools.reduce(lambda found, one: getattr(found, one, None), owners, sys.modules.get(module))
+        slow = getattr(owner, name, None)
+        if slow is not None and not hasattr(slow, "cache_info"):
+            kept = functools.lru_cache(size)(slow)
+            setattr(owner, name, staticmethod(kept) if isinstance(owner, type) else kept)
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +67,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def _imports() -> tuple[int, str]:
+    """Differs once something was imported: Python keeps modules in the order in which they came."""
+    return len(sys.modules), next(reversed(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _names(_count: int, _last: str) -> frozenset[str]:
+    """Of all modules. There are thousands: most tests import none, and take those of the test before."""
+    return frozenset(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A plugin that a test installs for itself is not found imported by the next, which may have one of its name."""
-    before = set(sys.modules)
+    state = _imports()
+    before = _names(*state)
     yield
+    if _imports() == state:
+        return
     made_here = str(tmp_path_factory.getbasetemp())
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(made_here):
