@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from tests.conftest import BLANK
+from tests.conftest import BLANK, painted
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
 from toolkit.runs.files import read_run
@@ -151,8 +151,10 @@ def read_page(path: Path) -> Reader:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(tmp_path_factory.mktemp("runs") / "mine" / "2026-11-22_13-05-11")
     write_scores(run)
-    draw_augmented(run / "figures", torch.zeros(3, 3, 16, 16, dtype=torch.uint8), pixels(3, 3, 24, 24), ["a", "b", "c"])
-    write_report(run)
+    before = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    with painted():
+        draw_augmented(run / "figures", before, pixels(3, 3, 24, 24), ["a", "b", "c"])
+        write_report(run)
     return run
 
 
