@@ -9,12 +9,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.small import Squares
+from toolkit.runs.report import figures
 
 BLANK = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
@@ -92,25 +94,30 @@ def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
             del sys.modules[name]
 
 
-PAINTER = "toolkit.runs.report.figures._png"
+_PAINTED = figures._png
 
 
 @pytest.fixture(scope="session", autouse=True)
-def painter() -> Iterator[Callable[..., bytes]]:
-    """Figures are not painted, which takes longer than all else of a small run: this does it where `PAINTER` is it."""
-    from toolkit.runs.report import figures
-
-    painting = figures._png
+def _blank_figures() -> Iterator[None]:
+    """Figures are not painted, which takes longer than all else of a small run, but where something looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PAINTER, lambda draw, theme, dots: BLANK)
-        yield painting
+        patch.setattr(figures, "_png", lambda draw, theme, dots: BLANK)
+        yield
+
+
+@contextmanager
+def painted() -> Iterator[None]:
+    """Paints the figures of what is made inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_png", _PAINTED)
+        yield
 
 
 @pytest.fixture(autouse=True)
-def _painted(request: pytest.FixtureRequest, painter: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test whose mark `draws` says that it looks at figures has them; what its module shares has them if it asks."""
-    if request.node.get_closest_marker("draws"):
-        monkeypatch.setattr(PAINTER, painter)
+def _painted_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Paints them where a test's mark `draws` says that it looks at them."""
+    with painted() if request.node.get_closest_marker("draws") else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -360,14 +360,14 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("TOOLKIT_DEBUG", raising=False)
-    monkeypatch.setattr("toolkit.runs.session.start_run", checks)
+    monkeypatch.setattr("toolkit.runs.session.start_run", lambda *_, **__: None)
     monkeypatch.setattr("toolkit.runs.next_steps.print_next_steps", lambda *_: None)
     monkeypatch.setattr("toolkit.tune.session.tune_recipe", checks)
     monkeypatch.setattr("toolkit.export.write.write_bundle", lambda *_, **__: None)
 
 
 def checks(draft: object, *_: object, **__: object) -> None:
-    """In place of training: what `check` does."""
+    """In place of trials: what `check` does."""
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.draft import Draft

@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from tests.conftest import BLANK, PAINTER
+from tests.conftest import BLANK, painted
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
 from toolkit.runs.files import read_run
@@ -149,13 +148,12 @@ def read_page(path: Path) -> Reader:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, painter: Callable[..., bytes]) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(tmp_path_factory.mktemp("runs") / "mine" / "2026-11-22_13-05-11")
     write_scores(run)
-    kept, shown = torch.zeros(3, 3, 16, 16, dtype=torch.uint8), pixels(3, 3, 24, 24)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PAINTER, painter)
-        draw_augmented(run / "figures", kept, shown, ["a", "b", "c"])
+    before = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    with painted():
+        draw_augmented(run / "figures", before, pixels(3, 3, 24, 24), ["a", "b", "c"])
         write_report(run)
     return run
 
