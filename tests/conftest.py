@@ -9,12 +9,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.small import Squares
+from toolkit.runs.report import figures
 
 BLANK = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
@@ -42,13 +44,24 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+ONCE = {
+    "torch.onnx._internal.exporter._registration": ("ONNXRegistry.from_torchlib", None),
+    "toolkit_cifar.dataset": ("draw_objects", 8),
+    "toolkit_har.sample": ("clip", 400),
+}
+"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers for
+each model again, and pictures of the samples. How many answers are kept of each."""
+
+
 def pytest_runtest_setup() -> None:
-    """torch's exporter gathers its operators again for each model, which takes a second: let it do so once. Where a
-    later torch has no such class, tests are slower."""
-    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
-    registry = getattr(registration, "ONNXRegistry", None)
-    if hasattr(registry, "from_torchlib") and not hasattr(registry.from_torchlib, "cache_info"):
-        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+    """Where a later torch has no such function, tests are slower."""
+    for module, (path, size) in ONCE.items():
+        *owners, name = path.split(".")
+        owner = functools.reduce(lambda found, one: getattr(found, one, None), owners, sys.modules.get(module))
+        slow = getattr(owner, name, None)
+        if slow is not None and not hasattr(slow, "cache_info"):
+            kept = functools.lru_cache(size)(slow)
+            setattr(owner, name, staticmethod(kept) if isinstance(owner, type) else kept)
 
 
 @pytest.fixture(autouse=True)
@@ -56,23 +69,71 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def _imports() -> tuple[int, str]:
+    """Differs once something was imported: Python keeps modules in the order in which they came."""
+    return len(sys.modules), next(reversed(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _names(_count: int, _last: str) -> frozenset[str]:
+    """Of all modules. There are thousands: most tests import none, and take those of the test before."""
+    return frozenset(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A plugin that a test installs for itself is not found imported by the next, which may have one of its name."""
-    before = set(sys.modules)
+    state = _imports()
+    before = _names(*state)
     yield
+    if _imports() == state:
+        return
     made_here = str(tmp_path_factory.getbasetemp())
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(made_here):
             del sys.modules[name]
 
 
+_PAINTED = figures._png
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_figures() -> Iterator[None]:
+    """Figures are not painted, which takes longer than all else of a small run, but where something looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_png", lambda draw, theme, dots: BLANK)
+        yield
+
+
+@contextmanager
+def painted() -> Iterator[None]:
+    """Paints the figures of what is made inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_png", _PAINTED)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are not drawn, which takes longer than all else of a small run, unless a test's mark `draws` says that it
-    looks at them."""
-    if not request.node.get_closest_marker("draws"):
-        monkeypatch.setattr("toolkit.runs.report.figures._png", lambda draw, theme, dots: BLANK)
+def _painted_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Paints them where a test's mark `draws` says that it looks at them."""
+    with painted() if request.node.get_closest_marker("draws") else nullcontext():
+        yield
+
+
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """torch's global generator begins at one seed; afterwards it is where it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks whose weights are what memory holds: drawing tens of millions takes longer than all else of a test that
+    looks at names and shapes, or that loads the weights."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,14 +37,12 @@ def new(name: str, *words: str) -> Path:
     return Path(name)
 
 
-def python(*words: str, folder: Path, path: Sequence[Path] = ()) -> str:
-    """What `python WORDS` says in this folder; it must end well."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, ROOT / "plugins"]))}
+def ruff(*words: str, folder: Path) -> None:
+    """Run ruff in this folder; it must end well."""
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ruff", *words], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def installed(package: Path, site: Path) -> list[Path]:
@@ -110,39 +108,63 @@ def test_without_an_author_its_authors_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("kinds", [*KINDS, ",".join(KINDS)])
-def test_what_is_written_is_clean_and_its_recipe_valid(kinds: str, tmp_path: Path) -> None:
+def test_what_is_written_is_clean_and_its_recipe_valid(
+    kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     package = new("acme-vision", "--kinds", kinds)
-    python("-m", "ruff", "check", ".", folder=package)
-    python("-m", "ruff", "format", "--check", ".", folder=package)
-    path = installed(package, tmp_path / "site")
+    ruff("check", ".", folder=package)
+    ruff("format", "--check", ".", folder=package)
+    for place in installed(package, tmp_path / "site"):
+        monkeypatch.syspath_prepend(str(place))
+    monkeypatch.chdir(package)
     parts = [] if "," in kinds else ["--recipe-only"]
-    python("-m", "toolkit", "check", *parts, "acme_vision.toml", folder=package, path=path)
-    shown = python("-m", "toolkit", "plugins", "show", "acme-vision", folder=package, path=path)
+    assert main(["check", *parts, "acme_vision.toml"]) == EXIT_DONE
+    capsys.readouterr()
+    assert main(["plugins", "show", "acme-vision"]) == EXIT_DONE
     offered = [f"  {kind} {COMPONENTS[kind]}" for kind in kinds.split(",")]
-    assert sorted(offered) == sorted(line for line in shown.splitlines() if line[2:].split()[0] in KINDS)
+    shown = capsys.readouterr().out.splitlines()
+    assert sorted(offered) == sorted(line for line in shown if line[2:].split()[0] in KINDS)
 
 
 @pytest.mark.slow
-def test_the_page_is_right_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow: the rules export models and train them for a step, then a recipe is run and exported. What `pip install`
-    does is done by hand, for there may be no network."""
+@pytest.mark.parametrize("rules", ["not onnx and not processes", pytest.param("", marks=pytest.mark.long)])
+def test_the_page_is_right_step_by_step(
+    rules: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slow: the rules train components for a step, then a recipe is run and exported. Long: the rules export graphs and
+    start interpreters too. What `pip install` does is done by hand, for there may be no network."""
     page = (ROOT / "docs" / "tutorials" / "plugin.md").read_text(encoding="utf-8")
     found = re.search(r'```sh title="a package of your own"\n(.*?)```', page, flags=re.DOTALL)
     assert found
-    first, pip, *others = found[1].splitlines()
-    shell(first)
+    first, pip, tests, *others = found[1].splitlines()
+    typed(first)
     assert pip == "pip install -e 'acme-shapes[test]'"
     path = installed(tmp_path / "acme-shapes", tmp_path / "site")
+    for place in path:
+        monkeypatch.syspath_prepend(str(place))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [*path, ROOT, ROOT / "plugins"])))
-    answers = dict(zip(others, map(shell, others), strict=True))
-    assert re.search(r"^\d+ passed|=== \d+ passed", answers["python -m pytest acme-shapes"], flags=re.MULTILINE)
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-k '{rules}'")
+    assert tests == "python -m pytest acme-shapes"
+    assert re.search(r"^\d+ passed|=== \d+ passed", shell(tests), flags=re.MULTILINE)
+    capsys.readouterr()
+    for line in others:
+        typed(line)
     (run,) = (tmp_path / "runs" / "acme_shapes").iterdir()
     assert (run / "epochs.csv").read_text().startswith("epoch,train_loss,seconds,best\n1,")
     assert '"reciprocal_rank"' in (run / "scores.json").read_text()
-    assert "disc" in answers[others[-1]]
-    schema = shell("python -m toolkit schema")
+    assert "disc" in capsys.readouterr().out.rpartition("bundle exports/shapes")[2]
+    typed("python -m toolkit schema")
+    schema = capsys.readouterr().out
     assert "channels of the first convolution" in schema
     assert '"small_conv"' in schema
+
+
+def typed(line: str) -> None:
+    """What a toolkit's command does that is typed at a prompt, in this process; it must end well."""
+    python, option, module, *words = shlex.split(line)
+    assert (python, option, module) == ("python", "-m", "toolkit")
+    expanded = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
+    assert main([word for each in expanded for word in each]) == EXIT_DONE
 
 
 def shell(line: str) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeAlias
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+from weakref import finalize
 
 from toolkit.api.contracts import DataSpec, Declared
 from toolkit.api.errors import Problem, UsageError
 from toolkit.host.offers import Offer
-from toolkit.host.registry import discover
+from toolkit.host.registry import Registry, discover
 from toolkit.recipe.kinds import KINDS
 
+T = TypeVar("T")
 Kind: TypeAlias = Literal["dataset", "model", "augmentation", "metric", "task", "tracker", "optimizer", "schedule"]
 
 
@@ -63,6 +65,8 @@ class Subject:
     """Where an installed component comes from; None for a factory that no plugin offers."""
     folder: Path
     """Temporary, of this examination alone."""
+    made: dict[Callable[[Subject], Any], Any] = field(default_factory=dict)
+    """What rules share, by the function that made it: see `once`."""
 
     @cached_property
     def factory(self) -> Callable[..., Any]:
@@ -127,31 +131,44 @@ class Subject:
         return f'{self.case.kind} "{self.case.name}"'
 
 
-@contextmanager
-def opened(case: Case, offer: Offer | None) -> Iterator[Subject]:
-    """The case, and where `offer_of` says that it comes from, ready to be examined. Raises UsageError where its
-    arguments are wrong."""
-    with TemporaryDirectory(prefix="toolkit-testing-", ignore_cleanup_errors=True) as folder:
-        subject = Subject(case, offer, Path(folder).resolve())
-        try:
-            _ = subject.args
-        except UsageError:
-            raise
-        except Exception:  # noqa: S110 - a fault of the factory itself: a rule finds it
-            pass
-        yield subject
+def once(make: Callable[[Subject], T]) -> Callable[[Subject], T]:
+    """`make`, called once for a subject: its rules share what it returns, and none of them may change that."""
+
+    @wraps(make)
+    def made(subject: Subject) -> T:
+        if make not in subject.made:
+            subject.made[make] = make(subject)
+        return cast("T", subject.made[make])
+
+    return made
 
 
-def offer_of(case: Case) -> Offer | None:
-    """The installed component of a case; None for a factory that no plugin offers. Raises UsageError for a name that
-    none offers, and PluginError where several do, or a broken one may."""
+def subject_of(case: Case, offer: Offer | None) -> Subject:
+    """The case, and where `offer_of` says that it comes from, ready to be examined; its folder is removed with it.
+    Raises UsageError where its arguments are wrong."""
+    folder = Path(mkdtemp(prefix="toolkit-testing-")).resolve()
+    subject = Subject(case, offer, folder)
+    finalize(subject, rmtree, folder, ignore_errors=True)
+    try:
+        _ = subject.args
+    except UsageError:
+        raise
+    except Exception:  # noqa: S110 - a fault of the factory itself: a rule finds it
+        pass
+    return subject
+
+
+def offer_of(case: Case, registry: Registry | None = None) -> Offer | None:
+    """The installed component of a case, in `registry` or in what is installed now; None for a factory that no plugin
+    offers. Raises UsageError for a name that none offers, and PluginError where several do, or a broken one may."""
+    known = registry or discover()
     if isinstance(case.given, str):
-        found = discover().find(case.kind, case.given, "factory")
+        found = known.find(case.kind, case.given, "factory")
         if isinstance(found, Problem):
             raise UsageError(f"Case: {found}", next_step="see what is installed: python -m toolkit plugins list")
         return found
     place = f"{getattr(case.given, '__module__', '')}:{getattr(case.given, '__qualname__', '')}"
-    for one in discover().offers(case.kind):
+    for one in known.offers(case.kind):
         if one.place == place or (one.place is None and one.factory is case.given):
             return one
     return None

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ from toolkit.api.contracts import Blocked, Data, DataSpec, Split, VideoSplit
 from toolkit.api.errors import DataError
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
 from toolkit.data.targets import FORMS
-from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates
 
@@ -46,7 +47,7 @@ DEVIATIONS = 4
 def spec(subject: Subject) -> Iterator[str]:
     """The spec has distinct class names, sides in pixels and statistics of pixels scaled to 0..1; protocol and notes
     are plain values; only a built-in sample is called one."""
-    for mode, data in _all(subject):
+    for mode, data in data_of(subject).items():
         found = data.spec
         if not found.classes or not all(isinstance(name, str) and name for name in found.classes):
             yield f"{mode}: classes are {found.classes!r}"
@@ -76,7 +77,7 @@ def _not_plain(data: Data) -> Iterator[str]:
 @RULES.rule
 def items(subject: Subject) -> Iterator[str]:
     """Each split has as many ids (unique), targets (in range) and keys as it has items, and train has some."""
-    for mode, data in _all(subject):
+    for mode, data in data_of(subject).items():
         if not len(data.train):
             yield f"{mode}: train is empty"
         for name, split in splits(data):
@@ -86,8 +87,8 @@ def items(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def repeatable(subject: Subject) -> Iterator[str]:
     """Built twice with the same arguments, the data are the same: classes, splits, keys, protocol."""
-    for mode, data in _all(subject):
-        other = built(subject, clips=mode == CLIPS)
+    for mode, data in data_of(subject).items():
+        other = built(subject, mode)
         if (data.spec, dict(data.protocol)) != (other.spec, dict(other.protocol)):
             yield f"{mode}: spec or protocol differ"
         for (name, split), (_, again) in zip(splits(data), splits(other), strict=True):
@@ -99,7 +100,7 @@ def repeatable(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def pixels(subject: Subject) -> Iterator[str]:
     """`read` gives an image as uint8 [3, H, W] on the CPU, the same each time."""
-    for name, split in splits(built(subject, clips=False)):
+    for name, split in splits(data_of(subject)[IMAGES]):
         if isinstance(split, VideoSplit):
             yield f"{name}: without clips = True it must have images, but has videos"
             continue
@@ -115,9 +116,9 @@ def pixels(subject: Subject) -> Iterator[str]:
 def frames(subject: Subject) -> Iterator[str]:
     """The times of a video ascend, and `read` gives the frames of these numbers as uint8 [3, H, W], all of one size and
     the same whichever are asked for."""
-    if CLIPS not in _modes(subject):
+    if CLIPS not in data_of(subject):
         raise DoesNotApply("it has no videos")
-    for name, split in splits(built(subject, clips=True)):
+    for name, split in splits(data_of(subject)[CLIPS]):
         if not isinstance(split, VideoSplit):
             yield f"{name}: with clips = True it must have videos, but has images"
             continue
@@ -128,7 +129,7 @@ def frames(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def disjoint(subject: Subject) -> Iterator[str]:
     """No item, file, pixels or group of items stands in two splits."""
-    for mode, data in _all(subject):
+    for mode, data in data_of(subject).items():
         known = {name: _identities(split) for name, split in splits(data)}
         for one, other in itertools.combinations(SPLITS, 2):
             for what, values in known[one].items():
@@ -140,7 +141,7 @@ def disjoint(subject: Subject) -> Iterator[str]:
 def balance(subject: Subject) -> Iterator[str]:
     """Every class, or range of numbers, is in train, and its share of another split is near that of train, as a random
     draw would be."""
-    for mode, data in _all(subject):
+    for mode, data in data_of(subject).items():
         counts, names = _counts(data)
         if unseen := set().union(*counts.values()) - counts.get("train", Counter()).keys():
             yield f"{mode}: {_class_names(names, unseen)} not in train"
@@ -164,18 +165,21 @@ def _counts(data: Data) -> tuple[dict[str, Counter[int]], Sequence[str]]:
 @RULES.rule
 def blocks(subject: Subject) -> Iterator[str]:
     """Blocks, if a split has them, hold all of its items, and an item reads the same whichever blocks are expected."""
-    found = [(mode, name, split) for mode, data in _all(subject) for name, split in splits(data)]
-    if not any(isinstance(split, Blocked) for _, _, split in found):
+    blocked = [
+        mode for mode, data in data_of(subject).items() if any(isinstance(one, Blocked) for _, one in splits(data))
+    ]
+    if not blocked:
         raise DoesNotApply("its items do not lie in blocks")
-    for mode, name, split in found:
-        if isinstance(split, Blocked):
-            yield from (f"{mode}, {name}: {text}" for text in _wrong_blocks(split))
+    for mode in blocked:
+        for name, split in splits(built(subject, mode)):  # a split remembers what is expected
+            if isinstance(split, Blocked):
+                yield from (f"{mode}, {name}: {text}" for text in _wrong_blocks(split))
 
 
 @RULES.rule
 def threads(subject: Subject) -> Iterator[str]:
     """Many threads read what one thread reads."""
-    for mode, data in _all(subject):
+    for mode, data in data_of(subject).items():
         for name, split in splits(data):
             places = some(split)
             expected = [digest(split, place) for place in places]
@@ -197,7 +201,7 @@ def processes(subject: Subject) -> Iterator[str]:
         pickle.loads(pickle.dumps(subject.factory))  # noqa: S301 - what was pickled here
     except Exception as error:
         raise DoesNotApply("the factory cannot be imported by name in another process") from error
-    place, modes = subject.scratch("elsewhere"), _modes(subject)
+    place, modes = subject.scratch("elsewhere"), list(data_of(subject))
     request, answer = place / "request", place / "answer"
     args = [subject.args | ({"clips": True} if mode == CLIPS else {}) for mode in modes]
     request.write_bytes(pickle.dumps((subject.factory, subject.root, args)))
@@ -211,16 +215,17 @@ def processes(subject: Subject) -> Iterator[str]:
     if done.returncode:
         raise RuntimeError(f"another process failed: {done.stderr.strip().rpartition(chr(10))[2]}")
     for mode, found in zip(modes, json.loads(answer.read_text(encoding="utf-8")), strict=True):
-        if digests(built(subject, clips=mode == CLIPS)) != found:
+        if digests(data_of(subject)[mode]) != found:
             yield f"{mode}: reads differ in another process"
 
 
 @RULES.rule
 def global_state(subject: Subject) -> Iterator[str]:
     """Building and reading draw from no global generator: splits come from a seed of their own."""
+    modes = list(data_of(subject))
     before = GlobalStates.now()
-    for _, data in _all(subject):
-        digests(data)
+    for mode in modes:
+        digests(built(subject, mode))
     yield from (f"{whose} global generator was used" for whose in before.used())
 
 
@@ -260,10 +265,10 @@ def sample(subject: Subject) -> Iterator[str]:
 IMAGES, CLIPS = "images", "clips"
 
 
-def built(subject: Subject, *, clips: bool) -> Data:
+def built(subject: Subject, mode: str) -> Data:
     """The data, fresh."""
     try:
-        data = subject.build(subject.root, **({"clips": True} if clips else {}))
+        data = subject.build(subject.root, **({"clips": True} if mode == CLIPS else {}))
     except DataError as error:
         if subject.root is None:
             raise DoesNotApply(f"it has no built-in sample ({error.message}): give the Case a root") from error
@@ -271,6 +276,17 @@ def built(subject: Subject, *, clips: bool) -> Data:
     if not isinstance(data, Data):
         raise TypeError(f"the factory made {type(data).__name__}, not toolkit.api.contracts.Data")
     return data
+
+
+@once
+def data_of(subject: Subject) -> Mapping[str, Data]:
+    """The data as images and, where it has videos, as clips: what rules only read. One dataset may have videos or
+    images: only with a root of videos it has clips."""
+    found = {IMAGES: built(subject, IMAGES)}
+    if subject.takes("clips"):
+        with suppress(DataError):
+            found[CLIPS] = built(subject, CLIPS)
+    return found
 
 
 def splits(data: Data) -> list[tuple[str, AnySplit]]:
@@ -283,11 +299,11 @@ def some(split: AnySplit, count: int = READ) -> list[int]:
     return sorted({step * len(split) // count for step in range(count)}) if len(split) else []
 
 
-def digest(split: AnySplit, place: int) -> str:
-    """Of all pixels of an image, or of three frames of a video."""
+def digest(split: AnySplit, place: int, *, last: bool = True) -> str:
+    """Of all pixels of an image, or of three frames of a video; without the `last`, half of it is decoded."""
     if isinstance(split, VideoSplit):
         total = len(split.times(place))
-        images: Any = split.read(place, sorted({0, total // 2, total - 1}))
+        images: Any = split.read(place, sorted({0, total // 2, *([total - 1] if last else [])}))
     else:
         total, images = 1, [split.read(place)]
     found = hashlib.blake2b(f"{total}".encode(), digest_size=16)
@@ -300,22 +316,6 @@ def digest(split: AnySplit, place: int) -> str:
 def digests(data: Data) -> dict[str, list[str]]:
     """Of some items of each split."""
     return {name: [digest(split, place) for place in some(split)] for name, split in splits(data)}
-
-
-def _all(subject: Subject) -> Iterator[tuple[str, Data]]:
-    """The data as images and, where it has videos, as clips."""
-    return ((mode, built(subject, clips=mode == CLIPS)) for mode in _modes(subject))
-
-
-def _modes(subject: Subject) -> tuple[str, ...]:
-    """What the data can be seen as. One dataset may have videos or images: only with a root of videos it has clips."""
-    if not subject.takes("clips"):
-        return (IMAGES,)
-    try:
-        built(subject, clips=True)
-    except DataError:
-        return (IMAGES,)
-    return (IMAGES, CLIPS)
 
 
 def _wrong_items(split: AnySplit, spec: DataSpec) -> Iterator[str]:
@@ -385,7 +385,7 @@ def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:
     return {
         "ids": {name: name for name in split.ids},
         "keys": dict(zip(split.keys, split.ids, strict=False)),
-        "pixels": {digest(split, place): split.ids[place] for place in places},
+        "pixels": {digest(split, place, last=False): split.ids[place] for place in places},
         "videos": {name: name for name in whole.ids} if whole is not split else {},
         "files": {str(Path(path).resolve()): str(path) for path in getattr(whole, "paths", ())},
         "groups": {group: str(group) for group in getattr(whole, "groups", ())},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from itertools import islice
 
 from toolkit.api.errors import Problem, UsageError, nearest
-from toolkit.host.offers import Offer, described
-from toolkit.kit.testing.case import Case, Subject, offer_of, opened
+from toolkit.host.offers import described
+from toolkit.host.registry import discover
+from toolkit.kit.testing.case import Case, Subject, offer_of, subject_of
 from toolkit.kit.testing.rulebook import DoesNotApply, Finding, Rule
 from toolkit.recipe.kinds import KINDS
 
@@ -33,9 +34,9 @@ def examine(case: Case, *, only: Collection[str] | None = None, slow: bool = Tru
     Raises UsageError where the case itself is wrong: an unknown name of a component, an argument or a rule.
     """
     chosen = _chosen(case, only, slow=slow)
-    with opened(case, offer_of(case)) as subject:
-        for rule in chosen:
-            yield _finding(rule, subject)
+    subject = subject_of(case, offer_of(case))
+    for rule in chosen:
+        yield _finding(rule, subject)
 
 
 def conformance(*cases: Case, only: Collection[str] | None = None, slow: bool = True) -> Callable[..., None]:
@@ -50,15 +51,16 @@ def conformance(*cases: Case, only: Collection[str] | None = None, slow: bool = 
     count = Counter(names)  # names are numbered where one component is examined in several ways
     ids = [f"{one}-{names[: place + 1].count(one)}" if count[one] > 1 else one for place, one in enumerate(names)]
 
-    @cache
-    def offer(number: int) -> Offer | None:
-        return offer_of(cases[number])
+    registry = cache(discover)
+
+    @lru_cache(maxsize=1)  # the rules of a case are asked one after the other
+    def subject(number: int) -> Subject:
+        return subject_of(cases[number], offer_of(cases[number], registry()))
 
     @pytest.mark.parametrize(("number", "rule"), asked, ids=ids)
     def keeps_its_contract(number: int, rule: Rule) -> None:
-        with opened(cases[number], offer(number)) as subject:
-            found = _finding(rule, subject)
-            message = failure(found, subject.title)
+        found = _finding(rule, subject(number))
+        message = failure(found, subject(number).title)
         if found.skipped is not None:
             pytest.skip(found.skipped)
         if message is not None:

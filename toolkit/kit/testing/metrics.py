@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from toolkit.api.contracts import DataSpec, Metric, Score, Scores, TargetForm
-from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.forms import DRAWN, SURE, Answers, Drawn
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import no_waiting
@@ -239,7 +238,7 @@ def unlike(what: str, found: Scores, expected: Scores) -> Iterator[str]:
             return
 
 
-@lru_cache(maxsize=1)
+@once
 def spec_of(subject: Subject) -> DataSpec:
     """What the metrics of a case are built for: where it does not say, something small with targets of the first form
     that the metric is defined for."""
@@ -297,10 +296,15 @@ def _occurring(answers: Answers) -> list[int]:
     return [int(number) for number in shown.unique()]
 
 
-def _by_sklearn(name: str, answers: Answers, form: TargetForm) -> Score | None:
-    """What scikit-learn gives for the score of this name; None where the name does not say which it is."""
+def _sklearn() -> Any:
+    """Its scores. Importing it takes longer than all rules of a metric, and few metrics are called as one of its."""
     from sklearn import metrics
 
+    return metrics
+
+
+def _by_sklearn(name: str, answers: Answers, form: TargetForm) -> Score | None:
+    """What scikit-learn gives for the score of this name; None where the name does not say which it is."""
     if form == "number":
         return _of_numbers_by_sklearn(name, answers)
     if form == "set":
@@ -310,49 +314,47 @@ def _by_sklearn(name: str, answers: Answers, form: TargetForm) -> Score | None:
     labels = np.arange(probabilities.shape[1])
     found: Any = None
     if name in OF_CLASSES:
-        found = getattr(metrics, OF_CLASSES[name])(targets, predicted)
+        found = getattr(_sklearn(), OF_CLASSES[name])(targets, predicted)
     elif averaged := re.fullmatch(OF_EACH_CLASS, name):
         average = None if averaged[2] == "per_class" else averaged[2]
-        score = getattr(metrics, f"{averaged[1]}_score")
+        score = getattr(_sklearn(), f"{averaged[1]}_score")
         found = score(targets, predicted, labels=np.unique(targets), average=average, zero_division=0.0)
     elif top := re.fullmatch(r"top_?(\d+)_accuracy", name):
         # Counted here: scikit-learn warns where a class is absent, and of two classes takes other input.
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, : int(top[1])]
         found = (best == targets[:, None]).any(axis=1).mean()
     elif name == "log_loss":
-        found = metrics.log_loss(targets, probabilities, labels=labels)
+        found = _sklearn().log_loss(targets, probabilities, labels=labels)
     elif name == "confusion_matrix":
-        found = metrics.confusion_matrix(targets, predicted, labels=labels)
+        found = _sklearn().confusion_matrix(targets, predicted, labels=labels)
     plain: Score | None = None if found is None else np.asarray(found).tolist()
     return plain
 
 
 def _of_sets_by_sklearn(name: str, answers: Answers) -> Score | None:
     """As `_by_sklearn`, where targets are sets: of the classes with a logit of at least 0, and of those that occur."""
-    from sklearn import metrics
-
     targets, predicted, labels = answers.targets.numpy(), (answers.logits >= 0).numpy(), _occurring(answers)
     found: Any = None
     if name == "accuracy":
-        found = metrics.accuracy_score(targets, predicted)
+        found = _sklearn().accuracy_score(targets, predicted)
     elif averaged := re.fullmatch(OF_EACH_CLASS, name):
         average = None if averaged[2] == "per_class" else averaged[2]
-        score = getattr(metrics, f"{averaged[1]}_score")
+        score = getattr(_sklearn(), f"{averaged[1]}_score")
         found = score(targets, predicted, labels=labels, average=average, zero_division=0.0)
     elif name in ("mean_average_precision", "average_precision_per_class"):
         average = "macro" if name.startswith("mean") else None
-        found = metrics.average_precision_score(targets[:, labels], answers.logits.numpy()[:, labels], average=average)
+        found = _sklearn().average_precision_score(
+            targets[:, labels], answers.logits.numpy()[:, labels], average=average
+        )
     plain: Score | None = None if found is None else np.asarray(found).tolist()
     return plain
 
 
 def _of_numbers_by_sklearn(name: str, answers: Answers) -> Score | None:
-    from sklearn import metrics
-
     alone = name.removesuffix("_per_output")
     if alone not in OF_NUMBERS:
         return None
     how = "uniform_average" if alone == name else "raw_values"
     targets, answered = answers.targets.double().numpy(), answers.logits.double().numpy()
-    plain: Score = np.asarray(getattr(metrics, OF_NUMBERS[alone])(targets, answered, multioutput=how)).tolist()
+    plain: Score = np.asarray(getattr(_sklearn(), OF_NUMBERS[alone])(targets, answered, multioutput=how)).tolist()
     return plain

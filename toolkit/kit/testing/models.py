@@ -6,7 +6,6 @@ import copy
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, Grouped, Headed, InputDesign, Layered, Model, Noted, Staged, Undecayed
 from toolkit.api.errors import ToolkitError, counted
-from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates
 
@@ -123,7 +122,7 @@ def modes(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def items(subject: Subject) -> Iterator[str]:
     """In evaluation an item's answer does not depend on the other items of its batch."""
-    model, pixels = build(subject).eval(), inputs(spec_of(subject), 3)
+    model, pixels = evaluating(subject), inputs(spec_of(subject), 3)
     together = run(model, pixels)
     alone = torch.cat([run(model, pixels[item : item + 1]) for item in range(3)])
     yield from differing("alone and in a batch of 3, logits differ", alone, together)
@@ -146,10 +145,9 @@ def state(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def copies(subject: Subject) -> Iterator[str]:
     """A deep copy answers alike and shares nothing that training changes: averages of weights are kept in one."""
-    model, pixels = build(subject).eval(), inputs(spec_of(subject), 2)
-    expected = run(model, pixels)
+    model = evaluating(subject)
     twin = copy.deepcopy(model)
-    if apart(run(twin, pixels), expected) > CLOSE:
+    if apart(run(twin, inputs(spec_of(subject), 2)), answers_of_two(subject)) > CLOSE:
         yield "the copy gives other logits"
     own = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
     if shared := [name for name, value in twin.state_dict().items() if value.numel() and value.data_ptr() in own]:
@@ -159,12 +157,14 @@ def copies(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def seeds(subject: Subject) -> Iterator[str]:
     """The same seed of torch gives the same weights, and no global seed is set: draws come from torch's generator."""
-    first, second = (build(subject).state_dict() for _ in range(2))
-    if changed := [name for name, value in first.items() if not torch.equal(value, second[name])]:
-        yield f"two models built with one seed differ in {changed[0]}"
+    spec, first = spec_of(subject), unused(subject).state_dict()
     torch.manual_seed(SEED)
     before = GlobalStates.now()
-    run(subject.build(spec_of(subject)).train(), inputs(spec_of(subject), 2), seed=None)
+    model = _built(subject, spec)
+    second = model.state_dict()
+    if changed := [name for name, value in first.items() if not torch.equal(value, second[name])]:
+        yield f"two models built with one seed differ in {changed[0]}"
+    run(model.train(), inputs(spec, 2), seed=None)
     if torch.initial_seed() != SEED:
         yield "torch's global generator was seeded"
     others = (whose for whose in before.used() if whose != "torch's")
@@ -186,7 +186,7 @@ def untouched(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def moves(subject: Subject) -> Iterator[str]:
     """Every tensor a module keeps is a parameter or a buffer, so that it moves to a device with the model."""
-    for name, module in build(subject).named_modules():
+    for name, module in unused(subject).named_modules():
         if own := [key for key, value in vars(module).items() if isinstance(value, Tensor)]:
             yield f"{'.'.join(filter(None, (name, own[0])))} is a plain tensor"
 
@@ -194,14 +194,12 @@ def moves(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def bf16(subject: Subject) -> Iterator[str]:
     """Under autocast to bfloat16 the logits are finite and near those of float32."""
-    model, pixels = build(subject).eval(), inputs(spec_of(subject), 2)
-    expected = run(model, pixels)
     with torch.autocast("cpu", torch.bfloat16):
-        found = run(model, pixels).float()
+        found = run(evaluating(subject), inputs(spec_of(subject), 2)).float()
     if not found.isfinite().all():
         yield "logits are not finite"
     else:
-        yield from differing("logits differ", found, expected, BF16_CLOSE)
+        yield from differing("logits differ", found, answers_of_two(subject), BF16_CLOSE)
 
 
 @RULES.rule
@@ -250,7 +248,7 @@ def onnx(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def parts(subject: Subject) -> Iterator[str]:
     """`parts()`, where a model has it, gives disjoint submodules that together hold every parameter."""
-    model = build(subject)
+    model: nn.Module = unused(subject)
     if not isinstance(model, Grouped):
         raise DoesNotApply("the model names no parts")
     held = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
@@ -263,20 +261,20 @@ def parts(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def features(subject: Subject) -> Iterator[str]:
     """`answer(features(pixels))`, where a model has both, is what it returns; its parts are `backbone` and `head`."""
-    model, pixels = build(subject).eval(), inputs(spec_of(subject), 2)
+    model: nn.Module = evaluating(subject)
     if not isinstance(model, Headed):
         raise DoesNotApply("the model has no features and answer")
     if set(model.parts()) != {"backbone", "head"}:
         yield f"parts are {', '.join(model.parts())}"
     with torch.no_grad():
-        answers = model.answer(model.features(pixels))
-    yield from differing("by features and at once, logits differ", answers, run(model, pixels))
+        answers = model.answer(model.features(inputs(spec_of(subject), 2)))
+    yield from differing("by features and at once, logits differ", answers, answers_of_two(subject))
 
 
 @RULES.rule
 def layers(subject: Subject) -> Iterator[str]:
     """`layers()` and `no_weight_decay()`, where a model has them, name parameters that exist, each in one layer."""
-    model = build(subject)
+    model: nn.Module = unused(subject)
     if not isinstance(model, Layered | Undecayed):
         raise DoesNotApply("the model names no layers")
     names = [name for name, _ in model.named_parameters()]
@@ -312,7 +310,7 @@ def epochs(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def notes(subject: Subject) -> Iterator[str]:
     """`notes`, where a model has it, is a sequence of texts."""
-    model = build(subject)
+    model: nn.Module = unused(subject)
     if not isinstance(model, Noted):
         raise DoesNotApply("the model has no notes")
     if isinstance(model.notes, str) or not all(isinstance(note, str) and note for note in model.notes):
@@ -342,7 +340,7 @@ def _takes(subject: Subject) -> Any:
     return pkgutil.resolve_name(declared.takes)(**subject.args)
 
 
-@lru_cache(maxsize=1)
+@once
 def spec_of(subject: Subject) -> DataSpec:
     """What the models of a case are built for: where it does not say, the smallest of a few specs that the model takes;
     the smallest of all where it takes none."""
@@ -368,6 +366,24 @@ def build(subject: Subject, spec: DataSpec | None = None, *, seed: int = SEED, b
     """A fresh model. `bare`: as the core asks for one whose weights will be loaded."""
     torch.manual_seed(seed)
     return _built(subject, spec or spec_of(subject), bare=bare)
+
+
+@once
+def unused(subject: Subject) -> nn.Module:
+    """A model that no rule runs or changes: what is only looked at."""
+    return build(subject)
+
+
+@once
+def evaluating(subject: Subject) -> nn.Module:
+    """A model in evaluation mode that rules run and leave so."""
+    return build(subject).eval()
+
+
+@once
+def answers_of_two(subject: Subject) -> Tensor:
+    """What it answers for two items."""
+    return run(evaluating(subject), inputs(spec_of(subject), 2))
 
 
 def _built(subject: Subject, spec: DataSpec, *, bare: bool = False) -> nn.Module:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 from toolkit.api.contract_checks import shape_of
 from toolkit.api.contracts import DataSpec, Objective, Targets
 from toolkit.data.loader import target_tensor
-from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.forms import DRAWN, Drawn
 from toolkit.kit.testing.models import BY_MODE
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
@@ -440,7 +439,7 @@ class Flat(nn.Module):
         return logits
 
 
-@lru_cache(maxsize=1)
+@once
 def spec_of(subject: Subject) -> DataSpec:
     """What the objectives of a case are built for: where it does not say, something small with targets of the form that
     the task takes."""

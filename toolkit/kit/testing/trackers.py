@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.api.contracts import EpochRecord, Record, RunFinished, RunStarted, Tracker, Viewed
-from toolkit.kit.testing.case import Subject
+from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.runs.directory import RunDirectory
 
@@ -68,7 +68,7 @@ def close(subject: Subject) -> Iterator[str]:
 @RULES.rule
 def inside(subject: Subject) -> Iterator[str]:
     """All files are written below the run directory."""
-    run = run_directory(subject)
+    run = run_directory(subject, subject.scratch("runs"))  # what lies next to other runs may be there already
     around = subject.folder
     before = _files(around)
     with contextlib.chdir(subject.scratch("elsewhere")):
@@ -132,9 +132,17 @@ def tracked(tracker: Tracker, records: list[Record]) -> Iterator[str]:
         yield f"close raised {type(error).__name__}: {error}"
 
 
-def run_directory(subject: Subject) -> Path:
-    """A run directory with a few of the files that a run leaves, below a folder of all runs."""
-    run = RunDirectory(subject.scratch("runs") / "examined" / "2026-01-01_00-00-00")
+@once
+def runs(subject: Subject) -> Path:
+    """The folder of all runs, with what trackers keep next to them: making a database takes MLflow seconds."""
+    return subject.scratch("runs")
+
+
+def run_directory(subject: Subject, folder: Path | None = None) -> Path:
+    """A new run directory with a few of the files that a run leaves, below a folder of runs."""
+    of_recipe = (folder or runs(subject)) / "examined"
+    of_recipe.mkdir(exist_ok=True)
+    run = RunDirectory(of_recipe / f"2026-01-01_00-00-{len([*of_recipe.iterdir()]):02}")
     run.figures.mkdir(parents=True)
     run.recipe.write_text('name = "examined"\n', encoding="utf-8")
     run.scores.write_text(json.dumps(SCORES), encoding="utf-8")
