@@ -83,6 +83,8 @@ FLAGS = {
         "--token",
         "--allow-host",
         "--allow-urls",
+        "--source",
+        "--reconnect",
         "--batch",
         "--delay-ms",
         "--max-waiting",

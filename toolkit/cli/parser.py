@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROGRAM = "python -m toolkit"
 DEVICES = ("auto", *BUNDLE_DEVICES)
 RUNTIMES = ("auto", *BUNDLE_RUNTIMES)
+ATTEMPTS = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
 SET_HELP = (
     "override a recipe key; may be repeated. `python -m toolkit schema` lists all keys, "
     "`python -m toolkit plugins show NAME` those of a component"

@@ -71,6 +71,11 @@ def check(settings: Settings) -> None:
         raise UsageError(
             f"--delay-ms: expected 0 to {PAUSES * 1000:g}, got {settings.delay * 1000:g}", next_step="use --delay-ms 2"
         )
+    if settings.reconnect < 0:
+        raise UsageError(
+            f"--reconnect: must be at least 0, got {settings.reconnect:g}",
+            next_step="remove --reconnect: what is lost is opened again without end",
+        )
     if not 0 < settings.limits.seconds < 1 << 31:
         message = f"--max-seconds: expected a length above 0, got {settings.limits.seconds:g}"
         raise UsageError(message, next_step="use --max-seconds 120")
@@ -114,6 +119,7 @@ def greeting(running: Running) -> list[str]:
         bundle = served.bundle
         lines.append(f"{bundle.manifest.name}: {bundle.setting}, batches of up to {served.batcher.batch}")
         lines += [printable(label) for label in labels(bundle.manifest)]
+    lines += [f"source {name}: {source.name}" for name, source in running.application.streams.sources.items()]
     limits = running.settings.limits
     lines.append(f"requests of up to {limits.body // MIB} MiB, {counted(limits.waiting, 'input')} waiting at most")
     if running.grpc_port is not None:
