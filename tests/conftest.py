@@ -49,8 +49,8 @@ ONCE = {
     "toolkit_cifar.dataset": ("draw_objects", 8),
     "toolkit_har.sample": ("clip", 400),
 }
-"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers again
-for each model, and pictures of the samples. How many answers are kept of each."""
+"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers for
+each model again, and pictures of the samples. How many answers are kept of each."""
 
 
 def pytest_runtest_setup() -> None:
@@ -118,6 +118,22 @@ def _painted_figures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Paints them where a test's mark `draws` says that it looks at them."""
     with painted() if request.node.get_closest_marker("draws") else nullcontext():
         yield
+
+
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """torch's global generator begins at one seed; afterwards it is where it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks whose weights are what memory holds: drawing tens of millions takes longer than all else of a test that
+    looks at names and shapes, or that loads the weights."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
 
 
 @pytest.fixture

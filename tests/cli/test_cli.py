@@ -50,7 +50,7 @@ FLAGS = {
     },
     "soup": EVERYWHERE | {"--runs", "--open"},
     "ladder": EVERYWHERE | {"--set", "--until", "--resume", "--runs", "--open"},
-    "evaluate": EVERYWHERE | {"--set", "--device", "--precision"},
+    "evaluate": EVERYWHERE | {"--set", "--device", "--precision", "--runtime"},
     "report": EVERYWHERE | {"--open", "--explain"},
     "explain": EVERYWHERE | {"--class", "--save", "--set"},
     "export": EVERYWHERE | {"--set", "--name", "--exports", "--format", "--sign"},
@@ -73,6 +73,7 @@ FLAGS = {
         "--set",
         "--device",
         "--precision",
+        "--runtime",
     },
     "serve": EVERYWHERE
     | {
@@ -92,6 +93,7 @@ FLAGS = {
         "--require-signature",
         "--device",
         "--precision",
+        "--runtime",
     },
     "check": EVERYWHERE | {"--set", "--recipe-only", "--probe"},
     "compare": EVERYWHERE | {"--against-last", "--anyway", "--output", "--page", "--fail-if-worse", "--runs", "--open"},

@@ -172,12 +172,6 @@ MODELS = [
     of_images("cnn"),
     WHITENED,
     of_images("shufflenet_v2_x0_5", freeze=True, thaw_epoch=1),
-    of_images("densenet121"),
-    of_images("efficientnet_b0"),
-    of_images("mnasnet0_5"),
-    of_images("mobilenet_v2"),
-    of_images("mobilenet_v3_small"),
-    of_images("regnet_x_400mf"),
     of_images("timm", size=64, model="test_efficientnet", drop_path=0.1, dropout=0.5, freeze=True),
     of_images("timm", size=64, model="test_vit"),
     of_clips("openclip", model=add_tiny()),
@@ -190,6 +184,15 @@ FRAMEWISE = [
     of_clips("cnn", head="gru", head_width=8),
     of_clips("cnn", head="attention", head_width=64),
 ]
+OF_OTHER_LAYERS = [
+    of_images("densenet121"),
+    of_images("efficientnet_b0"),
+    of_images("mnasnet0_5"),
+    of_images("mobilenet_v2"),
+    of_images("mobilenet_v3_small"),
+    of_images("regnet_x_400mf"),
+]
+"""Built by the same code as shufflenet_v2: asked only what their own layers could break."""
 LIKE_OTHERS = [
     of_images("alexnet", size=64),
     of_images("convnext_tiny"),
@@ -215,10 +218,10 @@ LIKE_OTHERS = [
     of_clips("swin3d_t", frames=2),
     of_clips("transformers", source=DINOV2, head="attentive", freeze=True),
 ]
-"""Large ones, built by the same code as others: asked only what their own layers could break."""
+"""Large ones, built by the same code as others."""
 OF_LAYERS = ["logits", "gradients", "items"]
-EXPORTED = [of_images("cnn"), WHITENED, of_clips("cnn", head="attention", head_width=64), of_clips("x3d_xs")]
-"""An image model, one that sees clips frame by frame, and one of clips."""
+EXPORTED = [WHITENED, of_clips("cnn", head="attention", head_width=64), of_clips("mc3_18", frames=2)]
+"""An image model, one that sees clips frame by frame, and one of clips. Others are in tests/export."""
 
 test_datasets = conformance(*DATASETS, slow=False)
 test_augmentations = conformance(*AUGMENTATIONS)
@@ -229,6 +232,7 @@ test_trackers = conformance(*TRACKERS)
 test_optimizers = conformance(*OPTIMIZERS, RPROP, MUON)
 test_schedules = conformance(*SCHEDULES)
 test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
+test_models_of_other_layers = conformance(*OF_OTHER_LAYERS, only=OF_LAYERS)
 
 # Each starts a Python of its own, which imports torch again.
 test_datasets_in_other_processes = pytest.mark.slow(conformance(*DATASETS[2:5:2], only=["processes"]))
@@ -236,7 +240,10 @@ test_datasets_in_other_processes = pytest.mark.slow(conformance(*DATASETS[2:5:2]
 test_mlflow = pytest.mark.slow(conformance(MLFLOW))
 # Building one and a pass through it take seconds.
 test_models_like_others = pytest.mark.long(conformance(*LIKE_OTHERS, only=OF_LAYERS))
-# Tracing takes seconds.
+# What a layer hardly decides takes as long as what it does.
+test_every_rule_of_other_layers = pytest.mark.long(conformance(*OF_OTHER_LAYERS, slow=False))
+# Tracing takes seconds, of x3d a dozen.
+test_a_large_graph = pytest.mark.long(conformance(of_clips("x3d_xs"), only=["onnx"]))
 test_graphs = pytest.mark.slow(conformance(*EXPORTED, *TASKS[:1], TASKS[3], only=["onnx"]))
 
 
@@ -268,7 +275,7 @@ def test_every_component_of_ours_is_examined(kind: str) -> None:
 
 
 def test_of_every_family_of_models_one_is_examined() -> None:
-    examined = {family(str(case.factory)) for case in (*MODELS, *LIKE_OTHERS)}
+    examined = {family(str(case.factory)) for case in (*MODELS, *OF_OTHER_LAYERS, *LIKE_OTHERS)}
     assert examined == {family(name) for name in offered("model")}
 
 

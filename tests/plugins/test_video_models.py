@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -10,7 +11,6 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,16 +37,7 @@ SPEC = DataSpec(classes=tuple("abc"), size=64, clip=Clip(frames=8))
 SMALL = DataSpec(classes=tuple("abc"), size=32, clip=Clip(frames=4))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread_one_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-
-
+pytestmark = pytest.mark.usefixtures("seeded")
 OFFERED = toolkit_video.toolkit_models()
 
 
@@ -78,10 +69,14 @@ def test_listing_imports_nothing_heavy() -> None:
     assert not {"torch", "numpy", "pytorchvideo", "pydantic"} & set(done.stdout.split())
 
 
-def test_signatures_need_no_pytorchvideo() -> None:
-    code = "import sys; from toolkit_video import models; models.x3d_s; print('pytorchvideo' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+def test_signatures_need_no_pytorchvideo(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("toolkit_video.", "pytorchvideo"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pytorchvideo", None)
+    monkeypatch.delattr(toolkit_video, "models")
+    assert callable(importlib.import_module("toolkit_video.models").x3d_s)
+    with pytest.raises(ImportError):
+        importlib.import_module("toolkit_video.networks")
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -138,6 +133,7 @@ def test_what_each_model_was_designed_for(name: str, frames: int, rate: int, siz
         ("mvit_b", 36.61),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_the_published_number_of_parameters(name: str, millions: float) -> None:
     takes = DESIGNS[name].takes
     spec = DataSpec(tuple(map(str, range(400))), takes.size, clip=Clip(takes.frames))
@@ -149,6 +145,7 @@ PUBLISHED = {name: getattr(hub, {"mvit_b": "mvit_base_16x4"}.get(name, name)) fo
 
 
 @pytest.mark.parametrize("name", PYTORCHVIDEO)
+@pytest.mark.usefixtures("undrawn")
 def test_names_and_shapes_are_those_of_the_zoo(name: str) -> None:
     takes = DESIGNS[name].takes
     network = BUILDERS[name](Wanted(400, takes.frames, takes.size))
@@ -159,13 +156,19 @@ def test_names_and_shapes_are_those_of_the_zoo(name: str) -> None:
 
 
 AS_PUBLISHED = {
-    "x3d_s": partial(x3d.create_x3d, input_clip_length=8, input_crop_size=64, head_activation=None),
-    "x3d_l": partial(x3d.create_x3d, input_clip_length=8, input_crop_size=64, head_activation=None, depth_factor=5.0),
-    "slow_r50": partial(resnet.create_resnet, stem_conv_kernel_size=(1, 7, 7), head_pool_kernel_size=(8, 2, 2)),
-    "slowfast_r50": partial(slowfast.create_slowfast, head_pool_kernel_sizes=((2, 2, 2), (8, 2, 2))),
-    "r2plus1d_r50": partial(r2plus1d.create_r2plus1d, head_pool_kernel_size=(2, 2, 2), head_activation=None),
-    "csn_r101": partial(csn.create_csn, model_depth=101, stem_pool=nn.MaxPool3d, head_pool_kernel_size=(1, 2, 2)),
-    "mvit_b": partial(
+    "x3d_s": functools.partial(x3d.create_x3d, input_clip_length=8, input_crop_size=64, head_activation=None),
+    "x3d_l": functools.partial(
+        x3d.create_x3d, input_clip_length=8, input_crop_size=64, head_activation=None, depth_factor=5.0
+    ),
+    "slow_r50": functools.partial(
+        resnet.create_resnet, stem_conv_kernel_size=(1, 7, 7), head_pool_kernel_size=(8, 2, 2)
+    ),
+    "slowfast_r50": functools.partial(slowfast.create_slowfast, head_pool_kernel_sizes=((2, 2, 2), (8, 2, 2))),
+    "r2plus1d_r50": functools.partial(r2plus1d.create_r2plus1d, head_pool_kernel_size=(2, 2, 2), head_activation=None),
+    "csn_r101": functools.partial(
+        csn.create_csn, model_depth=101, stem_pool=nn.MaxPool3d, head_pool_kernel_size=(1, 2, 2)
+    ),
+    "mvit_b": functools.partial(
         vision_transformers.create_multiscale_vision_transformers,
         **{**hub.vision_transformers.mvit_video_base_config, "spatial_size": 64, "temporal_size": 8},
     ),
@@ -173,8 +176,14 @@ AS_PUBLISHED = {
 """PyTorchVideo's own networks for clips of `SPEC`: kernels of the head as large as the map, and no softmax."""
 
 
-@pytest.mark.parametrize("name", AS_PUBLISHED)
-def test_logits_are_those_of_the_published_network(name: str, tmp_path: Path) -> None:
+LIKE_ANOTHER = {"x3d_l": "x3d_s", "slow_r50": "slowfast_r50"}
+"""Made of the same blocks; their shapes are compared all the same."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in LIKE_ANOTHER else []) for name in AS_PUBLISHED]
+)
+def test_logits_are_those_of_the_published_network(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     reference = AS_PUBLISHED[name]().eval()
     for module in reference.modules():
         if isinstance(module, nn.BatchNorm3d):
@@ -182,9 +191,10 @@ def test_logits_are_those_of_the_published_network(name: str, tmp_path: Path) ->
     last = reference.head.proj if name == "mvit_b" else reference.blocks[-1].proj
     nn.init.normal_(last.weight)
     torch.save({"model_state": reference.state_dict()}, tmp_path / "weights.pyth")
+    request.getfixturevalue("undrawn")
     model = build(name, weights=str(tmp_path / "weights.pyth")).eval()
     model.head[1] = last
-    batch = clips()
+    batch = clips(batch=1)
     inputs = batch.movedim(1, 2)
     with torch.no_grad():
         expected = reference(Pathways(8)(inputs) if name == "slowfast_r50" else inputs)
@@ -220,6 +230,7 @@ def test_x3d_takes_any_clip(frames: int, size: int, batch: int, classes: int) ->
 
 @pytest.mark.parametrize(("frames", "size"), [(4, 16), (12, 48)])
 @pytest.mark.parametrize("name", ["slow_r50", "slowfast_r50", "r2plus1d_r50", "csn_r101", "mvit_b"])
+@pytest.mark.usefixtures("undrawn")
 def test_small_clips_are_taken(name: str, frames: int, size: int) -> None:
     spec = DataSpec(tuple("ab"), size, clip=Clip(frames))
     with torch.no_grad():
@@ -300,6 +311,7 @@ def zoo(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield folder
 
 
+@functools.cache
 def as_in_the_zoo(seed: int = 0) -> tuple[dict[str, Tensor], bytes]:
     """The weights of a network of PyTorchVideo, and the file that the zoo would make of them."""
     torch.manual_seed(seed)
@@ -362,7 +374,7 @@ def test_a_cached_file_that_is_not_the_file_used_first(zoo: Path, cache: Path) -
 def test_a_file_whose_checksum_is_known(zoo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, content = as_in_the_zoo()
     (zoo / FILE).write_bytes(content)
-    known = partial(with_checksum, sha256=hashlib.sha256(content).hexdigest())
+    known = functools.partial(with_checksum, sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(models, "kinetics400", known)
     assert_loaded(build("x3d_xs", weights="kinetics400"), weights)
     assert [path.name for path in cache.iterdir()] == [FILE]
@@ -370,7 +382,7 @@ def test_a_file_whose_checksum_is_known(zoo: Path, cache: Path, monkeypatch: pyt
 
 def test_the_wrong_checksum(zoo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (zoo / FILE).write_bytes(as_in_the_zoo()[1])
-    monkeypatch.setattr(models, "kinetics400", partial(with_checksum, sha256="0123456789abcdef"))
+    monkeypatch.setattr(models, "kinetics400", functools.partial(with_checksum, sha256="0123456789abcdef"))
     with pytest.raises(WeightsError, match=r'damaged: its SHA-256 begins with ".*", not with "0123456789abcdef"'):
         build("x3d_xs", weights="kinetics400")
     assert list(cache.iterdir()) == []

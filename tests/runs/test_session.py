@@ -94,7 +94,7 @@ def recipe(tmp_path: Path, images: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
-    """A finished run with all its pictures, for looking only."""
+    """A finished run, for looking only."""
     folder = tmp_path_factory.mktemp("made")
     assert tiny.run(tiny.write_recipe(folder, images), folder / "runs") == 0
     return tiny.only_run(folder / "runs")

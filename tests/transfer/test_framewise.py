@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,22 +18,14 @@ from toolkit_vision import backbones, cnn, small
 from toolkit_vision.names import BACKBONES, RESNETS
 from toolkit_vision.shift import TemporalShift
 
-T = 4
-SPEC = DataSpec(classes=tuple("abc"), size=32, clip=Clip(frames=T))
-IMAGES = DataSpec(classes=tuple("abc"), size=32)
+pytestmark = pytest.mark.usefixtures("seeded")
+
+T, SIDE = 4, 16
+SPEC = DataSpec(classes=tuple("abc"), size=SIDE, clip=Clip(frames=T))
+IMAGES = DataSpec(classes=tuple("abc"), size=SIDE)
 TINY = "shufflenet_v2_x0_5"
 HEADS = ("average", "lstm", "gru", "attention")
 OFFERED = {name: str(getattr(one, "factory", one)) for name, one in toolkit_vision.toolkit_models().items()}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_one_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 def build(name: str, spec: DataSpec = SPEC, **arguments: object) -> nn.Module:
@@ -42,7 +34,7 @@ def build(name: str, spec: DataSpec = SPEC, **arguments: object) -> nn.Module:
     return factory(spec, **arguments)
 
 
-def clips(batch: int = 2, frames: int = T, size: int = 32) -> Tensor:
+def clips(batch: int = 2, frames: int = T, size: int = SIDE) -> Tensor:
     """Normalised clips with their channels innermost in memory, as the network gets them."""
     return torch.randn(batch, frames, size, size, 3).movedim(-1, 2)
 
@@ -57,7 +49,7 @@ def of_frames(head: str, frames: int = T, **arguments: int) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [*((name, head) for name in ("cnn", "resnet18", "resnet34", TINY) for head in HEADS), ("vgg16_bn", "attention")],
+    [*((name, head) for name in ("cnn", TINY) for head in HEADS), ("resnet18", "average"), ("resnet34", "attention")],
 )
 def test_a_clip_has_one_row_of_logits(name: str, head: str) -> None:
     model = build(name, head=head)
@@ -130,7 +122,7 @@ def test_hidden_and_dropout_keep_their_meaning() -> None:
 # On images
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "vgg16_bn", TINY])
+@pytest.mark.parametrize("name", ["cnn", TINY])
 def test_images_have_the_head_they_always_had(name: str) -> None:
     assert build(name, IMAGES)(clips()[:, 0]).shape == (2, 3)
 
@@ -188,8 +180,7 @@ def test_frozen_framewise_backbones_train_the_head_alone() -> None:
     assert all(name.startswith("head.") for name in moved)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("name", "head"), [*(("cnn", head) for head in HEADS), (TINY, "attention")])
 def test_parts_and_state_dict(name: str, head: str) -> None:
     first, second = build(name, head=head), build(name, head=head)
     assert isinstance(first, Grouped)
@@ -209,10 +200,13 @@ def test_temporal_heads_learn_which_way_a_square_moves(head: str) -> None:
     batch, targets = moving_squares()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(100):
+        logits = model(batch)
+        if (logits.argmax(1) == targets).all():
+            return
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(batch), targets).backward()
+        nn.functional.cross_entropy(logits, targets).backward()
         optimizer.step()
-    assert (model(batch).argmax(1) == targets).all()
+    pytest.fail("some directions are still wrong after 100 steps")
 
 
 def moving_squares() -> tuple[Tensor, Tensor]:
@@ -244,6 +238,7 @@ def test_shift_leaves_channels_innermost() -> None:
 
 
 @pytest.mark.parametrize(("name", "branches"), [("resnet18", 8), ("resnet34", 16), ("resnet50", 16)])
+@pytest.mark.usefixtures("undrawn")
 def test_every_residual_branch_is_shifted(name: str, branches: int) -> None:
     model = build(name, shift=True)
     assert sum(isinstance(module, TemporalShift) for module in model.modules()) == branches

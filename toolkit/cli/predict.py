@@ -76,6 +76,7 @@ def _predict(options: Namespace) -> int:
         part=options.part,
         segments=_segments(options),
         signed_by=options.require_signature,
+        runtime=options.runtime or "onnxruntime",
         words=options.words,
     )
 

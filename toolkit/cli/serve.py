@@ -70,6 +70,7 @@ def _serve(options: Namespace) -> int:
         device=options.device or "auto",
         precision=options.precision,
         signed_by=options.require_signature,
+        runtime=options.runtime or "onnxruntime",
     )
 
 

@@ -29,11 +29,13 @@ def serve(
     device: str = "auto",
     precision: str | None = None,
     signed_by: Path | None = None,
+    runtime: str = "onnxruntime",
     started: Callable[[Running], object] | None = None,
 ) -> int:
     """Answer requests to `bundles` until SIGINT or SIGTERM, and then what was accepted; a second signal ends that.
 
     signed_by: a public key whose owner must have signed each bundle, also one that takes the place of another.
+    runtime: what computes the bundles, as `Bundle.load` takes it.
     started: called once requests are answered.
 
     Returns 0, or after a second signal its exit code. Raises UsageError for settings that have no meaning, a port in
@@ -44,7 +46,7 @@ def serve(
         from toolkit.serving.server.running import Running
     except ImportError as error:
         raise missing(error) from error
-    running = Running(settings, Opening(device, precision, signed_by))
+    running = Running(settings, Opening(device, precision, signed_by, runtime))
     try:
         running.load(bundles)
         return asyncio.run(_run(running, started or (lambda _: None)))
