@@ -1,4 +1,4 @@
-"""A run takes the place of the one in use only where its export passes the gate and it is no worse."""
+"""A run takes the place of the one in use only where its export passes the gate and it is not worse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that takes the place of the one in use: its export passes the gate, and it is no worse beyond chance."""
+"""A run that takes the place of the one in use: its export passes the gate, and it is not worse beyond chance."""
 
 from __future__ import annotations
 
