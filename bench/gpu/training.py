@@ -1,0 +1,170 @@
+"""Whole epochs on noise, as a run trains them, against the bare step, a plain loop and Lightning's Trainer.
+
+Ours augments, validates, shows its progress and saves checkpoints. The bare step does the arithmetic alone. The plain
+loop and Lightning get their pixels decoded and cropped, and neither augment nor validate nor save.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.data import TensorDataset
+
+from bench import peers
+from bench.gpu.generated import generated
+from bench.gpu.rows import Row
+from bench.gpu.schedule import Setting
+from bench.pairs import Timer, interleave
+from bench.train import RECIPES, BareEpoch, affordable_items, timed, whole_epochs
+from toolkit.build.assemble import Assembly, assemble, training
+from toolkit.build.plan import Plan, plan
+from toolkit.host.registry import discover
+from toolkit.recipe.read import parse
+from toolkit.system.device import peak_memory
+
+PAIRS = 4
+SECONDS = 2.0
+"""What a bare epoch takes."""
+WORKERS = 8
+"""Of the DataLoader of the others, on a GPU."""
+GOAL = 0.95
+"""Least speed, as a share of the bare step's."""
+TINY = 2
+"""Batches of an epoch in a rehearsal."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, what is changed in it, and what a rehearsal changes further."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    tiny: tuple[str, ...]
+    others: bool = True
+    """Whether a plain loop and Lightning are measured too."""
+    needs: str = ""
+    """A package that the model comes from."""
+
+
+def measured(case: Case, setting: Setting) -> Iterator[Row]:
+    if case.needs and find_spec(case.needs) is None:
+        yield Row("epochs", skipped=f"{case.needs} is not installed: pip install -e '.[{case.needs}]'")
+        return
+    pairs = setting.options.pairs or (2 if setting.rehearsal else PAIRS)
+    planned = _planned(case, setting, epochs=1 + 3 * pairs)
+    assembly = assemble(planned)
+    with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
+        whole_epoch()
+        peak = peak_memory(assembly.device) / 2**30 if assembly.device.type == "cuda" else None
+        for name, make in _sides(assembly).items():
+            if name == "bare step" or case.others:
+                yield _against(name, make, partial(timed, whole_epoch), assembly, pairs, peak, setting)
+
+
+def _against(
+    name: str,
+    make: Callable[[], Timer],
+    ours: Timer,
+    assembly: Assembly,
+    pairs: int,
+    peak: float | None,
+    setting: Setting,
+) -> Row:
+    if name == "Lightning" and find_spec("lightning") is None:
+        return Row(f"against {name}", skipped="lightning is not installed: pip install -e '.[bench]'")
+    theirs = make()
+    theirs()
+    paired = interleave(ours, theirs, pairs)
+    items = assembly.train.epoch_items(assembly.recipe.train.batch_size)
+    rates = (f"{items / median(paired.ours):,.0f} items/s", f"theirs {items / median(paired.theirs):,.0f}")
+    batch = f"batch {assembly.recipe.train.batch_size}, {assembly.precision}"
+    goal = GOAL if name == "bare step" and not setting.rehearsal else None
+    return Row.of_ratio(f"against {name}", paired, at_least=goal, peak_gib=peak, facts=(*rates, batch))
+
+
+def _planned(case: Case, setting: Setting, *, epochs: int) -> Plan:
+    sizes = (
+        (*case.overrides, *case.tiny, "train.device=cpu", "train.precision=fp32")
+        if setting.rehearsal
+        else case.overrides
+    )
+    planned = plan(parse(RECIPES / f"{case.recipe}.toml", [*sizes, f"train.epochs={epochs}"]), discover())
+    batch = planned.resolved.train.batch_size
+    if setting.rehearsal:
+        return generated(planned, TINY * batch)
+    return generated(planned, affordable_items(generated(planned, 2 * batch), SECONDS))
+
+
+def _sides(assembly: Assembly) -> dict[str, Callable[[], Timer]]:
+    return {
+        "bare step": partial(_bare, assembly),
+        "plain loop": partial(_plain, assembly),
+        "Lightning": partial(_lightning, assembly),
+    }
+
+
+def _bare(assembly: Assembly) -> Timer:
+    return partial(timed, BareEpoch(_apart(assembly)))
+
+
+def _plain(assembly: Assembly) -> Timer:
+    """The second of two epochs: the first starts the workers."""
+    state, setup = training(_apart(assembly))
+    state.network.train()
+    twice, items, workers = replace(setup, epochs=2), _items(assembly), _workers(assembly)
+    return lambda: peers.plain(state, twice, items, workers=workers)[1]
+
+
+def _lightning(assembly: Assembly) -> Timer:
+    """As `_plain`."""
+    state, setup = training(_apart(assembly))
+    state.network.train()
+    twice, items, workers = replace(setup, epochs=2), _items(assembly), _workers(assembly)
+    precision = "bf16-mixed" if assembly.precision == "bf16" else "32-true"
+    return lambda: peers.lightning(state, twice, items, 1, precision=precision, workers=workers)[1]
+
+
+def _apart(assembly: Assembly) -> Assembly:
+    """The same with a network of its own, initialised in the same way."""
+    return assemble(assembly.plan, assembly.kept)
+
+
+def _items(assembly: Assembly) -> TensorDataset:
+    """The training items on the CPU, as the network takes them."""
+    store = assembly.train.store
+    pixels = assembly.train.first(len(store)).contiguous()
+    return TensorDataset(pixels, torch.as_tensor(store.split.targets))
+
+
+def _workers(assembly: Assembly) -> int:
+    return min(WORKERS, os.cpu_count() or 1) if assembly.device.type == "cuda" else 0
+
+
+IMAGE = ("input.size=224", "input.stored=256", "model.weights=none", "data.sample_clips=3")
+TINY_IMAGE = ("input.size=32", "input.stored=36", "train.batch=8")
+
+cnn = partial(
+    measured,
+    Case("cifar10_cnn", ("data.sample_images=20",), ("model.widths=[4]", "train.batch=16"), others=False),
+)
+resnet50 = partial(measured, Case("har_resnet50", (*IMAGE, "train.batch=256"), (*TINY_IMAGE, "model.name=resnet18")))
+x3d_m = partial(
+    measured,
+    Case(
+        "har_x3d_s", (*IMAGE, "model.name=x3d_m", "train.batch=64"), (*TINY_IMAGE, "model.name=x3d_xs", "clip.frames=4")
+    ),
+)
+slow_r50 = partial(measured, Case("har_slow_r50", (*IMAGE, "train.batch=32"), (*TINY_IMAGE, "clip.frames=4")))
+slowfast_r50 = partial(measured, Case("har_slowfast_r50", (*IMAGE, "train.batch=32"), (*TINY_IMAGE, "clip.frames=8")))
+videomae_s = partial(
+    measured,
+    Case("har_videomae_s", (*IMAGE, "train.batch=32"), (*TINY_IMAGE, "clip.frames=4"), needs="transformers"),
+)
