@@ -266,9 +266,8 @@ def in_torch(
     """As evaluation does: the centre cut out, the network with its normalisation; channels last unless another layout
     is asked for."""
     network = assembly.network.eval()
-    pixels = centre_crop(torch.from_numpy(squares).to(assembly.device).movedim(-1, -3), assembly.spec.size).to(
-        memory_format=layout
-    )
+    stored = torch.from_numpy(squares).to(assembly.device).movedim(-1, -3)
+    pixels = centre_crop(stored, assembly.spec.size).to(memory_format=layout)
     with torch.inference_mode(), devices.autocast(assembly.device, precision):
         answers: NDArray[np.float32] = network(pixels).float().softmax(1).cpu().numpy()
     return answers

@@ -23,15 +23,12 @@ from rich.console import Console
 from bench.gpu.generated import generated
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
+from bench.gpu.training import SIZES, TINY_IMAGES, Chosen
 from bench.pairs import Paired
 from bench.predict import BATCHES, Side, in_torch, paired_sides
-from bench.train import RECIPES
 from toolkit.api.errors import ToolkitError
 from toolkit.build.assemble import Assembly, assemble
-from toolkit.build.plan import plan
 from toolkit.export.write import write_models
-from toolkit.host.registry import discover
-from toolkit.recipe.read import parse
 from toolkit.serving.bundle import Bundle
 from toolkit.system.choices import Precision
 
@@ -39,8 +36,7 @@ PAIRS = 7
 BATCH = 128
 SINGLES = 50
 """Calls of one image in a timing."""
-OVERRIDES = ("input.size=224", "input.stored=256", "model.weights=none", "data.sample_clips=3", "train.precision=fp32")
-TINY = ("input.size=32", "input.stored=36", "model.name=resnet18", "train.device=cpu", "export.calibration=8")
+RESNET50 = Chosen("har_resnet50", (*SIZES, "train.precision=fp32"))
 GOALS = {"compiled": 1.0, "eager": 2.0}
 
 
@@ -111,9 +107,9 @@ def _used_gib() -> float | None:
 
 
 def _assembly(precision: str, setting: Setting, sizes: Sizes) -> Assembly:
-    overrides = (*OVERRIDES, *TINY) if setting.rehearsal else OVERRIDES
-    planned = plan(parse(RECIPES / "har_resnet50.toml", [*overrides, f"export.precision={precision}"]), discover())
-    return assemble(generated(planned, sizes.batch))
+    chosen = RESNET50.planned(f"export.precision={precision}")
+    tiny = TINY_IMAGES.planned(f"export.precision={precision}", "export.calibration=8")
+    return assemble(generated(tiny if setting.rehearsal else chosen, sizes.batch))
 
 
 def _theirs(assembly: Assembly, *, half: bool, compiled: bool, rehearsal: bool) -> list[Side]:

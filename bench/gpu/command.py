@@ -90,9 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parts", metavar="A,B", type=_parts, default=PARTS, help=f"of {', '.join(part.name for part in PARTS)}"
     )
-    parser.add_argument(
-        "--pairs", metavar="N", type=at_least_two, help="pairs of timings for each ratio"
-    )
+    parser.add_argument("--pairs", metavar="N", type=at_least_two, help="pairs of timings for each ratio")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU: shows that every part runs")
     parser.add_argument("--table", metavar="FILE", type=Path, help="print the table of a gpu.json, and measure nothing")
     return parser

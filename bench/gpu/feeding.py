@@ -34,7 +34,7 @@ def images(setting: Setting) -> Iterator[Row]:
         real = None if setting.rehearsal else setting.options.har()
         root = real or write_images(Path(folder) / "har", count, SIDES)
         for case in loader.CASES[: 1 if setting.rehearsal else None]:
-            figures = loader.compared(case, root, _pairs(setting), workers=0 if setting.rehearsal else workers)
+            figures = loader.compared(case, root, _pairs(setting), workers=workers)
             yield from _rows(figures, f"{workers} workers", "real images" if real else "drawn images", setting)
 
 

@@ -97,6 +97,7 @@ def in_own_process(entry: str, setting: Setting, seconds: float) -> Outcome:
             code = process.exitcode
         finally:
             _end(process)
+            process.close()
             receiver.close()
         taken = time.monotonic() - begun
         lines = tuple(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:])

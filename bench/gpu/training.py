@@ -14,6 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import TensorDataset
@@ -37,17 +38,36 @@ WORKERS = 8
 """Of the DataLoader of the others, on a GPU."""
 GOAL = 0.95
 """Least speed, as a share of the bare step's."""
-TINY = 2
+TINY = 1
 """Batches of an epoch in a rehearsal."""
+
+
+class Chosen(NamedTuple):
+    """A recipe and what is changed in it."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+
+    def planned(self, *further: str) -> Plan:
+        return plan(parse(RECIPES / f"{self.recipe}.toml", [*self.overrides, *further]), discover())
+
+
+ON_CPU = ("train.device=cpu", "train.precision=fp32")
+TINY_IMAGES = Chosen("cifar10_cnn", ("data.sample_images=20", "model.widths=[4]", "train.batch=16", *ON_CPU))
+TINY_CLIPS = Chosen(
+    "har_x3d_s",
+    (
+        *("model.name=x3d_xs", "model.weights=none", "clip.frames=4", "input.size=32", "input.stored=36"),
+        *("data.sample_clips=3", "train.batch=2", *ON_CPU),
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, what is changed in it, and what a rehearsal changes further."""
-
-    recipe: str
-    overrides: tuple[str, ...]
-    tiny: tuple[str, ...]
+    chosen: Chosen
+    tiny: Chosen
+    """What a rehearsal trains, after it has planned what is chosen: clips in one part, small images in all others."""
     others: bool = True
     """Whether a plain loop and Lightning are measured too."""
     needs: str = ""
@@ -91,15 +111,11 @@ def _against(
 
 
 def _planned(case: Case, setting: Setting, *, epochs: int) -> Plan:
-    sizes = (
-        (*case.overrides, *case.tiny, "train.device=cpu", "train.precision=fp32")
-        if setting.rehearsal
-        else case.overrides
-    )
-    planned = plan(parse(RECIPES / f"{case.recipe}.toml", [*sizes, f"train.epochs={epochs}"]), discover())
-    batch = planned.resolved.train.batch_size
+    planned = case.chosen.planned(f"train.epochs={epochs}")
     if setting.rehearsal:
-        return generated(planned, TINY * batch)
+        tiny = case.tiny.planned(f"train.epochs={epochs}")
+        return generated(tiny, TINY * tiny.resolved.train.batch_size)
+    batch = planned.resolved.train.batch_size
     return generated(planned, affordable_items(generated(planned, 2 * batch), SECONDS))
 
 
@@ -148,23 +164,13 @@ def _workers(assembly: Assembly) -> int:
     return min(WORKERS, os.cpu_count() or 1) if assembly.device.type == "cuda" else 0
 
 
-IMAGE = ("input.size=224", "input.stored=256", "model.weights=none", "data.sample_clips=3")
-TINY_IMAGE = ("input.size=32", "input.stored=36", "train.batch=8")
+SIZES = ("input.size=224", "input.stored=256", "model.weights=none", "data.sample_clips=3")
 
-cnn = partial(
-    measured,
-    Case("cifar10_cnn", ("data.sample_images=20",), ("model.widths=[4]", "train.batch=16"), others=False),
-)
-resnet50 = partial(measured, Case("har_resnet50", (*IMAGE, "train.batch=256"), (*TINY_IMAGE, "model.name=resnet18")))
-x3d_m = partial(
-    measured,
-    Case(
-        "har_x3d_s", (*IMAGE, "model.name=x3d_m", "train.batch=64"), (*TINY_IMAGE, "model.name=x3d_xs", "clip.frames=4")
-    ),
-)
-slow_r50 = partial(measured, Case("har_slow_r50", (*IMAGE, "train.batch=32"), (*TINY_IMAGE, "clip.frames=4")))
-slowfast_r50 = partial(measured, Case("har_slowfast_r50", (*IMAGE, "train.batch=32"), (*TINY_IMAGE, "clip.frames=8")))
+cnn = partial(measured, Case(Chosen("cifar10_cnn", ("data.sample_images=20",)), TINY_IMAGES, others=False))
+resnet50 = partial(measured, Case(Chosen("har_resnet50", (*SIZES, "train.batch=256")), TINY_IMAGES))
+x3d_m = partial(measured, Case(Chosen("har_x3d_s", (*SIZES, "model.name=x3d_m", "train.batch=64")), TINY_CLIPS))
+slow_r50 = partial(measured, Case(Chosen("har_slow_r50", (*SIZES, "train.batch=32")), TINY_IMAGES))
+slowfast_r50 = partial(measured, Case(Chosen("har_slowfast_r50", (*SIZES, "train.batch=32")), TINY_IMAGES))
 videomae_s = partial(
-    measured,
-    Case("har_videomae_s", (*IMAGE, "train.batch=32"), (*TINY_IMAGE, "clip.frames=4"), needs="transformers"),
+    measured, Case(Chosen("har_videomae_s", (*SIZES, "train.batch=32")), TINY_IMAGES, needs="transformers")
 )
