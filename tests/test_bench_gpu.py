@@ -165,6 +165,13 @@ def test_a_wrong_command_line_ends_with_2(words: list[str], message: str, capsys
     assert message in capsys.readouterr().err
 
 
+def test_the_commands_of_the_documents_are_understood() -> None:
+    text = (checkout.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = [line.split()[4:] for line in text.splitlines() if line.startswith("python -m bench gpu ")]
+    assert len(lines) > 3
+    assert all(command.parser().parse_args(words) for words in lines)
+
+
 def machine_is(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
     monkeypatch.setattr(command, "in_own_process", lambda entry, setting, seconds: outcome)
 

@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> int:
     """0: all parts are done and reach their goals; 1: a part failed or missed a goal; 75: parts are left for the next
     call. Raises UsageError where no GPU is found, DataError for a wrong file of figures."""
     begun = time.monotonic()
-    parsed = _parser().parse_args(words)
+    parsed = parser().parse_args(words)
     if parsed.table is not None:
         print(table(parsed.table))
         return EXIT_DONE
@@ -79,21 +79,22 @@ def _machine(setting: Setting) -> dict[str, Any]:
     return dict(machine)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
-    parser.add_argument("--minutes", metavar="N", type=_minutes, default=MINUTES, help="time to use (default: 8)")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Of the words after `python -m bench gpu`."""
+    known = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
+    known.add_argument("--minutes", metavar="N", type=_minutes, default=MINUTES, help="time to use (default: 8)")
+    known.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("gpu"), help="where results are kept (default: gpu)"
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, help="folder with CIFAR-10, har-subset and ucf101-fixture")
-    parser.add_argument("--wheels", metavar="DIR", type=Path, help="wheels to install first, into a temporary folder")
-    parser.add_argument(
+    known.add_argument("--data", metavar="DIR", type=Path, help="folder with CIFAR-10, har-subset and ucf101-fixture")
+    known.add_argument("--wheels", metavar="DIR", type=Path, help="wheels to install first, into a temporary folder")
+    known.add_argument(
         "--parts", metavar="A,B", type=_parts, default=PARTS, help=f"of {', '.join(part.name for part in PARTS)}"
     )
-    parser.add_argument("--pairs", metavar="N", type=at_least_two, help="pairs of timings for each ratio")
-    parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU: shows that every part runs")
-    parser.add_argument("--table", metavar="FILE", type=Path, help="print the table of a gpu.json, and measure nothing")
-    return parser
+    known.add_argument("--pairs", metavar="N", type=at_least_two, help="pairs of timings for each ratio")
+    known.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU: shows that every part runs")
+    known.add_argument("--table", metavar="FILE", type=Path, help="print the table of a gpu.json, and measure nothing")
+    return known
 
 
 def _minutes(text: str) -> float:

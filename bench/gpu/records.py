@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
@@ -72,7 +73,8 @@ def timed_run(planned: Plan, kept: Kept) -> tuple[Assembly, Run]:
     accuracy = _accuracy(assembly, setup.eval_batch)
     synchronize(assembly.device)
     seconds = time.perf_counter() - started
-    assembly.network.model.views = 1
+    model: Any = assembly.network.model
+    model.views = 1
     return assembly, Run(seconds, accuracy, _accuracy(assembly, setup.eval_batch))
 
 

@@ -57,7 +57,8 @@ class Row:
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Self:
         """The row that `as_json` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in found.items()}
+        return cls(**fields)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

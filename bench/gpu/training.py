@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch.utils.data import TensorDataset
@@ -144,7 +144,7 @@ def _lightning(assembly: Assembly) -> Timer:
     state, setup = training(_apart(assembly))
     state.network.train()
     twice, items, workers = replace(setup, epochs=2), _items(assembly), _workers(assembly)
-    precision = "bf16-mixed" if assembly.precision == "bf16" else "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed" if assembly.precision == "bf16" else "32-true"
     return lambda: peers.lightning(state, twice, items, 1, precision=precision, workers=workers)[1]
 
 
