@@ -14,7 +14,7 @@ from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
 BENCHES = {
     "clips": "clips of videos against PyTorchVideo's loader, and training from cached videos against the bare step",
     "loader": "batches ready for the step, against torchvision's ImageFolder and DataLoader",
-    "predict": "an exported ResNet-50, Slow R50 and X3D-S in int8, against fp32, torch and the bare session",
+    "predict": "exported models in int8, against fp32, torch and the bare session; OpenVINO against onnxruntime",
     "scale": "several ranks, against one process, Lightning and Accelerate",
     "serve": "a server of ResNet-50 in int8 under load, against the bare session and LitServe",
     "startup": "CPU seconds of commands that do no work, against importing argparse; hostile plugins against none",

@@ -1,5 +1,6 @@
 """A ResNet-50 at 224 px, an X3D-S and a Slow R50: the exported int8 model against the exported fp32 one and the trained
-one in torch; and of the ResNet-50 the whole `predict` command against the bare session.
+one in torch; and of the ResNet-50 the whole `predict` command against the bare session. Of these, a DenseNet-121 and
+the CIFAR-10 CNN, OpenVINO against onnxruntime where it passes the gate, and what `auto` takes against the faster.
 
 All sides see the same stored squares in the same batches. A trained run given with `--run` is what is measured, with
 its accuracy; without one the weights are random, which changes no speed, and no accuracy is shown. Those of the models
@@ -25,9 +26,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from bench.data import Options
-from bench.pairs import Figure, interleave
+from bench.pairs import Figure, Paired, Skipped, interleave
 from bench.startup import cpu_seconds, modules
-from toolkit.api.errors import DataError
+from toolkit.api.errors import DataError, ParityError
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.plan import plan
 from toolkit.data.images import ImageFiles
@@ -36,7 +37,10 @@ from toolkit.export.write import write_models
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse, parse_text
 from toolkit.runs.reopen import open_trained
-from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle.agreement import probes
+from toolkit.serving.bundle.openvino_session import is_installed
+from toolkit.serving.bundle.providers import usual_batch
 from toolkit.serving.predict import predict_files
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
@@ -82,6 +86,13 @@ CLIP_BATCH = 2
 CLIP_TARGETS = {"x3d_s": {"onnx_fp32": 1.5}, "slow_r50": {"onnx_fp32": 3.0}}
 """As `TARGETS`; what is not named is only shown."""
 
+GATED = {
+    "densenet121": ("har_resnet50", ["model.name=densenet121", "model.weights=none"]),
+    "cifar10_cnn": ("cifar10_cnn_demo", []),
+}
+"""Further models whose runtimes are compared: their recipe, and what is changed in it."""
+AUTO = 0.95
+"""Share of the speed of the faster runtime that the one which `auto` takes must have."""
 STARTUP = 1.3
 """How many times the CPU of the bare session's program `predict` may take to answer one picture."""
 BARE = """
@@ -118,7 +129,7 @@ class Side:
         return f"{self.name}:{rate:.1f}/s,p50={median:.1f}ms,p99={slow:.1f}ms{accuracy}"
 
 
-def figures(options: Options) -> Iterator[Figure]:
+def figures(options: Options) -> Iterator[Figure | Skipped]:
     root = options.har()
     if root is None:
         raise DataError(
@@ -130,10 +141,18 @@ def figures(options: Options) -> Iterator[Figure]:
         manifest = write_models(assembly, "bench", Path(folder), Console(quiet=True))
         opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
         yield from _models(assembly, opened, pairs, known=options.run is not None)
+        yield from _runtimes("predict", Path(folder), pairs)
         yield _command(assembly, Path(folder), opened["int8"], pairs)
         yield _startup(assembly, Path(folder), pairs)
     for name in CLIP_MODELS:
         yield from _clips(name, pairs)
+    for name, (recipe, overrides) in GATED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            data = [f"data.root={root}"] if recipe.startswith("har") else []
+            path = RECIPE.with_name(f"{recipe}.toml")
+            planned = plan(parse(path, [*data, *overrides, "train.device=cpu", PRECISIONS]), discover())
+            write_models(assemble(planned), "bench", Path(folder), Console(quiet=True))
+            yield from _runtimes(f"predict/{name}", Path(folder), pairs)
 
 
 def resnet50(run: Path | None, root: Path) -> Assembly:
@@ -168,12 +187,12 @@ def _beside(
     ours = sides["onnx_int8"]
     for name, side in sides.items():
         if side is not ours:
-            paired = interleave(partial(ours.seconds, batches), partial(side.seconds, batches), pairs)
+            paired = _paired(ours, side, batches, pairs)
             facts = (ours.facts(batches), side.facts(batches))
             yield Figure(f"{where}/int8_beside_{name}", paired, targets.get(name), facts)
 
 
-def _clips(name: str, pairs: int) -> Iterator[Figure]:
+def _clips(name: str, pairs: int) -> Iterator[Figure | Skipped]:
     size, stored = CLIP_MODELS[name]
     planned = plan(parse_text(CLIPS.format(name=name, size=size, stored=stored), "bench", [], name="bench"), discover())
     assembly = assemble(planned)
@@ -189,6 +208,41 @@ def _clips(name: str, pairs: int) -> Iterator[Figure]:
         batches = [np.ascontiguousarray(pixels.numpy())]
         sides = {each: Side(each, ask, None) for each, ask in asks.items()}
         yield from _beside(f"predict/{name}", sides, batches, CLIP_TARGETS[name], pairs)
+        yield from _runtimes(f"predict/{name}", Path(folder), pairs)
+
+
+def _runtimes(where: str, folder: Path, pairs: int) -> Iterator[Figure | Skipped]:
+    """OpenVINO against onnxruntime in each precision, and the runtime that `auto` takes against the faster of both."""
+    manifest = read_manifest(folder)
+    one = next(probes(manifest.input))
+    batches = [one.repeat(usual_batch("cpu", manifest.input.frames), 0)] * BATCHES
+    for precision in manifest.models:
+        name = f"{where}/openvino_beside_onnxruntime_{precision}"
+        if not is_installed():
+            yield Skipped(name, "openvino is not installed")
+            continue
+        proved = Side("onnxruntime", _opened(folder, precision, "onnxruntime").session.run, None)
+        try:
+            other = Side("openvino", _opened(folder, precision, "openvino").session.run, None)
+        except ParityError as error:
+            yield Skipped(name, "; ".join(error.details))
+            continue
+        paired = _paired(other, proved, batches, pairs)
+        yield Figure(name, paired, None, (other.facts(batches), proved.facts(batches)))
+        auto = _opened(folder, precision, "auto")
+        taken = Side(f"auto={auto.runtime}", auto.session.run, None)
+        faster = other if paired.ratio > 1 else proved
+        yield Figure(
+            f"{where}/auto_beside_faster_{precision}", _paired(taken, faster, batches, pairs), AUTO, (taken.name,)
+        )
+
+
+def _opened(folder: Path, precision: str, runtime: str) -> Bundle:
+    return Bundle.load(folder, device="cpu", precision=precision, runtime=runtime)
+
+
+def _paired(ours: Side, theirs: Side, batches: list[NDArray[np.uint8]], pairs: int) -> Paired:
+    return interleave(partial(ours.seconds, batches), partial(theirs.seconds, batches), pairs)
 
 
 def _validation(assembly: Assembly) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -9,12 +9,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.small import Squares
+from toolkit.runs.report import figures
 
 BLANK = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
@@ -42,13 +44,24 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+ONCE = {
+    "torch.onnx._internal.exporter._registration": ("ONNXRegistry.from_torchlib", None),
+    "toolkit_cifar.dataset": ("draw_objects", 8),
+    "toolkit_har.sample": ("clip", 400),
+}
+"""Functions that give the same whenever they are called, and take long: the operators that torch's exporter gathers for
+each model again, and pictures of the samples. How many answers are kept of each."""
+
+
 def pytest_runtest_setup() -> None:
-    """torch's exporter gathers its operators again for each model, which takes a second: let it do so once. Where a
-    later torch has no such class, tests are slower."""
-    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
-    registry = getattr(registration, "ONNXRegistry", None)
-    if hasattr(registry, "from_torchlib") and not hasattr(registry.from_torchlib, "cache_info"):
-        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+    """Where a later torch has no such function, tests are slower."""
+    for module, (path, size) in ONCE.items():
+        *owners, name = path.split(".")
+        owner = functools.reduce(lambda found, one: getattr(found, one, None), owners, sys.modules.get(module))
+        slow = getattr(owner, name, None)
+        if slow is not None and not hasattr(slow, "cache_info"):
+            kept = functools.lru_cache(size)(slow)
+            setattr(owner, name, staticmethod(kept) if isinstance(owner, type) else kept)
 
 
 @pytest.fixture(autouse=True)
@@ -81,12 +94,30 @@ def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
             del sys.modules[name]
 
 
+_PAINTED = figures._png
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_figures() -> Iterator[None]:
+    """Figures are not painted, which takes longer than all else of a small run, but where something looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_png", lambda draw, theme, dots: BLANK)
+        yield
+
+
+@contextmanager
+def painted() -> Iterator[None]:
+    """Paints the figures of what is made inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_png", _PAINTED)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are not drawn, which takes longer than all else of a small run, unless a test's mark `draws` says that it
-    looks at them."""
-    if not request.node.get_closest_marker("draws"):
-        monkeypatch.setattr("toolkit.runs.report.figures._png", lambda draw, theme, dots: BLANK)
+def _painted_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Paints them where a test's mark `draws` says that it looks at them."""
+    with painted() if request.node.get_closest_marker("draws") else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from bench.startup import HEAVY, heavy_modules, modules
 from tests.recipes import RECIPES, acceptance
 
+ROOT = Path(__file__).parents[1]
 RECIPE = "recipes/cifar10_cnn.toml"
 
 
@@ -30,13 +33,39 @@ def run(cache: Path, *words: str, code: int = 0) -> tuple[list[str], str]:
     return heavy_modules(done.stderr), "\n".join([done.stdout, *errors])
 
 
+IN_ONE = """
+import json, sys
+from contextlib import redirect_stdout
+from io import StringIO
+from bench.startup import HEAVY
+from toolkit.cli.main import main
+ended = []
+for words in json.loads(sys.argv[1]):
+    with redirect_stdout(StringIO()):
+        code = main(words)
+    ended.append([code, *sorted(HEAVY & set(sys.modules))])
+print(json.dumps(ended))
+"""
+
+
+def run_in_one(cache: Path, commands: Sequence[Sequence[str]]) -> list[list[int | str]]:
+    """The exit codes of commands that one process runs, and the heavy packages that it has imported by then."""
+    words = [sys.executable, "-c", IN_ONE, json.dumps(commands)]
+    environment = {**os.environ, "TOOLKIT_CACHE": str(cache)}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    ended: list[list[int | str]] = json.loads(done.stdout)
+    return ended
+
+
+def checks(recipes: Iterable[Path]) -> list[list[str]]:
+    return [["check", str(recipe), "--recipe-only", *acceptance(recipe)] for recipe in recipes]
+
+
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that knows all components, and the studies of all recipes."""
     cache = tmp_path_factory.mktemp("warm")
-    run(cache, "schema")
-    for recipe in RECIPES:
-        run(cache, "check", str(recipe), "--recipe-only", *acceptance(recipe))
+    assert {code for code, *_ in run_in_one(cache, [["schema"], *checks(RECIPES)])} == {0}
     return cache
 
 
@@ -47,9 +76,7 @@ ASKED = {"timm", "transformers", "openclip"}
 def test_every_recipe_is_checked_without_importing_a_component(warm: Path) -> None:
     plain = [recipe for recipe in RECIPES if tomllib.loads(recipe.read_text("utf-8"))["model"]["name"] not in ASKED]
     assert len(plain) > 12
-    assert {
-        recipe.name: run(warm, "check", str(recipe), "--recipe-only", *acceptance(recipe))[0] for recipe in plain
-    } == {recipe.name: [] for recipe in plain}
+    assert dict(zip(plain, run_in_one(warm, checks(plain)), strict=True)) == {recipe: [0] for recipe in plain}
 
 
 @pytest.mark.parametrize("words", [("schema",), ("plugins", "list"), ("plugins", "show", "resnet50")], ids=" ".join)

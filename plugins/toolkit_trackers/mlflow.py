@@ -196,12 +196,12 @@ def _new_experiment(client: MlflowClient, name: str, store: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.create_experiment(name, _artifacts_near(store))
+        return str(client.create_experiment(name, _artifacts_near(store)))
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return found.experiment_id  # another worker of the study created it meanwhile
+        return str(found.experiment_id)  # another worker of the study created it meanwhile
 
 
 def _artifacts_near(store: str) -> str | None:

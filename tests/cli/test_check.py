@@ -48,7 +48,7 @@ def test_the_data_is_counted_and_decoded(tmp_path: Path, capsys: pytest.CaptureF
     assert ["all", "24", "6", "12"] in [line.split() for line in lines]
     assert "decoded  test: test/blue/00.png, 32 x 32 px" in lines
     assert "pixels   train: 72 KiB, kept in memory" in lines
-    assert any(line.startswith("model    cnn: 0.0 M parameters; weights, gradients and optimizer") for line in lines)
+    assert any(line.startswith("model    cnn: 2.0 k parameters; weights, gradients and optimizer") for line in lines)
     assert lines[-2] == f"{recipe}: valid"
     command = shlex.split(lines[-1].removeprefix("next:  python -m toolkit "))
     assert command == ["run", str(recipe), "--set", "train.epochs=7"]

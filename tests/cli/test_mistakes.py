@@ -1,7 +1,7 @@
 """Mistakes of people who know other tools, each with the command that is printed as the next step.
 
 The printed command is then followed to the letter until it succeeds: `check` stands for `run` and `tune`, which take
-long.
+long, and `export` writes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import tiny
+from tests import tiny, toy_bundle
 from tests.plugins.data_files import write_video
 from toolkit.build.schema import recipe_schema
 from toolkit.cli.commands import parser
@@ -340,8 +340,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     tiny.write_images(folder / "images")
     assert tiny.run(tiny.write_recipe(folder, folder / "images"), folder / "runs") == 0
-    assert main(["export", str(run_in(folder))]) == 0
     os.chdir(before)
+    toy_bundle.write(folder / "exports" / "tiny")
     return folder
 
 
@@ -360,13 +360,14 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("TOOLKIT_DEBUG", raising=False)
-    monkeypatch.setattr("toolkit.runs.session.start_run", checks)
+    monkeypatch.setattr("toolkit.runs.session.start_run", lambda *_, **__: None)
     monkeypatch.setattr("toolkit.runs.next_steps.print_next_steps", lambda *_: None)
     monkeypatch.setattr("toolkit.tune.session.tune_recipe", checks)
+    monkeypatch.setattr("toolkit.export.write.write_bundle", lambda *_, **__: None)
 
 
 def checks(draft: object, *_: object, **__: object) -> None:
-    """In place of training: what `check` does."""
+    """In place of trials: what `check` does."""
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.draft import Draft

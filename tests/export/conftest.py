@@ -21,7 +21,7 @@ from toolkit_tasks.classification import Classification
 RECIPE = """
 [data]
 name = "cifar10"
-sample_images = 600
+sample_images = 400
 [model]
 name = "cnn"
 widths = [16, 32, 64]

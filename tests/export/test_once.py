@@ -145,6 +145,7 @@ def test_an_interrupted_export_leaves_nothing_and_says_the_same_command(run, pic
     assert f"next:  python -m toolkit predict {run} {picture}" in capsys.readouterr().err
 
 
+@pytest.mark.long  # two processes export; test_who_waits_for_an_export_says_so holds the lock in this one
 def test_calls_at_the_same_time_export_once(run, picture) -> None:
     command = [sys.executable, "-m", "toolkit", "predict", str(run), picture]
     calls = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]

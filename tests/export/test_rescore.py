@@ -34,7 +34,7 @@ def test_a_bundle_is_evaluated_as_a_run_is(
 
 def test_options_for_bundles_are_refused_for_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tmp_path), "--device", "cpu"]) == EXIT_USAGE
-    assert "not a bundle; --device and --precision are for bundles" in capsys.readouterr().err
+    assert "not a bundle; --device, --precision and --runtime are for bundles" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from tests.journeys.user import User, latest_run
 
 SHORT = tiny.RECIPE.replace("epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12")
 CONSTANT = SHORT.replace("one_cycle", "constant")
-RESNET = SHORT.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', '"resnet18"\nstem = "imagenet"')
+BACKBONE = SHORT.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', '"shufflenet_v2_x0_5"')
 RUN = "python -m toolkit run tiny.toml"
 
 
@@ -67,28 +67,28 @@ def backbone(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_fine_tuning_from_a_run(user: User, images: Path, tmp_path: Path) -> None:
-    tiny.write_recipe(Path(), images, text=RESNET)
+    tiny.write_recipe(Path(), images, text=BACKBONE)
     user.types(RUN)
     user.types("python -m toolkit run --resume runs/latest --extend 2", code=2)
     user.follows("model.weights=runs/tiny/")
     assert "starting from the weights of" in user.seen
-    tiny.write_recipe(Path(), tiny.write_images(tmp_path / "others", ("day", "night")), text=RESNET, name="others")
+    tiny.write_recipe(Path(), tiny.write_images(tmp_path / "others", ("day", "night")), text=BACKBONE, name="others")
     first = backbone(latest_run())
     still = "--set train.optimizer.lr=1e-12 --set train.optimizer.momentum=0"
     user.types(f"python -m toolkit run others.toml --set model.weights=runs/latest {still}")
     assert "the head starts at random weights" in " ".join(user.seen.split())
     second = backbone(latest_run())
-    assert len(first) == 60  # 20 convolutions, and a scale and an offset of 20 batch norms
+    assert len(first) == 168  # 56 convolutions, and a scale and an offset of 56 batch norms
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[name], second[name], rtol=0, atol=1e-11) for name in first)
 
 
 def test_own_weights_with_the_prefix_of_another_tool(user: User, images: Path) -> None:
-    from torchvision.models import resnet18
+    from torchvision.models import shufflenet_v2_x0_5
 
-    weights = {f"module.{key}": value for key, value in resnet18(num_classes=5).state_dict().items()}
+    weights = {f"module.{key}": value for key, value in shufflenet_v2_x0_5(num_classes=5).state_dict().items()}
     torch.save({"state_dict": weights}, "mine.pth")
-    tiny.write_recipe(Path(), images, text=RESNET)
+    tiny.write_recipe(Path(), images, text=BACKBONE)
     user.types(f"{RUN} --set model.weights=mine.pth")
     assert "epoch 1/1" in user.seen
 

@@ -13,9 +13,9 @@ from PIL import Image
 from tests.journeys.user import User, latest_run
 from tests.plugins.data_files import write_image, write_video
 
-SMALL = "--set train.epochs=1 --set input.size=32 --set input.stored=32 --set model.stem=imagenet"
-NO_NETWORK = "--set model.weights=none"
-"""The recipe that `init` writes starts from downloaded weights."""
+SHORT = "--set train.epochs=1 --set input.size=16 --set input.stored=16"
+SMALL = f"""{SHORT} --set 'model={{name="cnn", widths=[8]}}'"""
+"""The model that `init` chooses for photos starts from downloaded weights."""
 
 
 def photos(root: Path) -> Path:
@@ -31,7 +31,7 @@ def test_photos(user: User) -> None:
     user.follows("init images")
     check, train, predict = user.steps()
     assert "valid" in user.types(check)
-    user.types(f"{train} {SMALL} {NO_NETWORK}")
+    user.types(f"{train} {SMALL}")
     assert "Nothing was scored" not in user.seen
     export, again = user.step("export"), user.step("predict")
     user.types(predict)
@@ -59,7 +59,7 @@ def test_videos(user: User) -> None:
     user.follows("init videos")
     check, train, predict = user.steps()
     assert "valid" in user.types(check)
-    user.types(f"{train} {SMALL} {NO_NETWORK} --set clip.frames=2")
+    user.types(f"{train} {SHORT} --set clip.frames=2")
     user.types(predict)
     user.follows("predict", "--save")
     assert len(list(Path("annotated").iterdir())) == 1
@@ -82,8 +82,7 @@ def test_several_labels_per_image(user: User) -> None:
     user.types("python -m toolkit init images scenes")
     check, train, predict = user.steps()
     assert "note     6 items without a label" in user.types(check)
-    small = "--set train.epochs=1 --set input.size=32 --set input.stored=32"
-    user.types(f"{train} {small}")
+    user.types(f"{train} {SMALL}")
     assert "mean_average_precision" in user.seen
     assert "sea" in user.types(predict)
     user.types("python -m toolkit export runs/latest")
@@ -92,7 +91,7 @@ def test_several_labels_per_image(user: User) -> None:
     rows = list(csv.DictReader(Path("answers.csv").read_text("utf-8").splitlines()))
     assert {name for row in rows for name in row["prediction"].split("|")} <= {"sun", "sea", "dog", ""}
     user.types("python -m toolkit evaluate exports/scenes --set data.root=scenes")
-    user.types(f"python -m toolkit tune scenes.toml {small}", code=2)
+    user.types(f"python -m toolkit tune scenes.toml {SMALL}", code=2)
     user.follows("tune scenes.toml", "tune.space=", less="--set tune.trials=1")
     assert "study.html" in user.seen
 
@@ -168,7 +167,7 @@ def test_nothing_to_score_is_a_sentence_and_every_step_that_is_offered_works(use
     photos(Path("flowers"))
     user.types("python -m toolkit init images flowers")
     train = user.step("run flowers.toml")
-    alone = f"{SMALL} {NO_NETWORK} --set data.valid_share=0 --set data.test_share=0"
+    alone = f"{SMALL} --set data.valid_share=0 --set data.test_share=0"
     user.types(f"{train} {alone}")
     assert "Nothing was scored" in user.seen
     assert "┃" not in user.seen

@@ -68,7 +68,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.mark.parametrize("words", [["recipes"], ["check", "cifar10_cnn"], ["check", "cifar10_cnn.toml"]])
+@pytest.mark.parametrize(
+    "words", [["recipes"], ["check", "cifar10_cnn"], ["check", "cifar10_cnn.toml", "--recipe-only"]]
+)
 def test_a_wheel_runs_its_recipes_by_name_from_anywhere(words: list[str], wheel: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "toolkit", *words]
     env = os.environ | {"PYTHONPATH": str(wheel)}

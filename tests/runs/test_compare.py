@@ -379,7 +379,6 @@ def test_runs_of_one_recipe_are_named_by_the_values_that_differ(here: Path) -> N
     assert [one.name for one in compared(*runs).contenders] == ['model.name="cnn"', 'model.name="resnet18"']
 
 
-@pytest.mark.draws
 def test_the_page_is_one_file_with_pictures_of_flipped_items(here: Path) -> None:
     root = tiny.write_images(here / "images")
     recipe = tiny.write_recipe(here, root)

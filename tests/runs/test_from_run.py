@@ -20,7 +20,7 @@ from toolkit.system.checkpoints import seal
 from toolkit.transfer.files import read_content
 from toolkit.transfer.trained import trained_run, weights_at
 
-RESNET = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "resnet18"').replace(
+SMALL = tiny.RECIPE.replace('name = "cnn"\nwidths = [8, 8]\ndropout = 0.1', 'name = "shufflenet_v2_x0_5"').replace(
     "epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12"
 )
 STILL = ("train.optimizer.lr=1e-12", "train.optimizer.momentum=0")
@@ -36,7 +36,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A recipe and a finished run of it."""
     folder = tmp_path_factory.mktemp("made")
-    recipe = tiny.write_recipe(folder, tiny.write_images(folder / "images"), text=RESNET)
+    recipe = tiny.write_recipe(folder, tiny.write_images(folder / "images"), text=SMALL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
         assert tiny.run(recipe, folder / "runs") == 0
@@ -85,7 +85,7 @@ def test_other_classes_get_a_new_head_on_the_same_backbone(made: tuple[Path, Pat
     assert tiny.run(recipe, tmp_path / "runs", f"model.weights={source}", f"data.root={root}", *STILL) == 0
     run = tiny.only_run(tmp_path / "runs")
     first, second = network(source / "best.pt"), network(run / "best.pt")
-    assert len(parts(first, "backbone")) == 60  # 20 convolutions, and a scale and an offset of 20 batch norms
+    assert len(parts(first, "backbone")) == 168  # 56 convolutions, and a scale and an offset of 56 batch norms
     assert close(parts(first, "backbone"), parts(second, "backbone"))
     assert second["model.head.2.weight"].shape[0] == 4
     assert (
@@ -133,10 +133,10 @@ def test_the_run_of_another_model_names_it(
 ) -> None:
     recipe, source = made
     override = f"model.weights={source}"
-    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", "model.name=resnet34", override))
-    assert lines[0].startswith(f"error: {source / 'best.pt'} for resnet34: the weights do not fit the model")
-    assert lines[-1] == "next:  take the model of that run (--set model.name=resnet18), or another run"
-    assert tiny.run(recipe, tmp_path / "runs", override, *shlex.split("model.name=resnet18")) == 0
+    lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", "model.name=shufflenet_v2_x1_0", override))
+    assert lines[0].startswith(f"error: {source / 'best.pt'} for shufflenet_v2_x1_0: the weights do not fit the model")
+    assert lines[-1] == "next:  take the model of that run (--set model.name=shufflenet_v2_x0_5), or another run"
+    assert tiny.run(recipe, tmp_path / "runs", override, *shlex.split("model.name=shufflenet_v2_x0_5")) == 0
 
 
 def test_a_model_without_a_backbone_is_not_one_to_start_from(
@@ -207,10 +207,10 @@ def test_weights_of_a_run_that_are_not_finite_are_refused(
 ) -> None:
     recipe, source = made
     weights = network(source / "best.pt")
-    spoilt = {**weights, "model.backbone.bn1.bias": weights["model.backbone.bn1.bias"] * float("nan")}
+    spoilt = {**weights, "model.backbone.conv1.1.bias": weights["model.backbone.conv1.1.bias"] * float("nan")}
     path = rewritten(source, tmp_path / "best.pt", network=spoilt)
     lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={path}"))
-    assert lines[0].endswith("not finite (NaN or infinite) in backbone.bn1.bias")
+    assert lines[0].endswith("not finite (NaN or infinite) in backbone.conv1.1.bias")
 
 
 def test_a_flipped_bit_is_refused_as_weights_and_by_evaluate(

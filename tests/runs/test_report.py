@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from tests.conftest import BLANK, painted
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
 from toolkit.runs.files import read_run
@@ -39,8 +40,6 @@ from toolkit.runs.report import (
 )
 from toolkit.runs.report.contents import percent
 from toolkit.runs.significance import wilson_interval
-
-pytestmark = pytest.mark.draws
 
 CLASSES = ["calling", "eating", "<script>alert(1)</script>", "$50 & more"]
 ITEMS = 60
@@ -152,8 +151,10 @@ def read_page(path: Path) -> Reader:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(tmp_path_factory.mktemp("runs") / "mine" / "2026-11-22_13-05-11")
     write_scores(run)
-    draw_augmented(run / "figures", torch.zeros(3, 3, 16, 16, dtype=torch.uint8), pixels(3, 3, 24, 24), ["a", "b", "c"])
-    write_report(run)
+    before = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    with painted():
+        draw_augmented(run / "figures", before, pixels(3, 3, 24, 24), ["a", "b", "c"])
+        write_report(run)
     return run
 
 
@@ -186,6 +187,7 @@ def test_every_figure_that_files_can_give_is_drawn_for_light_and_dark_pages(run:
     assert corners[1] < 60
 
 
+@pytest.mark.draws
 def test_figures_are_the_same_bytes_when_drawn_again(run: Path) -> None:
     before = {path: path.read_bytes() for path in (run / "figures").rglob("*.png")}
     write_report(run)
@@ -406,9 +408,15 @@ def test_a_thousand_classes_are_limited_to_the_most_confused(tmp_path: Path) -> 
     assert "class 199" in page.text
 
 
-def test_class_names_that_the_font_lacks_are_drawn_without_warning(tmp_path: Path) -> None:
+def test_class_names_that_the_font_lacks_are_on_the_page(tmp_path: Path) -> None:
     page = read_page(write_report(write_run(tmp_path / "run", ["跑步", "坐\n下"])))
     assert "跑步" in page.text
+
+
+@pytest.mark.draws
+def test_class_names_that_the_font_lacks_are_drawn_without_warning(tmp_path: Path) -> None:
+    drawn = figures.save(tmp_path, "confusion", figures.confusion(["跑步", "坐\n下"], [[1, 2], [3, 4]], shares=False))
+    assert opened(drawn).width > 500
 
 
 def test_half_written_last_record_is_skipped_and_reported(tmp_path: Path) -> None:
@@ -476,13 +484,19 @@ def test_a_page_without_slices_has_no_such_part(page: Reader) -> None:
     assert "#slices" not in links
 
 
-def test_making_a_page_does_not_load_torch(run: Path) -> None:
+def test_making_a_page_does_not_load_torch(tmp_path: Path) -> None:
+    run, pixel = write_run(tmp_path / "run"), tmp_path / "pixel.png"
+    pixel.write_bytes(BLANK)
     code = (
-        "import pathlib, sys; from toolkit.runs.report import write_report;"
-        "write_report(pathlib.Path(sys.argv[1])); print('torch' in sys.modules)"
+        "import pathlib, sys; from toolkit.runs.report import figures, write_report;"
+        # Figures are made, but not painted.
+        "pixel = pathlib.Path(sys.argv[2]).read_bytes(); figures._encoded = lambda figure: pixel;"
+        "write_report(pathlib.Path(sys.argv[1])); print('matplotlib' in sys.modules, 'torch' in sys.modules)"
     )
-    shown = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "False"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(run), str(pixel)], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "True False"
 
 
 @settings(deadline=None)
@@ -544,6 +558,7 @@ def opened(path: Path | None) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("shape", [(5, 3, 20, 30), (2, 12, 3, 16, 16), (1, 3, 8, 8)])
 def test_sheets_take_images_and_clips_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
     pictures = pixels(*shape)
@@ -555,6 +570,7 @@ def test_sheets_take_images_and_clips_of_any_size(tmp_path: Path, shape: tuple[i
         assert opened(path).width > 100
 
 
+@pytest.mark.draws
 def test_sheet_shows_the_pixels_it_was_given(tmp_path: Path) -> None:
     red = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
     red[:, 0] = 255
@@ -587,6 +603,7 @@ class Small(nn.Module):
         return self.squeeze(x.mean((-2, -1), keepdim=True)).flatten(1)
 
 
+@pytest.mark.draws
 def test_feature_maps_leave_the_model_as_it_was(tmp_path: Path) -> None:
     model = Small()
     state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -29,8 +29,6 @@ from toolkit.runs.predictions import Prediction
 from toolkit.runs.report import statistics, write_report
 from toolkit.runs.significance import wilson_interval
 
-pytestmark = pytest.mark.draws
-
 CLASSES = several.CLASSES
 MISREAD = 5
 SETS = st.sets(st.sampled_from(range(3))).map(sorted)

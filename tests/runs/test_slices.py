@@ -177,7 +177,6 @@ def test_damage_is_located(tmp_path: Path, text: str, said: str) -> None:
         read_slices(RunDirectory(tmp_path))
 
 
-@pytest.mark.draws
 def test_the_report_has_the_worst_ten_and_then_the_others(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine" / "2026-11-22_13-05-11")
     write_scores(run)

@@ -201,7 +201,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.slow  # processes of their own load torch
+@pytest.mark.long  # small programs end so in test_an_error_of_one_worker_stops_the_others
 def test_a_workers_error_is_that_of_the_command(tmp_path: Path) -> None:
     path = recipe_file(
         tmp_path, TUNE.replace('pruner = "none"', 'pruner = "none"\nmetric = "acuracy"\ndirection = "maximize"')

@@ -173,12 +173,14 @@ def _name_width(found: Inspection) -> int:
 
 
 def _need_lines(planned: Plan, found: Inspection, rehearsal: Rehearsal) -> Iterator[str]:
+    from toolkit.build.summary import amount
+
     for split, room in found.rooms.items():
         yield f"pixels   {split}: {_room(room, about=found.first[split].frames is not None)}"
     memory, disk = size(found.memory_free), size(found.disk_free)
     yield f"free     {memory} of memory, {disk} of disk for {found.cache}"
     state = ", gradients and optimizer state" if rehearsal.state_bytes is not None else " and gradients"
-    parameters = f"{rehearsal.parameters / 1e6:.1f} M parameters"
+    parameters = f"{amount(rehearsal.parameters)} parameters"
     if planned.resolved.train.batch == "auto":
         yield "batch    auto: chosen when the run starts; --probe chooses one now"
     yield f"model    {planned.resolved.model.name}: {parameters}; weights{state} {size(rehearsal.bytes)}"

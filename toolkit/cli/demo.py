@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from toolkit.build.plan import Plan
     from toolkit.cli.parser import Parser
-    from toolkit.recipe.draft import Draft
     from toolkit.runs.directory import RunDirectory
 
 RECIPE = "cifar10_cnn_demo"
@@ -30,7 +30,7 @@ def fill(parser: Parser) -> None:
 
 
 def _demo(options: Namespace) -> int:
-    draft, output = _draft(), console()
+    planned, output = _planned(), console()
     say(
         "demo: trains a very small network on a built-in SAMPLE of pictures drawn by code, exports it, and predicts "
         f"a few pictures. This takes about a minute; results are kept in runs/{RECIPE} and exports/{RECIPE}.",
@@ -42,11 +42,11 @@ def _demo(options: Namespace) -> int:
         from toolkit.runs.session import start_run
         from toolkit.serving.predict import predict_files
 
-        run = start_run(draft, runs=Path("runs"), console=output).directory
+        run = start_run(planned, runs=Path("runs"), console=output).directory
         show("", "2 of 3: export to ONNX, and compare with the trained network", f"$ {_export(run)}")
         bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), triton=False, console=output)
     pictures = _short(run.path) / "pictures"
-    _save_pictures(draft, pictures)
+    _save_pictures(planned, pictures)
     show("", f"3 of 3: predict {PICTURES} pictures; each file is named after what it shows")
     show(f"$ {_predict(bundle, pictures)}")
     code = predict_files(bundle, [str(pictures)], top=2)
@@ -54,9 +54,10 @@ def _demo(options: Namespace) -> int:
     return code
 
 
-def _draft() -> Draft:
+def _planned() -> Plan:
     """The demo's recipe. Raises UsageError where it would train on data of this folder, not on the sample."""
-    from toolkit.build.plan import usual_place
+    from toolkit.build.plan import plan, usual_place
+    from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
     from toolkit.recipe.shipped import shipped
 
@@ -66,7 +67,7 @@ def _draft() -> Draft:
         raise UsageError(
             f"demo: {place} holds data, but the demo uses the built-in sample", next_step="cd to another folder"
         )
-    return draft
+    return plan(draft, discover())
 
 
 def _run() -> str:
@@ -89,16 +90,14 @@ def _short(run: Path) -> Path:
     return latest if latest.resolve() == run.resolve() else run
 
 
-def _save_pictures(draft: Draft, folder: Path) -> None:
+def _save_pictures(planned: Plan, folder: Path) -> None:
     """Some pictures that the network was not trained on, as files named after their class."""
     from PIL import Image
 
     from toolkit.api.contract_checks import read_image_of
     from toolkit.api.contracts import VideoSplit
-    from toolkit.build.plan import plan
-    from toolkit.host.registry import discover
 
-    data = plan(draft, discover()).data()
+    data = planned.data()
     if isinstance(data.test, VideoSplit):
         raise AssertionError("the demo uses images")
     folder.mkdir(parents=True)

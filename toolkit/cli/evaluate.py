@@ -27,7 +27,11 @@ def _evaluate(options: Namespace) -> None:
     if (options.run / "bundle.json").is_file():
         from toolkit.export.rescore import evaluate_bundle
 
-        use = {"device": options.device or "auto", "precision": options.precision}
+        use = {
+            "device": options.device or "auto",
+            "precision": options.precision,
+            "runtime": options.runtime or "onnxruntime",
+        }
         directory = evaluate_bundle(options.run, options.overrides, runs=Path("runs"), console=output, **use)
     else:
         from toolkit.runs.directory import RunDirectory
@@ -38,9 +42,9 @@ def _evaluate(options: Namespace) -> None:
         if near:
             why = f"not a bundle (it has no bundle.json), nor a run directory (it has no {recipe.name})"
             raise UsageError(f"{options.run}: {why}", next_step=near)
-        if options.device or options.precision:
+        if options.device or options.precision or options.runtime:
             raise UsageError(
-                f"{options.run}: not a bundle; --device and --precision are for bundles",
+                f"{options.run}: not a bundle; --device, --precision and --runtime are for bundles",
                 next_step="for a run use --set train.device=... and --set train.precision=...",
             )
         from toolkit.runs.session import evaluate_run

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
-from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS
+from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS, BUNDLE_RUNTIMES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "python -m toolkit"
 DEVICES = ("auto", *BUNDLE_DEVICES)
+RUNTIMES = ("auto", *BUNDLE_RUNTIMES)
+ATTEMPTS = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
 SET_HELP = (
     "override a recipe key; may be repeated. `python -m toolkit schema` lists all keys, "
     "`python -m toolkit plugins show NAME` those of a component"
@@ -142,6 +144,8 @@ def add_use(parser: Parser) -> None:
     parser.add_argument("--device", metavar="DEVICE", choices=DEVICES, help=places)
     chosen = f"for a bundle: {', '.join(BUNDLE_PRECISIONS)} (default: its first)"
     parser.add_argument("--precision", metavar="PRECISION", choices=BUNDLE_PRECISIONS, help=chosen)
+    computed = f"for a bundle: {', '.join(RUNTIMES)} (default: {BUNDLE_RUNTIMES[0]}; auto: the faster, measured once)"
+    parser.add_argument("--runtime", metavar="RUNTIME", choices=RUNTIMES, help=computed)
 
 
 def add_signature(parser: Parser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_set, add_signature, add_use, count, stopped
+from toolkit.cli.parser import ATTEMPTS, add_set, add_signature, add_use, count, stopped
 from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--part", metavar="K/N", type=part, help=divided)
     parser.add_argument("--every", metavar="SECONDS", type=float, help="a timeline: answer a video every SECONDS")
     parser.add_argument("--stream", action="store_true", help="answer a video at its own speed, as a camera")
-    attempts = "attempts in a row to open a lost camera or stream again (default: no end; 0: none)"
-    parser.add_argument("--reconnect", metavar="N", type=int, help=attempts)
+    parser.add_argument("--reconnect", metavar="N", type=int, help=ATTEMPTS)
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw a video's timeline as a .png or .svg file")
     events = "find events in videos: which class, from when to when (.csv, .json, .vtt or .edl with --output)"
     parser.add_argument("--segments", action="store_true", help=events)
@@ -76,6 +75,7 @@ def _predict(options: Namespace) -> int:
         part=options.part,
         segments=_segments(options),
         signed_by=options.require_signature,
+        runtime=options.runtime or "onnxruntime",
         words=options.words,
     )
 

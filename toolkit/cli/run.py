@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from toolkit.build.plan import Plan
     from toolkit.cli.parser import Parser
-    from toolkit.recipe.draft import Draft
     from toolkit.runs.loop import Prepared
 
 
@@ -113,19 +113,17 @@ def _resumed(options: Namespace, output: Console) -> Prepared:
 def _started(options: Namespace, output: Console) -> Prepared:
     if launched().leads:
         show_file(options.recipe)
-    draft = _planned(options)
+    planned = _planned(options)
     from toolkit.runs.session import start_run
 
-    return start_run(draft, runs=options.runs or Path("runs"), console=output)
+    return start_run(planned, runs=options.runs or Path("runs"), console=output)
 
 
-def _planned(options: Namespace) -> Draft:
-    """The recipe, valid: what is wrong with it is shown before torch is imported, which takes seconds."""
+def _planned(options: Namespace) -> Plan:
+    """What is wrong with the recipe is shown before torch is imported, which takes seconds."""
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
     from toolkit.recipe.read import parse
     from toolkit.runs.directory import name_of_recipe
 
-    draft = parse(options.recipe, options.overrides, name=name_of_recipe(options.recipe))
-    plan(draft, discover())
-    return draft
+    return plan(parse(options.recipe, options.overrides, name=name_of_recipe(options.recipe)), discover())

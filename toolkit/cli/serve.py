@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_signature, add_use, count
+from toolkit.cli.parser import ATTEMPTS, add_signature, add_use, count
 from toolkit.cli.places import BUNDLE
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=named)
     fetched = "let requests name files at http(s)://HOST, or with '*' at any public address; may be repeated"
     parser.add_argument("--allow-urls", metavar="HOST", action="append", default=[], help=fetched)
+    followed = "a camera's number or a live URL that clients may listen to; may be repeated"
+    parser.add_argument("--source", metavar="NAME=PLACE", action="append", default=[], help=followed)
+    parser.add_argument("--reconnect", metavar="N", type=int, help=ATTEMPTS)
     parser.add_argument("--batch", metavar="N", type=count, help="most inputs of a batch (default: suits the device)")
     waits = "how long an input waits for others to share its batch (default: 2)"
     parser.add_argument("--delay-ms", metavar="MS", type=float, default=2.0, help=waits)
@@ -54,6 +58,8 @@ def _serve(options: Namespace) -> int:
         token=None if options.token is None else _token(options.token),
         names=options.allow_host,
         url_hosts=options.allow_urls,
+        sources=options.source,
+        reconnect=math.inf if options.reconnect is None else options.reconnect,
         batch=options.batch,
         delay=options.delay_ms / 1000,
         limits=Limits(
@@ -70,6 +76,7 @@ def _serve(options: Namespace) -> int:
         device=options.device or "auto",
         precision=options.precision,
         signed_by=options.require_signature,
+        runtime=options.runtime or "onnxruntime",
     )
 
 

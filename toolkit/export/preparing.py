@@ -11,6 +11,7 @@ each sum of products is a whole number of at most 24 bits. TF32 changes none eit
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import onnx
@@ -111,12 +112,13 @@ def resampled(lines, whole, first, outputs):
     return op.Reshape(op.Cast(sums, to=BYTE), op.Concat([-1], op.Shape(lines, start=1), axis=0))
 
 
+@functools.cache  # a study that measures latency exports every trial
 def preparation(square: int, size: int, fit: Fit, clip: int | None) -> onnx.ModelProto:
     """uint8 `[N, H, W, 3]`, or of clips of `clip` frames `[N, T, H, W, 3]`, of any size to what the model sees, uint8
     `[N, 3, size, size]` or `[N, T, 3, size, size]`: squares by `fit`, then the centre crop of evaluation. Frames that
     are such squares already are only cropped.
 
-    The input is `frames`.
+    The input is `frames`. Who calls must not change the model, which is made once for each kind.
     """
     margin = (square - size) // 2
     end = margin + size
@@ -165,7 +167,7 @@ def preparation(square: int, size: int, fit: Fit, clip: int | None) -> onnx.Mode
     model: onnx.ModelProto = (of_images if clip is None else of_clips).to_model_proto(
         input_types=[UINT8["N", *frames, *SIDES, 3]], output_types=[UINT8["N", *frames, 3, size, size]]
     )
-    return _named(optimize(onnx.inliner.inline_local_functions(model)))
+    return _named(optimize(onnx.inliner.inline_local_functions(model), num_iterations=1))
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -46,7 +46,14 @@ BATCHES, CLIP_BATCHES = (16,), (4,)
 
 
 def evaluate_bundle(
-    path: Path, overrides: Sequence[str], *, device: str, precision: str | None, runs: Path, console: Console
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    device: str,
+    precision: str | None,
+    runs: Path,
+    console: Console,
+    runtime: str = "onnxruntime",
 ) -> RunDirectory:
     """Score the bundle at `path` on the validation and test split of its recipe's data, or of other data where
     `overrides` says so. Every file goes to the graph as it was decoded; one that cannot be is an error or skipped, as
@@ -54,7 +61,7 @@ def evaluate_bundle(
 
     Leaves scores, predictions, a recipe and a report in a new directory below `runs/<name>`.
     """
-    bundle = Bundle.load(path, device=device, precision=precision)
+    bundle = Bundle.load(path, device=device, precision=precision, runtime=runtime)
     manifest = bundle.manifest
     with _explained(bundle, overrides):
         planned = plan(parse_text(manifest.recipe, f"{path}/bundle.json", overrides, name=manifest.name), discover())
@@ -89,7 +96,12 @@ def evaluate_bundle(
         scores: dict[str, Any] = {name: evaluation.scores for name, evaluation in answers.items()}
         scores |= thresholds_by_class(answers, data.spec)
         scores |= uncertain_scores(answers, data, objective, lambda: planned.metrics(data.spec))
-        scores |= {"bundle": str(bundle.path), "device": bundle.device, "protocol": scored.protocol()}
+        scores |= {
+            "bundle": str(bundle.path),
+            "device": bundle.device,
+            "runtime": bundle.runtime,
+            "protocol": scored.protocol(),
+        }
         directory.write_text(directory.recipe, to_toml(planned.resolved))
         directory.write_json(directory.environment, describe_environment(_hardware(bundle)))
         measures = measuring[splits[-1]].columns(getattr(data, splits[-1]).ids)

@@ -91,13 +91,11 @@ class Cache:
 
     def signature(self, offer: Offer) -> Signature | None:
         """What the signature of a component says, if that is known."""
-        from toolkit.recipe.signature import Signature
-
         key = str(offer.plugin), offer.kind, offer.name
         name, read = f"{offer.kind} {offer.name}", self._read.get(_key(offer.plugin), {})
         if key not in self._signatures and name in read.get("names", ()):
             try:
-                self._signatures[key] = Signature.of(read["signatures"][read["names"][name]])
+                self._signatures[key] = _signature(json.dumps(read["signatures"][read["names"][name]]))
             except Exception:  # whatever is wrong with the file
                 read |= {"signatures": [], "names": {}}
         return self._signatures.get(key)
@@ -206,6 +204,14 @@ class Cache:
         read["trees"] = sorted({*read["trees"], *trees})
         for folder, names in others.items():
             self._others[folder] = sorted({*self._others.get(folder, ()), *names})
+
+
+@cache
+def _signature(text: str) -> Signature:
+    """One object for all commands of a process that read the same, since tables are made for an object only once."""
+    from toolkit.recipe.signature import Signature
+
+    return Signature.of(json.loads(text))
 
 
 def _path_of(environment: list[Any]) -> Path | None:

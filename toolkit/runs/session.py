@@ -16,9 +16,7 @@ from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.batch_size import settled
 from toolkit.build.featuring import training_of_run
 from toolkit.build.kept import Kept
-from toolkit.build.plan import Plan, plan
-from toolkit.host.registry import discover
-from toolkit.recipe.draft import Draft
+from toolkit.build.plan import Plan
 from toolkit.recipe.write import digest, to_toml
 from toolkit.runs.continued import last_checkpoint, reopened
 from toolkit.runs.directory import EVALUATIONS, RunDirectory, create, created, existing
@@ -43,10 +41,9 @@ RUN = "run"
 
 
 @devices.enough_memory()
-def start_run(draft: Draft, *, runs: Path, console: Console) -> Prepared:
+def start_run(planned: Plan, *, runs: Path, console: Console) -> Prepared:
     """Train what the recipe says in a new directory under `runs`; the run as it has ended. The console of all ranks
     but the first one is quiet."""
-    planned = plan(draft, discover())
     with joined_by(planned, resume=None) as ranks:
         if begun := ranks.spread(partial(ranks.left, RUN)):
             return _continue(RunDirectory(Path(begun)), planned, console=console, ranks=ranks)

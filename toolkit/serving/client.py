@@ -6,14 +6,16 @@ import http.client
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from toolkit.api.errors import DataError
 
 BUSY = 429
+ASK = "see /openapi.json of the server"
 
 
 class Client:
@@ -52,6 +54,27 @@ class Client:
         answers: list[dict[str, Any]] = self._asked("POST", "/v1/predict", body, {"Content-Type": kind})["answers"]
         return answers
 
+    def stream(self, source: str, *, model: str | None = None, top: int = 3) -> Iterator[dict[str, Any]]:
+        """The answers to a source of the server, each as it comes, until the source ends.
+
+        Raises DataError where the server refuses or loses the source, OSError where the connection is lost."""
+        fields = {"source": source, "model": model, "top": top}
+        query = urlencode({name: value for name, value in fields.items() if value is not None})
+        with closing(self._connection):
+            self._connection.request("GET", f"/v1/stream?{query}", headers=self._headers)
+            with self._connection.getresponse() as response:
+                if response.status != http.client.OK:
+                    raise DataError(f"/v1/stream: status {response.status}: {_reason(response.read())}", next_step=ASK)
+                kind = ""
+                for line in map(bytes.strip, response):
+                    field, _, value = line.decode().partition(": ")
+                    kind = value if field == "event" else kind
+                    said = json.loads(value) if field == "data" else {}
+                    if said and kind == "answer":
+                        yield said
+                    if said.get("failed"):
+                        raise DataError(f"/v1/stream: {said['message']}", next_step=ASK)
+
     def _asked(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Any:
@@ -65,9 +88,7 @@ class Client:
             if status == http.client.OK:
                 return json.loads(said)
             if status != BUSY or time.monotonic() + wait > until:
-                raise DataError(
-                    f"{path}: status {status}: {_reason(said)}", next_step="see /openapi.json of the server"
-                )
+                raise DataError(f"{path}: status {status}: {_reason(said)}", next_step=ASK)
             time.sleep(wait)
 
 

@@ -17,3 +17,7 @@ TrustScore: TypeAlias = Literal["confidence", "energy"]
 BundleDevice: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
 """What a bundle runs on."""
 BUNDLE_DEVICES: tuple[BundleDevice, ...] = get_args(BundleDevice)
+
+BundleRuntime: TypeAlias = Literal["onnxruntime", "openvino"]
+"""What computes a bundle."""
+BUNDLE_RUNTIMES: tuple[BundleRuntime, ...] = get_args(BundleRuntime)

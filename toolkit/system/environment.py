@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -44,8 +44,14 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of this package and of those whose version decides what a run or an export gives."""
-    found = {}
-    for name in ("vision-toolkit", *PACKAGES):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    versions = {name: _version(name) for name in ("vision-toolkit", *PACKAGES)}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+@cache
+def _version(name: str) -> str | None:
+    """None for a package that is not installed. Its metadata takes long to read, for what one line of it says."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,4 +1,4 @@
-"""The command init as a user types it, and the commands that it prints, typed until they succeed."""
+"""The command init as a user types it. The commands that it prints are typed in tests/journeys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,6 @@ from toolkit.api.errors import DataError
 from toolkit.cli.init.start import start
 from toolkit.cli.main import main
 from toolkit.recipe.read import load
-
-SMALL = "--set train.epochs=1 --set input.size=32 --set input.stored=32 --set model.weights=none"
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +51,6 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int 
 def followed(out: str) -> list[str]:
     """The commands that come next."""
     return re.findall(r"^(?:next: |      ) python -m toolkit (.*)$", out, re.MULTILINE)
-
-
-def follow(commands: list[str], overrides: str, do: Callable[[str], str]) -> str:
-    """Type the commands that `init` printed; what the last one, predict, prints."""
-    check, train, predict = commands
-    assert "valid" in do(check)
-    do(f"{train} {overrides}")
-    return do(predict)
 
 
 def test_photos_get_a_recipe_of_their_own_and_the_commands_that_come_next(
@@ -229,35 +218,3 @@ def test_numbers_get_a_recipe_whose_check_succeeds(tmp_path: Path, capsys: pytes
     check, *_ = followed(out)
     out, _ = printed(shlex.split(check), capsys)
     assert "cars.toml: valid\n" in out
-
-
-@pytest.mark.slow
-def test_the_commands_for_photos_succeed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Slow: trains, exports and predicts."""
-    out, _ = printed(["init", "images", str(photos(tmp_path / "My Flowers"))], capsys)
-    assert "daisy" in follow(followed(out), SMALL, lambda words: printed(shlex.split(words), capsys)[0])
-
-
-@pytest.mark.slow
-def test_the_commands_for_videos_succeed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Slow: trains, exports and predicts."""
-    for name in ("run", "sit"):
-        for number in range(6):
-            write_video(tmp_path / "videos" / name / f"{number}.mp4", shade=number)
-    out, _ = printed(["init", "videos", str(tmp_path / "videos")], capsys)
-    overrides = "--set train.epochs=1 --set clip.frames=2"
-    assert "run" in follow(followed(out), overrides, lambda words: printed(shlex.split(words), capsys)[0])
-
-
-@pytest.mark.slow
-def test_the_commands_for_several_labels_succeed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Slow: trains, exports and predicts."""
-    root = tmp_path / "scenes"
-    rows = []
-    for number in range(18):
-        write_image(root / "images" / f"{number}.jpg", number, height=100, width=100)
-        rows.append(f"images/{number}.jpg,{('sun|sea', 'sea', 'sun|dog')[number % 3]}")
-    (root / "train.csv").write_text("\n".join(["path,labels", *rows, ""]), "utf-8")
-    out, _ = printed(["init", "images", str(root)], capsys)
-    assert "multi_label" in Path("scenes.toml").read_text("utf-8")
-    assert "sea" in follow(followed(out), SMALL, lambda words: printed(shlex.split(words), capsys)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import re
@@ -25,6 +26,7 @@ from toolkit.runs.report.pictures import item_pictures
 from toolkit.runs.rows import ROWS, Row
 
 if TYPE_CHECKING:
+    import jinja2
     from markupsafe import Markup
 
 HEAVY = 120_000
@@ -151,12 +153,31 @@ def _breakable(text: str) -> Markup:
 
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:
     """A page of `template`, which may use the macros of parts.html.j2, our style and our script."""
-    import jinja2
     from markupsafe import Markup
 
     here = Path(__file__).parent
+    # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
+    script = (here / "page.js").read_text(encoding="utf-8")
+    return (
+        _environment(template.parent)
+        .get_template(template.name)
+        .render(
+            **values,
+            pictures=pictures,
+            style=Markup((here / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
+            script=Markup(script),  # noqa: S704 - a file of this package
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+@functools.cache
+def _environment(templates: Path) -> jinja2.Environment:
+    """Kept, since it keeps the templates that it has compiled: a page takes far less time than they do."""
+    import jinja2
+
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, here]),
+        loader=jinja2.FileSystemLoader([templates, Path(__file__).parent]),
         autoescape=True,
         finalize=_finalized,
         undefined=jinja2.StrictUndefined,
@@ -169,12 +190,4 @@ def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> st
     environment.globals["listed_files"] = contents.LISTED_FILES
     environment.globals["listed_slices"] = contents.LISTED_SLICES
     environment.globals["most_slices"] = contents.MOST_SLICES
-    # Ours alone: the page's policy lets no other script run, whatever a class name may hold.
-    script = (here / "page.js").read_text(encoding="utf-8")
-    return environment.get_template(template.name).render(
-        **values,
-        pictures=pictures,
-        style=Markup((here / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - a file of this package
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    return environment

@@ -14,16 +14,17 @@ from toolkit.serving.bundle.inspection import check_interface, inspect_model
 from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 from toolkit.serving.bundle.providers import choose_device
+from toolkit.serving.bundle.runtimes import Model, check_runtime, open_session
 from toolkit.serving.bundle.signature import check_signature
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
-from toolkit.system.choices import BundleDevice
+from toolkit.system.choices import BundleDevice, BundleRuntime
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-    from toolkit.serving.bundle.session import ModelSession
+    from toolkit.serving.bundle.session import Session
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,39 @@ class Bundle:
     device: BundleDevice
     reason: str
     """Why `device` is the one; empty where a user has nothing to learn from it."""
-    session: ModelSession
+    session: Session
+    runtime: BundleRuntime = "onnxruntime"
+    """What computes the model."""
+    runtime_reason: str = ""
+    """Why `runtime` is the one; empty where it was asked for."""
 
     @property
     def setting(self) -> str:
-        """The precision and the device, in words."""
-        return f"{self.precision} on {self.device}" + (f" ({self.reason})" if self.reason else "")
+        """The precision, the device and the runtime, in words."""
+        by = "" if self.runtime == "onnxruntime" else f" by {self.runtime}"
+        reasons = "; ".join(filter(None, (self.reason, self.runtime_reason)))
+        return f"{self.precision} on {self.device}{by}" + (f" ({reasons})" if reasons else "")
 
     @classmethod
     def load(
-        cls, path: Path | str, *, device: str = "auto", precision: str | None = None, signed_by: Path | None = None
+        cls,
+        path: Path | str,
+        *,
+        device: str = "auto",
+        precision: str | None = None,
+        signed_by: Path | None = None,
+        runtime: str = "onnxruntime",
     ) -> Bundle:
         """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda" or "tensorrt"; auto is CUDA where it loads,
         else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
         `signed_by` must have signed it; see `toolkit.serving.bundle.signature`.
 
+        It is computed by `runtime`: "onnxruntime"; "openvino", on the CPU; or "auto", the faster of them on this
+        machine: see `toolkit.serving.bundle.runtimes`.
+
         Raises BundleError for a bundle that is damaged or asks for what none may, UsageError for a precision that it
-        does not have and for a device that does not load."""
+        does not have and for a device or a runtime that does not load, ParityError for a runtime that does not answer
+        as onnxruntime does."""
         path = Path(path)
         if signed_by is not None:
             check_signature(path, signed_by)
@@ -124,11 +141,10 @@ class Bundle:
         model = path / manifest.models[chosen]
         findings = inspect_model(model, allowed=manifest.files)
         check_interface(findings, manifest, model)
-        choice = choose_device(device)
-        from toolkit.serving.bundle.session import ModelSession
-
-        session = ModelSession(model, choice.device, findings, manifest)
-        return cls(path, manifest, chosen, choice.device, choice.reason, session)
+        check_runtime(runtime, device)
+        choice = choose_device("cpu" if runtime == "openvino" else device)
+        opened = open_session(runtime, Model(path, manifest, chosen, choice.device, findings))
+        return cls(path, manifest, chosen, choice.device, choice.reason, opened.session, opened.runtime, opened.reason)
 
     def predict(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Answers:
         """Answers to uint8 RGB frames of any size: one `[H, W, 3]`, a batch `[N, H, W, 3]` (of clips `[T, H, W, 3]`

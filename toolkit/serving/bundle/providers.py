@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -19,6 +19,8 @@ PROVIDERS: dict[BundleDevice, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+BATCH: Mapping[BundleDevice, int] = {"cpu": 16, "cuda": 128, "tensorrt": 128}
+"""Frames a call of the session, by device: more are no faster on a CPU, and are held longer."""
 DRIVER = "libcuda.so.1"
 NVIDIA = "0x10de"
 """The vendor number of NVIDIA's devices on the PCI bus."""
@@ -49,6 +51,11 @@ def choose_device(asked: str) -> Choice:
     if missing:
         raise not_loaded(device, missing)
     return Choice(device, "asked for")
+
+
+def usual_batch(device: BundleDevice, frames: int | None) -> int:
+    """Inputs a call of the session, each of so many `frames`; None: an image."""
+    return max(BATCH[device] // (frames or 1), 1)
 
 
 def has_nvidia_gpu() -> bool:

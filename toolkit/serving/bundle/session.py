@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -63,6 +63,50 @@ def padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return whole
 
 
+def largest_call(device: BundleDevice, shape: Sequence[int], frames: int | None) -> int:
+    """Items of this `shape`, which have so many `frames`, that one call takes at most."""
+    by_bytes = LARGEST_BYTES // int(np.prod(shape))
+    by_frames = LARGEST[device] // (frames or 1)
+    return max(1, min(max(FEWEST, by_frames), by_bytes))
+
+
+def answered_in_parts(
+    pixels: NDArray[np.uint8],
+    largest: int,
+    columns: int,
+    path: Path,
+    answer: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """`[N, columns]`: the answers to N inputs, at most `largest` a call. Raises BundleError that names the model at
+    `path` where one call answers in another shape."""
+    answers = np.empty((len(pixels), columns), np.float32)
+    for part in split(len(pixels), largest):
+        answered = answer(pixels[part])
+        if answered.shape != answers[part].shape:
+            raise BundleError(
+                f"{path}: the output has shape {list(answered.shape)}, expected {list(answers[part].shape)}",
+                next_step="export the run again",
+            )
+        answers[part] = answered
+    return answers
+
+
+def read_outputs(manifest: Manifest) -> tuple[str, ...]:
+    """Names of the outputs that make a row: the answers, and the energy where the graph gives it."""
+    return (manifest.output, ENERGY) if manifest.trust.scored else (manifest.output,)
+
+
+class Session(Protocol):
+    """What computes a model. Calls from several threads are safe."""
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
+        Raises BundleError where it cannot be computed."""
+
+    def largest(self, shape: Sequence[int]) -> int:
+        """Items of this `shape` that one call takes at most."""
+
+
 class ModelSession:
     """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
     session: onnxruntime captures a separate CUDA graph for each thread, and keeps it."""
@@ -72,8 +116,8 @@ class ModelSession:
         self.device = device
         self._square = manifest.input.square
         self._columns = manifest.columns
-        self._outputs = (manifest.output, ENERGY) if manifest.trust.scored else (manifest.output,)
-        self._frames = manifest.input.frames or 1
+        self._outputs = read_outputs(manifest)
+        self._frames = manifest.input.frames
         precision = next(precision for precision, name in manifest.models.items() if name == path.name)
         providers = partial(provider_options, device, precision, manifest.files[path.name])
         self._open: Open = partial(_opened, path, device, findings, providers)
@@ -85,29 +129,18 @@ class ModelSession:
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
         Raises BundleError where it cannot be computed."""
-        answers = np.empty((len(pixels), self._columns), np.float32)
         largest = self.largest(pixels.shape[1:])
-        for part in split(len(pixels), largest):
-            answered = self._answered(pixels[part], largest)
-            if answered.shape != answers[part].shape:
-                raise BundleError(
-                    f"{self.path}: the output has shape {list(answered.shape)}, expected {list(answers[part].shape)}",
-                    next_step="export the run again",
-                )
-            answers[part] = answered
-        return answers
+        return answered_in_parts(pixels, largest, self._columns, self.path, partial(self._answered, largest=largest))
 
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
-        by_bytes = LARGEST_BYTES // int(np.prod(shape))
-        by_frames = LARGEST[self.device] // self._frames
-        return max(1, min(max(FEWEST, by_frames), by_bytes))
+        return largest_call(self.device, shape, self._frames)
 
-    def _answered(self, pixels: NDArray[np.uint8], largest: int) -> NDArray[np.float32]:
+    def _answered(self, pixels: NDArray[np.uint8], *, largest: int) -> NDArray[np.float32]:
         try:
             if self.device == "cpu":
                 given = {INPUT: np.ascontiguousarray(pixels)}
-                return _joined(self._of_any.run(list(self._outputs), given))
+                return joined(self._of_any.run(list(self._outputs), given))
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
         except Exception as error:  # onnxruntime's own errors have no other class in common
@@ -125,7 +158,7 @@ class ModelSession:
         for output in self._outputs:
             binding.bind_output(output, "cpu")
         self._of_any.run_with_iobinding(binding)
-        return _joined(binding.copy_outputs_to_cpu())
+        return joined(binding.copy_outputs_to_cpu())
 
     def _replayed(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         captured = self._captured.get(pixels.shape)
@@ -163,7 +196,7 @@ class _Captured:
     def run(self, session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.source.update_inplace(pixels)
         session.run_with_iobinding(self.binding, self.options)
-        return _joined([target.numpy() for target in self.targets])
+        return joined([target.numpy() for target in self.targets])
 
 
 def _shapes(count: int, columns: int, outputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -172,7 +205,7 @@ def _shapes(count: int, columns: int, outputs: Sequence[str]) -> dict[str, tuple
     return {name: (count,) if place else (count, classes) for place, name in enumerate(outputs)}
 
 
-def _joined(outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def joined(outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """The answers, `[N, C]`, with what has one number for each behind them."""
     answers, *scores = outputs
     return np.column_stack([answers, *scores]) if scores else answers

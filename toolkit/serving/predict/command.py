@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from toolkit.api.errors import EXIT_DONE, UsageError, counted, printable
 from toolkit.api.files import free_name
 from toolkit.data.kinds import IMAGE_SUFFIXES
+from toolkit.serving.bundle.providers import usual_batch
 from toolkit.serving.predict.inputs import STANDARD_INPUT, Source, find_sources, settled
-from toolkit.serving.predict.job import BATCH, PredictionJob
+from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.plot import check_plot
 from toolkit.serving.predict.rows import check_output
 from toolkit.serving.predict.saving import check_save
@@ -55,6 +56,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     part: tuple[int, int] | None = None,
     segments: Segmenting | None = None,
     signed_by: Path | None = None,
+    runtime: str = "onnxruntime",
     console: Console | None = None,
     clock: Clock | None = None,
     words: Sequence[str] = (),
@@ -75,6 +77,7 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     plot: a .png or .svg file that shows one video's timeline.
     segments: find events instead: what to do with them besides showing them. They have files of other formats.
     signed_by: a public key whose owner must have signed the bundle.
+    runtime: what computes the bundle, as `Bundle.load` takes it.
     part: (K, N) to answer the K-th of N parts of the inputs, from 1. Parts are of equal size, or one apart, and in the
         order of the inputs.
     console: where a progress bar goes (None: standard error, where it is a terminal).
@@ -100,13 +103,12 @@ def predict_files(  # noqa: PLR0913 - its arguments are the command's flags
     if part is not None:
         sources = _part(sources, *part, stream=stream)
     _check_results(save, plot, segments, sources, every, stream=stream)
-    opened = _opened(bundle, device, precision, signed_by)
+    opened = _opened(bundle, device=device, precision=precision, signed_by=signed_by, runtime=runtime)
     sources = settled(sources, moving=opened.manifest.clip is not None)
     for text in found.notes:
         note(text)
     shown = min(top, len(opened.manifest.classes))
-    frames = opened.manifest.input.frames or 1
-    size = batch or max(BATCH[opened.device] // frames, 1)
+    size = batch or usual_batch(opened.device, opened.manifest.input.frames)
     job = PredictionJob(opened, sources, every, stream, output, plot, save, shown, size, console, reconnect)
     code = _answer(job, clock) if segments is None else segment_files(job, segments)
     if code == EXIT_DONE and words and segments is None and (command := next_command(words, inputs, job)):
@@ -134,11 +136,13 @@ def _check_results(
         check_segments(segments, sources, other=next((flag for flag, is_given in given.items() if is_given), ""))
 
 
-def _opened(bundle: Path | Callable[[], Path], device: str, precision: str | None, signed_by: Path | None) -> Bundle:
+def _opened(
+    bundle: Path | Callable[[], Path], *, device: str, precision: str | None, signed_by: Path | None, runtime: str
+) -> Bundle:
     from toolkit.serving.bundle import Bundle
 
     path = bundle if isinstance(bundle, Path) else bundle()
-    opened = Bundle.load(path, device=device, precision=precision, signed_by=signed_by)
+    opened = Bundle.load(path, device=device, precision=precision, signed_by=signed_by, runtime=runtime)
     show(f"{opened.manifest.name}: {opened.setting}", file=sys.stderr)
     for label in labels(opened.manifest):
         warn(printable(label))

@@ -79,7 +79,7 @@ def follow(job: PredictionJob, clock: Clock) -> int:
     course = _Course(Summary(job.bundle), Delays(), Reconnecting(job.attempts, _say), job.damages)
     with Signals():
         try:
-            given = source, _rule(job), _keep(job), clock, course.reconnecting, job.damages
+            given = source, usual_windows(job), keeping(job), clock, course.reconnecting, job.damages
             with job.rows() as rows, followed(*given) as ring:
                 _answer_into(rows, ring, job, course, clock)
         except Signalled:
@@ -126,7 +126,7 @@ def _say(text: str) -> None:
     show(text, file=sys.stderr)
 
 
-def _rule(job: PredictionJob) -> Windows:
+def usual_windows(job: PredictionJob) -> Windows:
     """The windows that are asked about: as often as asked for, else clips that overlap by half, or every frame."""
     from toolkit.serving.predict.windows import windows
 
@@ -134,7 +134,7 @@ def _rule(job: PredictionJob) -> Windows:
     return replace(rule, every=rule.span / 2) if job.every is None and job.bundle.manifest.clip else rule
 
 
-def _keep(job: PredictionJob) -> Callable[[MakePixels], Any]:
+def keeping(job: PredictionJob) -> Callable[[MakePixels], Any]:
     """What is kept of a frame: its squares, since most frames of a clip are seen by several windows; a model of images
     sees few frames, of which those alone are converted."""
     if job.bundle.manifest.clip is None:
@@ -146,7 +146,7 @@ def _answer_into(rows: Rows, ring: Ring[Any], job: PredictionJob, course: _Cours
     from toolkit.serving.bundle.views import inputs
 
     clips = job.bundle.manifest.clip is not None
-    smoothing = Smoothing(_rule(job).span if clips else 0.0)
+    smoothing = Smoothing(usual_windows(job).span if clips else 0.0)
     (source,) = job.sources
     while (window := ring.take()) is not None:
         views = inputs(window.frames, clips=True) if clips else [job.bundle.square(window.frames[0]())]

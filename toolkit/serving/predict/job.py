@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from toolkit.serving.bundle import Bundle
 
-BATCH = {"cpu": 16, "cuda": 128, "tensorrt": 128}
-"""Frames a call of the session, by device: more are no faster on a CPU, and are held longer."""
 _LONG = 999.999
 """Seconds up to which a moment fits into the width of the table; later ones are wider."""
 

@@ -384,7 +384,12 @@ def _shown(source: Source) -> list[str]:
     """ISO 8601, in UTC and milliseconds."""
     if source.shown is None:
         return []
-    return [source.shown.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")]
+    return [written_date(source.shown)]
+
+
+def written_date(moment: datetime) -> str:
+    """As in `2026-11-29T16:18:17.959Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def check_output(output: Path) -> None:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from toolkit.api.errors import ToolkitError, printable
@@ -29,6 +29,7 @@ from toolkit.serving.server.openapi import document
 from toolkit.serving.server.page import page, policy
 from toolkit.serving.server.refusals import BAD, FAILED, NOT_READY, TOO_LARGE, UNSUPPORTED, Refused
 from toolkit.serving.server.settings import Settings
+from toolkit.serving.server.streams import Streams
 from toolkit.serving.server.tensors import SERVER, configuration, given, metadata
 from toolkit.serving.server.uploads import MOST_FILES, Answering, Upload, answer_all
 from toolkit.system.notices import warn
@@ -55,6 +56,7 @@ class Application:
     metrics: Metrics
     pool: Executor
     """Threads that parse and decode."""
+    streams: Streams
     ready: bool = False
 
     def asgi(self) -> Guard:
@@ -70,6 +72,7 @@ class Application:
             },
         )
         app.router.redirect_slashes = False  # type: ignore[attr-defined]
+        self.metrics.listening.set_function(lambda: self.streams.listeners)
         return Guard(app, self.settings, self.metrics)
 
     def _routes(self) -> list[Route]:
@@ -82,6 +85,7 @@ class Application:
             Route("/v1/models", self.listed, methods=["GET"]),
             Route("/v1/models/{name}/card", self.card, methods=["GET"]),
             Route("/v1/predict", self.predict, methods=["POST"]),
+            Route("/v1/stream", self.stream, methods=["GET"]),
             Route("/v2", self.server, methods=["GET"]),
             Route("/v2/health/live", self.live, methods=["GET"]),
             Route("/v2/health/ready", self.is_ready, methods=["GET"]),
@@ -104,7 +108,8 @@ class Application:
     async def listed(self, _: Request) -> Response:
         limits = self.settings.limits
         shown = {"bytes": limits.body, "pixels": limits.pixels, "seconds": limits.seconds, "files": MOST_FILES}
-        return JSONResponse({"models": [_summary(served) for served in self.models], "limits": shown})
+        listed = [_summary(served) for served in self.models]
+        return JSONResponse({"models": listed, "limits": shown, "sources": [*self.streams.sources]})
 
     async def card(self, request: Request) -> Response:
         bundle = self.models[request.path_params["name"]].bundle
@@ -117,6 +122,14 @@ class Application:
         asked = await self._files(request)
         answers = await answer_all(asked.answering, asked.uploads)
         return JSONResponse({"model": asked.answering.served.name, "answers": answers})
+
+    async def stream(self, request: Request) -> Response:
+        asked = request.query_params
+        served = self._chosen(asked.get("model"))
+        top = _whole("top", asked.get("top", 3), len(served.bundle.manifest.classes))
+        name = asked.get("source", "")
+        self.streams.check(name)
+        return StreamingResponse(self.streams.events(name, served, top), media_type="text/event-stream")
 
     async def server(self, _: Request) -> Response:
         return JSONResponse(SERVER)

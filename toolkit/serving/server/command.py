@@ -29,11 +29,13 @@ def serve(
     device: str = "auto",
     precision: str | None = None,
     signed_by: Path | None = None,
+    runtime: str = "onnxruntime",
     started: Callable[[Running], object] | None = None,
 ) -> int:
     """Answer requests to `bundles` until SIGINT or SIGTERM, and then what was accepted; a second signal ends that.
 
     signed_by: a public key whose owner must have signed each bundle, also one that takes the place of another.
+    runtime: what computes the bundles, as `Bundle.load` takes it.
     started: called once requests are answered.
 
     Returns 0, or after a second signal its exit code. Raises UsageError for settings that have no meaning, a port in
@@ -44,7 +46,7 @@ def serve(
         from toolkit.serving.server.running import Running
     except ImportError as error:
         raise missing(error) from error
-    running = Running(settings, Opening(device, precision, signed_by))
+    running = Running(settings, Opening(device, precision, signed_by, runtime))
     try:
         running.load(bundles)
         return asyncio.run(_run(running, started or (lambda _: None)))
@@ -68,6 +70,11 @@ def check(settings: Settings) -> None:
     if not 0 <= settings.delay <= PAUSES:
         raise UsageError(
             f"--delay-ms: expected 0 to {PAUSES * 1000:g}, got {settings.delay * 1000:g}", next_step="use --delay-ms 2"
+        )
+    if settings.reconnect < 0:
+        raise UsageError(
+            f"--reconnect: must be at least 0, got {settings.reconnect:g}",
+            next_step="remove --reconnect: what is lost is opened again without end",
         )
     if not 0 < settings.limits.seconds < 1 << 31:
         message = f"--max-seconds: expected a length above 0, got {settings.limits.seconds:g}"
@@ -112,6 +119,7 @@ def greeting(running: Running) -> list[str]:
         bundle = served.bundle
         lines.append(f"{bundle.manifest.name}: {bundle.setting}, batches of up to {served.batcher.batch}")
         lines += [printable(label) for label in labels(bundle.manifest)]
+    lines += [f"source {name}: {source.name}" for name, source in running.application.streams.sources.items()]
     limits = running.settings.limits
     lines.append(f"requests of up to {limits.body // MIB} MiB, {counted(limits.waiting, 'input')} waiting at most")
     if running.grpc_port is not None:

@@ -32,6 +32,7 @@ class Metrics:
             "toolkit_compute_seconds", "Time batches took", labels, buckets=_SECONDS, registry=self.registry
         )
         self.waiting = Gauge("toolkit_waiting", "Inputs that wait for a batch", labels, registry=self.registry)
+        self.listening = Gauge("toolkit_listeners", "Requests that listen to a source", registry=self.registry)
         self.reloads = Counter("toolkit_reloads", "Bundles that were replaced", labels, registry=self.registry)
 
     def of(self, model: str, waiting: Callable[[], float]) -> ModelMetrics:

@@ -14,7 +14,7 @@ import numpy as np
 
 from toolkit.api.errors import BundleError, ToolkitError, UsageError, printable
 from toolkit.serving.bundle import MANIFEST, Bundle
-from toolkit.serving.predict.job import BATCH
+from toolkit.serving.bundle.providers import usual_batch
 from toolkit.serving.server.batching import Batcher
 from toolkit.serving.server.metrics import Metrics
 from toolkit.serving.server.refusals import NOT_FOUND, Refused
@@ -38,11 +38,14 @@ class Opening:
     precision: str | None = None
     signed_by: Path | None = None
     """The public key whose owner must have signed them."""
+    runtime: str = "onnxruntime"
 
     def load(self, path: Path) -> Bundle:
         """The bundle at `path`, which has answered once, so that no request waits for what is made at the first call.
         Raises BundleError and UsageError."""
-        bundle = Bundle.load(path, device=self.device, precision=self.precision, signed_by=self.signed_by)
+        bundle = Bundle.load(
+            path, device=self.device, precision=self.precision, signed_by=self.signed_by, runtime=self.runtime
+        )
         side, frames = bundle.manifest.input.square, bundle.manifest.input.frames
         bundle.session.run(np.zeros((1, *(() if frames is None else (frames,)), side, side, 3), np.uint8))
         return bundle
@@ -138,12 +141,11 @@ class Models:
         await asyncio.gather(*self._retired, *(served.batcher.close() for served in self))
 
     def _batched(self, bundle: Bundle, stamp: Stamp) -> Served:
-        frames = bundle.manifest.input.frames or 1
         served = Served(
             bundle,
             Batcher(
                 bundle.session.run,
-                self._settings.batch or max(BATCH[bundle.device] // frames, 1),
+                self._settings.batch or usual_batch(bundle.device, bundle.manifest.input.frames),
                 self._settings.delay,
                 self._settings.limits.waiting,
                 self._pool,

@@ -83,7 +83,7 @@ _SCHEMAS: Mapping[str, Schema] = {
     "InferResponse": _object(
         {"model_name": _TEXT, "model_version": _TEXT, "outputs": _list(_named("Tensor"))}, {"id": _TEXT}
     ),
-    "Models": _object({"models": _list(_FREE), "limits": _FREE}),
+    "Models": _object({"models": _list(_FREE), "limits": _FREE, "sources": _list(_TEXT)}),
     "FileAnswer": _object(
         {"name": _TEXT},
         {
@@ -136,6 +136,7 @@ def document(settings: Settings) -> dict[str, Any]:
             _json(_named("FileAnswers")),
             settings,
         ),
+        "/v1/stream": _stream(),
         "/v2": _get("The server", _json(_named("Server"))),
         "/v2/health/live": _get("Whether the server runs", _json(_named("Live"))),
         "/v2/health/ready": _get("Whether it answers", _json(_named("Ready")), others=("503",)),
@@ -175,6 +176,15 @@ def _post(summary: str, body: Schema | None, content: Schema, settings: Settings
     limit = f"bodies of up to {settings.limits.body:,} bytes"
     taken = {} if body is None else {"requestBody": {"required": True, "description": limit, "content": body}}
     return {"post": {"summary": summary, **_parameters(name=name), **taken, "responses": _responses(content, failing)}}
+
+
+def _stream() -> Schema:
+    known = [("source", _TEXT, True), ("model", _OPTIONS["model"], False), ("top", _OPTIONS["top"], False)]
+    asked = [{"name": name, "in": "query", "required": needed, "schema": schema} for name, schema, needed in known]
+    events = {"text/event-stream": {"schema": {**_TEXT, "description": "events answer, note and end, with JSON"}}}
+    failing = ["400", "401", "403", "404", "429", "503"]
+    summary = "Answers to a camera or a live URL, as server-sent events"
+    return {"get": {"summary": summary, "parameters": asked, "responses": _responses(events, failing)}}
 
 
 def _parameters(*, name: bool) -> Schema:

@@ -21,6 +21,7 @@ from toolkit.serving.server.guard import LARGEST_HEAD, Guard
 from toolkit.serving.server.metrics import Metrics
 from toolkit.serving.server.models import Models, Opening
 from toolkit.serving.server.settings import Settings
+from toolkit.serving.server.streams import Streams, sources_of
 from toolkit.system.machine import allowed_cores
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Running:
     def __init__(self, settings: Settings, opening: Opening) -> None:
         """Listens at once, so that a port in use is known before bundles are opened. Raises UsageError."""
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients learn what is wrong with a body
-        self.settings = settings
+        self.settings, sources = settings, sources_of(settings.sources)
         self._socket = _listening(settings.host, settings.port)
         self.port: int = self._socket.getsockname()[1]
         self.grpc_port: int | None = None
@@ -61,7 +62,8 @@ class Running:
         self._computing = ThreadPoolExecutor(len(allowed_cores()) + 1, "compute")  # one for a bundle that is opened
         self.metrics = Metrics()
         self.models = Models(settings, opening, self.metrics, self._computing)
-        self.application = Application(self.models, settings, self.metrics, self._decoding)
+        streams = Streams(self.models, sources, settings.reconnect)
+        self.application = Application(self.models, settings, self.metrics, self._decoding, streams)
         self._server: _Quiet | None = None
         self._forced = False
 
@@ -90,6 +92,7 @@ class Running:
         try:
             await stop.wait()
             self.application.ready, guard.draining = False, True
+            await self.application.streams.close()
             ended = asyncio.create_task(rpc.stop(ENDING)) if rpc is not None else None
             await self._drain(server)
             server.should_exit = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ class Settings:
     """Further names under which clients reach the server."""
     url_hosts: Sequence[str] = ()
     """Where files may be fetched from; `*` is every public address."""
+    sources: Sequence[str] = ()
+    """Cameras and live URLs that clients may listen to, each `NAME=PLACE`."""
+    reconnect: float = math.inf
+    """How often in a row a source that is lost is opened again."""
     batch: int | None = None
     delay: float = 0.002
     """Seconds for which an input waits for others."""

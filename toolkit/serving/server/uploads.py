@@ -177,6 +177,12 @@ def described(served: Served, answers: NDArray[np.float32], top: int) -> dict[st
     clip = manifest.clip
     average = "probabilities" if clip is None else clip.average
     row = average_views(answers, average, manifest.form, scores=int(manifest.trust.scored))
+    return described_row(served, row, top)
+
+
+def described_row(served: Served, row: NDArray[np.float32], top: int) -> dict[str, Any]:
+    """One answer, `[C]` with the energy behind it where there is one, as a response has it."""
+    bundle, manifest = served.bundle, served.bundle.manifest
     if manifest.form == "number":
         named = zip(manifest.classes, row.tolist(), strict=True)
         return {"values": [{"output": name, "value": value} for name, value in named]}
