@@ -21,7 +21,6 @@ import torch
 from toolkit.api.errors import ToolkitError
 from toolkit.system.ranks import VARIABLES, Ranks, joined
 
-
 PRELOADED = [
     *("torch", "tests.small", "toolkit.runs.session"),
     # What a rank would import for seconds: for a step among others, for a test of scores, for figures.
