@@ -21,6 +21,12 @@ import torch
 from toolkit.api.errors import ToolkitError
 from toolkit.system.ranks import VARIABLES, Ranks, joined
 
+PRELOADED = [
+    *("torch", "tests.small", "toolkit.runs.session"),
+    # What a rank would import for seconds: for a step among others, for a test of scores, for figures.
+    *("torch._dynamo", "torch.distributed.fsdp", "scipy.stats", "matplotlib.figure"),
+]
+
 
 def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:
     """What `work`, which can be pickled, returns or raises on each of so many ranks that are connected."""
@@ -42,7 +48,7 @@ def launched(work: Callable[[], Any], count: int, output: Path | None = None) ->
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "tests.small", "toolkit.runs.session"])
+    context.set_forkserver_preload(PRELOADED)
     ends = [context.Pipe() for _ in range(count)]
     processes = []
     for number, (_, end) in enumerate(ends):
