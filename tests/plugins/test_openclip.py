@@ -212,7 +212,7 @@ def test_a_ladder_has_a_step_without_training(
         pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
         with torch.no_grad():
             predicted[f"test/{path.parent.name}/{path.name}"] = tiny.CLASSES[int(network(pixels[None]).argmax())]
-    rows = csv.DictReader((step / "predictions.csv").open(encoding="utf-8"))
+    rows = csv.DictReader((step / "predictions.csv").read_text(encoding="utf-8").splitlines())
     assert {row["id"]: row["prediction"] for row in rows} == predicted
 
 
