@@ -86,6 +86,7 @@ FLAGS = {
         "--source",
         "--reconnect",
         "--batch",
+        "--sessions",
         "--delay-ms",
         "--max-waiting",
         "--max-mb",
