@@ -281,27 +281,34 @@ def test_a_bare_epoch_takes_as_many_steps_over_as_many_items(planned: Plan) -> N
     assert seen == [(True, 16), (True, 16), (True, 16), (False, 6)]
 
 
+@pytest.fixture
+def _ten_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.storages.SEEDED", 10)
+
+
+@pytest.mark.usefixtures("_ten_seeded")
 @pytest.mark.parametrize("url", [None, "sqlite:///{folder}/study.db"])
 def test_a_filled_storage_takes_one_more_trial(tmp_path: Path, url: str | None) -> None:
-    with filled(tmp_path / "storage", url and url.format(folder=tmp_path), 300) as held:
+    with filled(tmp_path / "storage", url and url.format(folder=tmp_path), 30) as held:
         assert held.opened > 0
         assert held.trial() > 0
         assert held.report() > 0
         trials = held.study.get_trials()
-    assert [trial.number for trial in trials] == list(range(302))
+    assert [trial.number for trial in trials] == list(range(32))
     assert {len(trial.params) for trial in trials} == {len(SPACE)}
-    assert [len(trial.intermediate_values) for trial in trials[298:]] == [12, 12, 0, 12]
+    assert [len(trial.intermediate_values) for trial in trials[28:]] == [12, 12, 0, 12]
 
 
 @pytest.mark.slow  # starts a database server
+@pytest.mark.usefixtures("_ten_seeded")
 def test_a_postgresql_server_comes_and_goes(tmp_path: Path) -> None:
     binaries = postgres.programs()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed")
     pytest.importorskip("psycopg")
-    with postgres.server(binaries) as url, filled(tmp_path / "storage", url, 200) as held:
+    with postgres.server(binaries) as url, filled(tmp_path / "storage", url, 20) as held:
         held.trial()
-        assert len(held.study.get_trials()) == 201
+        assert len(held.study.get_trials()) == 21
 
 
 @pytest.fixture

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 PARAMETERS_A_CALL = 100
 PARAMETER_LENGTH = 6000
 """Limits of MLflow's own."""
+RUN_DIRECTORY = "toolkit.run"
+"""The tag by which a version of a registered model names the directory of its run."""
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for a model, and for an alias, that it does not have."""
 
 
 def mlflow(run: Path, *, tracking_uri: str | None = None, experiment: str | None = None) -> MLflow:
@@ -99,6 +103,35 @@ class MLflow:
                 self._log(epoch_scalars(record), record.epoch)
             case RunFinished():
                 self._finish(record)
+
+    def promoted(self, model: str, alias: str) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = _connect(self.store).get_model_version_by_alias(model, alias)
+        except MlflowException as error:
+            if error.error_code in UNKNOWN:
+                return None
+            raise
+        return str(found.tags.get(RUN_DIRECTORY, ""))
+
+    def promote(self, model: str, alias: str, bundle: Path) -> str:
+        client = _connect(self.store)
+        run_id = self._promoting(client)
+        client.log_artifacts(run_id, str(bundle), bundle.name)
+        tags = {RUN_DIRECTORY: str(self.run.resolve())}
+        _register(client, model)
+        made = client.create_model_version(model, f"runs:/{run_id}/{bundle.name}", run_id, tags=tags)
+        client.set_registered_model_alias(model, alias, made.version)
+        return f"version {made.version} of {model} in {self.store}"
+
+    def _promoting(self, client: MlflowClient) -> str:
+        """The MLflow run of this run; one without scores where it was trained without this tracker."""
+        if self.note.is_file():
+            return str(json.loads(self.note.read_text(encoding="utf-8"))["run_id"])
+        made = client.create_run(_experiment_id(client, self.experiment, self.store), run_name=self.name)
+        client.set_terminated(made.info.run_id)
+        return str(made.info.run_id)
 
     def close(self) -> None:
         if self._client is not None and not self._ended:
@@ -202,6 +235,16 @@ def _new_experiment(client: MlflowClient, name: str, store: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)  # another worker of the study created it meanwhile
+
+
+def _register(client: MlflowClient, model: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _artifacts_near(store: str) -> str | None:

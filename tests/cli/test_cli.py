@@ -99,6 +99,7 @@ FLAGS = {
         "--runtime",
     },
     "check": EVERYWHERE | {"--set", "--recipe-only", "--probe"},
+    "promote": EVERYWHERE | {"--against", "--metric", "--alias", "--name", "--set"},
     "compare": EVERYWHERE | {"--against-last", "--anyway", "--output", "--page", "--fail-if-worse", "--runs", "--open"},
     "data": EVERYWHERE,
     "data index": EVERYWHERE | {"--column", "--force", "--image", "--output"},

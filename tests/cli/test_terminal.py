@@ -104,7 +104,7 @@ def test_of_a_run_and_all_that_is_done_with_it(photos: Path, capsys: pytest.Capt
         ["predict", "exports/mine", photo],
         ["predict", "exports/mine", photo, f"{HOSTILE}.png"],
         ["predict", "exports/mine", str(photos), "--output", "rows.csv", "--save", "copies"],
-        ["predict", str(run), photo, "--output", f"{HOSTILE}.csv"],
+        ["predict", "exports/mine", photo, "--output", f"{HOSTILE}.csv"],
     ):
         assert "unexpected" not in printed(words, capsys), words
     with Path("rows.csv").open(newline="", encoding="utf-8") as file:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny, toy_bundle
+from tests.hostile.trials import Trial
 from tests.video_files import write_video
 from toolkit.api.errors import EXIT_DONE, EXIT_UNREAD
 from toolkit.runs.directory import RunDirectory
@@ -26,10 +27,10 @@ def test_answers_that_nobody_reads(flags: list[str], tmp_path: Path) -> None:
     assert "error" not in done.stderr
 
 
-def test_a_run_that_nobody_reads_is_whole(tmp_path: Path) -> None:
+def test_a_run_that_nobody_reads_is_whole(trial: Trial, tmp_path: Path) -> None:
     recipe = tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
-    done = unread("run", recipe, "--set", "train.epochs=1", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (EXIT_DONE, "")
+    outcome = trial("run", recipe, "--runs", tmp_path / "runs", "--set", "train.epochs=1", unread=True)
+    assert (outcome.code, outcome.output, outcome.error) == (EXIT_DONE, "", "")
     assert RunDirectory(tiny.only_run(tmp_path / "runs")).report.exists()
 
 

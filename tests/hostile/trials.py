@@ -63,7 +63,8 @@ class Outcome:
 @contextmanager
 def trials() -> Iterator[Trial]:
     """A function that runs `python -m toolkit WORDS` in this process's environment; with `file_bytes`, on a disk that
-    takes no larger file, with `memory`, where a process may have no more bytes than the imports take and so many."""
+    takes no larger file, with `memory`, where a process may have no more bytes than the imports take and so many, with
+    `unread`, where the reader of its output is gone."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.hostile.trials"]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -103,13 +104,19 @@ def _tried(words: Sequence[str], **limits: int) -> Outcome:
 
 
 def _become(
-    words: Sequence[str], output: int, error: int, file_bytes: int | None = None, memory: int | None = None
+    words: Sequence[str],
+    output: int,
+    error: int,
+    *,
+    file_bytes: int | None = None,
+    memory: int | None = None,
+    unread: bool = False,
 ) -> None:
     """Run the command in this process, and end it."""
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output, 1)
+        os.dup2(_without_reader() if unread else output, 1)
         os.dup2(error, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
         signal.alarm(PATIENCE)
@@ -127,6 +134,12 @@ def _become(
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _without_reader() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
 
 
 def _import_all() -> None:

@@ -148,22 +148,28 @@ def test_a_log_without_a_terminal_has_whole_plain_lines(user: User, images: Path
     assert max(map(len, prose)) <= 100
 
 
-@pytest.mark.slow  # W&B's own process and TensorBoard's server take seconds to start
-def test_the_commands_that_show_tracked_runs(
-    user: User, images: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+@pytest.mark.slow  # TensorBoard's server takes seconds to start
+def test_the_command_that_shows_a_tracked_run(user: User, images: Path, request: pytest.FixtureRequest) -> None:
+    tiny.write_recipe(Path(), images, text=SHORT)
+    user.types(f"""{RUN} --set 'trackers=["tensorboard"]'""")
+    (board,) = re.findall(r"^view (.*)$", user.seen, re.MULTILINE)
+    (shown,) = json.loads(served(shlex.split(f"{board} --port 0"), "data/runs", request))
+    assert shown == f"{latest_run().name}/tensorboard"
+
+
+@pytest.mark.long  # imports MLflow and W&B, whose printed commands tests/plugins/test_trackers.py types
+def test_the_commands_that_show_a_run_of_several_trackers(
+    user: User, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow's server answers in tests/plugins/test_trackers.py."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     tiny.write_recipe(Path(), images, text=SHORT)
     user.types(f"""{RUN} --set 'trackers=["tensorboard", "mlflow", "wandb"]'""")
-    board, flow, sync = re.findall(r"^view (.*)$", user.seen, re.MULTILINE)
+    _, flow, sync = re.findall(r"^view (.*)$", user.seen, re.MULTILINE)
     *words, store = shlex.split(flow)
     assert words == ["mlflow", "ui", "--backend-store-uri"]
     assert Path(store.removeprefix("sqlite:///")).is_file()
     (offline,) = Path().glob(sync.removeprefix("wandb sync "))
     assert offline.is_dir()
-    (shown,) = json.loads(served(shlex.split(f"{board} --port 0"), "data/runs", request))
-    assert shown == f"{latest_run().name}/tensorboard"
 
 
 def served(words: list[str], page: str, request: pytest.FixtureRequest) -> str:

@@ -308,10 +308,10 @@ def test_an_animal_is_named_with_its_cause(alone: str, capsys: pytest.CaptureFix
 
 
 def test_a_name_that_others_have_is_reported_and_breaks_nothing(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    release(site, {"resnet": Animal(hook('{"resnet18": "zoo_absent:build"}'), "")})
-    assert main(["plugins", "doctor", "zoo-resnet"]) == EXIT_PLUGIN
+    release(site, {"wandb": Animal(hook('{"wandb": "zoo_absent:build"}', "trackers"), "")})
+    assert main(["plugins", "doctor", "zoo-wandb"]) == EXIT_PLUGIN
     text = capsys.readouterr().out
-    assert 'names: model "resnet18" is also offered by vision-toolkit[vision]' in text
+    assert 'names: tracker "wandb" is also offered by vision-toolkit[trackers]' in text
     assert "breaks 1 of 1 rules" in text
 
 

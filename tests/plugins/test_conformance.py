@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +235,9 @@ test_schedules = conformance(*SCHEDULES)
 test_models = conformance(*MODELS, *FRAMEWISE, slow=False)
 test_models_of_other_layers = conformance(*OF_OTHER_LAYERS, only=OF_LAYERS)
 
-# Each starts a Python of its own, which imports torch again.
-test_datasets_in_other_processes = pytest.mark.slow(conformance(*DATASETS[2:5:2], only=["processes"]))
-# Each rule makes a database of its own, with all tables that MLflow has.
+# It starts a Python of its own, which imports torch again.
+test_datasets_in_other_processes = pytest.mark.slow(conformance(DATASETS[4], only=["processes"]))
+# It makes a database with all tables that MLflow has.
 test_mlflow = pytest.mark.slow(conformance(MLFLOW))
 # Building one and a pass through it take seconds.
 test_models_like_others = pytest.mark.long(conformance(*LIKE_OTHERS, only=OF_LAYERS))
@@ -279,6 +280,9 @@ def test_of_every_family_of_models_one_is_examined() -> None:
     assert examined == {family(name) for name in offered("model")}
 
 
+installed = cache(discover)
+
+
 def offered(kind: str) -> set[str]:
-    offers = discover(frozenset()).offers(kind)
+    offers = installed().offers(kind)
     return {offer.name for offer in offers if offer.plugin.distribution == "vision-toolkit"}

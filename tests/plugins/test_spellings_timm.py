@@ -23,9 +23,10 @@ from toolkit_vision.torchvision_models import remove_last_linear
         ("convnext_tiny", "convnext_tiny"),
     ],
 )
-def test_weights_of_timm_give_the_answers_of_timm(name: str, theirs: str) -> None:
+def test_weights_of_timm_give_the_answers_of_timm(name: str, theirs: str, request: pytest.FixtureRequest) -> None:
     torch.manual_seed(0)
     source = timm.create_model(theirs, pretrained=False).eval()
+    request.getfixturevalue("undrawn")
     model: nn.Module = torchvision.models.get_model(name, weights=None).eval()
     load_weights(model, source.state_dict(), source=theirs, known=known_for(name, remove_last_linear))
     pixels = torch.randn(1, 3, 224, 224)

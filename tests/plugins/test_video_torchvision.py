@@ -81,16 +81,19 @@ def own(name: str, size: int, frames: int) -> Any:
 
 
 @pytest.mark.parametrize(("name", "size", "frames"), [("mc3_18", 32, 4), ("mvit_v2_s", 64, 4), ("swin3d_t", 32, 4)])
-def test_logits_are_torchvisions(name: str, size: int, frames: int, tmp_path: Path) -> None:
+def test_logits_are_torchvisions(
+    name: str, size: int, frames: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     torch.manual_seed(0)
     theirs = own(name, size, frames).eval()
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    request.getfixturevalue("undrawn")
     model = build(name, size, frames, weights=str(tmp_path / "weights.pth")).eval()
     last = [one for one in theirs.modules() if isinstance(one, nn.Linear)][-1]
     model.head[1] = nn.Linear(last.weight.shape[1], 7)
     model.head[1].weight.data = last.weight.data
     model.head[1].bias.data = last.bias.data
-    clips = torch.randn(2, frames, 3, size, size)
+    clips = torch.randn(1, frames, 3, size, size)
     with torch.no_grad():
         expected = theirs(clips.movedim(1, 2))
         torch.testing.assert_close(model(clips), expected, rtol=1e-4, atol=1e-5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,43 @@ from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 
 CONSTANT = tiny.RECIPE.replace("batch = 8", "batch = 8\nema = 0.9").replace("one_cycle", "constant")
 SCHEDULES = {
-    "constant": "",
     "step": "every = 1\ngamma = 0.5",
     "plateau": "patience = 1",
     "constant, warmed up": "warmup_epochs = 2.5",
 }
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
-    monkeypatch.setattr("toolkit.runs.evaluation.write_report", lambda path: path / "report.html")
+@pytest.fixture(scope="module", autouse=True)
+def _plain() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.runs.session.draw_pictures", lambda *arguments: {})
+        patch.setattr("toolkit.runs.evaluation.write_report", lambda path: path / "report.html")
+        yield
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """A finished run of 2 epochs at a constant rate, for copies."""
+    folder = tmp_path_factory.mktemp("made")
+    return trained(recipe_of(folder, images), folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def longest(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """The same run of 4 epochs, for looking only."""
+    folder = tmp_path_factory.mktemp("longest")
+    return trained(recipe_of(folder, images), folder / "runs", "train.epochs=4")
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A finished run of 2 epochs, for extending."""
+    return shutil.copytree(made, tmp_path / "my runs" / "tiny" / made.name)
 
 
 def recipe_of(folder: Path, images: Path, schedule: str = "constant", arguments: str = "") -> Path:
@@ -62,18 +85,24 @@ def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[str, 
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_an_extended_run_is_the_longer_run_bit_for_bit(tmp_path: Path, images: Path, schedule: str) -> None:
+def test_with_any_schedule_that_allows_it_an_extended_run_is_the_longer_run_bit_for_bit(
+    tmp_path: Path, images: Path, schedule: str
+) -> None:
     recipe = recipe_of(tmp_path, images, schedule, SCHEDULES[schedule])
     run = trained(recipe, tmp_path / "runs")
     assert main(["run", "--resume", str(run), "--extend", "4"]) == 0
-    longer = trained(recipe, tmp_path / "longer", "train.epochs=4")
-    assert computed(run) == computed(longer)
-    assert (run / "recipe.toml").read_text() == (longer / "recipe.toml").read_text()
-    ours, theirs = (json.loads((one / "facts.json").read_text()) for one in (run, longer))
+    assert computed(run) == computed(trained(recipe, tmp_path / "longer", "train.epochs=4"))
+
+
+def test_an_extended_run_is_the_longer_run_bit_for_bit(run: Path, longest: Path) -> None:
+    assert main(["run", "--resume", str(run), "--extend", "4"]) == 0
+    assert computed(run) == computed(longest)
+    assert (run / "recipe.toml").read_text() == (longest / "recipe.toml").read_text()
+    ours, theirs = (json.loads((one / "facts.json").read_text()) for one in (run, longest))
     assert ours["epochs"] == theirs["epochs"] == 4
     assert [note for note in ours["notes"] if note not in theirs["notes"]] == ["extended from 2 to 4 epochs at epoch 2"]
     assert main(["run", "--resume", str(run)]) == 0, "it resumes as any other run"
-    assert computed(run) == computed(longer)
+    assert computed(run) == computed(longest)
 
 
 def test_a_run_that_was_stopped_within_an_epoch_is_extended(
@@ -92,10 +121,7 @@ def test_a_run_that_was_stopped_within_an_epoch_is_extended(
     assert computed(run) == computed(trained(recipe, tmp_path / "longer", "train.epochs=3"))
 
 
-def test_more_epochs_by_set_lead_to_the_command_that_extends(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = trained(recipe_of(tmp_path, images), tmp_path / "my runs")
+def test_more_epochs_by_set_lead_to_the_command_that_extends(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message, words = refused(
         capsys, ["run", "--resume", str(run), "--set", "train.epochs=3", "--set", "train.threads=1"]
     )
@@ -137,9 +163,8 @@ def test_a_run_that_ended_early_is_not_extended(
 
 @pytest.mark.parametrize("epochs", ["1", "2"])
 def test_a_run_that_has_as_many_epochs_is_not_extended(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], epochs: str
+    run: Path, capsys: pytest.CaptureFixture[str], epochs: str
 ) -> None:
-    run = trained(recipe_of(tmp_path, images), tmp_path / "runs")
     message, words = refused(capsys, ["run", "--resume", str(run), "--extend", epochs])
     assert message == f"error: --extend {epochs}: this run trains to epoch 2 already"
     assert main(["run", *words]) == 0
@@ -152,8 +177,7 @@ def test_extending_needs_a_run(tmp_path: Path, images: Path, capsys: pytest.Capt
     assert main(["run", *words, "--runs", str(tmp_path / "runs")]) == 0
 
 
-def test_another_recipe_is_not_extended(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(recipe_of(tmp_path, images), tmp_path / "runs")
+def test_another_recipe_is_not_extended(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message, _ = refused(capsys, ["run", "--resume", str(run), "--extend", "3", "--set", "train.batch=4"])
     assert "belongs to another recipe" in message
 
@@ -164,10 +188,8 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("file", ["best.pt", "last.pt", "recipe.toml"])
 def test_death_while_the_extension_is_recorded_costs_nothing(
-    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+    run: Path, longest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
-    recipe = recipe_of(tmp_path, images)
-    run = trained(recipe, tmp_path / "runs")
     with monkeypatch.context() as patch:
         replaced = Path.replace
 
@@ -186,5 +208,5 @@ def test_death_while_the_extension_is_recorded_costs_nothing(
     else:
         words = ["--resume", str(run), "--extend", "4"]
     assert main(["run", *words]) == 0
-    assert computed(run) == computed(trained(recipe, tmp_path / "longer", "train.epochs=4"))
+    assert computed(run) == computed(longest)
     assert BestCheckpoint.load(run / "best.pt").origin.notes == ["extended from 2 to 4 epochs at epoch 2"]

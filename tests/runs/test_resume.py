@@ -113,17 +113,23 @@ def signalling(kind: type[Event], count: int, *numbers: int) -> Callable[[State,
     return fitting
 
 
-@pytest.mark.parametrize("moment", EVENTS)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code", "moment"),
+    [
+        *((signal.SIGTERM, 75, moment) for moment in EVENTS),
+        (signal.SIGINT, 130, "within an epoch"),
+        (signal.SIGINT, 130, "between two epochs"),
+    ],
+)
 def test_a_signal_in_training_saves_and_shows_how_to_resume(
     recipe: Path,
     tmp_path: Path,
     whole: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    moment: str,
     number: int,
     code: int,
+    moment: str,
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("toolkit.runs.loop.fit", signalling(*EVENTS[moment], number))

@@ -424,6 +424,20 @@ class Viewed(Protocol):
 
 
 @runtime_checkable
+class Registering(Protocol):
+    """Optional for trackers: they keep a registry of models, where an alias such as `champion` points to the version
+    in use. `python -m toolkit promote` moves it."""
+
+    def promoted(self, model: str, alias: str) -> str | None:
+        """The directory of the run whose version of `model` the alias points to: None where it points to none, empty
+        where that version came from elsewhere."""
+
+    def promote(self, model: str, alias: str, bundle: Path) -> str:
+        """Keep `bundle`, an exported folder, as a version of `model`, and let the alias point to it. Returns how a
+        person finds it, such as `version 3 of cifar10 in sqlite:///runs/mlflow.db`."""
+
+
+@runtime_checkable
 class Grouped(Protocol):
     """Optional for models: named parts (`backbone`, `head`) whose learning rates a recipe may scale apart."""
 

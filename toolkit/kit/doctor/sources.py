@@ -33,7 +33,12 @@ def _sources(package: str) -> list[Path]:
 
 
 def _is_torch_load(function: ast.expr) -> bool:
-    return ast.unparse(function) == "torch.load"
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr == "load"
+        and isinstance(function.value, ast.Name)
+        and function.value.id == "torch"
+    )
 
 
 def _weights_only(call: ast.Call) -> bool:

@@ -130,7 +130,8 @@ def frames(subject: Subject) -> Iterator[str]:
 def disjoint(subject: Subject) -> Iterator[str]:
     """No item, file, pixels or group of items stands in two splits."""
     for mode, data in data_of(subject).items():
-        known = {name: _identities(split) for name, split in splits(data)}
+        alike = _pixels(data)
+        known = {name: _identities(split) | {"pixels": alike[name]} for name, split in splits(data)}
         for one, other in itertools.combinations(SPLITS, 2):
             for what, values in known[one].items():
                 if shared := values.keys() & known[other].get(what, {}).keys():
@@ -299,11 +300,11 @@ def some(split: AnySplit, count: int = READ) -> list[int]:
     return sorted({step * len(split) // count for step in range(count)}) if len(split) else []
 
 
-def digest(split: AnySplit, place: int, *, last: bool = True) -> str:
-    """Of all pixels of an image, or of three frames of a video; without the `last`, half of it is decoded."""
+def digest(split: AnySplit, place: int, *, first: bool = False) -> str:
+    """Of all pixels of an image, or of three frames of a video, or the `first` alone."""
     if isinstance(split, VideoSplit):
         total = len(split.times(place))
-        images: Any = split.read(place, sorted({0, total // 2, *([total - 1] if last else [])}))
+        images: Any = split.read(place, [0] if first else sorted({0, total // 2, total - 1}))
     else:
         total, images = 1, [split.read(place)]
     found = hashlib.blake2b(f"{total}".encode(), digest_size=16)
@@ -381,14 +382,29 @@ def _wrong_video(split: VideoSplit, place: int) -> Iterator[str]:
 def _identities(split: AnySplit) -> dict[str, dict[Any, str]]:
     """By what items are known, each value with the id of an item that has it: as far as a split says."""
     whole = getattr(split, "videos", split)
-    places = some(split, COMPARED)
     return {
         "ids": {name: name for name in split.ids},
         "keys": dict(zip(split.keys, split.ids, strict=False)),
-        "pixels": {digest(split, place, last=False): split.ids[place] for place in places},
         "videos": {name: name for name in whole.ids} if whole is not split else {},
         "files": {str(Path(path).resolve()): str(path) for path in getattr(whole, "paths", ())},
         "groups": {group: str(group) for group in getattr(whole, "groups", ())},
+    }
+
+
+def _pixels(data: Data) -> dict[str, dict[str, str]]:
+    """Ids of some items of each split by what these show. A video is decoded to its end only if another split has one
+    of the same length and first frame."""
+    begun = {
+        name: {place: digest(split, place, first=True) for place in some(split, COMPARED)}
+        for name, split in splits(data)
+    }
+    times = Counter(shown for found in begun.values() for shown in set(found.values()))
+    return {
+        name: {
+            digest(split, place) if times[shown] > 1 else shown: split.ids[place]
+            for place, shown in begun[name].items()
+        }
+        for name, split in splits(data)
     }
 
 
