@@ -69,6 +69,7 @@ FLAGS = {
         "--segments",
         "--cut",
         "--truth",
+        "--choose",
         "--require-signature",
         "--set",
         "--device",
