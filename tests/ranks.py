@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 
+from tests.blank import blank
 from toolkit.api.errors import ToolkitError
+from toolkit.runs.report import figures
 from toolkit.system.ranks import VARIABLES, Ranks, joined
 
 PRELOADED = [
     *("torch", "tests.small", "toolkit.runs.session"),
-    # What a rank would import for seconds: for a step among others, for a test of scores, for figures.
-    *("torch._dynamo", "torch.distributed.fsdp", "scipy.stats", "matplotlib.figure"),
+    # What a rank would import for seconds: for a step among others, and for a test of scores.
+    *("torch._dynamo", "torch.distributed.fsdp", "scipy.stats"),
 ]
 
 
@@ -76,6 +78,7 @@ def _received(end: Any) -> Any:
 
 def _be(environment: dict[str, str], folder: Path, output: Path | None, work: Callable[[], Any], end: Any) -> None:
     torch.set_num_threads(1)
+    figures._png = blank
     os.environ.update(environment)
     os.chdir(folder)
     if output:
