@@ -10,6 +10,11 @@ from PIL import Image
 
 from toolkit.cli.main import main
 
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a4944415478da63f80f00010101001cb08c990000000049454e44ae426082"
+)
+"""A PNG of one pixel."""
 CLASSES = ("blue", "green", "red")
 PER_CLASS = {"train": 10, "test": 4}
 SIDE = 32

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from tests.conftest import BLANK, painted
+from tests.conftest import painted
+from tests.tiny import PIXEL
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
 from toolkit.runs.files import read_run
@@ -486,7 +487,7 @@ def test_a_page_without_slices_has_no_such_part(page: Reader) -> None:
 
 def test_making_a_page_does_not_load_torch(tmp_path: Path) -> None:
     run, pixel = write_run(tmp_path / "run"), tmp_path / "pixel.png"
-    pixel.write_bytes(BLANK)
+    pixel.write_bytes(PIXEL)
     code = (
         "import pathlib, sys; from toolkit.runs.report import figures, write_report;"
         # Figures are made, but not painted.
