@@ -458,6 +458,15 @@ class Headed(Grouped, Protocol):
 
 
 @runtime_checkable
+class KnowsNames(Protocol):
+    """Optional for models: some know classes by their names, so that their answers mean something before training."""
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether this one does: not where its weights are random."""
+
+
+@runtime_checkable
 class Layered(Protocol):
     """Optional for models: which parameters lie at which depth, as the model's publisher counts. Layer-wise learning
     rates and `train.trained_layers` use it. `toolkit.transfer.layers` finds the layers of other models."""
@@ -542,6 +551,9 @@ class Model(Declared):
     takes: InputDesign | str | None = None
     """None: the model sees images, or frames of any clip, of any size. "package.module:function": that depends on the
     arguments, and this function returns the design for them, `(**arguments) -> InputDesign | None`."""
+    settled: bool = False
+    """Whether the arguments, this plugin's code and the installed packages alone decide what that function returns.
+    Then the core keeps its answer from command to command, and does not import it for arguments that it knows."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """The licence of each of its published weights, by the word that a recipe writes."""
 
