@@ -7,6 +7,7 @@ takes a decoder longer than photographs do.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,15 +41,25 @@ def generated(planned: Plan, items: int) -> Plan:
 
 def noise(spec: DataSpec, split: str, count: int) -> ArrayItems | ArrayVideos:
     """Items as large as those that are stored; of videos, as many frames as a clip sees."""
+    shape = _shape(spec)
     names = tuple(f"{split}-{number}" for number in range(count))
     targets = tuple(number % len(spec.classes) for number in range(count))
-    frames = () if spec.clip is None else (spec.clip.frames,)
-    shape = (min(count, DISTINCT), *frames, 3, spec.stored_size, spec.stored_size)
-    distinct = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(0)
+    distinct = torch.randint(0, 256, (min(count, DISTINCT), *shape), generator=rng, dtype=torch.uint8)
     pixels = distinct[torch.arange(count) % len(distinct)]
     if spec.clip is None:
         return ArrayItems(names, targets, names, pixels)
     return ArrayVideos(names, targets, names, pixels, fps=1 / spec.clip.step)
+
+
+def item_bytes(spec: DataSpec) -> int:
+    """Of one item of noise."""
+    return math.prod(_shape(spec))
+
+
+def _shape(spec: DataSpec) -> tuple[int, ...]:
+    frames = () if spec.clip is None else (spec.clip.frames,)
+    return (*frames, 3, spec.stored_size, spec.stored_size)
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:

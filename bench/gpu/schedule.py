@@ -87,7 +87,7 @@ def in_own_process(entry: str, setting: Setting, seconds: float) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "printed"
         log.touch()
-        process = context.Process(target=_work, args=(entry, setting, sender, str(log)))
+        process = context.Process(target=_work, args=(entry, setting, sender, log))
         begun = time.monotonic()
         process.start()
         sender.close()
@@ -132,10 +132,14 @@ def _how_ended(code: int) -> str:
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _work(entry: str, setting: Setting, sender: Connection, log: str) -> None:
+def _work(entry: str, setting: Setting, sender: Connection, log: Path) -> None:
     """The body of a part's process: sends what the function yields."""
     os.setsid()
-    with open(log, "ab", buffering=0) as printed:  # noqa: PTH123 - the descriptor is what counts
+    # Noise must not stay among what is kept of real videos.
+    os.environ["TOOLKIT_CACHE"] = str(log.with_name("cache"))
+    if setting.rehearsal:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with log.open("ab", buffering=0) as printed:
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
     faulthandler.enable(all_threads=False)

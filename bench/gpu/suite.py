@@ -13,8 +13,7 @@ from bench.gpu.machine import ROOT
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
 
-MARK = "pytest.mark." + "gpu"
-"""Not written as one word, so that this file is not taken for a test's."""
+MARK = "pytest.mark.gpu"
 
 
 def marked(setting: Setting) -> Iterator[Row]:

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from bench import peers
-from bench.gpu.generated import generated
+from bench.gpu.generated import generated, item_bytes
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
 from bench.pairs import Timer, interleave
@@ -33,7 +33,10 @@ from toolkit.system.device import peak_memory
 
 PAIRS = 4
 SECONDS = 2.0
-"""What a bare epoch takes."""
+"""What a bare epoch takes, where that is fewer items than these."""
+MOST_ITEMS, MOST_BYTES = 50_000, 2**31
+WARM_UP = 2
+"""Epochs before the first timing: videos are kept when they are asked for a second time."""
 WORKERS = 8
 """Of the DataLoader of the others, on a GPU."""
 GOAL = 0.95
@@ -52,13 +55,14 @@ class Chosen(NamedTuple):
         return plan(parse(RECIPES / f"{self.recipe}.toml", [*self.overrides, *further]), discover())
 
 
-ON_CPU = ("train.device=cpu", "train.precision=fp32")
-TINY_IMAGES = Chosen("cifar10_cnn", ("data.sample_images=20", "model.widths=[4]", "train.batch=16", *ON_CPU))
+TINY_IMAGES = Chosen(
+    "cifar10_cnn", ("data.sample_images=20", "model.widths=[4]", "train.batch=16", "train.precision=fp32")
+)
 TINY_CLIPS = Chosen(
     "har_x3d_s",
     (
         *("model.name=x3d_xs", "model.weights=none", "clip.frames=4", "input.size=32", "input.stored=36"),
-        *("data.sample_clips=3", "train.batch=2", *ON_CPU),
+        *("data.sample_clips=3", "train.batch=2", "train.precision=fp32"),
     ),
 )
 
@@ -79,10 +83,11 @@ def measured(case: Case, setting: Setting) -> Iterator[Row]:
         yield Row("epochs", skipped=f"{case.needs} is not installed: pip install -e '.[{case.needs}]'")
         return
     pairs = setting.options.pairs or (2 if setting.rehearsal else PAIRS)
-    planned = _planned(case, setting, epochs=1 + 3 * pairs)
+    planned = _planned(case, setting, epochs=WARM_UP + 3 * pairs)
     assembly = assemble(planned)
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
-        whole_epoch()
+        for _ in range(WARM_UP):
+            whole_epoch()
         peak = peak_memory(assembly.device) / 2**30 if assembly.device.type == "cuda" else None
         for name, make in _sides(assembly).items():
             if name == "bare step" or case.others:
@@ -116,7 +121,9 @@ def _planned(case: Case, setting: Setting, *, epochs: int) -> Plan:
         tiny = case.tiny.planned(f"train.epochs={epochs}")
         return generated(tiny, TINY * tiny.resolved.train.batch_size)
     batch = planned.resolved.train.batch_size
-    return generated(planned, affordable_items(generated(planned, 2 * batch), SECONDS))
+    fitting = MOST_BYTES // item_bytes(planned.data().spec) // batch * batch
+    affordable = affordable_items(generated(planned, 2 * batch), SECONDS)
+    return generated(planned, min(affordable, fitting, MOST_ITEMS))
 
 
 def _sides(assembly: Assembly) -> dict[str, Callable[[], Timer]]:
