@@ -16,7 +16,7 @@ from toolkit.serving.server.settings import Settings
 @contextmanager
 def running(bundles: Sequence[Path], settings: Settings) -> Iterator[Running]:
     """A server of these bundles that answers inside the block, and has answered all that it accepted after it."""
-    server = Running(settings, Opening("cpu"))
+    server = Running(settings, Opening("cpu", sessions=settings.sessions))
     server.load(bundles)
     begun, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 

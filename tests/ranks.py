@@ -1,7 +1,7 @@
 """Several ranks in a test: processes that are connected as a launcher's would be.
 
 They are forked from a server that has imported torch and computed nothing: a process whose autograd has threads cannot
-be forked.
+be forked. They paint no figures.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from typing import Any
 import torch
 
 from tests.blank import blank
+from tests.late import LATE
 from toolkit.api.errors import ToolkitError
 from toolkit.runs.report import figures
 from toolkit.system.ranks import VARIABLES, Ranks, joined
 
-PRELOADED = [
-    *("torch", "tests.small", "toolkit.runs.session"),
-    # What a rank would import for seconds: for a step among others, and for a test of scores.
-    *("torch._dynamo", "torch.distributed.fsdp", "scipy.stats"),
-]
+# What a rank would import for seconds: for a step among others, and for a test of scores.
+PRELOADED = ["tests.small", "torch.distributed.fsdp", "scipy.stats", *LATE]
 
 
 def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:

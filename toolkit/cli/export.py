@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from toolkit.cli.parser import Parser
 
-FORMATS = {"bundle": "a bundle", "triton": "a bundle and a Triton model repository"}
+FORMATS = {
+    "bundle": "a bundle",
+    "triton": "a bundle and a Triton model repository",
+    "web": "a bundle and a page that answers in the browser",
+}
 
 
 def fill(parser: Parser) -> None:
@@ -41,6 +45,7 @@ def _export(options: Namespace) -> None:
             exports=options.exports,
             overrides=options.overrides,
             triton=options.format == "triton",
+            web=options.format == "web",
             key=options.sign,
             console=output,
         )

@@ -43,6 +43,8 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--cut", metavar="DIR", type=Path, help=parts)
     scored = "with --segments: score them with annotations, as JSON of ActivityNet's form"
     parser.add_argument("--truth", metavar="FILE", type=Path, help=scored)
+    best = "with --truth: show the rule of segments that scores best, as keys of a recipe"
+    parser.add_argument("--choose", action="store_true", help=best)
     add_set(parser, "for a run: override a recipe key of its export")
     add_signature(parser)
     add_use(parser)
@@ -85,8 +87,12 @@ def _segments(options: Namespace) -> Segmenting | None:
     from toolkit.serving.predict.segmenting import Segmenting
 
     if options.segments:
-        return Segmenting(options.output, options.cut, options.truth)
-    for flag, value in (("--cut", options.cut), ("--truth", options.truth)):
+        if options.choose and options.truth is None:
+            raise UsageError(
+                "--choose: has no meaning without --truth", next_step="add --truth FILE, or remove --choose"
+            )
+        return Segmenting(options.output, options.cut, options.truth, options.choose)
+    for flag, value in (("--cut", options.cut), ("--truth", options.truth), ("--choose", options.choose or None)):
         if value is not None:
             raise UsageError(
                 f"{flag}: has no meaning without --segments", next_step=f"add --segments, or remove {flag}"

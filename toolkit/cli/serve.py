@@ -33,6 +33,8 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--source", metavar="NAME=PLACE", action="append", default=[], help=followed)
     parser.add_argument("--reconnect", metavar="N", type=int, help=ATTEMPTS)
     parser.add_argument("--batch", metavar="N", type=count, help="most inputs of a batch (default: suits the device)")
+    several = "batches of a model to compute at a time, each on its share of the cores (default: 1)"
+    parser.add_argument("--sessions", metavar="N", type=count, default=1, help=several)
     waits = "how long an input waits for others to share its batch (default: 2)"
     parser.add_argument("--delay-ms", metavar="MS", type=float, default=2.0, help=waits)
     full = "inputs of a model that may wait; more are refused with status 429 (default: 256)"
@@ -61,6 +63,7 @@ def _serve(options: Namespace) -> int:
         sources=options.source,
         reconnect=math.inf if options.reconnect is None else options.reconnect,
         batch=options.batch,
+        sessions=options.sessions,
         delay=options.delay_ms / 1000,
         limits=Limits(
             body=options.max_mb * MIB,

@@ -30,6 +30,7 @@ from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
 from toolkit.export.triton import place_in, write_triton
 from toolkit.export.trust import asks_for_trust, chosen_trust, lines, measured, warnings
+from toolkit.export.web import check_place, runtime, write_web
 from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
@@ -79,17 +80,21 @@ def export_run(
     triton: bool,
     console: Console,
     key: Path | None = None,
+    web: bool = False,
 ) -> Path:
     """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
 
-    A private `key` signs it.
+    A private `key` signs it. `triton` adds a model repository, and `web` a page that answers in the browser.
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
     place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
-    repository = exports / f"{place.name}-triton"
+    repository, page = exports / f"{place.name}-triton", exports / f"{place.name}.html"
     if triton:
         place_in(repository, place.name)  # what would be refused in the end is refused first
+    if web:
+        check_place(page)
+        runtime()
     if key is not None:
         check_key(key)
     trained = open_trained(run, overrides)
@@ -99,6 +104,8 @@ def export_run(
     manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
     if triton:
         shown(f"triton {write_triton(place, manifest, repository)}")
+    if web:
+        shown(f"web {write_web(place, manifest, page)}")
     return place
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path) -> OpenVinoSession:
-    return OpenVinoSession(folder / "model.onnx", read_manifest(folder))
+    return OpenVinoSession(folder / "model.onnx", read_manifest(folder), 2)
 
 
 def pixels(*shape: int) -> np.ndarray:

@@ -55,7 +55,7 @@ def answered(
 ) -> Any:
     async def run() -> Any:
         with ThreadPoolExecutor(1) as pool:
-            return await work(Batcher(model, batch, delay, most, pool, model))
+            return await work(Batcher([model], batch, delay, most, pool, model))
 
     return asyncio.run(run())
 
@@ -104,7 +104,7 @@ def test_one_that_fails_fails_for_its_batch_alone() -> None:
         return model(pixels)
 
     async def work(batcher: Batcher) -> Any:
-        batcher.run = run
+        batcher.runs = [run]
         first = await asyncio.gather(batcher.ask([level(9)]), batcher.ask([level(1)]), return_exceptions=True)
         return first, await batcher.ask([level(3), level(5)])
 

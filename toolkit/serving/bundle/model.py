@@ -18,6 +18,7 @@ from toolkit.serving.bundle.runtimes import Model, check_runtime, open_session
 from toolkit.serving.bundle.signature import check_signature
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.system.choices import BundleDevice, BundleRuntime
+from toolkit.system.machine import physical_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,10 +122,13 @@ class Bundle:
         precision: str | None = None,
         signed_by: Path | None = None,
         runtime: str = "onnxruntime",
+        threads: int | None = None,
     ) -> Bundle:
         """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda" or "tensorrt"; auto is CUDA where it loads,
         else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
         `signed_by` must have signed it; see `toolkit.serving.bundle.signature`.
+
+        On the CPU it computes with so many `threads`; None: one for each core.
 
         It is computed by `runtime`: "onnxruntime"; "openvino", on the CPU; or "auto", the faster of them on this
         machine: see `toolkit.serving.bundle.runtimes`.
@@ -143,7 +147,9 @@ class Bundle:
         check_interface(findings, manifest, model)
         check_runtime(runtime, device)
         choice = choose_device("cpu" if runtime == "openvino" else device)
-        opened = open_session(runtime, Model(path, manifest, chosen, choice.device, findings))
+        opened = open_session(
+            runtime, Model(path, manifest, chosen, choice.device, findings, threads or physical_cores())
+        )
         return cls(path, manifest, chosen, choice.device, choice.reason, opened.session, opened.runtime, opened.reason)
 
     def predict(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Answers:

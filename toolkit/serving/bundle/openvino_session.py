@@ -21,7 +21,6 @@ from toolkit.api.errors import BundleError, UsageError
 from toolkit.serving.bundle.inputs import to_squares
 from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.session import answered_in_parts, joined, largest_call, read_outputs
-from toolkit.system.machine import physical_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +36,7 @@ TELEMETRY = "openvino_telemetry"
 class OpenVinoSession:
     """One model on the CPU. Calls from several threads are safe: they take turns, since one uses all cores."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, threads: int) -> None:
         """Raises BundleError where OpenVINO cannot open the model, UsageError where it is not installed."""
         openvino = library()
         self.path = path
@@ -50,7 +49,7 @@ class OpenVinoSession:
             reader = _frontends().load_by_framework("onnx")  # a file that is not ONNX goes to no other reader
             model = reader.convert(reader.load(str(path)))
             model.reshape({INPUT: openvino.PartialShape([-1, *clip, square, square, 3])})
-            self._model = openvino.Core().compile_model(model, "CPU", _settings())
+            self._model = openvino.Core().compile_model(model, "CPU", _settings(threads))
             self._request = self._model.create_infer_request()
         except Exception as error:  # OpenVINO's own errors have no other class in common
             raise BundleError(
@@ -120,12 +119,12 @@ def _frontends() -> Any:
     return FrontEndManager()
 
 
-def _settings() -> dict[str, Any]:
+def _settings(threads: int) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": "f32",  # else processors with bf16 compute in it
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(physical_cores()),
+        "INFERENCE_NUM_THREADS": str(threads),
         "ENABLE_CPU_PINNING": False,  # decoding threads need the cores
     }
 

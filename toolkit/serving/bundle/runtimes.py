@@ -23,7 +23,7 @@ from toolkit.serving.bundle.inspection import Findings
 from toolkit.serving.bundle.manifest import Manifest
 from toolkit.serving.bundle.providers import usual_batch
 from toolkit.system.choices import BUNDLE_RUNTIMES, BundleDevice, BundleRuntime
-from toolkit.system.machine import physical_cores, processor
+from toolkit.system.machine import processor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,8 @@ class Model:
     precision: str
     device: BundleDevice
     findings: Findings
+    threads: int
+    """That it computes with on the CPU."""
 
     @property
     def path(self) -> Path:
@@ -60,10 +62,10 @@ class Model:
         if runtime == "openvino":
             from toolkit.serving.bundle.openvino_session import OpenVinoSession
 
-            return OpenVinoSession(self.path, self.manifest)
+            return OpenVinoSession(self.path, self.manifest, self.threads)
         from toolkit.serving.bundle.session import ModelSession
 
-        return ModelSession(self.path, self.device, self.findings, self.manifest)
+        return ModelSession(self.path, self.device, self.findings, self.manifest, self.threads)
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def _key(model: Model) -> str:
         "recipe": manifest.recipe,
         "versions": {package: version(package) for package in ("numpy", "openvino")} | {"onnxruntime": _onnxruntime()},
         "processor": processor(),
-        "cores": physical_cores(),
+        "threads": model.threads,
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 

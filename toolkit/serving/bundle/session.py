@@ -111,7 +111,14 @@ class ModelSession:
     """One model on one device. Calls from several threads are safe; on a GPU they take turns, all on one thread of the
     session: onnxruntime captures a separate CUDA graph for each thread, and keeps it."""
 
-    def __init__(self, path: Path, device: BundleDevice, findings: Findings, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: BundleDevice,
+        findings: Findings,
+        manifest: Manifest,
+        threads: int | None = None,
+    ) -> None:
         self.path = path
         self.device = device
         self._square = manifest.input.square
@@ -120,7 +127,7 @@ class ModelSession:
         self._frames = manifest.input.frames
         precision = next(precision for precision, name in manifest.models.items() if name == path.name)
         providers = partial(provider_options, device, precision, manifest.files[path.name])
-        self._open: Open = partial(_opened, path, device, findings, providers)
+        self._open: Open = partial(_opened, path, device, findings, providers, threads or physical_cores())
         self._of_squares: Any = _captured(self._open, self._square) if device == "cuda" else None
         self._of_any: Any = None if self._of_squares else self._open()
         self._turns = ThreadPoolExecutor(1, "gpu")
@@ -230,9 +237,15 @@ def _captured(open_: Open, square: int) -> Any | None:
 
 
 def _opened(
-    path: Path, device: BundleDevice, findings: Findings, providers: Providers, *, fixed: int | None = None
+    path: Path,
+    device: BundleDevice,
+    findings: Findings,
+    providers: Providers,
+    threads: int,
+    *,
+    fixed: int | None = None,
 ) -> Any:
-    options, wanted = session_options(device, findings.folded, fixed), providers(graphs=fixed is not None)
+    options, wanted = session_options(device, findings.folded, fixed, threads), providers(graphs=fixed is not None)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
     except Exception as error:
@@ -246,15 +259,15 @@ def _opened(
     return session
 
 
-def session_options(device: BundleDevice, folded: int, fixed: int | None = None) -> Any:
+def session_options(device: BundleDevice, folded: int, fixed: int | None = None, threads: int | None = None) -> Any:
     """Options of a session that computes at most `folded` bytes of one constant while loading, for squares of the side
-    `fixed`, or None for frames of any size."""
+    `fixed`, or None for frames of any size, with so many `threads` (None: one for each core)."""
     options = onnxruntime.SessionOptions()
     for side in SIDES if fixed else ():
         options.add_free_dimension_override_by_name(side, fixed)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = physical_cores()
+    options.intra_op_num_threads = threads or physical_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding threads need the cores
     options.log_severity_level = 4  # failures are raised as errors of our own
     options.add_session_config_entry("session.load_model_format", "ONNX")

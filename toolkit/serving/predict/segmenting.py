@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +15,13 @@ from toolkit.api.clips import duration
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, UsageError, counted, printable
 from toolkit.api.files import free_name, replaced
 from toolkit.serving.predict.answers import Answer, answer_all
+from toolkit.serving.predict.choosing import Answered
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.predict.reading import read_timelines
 from toolkit.serving.predict.saving import Names
 from toolkit.serving.predict.segment_files import OF_ONE, WRITERS, Video, lines
-from toolkit.serving.predict.segments import Segment, Segments
+from toolkit.serving.predict.segments import Segment, segments_of
 from toolkit.system.notices import show, warn
 from toolkit.system.signals import Signalled, Signals, exit_code
 
@@ -41,6 +42,8 @@ class Segmenting:
     """The folder of the parts as files."""
     truth: Path | None = None
     """Annotations to score the segments with."""
+    choose: bool = False
+    """Whether the rule that scores best with these annotations is shown."""
 
 
 def check_segments(segmenting: Segmenting, sources: Sequence[Source], *, other: str) -> None:
@@ -77,9 +80,10 @@ def segment_files(job: PredictionJob, segmenting: Segmenting) -> int:
     truth = None if segmenting.truth is None else _truth(segmenting.truth, job.bundle.manifest.classes)
     found: list[Video] = []
     names, failed = Names(job.sources), 0
+    kept: dict[str, Answered] | None = {} if segmenting.choose else None
     try:
         with Signals():
-            for video in _videos(job):
+            for video in _videos(job, kept):
                 if isinstance(video, str):
                     warn(video)
                     failed += 1
@@ -101,33 +105,38 @@ def segment_files(job: PredictionJob, segmenting: Segmenting) -> int:
     show(f"{total} in {counted(len(found), 'video')}", *job.damages.lines(), file=sys.stderr)
     if truth is not None:
         show(*_scores(found, truth), file=sys.stderr)
+        if kept is not None:
+            show(*_choice(job, kept, truth), file=sys.stderr)
     return EXIT_DATA if failed else EXIT_DONE
 
 
-def _videos(job: PredictionJob) -> Iterator[Video | str]:
+def _videos(job: PredictionJob, kept: dict[str, Answered] | None) -> Iterator[Video | str]:
     """Each video with its segments, or why it has none to show."""
     for source in job.sources:
         try:
-            yield _segmented(replace(job, sources=[source]), source)
+            yield _segmented(replace(job, sources=[source]), source, kept)
         except DataError as error:
             yield error.message
 
 
-def _segmented(job: PredictionJob, source: Source) -> Video:
+def _segmented(job: PredictionJob, source: Source, kept: dict[str, Answered] | None) -> Video:
+    """The segments of a video, whose answers are `kept` where another rule is to be chosen."""
     from toolkit.serving.predict.sources import timeline
 
     manifest, every = job.bundle.manifest, job.every or default_every(job)
     if source.kind == "unusable":
         raise DataError(f"{printable(source.name)}: {source.problem}")
     length = duration(timeline(source).times)
-    segments = Segments(manifest.segments, manifest.classes, every, manifest.thresholds)
-    found: list[Segment] = []
     with closing(read_timelines(job, every)) as decoded:
-        for answer in answer_all(decoded, job.predict, job.average, batch=job.batch):
-            probabilities, _ = manifest.parted(_row(answer))
-            found += segments.add(_middle(answer), probabilities)
-    found += segments.finish(length)
-    return Video(source, length, sorted(found, key=lambda one: (one.start, one.end)))
+        answers = ((_middle(one), _row(one)) for one in answer_all(decoded, job.predict, job.average, batch=job.batch))
+        timed: Iterable[tuple[float, NDArray[np.float32]]] = (
+            (middle, manifest.parted(row)[0]) for middle, row in answers
+        )
+        if kept is not None:
+            timed = [*timed]
+            kept[Path(source.place).stem] = Answered(every, timed, length)
+        found = segments_of(timed, manifest.segments, manifest.classes, every, manifest.thresholds, length)
+    return Video(source, length, found)
 
 
 def default_every(job: PredictionJob) -> float:
@@ -168,6 +177,25 @@ def _truth(path: Path, classes: Sequence[str]) -> Mapping[str, Sequence[Segment]
             next_step=f"rename the labels; its classes are {', '.join(classes)}",
         )
     return truth
+
+
+def _choice(job: PredictionJob, kept: Mapping[str, Answered], truth: Mapping[str, Sequence[Segment]]) -> Iterator[str]:
+    """The rule that scores best, and the command that exports with it. Raises DataError without annotated videos."""
+    from toolkit.serving.predict.choosing import chosen, keys
+
+    manifest = job.bundle.manifest
+    if not any(truth.get(name) for name in kept):
+        raise DataError(
+            "--choose: none of the videos has an annotated segment",
+            next_step="name the videos of the annotations as their files, without suffix",
+        )
+    choice = chosen(kept, truth, manifest.classes, manifest.segments, manifest.thresholds)
+    yield from choice.lines()
+    given = " ".join(f"--set export.segments.{key}={value:g}" for key, value in keys(choice.rule).items())
+    if choice.rule == manifest.segments:
+        yield "the bundle has this rule already"
+    else:
+        yield f"next:  python -m toolkit export RUN {given}"
 
 
 def _scores(videos: Sequence[Video], truth: Mapping[str, Sequence[Segment]]) -> Iterator[str]:

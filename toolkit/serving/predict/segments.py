@@ -7,7 +7,7 @@ It counts if it reaches `high` in between (hysteresis, as Canny, PAMI 1986, link
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +38,20 @@ class _Open:
     total: float = 0.0
     count: int = 0
     reached: bool = False
+
+
+def segments_of(
+    answers: Iterable[tuple[float, NDArray[np.float32]]],
+    rule: Segmentation,
+    classes: Sequence[str],
+    every: float,
+    thresholds: Sequence[float] | None,
+    length: float,
+) -> list[Segment]:
+    """All events of a video of so many seconds, in their order, of its answers `[C]` and the middles of their clips."""
+    segments = Segments(rule, classes, every, thresholds)
+    found = [one for middle, row in answers for one in segments.add(middle, row)]
+    return sorted([*found, *segments.finish(length)], key=lambda one: (one.start, one.end))
 
 
 class Segments:

@@ -23,6 +23,7 @@ from toolkit.api.errors import ToolkitError, printable
 from toolkit.serving.server import v2
 from toolkit.serving.server.fetching import fetch
 from toolkit.serving.server.guard import Guard, failure, refusal
+from toolkit.serving.server.listing import MOST_FILES, listed, shown_limits
 from toolkit.serving.server.metrics import CONTENT_TYPE, Metrics
 from toolkit.serving.server.models import Models, Served
 from toolkit.serving.server.openapi import document
@@ -31,7 +32,7 @@ from toolkit.serving.server.refusals import BAD, FAILED, NOT_READY, TOO_LARGE, U
 from toolkit.serving.server.settings import Settings
 from toolkit.serving.server.streams import Streams
 from toolkit.serving.server.tensors import SERVER, configuration, given, metadata
-from toolkit.serving.server.uploads import MOST_FILES, Answering, Upload, answer_all
+from toolkit.serving.server.uploads import Answering, Upload, answer_all
 from toolkit.system.notices import warn
 
 if TYPE_CHECKING:
@@ -106,10 +107,9 @@ class Application:
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def listed(self, _: Request) -> Response:
-        limits = self.settings.limits
-        shown = {"bytes": limits.body, "pixels": limits.pixels, "seconds": limits.seconds, "files": MOST_FILES}
-        listed = [_summary(served) for served in self.models]
-        return JSONResponse({"models": listed, "limits": shown, "sources": [*self.streams.sources]})
+        models = [listed(one.bundle.manifest, one.bundle.setting, one.batcher.batch) for one in self.models]
+        limits = shown_limits(self.settings.limits)
+        return JSONResponse({"models": models, "limits": limits, "sources": [*self.streams.sources]})
 
     async def card(self, request: Request) -> Response:
         bundle = self.models[request.path_params["name"]].bundle
@@ -260,25 +260,6 @@ def _seconds(value: object) -> float | None:
     if not LEAST_EVERY <= found < math.inf:
         raise Refused(BAD, f"every: expected at least {LEAST_EVERY:g} seconds, got {printable(str(value)[:40])}")
     return found
-
-
-def _summary(served: Served) -> dict[str, Any]:
-    """What a client must know of a model to ask it."""
-    manifest = served.bundle.manifest
-    clip = manifest.clip
-    return {
-        "name": manifest.name,
-        "created": manifest.created,
-        "digest": manifest.digest,
-        "setting": served.bundle.setting,
-        "form": manifest.form,
-        "classes": [*manifest.classes],
-        "takes": "images" if clip is None else "clips",
-        "frames": manifest.input.frames,
-        "span": getattr(manifest.sampling, "span", None),
-        "sample": manifest.sample,
-        "batch": served.batcher.batch,
-    }
 
 
 def _http_error(_: Request, error: HTTPException) -> Response:

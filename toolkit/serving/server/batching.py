@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _FORGETTING = 0.2
 """Weight of the latest batch in the mean time that one takes."""
+
+
+Run: TypeAlias = "Callable[[NDArray[np.uint8]], NDArray[np.float32]]"
 
 
 class Watch(Protocol):
@@ -41,11 +44,11 @@ class _Waiting:
 
 @dataclass(eq=False)
 class Batcher:
-    """Inputs of many requests, answered in batches of one shape by `run`, in threads of `pool`. All methods are for the
-    event loop's thread."""
+    """Inputs of many requests, answered in batches of one shape by `runs`, in threads of `pool`. All methods are for
+    the event loop's thread."""
 
-    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-    """From uint8 `[N, ...]` to float32 `[N, C]`."""
+    runs: Sequence[Run]
+    """Each computes one batch at a time, from uint8 `[N, ...]` to float32 `[N, C]`."""
     batch: int
     delay: float
     """Seconds that an input waits for others, unless a batch is full before."""
@@ -59,7 +62,8 @@ class Batcher:
     _seconds: float = 0.0
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: bool = False
-    _worker: asyncio.Task[None] | None = None
+    _collecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _workers: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def admitted(self) -> int:
@@ -71,7 +75,7 @@ class Batcher:
         """Keep room for so many inputs inside the block, whose request asks for these. Raises Refused where they would
         be too many; a request that finds nobody else is always taken, whatever its size."""
         if self._admitted and self._admitted + inputs > self.most:
-            wait = max(1, math.ceil(self._seconds * self._admitted / self.batch))
+            wait = max(1, math.ceil(self._seconds * self._admitted / self.batch / len(self.runs)))
             message = f"{self._admitted} inputs are being answered; at most {self.most} may be"
             raise Refused(BUSY, message, retry_after=wait)
         self._admitted += inputs
@@ -82,8 +86,8 @@ class Batcher:
 
     async def ask(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """The row of each of N inputs, in their order. Raises what `run` raises."""
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        if all(worker.done() for worker in self._workers):
+            self._workers = [asyncio.create_task(self._work(run)) for run in self.runs]
         loop, now = asyncio.get_running_loop(), time.perf_counter()
         found = [_Waiting(pixels, now, loop.create_future()) for pixels in inputs]
         for one in found:
@@ -96,16 +100,18 @@ class Batcher:
         """Return once all that waits is answered."""
         self._closing = True
         self._arrived.set()
-        if self._worker is not None:
-            await self._worker
+        await asyncio.gather(*self._workers)
 
-    async def _work(self) -> None:
-        while self._count or not self._closing:
-            if not self._count:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            await self._answer(await self._collected())
+    async def _work(self, run: Run) -> None:
+        while True:
+            async with self._collecting:
+                while not self._count:
+                    if self._closing:
+                        return
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                taken = await self._collected()
+            await self._answer(taken, run)
 
     async def _collected(self) -> list[_Waiting]:
         """The next batch: of the shape that has waited longest, once it is full or has waited long enough."""
@@ -123,14 +129,14 @@ class Batcher:
             del self._shapes[taken[0].pixels.shape]
         return taken
 
-    async def _answer(self, taken: Sequence[_Waiting]) -> None:
+    async def _answer(self, taken: Sequence[_Waiting], run: Run) -> None:
         wanted = [one for one in taken if not one.answer.done()]  # a request that was given up needs no answer
         if not wanted:
             return
         begun = time.perf_counter()
         try:
             pixels = np.stack([one.pixels for one in wanted])
-            answers = await asyncio.get_running_loop().run_in_executor(self.pool, self.run, pixels)
+            answers = await asyncio.get_running_loop().run_in_executor(self.pool, run, pixels)
         except Exception as error:
             for one in wanted:
                 if not one.answer.done():

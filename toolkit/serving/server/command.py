@@ -46,7 +46,7 @@ def serve(
         from toolkit.serving.server.running import Running
     except ImportError as error:
         raise missing(error) from error
-    running = Running(settings, Opening(device, precision, signed_by, runtime))
+    running = Running(settings, Opening(device, precision, signed_by, runtime, settings.sessions))
     try:
         running.load(bundles)
         return asyncio.run(_run(running, started or (lambda _: None)))
@@ -117,7 +117,8 @@ def greeting(running: Running) -> list[str]:
     lines = []
     for served in running.models:
         bundle = served.bundle
-        lines.append(f"{bundle.manifest.name}: {bundle.setting}, batches of up to {served.batcher.batch}")
+        several = f", {running.settings.sessions} at a time" if running.settings.sessions > 1 else ""
+        lines.append(f"{bundle.manifest.name}: {bundle.setting}, batches of up to {served.batcher.batch}{several}")
         lines += [printable(label) for label in labels(bundle.manifest)]
     lines += [f"source {name}: {source.name}" for name, source in running.application.streams.sources.items()]
     limits = running.settings.limits

@@ -19,6 +19,7 @@ from toolkit.serving.server.batching import Batcher
 from toolkit.serving.server.metrics import Metrics
 from toolkit.serving.server.refusals import NOT_FOUND, Refused
 from toolkit.serving.server.settings import Settings
+from toolkit.system.machine import physical_cores
 from toolkit.system.notices import note, warn
 
 if TYPE_CHECKING:
@@ -39,16 +40,28 @@ class Opening:
     signed_by: Path | None = None
     """The public key whose owner must have signed them."""
     runtime: str = "onnxruntime"
+    sessions: int = 1
+    """How often each is opened: so many batches are computed at a time, each on its share of the cores."""
 
-    def load(self, path: Path) -> Bundle:
-        """The bundle at `path`, which has answered once, so that no request waits for what is made at the first call.
-        Raises BundleError and UsageError."""
-        bundle = Bundle.load(
-            path, device=self.device, precision=self.precision, signed_by=self.signed_by, runtime=self.runtime
-        )
-        side, frames = bundle.manifest.input.square, bundle.manifest.input.frames
-        bundle.session.run(np.zeros((1, *(() if frames is None else (frames,)), side, side, 3), np.uint8))
-        return bundle
+    def load(self, path: Path) -> Sequence[Bundle]:
+        """The sessions of the bundle at `path`, which have answered once, so that no request waits for what is made at
+        the first call. Raises BundleError and UsageError."""
+        threads = max(physical_cores() // self.sessions, 1)
+        bundles = [
+            Bundle.load(
+                path,
+                device=self.device,
+                precision=self.precision,
+                signed_by=self.signed_by,
+                runtime=self.runtime,
+                threads=threads,
+            )
+            for _ in range(self.sessions)
+        ]
+        for bundle in bundles:
+            side, frames = bundle.manifest.input.square, bundle.manifest.input.frames
+            bundle.session.run(np.zeros((1, *(() if frames is None else (frames,)), side, side, 3), np.uint8))
+        return bundles
 
 
 @dataclass(frozen=True)
@@ -99,14 +112,14 @@ class Models:
         """Open all bundles. Raises BundleError and UsageError, also for two of one name."""
         for path in paths:
             stamp = stamp_or_none(path)  # before it is read: what replaces it meanwhile is then seen
-            bundle = self._opening.load(path)
-            name = bundle.manifest.name
+            bundles = self._opening.load(path)
+            name = bundles[0].manifest.name
             if name in self._served:
                 raise UsageError(
                     f'{path}: is called "{name}" as {self._served[name].bundle.path} is',
                     next_step="export one of them under another name with: --name NAME",
                 )
-            self._served[name] = self._batched(bundle, stamp)
+            self._served[name] = self._batched(bundles, stamp)
 
     async def refresh(self) -> list[str]:
         """Open the bundles whose files were replaced; their names. One that cannot be used is reported once, and the
@@ -118,21 +131,22 @@ class Models:
                 stamp = stamp_of(path)
                 if stamp in (served.stamp, self._refused.get(path)):
                     continue
-                bundle = await asyncio.get_running_loop().run_in_executor(self._pool, self._opening.load, path)
-                if bundle.manifest.name != name:
-                    raise BundleError(f'{path}: is called "{bundle.manifest.name}", expected "{name}"')
+                bundles = await asyncio.get_running_loop().run_in_executor(self._pool, self._opening.load, path)
+                found = bundles[0].manifest
+                if found.name != name:
+                    raise BundleError(f'{path}: is called "{found.name}", expected "{name}"')
             except FileNotFoundError:  # it is being replaced, or was removed and goes on in memory
                 continue
             except (ToolkitError, OSError) as error:
                 self._refused[path] = stamp_or_none(path)
                 warn(f"{name}: goes on with the bundle of {served.bundle.manifest.created}: {error}")
                 continue
-            self._served[name] = self._batched(bundle, stamp)
+            self._served[name] = self._batched(bundles, stamp)
             task = asyncio.create_task(served.batcher.close())
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
             self._metrics.reloads.labels(name).inc()
-            note(f"{name}: reloaded, exported {bundle.manifest.created}")
+            note(f"{name}: reloaded, exported {found.created}")
             changed.append(name)
         return changed
 
@@ -140,11 +154,12 @@ class Models:
         """Return once all that was asked is answered."""
         await asyncio.gather(*self._retired, *(served.batcher.close() for served in self))
 
-    def _batched(self, bundle: Bundle, stamp: Stamp) -> Served:
+    def _batched(self, bundles: Sequence[Bundle], stamp: Stamp) -> Served:
+        bundle = bundles[0]
         served = Served(
             bundle,
             Batcher(
-                bundle.session.run,
+                [one.session.run for one in bundles],
                 self._settings.batch or usual_batch(bundle.device, bundle.manifest.input.frames),
                 self._settings.delay,
                 self._settings.limits.waiting,

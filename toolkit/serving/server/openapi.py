@@ -7,8 +7,9 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.serving.bundle.manifest import INPUT
+from toolkit.serving.server.listing import MOST_FILES
 from toolkit.serving.server.settings import Settings
-from toolkit.serving.server.uploads import MOST_FILES, MOST_MOMENTS
+from toolkit.serving.server.uploads import MOST_MOMENTS
 
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}

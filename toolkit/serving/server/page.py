@@ -8,6 +8,8 @@ import re
 from functools import cache
 from importlib import resources
 
+_WASM = " blob: 'wasm-unsafe-eval'"
+
 
 @cache
 def page() -> str:
@@ -18,22 +20,27 @@ def page() -> str:
 @cache
 def policy() -> str:
     """What a browser may do for it (Content-Security-Policy): run its own script and ask this server alone."""
-    scripts, styles = (_digests(tag) for tag in ("script", "style"))
+    return rules(page())
+
+
+def rules(text: str, *, local: bool = False) -> str:
+    """The same for the page `text`. A `local` one asks nobody, and computes by WebAssembly of its own."""
+    scripts, styles = (_digests(tag, text) for tag in ("script", "style"))
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {scripts}",
+            f"script-src {scripts}{_WASM if local else ''}",
             f"style-src {styles}",
             "img-src 'self' blob: data:",
             "media-src blob:",
-            "connect-src 'self'",
+            "connect-src 'none'" if local else "connect-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
-            "frame-ancestors 'none'",
+            *(() if local else ("frame-ancestors 'none'",)),  # of no effect within a page
         )
     )
 
 
-def _digests(tag: str) -> str:
-    found = re.findall(rf"<{tag}>(.*?)</{tag}>", page(), re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in found)
+def _digests(tag: str, text: str) -> str:
+    found = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in found)

@@ -59,7 +59,8 @@ class Running:
         self.port: int = self._socket.getsockname()[1]
         self.grpc_port: int | None = None
         self._decoding = ThreadPoolExecutor(len(allowed_cores()), "decode")
-        self._computing = ThreadPoolExecutor(len(allowed_cores()) + 1, "compute")  # one for a bundle that is opened
+        computing = max(len(allowed_cores()), settings.sessions) + 1  # one for a bundle that is opened
+        self._computing = ThreadPoolExecutor(computing, "compute")
         self.metrics = Metrics()
         self.models = Models(settings, opening, self.metrics, self._computing)
         streams = Streams(self.models, sources, settings.reconnect)

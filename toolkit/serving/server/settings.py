@@ -59,6 +59,8 @@ class Settings:
     reconnect: float = math.inf
     """How often in a row a source that is lost is opened again."""
     batch: int | None = None
+    sessions: int = 1
+    """Batches of one model that are computed at a time."""
     delay: float = 0.002
     """Seconds for which an input waits for others."""
     limits: Limits = Limits()

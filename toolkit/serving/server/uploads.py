@@ -20,6 +20,7 @@ from toolkit.api.errors import DataError, counted, printable
 from toolkit.data.kinds import LOOKED_AT, VIDEO_SUFFIXES, format_of, kind_of, suffix_of
 from toolkit.serving.predict.inputs import Source, settled
 from toolkit.serving.predict.job import PredictionJob
+from toolkit.serving.server.listing import MOST_FILES
 from toolkit.serving.server.models import Served
 from toolkit.serving.server.refusals import TOO_LARGE, UNREADABLE, Refused
 from toolkit.serving.server.settings import Limits
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-MOST_FILES = 64
-"""Files of one request."""
 MOST_MOMENTS = 1000
 """Moments of one video."""
 THUMBNAIL = 96
