@@ -8,4 +8,4 @@ from toolkit.api.contracts import Model
 
 @hookimpl
 def toolkit_models() -> dict[str, Model]:
-    return {"openclip": Model("toolkit_openclip.models:zero_shot", takes="toolkit_openclip.names:design")}
+    return {"openclip": Model("toolkit_openclip.models:zero_shot", takes="toolkit_openclip.names:design", settled=True)}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
 import torch
-from pydantic import AfterValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,19 +18,10 @@ from toolkit.transfer.hub import Repository
 from toolkit.transfer.licences import Licences
 from toolkit.transfer.pretrained import ThawEpoch, Transfer
 from toolkit.transfer.weights import Weights
-from toolkit_openclip.names import Named, library
+from toolkit_openclip.names import Named, Template, library
 
 TEMPERATURE = 100.0
 """Factor on the similarities at first: that of the published models."""
-
-
-def _with_place(template: str) -> str:
-    if template.count("{}") != 1:
-        raise ValueError(f'must have one {{}} where the name of the class goes, got "{template}"')
-    return template
-
-
-Template: TypeAlias = Annotated[str, AfterValidator(_with_place)]
 
 
 def zero_shot(

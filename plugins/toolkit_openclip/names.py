@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator
 
 from toolkit.api.contracts import InputDesign
 from toolkit.api.errors import first_few, nearest
@@ -17,6 +19,16 @@ FILES = ("open_clip_model.safetensors", "model.safetensors")
 def library() -> ModuleType:
     """open_clip, imported now: that takes seconds. Raises UsageError if it is not installed."""
     return require("open_clip", extra="openclip", user='model "openclip"')
+
+
+def with_place(template: str) -> str:
+    """The template itself, if it has one place for a name."""
+    if template.count("{}") != 1:
+        raise ValueError(f'must have one {{}} where the name of the class goes, got "{template}"')
+    return template
+
+
+Template: TypeAlias = Annotated[str, AfterValidator(with_place)]
 
 
 @dataclass(frozen=True)

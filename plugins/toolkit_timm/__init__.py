@@ -9,7 +9,7 @@ from toolkit.api.contracts import Model
 @hookimpl
 def toolkit_models() -> dict[str, Model]:
     # One name for 1,300 models: timm adds some each month, and a list of them would need its import.
-    return {"timm": Model("toolkit_timm.models:image_model", takes="toolkit_timm.names:design")}
+    return {"timm": Model("toolkit_timm.models:image_model", takes="toolkit_timm.names:design", settled=True)}
 
 
 @hookimpl

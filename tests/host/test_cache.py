@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.installed import install
 from toolkit.api.contracts import InputDesign, Model, Task
+from toolkit.build.plan import Chosen
 from toolkit.host import installed, stamps
 from toolkit.host.cache import FORMAT, Cache
 from toolkit.host.listing import list_components, show_component
@@ -470,3 +471,47 @@ def test_a_plugin_in_the_working_folder_is_kept_and_its_edits_are_noticed(site: 
     edited(project / "my_parts.py", "channels of the first layer", "channels of the second one.")
     time.sleep(0.1)
     assert "channels of the second one." in run("plugins", "show", "mine:tiny", folder=project).stdout
+
+
+ASKED = """
+from toolkit import hookimpl
+from toolkit.api.contracts import InputDesign, Model
+import builtins
+
+def made(spec, *, side: int = 8): ...
+
+def design(*, side: int):
+    builtins.acme_asked += 1
+    return InputDesign(None, None, side, side)
+
+@hookimpl
+def toolkit_models():
+    return {"tiny": Model("acme:made", takes="acme:design", settled=True)}
+"""
+
+
+def asked(side: int) -> tuple[int | None, int]:
+    """The side that the next command knows the model to take, and how often it asks the plugin."""
+    import builtins
+
+    forget()
+    builtins.acme_asked = 0  # type: ignore[attr-defined]
+    registry = discover()
+    (offer,) = registry.offers("model")
+    signature = registry.signature(offer)
+    args = {"side": side}
+    chosen = Chosen("model", "model", "tiny", signature, args, args, offer, "here", registry)
+    return chosen.takes and chosen.takes.size, builtins.acme_asked  # type: ignore[attr-defined]
+
+
+def test_what_a_settled_model_takes_is_asked_once_for_the_same_arguments(site: Path) -> None:
+    (site / "acme.py").write_text(ASKED)
+    assert [asked(8), asked(8), asked(9), asked(8)] == [(8, 1), (8, 0), (9, 1), (8, 0)]
+    time.sleep(0.02)  # as an edit between two commands comes later than the first command's start
+    edited(site / "acme.py", "None, None, side, side", "None, None, 9,  2*side")
+    assert [asked(8), asked(8)] == [(9, 1), (9, 0)]
+
+
+def test_what_another_model_takes_is_asked_each_time(site: Path) -> None:
+    (site / "acme.py").write_text(ASKED.replace("settled=True", "settled=False"))
+    assert [asked(8), asked(8)] == [(8, 1), (8, 1)]

@@ -135,9 +135,7 @@ def test_the_header_names_what_was_changed_and_nothing_names_the_machine(
 
 def test_a_log_without_a_terminal_has_whole_plain_lines(user: User, images: Path) -> None:
     tiny.write_recipe(Path(), images, text=CONSTANT)
-    words = [sys.executable, "-m", "toolkit", *shlex.split(RUN)[3:], "--set", "train.epochs=2"]
-    done = subprocess.run(words, capture_output=True, timeout=120, check=True)
-    log = done.stdout.decode() + done.stderr.decode()
+    log = user.types(f"{RUN} --set train.epochs=2")
     assert not set(log) & {"\x1b", "\r", "\b"}
     assert len(re.findall(r"^epoch \d/2 .*$", log, re.MULTILINE)) == 2
     prose = [

@@ -59,7 +59,8 @@ def test_videos(user: User) -> None:
     user.follows("init videos")
     check, train, predict = user.steps()
     assert "valid" in user.types(check)
-    user.types(f"{train} {SHORT} --set clip.frames=2")
+    assert "epoch 1/1" in user.types(f"{train} {SHORT} --set clip.frames=2")
+    user.types(f"{train} {SMALL} --set clip.frames=2")
     user.types(predict)
     user.follows("predict", "--save")
     assert len(list(Path("annotated").iterdir())) == 1

@@ -551,6 +551,9 @@ class Model(Declared):
     takes: InputDesign | str | None = None
     """None: the model sees images, or frames of any clip, of any size. "package.module:function": that depends on the
     arguments, and this function returns the design for them, `(**arguments) -> InputDesign | None`."""
+    settled: bool = False
+    """Whether the arguments, this plugin's code and the installed packages alone decide what that function returns.
+    Then the core keeps its answer from command to command, and does not import it for arguments that it knows."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """The licence of each of its published weights, by the word that a recipe writes."""
 

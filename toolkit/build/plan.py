@@ -66,6 +66,7 @@ class Chosen:
     """The arguments as TOML has them."""
     offer: Offer
     source: str
+    registry: Registry
 
     @cached_property
     def factory(self) -> Callable[..., Any]:
@@ -85,11 +86,18 @@ class Chosen:
     def takes(self) -> InputDesign | None:
         """What a model was designed for; None for one that does not say. Raises as `build` does."""
         declared = self.offer.declared
-        takes = declared.takes if isinstance(declared, Model) else None
-        if isinstance(takes, str):
-            takes = self._called(self.offer.designer(takes), "does not say what it takes")
-        design: InputDesign | None = takes
-        return design
+        if not isinstance(declared, Model):
+            return None
+        takes = declared.takes
+        if not isinstance(takes, str):
+            return takes
+
+        def ask() -> InputDesign | None:
+            designer = self.offer.designer(takes)
+            design: InputDesign | None = self._called(designer, "does not say what it takes")
+            return design
+
+        return self.registry.design(self.offer, self.written, ask) if declared.settled else ask()
 
     def _called(self, function: Callable[..., Any], otherwise: str, *first: Any, **given: Any) -> Any:
         try:
@@ -277,7 +285,7 @@ def _choices(draft: Draft, registry: Registry) -> tuple[list[Problem], list[Plug
             continue
         problems += wrong
         if not wrong:
-            chosen.append(Chosen(use.key, use.kind, use.name, signature, args, written, offer, draft.source))
+            chosen.append(Chosen(use.key, use.kind, use.name, signature, args, written, offer, draft.source, registry))
     registry.save()
     unread = [f'{use.kind} "{use.name}"' for use, offer in offers if (use, offer) not in known]
     if unread:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,12 +24,12 @@ from toolkit.host.seen import Seen
 from toolkit.host.stamps import changed_meanwhile, stamped, still
 
 if TYPE_CHECKING:
-    from toolkit.api.contracts import Declared
+    from toolkit.api.contracts import Declared, InputDesign
     from toolkit.recipe.signature import Signature
 
-FORMAT = 2
-NOTES = 100
-"""Most that are kept: the oldest go first."""
+FORMAT = 3
+NOTES = DESIGNS = 100
+"""Most that are kept, of designs for each plugin: the oldest go first."""
 _TOOLKIT = "toolkit=toolkit"
 """Stands among the plugins for what no plugin decides."""
 
@@ -113,6 +113,26 @@ class Cache:
             read["names"][f"{offer.kind} {offer.name}"] = read["signatures"].index(plain)
             self._changed.add(_key(offer.plugin))
 
+    def design(self, offer: Offer, written: Mapping[str, Any]) -> InputDesign | None:
+        """What the model takes for these arguments, if that is known."""
+        designs = self._read.get(_key(offer.plugin), {}).get("designs", {})
+        with suppress(Exception):  # whatever is wrong with the file
+            said = designs[_arguments(offer, written)]
+            from toolkit.api.contracts import InputDesign
+
+            return InputDesign(**_with_tuples(said))
+        return None
+
+    def add_design(self, offer: Offer, written: Mapping[str, Any], design: InputDesign) -> None:
+        read = self._read.get(_key(offer.plugin))
+        if read is None:
+            return
+        with suppress(Exception):  # JSON cannot hold it
+            said = json.loads(json.dumps(vars(design)))
+            known = list(read["designs"].items())[1 - DESIGNS :]
+            read["designs"] = {**dict(known), _arguments(offer, written): said}
+            self._changed.add(_key(offer.plugin))
+
     def note(self, key: str) -> list[Any] | None:
         """Plain values that were read of installed distributions, if they are known."""
         found = self._notes.get(key)
@@ -170,6 +190,7 @@ class Cache:
             (loaded,) = answers.loaded
             seen = [loaded.seen.seconds, loaded.seen.printed, loaded.seen.changed, loaded.file]
             self._read[_key(plugin)] = {"offers": plain, "seen": seen, "signatures": [], "names": {}, "trees": []}
+            self._read[_key(plugin)]["designs"] = {}
             self._changed.add(_key(plugin))
         return answers
 
@@ -241,6 +262,10 @@ def _contents(file: Path, environment: list[Any]) -> dict[str, Any]:
 
 def _key(plugin: Plugin) -> str:
     return f"{plugin} {plugin.entry}={plugin.value}"
+
+
+def _arguments(offer: Offer, written: Mapping[str, Any]) -> str:
+    return f"{offer.kind} {offer.name} {json.dumps(written, sort_keys=True)}"
 
 
 def _plain_offer(offer: Offer) -> list[Any] | None:

@@ -11,6 +11,7 @@ from toolkit.host.project import disabled_names, owner
 from toolkit.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
+    from toolkit.api.contracts import InputDesign
     from toolkit.host.cache import Cache
     from toolkit.recipe.signature import Signature
 
@@ -44,6 +45,22 @@ class Registry(NamedTuple):
         if self.cache:
             self.cache.add_signature(offer, signature)
         return signature
+
+    def design(
+        self, offer: Offer, written: Mapping[str, Any], ask: Callable[[], InputDesign | None]
+    ) -> InputDesign | None:
+        """What a model that is settled takes for arguments as a recipe writes them: what an earlier command has
+        learned, or what `ask` returns."""
+        if self.cache is None:
+            return ask()
+        known = self.cache.design(offer, written)
+        if known is not None:
+            return known
+        found = ask()
+        if found is not None:
+            self.cache.add_design(offer, written, found)
+            self.cache.save()
+        return found
 
     def kept(self, key: str, read: Callable[[], list[Any]]) -> list[Any]:
         """What `read` returns, or has returned to an earlier command: plain values that this key, the toolkit and the

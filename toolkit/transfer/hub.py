@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.contracts import Provenance
 from toolkit.api.errors import WeightsError, setting
 from toolkit.api.extras import require
 from toolkit.api.files import read_regular
-from toolkit.transfer.files import read_weights
 from toolkit.transfer.licences import UNKNOWN
-from toolkit.transfer.names import Weights
 from toolkit.transfer.published import UnreachableError, weights_directory
+
+if TYPE_CHECKING:
+    from toolkit.transfer.names import Weights
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """Of a repository: `organisation/name`."""
@@ -110,6 +111,8 @@ class Repository:
 
     def fetch(self, timeout: float) -> Weights:
         """Its safetensors weights. Raises as `file` does, and WeightsError for a damaged file."""
+        from toolkit.transfer.files import read_weights
+
         there = replace(self.pinned, timeout=timeout)
         name = there._weights_file
         if name.endswith(".json"):

@@ -12,18 +12,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from toolkit.api.contracts import Provenance
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import cache_directory, replaced, write_atomically
-from toolkit.transfer.files import read_weights
 from toolkit.transfer.licences import UNKNOWN
-from toolkit.transfer.names import Weights
+
+if TYPE_CHECKING:
+    from toolkit.transfer.names import Weights
 
 _CHUNK = 1 << 20
 
@@ -65,6 +65,10 @@ class Published:
             UnreachableError: not on this machine, and the server does not send them.
             WeightsError: the file is damaged, or is no longer the one that was used first.
         """
+        import torch
+
+        from toolkit.transfer.files import read_weights
+
         cached = weights_directory() / self.file_name
         for path in (cached, Path(torch.hub.get_dir()) / "checkpoints" / self.file_name):
             if path.is_file():
