@@ -17,8 +17,8 @@ from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, RunFailed, Toolk
 from toolkit.cli.parser import count
 from toolkit.data.pixels import UndecodableError, decode_pixels, read_pixels
 from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.providers import BATCH
 from toolkit.serving.predict.inputs import Source, find_sources
-from toolkit.serving.predict.job import BATCH
 from toolkit.serving.predict.rows import check_output, layout_of, written
 from toolkit.system.notices import note, show
 

@@ -15,14 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.blank import blank
 from tests.small import Squares
 from toolkit.runs.report import figures
-
-BLANK = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-    "0000000a4944415478da63f80f00010101001cb08c990000000049454e44ae426082"
-)
-"""A PNG of one pixel."""
 
 
 def pytest_configure() -> None:
@@ -94,6 +89,14 @@ def _forgotten_plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """Files are not forced onto the disk: what that is for is a loss of power, and a run waits for it 100 times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 _PAINTED = figures._png
 
 
@@ -101,7 +104,7 @@ _PAINTED = figures._png
 def _blank_figures() -> Iterator[None]:
     """Figures are not painted, which takes longer than all else of a small run, but where something looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_png", lambda draw, theme, dots: BLANK)
+        patch.setattr(figures, "_png", blank)
         yield
 
 

@@ -1,7 +1,7 @@
 """Several ranks in a test: processes that are connected as a launcher's would be.
 
 They are forked from a server that has imported torch and computed nothing: a process whose autograd has threads cannot
-be forked.
+be forked. They paint no figures.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from typing import Any
 
 import torch
 
+from tests.blank import blank
+from tests.late import LATE
 from toolkit.api.errors import ToolkitError
+from toolkit.runs.report import figures
 from toolkit.system.ranks import VARIABLES, Ranks, joined
+
+# What a rank would import for seconds: for a step among others, and for a test of scores.
+PRELOADED = ["tests.small", "torch.distributed.fsdp", "scipy.stats", *LATE]
 
 
 def together(work: Callable[[Ranks], Any], count: int) -> list[Any]:
@@ -42,7 +48,7 @@ def launched(work: Callable[[], Any], count: int, output: Path | None = None) ->
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "tests.small", "toolkit.runs.session"])
+    context.set_forkserver_preload(PRELOADED)
     ends = [context.Pipe() for _ in range(count)]
     processes = []
     for number, (_, end) in enumerate(ends):
@@ -70,6 +76,7 @@ def _received(end: Any) -> Any:
 
 def _be(environment: dict[str, str], folder: Path, output: Path | None, work: Callable[[], Any], end: Any) -> None:
     torch.set_num_threads(1)
+    figures._png = blank
     os.environ.update(environment)
     os.chdir(folder)
     if output:

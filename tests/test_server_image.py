@@ -22,7 +22,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from tests import resizing_bundle
-from tests.conftest import BLANK
+from tests.blank import BLANK
 from toolkit.cli.commands import parser
 from toolkit.serving.client import Client
 

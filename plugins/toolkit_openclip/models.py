@@ -70,7 +70,9 @@ def zero_shot(
     start.load(whole)
     text = text_embeddings(whole, library().get_tokenizer(named.model), spec.classes, templates)
     head = nn.Sequential(Unit(), *_over_frames(spec.frames), TextHead(text))
-    return start.classifier(framewise(whole.visual, spec.frames), head)
+    classifier = start.classifier(framewise(whole.visual, spec.frames), head)
+    classifier.zero_shot = start.weights is not None
+    return classifier
 
 
 @dataclass(frozen=True)

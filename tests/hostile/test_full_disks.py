@@ -54,7 +54,7 @@ def test_a_run_on_a_full_disk_names_the_file_and_goes_on_later(
     kib: int, named: str, recipe: Path, trial: Trial, tmp_path: Path
 ) -> None:
     """Slow: it trains twice."""
-    outcome = trial("run", recipe, "--runs", tmp_path, file_bytes=kib << 10)
+    outcome = trial("run", recipe, "--runs", tmp_path, file_bytes=kib << 10, painted=named == "figures")
     run = RunDirectory(tiny.only_run(tmp_path))
     check_failure(outcome, run.path / named)
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]
@@ -71,7 +71,7 @@ def test_an_export_on_a_full_disk_leaves_no_half_bundle(finished: RunDirectory, 
 
 def test_a_report_on_a_full_disk_leaves_the_one_before(finished: RunDirectory, trial: Trial) -> None:
     before = finished.report.read_bytes()
-    check_failure(trial("report", finished.path, file_bytes=100 << 10), finished.path)
+    check_failure(trial("report", finished.path, file_bytes=100 << 10, painted=True), finished.path)
     assert finished.report.read_bytes() == before
 
 

@@ -6,6 +6,7 @@ a module it is that process: it reads a JSON list of words a line, and answers e
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -18,6 +19,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
+
+from tests.blank import blank
+from tests.late import LATE
+from toolkit.runs.report import figures
 
 MUTATIONS = int(os.environ.get("TOOLKIT_MUTATIONS", "0"))
 """Inputs of each kind that are made and tried; 0: the few that each test chooses, so that CI stays short."""
@@ -64,7 +69,8 @@ class Outcome:
 def trials() -> Iterator[Trial]:
     """A function that runs `python -m toolkit WORDS` in this process's environment; with `file_bytes`, on a disk that
     takes no larger file, with `memory`, where a process may have no more bytes than the imports take and so many, with
-    `unread`, where the reader of its output is gone."""
+    `unread`, where the reader of its output is gone. Only with `painted` it paints figures, which takes longer than all
+    else of a small run."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.hostile.trials"]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -111,6 +117,7 @@ def _become(
     file_bytes: int | None = None,
     memory: int | None = None,
     unread: bool = False,
+    painted: bool = False,
 ) -> None:
     """Run the command in this process, and end it."""
     code = 1
@@ -129,6 +136,8 @@ def _become(
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
         from toolkit.cli.main import main
 
+        if not painted:
+            figures._png = blank
         code = main(words)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -143,12 +152,10 @@ def _without_reader() -> int:
 
 
 def _import_all() -> None:
-    import onnxruntime  # noqa: F401
+    for name in LATE:
+        importlib.import_module(name)
     import torch
 
-    import toolkit.build.inspection
-    import toolkit.runs.session
-    import toolkit.serving.predict.files  # noqa: F401
     from toolkit.host.registry import discover
 
     torch.set_num_threads(1)

@@ -24,6 +24,7 @@ from toolkit.kit.doctor.examination import (
     Imported,
     Remark,
     Request,
+    examined,
     needs,
     read_lines,
     written,
@@ -92,6 +93,12 @@ def is_named(name: str, animals: Mapping[str, Animal], text: str) -> bool:
     return bool(re.search(animals[name].named, of(name, text), flags=re.MULTILINE))
 
 
+def asked(plugin: tuple[str, str, str, str], kind: str, name: str, **args: object) -> dict[str, Remark]:
+    """What is seen of each rule, asked in this process."""
+    lines = examined(Request(plugin, ((kind, name),), args))
+    return {line.rule: line for line in lines if isinstance(line, Remark)}
+
+
 def test_where_only_ours_is_installed_that_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "doctor"]) == EXIT_DONE
     assert capsys.readouterr().out == "no third-party plugin is installed; to examine an included plugin, name it\n"
@@ -108,8 +115,8 @@ def test_a_component_that_needs_arguments_is_examined_with_them(capsys: pytest.C
     ]
     assert main(["plugins", "doctor", "board", "--set", "side=3"]) == EXIT_DONE
     assert re.fullmatch(r"  tracker board: keeps \d+ rules, 1 not asked", capsys.readouterr().out.splitlines()[1])
-    assert main(["plugins", "doctor", "acme-board:board", "--set", "side=wide"]) == EXIT_PLUGIN
-    assert 'arguments: --set.side: must be an integer, got "wide"' in capsys.readouterr().out
+    remarks = asked(("acme-board", "1.0", "main", "acme_board"), "tracker", "board", side="wide")
+    assert 'must be an integer, got "wide"' in str(remarks["arguments"].what)
 
 
 @pytest.mark.usefixtures("good")
@@ -321,7 +328,8 @@ def test_a_dataset_without_a_sample_needs_a_folder(site: Path, capsys: pytest.Ca
     release(site, {"cave": Animal(offering(source, "datasets"), "")})
     assert main(["plugins", "doctor", "cave"]) == EXIT_DONE
     assert "    not examined: none; give --set root=FOLDER" in capsys.readouterr().out
-    assert main(["plugins", "doctor", "cave", "--set", "root=."]) == EXIT_PLUGIN
+    remarks = asked(("zoo-cave", "6.6", "main", "zoo_cave"), "dataset", "cave", root=".")
+    assert str(remarks["items"].what).startswith("raised DataError: none")
 
 
 def test_the_sections_that_are_named_exist() -> None:

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets
+from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets, sound_dataset
 from tests.installed import install
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, InputDesign, Model
+from toolkit.api.contracts import Augmentation, Batch, Data, DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
 from toolkit.data.videos import VideoFiles
 from toolkit.kit.testing import Case, conformance, examine, image_folders, rules, video_folders
@@ -73,6 +73,45 @@ def test_an_augmentation_that_expects_a_generator_reads_what_the_core_gives() ->
         "raised PluginError: expected an augmentation (batch: Batch, draws: Draws), "
         "got (batch: Batch, rng: torch.Generator) -> Batch"
     )
+
+
+# What rules share
+
+
+@pytest.fixture
+def counted() -> tuple[Case, list[Path]]:
+    """A dataset in a folder, and the roots that it was built for."""
+    roots: list[Path] = []
+
+    def noise(root: Path) -> Data:
+        """Noise, drawn by code."""
+        roots.append(root)
+        return sound_dataset(None)
+
+    return Case("dataset", noise, root=image_folders), roots
+
+
+READING = ("items", "pixels", "disjoint", "balance")
+
+
+def test_rules_that_only_read_share_the_data_whose_folder_goes_with_the_last(
+    counted: tuple[Case, list[Path]],
+) -> None:
+    case, roots = counted
+    assert [one.what for one in examine(case, only=READING)] == [None] * len(READING)
+    assert len(roots) == 1
+    assert not roots[0].exists()
+    list(examine(case, only=["repeatable"]))
+    assert len(roots) == 3
+
+
+def test_the_tests_of_a_case_share_it_too(counted: tuple[Case, list[Path]]) -> None:
+    case, roots = counted
+    test = conformance(case, only=READING)
+    (mark,) = test.pytestmark  # type: ignore[attr-defined]
+    for number, rule in mark.args[1]:
+        test(number, rule)
+    assert len(roots) == 1
 
 
 # Reports

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.torch import save, save_file
 from torch.nn import functional
 
+from tests import tiny
 from tests.hub_server import COMMIT, Hub, serving_hub
 from tests.tiny_openclip import SIZE, add_tiny
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, InputDesign
-from toolkit.api.errors import UsageError
+from toolkit.api.errors import EXIT_DONE, UsageError
+from toolkit.cli.main import main
 from toolkit.recipe.checking import check
 from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.reading import read_signature
+from toolkit.training.network import Network
 from toolkit.transfer.licences import LicenceError
 from toolkit_openclip.models import TEMPERATURE, zero_shot
 from toolkit_openclip.names import Named, design
@@ -163,3 +170,51 @@ def test_published_weights(theirs: Any, hub: Hub) -> None:
     with pytest.raises(LicenceError):
         zero_shot(IMAGES, model=f"{TINY}:small", weights="pretrained", licences=("apache-2.0",))
     assert not [request for request in hub.asked if "safetensors" in request]
+
+
+RECIPE = """
+[data]
+name = "cifar10"
+valid_share = 0.2
+
+[model]
+name = "openclip"
+model = "{model}"
+weights = "{weights}"
+
+[train]
+epochs = 1
+batch = 8
+device = "cpu"
+precision = "fp32"
+
+[train.optimizer]
+name = "sgd"
+lr = 0.01
+"""
+
+
+def test_a_ladder_has_a_step_without_training(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tiny.write_images(tmp_path / "images")
+    recipe = tiny.write_recipe(tmp_path, root, text=RECIPE.format(model=TINY, weights=file))
+    assert main(["ladder", str(recipe), "--until", "zero-shot"]) == EXIT_DONE
+    assert "step 2 of 2: no training, classes known by their names" in capsys.readouterr().out
+    step = tiny.only_run(Path("runs")) / "zero-shot"
+    spec = replace(IMAGES, classes=tiny.CLASSES)
+    model = zero_shot(spec, model=TINY, weights=file).eval()
+    assert model.zero_shot
+    network = Network(model, spec)
+    predicted = {}
+    for path in sorted((root / "test").rglob("*.png")):
+        pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+        with torch.no_grad():
+            predicted[f"test/{path.parent.name}/{path.name}"] = tiny.CLASSES[int(network(pixels[None]).argmax())]
+    rows = csv.DictReader((step / "predictions.csv").read_text(encoding="utf-8").splitlines())
+    assert {row["id"]: row["prediction"] for row in rows} == predicted
+
+
+def test_random_weights_know_no_names() -> None:
+    assert not zero_shot(IMAGES, model=TINY).zero_shot

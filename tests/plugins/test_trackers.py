@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -541,7 +543,20 @@ def test_the_command_that_uploads_finds_both_parts_of_a_resumed_run(
     assert "Would sync 2 run(s)" in shown.stdout + shown.stderr
 
 
-@pytest.mark.slow  # starts MLflow's server
+@pytest.mark.usefixtures("client")  # which imports MLflow without its warnings
+def test_mlflow_knows_the_printed_command(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, command, *rest = mlflow(run).viewer.split()
+    assert program == "mlflow"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        commands = importlib.import_module("mlflow.cli").cli
+        known = commands.get_command(None, command)
+        given = known.make_context(command, rest).params
+    assert given["backend_store_uri"] == "sqlite:///runs/mlflow.db"
+
+
+@pytest.mark.long  # starts MLflow's server
 def test_mlflow_ui_starts_by_the_printed_command_and_shows_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests import tiny
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, EXIT_WORSE
 from toolkit.cli.main import main
 from toolkit.runs.compare.comparison import Comparison, compare
 from toolkit.runs.compare.contender import contenders
-from toolkit.runs.compare.tables import FORMATS, as_json, main_table
+from toolkit.runs.compare.tables import FORMATS, Table, as_json, main_table, print_table
 
 CLASSES = ("cat", "dog")
 ITEMS = 400
@@ -397,3 +398,19 @@ def test_the_page_is_one_file_with_pictures_of_flipped_items(here: Path) -> None
     assert page.count('<figure class="item">') == page.count('aria-label="Enlarge ') > 0
     assert "http://" not in page
     assert "https://" not in page
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, False), (200, True)])
+def test_the_columns_of_runs_go_before_a_word_is_broken(width: int, shown: bool) -> None:
+    names = ("seed-0", "seed-1", "seed-2")
+    rows = tuple(
+        (name, "91.1 %", "1.7 %", "86.7 to 95.4 %", *(["89.4 %"] * 3)) for name in ("precision_weighted", "ece")
+    )
+    table = Table(("score", "mean", "std", "95 % interval", *names), rows, spare=3)
+    printed = io.StringIO()
+    print_table(table, Console(file=printed, width=width))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert ("seed-2" in printed.getvalue()) == shown
+    assert len(lines) == 6
+    assert any("precision_weighted" in line for line in lines)

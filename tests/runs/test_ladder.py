@@ -72,11 +72,11 @@ def of(recipe: Path, *overrides: str, until: str = "full") -> dict[str, Recipe]:
 
 def test_each_step_trains_more_layers_of_the_same_recipe(recipe: Path) -> None:
     found = of(recipe)
-    assert list(found) == ["majority", "probe", "head", "last-block", "full"]
+    assert list(found) == ["majority", "zero-shot", "probe", "head", "last-block", "full"]
     layers = {name: one.train.trained_layers for name, one in found.items()}
-    assert layers == {"majority": 0, "probe": 0, "head": 0, "last-block": 1, "full": None}
+    assert layers == {"majority": 0, "zero-shot": 0, "probe": 0, "head": 0, "last-block": 1, "full": None}
     views = {name: one.train.feature_views for name, one in found.items()}
-    assert views == {"majority": 1, "probe": 1, "head": 1, "last-block": None, "full": None}
+    assert views == {"majority": 1, "zero-shot": 1, "probe": 1, "head": 1, "last-block": None, "full": None}
     for name, one in found.items():
         assert not one.model.args["freeze"]
         assert "thaw_epoch" not in one.model.args
@@ -85,10 +85,10 @@ def test_each_step_trains_more_layers_of_the_same_recipe(recipe: Path) -> None:
 
 
 def test_until_names_the_last_step(recipe: Path) -> None:
-    assert list(of(recipe, until="probe")) == ["majority", "probe"]
+    assert list(of(recipe, until="probe")) == ["majority", "zero-shot", "probe"]
     assert list(of(recipe, until="no-gain")) == list(of(recipe))
     assert command.STEPS == UNTIL
-    assert len(chosen("full")) == 5
+    assert len(chosen("full")) == 6
 
 
 def test_a_task_of_other_targets_has_no_ladder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,15 @@ def test_mistakes_on_the_command_line(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"until": "x", "costs": {}}', '{"until": "full", "costs": {"a": 1}}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"until": "x", "names": [], "costs": {}}',
+        '{"until": "full", "names": ["x"], "costs": {}}',
+        '{"until": "full", "names": [], "costs": {"a": 1}}',
+    ],
 )
 def test_a_damaged_ladder_names_its_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "ladder.json").write_text(text)
@@ -134,10 +142,13 @@ def test_a_damaged_ladder_names_its_file(tmp_path: Path, text: str) -> None:
 
 
 def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:
-    written = Climb("head", {"majority": Cost(1.5, 3, math.nan), "probe": Cost(2.0, 4, 0.1)})
+    written = Climb(
+        "head", ["majority", "probe", "head"], {"majority": Cost(1.5, 3, math.nan), "probe": Cost(2.0, 4, 0.1)}
+    )
     written.write(tmp_path)
     read = Climb.read(tmp_path)
     assert read.until == "head"
+    assert [step.name for step in read.steps] == ["majority", "probe", "head"]
     assert read.costs["probe"] == written.costs["probe"]
     assert math.isnan(read.costs["majority"].latency)
 
@@ -252,3 +263,10 @@ def test_a_ladder_stops_and_goes_on(
     assert "frozen features, logistic regression" in page
     assert "python -m toolkit ladder" in page
     assert (folder / "table.md").read_text().startswith("| step | what is trained |")
+
+
+def test_a_model_that_knows_no_names_has_no_such_step(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ladder", str(recipe), "--until", "zero-shot"]) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert 'ladder: model "resnet18" does not know classes by their names, so it has no step zero-shot' in said
+    assert "next:  use one that does: python -m toolkit ladder har_openclip --until zero-shot" in said

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from tests.conftest import BLANK, painted
+from tests.blank import BLANK
+from tests.conftest import painted
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import DataError, UsageError
 from toolkit.runs.files import read_run

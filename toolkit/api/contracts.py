@@ -458,6 +458,15 @@ class Headed(Grouped, Protocol):
 
 
 @runtime_checkable
+class KnowsNames(Protocol):
+    """Optional for models: some know classes by their names, so that their answers mean something before training."""
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether this one does: not where its weights are random."""
+
+
+@runtime_checkable
 class Layered(Protocol):
     """Optional for models: which parameters lie at which depth, as the model's publisher counts. Layer-wise learning
     rates and `train.trained_layers` use it. `toolkit.transfer.layers` finds the layers of other models."""

@@ -58,7 +58,7 @@ def summarise(network: nn.Module, spec: DataSpec, device: torch.device, *, compi
             input_data=torch.zeros(shape, dtype=torch.uint8, device=device),
             depth=DEPTH,
             col_names=columns,
-            mode="same" if not network.training else "eval",
+            mode="eval",
             verbose=0,
         )
     table = str(seen) + "\n"

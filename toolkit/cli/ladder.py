@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from toolkit.cli.parser import Parser
 
-STEPS = ("majority", "probe", "head", "last-block", "full", "no-gain")
+STEPS = ("majority", "zero-shot", "probe", "head", "last-block", "full", "no-gain")
 """As `toolkit.runs.ladder.steps`, which is not imported for `--help`; a test compares."""
 
 

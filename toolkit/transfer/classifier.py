@@ -32,6 +32,8 @@ class Classifier(nn.Module):
     """
 
     provenance: Provenance | None = None
+    zero_shot: bool = False
+    """Whether the head knows classes by their names before any training."""
 
     def __init__(
         self,

@@ -163,7 +163,7 @@ def test_without_a_folder_the_shipped_recipe_is_copied(kind: str, capsys: pytest
     assert f"python -m toolkit run {kind}.toml" in text
     assert "recipes/" not in text
     assert "root" not in tomllib.loads(text)["data"]
-    printed(["check", f"{kind}.toml"], capsys)
+    printed(["check", f"{kind}.toml", "--recipe-only"], capsys)
 
 
 def test_the_layout_of_kaggle_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import resizing_bundle, toy_bundle
-from tests.conftest import BLANK
+from tests.blank import BLANK
 from toolkit.__main__ import main
 from toolkit.api.errors import EXIT_DONE, EXIT_PARITY, EXIT_USAGE, ParityError, UsageError
 from toolkit.serving.bundle import Bundle, agreement, openvino_session, runtimes

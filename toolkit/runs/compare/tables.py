@@ -35,6 +35,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     bold: tuple[int, int] | None = None
     """Row and column of the best score, where it is the best beyond chance."""
+    spare: int = 0
+    """Columns at the end that a screen without room for whole words does without."""
+
+    @property
+    def narrow(self) -> Table:
+        kept = len(self.headings) - self.spare
+        return Table(self.headings[:kept], tuple(row[:kept] for row in self.rows), self.bold)
 
 
 def main_table(found: Comparison) -> Table:
@@ -111,7 +118,7 @@ def runs_table(one: Contender) -> Table:
         name = heading.partition(" = ")[0]
         mean, deviation, *each = (_text(name, value) for value in (*mean_and_deviation(values), *values))
         rows.append((heading, mean, deviation, interval_text(name, *over_runs(values)) or DASH, *each))
-    return Table(("score", "mean", "std", "95 % interval", *names), tuple(rows))
+    return Table(("score", "mean", "std", "95 % interval", *names), tuple(rows), spare=len(names))
 
 
 def _merged(scores: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
@@ -294,12 +301,25 @@ def print_comparison(found: Comparison, console: Console) -> None:
 def print_table(table: Table, console: Console) -> None:
     from rich.table import Table as Shown
 
+    if table.spare and _least_width(table) > console.width:
+        table = table.narrow
+    whole = _least_width(table) <= console.width
     shown = Shown()
     for place, heading in enumerate(table.headings):
-        shown.add_column(cell(heading), justify="right" if place else "left", overflow="fold")
+        shown.add_column(
+            cell(heading), justify="right" if place else "left", overflow="fold", no_wrap=whole and place > 0
+        )
     for row in table.rows:
         shown.add_row(*map(cell, row))
     console.print(shown)
+
+
+def _least_width(table: Table) -> int:
+    """Of a screen where nothing but the names of rows takes several lines, and no word of these does."""
+    names, *columns = zip(table.headings, *table.rows, strict=True)
+    longest_word = max(len(word) for name in names for word in name.split())
+    borders = 3 * len(table.headings) + 1
+    return longest_word + sum(max(map(len, column)) for column in columns) + borders
 
 
 def _safe(text: str) -> str:

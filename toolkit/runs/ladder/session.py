@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toolkit.api.contracts import Headed
+from toolkit.api.contracts import Headed, KnowsNames
 from toolkit.api.errors import UsageError, counted
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.featuring import training_of_run
@@ -32,7 +32,7 @@ from toolkit.runs.evaluation import Scored, keep_evaluation, run_facts, score_sp
 from toolkit.runs.files import read_run
 from toolkit.runs.ladder.measuring import forget_peak, latency, peak
 from toolkit.runs.ladder.probe import Majority, fit_probe
-from toolkit.runs.ladder.steps import NO_GAIN, Climb, Cost, Step, chosen
+from toolkit.runs.ladder.steps import NO_GAIN, ZERO_SHOT, Climb, Cost, Step
 from toolkit.runs.ladder.summary import summarise
 from toolkit.runs.latest import point_at
 from toolkit.runs.session import resume_run
@@ -50,14 +50,15 @@ def start_ladder(
     Raises UsageError where the model has no backbone and head, or an item has not one class.
     """
     first = recipes[0][1]
-    _require_steps(first, words)
+    if not _require_steps(first, words):
+        recipes = _without_zero_shot(recipes, until)
     folder = create(runs, first.name).path
     for step, recipe in recipes:
         run = RunDirectory(folder / step.name)
         with run.explained():
             run.path.mkdir()
         run.write_text(run.recipe, to_toml(recipe))
-    Climb(until, {}).write(folder)  # last: a folder that has it holds every recipe
+    Climb(until, [step.name for step, _ in recipes], {}).write(folder)  # last: a folder that has it holds every recipe
     return resume_ladder(folder, console=console)
 
 
@@ -66,16 +67,16 @@ def resume_ladder(folder: Path, *, console: Console) -> Path:
     climb = Climb.read(folder)
     again = shlex.join(["python", "-m", "toolkit", "ladder", "--resume", str(folder)])
     with RunDirectory(folder).locked(), Signals(), stopping("finished steps are kept", again):
-        show(f"ladder {folder}: {counted(len(chosen(climb.until)), 'step')}", console=console)
+        show(f"ladder {folder}: {counted(len(climb.steps), 'step')}", console=console)
         done = _Climber(folder, climb, console).climb()
         summarise(folder, done, Climb.read(folder), console)
     return folder
 
 
 @devices.enough_memory()
-def _require_steps(recipe: Recipe, words: Sequence[str]) -> None:
-    """Raise UsageError where the model or the data has no ladder."""
-    assembly = assemble(plan(recipe, discover()), notes=())
+def _require_steps(recipe: Recipe, words: Sequence[str]) -> bool:
+    """Whether the model answers without training. Raises UsageError where the model or the data has no ladder."""
+    assembly = assemble(plan(recipe, discover()))
     model = recipe.model.name
     if not isinstance(assembly.network.model, Headed):
         step = shlex.join(["python", "-m", "toolkit", *words, "--set", "model=resnet18"])
@@ -87,6 +88,17 @@ def _require_steps(recipe: Recipe, words: Sequence[str]) -> None:
             "ladder: the data has neither a validation nor a test split, so nothing is scored",
             next_step=f"divide it: {shlex.join(['python', '-m', 'toolkit', *words, '--set', 'data.test_share=0.2'])}",
         )
+    return isinstance(assembly.network.model, KnowsNames) and assembly.network.model.zero_shot
+
+
+def _without_zero_shot(recipes: Sequence[tuple[Step, Recipe]], until: str) -> list[tuple[Step, Recipe]]:
+    if until == ZERO_SHOT:
+        model = recipes[0][1].model.name
+        raise UsageError(
+            f'ladder: model "{model}" does not know classes by their names, so it has no step {ZERO_SHOT}',
+            next_step=f"use one that does: python -m toolkit ladder har_openclip --until {ZERO_SHOT}",
+        )
+    return [(step, recipe) for step, recipe in recipes if step.name != ZERO_SHOT]
 
 
 @dataclass
@@ -97,7 +109,7 @@ class _Climber:
 
     def climb(self) -> list[Contender]:
         """The steps that are done, up to the last one that pays where the ladder stops there."""
-        steps, done = chosen(self.state.until), list[Contender]()
+        steps, done = self.state.steps, list[Contender]()
         for number, step in enumerate(steps, 1):
             run = RunDirectory(self.folder / step.name)
             if not (run.scores.is_file() and run.report.is_file()):
@@ -125,11 +137,7 @@ class _Climber:
     def _answer(self, step: Step, run: RunDirectory) -> None:
         """Score answers that no epoch was trained for, and keep them as an evaluation is kept."""
         assembly = assemble(plan(load(run.recipe, name=self.folder.parent.name), discover()), Kept())
-        remarks = ["answers of the most frequent class"] if step.name == "majority" else []
-        network: nn.Module = Majority(_classes(assembly), len(assembly.spec.classes)).to(assembly.device)
-        if step.name == "probe":
-            network, strength = fit_probe(assembly, _features(assembly, self.console))
-            remarks = [f"logistic regression on frozen features, C = {strength:g} by cross-validation"]
+        network, remarks = self._untrained(step, assembly)
         scored = Scored.of_run(assembly, remarks)
         evaluated = score_splits(replace(assembly, network=cast(Network, network)), scored, 0)
         run.write_json(run.environment, assembly.environment())
@@ -137,6 +145,16 @@ class _Climber:
         self._know(step, assembly, network)
         for text in remarks:
             say(text, self.console)
+
+    def _untrained(self, step: Step, assembly: Assembly) -> tuple[nn.Module, list[str]]:
+        """What answers in this step, and what there is to say of it."""
+        if step.name == ZERO_SHOT:
+            return assembly.network.eval(), ["answers by the names of the classes, before any training"]
+        if step.name == "probe":
+            probe, strength = fit_probe(assembly, _features(assembly, self.console))
+            return probe, [f"logistic regression on frozen features, C = {strength:g} by cross-validation"]
+        majority = Majority(_classes(assembly), len(assembly.spec.classes))
+        return majority.to(assembly.device), ["answers of the most frequent class"]
 
     def _know(self, step: Step, assembly: Assembly, network: nn.Module) -> None:
         """Remember what the step needs besides time."""

@@ -52,8 +52,10 @@ class Step:
         return plan(planned.resolved.replace(tables), registry).resolved
 
 
+ZERO_SHOT = "zero-shot"
 STEPS = (
     Step("majority", "the most frequent class", 0, trained=False),
+    Step(ZERO_SHOT, "no training, classes known by their names", 0, trained=False),
     Step("probe", "frozen features, logistic regression", 0, trained=False),
     Step("head", "frozen features, the head", 0),
     Step("last-block", "the head and the last block", 1),
@@ -79,8 +81,14 @@ class Climb:
     """What `ladder.json` holds."""
 
     until: str
+    names: Sequence[str]
+    """Of the steps, in their order: those that the model has, up to the last one."""
     costs: Mapping[str, Cost]
     """Of the steps that were begun, by name."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        return [step for step in STEPS if step.name in self.names]
 
     def write(self, folder: Path) -> None:
         RunDirectory(folder).write_json(folder / LADDER, asdict(self))
@@ -93,9 +101,10 @@ class Climb:
             raise UsageError(f"{folder}: not a ladder (it has no {LADDER})", next_step="name the folder of a ladder")
         try:
             table = nan_for_null(json.loads(path.read_text(encoding="utf-8")))
-            if table["until"] not in UNTIL:
-                raise ValueError(f'unknown step "{table["until"]}"')
-            return cls(table["until"], {name: Cost(**cost) for name, cost in table["costs"].items()})
+            unknown = {table["until"], *table["names"]} - {*UNTIL}
+            if unknown:
+                raise ValueError(f'unknown step "{min(unknown)}"')
+            return cls(table["until"], table["names"], {name: Cost(**cost) for name, cost in table["costs"].items()})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f"{path}: cannot be read: {error}", next_step=f"start the ladder again, or remove {folder}"
