@@ -18,6 +18,7 @@ from statistics import median
 from bench.data import Options
 from bench.pairs import Figure, interleave
 from tests.hostile.zoo import ZOO, release
+from tests.recipes import RECIPES, acceptance
 
 PAIRS = 15
 LIGHT = 3
@@ -48,11 +49,11 @@ def commands() -> Iterator[Command]:
     """All that must be instant once the cache knows the components."""
     yield Command("help", ("--help",), LIGHT)
     yield Command("plugins", ("plugins", "list"), LIGHT)
-    recipes = sorted((_ROOT / "recipes").glob("*.toml"))
-    wrong = ("check", str(recipes[0]), "--set")
+    wrong = ("check", str(RECIPES[0]), "--set")
     yield Command("unknown-key", (*wrong, "epochs=5"), code=2)
     yield Command("wrong-argument", (*wrong, "model.dropout=x"), code=2)
-    yield from (Command(f"check-{recipe.stem}", ("check", str(recipe), "--recipe-only")) for recipe in recipes)
+    for recipe in RECIPES:
+        yield Command(f"check-{recipe.stem}", ("check", str(recipe), "--recipe-only", *acceptance(recipe)))
 
 
 def figures(options: Options) -> Iterator[Figure]:

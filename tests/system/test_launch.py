@@ -157,3 +157,8 @@ def test_the_exit_code_is_that_of_the_rank_that_reported_its_error(tmp_path: Pat
     killed = Failed(-signal.SIGSEGV, 2, tmp_path / "none")
     with pytest.raises(RunFailed, match=r"^rank 2 was ended by SIGSEGV$"):
         launch._ended({0: reported, 2: killed})  # type: ignore[dict-item]
+    left = Failed(-signal.SIGTERM, 2, tmp_path / "none")
+    with pytest.raises(RunFailed, match=r"^rank 2 was ended by SIGSEGV$"):
+        launch._ended({0: left, 2: killed})  # type: ignore[dict-item]
+    with pytest.raises(RunFailed, match=r"^rank 0 was ended by SIGTERM$"):
+        launch._ended({0: left})  # type: ignore[dict-item]

@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "use a trained model": {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
         "predict": "classify images and videos with a run or a bundle",
-        "promote": "make a run the one in use, if its export passes and it is not worse",
+        "promote": "put a run in use, if its export passes and it is not worse",
         "verify": "check that a bundle is as the owner of a key signed it",
         "serve": "answer requests over HTTP and gRPC, with a page to try bundles",
     },

@@ -84,7 +84,8 @@ def _ended(failures: dict[int, ProcessFailure]) -> int:
     """The exit code that the ranks ended with. Raises RunFailed where the first one that ended was killed."""
     killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
     if killed:
-        rank, failure = min(killed.items(), key=lambda item: item[1].timestamp)
+        # The launcher sends SIGTERM to the ranks that are left, often within the second that timestamps have.
+        rank, failure = min(killed.items(), key=lambda one: (one[1].exitcode == -signal.SIGTERM, one[1].timestamp))
         raise RunFailed(how_killed(rank, -failure.exitcode))
     reported = [failure for failure in failures.values() if Path(failure.error_file).exists()]
     return next((failure.exitcode for failure in [*reported, *failures.values()]), EXIT_FAILED)

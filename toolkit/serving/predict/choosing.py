@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from itertools import product
+from functools import cache
 from typing import TYPE_CHECKING
 
 from toolkit.serving.predict.segment_scores import OVERLAPS, mean_average_precision
@@ -20,6 +20,8 @@ HIGH, LOW_SHARE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.5, 2 / 3, 0.8, 1.0)
 """What is tried of each key; `low` as a share of `high`."""
 FOLDS = 5
 """Parts of the videos, each of which is scored by the rule that the others choose."""
+ROUNDS = 2
+"""How often each key is tried again, since the best value of one depends on the others."""
 DECIDING = OVERLAPS[1]
 
 Found = Mapping[str, Sequence[Segment]]
@@ -69,42 +71,56 @@ def chosen(
     usual: Segmentation,
     thresholds: Sequence[float] | None,
 ) -> Choice:
-    """The rule that scores best on the videos that are in both `answered` and `truth`, at least one. Of rules that
-    score alike it is the first, and the `usual` one comes before all."""
+    """A rule that scores best on the videos that are in both `answered` and `truth`, at least one. From the `usual` one
+    on, and from the default one, each key in turn takes the value that scores best, or keeps its own."""
     names = [name for name in answered if name in truth]
-    rules = list(dict.fromkeys([usual, *_rules(usual, thresholds)]))
-    found = [{name: _segments(answered[name], rule, classes, thresholds) for name in names} for rule in rules]
 
-    def score(place: int, videos: Sequence[str]) -> tuple[float, ...]:
-        there, wanted = ({name: table[name] for name in videos} for table in (found[place], truth))
-        return tuple(mean_average_precision(there, wanted, overlap) for overlap in (DECIDING, *OVERLAPS))
+    @cache
+    def found(rule: Segmentation) -> Found:
+        return {name: _segments(answered[name], rule, classes, thresholds) for name in names}
 
-    def best(videos: Sequence[str]) -> int:
-        return max(range(len(rules)), key=lambda place: (score(place, videos), -place))
+    def score(rule: Segmentation, videos: Sequence[str]) -> float:
+        there, wanted = ({name: table[name] for name in videos} for table in (found(rule), truth))
+        return mean_average_precision(there, wanted, DECIDING)
 
-    place = best(names)
-    return Choice(rules[place], score(place, names)[0], score(0, names)[0], _on_others(names, found, truth, best))
+    def climbed(rule: Segmentation, videos: Sequence[str]) -> Segmentation:
+        for others in (_KEYS if thresholds is None else _WITH_THRESHOLDS) * ROUNDS:
+            rule = max([rule, *others(rule)], key=lambda one: score(one, videos))
+        return rule
+
+    def best(videos: Sequence[str]) -> Segmentation:
+        starts = dict.fromkeys([usual, Segmentation()])  # from a rule that finds nothing, no single key leads away
+        return max((climbed(start, videos) for start in starts), key=lambda one: score(one, videos))
+
+    rule = best(names)
+    others = None
+    if len(names) > 1:
+        parts = [names[part::FOLDS] for part in range(min(FOLDS, len(names)))]
+        rules = {name: best([one for one in names if one not in part]) for part in parts for name in part}
+        unseen = {name: found(rules[name])[name] for name in names}
+        others = mean_average_precision(unseen, {name: truth[name] for name in names}, DECIDING)
+    return Choice(rule, score(rule, names), score(usual, names), others)
 
 
-def _on_others(
-    names: Sequence[str], found: Sequence[Found], truth: Found, best: Callable[[Sequence[str]], int]
-) -> float | None:
-    """The score of segments each of which is of a rule that was chosen without its video."""
-    if len(names) < 2:
-        return None
-    unseen: dict[str, Sequence[Segment]] = {}
-    for part in range(min(FOLDS, len(names))):
-        held = names[part::FOLDS]
-        rule = best([name for name in names if name not in held])
-        unseen |= {name: found[rule][name] for name in held}
-    return mean_average_precision(unseen, {name: truth[name] for name in names}, DECIDING)
+def _smoother(rule: Segmentation) -> list[Segmentation]:
+    return [replace(rule, smooth=seconds) for seconds in SMOOTH]
 
 
-def _rules(usual: Segmentation, thresholds: Sequence[float] | None) -> Iterator[Segmentation]:
-    """Where classes have thresholds of their own, these stand in the place of `high`."""
-    highs = HIGH if thresholds is None else (usual.high,)
-    for smooth, high, share, shortest in product(SMOOTH, highs, LOW_SHARE, SHORTEST):
-        yield replace(usual, smooth=smooth, high=high, low=round(high * share, 3), shortest=shortest)
+def _higher(rule: Segmentation) -> list[Segmentation]:
+    return [replace(rule, high=high, low=round(high * rule.low / rule.high, 3)) for high in HIGH]
+
+
+def _lower(rule: Segmentation) -> list[Segmentation]:
+    return [replace(rule, low=round(rule.high * share, 3)) for share in LOW_SHARE]
+
+
+def _shorter(rule: Segmentation) -> list[Segmentation]:
+    return [replace(rule, shortest=seconds) for seconds in SHORTEST]
+
+
+_WITH_THRESHOLDS = (_lower, _smoother, _shorter)
+"""Where classes have thresholds of their own, these stand in the place of `high`."""
+_KEYS = (_higher, *_WITH_THRESHOLDS)
 
 
 def _segments(
