@@ -174,6 +174,14 @@ def _workers(assembly: Assembly) -> int:
 SIZES = ("input.size=224", "input.stored=256", "model.weights=none", "data.sample_clips=3")
 
 cnn = partial(measured, Case(Chosen("cifar10_cnn", ("data.sample_images=20",)), TINY_IMAGES, others=False))
+record = partial(
+    measured,
+    Case(
+        Chosen("cifar10_94", ("data.sample_images=20",)),
+        Chosen("cifar10_94", ("data.sample_images=20", "model.widths=[8,8]", "train.batch=16", "train.precision=fp32")),
+        others=False,
+    ),
+)
 resnet50 = partial(measured, Case(Chosen("har_resnet50", (*SIZES, "train.batch=256")), TINY_IMAGES))
 x3d_m = partial(measured, Case(Chosen("har_x3d_s", (*SIZES, "model.name=x3d_m", "train.batch=64")), TINY_CLIPS))
 slow_r50 = partial(measured, Case(Chosen("har_slow_r50", (*SIZES, "train.batch=32")), TINY_IMAGES))
