@@ -34,7 +34,7 @@ def raising(setting: Setting) -> Iterator[Row]:
 def refusing(setting: Setting) -> Iterator[Row]:
     _note("refusing", setting)
     yield from ()
-    raise RunFailed("too little memory", next_step="take less")
+    raise RunFailed("too little memory", details=["of 80 GiB"], next_step="take less")
 
 
 def endless(setting: Setting) -> Iterator[Row]:

@@ -13,12 +13,14 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.__main__ import main
 from bench.data import Options
 from bench.gpu import checkout, command
 from bench.gpu.parts import PARTS
 from bench.gpu.records import Run, summary
+from bench.gpu.reference import epochs
 from bench.gpu.results import Results, table
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Outcome, Setting, failures, in_own_process, rows_of, run_parts
@@ -122,6 +124,17 @@ def test_figures_of_another_machine_or_source_are_refused(tmp_path: Path) -> Non
         assert "--output FOLDER" in refused.value.next_step
 
 
+def test_a_folder_that_cannot_be_made_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    machine_is(monkeypatch, Outcome("done", 1.0, (MACHINE,)))
+    assert main(["gpu", "--output", str(tmp_path / "taken")]) == EXIT_USAGE
+    printed = capsys.readouterr().err
+    assert f"error: --output {tmp_path / 'taken'}: File exists\n" in printed
+    assert "next:  python -m bench gpu --output FOLDER\n" in printed
+
+
 def test_a_rehearsal_has_a_file_of_its_own_and_a_label_in_every_row(tmp_path: Path) -> None:
     for rehearsal in (False, True):
         part, outcome = gpu_parts.part("good"), Outcome("done", 1.0, (Row("x", 1.0, "s", 2), Row("y | z", 2.0, "s", 2)))
@@ -204,7 +217,7 @@ def test_libraries_that_are_missing_are_named(
 def test_a_rehearsal_measures_the_cheap_parts_and_then_has_nothing_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cheap = ("cifar10_94", "epochs", "resnet50", "predict_fp32", "loader", "decoder")
+    cheap = ("cifar10_94", "airbench94", "epochs", "resnet50", "predict_fp32", "loader", "decoder")
     words = ["gpu", "--rehearse", "--output", str(tmp_path), "--parts", ",".join(cheap)]
     assert main([*words, "--minutes", "0.001"]) == EXIT_STOPPED
     printed = capsys.readouterr().out
@@ -257,6 +270,17 @@ def test_means_of_runs_have_their_spread_and_their_goals() -> None:
     assert (accuracy.verdict, accuracy.facts[1:]) == ("goal >= 94: noisy", ("said",))
     assert (one_view.value, one_view.verdict) == (pytest.approx(93.2), "")
     assert (seconds.value, seconds.verdict, seconds.peak_gib) == (pytest.approx(0.9), "goal <= 1: noisy", 2)
+
+
+def test_the_reference_mirrors_in_turns_and_cuts_at_a_place_of_its_own(seeded: None) -> None:
+    rising = torch.arange(8.0).expand(64, 3, 8, 8)
+    first, second, third = epochs(rising, 3)
+    assert first.shape == rising.shape
+    mirrored = [(crops[:, 0, 0, 4] < crops[:, 0, 0, 3]) for crops in (first, second, third)]
+    assert 0 < mirrored[0].sum() < 64
+    assert torch.equal(mirrored[1], ~mirrored[0])
+    assert torch.equal(mirrored[2], mirrored[0])
+    assert len(set(first[~mirrored[0], 0, 0, 3].tolist())) == 5
 
 
 def test_wheels_are_installed_where_only_this_call_finds_them(tmp_path: Path) -> None:

@@ -21,17 +21,14 @@ LINES = 10
 
 @contextmanager
 def importable(wheels: Path | None) -> Iterator[None]:
-    """The toolkit of this checkout and the packages in the folder `wheels` can be imported inside, also by processes
-    that are started there. Nothing outside a temporary folder is changed. Raises UsageError where pip fails."""
-    installed = _is_installed()
-    if wheels is None and installed:
-        yield
-        return
+    """The toolkit of this checkout, its plugins and the packages in the folder `wheels` can be imported inside, also by
+    processes that are started there; another checkout that is installed is not measured. Nothing outside a temporary
+    folder is changed. Raises UsageError where pip fails."""
     with TemporaryDirectory() as folder:
         site = Path(folder)
         if wheels is not None:
             _install(wheels, site)
-        if not installed:
+        if not _is_installed():
             _declare(site)
         added = [str(ROOT), str(ROOT / "plugins"), str(site)]
         before = os.environ.get("PYTHONPATH")

@@ -81,7 +81,7 @@ def _machine(setting: Setting) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """Of the words after `python -m bench gpu`."""
-    known = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
+    known = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__, allow_abbrev=False)
     known.add_argument("--minutes", metavar="N", type=_minutes, default=MINUTES, help="time to use (default: 8)")
     known.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("gpu"), help="where results are kept (default: gpu)"

@@ -8,6 +8,7 @@ PARTS = (
     Part("tests", "all tests marked `gpu`", "bench.gpu.suite:marked", 120),
     Part("cifar10_94", "seconds to 94 % on CIFAR-10", "bench.gpu.records:cifar10_94", 200),
     Part("epochs", "epochs of the small CNN against the bare step", "bench.gpu.training:cnn", 60),
+    Part("airbench94", "the same against the recipe it follows", "bench.gpu.records:against_reference", 200),
     Part("record_epochs", "epochs of cifar10_94 against the bare step", "bench.gpu.training:record", 60),
     Part("resnet50", "training ResNet-50", "bench.gpu.training:resnet50", 90),
     Part("predict_fp16", "`predict` in fp16 against torch, compiled and eager", "bench.gpu.answers:fp16", 200),

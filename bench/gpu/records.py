@@ -11,12 +11,15 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from bench.gpu.reference import Reference
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
+from bench.pairs import interleave
 from bench.train import RECIPES
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
@@ -32,6 +35,12 @@ SEEDS, BUDGET = 50, 120.0
 """Runs that a mean is asked to be of, and the seconds after which no further one begins."""
 ACCURACY, SECONDS = 94.0, 1.0
 """Goals of the means: percent of the test images, and seconds."""
+PAIRS = 10
+GOAL = 1 / 0.75
+"""Least speed against the reference."""
+NEEDS_DATA = Row(
+    "accuracy and seconds", skipped="needs the images of CIFAR-10: --data FOLDER, with the official files or folders"
+)
 SAMPLE = ("data.sample_images=20", "model.widths=[8,8]", "train.epochs=1", "train.batch=50", "train.precision=fp32")
 
 
@@ -45,9 +54,9 @@ class Run:
 
 def cifar10_94(setting: Setting) -> Iterator[Row]:
     """Accuracy and seconds of `recipes/cifar10_94.toml`, all training images used."""
-    root = setting.options.cifar10() or setting.options.folder("cifar-10-batches-py")
+    root = _root(setting)
     if root is None and not setting.rehearsal:
-        yield Row("accuracy", skipped="needs the images of CIFAR-10: --data FOLDER, with the official files or folders")
+        yield NEEDS_DATA
         return
     overrides = SAMPLE if setting.rehearsal else (f"data.root={root}",)
     kept = Kept()
@@ -57,6 +66,39 @@ def cifar10_94(setting: Setting) -> Iterator[Row]:
         assembly, run = timed_run(planned("cifar10_94", [*overrides, f"seed={len(runs)}"]), kept)
         runs.append(run)
     yield from summary(runs, _facts(assembly, len(runs)), peak_memory(assembly.device), goals=not setting.rehearsal)
+
+
+def against_reference(setting: Setting) -> Iterator[Row]:
+    """Seconds of `recipes/cifar10_94.toml` against those of the reference, in turns; each on its clock."""
+    root = _root(setting)
+    if root is None and not setting.rehearsal:
+        yield NEEDS_DATA
+        return
+    overrides = SAMPLE if setting.rehearsal else (f"data.root={root}",)
+    kept, seeds = Kept(), count()
+    assembly, _ = timed_run(planned("cifar10_94", [*overrides, "seed=1000"]), kept)
+    reference = Reference(assembly)
+    reference(1000)
+    found: dict[str, list[float]] = {"ours": [], "theirs": []}
+
+    def ours() -> float:
+        _, run = timed_run(planned("cifar10_94", [*overrides, f"seed={next(seeds)}"]), kept)
+        found["ours"].append(run.accuracy)
+        return run.seconds
+
+    def theirs() -> float:
+        seconds, accuracy = reference(next(seeds))
+        found["theirs"].append(accuracy)
+        return seconds
+
+    paired = interleave(ours, theirs, setting.options.pairs or (2 if setting.rehearsal else PAIRS))
+    accuracies = (f"{fmean(found['ours']):.2f} %", f"theirs {fmean(found['theirs']):.2f} %")
+    goal = None if setting.rehearsal else GOAL
+    yield Row.of_ratio("against airbench94_muon's recipe", paired, at_least=goal, facts=accuracies)
+
+
+def _root(setting: Setting) -> Path | None:
+    return setting.options.cifar10() or setting.options.folder("cifar-10-batches-py")
 
 
 def planned(recipe: str, overrides: Sequence[str]) -> Plan:
@@ -84,10 +126,10 @@ def _accuracy(assembly: Assembly, batch: int) -> float:
     return 100 * found.scalars()["accuracy"]
 
 
-def _facts(assembly: Assembly, count: int) -> tuple[str, ...]:
+def _facts(assembly: Assembly, runs: int) -> tuple[str, ...]:
     files = isinstance(assembly.data.train, ImageFiles)
     said = "the built-in sample" if assembly.spec.sample else "image files" if files else "the official files"
-    few = (f"fewer than the {SEEDS} runs of the counting rules",) if count < SEEDS else ()
+    few = (f"fewer than the {SEEDS} runs of the counting rules",) if runs < SEEDS else ()
     return (f"{len(assembly.train.store)} images of {said}", assembly.precision, *few)
 
 

@@ -28,8 +28,14 @@ class Results:
     @classmethod
     def open(cls, folder: Path, *, rehearsal: bool, machine: Mapping[str, Any], source: str) -> Results:
         """Those in `folder`, none so far in a new one. Raises UsageError where it holds figures of another machine or
-        source: a table of both would compare what does not compare."""
+        source, as a table of both would compare what does not compare, and where the folder cannot be made."""
         path = folder / ("rehearsal.json" if rehearsal else "gpu.json")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--output {folder}: {error.strerror}", next_step="python -m bench gpu --output FOLDER"
+            ) from error
         about = {**({"label": LABEL} if rehearsal else {}), "source": source, "machine": dict(machine)}
         if not path.exists():
             return cls(path, about, {})
@@ -46,7 +52,6 @@ class Results:
         self.parts[part.name] = outcome
         kept = {name: {**asdict(one), "found": _as_json(one)} for name, one in self.parts.items()}
         text = json.dumps({**self._about, "parts": kept}, indent=1, ensure_ascii=False)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, text.encode())
 
     def due(self, parts: tuple[Part, ...]) -> list[Part]:

@@ -148,7 +148,7 @@ def _work(entry: str, setting: Setting, sender: Connection, log: Path) -> None:
         for one in getattr(import_module(module), function)(setting):
             sender.send(one)
     except ToolkitError as error:
-        print(*error.lines(), file=sys.stderr, sep="\n")
+        print(*error.details, error.message, file=sys.stderr, sep="\n")
         raise SystemExit(error.exit_code) from None
     except Exception:
         traceback.print_exc()
