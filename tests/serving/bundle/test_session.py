@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from pathlib import Path
@@ -310,3 +311,22 @@ def test_cuda_answers_as_the_cpu_does_in_every_bucket(folder: Path) -> None:
             frames = rng.integers(90, 160, (count, side, side, 3), dtype=np.uint8)
             answers, wanted = on_gpu.predict(frames).probabilities, on_cpu.predict(frames).probabilities
             np.testing.assert_allclose(answers, wanted, atol=2e-3)
+
+
+OPENS = "import sys; from toolkit.serving.bundle import Bundle; Bundle.load(sys.argv[1], device='cpu')"
+
+
+def test_onnxruntime_keeps_and_sends_no_usage_data(tmp_path: Path) -> None:
+    """It would keep an identifier of the machine below the home folder, for what it sends."""
+    home = tmp_path / "home"
+    home.mkdir()
+    silenced = (
+        "CI",
+        "ORT_DISABLE_TELEMETRY",
+        "ORT_RUNNING_UNIT_TESTS",
+        "XDG_CACHE_HOME",
+    )  # each turns it off, or moves it
+    environment = {name: value for name, value in os.environ.items() if name not in silenced}
+    words = [sys.executable, "-c", OPENS, str(toy_bundle.write(tmp_path / "toy"))]
+    run(words, env={**environment, "HOME": str(home)}, check=True)
+    assert [*home.rglob("*")] == []
