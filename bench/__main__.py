@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from bench.data import Options
+from bench.data import Options, at_least_two
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, ToolkitError
 
 BENCHES = {
     "clips": "clips of videos against PyTorchVideo's loader, and training from cached videos against the bare step",
+    "gpu": "all that a GPU has to show, in parts: tests, CIFAR-10 to 94 %, training, loading and `predict`",
     "loader": "batches ready for the step, against torchvision's ImageFolder and DataLoader",
     "predict": "exported models in int8, against fp32, torch and the bare session; OpenVINO against onnxruntime",
     "scale": "several ranks, against one process, Lightning and Accelerate",
@@ -24,11 +25,16 @@ BENCHES = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parsed = _parser().parse_args(words)
-    if parsed.name is None:
-        print("\n".join(f"{name:8} {what}" for name, what in BENCHES.items()))
-        return EXIT_DONE
+    given = sys.argv[1:] if words is None else words
     try:
+        if given[:1] == ["gpu"]:
+            from bench.gpu.command import main as measure_gpu
+
+            return measure_gpu(given[1:])
+        parsed = _parser().parse_args(given)
+        if parsed.name is None:
+            print("\n".join(f"{name:8} {what}" for name, what in BENCHES.items()))
+            return EXIT_DONE
         return _measure(parsed.name, Options(parsed.pairs, parsed.data, parsed.run))
     except ToolkitError as error:
         print("\n".join(f"error: {line}" for line in error.lines()), file=sys.stderr)
@@ -49,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "name", metavar="NAME", nargs="?", choices=BENCHES, help=f"{', '.join(BENCHES)}; none: list them"
     )
-    parser.add_argument("--pairs", metavar="N", type=_pairs, help="pairs of timings for each figure")
+    parser.add_argument("--pairs", metavar="N", type=at_least_two, help="pairs of timings for each figure")
     parser.add_argument(
         "--data",
         metavar="DIR",
@@ -58,12 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", metavar="RUN", type=Path, help="predict: a trained run (default: random weights)")
     return parser
-
-
-def _pairs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 2, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

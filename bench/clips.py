@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -50,7 +50,7 @@ def figures(options: Options) -> Iterator[Figure]:
     torch.set_num_threads(2)
     keep_freed_memory()
     pairs = options.pairs or PAIRS
-    yield from _loader(_files(options), pairs)
+    yield from compared_loaders(_files(options), pairs)
     yield _training(options, pairs)
 
 
@@ -62,11 +62,17 @@ def _files(options: Options) -> VideoFiles:
             "bench clips measures on real videos and was given none",
             next_step="name the folder that holds ucf101-fixture: python -m bench clips --data DIR",
         )
+    return video_files(paths)
+
+
+def video_files(paths: Sequence[Path]) -> VideoFiles:
+    """A split of these files, whose label plays no part."""
     ids = tuple(path.name for path in paths)
     return VideoFiles(ids, (0,) * len(ids), ids, tuple(paths))
 
 
-def _loader(files: VideoFiles, pairs: int) -> Iterator[Figure]:
+def compared_loaders(files: VideoFiles, pairs: int) -> Iterator[Figure]:
+    """The first epoch and the later ones."""
     facts = (f"videos={len(files)}",)
     _first_epoch(files)  # decoders are imported once
     Theirs(files).epoch()

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def at_least_two(text: str) -> int:
+    """The number of pairs that an argument names."""
+    if not text.isdecimal() or int(text) < 2:
+        raise ArgumentTypeError(f"must be a whole number, at least 2, got {text}")
+    return int(text)
 
 
 @dataclass(frozen=True)

@@ -91,17 +91,18 @@ def figures(options: Options) -> Iterator[Figure]:
     torch.set_num_threads(WORKERS)
     keep_freed_memory()
     for case in CASES:
-        yield from _case(case, root, options.pairs or PAIRS)
+        yield from compared(case, root, options.pairs or PAIRS)
 
 
-def _case(case: Case, root: Path, pairs: int) -> Iterator[Figure]:
+def compared(case: Case, root: Path, pairs: int, *, workers: int = WORKERS) -> Iterator[Figure]:
+    """The first epoch and the later ones, from the files at `root`."""
     planned = _plan(case, root)
     data = planned.data()
     device = choose_device("auto")
     with tempfile.TemporaryDirectory() as folder:
         link_by_class(data, Path(folder))
-        ours = partial(Ours, planned, data, device)
-        theirs = partial(Theirs, Path(folder), case.theirs, data, device)
+        ours = partial(Ours, planned, data, device, workers)
+        theirs = partial(Theirs, Path(folder), case.theirs, data, device, workers)
         first = interleave(partial(first_epoch, ours), partial(first_epoch, theirs), pairs)
         yield Figure(f"loader/{case.name}/epoch_1", first, case.first)
         kept, running = ours(), theirs()
@@ -129,10 +130,10 @@ class Side(Protocol):
 
 
 class Ours:
-    def __init__(self, planned: Plan, data: Data, device: torch.device) -> None:
+    def __init__(self, planned: Plan, data: Data, device: torch.device, workers: int) -> None:
         assert isinstance(data.train, ImageFiles)
         storage = Memory((len(data.train), *stored_shape(data.spec)))
-        self._loader = Loader(ImageStore(data.train, data.spec, storage, WORKERS), data.spec, device)
+        self._loader = Loader(ImageStore(data.train, data.spec, storage, workers), data.spec, device)
         self._augmentations = planned.augmentations(data.spec)
         self._normalize = Normalize(data.spec.mean, data.spec.std).to(device)
         self._epochs = count()
@@ -144,7 +145,12 @@ class Ours:
 
 class Theirs:
     def __init__(
-        self, folder: Path, augmentations: Sequence[Callable[..., object]], data: Data, device: torch.device
+        self,
+        folder: Path,
+        augmentations: Sequence[Callable[..., object]],
+        data: Data,
+        device: torch.device,
+        workers: int,
     ) -> None:
         normalised = (transforms.ToTensor(), transforms.Normalize(data.spec.mean, data.spec.std))
         self._device = device
@@ -152,7 +158,7 @@ class Theirs:
             ImageFolder(str(folder), transforms.Compose([*augmentations, *normalised])),
             batch_size=BATCH,
             shuffle=True,
-            num_workers=WORKERS,
+            num_workers=workers,
             drop_last=True,
             pin_memory=device.type == "cuda",
             persistent_workers=True,

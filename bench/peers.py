@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,19 @@ from toolkit.build.assemble import assemble, training
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
+from toolkit.system.device import synchronize
 from toolkit.training.state import Setup, State
 
 
-def lightning(state: State, setup: Setup, items: TensorDataset, ranks: int) -> list[float]:
+def lightning(
+    state: State,
+    setup: Setup,
+    items: TensorDataset,
+    ranks: int,
+    *,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    workers: int = 0,
+) -> list[float]:
     """By the Trainer of Lightning."""
     import lightning as pl
 
@@ -46,7 +56,8 @@ def lightning(state: State, setup: Setup, items: TensorDataset, ranks: int) -> l
 
     module = Module()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator="gpu" if state.device.type == "cuda" else "cpu",
+        precision=precision,
         devices=ranks,
         strategy="ddp" if ranks > 1 else "auto",
         max_epochs=setup.epochs,
@@ -55,8 +66,38 @@ def lightning(state: State, setup: Setup, items: TensorDataset, ranks: int) -> l
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(items, setup.batch // ranks, shuffle=True, drop_last=True))
+    trainer.fit(module, _loader(items, setup.batch // ranks, state.device, workers))
     return module.seconds
+
+
+def plain(state: State, setup: Setup, items: TensorDataset, *, workers: int = 0) -> list[float]:
+    """By the loop that a user writes: a DataLoader, the step, and nothing else."""
+    loader = _loader(items, setup.batch, state.device, workers)
+    seconds = []
+    for _ in range(setup.epochs):
+        begun = time.perf_counter()
+        for batch in loader:
+            pixels, targets = (part.to(state.device, non_blocking=True) for part in batch)
+            state.optimizer.zero_grad()
+            with setup.autocast():
+                value = loss(state, state.network, pixels, targets)
+            value.backward()
+            state.optimizer.step()
+        synchronize(state.device)
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def _loader(items: TensorDataset, size: int, device: torch.device, workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        items,
+        size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
 
 
 def accelerate(state: State, setup: Setup, items: TensorDataset, ranks: int) -> list[float]:

@@ -168,9 +168,9 @@ def _models(assembly: Assembly, opened: dict[str, Bundle], pairs: int, *, known:
     eager = replace(assembly, network=copy.deepcopy(assembly.network).to(memory_format=torch.contiguous_format))
     assembly.network.to(memory_format=torch.channels_last)
     asks: dict[str, Ask] = {
-        "torch_eager_fp32": partial(_in_torch, eager, "fp32", layout=torch.contiguous_format),
-        "torch_fp32": partial(_in_torch, assembly, "fp32"),
-        "torch_bf16": partial(_in_torch, assembly, "bf16"),
+        "torch_eager_fp32": partial(in_torch, eager, "fp32", layout=torch.contiguous_format),
+        "torch_fp32": partial(in_torch, assembly, "fp32"),
+        "torch_bf16": partial(in_torch, assembly, "bf16"),
         "onnx_fp32": opened["fp32"].session.run,
         "onnx_int8": opened["int8"].session.run,
     }
@@ -187,7 +187,7 @@ def _beside(
     ours = sides["onnx_int8"]
     for name, side in sides.items():
         if side is not ours:
-            paired = _paired(ours, side, batches, pairs)
+            paired = paired_sides(ours, side, batches, pairs)
             facts = (ours.facts(batches), side.facts(batches))
             yield Figure(f"{where}/int8_beside_{name}", paired, targets.get(name), facts)
 
@@ -200,7 +200,7 @@ def _clips(name: str, pairs: int) -> Iterator[Figure | Skipped]:
         manifest = write_models(assembly, "bench", Path(folder), Console(quiet=True))
         opened = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
         asks: dict[str, Ask] = {
-            "torch_fp32": partial(_in_torch, assembly, "fp32"),
+            "torch_fp32": partial(in_torch, assembly, "fp32"),
             "onnx_fp32": opened["fp32"].session.run,
             "onnx_int8": opened["int8"].session.run,
         }
@@ -227,13 +227,13 @@ def _runtimes(where: str, folder: Path, pairs: int) -> Iterator[Figure | Skipped
         except ParityError as error:
             yield Skipped(name, "; ".join(error.details))
             continue
-        paired = _paired(other, proved, batches, pairs)
+        paired = paired_sides(other, proved, batches, pairs)
         yield Figure(name, paired, None, (other.facts(batches), proved.facts(batches)))
         auto = _opened(folder, precision, "auto")
         taken = Side(f"auto={auto.runtime}", auto.session.run, None)
         faster = other if paired.ratio > 1 else proved
         yield Figure(
-            f"{where}/auto_beside_faster_{precision}", _paired(taken, faster, batches, pairs), AUTO, (taken.name,)
+            f"{where}/auto_beside_faster_{precision}", paired_sides(taken, faster, batches, pairs), AUTO, (taken.name,)
         )
 
 
@@ -241,7 +241,7 @@ def _opened(folder: Path, precision: str, runtime: str) -> Bundle:
     return Bundle.load(folder, device="cpu", precision=precision, runtime=runtime)
 
 
-def _paired(ours: Side, theirs: Side, batches: list[NDArray[np.uint8]], pairs: int) -> Paired:
+def paired_sides(ours: Side, theirs: Side, batches: list[NDArray[np.uint8]], pairs: int) -> Paired:
     return interleave(partial(ours.seconds, batches), partial(theirs.seconds, batches), pairs)
 
 
@@ -256,7 +256,7 @@ def _accuracy(ask: Ask, squares: NDArray[np.uint8], targets: NDArray[np.int64]) 
     return float((np.concatenate(parts).argmax(1) == targets).mean())
 
 
-def _in_torch(
+def in_torch(
     assembly: Assembly,
     precision: Precision,
     squares: NDArray[np.uint8],
@@ -266,9 +266,10 @@ def _in_torch(
     """As evaluation does: the centre cut out, the network with its normalisation; channels last unless another layout
     is asked for."""
     network = assembly.network.eval()
-    pixels = centre_crop(torch.from_numpy(squares).movedim(-1, -3), assembly.spec.size).to(memory_format=layout)
+    stored = torch.from_numpy(squares).to(assembly.device).movedim(-1, -3)
+    pixels = centre_crop(stored, assembly.spec.size).to(memory_format=layout)
     with torch.inference_mode(), devices.autocast(assembly.device, precision):
-        answers: NDArray[np.float32] = network(pixels).float().softmax(1).numpy()
+        answers: NDArray[np.float32] = network(pixels).float().softmax(1).cpu().numpy()
     return answers
 
 

@@ -81,33 +81,40 @@ def figures(options: Options) -> Iterator[Figure]:
 
 def compared(name: str, planned: Plan, pairs: int, target: float, *, seconds: float) -> Figure:
     """Whole epochs against the bare step, on as many items as make an epoch of about `seconds`."""
-    assembly = assemble(limited(planned, _affordable_items(planned, seconds)))
+    assembly = assemble(limited(planned, affordable_items(planned, seconds)))
     bare = BareEpoch(replace(assembly, network=copy.deepcopy(assembly.network)))
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
         whole_epoch()
         bare()
-        paired = interleave(partial(_timed, whole_epoch), partial(_timed, bare), pairs)
+        paired = interleave(partial(timed, whole_epoch), partial(timed, bare), pairs)
     facts = [f"epoch={median(paired.ours):.3g}s", f"items={len(assembly.train.store)}"]
     return Figure(name, paired, target, (*facts, *(["data=sample"] if assembly.spec.sample else [])))
 
 
-def _affordable_items(planned: Plan, seconds: float) -> int:
+def affordable_items(planned: Plan, seconds: float) -> int:
     """How many training items make an epoch of `seconds` on this machine, from the time of two steps."""
     batch = planned.resolved.train.batch_size
     bare = BareEpoch(assemble(limited(planned, 2 * batch)))
     bare()
-    return batch * max(2, round(2 * seconds / _timed(bare)))
+    return batch * max(2, round(2 * seconds / timed(bare)))
 
 
 def limited(planned: Plan, items: int) -> Plan:
     """A plan whose dataset hands out at most `items` training items, and an eighth as many for validation."""
+    return with_data(
+        planned,
+        lambda data: replace(data, train=spread(data.train, items), valid=spread(data.valid, items // 8)),
+    )
+
+
+def with_data(planned: Plan, change: Callable[[Data], Data]) -> Plan:
+    """A plan whose dataset hands out what `change` makes of its data."""
     dataset = planned.one("dataset")
 
-    def smaller(root: Path | None, **arguments: Any) -> Data:
-        data: Data = dataset.factory(root, **arguments)
-        return replace(data, train=spread(data.train, items), valid=spread(data.valid, items // 8))
+    def changed(root: Path | None, **arguments: Any) -> Data:
+        return change(dataset.factory(root, **arguments))
 
-    offer = Offer(dataset.kind, dataset.offer.name, dataset.offer.plugin, smaller)
+    offer = Offer(dataset.kind, dataset.offer.name, dataset.offer.plugin, changed)
     chosen = tuple(replace(one, offer=offer) if one is dataset else one for one in planned.chosen)
     return replace(planned, chosen=chosen)
 
@@ -179,7 +186,8 @@ def _noise(spec: DataSpec, rng: torch.Generator, device: torch.device, count: in
     return pixels.movedim(-1, -3).to(device), targets.to(device)
 
 
-def _timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object]) -> float:
+    """Seconds until the work is done, the device's part of it included."""
     started = time.perf_counter()
     work()
     if torch.cuda.is_available():

@@ -114,7 +114,7 @@ def test_a_figure_is_one_line_and_says_what_was_missed(figure: Figure, line: str
 def test_without_a_name_the_benches_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == EXIT_DONE
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["clips", "loader", "predict", "scale", "serve", "startup", "train", "tune"]
+    assert listed == ["clips", "gpu", "loader", "predict", "scale", "serve", "startup", "train", "tune"]
 
 
 @pytest.mark.parametrize(("target", "code"), [(1.5, EXIT_DONE), (2.5, EXIT_FAILED)])
