@@ -95,7 +95,7 @@ def figures(options: Options) -> Iterator[Figure]:
 
 
 def compared(case: Case, root: Path, pairs: int, *, workers: int = WORKERS) -> Iterator[Figure]:
-    """The first epoch and the later ones, from the files at `root`."""
+    """The first epoch and the later ones, from the files at `root`. Without `workers`, theirs decodes by itself."""
     planned = _plan(case, root)
     data = planned.data()
     device = choose_device("auto")
@@ -133,7 +133,7 @@ class Ours:
     def __init__(self, planned: Plan, data: Data, device: torch.device, workers: int) -> None:
         assert isinstance(data.train, ImageFiles)
         storage = Memory((len(data.train), *stored_shape(data.spec)))
-        self._loader = Loader(ImageStore(data.train, data.spec, storage, workers), data.spec, device)
+        self._loader = Loader(ImageStore(data.train, data.spec, storage, max(workers, 1)), data.spec, device)
         self._augmentations = planned.augmentations(data.spec)
         self._normalize = Normalize(data.spec.mean, data.spec.std).to(device)
         self._epochs = count()
@@ -161,7 +161,7 @@ class Theirs:
             num_workers=workers,
             drop_last=True,
             pin_memory=device.type == "cuda",
-            persistent_workers=True,
+            persistent_workers=workers > 0,
         )
 
     def epoch(self) -> None:

@@ -63,8 +63,8 @@ def _pairs(setting: Setting) -> int:
 
 
 def _ready(setting: Setting) -> int:
-    """Use all cores, of which a rehearsal uses one; returns their number."""
-    workers = 1 if setting.rehearsal else os.cpu_count() or 1
-    torch.set_num_threads(workers)
+    """Use all cores; returns the number of workers. A rehearsal uses one core and starts none."""
+    workers = 0 if setting.rehearsal else os.cpu_count() or 1
+    torch.set_num_threads(max(workers, 1))
     keep_freed_memory()
     return workers
