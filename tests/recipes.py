@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.tiny import overridden
-
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 
@@ -17,4 +15,4 @@ def accepted(path: Path) -> list[str]:
 
 def acceptance(path: Path) -> list[str]:
     """The same on a command line."""
-    return overridden(accepted(path))
+    return [word for override in accepted(path) for word in ("--set", override)]

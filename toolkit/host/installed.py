@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoints
 
 GROUP = "toolkit"
+BACKPORT = "importlib_metadata"
 
 
 def installed() -> tuple[list[Plugin], list[Broken]]:
@@ -51,9 +52,13 @@ def _entry_points(distribution: Distribution) -> EntryPoints:
 def _skip_malformed() -> None:
     """Let a distribution whose entry points cannot be read have none. Torch, scikit-learn and others ask for those of
     all distributions, each for a group of its own, and would be reported as broken."""
-    from importlib.metadata import Distribution, EntryPoints
+    for name in ("importlib.metadata", BACKPORT):
+        if name in sys.modules:
+            _skip_malformed_of(sys.modules[name])
 
-    shown: Any = Distribution.entry_points
+
+def _skip_malformed_of(metadata: Any) -> None:
+    shown = metadata.Distribution.entry_points
     if hasattr(shown.fget, "strict"):
         return
 
@@ -61,10 +66,11 @@ def _skip_malformed() -> None:
         try:
             return _entry_points(distribution)
         except Exception:  # a malformed line makes importlib.metadata raise almost anything
-            return EntryPoints(())
+            none: EntryPoints = metadata.EntryPoints(())
+            return none
 
     vars(entry_points)["strict"] = shown.fget
-    setattr(Distribution, "entry_points", property(entry_points))  # noqa: B010 - a property of others
+    metadata.Distribution.entry_points = property(entry_points)
 
 
 def search_path() -> list[str]:
@@ -111,8 +117,9 @@ def state_of(found: dict[str, list[str]]) -> tuple[str, float]:
 
 
 def _searches_folders(finder: object) -> bool:
-    """Whether it is the finder of Python itself, which searches `sys.path`."""
-    return getattr(finder, "__module__", None) == "_frozen_importlib_external"
+    """Whether it is the finder of Python itself, which searches `sys.path`, or that of its backport, which takes its
+    place once a library (MLflow, say) has imported it."""
+    return getattr(finder, "__module__", None) in ("_frozen_importlib_external", BACKPORT)
 
 
 def _malformed(distribution: Distribution, file: str, error: Exception) -> Broken:

@@ -181,6 +181,7 @@ def test_an_unknown_runtime_and_another_device_are_refused(folder: Path) -> None
 
 
 def test_a_run_has_no_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.toml").touch()
     assert main(["evaluate", str(tmp_path), "--runtime", "auto"]) == EXIT_USAGE
     assert "--device, --precision and --runtime are for bundles" in capsys.readouterr().err
 
