@@ -163,10 +163,12 @@ def test_an_epoch_reads_each_row_group_about_once(tmp_path: Path, monkeypatch: p
     names = tuple(map(str, range(280)))
     split = ParquetImages(names, (0, 1) * 140, names, places, RowGroups("image", kept=0))
     reads: list[int] = []
-    monkeypatch.setattr(
-        "toolkit_parquet.rows.read_images",
-        lambda file, number, column: reads.append(number) or read_images(file, number, column),
-    )
+
+    def counted(file: Any, number: int, column: str) -> Any:
+        reads.append(number)
+        return read_images(file, number, column)
+
+    monkeypatch.setattr("toolkit_parquet.rows.read_images", counted)
     spec = DataSpec(("a", "b"), size=24)
     loader = Loader(ImageStore(split, spec, None, workers=2), spec, torch.device("cpu"))
     assert sum(len(batch.index) for batch in loader.training(8, [], seed=0, epoch=0, start=0)) == 280
