@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
 from toolkit.api.contracts import Provenance
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import cache_directory, replaced, write_atomically
 from toolkit.transfer.licences import UNKNOWN
 
 if TYPE_CHECKING:
+    import http.client
+    import urllib.request
+
     from toolkit.transfer.names import Weights
 
 _CHUNK = 1 << 20
@@ -111,6 +108,12 @@ def weights_directory() -> Path:
 
 
 def _download(url: str, target: Path, timeout: float, *, by_hand: str) -> None:
+    import http.client
+    import urllib.error
+
+    from rich.console import Console
+    from rich.progress import Progress
+
     with target.open("wb") as file, Progress(console=Console(stderr=True), transient=True) as progress:
         show = partial(progress.update, progress.add_task(f"Downloading {url.rpartition('/')[2]}", total=None))
         while True:
@@ -126,6 +129,9 @@ def _download(url: str, target: Path, timeout: float, *, by_hand: str) -> None:
 
 def _receive(url: str, file: IO[bytes], timeout: float, show: Callable[..., None]) -> None:
     """Append the rest of what is at `url` to `file`; from the start where the server cannot send a part."""
+    import http
+    import urllib.request
+
     request = urllib.request.Request(url)  # noqa: S310 - a publisher's own https address
     if file.tell():
         request.add_header("Range", f"bytes={file.tell()}-")
@@ -143,6 +149,8 @@ def _receive(url: str, file: IO[bytes], timeout: float, show: Callable[..., None
 
 def _open(request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
     """Open in a thread: looking up a host name knows no timeout of its own."""
+    import urllib.request
+
     answer: Future[http.client.HTTPResponse] = Future()
 
     def ask() -> None:
