@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import typing
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,6 @@ import toolkit_vision
 from toolkit.api.contracts import DataSpec, Noted, Staged
 from toolkit.api.errors import RecipeError, WeightsError
 from toolkit.transfer import pretrained as transfer
-from toolkit.transfer import published
 from toolkit.transfer.classifier import Classifier, classification_head
 from toolkit_vision import backbones, cnn, imagenet, small
 from toolkit_vision.names import BACKBONES, LEFT_OUT
@@ -533,7 +533,7 @@ def test_a_file_the_server_does_not_have(
 
 def test_a_server_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr(published.urllib.request, "urlopen", lambda url, timeout: released.wait(30))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: released.wait(30))
     monkeypatch.setattr(transfer, "TIMEOUT", 0.05)
     serve_from(monkeypatch, "http://127.0.0.1:1/tiny-01234567.pth")
     with pytest.raises(WeightsError, match=r"no answer within 0\.05 s") as caught:
