@@ -132,10 +132,12 @@ def test_the_keyboard_is_enough(browser: Browser, site: Site, tmp_path: Path) ->
     with opened(browser, site.url, viewport=WIDE) as shown:
         expect(shown.locator("#model option")).not_to_have_count(0)
         (tmp_path / "b.png").write_bytes(png(250))
+        expect(shown.locator("#choose")).to_be_enabled()
         for _ in range(20):
             shown.keyboard.press("Tab")
             if shown.evaluate("document.activeElement.id") == "choose":
                 break
+        expect(shown.locator("#choose")).to_be_focused()
         with shown.expect_file_chooser() as chooser:
             shown.keyboard.press("Enter")
         chooser.value.set_files([tmp_path / "b.png"])
