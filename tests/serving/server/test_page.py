@@ -44,6 +44,8 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     problems: list[str] = []
     with browser.new_context(**options) as context:
         page = context.new_page()
+        # Playwright takes the file chooser over only once someone listens, and does not wait for Chromium to do so.
+        page.on("filechooser", lambda _: None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
         page.on("request", lambda asked: problems.append(asked.url) if not is_own(asked.url, url) else None)
