@@ -29,10 +29,6 @@ from toolkit.api.contracts import (
 )
 from toolkit.api.errors import DataError, PluginError, Problem, RecipeError, ToolkitError, first_few
 from toolkit.api.files import as_utf8
-from toolkit.data.fraction import with_fraction
-from toolkit.data.metadata import with_metadata
-from toolkit.data.review import reviewed
-from toolkit.data.unknown import objections, with_unknown
 from toolkit.host.offers import Offer
 from toolkit.host.registry import Registry
 from toolkit.recipe.checking import as_written, check
@@ -136,6 +132,11 @@ class Plan:
         """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
         DataError where no data can be used, RecipeError where the task takes other targets or the model would see more
         than is stored."""
+        # Imported here, with the decoder of videos that they need: a plan is made where no data is read.
+        from toolkit.data.fraction import with_fraction
+        from toolkit.data.metadata import with_metadata
+        from toolkit.data.review import reviewed
+
         clip = clip_of(self.resolved)
         table = self.resolved.data
         whole = _read_data(self.one("dataset"), self.resolved, clips=clip is not None)
@@ -166,6 +167,8 @@ class Plan:
         return replace(data, spec=replace(spec, classes=classes, clip=clip))
 
     def _with_unknown(self, data: Data, names: Sequence[str]) -> Data:
+        from toolkit.data.unknown import objections, with_unknown
+
         if wrong := [Problem("data.unknown", message) for message in objections(data, names)]:
             raise invalid(self.source, wrong)
         return with_unknown(data, names)

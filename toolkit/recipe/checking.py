@@ -39,6 +39,8 @@ def as_written(signature: Signature, given: Mapping[str, Any], args: Mapping[str
 
 
 def _written(given: Any, value: Any, kind: Value) -> Any:
+    if type(value) is type(given) and isinstance(given, (str, int, float)) and value == given:
+        return given  # as nearly all are: nothing was converted
     try:
         written = plain(value)
         return written if alike(converted(written, kind), value) else given

@@ -17,9 +17,15 @@ _FIELDS = "__dataclass_fields__"
 """The fields of a dataclass by their names; `dataclasses.fields` has none that is passed to the constructor alone."""
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types of which most values are: asked first, for every recipe that is read is made plain several times."""
+
+
 def plain(value: Any) -> Any:
     """`value` in the types that TOML reads: paths as strings, tuples as lists, sets as sorted lists, members of
     enumerations by their text, and instances of classes as tables, without what is None."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Enum):
         return member_text(value)
     if isinstance(value, PurePath):
