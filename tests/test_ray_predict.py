@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests import toy_bundle
 from toolkit.api.clips import Clip
-from toolkit.api.errors import EXIT_DATA, EXIT_FAILED, EXIT_USAGE, RunFailed, ToolkitError
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunFailed, ToolkitError
 from toolkit.serving.predict import predict_files
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "ray_predict.py"
@@ -185,6 +185,25 @@ def test_two_workers_answer_as_predict_does(
     assert answered(place, "table", "--image", "image", "--name", "file", "--workers", "1", *written) == (
         EXIT_DATA,
         printed,
+    )
+    assert Path("answers.csv").read_bytes() == expected
+
+
+@pytest.mark.real
+@pytest.mark.long  # starts Ray
+def test_two_workers_answer_all_har_images_as_predict_does(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray.data", reason="ray[data] is not installed")
+    photos = str(real_data / "har-subset" / "train")
+    monkeypatch.chdir(tmp_path)
+    toy_bundle.write(Path("exports/har"))
+    assert predict_files(Path("exports/har"), [photos], output=Path("expected.csv"), top=2) == EXIT_DONE
+    expected = Path("expected.csv").read_bytes()
+    assert expected.count(b"\n") == 1 + 1800
+    assert answered(tmp_path, photos, "--output", "answers.csv", "--top", "2") == (
+        EXIT_DONE,
+        ["answers.csv: 1,800 rows"],
     )
     assert Path("answers.csv").read_bytes() == expected
 
