@@ -90,7 +90,7 @@ def _digest(data: bytes, size: int) -> bytes:
 
 def _short_side(content: bytes, medium: Medium | None) -> int | None:
     if medium == "video":
-        from toolkit.data.shards.videos import short_side
+        from toolkit.data.shards.encoded import short_side
 
         return short_side(content)
     from PIL import Image

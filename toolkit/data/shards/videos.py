@@ -1,24 +1,17 @@
-"""Splits of videos in shards, and of their single frames. A video is decoded from memory: it can name no file."""
+"""Splits of videos in shards, and of their single frames."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-from av.error import FFmpegError
+from typing import TYPE_CHECKING
 
 from toolkit.api.clips import Times, duration
-from toolkit.api.errors import DataError
 from toolkit.data.decoding import read_frames
 from toolkit.data.decoding import timeline as read_timeline
-from toolkit.data.display import shown_size
-from toolkit.data.kinds import LOOKED_AT, format_of
-from toolkit.data.opening import moving_pictures, open_video
 from toolkit.data.sequences import ArrayTargets, MadeTexts
+from toolkit.data.shards.encoded import EncodedVideo
 from toolkit.data.shards.items import ShardItems
 from toolkit.data.timeline import Timeline
 from toolkit.data.videos import FramesOf
@@ -28,43 +21,6 @@ if TYPE_CHECKING:
 
 KEPT = 64
 """Timelines kept between a video's `times` and its `read`. No times stay of all others: there may be millions."""
-
-
-@dataclass(frozen=True)
-class EncodedVideo:
-    """A video that `content` brings. Two of one name and key are the same."""
-
-    name: str
-    key: str
-    content: Callable[[], bytes] = field(repr=False, compare=False)
-
-    @contextmanager
-    def opened(self) -> Iterator[tuple[Any, Any]]:
-        data = self.content()
-        form = format_of(data[:LOOKED_AT])
-        if form is not None and form.kind == "image" and form.name != "GIF":
-            raise self.broken(f"cannot be decoded: it is an image ({form.name}), not a video")
-        try:
-            with open_video(io.BytesIO(data), protocols=()) as container:
-                yield container, moving_pictures(container, self)
-        except (FFmpegError, OSError) as error:
-            raise self.broken(f"cannot be decoded: {error.strerror or error}") from error
-
-    def broken(self, message: str) -> DataError:
-        return DataError(
-            f"{self.name}: {message}",
-            next_step="repair the shard, or skip such videos with: --set input.on_corrupt=skip",
-        )
-
-
-def short_side(video: bytes) -> int | None:
-    """The short side of a video as it is shown, in pixels; None where it cannot be opened."""
-    try:
-        with EncodedVideo("", "", lambda: video).opened() as (_, stream):
-            context = stream.codec_context
-            return min(shown_size(context.width, context.height, stream.sample_aspect_ratio))
-    except DataError:
-        return None
 
 
 class ShardVideos(ShardItems):
