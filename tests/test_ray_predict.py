@@ -182,7 +182,7 @@ def test_two_workers_answer_as_predict_does(
     assert answered(place, "photos", *written) == (EXIT_DATA, printed)
     assert Path("answers.csv").read_bytes() == expected
     Path("answers.csv").unlink()
-    assert answered(place, "table", "--image", "image", "--name", "file", "--workers", "1", *written) == (
+    assert answered(place, "table", "--content", "image", "--name", "file", "--workers", "1", *written) == (
         EXIT_DATA,
         printed,
     )
@@ -213,7 +213,7 @@ def test_two_workers_answer_all_har_images_as_predict_does(
     [
         (("photos", "--workers", "3"), "--workers 3: needs 3 cores, the cluster has 2", "use --workers 2"),
         (
-            ("table", "--image", "image"),
+            ("table", "--content", "image"),
             "--workers 2: needs 3 cores, the cluster has 2",
             "use --workers 1",
         ),
