@@ -104,7 +104,8 @@ class _Scene:
         covered = shape((self._x - x) / self._radius, (self._y - y) / self._radius)[..., None]
         scene = np.where(covered, self._front, self._behind) + self._light
         noisy = scene + self._rng.normal(0, 6, scene.shape)
-        return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        return pixels
 
 
 Shape: TypeAlias = "Callable[[Floats, Floats], NDArray[np.bool_]]"

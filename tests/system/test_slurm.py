@@ -113,9 +113,9 @@ class Queue:
         return self.facts(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 
-def until(happened: Callable[[], bool], seen: Callable[[], str]) -> None:
+def until(happened: Callable[[], bool], seen: Callable[[], str], seconds: float = DEADLINE) -> None:
     """Wait for what only Slurm's commands and files show."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, seen()
         time.sleep(0.2)
@@ -131,7 +131,8 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
     host = socket.gethostname().partition(".")[0]
     config = folder / "slurm.conf"
     config.write_text(SLURM.format(host=host, folder=folder, controller=free_port(), node=free_port()))
-    (folder / "gres.conf").write_text("Name=gpu Count=2\n")
+    # a GPU needs a file of its own to be counted; that of no other device is opened
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o600)
     environment = {**os.environ, "SLURM_CONF": str(config), "OMP_NUM_THREADS": "1"}
@@ -147,7 +148,7 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
             started.enter_context(daemon(words, folder / f"{words[0]}.txt", environment))
             if words[0] == "munged":
                 until((folder / "munge.socket").exists, (folder / "munged.txt").read_text)
-        until(lambda: is_idle(environment), lambda: "".join(file.read_text() for file in folder.glob("*.txt")))
+        until(lambda: is_idle(environment), lambda: "".join(file.read_text() for file in folder.glob("*.txt")), 60)
         yield found
         subprocess.run(["scancel", "--user=root"], env=environment, check=False)
 
