@@ -14,7 +14,7 @@ from tests.shard_files import picture, write_parquet
 PICTURES = [picture(number, side=4) for number in range(200)]
 FILES, ROWS, GROUP = 20, 50_000, 2_500
 """Of the large set: a million items in 400 row groups."""
-STEPS = 40
+STEPS = 30
 MORE = 300
 """MiB that a run on all files may take above one on the first ten thousand items."""
 
