@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,17 +15,18 @@ from statistics import median
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from toolkit.api.clips import duration
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError, ParityError, UsageError, counted
-from toolkit.api.files import as_utf8, replaced_folder
+from toolkit.api.files import as_utf8, naming, replaced_folder
 from toolkit.build.assemble import Assembly
 from toolkit.export.bom import BOM, bill_of_materials
 from toolkit.export.card import card_of
-from toolkit.export.gate import Reference, Verdict, judge, reference
+from toolkit.export.gate import Ask, Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
@@ -45,7 +47,8 @@ from toolkit.serving.bundle import (
     FrameSampling,
     Input,
     Manifest,
-    Trust,
+    Maps,
+    Searched,
     VideoSampling,
 )
 from toolkit.serving.bundle.signature import check_key, sign
@@ -57,7 +60,10 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     from numpy.typing import NDArray
+    from rich.status import Status
     from torch import nn
+
+    from toolkit.training.explain import LinearMap
 
 __all__ = ["evaluate_bundle", "export_run", "write_bundle", "write_models"]
 
@@ -65,6 +71,8 @@ CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
 FRAMES_OF_A_VIDEO = 8
 """Frames of a video that the answer is averaged over, where the dataset has no videos to say how many."""
+NOISE = 3
+"""Inputs of noise that must have the same Grad-CAM weights."""
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
@@ -125,16 +133,7 @@ def write_bundle(
     Raises ParityError where an exported model does not answer as the trained one does."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = _reference(trained.assembly, console, say)
-        unproved = write_models(
-            trained.assembly,
-            name,
-            folder,
-            console,
-            digest=trained.digest,
-            trained_on=_trained_on(trained),
-            trust=expected.trust,
-        )
-        verdicts = _judge(unproved, folder, expected, console, say)
+        unproved, verdicts = _judged(trained, name, folder, expected, console, say)
         _refuse_failed(verdicts, place, trained, overrides)
         manifest = _proved(unproved, verdicts, trained, expected)
         _write_papers(manifest, folder, expected)
@@ -142,6 +141,34 @@ def write_bundle(
         if key is not None:
             sign(folder, key)
     return manifest
+
+
+def _judged(
+    trained: Trained, name: str, folder: Path, expected: Reference, console: Console, say: Callable[[str], None]
+) -> tuple[Manifest, list[Verdict]]:
+    """The bundle's models, and what the gate says of them. Where it refuses one whose precision was searched, there is
+    one in fp32 instead."""
+
+    def written(searched: Searched | None) -> tuple[Manifest, list[Verdict]]:
+        manifest = write_models(
+            trained.assembly,
+            name,
+            folder,
+            console,
+            digest=trained.digest,
+            trained_on=_trained_on(trained),
+            expected=expected,
+            searched=searched,
+        )
+        if manifest.searched is not None:
+            _show_search(manifest.searched, say)
+        return manifest, _judge(manifest, folder, expected, console, say)
+
+    manifest, verdicts = written(None)
+    found = manifest.searched
+    if found is None or found.precision == "fp32" or not verdicts[0].problems:
+        return manifest, verdicts
+    return written(replace(found, precision="fp32", float_layers=(), speed=None, reason="int8 fails the gate"))
 
 
 def _reference(assembly: Assembly, console: Console, say: Callable[[str], None]) -> Reference:
@@ -189,10 +216,13 @@ def write_models(
     *,
     digest: str = "",
     trained_on: Mapping[str, Any] = MappingProxyType({}),
-    trust: Trust = UNTOUCHED,
+    expected: Reference | None = None,
+    searched: Searched | None = None,
 ) -> Manifest:
     """Every precision's model, and a manifest that claims nothing of them yet: `digest` is that of the recipe by which
-    the weights were trained, empty where they were not."""
+    the weights were trained, empty where they were not. `expected` is what a precision that is searched is held
+    against, unless it was `searched` and found to be fp32."""
+    trust = UNTOUCHED if expected is None else expected.trust
     table = assembly.recipe.export
     toml = to_toml(assembly.recipe)
     known = places(toml)
@@ -200,17 +230,10 @@ def write_models(
     chosen = assembly.objective.thresholds
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
+        maps = _linear_map(assembly) if table.maps else None
         objective = cast("nn.Module", assembly.objective).cpu()
         about = metadata(spec, thresholds, protocol, digest, trust)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust)
-    models, files = {}, {}
-    for place, precision in enumerate(table.precisions):
-        with console.status(f"writing {precision}"):
-            models[precision] = "model.onnx" if place == 0 else f"model.{precision}.onnx"
-            for path in _save(_in_precision(model, precision, assembly), folder / models[precision]):
-                files[path.name] = _sha256(path)
-    assembly.network.to(assembly.device)
-    objective.to(assembly.device)
+        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust, maps)
     manifest = Manifest(
         name=name,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -218,8 +241,8 @@ def write_models(
         sample=spec.sample,
         input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
         sampling=_sampling(assembly),
-        models=models,
-        files=files,
+        models={},
+        files={},
         recipe=shared_toml(assembly.recipe),
         digest=digest,
         protocol=protocol,
@@ -230,9 +253,79 @@ def write_models(
         thresholds=thresholds,
         trust=trust,
         segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
+        maps=None if maps is None else Maps("Grad-CAM", maps.layer, maps.extent),
     )
-    (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
+    if searched is not None:
+        manifest = _written(replace(manifest, searched=searched), folder, "fp32", model)
+    elif table.precision == "auto":
+        manifest = _write_searched(model, manifest, folder, expected, console)
+    else:
+        for precision in table.precisions:
+            with console.status(f"writing {precision}"):
+                manifest = _written(manifest, folder, precision, _in_precision(model, precision, assembly))
+    assembly.network.to(assembly.device)
+    objective.to(assembly.device)
     return manifest
+
+
+def _linear_map(assembly: Assembly) -> LinearMap:
+    """How the graph makes maps. Raises UsageError for a network of which no graph can: Grad-CAM takes gradients, and
+    these must be the same for every input."""
+    from toolkit.training.explain import linear_map
+
+    spec = assembly.spec
+    clip = () if spec.frames is None else (spec.frames,)
+    draws = torch.Generator().manual_seed(0)
+    shape = (NOISE, *clip, 3, spec.size, spec.size)
+    noise = torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8)
+    found = linear_map(assembly.network, assembly.objective, noise.to(assembly.device))
+    if found is None:
+        raise UsageError(
+            f"export.maps: the model {assembly.recipe.model.name} has no feature maps with linear layers alone behind "
+            "them, so a graph without gradients has no Grad-CAM",
+            next_step="remove export.maps, and explain the run with: python -m toolkit explain RUN INPUT",
+        )
+    return found
+
+
+def _written(manifest: Manifest, folder: Path, precision: str, model: onnx.ModelProto) -> Manifest:
+    """The manifest, with a further model that is now in the folder."""
+    name = f"model.{precision}.onnx" if manifest.models else "model.onnx"
+    files = {path.name: _sha256(path) for path in _save(model, folder / name)}
+    found = replace(manifest, models={**manifest.models, precision: name}, files={**manifest.files, **files})
+    (folder / MANIFEST).write_bytes(as_utf8(found.to_json()))
+    return found
+
+
+def _write_searched(
+    model: onnx.ModelProto, manifest: Manifest, folder: Path, expected: Reference | None, console: Console
+) -> Manifest:
+    from toolkit.export.precision import search
+
+    if expected is None:
+        raise AssertionError("a precision that is searched is held against the trained model")
+
+    def opened(candidate: onnx.ModelProto, precision: str) -> Ask:
+        with tempfile.TemporaryDirectory(prefix="candidate-") as place, naming(Path(tempfile.gettempdir())):
+            _written(manifest, Path(place), precision, candidate)
+            return Bundle.load(place, device="cpu").session.run
+
+    assembly = expected.assembly
+    with console.status("searching the precision") as status:
+        report = partial(_report, status)
+        found = search(model, _calibration(assembly), expected, opened, report=report)
+        report(f"writing {found.searched.precision}")
+        return _written(replace(manifest, searched=found.searched), folder, found.searched.precision, found.model)
+
+
+def _report(status: Status, text: str) -> None:
+    status.update(f"searching the precision: {text}")
+
+
+def _show_search(found: Searched, say: Callable[[str], None]) -> None:
+    say(f"precision {found} (searched in {found.seconds:.0f} s)")
+    if found.float_layers:
+        say(f"in float: {', '.join(found.float_layers)}")
 
 
 def _sampling(assembly: Assembly) -> VideoSampling:
@@ -285,7 +378,6 @@ def _in_precision(model: onnx.ModelProto, precision: str, assembly: Assembly) ->
 def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`."""
     import numpy as np
-    import torch
 
     train = assembly.train
     count = min(assembly.recipe.export.calibration, len(train.store))

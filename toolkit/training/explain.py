@@ -79,6 +79,66 @@ def explain(
     )
 
 
+@dataclass(frozen=True)
+class LinearMap:
+    """Grad-CAM of a network whose answers are linear in its last feature maps: the same sum of them for every input."""
+
+    layer: str
+    """The name of the layer, within the model."""
+    weights: Tensor
+    """float32 `[C, K]`: of each of K feature maps, in the map of each class."""
+    extent: tuple[int, ...]
+    """`(h, w)` of a map, or `(t, h, w)` of clips."""
+
+
+def linear_map(network: Network, objective: Objective, pixels: Tensor) -> LinearMap | None:
+    """How Grad-CAM of each class sums the feature maps, if that depends on no input: if only means and linear layers
+    follow them. None if it does, and for a network without feature maps or with several of them.
+
+    `pixels` is uint8 `[N, 3, H, W]` or `[N, T, 3, H, W]`, N at least 2 and the items unlike, on the network's device.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        layer = map_layer(network.model, _normalized(network, pixels[:1]))
+        found = [
+            None if layer is None else _summed_by(network, objective, pixels[at : at + 1], layer)
+            for at in range(len(pixels))
+        ]
+    finally:
+        network.train(was_training)
+    first = found[0]
+    if first is None or any(one is None or not _alike(one.weights, first.weights) for one in found):
+        return None
+    return first
+
+
+def _summed_by(network: Network, objective: Objective, pixels: Tensor, layer: str) -> LinearMap | None:
+    """The weights that Grad-CAM of one item has: the mean gradient of each class in each feature map. None where these
+    differ from frame to frame."""
+    inputs = _normalized(network, pixels)
+    rows = []
+    with _from_layer(network.model, layer, inputs) as seen:
+        logits = objective.logits(network.model(inputs).float())
+        if len(seen) != 1 or not logits.requires_grad:
+            return None
+        for one in logits[0]:
+            (gradient,) = torch.autograd.grad(one, seen, retain_graph=True, allow_unused=True)
+            if gradient is None:
+                return None
+            means = gradient.float().mean(dim=tuple(range(2, gradient.ndim)))
+            if not _alike(means, means[:1].expand_as(means)):
+                return None
+            rows.append(means[0])
+    extent = tuple(seen[0].shape[2:])
+    of_frames = pixels.ndim == 5 and seen[0].ndim == 4
+    return LinearMap(layer, torch.stack(rows).cpu(), (_frames(pixels), *extent) if of_frames else extent)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= 1e-4 * other.abs().max())
+
+
 def map_layer(model: nn.Module, pixels: Tensor) -> str | None:
     """The name of the module whose output are the model's last convolutional features; None if it has none.
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from toolkit.serving.bundle.session import Session
 
 
+MAPS_NEXT = "export the run again with: --set export.maps=true"
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a model says of N inputs."""
@@ -174,6 +177,35 @@ class Bundle:
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
         check_frames(frames, self.manifest.input, "frames", many=many)
         return self.session.run(frames if many else frames[None])
+
+    def maps(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where in the frames the answer of each class, or each number, comes from: float32 `[N, C, h, w]`, of clips
+        `[N, C, t, h, w]`, of uint8 `[N, H, W, 3]` or `[N, T, H, W, 3]`. From 0 to 1, the largest of each map 1; all 0
+        where nothing speaks for the class. A map covers what the model sees: see `Bundle.seen`.
+
+        Raises UsageError for another dtype or shape and where the graph gives no maps, BundleError where the model
+        cannot compute them."""
+        import numpy as np
+
+        from toolkit.serving.bundle.session import split
+
+        about = self.manifest.maps
+        if about is None:
+            raise UsageError(f"{self.path}: has no heat maps", next_step=MAPS_NEXT)
+        check_frames(frames, self.manifest.input, "frames", many=True)
+        found = np.empty((len(frames), len(self.manifest.classes), *about.extent), np.float32)
+        for part in split(len(frames), self.session.largest(frames.shape[1:])):
+            found[part] = self.session.maps(frames[part])
+        largest = found.max(tuple(range(2, found.ndim)), keepdims=True)
+        return np.divide(found, largest, out=np.zeros_like(found), where=largest > 0)
+
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of a picture of this size that the model sees: left, top, width and height, as shares of the
+        picture."""
+        shape = self.manifest.input
+        share, short = shape.size / shape.square, min(height, width)
+        wide, tall = (share * short / width, share * short / height) if shape.fit == "crop" else (share, share)
+        return (1 - wide) / 2, (1 - tall) / 2, wide, tall
 
     def _require(self, *, numbers: bool) -> None:
         if numbers != (self.manifest.form == "number"):

@@ -19,7 +19,7 @@ import numpy as np
 
 from toolkit.api.errors import BundleError, UsageError
 from toolkit.serving.bundle.inputs import to_squares
-from toolkit.serving.bundle.manifest import INPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, MAPS, Manifest
 from toolkit.serving.bundle.session import answered_in_parts, joined, largest_call, read_outputs
 
 if TYPE_CHECKING:
@@ -63,15 +63,24 @@ class OpenVinoSession:
         largest = self.largest(pixels.shape[1:])
         return answered_in_parts(pixels, largest, self._columns, self.path, self._answered)
 
+    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`,
+        from 0 on. Raises BundleError where they cannot be computed."""
+        (found,) = self._inferred(pixels, [MAPS])
+        return found
+
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
         return largest_call("cpu", shape, self._input.frames)
 
     def _answered(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return joined(self._inferred(pixels, self._outputs))
+
+    def _inferred(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
             with self._turn:
                 found = self._request.infer({INPUT: self._squares(pixels)}, share_inputs=True)
-                return joined([found[self._model.output(name)] for name in self._outputs])
+                return [found[self._model.output(name)].copy() for name in outputs]
         except Exception as error:
             raise BundleError(
                 f"{self.path}: openvino cannot compute it for {list(pixels.shape)}: {_cause(error)}",

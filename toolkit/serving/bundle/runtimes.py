@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.api.errors import ParityError, ToolkitError, UsageError, unknown_name
 from toolkit.api.files import cache_directory, read_regular, write_atomically
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from toolkit.serving.bundle.session import Session
 
+Name = TypeVar("Name", bound=str)
 FORMAT = 1
 """Of what is kept, and of how it is found: raised when either changes."""
 ROUNDS = 4
@@ -172,15 +173,15 @@ def _rates(model: Model, sessions: Mapping[BundleRuntime, Session]) -> dict[Bund
 
 
 def rates(
-    asks: Mapping[BundleRuntime, Callable[[NDArray[np.uint8]], object]],
+    asks: Mapping[Name, Callable[[NDArray[np.uint8]], object]],
     batch: NDArray[np.uint8],
     *,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[BundleRuntime, float]:
+) -> dict[Name, float]:
     """Inputs a second of each, at best: what else the machine does can only slow them down. They take turns, each first
     as often as the other, for `ROUNDS` rounds and `SECONDS` at least."""
     order = [*asks]
-    best: dict[BundleRuntime, float] = {}
+    best: dict[Name, float] = {}
     for name in order:  # the first call takes memory and tunes kernels
         asks[name](batch)
     begun, done = clock(), 0
