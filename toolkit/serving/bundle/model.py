@@ -14,7 +14,7 @@ from toolkit.serving.bundle.inspection import check_interface, inspect_model
 from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 from toolkit.serving.bundle.providers import choose_device
-from toolkit.serving.bundle.runtimes import Model, check_runtime, open_session
+from toolkit.serving.bundle.runtimes import Model, check_runtime, home_of, open_session
 from toolkit.serving.bundle.signature import check_signature
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.system.choices import BundleDevice, BundleRuntime
@@ -127,14 +127,14 @@ class Bundle:
         runtime: str = "onnxruntime",
         threads: int | None = None,
     ) -> Bundle:
-        """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda" or "tensorrt"; auto is CUDA where it loads,
-        else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
+        """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda", "tensorrt" or "coreml"; auto is CUDA where it
+        loads, else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
         `signed_by` must have signed it; see `toolkit.serving.bundle.signature`.
 
         On the CPU it computes with so many `threads`; None: one for each core.
 
-        It is computed by `runtime`: "onnxruntime"; "openvino", on the CPU; or "auto", the faster of them on this
-        machine: see `toolkit.serving.bundle.runtimes`.
+        It is computed by `runtime`: "onnxruntime"; "openvino" or "coreml", on the CPU's data; "tensorrt", on CUDA; or
+        "auto", the fastest of them on this machine: see `toolkit.serving.bundle.runtimes`.
 
         Raises BundleError for a bundle that is damaged or asks for what none may, UsageError for a precision that it
         does not have and for a device or a runtime that does not load, ParityError for a runtime that does not answer
@@ -149,7 +149,7 @@ class Bundle:
         findings = inspect_model(model, allowed=manifest.files)
         check_interface(findings, manifest, model)
         check_runtime(runtime, device)
-        choice = choose_device("cpu" if runtime == "openvino" else device)
+        choice = choose_device(home_of(runtime) or device)
         opened = open_session(
             runtime, Model(path, manifest, chosen, choice.device, findings, threads or physical_cores())
         )

@@ -32,7 +32,7 @@ Open: TypeAlias = Callable[..., Any]
 
 BUCKETS = (1, 8, 32, 128)
 """Batch sizes on a GPU: each is tuned (and captured) once, what lies between is padded."""
-LARGEST = {"cpu": 32, "cuda": BUCKETS[-1], "tensorrt": BUCKETS[-1]}
+LARGEST = {"cpu": 32, "cuda": BUCKETS[-1], "tensorrt": BUCKETS[-1], "coreml": 32}
 """Frames of one call at most, by device: more gain no speed and take more memory."""
 FEWEST = 4
 """Clips of one call at most, where they have so many frames that `LARGEST` would give fewer."""
