@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "bundle": "a bundle",
     "triton": "a bundle and a Triton model repository",
+    "openvino": "a bundle and a model of OpenVINO",
     "web": "a bundle and a page that answers in the browser",
 }
 
@@ -44,8 +45,7 @@ def _export(options: Namespace) -> None:
             name=options.name,
             exports=options.exports,
             overrides=options.overrides,
-            triton=options.format == "triton",
-            web=options.format == "web",
+            form=options.format,
             key=options.sign,
             console=output,
         )

@@ -90,11 +90,11 @@ def _kept(model: nn.Module, maps: LinearMap | None) -> Iterator[list[Tensor]]:
 
 
 def _summed(features: Tensor, weights: Tensor, frames: int | None) -> Tensor:
-    """The maps of all classes, cut at zero: what `explain` shows before it is scaled. Features are `[N, K, h, w]`,
-    `[N, K, t, h, w]`, or of the single `frames` of clips `[N * T, K, h, w]`."""
+    """The maps of all classes: what `explain` shows before it is resized, cut at zero and scaled. Features are
+    `[N, K, h, w]`, `[N, K, t, h, w]`, or of the single `frames` of clips `[N * T, K, h, w]`."""
     ones = [1] * (features.ndim - 2)
     convolve = nn.functional.conv2d if features.ndim == 4 else nn.functional.conv3d
-    summed: Tensor = convolve(features, weights.view(*weights.shape, *ones)).relu()
+    summed: Tensor = convolve(features, weights.view(*weights.shape, *ones))
     if frames is not None and features.ndim == 4:
         return summed.unflatten(0, (-1, frames)).movedim(1, 2)
     return summed

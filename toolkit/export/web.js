@@ -43,7 +43,7 @@
       method: facts.method, left: (1 - wide) / 2, top: (1 - tall) / 2, width: wide, height: tall,
       of: (model.form === "number" ? [...Array(count).keys()] : order.slice(0, top)).map((place) => {
         const map = [...values.slice(place * rows * columns, (place + 1) * rows * columns)], most = Math.max(...map);
-        const shares = map.map((value) => most > 0 ? value / most : 0);
+        const shares = map.map((value) => most > 0 ? Math.max(value, 0) / most : 0);
         return { name: model.classes[place],
           values: [...Array(rows).keys()].map((one) => shares.slice(one * columns, (one + 1) * columns)) };
       }),

@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,6 @@ from statistics import median
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -28,6 +27,7 @@ from toolkit.export.bom import BOM, bill_of_materials
 from toolkit.export.card import card_of
 from toolkit.export.gate import Ask, Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
+from toolkit.export.maps import check_maps, found_map
 from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
 from toolkit.export.triton import place_in, write_triton
@@ -63,16 +63,12 @@ if TYPE_CHECKING:
     from rich.status import Status
     from torch import nn
 
-    from toolkit.training.explain import LinearMap
-
 __all__ = ["evaluate_bundle", "export_run", "write_bundle", "write_models"]
 
 CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
 FRAMES_OF_A_VIDEO = 8
 """Frames of a video that the answer is averaged over, where the dataset has no videos to say how many."""
-NOISE = 3
-"""Inputs of noise that must have the same Grad-CAM weights."""
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
@@ -85,36 +81,67 @@ def export_run(
     name: str | None,
     exports: Path,
     overrides: Sequence[str],
-    triton: bool,
     console: Console,
     key: Path | None = None,
-    web: bool = False,
+    form: str = "bundle",
 ) -> Path:
     """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
 
-    A private `key` signs it. `triton` adds a model repository, and `web` a page that answers in the browser.
+    A private `key` signs it. `form` adds to it: "triton" a model repository, "openvino" a model of OpenVINO, and "web"
+    a page that answers in the browser.
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
     place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
-    repository, page = exports / f"{place.name}-triton", exports / f"{place.name}.html"
-    if triton:
-        place_in(repository, place.name)  # what would be refused in the end is refused first
-    if web:
-        check_place(page)
-        runtime()
+    more = place.with_name(f"{place.name}.html" if form == "web" else f"{place.name}-{form}")
+    _check_form(form, more, place.name)  # what would be refused in the end is refused first
     if key is not None:
         check_key(key)
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
     shown = partial(say, console=console)
-    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
-    if triton:
-        shown(f"triton {write_triton(place, manifest, repository)}")
-    if web:
-        shown(f"web {write_web(place, manifest, page)}")
+    written = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
+    if form != "bundle":
+        shown(f"{form} {_write_form(form, more, place, written, console, shown)}")
     return place
+
+
+def _check_form(form: str, place: Path, name: str) -> None:
+    if form == "triton":
+        place_in(place, name)
+    elif form == "web":
+        check_place(place)
+        runtime()
+    elif form == "openvino":
+        from toolkit.export.openvino import check_openvino
+
+        check_openvino(place)
+
+
+def _write_form(
+    form: str, place: Path, bundle: Path, written: Written, console: Console, say: Callable[[str], None]
+) -> Path:
+    manifest = written.manifest
+    if form == "triton":
+        return write_triton(bundle, manifest, place)
+    if form == "web":
+        return write_web(bundle, manifest, place)
+    from toolkit.export.openvino import write_openvino
+
+    def gate(candidate: Bundle) -> Verdict:
+        return _judge_each([candidate], written.expected, console, say)[0]
+
+    return write_openvino(bundle, manifest, place, gate)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A bundle that is in its place."""
+
+    manifest: Manifest
+    expected: Reference
+    """What it was held against."""
 
 
 def write_bundle(
@@ -126,7 +153,7 @@ def write_bundle(
     console: Console,
     say: Callable[[str], None],
     key: Path | None = None,
-) -> Manifest:
+) -> Written:
     """Write the bundle of a trained run at `place`, whole or not at all. `overrides` are those that it was
     opened with. `console` shows how far it is; `say` gets a line of each precision's gate.
 
@@ -135,12 +162,12 @@ def write_bundle(
         expected = _reference(trained.assembly, console, say)
         unproved, verdicts = _judged(trained, name, folder, expected, console, say)
         _refuse_failed(verdicts, place, trained, overrides)
-        manifest = _proved(unproved, verdicts, trained, expected)
+        manifest = _proved(unproved, verdicts, trained, expected, _maps(unproved, folder, expected))
         _write_papers(manifest, folder, expected)
         Bundle.load(folder, device="cpu")
         if key is not None:
             sign(folder, key)
-    return manifest
+    return Written(manifest, expected)
 
 
 def _judged(
@@ -230,7 +257,7 @@ def write_models(
     chosen = assembly.objective.thresholds
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
-        maps = _linear_map(assembly) if table.maps else None
+        maps = found_map(assembly) if table.maps else None
         objective = cast("nn.Module", assembly.objective).cpu()
         about = metadata(spec, thresholds, protocol, digest, trust)
         model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust, maps)
@@ -266,26 +293,6 @@ def write_models(
     assembly.network.to(assembly.device)
     objective.to(assembly.device)
     return manifest
-
-
-def _linear_map(assembly: Assembly) -> LinearMap:
-    """How the graph makes maps. Raises UsageError for a network of which no graph can: Grad-CAM takes gradients, and
-    these must be the same for every input."""
-    from toolkit.training.explain import linear_map
-
-    spec = assembly.spec
-    clip = () if spec.frames is None else (spec.frames,)
-    draws = torch.Generator().manual_seed(0)
-    shape = (NOISE, *clip, 3, spec.size, spec.size)
-    noise = torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8)
-    found = linear_map(assembly.network, assembly.objective, noise.to(assembly.device))
-    if found is None:
-        raise UsageError(
-            f"export.maps: the model {assembly.recipe.model.name} has no feature maps with linear layers alone behind "
-            "them, so a graph without gradients has no Grad-CAM",
-            next_step="remove export.maps, and explain the run with: python -m toolkit explain RUN INPUT",
-        )
-    return found
 
 
 def _written(manifest: Manifest, folder: Path, precision: str, model: onnx.ModelProto) -> Manifest:
@@ -378,6 +385,7 @@ def _in_precision(model: onnx.ModelProto, precision: str, assembly: Assembly) ->
 def _calibration(assembly: Assembly) -> Iterator[NDArray[np.uint8]]:
     """Evenly spaced training items as the graph sees them, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`."""
     import numpy as np
+    import torch
 
     train = assembly.train
     count = min(assembly.recipe.export.calibration, len(train.store))
@@ -402,16 +410,23 @@ def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
 def _judge(
     manifest: Manifest, folder: Path, expected: Reference, console: Console, say: Callable[[str], None]
 ) -> list[Verdict]:
+    bundles = (Bundle.load(folder, device="cpu", precision=precision) for precision in manifest.models)
+    return _judge_each(bundles, expected, console, say)
+
+
+def _judge_each(
+    bundles: Iterable[Bundle], expected: Reference, console: Console, say: Callable[[str], None]
+) -> list[Verdict]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     verdicts = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        for precision in manifest.models:
-            task = progress.add_task(f"gate {precision}", total=2 * len(expected.evaluation.index))
-            bundle = Bundle.load(folder, device="cpu", precision=precision)
-            limits: Limits = getattr(expected.assembly.recipe.export, precision)
+        for bundle in bundles:
+            by = "" if bundle.runtime == "onnxruntime" else f" by {bundle.runtime}"
+            task = progress.add_task(f"gate {bundle.precision}{by}", total=2 * len(expected.evaluation.index))
+            limits: Limits = getattr(expected.assembly.recipe.export, bundle.precision)
             verdict = judge(bundle, expected, limits, progress=_Advance(progress, task))
             verdicts.append(verdict)
-            say(_line(verdict))
+            say(_line(verdict, by))
     return verdicts
 
 
@@ -424,13 +439,13 @@ class _Advance:
         self.progress.advance(self.task, items)
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: Verdict, by: str) -> str:
     raw = verdict.raw
     ties = f" and {counted(len(raw.flips) - raw.changed, 'tie')}" if len(raw.flips) > raw.changed else ""
     flips = f", {counted(raw.changed, 'prediction')} flipped{ties}" if verdict.judging.flips else ""
     paired = f" ({raw.paired})" if raw.paired.worse + raw.paired.better else ""
     return (
-        f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
+        f"gate {verdict.precision}{by}: {'passed' if not verdict.problems else 'FAILED'}, "
         f"{verdict.items} {verdict.split} items, {verdict.metric} {raw.scores[verdict.metric]:.4f} "
         f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
         f"{verdict.judging.unit} ({raw.difference:.2g} from raw files){flips}{paired}"
@@ -462,14 +477,28 @@ def _accepted(failed: Sequence[Verdict], trained: Trained, overrides: Sequence[s
     return f"to accept this: python -m toolkit export {' '.join([run, *given, *limits])}"
 
 
-def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, expected: Reference) -> Manifest:
+def _maps(manifest: Manifest, folder: Path, expected: Reference) -> dict[str, dict[str, Any]]:
+    """What was found of the heat maps of each precision."""
+    if manifest.maps is None:
+        return {}
+    bundles = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
+    return {name: {"maps": check_maps(bundle, expected)} for name, bundle in bundles.items()}
+
+
+def _proved(
+    manifest: Manifest,
+    verdicts: Sequence[Verdict],
+    trained: Trained,
+    expected: Reference,
+    maps: Mapping[str, Mapping[str, Any]],
+) -> Manifest:
     exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
     return replace(
         manifest,
         recipe=shared_toml(_trained_recipe(trained)),
         results=results(trained),
         scores={"torch": expected.evaluation.scalars(), **exported},
-        gate={verdict.precision: verdict.summary() for verdict in verdicts},
+        gate={verdict.precision: {**verdict.summary(), **maps.get(verdict.precision, {})} for verdict in verdicts},
     )
 
 

@@ -95,16 +95,17 @@ def linear_map(network: Network, objective: Objective, pixels: Tensor) -> Linear
     """How Grad-CAM of each class sums the feature maps, if that depends on no input: if only means and linear layers
     follow them. None if it does, and for a network without feature maps or with several of them.
 
-    `pixels` is uint8 `[N, 3, H, W]` or `[N, T, 3, H, W]`, N at least 2 and the items unlike, on the network's device.
-    """
+    `pixels` is uint8 `[1, 3, H, W]` or `[1, T, 3, H, W]`, on the network's device; what they show has no effect. The
+    gradients are compared at features that are drawn, small and large, of both signs: those of real inputs may all lie
+    on one side of what is not linear."""
     was_training = network.training
     network.eval()
     try:
-        layer = map_layer(network.model, _normalized(network, pixels[:1]))
-        found = [
-            None if layer is None else _summed_by(network, objective, pixels[at : at + 1], layer)
-            for at in range(len(pixels))
-        ]
+        inputs = _normalized(network, pixels)
+        layer = map_layer(network.model, inputs)
+        if layer is None:
+            return None
+        found = [_summed_at(network, objective, inputs, layer, size) for size in (0.1, 1.0, 10.0, 100.0)]
     finally:
         network.train(was_training)
     first = found[0]
@@ -113,12 +114,22 @@ def linear_map(network: Network, objective: Objective, pixels: Tensor) -> Linear
     return first
 
 
-def _summed_by(network: Network, objective: Objective, pixels: Tensor, layer: str) -> LinearMap | None:
-    """The weights that Grad-CAM of one item has: the mean gradient of each class in each feature map. None where these
-    differ from frame to frame."""
-    inputs = _normalized(network, pixels)
+def _summed_at(network: Network, objective: Objective, inputs: Tensor, layer: str, size: float) -> LinearMap | None:
+    """The weights that Grad-CAM has at features of this size: the mean gradient of each class in each feature map. None
+    where these differ from frame to frame."""
+    frames, seen = _frames(inputs), list[Tensor]()
+
+    def draw(_name: str, _module: nn.Module, output: Any) -> Any:
+        torch.set_grad_enabled(True)
+        draws = torch.Generator().manual_seed(int(10 * size))
+        seen[:] = [
+            (size * torch.randn(one.shape, generator=draws)).to(one).requires_grad_() for one in _maps(output, frames)
+        ]
+        return seen[0].clone() if seen and isinstance(output, Tensor) else output
+
+    module = network.model.get_submodule(layer)
     rows = []
-    with _from_layer(network.model, layer, inputs) as seen:
+    with torch.no_grad(), _hooked({module: draw}, {module: layer}):
         logits = objective.logits(network.model(inputs).float())
         if len(seen) != 1 or not logits.requires_grad:
             return None
@@ -131,8 +142,8 @@ def _summed_by(network: Network, objective: Objective, pixels: Tensor, layer: st
                 return None
             rows.append(means[0])
     extent = tuple(seen[0].shape[2:])
-    of_frames = pixels.ndim == 5 and seen[0].ndim == 4
-    return LinearMap(layer, torch.stack(rows).cpu(), (_frames(pixels), *extent) if of_frames else extent)
+    of_frames = inputs.ndim == 5 and seen[0].ndim == 4
+    return LinearMap(layer, torch.stack(rows).cpu(), (frames, *extent) if of_frames else extent)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -196,6 +196,7 @@ class Bundle:
         found = np.empty((len(frames), len(self.manifest.classes), *about.extent), np.float32)
         for part in split(len(frames), self.session.largest(frames.shape[1:])):
             found[part] = self.session.maps(frames[part])
+        found = found.clip(0)
         largest = found.max(tuple(range(2, found.ndim)), keepdims=True)
         return np.divide(found, largest, out=np.zeros_like(found), where=largest > 0)
 

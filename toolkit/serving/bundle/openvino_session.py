@@ -44,16 +44,13 @@ class OpenVinoSession:
         self._columns = manifest.columns
         self._outputs = read_outputs(manifest)
         self._turn = threading.Lock()
-        square, clip = self._input.square, () if self._input.frames is None else (self._input.frames,)
         try:
-            reader = _frontends().load_by_framework("onnx")  # a file that is not ONNX goes to no other reader
-            model = reader.convert(reader.load(str(path)))
-            model.reshape({INPUT: openvino.PartialShape([-1, *clip, square, square, 3])})
+            model = openvino.Core().read_model(path) if path.suffix == ".xml" else of_squares(path, manifest)
             self._model = openvino.Core().compile_model(model, "CPU", _settings(threads))
             self._request = self._model.create_infer_request()
         except Exception as error:  # OpenVINO's own errors have no other class in common
             raise BundleError(
-                f"{path}: openvino {installed_version()} cannot open it: {_cause(error)}",
+                f"{path}: openvino {installed_version()} cannot open it: {cause_of(error)}",
                 next_step="use --runtime onnxruntime",
             ) from error
 
@@ -64,8 +61,8 @@ class OpenVinoSession:
         return answered_in_parts(pixels, largest, self._columns, self.path, self._answered)
 
     def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`,
-        from 0 on. Raises BundleError where they cannot be computed."""
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`:
+        above 0 where something speaks for the class. Raises BundleError where they cannot be computed."""
         (found,) = self._inferred(pixels, [MAPS])
         return found
 
@@ -83,7 +80,7 @@ class OpenVinoSession:
                 return [found[self._model.output(name)].copy() for name in outputs]
         except Exception as error:
             raise BundleError(
-                f"{self.path}: openvino cannot compute it for {list(pixels.shape)}: {_cause(error)}",
+                f"{self.path}: openvino cannot compute it for {list(pixels.shape)}: {cause_of(error)}",
                 next_step="use --runtime onnxruntime",
             ) from error
 
@@ -96,6 +93,16 @@ class OpenVinoSession:
         return squares.reshape(*pixels.shape[:-3], side, side, 3)
 
 
+def of_squares(path: Path, manifest: Manifest) -> Any:
+    """The ONNX model at `path` as OpenVINO has it, for any number of squares. Raises what OpenVINO raises."""
+    openvino = library()
+    reader = _frontends().load_by_framework("onnx")  # a file that is not ONNX goes to no other reader
+    model = reader.convert(reader.load(str(path)))
+    side, clip = manifest.input.square, () if manifest.input.frames is None else (manifest.input.frames,)
+    model.reshape({INPUT: openvino.PartialShape([-1, *clip, side, side, 3])})
+    return model
+
+
 def is_installed() -> bool:
     return EXTRA in sys.modules or find_spec(EXTRA) is not None
 
@@ -105,16 +112,16 @@ def installed_version() -> str:
 
 
 @cache
-def library() -> Any:
-    """OpenVINO, imported so that it reports nothing over the network. Raises UsageError where it is missing or does not
-    import."""
+def library(asked: str = "--runtime openvino") -> Any:
+    """OpenVINO, imported so that it reports nothing over the network. Raises UsageError, which names the flag that
+    `asked` for it, where it is missing or does not import."""
     known = sys.modules.get(TELEMETRY)
     sys.modules[TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
         reason = "which is not installed" if not is_installed() else f"which cannot be imported: {error}"
-        raise UsageError(f"--runtime openvino: needs openvino, {reason}", next_step=INSTALL) from error
+        raise UsageError(f"{asked}: needs openvino, {reason}", next_step=INSTALL) from error
     finally:
         del sys.modules[TELEMETRY]
         if known is not None:
@@ -138,7 +145,7 @@ def _settings(threads: int) -> dict[str, Any]:
     }
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """What OpenVINO said, without the places in its code."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and not line.startswith("Exception from")), type(error).__name__)

@@ -104,8 +104,8 @@ class Session(Protocol):
         Raises BundleError where it cannot be computed."""
 
     def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`,
-        from 0 on. Raises BundleError where they cannot be computed."""
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`:
+        above 0 where something speaks for the class. Raises BundleError where they cannot be computed."""
 
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
@@ -144,8 +144,8 @@ class ModelSession:
         return answered_in_parts(pixels, largest, self._columns, self.path, partial(self._answered, largest=largest))
 
     def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`,
-        from 0 on. Raises BundleError where they cannot be computed."""
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`:
+        above 0 where something speaks for the class. Raises BundleError where they cannot be computed."""
 
         def run() -> NDArray[np.float32]:
             self._of_any = self._of_any or self._open()
