@@ -298,6 +298,8 @@ def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:
         "train": {"epochs": 1, "batch": 8, "optimizer": {"name": "sgd", "lr": 0.1}},
     }
     assert Recipe.model_validate({**minimal, "export": export}).export.precisions == ("int8", "fp32")
+    searched = Recipe.model_validate({**minimal, "export": {"precision": "auto"}}).export
+    assert (searched.precision, searched.precisions) == ("auto", ())
 
 
 @pytest.mark.parametrize("page", [ROOT / "exports" / "README.md", DOCS / "reference" / "bundle.md"], ids=name_of)
