@@ -19,7 +19,7 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import EXIT_DONE, DataError
 from toolkit.cli.main import main
 from toolkit.export import precision, write
-from toolkit.export.gate import Ask
+from toolkit.export.gate import Ask, Held
 from toolkit.export.graph import to_onnx
 from toolkit.export.integers import GATED, QUANTISED, Ranged, ranged
 from toolkit.export.precision import Chosen, fewest, search
@@ -72,7 +72,8 @@ class Bench:
     """What the search asks about, with speeds and limits that a test chooses."""
 
     ranges: Ranged
-    passes: Callable[[list[str]], bool] = lambda _: True
+    passes: Callable[[list[str]], bool | None] = lambda _: True
+    """Of the weights that are in float; None: only if a drop is excused as chance."""
     speeds: dict[str, float] = field(default_factory=dict)
     tried: list[list[str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -87,15 +88,16 @@ class Bench:
             asked[id(ask)] = candidate
             return ask
 
-        def squares_pass(ask: Ask, *_: object) -> bool:
+        def held_on_squares(ask: Ask, *_: object) -> Held:
             self.tried.append(floats(asked[id(ask)])[1:])  # the first layer stays float in any case
-            return self.passes(self.tried[-1])
+            passes = self.passes(self.tried[-1])
+            return Held(bool(passes), passes is not False)
 
         def measure(asks: dict[str, Ask], batch: np.ndarray) -> dict[str, float]:
             assert batch.shape == (16, 20, 20, 3)
             return {name: self.speeds.get(name, 2.0) for name in asks} | {"fp32": 1.0}
 
-        monkeypatch.setattr(precision, "squares_pass", squares_pass)
+        monkeypatch.setattr(precision, "held_on_squares", held_on_squares)
         monkeypatch.setattr(precision, "ranged", lambda *_, **__: self.ranges)
         expected = SimpleNamespace(
             evaluation=SimpleNamespace(index=torch.arange(len(SQUARES))),
@@ -136,6 +138,18 @@ def test_what_costs_accuracy_returns_to_float_the_worst_first(
     assert [text for text in bench.said if text.startswith("ranking layers")] == [
         f"ranking layers: part {part} of 3" for part in (1, 2, 3)
     ]
+
+
+@pytest.mark.parametrize(("outright", "layers"), [(True, 2), (False, 0)])
+def test_chance_is_an_excuse_only_where_nothing_else_is_faster(
+    gated: onnx.ModelProto, ranges: Ranged, monkeypatch: pytest.MonkeyPatch, outright: bool, layers: int
+) -> None:
+    """All in integers is excused; with two layers in float no excuse is needed, if there is such a model."""
+    bench = Bench(ranges, passes=lambda names: (outright and len(names) >= 2) or None)
+    found = bench.run(gated, monkeypatch)
+    assert len(found.searched.float_layers) == layers
+    assert sorted({len(names) for names in bench.tried}) == [0, 1, 2]
+    assert len(bench.tried) == 3  # what was tried is known
 
 
 def spoil(ranges: Ranged, layer: str) -> Ranged:
