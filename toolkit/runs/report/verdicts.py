@@ -25,7 +25,7 @@ from toolkit.runs.report.statistics import (
     most_frequent_share,
     overlap,
 )
-from toolkit.runs.significance import wilson_interval
+from toolkit.runs.scores import Certainty
 from toolkit.runs.slices import Slice, worse_than_rest
 
 Kind: TypeAlias = Literal[
@@ -94,6 +94,8 @@ class Judged:
     """Training items of each class; empty where they are not known."""
     slices: Sequence[Slice] = ()
     """Of `split`."""
+    certainty: Certainty = field(default_factory=lambda: Certainty({}, {}))
+    """Of the scores on `split`."""
 
 
 def judged(files: RunFiles) -> Judged:
@@ -109,6 +111,7 @@ def judged(files: RunFiles) -> Judged:
         one_class=files.targets == "index",
         class_items=files.facts.get("class_items", {}),
         slices=files.slices,
+        certainty=Certainty.of(files.scores, files.split),
     )
 
 
@@ -128,7 +131,7 @@ def _chance(judged: Judged) -> Iterator[Verdict]:
     if not rows or not judged.classes or not judged.one_class:
         return
     reached, constant, guessed = accuracy(rows), most_frequent_share(rows), 1 / len(judged.classes)
-    low, high = wilson_interval(reached, len(rows))
+    low, high = judged.certainty.interval("accuracy", reached, len(rows))
     if low > max(constant, guessed):
         return
     most_frequent = "Answering the most frequent class every time"
@@ -190,7 +193,7 @@ def _few_items(judged: Judged) -> Iterator[Verdict]:
     rows = judged.predictions
     if not rows:
         return
-    low, high = wilson_interval(accuracy(rows), len(rows))
+    low, high = judged.certainty.interval("accuracy", accuracy(rows), len(rows))
     if high - low <= WIDE:
         return
     text = (
