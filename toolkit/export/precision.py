@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +39,8 @@ ITEMS = 1000
 """Validation items, at most, that the limits are tried on while searching. The gate asks about all."""
 
 
-class Opened(Protocol):
-    """Opens a model in a precision as users of the bundle will."""
-
-    def __call__(self, model: onnx.ModelProto, precision: str) -> Ask: ...
-
-
+Opened: TypeAlias = "Callable[[onnx.ModelProto, str], Ask]"
+"""Opens a model in a precision as users of the bundle will."""
 Measure = Callable[[dict[str, Ask], NDArray[np.uint8]], dict[str, float]]
 """Inputs a second of each: see `rates`."""
 

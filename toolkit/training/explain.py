@@ -134,7 +134,8 @@ def _summed_at(network: Network, objective: Objective, inputs: Tensor, layer: st
         if len(seen) != 1 or not logits.requires_grad:
             return None
         for one in logits[0]:
-            (gradient,) = torch.autograd.grad(one, seen, retain_graph=True, allow_unused=True)
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(one, seen, retain_graph=True, allow_unused=True)
+            (gradient,) = gradients
             if gradient is None:
                 return None
             means = gradient.float().mean(dim=tuple(range(2, gradient.ndim)))

@@ -107,7 +107,7 @@ def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
     if len(findings.inputs) != 1 or not _fits(findings.inputs[0], takes):
         raise _differs(path, "takes", findings.inputs, takes)
     count = len(manifest.classes)
-    kinds = {
+    kinds: dict[str, tuple[int, tuple[int | str, ...]]] = {
         manifest.output: (_FLOAT, ("N", count)),
         ENERGY: (_FLOAT, ("N",)),
         DECLINED: (_BOOL, ("N",)),

@@ -198,7 +198,8 @@ class Bundle:
             found[part] = self.session.maps(frames[part])
         found = found.clip(0)
         largest = found.max(tuple(range(2, found.ndim)), keepdims=True)
-        return np.divide(found, largest, out=np.zeros_like(found), where=largest > 0)
+        scaled: NDArray[np.float32] = np.divide(found, largest, out=np.zeros_like(found), where=largest > 0)
+        return scaled
 
     def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
         """The part of a picture of this size that the model sees: left, top, width and height, as shares of the

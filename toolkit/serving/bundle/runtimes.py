@@ -67,9 +67,7 @@ class Model:
             from toolkit.serving.bundle.openvino_session import OpenVinoSession
 
             return OpenVinoSession(self.path, self.manifest, self.threads)
-        device = self.device
-        if runtime in ("tensorrt", "coreml"):
-            device = runtime
+        device = provider_of(runtime) or self.device
         from toolkit.serving.bundle.session import ModelSession
 
         return ModelSession(self.path, device, self.findings, self.manifest, self.threads)
@@ -127,7 +125,8 @@ def check_runtime(asked: str, device: str) -> None:
             f"--runtime {asked}: runs on {where}, not on {device}",
             next_step=f"use --device {home}, or remove --runtime",
         )
-    if asked in ("tensorrt", "coreml") and (missing := missing_for(asked)):
+    provider = provider_of(asked)
+    if provider is not None and (missing := missing_for(provider)):
         raise UsageError(
             f"--runtime {asked}: does not load: {missing}", next_step="install what is missing, or use --runtime auto"
         )
@@ -136,6 +135,12 @@ def check_runtime(asked: str, device: str) -> None:
 def home_of(asked: str) -> BundleDevice | None:
     """The device that a runtime, if it is not onnxruntime, takes the place of."""
     return next((home for name, home in HOMES.items() if name == asked), None)
+
+
+def provider_of(runtime: str) -> BundleDevice | None:
+    """The device whose provider of onnxruntime a runtime is; None for those that are not."""
+    devices: tuple[BundleDevice, ...] = ("tensorrt", "coreml")
+    return next((device for device in devices if device == runtime), None)
 
 
 def open_session(asked: str, model: Model) -> Opened:
@@ -179,7 +184,8 @@ def _missing(name: BundleRuntime) -> str:
         from toolkit.serving.bundle.openvino_session import is_installed
 
         return "" if is_installed() else "not installed"
-    return missing_for(name) or "" if name in ("tensorrt", "coreml") else ""
+    provider = provider_of(name)
+    return "" if provider is None else missing_for(provider) or ""
 
 
 def _compared(model: Model, other: BundleRuntime, *, timed: bool) -> tuple[Comparison, Mapping[BundleRuntime, Session]]:
