@@ -26,7 +26,16 @@ ROOMS = (
 functions count. `__main__` stands above all, and `toolkit/__init__.py` gives plugins `hookimpl`."""
 
 PUBLIC = (
-    *("api", "data.division", "data.folders", "data.groups", "data.images", "data.kinds", "data.labelled"),
+    *(
+        "api",
+        "data.division",
+        "data.folders",
+        "data.groups",
+        "data.images",
+        "data.kinds",
+        "data.labelled",
+        "data.unlabelled",
+    ),
     *("data.labels", "data.lists", "data.names", "data.sequences", "data.shards", "data.splits", "data.tables"),
     *("data.videos", "transfer"),
 )

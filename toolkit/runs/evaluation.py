@@ -131,6 +131,7 @@ class Scored:
             "precision": self.precision,
             "classes": list(self.data.spec.classes),
             "targets": self.data.spec.targets,
+            "labelled": self.data.spec.labelled,
             "items": {name: len(getattr(self.data, name)) for name in SPLITS},
             "class_items": self.class_items(),
             **(network or {}),
