@@ -16,7 +16,7 @@ from tests import tiny
 from tests.resuming import stopped_and_resumed
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import RunFailed
-from toolkit.build import teaching
+from toolkit.build import featuring
 from toolkit.build.assemble import assemble, training
 from toolkit.build.featuring import training_of_run
 from toolkit.build.plan import plan
@@ -211,7 +211,7 @@ def test_a_teacher_of_pixels_that_change_is_asked_in_each_step(
 def test_answers_that_memory_has_no_room_for_are_not_kept(
     taught: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teaching, "memory_available", lambda: 100)
+    monkeypatch.setattr(featuring, "memory_available", lambda: 100)
     _, setup = training_of_run(assemble(learner(*taught, "augment=[]", "input.memory_gb=0.1")))
     assert setup.taught == "answers take 0.0 GiB, and 0.0 GiB of memory are free"
 

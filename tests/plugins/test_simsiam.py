@@ -308,6 +308,6 @@ def test_a_folder_without_images_is_refused(recipe: Path, tmp_path: Path, capsys
     assert f"{tmp_path}: holds no image" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_learning_rate_is_found_for_it(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["find-lr", str(recipe), "--steps", "4", *tiny.overridden(SETTINGS)]) == 0
-    assert "lr" in capsys.readouterr().out
+def test_a_learning_rate_is_found_for_it(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(recipe), "--find-lr", "--runs", str(tmp_path), *tiny.overridden(SETTINGS)]) == 0
+    assert "rates from" in capsys.readouterr().out

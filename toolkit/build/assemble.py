@@ -221,8 +221,9 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     with assembly.autocast():
         check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").offer.failed)
     # Before anything asks for its parameters: it may make them when it is first asked.
-    task = assembly.plan.one("task").offer
-    check_objective(assembly.objective, assembly.network, assembly.spec, assembly.device, task.failed)
+    check_objective(
+        assembly.objective, assembly.network, assembly.spec, assembly.device, assembly.plan.one("task").offer.failed
+    )
     setup = _setup(assembly)
     problems = list(
         disagreements(
@@ -236,7 +237,9 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             model=assembly.network.model,
         )
     )
-    problems += indistinct_views(assembly.recipe, assembly.spec, assembly.objective, setup.augmentations)
+    names = [use.name for use in assembly.recipe.augment]
+    task = assembly.recipe.task.name
+    problems += indistinct_views(task, assembly.objective, names, setup.augmentations, assembly.spec)
     if problems:
         raise invalid(assembly.plan.source, problems)
     state = _state(assembly, warmed_up(schedule, warm_up_steps(table.schedule, setup.steps)))

@@ -9,34 +9,33 @@ import torch
 from toolkit.api.contracts import Augmentation, Batch, DataSpec, Multiview, Objective, TargetForm, Targets
 from toolkit.api.errors import Problem
 from toolkit.data.loader import Share, augment, target_tensor
-from toolkit.recipe.tables import Recipe, Use
 
 TRIED = 8
 """Items of noise that augmentations are tried on."""
 
 
 def mixing(
-    uses: Sequence[Use], augmentations: Sequence[Augmentation], spec: DataSpec, device: torch.device
+    names: Sequence[str], augmentations: Sequence[Augmentation], spec: DataSpec, device: torch.device
 ) -> str | None:
-    """The first augmentation that changes targets, of those that a recipe uses."""
+    """The name of the first augmentation that changes targets."""
     before = _stored_noise(spec, device)
-    for use, augmentation in zip(uses, augmentations, strict=True):
+    for name, augmentation in zip(names, augmentations, strict=True):
         after: Batch = augment(before, [augmentation], device, seed=0, epoch=0)
         if after.targets.shape != before.targets.shape or not torch.equal(after.targets, before.targets):
-            return use.name
+            return name
     return None
 
 
 def indistinct_views(
-    recipe: Recipe, spec: DataSpec, objective: Objective, augmentations: Sequence[Augmentation]
+    task: str, objective: Objective, names: Sequence[str], augmentations: Sequence[Augmentation], spec: DataSpec
 ) -> Iterator[Problem]:
-    """Why the views of an item, which the objective compares, are not views of it alone, or not different."""
+    """Why the views of an item, which the objective of `task` compares, are not views of it alone, or not different."""
     if not isinstance(objective, Multiview):
         return
-    compares = f'task "{recipe.task.name}" compares {objective.views} views of each item'
+    compares = f'task "{task}" compares {objective.views} views of each item'
     if not augmentations:
         yield Problem("augment", f"{compares}, which only augmentations make different: add some")
-    elif mixed := mixing(recipe.augment, augmentations, spec, torch.device("cpu")):
+    elif mixed := mixing(names, augmentations, spec, torch.device("cpu")):
         yield Problem("augment", f'{compares}, and augmentation "{mixed}" mixes it with others: remove it')
 
 

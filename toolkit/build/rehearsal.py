@@ -66,7 +66,8 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
         schedule = _schedule(plan, data)
     if network and not found:
         problems = list(_problems(plan, data, network, objective, schedule))
-        problems += indistinct_views(plan.resolved, data.spec, objective, augmentations)
+        task, names = plan.resolved.task.name, [use.name for use in plan.resolved.augment]
+        problems += indistinct_views(task, objective, names, augmentations, data.spec)
         if problems:
             found.append(invalid(plan.source, problems))
         with _collected(found):

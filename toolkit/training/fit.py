@@ -65,10 +65,10 @@ Event: TypeAlias = Featuring | Asking | StepDone | Validating | EpochRecord
 def fit(state: State, setup: Setup) -> Iterator[Event]:
     """Train from `state` to the last epoch.
 
-    Yields `Featuring` while the features of a frozen backbone or the answers of a teacher are computed, `Asking` where a
-    teacher is asked in each step, `StepDone` after every optimizer step, `Validating` after every validation batch and
-    an `EpochRecord` at the end of every epoch. The caller may save the state at any yield, and stops training by leaving
-    the generator. Seeds torch's global generators at every step.
+    Yields `Featuring` while the features of a frozen backbone or the answers of a teacher are computed, `Asking` where
+    a teacher is asked in each step, `StepDone` after every optimizer step, `Validating` after every validation batch
+    and an `EpochRecord` at the end of every epoch. The caller may save the state at any yield, and stops training by
+    leaving the generator. Seeds torch's global generators at every step.
     Raises RunFailed when the loss is not finite, before the optimizer's step: `state` then holds the weights from
     before it. On a GPU that may be noticed some steps later: a state is worth saving only after `require_worth`.
     """

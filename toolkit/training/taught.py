@@ -32,7 +32,7 @@ class Asking:
 
 @dataclass
 class Taught:
-    """The answers of a frozen network in evaluation mode; in memory alone, so a run that resumes computes them again."""
+    """The answers of a frozen network in evaluation mode; in memory alone: a run that resumes computes them again."""
 
     teacher: nn.Module
     features: bool
