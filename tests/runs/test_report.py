@@ -116,7 +116,11 @@ def write_scores(run: Path, **test: object) -> None:
     protocol = {"split_hash": "b5c3a1", "size": 224}
     write_json(
         run / "scores.json",
-        {"valid": valid, "test": {**valid, "accuracy": 0.75, **test}, "protocol": protocol, "best_epoch": 2},
+        {"valid": valid, "test": {**valid, "accuracy": 0.75, **test}, "protocol": protocol, "best_epoch": 2}
+        | {
+            "intervals": {"test": {"accuracy": [0.601, 0.899]}},
+            "baselines": {"test": {"majority": {"accuracy": 0.45}, "chance": {"accuracy": 0.26}}},
+        },
     )
     write_json(run / "environment.json", {"python": "3.11", "git": None, "command": ["toolkit", "run", "a b.toml"]})
 
@@ -195,10 +199,10 @@ def test_figures_are_the_same_bytes_when_drawn_again(run: Path) -> None:
     assert {path: path.read_bytes() for path in (run / "figures").rglob("*.png")} == before
 
 
-def test_page_names_the_headline_score_with_its_interval_and_chance(page: Reader) -> None:
+def test_the_headline_has_the_interval_and_baselines_of_the_scores(page: Reader) -> None:
     assert "test accuracy 75.0 %" in page.text
-    assert "62.8 % to 84.2 % (Wilson, 60 items)" in page.text
-    assert "chance 25.0 %" in page.text
+    assert "60.1 % to 89.9 % (60 items)" in page.text
+    assert "chance 26.0 % · most frequent class 45.0 %" in page.text
 
 
 def test_page_is_self_contained(page: Reader) -> None:
@@ -314,8 +318,8 @@ def test_scores_without_a_test_split_are_said_to_be_of_valid(tmp_path: Path, unt
     write_json(run / "scores.json", {"valid": {**valid, **matrix}, **untested, "protocol": {}})
     page = read_page(write_report(run))
     assert "valid accuracy 75.0 %" in page.text
-    assert "(Wilson, 60 items)" in page.text
-    assert "answering the most frequent class 50.0 %" in page.text
+    assert "62.8 % to 84.2 % (60 items)" in page.text  # Wilson's, as the scores have no interval
+    assert "most frequent class 50.0 %" in page.text
     assert "expected calibration error 7.7 %" in page.text
     assert "yes no 10 33.3 %" in page.text
     assert "12.3 %" in page.text

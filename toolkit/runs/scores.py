@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from toolkit.runs.significance import Interval, wilson_interval
+
 SHARES = frozenset({"accuracy", "precision", "recall", "f1", "ece"})
 """Words in the names of scores that are shares of a whole, 0..1."""
 
@@ -59,6 +61,15 @@ class Certainty:
     @property
     def headings(self) -> list[str]:
         return ["95 % interval", *self.baselines] if self.intervals else []
+
+    def interval(self, name: str, share: float, count: int) -> Interval:
+        """The interval of a score that is a share of `count` items; Wilson's where scores.json has none."""
+        found = Interval(*self.intervals.get(name, (math.nan, math.nan)))
+        return wilson_interval(share, count) if math.isnan(found.low + found.high) else found
+
+    def baseline(self, kind: str, name: str, otherwise: float) -> float:
+        """The score of one kind of answers that look at no item; `otherwise` where scores.json has none."""
+        return self.baselines.get(kind, {}).get(name, otherwise)
 
     def texts(self, name: str) -> list[str]:
         """The interval and the baselines of a score, one for each heading."""

@@ -21,7 +21,6 @@ from toolkit.runs.report.numbers import Numbers, numbers
 from toolkit.runs.report.trust import Calibrated, Unknown, calibrated, unknown
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
 from toolkit.runs.scores import Certainty, Row, score_rows
-from toolkit.runs.significance import wilson_interval
 from toolkit.runs.slices import Slice
 
 LISTED_ERRORS = 24
@@ -42,7 +41,7 @@ class Headline:
     count: int
     chance: float | None
     """Accuracy of answering any class; None where answers are sets, which are not equally likely."""
-    most_frequent: float
+    majority: float
     """Accuracy of always answering the most frequent class or set; NaN where targets are unknown."""
 
 
@@ -226,9 +225,11 @@ def _headline(files: RunFiles) -> Headline | None:
     count = len(predictions) or int(files.facts.get("items", {}).get(split, 0))
     if not count or not math.isfinite(accuracy):
         return None
-    low, high = wilson_interval(accuracy, count)
-    chance = 1 / len(files.classes) if files.targets == "index" else None
-    return Headline(split, accuracy, low, high, count, chance, statistics.most_frequent_share(predictions))
+    certainty = Certainty.of(files.scores, split)
+    low, high = certainty.interval("accuracy", accuracy, count)
+    chance = certainty.baseline("chance", "accuracy", 1 / len(files.classes)) if files.targets == "index" else None
+    constant = certainty.baseline("majority", "accuracy", statistics.most_frequent_share(predictions))
+    return Headline(split, accuracy, low, high, count, chance, constant)
 
 
 def _tiles(files: RunFiles) -> Iterator[tuple[str, str, str]]:

@@ -25,7 +25,7 @@ from toolkit.runs.report.statistics import (
     most_frequent_share,
     overlap,
 )
-from toolkit.runs.significance import wilson_interval
+from toolkit.runs.scores import Certainty
 from toolkit.runs.slices import Slice, worse_than_rest
 
 Kind: TypeAlias = Literal[
@@ -96,6 +96,8 @@ class Judged:
     """Of `split`."""
     labelled: bool = True
     """Whether the data has labels to compare answers with."""
+    certainty: Certainty = field(default_factory=lambda: Certainty({}, {}))
+    """Of the scores on `split`."""
 
 
 def judged(files: RunFiles) -> Judged:
@@ -112,6 +114,7 @@ def judged(files: RunFiles) -> Judged:
         class_items=files.facts.get("class_items", {}),
         slices=files.slices,
         labelled=files.facts.get("labelled", True),
+        certainty=Certainty.of(files.scores, files.split),
     )
 
 
@@ -133,7 +136,7 @@ def _chance(judged: Judged) -> Iterator[Verdict]:
     if not rows or not judged.classes or not judged.one_class:
         return
     reached, constant, guessed = accuracy(rows), most_frequent_share(rows), 1 / len(judged.classes)
-    low, high = wilson_interval(reached, len(rows))
+    low, high = judged.certainty.interval("accuracy", reached, len(rows))
     if low > max(constant, guessed):
         return
     most_frequent = "Answering the most frequent class every time"
@@ -195,7 +198,7 @@ def _few_items(judged: Judged) -> Iterator[Verdict]:
     rows = judged.predictions
     if not rows:
         return
-    low, high = wilson_interval(accuracy(rows), len(rows))
+    low, high = judged.certainty.interval("accuracy", accuracy(rows), len(rows))
     if high - low <= WIDE:
         return
     text = (
