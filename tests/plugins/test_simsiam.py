@@ -179,6 +179,7 @@ def test_features_are_scored_by_their_neighbours(made: Path, capsys: pytest.Capt
     scores = read_json(made / "scores.json")
     assert 0 < scores["valid"]["spread"] <= 1.0
     assert 0 <= scores["test"]["accuracy"] <= 1
+    assert scores["protocol"]["answers"] == "by the nearest neighbours of the same split"
     facts = read_json(made / "facts.json")
     assert "maps" not in facts
     assert main(["evaluate", str(made)]) == 0

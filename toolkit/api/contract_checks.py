@@ -190,8 +190,9 @@ class _Silent:
             return asked.features(pixels).float()
         weight = next(self._network.parameters())
         training = self._network.training
+        self._network.eval()
         with torch.no_grad():
-            shape = self._network.eval() and asked.features(pixels.to(weight.device)).shape
+            shape = asked.features(pixels.to(weight.device)).shape
         self._network.train(training)
         return torch.zeros(shape, device=pixels.device, requires_grad=True)
 
