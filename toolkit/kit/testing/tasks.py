@@ -82,7 +82,7 @@ class Scene:
     @property
     def compares(self) -> bool:
         """Whether the loss of an item depends on the other items of its part, by batch norm."""
-        return any(isinstance(one, _BatchNorm) for one in self.module.modules())
+        return any(isinstance(one, _BatchNorm) and one.training for one in self.module.modules())
 
     @property
     def pretrains(self) -> bool:
