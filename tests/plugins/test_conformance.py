@@ -74,6 +74,7 @@ DATASETS = [
     Case("dataset", "har", {"sample_clips": 3}, root=video_folders),
     Case("dataset", "video_folder", root=video_folders),
     Case("dataset", "image_folder", root=image_folders),
+    Case("dataset", "image_folder", {"labels": "none"}, root=image_folders),
     Case("dataset", "image_folder", SEVERAL | {"train": "train.csv"}, root=sets_of_images),
     Case("dataset", "image_folder", NUMBERED, root=numbers_of_images),
     Case("dataset", "har", SEVERAL, root=sets_of_images),
