@@ -17,6 +17,7 @@ from toolkit.system.machine import memory_available
 from toolkit.training.asked import Asked, Question, Recorded
 from toolkit.training.features import Features, asks_once, is_fixed
 from toolkit.training.network import Network, evaluating
+from toolkit.training.sharded import is_sharded
 from toolkit.training.state import Setup, State
 from toolkit.training.taught import Taught
 
@@ -106,9 +107,10 @@ def _featured(assembly: Assembly, setup: Setup, views: int) -> Setup:
 def with_teacher(assembly: Assembly, setup: Setup) -> Setup:
     """`setup` with the answers of the frozen network that the loss asks about exactly the pixels it gets, where these
     do not change; with the reason where they do. Unchanged where there is no such network."""
-    batch = training_noise(assembly, 2)
-    with torch.no_grad(), evaluating(assembly.network), assembly.autocast():
-        asked = Recorded.of(assembly.objective, assembly.network, batch)
+    batch, network = training_noise(assembly, 2), assembly.network
+    with torch.no_grad(), evaluating(network), assembly.autocast():
+        # Nothing is compiled for two items that no step is taken on.
+        asked = Recorded.of(assembly.objective, network if is_sharded(network) else network.forward, batch)
     plain = [one for one in asked if one.pixels is batch.pixels and one.network is not None and is_frozen(one.network)]
     if not plain:
         return setup

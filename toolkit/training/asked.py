@@ -17,25 +17,26 @@ from toolkit.data.loader import Share
 class Asked:
     """A network, asked by its objective: `toolkit.api.contracts.Forward`."""
 
-    trained: nn.Module
+    trained: Callable[..., Tensor]
+    """The network, or its method `forward`, which is neither compiled nor has hooks."""
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     known: Known | None = None
     """What need not be computed again."""
 
     def __call__(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        return self._asked(network or self.trained, pixels, features=False)
+        return self._asked(self.trained if network is None else network, Question(pixels, network, features=False))
 
     def features(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        return self._asked(network or self.trained, pixels, features=True)
+        return self._asked(self.trained if network is None else network, Question(pixels, network, features=True))
 
-    def _asked(self, network: nn.Module, pixels: Tensor, *, features: bool) -> Tensor:
-        if self.known and self.known.question == Question(pixels, network, features):
+    def _asked(self, network: Callable[..., Tensor], question: Question) -> Tensor:
+        if self.known and self.known.question == question:
             return self.known.answer
         try:
             with self.autocast():
-                outputs: Tensor = network(pixels, features=True) if features else network(pixels)
+                outputs = network(question.pixels, features=True) if question.features else network(question.pixels)
         except ValueError as error:
-            if len(pixels) > 1:
+            if len(question.pixels) > 1:
                 raise
             # Batch norm has no spread to divide by.
             raise RunFailed(
@@ -78,7 +79,7 @@ class Recorded(Asked):
     questions: list[Question] = field(default_factory=list)
 
     @classmethod
-    def of(cls, objective: Objective, trained: nn.Module, batch: Share) -> list[Question]:
+    def of(cls, objective: Objective, trained: Callable[..., Tensor], batch: Share) -> list[Question]:
         """What the loss of a batch asks for."""
         recorded = cls(trained)
         objective.loss(recorded, batch.pixels, batch.targets)
