@@ -96,7 +96,7 @@ def _summed(features: Tensor, weights: Tensor, frames: int | None) -> Tensor:
     convolve = nn.functional.conv2d if features.ndim == 4 else nn.functional.conv3d
     summed: Tensor = convolve(features, weights.view(*weights.shape, *ones))
     if frames is not None and features.ndim == 4:
-        summed = summed.unflatten(0, (-1, frames)).movedim(1, 2)  # type: ignore[no-untyped-call]
+        summed = summed.unflatten(0, (-1, frames)).movedim(1, 2)
     return summed
 
 
