@@ -397,7 +397,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = SimpleNamespace(assembly=None, digest="")
-    monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: trained)
+    monkeypatch.setattr("toolkit.export.write.open_answering", lambda *_: trained)
     monkeypatch.setattr("toolkit.export.write._trained_on", lambda _: {})
     monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(screen_notes=list))
     monkeypatch.setattr("toolkit.export.write._reference", lambda *_: SimpleNamespace(trust=None))
