@@ -17,12 +17,15 @@ import torch
 
 from tests.blank import blank
 from tests.small import Squares
+from tests.traced import once
+from toolkit.export import graph
 from toolkit.runs.report import figures
 
 
 def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    gc.set_threshold(50_000, 20, 20)  # by default it looks for cycles for an eighth of the time of all
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,6 +97,13 @@ def _unsynced() -> Iterator[None]:
     """Files are not forced onto the disk: what that is for is a loss of power, and a run waits for it 100 times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "_answering", once(graph._answering))
         yield
 
 

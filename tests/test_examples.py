@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -97,3 +100,37 @@ def test_what_a_published_package_needs_is_there(example: Path) -> None:
     assert (example / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
     assert any(needed.startswith("vision-toolkit>=") for needed in project(example)["dependencies"])
     assert all(">=" in needed for needed in project(example)["dependencies"])
+
+
+def test_the_environment_of_the_examples_has_what_wheels_need_and_no_more(tmp_path: Path) -> None:
+    def metadata(name: str, requires: Sequence[str]) -> str:
+        lines = [
+            "Metadata-Version: 2.1",
+            f"Name: {name}",
+            "Version: 1.0",
+            *(f"Requires-Dist: {one}" for one in requires),
+        ]
+        return "\n".join([*lines, ""])
+
+    def installed(name: str, files: Sequence[str], *requires: str) -> None:
+        listed = [*files, f"{name}-1.0.dist-info/METADATA", f"{name}-1.0.dist-info/RECORD"]
+        for file in listed:
+            (source / file).parent.mkdir(parents=True, exist_ok=True)
+            (source / file).touch()
+        (source / listed[-2]).write_text(metadata(name, requires), encoding="utf-8")
+        (source / listed[-1]).write_text("".join(f"{file},,\n" for file in listed), encoding="utf-8")
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    target.mkdir()
+    installed("needed", ["needed/a.py", "shared/needed/b.py"], 'extra[fast]; python_version >= "3"', 'no; extra == "x"')
+    installed("extra", ["extra.py"], 'deep; extra == "fast"', "ours")
+    installed("deep", ["deep/c.py"])
+    installed("no", ["no/d.py", "shared/no/e.py"])
+    installed("ours", ["ours.py"])
+    with ZipFile(tmp_path / "ours-2.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("ours-2.0.dist-info/METADATA", metadata("Ours", ["needed>=1"]))
+    runpy.run_path(str(EXAMPLES[0].parents[1] / ".ci" / "link.py"))["link"](source, target, [wheel.filename])
+    assert {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink()} == {
+        *("needed", "needed-1.0.dist-info", "shared/needed"),
+        *("extra.py", "extra-1.0.dist-info", "deep", "deep-1.0.dist-info"),
+    }

@@ -70,7 +70,8 @@ def test_every_command_on_an_unrelated_recipe_works(tmp_path: Path, capsys: pyte
         assert main(list(words)) == EXIT_DONE, capsys.readouterr().err
         return capsys.readouterr().out
 
-    assert all(str(broken) in output("plugins", "list") for broken in discover().broken)
+    listed = output("plugins", "list")
+    assert all(str(broken) in listed for broken in discover().broken)
     assert output("plugins", "show", "cnn").startswith("model cnn, from plugin vision-toolkit[vision]")
     assert "broken: RuntimeError: no licence" in output("plugins", "show", "zoo-raiser")
     assert "keeps" in output("plugins", "doctor", "accuracy")
@@ -188,7 +189,5 @@ def test_every_plugin_of_ours_is_skipped_once(everything: Registry) -> None:
 
 def test_check_without_a_plugin_that_is_needed_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_DISABLE", "vision-toolkit[cifar]")
-    codes = {path.stem: main(["check", str(path), "--recipe-only"]) for path in RECIPES}
-    assert {name for name, code in codes.items() if code == EXIT_USAGE} == {
-        name for name in codes if name.startswith("cifar")
-    }
+    assert main(["check", "cifar10_cnn", "--recipe-only"]) == EXIT_USAGE
+    assert main(["check", "har_resnet50", "--recipe-only"]) == EXIT_DONE

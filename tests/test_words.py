@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".html", ".css", ".js", ".j2", ".jinja", ".sh"}
-SCRIPTS = {".ci/run"}
+SCRIPTS = {".ci/examples", ".ci/lowest", ".ci/run"}
 
 # What is banned, and what to write instead. Python's ``None`` is spelled differently from the word "none".
 BANNED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tests.export.models import noise, run_session
+from tests.traced import content
 from toolkit.api.contracts import DataSpec
 from toolkit.data.store.resampling import centre_crop, to_square
 from toolkit.export import write as export
@@ -55,3 +57,14 @@ def test_clips_of_any_batch_height_and_width_are_answered_as_by_the_network(
     answered = run_session(model, frames)
     np.testing.assert_allclose(answered, trained(network, spec, frames), atol=CLOSE)
     assert np.ptp(answered, axis=1).min() > 1e-3
+
+
+def test_only_equal_networks_share_a_trace(graph: tuple[Network, DataSpec, onnx.ModelProto]) -> None:
+    """In tests alone: see tests/traced.py."""
+    other = copy.deepcopy(graph[0])
+    known = content(graph[0])
+    assert content(other) == known
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-6
+    assert content(other) != known
+    assert content(copy.deepcopy(graph[0]).train()) != known

@@ -173,25 +173,29 @@ def test_a_study_loses_and_doubles_nothing_when_workers_are_killed_and_stopped(
 
 @pytest.mark.slow  # processes of their own load torch
 def test_workers_stop_and_go_with_who_started_them(tmp_path: Path) -> None:
+    """When a process dies, the system closes its end of the pipe to a worker."""
     path, folder = recipe_file(tmp_path), tmp_path / "runs" / "tiny"
 
-    def training() -> bool:
-        return any(epochs(trial) for trial in folder.glob("trial-*"))
+    def trained() -> list[int]:
+        return [epochs(trial) for trial in sorted(folder.glob("trial-*"))]
 
     with tuning(path, "--workers", "2") as parent:
-        wait_for(training, alongside=parent)
+        wait_for(lambda: any(trained()), alongside=parent)
         started = children(parent)
         parent.send_signal(signal.SIGINT)
         code, printed = ended(parent)
     assert (code, len(started)) == (EXIT_INTERRUPTED, 2), printed
     assert f"next:  python -m toolkit tune {path} --workers 2" in printed
     assert not any(map(is_alive, started))
-    before = [epochs(trial) for trial in sorted(folder.glob("trial-*"))]
-    with tuning(path, "--workers", "2") as parent:
-        wait_for(lambda: [epochs(trial) for trial in sorted(folder.glob("trial-*"))] != before, alongside=parent)
-        started = children(parent)
-        parent.kill()
-    wait_for(lambda: not any(map(is_alive, started)))
+    before = trained()
+    recipe = Recipe.model_validate({**tomllib.loads(path.read_text()), "name": "tiny"})
+    workers = Workers(recipe, str(path), StudyLocation(folder.parent, None, "again"), 1, Console(file=io.StringIO()))
+    process = workers._start(1, Resources({}, 1)).process
+    with process:
+        wait_for(lambda: trained() != before, alongside=process)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(DEADLINE) == EXIT_STOPPED
 
 
 def is_alive(process: int) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.files import cache_directory, write_atomically
-from toolkit.host.imported import SearchPath, imported_code
+from toolkit.host.imported import SearchPath, imported_code, imported_modules
 from toolkit.host.installed import distributions, installed, state_of
 from toolkit.host.offers import Answers, Broken, Loaded, Offer, Plugin
 from toolkit.host.seen import Seen
@@ -154,8 +154,9 @@ class Cache:
     def _text(self) -> bytes:
         self._read.setdefault(_TOOLKIT, {"offers": [], "trees": []})
         self._changed.add(_TOOLKIT)
+        modules = imported_modules()
         for key in self._changed:
-            self._stamp(key)
+            self._stamp(key, modules)
         self._changed.clear()
         read = {key: read for key, read in self._read.items() if set(read["trees"]) <= self._trees.keys()}
         used = {tree for one in read.values() for tree in one["trees"]}
@@ -210,13 +211,13 @@ class Cache:
         cause = f": {answers.broken[0].cause}" if answers.broken else ""
         raise offer.failed(f"the plugin no longer offers it{cause}")
 
-    def _stamp(self, key: str) -> None:
-        """Note the code that a plugin's answers were read from. Where this code has changed since this process began,
-        the answers are forgotten: they may be those of the code before."""
+    def _stamp(self, key: str, modules: Sequence[tuple[str, str]]) -> None:
+        """Note the code of these modules that a plugin's answers were read from. Where it has changed since this
+        process began, the answers are forgotten: they may be those of the code before."""
         read = self._read[key]
         places = [key.rpartition("=")[2], *(offer[2] for offer in read["offers"] if offer[2])]
         asked = {place.partition(":")[0].partition(".")[0].strip() for place in places}
-        trees, others = imported_code({*asked, "toolkit"})
+        trees, others = imported_code(modules, {*asked, "toolkit"})
         known = {tree: [name, files] for tree, name in trees.items() if (files := self._stamped(tree))}
         if len(known) < len(trees):
             del self._read[key]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from types import ModuleType
@@ -18,20 +18,29 @@ Names: TypeAlias = Mapping[str, list[str]]
 """Names of top-level modules, by their folder."""
 
 
-def imported_code(asked: Collection[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+def imported_modules() -> list[tuple[str, str]]:
+    """Names and places of the top-level modules that this process has imported; a namespace package has several."""
+    return [
+        (name, place)
+        for name, module in list(sys.modules.items())
+        if "." not in name and name != "__main__" and getattr(module, "__name__", name) == name  # no alias
+        for place in _places(module)
+    ]
+
+
+def imported_code(
+    modules: Sequence[tuple[str, str]], asked: Collection[str]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The trees of code that is known by no version, those of the modules `asked` in any case; and the names of all
     other modules."""
     installed = _installed_folders()
     trees: dict[str, str] = {}
     others: dict[str, list[str]] = {}
-    for name, module in list(sys.modules.items()):
-        if "." in name or name == "__main__" or getattr(module, "__name__", name) != name:  # an alias
-            continue
-        for place in _places(module):
-            if name in asked or not place.startswith(installed):
-                trees[place] = name
-            else:
-                others.setdefault(os.path.dirname(place), []).append(name)  # noqa: PTH120 (a thousand modules)
+    for name, place in modules:
+        if name in asked or not place.startswith(installed):
+            trees[place] = name
+        else:
+            others.setdefault(os.path.dirname(place), []).append(name)  # noqa: PTH120 (a thousand modules)
     return trees, others
 
 
