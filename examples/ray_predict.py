@@ -130,7 +130,7 @@ def start_ray(words: argparse.Namespace) -> None:
         ) from error
     kind = "GPU" if words.gpu else "core"
     there = int(ray.cluster_resources().get("GPU" if words.gpu else "CPU", 0))
-    reading = 1 if words.image and not words.gpu else 0  # Ray reads Parquet files in processes of their own
+    reading = 1 if words.content and not words.gpu else 0  # Ray reads Parquet files in processes of their own
     if there < words.workers + reading:
         needed = words.workers + reading
         message = f"--workers {words.workers}: needs {counted(needed, kind)}, the cluster has {there}"
@@ -145,7 +145,7 @@ def predict(words: argparse.Namespace) -> int:
         message = f"{words.bundle}: a model of video clips, expected one of images"
         raise UsageError(message, next_step="divide clips with python -m toolkit predict --part")
     start_ray(words)
-    dataset = rows(words.images, words.image, words.name) if words.image else files(words.images)
+    dataset = rows(words.images, words.content, words.name) if words.content else files(words.images)
     layout = layout_of(bundle.manifest, min(words.top, len(bundle.manifest.classes)))
     counts = {"answered": 0, "skipped": 0}
     with written(words.output, layout) as output:
@@ -172,8 +172,8 @@ def predict(words: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
-    parser.add_argument("images", metavar="IMAGES", help="a folder, a file or a pattern; with --image, Parquet files")
-    parser.add_argument("--image", metavar="COLUMN", help="the column of a Parquet dataset that has encoded images")
+    parser.add_argument("images", metavar="IMAGES", help="a folder, a file or a pattern; with --content, Parquet files")
+    parser.add_argument("--content", metavar="COLUMN", help="the column of a Parquet dataset that has encoded images")
     parser.add_argument("--name", metavar="COLUMN", help="the column of their names (default: numbers of rows, from 0)")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="a .csv, .jsonl or .parquet file")
     parser.add_argument("--top", metavar="K", type=count, default=3, help="classes to show per image (default: 3)")

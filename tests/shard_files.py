@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.video_files import write_video
+
 
 def picture(number: int, side: int = 8, form: str = "png") -> bytes:
     """An encoded image of noise, dark if `number` is even; another one for each number."""
@@ -37,6 +39,27 @@ def sample(number: int, **more: Any) -> dict[str, bytes]:
     """An image with its class, and other things in a JSON."""
     extra = {"json": json.dumps(more).encode()} if more else {}
     return {"png": picture(number), "cls": str(number % 2).encode(), **extra}
+
+
+def video(folder: Path, number: int, suffix: str = "mp4") -> bytes:
+    """An encoded video of four frames, which show the numbers from 4 * `number` on."""
+    path = write_video(folder / f".video-{number}.{suffix}", 4, first=4 * number)
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def write_video_tars(folder: Path, count: int, each: int, suffix: str = "mp4") -> Path:
+    """`count` tars of `each` videos, of two classes in turn and of a scene for every three."""
+    folder.mkdir(parents=True)
+    for shard in range(count):
+        numbers = range(shard * each, (shard + 1) * each)
+        samples = [
+            {suffix: video(folder, number, suffix), "cls": b"%d" % (number % 2), "scene": b"s%d" % (number // 3)}
+            for number in numbers
+        ]
+        write_tar(folder / f"part-{shard:03}.tar", samples, shard * each)
+    return folder
 
 
 def write_tars(folder: Path, count: int, each: int, name: str = "part") -> Path:

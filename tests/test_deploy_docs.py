@@ -21,15 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tests import toy_bundle
+from tests import resizing_bundle, toy_bundle
 from tests.odd_images import READ
 from tests.test_docs import BLOCKS, DOCS, ROOT, Block, code, name_of, rows
 from toolkit.api.clips import Clip
 from toolkit.data.pixels import read_pixels
 from toolkit.export.bom import BOM
+from toolkit.export.openvino import write_openvino
 from toolkit.export.triton import write_triton
 from toolkit.recipe.tables import Recipe
 from toolkit.serving.bundle import Bundle, read_manifest
+from toolkit.serving.bundle.openvino_session import is_installed
 from toolkit.serving.bundle.providers import missing_for
 from toolkit.serving.predict import predict_files
 
@@ -116,6 +118,15 @@ def test_a_bundle_answers(toolkit: list[str]) -> None:
     assert toolkit[1] == "['bright', 'bright']"
     assert toolkit[2].startswith("[('bright', 0.")
     assert toolkit[4:] == ["(3, 2)"]
+
+
+@pytest.mark.skipif(not is_installed(), reason="openvino is not installed")
+def test_files_for_openvino_answer_without_the_toolkit(tmp_path: Path) -> None:
+    bundle = resizing_bundle.write(tmp_path / "exports" / "har")
+    passed: Any = SimpleNamespace(problems=())
+    write_openvino(bundle, read_manifest(bundle), tmp_path / "exports" / "har-openvino", lambda _: passed)
+    done = run(tmp_path, titled("toolkit_openvino.py"))
+    assert done.stdout.startswith("['dark', 'bright'] [["), done.stderr
 
 
 def test_a_set_is_named_without_the_toolkit_and_with_it(place: Path) -> None:
@@ -298,6 +309,8 @@ def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:
         "train": {"epochs": 1, "batch": 8, "optimizer": {"name": "sgd", "lr": 0.1}},
     }
     assert Recipe.model_validate({**minimal, "export": export}).export.precisions == ("int8", "fp32")
+    searched = Recipe.model_validate({**minimal, "export": {"precision": "auto"}}).export
+    assert (searched.precision, searched.precisions) == ("auto", ())
 
 
 @pytest.mark.parametrize("page", [ROOT / "exports" / "README.md", DOCS / "reference" / "bundle.md"], ids=name_of)

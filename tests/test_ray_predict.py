@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests import toy_bundle
 from toolkit.api.clips import Clip
-from toolkit.api.errors import EXIT_DATA, EXIT_FAILED, EXIT_USAGE, RunFailed, ToolkitError
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunFailed, ToolkitError
 from toolkit.serving.predict import predict_files
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "ray_predict.py"
@@ -182,9 +182,28 @@ def test_two_workers_answer_as_predict_does(
     assert answered(place, "photos", *written) == (EXIT_DATA, printed)
     assert Path("answers.csv").read_bytes() == expected
     Path("answers.csv").unlink()
-    assert answered(place, "table", "--image", "image", "--name", "file", "--workers", "1", *written) == (
+    assert answered(place, "table", "--content", "image", "--name", "file", "--workers", "1", *written) == (
         EXIT_DATA,
         printed,
+    )
+    assert Path("answers.csv").read_bytes() == expected
+
+
+@pytest.mark.real
+@pytest.mark.long  # starts Ray
+def test_two_workers_answer_all_har_images_as_predict_does(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray.data", reason="ray[data] is not installed")
+    photos = str(real_data / "har-subset" / "train")
+    monkeypatch.chdir(tmp_path)
+    toy_bundle.write(Path("exports/har"))
+    assert predict_files(Path("exports/har"), [photos], output=Path("expected.csv"), top=2) == EXIT_DONE
+    expected = Path("expected.csv").read_bytes()
+    assert expected.count(b"\n") == 1 + 1800
+    assert answered(tmp_path, photos, "--output", "answers.csv", "--top", "2") == (
+        EXIT_DONE,
+        ["answers.csv: 1,800 rows"],
     )
     assert Path("answers.csv").read_bytes() == expected
 
@@ -194,7 +213,7 @@ def test_two_workers_answer_as_predict_does(
     [
         (("photos", "--workers", "3"), "--workers 3: needs 3 cores, the cluster has 2", "use --workers 2"),
         (
-            ("table", "--image", "image"),
+            ("table", "--content", "image"),
             "--workers 2: needs 3 cores, the cluster has 2",
             "use --workers 1",
         ),

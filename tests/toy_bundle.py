@@ -16,7 +16,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import TargetForm
-from toolkit.serving.bundle.manifest import MANIFEST, OUTPUTS, ClipSampling, FrameSampling, Input, Manifest
+from toolkit.serving.bundle.manifest import (
+    MANIFEST,
+    MAPS,
+    OUTPUTS,
+    ClipSampling,
+    FrameSampling,
+    Input,
+    Manifest,
+    Maps,
+)
 from toolkit.serving.bundle.seal import SEAL, sealed
 from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE, UNTOUCHED, Trust
 
@@ -33,19 +42,21 @@ def write(
     thresholds: Sequence[float] | None = None,
     numbers: bool = False,
     trust: Trust = UNTOUCHED,
+    maps: int | None = None,
     **changes: Any,
 ) -> Path:
     """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
     255 (c + 1) / C. With `thresholds` the answer is a set, and the probability of class c is 0.5 for a mean of
     255 (c + 0.5) / C, and more for a brighter input. With `numbers` output c is c + 1 times the mean. It declines and
-    has sets as `trust` says, and its energy is the highest logit. `changes` are fields of the manifest; the precisions
-    differ in name alone."""
+    has sets as `trust` says, and its energy is the highest logit. With `maps`, the side of the only frames that it then
+    takes, it gives the brightness of each quarter as a map of each class, darker for later ones. `changes` are fields
+    of the manifest; the precisions differ in name alone."""
     folder.mkdir(parents=True)
     frames = None if clip is None else clip.frames
     form: TargetForm = "number" if numbers else "index" if thresholds is None else "set"
     names = {precision: model_name(precision, precisions) for precision in precisions}
     for name in names.values():
-        made = model(len(classes), frames, form, trust)
+        made = model(len(classes), frames, form, trust, maps)
         said = {"classes": json.dumps(list(classes), ensure_ascii=False)}
         if thresholds is not None:
             said["thresholds"] = json.dumps(list(thresholds))
@@ -69,6 +80,7 @@ def write(
         form=form,
         thresholds=None if thresholds is None else tuple(thresholds),
         trust=trust,
+        maps=None if maps is None else Maps("Grad-CAM", "last", (2, 2)),
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
     return folder
@@ -95,7 +107,11 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def model(
-    classes: int, frames: int | None = None, form: TargetForm = "index", trust: Trust = UNTOUCHED
+    classes: int,
+    frames: int | None = None,
+    form: TargetForm = "index",
+    trust: Trust = UNTOUCHED,
+    maps: int | None = None,
 ) -> onnx.ModelProto:
     """uint8 `frames` `[N, H, W, 3]` (`[N, T, H, W, 3]`) to float32 `probabilities` or `values` `[N, C]`."""
     axes = [1, 2, 3] if frames is None else [1, 2, 3, 4]
@@ -132,6 +148,16 @@ def model(
         constants["enough"] = np.array(trust.conformal.threshold, np.float32)
         nodes.append(helper.make_node("GreaterOrEqual", [OUTPUTS[form], "enough"], [PLAUSIBLE], "sets"))
         outputs.append(helper.make_tensor_value_info(PLAUSIBLE, TensorProto.BOOL, ["N", classes]))
+    if maps is not None:
+        constants |= {
+            "quarters": np.array([-1, 1, 2, maps // 2, 2, maps // 2 * 3], np.int64),
+            "within": np.array([3, 5], np.int64),
+            "shares": (1 / np.arange(1, classes + 1, dtype=np.float32)).reshape(1, -1, 1, 1),
+        }
+        nodes.append(helper.make_node("Reshape", ["real", "quarters"], ["apart"], "apart"))
+        nodes.append(helper.make_node("ReduceMean", ["apart", "within"], ["brightness"], "brightness", keepdims=0))
+        nodes.append(helper.make_node("Mul", ["brightness", "shares"], [MAPS], "map"))
+        outputs.append(helper.make_tensor_value_info(MAPS, TensorProto.FLOAT, ["N", classes, 2, 2]))
     graph = helper.make_graph(
         nodes,
         "toy",

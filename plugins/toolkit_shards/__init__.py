@@ -1,4 +1,4 @@
-"""Images in WebDataset tars and Parquet files, on a disk or behind a URL."""
+"""Images and videos in WebDataset tars and Parquet files, on a disk or behind a URL."""
 
 from __future__ import annotations
 

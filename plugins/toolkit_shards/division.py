@@ -1,4 +1,4 @@
-"""Which images of an index are in which split."""
+"""Which items of an index are in which split."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Division:
-    """How images are divided."""
+    """How items are divided."""
 
     lists: Mapping[str, str | None]
     """Patterns of names of shards, by split."""
@@ -201,4 +201,4 @@ def _by_column(index: Index, place: str, name: str) -> tuple[NDArray[np.uint8], 
     numbers = np.array([_NO_SPLIT if split is None else SPLITS.index(split) for split in known] + [_NO_SPLIT], np.uint8)
     given = numbers[np.minimum(column.codes, len(numbers) - 1)]
     outside = int((given == _NO_SPLIT).sum())
-    return given, ((f"skipped {counted(outside, 'image')} of no split in column {name}",) if outside else ())
+    return given, ((f"skipped {counted(outside, index.medium)} of no split in column {name}",) if outside else ())

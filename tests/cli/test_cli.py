@@ -299,6 +299,13 @@ def test_the_console_script_is_the_same_command() -> None:
     assert script.load() is main
 
 
+def test_the_end_of_a_command_looks_for_no_garbage() -> None:
+    """Among torch's objects that takes seconds, in which a launcher waits for its ranks."""
+    ending = "import atexit, gc, toolkit.__main__; atexit._run_exitfuncs(); print(gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", ending], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 1000
+
+
 def test_debug_adds_the_traceback_and_keeps_the_exit_code(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

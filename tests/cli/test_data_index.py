@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shard_files import picture, write_parquet, write_tars
+from tests.shard_files import picture, write_parquet, write_tars, write_video_tars
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
 
@@ -33,10 +33,15 @@ def test_an_index_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert file.stat().st_mtime_ns > before
 
 
-def test_columns_and_the_image_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_and_the_content_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_parquet(tmp_path / "a.parquet", [picture(0), picture(1)], [0, 1], patient=["a", "b"])
-    assert main(["data", "index", str(path), "--column", "patient", "--image", "image"]) == EXIT_DONE
+    assert main(["data", "index", str(path), "--column", "patient", "--content", "image"]) == EXIT_DONE
     assert "patient: 2 values" in capsys.readouterr().out
+
+
+def test_videos_are_counted_as_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "index", str(write_video_tars(tmp_path / "data", 1, 2))]) == EXIT_DONE
+    assert "2 videos in 1 block of 1 shard" in capsys.readouterr().out
 
 
 def test_what_cannot_be_indexed_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,10 +24,11 @@ from toolkit.data.images import decode_image
 from toolkit.data.sequences import ArrayTargets, MadeTexts
 from toolkit.data.shards import places
 from toolkit.data.shards.cache import BlockCache, digest_of
-from toolkit.data.shards.images import BlockReader, ShardImages
+from toolkit.data.shards.images import ShardImages
 from toolkit.data.shards.index import ABSENT, Index, read_index, write_index
 from toolkit.data.shards.opened import make_index, open_index
 from toolkit.data.shards.places import RangeFile, find_shards, read_range
+from toolkit.data.shards.reader import BlockReader
 from toolkit.data.shards.scan import scan
 from toolkit.data.splits import count_classes
 
@@ -196,7 +197,7 @@ def test_an_index_is_what_was_written(tmp_path: Path) -> None:
     assert found.arrays.keys() == index.arrays.keys()
     for name in index.arrays:
         assert np.array_equal(found.arrays[name], index.arrays[name]), name
-    for name in ("kind", "base", "shards", "image", "side", "notes"):
+    for name in ("kind", "base", "shards", "medium", "content", "side", "notes"):
         assert getattr(found, name) == getattr(index, name)
     assert found.columns["cls"].codes.tolist() == index.columns["cls"].codes.tolist()
 
@@ -214,7 +215,7 @@ def test_all_files_of_a_sample_count_and_long_names_do(tmp_path: Path) -> None:
     index = scan(find_shards(str(path)), ["cls", "a"])
     assert [index.name_of(item) for item in range(2)] == ["a.tar:" + "x" * 200, "a.tar:y/" + "z" * 150]
     assert index.columns["a"].values == ("b",)
-    assert index.notes == ("skipped 1 sample without an image",)
+    assert index.notes == ("skipped 1 sample without an image or a video",)
     split = split_of(index, str(path.parent))
     assert torch.equal(split.read(1), decode_image(picture(152)))
 
@@ -224,7 +225,7 @@ def test_a_row_without_a_value_is_absent(tmp_path: Path) -> None:
     index = scan(find_shards(str(path)), ["label"])
     assert index.columns["label"].codes.tolist() == [0, int(ABSENT)]
     assert [index.name_of(item) for item in range(2)] == ["a.parquet:0", "a.parquet:2"]
-    assert index.notes == ("skipped 1 sample without an image",)
+    assert index.notes == ("skipped 1 sample without an image or a video",)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_a_row_without_a_value_is_absent(tmp_path: Path) -> None:
         (lambda data: data[:2048] + b"x" * 512 + data[2560:], "cannot be read: damaged at byte 2,048"),
         (lambda data: b"no tar" * 200, "cannot be read: invalid header"),
         (lambda data: b"", "cannot be read: empty file"),
-        (lambda data: bytes(10240), "no image found: the shards are empty"),
+        (lambda data: bytes(10240), "no image or video found: the shards are empty"),
     ],
     ids=["short", "header", "other", "empty", "zeros"],
 )
@@ -263,10 +264,10 @@ def test_parquet_without_its_package_names_it(tmp_path: Path, monkeypatch: pytes
 def test_the_column_of_images_must_be_named_among_several(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [picture(0)], [0], mask=[picture(1)])
     error = failing(lambda: scan(find_shards(str(path)), []))
-    assert error.message == f"{path}: 2 columns may hold images; the columns are image, label, mask"
-    error = failing(lambda: scan(find_shards(str(path)), [], image="label"))
-    assert error.message == f"{path}: column label holds no images; the columns are image, label, mask"
-    assert scan(find_shards(str(path)), [], image="mask").image == "mask"
+    assert error.message == f"{path}: 2 columns may hold images or videos; the columns are image, label, mask"
+    error = failing(lambda: scan(find_shards(str(path)), [], content="label"))
+    assert error.message == f"{path}: column label holds no images or videos; the columns are image, label, mask"
+    assert scan(find_shards(str(path)), [], content="mask").content == "mask"
 
 
 @pytest.mark.parametrize(

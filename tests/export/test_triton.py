@@ -196,7 +196,7 @@ def test_what_triton_cannot_serve_is_refused_before_the_run_is_exported(
     monkeypatch.setattr("toolkit.export.write.open_trained", opened.append)
     if in_the_way:
         (tmp_path / f"{name}-triton" / name).mkdir(parents=True)
-    use: dict[str, Any] = {"overrides": (), "triton": True, "console": Console(quiet=True)}
+    use: dict[str, Any] = {"overrides": (), "form": "triton", "console": Console(quiet=True)}
     with pytest.raises(UsageError, match=r"Triton"):
         export_run(tmp_path / "run", name=name, exports=tmp_path, **use)
     assert not opened

@@ -17,8 +17,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import live_servers, resizing_bundle, toy_bundle
 from tests.live_servers import answers
@@ -172,17 +173,18 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
-ASK = """async ([name, type, data, every]) => {
+ASK = """async ([name, type, data, every, maps]) => {
   const form = new FormData();
   form.append("file", new File([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], name, { type }));
   if (every) form.append("every", every);
+  if (maps) form.append("maps", maps);
   return (await (await local("/v1/predict", { body: form })).json());
 }"""
 
 
-def opened(browser: Browser, folder: Path, problems: list[str]) -> Page:
+def opened(browser: Browser, folder: Path, problems: list[str], **how: Any) -> Page:
     place = write_web(folder, read_manifest(folder), folder.with_suffix(".html"))
-    page = browser.new_page()
+    page = browser.new_page(**how)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
     page.on("request", lambda asked: problems.append(asked.url) if asked.url.startswith("http") else None)
@@ -190,9 +192,9 @@ def opened(browser: Browser, folder: Path, problems: list[str]) -> Page:
     return page
 
 
-def answered(page: Page, path: Path, kind: str, every: str = "") -> dict[str, Any]:
+def answered(page: Page, path: Path, kind: str, every: str = "", maps: str = "") -> dict[str, Any]:
     data = base64.b64encode(path.read_bytes()).decode()
-    said = page.evaluate(ASK, [path.name, kind, data, every])
+    said = page.evaluate(ASK, [path.name, kind, data, every, maps])
     assert "answers" in said, said
     (answer,) = said["answers"]
     return dict(answer)
@@ -224,7 +226,67 @@ def test_the_page_answers_as_predict_does_with_no_server(browser: Browser, tmp_p
     assert "Files stay in this browser" in page.locator("footer").inner_text()
     (tmp_path / "text.png").write_text("hello")
     data = base64.b64encode(b"hello").decode()
-    assert page.evaluate(ASK, ["a.png", "image/png", data, ""]) == {"error": "this browser cannot decode it"}
+    assert page.evaluate(ASK, ["a.png", "image/png", data, "", ""]) == {"error": "this browser cannot decode it"}
+    assert problems == []
+    page.close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("real_package")
+@pytest.mark.parametrize(
+    ("screen", "colours"),
+    [({"width": 1400, "height": 900}, "light"), ({"width": 390, "height": 844}, "dark")],
+    ids=["wide light", "narrow dark"],
+)
+def test_the_page_is_for_everyone(browser: Browser, tmp_path: Path, screen: Any, colours: Any) -> None:
+    """By the keyboard alone, read by axe, without scrolling to the side: the answer, and the heat map over it."""
+    folder = resizing_bundle.write(tmp_path / "toy", maps=8)
+    bundle, problems = Bundle.load(folder, device="cpu"), list[str]()
+    pixels = np.full((40, 40, 3), 30, np.uint8)
+    pixels[20:, 20:] = 250
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    page = opened(browser, folder, problems, viewport=screen, color_scheme=colours)
+    page.on("filechooser", lambda _: None)
+    expect(page.locator("#about")).to_contain_text("It gives heat maps of images.")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "choose":
+            break
+    expect(page.locator("#choose")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([tmp_path / "photo.png"])
+    page.wait_for_selector(".result[aria-busy=false]", timeout=60_000)
+    assert page.locator(".bars li span").first.inner_text() == bundle.predict(pixels[None]).labels[0]
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName === 'SELECT' && !!document.activeElement.closest('.heat')"):
+            break
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#status")).to_contain_text("Grad-CAM of dark over photo.png: strongest in the lower right.")
+    expect(page.locator(".result canvas")).to_be_visible()
+    found = Axe().run(page).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+    assert problems == []
+    page.close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("real_package")
+def test_heat_maps_are_those_of_the_bundle(browser: Browser, tmp_path: Path) -> None:
+    folder = resizing_bundle.write(tmp_path / "toy", classes=("dark", "grey", "bright"), maps=8)
+    bundle, problems = Bundle.load(folder, device="cpu"), list[str]()
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    page = opened(browser, folder, problems)
+    maps = answered(page, tmp_path / "photo.png", "image/png", maps="true")["maps"]
+    expected = bundle.maps(pixels[None])[0]
+    assert [one["name"] for one in maps["of"]] == [name for name, _ in bundle.predict(pixels[None]).top(3)[0]]
+    for one in maps["of"]:
+        number = bundle.manifest.classes.index(one["name"])
+        np.testing.assert_allclose(one["values"], expected[number], atol=1e-4)
+    assert [maps[name] for name in ("left", "top", "width", "height")] == pytest.approx(bundle.seen(30, 50))
     assert problems == []
     page.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 import toolkit_optim
 from tests.plugins.data_files import write_image
-from tests.shard_files import write_tars
+from tests.shard_files import write_tars, write_video_tars
 from tests.tiny_openclip import add_tiny
 from tests.tiny_transformers import kept_source
 from toolkit.api.clips import Clip
@@ -78,6 +78,7 @@ DATASETS = [
     Case("dataset", "image_folder", NUMBERED, root=numbers_of_images),
     Case("dataset", "har", SEVERAL, root=sets_of_images),
     Case("dataset", "shards", root=lambda folder: write_tars(folder, 3, 40)),
+    Case("dataset", "shards", root=lambda folder: write_video_tars(folder / "videos", 2, 12)),
     Case("dataset", "video_folder", SEVERAL | {"train": "train.txt"}, root=sets_of_videos),
 ]
 SETS = DataSpec(tuple("abcde"), size=8, targets="set")

@@ -10,11 +10,15 @@ from typing import Any, cast
 import pytest
 import torch
 
-from tests.shard_files import picture, sample, write_parquet, write_tar, write_tars
-from toolkit.api.contracts import Data, Split
+from tests.shard_files import picture, sample, video, write_parquet, write_tar, write_tars, write_video_tars
+from tests.video_files import number_in
+from toolkit.api.contracts import Data, Split, VideoSplit
 from toolkit.api.errors import DataError
+from toolkit.data.fraction import with_fraction
 from toolkit.data.images import decode_image
 from toolkit.data.shards.opened import make_index
+from toolkit.data.videos import FramesOf
+from toolkit_shards import sample as drawing
 from toolkit_shards.dataset import shards
 
 
@@ -128,7 +132,7 @@ def test_samples_without_image_or_label_are_skipped(tmp_path: Path) -> None:
     write_tar(tmp_path / "data" / "all.tar", samples)
     data = shards(tmp_path / "data")
     assert sum(sizes(data)) == 38
-    assert data.notes == ("skipped 1 sample without an image", "skipped 1 image without a label")
+    assert data.notes == ("skipped 1 sample without an image or a video", "skipped 1 image without a label")
 
 
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
@@ -139,6 +143,58 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     assert raised.value.next_step == "repair the shard, or skip such images with: --set input.on_corrupt=skip"
 
 
+def test_videos_are_divided_as_images_are(tmp_path: Path) -> None:
+    root = write_video_tars(tmp_path / "data", 3, 6)
+    data = shards(root, clips=True, group="scene", test="part-002.tar", valid_share=0.4)
+    assert numbers(data.test) == set(range(12, 18))
+    sides = [{number // 3 for number in numbers(split)} for split in (data.train, data.valid)]
+    assert not set.intersection(*sides)
+    assert set.union(*sides) == {0, 1, 2, 3}
+    assert data.sources["part-002.tar:00017"] == "s5"
+    assert (data.spec.size, data.spec.frames_per_video) == (48, None)
+    assert "frames_per_video" not in data.protocol
+    (frames,) = cast(VideoSplit, data.test).read(5, [2])
+    assert number_in(frames.permute(1, 2, 0)) == 4 * 17 + 2
+
+
+def test_single_frames_of_videos_are_items_of_one_source(tmp_path: Path) -> None:
+    root = write_video_tars(tmp_path / "data", 2, 3)
+    data = shards(root, test="part-001.tar", valid_share=0, frames_per_video=2)
+    assert sizes(data) == (6, 0, 6)
+    assert (data.spec.frames_per_video, data.protocol["frames_per_video"]) == (2, 2)
+    assert data.sources["part-001.tar:00004#1"] == "part-001.tar:00004"
+    assert shards(root, group="scene", test="part-001.tar").sources["part-001.tar:00004#1"] == "s1"
+    half = with_fraction(data, 0.5, seed=0).train
+    assert isinstance(half, FramesOf)
+    assert len(half) == 4
+    assert half.read(0).shape == (3, 48, 64)
+
+
+def test_clips_of_images_are_refused(tmp_path: Path) -> None:
+    root = write_tars(tmp_path / "data", 1, 4)
+    error = failing(root, clips=True)
+    assert error.message == f"{root}: holds images, but clips need videos"
+    assert error.next_step == "give shards of videos, or remove [clip] and choose a model of images"
+
+
+def test_notes_count_videos(tmp_path: Path) -> None:
+    write_tar(tmp_path / "data" / "a.tar", [{"mp4": video(tmp_path, row), "cls": b"0" * (row > 0)} for row in range(3)])
+    assert shards(tmp_path / "data", clips=True).notes == ("skipped 1 video without a label",)
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_sample_is_written_once(clips: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "IMAGES", 8)
+    monkeypatch.setattr(drawing, "VIDEOS", 8)
+    data = shards(None, clips=clips)
+    assert data.spec.sample
+    assert sizes(data) == (32, 8, 8)
+    assert isinstance(data.train, VideoSplit) == clips
+    assert set(data.train.targets) == {0, 1, 2, 3}
+    monkeypatch.setattr(drawing, "_write", lambda *_, **__: pytest.fail("written again"))
+    assert shards(None, clips=clips).protocol == data.protocol
+
+
 def failing(root: Path | None, **keys: Any) -> DataError:
     with pytest.raises(DataError) as raised:
         shards(root, **keys)
@@ -146,8 +202,10 @@ def failing(root: Path | None, **keys: Any) -> DataError:
     return raised.value
 
 
-def test_without_a_place_there_is_no_data() -> None:
-    assert failing(None).message == "shards has no built-in sample"
+def test_an_index_without_a_place_is_refused() -> None:
+    error = failing(None, index="a.index")
+    assert error.message == "data.index is set, but not where the shards lie"
+    assert error.next_step == "set data.root to a folder, or data.url to a URL, of .tar or .parquet files"
 
 
 def test_two_places_are_refused(tmp_path: Path) -> None:

@@ -71,6 +71,13 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
         (("[data]", "name = 'x'\n[data]"), ["name: unknown key: a recipe is named after its file"]),
         (("[data]", "[clip]\ncrops = 2\n[data]"), ["clip.crops: must be one of 1, 3, got 2"]),
         (("[data]", "export.precision = []\n[data]"), ["export.precision: must have at least 1 item, got 0"]),
+        (
+            ("[data]", 'export.precision = "int4"\n[data]'),
+            [
+                'export.precision: must be "auto" or one of "fp32", "fp16", "int8" or an array, got "int4"; '
+                'did you mean "int8"?'
+            ],
+        ),
         (("[data]", "seed = -1\n[data]"), ["seed: must be at least 0, got -1"]),
         (("[data]", "augment = 3\n[data]"), ["augment: must be an array, got 3"]),
         (("[data]", "augment = [3]\n[data]"), ["augment.0: must be a table, got 3"]),

@@ -162,3 +162,6 @@ def test_the_exit_code_is_that_of_the_rank_that_reported_its_error(tmp_path: Pat
         launch._ended({0: left, 2: killed})  # type: ignore[dict-item]
     with pytest.raises(RunFailed, match=r"^rank 0 was ended by SIGTERM$"):
         launch._ended({0: left})  # type: ignore[dict-item]
+    stopped = Failed(EXIT_STOPPED, 3, tmp_path / "none")
+    assert launch._ended({0: stopped, 1: left}) == EXIT_STOPPED, "rank 1 was still leaving"  # type: ignore[dict-item]
+    assert launch._ended({0: left, 1: stopped, 2: reported}) == 3  # type: ignore[dict-item]

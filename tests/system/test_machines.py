@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -92,7 +93,11 @@ def test_a_link_is_cut_both_machines_end_with_the_cause_and_the_run_goes_on(
     ):
         first_epoch(one)
         first.cut()
-        texts = [process.communicate(timeout=DEADLINE)[0] for process in (one, other)]
+        cut = time.monotonic()
+        texts = []
+        for process in (one, other):
+            texts.append(process.communicate(timeout=DEADLINE)[0])
+            print(f"the link was cut {time.monotonic() - cut:.0f} s ago: {texts[-1]}")
     assert all(process.returncode for process in (one, other))
     (run,) = (tmp_path / "runs" / "cifar10_cnn").iterdir()
     resume = f"next:  python -m toolkit run --resume runs/cifar10_cnn/{run.name}\n"

@@ -27,7 +27,7 @@ def fill(parser: Parser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
     add(actions, "check", "find damaged files, copies, leaks, outliers and likely label errors", _fill_check)
     add(actions, "show", "write a page with pictures of each class", _fill_show)
-    add(actions, "index", "note where each image of shards lies, once before the first run", _fill_index)
+    add(actions, "index", "note where each image or video of shards lies, once before the first run", _fill_index)
 
 
 def _fill_check(parser: Parser) -> None:
@@ -178,7 +178,9 @@ def _fill_index(parser: Parser) -> None:
     parser.add_argument("place", metavar="PLACE", help="a folder, a URL or a pattern of .tar or .parquet files")
     columns = "a column to keep, such as labels or groups; may be repeated (default: cls of tars, label of Parquet)"
     parser.add_argument("--column", metavar="NAME", action="append", default=[], dest="columns", help=columns)
-    parser.add_argument("--image", metavar="COLUMN", default="", help="the column of images of Parquet files")
+    parser.add_argument(
+        "--content", metavar="COLUMN", default="", help="the column of images or videos of Parquet files"
+    )
     parser.add_argument("--output", metavar="FILE", type=Path, help="write the index here (default: the cache)")
     parser.add_argument("--force", action="store_true", help="read all shards again, even if there is an index")
 
@@ -196,7 +198,7 @@ def _index(options: Namespace) -> None:
     path = make_index(
         options.place,
         options.columns or [""],
-        image=options.image,
+        content=options.content,
         output=options.output,
         force=options.force,
         progress=progress,
@@ -204,7 +206,7 @@ def _index(options: Namespace) -> None:
     index = read_index(path)
     size = int(index.arrays["bytes"].sum(dtype="int64"))
     show(
-        f"{counted(len(index), 'image')} in {counted(len(index.arrays['items']), 'block')} of "
+        f"{counted(len(index), index.medium)} in {counted(len(index.arrays['items']), 'block')} of "
         f"{counted(len(index.shards), 'shard')}, {size / 2**30:.3g} GiB"
     )
     for name, column in index.columns.items():

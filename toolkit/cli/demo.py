@@ -44,7 +44,7 @@ def _demo(options: Namespace) -> int:
 
         run = start_run(planned, runs=Path("runs"), console=output).directory
         show("", "2 of 3: export to ONNX, and compare with the trained network", f"$ {_export(run)}")
-        bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), triton=False, console=output)
+        bundle = export_run(run.path, name=None, exports=Path("exports"), overrides=(), console=output)
     pictures = _short(run.path) / "pictures"
     _save_pictures(planned, pictures)
     show("", f"3 of 3: predict {PICTURES} pictures; each file is named after what it shows")

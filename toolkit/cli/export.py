@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add_set, console, stopped
 from toolkit.cli.places import RUN
 from toolkit.system.notices import show
@@ -17,8 +18,24 @@ if TYPE_CHECKING:
 FORMATS = {
     "bundle": "a bundle",
     "triton": "a bundle and a Triton model repository",
+    "openvino": "a bundle and a model of OpenVINO",
     "web": "a bundle and a page that answers in the browser",
 }
+REFUSED = {
+    "coreml": (
+        "converted models compute on Apple's systems alone, where no gate could ask them",
+        "export a bundle, and on a Mac use: python -m toolkit predict BUNDLE INPUT --runtime coreml",
+    ),
+    "litert": (
+        "its converter, litert-torch, brings jax and moves pydantic back to 2.11, so it is not among the extras",
+        "export a bundle, which ONNX Runtime computes on phones too: python -m toolkit export RUN",
+    ),
+    "tensorrt": (
+        "an engine fits one GPU and one version of TensorRT",
+        "export a bundle, from which ONNX Runtime builds it: python -m toolkit predict BUNDLE INPUT --device tensorrt",
+    ),
+}
+"""Formats that are asked for and not written: why, and what to do instead."""
 
 
 def fill(parser: Parser) -> None:
@@ -29,10 +46,13 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--exports", metavar="DIR", type=Path, default=Path("exports"), help="where bundles go")
     parser.add_argument("--sign", metavar="KEY", type=Path, help="sign the bundle with this private key (EC, PEM)")
     listed = ", ".join(f"{name}: {text}" for name, text in FORMATS.items())
-    parser.add_argument("--format", metavar="FORMAT", choices=FORMATS, default="bundle", help=listed)
+    parser.add_argument("--format", metavar="FORMAT", choices=[*FORMATS, *REFUSED], default="bundle", help=listed)
 
 
 def _export(options: Namespace) -> None:
+    if options.format in REFUSED:
+        reason, instead = REFUSED[options.format]
+        raise UsageError(f"--format {options.format}: not written: {reason}", next_step=instead)
     from toolkit.export.write import export_run
     from toolkit.runs.directory import RunDirectory
     from toolkit.runs.examples import predict_command
@@ -44,8 +64,7 @@ def _export(options: Namespace) -> None:
             name=options.name,
             exports=options.exports,
             overrides=options.overrides,
-            triton=options.format == "triton",
-            web=options.format == "web",
+            form=options.format,
             key=options.sign,
             console=output,
         )

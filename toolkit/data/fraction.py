@@ -30,7 +30,7 @@ def with_fraction(data: Data, share: float, seed: int) -> Data:
 
 def _part(split: Any, data: Data, share: float, seed: int) -> Any:
     if isinstance(split, FramesOf):
-        return replace(split, videos=_part(split.videos, data, share, seed))
+        return FramesOf(_part(split.videos, data, share, seed), split.per_video)
     strata = FORMS[data.spec.targets].strata(split.targets, data.spec.classes).targets
     kept = _chosen(split.ids, strata, data.sources, share, seed)
     return selected(split, kept, tuple(split.targets[position] for position in kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import av
 from av.stream import Disposition
@@ -50,9 +50,12 @@ class Video(Protocol):
     def __hash__(self) -> int: ...
 
 
-def open_video(place: str, protocols: Sequence[str], options: Mapping[str, str] | None = None, **how: Any) -> Any:
+def open_video(
+    place: str | BinaryIO, protocols: Sequence[str], options: Mapping[str, str] | None = None, **how: Any
+) -> Any:
     """A container of PyAV that opens with `protocols` and `DECODERS` alone, those that FFmpeg tries while it looks at
-    the streams included. Raises PyAV's errors, which are OSErrors."""
+    the streams included. What is in memory needs no protocol, and with none opens nothing else. Raises PyAV's errors,
+    which are OSErrors."""
     allowed = {"codec_whitelist": ",".join(sorted(DECODERS)), "protocol_whitelist": ",".join(protocols)}
     return av.open(place, options={**allowed, **(options or {})}, **_ANY_METADATA, **how)
 

@@ -55,7 +55,7 @@ def _whole(split: Any) -> Any:
 
 def _reviewed(split: Any, excluded: frozenset[str], labels: Mapping[str, Target]) -> Any:
     if isinstance(split, FramesOf):
-        return replace(split, videos=_reviewed(split.videos, excluded, labels))
+        return FramesOf(_reviewed(split.videos, excluded, labels), split.per_video)
     kept = [position for position, name in enumerate(split.ids) if name not in excluded]
     if len(kept) == len(split) and labels.keys().isdisjoint(split.ids):
         return split

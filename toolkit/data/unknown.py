@@ -55,13 +55,13 @@ def _whole(split: Any) -> Any:
 
 def _known(split: Any, numbers: dict[int, int]) -> Any:
     if isinstance(split, FramesOf):
-        return replace(split, videos=_known(split.videos, numbers))
+        return FramesOf(_known(split.videos, numbers), split.per_video)
     kept = [place for place, target in enumerate(split.targets) if target in numbers]
     return selected(split, kept, tuple(numbers[split.targets[place]] for place in kept))
 
 
 def _unknown(split: Any, held: set[int]) -> Any:
     if isinstance(split, FramesOf):
-        return replace(split, videos=_unknown(split.videos, held))
+        return FramesOf(_unknown(split.videos, held), split.per_video)
     kept = [place for place, target in enumerate(split.targets) if target in held]
     return selected(split, kept, (NO_CLASS,) * len(kept))

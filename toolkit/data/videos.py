@@ -130,7 +130,7 @@ class FramesOf:
     per_video: int
 
     @cached_property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         return tuple(f"{name}#{part}" for name in self.videos.ids for part in range(self.per_video))
 
     @cached_property
@@ -138,7 +138,7 @@ class FramesOf:
         return tuple(target for target in self.videos.targets for _ in range(self.per_video))
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:
+    def keys(self) -> Sequence[str]:
         parts = range(self.per_video)
         return tuple(f"{key}-{part}-{self.per_video}" for key in self.videos.keys for part in parts)
 

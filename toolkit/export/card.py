@@ -93,6 +93,7 @@ def card(
         findings=_findings(manifest.gate),
         flips=_flips(manifest.gate),
         trust=manifest.trust,
+        searched=manifest.searched,
         measured=_measured(manifest.trust),
         unknown=manifest.protocol.get("unknown", ""),
         # validation, unless the gate had to use the test split

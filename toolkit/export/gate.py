@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ RAW_BATCHES = (1, 3, 7)
 CLIP_BATCHES = (1, 2, 3)
 """Clips in those batches, and videos, all of whose views share one: 2 is the size that it was traced with."""
 LISTED = 20
+
+Ask: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Asks a model: uint8 `[N, S, S, 3]` or `[N, T, S, S, 3]` to the rows of `Session.run`."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,23 @@ class Reference:
     def raw_batches(self) -> tuple[int, ...]:
         return RAW_BATCHES if self.assembly.spec.clip is None else CLIP_BATCHES
 
+    def squares(self, items: Sequence[int]) -> NDArray[np.uint8]:
+        """The views of the items at these positions in the split, as the graph takes them: uint8 `[N, S, S, 3]` or
+        `[N, T, S, S, 3]`."""
+        pixels = self.loader.views(items).pixels.movedim(-3, -1)
+        return np.ascontiguousarray(pixels.cpu().numpy())
+
+    def part(self, most: int) -> Reference:
+        """At most so many of the answers, evenly spaced."""
+        evaluation, assembly = self.evaluation, self.assembly
+        if len(evaluation.index) <= most:
+            return self
+        rows = torch.linspace(0, len(evaluation.index) - 1, most).long()
+        answered = Answered(evaluation.index[rows], evaluation.logits[rows], evaluation.targets[rows])
+        scored = answered.scored(assembly.objective, assembly.metrics(), evaluation.thresholds)
+        decisions = Decisions(*(None if one is None else one[rows] for one in self.decisions))
+        return Reference(assembly, self.split, scored, self.trust, decisions)
+
     @property
     def ids(self) -> list[str]:
         ids = self.loader.store.split.ids
@@ -198,13 +218,42 @@ def reference(assembly: Assembly) -> Reference:
 def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Callable[[int], None]) -> Verdict:
     """Compare the bundle's model with the trained one; `progress` gets the number of items answered."""
     own = bundle.manifest.thresholds  # the bundle's decisions are part of what is compared
-    on_squares, on_raw = (asked(bundle, expected, progress) for asked in (_on_squares, _on_raw_files))
+    on_squares, on_raw = _on_squares(bundle.session.run, expected, progress), _on_raw_files(bundle, expected, progress)
     squares = _compare("squares", expected.square_batches, on_squares, own, expected, limits)
     raw = _compare("raw_files", expected.raw_batches, on_raw, own, expected, limits)
     metric = expected.assembly.recipe.train.metric
     trained = float(expected.evaluation.scalars()[metric])
     sides = squares, raw
+    problems, drops = _judged(sides, expected, limits)
+    items = len(expected.evaluation.index)
+    accepting = _accepting(sides, drops, limits) if problems else {}
+    compared = squares, raw, expected.judging
+    return Verdict(bundle.precision, expected.split, items, metric, trained, *compared, tuple(problems), accepting)
+
+
+class Held(NamedTuple):
+    """Whether a model is within its limits."""
+
+    outright: bool
+    """Also if no drop is excused as chance."""
+    by_the_gate: bool
+
+
+def held_on_squares(ask: Ask, expected: Reference, limits: Limits) -> Held:
+    """Ask a model about the squares alone, and judge it as the gate does."""
+    own = expected.evaluation.thresholds
+    thresholds = None if own is None else tuple(own.tolist())
+    answers = _on_squares(ask, expected, lambda _: None)
+    squares = _compare("squares", expected.square_batches, answers, thresholds, expected, limits)
+    problems, drops = _judged((squares,), expected, limits)
+    return Held(not problems and max(drops) <= limits.max_drop, not problems)
+
+
+def _judged(sides: Sequence[Parity], expected: Reference, limits: Limits) -> tuple[list[str], list[float]]:
+    """Every problem, and by how many points each side is worse."""
     judging, before = expected.judging, expected.hundredths
+    metric = expected.assembly.recipe.train.metric
+    trained = float(expected.evaluation.scalars()[metric])
     problems = [*_not_finite(sides), *_too_different(sides, limits, judging), *_too_many_flips(sides, limits)]
     sign = 1 if expected.assembly.recipe.train.direction == "minimize" else -1
     drops = [sign * (side.hundredths - before) for side in sides]
@@ -216,11 +265,7 @@ def judge(bundle: Bundle, expected: Reference, limits: Limits, *, progress: Call
             problems.append(f"{found}: {worse_by}; max_drop is {limits.max_drop:g}")
     decided_worse = [(side, one) for side in sides for one in side.worsened]
     problems += _worse_decided(decided_worse, limits)
-    drops += [one.points for _, one in decided_worse]
-    items = len(expected.evaluation.index)
-    accepting = _accepting(sides, drops, limits) if problems else {}
-    compared = squares, raw, judging
-    return Verdict(bundle.precision, expected.split, items, metric, trained, *compared, tuple(problems), accepting)
+    return problems, [*drops, *(one.points for _, one in decided_worse)]
 
 
 def _accepting(sides: Sequence[Parity], drops: Sequence[float], limits: Limits) -> dict[str, float]:
@@ -326,12 +371,11 @@ def _scores(asked: Asked, finite: Tensor, ties: list[int], expected: Reference) 
     return found.scalars(), expected.judging.hundredths(judged, judged.scalars(), assembly)
 
 
-def _on_squares(bundle: Bundle, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
+def _on_squares(ask: Ask, expected: Reference, progress: Callable[[int], None]) -> NDArray[np.float32]:
     index = expected.evaluation.index
     answers = []
     for part in _in_turn(index.tolist(), expected.square_batches):
-        pixels = expected.loader.views(part).pixels.movedim(-3, -1)
-        found = bundle.session.run(np.ascontiguousarray(pixels.cpu().numpy()))
+        found = ask(expected.squares(part))
         views = found.reshape(len(part), -1, found.shape[1])
         form, scores = expected.assembly.spec.targets, int(expected.trust.scored)
         answers.append(average_views(views, expected.loader.average, form, scores=scores))

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import DataSpec, Foldable
 from toolkit.export.preparing import OPSET, preparation
-from toolkit.serving.bundle.manifest import OUTPUTS
+from toolkit.serving.bundle.manifest import MAPS, OUTPUTS
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.training.answers import answers_of
+from toolkit.training.explain import LinearMap
 from toolkit.training.network import Network
 
 if TYPE_CHECKING:
@@ -33,10 +34,15 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 class Deployed(nn.Module):
     """uint8 frames as the model sees them, `[N, 3, size, size]` or clips `[N, T, 3, size, size]`, to float32 answers
-    `[N, C]` and what says how far they go."""
+    `[N, C]`, what says how far they go, and a heat map of each class, `[N, C, h, w]` or `[N, C, t, h, w]`."""
 
     def __init__(
-        self, network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust = UNTOUCHED
+        self,
+        network: Network,
+        logits: Callable[[Tensor], Tensor],
+        spec: DataSpec,
+        trust: Trust = UNTOUCHED,
+        maps: LinearMap | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -44,10 +50,13 @@ class Deployed(nn.Module):
         self.logits = logits
         self.form = spec.targets
         self.trust = trust
+        self.maps = maps
+        self.frames = spec.frames
 
     def forward(self, seen: Tensor) -> tuple[Tensor, ...]:
-        """The answers, then what `Trust.outputs` names."""
-        logits, trust = self.logits(self.network(seen)), self.trust
+        """The answers, then what `Trust.outputs` names, then the maps."""
+        with _kept(self.network.model, self.maps) as features:
+            logits, trust = self.logits(self.network(seen)), self.trust
         answers = answers_of(logits if trust.temperature == 1 else logits / trust.temperature, self.form)
         found = [answers]
         if trust.reject is not None:
@@ -56,7 +65,39 @@ class Deployed(nn.Module):
             found += [*([energy] if trust.scored else ()), score < trust.reject.threshold]
         if trust.conformal is not None:
             found.append(answers >= trust.conformal.threshold)
+        if self.maps is not None:
+            found.append(_summed(features[0], self.maps.weights, self.frames))
         return tuple(found)
+
+
+@contextmanager
+def _kept(model: nn.Module, maps: LinearMap | None) -> Iterator[list[Tensor]]:
+    """The feature maps that the maps are made of, once the model has run."""
+    features: list[Tensor] = []
+    if maps is None:
+        yield features
+        return
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs = [output] if isinstance(output, Tensor) else output
+        features.extend(one for one in outputs if isinstance(one, Tensor) and one.ndim in (4, 5))
+
+    handle = model.get_submodule(maps.layer).register_forward_hook(keep)
+    try:
+        yield features
+    finally:
+        handle.remove()
+
+
+def _summed(features: Tensor, weights: Tensor, frames: int | None) -> Tensor:
+    """The maps of all classes: what `explain` shows before it is resized, cut at zero and scaled. Features are
+    `[N, K, h, w]`, `[N, K, t, h, w]`, or of the single `frames` of clips `[N * T, K, h, w]`."""
+    ones = [1] * (features.ndim - 2)
+    convolve = nn.functional.conv2d if features.ndim == 4 else nn.functional.conv3d
+    summed: Tensor = convolve(features, weights.view(*weights.shape, *ones))
+    if frames is not None and features.ndim == 4:
+        summed = summed.unflatten(0, (-1, frames)).movedim(1, 2)
+    return summed
 
 
 def to_onnx(
@@ -65,16 +106,17 @@ def to_onnx(
     spec: DataSpec,
     metadata: Mapping[str, str],
     trust: Trust = UNTOUCHED,
+    maps: LinearMap | None = None,
 ) -> onnx.ModelProto:
     """The network with its preprocessing as a checked ONNX model, batch, height and width dynamic, the frames of a clip
-    fixed, batch norm folded.
+    fixed, batch norm folded; with `maps` it gives these too.
 
     Nodes of the model proper have names that start with `MODEL`; the others prepare the input, turn what the network
     puts out into `logits`, and these into answers.
     """
     import onnx.compose
 
-    answering = _answering(network, logits, spec, trust)
+    answering = _answering(Deployed(_folded(network), logits, spec, trust, maps), spec)
     _name_nodes(answering)
     _strip(answering)
     preparing = preparation(spec.stored_size, spec.size, spec.fit, spec.frames)
@@ -89,9 +131,9 @@ def to_onnx(
     return model
 
 
-def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataSpec, trust: Trust) -> onnx.ModelProto:
+def _answering(deployed: Deployed, spec: DataSpec) -> onnx.ModelProto:
     """What follows the preparation, the batch dynamic."""
-    deployed = Deployed(_folded(network), logits, spec, trust).cpu().eval().to(memory_format=torch.contiguous_format)
+    deployed = deployed.cpu().eval().to(memory_format=torch.contiguous_format)
     clip = () if spec.frames is None else (spec.frames,)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -100,7 +142,7 @@ def _answering(network: Network, logits: Callable[[Tensor], Tensor], spec: DataS
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 16)},),
             input_names=[SEEN],
-            output_names=[OUTPUTS[spec.targets], *trust.outputs],
+            output_names=[OUTPUTS[spec.targets], *deployed.trust.outputs, *([MAPS] if deployed.maps else [])],
             opset_version=OPSET,
             verbose=False,
         )

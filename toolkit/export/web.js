@@ -22,12 +22,32 @@
     return { session, Tensor: runtime.Tensor };
   }
 
-  // One row of the answers to an image, or to the frames of a clip, of one size; the energy is behind it if there is one.
-  async function ask(pixels, height, width) {
+  async function run(pixels, height, width) {
     const { session, Tensor } = await (opening ??= open());
     const clips = clip === null ? [] : [clip.frames];
-    const found = await session.run({ frames: new Tensor("uint8", pixels, [1, ...clips, height, width, 3]) });
-    return [...found[facts.output].data, ...(facts.scored ? found.energy.data : [])].map(Number);
+    return session.run({ frames: new Tensor("uint8", pixels, [1, ...clips, height, width, 3]) });
+  }
+
+  // One row of the answers to an image, or to the frames of a clip, of one size; the energy is behind it if there is one.
+  function row(found) { return [...found[facts.output].data, ...(facts.scored ? found.energy.data : [])].map(Number); }
+
+  async function ask(pixels, height, width) { return row(await run(pixels, height, width)); }
+
+  // As Bundle.maps and Bundle.seen have it.
+  function mapped(found, answer, top, height, width) {
+    const [, count, rows, columns] = found.maps.dims, values = found.maps.data, short = Math.min(height, width);
+    const share = input.size / input.square, crop = input.fit === "crop";
+    const wide = crop ? share * short / width : share, tall = crop ? share * short / height : share;
+    const order = [...Array(count).keys()].sort((one, other) => answer[other] - answer[one] || one - other);
+    return {
+      method: facts.method, left: (1 - wide) / 2, top: (1 - tall) / 2, width: wide, height: tall,
+      of: (model.form === "number" ? [...Array(count).keys()] : order.slice(0, top)).map((place) => {
+        const map = [...values.slice(place * rows * columns, (place + 1) * rows * columns)], most = Math.max(...map);
+        const shares = map.map((value) => most > 0 ? Math.max(value, 0) / most : 0);
+        return { name: model.classes[place],
+          values: [...Array(rows).keys()].map((one) => shares.slice(one * columns, (one + 1) * columns)) };
+      }),
+    };
   }
 
   function rgb(source, height, width) {
@@ -51,15 +71,16 @@
     return made.toDataURL("image/jpeg", 0.8);
   }
 
-  async function image(file, top) {
+  async function image(file, top, maps) {
     if (clip !== null) throw new Refused("an image, but this model takes video clips");
     const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
       throw new Refused("this browser cannot decode it");
     });
     const seen = rgb(bitmap, bitmap.height, bitmap.width);
     bitmap.close();
-    const row = await ask(seen.pixels, seen.height, seen.width);
-    return { kind: "image", ...described(row, top), picture: await small(seen.canvas) };
+    const found = await run(seen.pixels, seen.height, seen.width), answer = row(found);
+    return { kind: "image", ...described(answer, top), picture: await small(seen.canvas),
+      ...(maps ? { maps: mapped(found, answer, top, seen.height, seen.width) } : {}) };
   }
 
   function happened(video, name) {
@@ -185,7 +206,8 @@
   async function answered(form) {
     const file = form.get("file"), every = Number(form.get("every")) || null;
     const top = Math.min(Math.max(Number(form.get("top")) || 3, 1), model.classes.length);
-    const found = file.type.startsWith("video/") ? await video(file, top, every) : await image(file, top);
+    const found = file.type.startsWith("video/") ? await video(file, top, every)
+      : await image(file, top, form.get("maps") === "true");
     return { model: model.name, answers: [{ name: file.name, ...found }] };
   }
 

@@ -145,6 +145,7 @@ def _facts(bundle: Path, manifest: Manifest, precision: str) -> dict[str, object
         "sampling": asdict(manifest.sampling),
         "output": manifest.output,
         "scored": manifest.trust.scored,
+        "method": "" if manifest.maps is None else manifest.maps.method,
         "thresholds": None if manifest.thresholds is None else [*manifest.thresholds],
         "trust": {"reject": _dict(manifest.trust.reject), "conformal": _dict(manifest.trust.conformal)},
         "footer": f"Files stay in this browser. {PACKAGE} {VERSION} ({INTEGRITY}) computes the answers.",

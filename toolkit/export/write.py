@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.api.clips import duration
 from toolkit.api.contracts import Split, VideoSplit
 from toolkit.api.errors import DataError, ParityError, UsageError, counted
-from toolkit.api.files import as_utf8, replaced_folder
+from toolkit.api.files import as_utf8, naming, replaced_folder
 from toolkit.build.assemble import Assembly
 from toolkit.export.bom import BOM, bill_of_materials
 from toolkit.export.card import card_of
-from toolkit.export.gate import Reference, Verdict, judge, reference
+from toolkit.export.gate import Ask, Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
+from toolkit.export.maps import check_maps, found_map
 from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
 from toolkit.export.triton import place_in, write_triton
@@ -45,7 +47,8 @@ from toolkit.serving.bundle import (
     FrameSampling,
     Input,
     Manifest,
-    Trust,
+    Maps,
+    Searched,
     VideoSampling,
 )
 from toolkit.serving.bundle.signature import check_key, sign
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     from numpy.typing import NDArray
+    from rich.status import Status
     from torch import nn
 
 __all__ = ["evaluate_bundle", "export_run", "write_bundle", "write_models"]
@@ -77,36 +81,67 @@ def export_run(
     name: str | None,
     exports: Path,
     overrides: Sequence[str],
-    triton: bool,
     console: Console,
     key: Path | None = None,
-    web: bool = False,
+    form: str = "bundle",
 ) -> Path:
     """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
 
-    A private `key` signs it. `triton` adds a model repository, and `web` a page that answers in the browser.
+    A private `key` signs it. `form` adds to it: "triton" a model repository, "openvino" a model of OpenVINO, and "web"
+    a page that answers in the browser.
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
     place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
-    repository, page = exports / f"{place.name}-triton", exports / f"{place.name}.html"
-    if triton:
-        place_in(repository, place.name)  # what would be refused in the end is refused first
-    if web:
-        check_place(page)
-        runtime()
+    more = place.with_name(f"{place.name}.html" if form == "web" else f"{place.name}-{form}")
+    _check_form(form, more, place.name)  # what would be refused in the end is refused first
     if key is not None:
         check_key(key)
     trained = open_trained(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
     shown = partial(say, console=console)
-    manifest = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
-    if triton:
-        shown(f"triton {write_triton(place, manifest, repository)}")
-    if web:
-        shown(f"web {write_web(place, manifest, page)}")
+    written = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
+    if form != "bundle":
+        shown(f"{form} {_write_form(form, more, place, written, console, shown)}")
     return place
+
+
+def _check_form(form: str, place: Path, name: str) -> None:
+    if form == "triton":
+        place_in(place, name)
+    elif form == "web":
+        check_place(place)
+        runtime()
+    elif form == "openvino":
+        from toolkit.export.openvino import check_openvino
+
+        check_openvino(place)
+
+
+def _write_form(
+    form: str, place: Path, bundle: Path, written: Written, console: Console, say: Callable[[str], None]
+) -> Path:
+    manifest = written.manifest
+    if form == "triton":
+        return write_triton(bundle, manifest, place)
+    if form == "web":
+        return write_web(bundle, manifest, place)
+    from toolkit.export.openvino import write_openvino
+
+    def gate(candidate: Bundle) -> Verdict:
+        return _judge_each([candidate], written.expected, console, say)[0]
+
+    return write_openvino(bundle, manifest, place, gate)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A bundle that is in its place."""
+
+    manifest: Manifest
+    expected: Reference
+    """What it was held against."""
 
 
 def write_bundle(
@@ -118,30 +153,49 @@ def write_bundle(
     console: Console,
     say: Callable[[str], None],
     key: Path | None = None,
-) -> Manifest:
+) -> Written:
     """Write the bundle of a trained run at `place`, whole or not at all. `overrides` are those that it was
     opened with. `console` shows how far it is; `say` gets a line of each precision's gate.
 
     Raises ParityError where an exported model does not answer as the trained one does."""
     with replaced_folder(place) as folder:  # before the slow part: it may not be possible there
         expected = _reference(trained.assembly, console, say)
-        unproved = write_models(
+        unproved, verdicts = _judged(trained, name, folder, expected, console, say)
+        _refuse_failed(verdicts, place, trained, overrides)
+        manifest = _proved(unproved, verdicts, trained, expected, _maps(unproved, folder, expected))
+        _write_papers(manifest, folder, expected)
+        Bundle.load(folder, device="cpu")
+        if key is not None:
+            sign(folder, key)
+    return Written(manifest, expected)
+
+
+def _judged(
+    trained: Trained, name: str, folder: Path, expected: Reference, console: Console, say: Callable[[str], None]
+) -> tuple[Manifest, list[Verdict]]:
+    """The bundle's models, and what the gate says of them. Where it refuses one whose precision was searched, there is
+    one in fp32 instead."""
+
+    def written(searched: Searched | None) -> tuple[Manifest, list[Verdict]]:
+        manifest = write_models(
             trained.assembly,
             name,
             folder,
             console,
             digest=trained.digest,
             trained_on=_trained_on(trained),
-            trust=expected.trust,
+            expected=expected,
+            searched=searched,
         )
-        verdicts = _judge(unproved, folder, expected, console, say)
-        _refuse_failed(verdicts, place, trained, overrides)
-        manifest = _proved(unproved, verdicts, trained, expected)
-        _write_papers(manifest, folder, expected)
-        Bundle.load(folder, device="cpu")
-        if key is not None:
-            sign(folder, key)
-    return manifest
+        if manifest.searched is not None:
+            _show_search(manifest.searched, say)
+        return manifest, _judge(manifest, folder, expected, console, say)
+
+    manifest, verdicts = written(None)
+    found = manifest.searched
+    if found is None or found.precision == "fp32" or not verdicts[0].problems:
+        return manifest, verdicts
+    return written(replace(found, precision="fp32", float_layers=(), speed=None, reason="int8 fails the gate"))
 
 
 def _reference(assembly: Assembly, console: Console, say: Callable[[str], None]) -> Reference:
@@ -189,10 +243,13 @@ def write_models(
     *,
     digest: str = "",
     trained_on: Mapping[str, Any] = MappingProxyType({}),
-    trust: Trust = UNTOUCHED,
+    expected: Reference | None = None,
+    searched: Searched | None = None,
 ) -> Manifest:
     """Every precision's model, and a manifest that claims nothing of them yet: `digest` is that of the recipe by which
-    the weights were trained, empty where they were not."""
+    the weights were trained, empty where they were not. `expected` is what a precision that is searched is held
+    against, unless it was `searched` and found to be fp32."""
+    trust = UNTOUCHED if expected is None else expected.trust
     table = assembly.recipe.export
     toml = to_toml(assembly.recipe)
     known = places(toml)
@@ -200,17 +257,10 @@ def write_models(
     chosen = assembly.objective.thresholds
     thresholds = None if chosen is None else tuple(chosen.tolist())
     with console.status("exporting the graph"):
+        maps = found_map(assembly) if table.maps else None
         objective = cast("nn.Module", assembly.objective).cpu()
         about = metadata(spec, thresholds, protocol, digest, trust)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust)
-    models, files = {}, {}
-    for place, precision in enumerate(table.precisions):
-        with console.status(f"writing {precision}"):
-            models[precision] = "model.onnx" if place == 0 else f"model.{precision}.onnx"
-            for path in _save(_in_precision(model, precision, assembly), folder / models[precision]):
-                files[path.name] = _sha256(path)
-    assembly.network.to(assembly.device)
-    objective.to(assembly.device)
+        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust, maps)
     manifest = Manifest(
         name=name,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -218,8 +268,8 @@ def write_models(
         sample=spec.sample,
         input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
         sampling=_sampling(assembly),
-        models=models,
-        files=files,
+        models={},
+        files={},
         recipe=shared_toml(assembly.recipe),
         digest=digest,
         protocol=protocol,
@@ -230,9 +280,59 @@ def write_models(
         thresholds=thresholds,
         trust=trust,
         segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
+        maps=None if maps is None else Maps("Grad-CAM", maps.layer, maps.extent),
     )
-    (folder / MANIFEST).write_bytes(as_utf8(manifest.to_json()))
+    if searched is not None:
+        manifest = _written(replace(manifest, searched=searched), folder, "fp32", model)
+    elif table.precision == "auto":
+        manifest = _write_searched(model, manifest, folder, expected, console)
+    else:
+        for precision in table.precisions:
+            with console.status(f"writing {precision}"):
+                manifest = _written(manifest, folder, precision, _in_precision(model, precision, assembly))
+    assembly.network.to(assembly.device)
+    objective.to(assembly.device)
     return manifest
+
+
+def _written(manifest: Manifest, folder: Path, precision: str, model: onnx.ModelProto) -> Manifest:
+    """The manifest, with a further model that is now in the folder."""
+    name = f"model.{precision}.onnx" if manifest.models else "model.onnx"
+    files = {path.name: _sha256(path) for path in _save(model, folder / name)}
+    found = replace(manifest, models={**manifest.models, precision: name}, files={**manifest.files, **files})
+    (folder / MANIFEST).write_bytes(as_utf8(found.to_json()))
+    return found
+
+
+def _write_searched(
+    model: onnx.ModelProto, manifest: Manifest, folder: Path, expected: Reference | None, console: Console
+) -> Manifest:
+    from toolkit.export.precision import search
+
+    if expected is None:
+        raise AssertionError("a precision that is searched is held against the trained model")
+
+    def opened(candidate: onnx.ModelProto, precision: str) -> Ask:
+        with tempfile.TemporaryDirectory(prefix="candidate-") as place, naming(Path(tempfile.gettempdir())):
+            _written(manifest, Path(place), precision, candidate)
+            return Bundle.load(place, device="cpu").session.run
+
+    assembly = expected.assembly
+    with console.status("searching the precision") as status:
+        report = partial(_report, status)
+        found = search(model, _calibration(assembly), expected, opened, report=report)
+        report(f"writing {found.searched.precision}")
+        return _written(replace(manifest, searched=found.searched), folder, found.searched.precision, found.model)
+
+
+def _report(status: Status, text: str) -> None:
+    status.update(f"searching the precision: {text}")
+
+
+def _show_search(found: Searched, say: Callable[[str], None]) -> None:
+    say(f"precision {found} (searched in {found.seconds:.0f} s)")
+    if found.float_layers:
+        say(f"in float: {', '.join(found.float_layers)}")
 
 
 def _sampling(assembly: Assembly) -> VideoSampling:
@@ -310,16 +410,23 @@ def _save(model: onnx.ModelProto, path: Path) -> list[Path]:
 def _judge(
     manifest: Manifest, folder: Path, expected: Reference, console: Console, say: Callable[[str], None]
 ) -> list[Verdict]:
+    bundles = (Bundle.load(folder, device="cpu", precision=precision) for precision in manifest.models)
+    return _judge_each(bundles, expected, console, say)
+
+
+def _judge_each(
+    bundles: Iterable[Bundle], expected: Reference, console: Console, say: Callable[[str], None]
+) -> list[Verdict]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     verdicts = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        for precision in manifest.models:
-            task = progress.add_task(f"gate {precision}", total=2 * len(expected.evaluation.index))
-            bundle = Bundle.load(folder, device="cpu", precision=precision)
-            limits: Limits = getattr(expected.assembly.recipe.export, precision)
+        for bundle in bundles:
+            by = "" if bundle.runtime == "onnxruntime" else f" by {bundle.runtime}"
+            task = progress.add_task(f"gate {bundle.precision}{by}", total=2 * len(expected.evaluation.index))
+            limits: Limits = getattr(expected.assembly.recipe.export, bundle.precision)
             verdict = judge(bundle, expected, limits, progress=_Advance(progress, task))
             verdicts.append(verdict)
-            say(_line(verdict))
+            say(_line(verdict, by))
     return verdicts
 
 
@@ -332,13 +439,13 @@ class _Advance:
         self.progress.advance(self.task, items)
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: Verdict, by: str) -> str:
     raw = verdict.raw
     ties = f" and {counted(len(raw.flips) - raw.changed, 'tie')}" if len(raw.flips) > raw.changed else ""
     flips = f", {counted(raw.changed, 'prediction')} flipped{ties}" if verdict.judging.flips else ""
     paired = f" ({raw.paired})" if raw.paired.worse + raw.paired.better else ""
     return (
-        f"gate {verdict.precision}: {'passed' if not verdict.problems else 'FAILED'}, "
+        f"gate {verdict.precision}{by}: {'passed' if not verdict.problems else 'FAILED'}, "
         f"{verdict.items} {verdict.split} items, {verdict.metric} {raw.scores[verdict.metric]:.4f} "
         f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
         f"{verdict.judging.unit} ({raw.difference:.2g} from raw files){flips}{paired}"
@@ -370,14 +477,28 @@ def _accepted(failed: Sequence[Verdict], trained: Trained, overrides: Sequence[s
     return f"to accept this: python -m toolkit export {' '.join([run, *given, *limits])}"
 
 
-def _proved(manifest: Manifest, verdicts: Sequence[Verdict], trained: Trained, expected: Reference) -> Manifest:
+def _maps(manifest: Manifest, folder: Path, expected: Reference) -> dict[str, dict[str, Any]]:
+    """What was found of the heat maps of each precision."""
+    if manifest.maps is None:
+        return {}
+    bundles = {name: Bundle.load(folder, device="cpu", precision=name) for name in manifest.models}
+    return {name: {"maps": check_maps(bundle, expected)} for name, bundle in bundles.items()}
+
+
+def _proved(
+    manifest: Manifest,
+    verdicts: Sequence[Verdict],
+    trained: Trained,
+    expected: Reference,
+    maps: Mapping[str, Mapping[str, Any]],
+) -> Manifest:
     exported = {verdict.precision: dict(verdict.raw.scores) for verdict in verdicts}
     return replace(
         manifest,
         recipe=shared_toml(_trained_recipe(trained)),
         results=results(trained),
         scores={"torch": expected.evaluation.scalars(), **exported},
-        gate={verdict.precision: verdict.summary() for verdict in verdicts},
+        gate={verdict.precision: {**verdict.summary(), **maps.get(verdict.precision, {})} for verdict in verdicts},
     )
 
 

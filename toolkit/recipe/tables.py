@@ -321,8 +321,11 @@ class ExportTable(BaseModel):
     """What is exported, and how exact it must be."""
 
     model_config = _CLOSED
-    precision: BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
-    """One or several; a bundle uses the first by default."""
+    precision: Literal["auto"] | BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
+    """One or several; a bundle uses the first by default. `auto`: int8 but for the layers that cost accuracy, if that
+    is faster than fp32 on this machine, else fp32."""
+    maps: bool = False
+    """Let the graph give a heat map of each class (Grad-CAM) too; the layers behind the feature maps must be linear."""
     license: Annotated[str, Field(min_length=1)] = "unknown"
     """The licence of the weights on the model card, as model hubs name it: `apache-2.0`, `mit`, `cc-by-nc-4.0`."""
     calibration: Items = 128
@@ -351,6 +354,9 @@ class ExportTable(BaseModel):
 
     @property
     def precisions(self) -> tuple[str, ...]:
+        """Those that are written whatever is found; none for `auto`."""
+        if self.precision == "auto":
+            return ()
         return (self.precision,) if isinstance(self.precision, str) else tuple(dict.fromkeys(self.precision))
 
 

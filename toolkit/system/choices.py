@@ -14,10 +14,10 @@ BUNDLE_PRECISIONS: tuple[BundlePrecision, ...] = get_args(BundlePrecision)
 TrustScore: TypeAlias = Literal["confidence", "energy"]
 """By what a model declines to answer."""
 
-BundleDevice: TypeAlias = Literal["cpu", "cuda", "tensorrt"]
+BundleDevice: TypeAlias = Literal["cpu", "cuda", "tensorrt", "coreml"]
 """What a bundle runs on."""
 BUNDLE_DEVICES: tuple[BundleDevice, ...] = get_args(BundleDevice)
 
-BundleRuntime: TypeAlias = Literal["onnxruntime", "openvino"]
+BundleRuntime: TypeAlias = Literal["onnxruntime", "openvino", "tensorrt", "coreml"]
 """What computes a bundle."""
 BUNDLE_RUNTIMES: tuple[BundleRuntime, ...] = get_args(BundleRuntime)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.api.errors import EXIT_FAILED, RunFailed
+from toolkit.api.errors import RunFailed
 from toolkit.system.machine import physical_cores
 from toolkit.system.ranks import VARIABLES
 from toolkit.system.signals import exit_code
@@ -83,12 +83,14 @@ def _lent(ranks: int) -> Iterator[None]:
 def _ended(failures: dict[int, ProcessFailure]) -> int:
     """The exit code that the ranks ended with. Raises RunFailed where the first one that ended was killed."""
     killed = {rank: failure for rank, failure in failures.items() if failure.exitcode < 0}
-    if killed:
-        # The launcher sends SIGTERM to the ranks that are left, often within the second that timestamps have.
-        rank, failure = min(killed.items(), key=lambda one: (one[1].exitcode == -signal.SIGTERM, one[1].timestamp))
+    # The launcher sends SIGTERM to the ranks that are left, often within the second that timestamps have.
+    first = {rank: failure for rank, failure in killed.items() if failure.exitcode != -signal.SIGTERM}
+    exited = [failure for failure in failures.values() if failure.exitcode > 0]
+    if first or not exited:
+        rank, failure = min((first or killed).items(), key=lambda one: one[1].timestamp)
         raise RunFailed(how_killed(rank, -failure.exitcode))
-    reported = [failure for failure in failures.values() if Path(failure.error_file).exists()]
-    return next((failure.exitcode for failure in [*reported, *failures.values()]), EXIT_FAILED)
+    reported = [failure for failure in exited if Path(failure.error_file).exists()]
+    return next(failure.exitcode for failure in [*reported, *exited])
 
 
 def how_killed(rank: int, number: int) -> str:

@@ -79,6 +79,78 @@ def explain(
     )
 
 
+@dataclass(frozen=True)
+class LinearMap:
+    """Grad-CAM of a network whose answers are linear in its last feature maps: the same sum of them for every input."""
+
+    layer: str
+    """The name of the layer, within the model."""
+    weights: Tensor
+    """float32 `[C, K]`: of each of K feature maps, in the map of each class."""
+    extent: tuple[int, ...]
+    """`(h, w)` of a map, or `(t, h, w)` of clips."""
+
+
+def linear_map(network: Network, objective: Objective, pixels: Tensor) -> LinearMap | None:
+    """How Grad-CAM of each class sums the feature maps, if that depends on no input: if only means and linear layers
+    follow them. None if it does, and for a network without feature maps or with several of them.
+
+    `pixels` is uint8 `[1, 3, H, W]` or `[1, T, 3, H, W]`, on the network's device; what they show has no effect. The
+    gradients are compared at features that are drawn, small and large, of both signs: those of real inputs may all lie
+    on one side of what is not linear."""
+    was_training = network.training
+    network.eval()
+    try:
+        inputs = _normalized(network, pixels)
+        layer = map_layer(network.model, inputs)
+        if layer is None:
+            return None
+        found = [_summed_at(network, objective, inputs, layer, size) for size in (0.1, 1.0, 10.0, 100.0)]
+    finally:
+        network.train(was_training)
+    first = found[0]
+    if first is None or any(one is None or not _alike(one.weights, first.weights) for one in found):
+        return None
+    return first
+
+
+def _summed_at(network: Network, objective: Objective, inputs: Tensor, layer: str, size: float) -> LinearMap | None:
+    """The weights that Grad-CAM has at features of this size: the mean gradient of each class in each feature map. None
+    where these differ from frame to frame."""
+    frames, seen = _frames(inputs), list[Tensor]()
+
+    def draw(_name: str, _module: nn.Module, output: Any) -> Any:
+        torch.set_grad_enabled(True)
+        draws = torch.Generator().manual_seed(int(10 * size))
+        seen[:] = [
+            (size * torch.randn(one.shape, generator=draws)).to(one).requires_grad_() for one in _maps(output, frames)
+        ]
+        return seen[0].clone() if seen and isinstance(output, Tensor) else output
+
+    module = network.model.get_submodule(layer)
+    rows = []
+    with torch.no_grad(), _hooked({module: draw}, {module: layer}):
+        logits = objective.logits(network.model(inputs).float())
+        if len(seen) != 1 or not logits.requires_grad:
+            return None
+        for one in logits[0]:
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(one, seen, retain_graph=True, allow_unused=True)
+            (gradient,) = gradients
+            if gradient is None:
+                return None
+            means = gradient.float().mean(dim=tuple(range(2, gradient.ndim)))
+            if not _alike(means, means[:1].expand_as(means)):
+                return None
+            rows.append(means[0])
+    extent = tuple(seen[0].shape[2:])
+    of_frames = inputs.ndim == 5 and seen[0].ndim == 4
+    return LinearMap(layer, torch.stack(rows).cpu(), (frames, *extent) if of_frames else extent)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= 1e-4 * other.abs().max())
+
+
 def map_layer(model: nn.Module, pixels: Tensor) -> str | None:
     """The name of the module whose output are the model's last convolutional features; None if it has none.
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from toolkit.api.contracts import Augmentation, Batch, Headed, Objective
 from toolkit.api.errors import RunFailed
 from toolkit.api.files import replaced
-from toolkit.data.blocks import Blocks
 from toolkit.data.loader import Loader, Share
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
 from toolkit.data.store.store import Store
@@ -228,9 +227,9 @@ class FeatureStore(Store):
         items = items[torch.isin(items // self._each, self.skipped.without((items // self._each).unique()))]
         return rows.index_select(0, items.to(rows.device)), items
 
-    @property
-    def blocks(self) -> Blocks | None:
-        return self._pixels.blocks
+    def expect(self, blocks: Sequence[int]) -> None:
+        """Nothing: no pixel is read any more."""
+        del blocks
 
     def resident(self, device: torch.device, share: float) -> bool:
         del device, share

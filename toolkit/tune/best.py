@@ -190,7 +190,7 @@ def export_best(study: optuna.Study, folder: Path, *, exports: Path, console: Co
     for trial in best:
         name = study.study_name if len(study.directions) == 1 else f"{study.study_name}-{trial.number:04}"
         run = trial_run(folder, trial.number).path
-        bundle = export_run(run, name=name, exports=exports, overrides=(), triton=False, console=console)
+        bundle = export_run(run, name=name, exports=exports, overrides=(), console=console)
         show(f"bundle {bundle}", console=console)
         bundles.append(bundle)
     return bundles

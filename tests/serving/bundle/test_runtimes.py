@@ -10,9 +10,10 @@ from tests import resizing_bundle, toy_bundle
 from tests.blank import BLANK
 from toolkit.__main__ import main
 from toolkit.api.errors import EXIT_DONE, EXIT_PARITY, EXIT_USAGE, ParityError, UsageError
-from toolkit.serving.bundle import Bundle, agreement, openvino_session, runtimes
+from toolkit.serving.bundle import Bundle, agreement, openvino_session, providers, runtimes
 from toolkit.serving.bundle.openvino_session import is_installed
 from toolkit.serving.bundle.runtimes import FASTER, Comparison, rates
+from toolkit.serving.bundle.session import ModelSession
 
 needs_openvino = pytest.mark.skipif(not is_installed(), reason="openvino is not installed")
 
@@ -63,7 +64,7 @@ def test_a_runtime_that_passes_the_gate_answers(folder: Path) -> None:
 def test_what_the_gate_found_is_kept(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Bundle.load(folder, runtime="openvino")
     (kept,) = cache.iterdir()
-    assert json.loads(kept.read_text()) == {"problem": "", "rates": None}
+    assert json.loads(kept.read_text()) == {"problem": "", "rates": None, "other": "openvino"}
     monkeypatch.setattr(agreement, "agreement", None)  # calling it fails
     assert Bundle.load(folder, runtime="openvino").runtime == "openvino"
     calls = measured(monkeypatch, 10, 20)
@@ -172,10 +173,78 @@ def test_auto_without_openvino_is_onnxruntime_and_says_so(folder: Path, monkeypa
     assert bundle.setting == "fp32 on cpu (asked for; openvino: not installed)"
 
 
+def standing_in(monkeypatch: pytest.MonkeyPatch, *, answers: float = 1.0) -> list[str]:
+    """Let the CPU stand in for every device, whose sessions answer so many times what the CPU does; which were opened.
+    No such hardware is in CI: what is tested is what decides about it."""
+    opened: list[str] = []
+    made = ModelSession.__init__
+
+    def init(self: ModelSession, path: Path, device: str, *given: object) -> None:
+        opened.append(device)
+        made(self, path, "cpu", *given)  # type: ignore[arg-type]
+        run = self.run
+        if device in ("tensorrt", "coreml"):
+            self.run = lambda pixels: answers * run(pixels)  # type: ignore[method-assign]
+
+    monkeypatch.setattr(ModelSession, "__init__", init)
+    for module in (runtimes, providers):
+        monkeypatch.setattr(module, "missing_for", lambda device: None)
+    monkeypatch.setattr(openvino_session, "is_installed", lambda: False)
+    return opened
+
+
+@pytest.mark.parametrize(("runtime", "device"), [("tensorrt", "cuda"), ("coreml", "cpu")])
+def test_auto_measures_the_providers_that_load(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, device: str
+) -> None:
+    opened = standing_in(monkeypatch)
+    monkeypatch.setattr(runtimes, "rates", lambda asks, batch: {"onnxruntime": 10.0, runtime: 15.0})
+    bundle = Bundle.load(folder, device=device, runtime="auto")
+    assert (bundle.runtime, bundle.device) == (runtime, device)
+    assert bundle.runtime_reason == f"{runtime} 15.0 inputs/s, onnxruntime 10.0, measured on this machine"
+    assert opened == [device, runtime]
+    opened.clear()
+    assert Bundle.load(folder, runtime=runtime).runtime == runtime
+    assert opened == [runtime]  # what was found is known
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "coreml"])
+def test_a_provider_that_answers_otherwise_is_not_offered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    standing_in(monkeypatch, answers=0.9)
+    with pytest.raises(ParityError, match=rf"{runtime} of onnxruntime [\d.]+ does not pass the gate"):
+        Bundle.load(folder, runtime=runtime)
+    bundle = Bundle.load(folder, device="cuda" if runtime == "tensorrt" else "cpu", runtime="auto")
+    assert bundle.runtime == "onnxruntime"
+    assert bundle.runtime_reason.startswith(f"{runtime}: a probability differs by ")
+
+
+def test_the_fastest_of_several_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    standing_in(monkeypatch)
+    monkeypatch.setattr(runtimes, "HOMES", {"coreml": "cpu", "tensorrt": "cpu"})
+    speeds = {"onnxruntime": 10.0, "coreml": 11.0, "tensorrt": 30.0}
+    monkeypatch.setattr(runtimes, "rates", lambda asks, batch: {name: speeds[name] for name in asks})
+    bundle = Bundle.load(folder, device="cpu", runtime="auto")
+    assert bundle.runtime == "tensorrt"
+    assert bundle.runtime_reason == (
+        "coreml 11.0 inputs/s, onnxruntime 10.0, measured on this machine; "
+        "tensorrt 30.0 inputs/s, onnxruntime 10.0, measured on this machine"
+    )
+
+
+def test_a_provider_that_does_not_load_is_named(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"--runtime coreml: does not load: this onnxruntime .* is built without it"):
+        Bundle.load(folder, runtime="coreml")
+    with pytest.raises(UsageError, match="--runtime tensorrt: runs on cuda, not on cpu") as caught:
+        Bundle.load(folder, device="cpu", runtime="tensorrt")
+    assert caught.value.next_step == "use --device cuda, or remove --runtime"
+
+
 def test_an_unknown_runtime_and_another_device_are_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match=r'no runtime is called "openvno"; did you mean "openvino"\?') as caught:
         Bundle.load(folder, runtime="openvno")
-    assert caught.value.next_step == "use auto, onnxruntime, openvino"
+    assert caught.value.next_step == "use auto, onnxruntime, openvino, tensorrt, coreml"
     with pytest.raises(UsageError, match="--runtime openvino: runs on the CPU, not on cuda"):
         Bundle.load(folder, device="cuda", runtime="openvino")
 

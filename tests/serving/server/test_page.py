@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import model_server, toy_bundle
@@ -190,6 +192,67 @@ def test_the_page_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
         give(shown, ("<img src=x>.png", "image/png", png(5)))
         done(shown, 1)
         assert rows(shown)[0][0] == "<b>dark</b>"
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of a model that gives heat maps and one that does not."""
+    folder = tmp_path_factory.mktemp("mapped")
+    bundles = [toy_bundle.write(folder / "mapped", maps=16), toy_bundle.write(folder / "plain")]
+    with model_server.running(bundles, Settings(port=0, grpc_port=0)) as server:
+        yield server.address
+
+
+def corner() -> bytes:
+    """A picture that is bright in its lower right quarter."""
+    image = Image.new("RGB", (40, 40), (20, 20, 20))
+    image.paste((240, 240, 240), (20, 20, 40, 40))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+PIXEL = """([x, y]) => { const canvas = document.querySelector(".result canvas");
+    return [...canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data].slice(0, 3); }"""
+
+
+@needs_browser
+@pytest.mark.parametrize(("screen", "colours"), [(WIDE, "light"), (NARROW, "dark")])
+def test_a_heat_map_covers_the_picture_on_request(
+    browser: Browser, mapped: str, screen: dict[str, int], colours: str
+) -> None:
+    """By the keyboard alone, and in words for those who do not see it."""
+    with opened(browser, mapped, viewport=screen, color_scheme=colours) as shown:
+        expect(shown.locator("#about")).to_contain_text("It gives heat maps of images.")
+        give(shown, ("a.png", "image/png", corner()))
+        done(shown, 1)
+        chooser = shown.get_by_label("Heat map of")
+        assert chooser.locator("option").all_inner_texts() == ["none", "dark", "bright"]
+        chooser.focus()
+        shown.keyboard.press("ArrowDown")
+        said = "Grad-CAM of dark over a.png: strongest in the lower right"
+        expect(shown.locator("#status")).to_have_text(f"{said}.")
+        expect(shown.get_by_role("img", name=said)).to_be_visible()
+        expect(shown.locator(".result img.shown")).to_be_hidden()
+        dark, hot = (shown.evaluate(PIXEL, place) for place in ([0.35, 0.35], [0.65, 0.65]))
+        assert hot[0] - hot[2] > 60 > dark[0] - dark[2]  # the colour of what counts
+        assert shown.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+        assert serious(shown) == []
+        shown.keyboard.press("ArrowUp")
+        expect(shown.locator(".result canvas")).to_have_count(0)
+        expect(shown.locator(".result img.shown")).to_be_visible()
+
+
+@needs_browser
+def test_without_features_there_is_no_heat_map_and_the_page_says_so(browser: Browser, mapped: str) -> None:
+    with opened(browser, mapped, viewport=WIDE) as shown:
+        shown.select_option("#model", "plain")
+        expect(shown.locator("#about")).to_contain_text("It gives no heat maps.")
+        shown.select_option("#other", "mapped")
+        give(shown, ("a.png", "image/png", corner()))
+        done(shown, 1)
+        assert shown.get_by_label("Heat map of").count() == 1
+        assert shown.locator(".side").nth(1).get_by_label("Heat map of").count() == 1
 
 
 def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(site: Site) -> None:

@@ -12,9 +12,11 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests import model_server, toy_bundle
 from tests.serving.server.conftest import Site
 from tests.video_files import write_video
 from toolkit.cli.main import main
+from toolkit.serving.server.settings import Settings
 
 
 def png(level: int, side: int = 20, form: str = "PNG") -> bytes:
@@ -209,3 +211,34 @@ def test_an_animation_is_what_the_model_takes(site: Site) -> None:
     assert (found["kind"], found["prediction"]) == ("image", ["dark"])
     (found,) = sent(site, ("a.gif", file.getvalue()), model="clips").json()["answers"]
     assert found["kind"] == "video"
+
+
+def test_heat_maps_come_with_the_part_of_the_picture_that_they_cover(tmp_path: Path) -> None:
+    folder = toy_bundle.write(tmp_path / "mapped", classes=("dark", "grey", "bright"), maps=16)
+    image = Image.new("RGB", (40, 20), (10, 10, 10))
+    image.paste((200, 200, 200), (20, 0, 40, 10))  # the square is the middle: its upper right quarter
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    with model_server.running([folder], Settings(port=0, grpc_port=0)) as server:
+        address = f"{server.address}/v1/predict"
+        given = {"file": ("a.png", file.getvalue())}
+        (found,) = httpx.post(address, files=given, data={"maps": "true", "top": 2}).json()["answers"]
+        (plain,) = httpx.post(address, files=given, data={"top": 2}).json()["answers"]
+        (listed,) = httpx.get(f"{server.address}/v1/models").json()["models"]
+    maps = found.pop("maps")
+    assert found == plain
+    assert listed["maps"]
+    assert maps["method"] == "Grad-CAM"
+    assert [one["name"] for one in maps["of"]] == [one["class"] for one in plain["classes"]]
+    assert maps["of"][0]["values"][0] == [pytest.approx(0.05, abs=0.01), 1.0]
+    assert maps["of"][0]["values"][1] == [pytest.approx(0.05, abs=0.01)] * 2
+    # The model sees the central half of a square of the short side.
+    assert [maps[name] for name in ("left", "top", "width", "height")] == [0.375, 0.25, 0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("images", "was exported without export.maps=true"), ("clips", "takes video clips")]
+)
+def test_a_model_without_heat_maps_is_named(site: Site, name: str, why: str) -> None:
+    answer = sent(site, ("a.png", png(20)), model=name, maps="true")
+    assert (answer.status_code, answer.json()["error"]) == (400, f"maps: {name} gives no heat maps: it {why}")

@@ -1,1 +1,2 @@
-"""Images in shards (WebDataset tars, Parquet files), on a disk or behind a URL: found, indexed, fetched by blocks."""
+"""Images and videos in shards (WebDataset tars, Parquet files) on a disk or behind a URL: found, indexed, fetched by
+blocks."""

@@ -1,169 +1,26 @@
-"""A split of images in shards, read block by block."""
+"""A split of images in shards."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from toolkit.api.errors import DataError, setting
+from toolkit.api.errors import DataError
 from toolkit.data.images import decode_image
-from toolkit.data.sequences import ArrayTargets, MadeTexts
-from toolkit.data.shards.cache import BlockCache, digest_of
-from toolkit.data.shards.index import Index
-from toolkit.data.shards.places import file_system, is_local, joined, reaching, read_range
+from toolkit.data.shards.items import ShardItems
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-FETCHES = 4
-"""Blocks that are fetched at the same time."""
 
-
-class BlockReader:
-    """The bytes of blocks: in place where tars lie on a disk, else through the cache. For all splits of a dataset."""
-
-    def __init__(self, index: Index, base: str, cache: BlockCache) -> None:
-        self._index, self._base, self._cache = index, base, cache
-        self._in_place = index.kind == "tar" and is_local(base)
-        self._pool = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
-        self._lock = threading.Lock()
-        self._coming: dict[int, Future[Path]] = {}
-        self._size_of = lru_cache(maxsize=None)(self._asked_size)
-
-    def read(self, block: int, offset: int, length: int) -> bytes:
-        """A part of a block. Waits for the block where it is not here yet."""
-        arrays = self._index.arrays
-        if self._in_place:
-            place = joined(self._base, self._index.shard_of(block)).removeprefix("file://")
-            return _part(Path(place), int(arrays["start"][block]) + offset, length)
-        while True:
-            coming = self._begun(block)
-            try:
-                return _part(coming.result(), offset, length)
-            except (CancelledError, FileNotFoundError):  # it is not expected any more, or another needed the room
-                with self._lock:
-                    if self._coming.get(block) is coming:
-                        del self._coming[block]
-
-    def expect(self, blocks: Sequence[int]) -> None:
-        """Fetch these blocks in this order, and no others. Raises DataError where the cache has no room for them."""
-        if self._in_place:
-            return
-        needed = sum(self._index.arrays["bytes"][list(blocks)].tolist())
-        if needed > self._cache.limit:
-            room = -(-needed * 12 // 10) / 2**30
-            raise DataError(
-                f"{len(blocks)} blocks of {needed / len(blocks) / 2**20:.1f} MiB are in use at a time, but "
-                f"input.cache_gb has room for {self._cache.limit / 2**30:.3g} GiB",
-                next_step=f"make room: {setting('input.cache_gb', f'{room:.2g}')}",
-            )
-        with self._lock:
-            for block in self._coming.keys() - set(blocks):
-                self._coming.pop(block).cancel()
-        for block in blocks:
-            self._begun(block)
-
-    def _begun(self, block: int) -> Future[Path]:
-        with self._lock:
-            if block not in self._coming:
-                self._coming[block] = self._pool.submit(self._fetched, block)
-            return self._coming[block]
-
-    def _fetched(self, block: int) -> Path:
-        size, digest = int(self._index.arrays["bytes"][block]), self._index.digest_of(block)
-        return self._cache.get(digest, size, lambda: self._checked(block, size, digest))
-
-    def _checked(self, block: int, size: int, digest: str) -> bytes:
-        place = joined(self._base, self._index.shard_of(block))
-        start = int(self._index.arrays["start"][block])
-        if self._index.kind == "tar":
-            data = read_range(place, start, start + size)
-        else:
-            from toolkit.data.shards.parquet import read_row_group
-
-            data = read_row_group(place, self._size_of(place), start, self._index.image)
-        if len(data) != size or digest_of(data) != digest:
-            raise DataError(
-                f"{place}: changed since it was indexed",
-                next_step=f"python -m toolkit data index {self._base} --force",
-            )
-        return data
-
-    def _asked_size(self, place: str) -> int:
-        with reaching(place):
-            return int(file_system(place).info(place)["size"])
-
-
-def _part(path: Path, start: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(length)
-
-
-@dataclass(frozen=True, eq=False)
-class ShardImages:
-    """N images of an index, at the ascending places `items`, with these targets."""
-
-    index: Index
-    reader: BlockReader
-    items: NDArray[np.integer[Any]]
-    labels: NDArray[np.integer[Any]]
-    """`[N]`: class indices."""
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def targets(self) -> ArrayTargets:
-        return ArrayTargets(self.labels)
-
-    @property
-    def ids(self) -> MadeTexts:
-        """The shard of each and its name there, `train-000.tar:00017`."""
-        return MadeTexts(len(self), lambda at: self.index.name_of(int(self.items[at])))
-
-    @property
-    def keys(self) -> MadeTexts:
-        """The digest of the block of each, and its place there."""
-        return MadeTexts(len(self), self._key)
-
-    @cached_property
-    def _found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The blocks that have an item, and how many of each."""
-        import numpy as np
-
-        ends = np.searchsorted(self.items, self.index.block_ends)
-        counts = np.diff(ends, prepend=0)
-        return np.flatnonzero(counts), counts[counts > 0]
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        return ArrayTargets(self._found[1])
-
-    def expect(self, blocks: Sequence[int]) -> None:
-        """Fetch these blocks ahead of use."""
-        self.reader.expect(self._found[0][list(blocks)].tolist() if blocks else [])
+class ShardImages(ShardItems):
+    """N images."""
 
     def read(self, index: int) -> Tensor:
         """Pixels, uint8 `[3, H, W]`; DataError naming shard and sample where they cannot be decoded."""
-        item = int(self.items[index])
-        arrays = self.index.arrays
-        data = self.reader.read(self.index.block_of(item), int(arrays["offset"][item]), int(arrays["length"][item]))
         try:
-            return decode_image(data)
+            return decode_image(self.content(index))
         except ValueError as error:
             raise DataError(
-                f"{self.index.name_of(item)}: cannot be decoded: {error}",
+                f"{self.name(index)}: cannot be decoded: {error}",
                 next_step="repair the shard, or skip such images with: --set input.on_corrupt=skip",
             ) from error
-
-    def _key(self, at: int) -> str:
-        item = int(self.items[at])
-        return f"{self.index.digest_of(self.index.block_of(item))}-{int(self.index.arrays['offset'][item])}"

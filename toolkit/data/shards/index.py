@@ -1,4 +1,4 @@
-"""The index of shards: where each image lies, and what is known of it. Written once, then mapped into memory."""
+"""The index of shards: where each item lies, and what is known of it. Written once, then mapped into memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from toolkit.api.errors import DataError
 from toolkit.api.files import cache_directory, replaced
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 ABSENT = 0xFFFFFFFF
 """The code of an item that has nothing in a column."""
 SUFFIX = ".index"
 Value: TypeAlias = int | str
+Medium: TypeAlias = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Index:
-    """N images in the blocks of shards. Arrays may be mapped from a file."""
+    """N images, or N videos, in the blocks of shards. Arrays may be mapped from a file."""
 
     kind: ShardKind
     base: str
     """Where the shards were when the index was written."""
     shards: tuple[str, ...]
-    image: str
-    """Of Parquet files, the column of images."""
+    medium: Medium
+    """What each item is."""
+    content: str
+    """Of Parquet files, the column of encoded images or videos."""
     side: int | None
-    """Median of the short sides of some images, in pixels; None where none could be read."""
+    """Median of the short sides of some items, in pixels; None where none could be read."""
     notes: tuple[str, ...]
     columns: Mapping[str, Column]
     arrays: Mapping[str, NDArray[Any]]
@@ -84,11 +87,11 @@ class Index:
         return f"{self.shard_of(self.block_of(item))}:{name.decode('utf-8', 'backslashreplace')}"
 
 
-def usual_place(shards_at: str, columns: Iterable[str], image: str, files: Shards | None = None) -> Path:
+def usual_place(shards_at: str, columns: Iterable[str], content: str, files: Shards | None = None) -> Path:
     """The file in the cache directory that an index of these columns is kept in. Of local `files` it is another one
     once any of them changes."""
     found = [(one.name, one.size, one.changed) for one in files.files] if files else []
-    decided = json.dumps([FORMAT, shards_at.rstrip("/"), sorted(columns), image, found])
+    decided = json.dumps([FORMAT, shards_at.rstrip("/"), sorted(columns), content, found])
     name = hashlib.blake2b(decided.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     return cache_directory() / "indexes" / f"{name}{SUFFIX}"
 
@@ -102,7 +105,8 @@ def write_index(index: Index, path: Path) -> None:
         "kind": index.kind,
         "base": index.base,
         "shards": index.shards,
-        "image": index.image,
+        "medium": index.medium,
+        "content": index.content,
         "side": index.side,
         "notes": index.notes,
         "columns": {name: {"values": one.values, "names": one.names} for name, one in index.columns.items()},
@@ -130,7 +134,8 @@ def read_index(path: Path) -> Index:
             kind=described["kind"],
             base=described["base"],
             shards=tuple(described["shards"]),
-            image=described["image"],
+            medium=described["medium"],
+            content=described["content"],
             side=described["side"],
             notes=tuple(described["notes"]),
             columns=columns,

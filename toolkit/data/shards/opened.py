@@ -16,7 +16,7 @@ USUAL_LABEL: dict[ShardKind, str] = {"tar": "cls", "parquet": "label"}
 """The column of labels where none is named."""
 
 
-def open_index(place: str, columns: Sequence[str], *, image: str = "", file: Path | None = None) -> Index:
+def open_index(place: str, columns: Sequence[str], *, content: str = "", file: Path | None = None) -> Index:
     """The index of the shards at a path or URL, with these columns; an empty name means the usual one of labels.
 
     It is `file`, or else the one that `make_index` has kept. An index of local shards is made if it is missing.
@@ -30,14 +30,14 @@ def open_index(place: str, columns: Sequence[str], *, image: str = "", file: Pat
             raise DataError(
                 f"has no column {missing[0]}",
                 path=file,
-                next_step=f"{command(place, columns, image)} --output {shlex.quote(str(file))} --force",
+                next_step=f"{command(place, columns, content)} --output {shlex.quote(str(file))} --force",
             )
         return index
     if is_local(place):
-        return read_index(make_index(place, columns, image=image))
-    kept = usual_place(place, columns, image)
+        return read_index(make_index(place, columns, content=content))
+    kept = usual_place(place, columns, content)
     if not kept.is_file():
-        raise DataError(f"{place}: not indexed yet", next_step=command(place, columns, image))
+        raise DataError(f"{place}: not indexed yet", next_step=command(place, columns, content))
     return read_index(kept)
 
 
@@ -45,7 +45,7 @@ def make_index(
     place: str,
     columns: Sequence[str],
     *,
-    image: str = "",
+    content: str = "",
     output: Path | None = None,
     force: bool = False,
     progress: Callable[[Shard], None] = lambda _: None,
@@ -58,11 +58,11 @@ def make_index(
     """
     place = settled(place)
     shards = find_shards(place)
-    path = output or usual_place(place, columns, image, shards if is_local(place) else None)
+    path = output or usual_place(place, columns, content, shards if is_local(place) else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.with_name(f".{path.name}.lock")):
         if force or not path.is_file():
-            write_index(scan(shards, named(columns, shards.kind), image=image, progress=progress), path)
+            write_index(scan(shards, named(columns, shards.kind), content=content, progress=progress), path)
     return path
 
 
@@ -71,9 +71,9 @@ def named(columns: Sequence[str], kind: ShardKind) -> list[str]:
     return list(dict.fromkeys(name or USUAL_LABEL[kind] for name in columns))
 
 
-def command(place: str, columns: Sequence[str], image: str) -> str:
+def command(place: str, columns: Sequence[str], content: str) -> str:
     """The command that makes an index of these columns."""
     words = ["python", "-m", "toolkit", "data", "index", place]
     for name in columns:
         words += ["--column", name] if name or len(columns) > 1 else []
-    return shlex.join([*words, *(["--image", image] if image else [])])
+    return shlex.join([*words, *(["--content", content] if content else [])])

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from toolkit.api.errors import nearest, setting
-from toolkit.data.shards.index import ABSENT, Value
+from toolkit.data.shards.index import ABSENT, Medium, Value
 
 MEASURED = 3
-"""Images of each shard whose sides are looked at."""
+"""Items of each shard whose sides are looked at."""
+LARGEST = 1 << 32
+"""Bytes that a block must have less of: places in it are numbers of 32 bits."""
 Row: TypeAlias = Mapping[str, Value | None]
 
 
@@ -28,8 +30,10 @@ def numbers() -> array[int]:
 class Part:
     """What one shard holds, in arrays: there may be many samples."""
 
-    image: str = ""
-    """Of a Parquet file, the column of images."""
+    content: str = ""
+    """Of a Parquet file, the column of encoded images or videos."""
+    media: dict[Medium, str] = field(default_factory=dict)
+    """What the samples are, each with the name of the first that is."""
     starts: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
@@ -50,11 +54,16 @@ class Part:
     skipped: Counter[str] = field(default_factory=Counter)
     """Samples that are no items, by reason."""
 
-    def add(self, offset: int, image: bytes, name: str, row: Row) -> None:
-        """The next item: its place in the block, its encoded image, and what it has in each column."""
+    def add(self, offset: int, content: bytes, name: str, row: Row, medium: Medium | None) -> None:
+        """The next item: its place in the block, its encoded image or video, what it has in each column, and what it
+        is, if that is known. Raises ValueError where the block is too large."""
+        if offset + len(content) >= LARGEST:
+            raise ValueError(f"the block of {name} has {offset + len(content):,} bytes, at most {LARGEST - 1:,} work")
+        if medium is not None:
+            self.media.setdefault(medium, name)
         self.offsets.append(offset)
-        self.lengths.append(len(image))
-        self.contents.append(int.from_bytes(_digest(image, 4), "little"))
+        self.lengths.append(len(content))
+        self.contents.append(int.from_bytes(_digest(content, 4), "little"))
         encoded = name.encode("utf-8", "surrogateescape")
         self.names += encoded
         self.name_lengths.append(len(encoded))
@@ -62,7 +71,7 @@ class Part:
             codes = self.values.setdefault(column, {})
             code = ABSENT if value is None else codes.setdefault(value, len(codes))
             self.codes.setdefault(column, numbers()).append(code)
-        if len(self.sides) < MEASURED and (side := _short_side(image)):
+        if len(self.sides) < MEASURED and (side := _short_side(content, medium)):
             self.sides.append(side)
 
     def close_block(self, start: int, data: bytes) -> None:
@@ -79,11 +88,15 @@ def _digest(data: bytes, size: int) -> bytes:
     return hashlib.blake2b(data, digest_size=size).digest()
 
 
-def _short_side(image: bytes) -> int | None:
+def _short_side(content: bytes, medium: Medium | None) -> int | None:
+    if medium == "video":
+        from toolkit.data.shards.encoded import short_side
+
+        return short_side(content)
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(image)) as opened:
+        with Image.open(io.BytesIO(content)) as opened:
             return min(opened.size)
     except Exception:  # whether it may be damaged is decided when it is read
         return None

@@ -11,8 +11,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from toolkit.api.errors import DataError, counted, first_few
-from toolkit.data.kinds import IMAGE_SUFFIXES
-from toolkit.data.shards.index import ABSENT, Column, Index
+from toolkit.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from toolkit.data.shards.index import ABSENT, Column, Index, Medium
 from toolkit.data.shards.parquet import scan_parquet
 from toolkit.data.shards.part import Part, numbers, other_column
 from toolkit.data.shards.places import Shard, Shards
@@ -32,18 +32,21 @@ def scan(
     shards: Shards,
     columns: Sequence[str],
     *,
-    image: str = "",
+    content: str = "",
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[Shard], None] = lambda _: None,
 ) -> Index:
-    """Read all shards and note where each image lies, and what it has in `columns`.
+    """Read all shards and note where each image or video lies, and what it has in `columns`.
 
-    image: of Parquet files, the column of images; empty: the only one that has images
+    content: of Parquet files, the column of encoded images or videos; empty: the only one that may hold them
     progress: called after each shard
 
-    Raises DataError where a shard cannot be read, no sample has an image, or a column is absent everywhere.
+    Raises DataError where a shard cannot be read, no sample has an image or a video, some have images and others
+    videos, or a column is absent everywhere.
     """
-    read = partial(scan_tar, block_bytes=block_bytes) if shards.kind == "tar" else partial(scan_parquet, image=image)
+    read = (
+        partial(scan_tar, block_bytes=block_bytes) if shards.kind == "tar" else partial(scan_parquet, content=content)
+    )
     parts: list[Part] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for shard, part in zip(shards.files, pool.map(partial(_scanned, read, columns), shards.files), strict=True):
@@ -52,14 +55,15 @@ def scan(
     index = _joined(shards, parts, columns)
     if not len(index):
         listed = ", ".join(f"{counted(count, 'sample')} {reason}" for reason, count in _skipped(parts).items())
-        raise DataError(f"{shards.base}: no image found: {listed or 'the shards are empty'}", next_step=_FORM)
+        raise DataError(f"{shards.base}: no image or video found: {listed or 'the shards are empty'}", next_step=_FORM)
     for name, column in index.columns.items():
         if not column.values:
             raise _no_column(shards, parts, name)
     return index
 
 
-_FORM = "samples of a tar are files of one name: 0001.jpg with 0001.cls or 0001.json"
+_ITEMS = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+_FORM = "samples of a tar are files of one name: 0001.jpg or 0001.mp4, with 0001.cls or 0001.json"
 
 
 def _scanned(read: Callable[[Shard, Sequence[str]], Part], columns: Sequence[str], shard: Shard) -> Part:
@@ -93,7 +97,8 @@ def _joined(shards: Shards, parts: Sequence[Part], columns: Sequence[str]) -> In
         kind=shards.kind,
         base=shards.base,
         shards=tuple(shard.name for shard in shards.files),
-        image=next((part.image for part in parts if part.image), ""),
+        medium=_medium(shards, parts),
+        content=next((part.content for part in parts if part.content), ""),
         side=int(median(sides)) if sides else None,
         notes=tuple(f"skipped {counted(count, 'sample')} {why}" for why, count in _skipped(parts).items()),
         columns={name: _column(shards, parts, name) for name in columns},
@@ -109,6 +114,20 @@ def _in_one(numbers: Iterable[array[int]]) -> NDArray[np.uint32]:
 
 def _skipped(parts: Sequence[Part]) -> Counter[str]:
     return sum((part.skipped for part in parts), Counter())
+
+
+def _medium(shards: Shards, parts: Sequence[Part]) -> Medium:
+    """What all samples are; of those that begin like neither, an image, whose decoder then says what is wrong."""
+    first: dict[Medium, str] = {}
+    for shard, part in zip(shards.files, parts, strict=True):
+        for medium, name in part.media.items():
+            first.setdefault(medium, f"{shard.name}:{name}")
+    if len(first) > 1:
+        raise DataError(
+            f"{shards.base}: both images ({first['image']}) and videos ({first['video']}) found",
+            next_step="write them into shards of their own, and give one of the two folders",
+        )
+    return next(iter(first), "image")
 
 
 def _column(shards: Shards, parts: Sequence[Part], name: str) -> Column:
@@ -134,7 +153,7 @@ _ONE_SET = "give the shards of one dataset"
 
 
 def _no_column(shards: Shards, parts: Sequence[Part], name: str) -> DataError:
-    seen = sorted({known for part in parts for known in part.seen if f".{known}" not in IMAGE_SUFFIXES})
+    seen = sorted({known for part in parts for known in part.seen if f".{known}" not in _ITEMS})
     return DataError(
         f"{shards.base}: no sample has {name}; the columns are {first_few(seen, 10) or 'none'}",
         next_step=other_column(shards.base, name, seen),

@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from toolkit.data.kinds import IMAGE_SUFFIXES
-from toolkit.data.shards.index import Value
+from toolkit.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from toolkit.data.shards.index import Medium, Value
 from toolkit.data.shards.part import Part, Row
 from toolkit.data.shards.places import RangeFile, Shard
 
@@ -19,18 +19,30 @@ def scan_tar(shard: Shard, columns: Sequence[str], *, block_bytes: int) -> Part:
     start = end = 0
     for name, members in _samples(file):
         end = members[-1].offset_data + members[-1].size
-        image = next((one for one in members if _suffix(one.name) in IMAGE_SUFFIXES), None)
-        if image is None:
-            part.skipped["without an image"] += 1
+        medium, item = _item(members)
+        if item is None:
+            part.skipped["without an image or a video"] += 1
         else:
-            data = file.between(image.offset_data, image.offset_data + image.size)
-            part.add(image.offset_data - start, data, name, _row(file, members, columns, part.seen))
+            data = file.between(item.offset_data, item.offset_data + item.size)
+            part.add(item.offset_data - start, data, name, _row(file, members, columns, part.seen), medium)
         if end - start >= block_bytes:
             part.close_block(start, file.between(start, end))
             file.release(end)
             start = end
     part.close_block(start, file.between(start, end))
     return part
+
+
+def _item(members: Sequence[tarfile.TarInfo]) -> tuple[Medium | None, tarfile.TarInfo | None]:
+    """The video of a sample, else its image. An image next to a video shows what the video is of."""
+    for medium, suffixes in _MEDIA.items():
+        for member in members:
+            if _suffix(member.name) in suffixes:
+                return medium, member
+    return None, None
+
+
+_MEDIA: dict[Medium, frozenset[str]] = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
 
 
 def _samples(file: RangeFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:

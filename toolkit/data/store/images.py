@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from toolkit.api.contract_checks import read_image_of
-from toolkit.api.contracts import Blocked
 from toolkit.api.errors import DataError
-from toolkit.data.blocks import Blocks
 from toolkit.data.damage import hearing_of_damage
 from toolkit.data.store.corrupt import Corrupt, Skipped
 from toolkit.data.store.resampling import to_square
@@ -58,14 +55,10 @@ class ImageStore(Store):
                 self._pool.shutdown()
         return self._complete
 
-    @cached_property
-    def blocks(self) -> Blocks | None:
-        return Blocks(self.split.blocks) if isinstance(self.split, Blocked) else None
-
     def expect(self, blocks: Sequence[int]) -> None:
-        """Let the split prepare those of these blocks that have an item which is not kept."""
-        if isinstance(self.split, Blocked) and not self._complete:
-            self.split.expect([block for block in blocks if self._lacks(block)])
+        """Let a split prepare for those of these blocks that have an item which is not kept."""
+        if not self._complete:
+            super().expect([block for block in blocks if self._lacks(block)])
 
     def _lacks(self, block: int) -> bool:
         if self.storage is None or self.blocks is None:

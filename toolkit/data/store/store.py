@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from toolkit.api.contracts import Blocked
 from toolkit.data.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -45,14 +47,15 @@ class Store(Protocol):
         del seed
         return self.fetch(items)
 
-    @property
+    @cached_property
     def blocks(self) -> Blocks | None:
-        """Of a split whose items lie in blocks. By default they do not."""
-        return None
+        """Of a split whose items lie in blocks; None of others."""
+        return Blocks(self.split.blocks) if isinstance(self.split, Blocked) else None
 
     def expect(self, blocks: Sequence[int]) -> None:
-        """Prepare for the items of these blocks. By default nothing is."""
-        del blocks
+        """Let a split prepare for the items of these blocks."""
+        if isinstance(self.split, Blocked):
+            self.split.expect(blocks)
 
     def begin(self, index: Tensor) -> None:
         """Have the items at `index` decoded meanwhile. By default they are when they are fetched."""

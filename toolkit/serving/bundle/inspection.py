@@ -26,7 +26,7 @@ from toolkit.serving.bundle.divisors import (
     kind_out,
     may_be_minus_one,
 )
-from toolkit.serving.bundle.manifest import INPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, MAPS, Manifest
 from toolkit.serving.bundle.operators import elements_out, growth, objection
 from toolkit.serving.bundle.regular import check_regular, irregularity
 from toolkit.serving.bundle.shapes import Shape, count, shape_out, varies
@@ -107,11 +107,12 @@ def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
     if len(findings.inputs) != 1 or not _fits(findings.inputs[0], takes):
         raise _differs(path, "takes", findings.inputs, takes)
     count = len(manifest.classes)
-    kinds = {
+    kinds: dict[str, tuple[int, tuple[int | str, ...]]] = {
         manifest.output: (_FLOAT, ("N", count)),
         ENERGY: (_FLOAT, ("N",)),
         DECLINED: (_BOOL, ("N",)),
         PLAUSIBLE: (_BOOL, ("N", count)),
+        **({} if manifest.maps is None else {MAPS: (_FLOAT, ("N", count, *manifest.maps.extent))}),
     }
     gives = [Port(name, *kinds[name]) for name in manifest.outputs]
     if len(findings.outputs) != len(gives) or not all(map(_fits, findings.outputs, gives)):

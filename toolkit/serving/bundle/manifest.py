@@ -34,6 +34,8 @@ SIDES = ("H", "W")
 """Names of its height and width."""
 OUTPUTS: Mapping[TargetForm, str] = {"index": "probabilities", "set": "probabilities", "number": "values"}
 """Name of its output, by the form of targets."""
+MAPS = "maps"
+"""Name of its output of heat maps, where it has one."""
 _LARGEST = 8192
 """Pixels of a side, frames of a clip or views of a video that no model here has."""
 _LARGEST_MANIFEST = 64 << 20
@@ -73,6 +75,41 @@ class ClipSampling:
 
 
 VideoSampling: TypeAlias = FrameSampling | ClipSampling
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Heat maps that the graph gives: of each class, where in an input its answer comes from."""
+
+    method: str
+    layer: str
+    """Of the network, whose features they sum."""
+    extent: tuple[int, ...]
+    """`(h, w)` of a map, or `(t, h, w)` of clips; it covers what the model sees."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """How `export.precision = "auto"` chose the precision of the model."""
+
+    precision: str
+    float_layers: tuple[str, ...]
+    """Layers of an int8 model that stay in float, besides the first."""
+    layers: int
+    """How many could be in integers."""
+    speed: float | None
+    """Inputs a second as a multiple of fp32's, on the machine of the export; None for fp32 itself."""
+    seconds: float
+    """That the search took."""
+    reason: str = ""
+    """Why the model stays in fp32."""
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.precision}, because {self.reason}"
+        count = len(self.float_layers)
+        floats = f"{count} of {self.layers} layers in float" if count else f"all {self.layers} layers in integers"
+        return f"{self.precision}, {floats}, {self.speed:g} times the speed of fp32 on the machine of the export"
 
 
 @dataclass(frozen=True)
@@ -116,12 +153,16 @@ class Manifest:
     """How far answers go."""
     segments: Segmentation = field(default_factory=Segmentation)
     """How answers to a long video become events."""
+    searched: Searched | None = None
+    """How the precision was chosen, where the recipe left that to the export."""
+    maps: Maps | None = None
+    """The heat maps that the graph gives, if any."""
     schema: int = SCHEMA
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of all outputs of the graph, the answers first."""
-        return (self.output, *self.trust.outputs)
+        return (self.output, *self.trust.outputs, *(() if self.maps is None else (MAPS,)))
 
     @property
     def columns(self) -> int:
@@ -199,6 +240,8 @@ def _built(claimed: Mapping[str, Any], path: Path) -> Manifest:
                 "thresholds": None if claimed.get("thresholds") is None else tuple(claimed["thresholds"]),
                 "trust": Trust.read(claimed["trust"]),
                 "segments": Segmentation(**claimed.get("segments", {})),
+                "searched": _searched(claimed.get("searched")),
+                "maps": _maps(claimed.get("maps")),
             }
         )
     except TypeError as error:
@@ -213,6 +256,16 @@ def _sampling(claimed: Mapping[str, Any]) -> VideoSampling:
     if not isinstance(clip, dict) or set(clip) != set(Clip.__dataclass_fields__):
         raise TypeError(f"sampling.clip: must have {', '.join(Clip.__dataclass_fields__)}")
     return ClipSampling(**{**claimed, "clip": Clip(**clip)})
+
+
+def _searched(claimed: Mapping[str, Any] | None) -> Searched | None:
+    """Raises TypeError for keys that are too many or too few."""
+    return None if claimed is None else Searched(**{**claimed, "float_layers": tuple(claimed.get("float_layers", ()))})
+
+
+def _maps(claimed: Mapping[str, Any] | None) -> Maps | None:
+    """Raises TypeError for keys that are too many or too few."""
+    return None if claimed is None else Maps(**{**claimed, "extent": tuple(claimed.get("extent", ()))})
 
 
 _KINDS: Mapping[str, type] = {
@@ -244,6 +297,10 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     yield from _wrong_sampling(manifest.sampling, shape)
     yield from _wrong_segments(manifest.segments)
     yield from _wrong_models(manifest)
+    if manifest.maps is not None and (
+        not all(map(_is_count, manifest.maps.extent)) or len(manifest.maps.extent) != (2 if shape.frames is None else 3)
+    ):
+        yield f"maps.extent: must be sizes of a map, got {list(manifest.maps.extent)}"
 
 
 def _wrong_segments(rule: Segmentation) -> Iterator[str]:

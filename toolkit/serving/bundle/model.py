@@ -14,7 +14,7 @@ from toolkit.serving.bundle.inspection import check_interface, inspect_model
 from toolkit.serving.bundle.integrity import verify_files
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 from toolkit.serving.bundle.providers import choose_device
-from toolkit.serving.bundle.runtimes import Model, check_runtime, open_session
+from toolkit.serving.bundle.runtimes import Model, check_runtime, home_of, open_session
 from toolkit.serving.bundle.signature import check_signature
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.system.choices import BundleDevice, BundleRuntime
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from toolkit.serving.bundle.session import Session
+
+
+MAPS_NEXT = "export the run again with: --set export.maps=true"
 
 
 @dataclass(frozen=True)
@@ -124,14 +127,14 @@ class Bundle:
         runtime: str = "onnxruntime",
         threads: int | None = None,
     ) -> Bundle:
-        """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda" or "tensorrt"; auto is CUDA where it loads,
-        else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
+        """Open the bundle at `path`: on `device` ("auto", "cpu", "cuda", "tensorrt" or "coreml"; auto is CUDA where it
+        loads, else the CPU) and in `precision` (None: the one that the bundle prefers). The owner of the public key
         `signed_by` must have signed it; see `toolkit.serving.bundle.signature`.
 
         On the CPU it computes with so many `threads`; None: one for each core.
 
-        It is computed by `runtime`: "onnxruntime"; "openvino", on the CPU; or "auto", the faster of them on this
-        machine: see `toolkit.serving.bundle.runtimes`.
+        It is computed by `runtime`: "onnxruntime"; "openvino" or "coreml", on the CPU's data; "tensorrt", on CUDA; or
+        "auto", the fastest of them on this machine: see `toolkit.serving.bundle.runtimes`.
 
         Raises BundleError for a bundle that is damaged or asks for what none may, UsageError for a precision that it
         does not have and for a device or a runtime that does not load, ParityError for a runtime that does not answer
@@ -146,7 +149,7 @@ class Bundle:
         findings = inspect_model(model, allowed=manifest.files)
         check_interface(findings, manifest, model)
         check_runtime(runtime, device)
-        choice = choose_device("cpu" if runtime == "openvino" else device)
+        choice = choose_device(home_of(runtime) or device)
         opened = open_session(
             runtime, Model(path, manifest, chosen, choice.device, findings, threads or physical_cores())
         )
@@ -174,6 +177,37 @@ class Bundle:
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
         check_frames(frames, self.manifest.input, "frames", many=many)
         return self.session.run(frames if many else frames[None])
+
+    def maps(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Where in the frames the answer of each class, or each number, comes from: float32 `[N, C, h, w]`, of clips
+        `[N, C, t, h, w]`, of uint8 `[N, H, W, 3]` or `[N, T, H, W, 3]`. From 0 to 1, the largest of each map 1; all 0
+        where nothing speaks for the class. A map covers what the model sees: see `Bundle.seen`.
+
+        Raises UsageError for another dtype or shape and where the graph gives no maps, BundleError where the model
+        cannot compute them."""
+        import numpy as np
+
+        from toolkit.serving.bundle.session import split
+
+        about = self.manifest.maps
+        if about is None:
+            raise UsageError(f"{self.path}: has no heat maps", next_step=MAPS_NEXT)
+        check_frames(frames, self.manifest.input, "frames", many=True)
+        found = np.empty((len(frames), len(self.manifest.classes), *about.extent), np.float32)
+        for part in split(len(frames), self.session.largest(frames.shape[1:])):
+            found[part] = self.session.maps(frames[part])
+        found = found.clip(0)
+        largest = found.max(tuple(range(2, found.ndim)), keepdims=True)
+        scaled: NDArray[np.float32] = np.divide(found, largest, out=np.zeros_like(found), where=largest > 0)
+        return scaled
+
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of a picture of this size that the model sees: left, top, width and height, as shares of the
+        picture."""
+        shape = self.manifest.input
+        share, short = shape.size / shape.square, min(height, width)
+        wide, tall = (share * short / width, share * short / height) if shape.fit == "crop" else (share, share)
+        return (1 - wide) / 2, (1 - tall) / 2, wide, tall
 
     def _require(self, *, numbers: bool) -> None:
         if numbers != (self.manifest.form == "number"):

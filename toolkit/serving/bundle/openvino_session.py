@@ -19,7 +19,7 @@ import numpy as np
 
 from toolkit.api.errors import BundleError, UsageError
 from toolkit.serving.bundle.inputs import to_squares
-from toolkit.serving.bundle.manifest import INPUT, Manifest
+from toolkit.serving.bundle.manifest import INPUT, MAPS, Manifest
 from toolkit.serving.bundle.session import answered_in_parts, joined, largest_call, read_outputs
 
 if TYPE_CHECKING:
@@ -44,16 +44,13 @@ class OpenVinoSession:
         self._columns = manifest.columns
         self._outputs = read_outputs(manifest)
         self._turn = threading.Lock()
-        square, clip = self._input.square, () if self._input.frames is None else (self._input.frames,)
         try:
-            reader = _frontends().load_by_framework("onnx")  # a file that is not ONNX goes to no other reader
-            model = reader.convert(reader.load(str(path)))
-            model.reshape({INPUT: openvino.PartialShape([-1, *clip, square, square, 3])})
+            model = openvino.Core().read_model(path) if path.suffix == ".xml" else of_squares(path, manifest)
             self._model = openvino.Core().compile_model(model, "CPU", _settings(threads))
             self._request = self._model.create_infer_request()
         except Exception as error:  # OpenVINO's own errors have no other class in common
             raise BundleError(
-                f"{path}: openvino {installed_version()} cannot open it: {_cause(error)}",
+                f"{path}: openvino {installed_version()} cannot open it: {cause_of(error)}",
                 next_step="use --runtime onnxruntime",
             ) from error
 
@@ -63,18 +60,27 @@ class OpenVinoSession:
         largest = self.largest(pixels.shape[1:])
         return answered_in_parts(pixels, largest, self._columns, self.path, self._answered)
 
+    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`:
+        above 0 where something speaks for the class. Raises BundleError where they cannot be computed."""
+        (found,) = self._inferred(pixels, [MAPS])
+        return found
+
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
         return largest_call("cpu", shape, self._input.frames)
 
     def _answered(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return joined(self._inferred(pixels, self._outputs))
+
+    def _inferred(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
             with self._turn:
                 found = self._request.infer({INPUT: self._squares(pixels)}, share_inputs=True)
-                return joined([found[self._model.output(name)] for name in self._outputs])
+                return [found[self._model.output(name)].copy() for name in outputs]
         except Exception as error:
             raise BundleError(
-                f"{self.path}: openvino cannot compute it for {list(pixels.shape)}: {_cause(error)}",
+                f"{self.path}: openvino cannot compute it for {list(pixels.shape)}: {cause_of(error)}",
                 next_step="use --runtime onnxruntime",
             ) from error
 
@@ -87,6 +93,16 @@ class OpenVinoSession:
         return squares.reshape(*pixels.shape[:-3], side, side, 3)
 
 
+def of_squares(path: Path, manifest: Manifest) -> Any:
+    """The ONNX model at `path` as OpenVINO has it, for any number of squares. Raises what OpenVINO raises."""
+    openvino = library()
+    reader = _frontends().load_by_framework("onnx")  # a file that is not ONNX goes to no other reader
+    model = reader.convert(reader.load(str(path)))
+    side, clip = manifest.input.square, () if manifest.input.frames is None else (manifest.input.frames,)
+    model.reshape({INPUT: openvino.PartialShape([-1, *clip, side, side, 3])})
+    return model
+
+
 def is_installed() -> bool:
     return EXTRA in sys.modules or find_spec(EXTRA) is not None
 
@@ -96,16 +112,16 @@ def installed_version() -> str:
 
 
 @cache
-def library() -> Any:
-    """OpenVINO, imported so that it reports nothing over the network. Raises UsageError where it is missing or does not
-    import."""
+def library(asked: str = "--runtime openvino") -> Any:
+    """OpenVINO, imported so that it reports nothing over the network. Raises UsageError, which names the flag that
+    `asked` for it, where it is missing or does not import."""
     known = sys.modules.get(TELEMETRY)
     sys.modules[TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
         reason = "which is not installed" if not is_installed() else f"which cannot be imported: {error}"
-        raise UsageError(f"--runtime openvino: needs openvino, {reason}", next_step=INSTALL) from error
+        raise UsageError(f"{asked}: needs openvino, {reason}", next_step=INSTALL) from error
     finally:
         del sys.modules[TELEMETRY]
         if known is not None:
@@ -129,7 +145,7 @@ def _settings(threads: int) -> dict[str, Any]:
     }
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """What OpenVINO said, without the places in its code."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and not line.startswith("Exception from")), type(error).__name__)

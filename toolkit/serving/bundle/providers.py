@@ -18,8 +18,9 @@ PROVIDERS: dict[BundleDevice, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
 }
-BATCH: Mapping[BundleDevice, int] = {"cpu": 16, "cuda": 128, "tensorrt": 128}
+BATCH: Mapping[BundleDevice, int] = {"cpu": 16, "cuda": 128, "tensorrt": 128, "coreml": 16}
 """Frames a call of the session, by device: more are no faster on a CPU, and are held longer."""
 DRIVER = "libcuda.so.1"
 NVIDIA = "0x10de"
@@ -87,7 +88,10 @@ def missing_for(device: BundleDevice) -> str | None:
     import onnxruntime
 
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
-        return f"this onnxruntime ({onnxruntime.__version__}) is built without it; pip install onnxruntime-gpu"
+        install = "on a Mac, pip install onnxruntime" if device == "coreml" else "pip install onnxruntime-gpu"
+        return f"this onnxruntime ({onnxruntime.__version__}) is built without it; {install}"
+    if device == "coreml":
+        return None
     missing = _missing_driver()
     if missing:
         return missing
@@ -151,6 +155,8 @@ def provider_options(
         return [cpu]
     if device == "cuda":
         return [cuda, cpu]
+    if device == "coreml":
+        return [(PROVIDERS["coreml"], {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}), cpu]
     if precision == "int8":
         raise UsageError(
             "--device tensorrt: TensorRT knows no uint8 activations, which int8 models have here",

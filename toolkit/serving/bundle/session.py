@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import onnxruntime
 
 from toolkit.api.errors import BundleError
 from toolkit.serving.bundle.inspection import Findings
-from toolkit.serving.bundle.manifest import INPUT, SIDES, Manifest
+from toolkit.serving.bundle.manifest import INPUT, MAPS, SIDES, Manifest
 from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
 from toolkit.serving.bundle.trust import ENERGY
 from toolkit.serving.bundle.wire import AGAIN
@@ -32,7 +32,7 @@ Open: TypeAlias = Callable[..., Any]
 
 BUCKETS = (1, 8, 32, 128)
 """Batch sizes on a GPU: each is tuned (and captured) once, what lies between is padded."""
-LARGEST = {"cpu": 32, "cuda": BUCKETS[-1], "tensorrt": BUCKETS[-1]}
+LARGEST = {"cpu": 32, "cuda": BUCKETS[-1], "tensorrt": BUCKETS[-1], "coreml": 32}
 """Frames of one call at most, by device: more gain no speed and take more memory."""
 FEWEST = 4
 """Clips of one call at most, where they have so many frames that `LARGEST` would give fewer."""
@@ -103,6 +103,10 @@ class Session(Protocol):
         """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
         Raises BundleError where it cannot be computed."""
 
+    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`:
+        above 0 where something speaks for the class. Raises BundleError where they cannot be computed."""
+
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
 
@@ -139,17 +143,36 @@ class ModelSession:
         largest = self.largest(pixels.shape[1:])
         return answered_in_parts(pixels, largest, self._columns, self.path, partial(self._answered, largest=largest))
 
+    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The heat maps that the graph gives to as many inputs as one call takes, `[N, C, h, w]` or `[N, C, t, h, w]`:
+        above 0 where something speaks for the class. Raises BundleError where they cannot be computed."""
+
+        def run() -> NDArray[np.float32]:
+            self._of_any = self._of_any or self._open()
+            (found,) = self._of_any.run([MAPS], {INPUT: np.ascontiguousarray(pixels)})
+            maps: NDArray[np.float32] = found
+            return maps
+
+        with self._explained(pixels):
+            return run() if self.device == "cpu" else self._turns.submit(run).result()
+
     def largest(self, shape: Sequence[int]) -> int:
         """Items of this `shape` that one call takes at most."""
         return largest_call(self.device, shape, self._frames)
 
     def _answered(self, pixels: NDArray[np.uint8], *, largest: int) -> NDArray[np.float32]:
-        try:
+        with self._explained(pixels):
             if self.device == "cpu":
                 given = {INPUT: np.ascontiguousarray(pixels)}
                 return joined(self._of_any.run(list(self._outputs), given))
             whole = padded(pixels, bucket(len(pixels), largest))
             return self._turns.submit(self._on_gpu, whole).result()[: len(pixels)]
+
+    @contextmanager
+    def _explained(self, pixels: NDArray[np.uint8]) -> Iterator[None]:
+        """Raises BundleError for what onnxruntime raises about these inputs."""
+        try:
+            yield
         except Exception as error:  # onnxruntime's own errors have no other class in common
             raise BundleError(
                 f"{self.path}: onnxruntime cannot compute it for {list(pixels.shape)}: {_cause(error)}",

@@ -23,7 +23,7 @@ from toolkit.api.errors import ToolkitError, printable
 from toolkit.serving.server import v2
 from toolkit.serving.server.fetching import fetch
 from toolkit.serving.server.guard import Guard, failure, refusal
-from toolkit.serving.server.listing import MOST_FILES, listed, shown_limits
+from toolkit.serving.server.listing import MOST_FILES, gives_maps, listed, shown_limits
 from toolkit.serving.server.metrics import CONTENT_TYPE, Metrics
 from toolkit.serving.server.models import Models, Served
 from toolkit.serving.server.openapi import document
@@ -220,8 +220,12 @@ class Application:
     def _answering(self, fields: Mapping[str, Any]) -> Answering:
         served = self._chosen(fields.get("model"))
         top = _whole("top", fields.get("top", 3), len(served.bundle.manifest.classes))
-        pictures = str(fields.get("pictures", "")).lower() in ("true", "1")
-        return Answering(served, self.settings.limits, self.pool, top, _seconds(fields.get("every")), pictures=pictures)
+        pictures, maps = (str(fields.get(name, "")).lower() in ("true", "1") for name in ("pictures", "maps"))
+        if maps and not gives_maps(served.bundle.manifest):
+            why = "takes video clips" if served.bundle.manifest.clip else "was exported without export.maps=true"
+            raise Refused(BAD, f"maps: {served.name} gives no heat maps: it {why}")
+        every = _seconds(fields.get("every"))
+        return Answering(served, self.settings.limits, self.pool, top, every, pictures=pictures, maps=maps)
 
     def _chosen(self, name: object) -> Served:
         """The model of this name; without a name the only one."""

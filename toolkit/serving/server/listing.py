@@ -26,7 +26,13 @@ def listed(manifest: Manifest, setting: str, batch: int) -> dict[str, Any]:
         "span": getattr(manifest.sampling, "span", None),
         "sample": manifest.sample,
         "batch": batch,
+        "maps": gives_maps(manifest),
     }
+
+
+def gives_maps(manifest: Manifest) -> bool:
+    """Whether answers to images may have heat maps."""
+    return manifest.maps is not None and manifest.clip is None
 
 
 def shown_limits(limits: Limits) -> dict[str, Any]:

@@ -38,6 +38,16 @@ _ANSWER: Mapping[str, Schema] = {
     "values": _list(_object({"output": _TEXT, "value": _NUMBER})),
     "picture": {**_TEXT, "description": "a small JPEG of what the model saw, as a data URL"},
 }
+_MAPS: Schema = {
+    **_object(
+        {
+            "method": _TEXT,
+            **dict.fromkeys(("left", "top", "width", "height"), _NUMBER),
+            "of": _list(_object({"name": _TEXT, "values": _list(_list(_NUMBER))})),
+        }
+    ),
+    "description": "where each answer comes from, 0 to 1, in rows; what they cover, as shares of the picture",
+}
 _TENSOR = _object(
     {"name": _TEXT, "datatype": _TEXT, "shape": _list(_INTEGER)},
     {"data": {"type": "array", "items": {}}, "parameters": _FREE},
@@ -91,6 +101,7 @@ _SCHEMAS: Mapping[str, Schema] = {
             "kind": {"type": "string", "enum": ["image", "video"]},
             "seconds": _NUMBER,
             **_ANSWER,
+            "maps": _MAPS,
             "moments": _list(_object({"start": _NUMBER, "end": _NUMBER}, _ANSWER), maxItems=MOST_MOMENTS),
             "notes": _list(_TEXT),
             "error": _TEXT,
@@ -103,6 +114,7 @@ _OPTIONS: Mapping[str, Schema] = {
     "top": {"type": "integer", "minimum": 1, "description": "classes of each answer (default: 3)"},
     "every": {**_NUMBER, "description": "answer a video also every so many seconds"},
     "pictures": {"type": "boolean", "description": "small pictures of what the model saw"},
+    "maps": {"type": "boolean", "description": "heat maps of images, of a model that gives them"},
 }
 _FILES = _object({"file": _list({"type": "string", "format": "binary"}, minItems=1, maxItems=MOST_FILES)}, _OPTIONS)
 _INPUTS = _object(

@@ -59,6 +59,8 @@ class Answering:
     """Seconds between the moments of a video; None: none are wanted, only the answer to the whole."""
     pictures: bool = False
     """Whether answers have small pictures."""
+    maps: bool = False
+    """Whether answers to images have heat maps."""
 
     async def answer(self, upload: Upload) -> dict[str, Any]:
         """The answer to one file, as the response has it. Raises Refused for a file that cannot be answered, DataError
@@ -71,17 +73,37 @@ class Answering:
     async def _image(self, upload: Upload) -> dict[str, Any]:
         if self.served.bundle.manifest.clip is not None:
             raise Refused(UNREADABLE, "an image, but this model takes video clips")
-        square = await self._in_pool(self._square, upload.data)
-        found = self._described(await self.served.batcher.ask([square]))
-        return {"kind": "image", **found, **self._picture(square)}
+        square, size = await self._in_pool(self._square, upload.data)
+        row = await self.served.batcher.ask([square])
+        found = self._described(row)
+        maps = {"maps": await self._in_pool(self._maps, square, size, row[0])} if self.maps else {}
+        return {"kind": "image", **found, **self._picture(square), **maps}
 
-    def _square(self, data: bytes) -> NDArray[np.uint8]:
+    def _square(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """What the model gets of a picture, and the height and width of that."""
         from toolkit.data.pixels import UndecodableError, decode_pixels
 
         try:
-            return self.served.bundle.square(decode_pixels(data, largest=self.limits.pixels))
+            pixels = decode_pixels(data, largest=self.limits.pixels)
         except UndecodableError as error:
             raise Refused(UNREADABLE, f"cannot be decoded: {error}") from error
+        return self.served.bundle.square(pixels), pixels.shape[:2]
+
+    def _maps(self, square: NDArray[np.uint8], size: tuple[int, int], row: NDArray[np.float32]) -> dict[str, Any]:
+        """Heat maps of the `top` likeliest classes, or of all numbers, and the part of the picture that they cover."""
+        bundle = self.served.bundle
+        manifest, maps = bundle.manifest, bundle.maps(square[None])[0].round(3).tolist()
+        count = len(manifest.classes)
+        order = (
+            range(count) if manifest.form == "number" else (-row[:count]).argsort(kind="stable")[: self.top].tolist()
+        )
+        places = dict(zip(("left", "top", "width", "height"), bundle.seen(*size), strict=True))
+        about = manifest.maps
+        return {
+            "method": "" if about is None else about.method,
+            **places,
+            "of": [{"name": manifest.classes[number], "values": maps[number]} for number in order],
+        }
 
     async def _file(self, upload: Upload, path: Path) -> dict[str, Any]:
         try:
