@@ -22,6 +22,7 @@ from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.system.device import synchronize
+from toolkit.training.asked import Asked
 from toolkit.training.state import Setup, State
 
 
@@ -123,12 +124,7 @@ PEERS = {"lightning": lightning, "accelerate": accelerate}
 
 def loss(state: State, network: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
     """The mean loss of a batch."""
-
-    def forward(pixels: Tensor, network: nn.Module | None = network) -> Tensor:
-        logits: Tensor = network(pixels)  # type: ignore[misc] # never None
-        return logits
-
-    return state.objective.loss(forward, pixels, targets) / len(targets)
+    return state.objective.loss(Asked(network), pixels, targets) / len(targets)
 
 
 def main(peer: str, recipe: str, overrides: Sequence[str]) -> None:

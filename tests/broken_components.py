@@ -30,6 +30,7 @@ from toolkit.api.contracts import (
     RunFinished,
     RunStarted,
     Scores,
+    Task,
 )
 from toolkit.api.errors import DataError
 from toolkit.data.images import ArrayItems
@@ -51,7 +52,7 @@ class Broken:
 
 BROKEN: list[Broken] = []
 
-_Given = TypeVar("_Given", bound=Callable[..., Any] | Model)
+_Given = TypeVar("_Given", bound=Callable[..., Any] | Model | Task)
 
 
 def breaks(kind: Any, rule: str, *also: str, **case: Any) -> Callable[[_Given], _Given]:
@@ -649,6 +650,23 @@ def augmentation_that_counts_calls(spec: DataSpec) -> Augment:
     return changed
 
 
+class Mistaken:
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        drawn = ~self.mirrored(draws)
+        pixels = batch.pixels
+        flipped = torch.where(drawn.view(-1, *[1] * (pixels.ndim - 1)), pixels.flip(-1), pixels)
+        return replace(batch, pixels=flipped)
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        return draws.chance(0.5)
+
+
+@breaks("augmentation", "mirrored")
+def augmentation_that_mirrors_the_others(spec: DataSpec) -> Augment:
+    """Mirrored."""
+    return Mistaken()
+
+
 @breaks("augmentation", "global_state", "repeatable", "shares", "layout", "device")
 def augmentation_from_the_global_generator(spec: DataSpec) -> Augment:
     """Brighter."""
@@ -1199,6 +1217,42 @@ class Counted(Soft):
 def task_that_waits_for_each_batch(spec: DataSpec) -> Soft:
     """Softmax."""
     return Counted(len(spec.classes))
+
+
+class Pretrained(Soft):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.classes = classes
+
+    def projected(self, features: Tensor) -> Tensor:
+        return features.double()
+
+
+@breaks("task", "projected")
+def task_that_projects_in_double_precision(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Pretrained(len(spec.classes))
+
+
+def task_that_learns_from_labels(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return Soft(len(spec.classes))
+
+
+breaks("task", "labels")(Task(task_that_learns_from_labels, labels=False))
+
+
+class OneOfTwo(Soft):
+    views = 2
+
+    def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        return super().loss(forward, pixels[:, 0], targets)
+
+
+@breaks("task", "views")
+def task_that_sees_one_view(spec: DataSpec) -> Soft:
+    """Softmax."""
+    return OneOfTwo(len(spec.classes))
 
 
 # Trackers ----------------------------------------------------------------------------------------------------------

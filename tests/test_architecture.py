@@ -28,7 +28,7 @@ functions count. `__main__` stands above all, and `toolkit/__init__.py` gives pl
 PUBLIC = (
     *("api", "data.division", "data.folders", "data.groups", "data.images", "data.kinds", "data.labelled"),
     *("data.labels", "data.lists", "data.names", "data.sequences", "data.shards", "data.splits", "data.tables"),
-    *("data.videos", "transfer"),
+    *("data.unlabelled", "data.videos", "transfer"),
 )
 """What a plugin may import, besides `from toolkit import hookimpl`: rooms and modules, a promise."""
 

@@ -31,13 +31,19 @@ class HorizontalFlip:
     p: float
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        return _flipped(batch, draws.chance(self.p))
+        return _flipped(batch, self.mirrored(draws))
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        return draws.chance(self.p)
 
 
 @dataclass(frozen=True)
 class AlternatingFlip:
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        return _flipped(batch, draws.alternating())
+        return _flipped(batch, self.mirrored(draws))
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        return draws.alternating()
 
 
 def _flipped(batch: Batch, drawn: Tensor) -> Batch:

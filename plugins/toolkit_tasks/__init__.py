@@ -1,4 +1,4 @@
-"""Tasks: one class an item, a set of classes, or numbers."""
+"""Tasks: one class an item, a set of classes, numbers, or features without labels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def toolkit_tasks() -> dict[str, str | Task]:
             metric="mean_average_precision",
             targets="set",
         ),
+        "simsiam": Task("toolkit_tasks.simsiam:simsiam", labels=False),
         "regression": Task(
             "toolkit_tasks.regression:regression",
             metrics=("mae", "rmse", "r2", "median_absolute_error"),

@@ -58,8 +58,12 @@ class Classification(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        return self.of_logits(forward(pixels), targets)
+
+    def of_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits `[B, C]`, summed over the items."""
         return functional.cross_entropy(
-            forward(pixels),
+            logits,
             targets,
             weight=self.class_weights,
             reduction="sum",

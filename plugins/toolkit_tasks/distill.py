@@ -14,9 +14,11 @@ from torch.nn import functional
 
 from toolkit.api.contracts import DataSpec, Forward, NetworkOf, TargetForm
 from toolkit.api.errors import RunFailed
+from toolkit.transfer.vectors import vectors
 from toolkit_tasks.classification import Classification
 
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DIGEST = 16
 """Bytes that distinguish a teacher from others."""
@@ -30,28 +32,34 @@ def distill(
     answers: Literal["soft", "hard"] = "soft",
     temperature: Positive = 4.0,
     labels: Share = 0.1,
+    features: NonNegative = 0.0,
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> Distillation:
     """Each item shows one class, and a teacher has an answer to it (Hinton et al., arXiv 1503.02531).
 
-    The teacher sees the pixels of the batch, augmented as the learner sees them.
+    The teacher sees the pixels of the batch, augmented as the learner sees them. It may also show its features (Romero
+    et al., arXiv 1412.6550), which a learned linear projection of the learner's last features is to match.
 
     teacher: a run, or a bundle whose run is there, of the same classes and the same input
     answers: soft (all of the teacher's probabilities, by the Kullback-Leibler divergence) or hard (its likeliest class)
     temperature: what logits are divided by, of soft answers; the divergence is multiplied by its square.
     labels: share of the true class in the loss; the rest is the teacher's.
+    features: weight of the squared distance between the teacher's features and the projection, each of length 1, which
+        is added to the loss; 0: no features are compared.
     label_smoothing: share of a true class that is spread over all classes
     """
-    return Distillation(teacher, network_of, answers, temperature, labels, label_smoothing)
+    return Distillation(teacher, network_of, answers, temperature, labels, features, label_smoothing)
 
 
 class Distillation(nn.Module):
     """Targets are int64 `[B]`, or float32 `[B, C]` of shares of classes. The teacher is opened for the first loss, so a
-    learner that is evaluated or exported does not need it; checkpoints have its digest alone."""
+    learner that is evaluated or exported does not need it; checkpoints have its digest alone. The projection is made
+    for the first loss too, when both sizes of features are known."""
 
     targets: TargetForm = "index"
     thresholds = None
     taught_by: Tensor
+    projection: nn.Linear | None
 
     def __init__(
         self,
@@ -60,10 +68,12 @@ class Distillation(nn.Module):
         answers: Literal["soft", "hard"],
         temperature: float,
         labels: float,
+        features: float,
         label_smoothing: float,
     ) -> None:
         super().__init__()
-        self.answers, self.temperature, self.labels = answers, temperature, labels
+        self.answers, self.temperature, self.labels, self.features = answers, temperature, labels, features
+        self.projection = None
         self._true = Classification(label_smoothing, None)
         self._path, self._network_of = teacher, network_of
         self._opened: list[nn.Module] = []  # in a list, so that it is part of no checkpoint
@@ -81,11 +91,27 @@ class Distillation(nn.Module):
         return self._opened[0]
 
     def loss(self, forward: Forward, pixels: Tensor, targets: Tensor) -> Tensor:
+        if not self.features:
+            with torch.no_grad():
+                taught = forward(pixels, self.teacher)
+            return self._of_answers(forward(pixels), taught, targets)
         with torch.no_grad():
-            taught = forward(pixels, self.teacher)
-        logits = forward(pixels)
-        true = self._true.loss(lambda pixels, network=None: logits, pixels, targets)  # noqa: ARG005
+            shown = forward.features(pixels, self.teacher)
+            taught = forward(shown, self.teacher)
+        learned = forward.features(pixels)
+        distance = self._distance(vectors(learned, len(pixels)), vectors(shown, len(pixels)))
+        return self._of_answers(forward(learned), taught, targets) + self.features * distance
+
+    def _of_answers(self, logits: Tensor, taught: Tensor, targets: Tensor) -> Tensor:
+        true = self._true.of_logits(logits, targets)
         return self.labels * true + (1 - self.labels) * self._divergence(logits, taught)
+
+    def _distance(self, learned: Tensor, shown: Tensor) -> Tensor:
+        """Squared, of directions `[B, F]`, summed over the items."""
+        if self.projection is None:
+            self.projection = nn.Linear(learned.shape[1], shown.shape[1], device=learned.device)
+        ours, its = (functional.normalize(one, dim=1) for one in (self.projection(learned), shown))
+        return (ours - its).square().sum()
 
     def _divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Summed over the items."""
@@ -119,6 +145,8 @@ class Distillation(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Weights that were opened before a state is loaded are opened again, and compared with its digest."""
         self._opened.clear()
+        if self.projection is None and (weight := state_dict.get("projection.weight")) is not None:
+            self.projection = nn.Linear(weight.shape[1], weight.shape[0], device=self.taught_by.device)
         return super().load_state_dict(cast(dict[str, Any], state_dict), strict, assign)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, TypeAlias
 
@@ -10,21 +9,26 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from toolkit.api.contracts import DataSpec
+from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Temporal, framewise
+from toolkit.transfer.pretrained import ThawEpoch, Transfer
 
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
-def cnn(
+def cnn(  # noqa: PLR0913 - the keys of a recipe
     spec: DataSpec,
     *,
     widths: Widths = (32, 96, 256),
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     logit_scale: Annotated[float, Field(gt=0)] = 0.125,
+    weights: str = "none",
+    freeze: bool = False,
+    thaw_epoch: ThawEpoch | None = None,
     head: Head = "average",
     head_width: HeadWidth | None = None,
     head_layers: HeadLayers | None = None,
-) -> Cnn:
+) -> Classifier:
     """A CNN in the manner of the CIFAR-10 speed records (K. Jordan, arXiv 2404.00498): 0.9 M parameters by
     default, 39 M multiply-adds at 32 px.
 
@@ -34,6 +38,10 @@ def cnn(
     widths: channels of each group; there may be as many groups as the image can be halved.
     dropout: share of features zeroed before the fully connected layer.
     logit_scale: factor on the logits; a small one keeps the first steps of a fast schedule calm.
+    weights: none; or a run of this model (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or
+        the path of a weights file with the names of its groups.
+    freeze: train the head alone; the groups stay in eval mode and keep their batch-norm statistics.
+    thaw_epoch: the epoch, counted from 0, from which frozen groups are trained too; unset: never.
     head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
         (mean of its outputs), or attention (transformer encoder with learned positions).
     head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
@@ -41,37 +49,33 @@ def cnn(
     """
     if spec.size >> len(widths) == 0:
         raise ValueError(f"widths: at most {spec.size.bit_length() - 1} groups for {spec.size} px, got {len(widths)}")
-    return Cnn(widths, len(spec.classes), dropout, logit_scale, spec.frames, Temporal(head, head_width, head_layers))
+    start = Transfer(weights, freeze, thaw_epoch).start(None, spec, "cnn")
+    channels = [3, *widths]
+    groups = nn.Sequential(*map(_group, channels, widths), Largest())
+    start.load(groups, ignore=("head.",))
+    classify = partial(_fully_connected, classes=len(spec.classes), dropout=dropout)
+    answers = Temporal(head, head_width, head_layers).over_frames(spec.frames, widths[-1], classify)
+    return start.classifier(framewise(groups, spec.frames), Scaled(answers, logit_scale))
 
 
-class Cnn(nn.Module):
-    """`[B, 3, H, W]` or, with `frames`, `[B, T, 3, H, W]` float -> logits `[B, C]`; H and W are at least 2 to the power
-    of the number of groups."""
+class Largest(nn.Module):
+    """The largest value of each channel: `[B, C, H, W]` -> `[B, C]`."""
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        classes: int,
-        dropout: float,
-        logit_scale: float,
-        frames: int | None = None,
-        temporal: Temporal = Temporal(),  # noqa: B008 - frozen
-    ) -> None:
-        super().__init__()
-        channels = [3, *widths]
-        self.groups = framewise(nn.Sequential(*map(_group, channels, widths)), frames)
-        classify = partial(_fully_connected, classes=classes, dropout=dropout)
-        self.head = temporal.over_frames(frames, widths[-1], classify)
-        self.logit_scale = logit_scale
-
-    def parts(self) -> Mapping[str, nn.Module]:
-        return {"backbone": self.groups, "head": self.head}
-
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         # Not amax: its gradient looks for values that equal the largest, and a compiled step in bf16 finds none. Not
         # adaptive_max_pool2d: its gradient has no deterministic form on a GPU.
-        features = self.groups(pixels).flatten(2).max(dim=2).values
-        logits: Tensor = self.head(features) * self.logit_scale
+        return features.flatten(2).max(dim=2).values
+
+
+class Scaled(nn.Module):
+    """What `head` answers, times `scale`."""
+
+    def __init__(self, head: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.head, self.scale = head, scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features) * self.scale
         return logits
 
 

@@ -111,7 +111,7 @@ def on(gpu: Gpu, items: int, monkeypatch: pytest.MonkeyPatch, folder: Path, *ove
     monkeypatch.setattr(batch_size, "assemble", lambda *_, **__: built)
     monkeypatch.setattr(batch_size, "training", lambda _: (state, None))
     monkeypatch.setattr(batch_size, "train_step", gpu.step)
-    monkeypatch.setattr(batch_size, "noise", lambda _, size: size)
+    monkeypatch.setattr(batch_size, "training_noise", lambda _, size: size)
     monkeypatch.setattr(batch_size, "synchronize", lambda _: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gpu.total - gpu.taken - gpu.reserved, gpu.total))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: gpu.reserved)

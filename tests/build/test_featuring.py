@@ -75,7 +75,7 @@ def test_features_are_computed_once_where_they_stay_the_same(
     [
         (["model.freeze=false"], "the backbone is trained, so its features change"),
         (["model.thaw_epoch=1"], "the backbone is trained, so its features change"),
-        (['model={name="cnn", widths=[8]}'], 'model "cnn" has no backbone and head of its own'),
+        (['model={name="wide_resnet", depth=10, width=1}'], 'model "wide_resnet" has no backbone and head of its own'),
         (['augment=["mixup"]'], 'augmentation "mixup" changes targets, which are not kept with features'),
     ],
 )

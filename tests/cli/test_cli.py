@@ -103,7 +103,7 @@ FLAGS = {
     "promote": EVERYWHERE | {"--against", "--metric", "--alias", "--name", "--set"},
     "compare": EVERYWHERE | {"--against-last", "--anyway", "--output", "--page", "--fail-if-worse", "--runs", "--open"},
     "data": EVERYWHERE,
-    "data index": EVERYWHERE | {"--column", "--force", "--image", "--output"},
+    "data index": EVERYWHERE | {"--column", "--force", "--content", "--output"},
     "data check": EVERYWHERE | {"--set", "--model", "--weights", "--output", "--open"},
     "data show": EVERYWHERE | {"--set", "--items", "--output", "--open"},
     "recipes": EVERYWHERE,
@@ -397,7 +397,7 @@ def test_a_signal_leaves_no_unfinished_bundle(
     number: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = SimpleNamespace(assembly=None, digest="")
-    monkeypatch.setattr("toolkit.export.write.open_trained", lambda *_: trained)
+    monkeypatch.setattr("toolkit.export.write.open_answering", lambda *_: trained)
     monkeypatch.setattr("toolkit.export.write._trained_on", lambda _: {})
     monkeypatch.setattr("toolkit.export.write.Scored.of_run", lambda _: SimpleNamespace(screen_notes=list))
     monkeypatch.setattr("toolkit.export.write._reference", lambda *_: SimpleNamespace(trust=None))

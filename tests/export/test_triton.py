@@ -193,7 +193,7 @@ def test_what_triton_cannot_serve_is_refused_before_the_run_is_exported(
     tmp_path: Path, name: str, in_the_way: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr("toolkit.export.write.open_trained", opened.append)
+    monkeypatch.setattr("toolkit.export.write.open_answering", opened.append)
     if in_the_way:
         (tmp_path / f"{name}-triton" / name).mkdir(parents=True)
     use: dict[str, Any] = {"overrides": (), "form": "triton", "console": Console(quiet=True)}

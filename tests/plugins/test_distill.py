@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from tests import tiny
 from tests.resuming import stopped_and_resumed
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import RunFailed
+from toolkit.build import featuring
 from toolkit.build.assemble import assemble, training
+from toolkit.build.featuring import training_of_run
 from toolkit.build.plan import plan
 from toolkit.cli.main import main
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.training.checkpoint import BestCheckpoint
-from toolkit.training.fit import fit
+from toolkit.training.fit import StepDone, fit
+from toolkit.training.taught import Asking, Taught
 from toolkit_tasks.distill import Distillation, digest_of, distill
 
 SPEC = DataSpec(("a", "b", "c"), 8)
@@ -39,6 +43,21 @@ class Teacher(nn.Module):
 
 def forward(pixels: Tensor, network: nn.Module | None = None) -> Tensor:
     return (LOGITS if network is None else TAUGHT)[: len(pixels)]
+
+
+class Featured:
+    """Answers as `forward` does, from feature maps of the learner and vectors of the teacher."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(1)
+        self.learned, self.shown = torch.randn(4, 5, 2, 2, generator=draw), torch.randn(4, 3, generator=draw)
+
+    def __call__(self, features: Tensor, network: nn.Module | None = None) -> Tensor:
+        assert features is (self.learned if network is None else self.shown)
+        return forward(features, network)
+
+    def features(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        return self.learned if network is None else self.shown
 
 
 def made(teacher: nn.Module | None = None, **arguments: Any) -> Distillation:
@@ -69,6 +88,25 @@ def test_shares_of_classes_after_mixup_are_true_classes_too() -> None:
     shares = functional.one_hot(TARGETS, 3).float() * 0.8 + 0.2 / 3
     loss = made(labels=1.0).loss(forward, PIXELS, shares)
     torch.testing.assert_close(loss, functional.cross_entropy(LOGITS, shares, reduction="sum"))
+
+
+def test_features_are_matched_by_a_projection_to_length_1() -> None:
+    torch.manual_seed(0)
+    objective, asked = made(features=0.7, labels=0.3), Featured()
+    loss = objective.loss(asked, PIXELS, TARGETS)
+    assert objective.projection is not None
+    ours = asked.learned.mean((2, 3)) @ objective.projection.weight.T + objective.projection.bias
+    distance = sum(
+        (one / one.norm() - other / other.norm()).square().sum() for one, other in zip(ours, asked.shown, strict=True)
+    )
+    answers = made(labels=0.3).loss(forward, PIXELS, TARGETS)
+    torch.testing.assert_close(loss, answers + 0.7 * distance)
+    loss.backward()
+    assert objective.projection.weight.grad is not None
+    assert set(objective.state_dict()) == {"taught_by", "projection.weight", "projection.bias"}
+    fresh = made(features=0.7, labels=0.3)
+    fresh.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(fresh.loss(asked, PIXELS, TARGETS), loss)
 
 
 def test_no_checkpoint_holds_the_teacher_and_another_one_is_refused() -> None:
@@ -120,11 +158,93 @@ def test_the_teacher_answers_as_its_run_does_and_resuming_is_exact(taught: tuple
     assert all(torch.equal(weight, resumed[name]) for name, weight in state.network.state_dict().items())
 
 
+FLIPS = "augment=[{name='horizontal_flip'}, {name='alternating_flip'}]"
+
+
+def trained(planned: Any, *, known: bool) -> tuple[list[float], dict[str, Tensor], Any]:
+    """Losses, weights and what is known of the teacher."""
+    state, setup = training_of_run(assemble(planned))
+    taught = setup.taught
+    events = list(fit(state, setup if known else replace(setup, taught=None)))
+    return [float(one.loss) for one in events if isinstance(one, StepDone)], state.network.state_dict(), taught
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asks"),
+    [
+        (["augment=[]"], 24),
+        ([FLIPS], 48),
+        ([FLIPS, "task.features=0.5", "train.accumulate=2", "train.ema=0.9"], 48),
+    ],
+)
+def test_answers_that_are_computed_once_train_as_those_of_each_step(
+    taught: tuple[Path, Path], overrides: list[str], asks: int
+) -> None:
+    planned = learner(*taught, *overrides)
+    losses, weights, answers = trained(planned, known=True)
+    assert isinstance(answers, Taught)
+    assert answers._rows is not None
+    assert answers._rows.shape[:2] == (asks // 24, 24)
+    expected, others, _ = trained(planned, known=False)
+    assert losses == pytest.approx(expected, abs=1e-6)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, others[name], atol=1e-6, rtol=1e-6)
+    resumed = stopped_and_resumed(planned, after=4, begin=training_of_run)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ([], 'augmentation "random_crop" changes pixels'),
+        (["augment=['horizontal_flip', 'cutout']"], 'augmentation "cutout" changes pixels'),
+    ],
+)
+def test_a_teacher_of_pixels_that_change_is_asked_in_each_step(
+    taught: tuple[Path, Path], overrides: list[str], reason: str
+) -> None:
+    state, setup = training_of_run(assemble(learner(*taught, *overrides)))
+    assert setup.taught == reason
+    assert next(fit(state, setup)) == Asking(1, reason)
+
+
+def test_answers_that_memory_has_no_room_for_are_not_kept(
+    taught: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(featuring, "memory_available", lambda: 100)
+    _, setup = training_of_run(assemble(learner(*taught, "augment=[]", "input.memory_gb=0.1")))
+    assert setup.taught == "answers take 0.0 GiB, and 0.0 GiB of memory are free"
+
+
+def test_a_run_says_how_its_teacher_is_asked(
+    taught: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, teacher = taught
+    task = f'task={{name="distill", teacher="{teacher}"}}'
+    for overrides, line in (
+        (["augment=[]"], "answers of the teacher to 24 images computed once, in "),
+        ([FLIPS], "answers of the teacher to 48 images computed once, in "),
+        ([], 'the teacher answers in each step: augmentation "random_crop" changes pixels'),
+    ):
+        assert tiny.run(recipe, tmp_path, *SMALL, task, *overrides) == 0
+        assert capsys.readouterr().out.count(line) == 1
+
+
+def test_a_learner_without_features_is_refused(
+    taught: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, teacher = taught
+    task = f'task={{name="distill", teacher="{teacher}", features=0.5}}'
+    model = "model={name='wide_resnet', depth=10, width=1}"
+    assert tiny.run(recipe, tmp_path, SMALL[0], SMALL[2], model, task) == 2
+    assert "model WideResNet: model.name: has no backbone and head of its own" in capsys.readouterr().err
+
+
 def test_a_learner_is_evaluated_without_its_teacher(taught: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, teacher = taught
     moved = tmp_path / "moved"
     shutil.copytree(teacher, moved)
-    task = f'task={{name="distill", teacher="{moved}"}}'
+    task = f'task={{name="distill", teacher="{moved}", features=0.5}}'
     assert tiny.run(recipe, tmp_path / "runs", *SMALL, task) == 0
     shutil.rmtree(moved)
     assert main(["evaluate", str(tiny.only_run(tmp_path / "runs"))]) == 0

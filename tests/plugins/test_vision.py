@@ -114,7 +114,7 @@ def test_cnn_takes_any_size_groups_and_classes(size: int, widths: list[int], cla
 
 
 def test_cnn_starts_as_the_identity_where_it_can() -> None:
-    layer = cnn.cnn(SPEC, widths=(5,)).groups[0][0]
+    layer = cnn.cnn(SPEC, widths=(5,)).backbone[0][0]
     image = pixels()
     torch.testing.assert_close(layer(image)[:, :3], image)
 
@@ -123,7 +123,7 @@ def test_cnn_scales_its_logits() -> None:
     model = cnn.cnn(SPEC, widths=(4,), logit_scale=0.5).eval()
     image = pixels()
     half = model(image)
-    model.logit_scale = 1.0
+    model.head.scale = 1.0
     torch.testing.assert_close(half * 2, model(image))
 
 

@@ -143,14 +143,14 @@ def test_a_model_without_a_backbone_is_not_one_to_start_from(
     made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, _ = made
-    cnn = tiny.write_recipe(tmp_path, recipe.parent / "images", name="small")
-    assert tiny.run(cnn, tmp_path / "runs", "train.epochs=1") == 0
+    wide = tiny.write_recipe(tmp_path, recipe.parent / "images", name="small")
+    model = "model={name='wide_resnet', depth=10, width=1}"
+    assert tiny.run(wide, tmp_path / "runs", "train.epochs=1", model) == 0
     source = tiny.only_run(tmp_path / "runs", "small")
     capsys.readouterr()
     lines = failure(capsys, tiny.run(recipe, tmp_path / "runs", f"model.weights={source}"))
-    assert (
-        lines[0] == f'error: {source / "best.pt"}: its model "cnn" has no backbone, so no other model can start from it'
-    )
+    at = source / "best.pt"
+    assert lines[0] == f'error: {at}: its model "wide_resnet" has no backbone, so no other model can start from it'
 
 
 def test_a_folder_that_holds_no_run_is_named(

@@ -31,7 +31,7 @@ from tests import tiny
 from tests.installed import install
 from tests.runs.test_report import read_page
 from tests.test_architecture import loaded_by
-from toolkit.api.contracts import EpochRecord
+from toolkit.api.contracts import DataSpec, EpochRecord
 from toolkit.api.errors import DataError
 from toolkit.build.plan import plan
 from toolkit.cli.main import main
@@ -43,7 +43,7 @@ from toolkit.runs.report import write_report
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.state import State
 from toolkit_tasks.classification import balanced
-from toolkit_vision.cnn import Cnn
+from toolkit_vision.cnn import cnn
 
 FILES = {
     *("recipe.toml", "summary.txt", "environment.json", "facts.json", "records.jsonl", "scores.json"),
@@ -154,7 +154,7 @@ def test_scores_are_those_of_the_best_checkpoint(made: Path, images: Path) -> No
 
 def answers(kept: BestCheckpoint, images: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and targets of the test images."""
-    model = Cnn((8, 8), 3, 0.0, 0.125).eval()
+    model = cnn(DataSpec(tiny.CLASSES, tiny.SIDE), widths=(8, 8)).eval()
     model.load_state_dict({key.removeprefix("model."): value for key, value in kept.network.items()})
     paths = sorted((images / "test").glob("*/*.png"))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths]) / 255

@@ -213,7 +213,7 @@ def test_an_objective_that_breaks_its_contract_is_found_before_training(
     kind: type[Classification], message: str
 ) -> None:
     with pytest.raises(PluginError, match=message):
-        check_objective(kind(0.0, None), small.SPEC, small.CPU, failed)
+        check_objective(kind(0.0, None), Network(small.model(), small.SPEC), small.SPEC, small.CPU, failed)
 
 
 def test_batches_of_sets_may_be_mixed(setup: Setup) -> None:

@@ -7,9 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Metric, Objective, Scores, Split, VideoSplit
+from toolkit.api.contracts import (
+    Augmentation,
+    Batch,
+    DataSpec,
+    Draws,
+    Headed,
+    Metric,
+    Mirroring,
+    Multiview,
+    Objective,
+    Scores,
+    Split,
+    VideoSplit,
+)
 from toolkit.api.errors import PluginError, ToolkitError
 from toolkit.api.memory import lacks_memory
 
@@ -57,6 +70,15 @@ class BlamedAugmentation(Blamed):
         return changed
 
 
+class BlamedMirroring(BlamedAugmentation):
+    """An augmentation that only mirrors items."""
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        with blaming(self._failed, f"say which of {len(draws)} items it mirrors"):
+            found: Tensor = self._component.mirrored(draws)
+        return found
+
+
 class BlamedMetric(Blamed):
     """A metric whose scores are looked at."""
 
@@ -74,7 +96,8 @@ class BlamedMetric(Blamed):
 
 def blamed_augmentation(augmentation: Augmentation, failed: Failed) -> Augmentation:
     """`augmentation`, each of whose batches is checked; what it does wrong raises what `failed` makes."""
-    return BlamedAugmentation(augmentation, failed)
+    blamed = BlamedMirroring if isinstance(augmentation, Mirroring) else BlamedAugmentation
+    return blamed(augmentation, failed)
 
 
 def blamed_metric(metric: Metric, failed: Failed) -> Metric:
@@ -122,8 +145,11 @@ def check_answers(network: nn.Module, spec: DataSpec, device: torch.device, fail
         raise failed("answered two black items with logits that are not finite", None)
 
 
-def check_objective(objective: Objective, spec: DataSpec, device: torch.device, failed: Failed) -> None:
-    """Ask an objective for its loss on two items for which a network puts out 0, and for its logits, and check them.
+def check_objective(
+    objective: Objective, network: nn.Module, spec: DataSpec, device: torch.device, failed: Failed
+) -> None:
+    """Ask an objective on `device` for its loss on two items for which `network` puts out 0, and for its logits, and
+    check them. Only shapes are asked of `network`, so it may be on the meta device.
 
     Raises what `failed` makes where it fails, or gives something else than finite scalars and finite logits `[2, C]`.
     """
@@ -132,14 +158,12 @@ def check_objective(objective: Objective, spec: DataSpec, device: torch.device, 
     logits = torch.zeros(2, len(spec.classes), device=device, requires_grad=True)
     one_hot = torch.eye(len(spec.classes), device=device)[torch.tensor([0, 0], device=device)]
     targets = one_hot.argmax(1) if spec.targets == "index" else one_hot
+    views = (objective.views,) if isinstance(objective, Multiview) else ()
     clip = () if spec.frames is None else (spec.frames,)
-    pixels = torch.zeros((2, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
-
-    def forward(pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        return logits[: len(pixels)] if network is None else network(pixels).float()
+    pixels = torch.zeros((2, *views, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
 
     with blaming(failed, "compute its loss"):
-        loss = objective.loss(forward, pixels, targets) / objective.weight(targets)
+        loss = objective.loss(_Silent(logits, network), pixels, targets) / objective.weight(targets)
         scored = objective.score(logits, targets)
         given = objective.logits(logits.detach())
     for name, value in (("loss", loss), ("score", scored)):
@@ -147,6 +171,30 @@ def check_objective(objective: Objective, spec: DataSpec, device: torch.device, 
             raise failed(f"gave {value!r} as its {name}, not a finite scalar", None)
     if not isinstance(given, torch.Tensor) or given.shape != logits.shape or not given.isfinite().all():
         raise failed(f"gave {given!r} as its logits, not finite numbers {list(logits.shape)}", None)
+
+
+class _Silent:
+    """The network in training, which puts out `logits` and features of 0; others answer themselves."""
+
+    def __init__(self, logits: Tensor, network: nn.Module) -> None:
+        self._logits, self._network = logits, network
+
+    def __call__(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        return self._logits[: len(pixels)] if network is None else network(pixels).float()
+
+    def features(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        import torch
+
+        asked = cast(Headed, self._network if network is None else network)
+        if network is not None:
+            return asked.features(pixels).float()
+        weight = next(self._network.parameters())
+        training = self._network.training
+        self._network.eval()
+        with torch.no_grad():
+            shape = asked.features(pixels.to(weight.device)).shape
+        self._network.train(training)
+        return torch.zeros(shape, device=pixels.device, requires_grad=True)
 
 
 def read_image_of(split: Split, index: int) -> Tensor:

@@ -62,6 +62,8 @@ class DataSpec:
     frames_per_video: int | None = None
     """Single frames of each video that are items, where a dataset has videos and the recipe sees images; an exported
     bundle then averages its answer over as many frames of a video. None: the items are no frames of videos."""
+    labelled: bool = True
+    """False: the items have no labels, and all targets are class 0. A task must learn without labels to take them."""
 
     @property
     def stored_size(self) -> int:
@@ -281,6 +283,15 @@ class Augmentation(Protocol):
     def __call__(self, batch: Batch, draws: Draws) -> Batch: ...
 
 
+@runtime_checkable
+class Mirroring(Protocol):
+    """Optional for augmentations: they exchange left and right of some items, and change nothing else. Then a frozen
+    network, such as a teacher, has two answers to an item in all epochs, which the core computes once."""
+
+    def mirrored(self, draws: Draws) -> Tensor:
+        """bool `[B]`: the items that the augmentation mirrors, by the same draws."""
+
+
 class Metric(Protocol):
     """Collects logits and targets, then gives named scores.
 
@@ -305,7 +316,14 @@ class Forward(Protocol):
 
     def __call__(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
         """float32 outputs `[B, C]` for uint8 pixels `[B, 3, H, W]` or `[B, T, 3, H, W]`, of the network in training or
-        of another one that takes uint8 pixels (a teacher, say)."""
+        of another module on what that takes (a teacher, or a projection of features). A network whose model is `Headed`
+        also takes its own features in place of pixels: its head then answers them."""
+
+    def features(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
+        """float32 features `[B, ...]` that the backbone gives for these pixels, of the network in training or of one
+        that `NetworkOf` opened. `toolkit.transfer.vectors` makes a vector an item of them.
+
+        Raises `toolkit.api.errors.RecipeError` where the model is not `Headed`."""
 
 
 class Objective(Protocol):
@@ -351,6 +369,31 @@ class Objective(Protocol):
     @property
     def thresholds(self) -> Tensor | None:
         """float32 `[C]`: the answer from which a class counts as present, where targets are sets; None otherwise."""
+
+
+@runtime_checkable
+class Multiview(Protocol):
+    """Optional for objectives: they compare several views of an item, which augmentations draw apart. `loss` then gets
+    pixels `[B, V, 3, H, W]`, or `[B, V, T, 3, H, W]` of one clip of each video."""
+
+    views: int
+    """V, at least 2."""
+
+
+@runtime_checkable
+class Pretraining(Protocol):
+    """Optional for objectives: they train the backbone of a `Headed` model, and no head. So the network has features
+    but no answers: at evaluation an item's answer is that of the items of its split whose features are most similar.
+    Such a run is not exported: another run starts from its weights."""
+
+    targets: TargetForm
+    """The form of targets that the answers are compared with."""
+    classes: int
+    """C of the answers."""
+
+    def projected(self, features: Tensor) -> Tensor:
+        """float32 `[N, D]` of vectors `[N, F]`, N at least 2: what the loss compares. Where it points into one
+        direction for all items, the features have collapsed, as the score `spread` shows."""
 
 
 @dataclass(frozen=True)
@@ -622,6 +665,8 @@ class Task(Declared):
     targets: TargetForm | None = None
     """The form of targets that the objective takes: checked as soon as the data is known, before pixels are read and a
     model is built. None: known from the objective alone."""
+    labels: bool = True
+    """Whether it learns from labels. False: it takes data without them too."""
 
 
 DatasetFactory: TypeAlias = Callable[..., Data]
@@ -642,7 +687,9 @@ TaskFactory: TypeAlias = Callable[..., Objective]
 """`(spec: DataSpec, *, ...) -> Objective`. One that takes a further keyword argument `targets` gets the targets of the
 training split by it (to weigh classes by how rare they are, or to know the unit of numbers): no key of a recipe. One
 that takes `network_of: NetworkOf | None` may open a trained network (a teacher), before the first loss at the latest.
-It gets None where nothing is trained."""
+It gets None where nothing is trained. One that takes `feature_size: int` gets the size F of the vectors that
+`toolkit.transfer.vectors` makes of the model's features, which must be `Headed`. All that an objective trains is there
+after its first loss, for which the core asks before training."""
 NetworkOf: TypeAlias = "Callable[[Path], nn.Module]"
 """From the path of a run, or of a bundle whose run is there, to its network: uint8 pixels to outputs `[B, C]`, on the
 device of the run, frozen, in evaluation mode. Raises `toolkit.api.errors.RecipeError` where it sees other pixels than

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from torch import nn
 
-from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Schedule
+from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Pretraining, Schedule
 from toolkit.api.errors import Problem, nearest
 from toolkit.recipe.tables import Recipe
 from toolkit.training.answers import ANSWERING, logits_of
@@ -35,13 +35,16 @@ def disagreements(
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     yield from _undivided(recipe, objective)
     yield from distrusted(recipe, spec)
+    if isinstance(objective, Pretraining):
+        yield from _unanswered(recipe)
     yield from _unfrozen(recipe, model)
     if recipe.train.schedule.warmup_steps is not None and recipe.train.schedule.warmup_epochs:
         yield Problem("train.schedule.warmup_steps", "give either warmup_steps or warmup_epochs")
     if recipe.train.accumulate > recipe.train.batch_size:
         yield Problem("train.accumulate", f"cannot divide a batch of {recipe.train.batch_size} items")
     if validates:
-        metric, names = recipe.train.metric, sorted(_answered(spec, objective, metrics, wrong_by=0))
+        own = {"spread"} if isinstance(objective, Pretraining) else set[str]()
+        metric, names = recipe.train.metric, sorted({*_answered(spec, objective, metrics, wrong_by=0), *own})
         if metric not in names:
             message = f'no metric of this recipe computes "{metric}" (choose from {", ".join(names)})'
             yield Problem("train.metric", message, nearest(metric, names))
@@ -76,6 +79,14 @@ def distrusted(recipe: Recipe, spec: DataSpec) -> Iterator[Problem]:
     if spec.targets != "index":
         for key in (key for key, wanted in asked.items() if wanted):
             yield Problem(key, "requires items with one class each; remove it")
+
+
+def _unanswered(recipe: Recipe) -> Iterator[Problem]:
+    """What the recipe asks for that needs answers of a head, where only features are learned."""
+    trusted = {"export.calibrate": recipe.export.calibrate, "export.reject": recipe.export.reject is not None}
+    asked = {**trusted, "export.conformal": recipe.export.conformal is not None, "data.unknown": recipe.data.unknown}
+    for key in (key for key, wanted in asked.items() if wanted):
+        yield Problem(key, f'requires answers, and task "{recipe.task.name}" learns features alone; remove it')
 
 
 def _unfrozen(recipe: Recipe, model: nn.Module) -> Iterator[Problem]:

@@ -14,15 +14,16 @@ import torch
 from torch import nn
 
 from toolkit.api.contract_checks import check_answers, check_objective
-from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Schedule, VideoSplit
+from toolkit.api.contracts import Data, DataSpec, Horizon, Metric, Noted, Objective, Pretraining, Schedule, VideoSplit
 from toolkit.api.errors import PluginError, UsageError
 from toolkit.api.files import cache_directory
 from toolkit.build.agreement import disagreements
 from toolkit.build.kept import Kept, Opened
+from toolkit.build.mixing import indistinct_views
 from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary, summarise
 from toolkit.build.teacher import open_network
-from toolkit.data.loader import Loader, Share, batches_in, target_tensor
+from toolkit.data.loader import Loader, Share, batches_in, side_by_side, target_tensor
 from toolkit.data.store.clips import ClipStore, VideoCache
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.data.store.images import ImageStore
@@ -38,7 +39,7 @@ from toolkit.system.machine import memory_available
 from toolkit.system.randomness import seed_globally
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.checkpoint import Origin
-from toolkit.training.network import Network
+from toolkit.training.network import Network, feature_size
 from toolkit.training.optimize import (
     LayerDecay,
     freeze_layers,
@@ -50,7 +51,7 @@ from toolkit.training.optimize import (
 )
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, step_apart
-from toolkit.training.state import Average, Setup, State, Totals
+from toolkit.training.state import Average, Setup, State, Totals, views_of
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Assembly:
             protocol=dict(self.data.protocol),
             notes=list(self.model_notes),
             precision=self.precision,
+            answers=not isinstance(self.objective, Pretraining),
         )
 
     def loaders(self) -> dict[str, Loader]:
@@ -160,7 +162,11 @@ def assemble(
     if recipe.train.channels_last and spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
     objective = plan.objective(
-        spec, opened.data.train.targets, device, network_of=partial(open_network, plan, spec, device)
+        spec,
+        opened.data.train.targets,
+        device,
+        network_of=partial(open_network, plan, spec, device),
+        feature_size=partial(feature_size, network, spec),
     )
     here = f"{platform.node()}: {device} ({devices.describe(device)})"
     hosts = tuple(ranks.gather(here)) if ranks.together else ()
@@ -212,6 +218,13 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             next_step=f"use larger batches (--set train.batch={GROUP * ranks.count}) or fewer ranks",
         )
     schedule = schedule_over(assembly, table.epochs)
+    with assembly.autocast():
+        check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").offer.failed)
+    # Before anything asks for its parameters: it may make them when it is first asked.
+    check_objective(
+        assembly.objective, assembly.network, assembly.spec, assembly.device, assembly.plan.one("task").offer.failed
+    )
+    setup = _setup(assembly)
     problems = list(
         disagreements(
             assembly.recipe,
@@ -224,12 +237,11 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
             model=assembly.network.model,
         )
     )
+    names = [use.name for use in assembly.recipe.augment]
+    task = assembly.recipe.task.name
+    problems += indistinct_views(task, assembly.objective, names, setup.augmentations, assembly.spec)
     if problems:
         raise invalid(assembly.plan.source, problems)
-    with assembly.autocast():
-        check_answers(assembly.network, assembly.spec, assembly.device, assembly.plan.one("model").offer.failed)
-    check_objective(assembly.objective, assembly.spec, assembly.device, assembly.plan.one("task").offer.failed)
-    setup = _setup(assembly)
     state = _state(assembly, warmed_up(schedule, warm_up_steps(table.schedule, setup.steps)))
     # Of the layers that training on ranks has put into the place of others.
     return state, replace(setup, held=frozen_modules(assembly.network.model, table.trained_layers))
@@ -265,6 +277,7 @@ def _setup(assembly: Assembly) -> Setup:
         metric=table.metric,
         direction=table.direction,
         sample=assembly.spec.sample,
+        views=views_of(assembly.objective),
     )
 
 
@@ -279,7 +292,7 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
         network, assembly.objective, assembly.ranks, batch_norm=table.batch_norm, by_item=not table.compile
     )
     if assembly.ranks.together:
-        parallel.watch_draws(noise(assembly, 2))
+        parallel.watch_draws(training_noise(assembly, 2))
     averaged = None if table.ema is None else copy.deepcopy(network)
     if assembly.ranks.together and table.strategy == "fsdp":
         _ = assembly.summary  # kept: it runs an item through the network, which no rank can alone from here on
@@ -335,3 +348,10 @@ def noise(assembly: Assembly, size: int) -> Share:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
     targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
     return Share.whole(pixels, targets)
+
+
+def training_noise(assembly: Assembly, size: int) -> Share:
+    """As `noise`, with as many views of an item as the objective compares."""
+    batch = noise(assembly, size)
+    views = views_of(assembly.objective)
+    return batch if views == 1 else replace(batch, pixels=side_by_side([batch.pixels] * views))

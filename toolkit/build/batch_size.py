@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.build.assemble import Assembly, assemble, noise, training
+from toolkit.build.assemble import Assembly, assemble, training, training_noise
 from toolkit.build.kept import Kept
 from toolkit.build.plan import Plan
 from toolkit.system.device import choose_device, synchronize
 from toolkit.system.draws import GROUP
 from toolkit.system.machine import memory_available
 from toolkit.system.ranks import ALONE, Ranks
+from toolkit.training.asked import Asked
 from toolkit.training.state import Setup, State
-from toolkit.training.step import Asked, train_step
+from toolkit.training.step import train_step
 
 MOST: Mapping[str, int] = {"cuda": 1024, "cpu": 128}
 """Items of the largest batch that is chosen. A CPU computes no faster with more; a larger batch trains worse unless the
@@ -93,7 +94,7 @@ def _fits(assembly: Assembly, state: State, setup: Setup, size: int) -> bool:
     torch.cuda.reset_peak_memory_stats(device)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     try:
-        train_step(state, setup, noise(assembly, size))
+        train_step(state, setup, training_noise(assembly, size))
         synchronize(device)
         return torch.cuda.max_memory_reserved(device) <= SHARE_OF_GPU * free
     except torch.OutOfMemoryError:
@@ -114,7 +115,7 @@ def _bytes_of_one(assembly: Assembly, state: State, setup: Setup) -> int:
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = noise(assembly, 2)
+    batch = training_noise(assembly, 2)
     state.network.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = state.objective.loss(Asked(state.network, setup.autocast), batch.pixels, batch.targets)

@@ -1,34 +1,35 @@
-"""Whether a run trains on features that a frozen backbone computes once, in place of pixels."""
+"""What a frozen network computes once for each item of a run: features in place of pixels, or a teacher's answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
-from toolkit.api.contracts import Batch, Headed
+from toolkit.api.contracts import Headed, Mirroring
 from toolkit.api.errors import Problem
 from toolkit.api.files import cache_directory
-from toolkit.build.assemble import Assembly, noise, training
-from toolkit.data.loader import Share, augment
+from toolkit.build.assemble import Assembly, noise, training, training_noise
+from toolkit.build.mixing import mixing
 from toolkit.recipe.read import invalid
 from toolkit.system.machine import memory_available
-from toolkit.training.features import Features, asks_once, evaluating, is_fixed
-from toolkit.training.network import Network
+from toolkit.training.asked import Asked, Question, Recorded
+from toolkit.training.features import Features, asks_once, is_fixed
+from toolkit.training.network import Network, evaluating
+from toolkit.training.sharded import is_sharded
 from toolkit.training.state import Setup, State
+from toolkit.training.taught import Taught
 
 KEY = "train.feature_views"
 SHARE_OF_MEMORY = 0.5
-"""Largest share of the free memory that features may take."""
-TRIED = 8
-"""Items of noise that augmentations are tried on."""
+"""Largest share of the free memory that features may take, or answers."""
 
 
 def training_of_run(assembly: Assembly) -> tuple[State, Setup]:
-    """What `fit` works with at the start of a run: see `training` and `with_features`."""
+    """What `fit` works with at the start of a run: see `training`, `with_features` and `with_teacher`."""
     state, setup = training(assembly)
-    return state, with_features(assembly, setup)
+    return state, with_teacher(assembly, with_features(assembly, setup))
 
 
 def with_features(assembly: Assembly, setup: Setup) -> Setup:
@@ -46,7 +47,8 @@ def with_features(assembly: Assembly, setup: Setup) -> Setup:
 
 def _unsuitable(assembly: Assembly, setup: Setup) -> str | None:
     """Why pixels are needed in each step; None where features do."""
-    network, model, task = assembly.network, assembly.recipe.model.name, assembly.recipe.task.name
+    network, recipe = assembly.network, assembly.recipe
+    model, task = recipe.model.name, recipe.task.name
     reason = ""
     if assembly.ranks.together:
         reason = "several ranks compute features in each step: use one rank"
@@ -54,10 +56,10 @@ def _unsuitable(assembly: Assembly, setup: Setup) -> str | None:
         reason = f'model "{model}" has no backbone and head of its own: use another model'
     elif not _stays(network, setup):
         reason = "the backbone is trained, so its features change: freeze it (--set train.trained_layers=0)"
-    elif not asks_once(assembly.objective, network, noise(assembly, 2)):
+    elif not asks_once(assembly.objective, network, training_noise(assembly, 2)):
         reason = f'task "{task}" needs pixels in each step: use another task'
-    elif mixing := _mixing(assembly, setup):
-        reason = f'augmentation "{mixing}" changes targets, which are not kept with features: remove it'
+    elif mixed := mixing([use.name for use in recipe.augment], setup.augmentations, assembly.spec, assembly.device):
+        reason = f'augmentation "{mixed}" changes targets, which are not kept with features: remove it'
     elif (needed := _bytes(assembly, setup)) > SHARE_OF_MEMORY * (free := memory_available()):
         reason = f"features take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free: free some"
     return f"{reason}, or compute features in each step (--set {KEY}=0)" if reason else None
@@ -70,26 +72,6 @@ def _stays(network: Network, setup: Setup) -> bool:
         for module in setup.held:
             module.eval()
         return is_fixed(network)
-
-
-def _mixing(assembly: Assembly, setup: Setup) -> str | None:
-    """The first augmentation that changes targets."""
-    for use, augmentation in zip(assembly.recipe.augment, setup.augmentations, strict=True):
-        before = _stored_noise(assembly)
-        after: Batch = augment(before, [augmentation], assembly.device, seed=setup.seed, epoch=0)
-        if after.targets.shape != before.targets.shape or not torch.equal(after.targets, before.targets):
-            return use.name
-    return None
-
-
-def _stored_noise(assembly: Assembly) -> Share:
-    """Some items of noise as they are stored, whose targets differ."""
-    batch, side = noise(assembly, TRIED), assembly.spec.stored_size
-    targets = batch.targets.clone()
-    targets[::2] = targets[::2] + 1 if targets.is_floating_point() else (targets[::2] + 1) % len(assembly.spec.classes)
-    shape: Sequence[int] = (*batch.pixels.shape[:-2], side, side)
-    pixels = torch.randint(0, 256, tuple(shape), dtype=torch.uint8, device=assembly.device)
-    return replace(batch, pixels=pixels, targets=targets)
 
 
 def _bytes(assembly: Assembly, setup: Setup) -> int:
@@ -120,3 +102,63 @@ def _featured(assembly: Assembly, setup: Setup, views: int) -> Setup:
     )
     train, valid = features.loaders()
     return replace(setup, train=train, valid=valid, features=features)
+
+
+def with_teacher(assembly: Assembly, setup: Setup) -> Setup:
+    """`setup` with the answers of the frozen network that the loss asks about exactly the pixels it gets, where these
+    do not change; with the reason where they do. Unchanged where there is no such network."""
+    batch, network = training_noise(assembly, 2), assembly.network
+    with torch.no_grad(), evaluating(network), assembly.autocast():
+        # Nothing is compiled for two items that no step is taken on.
+        asked = Recorded.of(assembly.objective, network if is_sharded(network) else network.forward, batch)
+    plain = [one for one in asked if one.pixels is batch.pixels and one.network is not None and is_frozen(one.network)]
+    if not plain:
+        return setup
+    return replace(setup, taught=_unteachable(assembly, setup, plain) or _taught(assembly, setup, plain[0]))
+
+
+def is_frozen(network: nn.Module) -> bool:
+    """Whether training leaves a network as it is."""
+    trained = any(parameter.requires_grad for parameter in network.parameters())
+    return not trained and not any(module.training for module in network.modules())
+
+
+def _unteachable(assembly: Assembly, setup: Setup, asked: list[Question]) -> str | None:
+    """Why a teacher is asked in each step; None where it need not be."""
+    changing = [
+        use.name
+        for use, one in zip(assembly.recipe.augment, setup.augmentations, strict=True)
+        if not isinstance(one, Mirroring)
+    ]
+    if assembly.ranks.together:
+        return "there are several ranks"
+    if assembly.spec.clip is not None:
+        return "clips of a video are drawn in each epoch"
+    if changing:
+        return f'augmentation "{changing[0]}" changes pixels'
+    if any(one != asked[0] for one in asked):
+        return "the loss asks it for several things"
+    needed, free = _bytes_of_answers(assembly, setup, asked[0]), memory_available()
+    if needed > SHARE_OF_MEMORY * free:
+        return f"answers take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free"
+    return None
+
+
+def _bytes_of_answers(assembly: Assembly, setup: Setup, asked: Question) -> int:
+    """What all answers take."""
+    with torch.no_grad():
+        forward = Asked(asked.network or assembly.network, assembly.autocast)
+        one = forward.features(asked.pixels[:1]) if asked.features else forward(asked.pixels[:1])
+    return (2 if setup.augmentations else 1) * setup.train.training_items * one.nbytes
+
+
+def _taught(assembly: Assembly, setup: Setup, asked: Question) -> Taught:
+    return Taught(
+        teacher=asked.network or assembly.network,
+        features=asked.features,
+        train=setup.train,
+        mirrors=[one for one in setup.augmentations if isinstance(one, Mirroring)],
+        autocast=assembly.autocast,
+        seed=setup.seed,
+        batch=setup.batch,
+    )

@@ -121,6 +121,8 @@ class Plan:
     """Keys that overrides gave another value than the recipe's file, with that value."""
     tasks: Mapping[str, TargetForm] = field(default_factory=dict)
     """Every task that declares the form of its targets: what a recipe may ask for instead."""
+    without_labels: Sequence[str] = ()
+    """Every task that declares that it needs no labels."""
 
     def one(self, kind: str) -> Chosen:
         return next(chosen for chosen in self.chosen if chosen.kind == kind)
@@ -149,6 +151,8 @@ class Plan:
         declared = self.one("task").offer.declared
         if isinstance(declared, Task) and declared.targets not in (None, spec.targets):
             raise self._other_targets(declared.targets, spec.targets)
+        if not spec.labelled and not (isinstance(declared, Task) and not declared.labels):
+            raise self._unlabelled()
         if design is not None:
             spec = replace(spec, mean=design.mean, std=design.std)
             if not spec.sample:  # which keeps the size in which it is drawn
@@ -186,12 +190,20 @@ class Plan:
         return model
 
     def objective(
-        self, spec: DataSpec, targets: Targets, device: torch.device, network_of: NetworkOf | None = None
+        self,
+        spec: DataSpec,
+        targets: Targets,
+        device: torch.device,
+        *,
+        network_of: NetworkOf | None = None,
+        feature_size: Callable[[], int] | None = None,
     ) -> Objective:
-        """The task's objective on `device`, of a training split with these targets. Raises RecipeError where it takes
-        targets of another form."""
+        """The task's objective on `device`, of a training split with these targets. `feature_size` is called where the
+        task asks for it. Raises RecipeError where it takes targets of another form."""
         chosen = self.one("task")
-        known = {"targets": targets, "network_of": network_of}
+        known: dict[str, Any] = {"targets": targets, "network_of": network_of}
+        if feature_size and "feature_size" in chosen.signature.given:
+            known["feature_size"] = feature_size()
         given = {name: value for name, value in known.items() if name in chosen.signature.given}
         objective: Objective = chosen.build(spec, **given).to(device)
         if objective.targets != spec.targets:
@@ -204,11 +216,17 @@ class Plan:
         suitable = [name for name, form in self.tasks.items() if form == given]
         return invalid(self.source, [Problem("task.name", message, next(iter(suitable), None))])
 
+    def _unlabelled(self) -> RecipeError:
+        message = f'"{self.one("task").name}" learns from labels, and this data has none'
+        return invalid(self.source, [Problem("task.name", message, next(iter(self.without_labels), None))])
+
     def augmentations(self, spec: DataSpec) -> list[Augmentation]:
         return [blamed_augmentation(chosen.build(spec), chosen.offer.failed) for chosen in self.all("augmentation")]
 
     def metrics(self, spec: DataSpec) -> list[Metric]:
-        """Fresh ones: each pass over a split needs its own."""
+        """Fresh ones: each pass over a split needs its own. None of data without labels."""
+        if not spec.labelled:
+            return []
         return [blamed_metric(chosen.build(spec), chosen.offer.failed) for chosen in self.all("metric")]
 
     def trackers(self, run: Path) -> list[Tracker]:
@@ -249,12 +267,10 @@ def plan(asked: Recipe | Draft, registry: Registry) -> Plan:
         raise PluginError(first, details=[*others, *own], next_step=broken[0].next_step)
     if problems or draft.recipe is None:
         raise invalid(draft.source, problems)
-    tasks = {
-        offer.name: offer.declared.targets
-        for offer in registry.offers("task")
-        if isinstance(offer.declared, Task) and offer.declared.targets is not None
-    }
-    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed, tasks)
+    declared = {one.name: one.declared for one in registry.offers("task") if isinstance(one.declared, Task)}
+    tasks = {name: task.targets for name, task in declared.items() if task.targets is not None and task.labels}
+    unlabelled = [name for name, task in declared.items() if not task.labels]
+    return Plan(draft.source, _resolved(draft.recipe, chosen), tuple(chosen), draft.changed, tasks, unlabelled)
 
 
 def _choices(draft: Draft, registry: Registry) -> tuple[list[Problem], list[PluginError], list[Chosen]]:

@@ -14,12 +14,13 @@ from toolkit.api.contract_checks import check_answers, check_objective
 from toolkit.api.contracts import Data, DataSpec, Horizon, Objective, Schedule
 from toolkit.api.errors import Problem, RecipeError
 from toolkit.build.agreement import disagreements, unknown_aims
+from toolkit.build.mixing import indistinct_views
 from toolkit.build.plan import Plan
 from toolkit.build.teacher import open_network
 from toolkit.data.loader import batches_in
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import TrainTable
-from toolkit.training.network import Network
+from toolkit.training.network import Network, feature_size
 from toolkit.training.optimize import model_parts, parameter_groups
 
 META, CPU = torch.device("meta"), torch.device("cpu")
@@ -52,25 +53,26 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
     parts of the recipe disagree. Raises PluginError where a component cannot be built.
     """
     found: list[RecipeError] = []
+    network: Network | None = None
     with _collected(found):
         network = _network(plan, data.spec)
     with _collected(found):
-        network_of = partial(open_network, plan, data.spec, CPU)
-        objective = plan.objective(data.spec, data.train.targets, CPU, network_of=network_of)
-        check_objective(objective, data.spec, CPU, plan.one("task").offer.failed)
+        objective = _objective(plan, data, network)
     with _collected(found):
-        plan.augmentations(data.spec)
+        augmentations = plan.augmentations(data.spec)
     with _collected(found):
         plan.metrics(data.spec)
     with _collected(found):
         schedule = _schedule(plan, data)
-    if not found:
+    if network and not found:
         problems = list(_problems(plan, data, network, objective, schedule))
+        task, names = plan.resolved.task.name, [use.name for use in plan.resolved.augment]
+        problems += indistinct_views(task, objective, names, augmentations, data.spec)
         if problems:
             found.append(invalid(plan.source, problems))
         with _collected(found):
             described = _described(plan, network)
-    if not found:
+    if network and not found:
         return described
     if len(found) == 1:
         raise found[0]
@@ -101,6 +103,20 @@ def _network(plan: Plan, spec: DataSpec) -> Network:
 def _built(plan: Plan, spec: DataSpec, device: torch.device) -> Network:
     with device:
         return Network(plan.model(spec, initial_weights=False), spec)
+
+
+def _objective(plan: Plan, data: Data, network: Network | None) -> Objective:
+    """Where the model could not be built, features have any size."""
+    objective = plan.objective(
+        data.spec,
+        data.train.targets,
+        CPU,
+        network_of=partial(open_network, plan, data.spec, CPU),
+        feature_size=partial(feature_size, network, data.spec) if network else lambda: 1,
+    )
+    if network:
+        check_objective(objective, network, data.spec, CPU, plan.one("task").offer.failed)
+    return objective
 
 
 def _schedule(plan: Plan, data: Data) -> Schedule:

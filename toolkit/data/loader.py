@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Targets, Visit
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Targets, Visit
 from toolkit.api.errors import DataError
 from toolkit.data.blocks import BlockBatches, BlockOrder
 from toolkit.data.store.resampling import centre_crop
@@ -77,12 +77,12 @@ class Loader:
     """Those that train together: each gets its share of a training batch, and whole batches of an evaluation."""
 
     def training(
-        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
+        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int, views: int = 1
     ) -> Iterator[Share]:
         """This rank's share of the augmented batches `start`, `start + 1`, ... of an epoch, shuffled. Which items a
         batch gets depends on (seed, epoch, number of the batch) alone, and what is drawn for an item on (seed, epoch,
-        item). A batch whose items are all skipped is empty. The items after the last batch are decoded too, so that
-        the next epoch finds all of them."""
+        item, view). With several `views` of each item, pixels are `[B, views, ...]`. A batch whose items are all
+        skipped is empty. The items after the last batch are decoded too, so that the next epoch finds all of them."""
         numbers = self._numbers(size, seed=seed, epoch=epoch)
         count = batches_in(self.training_items, size)
         whole = min(size, self.training_items)
@@ -91,7 +91,11 @@ class Loader:
         begun = time.perf_counter()
         for batch in self._fetch(self._announced(numbers, range(start, count), mine), ready):
             chosen = augmentations if len(batch.index) else ()
-            changed = self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch))
+            drawn = [
+                self._cropped(augment(batch, chosen, self.device, seed=seed, epoch=epoch, view=view))
+                for view in range(views)
+            ]
+            changed = drawn[0] if views == 1 else replace(drawn[0], pixels=side_by_side([one.pixels for one in drawn]))
             yield self._share(replace(changed, visit=batch.visit), time.perf_counter() - begun)
             begun = time.perf_counter()
         for unused in numbers[count:]:
@@ -236,15 +240,32 @@ def target_tensor(targets: Targets, spec: DataSpec) -> Tensor:
     return FORMS[spec.targets].tensor(targets, len(spec.classes))
 
 
-def augment(
-    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int
-) -> Batch:
-    """A training batch after all augmentations; see `Draws` for what each of them draws."""
+def drawn_for(
+    batch: Batch, count: int, device: torch.device, *, seed: int, epoch: int, view: int = 0
+) -> Sequence[Draws]:
+    """What each of `count` augmentations draws for a training batch."""
     if batch.visit is None:
         raise AssertionError("what is not a training batch has nothing to draw by")
-    turns = Turns(derive(seed, "augment"), epoch)
-    draws = draws_of_each(len(augmentations), batch.visit, derive(seed, "augment", epoch), device, turns=turns)
-    for augmentation, its in zip(augmentations, draws, strict=True):
+    place = ("augment", "view", view) if view else ("augment",)
+    turns = Turns(derive(seed, *place), epoch)
+    return draws_of_each(count, batch.visit, derive(seed, *place, epoch), device, turns=turns)
+
+
+def side_by_side(views: Sequence[Tensor]) -> Tensor:
+    """`[B, V, ..., 3, H, W]` of V views `[B, ..., 3, H, W]`, in their memory layout."""
+    if views[0].stride(-3) == 1:  # channels innermost
+        return torch.stack([view.movedim(-3, -1) for view in views], dim=1).movedim(-1, -3)
+    return torch.stack(list(views), dim=1)
+
+
+def augment(
+    batch: Batch, augmentations: Sequence[Augmentation], device: torch.device, *, seed: int, epoch: int, view: int = 0
+) -> Batch:
+    """A training batch after all augmentations; see `Draws` for what each of them draws. Another `view` is drawn
+    apart."""
+    for augmentation, its in zip(
+        augmentations, drawn_for(batch, len(augmentations), device, seed=seed, epoch=epoch, view=view), strict=True
+    ):
         batch = augmentation(batch, its)
     return batch
 

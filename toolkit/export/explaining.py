@@ -21,7 +21,7 @@ from toolkit.data.images import read_image
 from toolkit.data.store.clips import ClipStore, middle_of
 from toolkit.data.store.resampling import centre_crop, to_square
 from toolkit.data.videos import FramesOf, VideoFiles
-from toolkit.runs.reopen import Trained, open_trained
+from toolkit.runs.reopen import Trained, open_answering
 from toolkit.runs.report import drawn_map, overlaid
 from toolkit.serving.predict.captions import Layout, Line
 from toolkit.serving.predict.inputs import Source, find_sources, settled
@@ -63,11 +63,11 @@ def explain_files(
     named: the class, or the number, that maps are about; None for the likeliest class, or the first number.
 
     Raises UsageError for words that have no meaning, live sources, a folder that is not empty, an unknown class and a
-    model without maps; DataError if no file can be read; the errors of `open_trained`.
+    model without maps; DataError if no file can be read; the errors of `open_answering`.
     """
     sources = _sources(run, words)
     check_save(save, sources, stream=False)
-    trained = open_trained(run, overrides)
+    trained = open_answering(run, overrides)
     chosen = _number_of(named, trained.assembly.spec.classes)
     names, failed, done = Names(sources), 0, 0
     for source in sources:

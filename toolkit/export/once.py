@@ -94,9 +94,9 @@ def _alone(run: RunDirectory, console: Console) -> Iterator[None]:
 
 def _export(run: RunDirectory, overrides: Sequence[str], place: Path, console: Console) -> None:
     from toolkit.export.write import write_bundle
-    from toolkit.runs.reopen import open_trained
+    from toolkit.runs.reopen import open_answering
 
-    trained = open_trained(run.path, overrides)
+    trained = open_answering(run.path, overrides)
     write_bundle(trained, place, overrides, name=run.recipe_name, console=console, say=lambda _: None)
     if not place.name.startswith(_digest(run)):  # training went on meanwhile
         shutil.rmtree(place)

@@ -37,7 +37,7 @@ from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
 from toolkit.runs.evaluation import Scored
-from toolkit.runs.reopen import Trained, open_trained, planned_again
+from toolkit.runs.reopen import Trained, open_answering, planned_again
 from toolkit.runs.rows import ROWS
 from toolkit.serving.bundle import (
     MANIFEST,
@@ -97,7 +97,7 @@ def export_run(
     _check_form(form, more, place.name)  # what would be refused in the end is refused first
     if key is not None:
         check_key(key)
-    trained = open_trained(run, overrides)
+    trained = open_answering(run, overrides)
     for text in Scored.of_run(trained.assembly).screen_notes():
         note(text, console)
     shown = partial(say, console=console)

@@ -45,7 +45,7 @@ KINDS = {
         Kind(
             *("task", "toolkit_tasks", "task"),
             has=("loss", "weight", "score", "logits", "settle", "thresholds", "targets", "state_dict"),
-            given=("targets", "network_of"),
+            given=("targets", "network_of", "feature_size"),
             usual=("classification",),
         ),
         Kind("tracker", "toolkit_trackers", "trackers", several=True, has=("track", "close")),

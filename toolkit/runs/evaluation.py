@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from toolkit.api.contracts import Data, DataSpec, FileProblem, Sourced, TargetForm
+from toolkit.api.contracts import Data, DataSpec, FileProblem, Pretraining, Sourced, TargetForm
 from toolkit.api.errors import counted, first_few
 from toolkit.build.agreement import contrary_direction, endless_warm_up
 from toolkit.build.assemble import Assembly, count_parameters
@@ -34,6 +34,9 @@ from toolkit.training.evaluate import Evaluation, evaluate
 
 SEEN = ("size", "stored", "fit", "frames", "views", "average", "short")
 """Keys of a protocol that say how the model sees an item: a bundle's own, whatever data it is scored on."""
+
+BY_NEIGHBOURS: Mapping[str, str] = {"answers": "by the nearest neighbours of the same split"}
+"""What a protocol says of answers that no head gives."""
 
 TARGETS: Mapping[TargetForm, Mapping[str, str]] = {
     "index": {},
@@ -72,7 +75,7 @@ class Scored:
             data=data,
             device=str(assembly.device),
             precision=assembly.precision,
-            seen=_seen(spec),
+            seen={**_seen(spec), **(BY_NEIGHBOURS if isinstance(assembly.objective, Pretraining) else {})},
             skipped={name: loader.store.skipped for name, loader in assembly.loaders().items()},
             remarks=(*found, *direction, *endless_warm_up(recipe, assembly.steps_per_epoch), *remarks),
         )
@@ -131,6 +134,7 @@ class Scored:
             "precision": self.precision,
             "classes": list(self.data.spec.classes),
             "targets": self.data.spec.targets,
+            "labelled": self.data.spec.labelled,
             "items": {name: len(getattr(self.data, name)) for name in SPLITS},
             "class_items": self.class_items(),
             **(network or {}),

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from toolkit.api.contracts import Pretraining
 from toolkit.runs.examples import example_input, predict_command
 from toolkit.runs.extension import extensible, from_weights
 from toolkit.runs.loop import Prepared
+from toolkit.runs.reopen import fine_tune_command
 from toolkit.system.notices import show
 
 
@@ -22,6 +24,9 @@ def print_next_steps(prepared: Prepared, console: Console) -> None:
 def next_steps(prepared: Prepared) -> Iterator[tuple[str, str]]:
     """What each command is for, and the command."""
     directory, data = prepared.directory, prepared.assembly.data
+    if isinstance(prepared.assembly.objective, Pretraining):
+        yield "learn from labels", fine_tune_command(directory, prepared.assembly)
+        return
     if len(data.valid) or len(data.test):  # an export is compared with the model on their items
         yield "export the model", shlex.join(["python", "-m", "toolkit", "export", str(directory.path)])
     if example_input(directory):

@@ -90,7 +90,9 @@ def find_rate(planned: Plan) -> RateRange:
 def _batches(setup: Setup) -> Iterator[Share]:
     """Training batches of one epoch after the other; those whose items were all skipped are passed over."""
     for epoch in itertools.count():
-        batches = setup.train.training(setup.batch, setup.augmentations, seed=setup.seed, epoch=epoch, start=0)
+        batches = setup.train.training(
+            setup.batch, setup.augmentations, seed=setup.seed, epoch=epoch, start=0, views=setup.views
+        )
         yield from (batch for batch in batches if batch.items)
 
 

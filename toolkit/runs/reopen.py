@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.api.errors import CheckpointError
+from toolkit.api.contracts import Pretraining
+from toolkit.api.errors import CheckpointError, UsageError
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.batch_size import with_batch
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import parse
 from toolkit.runs.directory import RunDirectory, existing
 from toolkit.training.checkpoint import BestCheckpoint
@@ -47,6 +50,27 @@ def open_trained(path: Path, overrides: Sequence[str]) -> Trained:
         )
     best.restore(assembly.network, assembly.objective, run.best)
     return Trained(run, assembly, best.epoch, best.origin.digest)
+
+
+def open_answering(path: Path, overrides: Sequence[str]) -> Trained:
+    """As `open_trained`. Raises UsageError for a run that has learned features and no answers."""
+    trained = open_trained(path, overrides)
+    if isinstance(trained.assembly.objective, Pretraining):
+        raise UsageError(
+            f'{path}: has no answers: task "{trained.assembly.recipe.task.name}" has learned features without labels',
+            next_step=f"learn answers from them: {fine_tune_command(trained.directory, trained.assembly)}",
+        )
+    return trained
+
+
+def fine_tune_command(directory: RunDirectory, assembly: Assembly) -> str:
+    """The command that trains the usual task on the features that a run has pretrained: on its data, or where that has
+    no labels on other data."""
+    usual = KINDS["task"].usual[0]
+    labelled = [] if assembly.spec.labelled else ["data.labels=one", "data.root=FOLDER"]
+    overrides = [f"task={{name='{usual}'}}", f"model.weights={directory.path}", *labelled]
+    words = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["python", "-m", "toolkit", "run", str(directory.recipe), *words])
 
 
 def planned_again(directory: RunDirectory, recipe: Path | None, overrides: Sequence[str]) -> Plan:

@@ -22,6 +22,7 @@ from toolkit.system.device import peak_memory
 from toolkit.system.notices import cell, show
 from toolkit.training.features import Featuring
 from toolkit.training.fit import Event, StepDone, Validating
+from toolkit.training.taught import Asking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,6 +84,9 @@ class Screen:
         match event:
             case Featuring():
                 self._show_features(event)
+            case Asking():
+                line = fitted([Part(f"the teacher answers in each step: {event.reason}", 0)], self._console.width)
+                show(line, console=self._console)
             case StepDone():
                 self._items = event.items
                 self._show_step(event)
@@ -105,7 +109,9 @@ class Screen:
         elif self._live:
             facts = f"{event.done:,}/{event.count:,}"
             if self._features is None:
-                self._features = self._progress.add_task("features", total=event.count, facts=facts)
+                self._features = self._progress.add_task(
+                    "teacher" if event.taught else "features", total=event.count, facts=facts
+                )
             self._progress.update(self._features, completed=event.done, facts=facts)
 
     def _show_step(self, event: StepDone) -> None:
@@ -174,9 +180,14 @@ def step_facts(event: StepDone, rate: str, memory: str, left: float | None, *, w
 
 
 def features_line(event: Featuring, unit: str, *, width: int) -> str:
-    """That the backbone works once alone, as one line."""
+    """That the backbone, or the teacher, works once alone, as one line."""
     how = f"computed once, in {duration(event.seconds)}" if event.kept is None else f"read from {event.kept}"
-    parts = [Part(f"features of {event.count:,} {unit} {how}", 0), Part("(the backbone is frozen)", 1)]
+    what, why = (
+        ("answers of the teacher to", "(no augmentation changes more than the side)")
+        if event.taught
+        else ("features of", "(the backbone is frozen)")
+    )
+    parts = [Part(f"{what} {event.count:,} {unit} {how}", 0), Part(why, 1)]
     return fitted(parts, width)
 
 

@@ -259,7 +259,7 @@ def _learned(spec: DataSpec) -> str:
     """What a model answers with, in a few words."""
     if spec.targets == "number":
         return f"{counted(len(spec.classes), 'number')} ({', '.join(spec.classes)})"
-    return f"{len(spec.classes)} classes"
+    return f"{len(spec.classes)} classes" if spec.labelled else "no labels"
 
 
 def _ranks(assembly: Assembly) -> str:

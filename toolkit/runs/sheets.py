@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.api.answers import NONE, SEPARATOR, number
-from toolkit.api.contracts import Augmentation, DataSpec
+from toolkit.api.contracts import Augmentation, DataSpec, Pretraining
 from toolkit.api.errors import DataError, counted
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader, augment
@@ -65,7 +65,7 @@ def draw_examples(
     pictures = pixels.cpu()
     draw_items(directory.figures, pictures, chosen)
     draw_worst_errors(directory.figures, pictures[: len(wrong)], [rows[at] for at in wrong])
-    if is_sharded(assembly.network):
+    if is_sharded(assembly.network) or isinstance(assembly.objective, Pretraining):
         return {}
     classes = answered_classes([rows[at] for at in chosen], assembly.spec)
     maps = explain(assembly.network, assembly.objective, centre_crop(pixels, assembly.spec.size), classes)

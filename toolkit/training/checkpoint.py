@@ -56,6 +56,8 @@ class Origin:
     notes: list[str]
     """What the model had to say when it was built."""
     precision: Precision
+    answers: bool = True
+    """Whether the head was trained, and not the backbone alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

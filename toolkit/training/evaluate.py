@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import Batch, Data, Metric, Objective, Scores
+from toolkit.api.contracts import Batch, Data, Metric, Objective, Pretraining, Scores
 from toolkit.api.errors import DataError
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.answers import answers_of, averaged
+from toolkit.training.neighbours import neighbours_logits, spread_of
 from toolkit.training.sharded import in_step, is_sharded
+from toolkit.transfer.vectors import vectors
 
 Autocast = Callable[[], AbstractContextManager[None]]
 """Makes the context that the network's forward pass runs in."""
@@ -34,6 +36,8 @@ class Answered:
     """int64 `[N]` of class indices, float32 `[N, C]` of zeros and ones where targets are sets, or of numbers."""
     views: Tensor | None = field(default=None, kw_only=True)
     """float32 `[N, V, C]`: the logits of each view, where they were kept."""
+    spread: float | None = field(default=None, kw_only=True)
+    """Of features that are pretrained: see `toolkit.training.neighbours.spread_of`."""
 
     @torch.no_grad()
     def scored(self, objective: Objective, metrics: Sequence[Metric], thresholds: Tensor | None = None) -> Evaluation:
@@ -42,7 +46,11 @@ class Answered:
             thresholds = objective.thresholds.cpu()
         answers = answers_of(self.logits, objective.targets)
         scores = score(objective, self.logits, self.targets, metrics, thresholds)
-        return Evaluation(self.index, self.logits, self.targets, answers, thresholds, scores, views=self.views)
+        if self.spread is not None:
+            scores["spread"] = self.spread
+        return Evaluation(
+            self.index, self.logits, self.targets, answers, thresholds, scores, views=self.views, spread=self.spread
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ def answer(
     keep_views: bool = False,
 ) -> Answered:
     """Run the network over all batches in evaluation mode; its mode is restored. Where a batch has several views of
-    each item, an item's answer is their average. Each of several `ranks` has batches of its own; all get the same
-    answers, in the order that one rank gives.
+    each item, an item's answer is their average. Where features are pretrained, it is that of its neighbours. Each of
+    several `ranks` has batches of its own; all get the same answers, in the order that one rank gives.
 
     Raises DataError when they hold no item.
     """
@@ -127,6 +135,7 @@ def answering(
 ) -> Generator[int, None, Answered]:
     """The answers of `answer`, a batch at a time: yields the number of items that this rank has answered so far, so
     that a caller may show progress or leave."""
+    pretrains = isinstance(objective, Pretraining)
     was_training = network.training
     network.eval()
     answered: list[tuple[Tensor, ...]] = []
@@ -136,13 +145,18 @@ def answering(
             if not len(batch.pixels):
                 continue
             with torch.inference_mode(), autocast():
-                logits = objective.logits(network(batch.pixels).float())
-                if not len(batch.index):
+                outputs = network(batch.pixels, features=True) if pretrains else network(batch.pixels)
+                items = len(batch.index)
+                if not items:
                     continue
-                views = [logits.unflatten(0, (len(batch.index), -1))] if keep_views else []
-                logits = averaged(logits, objective.targets, len(batch.index), average)
-            answered.append((batch.index, logits, batch.targets, *views))
-            count += len(batch.index)
+                if pretrains:
+                    answered.append((batch.index, vectors(outputs, items), batch.targets))
+                else:
+                    logits = objective.logits(outputs.float())
+                    views = [logits.unflatten(0, (items, -1))] if keep_views else []
+                    one = averaged(logits, objective.targets, items, average)
+                    answered.append((batch.index, one, batch.targets, *views))
+            count += items
             yield count
     finally:
         network.train(was_training)
@@ -155,6 +169,10 @@ def answering(
         place = whole[0].argsort()
         whole = [column[place] for column in whole]
     index, logits, targets, *kept = whole
+    if isinstance(objective, Pretraining):
+        features, logits = logits, neighbours_logits(logits, targets, objective.targets, objective.classes)
+        spread = spread_of(objective, features, device_of(objective))
+        return Answered(index, logits, targets, views=logits[:, None] if keep_views else None, spread=spread)
     return Answered(index, logits, targets, views=kept[0] if kept else None)
 
 

@@ -22,7 +22,8 @@ from toolkit.api.files import replaced
 from toolkit.data.loader import Loader, Share
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
 from toolkit.data.store.store import Store
-from toolkit.training.network import Network
+from toolkit.training.asked import Question, Recorded
+from toolkit.training.network import Network, evaluating
 
 CHECKED = 4
 """Items whose kept features are compared with the backbone's before a file is used: its code may have changed."""
@@ -32,7 +33,7 @@ AGREES = 1e-2
 
 @dataclass(frozen=True)
 class Featuring:
-    """Emitted while features are computed, and once when they are there."""
+    """Emitted while features are computed, or a teacher's answers, and once when they are there."""
 
     epoch: int
     """Epoch under way, from 1."""
@@ -42,6 +43,8 @@ class Featuring:
     seconds: float
     kept: Path | None = None
     """The file that already had them."""
+    taught: bool = False
+    """Whether they are a teacher's answers."""
 
 
 @dataclass
@@ -243,9 +246,9 @@ class FeatureLoader(Loader):
     store: FeatureStore
 
     def training(
-        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int
+        self, size: int, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, start: int, views: int = 1
     ) -> Iterator[Share]:
-        del augmentations
+        del augmentations, views
         of_epoch = FeatureLoader(self.store.of_epoch(epoch), self.spec, self.device)
         return super(FeatureLoader, of_epoch).training(size, (), seed=seed, epoch=epoch, start=start)
 
@@ -272,31 +275,9 @@ def is_fixed(network: Network) -> bool:
 def asks_once(objective: Objective, trained: Network, batch: Share) -> bool:
     """Whether the loss asks the network in training, and nothing else, for the outputs of exactly the pixels it gets:
     then features may take their place."""
-    asked: list[bool] = []
-
-    def forward(pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        asked.append(pixels is batch.pixels and network is None)
-        outputs: Tensor = (network or trained)(pixels)
-        return outputs.float()
-
     with torch.no_grad(), evaluating(trained):
-        objective.loss(forward, batch.pixels, batch.targets)
-    return bool(asked) and all(asked)
-
-
-class evaluating(AbstractContextManager[None]):  # noqa: N801 - a context manager
-    """Puts a module into evaluation mode and each of its modules back into its own mode."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def __enter__(self) -> None:
-        self._modes = [(module, module.training) for module in self._module.modules()]
-        self._module.eval()
-
-    def __exit__(self, *error: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode
+        asked = Recorded.of(objective, trained, batch)
+    return bool(asked) and all(one == Question(batch.pixels, None, features=False) for one in asked)
 
 
 def _there(store: Store, each: int) -> Tensor:

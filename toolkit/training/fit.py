@@ -24,6 +24,7 @@ from toolkit.training.features import Featuring
 from toolkit.training.finite import require_worth
 from toolkit.training.state import Setup, State, Totals
 from toolkit.training.step import train_step
+from toolkit.training.taught import Asking, Taught
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,23 @@ class Validating:
     count: int
 
 
-Event: TypeAlias = Featuring | StepDone | Validating | EpochRecord
+Event: TypeAlias = Featuring | Asking | StepDone | Validating | EpochRecord
 
 
 def fit(state: State, setup: Setup) -> Iterator[Event]:
     """Train from `state` to the last epoch.
 
-    Yields `Featuring` while the features of a frozen backbone are computed, `StepDone` after every optimizer step,
-    `Validating` after every validation batch and an `EpochRecord` at the end of every epoch. The caller may save the
-    state at any yield, and stops training by leaving the generator. Seeds torch's global generators at every step.
+    Yields `Featuring` while the features of a frozen backbone or the answers of a teacher are computed, `Asking` where
+    a teacher is asked in each step, `StepDone` after every optimizer step, `Validating` after every validation batch
+    and an `EpochRecord` at the end of every epoch. The caller may save the state at any yield, and stops training by
+    leaving the generator. Seeds torch's global generators at every step.
     Raises RunFailed when the loss is not finite, before the optimizer's step: `state` then holds the weights from
     before it. On a GPU that may be noticed some steps later: a state is worth saving only after `require_worth`.
     """
     if setup.features is not None and state.epoch < setup.epochs:
         yield from setup.features.ready(state.epoch + 1)
+    if setup.taught is not None and state.epoch < setup.epochs:
+        yield from _taught(setup.taught, state.epoch + 1)
     while state.epoch < setup.epochs:
         for module in state.network.modules():
             if isinstance(module, Staged):
@@ -79,6 +83,13 @@ def fit(state: State, setup: Setup) -> Iterator[Event]:
         state.parallel.begin_epoch()
         yield from _train_epoch(state, setup)
         yield (yield from _finish_epoch(state, setup))
+
+
+def _taught(taught: Taught | str, epoch: int) -> Iterator[Event]:
+    if isinstance(taught, Taught):
+        yield from taught.ready(epoch)
+    else:
+        yield Asking(epoch, taught)
 
 
 def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
@@ -89,7 +100,7 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
         setup.features.require_fixed()
     totals = state.totals
     batches = setup.train.training(
-        setup.batch, setup.augmentations, seed=setup.seed, epoch=state.epoch, start=state.step
+        setup.batch, setup.augmentations, seed=setup.seed, epoch=state.epoch, start=state.step, views=setup.views
     )
     for share, waited in timed(batches):
         started = time.perf_counter()

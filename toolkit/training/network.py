@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.api.contracts import Headed
+from toolkit.api.errors import Problem, RecipeError
+from toolkit.transfer.vectors import vectors
 
 if TYPE_CHECKING:
     from toolkit.api.contracts import DataSpec
@@ -57,12 +60,45 @@ class Network(nn.Module):
         self.normalize = Normalize(spec.mean, spec.std)
         self.model = model
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, *, features: bool = False) -> Tensor:
+        """Logits; with `features` what the backbone of a model that is `Headed` gives."""
+        if features:
+            return self.features(pixels)
         if pixels.is_floating_point():
             return cast(Headed, self.model).answer(pixels)
         logits: Tensor = self.model(self.normalize(pixels))
         return logits
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What the backbone of a model that is `Headed` gives for uint8 pixels."""
-        return cast(Headed, self.model).features(self.normalize(pixels))
+        """What the backbone of a model that is `Headed` gives for uint8 pixels; features stay as they are. Raises
+        RecipeError for another model."""
+        if pixels.is_floating_point():
+            return pixels
+        if not isinstance(self.model, Headed):
+            message = "has no backbone and head of its own, and the task asks for its features: use another model"
+            raise RecipeError(f"model {type(self.model).__name__}", [Problem("model.name", message)])
+        return self.model.features(self.normalize(pixels))
+
+
+def feature_size(network: Network, spec: DataSpec) -> int:
+    """The size F of the vectors `[B, F]` of the features of a network whose model is `Headed`."""
+    clip = () if spec.frames is None else (spec.frames,)
+    device = next((one.device for one in network.parameters()), torch.device("cpu"))
+    pixels = torch.zeros((1, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    with torch.no_grad(), evaluating(network):
+        return vectors(network.features(pixels), 1).shape[1]
+
+
+class evaluating(AbstractContextManager[None]):  # noqa: N801 - a context manager
+    """Puts a module into evaluation mode and each of its modules back into its own mode."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __enter__(self) -> None:
+        self._modes = [(module, module.training) for module in self._module.modules()]
+        self._module.eval()
+
+    def __exit__(self, *error: object) -> None:
+        for module, mode in self._modes:
+            module.training = mode

@@ -4,7 +4,7 @@ that torch's DistributedDataParallel, or FSDP2, sums over ranks."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias, cast
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from toolkit.api.contracts import Objective, Visit
+from toolkit.api.contracts import Batch, Objective, Visit
 from toolkit.data.loader import Share
 from toolkit.system.ranks import ALONE, Ranks
+from toolkit.training.asked import Asked
 from toolkit.training.sharded import is_sharded, shard
 from toolkit.training.whole_batch import Part, buffers_kept, drawing, drop_by_item, norm_over_ranks
 
@@ -28,20 +29,24 @@ _SYNC_BUFFERS = next(
 Norm: TypeAlias = Literal["global", "local"]
 
 
+Summed: TypeAlias = "Callable[[nn.Module], Tensor]"
+"""From a network to the summed loss of some items."""
+
+
 class Trained(nn.Module):
-    """The network and its objective as one module: all that gradients are summed of."""
+    """The network and its objective as one module: all that gradients are summed of. It puts out a whole loss, not what
+    the network puts out: so torch sees which parameters of both this loss has reached."""
 
     def __init__(self, network: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.network, self.objective = network, cast(nn.Module, objective)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        outputs: Tensor = self.network(pixels)
-        return outputs
+    def forward(self, summed: Summed) -> Tensor:
+        return summed(self.network)
 
 
 class Parallel:
-    """Replaces layers of `network` on construction; see `toolkit.training.whole_batch`.
+    """Replaces layers of `network` and `objective` on construction; see `toolkit.training.whole_batch`.
 
     batch_norm: whether its statistics are those of the whole batch or those of a rank's share.
     by_item: whether dropout draws for the whole batch. Code that is compiled cannot, and draws for each rank.
@@ -59,13 +64,13 @@ class Parallel:
         self.ranks = ranks
         self.scale = ranks.count
         """What a rank's loss is multiplied by: torch takes the mean of gradients over ranks, not their sum."""
-        self._part = drop_by_item(network) if by_item else Part()
+        self._trained = Trained(network, objective)
+        self._part = drop_by_item(self._trained) if by_item else Part()
         self._local = batch_norm == "local" and ranks.together
         if ranks.together and not self._local:
-            norm_over_ranks(network, ranks)
+            norm_over_ranks(self._trained, ranks)
         self.waits = [0.0] * ranks.count
         """Seconds that each rank has waited for its data in this epoch, as far as this process has seen."""
-        self._trained = Trained(network, objective)
         self._wrapped: DistributedDataParallel | None = None
         self.drawn_by_rank: Sequence[str] = ()
         """Layers that draw on each rank by themselves in training: with another number of ranks they draw otherwise."""
@@ -83,12 +88,12 @@ class Parallel:
         if wanted != self._wanted:
             self._wanted, self._wrapped = wanted, None
 
-    def network(self, share: Share) -> nn.Module:
-        """From pixels to outputs, whose gradients are summed over ranks. `share` is of the batch that comes next."""
-        network = self._trained.network
-        if self.ranks.together and self._wrapped is None and not is_sharded(network):
+    def computed(self, share: Share) -> nn.Module:
+        """From what sums the loss of some items to that loss, whose gradients are summed over ranks. `share` is of the
+        batch that comes next."""
+        if self.ranks.together and self._wrapped is None and not is_sharded(self._trained.network):
             self._wrapped = self._wrap(share)
-        return self._wrapped or network
+        return self._wrapped or self._trained
 
     def weight(self, share: Share) -> Tensor | int:
         """What the summed loss of the whole batch is divided by."""
@@ -97,9 +102,9 @@ class Parallel:
             return weight
         return self.ranks.sum(torch.as_tensor(weight, device=share.targets.device))
 
-    def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels and targets of at most `accumulate` parts of a share, as many on each rank, for the caller to compute
-        one by one. `position` is (seed, epoch, step). Gradients are summed during the last.
+    def parts(self, share: Share, accumulate: int, position: tuple[int, int, int]) -> Iterator[Batch]:
+        """At most `accumulate` parts of a share, as many on each rank, for the caller to compute one by one. `position`
+        is (seed, epoch, step). Gradients are summed during the last.
 
         Of A parts, an item is in the one that its place in the batch modulo A names. So the ranks compute the same
         items together as one rank does, and batch norm has the same statistics."""
@@ -107,14 +112,16 @@ class Parallel:
         visit = cast(Visit, share.visit)
         for number in range(count):
             part = slice((number - int(visit.places[0])) % count, None, count)
-            self._part.begin(*position, size=visit.size, places=visit.places[part])
+            places = visit.places[part]
+            self._part.begin(*position, size=visit.size, places=places)
             unsummed = self._wrapped is not None and number < count - 1
             with cast(DistributedDataParallel, self._wrapped).no_sync() if unsummed else nullcontext():
-                yield share.pixels[part], share.targets[part]
+                its = Visit(visit.items[part], places, visit.size)
+                yield Batch(share.pixels[part], share.targets[part], share.index[part], its)
         self._part.end()
 
     def _wrap(self, share: Share) -> DistributedDataParallel:
-        unreached = self._rehearse(self._trained.network, share)
+        unreached = self._rehearse(self._trained, share)
         wrapped = DistributedDataParallel(
             self._trained,
             gradient_as_bucket_view=True,
@@ -126,21 +133,19 @@ class Parallel:
         self._rehearse(wrapped, share)
         return wrapped
 
-    def _rehearse(self, network: nn.Module, share: Share) -> bool:
+    def _rehearse(self, computed: nn.Module, share: Share) -> bool:
         """Compute the gradients of two items and forget them; whether some parameters got none. The wrapper waits for
         all, unless it looks in each step for those that will not come."""
         with buffers_kept(self._trained):
-            self._loss(network, share.pixels[:2], share.targets[:2]).backward()
+            self._loss(computed, share.pixels[:2], share.targets[:2]).backward()
         unreached = any(one.grad is None for one in self._trained.parameters() if one.requires_grad)
         self._trained.zero_grad(set_to_none=True)
         return unreached
 
-    def _loss(self, network: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
-        def forward(pixels: Tensor, network: nn.Module | None = network) -> Tensor:
-            outputs: Tensor = cast(nn.Module, network)(pixels)
-            return outputs.float()
-
-        return cast(Objective, self._trained.objective).loss(forward, pixels, targets)
+    def _loss(self, computed: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
+        objective = cast(Objective, self._trained.objective)
+        loss: Tensor = computed(lambda network: objective.loss(Asked(network), pixels, targets))
+        return loss
 
     @torch.no_grad()
     def watch_draws(self, share: Share) -> None:
@@ -149,7 +154,7 @@ class Parallel:
         self._trained.train()
         self._part.begin(0, 0, 0, size=visit.size, places=visit.places)
         with buffers_kept(self._trained), drawing(self._trained, share.pixels.device) as found:
-            self._loss(self._trained.network, share.pixels, share.targets)
+            self._loss(self._trained, share.pixels, share.targets)
         self._part.end()
         self._trained.train(training)
         self.drawn_by_rank = [name.removeprefix("network.model.") or "the loss" for name in found]

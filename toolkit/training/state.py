@@ -12,11 +12,12 @@ import torch
 from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
-from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Objective, Schedule
+from toolkit.api.contracts import Augmentation, Direction, EpochRecord, Metric, Multiview, Objective, Schedule
 from toolkit.data.loader import Loader, batches_in
 from toolkit.training.features import Features
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, load, load_optimizer, local, whole
+from toolkit.training.taught import Taught
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,22 @@ class Setup:
     sample: bool
     held: Sequence[nn.Module] = ()
     """Modules of frozen layers: in evaluation mode while the network is trained."""
+    views: int = 1
+    """Of each item of a training batch."""
     features: Features | None = None
     """What `train` and `valid` have in place of pixels; None: they have pixels."""
+    taught: Taught | str | None = None
+    """The answers of a teacher, or why it is asked in each step; None: there is no teacher."""
 
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
         return batches_in(self.train.training_items, self.batch)
+
+
+def views_of(objective: Objective) -> int:
+    """How many views of each item its loss compares."""
+    return objective.views if isinstance(objective, Multiview) else 1
 
 
 class Average:

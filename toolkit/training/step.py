@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.errors import RunFailed
+from toolkit.api.contracts import Batch
 from toolkit.data.loader import Share
+from toolkit.training.asked import Asked, Known
 from toolkit.training.finite import require_finite
 from toolkit.training.state import Setup, State
+from toolkit.training.taught import Taught
 
 CHECKS_EVERY = 50
 """Steps between two looks at a CUDA device's non-finite flag: a look waits for the device."""
@@ -27,14 +25,19 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
     """
     state.optimizer.zero_grad(set_to_none=True)
     parallel = state.parallel
-    forward = Asked(parallel.network(share), setup.autocast)
+    computed = parallel.computed(share)
     loss = torch.zeros((), device=state.device)
     # Each part is divided by what the whole batch weighs, so the number of parts changes nothing but sums of floats.
     weight = parallel.weight(share)
-    for pixels, targets in parallel.parts(share, setup.accumulate, (setup.seed, state.epoch, state.step)):
-        part = state.objective.loss(forward, pixels, targets) / weight
-        state.scaler.scale(part * parallel.scale).backward()
-        loss += part.detach()
+    for part in parallel.parts(share, setup.accumulate, (setup.seed, state.epoch, state.step)):
+        known = setup.taught.known(part, state.epoch) if isinstance(setup.taught, Taught) else None
+
+        def summed(network: nn.Module, part: Batch = part, known: Known | None = known) -> Tensor:
+            return state.objective.loss(Asked(network, setup.autocast, known), part.pixels, part.targets)
+
+        mean: Tensor = computed(summed) / weight
+        state.scaler.scale(mean * parallel.scale).backward()
+        loss += mean.detach()
     loss = parallel.ranks.sum(loss)
     state.totals.flag(loss, state.step)
     if state.checked_late:
@@ -50,25 +53,3 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
         state.average.update()
     state.totals.add(loss, share.items)
     return loss
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The network in training, asked by its objective: `toolkit.api.contracts.Forward`."""
-
-    trained: nn.Module
-    autocast: Callable[[], AbstractContextManager[None]]
-
-    def __call__(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        try:
-            with self.autocast():
-                logits: Tensor = (network or self.trained)(pixels)
-        except ValueError as error:
-            if len(pixels) > 1:
-                raise
-            # Batch norm has no spread to divide by.
-            raise RunFailed(
-                f"the model cannot be trained on one item at a time: {error}",
-                next_step="use larger batches (--set train.batch=...) or fewer parts (--set train.accumulate=...)",
-            ) from error
-        return logits.float()

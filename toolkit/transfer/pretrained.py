@@ -90,10 +90,11 @@ class Transfer:
         if self.thaw_epoch is not None and not self.freeze:
             raise ValueError("thaw_epoch: needs freeze = true")
 
-    def start(self, pretrained: Pretrained, spec: DataSpec, name: str, known: Known = NOTHING) -> Start:
+    def start(self, pretrained: Pretrained | None, spec: DataSpec, name: str, known: Known = NOTHING) -> Start:
         """Get these weights. A run on the built-in sample continues without pretrained ones that cannot be downloaded,
         and then freezes nothing.
 
+        pretrained: None where nobody publishes any.
         name: of the model, for messages.
         known: what the plugin knows of files with other names, and of files that do not fit.
 
@@ -102,12 +103,13 @@ class Transfer:
             WeightsError: the weights cannot be downloaded or read.
         """
         if self.weights == "none":
-            kept = f'the backbone is frozen at random weights: set model.weights = "{pretrained.word}" or a path'
+            chosen = f'= "{pretrained.word}" or a path' if pretrained else "to a run or a weights file"
+            kept = f"the backbone is frozen at random weights: set model.weights {chosen}"
             return Start(None, "", self.freeze, self.thaw_epoch, (kept,) if self.freeze else ())
         if self.weights.startswith(HUB):
             pretrained = Repository.named(self.weights.removeprefix(HUB))
-        elif self.weights != pretrained.word:
-            path, content = self._from_file(pretrained)
+        elif pretrained is None or self.weights != pretrained.word:
+            path, content = self._from_file(() if pretrained is None else (pretrained.word,))
             start = Start(None, f"{self.weights} for {name}", self.freeze, self.thaw_epoch, known=known)
             if run := trained_run(content, path):
                 return replace(start, run=partial(run.load_into, name=name, classes=spec.classes, known=known))
@@ -128,12 +130,12 @@ class Transfer:
         notes = (f"starting from {source or title}",)
         return Start(weights, title, self.freeze, self.thaw_epoch, notes, known=known, provenance=source)
 
-    def _from_file(self, pretrained: Pretrained) -> tuple[Path, Any]:
+    def _from_file(self, words: Sequence[str]) -> tuple[Path, Any]:
         try:
             path = Path(self.weights).expanduser()
         except RuntimeError as error:  # ~name of an unknown user
             raise WeightsError(f"{self.weights}: {error}", next_step="write the whole path") from error
-        meant = nearest(self.weights, ("none", pretrained.word))
+        meant = nearest(self.weights, ("none", *words))
         if meant and not path.exists():
             raise WeightsError(f"{self.weights}: no such weights file", next_step=f'did you mean weights = "{meant}"?')
         path = weights_at(path)

@@ -38,6 +38,8 @@ class TrainedRun:
     classes: Sequence[str]
     model: str
     """Its name in the run's recipe."""
+    answers: bool = True
+    """Whether its head was trained."""
 
     def load_into(self, model: Classifier, name: str, classes: Sequence[str], known: Known) -> str:
         """Copy the weights into `model`, which is called `name` and knows `classes`: the head as well where it answers
@@ -48,7 +50,9 @@ class TrainedRun:
         given = {key: value.shape for key, value in self.weights.items() if key.startswith(_HEAD)}
         wanted = {key: value.shape for key, value in model.state_dict().items() if key.startswith(_HEAD)}
         reason = ""
-        if list(classes) != list(self.classes):
+        if not self.answers:
+            reason = "the run has learned features alone"
+        elif list(classes) != list(self.classes):
             reason = f"the run knows {_named(self.classes)}, the data has {_named(classes)}"
         elif given != wanted:
             reason = "it has another shape"
@@ -100,7 +104,7 @@ def trained_run(content: Any, path: Path) -> TrainedRun | None:
             f'{path}: its model "{model}" has no backbone, so no other model can start from it',
             next_step="name a run of a model that takes weights, or use --set model.weights=none",
         )
-    return TrainedRun(path, weights, classes, model)
+    return TrainedRun(path, weights, classes, model, answers=bool(content["origin"].get("answers", True)))
 
 
 def _parts(content: Mapping[str, Any], path: Path) -> tuple[Weights, list[str], str]:

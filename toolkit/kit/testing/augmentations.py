@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toolkit.api.clips import Clip
-from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Visit
+from toolkit.api.contracts import Augmentation, Batch, DataSpec, Draws, Mirroring, Visit
 from toolkit.api.errors import PluginError, UsageError
 from toolkit.kit.testing.case import Subject
 from toolkit.kit.testing.forms import DRAWN
@@ -116,6 +116,22 @@ def global_state(subject: Subject) -> Iterator[str]:
             _applied(augment, scene.batch(), seed)
             if used := list(before.used()):
                 yield f"{scene.what}: {' and '.join(used)} global generator was used"
+                return
+
+
+@RULES.rule
+def mirrored(subject: Subject) -> Iterator[str]:
+    """One that has `mirrored` exchanges left and right of exactly the items that it names, and changes nothing else."""
+    for scene, augment in _all(subject):
+        if not isinstance(augment, Mirroring):
+            raise DoesNotApply("it has no mirrored")
+        for seed in range(TRIALS):
+            given = scene.batch(ALIKE)
+            its = augment.mirrored(draws_of(given.index.tolist(), seed))
+            wanted = torch.where(its.view(-1, *[1] * (given.pixels.ndim - 1)), given.pixels.flip(-1), given.pixels)
+            found = _applied(augment, given, seed)
+            if not torch.equal(found.pixels, wanted) or not torch.equal(found.targets, given.targets):
+                yield f"{scene.what}: it changes other items, or something else"
                 return
 
 

@@ -11,9 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from toolkit.api.contract_checks import shape_of
-from toolkit.api.contracts import DataSpec, Objective, Targets
+from toolkit.api.contracts import DataSpec, Multiview, Objective, Pretraining, Targets, Task
 from toolkit.data.loader import target_tensor
 from toolkit.kit.testing.case import Subject, once
 from toolkit.kit.testing.forms import DRAWN, Drawn
@@ -21,10 +22,12 @@ from toolkit.kit.testing.models import BY_MODE
 from toolkit.kit.testing.rulebook import DoesNotApply, Rulebook
 from toolkit.kit.testing.side_effects import GlobalStates, no_waiting
 from toolkit.training.answers import answers_of, logits_of
+from toolkit.training.asked import Asked
 
 RULES = Rulebook("task")
 
 USUAL = DataSpec(("first", "second", "third", "fourth"), size=8)
+FEATURES = 3 * 4 * 4
 ITEMS = 12
 VIEWS = 5
 SEED = 20_260_101
@@ -36,19 +39,24 @@ HELD = ("loss", "weight", "score", "logits", "settle", "thresholds", "targets")
 
 
 class Layer(nn.Module):
-    """uint8 pixels of any size `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`, by one layer."""
+    """uint8 pixels of any size `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`, by one layer on features that a
+    factor each is trained of."""
 
     def __init__(self, classes: int, scale: float = 1.0) -> None:
         super().__init__()
         self.scale = scale
+        self.filters = nn.Parameter(torch.ones(FEATURES))
         self.drop = nn.Dropout(0.0)
-        self.head = nn.Linear(3 * 4 * 4, classes)
+        self.head = nn.Linear(FEATURES, classes)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        values = pixels.float() / 127.5 - 1
-        frames = values if values.ndim == 4 else values.mean(1)
-        logits: Tensor = self.head(self.drop(functional.adaptive_avg_pool2d(frames, 4).flatten(1)))
-        return self.scale * logits
+    def forward(self, pixels: Tensor, *, features: bool = False) -> Tensor:
+        """Logits of pixels or of features; `features` asks for these, `[B, F]`."""
+        found = pixels
+        if pixels.ndim > 2:
+            values = pixels.float() / 127.5 - 1
+            frames = values if values.ndim == 4 else values.mean(1)
+            found = self.filters * functional.adaptive_avg_pool2d(frames, 4).flatten(1)
+        return found if features else self.scale * self.head(self.drop(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +66,7 @@ class Scene:
     objective: Objective
     network: Layer
     pixels: Tensor
-    """uint8 `[B, 3, S, S]` or `[B, T, 3, S, S]`."""
+    """uint8 `[B, 3, S, S]` or `[B, T, 3, S, S]`; of an objective that compares V views `[B, V, ...]`."""
     targets: Tensor
     """int64 `[B]`, or float32 `[B, C]` where they are sets or numbers; every class occurs."""
     classes: int
@@ -72,14 +80,23 @@ class Scene:
         return self.objective
 
     @property
+    def compares(self) -> bool:
+        """Whether the loss of an item depends on the other items of its part, by batch norm."""
+        return any(isinstance(one, _BatchNorm) and one.training for one in self.module.modules())
+
+    @property
+    def pretrains(self) -> bool:
+        return isinstance(self.objective, Pretraining)
+
+    @property
     def shown(self) -> Tensor:
         """float32 `[B, C]`: the right answers."""
         return self.form.right(self.targets, self.classes)
 
-    def forward(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
-        """What an objective is given to ask: `toolkit.api.contracts.Forward`."""
-        logits: Tensor = (self.network if network is None else network)(pixels)
-        return logits.float()
+    @property
+    def forward(self) -> Asked:
+        """What an objective is given to ask."""
+        return Asked(self.network)
 
     def loss(self, items: slice = slice(None), targets: Tensor | None = None) -> Tensor:
         """The summed loss of these items, by the same draws each time."""
@@ -97,8 +114,10 @@ class Scene:
         return self.loss() / self.objective.weight(self.targets)
 
     def score(self) -> float:
-        """The score of the network's answers to the batch."""
+        """The score of the network's answers to the batch; where it learns none, its loss."""
         with torch.no_grad():
+            if self.pretrains:
+                return self.mean().item()
             return self.objective.score(self.objective.logits(self.network(self.pixels)), self.targets).item()
 
     def train(self, steps: int) -> None:
@@ -136,7 +155,7 @@ def targets(subject: Subject) -> Iterator[str]:
 def loss(subject: Subject) -> Iterator[str]:
     """The loss of any number of items is a finite scalar with a finite gradient, even where logits are huge."""
     for what, scene in (("", build(subject)), (f", with logits of {SURE:g}", build(subject, scale=SURE))):
-        for count in (1, 2, ITEMS):
+        for count in (2, ITEMS) if scene.compares else (1, 2, ITEMS):
             if wrong := _wrong_loss(scene, scene.loss(slice(count))):
                 yield f"of {count} items{what}: {wrong}"
 
@@ -145,6 +164,8 @@ def loss(subject: Subject) -> Iterator[str]:
 def parts(subject: Subject) -> Iterator[str]:
     """The loss is summed over items: that of a batch is the sum of the losses of its parts."""
     scene = build(subject)
+    if scene.compares:
+        raise DoesNotApply("batch norm compares the items of a part")
     whole = scene.loss().item()
     for size in (1, 5):
         if not near(summed := scene.summed(size), whole):
@@ -173,7 +194,7 @@ def mixed(subject: Subject) -> Iterator[str]:
     whole = scene.loss(targets=mixed)
     if wrong := _wrong_loss(scene, whole):
         yield wrong
-    elif not near(summed := scene.summed(5, mixed), whole.item()):
+    elif not scene.compares and not near(summed := scene.summed(5, mixed), whole.item()):
         yield f"it is {whole.item():.6g} for {ITEMS} items, and {summed:.6g} in parts of 5"
     if not 0 < float(scene.objective.weight(mixed)) < float("inf"):
         yield f"the weight is {float(scene.objective.weight(mixed)):.6g}"
@@ -380,6 +401,8 @@ def onnx(subject: Subject) -> Iterator[str]:
     from toolkit.training.network import Network
 
     scene, spec = build(subject), spec_of(subject)
+    if scene.pretrains:
+        raise DoesNotApply("it learns features, which are not exported")
     network = Network(Flat(spec), spec).eval()
     graph = to_onnx(network, scene.objective.logits, spec, {})
     with quiet():
@@ -425,6 +448,53 @@ def device(subject: Subject) -> Iterator[str]:
             yield f"{name} came back on {tensor.device}"
 
 
+@RULES.rule
+@torch.no_grad()
+def projected(subject: Subject) -> Iterator[str]:
+    """Of features that are pretrained, what the loss compares is finite float32 [N, D], the same each time."""
+    scene = build(subject)
+    if not isinstance(scene.objective, Pretraining):
+        raise DoesNotApply("it learns answers")
+    if scene.objective.classes != scene.classes:
+        yield f"classes is {scene.objective.classes}, the data has {scene.classes}"
+    features = drawn(ITEMS, FEATURES)
+    found: Any = scene.objective.projected(features)
+    if not isinstance(found, Tensor) or found.dtype != torch.float32 or found.ndim != 2 or len(found) != ITEMS:
+        yield f"it is {shape_of(found) if isinstance(found, Tensor) else type(found).__name__} for {ITEMS} items"
+    elif not found.isfinite().all():
+        yield "it is not finite"
+    else:
+        yield from unlike("asked again, it differs", scene.objective.projected(features), found)
+
+
+@RULES.rule
+def labels(subject: Subject) -> Iterator[str]:
+    """A task that is declared to learn without labels has the same loss whatever they are."""
+    declared = subject.declared
+    if not isinstance(declared, Task) or declared.labels:
+        raise DoesNotApply("it learns from labels")
+    scene = build(subject)
+    if not near(other := scene.loss(targets=scene.targets.flip(0)).item(), whole := scene.loss().item()):
+        yield f"it is {whole:.6g} with some labels, and {other:.6g} with others"
+
+
+@RULES.rule
+def views(subject: Subject) -> Iterator[str]:
+    """An objective that compares views says how many, at least 2, and its loss depends on each of them."""
+    scene = build(subject)
+    if not isinstance(scene.objective, Multiview):
+        raise DoesNotApply("it sees one view of each item")
+    if scene.objective.views < 2:
+        yield f"views is {scene.objective.views}"
+        return
+    whole = scene.loss().item()
+    for view in range(scene.objective.views):
+        changed = scene.pixels.clone()
+        changed[:, view] = changed[:, view].flip(0)
+        if near(replace(scene, pixels=changed).loss().item(), whole):
+            yield f"its loss is the same for other pixels of view {view}"
+
+
 class Flat(nn.Module):
     """Normalised pixels to logits, for a graph: one layer on the mean of all pixels."""
 
@@ -454,18 +524,22 @@ def spec_of(subject: Subject) -> DataSpec:
 
 
 def build(subject: Subject, *, scale: float = 1.0, seed: int = SEED) -> Scene:
-    """A fresh objective, with a network whose logits are `scale` times as large as usual."""
+    """A fresh objective that has been asked once, with a network whose logits are `scale` times as large as usual."""
     spec = spec_of(subject)
     torch.manual_seed(seed)
     objective = _built(subject, spec)
     torch.manual_seed(SEED)
     network = Layer(len(spec.classes), scale)
     clip = () if spec.frames is None else (spec.frames,)
-    shape = (ITEMS, *clip, 3, spec.size, spec.size)
+    views = (objective.views,) if isinstance(objective, Multiview) else ()
+    shape = (ITEMS, *views, *clip, 3, spec.size, spec.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
-    return Scene(
-        objective, network, pixels, target_tensor(_targets(spec), spec), len(spec.classes), DRAWN[spec.targets]
-    )
+    targets = target_tensor(_targets(spec), spec)
+    scene = Scene(objective, network, pixels, targets, len(spec.classes), DRAWN[spec.targets])
+    with suppress(Exception), torch.random.fork_rng(devices=[]):  # the rules ask again, and report what is raised
+        torch.manual_seed(seed)
+        scene.loss(slice(2))
+    return scene
 
 
 def drawn(*shape: int) -> Tensor:
@@ -487,7 +561,11 @@ def unlike(what: str, found: Tensor, expected: Tensor) -> Iterator[str]:
 
 
 def _built(subject: Subject, spec: DataSpec) -> Objective:
-    known = {"targets": _targets(spec), "network_of": lambda path: _teacher(len(spec.classes))}  # noqa: ARG005
+    known = {
+        "targets": _targets(spec),
+        "network_of": lambda path: _teacher(len(spec.classes)),  # noqa: ARG005
+        "feature_size": FEATURES,
+    }
     given = {name: value for name, value in known.items() if subject.takes(name)}
     objective: Objective = subject.build(spec, **given)
     return objective

@@ -15,13 +15,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toolkit.api.contracts import Headed, KnowsNames
+from toolkit.api.contracts import Headed, KnowsNames, Pretraining
 from toolkit.api.errors import UsageError, counted
 from toolkit.build.assemble import Assembly, assemble
 from toolkit.build.featuring import training_of_run
 from toolkit.build.kept import Kept
 from toolkit.build.plan import plan
 from toolkit.host.registry import discover
+from toolkit.recipe.kinds import KINDS
 from toolkit.recipe.read import load
 from toolkit.recipe.tables import Recipe
 from toolkit.recipe.write import to_toml
@@ -81,6 +82,11 @@ def _require_steps(recipe: Recipe, words: Sequence[str]) -> bool:
     if not isinstance(assembly.network.model, Headed):
         step = shlex.join(["python", "-m", "toolkit", *words, "--set", "model=resnet18"])
         raise UsageError(f'ladder: model "{model}" has no backbone and head of its own', next_step=f"try: {step}")
+    if isinstance(assembly.objective, Pretraining):
+        step = shlex.join(["python", "-m", "toolkit", *words, "--set", f"task={{name='{KINDS['task'].usual[0]}'}}"])
+        raise UsageError(
+            f'ladder: task "{recipe.task.name}" learns features and no answers', next_step=f"learn answers: {step}"
+        )
     if assembly.spec.targets != "index":
         raise UsageError("ladder: items have not one class each", next_step="use data with one class for each item")
     if not len(assembly.data.valid) + len(assembly.data.test):

@@ -94,6 +94,8 @@ class Judged:
     """Training items of each class; empty where they are not known."""
     slices: Sequence[Slice] = ()
     """Of `split`."""
+    labelled: bool = True
+    """Whether the data has labels to compare answers with."""
     certainty: Certainty = field(default_factory=lambda: Certainty({}, {}))
     """Of the scores on `split`."""
 
@@ -111,6 +113,7 @@ def judged(files: RunFiles) -> Judged:
         one_class=files.targets == "index",
         class_items=files.facts.get("class_items", {}),
         slices=files.slices,
+        labelled=files.facts.get("labelled", True),
         certainty=Certainty.of(files.scores, files.split),
     )
 
@@ -121,7 +124,9 @@ def verdicts(judged: Judged) -> list[Verdict]:
 
 
 def _nothing_scored(judged: Judged) -> Iterator[Verdict]:
-    if judged.finished and judged.split is None:
+    if judged.finished and not judged.labelled:
+        yield Verdict("nothing_scored", "Nothing was scored: the data has no labels.")
+    elif judged.finished and judged.split is None:
         text = "Nothing was scored: the dataset has no validation and no test items."
         yield Verdict("nothing_scored", text, _present(judged, "data.test_share", "data.valid_share"))
 
