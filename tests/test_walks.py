@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,18 +55,20 @@ def ways(title: str) -> list[str]:
 
 @contextmanager
 def calls(look: Callable[[FrameType], None]) -> Iterator[None]:
-    """Show `look` the frame of every call of a function of the core."""
+    """Show `look` the frame of every call of a function of the core, in this thread and those that it starts."""
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_globals.get("__name__", "").startswith("toolkit."):
             look(frame)
 
-    before = sys.getprofile()
+    before = sys.getprofile(), threading.getprofile()
     sys.setprofile(profile)
+    threading.setprofile(profile)
     try:
         yield
     finally:
-        sys.setprofile(before)
+        sys.setprofile(before[0])
+        threading.setprofile(before[1])
 
 
 def module_of(frame: FrameType) -> str:

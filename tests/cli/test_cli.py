@@ -103,7 +103,7 @@ FLAGS = {
     "promote": EVERYWHERE | {"--against", "--metric", "--alias", "--name", "--set"},
     "compare": EVERYWHERE | {"--against-last", "--anyway", "--output", "--page", "--fail-if-worse", "--runs", "--open"},
     "data": EVERYWHERE,
-    "data index": EVERYWHERE | {"--column", "--force", "--image", "--output"},
+    "data index": EVERYWHERE | {"--column", "--force", "--content", "--output"},
     "data check": EVERYWHERE | {"--set", "--model", "--weights", "--output", "--open"},
     "data show": EVERYWHERE | {"--set", "--items", "--output", "--open"},
     "recipes": EVERYWHERE,

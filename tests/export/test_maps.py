@@ -142,7 +142,7 @@ def test_an_exported_bundle_has_the_maps_that_were_compared(
     words = ["export", str(run), "--exports", str(tmp_path), "--set", "export.maps=true"]
     assert main(words) == EXIT_DONE
     manifest = read_manifest(tmp_path / "tiny")
-    assert manifest.outputs == ("probabilities", "maps")
+    assert manifest.graph_outputs == ("probabilities", "maps")
     assert manifest.maps is not None
     assert manifest.gate["fp32"]["maps"]["mean_difference"] < 1e-4
     bundle = Bundle.load(tmp_path / "tiny", device="cpu")

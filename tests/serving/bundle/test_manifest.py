@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests import toy_bundle
 from tests.toy_bundle import edit
 from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DATA, BundleError
-from toolkit.serving.bundle import MANIFEST, FrameSampling, read_manifest
+from toolkit.serving.bundle import MANIFEST, FrameSampling, Maps, Searched, read_manifest
 
 
 @pytest.fixture
@@ -146,6 +146,18 @@ def nest(claimed: dict[str, Any], name: str) -> None:
     claimed["models"]["fp32"] = name
 
 
+def test_what_the_search_found_and_the_maps_are_read(bundle: Path) -> None:
+    searched = Searched("int8", ("layer4.0",), 53, 1.5, 20.0)
+    edit(bundle, lambda claimed: claimed.update(searched=asdict(searched), maps=MAP))
+    manifest = read_manifest(bundle)
+    assert manifest.searched == searched
+    assert manifest.maps == Maps("Grad-CAM", "last", (2, 2))
+    assert manifest.graph_outputs == ("probabilities", "maps")
+
+
+MAP = {"method": "Grad-CAM", "layer": "last", "extent": [2, 2]}
+
+
 @pytest.mark.parametrize("special", ["fifo", "device", "sparse"])
 def test_a_manifest_that_would_never_end_is_refused_unread(bundle: Path, special: str) -> None:
     path = bundle / MANIFEST
@@ -166,6 +178,12 @@ def test_a_manifest_that_would_never_end_is_refused_unread(bundle: Path, special
     [
         (lambda m: m.pop("classes"), "classes: missing or of a wrong type"),
         (lambda m: m.update(sample="no"), "sample: missing or of a wrong type"),
+        (lambda m: m.update(searched="int8"), "'str' object is not a mapping"),
+        (lambda m: m.update(searched={"precision": "int8"}), "missing 3 required positional arguments"),
+        (lambda m: m.update(maps=[2, 2]), "'list' object is not a mapping"),
+        (lambda m: m.update(maps=MAP | {"extent": [2]}), "maps.extent: must be sizes of a map, got [2]"),
+        (lambda m: m.update(maps=MAP | {"extent": [0, 2]}), "maps.extent: must be sizes of a map, got [0, 2]"),
+        (lambda m: m.update(maps=MAP | {"extent": ["2", 2]}), "maps.extent: must be sizes of a map, got ['2', 2]"),
         (lambda m: m.update(extra=1), "unexpected keyword argument 'extra'"),
         (lambda m: m["input"].pop("fit"), "missing 1 required positional argument: 'fit'"),
         (lambda m: m.update(classes=[]), "classes: must be names"),

@@ -225,9 +225,14 @@ def test_heat_maps_come_with_the_part_of_the_picture_that_they_cover(tmp_path: P
         (found,) = httpx.post(address, files=given, data={"maps": "true", "top": 2}).json()["answers"]
         (plain,) = httpx.post(address, files=given, data={"top": 2}).json()["answers"]
         (listed,) = httpx.get(f"{server.address}/v1/models").json()["models"]
+        tensor = {"name": "frames", "datatype": "UINT8", "shape": [1, 16, 16, 3], "data": [0] * (16 * 16 * 3)}
+        raw = httpx.post(f"{server.address}/v2/models/mapped/infer", json={"inputs": [tensor]}).json()
+        known = httpx.get(f"{server.address}/v2/models/mapped").json()
     maps = found.pop("maps")
     assert found == plain
     assert listed["maps"]
+    # The inference protocol has the answers alone.
+    assert [one["name"] for one in raw["outputs"]] == [one["name"] for one in known["outputs"]] == ["probabilities"]
     assert maps["method"] == "Grad-CAM"
     assert [one["name"] for one in maps["of"]] == [one["class"] for one in plain["classes"]]
     assert maps["of"][0]["values"][0] == [pytest.approx(0.05, abs=0.01), 1.0]

@@ -114,7 +114,7 @@ def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
         PLAUSIBLE: (_BOOL, ("N", count)),
         **({} if manifest.maps is None else {MAPS: (_FLOAT, ("N", count, *manifest.maps.extent))}),
     }
-    gives = [Port(name, *kinds[name]) for name in manifest.outputs]
+    gives = [Port(name, *kinds[name]) for name in manifest.graph_outputs]
     if len(findings.outputs) != len(gives) or not all(map(_fits, findings.outputs, gives)):
         raise _differs(path, "gives", findings.outputs, *gives)
 

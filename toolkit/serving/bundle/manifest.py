@@ -161,8 +161,13 @@ class Manifest:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of all outputs of the graph, the answers first."""
-        return (self.output, *self.trust.outputs, *(() if self.maps is None else (MAPS,)))
+        """Names of the outputs that say something of the answers, these first."""
+        return (self.output, *self.trust.outputs)
+
+    @property
+    def graph_outputs(self) -> tuple[str, ...]:
+        """Names of all outputs of the graph, in its order."""
+        return (*self.outputs, *(() if self.maps is None else (MAPS,)))
 
     @property
     def columns(self) -> int:
