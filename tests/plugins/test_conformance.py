@@ -93,6 +93,7 @@ AUGMENTATIONS = [
     Case("augmentation", "horizontal_flip"),
     Case("augmentation", "alternating_flip"),
     Case("augmentation", "color_jitter", identity={"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
+    Case("augmentation", "random_grayscale"),
     Case("augmentation", "random_erasing"),
     Case("augmentation", "cutout"),
     Case("augmentation", "rand_augment"),
