@@ -14,13 +14,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "cluster"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo")
 DEADLINE = 400
 """Seconds in which something must have happened: far beyond what it takes."""
 EPOCHS, TRIALS = 40, 4
+
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 pytestmark = [
     pytest.mark.long,  # starts a queue, which lets a job that was stopped wait
@@ -209,3 +213,6 @@ def test_an_array_works_on_one_study_though_one_of_its_workers_is_stopped(queue:
     texts = [queue.text(task) for task in tasks]
     assert [queue.facts(task)["JobState"] for task in tasks] == ["COMPLETED"] * 2, texts
     assert queue.facts(tasks[0])["Restarts"] == "1", texts
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{queue.folder}/runs/study/study.db")
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert len(study.get_trials(states=COUNTED)) == TRIALS
