@@ -13,6 +13,7 @@ def toolkit_augmentations() -> dict[str, str]:
         "horizontal_flip": "toolkit_augment.flip:horizontal_flip",
         "alternating_flip": "toolkit_augment.flip:alternating_flip",
         "color_jitter": "toolkit_augment.color:color_jitter",
+        "random_grayscale": "toolkit_augment.color:random_grayscale",
         "random_erasing": "toolkit_augment.erase:random_erasing",
         "cutout": "toolkit_augment.erase:cutout",
         "rand_augment": "toolkit_augment.policy:rand_augment",

@@ -65,6 +65,23 @@ class ColorJitter:
         return [step for step in steps if step[2]]
 
 
+def random_grayscale(spec: DataSpec, *, p: Share = 0.2) -> RandomGrayscale:  # noqa: ARG001 - every factory takes the spec
+    """Colours turned into shades of grey, in all frames of a clip alike.
+
+    p: probability, 0 to 1, for each sample.
+    """
+    return RandomGrayscale(p)
+
+
+@dataclass(frozen=True)
+class RandomGrayscale:
+    p: float
+
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        kept = draws.chance(self.p).logical_not().float()
+        return replace(batch, pixels=changed(batch.pixels, [(scale_saturation, kept)]))
+
+
 def changed(pixels: Tensor, changes: list[tuple[Change, Tensor]]) -> Tensor:
     """uint8 `pixels` after each change by its amounts `[B]`, in order, rounded once at the end."""
     out = torch.empty_like(pixels)

@@ -386,6 +386,15 @@ def test_grey_and_black_keep_their_hue() -> None:
     assert torch.equal(color.changed(shown, [(color.shift_hue, torch.tensor([0.3]))]), shown)
 
 
+def test_some_samples_become_grey_and_the_others_stay() -> None:
+    shown = batch_of(images(64, 4))
+    found = applied(color.random_grayscale(spec(4), p=0.5), shown).pixels
+    grey = reference.rgb_to_grayscale(shown.pixels, num_output_channels=3)
+    turned = (found != shown.pixels).flatten(1).any(1)
+    assert 10 < int(turned.sum()) < 54
+    assert (found[turned].int() - grey[turned].int()).abs().max() <= 1
+
+
 def test_colour_jitter_of_no_strength_keeps_the_batch() -> None:
     shown = batch_of(images())
     assert applied(color.color_jitter(spec(), brightness=0, contrast=0, saturation=0, hue=0), shown) is shown

@@ -93,6 +93,7 @@ AUGMENTATIONS = [
     Case("augmentation", "horizontal_flip"),
     Case("augmentation", "alternating_flip"),
     Case("augmentation", "color_jitter", identity={"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
+    Case("augmentation", "random_grayscale"),
     Case("augmentation", "random_erasing"),
     Case("augmentation", "cutout"),
     Case("augmentation", "rand_augment"),
@@ -265,7 +266,10 @@ REAL = [
     Case("dataset", "video_folder", root=real("ucf101-fixture")),
 ]
 absent = pytest.mark.skipif(not os.environ.get("TOOLKIT_DATA"), reason="TOOLKIT_DATA names no folder of real data")
-test_real_datasets = absent(pytest.mark.real(conformance(*REAL, only=["items", "repeatable", "disjoint", "balance"])))
+test_real_datasets = absent(pytest.mark.real(conformance(*REAL, only=["items", "repeatable", "balance"])))
+test_real_splits = absent(pytest.mark.real(conformance(REAL[-1], only=["disjoint"])))
+# It decodes every frame of every video.
+test_all_real_splits = absent(pytest.mark.long(pytest.mark.real(conformance(*REAL[:-1], only=["disjoint"]))))
 
 
 def family(name: str) -> str:

@@ -36,6 +36,17 @@ REFUSED = {
     ),
 }
 """Formats that are asked for and not written: why, and what to do instead."""
+ALIASES = {"engine": "tensorrt", "mlmodel": "coreml", "mlpackage": "coreml", "tflite": "litert"}
+"""What they are called elsewhere."""
+
+
+class _Choices(tuple[str, ...]):
+    """The formats that are listed; those of `REFUSED` are read too, so that their reason is given."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in REFUSED or name in ALIASES
 
 
 def fill(parser: Parser) -> None:
@@ -46,13 +57,13 @@ def fill(parser: Parser) -> None:
     parser.add_argument("--exports", metavar="DIR", type=Path, default=Path("exports"), help="where bundles go")
     parser.add_argument("--sign", metavar="KEY", type=Path, help="sign the bundle with this private key (EC, PEM)")
     listed = ", ".join(f"{name}: {text}" for name, text in FORMATS.items())
-    parser.add_argument("--format", metavar="FORMAT", choices=[*FORMATS, *REFUSED], default="bundle", help=listed)
+    parser.add_argument("--format", metavar="FORMAT", choices=_Choices(FORMATS), default="bundle", help=listed)
 
 
 def _export(options: Namespace) -> None:
-    if options.format in REFUSED:
-        reason, instead = REFUSED[options.format]
-        raise UsageError(f"--format {options.format}: not written: {reason}", next_step=instead)
+    refused = REFUSED.get(ALIASES.get(options.format, options.format))
+    if refused is not None:
+        raise UsageError(f"--format {options.format}: not written: {refused[0]}", next_step=refused[1])
     from toolkit.export.write import export_run
     from toolkit.runs.directory import RunDirectory
     from toolkit.runs.examples import predict_command

@@ -89,11 +89,7 @@ FLAGS: Mapping[str, str] = {
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "--device": {"0": "cuda", "cuda:0": "cuda", "engine": "tensorrt", "gpu": "cuda", "trt": "tensorrt"},
     "--format": {
-        "engine": "tensorrt",
-        "mlpackage": "coreml",
         "onnx": "bundle",
-        "mlmodel": "coreml",
-        "tflite": "litert",
         "tritonserver": "triton",
     },
     "--precision": {"16": "fp16", "32": "fp32", "8": "int8", "float16": "fp16", "float32": "fp32", "half": "fp16"},

@@ -92,7 +92,7 @@ class Answering:
     def _maps(self, square: NDArray[np.uint8], size: tuple[int, int], row: NDArray[np.float32]) -> dict[str, Any]:
         """Heat maps of the `top` likeliest classes, or of all numbers, and the part of the picture that they cover."""
         bundle = self.served.bundle
-        manifest, maps = bundle.manifest, bundle.maps(square[None])[0].round(3).tolist()
+        manifest, maps = bundle.manifest, bundle.maps(square[None])[0].astype(float).round(3).tolist()
         count = len(manifest.classes)
         order = (
             range(count) if manifest.form == "number" else (-row[:count]).argsort(kind="stable")[: self.top].tolist()
