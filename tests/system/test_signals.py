@@ -112,3 +112,14 @@ def test_the_message_says_whether_a_person_or_the_system_ended_the_work(number: 
         send(number)
     assert (stopped.value.message, stopped.value.exit_code) == (message, exit_code(number))
     assert stopped.value.next_step == "the same again"
+
+
+def test_a_handler_that_was_set_inside_stays() -> None:
+    """A launcher sends SIGTERM to a rank that has yet to say why it ends."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with Signals(), Signals():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

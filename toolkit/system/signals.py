@@ -43,7 +43,8 @@ def stopping(kept: str, next_step: str) -> Iterator[None]:
 
 
 class Signals:
-    """Handles the two signals inside its block; handlers from before come back after it.
+    """Handles the two signals inside its block; handlers from before come back after it. One that was set inside stays:
+    a rank that is about to say why it ends ignores what its launcher sends.
 
     Inside `deferred` the first signal is only noted in `received`, and raises Signalled at the block's end at the
     latest; a second one, or one outside, raises it at once. With `repeated`, a second one means nothing: a launcher
@@ -68,7 +69,8 @@ class Signals:
     ) -> None:
         sys.unraisablehook = self._unraisable
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
             outer = getattr(handler, "__self__", None)
             if isinstance(outer, Signals):
                 outer.raised = self.raised or outer.raised
