@@ -296,7 +296,7 @@ def test_the_repository_has_the_files_shown(place: Path, tmp_path: Path) -> None
 def test_every_precision_is_reported() -> None:
     text = GPU.read_text(encoding="utf-8")
     listed = [code(cells[0])[0] for cells in rows(text[text.index("| precision |") :])]
-    assert listed == ["fp32", "fp16", "int8"]
+    assert listed == ["fp32", "fp16", "int8", "auto"]
 
 
 def test_several_precisions_are_named_as_a_recipe_takes_them() -> None:

@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from bench.startup import HEAVY, heavy_modules, modules
 from tests.recipes import RECIPES, acceptance
-from toolkit.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 RECIPE = "recipes/cifar10_cnn.toml"
@@ -65,12 +62,9 @@ def checks(recipes: Iterable[Path]) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that knows all components, and the studies of all recipes; made here, where they are imported anyway."""
+    """A cache that knows all components, and the studies of all recipes."""
     cache = tmp_path_factory.mktemp("warm")
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()):
-        patch.setenv("TOOLKIT_CACHE", str(cache))
-        patch.chdir(ROOT)
-        assert {main(words) for words in (["schema"], *checks(RECIPES))} == {0}
+    assert {code for code, *_ in run_in_one(cache, [["schema"], *checks(RECIPES)])} == {0}
     return cache
 
 

@@ -50,6 +50,12 @@ name = "one_cycle"
 """
 
 
+CNN = '"cnn"\nwidths = [8, 8]\ndropout = 0.1'
+"""The model of `RECIPE`."""
+WITHOUT_WEIGHTS = RECIPE.replace(CNN, '"wide_resnet"\ndepth = 10\nwidth = 1')
+"""The same with a model that no weights can be given to."""
+
+
 def write_images(root: Path, classes: Iterable[str] = CLASSES, *, seed: int = 0) -> Path:
     """`root/{train,test}/<class>/NN.png`: noise that leans towards one channel for each class."""
     draw = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -82,7 +83,7 @@ def _found(root: Path, lists: Lists) -> Found:
     try:
         return find_items(root, lists, videos=False)
     except DataError as error:
-        if lists.train is None and any(True for _ in items_below(root, wanted(videos=False))):
+        if lists.train is None and any(os.sep not in item for item in items_below(root, wanted(videos=False))):
             error.next_step = f'{error.next_step} To pretrain without labels, set data.labels = "none".'
         raise
 

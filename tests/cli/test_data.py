@@ -190,8 +190,8 @@ MISTAKES = {
     "an empty folder": (["data", "check", "empty"], "error: empty: no images or videos found"),
     "no such recipe": (["data", "check", "gone.toml"], "error: gone.toml"),
     "random weights": (
-        ["data", "check", "RECIPE", "--model", "cnn"],
-        "error: model cnn: takes no weights, so its features",
+        ["data", "check", "RECIPE", "--model", "wide_resnet"],
+        "error: model wide_resnet: takes no weights, so its features",
     ),
     "no weights at all": (
         ["data", "check", "RECIPE", "--model", "resnet18", "--set", 'model={name="resnet18",weights="none"}'],

@@ -265,8 +265,8 @@ run HAR --set model.name=mobilenetv4_conv_small
     plugins show timm
 run HAR --set model.name=videomae
     plugins show transformers
-run HAR --set model.name=cnn
-    run HAR --set model=cnn
+run HAR --set model.name=wide_resnet
+    run HAR --set model=wide_resnet
 run CIFAR --set data.name=folder --set data.root=photos
     run CIFAR --set data.name=image_folder --set data.root=photos
 run CIFAR --set data.name=imagefolder --set data.root=photos

@@ -202,9 +202,9 @@ def test_a_run_comes_with_maps_of_the_items_it_shows(trained: Path) -> None:
     figures = RunDirectory(trained).figures
     shown = sorted(path.name for path in (figures / "items").iterdir())
     assert shown == sorted(path.name for path in (figures / "maps").iterdir())
-    assert facts(trained) == {"method": "Grad-CAM", "layer": "groups", "clips": False}
+    assert facts(trained) == {"method": "Grad-CAM", "layer": "backbone.1", "clips": False}
     page = read_page(RunDirectory(trained).report)
-    assert "bright places are where the answer comes from: Grad-CAM of groups." in page.text
+    assert "bright places are where the answer comes from: Grad-CAM of backbone.1." in page.text
     maps = [image for image in page.of("img") if image["alt"] == "Where the answer comes from"]
     assert len(maps) == len(shown)
 
@@ -217,7 +217,7 @@ def test_maps_are_added_to_a_run_without_them(run: Path) -> None:
     assert not (directory.figures / "maps").exists()
     assert main(["report", str(run), "--explain"]) == EXIT_DONE
     assert any((directory.figures / "maps").iterdir())
-    assert facts(run) == {"method": "Grad-CAM", "layer": "groups", "clips": False}
+    assert facts(run) == {"method": "Grad-CAM", "layer": "backbone.1", "clips": False}
     ids = [row.id for row in read_run(run).rows]
     assert [*read_embedding(directory)] == ids
     assert all(0 <= side <= 1 for point in read_embedding(directory).values() for side in point)
@@ -273,7 +273,7 @@ def test_of_a_video_frames_stand_side_by_side_above_how_much_they_count(
     recipe = tiny.write_recipe(tmp_path, tmp_path / "videos", text=CLIPS, name="clips")
     assert tiny.run(recipe, tmp_path / "runs") == EXIT_DONE
     run = tiny.only_run(tmp_path / "runs", "clips")
-    assert facts(run) == {"method": "Grad-CAM", "layer": "groups", "clips": True}
+    assert facts(run) == {"method": "Grad-CAM", "layer": "backbone.1.1", "clips": True}
     assert "The longer the bar below a frame, the more it counts." in read_page(RunDirectory(run).report).text
     video = write_video(tmp_path / "bars.mp4", 12)
     assert explain(run, video, "--save", tmp_path / "maps") == EXIT_DONE

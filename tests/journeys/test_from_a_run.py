@@ -21,9 +21,11 @@ import torch
 from tests import tiny
 from tests.journeys.user import User, latest_run
 
-SHORT = tiny.RECIPE.replace("epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12")
+SHORT, WITHOUT_WEIGHTS = (
+    text.replace("epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12") for text in (tiny.RECIPE, tiny.WITHOUT_WEIGHTS)
+)
 CONSTANT = SHORT.replace("one_cycle", "constant")
-BACKBONE = SHORT.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', '"shufflenet_v2_x0_5"')
+BACKBONE = SHORT.replace(tiny.CNN, '"shufflenet_v2_x0_5"')
 RUN = "python -m toolkit run tiny.toml"
 
 
@@ -52,7 +54,7 @@ def test_more_epochs_of_a_run_that_can_be_continued(user: User, images: Path) ->
 
 @pytest.mark.parametrize("asked", ["--extend 3", "--set train.epochs=3"])
 def test_more_epochs_of_a_run_without_weights_to_start_from(user: User, images: Path, asked: str) -> None:
-    tiny.write_recipe(Path(), images, text=SHORT)
+    tiny.write_recipe(Path(), images, text=WITHOUT_WEIGHTS)
     user.types(RUN)
     user.types(f"python -m toolkit run --resume runs/latest {asked}", code=2)
     user.follows("train.epochs=3")

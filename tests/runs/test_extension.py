@@ -136,7 +136,8 @@ def test_a_schedule_over_all_epochs_is_not_extended_and_the_next_step_trains_any
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model takes no weights, so a new run starts from the beginning, under the name of the old one."""
-    run = trained(recipe_of(tmp_path, images, "cosine"), tmp_path / "runs")
+    text = tiny.WITHOUT_WEIGHTS.replace("one_cycle", "cosine")
+    run = trained(tiny.write_recipe(tmp_path, images, text=text), tmp_path / "runs")
     before = outcome(run)
     message, words = refused(capsys, ["run", "--resume", str(run), *asked])
     assert message == (
@@ -158,7 +159,14 @@ def test_a_run_that_ended_early_is_not_extended(
     assert behind < 5
     message, words = refused(capsys, ["run", "--resume", str(run), "--extend", "9"])
     assert f"it stopped early at epoch {behind}, after 1 epoch without a better loss (train.patience)" in message
-    assert words == [str(run / "recipe.toml"), "--set", "train.epochs=9", "--set", "train.patience=2"]
+    assert words[1:] == [
+        "--set",
+        f"model.weights={run}",
+        "--set",
+        f"train.epochs={9 - behind}",
+        "--set",
+        "train.patience=2",
+    ]
 
 
 @pytest.mark.parametrize("epochs", ["1", "2"])

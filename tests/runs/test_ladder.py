@@ -97,10 +97,9 @@ def test_a_task_of_other_targets_has_no_ladder(recipe: Path, capsys: pytest.Capt
 
 
 def test_a_model_without_a_backbone_has_no_ladder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cnn = 'model={name="cnn", widths=[4, 4]}'
-    assert main(["ladder", str(recipe), "--set", cnn]) == EXIT_USAGE
+    assert main(["ladder", str(recipe), "--set", 'model={name="wide_resnet"}']) == EXIT_USAGE
     shown = capsys.readouterr().err
-    assert 'ladder: model "cnn" has no backbone and head of its own' in shown
+    assert 'ladder: model "wide_resnet" has no backbone and head of its own' in shown
     assert "--set model=resnet18" in shown
     assert not Path("runs").exists()
 

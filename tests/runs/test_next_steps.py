@@ -55,8 +55,7 @@ def test_a_run_whose_schedule_has_ended_goes_on_from_its_weights_where_its_model
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, model, expected in (("small", "cnn", False), ("large", "shufflenet_v2_x0_5", True)):
-        text = tiny.RECIPE.replace('"cnn"\nwidths = [8, 8]\ndropout = 0.1', f'"{model}"')
+    for name, text, expected in (("small", tiny.WITHOUT_WEIGHTS, False), ("large", tiny.RECIPE, True)):
         short = text.replace("epochs = 2\nbatch = 8", "epochs = 1\nbatch = 12")
         recipe = tiny.write_recipe(tmp_path, images, text=short)
         assert tiny.run(recipe, Path(name)) == 0

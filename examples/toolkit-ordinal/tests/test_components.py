@@ -8,11 +8,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from toolkit.api.contracts import DataSpec, Horizon
+from toolkit.api.contracts import DataSpec, Forward, Horizon
 from toolkit.kit.testing import Case, conformance
 from torch import nn
 
@@ -52,7 +52,7 @@ def test_the_loss_is_the_surprise_at_the_class() -> None:
     logits = objective.logits(outputs)
     expected = -logits.softmax(1)[torch.arange(6), targets].log()
     torch.testing.assert_close(objective.score(logits, targets), expected.mean())
-    loss = objective.loss(lambda pixels, network=None: outputs, torch.zeros(6, 3, 8, 8), targets)
+    loss = objective.loss(cast(Forward, lambda pixels: outputs), torch.zeros(6, 3, 8, 8), targets)
     torch.testing.assert_close(loss, expected.sum())
 
 

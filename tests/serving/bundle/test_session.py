@@ -101,7 +101,7 @@ def test_an_unknown_device_is_refused_with_the_nearest() -> None:
         providers.choose_device("cudda")
     with pytest.raises(UsageError) as caught:
         providers.choose_device("x")
-    assert caught.value.next_step == "use auto, cpu, cuda, tensorrt"
+    assert caught.value.next_step == "use auto, cpu, cuda, tensorrt, coreml"
 
 
 def test_another_provider_than_asked_for_is_never_taken_quietly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
