@@ -393,6 +393,12 @@ def test_a_misspelt_choice_of_weights() -> None:
     assert caught.value.next_step == 'did you mean weights = "imagenet"?'
 
 
+def test_weights_that_nobody_publishes() -> None:
+    with pytest.raises(WeightsError, match="nobody publishes weights of cnn") as caught:
+        build("cnn", weights="imagenet")
+    assert caught.value.next_step == "start from random weights: --set model.weights=none"
+
+
 def test_a_missing_weights_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"absent\.pt: no such weights file"):
         build(TINY, weights=str(tmp_path / "absent.pt"))

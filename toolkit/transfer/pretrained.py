@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import nn
 
 from toolkit.api.contracts import DataSpec, Provenance
-from toolkit.api.errors import WeightsError, nearest
+from toolkit.api.errors import WeightsError, nearest, setting
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import read_content, state_dict_of
 from toolkit.transfer.hub import Repository
@@ -109,6 +109,11 @@ class Transfer:
         if self.weights.startswith(HUB):
             pretrained = Repository.named(self.weights.removeprefix(HUB))
         elif pretrained is None or self.weights != pretrained.word:
+            if pretrained is None and self.weights.isidentifier() and not Path(self.weights).exists():
+                raise WeightsError(
+                    f'model.weights = "{self.weights}": nobody publishes weights of {name}',
+                    next_step=f"start from random weights: {setting('model.weights', 'none')}",
+                )
             path, content = self._from_file(() if pretrained is None else (pretrained.word,))
             start = Start(None, f"{self.weights} for {name}", self.freeze, self.thaw_epoch, known=known)
             if run := trained_run(content, path):
