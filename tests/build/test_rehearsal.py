@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
+from toolkit.api.errors import RecipeError
 from toolkit.build.assemble import assemble, training
 from toolkit.build.plan import Plan, plan
 from toolkit.build.rehearsal import Rehearsal, rehearse
@@ -53,6 +54,15 @@ def test_the_model_takes_no_memory_and_needs_no_weights(tmp_path: Path, monkeypa
     monkeypatch.setattr(Plan, "model", watched)
     rehearsed(planned(tmp_path))
     assert made == [torch.device("meta")]
+
+
+@pytest.mark.parametrize("missing", ["/absent/weights.bin", "absent.safetensors"])
+def test_a_path_of_weights_that_leads_nowhere_is_a_problem(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        rehearsed(planned(tmp_path, f"model.weights='{missing}'"))
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"model.weights: {missing}: no such run or weights file"
+    ]
 
 
 def test_a_model_that_needs_numbers_is_built_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -26,6 +27,8 @@ from toolkit.training.optimize import model_parts, parameter_groups
 META, CPU = torch.device("meta"), torch.device("cpu")
 EXAMPLE = 1 << 20
 """Values of a parameter that shows how much an optimizer keeps."""
+WEIGHTS = frozenset({".pt", ".pth", ".ckpt", ".safetensors"})
+"""Usual suffixes of files of weights."""
 FLOAT = 4
 """Bytes of a weight: weights and the optimizer's state stay float32."""
 
@@ -55,6 +58,8 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
     found: list[RecipeError] = []
     network: Network | None = None
     with _collected(found):
+        _check_weights(plan)
+    with _collected(found):
         network = _network(plan, data.spec)
     with _collected(found):
         objective = _objective(plan, data, network)
@@ -77,6 +82,13 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
     if len(found) == 1:
         raise found[0]
     raise invalid(plan.source, [problem for error in found for problem in error.problems])
+
+
+def _check_weights(plan: Plan) -> None:
+    """What is plainly a path of weights must lead somewhere; the file is read when a run starts."""
+    weights = Path(str(plan.one("model").args.get("weights", "")))
+    if (weights.is_absolute() or weights.suffix in WEIGHTS) and not weights.exists():
+        raise invalid(plan.source, [Problem("model.weights", f"{weights}: no such run or weights file")])
 
 
 @contextmanager
