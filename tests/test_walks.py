@@ -5,6 +5,7 @@ After a change of the rooms or these ways, print the new picture with `python -m
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import threading
@@ -20,6 +21,7 @@ from tests import tiny
 from tests.test_architecture import CORE, ROOMS, arrows, room
 from tests.video_files import write_video
 from toolkit.cli.main import main
+from toolkit.training.step import train_step
 
 DESIGN = CORE.parent / "docs" / "DESIGN.md"
 CARRIERS = {"Draft", "Recipe", "Plan", "Assembly", "Setup", "Prepared"}
@@ -115,6 +117,10 @@ def test_a_recipe_reaches_fit_by_few_modules_and_hardly_climbs(tmp_path: Path) -
     listed = ways("A recipe's way")
     assert [module for module in listed if module in way] == sorted((m for m in listed if m in way), key=way.index)
     assert {*way} <= {*listed, "recipe.tables", "recipe.write", "build.kept", "build.agreement", "runs.evaluation"}
+
+
+def test_the_training_step_reads_at_one_sitting() -> None:
+    assert len(inspect.getsource(train_step).splitlines()) <= 35
 
 
 def test_a_clip_goes_the_way_of_the_page(tmp_path: Path) -> None:

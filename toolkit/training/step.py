@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Batch
 from toolkit.data.loader import Share
-from toolkit.training.asked import Asked, Known
+from toolkit.training.asked import Asked
 from toolkit.training.finite import require_finite
+from toolkit.training.parallel import Summed
 from toolkit.training.state import Setup, State
 from toolkit.training.taught import Taught
 
@@ -30,12 +31,7 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
     # Each part is divided by what the whole batch weighs, so the number of parts changes nothing but sums of floats.
     weight = parallel.weight(share)
     for part in parallel.parts(share, setup.accumulate, (setup.seed, state.epoch, state.step)):
-        known = setup.taught.known(part, state.epoch) if isinstance(setup.taught, Taught) else None
-
-        def summed(network: nn.Module, part: Batch = part, known: Known | None = known) -> Tensor:
-            return state.objective.loss(Asked(network, setup.autocast, known), part.pixels, part.targets)
-
-        mean: Tensor = computed(summed) / weight
+        mean: Tensor = computed(summed_loss(state, setup, part)) / weight
         state.scaler.scale(mean * parallel.scale).backward()
         loss += mean.detach()
     loss = parallel.ranks.sum(loss)
@@ -53,3 +49,9 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
         state.average.update()
     state.totals.add(loss, share.items)
     return loss
+
+
+def summed_loss(state: State, setup: Setup, part: Batch) -> Summed:
+    """From a network to its loss on a part of a batch, summed over the items."""
+    known = setup.taught.known(part, state.epoch) if isinstance(setup.taught, Taught) else None
+    return lambda network: state.objective.loss(Asked(network, setup.autocast, known), part.pixels, part.targets)
