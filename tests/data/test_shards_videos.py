@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.test_shards import failing
 from tests.shard_files import picture, video, write_parquet, write_tar, write_video_tars
 from tests.shard_servers import http
 from tests.video_files import number_in, write_video
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import Blocked, DataSpec, VideoSplit
-from toolkit.api.errors import DataError
 from toolkit.data.loader import Loader
 from toolkit.data.shards import part, places
 from toolkit.data.shards.cache import BlockCache
@@ -124,13 +124,6 @@ def test_single_frames_are_those_of_the_videos(tmp_path: Path) -> None:
     assert isinstance(frames, Blocked)
     assert list(frames.blocks) == [4, 4]
     assert not isinstance(plain, Blocked)
-
-
-def failing(do: Callable[[], object]) -> DataError:
-    with pytest.raises(DataError) as raised:
-        do()
-    assert raised.value.next_step
-    return raised.value
 
 
 @pytest.mark.parametrize(
