@@ -22,6 +22,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import live_servers, resizing_bundle, toy_bundle
+from tests.keyboard import choose
 from tests.live_servers import answers
 from toolkit.api.clips import Clip
 from toolkit.api.errors import BundleError, RunFailed, UsageError
@@ -248,14 +249,7 @@ def test_the_page_is_for_everyone(browser: Browser, tmp_path: Path, screen: Any,
     page = opened(browser, folder, problems, viewport=screen, color_scheme=colours)
     page.on("filechooser", lambda _: None)
     expect(page.locator("#about")).to_contain_text("It gives heat maps of images.")
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == "choose":
-            break
-    expect(page.locator("#choose")).to_be_focused()
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files([tmp_path / "photo.png"])
+    choose(page, tmp_path / "photo.png")
     page.wait_for_selector(".result[aria-busy=false]", timeout=60_000)
     assert page.locator(".bars li span").first.inner_text() == bundle.predict(pixels[None]).labels[0]
     for _ in range(20):

@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import model_server, toy_bundle
+from tests.keyboard import choose
 from tests.serving.server.conftest import Site
 from tests.serving.server.test_guard import TOKEN
 from tests.serving.server.test_uploads import png, predicted, video
@@ -136,15 +137,7 @@ def test_the_keyboard_is_enough(browser: Browser, site: Site, tmp_path: Path) ->
     with opened(browser, site.url, viewport=WIDE) as shown:
         expect(shown.locator("#model option")).not_to_have_count(0)
         (tmp_path / "b.png").write_bytes(png(250))
-        expect(shown.locator("#choose")).to_be_enabled()
-        for _ in range(20):
-            shown.keyboard.press("Tab")
-            if shown.evaluate("document.activeElement.id") == "choose":
-                break
-        expect(shown.locator("#choose")).to_be_focused()
-        with shown.expect_file_chooser() as chooser:
-            shown.keyboard.press("Enter")
-        chooser.value.set_files([tmp_path / "b.png"])
+        choose(shown, tmp_path / "b.png")
         done(shown, 1)
         expect(shown.locator("#status")).to_have_text("b.png: bright.")
         shown.locator("#card summary").focus()
