@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import toy_bundle
+from tests import model_server, toy_bundle
 from tests.serving.server.test_uploads import png
 from toolkit.cli.main import main
 from toolkit.serving.server import command
@@ -89,6 +90,24 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert process.wait(30) == 130
         address = said[-2].removesuffix("  (Ctrl-C ends it)")
         assert said[-1] == f"next:  curl -F file=@photo.jpg {address}/v1/predict"
+
+
+def test_clients_that_the_system_connected_as_the_server_ends_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[socket.socket] = []
+    with model_server.running([toy_bundle.write(tmp_path / "toy")], Settings(port=0)) as server:
+
+        async def connect() -> None:
+            """While the loop is busy, nothing is accepted; the system connects all the same."""
+            for _ in range(5):
+                clients.append(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+                clients[-1].sendall(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+        monkeypatch.setattr(server.application.streams, "close", connect)
+    for client in clients:
+        with client:
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 def error(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> list[str]:

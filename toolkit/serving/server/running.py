@@ -110,9 +110,28 @@ class Running:
         connections: Collection[Connection] = server.server_state.connections  # type: ignore[assignment]
         kept = {*connections}
         await self._until(lambda: kept.isdisjoint(connections))
+        accepted = self._accept_waiting(server)
         for listener in server.servers:
             listener.close()
+        await asyncio.gather(*accepted, return_exceptions=True)  # one may be gone by now
+        await asyncio.sleep(_GLANCE)  # what asyncio itself accepted last is no connection of uvicorn yet
         await self._until(lambda: all(one.is_idle for one in connections))
+
+    def _accept_waiting(self, server: _Quiet) -> list[asyncio.Task[object]]:
+        """Accept the clients whom the system has connected already: closing the socket would reset them."""
+        loop = asyncio.get_running_loop()
+
+        def connection() -> Connection:
+            return Connection(server.config, server.server_state, server.lifespan.state, loop)
+
+        accepted: list[asyncio.Task[object]] = []
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return accepted
+            client.setblocking(False)
+            accepted.append(loop.create_task(loop.connect_accepted_socket(connection, client)))
 
     async def _until(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
