@@ -150,10 +150,10 @@ def assemble(
     devices.use_threads(recipe.train.threads if device.type == "cpu" else None)
     if device.type == "cpu":
         devices.keep_freed_memory()
-    opened = kept.opened(plan, device, partial(_opened, plan, device, ranks))
+    opened = kept.opened((plan.definition_of_data, device), partial(_opened, plan, device, ranks))
     spec = opened.data.spec
     if recipe.train.compile:
-        kept.compiling(recipe)
+        kept.compiling(_shape_of_step(recipe))
     seed_globally(device, recipe.seed, "weights")
     model = plan.model(spec, initial_weights=notes is None, examples=opened.train.first if notes is None else None)
     if notes is None:
@@ -194,6 +194,16 @@ def _opened(plan: Plan, device: torch.device, ranks: Ranks) -> Opened:
             raise PluginError(f"expected {asked} from the dataset, got {given} ({type(split).__name__})")
         loaders.append(Loader(store, data.spec, device, ranks=ranks))
     return Opened(data, *loaders)
+
+
+def _shape_of_step(recipe: Recipe) -> dict[str, Any]:
+    """All of the recipe but what a step takes as numbers, or does not see."""
+    free = {"name", "seed", "augment", "metrics", "trackers", "export", "tune"}
+    tables = recipe.model_dump(exclude=free)
+    tables["augment"] = [use.name for use in recipe.augment]
+    for key in ("epochs", "optimizer", "schedule", "patience", "metric", "direction", "checkpoint_minutes"):
+        del tables["train"][key]
+    return tables
 
 
 def memory_for_pixels(table: InputTable) -> int:

@@ -10,10 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import torch
 
 from toolkit.api.contracts import Data
-from toolkit.build.plan import Plan
 from toolkit.build.summary import Summary
 from toolkit.data.loader import Loader
-from toolkit.recipe.tables import Recipe
 from toolkit.system.environment import describe_environment
 
 
@@ -61,18 +59,16 @@ class Kept:
         self._environment = Last[Mapping[str, Any]]()
         self._compiled: Any = None
 
-    def opened(self, plan: Plan, device: torch.device, make: Make[Opened]) -> Opened:
-        """The data of this plan: that of the last plan where both define the same data, else what `make` opens."""
-        recipe = plan.resolved
-        drawn = None if recipe.data.fraction is None else recipe.seed
-        said = recipe.data.model_dump(), recipe.input, recipe.clip, plan.one("model").takes, drawn
-        return self._data.get((plan.one("dataset").offer, said, device), make)
+    def opened(self, definition: Any, make: Make[Opened]) -> Opened:
+        """The data of the last run where it has the same definition (`Plan.definition_of_data`, on the same device),
+        else what `make` opens."""
+        return self._data.get(definition, make)
 
-    def compiling(self, recipe: Recipe) -> None:
-        """Announce the recipe whose network is compiled next. Compiled code is kept where all that shapes the step is
-        the same, else dropped: torch would generalise one step to several shapes, and its rounding would differ from
-        that of a process of its own."""
-        decided = _step_tables(recipe), torch.get_num_threads()
+    def compiling(self, shape: Any) -> None:
+        """Announce what shapes the step that is compiled next. Compiled code is kept where that is the same, else
+        dropped: torch would generalise one step to several shapes, and its rounding would differ from that of a process
+        of its own."""
+        decided = shape, torch.get_num_threads()
         if self._compiled is not None and self._compiled != decided:
             torch.compiler.reset()
         self._compiled = decided
@@ -80,13 +76,3 @@ class Kept:
     def environment(self, device: torch.device) -> Mapping[str, Any]:
         """`describe_environment`, asked once: it starts processes."""
         return self._environment.get((device, torch.get_num_threads()), partial(describe_environment, device))
-
-
-def _step_tables(recipe: Recipe) -> dict[str, Any]:
-    """All of the recipe but what a step takes as numbers, or does not see."""
-    free = {"name", "seed", "augment", "metrics", "trackers", "export", "tune"}
-    tables = recipe.model_dump(exclude=free)
-    tables["augment"] = [use.name for use in recipe.augment]
-    for key in ("epochs", "optimizer", "schedule", "patience", "metric", "direction", "checkpoint_minutes"):
-        del tables["train"][key]
-    return tables

@@ -130,6 +130,14 @@ class Plan:
     def all(self, kind: str) -> list[Chosen]:
         return [chosen for chosen in self.chosen if chosen.kind == kind]
 
+    @property
+    def definition_of_data(self) -> tuple[Any, ...]:
+        """What decides `data` and the form in which its items are kept."""
+        recipe = self.resolved
+        drawn = None if recipe.data.fraction is None else recipe.seed
+        said = recipe.data.model_dump(), recipe.input, recipe.clip, drawn
+        return self.one("dataset").offer, *said, self.one("model").takes
+
     def data(self) -> Data:
         """The dataset, with what the model takes and the recipe's `[input]` and `[clip]` put into its spec. Raises
         DataError where no data can be used, RecipeError where the task takes other targets or the model would see more
