@@ -228,7 +228,7 @@ def test_a_cache_that_cannot_be_written_changes_no_answer(
     truth, _ = command()
     (site.parent / "file").touch()
     if "\x00" in place:
-        monkeypatch.setattr("toolkit.host.cache.cache_directory", lambda: Path(place))
+        monkeypatch.setattr("toolkit.host.cache.cache_place", lambda: place)
     else:
         monkeypatch.setenv("TOOLKIT_CACHE", place)
     assert command() == (truth, 1)

@@ -8,8 +8,10 @@ import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UNFINISHED = ".unfinished-"
 """Stands in the name of a file that is still being written."""
@@ -56,15 +58,31 @@ def read_regular(path: Path, *, largest: int = LARGEST_TEXT) -> bytes:
 
 def cache_directory() -> Path:
     """The folder for what can be made again: `TOOLKIT_CACHE`, else the user's cache folder of this system."""
+    from pathlib import Path
+
+    return Path(cache_place())
+
+
+def cache_place() -> str:
+    """The path of `cache_directory`, for commands that only print: importing pathlib would be a twentieth of what they
+    take. Raises RuntimeError where the user's home folder is unknown."""
     named = os.environ.get("TOOLKIT_CACHE")
     if named:
-        return Path(named).expanduser()
+        return _in_home(named)
     if _ON_LINUX:  # as platformdirs has it, whose import would be a tenth of what most commands take
-        folder = Path(os.environ.get("XDG_CACHE_HOME", "").strip())
-        return (folder if folder.is_absolute() else Path.home() / ".cache") / "toolkit"
+        folder = os.environ.get("XDG_CACHE_HOME", "").strip()
+        return f"{folder if folder.startswith('/') else _in_home('~/.cache')}/toolkit"
     import platformdirs
 
-    return platformdirs.user_cache_path("toolkit", appauthor=False)
+    return platformdirs.user_cache_dir("toolkit", appauthor=False)
+
+
+def _in_home(path: str) -> str:
+    """`path` with the folder of a user in place of `~` or `~NAME`. Raises RuntimeError where that is unknown."""
+    found = os.path.expanduser(path)  # noqa: PTH111 (a Path costs time)
+    if found.startswith("~"):
+        raise RuntimeError(f"the home folder of {path} is unknown")
+    return found
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
@@ -149,6 +148,8 @@ def add_use(parser: Parser) -> None:
 
 
 def add_signature(parser: Parser) -> None:
+    from pathlib import Path
+
     owner = "refuse a bundle that the owner of this public key has not signed"
     parser.add_argument("--require-signature", metavar="KEY", type=Path, help=owner)
 

@@ -13,10 +13,9 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.files import cache_directory, write_atomically
+from toolkit.api.files import cache_place, write_atomically
 from toolkit.host.imported import SearchPath, imported_code, imported_modules
 from toolkit.host.installed import distributions, installed, state_of
 from toolkit.host.offers import Answers, Broken, Loaded, Offer, Plugin
@@ -37,7 +36,7 @@ _TOOLKIT = "toolkit=toolkit"
 class Cache:
     """Of this environment: which plugins are installed, what each offers, and what signatures say."""
 
-    def __init__(self, path: Path | None, environment: list[Any], contents: dict[str, Any]) -> None:
+    def __init__(self, path: str | None, environment: list[Any], contents: dict[str, Any]) -> None:
         self._path = path
         self._environment = environment
         self._plugins: list[list[str]] | None = contents.get("plugins")
@@ -146,8 +145,10 @@ class Cache:
         """Write what is new, if it may be relied on; without a word where that is not possible."""
         if not self._path or not self._changed:
             return
+        from pathlib import Path
+
         try:
-            write_atomically(self._path, self._text())
+            write_atomically(Path(self._path), self._text())
         except Exception:  # of the disk, or of a file that was wrong
             self._path = None
 
@@ -236,15 +237,17 @@ def _signature(text: str) -> Signature:
     return Signature.of(json.loads(text))
 
 
-def _path_of(environment: list[Any]) -> Path | None:
+def _path_of(environment: list[Any]) -> str | None:
+    """Text, since pathlib is a large part of what commands import that only print."""
     with suppress(OSError, ValueError, RuntimeError):  # the home folder is unknown, say
-        return cache_directory() / "plugins" / f"{zlib.crc32(json.dumps(environment).encode()):08x}.json"
+        return f"{cache_place()}/plugins/{zlib.crc32(json.dumps(environment).encode()):08x}.json"
     return None
 
 
-def _contents(file: Path, environment: list[Any]) -> dict[str, Any]:
+def _contents(file: str, environment: list[Any]) -> dict[str, Any]:
     """What the file holds that is still true. Raises anything where it is not as it was written."""
-    check, _, text = file.read_bytes().partition(b"\n")
+    with open(file, "rb") as opened:  # noqa: PTH123
+        check, _, text = opened.read().partition(b"\n")
     contents = json.loads(text)
     if int(check, 16) != zlib.crc32(text) or contents["environment"] != environment:
         return {}

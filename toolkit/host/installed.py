@@ -100,19 +100,18 @@ def distributions() -> dict[str, list[str]] | None:
 
 def state_of(found: dict[str, list[str]]) -> tuple[str, float]:
     """Text that changes when one of these distributions says something else of itself, and the time of the last
-    change."""
+    change. Of one without entry points, which has no plugin, the name of its folder says enough."""
     lines, last = [], 0.0
     for place, names in found.items():
         for name in names:
-            for file in ("entry_points.txt", "METADATA" if name.endswith(".dist-info") else "PKG-INFO"):
-                try:
+            try:
+                for file in ("entry_points.txt", "METADATA" if name.endswith(".dist-info") else "PKG-INFO"):
                     status = os.stat(f"{place}/{name}/{file}")  # noqa: PTH116 (a Path a file costs time)
-                except OSError:
-                    lines.append("-")
-                else:
                     # not the time of change, which moves when another environment links to the same file
                     lines.append(f"{status.st_size} {status.st_mtime_ns} {status.st_ino}")
                     last = max(last, status.st_ctime)
+            except OSError:
+                lines.append("-")
     return "\n".join(lines), last
 
 

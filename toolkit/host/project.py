@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from toolkit.api.errors import ProjectError, unknown_name
@@ -64,6 +63,8 @@ def disable(names: Sequence[str]) -> None:
         kept = False
     if not kept:
         raise _wrong("the plugins setting cannot be edited in this form", "write it as a [plugins] table")
+    from pathlib import Path
+
     if after:
         write_atomically(Path(FILE), after.encode())
     else:
@@ -71,6 +72,10 @@ def disable(names: Sequence[str]) -> None:
 
 
 def _text() -> str:
+    if not os.path.exists(FILE):  # noqa: PTH110 (a Path costs time, and most projects disable nothing)
+        return ""
+    from pathlib import Path
+
     try:
         return read_regular(Path(FILE)).decode("utf-8-sig")
     except FileNotFoundError:
