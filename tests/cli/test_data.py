@@ -19,6 +19,7 @@ from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.runs.data_check import check
 from toolkit.runs.data_check.features import Features
+from toolkit.runs.data_check.items import Items
 
 METHODS = ("thumbnail", "features")
 RECIPE = tiny.RECIPE.replace('name = "cifar10"\nvalid_share = 0.2', 'name = "image_folder"\n[input]\nsize = 32')
@@ -173,12 +174,12 @@ def test_copies_that_only_a_model_sees_carry_how_they_were_found(
     names = [f"train/{name}" for name in ("cat/copy.png", "cat/crop.png", "dog/small.png")]
     shown = dict(zip(names, ("train/cat/3.png", "test/cat/1.png", "test/dog/4.png"), strict=True))
 
-    def seen(made: check.Items, **_: object) -> Features:
+    def seen(made: Items, **_: object) -> Features:
         draw = np.random.default_rng(0)
         values = {name: draw.normal(size=32) for name in made.ids}
         return Features(np.stack([values[shown.get(name, name)] for name in made.ids]).astype(np.float32), "eyes")
 
-    monkeypatch.setattr(check, "extractor", lambda planned, *_: check.Items.of(planned.data()))
+    monkeypatch.setattr(check, "extractor", lambda planned, *_: Items.of(planned.data()))
     monkeypatch.setattr(check, "features", seen)
     rows = checked(tiny.write_recipe(here, root, text=RECIPE), "--model", "eyes")
     found = {row["item"]: (row["kind"], row["other"], row["method"], row["decision"]) for row in rows if row["method"]}

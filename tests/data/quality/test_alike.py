@@ -15,7 +15,7 @@ def seen(count: int = COUNT, seed: int = 0) -> NDArray[np.float32]:
     """Features of six classes; some dimensions vary a hundred times as much as others, one not at all."""
     draw = np.random.default_rng(seed)
     centres = draw.normal(0, 1.5, (6, WIDTH))
-    features = centres[draw.integers(0, 6, count)] + draw.normal(0, 1, (count, WIDTH))
+    features: NDArray[np.float64] = centres[draw.integers(0, 6, count)] + draw.normal(0, 1, (count, WIDTH))
     features *= np.geomspace(0.1, 10, WIDTH)
     features[:, 0] = 3
     return features.astype(np.float32)
@@ -24,7 +24,8 @@ def seen(count: int = COUNT, seed: int = 0) -> NDArray[np.float32]:
 def changed(features: NDArray[np.float32], by: float) -> NDArray[np.float32]:
     """Features of copies that differ in each dimension by this share of what is usual there."""
     noise = np.random.default_rng(1).normal(0, by, features.shape)
-    return (features + noise * features.std(axis=0)).astype(np.float32)
+    made: NDArray[np.float64] = features + noise * features.std(axis=0)
+    return made.astype(np.float32)
 
 
 @pytest.mark.parametrize("by", [0.0, 0.05, 0.3])

@@ -14,11 +14,12 @@ def points(count: int, width: int = 24) -> NDArray[np.float32]:
     """Clusters, as the classes of a dataset."""
     draw = np.random.default_rng(0)
     centres = draw.normal(0, 2, (9, width))
-    return (centres[draw.integers(0, 9, count)] + draw.normal(0, 1, (count, width))).astype(np.float32)
+    made: NDArray[np.float64] = centres[draw.integers(0, 9, count)] + draw.normal(0, 1, (count, width))
+    return made.astype(np.float32)
 
 
 def every_distance(of: NDArray[np.float32]) -> NDArray[np.float64]:
-    distances = np.linalg.norm(of[:, None].astype(float) - of[None], axis=-1)
+    distances: NDArray[np.float64] = np.linalg.norm(of[:, None].astype(float) - of[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
     return distances
 
