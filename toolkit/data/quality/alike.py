@@ -57,7 +57,7 @@ def near_in_features(features: NDArray[np.float32], compared: NDArray[np.bool_])
 
 def _directions(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 `[N, D]`, each of length 1; of a dimension in which all are equal nothing is left."""
-    centred = features - features.mean(axis=0)
+    centred: NDArray[np.float32] = features - features.mean(axis=0)
     centred /= np.maximum(centred.std(axis=0), np.float32(1e-6))
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.float32(1e-6))
     return centred
