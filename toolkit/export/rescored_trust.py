@@ -11,6 +11,7 @@ from toolkit.export.trust import Decisions, outcome, outcome_of_unknown
 from toolkit.runs.trust import unknown_entry
 from toolkit.serving.bundle import Trust
 from toolkit.serving.bundle.manifest import Manifest
+from toolkit.system.choices import TrustScore
 from toolkit.training.answers import answers_of
 from toolkit.training.evaluate import Answered
 from toolkit.training.trust import separation, trust_scores
@@ -26,9 +27,9 @@ class Given(NamedTuple):
     energies: Tensor | None
     """float32 `[N]`; None where the bundle does not decline by them."""
 
-    def scores(self) -> dict[str, Tensor]:
+    def scores(self) -> dict[TrustScore, Tensor]:
         """Each score that the bundle gives, float32 `[N]`: the higher, the more an answer is trusted."""
-        found = {"confidence": trust_scores(self.answered, "confidence")}
+        found: dict[TrustScore, Tensor] = {"confidence": trust_scores(self.answered, "confidence")}
         return found if self.energies is None else {**found, "energy": self.energies}
 
     def decisions(self, trust: Trust) -> Decisions:

@@ -58,7 +58,7 @@ def unknown_scores(assembly: Assembly, known: Answered) -> dict[str, Any]:
     return unknown_entry(assembly.recipe.data.unknown or (), len(unknown.index), found)
 
 
-def unknown_entry(classes: Sequence[str], items: int, found: Mapping[str, Scores]) -> dict[str, Any]:
+def unknown_entry(classes: Sequence[str], items: int, found: Mapping[TrustScore, Scores]) -> dict[str, Any]:
     """The entry `unknown` of scores.json: the classes held out, the number of their items, and what `separation` found
     by score."""
     return {"unknown": {"classes": list(classes), "items": items, **found}}

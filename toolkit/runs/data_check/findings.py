@@ -118,14 +118,16 @@ def similar(items: Items, pairs: Iterable[Pair]) -> Iterator[Finding]:
     """Near duplicates by their thumbnails, each pair with the item first that is to go."""
     for pair in pairs:
         how = "mirrored" if pair.mirrored else "nearly the same picture"
-        yield _copy(items, *_preferred(items, pair[:2]), "thumbnail", how, score=round(pair.likeness, 4))
+        first, other = _preferred(items, pair[:2])
+        yield _copy(items, first, other, "thumbnail", how, score=round(pair.likeness, 4))
 
 
 def alike(items: Items, pairs: Iterable[Close]) -> Iterator[Finding]:
     """The same by their features."""
     for pair in pairs:
+        first, other = _preferred(items, pair[:2])
         how = "nearly the same to a model"
-        yield _copy(items, *_preferred(items, pair[:2]), "features", how, score=round(pair.closeness, 4))
+        yield _copy(items, first, other, "features", how, score=round(pair.closeness, 4))
 
 
 def _copy(
