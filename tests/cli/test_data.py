@@ -196,11 +196,11 @@ def test_copies_that_only_a_model_sees_carry_how_they_were_found(
     assert "2 leak: " in capsys.readouterr().out
 
 
-@pytest.mark.slow  # the features of a real network
+@pytest.mark.long  # the features of a real network take 12 s; those that are drawn prove the same path above
 @pytest.mark.real
 def test_a_network_shows_crops_and_colours_that_thumbnails_do_not(here: Path, real_data: Path) -> None:
     """Every tenth picture has a crop in the test split, every tenth one of other colours."""
-    root, originals = here / "people", sorted(real_data.glob("har-subset/train/*.jpg"))[:150]
+    root, originals = here / "people", sorted(real_data.glob("har-subset/train/*.jpg"))[:200]
     planted = {"crop": set[tuple[str, str]](), "hue": set[tuple[str, str]]()}
     for number, path in enumerate(originals):
         whole = Image.open(path).convert("RGB")
@@ -220,10 +220,10 @@ def test_a_network_shows_crops_and_colours_that_thumbnails_do_not(here: Path, re
         made[how].save(changed, quality=90)
         planted[how].add((str(kept.relative_to(root)), str(changed.relative_to(root))))
     weights = real_data / "densenet121-imagenet-fp16.safetensors"
-    rows = checked(root, "--model", "densenet121", "--weights", weights, "--set", "input.size=80")
+    rows = checked(root, "--model", "densenet121", "--weights", weights, "--set", "input.size=96")
     by = {method: {(row["item"], row["other"]) for row in rows if row["method"] == method} for method in METHODS}
     assert not by["thumbnail"] & planted["crop"]
-    assert len(by["features"] & planted["crop"]) >= 13
+    assert len(by["features"] & planted["crop"]) >= 17
     assert len((by["features"] | by["thumbnail"]) & planted["hue"]) > len(by["thumbnail"] & planted["hue"])
     assert len(by["features"] - planted["crop"] - planted["hue"]) <= 5
 
