@@ -17,7 +17,11 @@ from tests.data.quality.test_similar import pictures
 from tests.odd_images import READ, REFUSED
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
+from toolkit.runs.data_check import check
+from toolkit.runs.data_check.features import Features
+from toolkit.runs.data_check.items import Items
 
+METHODS = ("thumbnail", "features")
 RECIPE = tiny.RECIPE.replace('name = "cifar10"\nvalid_share = 0.2', 'name = "image_folder"\n[input]\nsize = 32')
 
 
@@ -156,6 +160,72 @@ def test_labels_are_judged_by_a_run_and_come_back(here: Path, capsys: pytest.Cap
     shutil.rmtree("checks")
     again = checked(recipe, "--weights", run, "--set", f"data.relabel={kept}")
     assert of_kind(again, "likely label error") == set()
+
+
+def test_copies_that_only_a_model_sees_carry_how_they_were_found(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A crop is unlike its original pixel by pixel, and like it in features; a smaller copy is reported once."""
+    root = photos(here / "photos")
+    original = Image.open(root / "test" / "cat" / "1.png")
+    original.crop((0, 0, 48, 44)).save(root / "train" / "cat" / "crop.png")
+    Image.open(root / "test" / "dog" / "4.png").resize((40, 40)).save(root / "train" / "dog" / "small.png")
+    shutil.copy(root / "train" / "cat" / "3.png", root / "train" / "cat" / "copy.png")
+    names = [f"train/{name}" for name in ("cat/copy.png", "cat/crop.png", "dog/small.png")]
+    shown = dict(zip(names, ("train/cat/3.png", "test/cat/1.png", "test/dog/4.png"), strict=True))
+
+    def seen(made: Items, **_: object) -> Features:
+        draw = np.random.default_rng(0)
+        values = {name: draw.normal(size=32) for name in made.ids}
+        return Features(np.stack([values[shown.get(name, name)] for name in made.ids]).astype(np.float32), "eyes")
+
+    monkeypatch.setattr(check, "extractor", lambda planned, *_: Items.of(planned.data()))
+    monkeypatch.setattr(check, "features", seen)
+    rows = checked(tiny.write_recipe(here, root, text=RECIPE), "--model", "eyes")
+    found = {row["item"]: (row["kind"], row["other"], row["method"], row["decision"]) for row in rows if row["method"]}
+    assert found == {
+        "train/cat/copy.png": ("duplicate", "train/cat/3.png", "bytes", "exclude"),
+        "train/cat/crop.png": ("leak", "test/cat/1.png", "features", ""),
+        "train/dog/small.png": ("leak", "test/dog/4.png", "thumbnail", ""),
+    }
+    (crop,) = (row for row in rows if row["item"] == "train/cat/crop.png")
+    assert crop["detail"] == "nearly the same to a model, in another split"
+    assert float(crop["score"]) == 1
+    (page,) = Path("checks").glob("*/*/check.html")
+    assert "nearly the same to a model, in another split · by features" in page.read_text(encoding="utf-8")
+    assert "2 leak: " in capsys.readouterr().out
+
+
+@pytest.mark.long  # the features of a real network take 12 s; those that are drawn prove the same path above
+@pytest.mark.real
+def test_a_network_shows_crops_and_colours_that_thumbnails_do_not(here: Path, real_data: Path) -> None:
+    """Every tenth picture has a crop in the test split, every tenth one of other colours."""
+    root, originals = here / "people", sorted(real_data.glob("har-subset/train/*.jpg"))[:200]
+    planted = {"crop": set[tuple[str, str]](), "hue": set[tuple[str, str]]()}
+    for number, path in enumerate(originals):
+        whole = Image.open(path).convert("RGB")
+        kept = root / "train" / "ab"[number % 2] / path.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, kept)
+        if number % 10 > 1:
+            continue
+        how = ("crop", "hue")[number % 10]
+        changed = root / "test" / "ab"[number % 2] / f"{how}-{path.name}"
+        changed.parent.mkdir(parents=True, exist_ok=True)
+        turned = np.asarray(whole.convert("HSV")) + np.array([85, 0, 0], np.uint8)
+        made = {
+            "crop": whole.crop((0, whole.height // 10, whole.width * 9 // 10, whole.height)),
+            "hue": Image.fromarray(turned, "HSV").convert("RGB"),
+        }
+        made[how].save(changed, quality=90)
+        planted[how].add((str(kept.relative_to(root)), str(changed.relative_to(root))))
+    weights = real_data / "densenet121-imagenet-fp16.safetensors"
+    rows = checked(root, "--model", "densenet121", "--weights", weights, "--set", "input.size=96")
+    by = {method: {(row["item"], row["other"]) for row in rows if row["method"] == method} for method in METHODS}
+    assert not by["thumbnail"] & planted["crop"]
+    assert len(by["features"] & planted["crop"]) >= 17
+    assert len((by["features"] | by["thumbnail"]) & planted["hue"]) > len(by["thumbnail"] & planted["hue"])
+    assert len(by["features"] - planted["crop"] - planted["hue"]) <= 5
 
 
 def test_odd_files_are_all_found_among_plain_ones(here: Path) -> None:

@@ -14,7 +14,7 @@ from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
 from toolkit.runs import slices
 from toolkit.runs.files import read_run
-from toolkit.serving.bundle import Rejection, Trust
+from toolkit.serving.bundle import Conformal, Rejection, Trust
 
 
 @pytest.mark.slow
@@ -122,6 +122,78 @@ def test_a_bundle_that_declines_is_scored_by_its_probabilities(tmp_path: Path, p
     first, second = (json.loads((one / "scores.json").read_text())["test"] for one in (plain, careful))
     assert first == second
     assert json.loads((careful / "facts.json").read_text())["latency_ms"] > 0
+
+
+MEASURED = {"test": {"items": 12, "accuracy": 0.5, "declined": 0.25, "coverage": 0.75, "set_size": 2.5}}
+
+
+def test_what_a_bundle_declines_and_its_sets_are_measured_again(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the thresholds of the bundle, on screen, in scores.json and on the page, next to the figures of the export."""
+    recipe = (tmp_path / "tiny.toml").read_text(encoding="utf-8")
+    trust = Trust(2.0, Rejection("confidence", 0.6, 0.05), Conformal(0.4, 0.1), MEASURED)
+    toy_bundle.write(tmp_path / "careful" / "toy", classes=tiny.CLASSES, recipe=recipe, trust=trust)
+    for number, level in enumerate((10, 85, 86)):  # sure of blue, and twice undecided between blue and green
+        Image.new("RGB", (32, 32), (level, level, level)).save(pictures / f"test/blue/0{number}.png")
+    assert main(["evaluate", "careful/toy", "--device", "cpu"]) == EXIT_DONE
+    made = tiny.only_run(tmp_path / "runs", "toy-bundle")
+    with (made / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [row["target"] == row["prediction"] for row in rows]
+    kept = [one for one, row in zip(right, rows, strict=True) if float(row["confidence"]) >= 0.6]
+    found = json.loads((made / "scores.json").read_text())["trust"]
+    assert (len(kept), sum(kept), sum(right)) == (10, 5, 6)
+    assert found["test"]["declined"] == pytest.approx(2 / 12)
+    assert found["test"]["declined_right"] == pytest.approx(1 / 6)
+    assert found["test"]["accuracy_kept"] == pytest.approx(0.5)
+    assert found["test"]["set_size"] == pytest.approx(14 / 12)
+    assert found["test"]["coverage"] == pytest.approx(7 / 12)
+    assert {"ece", "log_loss"} < found["test"].keys()
+    assert found["exported"] == MEASURED
+    assert not found["same_items"]
+    shown = capsys.readouterr().out
+    assert "note: these splits hold other items than those at export" in shown
+    (line,) = (line for line in shown.splitlines() if "sets that hold the truth" in line)
+    assert "58.3 %" in line
+    assert "75.0 %" in line
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert '<section id="trust">' in page
+    assert "where the splits held other items" in page
+    assert ">2.50</td>" in page
+
+
+def test_a_bundle_is_scored_on_classes_that_it_never_learned(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = (tmp_path / "tiny.toml").read_text(encoding="utf-8")
+    known = tuple(name for name in tiny.CLASSES if name != "red")
+    trust = Trust(reject=Rejection("energy", 1e9, 0.05))
+    toy_bundle.write(tmp_path / "careful" / "toy", classes=known, recipe=recipe, trust=trust)
+    words = tiny.overridden(['data.unknown=["red"]'])
+    assert main(["evaluate", "careful/toy", "--device", "cpu", *words]) == EXIT_DONE
+    made = tiny.only_run(tmp_path / "runs", "toy-bundle")
+    scores = json.loads((made / "scores.json").read_text())
+    assert scores["trust"]["unknown"] == {"items": 4, "declined": 1}
+    assert (scores["unknown"]["classes"], scores["unknown"]["items"]) == (["red"], 4)
+    assert {"confidence", "energy"} < scores["unknown"].keys()
+    assert scores["protocol"]["skipped"] == {"train": 0, "valid": 0, "test": 0, "unknown": 0}
+    assert "unknown: 4 items of red: by energy AUROC " in capsys.readouterr().out
+
+
+def test_a_bundle_that_does_not_give_its_energy_is_scored_by_its_confidence(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = (tmp_path / "tiny.toml").read_text(encoding="utf-8")
+    known = tuple(name for name in tiny.CLASSES if name != "red")
+    toy_bundle.write(tmp_path / "plain" / "toy", classes=known, recipe=recipe)
+    assert main(["evaluate", "plain/toy", "--device", "cpu", *tiny.overridden(['data.unknown=["red"]'])]) == EXIT_DONE
+    scores = json.loads((tiny.only_run(tmp_path / "runs", "toy-bundle") / "scores.json").read_text())
+    assert set(scores["unknown"]) == {"classes", "items", "confidence"}
+    assert "trust" not in scores
+    shown = capsys.readouterr().out
+    assert "by confidence AUROC" in shown
+    assert "by energy" not in shown
 
 
 def test_the_protocol_of_a_bundles_scores_is_of_the_data_that_was_seen(tmp_path: Path, pictures: Path) -> None:

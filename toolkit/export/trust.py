@@ -102,7 +102,9 @@ class Decisions(NamedTuple):
             score = energies if trust.scored and energies is not None else probabilities.amax(-1)
             declined = score < trust.reject.threshold
         if trust.conformal is not None:
-            covered = probabilities.gather(1, targets[:, None]).flatten() >= trust.conformal.threshold
+            # an unknown item has no class, and so is never covered
+            true = probabilities.gather(1, targets.clamp(min=0)[:, None]).flatten()
+            covered = (targets >= 0) & (true >= trust.conformal.threshold)
         return cls(declined, covered)
 
     def shares(self) -> dict[str, float]:
@@ -128,8 +130,7 @@ def measured(trust: Trust, assembly: Assembly, valid: Answered) -> Trust:
         found["test"] = _measured(trust, exact_answers(assembly, assembly.test), average)
     if assembly.unknown is not None:
         unknown = answer_unknown(assembly, torch.inference_mode)
-        declined = decided(trust, replace(unknown, targets=torch.zeros_like(unknown.targets)), average).declined
-        found["unknown"] = {"items": len(unknown.index), **_share("declined", declined)}
+        found["unknown"] = outcome_of_unknown(decided(trust, unknown, average), len(unknown.index))
     return replace(trust, measured=found)
 
 
@@ -141,22 +142,33 @@ def exact_answers(assembly: Assembly, loader: Loader) -> Answered:
 
 
 def _measured(trust: Trust, answered: Answered, average: Averaged) -> dict[str, float]:
-    after = calibrated(answered, trust, average)
-    right = after.logits.argmax(1) == after.targets
-    decisions = decided(trust, answered, average)
+    return outcome(trust, calibrated(answered, trust, average), decided(trust, answered, average), before=answered)
+
+
+def outcome(
+    trust: Trust, answered: Answered, decisions: Decisions, *, before: Answered | None = None
+) -> dict[str, float]:
+    """What comes of `trust` on a split, for bundle.json: `answered` are the answers that a bundle gives, and `before`
+    those without its temperature, where they are known."""
+    right = answered.logits.argmax(1) == answered.targets
     found: dict[str, float] = {"items": len(right), "accuracy": float(right.double().mean())}
     if trust.temperature != 1:
-        found |= {f"{name}_before": value for name, value in calibration_scores(answered).items()}
-        found |= calibration_scores(after)
+        found |= {} if before is None else {f"{name}_before": one for name, one in calibration_scores(before).items()}
+        found |= calibration_scores(answered)
     if decisions.declined is not None:
         kept = ~decisions.declined
         found |= _share("declined", decisions.declined) | _share("declined_right", decisions.declined[right])
         found |= _share("accuracy_kept", right[kept])
     if trust.conformal is not None and decisions.covered is not None:
-        sizes = (answers_of(after.logits, "index") >= trust.conformal.threshold).sum(1)
+        sizes = (answers_of(answered.logits, "index") >= trust.conformal.threshold).sum(1)
         found |= _share("coverage", decisions.covered)
         found |= {"set_size": float(sizes.double().mean()), "empty_sets": float((sizes == 0).double().mean())}
     return found
+
+
+def outcome_of_unknown(decisions: Decisions, items: int) -> dict[str, float]:
+    """As `outcome`, of items of classes that the model has not learned."""
+    return {"items": items, **_share("declined", decisions.declined)}
 
 
 def _share(name: str, found: Tensor | None) -> dict[str, float]:

@@ -21,10 +21,11 @@ from toolkit.runs.file_problems import write_file_problems
 from toolkit.runs.files import read_run
 from toolkit.runs.measuring import Measuring
 from toolkit.runs.report import write_report
+from toolkit.runs.report.trust import rescored
 from toolkit.runs.report.verdicts import judged, verdicts
 from toolkit.runs.rows import ROWS, Row
 from toolkit.runs.scores import Certainty
-from toolkit.runs.screen import print_scores
+from toolkit.runs.screen import print_scores, print_trust
 from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
 from toolkit.runs.trust import calibration, unknown_lines, unknown_scores
@@ -280,6 +281,8 @@ def keep_evaluation(directory: RunDirectory, evaluated: Evaluated, facts: Mappin
         splits = {name: evaluated.scores[name] for name in evaluated.answers}
         certainty = Certainty.of(evaluated.scores, next(reversed(splits)))
         print_scores(splits, console, title=scored.title, certainty=certainty)
+    if found_again := rescored(evaluated.scores):
+        print_trust(found_again, console)
     for text in unknown_lines(evaluated.scores):
         say(text, console)
     for verdict in found:

@@ -17,9 +17,10 @@ from rich.table import Column, Table
 
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, duration, time_left
+from toolkit.runs.report.trust import Rescored
 from toolkit.runs.scores import Certainty, score_rows, score_text
 from toolkit.system.device import peak_memory
-from toolkit.system.notices import cell, show
+from toolkit.system.notices import cell, note, show
 from toolkit.training.features import Featuring
 from toolkit.training.fit import Event, StepDone, Validating
 from toolkit.training.taught import Asking
@@ -239,3 +240,16 @@ def print_scores(
         table.add_row(cell(row.heading), *row.texts, *certainty.texts(row.names[0]))
     show(f"scores of {title}", console=console)
     console.print(table)
+
+
+def print_trust(found: Rescored, console: Console) -> None:
+    """Print what comes of a bundle's trust: a column for each split, and one for the same at export."""
+    table = Table()
+    table.add_column("trust", overflow="fold")
+    for heading in found.headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for words, texts in found.rows:
+        table.add_row(words, *texts)
+    console.print(table)
+    if not found.same_items:
+        note("these splits hold other items than those at export", console)

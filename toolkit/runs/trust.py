@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from toolkit.api.clips import Averaged
-from toolkit.api.contracts import DataSpec
+from toolkit.api.contracts import DataSpec, Scores
 from toolkit.api.errors import counted, first_few
 from toolkit.build.assemble import Assembly
 from toolkit.runs.report import statistics
@@ -55,8 +55,13 @@ def unknown_scores(assembly: Assembly, known: Answered) -> dict[str, Any]:
     unknown = answer_unknown(assembly, assembly.autocast)
     scores: Sequence[TrustScore] = get_args(TrustScore)
     found = {name: separation(trust_scores(known, name), trust_scores(unknown, name)) for name in scores}
-    classes = list(assembly.recipe.data.unknown or ())
-    return {"unknown": {"classes": classes, "items": len(unknown.index), **found}}
+    return unknown_entry(assembly.recipe.data.unknown or (), len(unknown.index), found)
+
+
+def unknown_entry(classes: Sequence[str], items: int, found: Mapping[TrustScore, Scores]) -> dict[str, Any]:
+    """The entry `unknown` of scores.json: the classes held out, the number of their items, and what `separation` found
+    by score."""
+    return {"unknown": {"classes": list(classes), "items": items, **found}}
 
 
 def unknown_lines(scores: Mapping[str, Any]) -> Iterator[str]:
@@ -64,7 +69,7 @@ def unknown_lines(scores: Mapping[str, Any]) -> Iterator[str]:
     found = scores.get("unknown")
     if not found:
         return
-    for name in get_args(TrustScore):
+    for name in (score for score in get_args(TrustScore) if score in found):
         one = found[name]
         yield (
             f"unknown: {counted(found['items'], 'item')} of {first_few(found['classes'])}: by {name} AUROC "

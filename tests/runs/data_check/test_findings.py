@@ -61,7 +61,7 @@ def test_items_are_in_one_row_and_videos_are_whole() -> None:
 
 def test_of_copies_the_one_to_test_on_stays() -> None:
     items = items_of({"train": ["a", "b"], "valid": ["c"], "test": ["d"]})
-    found = find.similar(items, [Pair(0, 3, 0.95, False), Pair(1, 2, 0.93, True), Pair(0, 2, 0.99, False)])
+    found = list(find.similar(items, [Pair(0, 3, 0.95, False), Pair(1, 2, 0.93, True), Pair(0, 2, 0.99, False)]))
     assert [(one.kind, one.item, one.other, one.split, one.other_split) for one in found] == [
         ("leak", "a", "d", "train", "test"),
         ("label conflict", "b", "c", "train", "valid"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from toolkit.api.files import as_utf8, csv_text, write_atomically
 from toolkit.build.plan import Plan
+from toolkit.data.quality.alike import near_in_features
 from toolkit.data.quality.similar import groups_of, near_duplicates
 from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
 from toolkit.runs.data_check import findings as find
@@ -96,7 +97,11 @@ def check_data(planned: Plan, *, model: str | None, weights: str | None, workers
     if made is not None:
         with progress("features", len(items)) as done:
             of_model = features(made, progress=done)
-        groups = groups_of(len(items), [*pairs, *((pair.first, pair.second) for pair in near)])
+        seen_alike = {pair[:2] for pair in near}
+        compared = unique & ~flat & of_model.known
+        close = [pair for pair in near_in_features(of_model.values, compared) if pair[:2] not in seen_alike]
+        found += find.alike(items, close)
+        groups = groups_of(len(items), [*pairs, *seen_alike, *(pair[:2] for pair in close)])
         judged, more = judge(items, of_model, groups)
         found += more
     return Checked(planned.resolved.name, items, seen, tuple(_sorted(found)), tuple(common), of_model, judged)

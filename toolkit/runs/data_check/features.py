@@ -22,6 +22,7 @@ from toolkit.host.registry import discover
 from toolkit.recipe.draft import Draft
 from toolkit.runs.directory import RunDirectory, existing
 from toolkit.runs.reopen import planned_again
+from toolkit.system.randomness import seed_globally
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,7 @@ def _of_run(planned: Plan, model: str | None, path: Path) -> Extractor:
         raise UsageError(f"{path}: a run of {name}, not of {model}", next_step=step)
     tables = {**theirs.resolved.tables(), "data": planned.resolved.tables()["data"]}
     tables["task"] = planned.resolved.tables()["task"]
+    tables["input"] = {**tables["input"], **_as_seen(run)}
     replanned = _planned(planned, tables)
     data = replanned.data()
     spec = replace(data.spec, classes=tuple(best.origin.classes))
@@ -101,7 +103,16 @@ def _of_run(planned: Plan, model: str | None, path: Path) -> Extractor:
     return Extractor(network, data, replanned, f"{name} of {path}", ())
 
 
+def _as_seen(run: RunDirectory) -> dict[str, Any]:
+    """The part `input` of a recipe by which items look as they did to the run, whatever the data would choose; nothing
+    where the run has no scores yet."""
+    protocol = run.read_json(run.scores).get("protocol", {})
+    return {key: protocol[key] for key in ("size", "stored", "fit") if key in protocol}
+
+
 def _of_model(planned: Plan, model: str, weights: str | None) -> Extractor:
+    import torch
+
     from toolkit.training.network import Network
 
     registry = discover()
@@ -122,6 +133,8 @@ def _of_model(planned: Plan, model: str, weights: str | None) -> Extractor:
         step = "name a run or a file of weights: --weights RUN"
         raise UsageError(f"model {model}: has no weights, so its features mean nothing", next_step=step)
     data = replanned.data()
+    # a new head is drawn, and has to be the same each time: features are kept by the weights
+    seed_globally(torch.device("cpu"), planned.resolved.seed, "weights")
     built = replanned.model(data.spec)
     notes = tuple(built.notes) if isinstance(built, Noted) else ()
     return Extractor(Network(built, data.spec), data, replanned, f"{model} ({given})", notes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from toolkit.api.contracts import FileProblem
 from toolkit.data.folders import Listing
 from toolkit.data.groups import GROUP_TABLE, UNGROUPED, find_groups
+from toolkit.data.quality.alike import Close
 from toolkit.data.quality.outliers import outliers
 from toolkit.data.quality.similar import Pair
 from toolkit.data.review import EXCLUDE
@@ -27,10 +28,10 @@ KINDS: Mapping[str, str] = {
     "skipped": "files that the dataset does not use",
     "damaged": "videos of which some frames cannot be decoded",
     "label conflict": "copies with unlike labels",
-    "leak": "copies of one picture in several splits",
+    "leak": "copies of one picture, or nearly one, in several splits",
     "source in several splits": "items of one source in several splits",
     "duplicate": "copies with the same pixels in one split",
-    "near duplicate": "resized, re-compressed, mirrored or slightly changed copies in one split",
+    "near duplicate": "resized, re-compressed, mirrored, cropped or otherwise changed copies in one split",
     "likely label error": "labels that a model contradicts with confidence",
     "feature outlier": "items unlike all others in the features of a model",
     "size outlier": "much larger or smaller than others",
@@ -64,6 +65,8 @@ class Finding:
     other_label: str = ""
     score: float | None = None
     """How sure the finding is, or how far out; a higher one is worse."""
+    method: str = ""
+    """What shows that an item is a copy: its `bytes`, its `pixels`, its `thumbnail`, or its `features`."""
     detail: str = ""
     decision: str = ""
     """`exclude` where that is safe; a person decides the others."""
@@ -106,29 +109,38 @@ def identical(items: Items, seen: Seen) -> tuple[list[Finding], list[tuple[int, 
         for other in others:
             pairs.append((first, other))
             same = of_bytes.get(other) is not None and of_bytes.get(other) == of_bytes.get(first)
-            found.append(_copy(items, first, other, "the same bytes" if same else "the same pixels", exact=True))
+            method = "bytes" if same else "pixels"
+            found.append(_copy(items, first, other, method, f"the same {method}", decision=EXCLUDE))
     return found, pairs
 
 
-def similar(items: Items, pairs: Sequence[Pair]) -> list[Finding]:
-    """Near duplicates, each pair with the item first that is to go."""
-    found = []
+def similar(items: Items, pairs: Iterable[Pair]) -> Iterator[Finding]:
+    """Near duplicates by their thumbnails, each pair with the item first that is to go."""
     for pair in pairs:
-        first, other = _preferred(items, (pair.first, pair.second))
         how = "mirrored" if pair.mirrored else "nearly the same picture"
-        found.append(_copy(items, first, other, how, exact=False, score=round(pair.likeness, 4)))
-    return found
+        first, other = _preferred(items, pair[:2])
+        yield _copy(items, first, other, "thumbnail", how, score=round(pair.likeness, 4))
 
 
-def _copy(items: Items, first: int, other: int, how: str, *, exact: bool, score: float = 1.0) -> Finding:
-    """What a copy is called: by the worst that it does."""
+def alike(items: Items, pairs: Iterable[Close]) -> Iterator[Finding]:
+    """The same by their features."""
+    for pair in pairs:
+        first, other = _preferred(items, pair[:2])
+        how = "nearly the same to a model"
+        yield _copy(items, first, other, "features", how, score=round(pair.closeness, 4))
+
+
+def _copy(
+    items: Items, first: int, other: int, method: str, how: str, *, score: float = 1.0, decision: str = ""
+) -> Finding:
+    """What a copy is called: by the worst that it does. `decision` is for copies that agree with the first."""
     conflict = items.targets[first] != items.targets[other]
     apart = items.splits[first] != items.splits[other]
-    kind = "duplicate" if exact else "near duplicate"
-    kind = "label conflict" if conflict else "leak" if apart else kind
+    alone = "duplicate" if method in ("bytes", "pixels") else "near duplicate"
+    kind = "label conflict" if conflict else "leak" if apart else alone
     also = f"{how}, in another split" if apart else how
-    decision = EXCLUDE if exact and not conflict else ""
-    return about(items, kind, other, first, score=score, detail=also, decision=decision)
+    decided = "" if conflict else decision
+    return about(items, kind, other, first, score=score, method=method, detail=also, decision=decided)
 
 
 def _preferred(items: Items, copies: Sequence[int]) -> list[int]:

@@ -18,7 +18,7 @@ from toolkit.runs.report import statistics
 from toolkit.runs.report.answers import Answers, answers
 from toolkit.runs.report.embedding import Map, map_of
 from toolkit.runs.report.numbers import Numbers, numbers
-from toolkit.runs.report.trust import Calibrated, Unknown, calibrated, unknown
+from toolkit.runs.report.trust import Calibrated, Rescored, Unknown, calibrated, rescored, unknown
 from toolkit.runs.report.verdicts import Verdict, judged, verdicts
 from toolkit.runs.scores import Certainty, Row, score_rows
 from toolkit.runs.slices import Slice
@@ -82,6 +82,8 @@ class Page:
     calibration_error: float | None
     calibrated: Calibrated | None
     """The same after a temperature; None where the run has none."""
+    rescored: Rescored | None
+    """Of a bundle that declines, or has sets or a temperature."""
     unknown: Unknown | None
     """None where no class was held out."""
     errors: Sequence[Prediction]
@@ -125,6 +127,7 @@ def gather(files: RunFiles) -> Page:
         numbers=numbers(files, LISTED_ERRORS),
         calibration_error=_calibration_error(files),
         calibrated=calibrated(files),
+        rescored=rescored(files.scores),
         unknown=unknown(files),
         errors=statistics.worst_errors(files.predictions, LISTED_ERRORS),
         items=map_of(files),
