@@ -96,7 +96,7 @@ def test_a_picture_keeps_its_size_above_its_answer(
     assert pixels[:300, 100:400].max() > 150
     shown = capsys.readouterr()
     assert f"{picture}  " in shown.out
-    assert "%  Grad-CAM of " in shown.out
+    assert " %  Grad-CAM of " in shown.out
     assert shown.err.endswith(f"{tmp_path / 'maps'}: 1 picture\n")
 
 
@@ -255,7 +255,7 @@ def test_a_bundle_without_maps_says_which_export_makes_them(
     toy_bundle.write(tmp_path / "toy")
     assert explain("toy", picture) == EXIT_USAGE
     shown = capsys.readouterr().err
-    assert "error: toy: has no heat maps, which exports leave out unless export.maps is true" in shown
+    assert "error: toy: has no heat maps, which an export makes with export.maps=true" in shown
     assert "next:  python -m toolkit export runs/tiny/run --set export.maps=true" in shown
 
 

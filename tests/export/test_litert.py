@@ -54,7 +54,7 @@ class Brightness:
     def __init__(self, path: str, num_threads: int) -> None:
         os.write(2, b"INFO: a word of the C++ library\n")
         if not Path(path).read_bytes():
-            raise ValueError("the file\n  is no flatbuffer")
+            raise ValueError("the file\n  cannot be read")
         assert num_threads >= 1
 
     def allocate_tensors(self) -> None:
@@ -137,7 +137,7 @@ def test_inputs_are_asked_one_by_one_as_squares(tmp_path: Path, capfd: pytest.Ca
 @pytest.mark.usefixtures("installed")
 def test_a_file_that_litert_cannot_open_is_named(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "model.tflite").touch()
-    with pytest.raises(BundleError, match=r"model\.tflite: LiteRT 9\.9 cannot open it: the file is no flatbuffer"):
+    with pytest.raises(BundleError, match=r"model\.tflite: LiteRT 9\.9 cannot open it: the file cannot be read"):
         LiteRtSession(tmp_path / "model.tflite", read_manifest(bundle), 1)
 
 
@@ -195,8 +195,8 @@ def test_the_converted_model_answers_as_the_trained_one(frames: int | None, tmp_
     squares = noise(3, *(() if frames is None else (frames,)), 20, 20, 3)
 
     def gate(candidate: Bundle) -> Any:
-        logits = network(torch.from_numpy(squares).movedim(-1, -3)[..., 2:18, 2:18]) / 2
-        wanted = torch.cat([logits.softmax(1), logits.logsumexp(1, keepdim=True)], 1)
+        logits = network(torch.from_numpy(squares).movedim(-1, -3)[..., 2:18, 2:18])
+        wanted = torch.cat([(logits / 2).softmax(1), logits.logsumexp(1, keepdim=True)], 1)
         np.testing.assert_allclose(candidate.rows(squares), wanted.detach().numpy(), atol=1e-5)
         return PASSED
 

@@ -34,7 +34,7 @@ def opened_bundle(path: Path, run: str | None) -> tuple[Meaning, Explainer]:
     manifest = bundle.manifest
     if manifest.maps is None:
         raise UsageError(
-            f"{path}: has no heat maps, which exports leave out unless export.maps is true",
+            f"{path}: has no heat maps, which an export makes with export.maps=true",
             next_step=f"python -m toolkit export {shlex.quote(run or 'RUN')} --set export.maps=true",
         )
     meaning = Meaning(

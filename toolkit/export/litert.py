@@ -139,7 +139,7 @@ class LiteRtSession:
         Raises BundleError where the model answers in another shape."""
         return answered_in_parts(pixels, self.largest(pixels.shape[1:]), self._columns, self.path, self._answered)
 
-    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002 - there are none
+    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002 - nothing to map
         """Raises BundleError: the model has no output of maps."""
         raise BundleError(f"{self.path}: has no heat maps", next_step="ask the bundle for them: Bundle.maps")
 
