@@ -57,7 +57,7 @@ def check_litert(place: Path) -> None:
     if missing:
         raise UsageError(
             f"{FORMAT}: needs {' and '.join(map(_named, missing))}: not installed "
-            "(together with the extra sign they cannot be: both need other versions of pydantic)",
+            "(the extras litert and sign need different versions of pydantic)",
             next_step=INSTALL,
         )
     if place.exists() and not (place / MODEL).is_file() and not (place.is_dir() and not any(place.iterdir())):
