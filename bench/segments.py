@@ -140,7 +140,7 @@ def joined(clips: Sequence[Clip], folder: Path) -> Iterator[tuple[Path, list[Seg
             (stream.width, stream.height), stream.pix_fmt, stream.bit_rate = SIZE, "yuv420p", 4_000_000
             for clip in clips[number::VIDEOS]:
                 for frame in _frames(clip.path):
-                    file.mux(stream.encode(av.VideoFrame.from_image(frame)))
+                    file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
                     end += 1
                 ends.append((clip.label, end / RATE))
             file.mux(stream.encode())
@@ -156,14 +156,14 @@ def _events(ends: Sequence[tuple[str, float]]) -> list[Segment]:
     return events
 
 
-def _frames(path: Path) -> Iterator[Image.Image]:
+def _frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     """The pictures on show every 1 / RATE seconds."""
     line = timeline(path)
     shown = [moment - line.times[0] for moment in line.times]
     numbers = [bisect_right(shown, tick / RATE + 1e-4) - 1 for tick in range(int(duration(line.times) * RATE))]
     decoded = dict(zip(sorted({*numbers}), read_frames(path, line, sorted({*numbers}), threads=1), strict=True))
     for number in numbers:
-        yield Image.fromarray(np.asarray(decoded[number])).resize(SIZE)
+        yield np.asarray(Image.fromarray(decoded[number]).resize(SIZE))
 
 
 def _trained(split: Split, weights: Path, home: Path) -> Path:
