@@ -225,7 +225,7 @@ def test_an_export_asks_litert_about_the_whole_split(
     assert "litert exports/har-litert" in printed
     script = titled(DOCS / "how-to" / "predict.md", "toolkit_litert.py")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("['airplane', ")
+    assert done.stdout.startswith("['arrow', ")
     asked = LiteRtSession.run
     monkeypatch.setattr(LiteRtSession, "run", lambda self, pixels: asked(self, 255 - pixels))
     assert main(words) == EXIT_PARITY
