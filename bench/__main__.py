@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,7 +14,16 @@ from pathlib import Path
 
 from bench.data import SECONDS, Options, above_zero, at_least_two
 from bench.instructions import instructions
-from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_UNREAD, Stopped, ToolkitError
+from toolkit.api.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    EXIT_UNREAD,
+    RunFailed,
+    Stopped,
+    ToolkitError,
+    UsageError,
+)
 from toolkit.system.machine import physical_cores, processor
 from toolkit.system.signals import Signals, exit_code, how_ended
 from toolkit.system.streams import lead_nowhere
@@ -22,6 +32,7 @@ BENCHES = {
     "clips": "clips of videos against PyTorchVideo's loader, and training from cached videos against the bare step",
     "gpu": "all that a GPU has to show, in parts: tests, CIFAR-10 to 94 %, training, loading and `predict`",
     "loader": "batches ready for the step, against torchvision's ImageFolder and DataLoader",
+    "peers": "whole commands of Lightning, Accelerate, timm, fastai and Ultralytics on the same images, against ours",
     "predict": "exported models in int8, against fp32, torch and the bare session; OpenVINO against onnxruntime",
     "scale": "several ranks, against one process, Lightning and Accelerate",
     "serve": "a server of ResNet-50 in int8 under load, against the bare session and LitServe",
@@ -29,6 +40,9 @@ BENCHES = {
     "train": "epochs of a recipe with everything in them, against the bare step on synthetic batches",
     "tune": "a study's cost between trials and in its storage; its best score against random search at equal epochs",
 }
+
+MODULES = {"peers": "bench.peers.command"}
+"""Where a bench is no module of its name."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -55,13 +69,27 @@ def _run(given: list[str]) -> int:
     if parsed.name is None:
         print("\n".join(f"{name:8} {what}" for name, what in BENCHES.items()))
         return EXIT_DONE
+    if parsed.setup:
+        return _set_up(parsed.name, given)
     return _measure(parsed.name, Options(parsed.pairs, parsed.data, parsed.run, parsed.seconds), given)
+
+
+def _set_up(name: str, given: list[str]) -> int:
+    from bench.peers.command import set_up
+
+    if name != "peers":
+        raise UsageError(f"--setup: {name} needs none", next_step=_again([word for word in given if word != "--setup"]))
+    try:
+        set_up()
+    except subprocess.CalledProcessError as error:
+        raise RunFailed(f"{shlex.join(error.cmd)}: exit code {error.returncode}", next_step=_again(given)) from error
+    return EXIT_DONE
 
 
 def _measure(name: str, options: Options, given: list[str]) -> int:
     print(f"on {processor()}, cores={physical_cores()}, int8 by {instructions() or 'no special instructions'}")
     verdicts = []
-    for figure in import_module(f"bench.{name}").figures(options):
+    for figure in import_module(MODULES.get(name, f"bench.{name}")).figures(options):
         print(figure, flush=True)
         verdicts.append(figure.verdict)
     if "missed" in verdicts:
@@ -118,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder with har-subset and cifar10-jpeg, or one of these itself (default: what TOOLKIT_DATA names)",
     )
+    parser.add_argument("--setup", action="store_true", help="peers: install them into build/peers, measure nothing")
     parser.add_argument("--run", metavar="RUN", type=Path, help="predict: a trained run (default: random weights)")
     return parser
 

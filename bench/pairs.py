@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Literal, TypeAlias
 
@@ -189,41 +189,44 @@ def compare(
     Each round has as many pairs as all before it together, or as many as fit. So few looks are taken: each one is a
     chance to stop at a wrong answer. Without a target there is one round. Timings of CPU seconds are not `watch`ed.
     """
-    begun, rounds = clock(), [_round(ours, theirs, effort.pairs, watch)]
+    begun, rounds = clock(), [interleave(ours, theirs, effort.pairs, watch=watch)]
     while target is not None and Paired.together(rounds).doubts(target):
         pairs, taken = sum(len(one.ours) for one in rounds), clock() - begun
         fitting = pairs if taken <= 0 else int((effort.seconds - taken) * pairs / taken)
         if fitting < 2:
             break
-        rounds.append(_round(ours, theirs, min(pairs, fitting), watch))
+        rounds.append(interleave(ours, theirs, min(pairs, fitting), watch=watch))
     return Paired.together(rounds)
-
-
-def _round(ours: Timer, theirs: Timer, pairs: int, watch: Watch) -> Paired:
-    before = watch()
-    paired = interleave(ours, theirs, pairs)
-    return replace(paired, load=others_share(before, watch()))
 
 
 def unwatched() -> None:
     """A watch for timings on which other processes have no influence."""
 
 
-def interleave(ours: Timer, theirs: Timer, pairs: int) -> Paired:
+def in_turns(ours: Timer, others: Mapping[str, Timer], pairs: int, *, watch: Watch = usage) -> dict[str, Paired]:
+    """As `interleave`, with several others that share the timings of ours, and the noise floor."""
+    before = watch()
+    sides = [ours, *others.values()]
+    runs = [(side, side()) for number in range(pairs) for side in (sides if number % 2 == 0 else sides[::-1])]
+    load = others_share(before, watch())
+    seconds, width = [taken for _, taken in runs], len(sides)
+    repeats = tuple(
+        first / second for first, second in zip(seconds[width - 1 : -1 : width], seconds[width::width], strict=True)
+    )
+    own = tuple(taken for side, taken in runs if side is ours)
+    return {
+        name: Paired(own, tuple(taken for side, taken in runs if side is other), repeats, load)
+        for name, other in others.items()
+    }
+
+
+def interleave(ours: Timer, theirs: Timer, pairs: int, *, watch: Watch = usage) -> Paired:
     """Time both sides in the order A B, B A, A B, ... `pairs` times (at least 2).
 
     Each side goes first as often as the other, so that a drift of the machine favours neither; and where two pairs
     meet, one side runs twice in succession, which gives the noise floor under the same conditions at no cost.
     """
-    runs = [
-        (side, side()) for number in range(pairs) for side in ((ours, theirs) if number % 2 == 0 else (theirs, ours))
-    ]
-    seconds = [taken for _, taken in runs]
-    return Paired(
-        ours=tuple(taken for side, taken in runs if side is ours),
-        theirs=tuple(taken for side, taken in runs if side is theirs),
-        repeats=tuple(first / second for first, second in zip(seconds[1:-1:2], seconds[2::2], strict=True)),
-    )
+    return in_turns(ours, {"theirs": theirs}, pairs, watch=watch)["theirs"]
 
 
 def bootstrap(values: Sequence[float], *, seed: int = 0) -> Interval:

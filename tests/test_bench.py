@@ -22,7 +22,20 @@ from bench import loader, postgres, predict, scale, startup, train, tune
 from bench.data import Options
 from bench.instructions import instructions
 from bench.load import Usage, others_share, usage
-from bench.pairs import Effort, Figure, Interval, Paired, Skipped, Watch, bootstrap, compare, interleave, unwatched
+from bench.pairs import (
+    Effort,
+    Figure,
+    Interval,
+    Paired,
+    Skipped,
+    Watch,
+    bootstrap,
+    compare,
+    in_turns,
+    interleave,
+    unwatched,
+)
+from bench.peers import command as peers
 from bench.storages import SPACE, filled
 from toolkit.api.contracts import Data, DataSpec
 from toolkit.api.errors import (
@@ -32,6 +45,7 @@ from toolkit.api.errors import (
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
     EXIT_UNREAD,
+    EXIT_USAGE,
     RunFailed,
     Stopped,
 )
@@ -64,6 +78,15 @@ def test_sides_take_turns_at_going_first() -> None:
 
     interleave(side("a"), side("b"), 3)
     assert "".join(said) == "abbaab"
+
+
+def test_several_sides_take_turns_and_share_one_floor() -> None:
+    ours, theirs = taking(1, 2, 4), {"a": taking(10, 20, 80), "b": taking(3, 6, 5)}
+    found = in_turns(ours, theirs, 3, watch=unwatched)  # in order: 1 10 3 | 6 20 2 | 4 80 5
+    assert found == {
+        "a": Paired((1, 2, 4), (10, 20, 80), (3 / 6, 2 / 4)),
+        "b": Paired((1, 2, 4), (3, 6, 5), (3 / 6, 2 / 4)),
+    }
 
 
 def test_a_pair_is_made_of_neighbours_and_a_repeat_of_one_side() -> None:
@@ -303,7 +326,7 @@ def test_targets_of_integers_are_for_instructions(monkeypatch: pytest.MonkeyPatc
 def test_without_a_name_the_benches_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == EXIT_DONE
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["clips", "gpu", "loader", "predict", "scale", "serve", "startup", "train", "tune"]
+    assert listed == ["clips", "gpu", "loader", "peers", "predict", "scale", "serve", "startup", "train", "tune"]
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, figures: Callable[[Options], Iterator[Figure]]) -> None:
@@ -635,3 +658,88 @@ def test_a_job_of_the_bench_that_fails_says_which_and_why() -> None:
     with pytest.raises(RunFailed, match=r"train\.epochz=1: exit code 2") as failed:
         scale.run_seconds(["train.epochz=1"])
     assert any("unknown key" in line for line in failed.value.details)
+
+
+@pytest.fixture
+def _few_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS", ("lightning", "timm"))
+    monkeypatch.setattr(peers, "IMAGES", 20)
+    monkeypatch.setattr(peers, "VALIDATED", 10)
+    monkeypatch.setattr(peers, "_has", lambda python, package: package == "timm")
+
+
+@pytest.mark.usefixtures("_few_peers")
+def test_whole_commands_are_compared_and_those_that_are_not_installed_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def seconds(words: Sequence[str]) -> float:
+        asked.append(words[2])
+        images = next(Path(word) for word in words if word.endswith("images")) if "toolkit" not in words else None
+        if images is not None:
+            assert [len(list(images.glob(f"{name}/*/*.jpg"))) for name in ("train", "valid")] == [20, 10]
+        return 2.0 if words[2] == "toolkit" else 5.0
+
+    monkeypatch.setattr(peers, "seconds", seconds)
+    skipped, figure = peers.figures(Options(5, None))
+    assert str(skipped) == "peers/lightning skipped: lightning is not installed: python -m bench peers --setup"
+    assert isinstance(figure, Figure)
+    assert (figure.name, figure.paired.ratio, figure.verdict) == ("peers/timm", 2.5, "met")
+    assert figure.facts == ("ours=2.0s,30/s", "theirs=5.0s,12/s")
+    assert asked[:4] == ["toolkit", "bench.peers.timm_side", "bench.peers.timm_side", "toolkit"]
+
+
+def test_without_any_peer_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(peers, "PLACE", tmp_path)
+    assert [line.name for line in peers.figures(Options(5, None))] == [f"peers/{name}" for name in peers.PEERS]
+
+
+def test_the_recipe_of_the_peers_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with peers.images(40, 20) as data:
+        words = peers.ours(data)
+        planned = plan(parse(Path(words[4]), [words[6]]), discover())
+        assert [len(part) for part in (planned.data().train, planned.data().valid)] == [40, 20]
+    train = planned.resolved.train
+    assert (train.epochs, train.batch_size, train.precision) == (peers.EPOCHS, peers.BATCH, "fp32")
+
+
+def test_a_command_begins_with_nothing_kept_and_says_why_it_fails(tmp_path: Path) -> None:
+    keeps = "import os, sys; os.mkdir(sys.argv[1] + '/kept'); os.mkdir(os.environ['TOOLKIT_CACHE'].rpartition('/')[0])"
+    words = [sys.executable, "-c", keeps, "OUTPUT"]
+    assert peers.seconds(words) > 0
+    assert peers.seconds(words) > 0
+    with pytest.raises(RunFailed, match="exit code 3") as failed:
+        peers.seconds([sys.executable, "-c", "print('why', file=__import__('sys').stderr); raise SystemExit(3)"])
+    assert (failed.value.details, failed.value.next_step) == (("why",), "python -m bench peers --setup")
+
+
+def test_what_this_environment_has_is_linked_into_that_of_the_peers(tmp_path: Path) -> None:
+    peers.link(tmp_path)
+    code = f"import site, importlib.util as u; site.addsitedir({str(tmp_path)!r}); print(u.find_spec('torch').origin)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == torch.__file__
+
+
+def test_setup_is_for_the_peers_and_says_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["train", "--setup", "--pairs", "2"]) == EXIT_USAGE
+    assert capsys.readouterr().err == "error: --setup: train needs none\nnext:  python -m bench train --pairs 2\n"
+
+    def fails() -> None:
+        raise subprocess.CalledProcessError(1, ["pip", "install"])
+
+    monkeypatch.setattr(peers, "set_up", fails)
+    assert command.main(["peers", "--setup"]) == EXIT_FAILED
+    assert capsys.readouterr().err == "error: pip install: exit code 1\nnext:  python -m bench peers --setup\n"
+    monkeypatch.setattr(peers, "set_up", lambda: None)
+    assert command.main(["peers", "--setup"]) == EXIT_DONE
+
+
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_every_peer_has_its_script_and_its_line_of_requirements(peer: str) -> None:
+    folder = Path(peers.__file__).parent
+    assert (folder / f"{peer}_side.py").exists()
+    assert any(line.startswith(f"{peer}>=") for line in (folder / "requirements.txt").read_text().splitlines())
