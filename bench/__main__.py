@@ -42,7 +42,7 @@ BENCHES = {
 }
 
 MODULES = {"peers": "bench.peers.command"}
-"""Where a bench is no module of its name."""
+"""Of benches that are not called as their module."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

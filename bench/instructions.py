@@ -19,7 +19,7 @@ _FLAGS: Mapping[Instructions, frozenset[str]] = {
 
 
 def instructions(proc: Path = PROC) -> Instructions | None:
-    """The best of them; None where there is none, or where the system does not report any."""
+    """The best of them; None if the processor has nothing of that, or the system does not report it."""
     try:
         lines = (proc / "cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

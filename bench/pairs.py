@@ -67,7 +67,7 @@ class Paired:
 
     @classmethod
     def together(cls, rounds: Sequence[Paired]) -> Paired:
-        """The rounds in which little else ran, or all of them if there is none."""
+        """The rounds in which little else ran; all of them if something else always did."""
         taken = [one for one in rounds if not one.disturbed] or rounds
         loads = [one.load for one in taken if one.load is not None]
         return cls(
@@ -124,7 +124,7 @@ class Figure:
     """Least median ratio; None where the ratio is only shown."""
     facts: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    """Targets missed that are none of time."""
+    """Targets missed that time has no influence on."""
     late: tuple[str, ...] = ()
     """Targets of time missed, other than the ratio's: on a busy machine they say nothing."""
     instructions: Instructions | None = None
