@@ -56,13 +56,27 @@ def test_the_model_takes_no_memory_and_needs_no_weights(tmp_path: Path, monkeypa
     assert made == [torch.device("meta")]
 
 
-@pytest.mark.parametrize("missing", ["/absent/weights.bin", "absent.safetensors"])
+@pytest.mark.parametrize("missing", ["/absent/weights.bin", "absent.safetensors", "/dev/zero"])
 def test_a_path_of_weights_that_leads_nowhere_is_a_problem(tmp_path: Path, missing: str) -> None:
     with pytest.raises(RecipeError) as caught:
         rehearsed(planned(tmp_path, f"model.weights='{missing}'"))
     assert [str(problem) for problem in caught.value.problems] == [
         f"model.weights: {missing}: no such run or weights file"
     ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("train.device=cuda", 'train.device: "cuda" asked for, 0 CUDA devices found; did you mean "auto"?'),
+        ("train.precision=fp16", 'train.precision: fp16 trains on CUDA only; did you mean "bf16"?'),
+    ],
+)
+def test_what_this_machine_lacks_is_a_problem(tmp_path: Path, override: str, problem: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        rehearsed(planned(tmp_path, override))
+    assert [str(one) for one in caught.value.problems] == [problem]
 
 
 def test_a_model_that_needs_numbers_is_built_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

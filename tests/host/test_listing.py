@@ -106,6 +106,17 @@ def test_what_an_argument_means_is_wrapped_below_it():
     assert max(map(len, lines[8:])) <= WIDTH + 2
 
 
+def test_lines_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch):
+    def wordy(spec: Any, *, width: int = 1) -> None:
+        pass
+
+    wordy.__doc__ = f"{'Word ' * 60}.\n\n{'More ' * 40}.\n\nwidth: {'word ' * 60}"
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = show_component(Registry((ACME,), (Offer("model", "net", ACME, wordy),)), "net")[4:]
+    assert 50 < max(map(len, lines)) <= 60
+    assert lines.count("") == 3
+
+
 def test_a_component_without_docs_or_arguments():
     assert show_component(registry(), "bare")[-3:] == ["  no description", "", "  takes no arguments"]
 

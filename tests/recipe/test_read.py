@@ -95,6 +95,13 @@ def test_what_no_run_can_do_is_refused(write, override):
     assert problems(write(SMALLEST), override) == [f"{override.partition('=')[0]}: {IMPOSSIBLE[override]}"]
 
 
+@pytest.mark.parametrize("name", ["", "gpu", "mps", "meta", "cuda:x", "./model.onnx"])
+def test_a_device_that_exists_nowhere_is_refused(write, name):
+    nearest = '; did you mean "cuda"?' if name == "gpu" else ""
+    expected = f'train.device: no device is called "{name}" (use "auto", "cpu", "cuda" or "cuda:1"){nearest}'
+    assert problems(write(SMALLEST), f"train.device='{name}'") == [expected]
+
+
 @pytest.mark.parametrize("values", ["[0, 0, 0]", "[1e-300, 1e-300, 1e-300]"])
 def test_a_standard_deviation_of_nothing_is_refused(write, values):
     found = problems(write(SMALLEST), f"input.std={values}")

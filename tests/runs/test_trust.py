@@ -43,6 +43,12 @@ def test_without_both_splits_or_one_class_an_item_nothing_is_calibrated() -> Non
     assert calibration(both, DataSpec(tuple("abcd"), 8, targets="set"), "probabilities") == {}
 
 
+def test_answers_that_are_not_finite_are_not_calibrated() -> None:
+    answers = {"valid": evaluation(0, 3.0), "test": evaluation(1, 3.0)}
+    answers["test"].logits[7, 2] = torch.nan
+    assert calibration(answers, DataSpec(tuple("abcd"), 8), "probabilities") == {}
+
+
 def test_the_screen_has_a_line_for_each_score() -> None:
     scores = {name: {"auroc": 0.75, "declined": 0.25} for name in ("confidence", "energy")}
     shown = list(unknown_lines({"unknown": {"classes": ["cat"], "items": 1, **scores}}))

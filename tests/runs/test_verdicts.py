@@ -68,6 +68,18 @@ def test_a_score_whose_interval_holds_that_of_guessing_is_chance() -> None:
     assert verdict.sentence.endswith(" Try: train.optimizer.lr, train.epochs, model.weights.")
 
 
+def test_answers_that_are_not_finite_are_counted() -> None:
+    recipe = {**RECIPE, "train": {**RECIPE["train"], "clip_norm": None}}
+    answered = [*rows(("cat", "cat", 300)), Prediction("x", "dog", "cat", math.nan, {})]
+    verdict = given("not_finite", predictions=answered, recipe=recipe)
+    assert verdict.text == (
+        "Training diverged: the answers to 1 of 301 items in the test split are not finite (NaN or infinite)."
+    )
+    assert verdict.keys == ("train.optimizer.lr", "train.clip_norm")
+    number = Estimate("x", {"size": 1.0}, {"size": math.inf})
+    assert "1 of 1 item " in given("not_finite", predictions=[], estimates=[number]).text
+
+
 def test_a_model_that_always_answers_the_most_frequent_class_is_no_better_than_chance() -> None:
     assert "reaches 90.0 %" in given("chance", predictions=rows(("cat", "cat", 180), ("dog", "cat", 20))).text
 

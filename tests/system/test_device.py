@@ -55,10 +55,6 @@ def test_the_device_asked_for_is_chosen(name: str, chosen: str) -> None:
     [
         (0, "cuda", 'train.device: "cuda" asked for, 0 CUDA devices found'),
         (1, "cuda:1", 'train.device: "cuda:1" asked for, 1 CUDA devices found'),
-        (1, "gpu", 'train.device: no device is called "gpu"'),
-        (1, "mps", 'train.device: no device is called "mps"'),
-        (1, "meta", 'train.device: no device is called "meta"'),
-        (1, "cuda:x", 'train.device: no device is called "cuda:x"'),
     ],
     indirect=["gpus"],
 )

@@ -21,6 +21,7 @@ from toolkit.build.teacher import open_network
 from toolkit.data.loader import batches_in
 from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import TrainTable
+from toolkit.system import device as devices
 from toolkit.training.network import Network, feature_size
 from toolkit.training.optimize import model_parts, parameter_groups
 
@@ -70,7 +71,7 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
     with _collected(found):
         schedule = _schedule(plan, data)
     if network and not found:
-        problems = list(_problems(plan, data, network, objective, schedule))
+        problems = [*_absent(plan), *_problems(plan, data, network, objective, schedule)]
         task, names = plan.resolved.task.name, [use.name for use in plan.resolved.augment]
         problems += indistinct_views(task, objective, names, augmentations, data.spec)
         if problems:
@@ -87,8 +88,18 @@ def rehearse(plan: Plan, data: Data) -> Rehearsal:
 def _check_weights(plan: Plan) -> None:
     """What is plainly a path of weights must lead somewhere; the file is read when a run starts."""
     weights = Path(str(plan.one("model").args.get("weights", "")))
-    if (weights.is_absolute() or weights.suffix in WEIGHTS) and not weights.exists():
+    is_there = weights.is_file() or weights.is_dir()  # a device is neither
+    if (weights.is_absolute() or weights.suffix in WEIGHTS) and not is_there:
         raise invalid(plan.source, [Problem("model.weights", f"{weights}: no such run or weights file")])
+
+
+def _absent(plan: Plan) -> Iterator[Problem]:
+    """The device of the recipe, or its precision, where this machine does not have it."""
+    table = plan.resolved.train
+    try:
+        devices.choose_precision(table.precision, devices.choose_device(table.device))
+    except devices.Unavailable as error:
+        yield error.problem
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.api.errors import counted, first_few, printable
 from toolkit.cli.parser import add_set, command_line, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
-from toolkit.system.notices import show
+from toolkit.system.notices import columns, show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -84,8 +84,10 @@ def _with_some_batch(planned: Plan) -> Plan:
 
 
 def _fitted(line: str) -> list[str]:
-    """The line, folded where it is longer than a narrow terminal; words are not broken, so that paths can be copied."""
-    return wrap(printable(line), 80, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    """The line, folded where the terminal is narrower; words are not broken, so that paths can be copied."""
+    return wrap(
+        printable(line), max(columns(), 40), subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _probe(planned: Plan) -> None:

@@ -7,11 +7,12 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from toolkit.api.errors import Stopped, UsageError, unknown_name
 from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS, BUNDLE_RUNTIMES
+from toolkit.system.notices import columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,16 +114,6 @@ def sentence(text: str) -> str:
     import textwrap
 
     return textwrap.fill(f"{text[0].upper()}{text[1:]}.", columns() - 2)
-
-
-def columns() -> int:
-    """Those of the terminal, as shutil has them, whose import would be a tenth of what --help takes."""
-    with suppress(KeyError, ValueError):
-        if (given := int(os.environ["COLUMNS"])) > 0:
-            return given
-    with suppress(OSError):  # standard output is a file or a pipe
-        return os.get_terminal_size(1).columns or 80
-    return 80
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

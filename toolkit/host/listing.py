@@ -13,6 +13,7 @@ from toolkit.host.offers import INCLUDED, Offer, Plugin, owners
 from toolkit.host.project import owner
 from toolkit.host.registry import Registry
 from toolkit.recipe.kinds import KINDS
+from toolkit.system.notices import columns
 
 if TYPE_CHECKING:
     from toolkit.recipe.signature import Signature
@@ -70,8 +71,7 @@ def _kind_lines(offers: Sequence[Offer]) -> Iterator[str]:
     """The names of each plugin, wrapped: one plugin may offer a hundred."""
     for plugin, own in groupby(sorted(offers, key=lambda offer: offer.plugin), key=lambda offer: offer.plugin):
         yield str(plugin)
-        names = textwrap.wrap(", ".join(offer.name for offer in own), WIDTH - 4, break_on_hyphens=False)
-        yield from (f"  {line}" for line in names)
+        yield from _folded(", ".join(offer.name for offer in own), "  ")
 
 
 def _clashes(registry: Registry) -> Iterator[str]:
@@ -143,9 +143,16 @@ def _offer_lines(offer: Offer, registry: Registry) -> list[str]:
 def _signature_lines(offer: Offer, signature: Signature) -> list[str]:
     place = offer.place or signature.factory
     place = f"{place} in {signature.source}" if signature.source else place
-    paragraphs = (signature.description or "no description").splitlines()
+    description = signature.description or "no description"
+    paragraphs = [line for part in description.split("\n\n") for line in [*_folded(part), ""]]
     usual, arguments = [*_licence_lines(offer), *_usual_lines(offer)], _argument_lines(signature.arguments)
-    return [f"factory {place}", "", *paragraphs, "", *usual, *arguments]
+    return [f"factory {place}", "", *paragraphs, *usual, *arguments]
+
+
+def _folded(text: str, indent: str = "") -> list[str]:
+    """`text` in lines that fit the terminal, or `WIDTH`, below the indent of what they belong to."""
+    width = max(min(columns(WIDTH), WIDTH) - 2, 2 * len(indent), 40)
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _licence_lines(offer: Offer) -> list[str]:
@@ -180,7 +187,7 @@ def _argument_lines(arguments: Sequence[Argument]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {default}" for name, kind, default in rows]
     margin = " " * (widths[0] + 2)
-    meanings = [textwrap.wrap(one.doc, WIDTH, initial_indent=margin, subsequent_indent=margin) for _, one in shown]
+    meanings = [_folded(one.doc, margin) for _, one in shown]
     lines_below = (line for row, meaning in zip(lines[1:], meanings, strict=True) for line in (row, *meaning))
     return [lines[0], *lines_below]
 

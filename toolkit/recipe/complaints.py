@@ -106,7 +106,7 @@ def _problem(found: Sequence[ErrorDetails], key: str) -> Problem:
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return Problem(key, "is required")
     if first["type"] == "value_error":  # of a validator, which says what is wrong in its own words
-        return Problem(key, str(first["ctx"]["error"]))
+        return Problem(key, str(first["ctx"]["error"]), _suggested(key, first["input"], ()))
     if first["type"] in {"missing", "too_long", "too_short"}:
         return Problem(key, _wrong_length(close[-1]))
     wanted = list(dict.fromkeys(_wanted(details) for details in close))
@@ -123,7 +123,7 @@ def _suggested(key: str, given: Any, names: Sequence[str]) -> str | None:
     foreign = value_of(key, str(given))
     if foreign != str(given) and (not names or foreign in names):
         return foreign
-    return nearest(given, names) if isinstance(given, str) else None
+    return nearest(given, names) if names and isinstance(given, str) else None
 
 
 def _right_type(details: ErrorDetails) -> bool:

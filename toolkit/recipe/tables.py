@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
@@ -38,6 +39,12 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise ValueError(f"has no home folder for {path.parts[0]}; write the whole path") from error
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
+        raise ValueError(f'no device is called "{name}" (use "auto", "cpu", "cuda" or "cuda:1")')
+    return name
 
 
 T = TypeVar("T")
@@ -205,7 +212,7 @@ class TrainTable(BaseModel):
     """Items of one optimizer step; the last, smaller batch of an epoch is skipped. `auto`: the largest that fits."""
     eval_batch: Items | None = None
     """Items of one batch in evaluation (of videos: views); unset: as `batch`."""
-    device: Annotated[str, Field(min_length=1)] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """`auto` (the first CUDA device, else the CPU), `cpu`, `cuda` or `cuda:1`."""
     threads: Threads | None = None
     """CPU threads that compute; unset: torch's own choice, one per core. Another number rounds differently."""

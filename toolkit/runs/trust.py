@@ -19,8 +19,10 @@ from toolkit.training.trust import KEPT_KNOWN, fit_temperature, log_loss, separa
 def calibration(answers: Mapping[str, Evaluation], spec: DataSpec, average: Averaged) -> dict[str, Any]:
     """What scores.json has under `calibration`: the temperature that validation chooses, and by it the log loss and the
     calibration error of the test split before and after, with the curve after it. Empty where there are not both
-    splits, or an answer is not one class."""
+    splits, an answer is not one class, or a logit is not finite."""
     if spec.targets != "index" or len(answers) < 2:
+        return {}
+    if not all(bool(one.logits.isfinite().all()) for one in answers.values()):
         return {}
     temperature = fit_temperature(answers["valid"], average)
     after = tempered(answers["test"], temperature, average)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.backends import cudnn
 
-from toolkit.api.errors import RunFailed, UsageError, counted
+from toolkit.api.errors import Problem, RunFailed, UsageError, counted
 from toolkit.api.memory import lacks_memory
 from toolkit.system.choices import Precision
 from toolkit.system.ranks import ALONE, Ranks
@@ -33,27 +33,35 @@ _BEFORE: dict[str, Any] = {}
 """Those that a run has changed, as they were."""
 
 
+class Unavailable(UsageError):  # noqa: N818 - it says what is wrong: a device is unavailable
+    """What a recipe asks for at `key`, and this machine does not have."""
+
+    def __init__(self, key: str, reason: str, instead: str, *, next_step: str) -> None:
+        super().__init__(f"{key}: {reason}", next_step=next_step)
+        self.problem = Problem(key, reason, instead)
+
+
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU. Each of several ranks on a machine gets a CUDA
-    device of its own. Raises UsageError for any other than these, and for one that is not there."""
+    """The device of this name, which a recipe has checked: `auto` is the first CUDA device where there is one, else the
+    CPU. Each of several ranks on a machine gets a CUDA device of its own. Raises Unavailable for one that is not
+    there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.together and name.startswith("cuda"):
         if name != "cuda":
-            raise UsageError(
-                f'train.device: each rank chooses its own device, got "{name}"',
+            raise Unavailable(
+                "train.device",
+                f'each rank chooses its own device, got "{name}"',
+                "cuda",
                 next_step="use --set train.device=cuda, and choose devices by CUDA_VISIBLE_DEVICES",
             )
         name = f"cuda:{ranks.local_rank}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f'train.device: no device is called "{name}"', next_step='use "auto", "cpu" or "cuda"')
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f'train.device: "{name}" asked for, {torch.cuda.device_count()} CUDA devices found',
+        raise Unavailable(
+            "train.device",
+            f'"{name}" asked for, {torch.cuda.device_count()} CUDA devices found',
+            "auto",
             next_step=f"start at most {torch.cuda.device_count()} ranks on a machine, or use --set train.device=cpu"
             if ranks.together
             else "use --set train.device=auto, or install a driver and a CUDA build of torch",
@@ -68,13 +76,15 @@ def on_gpus(name: str) -> bool:
 
 def choose_precision(name: str, device: torch.device, begun: Precision | None = None) -> Precision:
     """The precision in which a run has `begun`, whatever is asked for. `auto` is bf16 where the processor computes in
-    it, else fp32. Raises UsageError where the device cannot train in it."""
+    it, else fp32. Raises Unavailable where the device cannot train in it."""
     if begun is None and name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
     precision: Precision = begun or name  # type: ignore[assignment]
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError(
-            f"train.precision: {'the run began in fp16, which' if begun else 'fp16'} trains on CUDA only",
+        raise Unavailable(
+            "train.precision",
+            f"{'the run began in fp16, which' if begun else 'fp16'} trains on CUDA only",
+            "bf16",
             next_step="resume it where there is a CUDA device" if begun else "use --set train.precision=bf16, or auto",
         )
     return precision

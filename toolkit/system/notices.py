@@ -77,6 +77,17 @@ def _in_whole_words(text: str, width: int, *, initial_indent: str = "") -> str:
     return lines.fill(text)
 
 
+def columns(otherwise: int = 80) -> int:
+    """Those of the terminal, as shutil has them, whose import would be a tenth of what --help takes; `otherwise` where
+    standard output is a file or a pipe."""
+    with suppress(KeyError, ValueError):
+        if (given := int(os.environ["COLUMNS"])) > 0:
+            return given
+    with suppress(OSError):
+        return os.get_terminal_size(1).columns or otherwise
+    return otherwise
+
+
 def print_error(line: str) -> None:
     """Print a line on standard error, where somebody reads it: a run does not end because nobody does."""
     with suppress(OSError):

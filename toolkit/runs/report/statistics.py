@@ -201,9 +201,12 @@ def calibration(predictions: Sequence[Prediction], bins: int = 15) -> Calibratio
 
 
 def binned(answers: Sequence[tuple[float, bool]], bins: int = 15) -> Calibration:
-    """As `calibration`, of the confidence of each answer, 0..1, and whether it is right."""
+    """As `calibration`, of the confidence of each answer, 0..1, and whether it is right; of answers that are not
+    finite none has a bin."""
     members: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for confidence, right in answers:
+        if math.isnan(confidence):
+            continue
         members[min(bins - 1, max(0, math.ceil(confidence * bins) - 1))].append((confidence, right))
     return Calibration(
         [_ratio(sum(confidence for confidence, _ in rows), len(rows)) for rows in members],

@@ -30,6 +30,7 @@ from toolkit.runs.slices import Slice, worse_than_rest
 
 Kind: TypeAlias = Literal[
     "nothing_scored",
+    "not_finite",
     "chance",
     "few_items",
     "overfitting",
@@ -129,6 +130,15 @@ def _nothing_scored(judged: Judged) -> Iterator[Verdict]:
     elif judged.finished and judged.split is None:
         text = "Nothing was scored: the dataset has no validation and no test items."
         yield Verdict("nothing_scored", text, _present(judged, "data.test_share", "data.valid_share"))
+
+
+def _not_finite(judged: Judged) -> Iterator[Verdict]:
+    broken = sum(not math.isfinite(row.confidence) for row in judged.predictions)
+    broken += sum(not all(map(math.isfinite, row.prediction.values())) for row in judged.estimates)
+    if broken:
+        of = f"{broken} of {counted(len(judged.predictions) + len(judged.estimates), 'item')}"
+        text = f"Training diverged: the answers to {of} in the {judged.split} split are not finite (NaN or infinite)."
+        yield Verdict("not_finite", text, _present(judged, "train.optimizer.lr", "train.clip_norm"))
 
 
 def _chance(judged: Judged) -> Iterator[Verdict]:
@@ -291,6 +301,7 @@ def _worse_slices(judged: Judged) -> Iterator[Verdict]:
 
 RULES: tuple[Callable[[Judged], Iterator[Verdict]], ...] = (
     _nothing_scored,
+    _not_finite,
     _chance,
     _constant_set,
     _constant,

@@ -114,7 +114,7 @@ class Running:
         for listener in server.servers:
             listener.close()
         await asyncio.gather(*accepted, return_exceptions=True)  # one may be gone by now
-        await asyncio.sleep(_GLANCE)  # what asyncio itself accepted last is no connection of uvicorn yet
+        await asyncio.sleep(_GLANCE)  # until uvicorn knows what asyncio itself has accepted
         await self._until(lambda: all(one.is_idle for one in connections))
 
     def _accept_waiting(self, server: _Quiet) -> list[asyncio.Task[object]]:
