@@ -1,5 +1,8 @@
 """By timm's parts, in the order of its train script, which its package does not contain."""
 
+# timm has few types, and does not say what its packages export.
+# mypy: disable-error-code="attr-defined, no-untyped-call"
+
 from __future__ import annotations
 
 import logging
@@ -24,7 +27,7 @@ def main(setting: Setting) -> None:
     device = torch.device("cpu")
     train, valid = (_loader(setting, name, device) for name in ("train", "valid"))
     network = create_model("resnet18", pretrained=False, num_classes=len(train.dataset.reader.class_to_idx))
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(network, opt="sgd", lr=RATE, weight_decay=DECAY, momentum=MOMENTUM)
     scheduler, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=setting.epochs)
     saver = CheckpointSaver(network, optimizer, checkpoint_dir=str(setting.output), max_history=1)
@@ -43,7 +46,7 @@ def _loader(setting: Setting, name: str, device: torch.device) -> Any:
         is_training=name == "train",
         scale=SCALE,
         hflip=0.5,
-        color_jitter=None,
+        color_jitter=0.0,
         interpolation="bilinear",
         mean=MEAN,
         std=STD,
