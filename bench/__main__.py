@@ -87,7 +87,8 @@ def _set_up(name: str, given: list[str]) -> int:
 
 
 def _measure(name: str, options: Options, given: list[str]) -> int:
-    print(f"on {processor()}, cores={physical_cores()}, int8 by {instructions() or 'no special instructions'}")
+    here = instructions() or "no special instructions"
+    print(f"on {processor()}, cores={physical_cores()}, int8 by {here}", flush=True)
     verdicts = []
     for figure in import_module(MODULES.get(name, f"bench.{name}")).figures(options):
         print(figure, flush=True)
