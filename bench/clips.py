@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.data import Options
-from bench.pairs import Figure, interleave
-from bench.train import compared
+from bench.pairs import Effort, Figure, compare, unwatched
+from bench.train import ENDLESS, compared
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import DataError
@@ -49,9 +49,9 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "har_x3d_s.toml"
 def figures(options: Options) -> Iterator[Figure]:
     torch.set_num_threads(2)
     keep_freed_memory()
-    pairs = options.pairs or PAIRS
-    yield from compared_loaders(_files(options), pairs)
-    yield _training(options, pairs)
+    effort = options.effort(PAIRS)
+    yield from compared_loaders(_files(options), effort)
+    yield _training(options, effort)
 
 
 def _files(options: Options) -> VideoFiles:
@@ -71,22 +71,24 @@ def video_files(paths: Sequence[Path]) -> VideoFiles:
     return VideoFiles(ids, (0,) * len(ids), ids, tuple(paths))
 
 
-def compared_loaders(files: VideoFiles, pairs: int) -> Iterator[Figure]:
+def compared_loaders(files: VideoFiles, effort: Effort) -> Iterator[Figure]:
     """The first epoch and the later ones."""
     facts = (f"videos={len(files)}",)
     _first_epoch(files)  # decoders are imported once
     Theirs(files).epoch()
-    first = interleave(partial(_first_epoch, files), partial(_cpu_seconds, Theirs(files).epoch), pairs)
+    sides = partial(_first_epoch, files), partial(_cpu_seconds, Theirs(files).epoch)
+    first = compare(*sides, effort, FIRST, watch=unwatched)
     yield Figure("clips/loader/epoch_1", first, FIRST, facts)
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Ours(files, Path(folder)), Theirs(files)
         for _ in range(2):
             ours.epoch()
-        later = interleave(partial(_several, ours.epoch, EPOCHS_KEPT), partial(_several, theirs.epoch, 1), pairs)
+        sides = partial(_several, ours.epoch, EPOCHS_KEPT), partial(_several, theirs.epoch, 1)
+        later = compare(*sides, effort, LATER, watch=unwatched)
         yield Figure("clips/loader/epoch_2+", later, LATER, facts)
 
 
-def _training(options: Options, pairs: int) -> Figure:
+def _training(options: Options, effort: Effort) -> Figure:
     root = options.folder("arid-dark")
     if root is None:
         raise DataError(
@@ -97,10 +99,10 @@ def _training(options: Options, pairs: int) -> Figure:
         "model.name=x3d_xs",
         "model.weights=none",
         f"data.root={root}",
-        f"train.epochs={pairs + 1}",
+        ENDLESS,
         "train.batch=8",
     )
-    return compared("clips/train/x3d_xs", plan(parse(RECIPE, overrides), discover()), pairs, TRAIN, seconds=20)
+    return compared("clips/train/x3d_xs", plan(parse(RECIPE, overrides), discover()), effort, TRAIN, seconds=20)
 
 
 class Ours:

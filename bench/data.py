@@ -6,7 +6,12 @@ import os
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+
+from bench.pairs import Effort
+
+SECONDS = 300.0
 
 
 def at_least_two(text: str) -> int:
@@ -16,16 +21,33 @@ def at_least_two(text: str) -> int:
     return int(text)
 
 
+def above_zero(text: str) -> float:
+    """The seconds or minutes that an argument names."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not (isfinite(number) and number > 0):
+        raise ArgumentTypeError(f"must be a number above 0, got {text}")
+    return number
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command line says."""
 
     pairs: int | None
-    """Pairs of each figure; None: the bench's own number."""
+    """Pairs of the first round of each figure; None: the bench's own number."""
     data: Path | None
     """A folder that holds the folders below, or is one of them; None: the one named by TOOLKIT_DATA, if any."""
     run: Path | None = None
     """A trained run, for benches of what comes after training; None: random weights."""
+    seconds: float = SECONDS
+    """Time of each figure with a target, after which no more pairs are taken."""
+
+    def effort(self, pairs: int) -> Effort:
+        """`pairs` where the command line says no other number."""
+        return Effort(self.pairs or pairs, self.seconds)
 
     def har(self) -> Path | None:
         """HAR as published: train/ and Training_set.csv."""

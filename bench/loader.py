@@ -22,7 +22,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from bench.data import Options
-from bench.pairs import Figure, interleave
+from bench.pairs import Effort, Figure, compare
 from toolkit.api.contracts import Data
 from toolkit.api.errors import DataError
 from toolkit.build.plan import Plan, plan
@@ -91,10 +91,10 @@ def figures(options: Options) -> Iterator[Figure]:
     torch.set_num_threads(WORKERS)
     keep_freed_memory()
     for case in CASES:
-        yield from compared(case, root, options.pairs or PAIRS)
+        yield from compared(case, root, options.effort(PAIRS))
 
 
-def compared(case: Case, root: Path, pairs: int, *, workers: int = WORKERS) -> Iterator[Figure]:
+def compared(case: Case, root: Path, effort: Effort, *, workers: int = WORKERS) -> Iterator[Figure]:
     """The first epoch and the later ones, from the files at `root`. Without `workers`, theirs decodes by itself."""
     planned = _plan(case, root)
     data = planned.data()
@@ -103,12 +103,12 @@ def compared(case: Case, root: Path, pairs: int, *, workers: int = WORKERS) -> I
         link_by_class(data, Path(folder))
         ours = partial(Ours, planned, data, device, workers)
         theirs = partial(Theirs, Path(folder), case.theirs, data, device, workers)
-        first = interleave(partial(first_epoch, ours), partial(first_epoch, theirs), pairs)
+        first = compare(partial(first_epoch, ours), partial(first_epoch, theirs), effort, case.first)
         yield Figure(f"loader/{case.name}/epoch_1", first, case.first)
         kept, running = ours(), theirs()
         kept.epoch()
         running.epoch()
-        later = interleave(partial(_timed, kept.epoch), partial(_timed, running.epoch), pairs)
+        later = compare(partial(_timed, kept.epoch), partial(_timed, running.epoch), effort, case.later)
         yield Figure(f"loader/{case.name}/epoch_2+", later, case.later)
 
 

@@ -1,7 +1,7 @@
 """Epochs on several ranks, against one process, and against two other engines on the same model and data.
 
 Each timing is a job of its own, started as a user starts it: `python -m toolkit run`, `torchrun`, or `torchrun` of
-`bench.peers`. It counts the training part of each epoch but the first one. Of several GPUs, a line shows how much of
+`bench.engines`. It counts the training part of each epoch but the first one. Of several GPUs, a line shows how much of
 their number is gained.
 """
 
@@ -18,12 +18,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.data import Options
-from bench.pairs import Figure, Skipped, interleave
-from bench.peers import PEERS
+from bench.engines import ENGINES
+from bench.pairs import Effort, Figure, Skipped, compare
 from toolkit.api.errors import RunFailed
 
 PAIRS = 3
 EPOCHS = 4
+ONE_RANK, TWO_RANKS, GPUS = 1 / 1.02, 0.9, 0.95
+"""Least speeds, as shares: of one rank under torchrun, of two on half the threads each, of N GPUs per GPU."""
 RECIPE = "cifar10_cnn"
 BATCH = 256
 OVERRIDES = (
@@ -35,24 +37,24 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def figures(options: Options) -> Iterator[Figure | Skipped]:
-    pairs, root = options.pairs or PAIRS, options.cifar10()
+    effort, root = options.effort(PAIRS), options.cifar10()
     given = [*OVERRIDES, *([f"data.root={root}"] if root else [])]
     plain = partial(run_seconds, [*given, f"train.batch={BATCH}", "train.threads=2"])
     launched = partial(plain, launcher=(*TORCHRUN, "1"))
-    yield Figure("scale/one_rank_of_torchrun", interleave(launched, plain, pairs), 1 / 1.02)
+    yield Figure("scale/one_rank_of_torchrun", compare(launched, plain, effort, ONE_RANK), ONE_RANK)
     two = partial(run_seconds, [*given, f"train.batch={BATCH}", "train.threads=1"], ranks=2)
-    yield Figure("scale/two_ranks_of_one_thread", interleave(two, plain, pairs), 0.9)
-    for peer in PEERS:
-        name = f"scale/two_ranks_against_{peer}"
-        if find_spec(peer) is None:
-            yield Skipped(name, f"{peer} is not installed: pip install -e '.[bench]'")
+    yield Figure("scale/two_ranks_of_one_thread", compare(two, plain, effort, TWO_RANKS), TWO_RANKS)
+    for engine in ENGINES:
+        name = f"scale/two_ranks_against_{engine}"
+        if find_spec(engine) is None:
+            yield Skipped(name, f"{engine} is not installed: pip install -e '.[bench]'")
             continue
-        theirs = partial(peer_seconds, peer, [*given, f"train.batch={BATCH}", "train.threads=1"])
-        yield Figure(name, interleave(two, theirs, pairs))
-    yield from _on_gpus(given, pairs)
+        theirs = partial(engine_seconds, engine, [*given, f"train.batch={BATCH}", "train.threads=1"])
+        yield Figure(name, compare(two, theirs, effort))
+    yield from _on_gpus(given, effort)
 
 
-def _on_gpus(given: Sequence[str], pairs: int) -> Iterator[Figure]:
+def _on_gpus(given: Sequence[str], effort: Effort) -> Iterator[Figure]:
     """N GPUs on batches N times as large, against an N-th of the time of one."""
     import torch
 
@@ -61,8 +63,8 @@ def _on_gpus(given: Sequence[str], pairs: int) -> Iterator[Figure]:
         return
     many = partial(run_seconds, [*given, f"train.batch={count * BATCH}"], ranks=count)
     one = partial(run_seconds, [*given, f"train.batch={BATCH}"])
-    paired = interleave(many, lambda: one() / count, pairs)
-    yield Figure(f"scale/efficiency_of_{count}_gpus", paired, 0.95)
+    paired = compare(many, lambda: one() / count, effort, GPUS)
+    yield Figure(f"scale/efficiency_of_{count}_gpus", paired, GPUS)
 
 
 def run_seconds(overrides: Sequence[str], *, ranks: int = 1, launcher: Sequence[str] = (sys.executable,)) -> float:
@@ -77,9 +79,9 @@ def run_seconds(overrides: Sequence[str], *, ranks: int = 1, launcher: Sequence[
     return sum(seconds)
 
 
-def peer_seconds(peer: str, overrides: Sequence[str]) -> float:
+def engine_seconds(engine: str, overrides: Sequence[str]) -> float:
     """Seconds that another engine trains the same network on the same items on two ranks, without the first epoch."""
-    printed = _finished([*TORCHRUN, "2", "-m", "bench.peers", peer, RECIPE, *overrides])
+    printed = _finished([*TORCHRUN, "2", "-m", "bench.engines", engine, RECIPE, *overrides])
     seconds: list[float] = json.loads(printed.splitlines()[-1])
     return sum(seconds[1:])
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data import Options
+from bench.pairs import Verdict
 from toolkit.api.clips import duration
 from toolkit.api.errors import EXIT_DONE, DataError
 from toolkit.cli.main import main
@@ -88,7 +89,8 @@ class Score:
     scores: Mapping[float, float]
     """Mean average precision, by the least IoU."""
     segments: int
-    met: bool = True
+    verdict: Verdict = "met"
+    """Of no target."""
 
     def __str__(self) -> str:
         shown = " ".join(f"mAP@{overlap:g}={score:.3f}" for overlap, score in self.scores.items())

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 
 from bench.data import Options
-from bench.pairs import Figure, Skipped, interleave
+from bench.pairs import Effort, Figure, Skipped, compare
 from bench.predict import resnet50
 from toolkit.api.errors import DataError
 from toolkit.export.write import write_models
@@ -54,7 +54,7 @@ def figures(options: Options) -> Iterator[Figure | Skipped]:
             "bench serve makes its model of real image files and was given none",
             next_step="name the folder that holds har-subset: python -m bench serve --data DIR",
         )
-    pairs, assembly = options.pairs or PAIRS, resnet50(options.run, root)
+    effort, assembly = options.effort(PAIRS), resnet50(options.run, root)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         bundle.mkdir()
@@ -67,8 +67,8 @@ def figures(options: Options) -> Iterator[Figure | Skipped]:
         with started(_ours(bundle), "/v2/health/ready") as (port, process):
             ours = Load(f"http://127.0.0.1:{port}/v1/predict", file)
             squares = np.stack([np.asarray(Image.open(file))] * BATCH)
-            yield _beside_session(ours, opened, squares, pairs, process)
-            yield _beside_litserve(ours, bundle / manifest.models["int8"], file, pairs)
+            yield _beside_session(ours, opened, squares, effort, process)
+            yield _beside_litserve(ours, bundle / manifest.models["int8"], file, effort)
 
 
 class Load:
@@ -87,7 +87,9 @@ class Load:
         return float(found["seconds"])
 
 
-def _beside_session(ours: Load, bundle: Bundle, squares: Any, pairs: int, process: subprocess.Popen[bytes]) -> Figure:
+def _beside_session(
+    ours: Load, bundle: Bundle, squares: Any, effort: Effort, process: subprocess.Popen[bytes]
+) -> Figure:
     def session() -> float:
         begun = time.perf_counter()
         for _ in range(REQUESTS // BATCH):
@@ -96,26 +98,25 @@ def _beside_session(ours: Load, bundle: Bundle, squares: Any, pairs: int, proces
 
     ours()
     before = memory(process.pid)
-    paired = interleave(ours, session, pairs)
+    paired = compare(ours, session, effort, OF_SESSION)
     grown = memory(process.pid) - before
     least = CLIENTS / BATCH * median(paired.theirs) / (REQUESTS // BATCH) + DELAY
     times = median(ours.slowest) / least
     rate = REQUESTS / median(paired.ours)
     facts = (f"rate={rate:.1f}/s", f"p99={times:.2f}x target<={SLOWEST:g}", f"memory=+{grown / 2**20:.0f}MiB")
-    faults = [f"p99 {times:.2f}"] * (times > SLOWEST) + [f"statuses {sorted(ours.statuses)}"] * (
-        ours.statuses != {"200"}
-    )
-    return Figure("serve/beside_session", paired, OF_SESSION, facts, tuple(faults))
+    faults = (f"statuses {sorted(ours.statuses)}",) * (ours.statuses != {"200"})
+    late = (f"p99 {times:.2f}",) * (times > SLOWEST)
+    return Figure("serve/beside_session", paired, OF_SESSION, facts, faults, late)
 
 
-def _beside_litserve(ours: Load, model: Path, file: Path, pairs: int) -> Figure | Skipped:
+def _beside_litserve(ours: Load, model: Path, file: Path, effort: Effort) -> Figure | Skipped:
     if find_spec("litserve") is None:
         return Skipped("serve/beside_litserve", "litserve is not installed (pip install -e '.[bench]')")
     words = ["-m", "bench.litserve_side", str(model), "PORT", str(BATCH), str(DELAY), str(physical_cores())]
     with started(words, "/health") as (port, _):
         theirs = Load(f"http://127.0.0.1:{port}/predict", file)
         theirs()
-        paired = interleave(ours, theirs, pairs)
+        paired = compare(ours, theirs, effort, OF_LITSERVE)
     sides = (("ours", paired.ours, ours), ("litserve", paired.theirs, theirs))
     facts = [f"{name}={REQUESTS / median(times):.1f}/s,p99={median(load.slowest):.2f}s" for name, times, load in sides]
     faults = [f"LitServe answers with {sorted(theirs.statuses)}"] * (theirs.statuses != {"200"})

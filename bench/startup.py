@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.data import Options
-from bench.pairs import Figure, interleave
+from bench.pairs import Effort, Figure, compare, unwatched
 from tests.hostile.zoo import ZOO, release
 from tests.recipes import RECIPES, acceptance
 
@@ -60,10 +60,10 @@ def figures(options: Options) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as cache, _cached_in(cache):
         _warm_up()
         for command in commands():
-            yield _figure(command, options.pairs or PAIRS)
+            yield _figure(command, options.effort(PAIRS))
     with tempfile.TemporaryDirectory() as site:
         release(Path(site))
-        yield _hostile(site, options.pairs or PAIRS)
+        yield _hostile(site, options.effort(PAIRS))
 
 
 @contextmanager
@@ -84,10 +84,11 @@ def _warm_up() -> None:
         cpu_seconds(command.line, command.code)
 
 
-def _hostile(site: str, pairs: int) -> Figure:
+def _hostile(site: str, effort: Effort) -> Figure:
     """`--help` with the zoo on the path, compared with `--help` with an empty folder instead."""
     with tempfile.TemporaryDirectory() as empty:
-        paired = interleave(partial(_seconds_of_help, site), partial(_seconds_of_help, empty), pairs)
+        sides = partial(_seconds_of_help, site), partial(_seconds_of_help, empty)
+        paired = compare(*sides, effort, 1 / HOSTILE)
     return Figure("startup/hostile", paired, 1 / HOSTILE, (f"plugins={len(ZOO)}",))
 
 
@@ -99,10 +100,10 @@ def _seconds_of_help(site: str) -> float:
     return time.perf_counter() - started
 
 
-def _figure(command: Command, pairs: int) -> Figure:
+def _figure(command: Command, effort: Effort) -> Figure:
     loaded = heavy_modules(_import_times(command.line, command.code))
     ours, theirs = partial(cpu_seconds, command.line, command.code), partial(cpu_seconds, ("-c", "import argparse"))
-    paired = interleave(ours, theirs, pairs)
+    paired = compare(ours, theirs, effort, 1 / command.at_most, watch=unwatched)
     facts = (
         f"times={1 / paired.ratio:.1f} target<={command.at_most:g}",
         f"cpu={median(paired.ours):.3f}s",

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.data import Options
-from bench.pairs import Figure, interleave
+from bench.pairs import Effort, Figure, compare
 from toolkit.api.contracts import Data, DataSpec, Split, VideoSplit
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.plan import Plan, plan
@@ -41,6 +41,8 @@ from toolkit.system.signals import Signals
 PAIRS = 5
 TARGET = 0.95
 RECIPES = Path(__file__).parents[1] / "recipes"
+ENDLESS = "train.epochs=1000000"
+"""A run ends when enough of its epochs were timed."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,20 @@ CASES = (
 
 def figures(options: Options) -> Iterator[Figure]:
     for case in CASES:
-        pairs, root = options.pairs or PAIRS, case.root(options)
-        overrides = [*case.overrides, f"train.epochs={pairs + 1}", *([f"data.root={root}"] if root else [])]
+        root = case.root(options)
+        overrides = [*case.overrides, ENDLESS, *([f"data.root={root}"] if root else [])]
         planned = plan(parse(RECIPES / f"{case.recipe}.toml", overrides), discover())
-        yield compared(f"train/{case.name}", planned, pairs, TARGET, seconds=case.seconds)
+        yield compared(f"train/{case.name}", planned, options.effort(PAIRS), TARGET, seconds=case.seconds)
 
 
-def compared(name: str, planned: Plan, pairs: int, target: float, *, seconds: float) -> Figure:
+def compared(name: str, planned: Plan, effort: Effort, target: float, *, seconds: float) -> Figure:
     """Whole epochs against the bare step, on as many items as make an epoch of about `seconds`."""
     assembly = assemble(limited(planned, affordable_items(planned, seconds)))
     bare = BareEpoch(replace(assembly, network=copy.deepcopy(assembly.network)))
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
         whole_epoch()
         bare()
-        paired = interleave(partial(timed, whole_epoch), partial(timed, bare), pairs)
+        paired = compare(partial(timed, whole_epoch), partial(timed, bare), effort, target)
     facts = [f"epoch={median(paired.ours):.3g}s", f"items={len(assembly.train.store)}"]
     return Figure(name, paired, target, (*facts, *(["data=sample"] if assembly.spec.sample else [])))
 

@@ -22,7 +22,7 @@ from unittest import mock
 
 from bench import postgres
 from bench.data import Options
-from bench.pairs import Figure, interleave
+from bench.pairs import Effort, Figure, compare, unwatched
 from bench.storages import Filled, filled
 from toolkit.api.contracts import EpochRecord
 from toolkit.build.kept import Kept
@@ -51,9 +51,9 @@ FULL_RUNS = 10
 
 
 def figures(options: Options) -> Iterator[Figure]:
-    yield overhead(options.pairs or 10)
-    yield from storage(options.pairs or 5)
-    yield quality(options.pairs or 3)
+    yield overhead(options.effort(10))
+    yield from storage(options.effort(5))
+    yield quality(options.effort(3))
 
 
 # Overhead
@@ -95,20 +95,20 @@ class Between:
         return max(0.0, self.watch.first - self.watch.step - began) + ended - self.watch.last
 
 
-def overhead(pairs: int) -> Figure:
+def overhead(effort: Effort) -> Figure:
     """A worker that keeps what it can against one that keeps nothing."""
-    overrides = ["train.epochs=1", "tune.pruner=none", "tune.sampler=random", f"tune.trials={2 * pairs + 2}"]
+    overrides = ["train.epochs=1", "tune.pruner=none", "tune.sampler=random", f"tune.trials={2 * effort.pairs + 2}"]
     with ExitStack() as stack:
         watch = Watch(fit)
         stack.enter_context(mock.patch.object(loop, "fit", watch))
         kept, cold = (Between(stack.enter_context(begun(overrides)), watch, warm) for warm in (True, False))
         kept()
         cold()
-        paired = interleave(kept, cold, pairs)
+        paired = compare(kept, cold, effort)
     seconds = median(paired.ours)
-    faults = [f"takes more than {OVERHEAD_SECONDS:g} s"] if seconds > OVERHEAD_SECONDS else []
+    late = (f"takes more than {OVERHEAD_SECONDS:g} s",) * (seconds > OVERHEAD_SECONDS)
     facts = (f"between={seconds:.3f}s target<={OVERHEAD_SECONDS:g}s", "data=sample")
-    return Figure("tune/overhead", paired, facts=facts, faults=tuple(faults))
+    return Figure("tune/overhead", paired, facts=facts, late=late)
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def one_more(worker: Worker) -> None:
 # Storage
 
 
-def storage(pairs: int) -> Iterator[Figure]:
+def storage(effort: Effort) -> Iterator[Figure]:
     """The journal file against each database, at each number of trials."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -147,13 +147,13 @@ def storage(pairs: int) -> Iterator[Figure]:
                 urls["postgresql"] = stack.enter_context(postgres.server(binaries))
             for kind, url in urls.items():
                 with filled(folder / f"{kind}-{trials}", url, trials) as other:
-                    yield from _beside(journal, kind, other, trials, pairs)
+                    yield from _beside(journal, kind, other, trials, effort)
 
 
-def _beside(journal: Filled, kind: str, other: Filled, trials: int, pairs: int) -> Iterator[Figure]:
+def _beside(journal: Filled, kind: str, other: Filled, trials: int, effort: Effort) -> Iterator[Figure]:
     opened = (f"opened={journal.opened:.2g}s", f"{kind}_opened={other.opened:.2g}s")
     for what in ("trial", "report"):
-        paired = interleave(getattr(journal, what), getattr(other, what), pairs)
+        paired = compare(getattr(journal, what), getattr(other, what), effort)
         ours, theirs = (f"{1000 * median(side):.3g}ms" for side in (paired.ours, paired.theirs))
         yield Figure(f"tune/{what}/{kind}_{trials}", paired, facts=(f"journal={ours}", f"{kind}={theirs}", *opened))
 
@@ -185,11 +185,11 @@ class Study:
             return 1 - float(worker.study.best_value)
 
 
-def quality(pairs: int) -> Figure:
+def quality(effort: Effort) -> Figure:
     """The error of the best trial, TPE with Hyperband against random values without pruning, at equal epochs. Neither
     begins with the recipe's own values, which are good already."""
     ours, theirs = Study("tpe", '{name="hyperband",reduction_factor=4}'), Study("random", "none")
-    paired = interleave(ours, theirs, pairs)
+    paired = compare(ours, theirs, effort, watch=unwatched)
     facts: dict[str, Any] = {
         "error": f"{median(paired.ours):.3f}",
         "random_error": f"{median(paired.theirs):.3f}",

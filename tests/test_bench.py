@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +19,37 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import loader, postgres, scale, segments, startup, train, tune
+from bench import loader, postgres, predict, scale, segments, startup, train, tune
 from bench.data import Options
-from bench.pairs import Figure, Interval, Paired, Skipped, bootstrap, interleave
+from bench.instructions import instructions
+from bench.load import Usage, others_share, usage
+from bench.pairs import (
+    Effort,
+    Figure,
+    Interval,
+    Paired,
+    Skipped,
+    Watch,
+    bootstrap,
+    compare,
+    in_turns,
+    interleave,
+    unwatched,
+)
+from bench.peers import command as peers
 from bench.storages import SPACE, filled
 from toolkit.api.contracts import Data, DataSpec
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, RunFailed
+from toolkit.api.errors import (
+    EXIT_DATA,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    EXIT_UNREAD,
+    EXIT_USAGE,
+    RunFailed,
+    Stopped,
+)
 from toolkit.build.assemble import assemble
 from toolkit.build.plan import Plan, plan
 from toolkit.data.images import ArrayItems, ImageFiles
@@ -28,6 +57,7 @@ from toolkit.data.videos import ArrayVideos, FramesOf
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.serving.predict.choosing import Answered
+from toolkit.system.machine import allowed_cores, physical_cores, processor
 from toolkit.training.checkpoint import LastCheckpoint
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
@@ -50,6 +80,15 @@ def test_sides_take_turns_at_going_first() -> None:
 
     interleave(side("a"), side("b"), 3)
     assert "".join(said) == "abbaab"
+
+
+def test_several_sides_take_turns_and_share_one_floor() -> None:
+    ours, theirs = taking(1, 2, 4), {"a": taking(10, 20, 80), "b": taking(3, 6, 5)}
+    found = in_turns(ours, theirs, 3, watch=unwatched)  # in order: 1 10 3 | 6 20 2 | 4 80 5
+    assert found == {
+        "a": Paired((1, 2, 4), (10, 20, 80), (3 / 6, 2 / 4)),
+        "b": Paired((1, 2, 4), (3, 6, 5), (3 / 6, 2 / 4)),
+    }
 
 
 def test_a_pair_is_made_of_neighbours_and_a_repeat_of_one_side() -> None:
@@ -89,48 +128,300 @@ def test_the_interval_narrows_with_more_pairs() -> None:
     assert width(100) < width(5) / 2
 
 
+FIVE = Paired(ours=(1.0,) * 5, theirs=(2.0, 2.0, 2.0, 2.2, 1.8), repeats=(1.0, 1.1, 1.0, 1.0))
+APART = replace(FIVE, theirs=(1.0, 2.2, 2.0, 2.4, 2.7))
+BUSY = replace(FIVE, load=0.25)
+
+
 @pytest.mark.parametrize(
-    ("figure", "line", "met"),
+    ("figure", "line", "verdict"),
     [
-        (Figure("x/y", TWICE_AS_FAST), "x/y ratio=2 ci=[2,2] n=3 aa=[1,1.1]", True),
-        (Figure("x", TWICE_AS_FAST, 1.5), "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=1.5", True),
-        (Figure("x", TWICE_AS_FAST, 2.5), "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=2.5; MISSED", False),
-        (Figure("x", TWICE_AS_FAST, facts=("a=1", "b=2")), "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] a=1 b=2", True),
+        (Figure("x/y", FIVE), "x/y ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1]", "met"),
+        (Figure("x", FIVE, 1.5), "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] target>=1.5; met", "met"),
+        (Figure("x", FIVE, 2.5), "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] target>=2.5; MISSED", "missed"),
+        (Figure("x", FIVE, facts=("a=1", "b=2")), "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] a=1 b=2", "met"),
         (
-            Figure("x", TWICE_AS_FAST, 1.5, faults=("loads torch",)),
-            "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=1.5; MISSED, loads torch",
-            False,
+            Figure("x", FIVE, 1.5, faults=("loads torch",)),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] target>=1.5; MISSED, loads torch",
+            "missed",
         ),
         (
-            Figure("x", replace(TWICE_AS_FAST, theirs=(1.0, 2.2, 2.7)), 1.9),
-            "x ratio=2 ci=[1,3] n=3 aa=[1,1.1] target>=1.9; the interval holds the target: take more --pairs",
-            True,
+            Figure("x", FIVE, 1.5, late=("p99 4",)),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] target>=1.5; MISSED, p99 4",
+            "missed",
+        ),
+        (
+            Figure("x", FIVE, 1.5, instructions="AMX"),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] target>=1.5 for AMX; met",
+            "met",
+        ),
+        (
+            Figure("x", APART, 1.9),
+            "x ratio=2.2 ci=[1,2.7] n=5 aa=[1,1.1] target>=1.9; noisy: the interval holds the target",
+            "noisy",
+        ),
+        (
+            Figure("x", TWICE_AS_FAST, 1.5),
+            "x ratio=2 ci=[2,2] n=3 aa=[1,1.1] target>=1.5; noisy: fewer than 5 pairs",
+            "noisy",
+        ),
+        (
+            Figure("x", replace(FIVE, repeats=(1.0, 1.4, 0.8, 1.5)), 1.5),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[0.8,1.5] target>=1.5; noisy: "
+            "the same code against itself differs by as much",
+            "noisy",
+        ),
+        (
+            Figure("x", BUSY, 1.5),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] load=25% target>=1.5; noisy: other processes took 25% of the cores",
+            "noisy",
+        ),
+        (
+            Figure("x", BUSY, late=("p99 4",)),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] load=25%; noisy: the machine is busy, p99 4",
+            "noisy",
+        ),
+        (
+            Figure("x", BUSY, 2.5, faults=("loads torch",)),
+            "x ratio=2 ci=[1.8,2.2] n=5 aa=[1,1.1] load=25% target>=2.5; MISSED, loads torch",
+            "missed",
         ),
     ],
 )
-def test_a_figure_is_one_line_and_says_what_was_missed(figure: Figure, line: str, met: bool) -> None:
+def test_a_figure_is_one_line_and_says_what_was_missed(figure: Figure, line: str, verdict: str) -> None:
     assert str(figure) == line
-    assert figure.met is met
+    assert figure.verdict == verdict
+
+
+@pytest.mark.parametrize(("repeats", "ratio"), [((1.3, 1.4), 1.2), ((0.7, 0.8), 1.2), ((1.3, 1.4), 1 / 1.2)])
+def test_noise_of_the_same_code_counts_in_both_directions(repeats: tuple[float, ...], ratio: float) -> None:
+    paired = Paired(ours=(1.0,) * 5, theirs=(ratio,) * 5, repeats=repeats)
+    assert paired.doubts(1.0) == ("the same code against itself differs by as much",)
+    assert replace(paired, repeats=(1.0, 1.0)).doubts(1.0) == ()
+
+
+class Clocked:
+    """Two sides on a clock that only they move."""
+
+    def __init__(self, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
+        self._sides, self.now = (ours, theirs), 0.0
+
+    def run(self, side: int) -> float:
+        seconds = self._sides[side]()
+        self.now += seconds
+        return seconds
+
+    def compared(self, pairs: int, seconds: float, target: float | None, watch: Watch = unwatched) -> Paired:
+        ours, theirs = partial(self.run, 0), partial(self.run, 1)
+        return compare(ours, theirs, Effort(pairs, seconds), target, watch=watch, clock=lambda: self.now)
+
+
+def test_a_clear_answer_takes_one_round() -> None:
+    assert len(Clocked(taking(1.0), taking(2.0)).compared(5, 1000, 1.5).ours) == 5
+
+
+def test_rounds_double_until_they_decide() -> None:
+    wide = Clocked(taking(1.0), taking(1.4, *[2.0] * 20)).compared(2, 1000, 1.5)
+    assert len(wide.ours) == 2 + 2 + 4 + 8
+    assert wide.doubts(1.5) == ()
+    assert wide.repeats == (1.4 / 2.0, *[1.0] * 11)
+
+
+def test_a_round_is_shortened_to_the_time_that_is_left_or_does_not_begin() -> None:
+    held = taking(1.0, 3.0)
+    assert len(Clocked(taking(1.0), held).compared(6, 30, 2.0).ours) == 6 + 4
+    assert len(Clocked(taking(1.0), taking(1.0, 3.0)).compared(6, 23, 2.0).ours) == 6
+
+
+def test_without_a_target_there_is_one_round() -> None:
+    assert len(Clocked(taking(1.0), taking(1.0, 3.0)).compared(2, 1000, None).ours) == 2
+
+
+def loads(*shares: float) -> Watch:
+    """A watch of rounds in which others took these shares of the cores."""
+    read = [Usage(0, 0, 0)]
+    for share in shares:
+        last = read[-1]
+        read += [last, replace(last, passed=last.passed + 1000, busy=last.busy + round(1000 * share))]
+    return partial(next, iter(read[1:]))
+
+
+def test_rounds_on_a_busy_machine_do_not_count_where_there_are_others() -> None:
+    paired = Clocked(taking(1.0), taking(*[9.0] * 5, *[2.0] * 5)).compared(5, 1000, 1.5, loads(0.5, 0.02))
+    assert (paired.theirs, paired.load) == ((2.0,) * 5, 0.02)
+    assert paired.doubts(1.5) == ()
+
+
+def test_a_machine_that_stays_busy_makes_a_figure_noisy() -> None:
+    paired = Clocked(taking(1.0), taking(2.0)).compared(5, 40, 1.5, loads(0.5, 0.3, 0.3))
+    assert len(paired.ours) == 10 + 3
+    assert paired.doubts(1.5) == ("other processes took 50% of the cores",)
+
+
+CORES = [f"cpu{core}" for core in allowed_cores()]
+
+
+def proc(folder: Path, ticks: Mapping[str, str], processes: Mapping[int, tuple[int, str]]) -> Path:
+    """A folder as /proc is, with the counts of each core, and of each process its parent and counts."""
+    folder.mkdir(exist_ok=True)
+    lines = ["cpu  1 1 1 1 1 1 1 1 1 1", *(f"{name} {counts}" for name, counts in ticks.items()), "intr 5"]
+    (folder / "stat").write_text("\n".join(lines))
+    for number, (parent, counts) in processes.items():
+        (folder / str(number)).mkdir(exist_ok=True)
+        (folder / str(number) / "stat").write_text(f"{number} (a b) c) S {parent} {'0 ' * 9}{counts} 20 0")
+    return folder
+
+
+def test_others_are_all_that_do_not_descend_from_this_process(tmp_path: Path) -> None:
+    here = os.getpid()
+    idle, foreign = "0 0 0 0 0 0 0 0 0 0", {"cpu9999": "900 0 0 0 0 0 0 0 0 0"}
+    before = usage(proc(tmp_path, dict.fromkeys(CORES, idle) | foreign, {here: (1, "0 0 0 0"), 7: (1, "5 5 0 0")}))
+    counted = "40 10 5 120 5 5 5 10 3 3"  # 75 of 200 ticks busy; the last two are parts of the first two
+    processes = {
+        here: (1, "10 5 20 0"),
+        7: (1, "100 0 0 0"),
+        8: (here, "1 1 1 1"),
+        9: (8, "2 2 0 0"),
+        10: (99, "3 0 0 0"),
+    }
+    after = usage(proc(tmp_path, dict.fromkeys(CORES, counted), processes))
+    assert before == Usage(0, 0, 0)
+    assert after == Usage(200 * len(CORES), 75 * len(CORES), 35 + 4 + 4)
+    assert others_share(before, after) == pytest.approx((75 * len(CORES) - 43) / (200 * len(CORES)))
+
+
+def test_a_load_is_unknown_where_nothing_counts_or_too_little_time_has_passed(tmp_path: Path) -> None:
+    assert usage(tmp_path) is None
+    assert others_share(None, Usage(1000, 1000, 0)) is None
+    assert others_share(Usage(0, 0, 0), Usage(99, 99, 0)) is None
+    assert others_share(Usage(0, 0, 0), Usage(100, 90, 95)) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("sse2 avx2", "AVX2"), ("avx2 avx_vnni", "VNNI"), ("avx512_vnni amx_int8 avx2", "AMX"), ("sse2", None)],
+)
+def test_the_best_instructions_for_integers_are_named(tmp_path: Path, flags: str, expected: str | None) -> None:
+    assert instructions(tmp_path) is None
+    (tmp_path / "cpuinfo").write_text(f"model name : A\nflags\t\t: fpu {flags}\n")
+    assert instructions(tmp_path) == expected
+
+
+def test_targets_of_integers_are_for_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = (predict.Side(name, lambda squares: squares.astype("float32"), None) for name in ("onnx_int8", "b"))
+    monkeypatch.setattr(predict, "compare", lambda ours, theirs, effort, target: FIVE)
+    monkeypatch.setattr(predict.Side, "facts", lambda self, batches: self.name)
+    sides, targets = {"onnx_int8": ours, "b": theirs}, {"b": {"AMX": 8.0, "VNNI": 1.5}}
+    lines = {}
+    for here in ("AMX", "VNNI", "AVX2", None):
+        monkeypatch.setattr(predict, "instructions", lambda here=here: here)
+        (figure,) = predict._beside("x", sides, [], targets, Effort(2, 1))
+        lines[here] = str(figure).partition("aa=[1,1.1] ")[2]
+    assert lines == {
+        "AMX": "target>=8 for AMX onnx_int8 b; MISSED",
+        "VNNI": "target>=1.5 for VNNI onnx_int8 b; met",
+        "AVX2": "onnx_int8 b",
+        None: "onnx_int8 b",
+    }
 
 
 def test_without_a_name_the_benches_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == EXIT_DONE
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["clips", "gpu", "loader", "predict", "scale", "serve", "startup", "train", "tune"]
+    names = ["clips", "gpu", "loader", "peers", "predict", "scale", "segments", "serve", "startup", "train", "tune"]
+    assert listed == names
 
 
-@pytest.mark.parametrize(("target", "code"), [(1.5, EXIT_DONE), (2.5, EXIT_FAILED)])
-def test_a_missed_target_ends_with_1_after_all_lines(
-    target: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def measuring(monkeypatch: pytest.MonkeyPatch, figures: Callable[[Options], Iterator[Figure]]) -> None:
+    """Let every bench give these figures."""
+    monkeypatch.setattr(command, "import_module", lambda name: SimpleNamespace(figures=figures))
+
+
+@pytest.mark.parametrize(
+    ("targets", "code"),
+    [((1.5, 1.6), EXIT_DONE), ((2.5, 1.5), EXIT_FAILED), ((1.9, 1.5), EXIT_STOPPED), ((1.9, 2.5), EXIT_FAILED)],
+)
+def test_a_missed_target_ends_with_1_and_a_noisy_one_with_75_after_all_lines(
+    targets: tuple[float, float], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def figures(options: Options) -> Iterator[Figure]:
-        assert options == Options(pairs=7, data=Path("here"))
-        yield Figure("first", TWICE_AS_FAST, target)
-        yield Figure("second", TWICE_AS_FAST)
+        assert options == Options(pairs=7, data=Path("here"), seconds=20)
+        yield Figure("first", FIVE, targets[0])
+        yield Figure("second", FIVE, targets[1])
 
-    monkeypatch.setattr(command, "import_module", lambda name: SimpleNamespace(figures=figures))
-    assert command.main(["loader", "--pairs", "7", "--data", "here"]) == code
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["first", "second"]
+    measuring(monkeypatch, figures)
+    assert command.main(["loader", "--seconds", "20", "--pairs", "7", "--data", "here"]) == code
+    printed = capsys.readouterr()
+    machine, *lines = printed.out.splitlines()
+    assert machine.startswith(f"on {processor()}, cores={physical_cores()}, int8 by ")
+    assert [line.split()[0] for line in lines] == ["first", "second"]
+    noisy = (
+        "error: 1 of 2 figures are noisy\nnext:  python -m bench loader --pairs 7 --data here --seconds 40\n"
+        if code == EXIT_STOPPED
+        else ""
+    )
+    assert printed.err == noisy
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_STOPPED)])
+def test_a_signal_ends_a_bench_with_one_line_and_its_command(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(options: Options) -> Iterator[Figure]:
+        os.kill(os.getpid(), number)
+        signal.pause()
+        yield Figure("never", FIVE)
+
+    measuring(monkeypatch, figures)
+    assert command.main(["train", "--pairs", "7"]) == code
+    how = "interrupted" if code == EXIT_INTERRUPTED else "stopped by a signal"
+    assert capsys.readouterr().err == f"error: {how}\nnext:  python -m bench train --pairs 7\n"
+
+
+def test_a_signal_that_a_library_took_for_an_error_of_its_own_is_still_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(options: Options) -> Iterator[Figure]:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        except KeyboardInterrupt:
+            raise RuntimeError("a worker has died") from None
+        yield Figure("never", FIVE)
+
+    measuring(monkeypatch, figures)
+    assert command.main(["train"]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "error: interrupted\nnext:  python -m bench train\n"
+
+
+def test_a_run_that_a_signal_stopped_names_the_bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(options: Options) -> Iterator[Figure]:
+        raise Stopped("interrupted", exit_code=EXIT_INTERRUPTED, next_step="python -m toolkit resume RUN")
+        yield Figure("never", FIVE)
+
+    measuring(monkeypatch, figures)
+    assert command.main(["train"]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "error: interrupted\nnext:  python -m bench train\n"
+
+
+def test_an_error_of_a_bench_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def figures(options: Options) -> Iterator[Figure]:
+        raise LookupError("a bug")
+        yield Figure("never", FIVE)
+
+    measuring(monkeypatch, figures)
+    with pytest.raises(LookupError, match="a bug"):
+        command.main(["train"])
+
+
+def test_output_that_nobody_reads_ends_a_bench_in_silence() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "bench"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (EXIT_UNREAD, b"")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +429,8 @@ def test_a_missed_target_ends_with_1_after_all_lines(
     [
         (["speed"], "invalid choice: 'speed'"),
         (["train", "--pairs", "1"], "--pairs: must be a whole number, at least 2, got 1"),
+        (["train", "--seconds", "0"], "--seconds: must be a number above 0, got 0"),
+        (["train", "--seconds", "inf"], "--seconds: must be a number above 0, got inf"),
         (["train", "--pairs", "many"], "--pairs: must be a whole number, at least 2, got many"),
     ],
 )
@@ -200,10 +493,10 @@ def test_what_is_slow_or_heavy_at_startup_misses_its_target(monkeypatch: pytest.
     ]
     assert len(commands) == 4 + len(list(Path("recipes").glob("*.toml")))
     for figure in commands:
-        assert not figure.met
+        assert figure.verdict == "missed"
         assert "times=30.0 target<=" in str(figure)
         assert "heavy=torch; MISSED, loads torch" in str(figure)
-    assert not hostile.met
+    assert hostile.verdict == "missed"
     assert hostile.paired.ratio == pytest.approx(0.2 / 0.3)
 
 
@@ -326,9 +619,9 @@ def briefly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("briefly")
 def test_time_between_trials_is_not_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "OVERHEAD_SECONDS", 0.0)
-    figure = tune.overhead(2)
+    figure = tune.overhead(Effort(2, 1))
     assert min(figure.paired.ours) > 0
-    assert figure.faults == ("takes more than 0 s",)
+    assert figure.late == ("takes more than 0 s",)
 
 
 @pytest.mark.long  # trains a dozen trials
@@ -348,7 +641,7 @@ def test_warm_commands_are_listed_with_their_targets() -> None:
 
 def test_engines_that_are_not_installed_are_skipped_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "run_seconds", lambda overrides, ranks=1, launcher=(): 1.0 / ranks)
-    monkeypatch.setattr(scale, "peer_seconds", lambda peer, overrides: 2.0)
+    monkeypatch.setattr(scale, "engine_seconds", lambda engine, overrides: 2.0)
     monkeypatch.setattr(scale, "find_spec", lambda name: None if name == "lightning" else object())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     found = {line.name: line for line in scale.figures(Options(pairs=2, data=None, run=None))}
@@ -404,3 +697,88 @@ def test_clips_of_one_source_are_on_one_side(tmp_path: Path) -> None:
         1,
         2,
     ]
+
+
+@pytest.fixture
+def _few_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS", ("lightning", "timm"))
+    monkeypatch.setattr(peers, "IMAGES", 20)
+    monkeypatch.setattr(peers, "VALIDATED", 10)
+    monkeypatch.setattr(peers, "_has", lambda python, package: package == "timm")
+
+
+@pytest.mark.usefixtures("_few_peers")
+def test_whole_commands_are_compared_and_those_that_are_not_installed_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def seconds(words: Sequence[str]) -> float:
+        asked.append(words[2])
+        images = next(Path(word) for word in words if word.endswith("images")) if "toolkit" not in words else None
+        if images is not None:
+            assert [len(list(images.glob(f"{name}/*/*.jpg"))) for name in ("train", "valid")] == [20, 10]
+        return 2.0 if words[2] == "toolkit" else 5.0
+
+    monkeypatch.setattr(peers, "seconds", seconds)
+    skipped, figure = peers.figures(Options(5, None))
+    assert str(skipped) == "peers/lightning skipped: lightning is not installed: python -m bench peers --setup"
+    assert isinstance(figure, Figure)
+    assert (figure.name, figure.paired.ratio, figure.verdict) == ("peers/timm", 2.5, "met")
+    assert figure.facts == ("ours=2.0s,30/s", "theirs=5.0s,12/s")
+    assert asked[:4] == ["toolkit", "bench.peers.timm_side", "bench.peers.timm_side", "toolkit"]
+
+
+def test_without_any_peer_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(peers, "PLACE", tmp_path)
+    assert [line.name for line in peers.figures(Options(5, None))] == [f"peers/{name}" for name in peers.PEERS]
+
+
+def test_the_recipe_of_the_peers_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with peers.images(40, 20) as data:
+        words = peers.ours(data)
+        planned = plan(parse(Path(words[4]), [words[6]]), discover())
+        assert [len(part) for part in (planned.data().train, planned.data().valid)] == [40, 20]
+    train = planned.resolved.train
+    assert (train.epochs, train.batch_size, train.precision) == (peers.EPOCHS, peers.BATCH, "fp32")
+
+
+def test_a_command_begins_with_nothing_kept_and_says_why_it_fails(tmp_path: Path) -> None:
+    keeps = "import os, sys; os.mkdir(sys.argv[1] + '/kept'); os.mkdir(os.environ['TOOLKIT_CACHE'].rpartition('/')[0])"
+    words = [sys.executable, "-c", keeps, "OUTPUT"]
+    assert peers.seconds(words) > 0
+    assert peers.seconds(words) > 0
+    with pytest.raises(RunFailed, match="exit code 3") as failed:
+        peers.seconds([sys.executable, "-c", "print('why', file=__import__('sys').stderr); raise SystemExit(3)"])
+    assert (failed.value.details, failed.value.next_step) == (("why",), "python -m bench peers --setup")
+
+
+def test_what_this_environment_has_is_linked_into_that_of_the_peers(tmp_path: Path) -> None:
+    peers.link(tmp_path)
+    code = f"import site, importlib.util as u; site.addsitedir({str(tmp_path)!r}); print(u.find_spec('torch').origin)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == torch.__file__
+
+
+def test_setup_is_for_the_peers_and_says_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["train", "--setup", "--pairs", "2"]) == EXIT_USAGE
+    assert capsys.readouterr().err == "error: --setup: train needs none\nnext:  python -m bench train --pairs 2\n"
+
+    def fails() -> None:
+        raise subprocess.CalledProcessError(1, ["pip", "install"])
+
+    monkeypatch.setattr(peers, "set_up", fails)
+    assert command.main(["peers", "--setup"]) == EXIT_FAILED
+    assert capsys.readouterr().err == "error: pip install: exit code 1\nnext:  python -m bench peers --setup\n"
+    monkeypatch.setattr(peers, "set_up", lambda: None)
+    assert command.main(["peers", "--setup"]) == EXIT_DONE
+
+
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_every_peer_has_its_script_and_its_line_of_requirements(peer: str) -> None:
+    folder = Path(peers.__file__).parent
+    assert (folder / f"{peer}_side.py").exists()
+    assert any(line.startswith(f"{peer}>=") for line in (folder / "requirements.txt").read_text().splitlines())

@@ -24,7 +24,7 @@ from bench.gpu.generated import generated
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
 from bench.gpu.training import SIZES, TINY_IMAGES, Chosen
-from bench.pairs import Paired
+from bench.pairs import Effort, Paired
 from bench.predict import BATCHES, Side, in_torch, paired_sides
 from toolkit.api.errors import ToolkitError
 from toolkit.build.assemble import Assembly, assemble
@@ -52,7 +52,7 @@ FULL, SMALL = Sizes(("cuda", "tensorrt"), BATCH, SINGLES), Sizes(("cpu",), 4, 2)
 
 def measured(precision: str, setting: Setting, *, compiled: bool = True) -> Iterator[Row]:
     sizes = SMALL if setting.rehearsal else FULL
-    pairs = setting.options.pairs or (2 if setting.rehearsal else PAIRS)
+    effort = setting.effort(PAIRS)
     assembly = _assembly(precision, setting, sizes)
     squares = assembly.train.at(range(sizes.batch)).pixels.movedim(-3, -1).contiguous().cpu().numpy()
     theirs = _theirs(assembly, half=precision != "fp32", compiled=compiled, rehearsal=setting.rehearsal)
@@ -67,25 +67,26 @@ def measured(precision: str, setting: Setting, *, compiled: bool = True) -> Iter
                 continue
             ours = Side(device, bundle.session.run, None)
             for side in theirs:
-                yield from _against(ours, side, squares, pairs, sizes, goals=not setting.rehearsal)
+                yield from _against(ours, side, squares, effort, sizes, goals=not setting.rehearsal)
 
 
 def _against(
-    ours: Side, theirs: Side, squares: NDArray[np.uint8], pairs: int, sizes: Sizes, *, goals: bool
+    ours: Side, theirs: Side, squares: NDArray[np.uint8], effort: Effort, sizes: Sizes, *, goals: bool
 ) -> Iterator[Row]:
     """In batches, then one image at a time."""
     timings = {
         f"batches of {len(squares)}": ([squares] * BATCHES, len(squares) * BATCHES),
         "one image": ([squares[:1]] * sizes.singles, sizes.singles),
     }
+    goal = GOALS[theirs.name.partition(" ")[0]] if goals else None
     for how, (batches, count) in timings.items():
         for side in (ours, theirs):
             side.seconds(batches[:1])
-        paired = paired_sides(ours, theirs, batches, pairs)
+        paired = paired_sides(ours, theirs, batches, effort, goal)
         yield Row.of_ratio(
             f"{ours.name} against {theirs.name}, {how}",
             paired,
-            at_least=GOALS[theirs.name.partition(" ")[0]] if goals else None,
+            at_least=goal,
             peak_gib=_used_gib(),
             facts=_facts(paired, count, single=how == "one image"),
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.data import Options, at_least_two
+from bench.data import Options, above_zero, at_least_two
 from bench.gpu.checkout import importable
 from bench.gpu.machine import source
 from bench.gpu.parts import PARTS
@@ -21,6 +21,8 @@ from bench.gpu.schedule import Outcome, Part, Setting, failures, in_own_process,
 from toolkit.api.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, UsageError, unknown_name
 
 MINUTES = 8.0
+SECONDS = 15.0
+"""Of one figure, after which no more pairs are taken."""
 START = 120.0
 """Seconds that importing the libraries and finding the device may take."""
 
@@ -34,7 +36,8 @@ def main(words: Sequence[str]) -> int:
         print(table(parsed.table))
         return EXIT_DONE
     with importable(parsed.wheels):
-        setting = Setting(Options(parsed.pairs, parsed.data and parsed.data.resolve()), parsed.rehearse)
+        options = Options(parsed.pairs, parsed.data and parsed.data.resolve(), seconds=SECONDS)
+        setting = Setting(options, parsed.rehearse)
         results = Results.open(parsed.output, rehearsal=parsed.rehearse, machine=_machine(setting), source=source())
         left = run(parsed.parts, setting, results, begun + 60 * parsed.minutes)
     print(f"\n{table(results.path)}" if results.parts else "")
@@ -82,7 +85,7 @@ def _machine(setting: Setting) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     """Of the words after `python -m bench gpu`."""
     known = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__, allow_abbrev=False)
-    known.add_argument("--minutes", metavar="N", type=_minutes, default=MINUTES, help="time to use (default: 8)")
+    known.add_argument("--minutes", metavar="N", type=above_zero, default=MINUTES, help="time to use (default: 8)")
     known.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("gpu"), help="where results are kept (default: gpu)"
     )
@@ -95,16 +98,6 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU: shows that every part runs")
     known.add_argument("--table", metavar="FILE", type=Path, help="print the table of a gpu.json, and measure nothing")
     return known
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
-    return minutes
 
 
 def _parts(text: str) -> tuple[Part, ...]:

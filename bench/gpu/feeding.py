@@ -18,7 +18,7 @@ from bench import loader
 from bench.gpu.generated import write_images, write_videos
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
-from bench.pairs import Figure
+from bench.pairs import Effort, Figure
 from toolkit.system.device import keep_freed_memory
 
 PAIRS = 3
@@ -34,7 +34,7 @@ def images(setting: Setting) -> Iterator[Row]:
         real = None if setting.rehearsal else setting.options.har()
         root = real or write_images(Path(folder) / "har", count, SIDES)
         for case in loader.CASES[: 1 if setting.rehearsal else None]:
-            figures = loader.compared(case, root, _pairs(setting), workers=workers)
+            figures = loader.compared(case, root, _effort(setting), workers=workers)
             yield from _rows(figures, f"{workers} workers", "real images" if real else "drawn images", setting)
 
 
@@ -48,7 +48,7 @@ def clips(setting: Setting) -> Iterator[Row]:
         real = None if setting.rehearsal else setting.options.folder("ucf101-fixture")
         count, frames = (2, 20) if setting.rehearsal else (VIDEOS, FRAMES)
         paths = sorted(real.rglob("*.avi")) if real else write_videos(Path(folder) / "drawn", count, frames, SIDES)
-        figures = video.compared_loaders(video.video_files(paths), _pairs(setting))
+        figures = video.compared_loaders(video.video_files(paths), _effort(setting))
         yield from _rows(figures, "CPU seconds", "real videos" if real else "drawn videos", setting)
 
 
@@ -58,8 +58,8 @@ def _rows(figures: Iterable[Figure], how: str, files: str, setting: Setting) -> 
         yield Row.of_ratio(figure.name, figure.paired, at_least=goal, facts=(*figure.facts, how, files))
 
 
-def _pairs(setting: Setting) -> int:
-    return setting.options.pairs or (2 if setting.rehearsal else PAIRS)
+def _effort(setting: Setting) -> Effort:
+    return setting.effort(PAIRS)
 
 
 def _ready(setting: Setting) -> int:

@@ -17,7 +17,7 @@ PARTS = (
     Part("slow_r50", "training Slow R50", "bench.gpu.training:slow_r50", 90),
     Part("slowfast_r50", "training SlowFast R50", "bench.gpu.training:slowfast_r50", 90),
     Part("videomae_s", "training VideoMAE-S", "bench.gpu.training:videomae_s", 90),
-    Part("loader", "batches of images from files", "bench.gpu.feeding:images", 60),
+    Part("loader", "batches of images from files", "bench.gpu.feeding:images", 90),
     Part("decoder", "clips from video files", "bench.gpu.feeding:clips", 90),
     Part("predict_int8", "`predict` in int8 against torch, eager in fp16", "bench.gpu.answers:int8", 90),
 )

@@ -19,7 +19,7 @@ from typing import Any
 from bench.gpu.reference import Reference
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
-from bench.pairs import interleave
+from bench.pairs import compare
 from bench.train import RECIPES
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.kept import Kept
@@ -91,9 +91,9 @@ def against_reference(setting: Setting) -> Iterator[Row]:
         found["theirs"].append(accuracy)
         return seconds
 
-    paired = interleave(ours, theirs, setting.options.pairs or (2 if setting.rehearsal else PAIRS))
-    accuracies = (f"{fmean(found['ours']):.2f} %", f"theirs {fmean(found['theirs']):.2f} %")
     goal = None if setting.rehearsal else GOAL
+    paired = compare(ours, theirs, setting.effort(PAIRS), goal)
+    accuracies = (f"{fmean(found['ours']):.2f} %", f"theirs {fmean(found['theirs']):.2f} %")
     yield Row.of_ratio("against airbench94_muon's recipe", paired, at_least=goal, facts=accuracies)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self, TypeAlias
 
-from bench.pairs import Interval, Paired
+from bench.pairs import Interval, Paired, Verdict
 
 Ends: TypeAlias = tuple[float, float]
 
@@ -28,6 +28,8 @@ class Row:
     peak_gib: float | None = None
     """Memory of the device, at most, in GiB."""
     facts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    """Why it is open whether the goal is reached."""
     skipped: str = ""
 
     @classmethod
@@ -52,6 +54,7 @@ class Row:
             at_least=at_least,
             peak_gib=peak_gib,
             facts=facts,
+            doubts=() if at_least is None else paired.doubts(at_least),
         )
 
     @classmethod
@@ -65,20 +68,26 @@ class Row:
 
     @property
     def missed(self) -> bool:
-        """Whether it was measured and does not reach its goal."""
-        if self.value is None:
-            return False
-        low = self.at_least is not None and self.value < self.at_least
-        return low or (self.at_most is not None and self.value > self.at_most)
+        """Whether it was measured and does not reach its goal, beyond doubt."""
+        return self._verdict == "missed"
 
     @property
     def verdict(self) -> str:
-        """`goal >= 0.95: met`, `missed`, or `noisy` where the interval holds the goal; empty without a goal."""
-        goal, sign = (self.at_least, ">=") if self.at_least is not None else (self.at_most, "<=")
-        if goal is None or self.value is None:
+        """`goal >= 0.95: met`, `missed`, or `noisy` with the reasons; empty without a goal."""
+        if self._verdict is None:
             return ""
-        noisy = self.interval is not None and Interval(*self.interval).holds(goal)
-        return f"goal {sign} {goal:g}: {'noisy' if noisy else 'missed' if self.missed else 'met'}"
+        goal = f"goal >= {self.at_least:g}" if self.at_least is not None else f"goal <= {self.at_most:g}"
+        return f"{goal}: {self._verdict}" + (f" ({', '.join(self.doubts)})" if self.doubts else "")
+
+    @property
+    def _verdict(self) -> Verdict | None:
+        goal = self.at_least if self.at_least is not None else self.at_most
+        if goal is None or self.value is None:
+            return None
+        if self.doubts or (self.interval is not None and Interval(*self.interval).holds(goal)):
+            return "noisy"
+        low = self.at_least is not None and self.value < goal
+        return "missed" if low or (self.at_most is not None and self.value > goal) else "met"
 
     def cells(self) -> list[str]:
         """What, value, interval, noise floor, n, memory, remarks."""

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias
 
 from bench.data import Options
 from bench.gpu.rows import Row
+from bench.pairs import Effort
 from toolkit.api.errors import ToolkitError
 
 PRELOADED = ("torch", "torchvision", "toolkit.runs.loop", "toolkit.serving.bundle.model", "toolkit.export.write")
@@ -39,6 +40,10 @@ class Setting:
     options: Options
     rehearsal: bool
     """Tiny sizes on the CPU: shows that the code runs, not how fast."""
+
+    def effort(self, pairs: int) -> Effort:
+        """What a figure takes: a rehearsal two pairs."""
+        return Effort(2, 0) if self.rehearsal and self.options.pairs is None else self.options.effort(pairs)
 
 
 @dataclass(frozen=True)

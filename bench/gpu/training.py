@@ -19,20 +19,20 @@ from typing import Literal, NamedTuple
 import torch
 from torch.utils.data import TensorDataset
 
-from bench import peers
+from bench import engines
 from bench.gpu.generated import generated, item_bytes
 from bench.gpu.rows import Row
 from bench.gpu.schedule import Setting
-from bench.pairs import Timer, interleave
-from bench.train import RECIPES, BareEpoch, affordable_items, timed, whole_epochs
+from bench.pairs import Effort, Timer, compare
+from bench.train import ENDLESS, RECIPES, BareEpoch, affordable_items, timed, whole_epochs
 from toolkit.build.assemble import Assembly, assemble, training
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
 from toolkit.system.device import peak_memory
 
-PAIRS = 4
-SECONDS = 2.0
+PAIRS = 5
+SECONDS = 1.5
 """What a bare epoch takes, where that is fewer items than these."""
 MOST_ITEMS, MOST_BYTES = 50_000, 2**31
 WARM_UP = 2
@@ -82,16 +82,14 @@ def measured(case: Case, setting: Setting) -> Iterator[Row]:
     if case.needs and find_spec(case.needs) is None:
         yield Row("epochs", skipped=f"{case.needs} is not installed: pip install -e '.[{case.needs}]'")
         return
-    pairs = setting.options.pairs or (2 if setting.rehearsal else PAIRS)
-    planned = _planned(case, setting, epochs=WARM_UP + 3 * pairs)
-    assembly = assemble(planned)
+    effort, assembly = setting.effort(PAIRS), assemble(_planned(case, setting))
     with tempfile.TemporaryDirectory() as folder, whole_epochs(assembly, Path(folder)) as whole_epoch:
         for _ in range(WARM_UP):
             whole_epoch()
         peak = peak_memory(assembly.device) / 2**30 if assembly.device.type == "cuda" else None
         for name, make in _sides(assembly).items():
             if name == "bare step" or case.others:
-                yield _against(name, make, partial(timed, whole_epoch), assembly, pairs, peak, setting)
+                yield _against(name, make, partial(timed, whole_epoch), assembly, effort, peak, setting)
 
 
 def _against(
@@ -99,7 +97,7 @@ def _against(
     make: Callable[[], Timer],
     ours: Timer,
     assembly: Assembly,
-    pairs: int,
+    effort: Effort,
     peak: float | None,
     setting: Setting,
 ) -> Row:
@@ -107,18 +105,18 @@ def _against(
         return Row(f"against {name}", skipped="lightning is not installed: pip install -e '.[bench]'")
     theirs = make()
     theirs()
-    paired = interleave(ours, theirs, pairs)
+    goal = GOAL if name == "bare step" and not setting.rehearsal else None
+    paired = compare(ours, theirs, effort, goal)
     items = assembly.train.epoch_items(assembly.recipe.train.batch_size)
     rates = (f"{items / median(paired.ours):,.0f} items/s", f"theirs {items / median(paired.theirs):,.0f}")
     batch = f"batch {assembly.recipe.train.batch_size}, {assembly.precision}"
-    goal = GOAL if name == "bare step" and not setting.rehearsal else None
     return Row.of_ratio(f"against {name}", paired, at_least=goal, peak_gib=peak, facts=(*rates, batch))
 
 
-def _planned(case: Case, setting: Setting, *, epochs: int) -> Plan:
-    planned = case.chosen.planned(f"train.epochs={epochs}")
+def _planned(case: Case, setting: Setting) -> Plan:
+    planned = case.chosen.planned(ENDLESS)
     if setting.rehearsal:
-        tiny = case.tiny.planned(f"train.epochs={epochs}")
+        tiny = case.tiny.planned(ENDLESS)
         return generated(tiny, TINY * tiny.resolved.train.batch_size)
     batch = planned.resolved.train.batch_size
     fitting = MOST_BYTES // item_bytes(planned.data().spec) // batch * batch
@@ -143,7 +141,7 @@ def _plain(assembly: Assembly) -> Timer:
     state, setup = training(_apart(assembly))
     state.network.train()
     twice, items, workers = replace(setup, epochs=2), _items(assembly), _workers(assembly)
-    return lambda: peers.plain(state, twice, items, workers=workers)[1]
+    return lambda: engines.plain(state, twice, items, workers=workers)[1]
 
 
 def _lightning(assembly: Assembly) -> Timer:
@@ -152,7 +150,7 @@ def _lightning(assembly: Assembly) -> Timer:
     state.network.train()
     twice, items, workers = replace(setup, epochs=2), _items(assembly), _workers(assembly)
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed" if assembly.precision == "bf16" else "32-true"
-    return lambda: peers.lightning(state, twice, items, 1, precision=precision, workers=workers)[1]
+    return lambda: engines.lightning(state, twice, items, 1, precision=precision, workers=workers)[1]
 
 
 def _apart(assembly: Assembly) -> Assembly:

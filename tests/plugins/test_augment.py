@@ -6,6 +6,7 @@ import importlib
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -293,6 +294,31 @@ def test_resizes_as_torchvision_does(cut: Callable[[Tensor, Tensor, int], Tensor
     shown = images(3, 40)
     wanted = reference.resized_crop(shown, *box, size=[17, 17], antialias=True)
     assert difference(cut(shown, torch.tensor([box] * 3), 17), wanted) <= 1
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_threads_share_the_samples_of_a_batch(
+    frames: int | None, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sample is what it is alone, in the layout of the batch."""
+    torch.set_num_threads(3)
+    shown = images(7, 12, frames, channels_last=channels_last)
+    parts = torch.tensor([(n % 3, n % 4, 5 + n % 2, 8 - n % 3) for n in range(7)])
+    interpolate, seen = resize.F.interpolate, set[int]()
+
+    def meeting(*given: Any, **named: Any) -> Tensor:
+        seen.add(threading.get_ident())
+        all_here.wait(timeout=60)
+        return interpolate(*given, **named)
+
+    all_here = threading.Barrier(3, action=lambda: monkeypatch.setattr(resize.F, "interpolate", interpolate))
+    monkeypatch.setattr(resize.F, "interpolate", meeting)
+    together = resize.resize_one_by_one(shown, parts, 9)
+    assert len(seen) == 3
+    alone = [resize.resize_one_by_one(shown[n : n + 1], parts[n : n + 1], 9) for n in range(7)]
+    assert torch.equal(together, torch.cat(alone))
+    assert (together.stride(-3) == 1) is channels_last
 
 
 def test_a_whole_image_of_the_right_size_stays() -> None:

@@ -119,7 +119,7 @@ def accelerate(state: State, setup: Setup, items: TensorDataset, ranks: int) -> 
     return seconds
 
 
-PEERS = {"lightning": lightning, "accelerate": accelerate}
+ENGINES = {"lightning": lightning, "accelerate": accelerate}
 
 
 def loss(state: State, network: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
@@ -127,14 +127,14 @@ def loss(state: State, network: nn.Module, pixels: Tensor, targets: Tensor) -> T
     return state.objective.loss(Asked(network), pixels, targets) / len(targets)
 
 
-def main(peer: str, recipe: str, overrides: Sequence[str]) -> None:
+def main(engine: str, recipe: str, overrides: Sequence[str]) -> None:
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     planned = plan(parse(Path(__file__).parents[1] / "recipes" / f"{recipe}.toml", overrides), discover())
     assembly = assemble(planned)
     state, setup = training(assembly)
     state.network.train()
     batch = assembly.train.at(range(len(assembly.train.store)))
-    seconds = PEERS[peer](state, setup, TensorDataset(batch.pixels, batch.targets), ranks)
+    seconds = ENGINES[engine](state, setup, TensorDataset(batch.pixels, batch.targets), ranks)
     if rank == 0:
         print(json.dumps(seconds))
 
