@@ -17,6 +17,7 @@ BENCHES = {
     "loader": "batches ready for the step, against torchvision's ImageFolder and DataLoader",
     "predict": "exported models in int8, against fp32, torch and the bare session; OpenVINO against onnxruntime",
     "scale": "several ranks, against one process, Lightning and Accelerate",
+    "segments": "events in videos joined from real clips: mAP of segments, and of the answers of single windows",
     "serve": "a server of ResNet-50 in int8 under load, against the bare session and LitServe",
     "startup": "CPU seconds of commands that do no work, against importing argparse; hostile plugins against none",
     "train": "epochs of a recipe with everything in them, against the bare step on synthetic batches",

@@ -10,11 +10,12 @@ from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from bench import __main__ as command
-from bench import loader, postgres, scale, startup, train, tune
+from bench import loader, postgres, scale, segments, startup, train, tune
 from bench.data import Options
 from bench.pairs import Figure, Interval, Paired, Skipped, bootstrap, interleave
 from bench.storages import SPACE, filled
@@ -26,6 +27,7 @@ from toolkit.data.images import ArrayItems, ImageFiles
 from toolkit.data.videos import ArrayVideos, FramesOf
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
+from toolkit.serving.predict.choosing import Answered
 from toolkit.training.checkpoint import LastCheckpoint
 
 TWICE_AS_FAST = Paired(ours=(1.0, 1.1, 0.9), theirs=(2.0, 2.2, 1.8), repeats=(1.0, 1.1))
@@ -366,3 +368,39 @@ def test_a_job_of_the_bench_that_fails_says_which_and_why() -> None:
     with pytest.raises(RunFailed, match=r"train\.epochz=1: exit code 2") as failed:
         scale.run_seconds(["train.epochz=1"])
     assert any("unknown key" in line for line in failed.value.details)
+
+
+def test_answers_of_windows_become_events_in_two_naive_ways() -> None:
+    rows = [(1.0, [0.9, 0.1]), (1.5, [0.6, 0.4]), (2.0, [0.3, 0.7])]
+    answered = Answered(0.5, [(middle, np.array(row, np.float32)) for middle, row in rows], 3.0)
+    single = segments.windows(answered, ("a", "b"))
+    assert [(one.label, one.start, one.end) for one in single] == [
+        ("a", 0.75, 1.25),
+        ("a", 1.25, 1.75),
+        ("b", 1.75, 2.25),
+    ]
+    first, second = segments.merged(single)
+    assert (first.label, first.start, first.end, round(first.score, 3)) == ("a", 0.75, 1.75, 0.75)
+    assert second == single[2]
+
+
+def test_clips_of_one_source_are_on_one_side(tmp_path: Path) -> None:
+    fight, ucf = tmp_path / "fight", tmp_path / "ucf101-fixture"
+    fight.mkdir()
+    rows = [f"fight/{number}.mp4,fight,{number // 3}" for number in range(60)]
+    (fight / "groups.csv").write_text("\n".join(["path,label,group", *rows]), encoding="utf-8")
+    for number in range(1, 6):
+        (ucf / "Diving").mkdir(parents=True, exist_ok=True)
+        (ucf / "Diving" / f"v_Diving_g01_c{number:02}.avi").touch()
+    split = segments.divided(fight, ucf)
+    sides = [
+        {int(one.path.stem) // 3 for one in side if one.label == "fight"}
+        for side in (split.train, split.valid, split.joined)
+    ]
+    assert all(sides)
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 20
+    assert [sum(one.label == "Diving" for one in side) for side in (split.train, split.valid, split.joined)] == [
+        2,
+        1,
+        2,
+    ]

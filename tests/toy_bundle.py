@@ -80,7 +80,7 @@ def write(
         form=form,
         thresholds=None if thresholds is None else tuple(thresholds),
         trust=trust,
-        maps=None if maps is None else Maps("Grad-CAM", "last", (2, 2)),
+        maps=None if maps is None else Maps("Grad-CAM", "last", (2, 2) if frames is None else (frames, 2, 2)),
     )
     (folder / MANIFEST).write_text(replace(manifest, **changes).to_json(), encoding="utf-8")
     return folder
@@ -149,15 +149,16 @@ def model(
         nodes.append(helper.make_node("GreaterOrEqual", [OUTPUTS[form], "enough"], [PLAUSIBLE], "sets"))
         outputs.append(helper.make_tensor_value_info(PLAUSIBLE, TensorProto.BOOL, ["N", classes]))
     if maps is not None:
+        clip = () if frames is None else (frames,)
         constants |= {
-            "quarters": np.array([-1, 1, 2, maps // 2, 2, maps // 2 * 3], np.int64),
-            "within": np.array([3, 5], np.int64),
-            "shares": (1 / np.arange(1, classes + 1, dtype=np.float32)).reshape(1, -1, 1, 1),
+            "quarters": np.array([-1, 1, *clip, 2, maps // 2, 2, maps // 2 * 3], np.int64),
+            "within": np.array([-3, -1], np.int64),
+            "shares": (1 / np.arange(1, classes + 1, dtype=np.float32)).reshape(1, -1, *(1 for _ in clip), 1, 1),
         }
         nodes.append(helper.make_node("Reshape", ["real", "quarters"], ["apart"], "apart"))
         nodes.append(helper.make_node("ReduceMean", ["apart", "within"], ["brightness"], "brightness", keepdims=0))
         nodes.append(helper.make_node("Mul", ["brightness", "shares"], [MAPS], "map"))
-        outputs.append(helper.make_tensor_value_info(MAPS, TensorProto.FLOAT, ["N", classes, 2, 2]))
+        outputs.append(helper.make_tensor_value_info(MAPS, TensorProto.FLOAT, ["N", classes, *clip, 2, 2]))
     graph = helper.make_graph(
         nodes,
         "toy",

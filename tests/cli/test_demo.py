@@ -35,7 +35,8 @@ def test_the_demo_learns_exports_and_predicts_as_the_commands_do_that_it_prints(
     assert train == "run cifar10_cnn_demo"
     assert export == f"export {run}"
     assert predict == f"predict exports/cifar10_cnn_demo {short}/pictures --top 2"
-    done = re.search(r"^done: (\d+)% of the test pictures of the SAMPLE .* guessing recognises 10%", out, re.MULTILINE)
+    said = r"^done: (\d+) % of the test pictures of the SAMPLE .* guessing recognises 10 %"
+    done = re.search(said, out, re.MULTILINE)
     assert done is not None
     assert int(done[1]) > 80
     report = (run / "report.html").resolve()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests import tiny, toy_bundle
 from tests.runs.test_report import read_page
 from tests.video_files import write_video
-from toolkit.api.contracts import DataSpec
+from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE
 from toolkit.cli.main import main
-from toolkit.export.explaining import _over_whole
+from toolkit.export.explaining import over_whole
+from toolkit.export.explaining_bundle import _of_frames
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.embedding import FEWEST, draw_embedding, read_embedding
 from toolkit.runs.files import read_run
@@ -92,7 +96,7 @@ def test_a_picture_keeps_its_size_above_its_answer(
     assert pixels[:300, 100:400].max() > 150
     shown = capsys.readouterr()
     assert f"{picture}  " in shown.out
-    assert "%  Grad-CAM of " in shown.out
+    assert " %  Grad-CAM of " in shown.out
     assert shown.err.endswith(f"{tmp_path / 'maps'}: 1 picture\n")
 
 
@@ -177,23 +181,105 @@ def test_a_folder_that_holds_something_stays_as_it_is(
     assert "the folder is not empty, and nothing in it is replaced" in capsys.readouterr().err
 
 
-def test_a_bundle_has_no_gradients(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def quarters(place: Path, **changes: Any) -> Path:
+    """A bundle that maps the brightness of each quarter, of which the whole square is seen."""
+    return toy_bundle.write(place, square=16, size=16, maps=16, **changes)
+
+
+def lit(place: Path, corner: tuple[slice, slice]) -> Path:
+    pixels = np.zeros((300, 500, 3), np.uint8)
+    pixels[corner] = 220
+    Image.fromarray(pixels).save(place)
+    return place
+
+
+def test_a_bundle_is_explained_by_its_own_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = quarters(tmp_path / "toy")
+    picture = lit(tmp_path / "photo.png", (slice(0, 150), slice(0, 250)))
+    assert explain(bundle, picture, "--class", "bright", "--save", tmp_path / "maps") == EXIT_DONE
+    assert f"{picture}  dark " in capsys.readouterr().out
+    with Image.open(tmp_path / "maps" / "photo.png") as drawn:
+        seen, *others = (drawn.getpixel(place) for place in ((150, 50), (350, 50), (150, 250), (350, 250)))
+        unseen = drawn.getpixel((50, 50))
+    assert seen[0] > 200 > 2 * seen[2] - 200  # warm
+    assert max(map(max, others)) < 20  # black, and cold
+    assert unseen[0] == unseen[2] < 80  # grey: the model does not look there
+
+
+def test_a_clip_of_a_bundle_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = Clip(frames=4, rate=1, fps=10)
+    bundle = quarters(tmp_path / "toy", clip=clip, classes=("dark", "bright"))
+    video = write_video(tmp_path / "bars.mp4", 12)
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(image)
+    assert explain(bundle, video, image, "--save", tmp_path / "maps") == EXIT_DATA
+    shown = capsys.readouterr()
+    assert "Grad-CAM of " in shown.out
+    assert "deciding frames at " in shown.out
+    assert "an image, but this bundle takes video clips" in shown.err
+    with Image.open(tmp_path / "maps" / "bars.png") as drawn:
+        assert drawn.width > 2 * (drawn.height - 80)
+
+
+def test_of_a_video_a_bundle_of_images_sees_the_middle_frame(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "bars.mp4", 12)
+    assert explain(quarters(tmp_path / "toy"), video, "--save", tmp_path / "maps") == EXIT_DONE
+    assert (tmp_path / "maps" / "bars.png").is_file()
+
+
+@pytest.mark.parametrize(("maps", "frames"), [(2, 4), (4, 4), (1, 3)])
+def test_maps_of_a_clip_are_linear_in_time(maps: int, frames: int) -> None:
+    levels = np.linspace(0, 1, maps, dtype=np.float32)
+    found = _of_frames(np.broadcast_to(levels[:, None, None], (maps, 2, 2)), frames, 4)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(levels)[None, None], size=frames, mode="linear", align_corners=False
+    )
+    np.testing.assert_allclose(found[:, 0, 0], expected.flatten().numpy(), atol=1e-6)
+    assert found.shape == (frames, 4, 4)
+
+
+def test_a_bundle_is_explained_without_torch(tmp_path: Path) -> None:
+    bundle, picture = quarters(tmp_path / "toy"), lit(tmp_path / "photo.png", (slice(0, 1), slice(0, 1)))
+    words = ["explain", str(bundle), str(picture), "--save", str(tmp_path / "maps")]
+    code = (
+        f"import sys; from toolkit.cli.main import main; assert main({words!r}) == 0; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_bundle_without_maps_says_which_export_makes_them(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, tmp_path / "runs" / "tiny" / "run")
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "bundle.json").write_text("{}")
-    assert explain("bundle", "a photo.jpg") == EXIT_USAGE
+    toy_bundle.write(tmp_path / "toy")
+    assert explain("toy", picture) == EXIT_USAGE
     shown = capsys.readouterr().err
-    assert "error: bundle: a bundle has no gradients, which maps are made of" in shown
-    assert "python -m toolkit explain runs/tiny/run 'a photo.jpg'" in shown
+    assert "error: toy: has no heat maps, which an export makes with export.maps=true" in shown
+    assert "next:  python -m toolkit export runs/tiny/run --set export.maps=true" in shown
+
+
+def test_a_bundle_has_no_recipe_to_override(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(quarters(tmp_path / "toy"), picture, "--set", "input.size=8") == EXIT_USAGE
+    assert "is a bundle, which has no recipe to override" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_and_its_bundle_have_the_same_map(run: Path, picture: Path, tmp_path: Path) -> None:
+    words = ["export", str(run), "--exports", str(tmp_path), "--name", "toy", "--set", "export.maps=true"]
+    assert main(words) == EXIT_DONE
+    drawn = []
+    for place in (run, tmp_path / "toy"):
+        assert explain(place, picture, "--save", tmp_path / f"maps-{place.name}") == EXIT_DONE
+        with Image.open(tmp_path / f"maps-{place.name}" / "wide.png") as image:
+            drawn.append(np.asarray(image).astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 8
 
 
 def test_a_model_without_gradients_says_so(
     run: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("toolkit.export.explaining.explain", lambda *_: None)
+    monkeypatch.setattr("toolkit.export.explaining_run.explain", lambda *_: None)
     assert explain(run, picture) == EXIT_USAGE
     assert "the model cnn has no map: no gradient of its answers reaches the pixels" in capsys.readouterr().err
 
@@ -295,8 +381,7 @@ def test_of_a_video_frames_stand_side_by_side_above_how_much_they_count(
     ],
 )
 def test_a_map_lies_where_the_model_looks(fit: str, stored: int, seen: tuple[slice, slice]) -> None:
-    spec = DataSpec(classes=("a", "b"), size=16, stored=stored, fit=fit)  # type: ignore[arg-type]
-    heat = _over_whole(torch.ones(16, 16), (40, 80), spec)
+    heat = over_whole(np.ones((16, 16), np.float32), 40, 80, fit, 16 / stored)  # type: ignore[arg-type]
     wanted = np.full((40, 80), np.nan, np.float32)
     wanted[seen] = 1
     assert np.allclose(heat, wanted, equal_nan=True)

@@ -243,7 +243,7 @@ def test_targets_after_augmentation_are_named_with_their_shares() -> None:
     shares = {
         (1.0, 0.0, 1.0): "blue|red",
         (0.0, 0.0, 0.0): "(none)",
-        (1.0, 0.4, 0.001): "blue|green 40%",
+        (1.0, 0.4, 0.001): "blue|green 40 %",
     }
     for target, text in shares.items():
         assert sheets.label(torch.tensor(target), spec) == text

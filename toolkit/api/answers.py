@@ -50,3 +50,8 @@ def names_in(text: str) -> list[str]:
 def number(value: float) -> str:
     """A number of any size as a person reads it: four significant digits, and all digits before the point."""
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share, 0..1, in percent as a person reads it, with so many digits after the point."""
+    return f"{100 * share:.{digits}f} %"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from toolkit.api.answers import percent
 from toolkit.api.contracts import DataSpec
 
 DEPTH = 6
@@ -30,8 +31,9 @@ class Summary:
     def line(self, model: str, item: str) -> str:
         """`model resnet50: 23.5 M parameters, 333.7 M multiply-adds per image`, with the share that is trained where
         that is not all of them. `item` is what the model sees one of: `image` or `clip`."""
-        trained = "" if self.trained == self.parameters else f" ({self.trained / max(self.parameters, 1):.1%} trained)"
-        parameters = f"{amount(self.parameters)} parameters{trained.replace('%', ' %')}"
+        share = self.trained / max(self.parameters, 1)
+        trained = "" if self.trained == self.parameters else f" ({percent(share)} trained)"
+        parameters = f"{amount(self.parameters)} parameters{trained}"
         return f"model {model}: {parameters}, {amount(self.multiply_adds)} multiply-adds per {item}"
 
 

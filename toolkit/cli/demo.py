@@ -109,14 +109,15 @@ def _save_pictures(planned: Plan, folder: Path) -> None:
 
 
 def _show_end(run: RunDirectory, output: Console, *, opened: bool) -> None:
+    from toolkit.api.answers import percent
     from toolkit.system.notices import say
 
     facts, scores = run.read_json(run.facts), run.read_json(run.scores)
     accuracy, classes = scores["test"]["accuracy"], len(facts["classes"])
     show("")
     say(
-        f"done: {accuracy:.0%} of the test pictures of the SAMPLE are recognised; "
-        f"guessing recognises {1 / classes:.0%}. This says nothing about real pictures.",
+        f"done: {percent(accuracy, 0)} of the test pictures of the SAMPLE are recognised; "
+        f"guessing recognises {percent(1 / classes, 0)}. This says nothing about real pictures.",
         output,
     )
     show(

@@ -19,16 +19,13 @@ FORMATS = {
     "bundle": "a bundle",
     "triton": "a bundle and a Triton model repository",
     "openvino": "a bundle and a model of OpenVINO",
+    "litert": "a bundle and a model of LiteRT, for phones",
     "web": "a bundle and a page that answers in the browser",
 }
 REFUSED = {
     "coreml": (
-        "converted models compute on Apple's systems alone, where no gate could ask them",
+        "converted models compute on Apple's systems alone, so no gate can ask them elsewhere",
         "export a bundle, and on a Mac use: python -m toolkit predict BUNDLE INPUT --runtime coreml",
-    ),
-    "litert": (
-        "its converter, litert-torch, brings jax and moves pydantic back to 2.11, so it is not among the extras",
-        "export a bundle, which ONNX Runtime computes on phones too: python -m toolkit export RUN",
     ),
     "tensorrt": (
         "an engine fits one GPU and one version of TensorRT",
@@ -37,11 +34,11 @@ REFUSED = {
 }
 """Formats that are asked for and not written: why, and what to do instead."""
 ALIASES = {"engine": "tensorrt", "mlmodel": "coreml", "mlpackage": "coreml", "tflite": "litert"}
-"""What they are called elsewhere."""
+"""What formats are called elsewhere."""
 
 
 class _Choices(tuple[str, ...]):
-    """The formats that are listed; those of `REFUSED` are read too, so that their reason is given."""
+    """The formats that are listed; other names of them are read too, and those of `REFUSED`, to give their reason."""
 
     __slots__ = ()
 
@@ -61,9 +58,10 @@ def fill(parser: Parser) -> None:
 
 
 def _export(options: Namespace) -> None:
-    refused = REFUSED.get(ALIASES.get(options.format, options.format))
-    if refused is not None:
-        raise UsageError(f"--format {options.format}: not written: {refused[0]}", next_step=refused[1])
+    form = ALIASES.get(options.format, options.format)
+    if form in REFUSED:
+        reason, instead = REFUSED[form]
+        raise UsageError(f"--format {options.format}: not written: {reason}", next_step=instead)
     from toolkit.export.write import export_run
     from toolkit.runs.directory import RunDirectory
     from toolkit.runs.examples import predict_command
@@ -75,7 +73,7 @@ def _export(options: Namespace) -> None:
             name=options.name,
             exports=options.exports,
             overrides=options.overrides,
-            form=options.format,
+            form=form,
             key=options.sign,
             console=output,
         )

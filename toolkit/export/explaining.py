@@ -1,43 +1,33 @@
-"""Where a run's answers to files come from: a picture of each, with the map drawn over it."""
+"""Where answers to files come from: a picture of each, with the map drawn over it. No torch here: the maps are those of
+a run (`explaining_run`), or of a bundle that carries them (`explaining_bundle`)."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
-from toolkit.api.answers import NONE, named_classes, number
+from toolkit.api.answers import NONE, named_classes, number, percent
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, UsageError, counted, printable, unknown_name
 from toolkit.api.files import replaced
 from toolkit.data.geometry import crop_start
-from toolkit.data.images import read_image
-from toolkit.data.store.clips import ClipStore, middle_of
-from toolkit.data.store.resampling import centre_crop, to_square
-from toolkit.data.videos import FramesOf, VideoFiles
-from toolkit.runs.reopen import Trained, open_answering
-from toolkit.runs.report import drawn_map, overlaid
+from toolkit.runs.report import overlaid, side_by_side
 from toolkit.serving.predict.captions import Layout, Line
 from toolkit.serving.predict.inputs import Source, find_sources, settled
 from toolkit.serving.predict.saving import Names, check_save
-from toolkit.system import device as devices
-from toolkit.system.machine import allowed_cores
 from toolkit.system.notices import note, show
-from toolkit.training.answers import answers_of
-from toolkit.training.explain import Maps, explain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
-    from torch import Tensor
 
-    from toolkit.api.contracts import DataSpec
+    from toolkit.api.contracts import Fit, TargetForm
 
 DECIDING = 0.8
 """A frame counts as deciding from this share of the most important one's weight on."""
@@ -46,41 +36,94 @@ ENLARGED = 256
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """What a model sees and says, whether it is a run or a bundle."""
+
+    classes: Sequence[str]
+    form: TargetForm
+    thresholds: Sequence[float] | None
+    sample: bool
+    clips: bool
+    fit: Fit
+    share: float
+    """Of the side of a stored square, the central part that the model sees."""
+
+    def number_of(self, name: str | None) -> int | None:
+        """The class that maps are about, if one is named; of numbers the first. Raises UsageError."""
+        if name is None:
+            return 0 if self.form == "number" else None
+        if name not in self.classes:
+            raise UsageError(
+                unknown_name(f"--class {name}: the model has no such class", name, self.classes),
+                next_step=f"choose from {', '.join(self.classes)}",
+            )
+        return list(self.classes).index(name)
+
+    def answer(self, row: Sequence[float]) -> str:
+        """The answer of C probabilities, or numbers, in words."""
+        if self.form == "number":
+            return ", ".join(f"{name} {number(value)}" for name, value in zip(self.classes, row, strict=True))
+        limits = [0.5] * len(row) if self.form == "set" and self.thresholds is None else self.thresholds
+        return ", ".join(f"{self.classes[at]} {percent(row[at])}" for at in named_classes(row, limits)) or NONE
+
+
+@dataclass(frozen=True)
 class Explained:
-    """One file and where the answer to it comes from."""
+    """One file, what the model sees of it, and where its answer comes from."""
 
-    picture: Image.Image
-    line: str
-    """The answer, and what the map is about."""
+    picture: NDArray[np.uint8]
+    """The whole picture, `[H, W, 3]`, or the squares of the frames of a clip, `[T, S, S, 3]`."""
+    map: NDArray[np.float32]
+    """Of what the model sees, 0..1: `[h, w]` of a picture, `[T, s, s]` of a clip whose s central pixels it sees."""
+    about: int
+    """The class, or the number, of the map."""
+    row: Sequence[float]
+    """The answer: C probabilities or numbers."""
+    method: str
+    moments: Sequence[float] = ()
+    """When each frame of a clip is shown, in seconds."""
 
 
-@devices.enough_memory()
+Explainer = Callable[[Source, "int | None"], Explained]
+"""Explains the class of this number, or the likeliest one. Raises DataError for a file that cannot be read."""
+
+
 def explain_files(
-    run: Path, words: Sequence[str], overrides: Sequence[str], *, named: str | None, save: Path, console: Console
+    words: Sequence[str],
+    opened: Callable[[], tuple[Meaning, Explainer]],
+    place: Path,
+    *,
+    named: str | None,
+    save: Path,
+    console: Console,
 ) -> int:
     """Write a picture for each image and video that `words` name into the folder `save`; the exit code.
 
+    opened: opens the model at `place`, once the words are known to have a meaning
     named: the class, or the number, that maps are about; None for the likeliest class, or the first number.
 
-    Raises UsageError for words that have no meaning, live sources, a folder that is not empty, an unknown class and a
-    model without maps; DataError if no file can be read; the errors of `open_answering`.
+    Raises UsageError for words that have no meaning, live sources, a folder that is not empty and an unknown class;
+    DataError if no file can be read; the errors of `opened`.
     """
-    sources = _sources(run, words)
+    sources = _sources(place, words)
     check_save(save, sources, stream=False)
-    trained = open_answering(run, overrides)
-    chosen = _number_of(named, trained.assembly.spec.classes)
+    meaning, explain = opened()
+    chosen = meaning.number_of(named)
     names, failed, done = Names(sources), 0, 0
     for source in sources:
         try:
-            explained = _explained(trained, source, chosen)
+            (usable,) = settled([source], moving=meaning.clips)
+            if usable.kind == "unusable":
+                raise DataError(f"{printable(usable.name)}: {usable.problem}")
+            explained = explain(usable, chosen)
         except DataError as error:
             failed += 1
             note(error.message)
             continue
         with replaced(save / names.take(source, ".png")) as path:
-            explained.picture.save(path, "PNG")
+            drawn(explained, meaning).save(path, "PNG")
         done += 1
-        show(f"{printable(source.title)}  {explained.line}", console=console)
+        show(f"{printable(source.title)}  {in_words(explained, meaning)}", console=console)
     if not done:
         raise DataError(
             f"none of the {counted(len(sources), 'input')} could be explained", next_step="see the lines above"
@@ -89,7 +132,7 @@ def explain_files(
     return EXIT_DATA if failed else EXIT_DONE
 
 
-def _sources(run: Path, words: Sequence[str]) -> list[Source]:
+def _sources(place: Path, words: Sequence[str]) -> list[Source]:
     found = find_sources(words, sys.stdin.buffer if "-" in words else (), command="explain")
     for text in found.notes:
         note(text)
@@ -97,107 +140,53 @@ def _sources(run: Path, words: Sequence[str]) -> list[Source]:
     if live is not None:
         raise UsageError(
             f"explain: takes images and videos from files, not {printable(live.name)}",
-            next_step=f"python -m toolkit predict {shlex.quote(str(run))} {shlex.quote(live.place)}",
+            next_step=f"python -m toolkit predict {shlex.quote(str(place))} {shlex.quote(live.place)}",
         )
     return list(found.sources)
 
 
-def _number_of(name: str | None, classes: Sequence[str]) -> int | None:
-    if name is None:
-        return None
-    if name not in classes:
-        raise UsageError(
-            unknown_name(f"--class {name}: the model has no such class", name, classes),
-            next_step=f"choose from {', '.join(classes)}",
-        )
-    return list(classes).index(name)
+def in_words(explained: Explained, meaning: Meaning) -> str:
+    """The answer, and what the map is about."""
+    timed = f"  {_deciding(explained)}" if meaning.clips else ""
+    return f"{meaning.answer(explained.row)}  {explained.method} of {meaning.classes[explained.about]}{timed}"
 
 
-def _explained(trained: Trained, source: Source, chosen: int | None) -> Explained:
-    assembly = trained.assembly
-    spec = assembly.spec
-    (source,) = settled([source], moving=spec.clip is not None)
-    if source.kind == "unusable":
-        raise DataError(f"{printable(source.name)}: {source.problem}")
-    whole, pixels, moments = _read(source, spec)
-    if chosen is None and spec.targets == "number":
-        chosen = 0
-    maps = explain(
-        assembly.network, assembly.objective, pixels.to(assembly.device), None if chosen is None else [chosen]
-    )
-    if maps is None:
-        raise UsageError(
-            f"the model {assembly.recipe.model.name} has no map: no gradient of its answers reaches the pixels"
-        )
-    answer = _answer(trained, maps)
-    about = spec.classes[int(maps.classes[0])]
-    timed = f"  {_deciding(maps, moments)}" if spec.clip is not None else ""
-    picture = _enlarged(Image.fromarray(_drawn(whole, pixels[0], maps.values[0], spec)))
-    caption = [Line(answer), Line(f"{maps.method}: {about}"), *([Line("SAMPLE model")] if spec.sample else [])]
-    layout = Layout.of(picture.size, [caption], below=True)
-    return Explained(layout.draw(picture, caption), f"{answer}  {maps.method} of {about}{timed}")
+def drawn(explained: Explained, meaning: Meaning) -> Image.Image:
+    """The picture in grey with the map over it, above the answer."""
+    if meaning.clips:
+        pixels = side_by_side(explained.picture, explained.map)
+    else:
+        height, width = explained.picture.shape[:2]
+        pixels = overlaid(explained.picture, over_whole(explained.map, height, width, meaning.fit, meaning.share))
+    picture = _enlarged(Image.fromarray(pixels))
+    about = Line(f"{explained.method}: {meaning.classes[explained.about]}")
+    caption = [Line(meaning.answer(explained.row)), about, *([Line("SAMPLE model")] if meaning.sample else [])]
+    return Layout.of(picture.size, [caption], below=True).draw(picture, caption)
 
 
-def _read(source: Source, spec: DataSpec) -> tuple[Tensor, Tensor, Sequence[float]]:
-    """The picture as it is, uint8 `[3, H, W]`, and what the model sees of it, `[1, 3, S, S]`; for a model of clips the
-    one in the middle, `[T, 3, S, S]` and `[1, T, 3, S, S]`, and the second at which each frame is shown."""
-    path = Path(source.place)
-    if spec.clip is None:
-        image = FramesOf(_single(path), 1).read(0) if source.kind == "video" else read_image(path)
-        square = to_square(image, spec.stored_size, spec.fit)
-        return image, centre_crop(square, spec.size)[None], ()
-    if source.kind != "video":
-        raise DataError(f"{printable(source.name)}: an image, but this model takes video clips")
-    store = ClipStore(_single(path), spec, None, len(allowed_cores()), training=False)
-    times = store.split.times(0)
-    (view,) = middle_of(spec.clip, times)
-    clip, _ = store.fetch(torch.tensor([0]))
-    seen = centre_crop(clip, spec.size)
-    return seen[0], seen, [times[at] - times[0] for at in view.frames]
-
-
-def _single(path: Path) -> VideoFiles:
-    return VideoFiles((str(path),), (0,), (str(path),), (path,))
-
-
-def _answer(trained: Trained, maps: Maps) -> str:
-    """The answer of the pass that the map is of."""
-    spec, objective = trained.assembly.spec, trained.assembly.objective
-    row = answers_of(maps.logits, objective.targets)[0].tolist()
-    if spec.targets == "number":
-        return ", ".join(f"{name} {number(value)}" for name, value in zip(spec.classes, row, strict=True))
-    if spec.targets == "set":
-        thresholds = objective.thresholds
-        limits = [0.5] * len(row) if thresholds is None else thresholds.tolist()
-        return ", ".join(f"{spec.classes[at]} {row[at]:.1%}" for at in named_classes(row, limits)) or NONE
-    best = max(range(len(row)), key=row.__getitem__)
-    return f"{spec.classes[best]} {row[best]:.1%}"
-
-
-def _deciding(maps: Maps, moments: Sequence[float]) -> str:
-    """When the frames are shown that count most."""
-    frames = maps.frames[0].tolist()
-    shown = sorted({round(at, 2) for at, share in zip(moments, frames, strict=True) if share >= DECIDING})
-    return f"deciding frames at {', '.join(f'{at:g} s' for at in shown)}" if shown else "no frame speaks for it"
-
-
-def _drawn(whole: Tensor, seen: Tensor, map_: Tensor, spec: DataSpec) -> NDArray[np.uint8]:
-    if spec.clip is not None:
-        return drawn_map(seen, map_)
-    return overlaid(whole.movedim(0, -1).numpy(), _over_whole(map_, whole.shape[-2:], spec))
-
-
-def _over_whole(map_: Tensor, size: Sequence[int], spec: DataSpec) -> NDArray[np.float32]:
+def over_whole(map_: NDArray[np.float32], height: int, width: int, fit: Fit, share: float) -> NDArray[np.float32]:
     """A map of what the model sees, on the whole picture: NaN where the model does not look."""
-    share = spec.size / spec.stored_size
-    height, width = size
-    sides = [min(size)] * 2 if spec.fit == "crop" else [height, width]
+    sides = [min(height, width)] * 2 if fit == "crop" else [height, width]
     tall, wide = (max(round(side * share), 1) for side in sides)
-    resized = torch.nn.functional.interpolate(map_[None, None], size=(tall, wide), mode="bilinear")[0, 0]
     heat = np.full((height, width), np.nan, np.float32)
     top, left = crop_start(height, tall), crop_start(width, wide)
-    heat[top : top + tall, left : left + wide] = resized.clamp(0, 1).numpy()
+    heat[top : top + tall, left : left + wide] = resized(map_, (tall, wide))
     return heat
+
+
+def resized(map_: NDArray[np.float32], sides: tuple[int, int]) -> NDArray[np.float32]:
+    """A map `[h, w]` of 0..1 on so many pixels, bilinearly."""
+    height, width = sides
+    image = Image.fromarray(np.ascontiguousarray(map_, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).clip(0, 1)
+
+
+def _deciding(explained: Explained) -> str:
+    """When the frames are shown that count most."""
+    counts = explained.map.mean(axis=(1, 2))
+    pairs = zip(explained.moments, counts.tolist(), strict=True)
+    shown = sorted({round(at, 2) for at, count in pairs if count > 0 and count >= DECIDING * counts.max()})
+    return f"deciding frames at {', '.join(f'{at:g} s' for at in shown)}" if shown else "no frame speaks for it"
 
 
 def _enlarged(picture: Image.Image) -> Image.Image:

@@ -116,7 +116,7 @@ def to_onnx(
     """
     import onnx.compose
 
-    answering = _answering(Deployed(_folded(network), logits, spec, trust, maps), spec)
+    answering = _answering(Deployed(folded(network), logits, spec, trust, maps), spec)
     _name_nodes(answering)
     _strip(answering)
     preparing = preparation(spec.stored_size, spec.size, spec.fit, spec.frames)
@@ -152,7 +152,7 @@ def _answering(deployed: Deployed, spec: DataSpec) -> onnx.ModelProto:
     return model
 
 
-def _folded(network: Network) -> Network:
+def folded(network: Network) -> Network:
     """The network itself, or a copy with every `Foldable` module folded."""
     if not any(isinstance(module, Foldable) for module in network.modules()):
         return network

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.api.answers import percent
 from toolkit.api.clips import Averaged
 from toolkit.api.errors import DataError
 from toolkit.build.agreement import distrusted
@@ -190,24 +191,20 @@ def lines(trust: Trust) -> Iterator[str]:
         yield f"reject: {_rejected(trust.reject, split, found, trust.measured.get('unknown', {}))}"
     if trust.conformal is not None:
         yield (
-            f"conformal: the sets hold the truth of {_percent(found['coverage'])} of the {split} items (asked for "
-            f"{_percent(1 - trust.conformal.error)}), with {found['set_size']:.2f} classes on average"
+            f"conformal: the sets hold the truth of {percent(found['coverage'])} of the {split} items (asked for "
+            f"{percent(1 - trust.conformal.error)}), with {found['set_size']:.2f} classes on average"
         )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown: Mapping[str, float]) -> str:
-    text = f"declines {_percent(found['declined'])} of the {split} items"
+    text = f"declines {percent(found['declined'])} of the {split} items"
     if "declined_right" in found:
-        asked = f"at most {_percent(reject.rate)} was asked for"
-        text += f", {_percent(found['declined_right'])} of those answered right ({asked})"
+        asked = f"at most {percent(reject.rate)} was asked for"
+        text += f", {percent(found['declined_right'])} of those answered right ({asked})"
     if "accuracy_kept" in found:
-        text += f"; accuracy {_percent(found['accuracy'])} becomes {_percent(found['accuracy_kept'])} on the rest"
+        text += f"; accuracy {percent(found['accuracy'])} becomes {percent(found['accuracy_kept'])} on the rest"
     if "declined" in unknown:
-        text += f"; declines {_percent(unknown['declined'])} of {unknown['items']:,.0f} unknown items"
+        text += f"; declines {percent(unknown['declined'])} of {unknown['items']:,.0f} unknown items"
     return text
 
 

@@ -87,8 +87,8 @@ def export_run(
 ) -> Path:
     """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
 
-    A private `key` signs it. `form` adds to it: "triton" a model repository, "openvino" a model of OpenVINO, and "web"
-    a page that answers in the browser.
+    A private `key` signs it. `form` adds to it: "triton" a model repository, "openvino" a model of OpenVINO, "litert"
+    one of LiteRT, and "web" a page that answers in the browser.
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
@@ -117,6 +117,10 @@ def _check_form(form: str, place: Path, name: str) -> None:
         from toolkit.export.openvino import check_openvino
 
         check_openvino(place)
+    elif form == "litert":
+        from toolkit.export.litert import check_litert
+
+        check_litert(place)
 
 
 def _write_form(
@@ -127,10 +131,15 @@ def _write_form(
         return write_triton(bundle, manifest, place)
     if form == "web":
         return write_web(bundle, manifest, place)
-    from toolkit.export.openvino import write_openvino
 
     def gate(candidate: Bundle) -> Verdict:
         return _judge_each([candidate], written.expected, console, say)[0]
+
+    if form == "litert":
+        from toolkit.export.litert import write_litert
+
+        return write_litert(bundle, manifest, written.expected, place, gate)
+    from toolkit.export.openvino import write_openvino
 
     return write_openvino(bundle, manifest, place, gate)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from toolkit.api.answers import NONE, confidence, label, named_classes
+from toolkit.api.answers import NONE, confidence, label, named_classes, percent
 from toolkit.api.contracts import DataSpec
 from toolkit.api.files import csv_text
 from toolkit.runs.directory import RunDirectory
@@ -44,7 +44,7 @@ class Prediction:
     @property
     def captions(self) -> tuple[str, str]:
         """What the model said, and what it is."""
-        return f"{100 * self.confidence:.0f} % {self.prediction or NONE}", f"is {self.target or NONE}"
+        return f"{percent(self.confidence, 0)} {self.prediction or NONE}", f"is {self.target or NONE}"
 
 
 def predictions_of(evaluation: Evaluation, ids: Sequence[str], spec: DataSpec) -> list[Prediction]:

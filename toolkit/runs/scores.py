@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from toolkit.api.answers import percent
 from toolkit.runs.significance import Interval, wilson_interval
 
 SHARES = frozenset({"accuracy", "precision", "recall", "f1", "ece"})
@@ -34,7 +35,7 @@ def score_text(name: str, value: float) -> str:
     """`81.3 %` for a share, `0.8134` for another score, `undefined` for NaN."""
     if math.isnan(value):
         return "undefined"
-    return f"{100 * value:.1f} %" if is_share(name) else f"{value:.4f}"
+    return percent(value) if is_share(name) else f"{value:.4f}"
 
 
 def interval_text(name: str, low: float, high: float) -> str:

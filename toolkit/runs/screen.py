@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from toolkit.api.answers import percent
 from toolkit.api.contracts import EpochRecord
 from toolkit.runs.pace import Pace, duration, time_left
 from toolkit.runs.report.trust import Rescored
@@ -217,7 +218,7 @@ def _epoch_parts(record: EpochRecord, epochs: int, metric: str, rate: str) -> It
 
 def _data_wait(share: float, slowest: int | None = None) -> str:
     """The share of the time that is spent waiting for data, and of several ranks the one that waits longest."""
-    return f"data wait {share:.0%}".replace("%", " %") + ("" if slowest is None else f" (rank {slowest})")
+    return f"data wait {percent(share, 0)}" + ("" if slowest is None else f" (rank {slowest})")
 
 
 def memory_used(device: torch.device) -> str:

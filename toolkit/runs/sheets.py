@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.api.answers import NONE, SEPARATOR, number
+from toolkit.api.answers import NONE, SEPARATOR, number, percent
 from toolkit.api.contracts import Augmentation, DataSpec, Pretraining
 from toolkit.api.errors import DataError, counted
 from toolkit.build.assemble import Assembly
@@ -112,11 +112,11 @@ def label(target: Tensor, spec: DataSpec) -> str:
         return ", ".join(f"{name} {number(value)}".strip() for name, value in zip(names, target.tolist(), strict=True))
     if spec.targets == "set":
         pairs = zip(spec.classes, target.tolist(), strict=True)
-        texts = [name if share > 0.995 else f"{name} {share:.0%}" for name, share in pairs if share > 0.005]
+        texts = [name if share > 0.995 else f"{name} {percent(share, 0)}" for name, share in pairs if share > 0.005]
         return SEPARATOR.join(texts) or NONE
     shares, places = target.topk(min(2, len(target)))
     named = [
-        f"{spec.classes[place]} {share:.0%}"
+        f"{spec.classes[place]} {percent(share, 0)}"
         for share, place in zip(shares.tolist(), places.tolist(), strict=True)
         if share > 0.005
     ]

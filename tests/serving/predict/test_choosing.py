@@ -76,8 +76,8 @@ def test_what_is_shown_says_which_score_is_too_good() -> None:
     rule = Segmentation(2.0, 0.5, 0.4, 0.0)
     first, second, third = Choice(rule, 0.9, 0.5, 0.7).lines()
     assert first == "chosen: smooth 2, high 0.5, low 0.4, shortest 0"
-    assert second == "mAP at IoU 0.5: 90.0% on these videos, 50.0% by the bundle's own rule"
-    assert third == "mAP at IoU 0.5 on videos that a rule was not chosen on: 70.0%"
+    assert second == "mAP at IoU 0.5: 90.0 % on these videos, 50.0 % by the bundle's own rule"
+    assert third == "mAP at IoU 0.5 on videos that a rule was not chosen on: 70.0 %"
     assert [*Choice(rule, 0.9, 0.5, None).lines()][2].startswith("one video alone")
 
 
@@ -99,8 +99,8 @@ def test_the_command_shows_the_rule_and_how_to_export_with_it(place: Path, capsy
     words = ["predict", "toy", "a.mp4", "b.mp4", "--device", "cpu", "--segments", "--truth", "truth.json", "--choose"]
     assert main(words) == 0
     said = capsys.readouterr().err.splitlines()
-    assert "mAP at IoU 0.5: 100.0% on these videos, 0.0% by the bundle's own rule" in said
-    assert "mAP at IoU 0.5 on videos that a rule was not chosen on: 100.0%" in said
+    assert "mAP at IoU 0.5: 100.0 % on these videos, 0.0 % by the bundle's own rule" in said
+    assert "mAP at IoU 0.5 on videos that a rule was not chosen on: 100.0 %" in said
     (command,) = (line for line in said if line.startswith("next:"))
     assert command.startswith("next:  python -m toolkit export RUN --set export.segments.smooth=")
     given = dict(pair.removeprefix("export.segments.").split("=") for pair in command.split()[7::2])

@@ -224,7 +224,7 @@ def test_a_list_on_standard_input(tmp_path, bundle, capsys, monkeypatch) -> None
     monkeypatch.setattr(sys, "stdin", listed)
     assert predict_files(bundle, ["-"], top=1) == EXIT_DONE
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[-2] for line in lines] == ["dark", "bright"]
+    assert [line.split()[-3] for line in lines] == ["dark", "bright"]
 
 
 def test_one_row_is_reported_in_the_singular(tmp_path, bundle, capsys) -> None:

@@ -120,7 +120,7 @@ def test_the_table_is_aligned_and_one_line_a_row(capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(NAMES) + 1
     assert lines[0].split() == ["file", "top", "1", "top", "2"]
-    assert lines[1].split() == ["a.png", "bright", "70.00%", "dark", "0.00%"]
+    assert lines[1].split() == ["a.png", "bright", "70.00", "%", "dark", "0.00", "%"]
     assert len({line.index("bright") for line in lines[1:]} | {lines[0].index("top 1")}) == 1
     assert lines[4].startswith("new\\nline.png ")
     assert lines[7].startswith("\\x1b[31m.png ")
@@ -206,8 +206,8 @@ def test_the_table_of_sets_ends_with_the_classes_that_are_present(capsys: pytest
     table.add(source("b.png"), TOP, "")
     head, first, second = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "top", "1", "top", "2", "prediction"]
-    assert first.split() == ["a.png", "bright", "70.00%", "dark", "0.00%", "dark|bright"]
-    assert second.split() == ["b.png", "bright", "70.00%", "dark", "0.00%", "(none)"]
+    assert first.split() == ["a.png", "bright", "70.00", "%", "dark", "0.00", "%", "dark|bright"]
+    assert second.split() == ["b.png", "bright", "70.00", "%", "dark", "0.00", "%", "(none)"]
     assert head.index("prediction") == first.index("dark|bright") == second.index("(none)")
 
 
@@ -221,7 +221,7 @@ def test_the_table_escapes_names_of_classes_and_stays_aligned(capsys: pytest.Cap
     table.add(source("a.png"), [("\x1b[2J", 1.0)], "\x1b[2J|b\n")
     table.add(source("b.png"), [("b", 0.5)], "")
     head, first, second = capsys.readouterr().out.splitlines()
-    assert first == "a.png  \\x1b[2J  100.00%  \\x1b[2J|b\\n"
+    assert first == "a.png  \\x1b[2J  100.00 %  \\x1b[2J|b\\n"
     assert head.index("prediction") == first.rindex("\\x1b") == second.index("(none)")
 
 
@@ -230,7 +230,7 @@ def test_the_table_of_a_live_source_shows_the_time(capsys: pytest.CaptureFixture
     Table(width=20, layout=OneClass(1, ["x"]), live=True).add(shown, [("x", 1.0)])
     head, line = (text.split() for text in capsys.readouterr().out.splitlines())
     assert head == ["file", "time", "top", "1"]
-    assert line == ["cam#t=0.000,2.000", "2031-02-03T04:05:06.000Z", "x", "100.00%"]
+    assert line == ["cam#t=0.000,2.000", "2031-02-03T04:05:06.000Z", "x", "100.00", "%"]
 
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf, -math.inf])

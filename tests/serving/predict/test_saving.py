@@ -157,7 +157,7 @@ def test_the_caption_of_a_set_has_all_its_classes(tmp_path) -> None:
 
     folder = toy_bundle.write(tmp_path / "sets", classes=("a", "b", "c"), thresholds=(0.5, 0.5, 0.3), sample=True)
     manifest, answer = read_manifest(folder), np.array([0.6, 0.9, 0.2], np.float32)
-    assert [line.text for line in caption(manifest, answer, 1)] == ["b  90.0%", "a  60.0%", "SAMPLE model"]
+    assert [line.text for line in caption(manifest, answer, 1)] == ["b  90.0 %", "a  60.0 %", "SAMPLE model"]
     assert caption(manifest, np.zeros(3, np.float32), 1)[0].text == "(none)"
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests import toy_bundle
 from tests.plugins.data_files import write_video
+from toolkit.api.answers import percent
 from toolkit.api.errors import EXIT_DONE
 from toolkit.cli.main import main
 from toolkit.serving.bundle import Bundle
@@ -35,7 +36,7 @@ def test_a_summary_counts_inputs_classes_and_confidence(tmp_path, capsys) -> Non
     ]
     assert lines[0].startswith("3 inputs answered in ")
     assert lines[0].endswith(" inputs/s, fp32 on cpu (asked for)")
-    assert lines[1:] == ["classes: dark 2, bright 1", f"mean confidence: {sum(sure) / 3:.1%}"]
+    assert lines[1:] == ["classes: dark 2, bright 1", f"mean confidence: {percent(sum(sure) / 3)}"]
 
 
 def test_a_summary_of_sets_counts_each_class_and_empty_sets(tmp_path, capsys) -> None:
@@ -53,7 +54,7 @@ def test_the_confidence_in_sets_is_that_in_the_classes_they_name(tmp_path, capsy
         opened.predict(opened.square(Image.new("RGB", (20, 20), (level,) * 3))).probabilities[0] for level in (60, 255)
     ]
     named = [value for row in rows for value in row.tolist() if value >= 0.5]
-    expected = f"mean confidence: {sum(named) / len(named):.1%}, {len(named) / 2:.2f} classes per answer"
+    expected = f"mean confidence: {percent(sum(named) / len(named))}, {len(named) / 2:.2f} classes per answer"
     assert expected in capsys.readouterr().err.splitlines()
 
 

@@ -43,7 +43,7 @@ def test_the_screen_says_what_is_unknown(tmp_path: Path, pictures: Path, capsys:
     printed = capsys.readouterr()
     head, *rows = printed.out.splitlines()
     assert head.split() == ["file", "top", "1", "declined", "plausible"]
-    assert [row.split()[3:] for row in rows] == [["dark"], ["unknown", "dark|bright"], ["bright"]]
+    assert [row.split()[4:] for row in rows] == [["dark"], ["unknown", "dark|bright"], ["bright"]]
     assert "classes: dark 1, (unknown) 1, bright 1" in printed.err
     assert "declined: 1 of 3 answers count as unknown" in printed.err
 
@@ -84,8 +84,8 @@ def test_an_empty_set_is_shown(tmp_path: Path, pictures: Path, capsys: pytest.Ca
 def test_pictures_are_marked(tmp_path: Path) -> None:
     manifest = Bundle.load(toy_bundle.write(tmp_path / "toy", trust=ENERGY), device="cpu").manifest
     low, high = (np.array([0.9, 0.1, energy], np.float32) for energy in (7.0, 9.0))
-    assert [line.text for line in caption(manifest, low, 1)] == ["unknown", "dark  90.0%"]
-    assert [line.text for line in caption(manifest, high, 1)] == ["dark  90.0%"]
+    assert [line.text for line in caption(manifest, low, 1)] == ["unknown", "dark  90.0 %"]
+    assert [line.text for line in caption(manifest, high, 1)] == ["dark  90.0 %"]
 
 
 def test_views_are_averaged_before_they_are_declined(tmp_path: Path) -> None:

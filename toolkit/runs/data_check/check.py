@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from toolkit.api.answers import percent
 from toolkit.api.files import as_utf8, csv_text, write_atomically
 from toolkit.build.plan import Plan
 from toolkit.data.quality.alike import near_in_features
@@ -149,9 +150,9 @@ def lines(checked: Checked) -> Iterator[str]:
         yield f"features {checked.features.source}"
         yield from (f"note     {text}" for text in checked.features.notes)
     if checked.judged is not None:
-        yield f"labels   {checked.judged.accuracy:.1%} agree with a model that has not seen them"
+        yield f"labels   {percent(checked.judged.accuracy)} agree with a model that has not seen them"
         for overlap in checked.judged.overlaps[:3]:
-            yield f"overlap  {overlap.one} and {overlap.other}: {overlap.share:.1%} of their items"
+            yield f"overlap  {overlap.one} and {overlap.other}: {percent(overlap.share)} of their items"
 
 
 def _example(finding: Finding) -> str:

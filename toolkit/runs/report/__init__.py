@@ -5,7 +5,7 @@ the files of a run directory, so a report can be made again at any time, of an u
 package loads neither torch nor matplotlib.
 """
 
-from toolkit.runs.report.maps import draw_maps, drawn_map, overlaid
+from toolkit.runs.report.maps import draw_maps, overlaid, side_by_side
 from toolkit.runs.report.page import write_report
 from toolkit.runs.report.pictures import draw_augmented, draw_feature_maps, draw_items, draw_worst_errors
 
@@ -15,7 +15,7 @@ __all__ = [
     "draw_items",
     "draw_maps",
     "draw_worst_errors",
-    "drawn_map",
     "overlaid",
+    "side_by_side",
     "write_report",
 ]

@@ -44,18 +44,24 @@ def map_pictures(directory: Path) -> dict[int, Path]:
 
 
 def drawn_map(picture: Tensor, map_: Tensor) -> NDArray[np.uint8]:
-    """uint8 `[H, W, 3]`: a map over its picture in grey; of a clip, frames side by side, each above a bar that is as
-    long as the frame counts. Shapes are those of one item of `draw_maps`."""
+    """uint8 `[H, W, 3]`: a map over its picture in grey, or what `side_by_side` makes of a clip. Shapes are those of
+    one item of `draw_maps`."""
+    pixels, heat = picture.movedim(-3, -1).cpu().numpy(), map_.cpu().numpy()
+    if picture.ndim == 4:
+        return side_by_side(pixels, heat)
+    return overlaid(pixels, _centred(heat, pixels.shape[1]))
+
+
+def side_by_side(frames: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """uint8 `[H, W, 3]`: frames `[T, S, S, 3]` of a clip in grey below their maps, `[T, s, s]` in 0..1 of the central
+    square, each above a bar that is as long as the frame counts."""
     import numpy as np
 
-    if picture.ndim == 3:
-        return overlaid(picture.movedim(0, -1).cpu().numpy(), _centred(map_.cpu().numpy(), picture.shape[-1]))
-    counts = map_.mean(dim=(-2, -1)).cpu().numpy()
+    counts = heat.mean(axis=(-2, -1))
     counts = counts / max(float(counts.max()), np.finfo(np.float32).tiny)
     columns = []
-    for number in chosen_frames(len(picture)):
-        frame = picture[number].movedim(0, -1).cpu().numpy()
-        over = overlaid(frame, _centred(map_[number].cpu().numpy(), frame.shape[0]))
+    for number in chosen_frames(len(frames)):
+        over = overlaid(frames[number], _centred(heat[number], frames.shape[1]))
         columns.append(np.concatenate([over, _bar(over.shape[1], float(counts[number]))]))
     return np.concatenate(columns, axis=1)
 

@@ -127,10 +127,8 @@ def _strip(picture: Tensor) -> Rgb:
 
 def chosen_frames(count: int) -> list[int]:
     """Numbers of up to `ACROSS` evenly spaced frames of a clip."""
-    import torch
-
-    numbers: list[int] = torch.linspace(0, count - 1, min(count, ACROSS)).round().long().tolist()
-    return numbers
+    chosen = min(count, ACROSS)
+    return [round(number * (count - 1) / max(chosen - 1, 1)) for number in range(chosen)]
 
 
 def _sheet(picture: Rgb, count: int, *, stacked: int) -> tuple[Figure, Axes, list[list[Box]]]:

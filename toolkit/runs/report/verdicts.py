@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, Literal, TypeAlias
 
-from toolkit.api.answers import names_in, number
+from toolkit.api.answers import names_in, number, percent
 from toolkit.api.contracts import EpochRecord
 from toolkit.api.errors import counted, first_few
 from toolkit.runs.estimates import Estimate
@@ -152,8 +152,8 @@ def _chance(judged: Judged) -> Iterator[Verdict]:
     most_frequent = "Answering the most frequent class every time"
     rival, baseline = ("Guessing", guessed) if guessed >= constant else (most_frequent, constant)
     text = (
-        f"No better than chance: {judged.split} accuracy {_percent(reached)} (95 % interval {_percent(low)} to "
-        f"{_percent(high)}). {rival} reaches {_percent(baseline)}."
+        f"No better than chance: {judged.split} accuracy {percent(reached)} (95 % interval {percent(low)} to "
+        f"{percent(high)}). {rival} reaches {percent(baseline)}."
     )
     yield Verdict("chance", text, _more_training(judged))
 
@@ -171,8 +171,8 @@ def _constant_set(judged: Judged) -> Iterator[Verdict]:
     if _above_zero([one - other for one, other in zip(answered, rival, strict=True)]):
         return
     text = (
-        f"No better than a constant: {judged.split} answers overlap with their targets by {_percent(mean(answered))}. "
-        f"Answering {', '.join(constant) or 'no class'} every time reaches {_percent(mean(rival))}."
+        f"No better than a constant: {judged.split} answers overlap with their targets by {percent(mean(answered))}. "
+        f"Answering {', '.join(constant) or 'no class'} every time reaches {percent(mean(rival))}."
     )
     yield Verdict("chance", text, _more_training(judged))
 
@@ -343,7 +343,3 @@ def _present(judged: Judged, *keys: str) -> tuple[str, ...]:
 
 def _has(table: Any, steps: Sequence[str]) -> bool:
     return not steps or (isinstance(table, Mapping) and steps[0] in table and _has(table[steps[0]], steps[1:]))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

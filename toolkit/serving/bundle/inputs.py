@@ -49,3 +49,15 @@ def to_squares(picture: Image.Image | NDArray[np.uint8], expected: Input, crops:
     sides = covering(height, width, side) if expected.fit == "crop" else (side, side)
     corners = [tuple(crop_start(extent, side, place) for extent in sides) for place in crop_places(crops)]
     return [resampled(pixels, sides, (top, left), side) for top, left in corners]
+
+
+def square_batch(pixels: NDArray[np.uint8], expected: Input) -> NDArray[np.uint8]:
+    """uint8 `[N, ..., H, W, 3]` as squares, `[N, ..., S, S, 3]`: for runtimes that resample in other numbers."""
+    import numpy as np
+
+    side = expected.square
+    if pixels.shape[-3:-1] == (side, side):
+        return np.ascontiguousarray(pixels)
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    squares = np.stack([square for frame in frames for square in to_squares(frame, expected)])
+    return squares.reshape(*pixels.shape[:-3], side, side, 3)

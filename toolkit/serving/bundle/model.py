@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from toolkit.api.answers import label, named_classes
 from toolkit.api.errors import UsageError
@@ -104,8 +104,8 @@ class Bundle:
     reason: str
     """Why `device` is the one; empty where a user has nothing to learn from it."""
     session: Session
-    runtime: BundleRuntime = "onnxruntime"
-    """What computes the model."""
+    runtime: BundleRuntime | Literal["litert"] = "onnxruntime"
+    """What computes the model. LiteRT does so in an export alone."""
     runtime_reason: str = ""
     """Why `runtime` is the one; empty where it was asked for."""
 

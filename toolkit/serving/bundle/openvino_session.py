@@ -15,16 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from toolkit.api.errors import BundleError, UsageError
-from toolkit.serving.bundle.inputs import to_squares
+from toolkit.serving.bundle.inputs import square_batch
 from toolkit.serving.bundle.manifest import INPUT, MAPS, Manifest
 from toolkit.serving.bundle.session import answered_in_parts, joined, largest_call, read_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 EXTRA = "openvino"
@@ -76,21 +75,13 @@ class OpenVinoSession:
     def _inferred(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
             with self._turn:
-                found = self._request.infer({INPUT: self._squares(pixels)}, share_inputs=True)
+                found = self._request.infer({INPUT: square_batch(pixels, self._input)}, share_inputs=True)
                 return [found[self._model.output(name)].copy() for name in outputs]
         except Exception as error:
             raise BundleError(
                 f"{self.path}: openvino cannot compute it for {list(pixels.shape)}: {cause_of(error)}",
                 next_step="use --runtime onnxruntime",
             ) from error
-
-    def _squares(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        side = self._input.square
-        if pixels.shape[-3:-1] == (side, side):
-            return np.ascontiguousarray(pixels)
-        frames = pixels.reshape(-1, *pixels.shape[-3:])
-        squares = np.stack([square for frame in frames for square in to_squares(frame, self._input)])
-        return squares.reshape(*pixels.shape[:-3], side, side, 3)
 
 
 def of_squares(path: Path, manifest: Manifest) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from toolkit.api.answers import NONE, UNKNOWN, named_classes, number
+from toolkit.api.answers import NONE, UNKNOWN, named_classes, number, percent
 from toolkit.api.errors import printable
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def caption(manifest: Manifest, probabilities: NDArray[np.float32], top: int) ->
         numbers = (-probabilities).argsort(kind="stable")[:top].tolist()
     else:
         numbers = sorted(named_classes(row, manifest.thresholds), key=lambda place: -row[place])
-    lines = [Line(f"{_short(manifest.classes[place])}  {row[place]:.1%}", row[place]) for place in numbers]
+    lines = [Line(f"{_short(manifest.classes[place])}  {percent(row[place])}", row[place]) for place in numbers]
     declined = [Line(UNKNOWN)] if manifest.trust.declines(row, energy) else []
     return [*declined, *(lines or [Line(NONE)]), *sample]
 

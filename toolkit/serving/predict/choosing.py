@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from toolkit.api.answers import percent
 from toolkit.serving.predict.segment_scores import OVERLAPS, mean_average_precision
 from toolkit.serving.predict.segments import Segment, segments_of
 from toolkit.system.segmentation import Segmentation
@@ -52,11 +53,12 @@ class Choice:
     def lines(self) -> Iterator[str]:
         """What a user reads."""
         yield f"chosen: {', '.join(f'{key} {value:g}' for key, value in keys(self.rule).items())}"
-        yield f"mAP at IoU {DECIDING:g}: {self.score:.1%} on these videos, {self.usual:.1%} by the bundle's own rule"
+        score, usual = percent(self.score), percent(self.usual)
+        yield f"mAP at IoU {DECIDING:g}: {score} on these videos, {usual} by the bundle's own rule"
         if self.others is None:
             yield "one video alone does not show how the choice does on others"
         else:
-            yield f"mAP at IoU {DECIDING:g} on videos that a rule was not chosen on: {self.others:.1%}"
+            yield f"mAP at IoU {DECIDING:g} on videos that a rule was not chosen on: {percent(self.others)}"
 
 
 def keys(rule: Segmentation) -> dict[str, float]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from toolkit.api.answers import NONE, SEPARATOR, UNKNOWN, number
+from toolkit.api.answers import NONE, SEPARATOR, UNKNOWN, number, percent
 from toolkit.api.contracts import TargetForm
 from toolkit.api.errors import DataError, RunFailed, UsageError, printable
 from toolkit.api.files import csv_text, replaced
@@ -96,7 +96,7 @@ class OneClass:
         ranks = range(1, top + 1)
         self.columns: Sequence[str] = [f"{kind}_{rank}" for rank in ranks for kind in ("class", "probability")]
         self.titles: Sequence[str] = [f"top {rank}" for rank in ranks]
-        self.width = self._class_width + len("  100.00%")
+        self.width = self._class_width + len("  100.00 %")
 
     def read(self, bundle: Bundle, answer: NDArray[np.float32]) -> tuple[Top, Said]:
         return bundle.answers(answer[None]).top(self._top)[0], None
@@ -112,7 +112,7 @@ class OneClass:
         return [part for name, value in top for part in (name, float(f"{value:.7g}"))]
 
     def cells(self, top: Top, said: Said) -> list[str]:  # noqa: ARG002
-        return [f"{printable(name):<{self._class_width}}  {value:7.2%}" for name, value in top]
+        return [f"{printable(name):<{self._class_width}}  {percent(value, 2):>8}" for name, value in top]
 
 
 def _check_finite(answers: NDArray[np.float32]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from toolkit.api.answers import percent
 from toolkit.api.errors import printable
 from toolkit.api.files import csv_text
 from toolkit.serving.predict.inputs import Source
@@ -124,7 +125,7 @@ def lines(video: Video) -> Iterator[str]:
     """What the screen shows of a video."""
     name = printable(video.source.name)
     for one in video.segments:
-        yield f"{name}  {clock(one.start)}  {clock(one.end)}  {one.score:7.2%}  {printable(one.label)}"
+        yield f"{name}  {clock(one.start)}  {clock(one.end)}  {percent(one.score, 2):>8}  {printable(one.label)}"
     if not video.segments:
         yield f"{name}  (no segment)"
 

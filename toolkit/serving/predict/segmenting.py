@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.api.answers import percent
 from toolkit.api.clips import duration
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, UsageError, counted, printable
 from toolkit.api.files import free_name, replaced
@@ -206,4 +207,4 @@ def _scores(videos: Sequence[Video], truth: Mapping[str, Sequence[Segment]]) -> 
     yield f"annotated: {counted(len(known), 'video')} of {len(found):,}"
     for overlap in OVERLAPS if known else ():
         score = mean_average_precision({name: found[name] for name in known}, known, overlap)
-        yield f"mAP at IoU {overlap:g}: {score:.1%}"
+        yield f"mAP at IoU {overlap:g}: {percent(score)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.api.answers import NONE, UNKNOWN, named_classes, number
+from toolkit.api.answers import NONE, UNKNOWN, named_classes, number, percent
 from toolkit.api.errors import counted, first_few, printable
 from toolkit.serving.predict.inputs import Source
 
@@ -104,7 +104,7 @@ class Summary:
         if not self._named:
             return "mean confidence: no class was present"
         per_answer = f", {self._named / self.answers:.2f} classes per answer" if self.bundle.manifest.thresholds else ""
-        return f"mean confidence: {self._confidence / self._named:.1%}{per_answer}"
+        return f"mean confidence: {percent(self._confidence / self._named)}{per_answer}"
 
 
 def labels(manifest: Manifest) -> list[str]:
