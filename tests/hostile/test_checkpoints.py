@@ -50,7 +50,7 @@ def odd_tensors() -> list[Tensor]:
 def forged(content: Any, draw: Random) -> Any:
     """`content` with other values, some of them tensors, or other tensors of the same name."""
     distort(content, draw, values=(*ODD, *odd_tensors()))
-    tensors = [(table, key) for table, key in _tables(content) if isinstance(table[key], Tensor)]
+    tensors = [(table, key) for table, key in _tables(content) if isinstance(table[key], Tensor) and _fits(table[key])]
     if tensors and draw.random() < 0.5:
         table, key = draw.choice(tensors)
         value = table[key]
@@ -157,7 +157,12 @@ def write_weights(path: Path, draw: Random) -> None:
 def _is_plain(value: Tensor) -> bool:
     if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_nested:
         return False
-    return value.untyped_storage().nbytes() >= value.nbytes  # none that is expanded to more than memory holds
+    return _fits(value)
+
+
+def _fits(value: Tensor) -> bool:
+    """Whether it is none that is expanded to more than memory holds."""
+    return value.layout is not torch.strided or value.is_nested or value.untyped_storage().nbytes() >= value.nbytes
 
 
 def loaded(model: nn.Module, path: Path) -> tuple[WeightsError | None, list[str]]:
