@@ -161,7 +161,7 @@ def _is_plain(value: Tensor) -> bool:
 
 
 def _fits(value: Tensor) -> bool:
-    """Whether it is none that is expanded to more than memory holds."""
+    """Whether memory holds it; an expanded tensor may be larger."""
     return value.layout is not torch.strided or value.is_nested or value.untyped_storage().nbytes() >= value.nbytes
 
 

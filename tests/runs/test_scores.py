@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from toolkit.runs.scores import score_rows, score_text
+from toolkit.runs.scores import possible, score_rows, score_text
+from toolkit.runs.significance import UNKNOWN, Interval
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,13 @@ from toolkit.runs.scores import score_rows, score_text
 )
 def test_shares_are_percent_and_other_scores_are_numbers(name: str, value: float, text: str) -> None:
     assert score_text(name, value) == text
+
+
+def test_the_interval_of_a_share_stays_within_0_to_1() -> None:
+    wide = Interval(-0.17, 1.36)
+    assert possible("accuracy", wide) == (0.0, 1.0)
+    assert possible("accuracy", UNKNOWN) is UNKNOWN
+    assert possible("loss", wide) is wide
 
 
 def test_scores_equal_in_every_split_share_a_row() -> None:

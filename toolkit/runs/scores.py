@@ -86,6 +86,13 @@ def is_share(name: str) -> bool:
     return not SHARES.isdisjoint(name.split("_"))
 
 
+def possible(name: str, found: Interval) -> Interval:
+    """What of an interval the score of this name can reach: a share stays within 0 to 1."""
+    if math.isnan(found.low) or not is_share(name):
+        return found
+    return Interval(max(0.0, found.low), min(1.0, found.high))
+
+
 def score_rows(splits: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The scalar scores of some splits. `loss` and `log_loss` often agree, as do macro and weighted averages over
     classes of equal size; what is undefined agrees with nothing."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from toolkit.api.contracts import Data, Metric, Objective, Targets
 from toolkit.data.splits import classes_of
-from toolkit.runs.scores import is_share
+from toolkit.runs.scores import possible
 from toolkit.runs.significance import Interval, jackknife
 from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Evaluation, score
@@ -39,9 +39,8 @@ class Uncertainty:
     """Scores of answers that look at no item, by how they are made: `chance`, `majority` or `constant`."""
 
     def interval(self, name: str, value: float) -> Interval:
-        """Of the score; a share stays within 0 to 1."""
-        found = jackknife(value, self.replicates.get(name, ())).interval
-        return Interval(max(0.0, found.low), min(1.0, found.high)) if is_share(name) else found
+        """Of the score of this name."""
+        return possible(name, jackknife(value, self.replicates.get(name, ())).interval)
 
 
 def uncertainty(

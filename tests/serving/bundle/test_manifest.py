@@ -85,7 +85,13 @@ def test_a_folder_of_runs_names_the_latest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "not valid JSON"), ("[1]", "not a JSON object"), ("[" * 100_000, "not valid JSON"), ("\x80", "not valid")],
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"name": "a", "name": "b"}', 'not valid JSON: the key "name" is there twice'),
+        ("[" * 100_000, "not valid JSON"),
+        ("\x80", "not valid"),
+    ],
 )
 def test_what_is_not_json_is_refused(bundle: Path, text: str, said: str) -> None:
     (bundle / MANIFEST).write_text(text, encoding="latin-1")

@@ -15,7 +15,7 @@ from toolkit.api.errors import UsageError, nearest
 from toolkit.runs.compare.contender import Contender
 from toolkit.runs.compare.protocols import ABSENT, differences
 from toolkit.runs.rows import MEASURE, measured
-from toolkit.runs.scores import Certainty, is_share, score_text
+from toolkit.runs.scores import Certainty, is_share, possible, score_text
 from toolkit.runs.significance import (
     SIGNIFICANT,
     UNKNOWN,
@@ -154,7 +154,8 @@ class Comparison:
         estimated = self.measured[one.name]
         if not _repeated(one):
             return estimated
-        return replace(estimated, interval=over_runs(_by_run(one, list(one.items))), over="runs")
+        interval = possible(self.measure, over_runs(_by_run(one, list(one.items))))
+        return replace(estimated, interval=interval, over="runs")
 
     @cached_property
     def scores(self) -> dict[str, tuple[Estimated | None, ...]]:
@@ -259,7 +260,7 @@ def _scored(one: Contender, name: str) -> Estimated | None:
     if len(values) == 1:
         known = Certainty.of(one.first.scores, one.first.split).intervals.get(name)
         return Estimated(values[0], UNKNOWN if known is None else Interval(*known), "" if known is None else "items")
-    return Estimated(math.fsum(values) / len(values), over_runs(values), "runs")
+    return Estimated(math.fsum(values) / len(values), possible(name, over_runs(values)), "runs")
 
 
 def _sources(contender: Contender, ids: Mapping[str, float] | Sequence[str]) -> list[str]:

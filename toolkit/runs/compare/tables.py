@@ -18,7 +18,7 @@ from toolkit.runs.compare.contender import Contender, flattened
 from toolkit.runs.compare.protocols import ABSENT
 from toolkit.runs.directory import null_for_nan
 from toolkit.runs.repeats import mean_and_deviation
-from toolkit.runs.scores import interval_text, is_share, score_text
+from toolkit.runs.scores import interval_text, is_share, possible, score_text
 from toolkit.runs.significance import Interval, over_runs
 from toolkit.system.notices import cell, note, say, show
 
@@ -117,7 +117,7 @@ def runs_table(one: Contender) -> Table:
     for heading, values in _merged(one.scores).items():
         name = heading.partition(" = ")[0]
         mean, deviation, *each = (_text(name, value) for value in (*mean_and_deviation(values), *values))
-        rows.append((heading, mean, deviation, interval_text(name, *over_runs(values)) or DASH, *each))
+        rows.append((heading, mean, deviation, interval_text(name, *possible(name, over_runs(values))) or DASH, *each))
     return Table(("score", "mean", "std", "95 % interval", *names), tuple(rows), spare=len(names))
 
 

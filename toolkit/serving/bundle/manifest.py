@@ -200,7 +200,7 @@ def read_manifest(bundle: Path) -> Manifest:
     path = bundle / MANIFEST
     try:
         check_regular(path, largest=_LARGEST_MANIFEST)
-        claimed = json.loads(path.read_bytes())
+        claimed = json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
     except FileNotFoundError as error:
         raise BundleError(f"{bundle}: not a bundle (it has no {MANIFEST})", next_step=_nearby(bundle)) from error
     except NotADirectoryError as error:
@@ -221,6 +221,15 @@ def read_manifest(bundle: Path) -> Manifest:
     if problem:
         raise _damaged(path, problem)
     return manifest
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a key that is there twice the last would count, and its seal would not show the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f'the key "{repeated}" is there twice')
+    return found
 
 
 def _other_schema(version: object) -> str:
