@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "evaluate": "re-evaluate the best checkpoint of a run, or an exported bundle",
         "compare": "compare runs with intervals and tests, item by item",
         "report": "write a run's report again from its files",
-        "explain": "draw where the answers of a run, or of a bundle with maps, come from",
+        "explain": "draw where the answers of a run or a bundle come from",
     },
     "use a trained model": {
         "export": "export a run's best checkpoint as a verified ONNX bundle",
