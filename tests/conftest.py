@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.blank import blank
 from tests.small import Squares
@@ -23,6 +24,8 @@ from toolkit.runs.report import figures
 
 
 def pytest_configure() -> None:
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     gc.set_threshold(50_000, 20, 20)  # by default it looks for cycles for an eighth of the time of all

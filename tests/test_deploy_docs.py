@@ -208,7 +208,7 @@ def test_the_pixels_shown_are_those_of_training(tmp_path: Path) -> None:
             assert np.array_equal(pixels, read_pixels(path)), name
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(height=st.integers(16, 90), width=st.integers(16, 90))
 def test_the_square_shown_is_that_of_a_bundle(place: Path, height: int, width: int) -> None:
     """But for the rounding of each side: a shift by half a pixel would differ by a hundred."""

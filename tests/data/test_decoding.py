@@ -70,7 +70,7 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(st.integers(0, 99), min_size=1, max_size=8), st.integers(0, 5), st.sampled_from([1, 3]))
 def test_any_frames_are_the_same_as_in_sequence(long_videos, numbers, which, threads):
     assert seen(long_videos[which], sorted(numbers), threads=threads) == sorted(numbers)
@@ -268,7 +268,7 @@ def test_a_video_that_has_gone_since_is_an_error(tmp_path):
         list(read_frames(path, known, [0]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["mp4", "mkv", "avi"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=40)), min_size=1, max_size=6),

@@ -74,7 +74,7 @@ def test_of_a_tiff_too(name: str) -> None:
     assert np.array_equal(decode_pixels(READ[name])[..., 0], DEEP[..., 0] >> 8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(20, 100), st.sampled_from(["JPEG", "PNG", "WEBP"]))
 def test_every_size_and_quality_is_read_as_in_training(
     tmp_path_factory: pytest.TempPathFactory, width: int, height: int, quality: int, form: str

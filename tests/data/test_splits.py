@@ -33,7 +33,7 @@ def sides(parts: Partition) -> tuple[tuple[int, ...], ...]:
 
 
 @given(grouped_items(), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_item_is_in_exactly_one_split_and_no_group_is_on_two_sides(items, seed):
     ids, targets, groups = items
     parts = divide(ids, targets, groups, seed=seed)
@@ -43,7 +43,7 @@ def test_every_item_is_in_exactly_one_split_and_no_group_is_on_two_sides(items, 
 
 
 @given(grouped_items(), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_order_of_listing_changes_nothing(items, shuffler: random.Random):
     ids, targets, groups = items
     order = list(range(len(ids)))
@@ -56,7 +56,7 @@ def test_the_order_of_listing_changes_nothing(items, shuffler: random.Random):
 
 
 @given(grouped_items())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_class_gets_its_shares_as_nearly_as_its_groups_allow(items):
     ids, targets, groups = items
     parts = divide(ids, targets, groups)
@@ -68,7 +68,7 @@ def test_each_class_gets_its_shares_as_nearly_as_its_groups_allow(items):
 
 
 @given(st.lists(st.integers(0, 4), min_size=20, max_size=200))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_single_items_are_divided_to_within_one_of_their_share(targets):
     parts = divide([f"{n}" for n in range(len(targets))], targets)
     for target, total in Counter(targets).items():
@@ -78,7 +78,7 @@ def test_single_items_are_divided_to_within_one_of_their_share(targets):
 
 
 @given(grouped_items())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_class_of_three_groups_or_more_is_in_every_split(items):
     ids, targets, groups = items
     parts = divide(ids, targets, groups)
@@ -140,7 +140,7 @@ def test_nothing_to_split_is_an_error():
     st.lists(st.sampled_from("abcdef"), min_size=2, max_size=12),
     st.lists(st.lists(st.integers(0, 11), min_size=2, max_size=3), max_size=5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_merged_groups_join_what_is_linked_and_nothing_else(groups, identical):
     identical = [[position % len(groups) for position in positions] for positions in identical]
     merged = merge_groups(groups, identical)

@@ -441,7 +441,7 @@ def test_scores_without_a_value_are_a_dash() -> None:
     assert words("top_k") == "top k"
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     sample=st.booleans(),
     clips=st.booleans(),

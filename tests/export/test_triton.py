@@ -225,7 +225,7 @@ def test_a_repository_that_cannot_be_written_is_reported(tmp_path: Path) -> None
         served(tmp_path)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(name=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12))
 def test_any_name_is_in_the_configuration_as_it_is(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     manifest = read_manifest(toy_bundle.write(tmp_path_factory.mktemp("any") / "toy"))

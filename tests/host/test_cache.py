@@ -209,7 +209,7 @@ def test_a_damaged_file_changes_no_answer(site: Path, damage: str) -> None:
     assert command()[0] == truth
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1), length=st.integers(0, 9), inserted=st.binary(max_size=9))
 def test_whatever_bytes_of_the_file_change_no_answer_changes(
     site: Path, place: float, length: int, inserted: bytes

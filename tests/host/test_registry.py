@@ -169,9 +169,9 @@ def test_malformed_entry_points_of_any_group_are_named_and_seen_by_nothing_else(
 @pytest.mark.parametrize("value", ["", "acme vision", "acme:"])
 def test_an_entry_point_that_names_no_module(site: Path, value: str):
     install(site, "odd", {}, {"main": value})
-    assert [broken.cause for broken in discover().broken] == [
-        f'LookupError: invalid entry point "{value}": expected package.module'
-    ]
+    (broken,) = discover().broken
+    # the backport, where a library has imported it, refuses the whole file
+    assert broken.cause.startswith((f'LookupError: invalid entry point "{value}": ', "malformed entry_points.txt; "))
 
 
 def test_a_distribution_without_name_or_version(site: Path):

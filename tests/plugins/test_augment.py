@@ -101,7 +101,7 @@ def difference(one: Tensor, other: Tensor) -> int:
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_gives_uint8_of_a_size_the_model_can_see(
     name: str, samples: int, size: int, beyond: int, frames: int | None, channels_last: bool, seed: int
 ) -> None:
@@ -334,7 +334,7 @@ def test_a_whole_image_of_the_right_size_stays() -> None:
     ratio=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted).map(tuple),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_boxes_lie_inside_the_image(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], seed: int
 ) -> None:

@@ -110,7 +110,7 @@ def test_update_never_waits_for_a_cuda_device(name: str) -> None:
     seed=st.integers(0, 2**31),
     spread=st.sampled_from([0.0, 1.0, 300.0]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_score_is_a_share_a_count_or_nan(classes: int, samples: int, seed: int, spread: float) -> None:
     logits, targets = predictions(samples, classes, seed)
     for name in NAMES:

@@ -110,7 +110,7 @@ def test_thresholds_are_chosen_on_what_they_are_asked_of_and_saved() -> None:
     assert fixed.thresholds.tolist() == [0.5] * 3
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     answers=st.lists(st.floats(0.001, 0.999), min_size=2, max_size=12),
     shown=st.data(),

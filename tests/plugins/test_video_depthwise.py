@@ -40,7 +40,7 @@ def layers(draw: st.DrawFn) -> nn.Conv3d:
     return layer(kernel_size=sizes, stride=strides, padding=padding)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plain=layers(), shape=st.tuples(*[st.integers(4, 7)] * 3) | st.tuples(st.integers(4, 5), st.just(4), st.just(4)))
 def test_the_gradients_are_those_of_any_convolution(plain: nn.Conv3d, shape: tuple[int, int, int]) -> None:
     given = clips(*shape)

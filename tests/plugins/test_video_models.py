@@ -220,7 +220,7 @@ def test_trains_in_bf16(name: str) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(frames=st.integers(1, 7), size=st.integers(16, 50), batch=st.integers(1, 3), classes=st.integers(2, 5))
 def test_x3d_takes_any_clip(frames: int, size: int, batch: int, classes: int) -> None:
     spec = DataSpec(tuple(map(str, range(classes))), size, clip=Clip(frames))

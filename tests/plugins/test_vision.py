@@ -106,7 +106,7 @@ def test_an_unknown_backbone_is_not_an_attribute() -> None:
 # Logits
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(size=st.integers(16, 70), widths=st.lists(st.integers(1, 9), min_size=1, max_size=4), classes=st.integers(2, 12))
 def test_cnn_takes_any_size_groups_and_classes(size: int, widths: list[int], classes: int) -> None:
     model = cnn.cnn(DataSpec(classes=tuple(map(str, range(classes))), size=size), widths=tuple(widths))

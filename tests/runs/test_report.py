@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -504,7 +504,6 @@ def test_making_a_page_does_not_load_torch(tmp_path: Path) -> None:
     assert shown.stdout.strip() == "True False"
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
 def test_wilson_interval_holds_the_share(hits_and_count: tuple[int, int]) -> None:
     hits, count = hits_and_count
@@ -523,7 +522,6 @@ def predicted(target: str, prediction: str, confidence: float) -> Prediction:
     return Prediction("id", target, prediction, confidence, {})
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc"), st.floats(0, 1)), min_size=1, max_size=50))
 def test_statistics_agree_with_scikit_learn(rows: list[tuple[str, str, float]]) -> None:
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support

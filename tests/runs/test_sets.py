@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -269,7 +269,6 @@ def predicted(target: list[int], prediction: list[int]) -> Prediction:
     return Prediction("id", label(CLASSES, target), label(CLASSES, prediction), 0.5, {})
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=30))
 def test_scores_of_classes_agree_with_scikit_learn(rows: list[tuple[list[int], list[int]]]) -> None:
     targets, answers = (

@@ -59,7 +59,7 @@ def test_a_clip_has_one_row_of_logits(name: str, head: str) -> None:
         assert logits.isfinite().all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     head=st.sampled_from(HEADS), frames=st.integers(1, 9), batch=st.integers(1, 4), classes=st.integers(2, 5),
     layers=st.integers(1, 3), width=st.sampled_from([64, 128]),

@@ -220,7 +220,7 @@ SIDES = st.integers(1, 90)
 FITS = st.sampled_from(["crop", "stretch"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SIDES, SIDES, SIDES, FITS, st.integers(0, 2**32 - 1))
 def test_squares_are_those_of_training(height: int, width: int, side: int, fit: Fit, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -282,7 +282,7 @@ def test_a_model_that_is_not_used_is_not_read(tmp_path: Path) -> None:
         Bundle.load(path, device="cpu", precision="int8")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(height=SIDES, width=SIDES, side=SIDES, fit=FITS)
 def test_three_crops_are_the_ends_and_the_centre_of_the_long_side(height: int, width: int, side: int, fit: Fit) -> None:
     image = np.random.default_rng(height * 91 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -347,7 +347,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "expected a regular file, got a folder" in refusal(tmp_path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_is_accepted_or_refused_and_never_a_crash(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(model([node("Tile", ["weight", "n"], ["x"])], [constant("n", [1, 2])]).SerializeToString())

@@ -52,7 +52,7 @@ def answers(
         yield from answer_all(decoded, predict, mean, batch=batch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(0, 5), max_size=40),
     batch=st.integers(1, 9),

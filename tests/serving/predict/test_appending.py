@@ -154,7 +154,7 @@ def test_a_kill_loses_no_row_that_was_added(output: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_file_cut_anywhere_keeps_every_whole_row(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject
 ) -> None:

@@ -54,7 +54,7 @@ def streamed(windows: Windows, times: Sequence[float]) -> list[tuple[float, list
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     gaps=st.lists(st.integers(10, 70) | st.integers(10, 500), min_size=0, max_size=120),
     frames=st.integers(1, 9),
@@ -151,7 +151,7 @@ def taken(ring: Ring[int]) -> list[tuple[int, float, list[int]]]:
     return [(window.part, round(window.moment[0], 3), list(window.frames))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example(parts=[27, 1], gap=2.220446049250313e-16, every=0.1)
 @given(
     parts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
