@@ -328,7 +328,7 @@ class ExportTable(BaseModel):
     """What is exported, and how exact it must be."""
 
     model_config = _CLOSED
-    precision: Literal["auto"] | BundlePrecision | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
+    precision: Literal["auto", BundlePrecision] | Annotated[TomlArray[BundlePrecision], Field(min_length=1)] = "fp32"
     """One or several; a bundle uses the first by default. `auto`: int8 but for the layers that cost accuracy, if that
     is faster than fp32 on this machine, else fp32."""
     maps: bool = False
