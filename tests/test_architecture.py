@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -231,3 +232,11 @@ def test_types_are_checked_of_the_core_the_plugins_and_the_benches() -> None:
     project = tomllib.loads((CORE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {module.split(".")[0] for module in sources(PLUGINS)}
     assert set(project["tool"]["mypy"]["packages"]) == {"toolkit", "bench", *packages}
+
+
+def test_pytest_enters_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
+    """By default it skips folders called build or dist, as those of packages are."""
+    folders = {path.parent.name for path in Path(__file__).parent.rglob("test_*.py")}
+    skipped = [name for name in folders for pattern in pytestconfig.getini("norecursedirs") if fnmatch(name, pattern)]
+    assert "build" in folders
+    assert skipped == []
