@@ -74,7 +74,7 @@ def test_home_is_expanded_in_the_root(write, monkeypatch, tmp_path):
         (
             ("[data]", 'export.precision = "int4"\n[data]'),
             [
-                'export.precision: must be "auto" or one of "fp32", "fp16", "int8" or an array, got "int4"; '
+                'export.precision: must be one of "auto", "fp32", "fp16", "int8" or an array, got "int4"; '
                 'did you mean "int8"?'
             ],
         ),
