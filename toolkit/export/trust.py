@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from toolkit.runs.trust import answer_unknown, calibration_scores
 from toolkit.serving.bundle import Conformal, Rejection, Trust
 from toolkit.training.answers import answers_of
 from toolkit.training.evaluate import Answered, answer
-from toolkit.training.trust import fewest_values, fit_temperature, tempered, threshold_of, trust_scores
+from toolkit.training.trust import fewest_values, fit_temperature, rank_of, tempered, threshold_of, trust_scores
 
 IMPROBABLE = 0.001
 """Probability of so many sets without the truth, below which the test items are unlike those of validation."""
@@ -192,8 +192,18 @@ def lines(trust: Trust) -> Iterator[str]:
     if trust.conformal is not None:
         yield (
             f"conformal: the sets hold the truth of {percent(found['coverage'])} of the {split} items (asked for "
-            f"{percent(1 - trust.conformal.error)}), with {found['set_size']:.2f} classes on average"
+            f"{percent(1 - trust.conformal.error)}{_by_chance(trust)}), with {found['set_size']:.2f} classes on average"
         )
+
+
+def _by_chance(trust: Trust) -> str:
+    """Between which shares the sets hold the truth of 19 in 20 test splits like this one."""
+    lacking = _lacking(trust)
+    if lacking is None:
+        return ""
+    items = trust.measured["test"]["items"]
+    least, most = (1 - float(one) / items for one in lacking.ppf([0.975, 0.025]))
+    return f"; chance alone gives {percent(least)} to {percent(most)}"
 
 
 def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown: Mapping[str, float]) -> str:
@@ -210,20 +220,34 @@ def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown
 
 def warnings(trust: Trust) -> Iterator[str]:
     """What a user must know before relying on it."""
-    from scipy.stats import betabinom
-
-    found, valid = trust.measured.get("test", {}), trust.measured.get("valid", {})
-    if trust.conformal is None or "coverage" not in found:
+    lacking = _lacking(trust)
+    if lacking is None:
         return
-    items, known = int(found["items"]), int(valid["items"])
+    found = trust.measured["test"]
+    items = int(found["items"])
     missed = round(items * (1 - found["coverage"]))
-    lacking = int(trust.conformal.error * (known + 1))
-    chance = float(betabinom.sf(missed - 1, items, lacking, known + 1 - lacking))
+    chance = float(lacking.sf(missed - 1))
     if chance < IMPROBABLE:
         yield (
             f"the sets lack the truth of {missed:,} of {items:,} test items, which is more than chance: the test items "
             "are unlike those of validation, so the sets promise too much for items like them"
         )
+
+
+def _lacking(trust: Trust) -> Any:
+    """How the number of sets that lack the truth is distributed over test splits of this size, where their items are
+    like those of validation: a frozen distribution of scipy. None where no such split was measured.
+
+    Source: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012.
+    """
+    from scipy.stats import betabinom
+
+    found, valid = trust.measured.get("test", {}), trust.measured.get("valid", {})
+    if trust.conformal is None or "coverage" not in found:
+        return None
+    known = int(valid["items"])
+    below = rank_of(known, trust.conformal.error)
+    return betabinom(n=int(found["items"]), a=below, b=known + 1 - below)
 
 
 @dataclass(frozen=True)

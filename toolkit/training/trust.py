@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ TEMPERATURES = (0.1, 10.0)
 """The lowest and the highest temperature."""
 FITTED = 1 << 24
 """Logits that a temperature is fitted on, about: more change nothing but the time it takes."""
+ROUNDING = 1e-4
+"""What rounding may change of a value in a model that is exported in float32."""
 KEPT_KNOWN = 0.95
 """Share of known items that a threshold keeps, where shares of declined unknown ones are compared."""
 
@@ -69,27 +72,41 @@ def trust_scores(answered: Answered, score: TrustScore) -> Tensor:
 
 
 def threshold_of(values: Tensor, share: float) -> float | None:
-    """The threshold that at most `share` of further values like these, `[N]`, are below: of the scores of right answers
-    that may be declined, or of the probabilities of true classes that sets may lack. None where N is too small to say.
+    """The threshold below which at most the share of further values like these, `[N]`, is expected, and less than
+    1 / (N + 1) fewer: of the scores of right answers that may be declined, or of the probabilities of true classes that
+    sets may lack. None where N is too small to say.
+
+    Fewer are below where values repeat. Only chance could divide them, and a bundle always answers an input alike.
 
     Sources: Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005; for sets Sadinle, Lei and
     Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 2019.
     """
-    rank = math.floor(share * (len(values) + 1))
-    return None if rank < 1 else _between(values.sort().values, rank - 1)
+    rank = rank_of(len(values), share)
+    return None if rank < 1 else _below(values.sort().values, rank - 1)
+
+
+def rank_of(count: int, share: float) -> int:
+    """Which of so many values in ascending order is the lowest that `threshold_of` keeps, from 1; 0 if they are too
+    few."""
+    return math.floor(_exact(share) * (count + 1))
 
 
 def fewest_values(share: float) -> int:
     """How many values `threshold_of` needs."""
-    return math.ceil(1 / share) - 1
+    return math.ceil(1 / _exact(share)) - 1
 
 
-def _between(ascending: Tensor, place: int) -> float:
-    """A threshold that keeps the value at this place, and as far from the one before as from it: so no rounding of an
-    exported model makes an item cross it."""
+def _exact(share: float) -> Fraction:
+    """As it is written: 0.29 of 100 are 29, but fewer in floating-point numbers."""
+    return Fraction(str(share))
+
+
+def _below(ascending: Tensor, place: int) -> float:
+    """A threshold that keeps the value at this place though an exported model rounds it, and as few others as that
+    allows."""
     here = float(ascending[place])
-    before = float(ascending[place - 1]) if place else here
-    return float(torch.tensor((here + before) / 2, dtype=torch.float32))
+    gap = here - float(ascending[place - 1]) if place else math.inf
+    return float(torch.tensor(here - min(gap / 2, ROUNDING), dtype=torch.float32))
 
 
 def separation(known: Tensor, unknown: Tensor) -> Scores:
