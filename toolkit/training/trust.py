@@ -7,7 +7,6 @@ What is chosen here is chosen on the validation split, of the answers as they ar
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -50,7 +49,7 @@ def tempered(answered: Answered, temperature: float, average: Averaged) -> Answe
     """The answers where the logits of each view are divided by `temperature`."""
     views = _views(answered) / temperature
     logits = averaged(views.flatten(0, 1), "index", len(views), average)
-    return replace(Answered(answered.index, logits, answered.targets), views=views)
+    return Answered(answered.index, logits, answered.targets, views=views, similarities=answered.similarities)
 
 
 def log_loss(answered: Answered) -> float:
@@ -58,17 +57,37 @@ def log_loss(answered: Answered) -> float:
     return float(cross_entropy(answered.logits, answered.targets))
 
 
-def trust_scores(answered: Answered, score: TrustScore) -> Tensor:
-    """float32 `[N]`, the higher the more an answer is trusted: `confidence`, the probability of the likeliest class, or
-    `energy`, the log of the sum of the exponentials of the logits, averaged over views.
+def trust_scores(answered: Answered, score: TrustScore, weight: float = 0.0) -> Tensor:
+    """float32 `[N]`, the higher the more an answer is trusted: `confidence`, the probability of the likeliest class;
+    `energy`, the log of the sum of the exponentials of the logits, averaged over views; or `similarity`, the confidence
+    and `weight` times what `Similarity` gives.
 
     Sources: Hendrycks and Gimpel, "A baseline for detecting misclassified and out-of-distribution examples in neural
     networks", ICLR 2017; Liu, Wang, Owens and Li, "Energy-based out-of-distribution detection", NeurIPS 2020, whose
     energy is the negative of ours.
     """
-    if score == "confidence":
-        return answered.logits.softmax(-1).amax(-1)
-    return _views(answered).logsumexp(-1).mean(1)
+    if score == "energy":
+        return _views(answered).logsumexp(-1).mean(1)
+    confidence = answered.logits.softmax(-1).amax(-1)
+    return confidence if score == "confidence" else confidence + weight * similarities(answered)
+
+
+def similarities(answered: Answered) -> Tensor:
+    """Those of the answers of a network that measures them."""
+    if answered.similarities is None:
+        raise AssertionError("the network measures no similarity")
+    return answered.similarities
+
+
+def similarity_weight(answered: Answered) -> float:
+    """The weight by which the similarities of known items spread as far as their confidences: so each has its say, and
+    no unknown item is needed to choose it. 0 if all similarities are equal.
+
+    Source: the matched scales of Wang, Li, Feng and Zhang, "ViM: out-of-distribution with virtual-logit matching",
+    CVPR 2022.
+    """
+    spread = float(similarities(answered).double().std(correction=0))
+    return float(trust_scores(answered, "confidence").double().std(correction=0)) / spread if spread else 0.0
 
 
 def threshold_of(values: Tensor, share: float) -> float | None:
