@@ -1,4 +1,4 @@
-"""What a study's processes are told."""
+"""The orders of a study's processes."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder, or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself: whoever opens it learns what is wrong
+    except OSError:  # a link that leads to itself: its reader says what is wrong
         return False
 
 

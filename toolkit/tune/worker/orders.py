@@ -14,7 +14,7 @@ from typing import Any
 
 
 def give(order: Mapping[str, Any], process: subprocess.Popen[str]) -> None:
-    """Give an order to a process, which may have ended already: whoever waits for it notices that."""
+    """Give an order to a process. One that has ended already raises nothing here: its exit code says why."""
     if process.stdin is None:
         raise AssertionError("unreachable: a pipe was asked for")
     try:
