@@ -108,6 +108,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
     ids: list[str] = []
     targets: list[int] = []
     classes = sorted({*map(normal, names)})  # two folders may have one name in two forms of Unicode
+    numbers = {name: number for number, name in enumerate(classes)}
     for name in names:
         found = sorted(f"{name}/{item}" for item in items_below(root / name, wanted(videos=videos)))
         if not found:
@@ -117,7 +118,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
                 next_step=f"Put {_noun(videos)} files ({VIDEOS if videos else IMAGES}) there, or remove the folder.",
             )
         ids += found
-        targets += [classes.index(normal(name))] * len(found)
+        targets += [numbers[normal(name)]] * len(found)
     return Listing(root, tuple(ids), tuple(targets), tuple(classes))
 
 

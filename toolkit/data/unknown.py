@@ -36,9 +36,9 @@ def objections(data: Data, names: Sequence[str]) -> Iterator[str]:
 def with_unknown(data: Data, names: Sequence[str]) -> Data:
     """`data` without the items of the classes with these names; those of the test split become `Data.unknown`. There
     must be no `objections`."""
-    held = {data.spec.classes.index(name) for name in names}
-    classes = [name for name in data.spec.classes if name not in names]
-    numbers = {data.spec.classes.index(name): number for number, name in enumerate(classes)}
+    held = {number for number, name in enumerate(data.spec.classes) if name in names}
+    learnt = [number for number in range(len(data.spec.classes)) if number not in held]
+    numbers = {before: now for now, before in enumerate(learnt)}
     known: dict[str, Any] = {
         split: of_whole_items(getattr(data, split), partial(_known, numbers=numbers)) for split in SPLITS
     }
@@ -46,7 +46,7 @@ def with_unknown(data: Data, names: Sequence[str]) -> Data:
         data,
         **known,
         unknown=of_whole_items(data.test, partial(_unknown, held=held)),
-        spec=replace(data.spec, classes=tuple(classes)),
+        spec=replace(data.spec, classes=tuple(data.spec.classes[number] for number in learnt)),
         protocol={**data.protocol, "unknown": ", ".join(sorted(names))},
     )
 
