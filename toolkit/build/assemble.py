@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,8 +44,8 @@ from toolkit.training.optimize import (
     LayerDecay,
     freeze_layers,
     frozen_modules,
-    model_parts,
     parameter_groups,
+    trained_parts,
     undecayed,
     warmed_up,
 )
@@ -239,7 +239,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
         disagreements(
             assembly.recipe,
             assembly.spec,
-            parts=_parts(assembly),
+            parts=trained_parts(assembly.network.model, assembly.objective),
             objective=assembly.objective,
             metrics=assembly.metrics(),
             schedule=schedule,
@@ -310,7 +310,7 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     decay, bare = table.optimizer.layer_decay, undecayed(network.model)
     groups = list(
         parameter_groups(
-            _parts(assembly),
+            trained_parts(network.model, assembly.objective),
             table.optimizer.lr,
             scales,
             decay_norms_and_biases=decays,
@@ -339,14 +339,6 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     )
 
 
-def _parts(assembly: Assembly) -> Mapping[str, nn.Module]:
-    """What is trained, by the names under which a recipe scales learning rates."""
-    parts = model_parts(assembly.network.model)
-    objective = assembly.objective
-    trained = any(parameter.requires_grad for parameter in objective.parameters())
-    return {**parts, "objective": cast(nn.Module, objective)} if trained else parts
-
-
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -354,8 +346,7 @@ def count_parameters(network: nn.Module) -> int:
 def noise(assembly: Assembly, size: int) -> Share:
     """So many items of noise."""
     spec = assembly.spec
-    shape = (size, *(() if spec.frames is None else (spec.frames,)), 3, spec.size, spec.size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
+    pixels = torch.randint(0, 256, (size, *spec.item_shape), dtype=torch.uint8, device=assembly.device)
     targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
     return Share.whole(pixels, targets)
 

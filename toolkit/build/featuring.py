@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from toolkit.api.contracts import Headed, Mirroring
 from toolkit.api.errors import Problem
@@ -16,7 +15,7 @@ from toolkit.recipe.read import invalid
 from toolkit.system.machine import memory_available
 from toolkit.training.asked import Asked, Question, Recorded
 from toolkit.training.features import Features, asks_once, is_fixed
-from toolkit.training.network import Network, evaluating
+from toolkit.training.network import Network, evaluating, is_frozen
 from toolkit.training.sharded import is_sharded
 from toolkit.training.state import Setup, State
 from toolkit.training.taught import Taught
@@ -115,12 +114,6 @@ def with_teacher(assembly: Assembly, setup: Setup) -> Setup:
     if not plain:
         return setup
     return replace(setup, taught=_unteachable(assembly, setup, plain) or _taught(assembly, setup, plain[0]))
-
-
-def is_frozen(network: nn.Module) -> bool:
-    """Whether training leaves a network as it is."""
-    trained = any(parameter.requires_grad for parameter in network.parameters())
-    return not trained and not any(module.training for module in network.modules())
 
 
 def _unteachable(assembly: Assembly, setup: Setup, asked: list[Question]) -> str | None:

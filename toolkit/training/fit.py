@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolkit.api.contracts import Direction, EpochRecord, Staged
-from toolkit.api.errors import RunFailed
+from toolkit.api.errors import DataError, RunFailed
 from toolkit.data.loader import Share
 from toolkit.system.randomness import seed_globally
 from toolkit.training.evaluate import Answered, Evaluation, answering, device_of
@@ -69,6 +69,7 @@ def fit(state: State, setup: Setup) -> Iterator[Event]:
     a teacher is asked in each step, `StepDone` after every optimizer step, `Validating` after every validation batch
     and an `EpochRecord` at the end of every epoch. The caller may save the state at any yield, and stops training by
     leaving the generator. Seeds torch's global generators at every step.
+    Raises DataError when no training item can be read.
     Raises RunFailed when the loss is not finite, before the optimizer's step: `state` then holds the weights from
     before it. On a GPU that may be noticed some steps later: a state is worth saving only after `require_worth`.
     """
@@ -124,6 +125,8 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
             waited=totals.waited,
             slowest=waits.index(max(waits)),
         )
+    if not totals.items:
+        raise DataError("no item of the training split can be read", next_step="repair the data")
     require_worth(state, setup)
 
 

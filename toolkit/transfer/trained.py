@@ -14,7 +14,7 @@ from typing import Any
 
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import read_regular
-from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole
+from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole, run_of_bundle
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import state_dict_of
 from toolkit.transfer.weights import Known, Weights, load_weights
@@ -121,18 +121,16 @@ def _parts(content: Mapping[str, Any], path: Path) -> tuple[Weights, list[str], 
 
 
 def _source_of(bundle: Path) -> Path:
-    """The directory of the run that a bundle was exported from: around the bundle, or under runs/."""
+    """The directory of the run that a bundle was exported from: see `run_of_bundle`."""
     try:
         manifest = json.loads(read_regular(bundle / _MANIFEST))
         name, run = str(manifest["name"]), str(manifest["trained_on"]["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{bundle}: its {_MANIFEST} names no run", next_step="name the run itself") from error
-    places = [*bundle.resolve().parents[:2], Path("runs") / name / run]
-    for place in places:
-        if place.name == run and (place / BEST).is_file():
-            return place
+    if found := run_of_bundle(bundle, name, run):
+        return found
     raise WeightsError(
-        f"{bundle}: a bundle has no weights to train from, and its run {run} was not found at {places[-1]}",
+        f"{bundle}: a bundle has no weights to train from, and its run {run} was not found below runs/",
         next_step="name the directory of that run: --set model.weights=RUN",
     )
 
