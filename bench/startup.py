@@ -4,6 +4,7 @@ components, and modules loaded; and what hostile plugins add."""
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,10 @@ from pathlib import Path
 from statistics import median
 
 from bench.data import Options
-from bench.pairs import Effort, Figure, compare, unwatched
+from bench.pairs import Effort, Figure, Skipped, compare, unwatched
 from tests.hostile.zoo import ZOO, release
 from tests.recipes import RECIPES, acceptance
+from toolkit.api.errors import RunFailed
 
 PAIRS = 15
 LIGHT = 3
@@ -56,11 +58,14 @@ def commands() -> Iterator[Command]:
         yield Command(f"check-{recipe.stem}", ("check", str(recipe), "--recipe-only", *acceptance(recipe)))
 
 
-def figures(options: Options) -> Iterator[Figure]:
+def figures(options: Options) -> Iterator[Figure | Skipped]:
     with tempfile.TemporaryDirectory() as cache, _cached_in(cache):
-        _warm_up()
+        refused = _warm_up()
         for command in commands():
-            yield _figure(command, options.effort(PAIRS))
+            if command in refused:
+                yield Skipped(f"startup/{command.name}", refused[command])
+            else:
+                yield _figure(command, options.effort(PAIRS))
     with tempfile.TemporaryDirectory() as site:
         release(Path(site))
         yield _hostile(site, options.effort(PAIRS))
@@ -78,10 +83,26 @@ def _cached_in(folder: str) -> Iterator[None]:
             os.environ["TOOLKIT_CACHE"] = before
 
 
-def _warm_up() -> None:
-    """Let the cache know every component and every recipe."""
+def _warm_up() -> dict[Command, str]:
+    """Let the cache know every component and every recipe. Returns the commands that need a package which is not
+    installed, with what they answer."""
+    refused = {}
     for command in (Command("schema", ("schema",)), *commands()):
-        cpu_seconds(command.line, command.code)
+        try:
+            cpu_seconds(command.line, command.code)
+        except subprocess.CalledProcessError as error:
+            refused[command] = _lacks(error.cmd)
+    return refused
+
+
+def _lacks(command: Sequence[str]) -> str:
+    """What a failed command answers about a package that is not installed. Raises RunFailed for another failure."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT)
+    lines = done.stderr.splitlines()
+    for line in lines:
+        if line.endswith("which is not installed"):
+            return line.removeprefix("error: ")
+    raise RunFailed(f"{shlex.join(command)}: exit code {done.returncode}", details=lines[-10:])
 
 
 def _hostile(site: str, effort: Effort) -> Figure:

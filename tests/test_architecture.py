@@ -24,7 +24,7 @@ ROOMS = (
     *("kit", "cli"),
 )
 """The folders of the core from bottom to top. An import between two points down; imports for type checkers and inside
-functions count. `__main__` stands above all, and `toolkit/__init__.py` gives plugins `hookimpl`."""
+functions count. `__main__` and `notebook` stand above all, and `toolkit/__init__.py` gives names of both ends."""
 
 PUBLIC = (
     *("api", "data.division", "data.folders", "data.groups", "data.images", "data.kinds", "data.labelled"),
@@ -85,7 +85,7 @@ def test_the_core_is_rooms_and_a_door() -> None:
     found = [path for path in CORE.iterdir() if path.name != "__pycache__"]
     assert sorted(path.name for path in found if path.is_dir()) == sorted(ROOMS)
     assert len(ROOMS) <= 14
-    assert {path.name for path in found if path.is_file()} == {"__init__.py", "__main__.py", "py.typed"}
+    assert {path.name for path in found if path.is_file()} == {"__init__.py", "__main__.py", "notebook.py", "py.typed"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -105,8 +105,9 @@ def test_imports_between_rooms_point_down() -> None:
 
 
 def test_nothing_imports_the_door_but_for_its_version() -> None:
-    """`toolkit/__init__.py` and `__main__.py` stand above the rooms, so nothing may need them to be loaded first."""
+    """The files in `toolkit/` stand above the rooms, so nothing may need them to be loaded first."""
     for module, tree in sources(CORE).items():
+        assert "toolkit.notebook" not in imports(tree) or module == "toolkit", module
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "toolkit" and module != "toolkit":
                 assert [alias.name for alias in node.names] == ["__version__"], module

@@ -483,11 +483,25 @@ def test_a_command_that_fails_has_no_cpu_seconds() -> None:
         startup.cpu_seconds(("-c", "raise SystemExit(3)"))
 
 
+def test_a_recipe_whose_package_is_not_installed_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking, failing = (startup.Command(name, ("check", name)) for name in ("lacking", "failing"))
+    script = 'import sys; sys.exit("error: model needs timm, which is not installed\\nnext:  pip install timm")'
+    lines = {lacking: ("-c", script), failing: ("-c", 'raise SystemExit("error: broken")')}
+    monkeypatch.setattr(startup.Command, "line", property(lambda command: lines.get(command, ("-c", "pass"))))
+    monkeypatch.setattr(startup, "commands", lambda: iter([lacking]))
+    skipped = next(iter(startup.figures(Options(2, None))))
+    assert str(skipped) == "startup/lacking skipped: model needs timm, which is not installed"
+    monkeypatch.setattr(startup, "commands", lambda: iter([failing]))
+    with pytest.raises(RunFailed, match="exit code 1") as failed:
+        next(iter(startup.figures(Options(2, None))))
+    assert failed.value.details == ("error: broken",)
+
+
 def test_what_is_slow_or_heavy_at_startup_misses_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup, "cpu_seconds", lambda command, code=0: 3.0 if "toolkit" in command else 0.1)
     monkeypatch.setattr(startup, "_import_times", lambda command, code=0: "import time: 1 | 1 | torch.nn\n")
     monkeypatch.setattr(startup, "_seconds_of_help", lambda site: 0.3 if any(Path(site).iterdir()) else 0.2)
-    *commands, hostile = startup.figures(Options(2, None))
+    *commands, hostile = (figure for figure in startup.figures(Options(2, None)) if isinstance(figure, Figure))
     assert [figure.name for figure in commands][:4] == [
         *("startup/help", "startup/plugins", "startup/unknown-key", "startup/wrong-argument")
     ]

@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -467,18 +468,25 @@ def write_bytes(path: Path, count: int) -> None:
 # Python and a queue
 
 
-def test_python_trains_and_reads_the_scores_as_shown(
+def test_python_trains_reads_and_uses_a_run_as_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = DOCS / "how-to" / "python.md"
     tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
+    shutil.copy(tmp_path / "images" / "test" / "red" / "00.png", tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
-    for name in ("train.py", "scores.py"):
+    shown = {}
+    for name in ("train.py", "use.py", "check.py"):
         Path(name).write_text(titled(page, name), encoding="utf-8")
         runpy.run_path(name, run_name="__main__")
-    *_, losses, accuracy = capsys.readouterr().out.splitlines()
+        shown[name] = capsys.readouterr().out.splitlines()
+    *_, losses, scored = shown["train.py"]
     assert len(json.loads(losses)) == 2
+    accuracy, report = scored.split(" ", 1)
     assert 0 <= float(accuracy) <= 1
+    assert Path(report).is_file()
+    assert re.fullmatch(r"\['(blue|green|red)'\] \[\[\('.*\]\]", shown["use.py"][-2])
+    assert shown["use.py"][-1] == "torch.Size([1, 3])"
 
 
 # Plugins

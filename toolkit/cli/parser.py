@@ -187,11 +187,11 @@ def stopped(kept: str, options: argparse.Namespace) -> Iterator[None]:
 
 
 def console() -> Console:
-    """Standard output. Plain text, one line after another, in a file, a pipe or a CI log, and where NO_COLOR is set. Of
-    several ranks only the first one prints."""
+    """Standard output. Plain text, one line after another, in a file, a pipe, a notebook or a CI log, and where
+    NO_COLOR is set. Of several ranks only the first one prints."""
     from toolkit.system.console import LastingConsole
     from toolkit.system.ranks import launched
 
     plain = not sys.stdout.isatty() or any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
     terminal, quiet = False if plain else None, not launched().leads
-    return LastingConsole(stderr=False, highlight=False, force_terminal=terminal, quiet=quiet)
+    return LastingConsole(stderr=False, highlight=False, force_terminal=terminal, force_jupyter=False, quiet=quiet)
