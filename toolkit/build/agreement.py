@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import nn
 
-from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Pretraining, Schedule
+from toolkit.api.contracts import Curve, DataSpec, Headed, Metric, Objective, Pretraining, Schedule
 from toolkit.api.errors import Problem, counted, nearest
 from toolkit.api.memory import lacks_memory
 from toolkit.recipe.tables import Recipe
@@ -38,6 +38,7 @@ def disagreements(
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     yield from _undivided(recipe, objective)
     yield from distrusted(recipe, spec)
+    yield from _featureless(recipe, model)
     if isinstance(objective, Pretraining):
         yield from _unanswered(recipe)
     yield from _unfrozen(recipe, model)
@@ -83,6 +84,14 @@ def distrusted(recipe: Recipe, spec: DataSpec) -> Iterator[Problem]:
     if spec.targets != "index":
         for key in (key for key, wanted in asked.items() if wanted):
             yield Problem(key, "requires items with one class each; remove it")
+
+
+def _featureless(recipe: Recipe, model: nn.Module) -> Iterator[Problem]:
+    """Features that the recipe asks for and the model does not show."""
+    reject = recipe.export.reject
+    if reject is not None and reject.score == "similarity" and not isinstance(model, Headed):
+        message = f'model "{recipe.model.name}" has no backbone and head of its own: use "confidence" or "energy"'
+        yield Problem("export.reject.score", message)
 
 
 def _unanswered(recipe: Recipe) -> Iterator[Problem]:

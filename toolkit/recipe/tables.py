@@ -308,7 +308,8 @@ class RejectTable(BaseModel):
     rate: Annotated[float, Field(gt=0, lt=1)]
     """Largest share of right answers that may be declined."""
     score: TrustScore = "confidence"
-    """What is compared: the confidence (the probability of the likeliest class), or the energy of the logits."""
+    """What is compared: the confidence (the probability of the likeliest class), the energy of the logits, or the
+    similarity of the features to those of a class, added to the confidence."""
 
 
 class ConformalTable(BaseModel):
