@@ -193,7 +193,7 @@ def stages_in_words(recipe: Recipe, spec: DataSpec) -> list[str]:
     """A note for each way in which epochs differ."""
     train, found = recipe.train, list[str]()
     if train.thaw_every:
-        every = counted(train.thaw_every, "epoch")
+        every = "epoch" if train.thaw_every == 1 else counted(train.thaw_every, "epoch")
         found.append(f"{_layers(train.trained_layers or 0)} at first, one more layer every {every} (train.thaw_every)")
     if fixres := train.fixres:
         found.append(
