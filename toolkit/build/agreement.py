@@ -143,7 +143,7 @@ def _refusal(model: nn.Module, spec: DataSpec, size: int) -> str | None:
     except (AssertionError, RuntimeError, ValueError) as error:
         if lacks_memory(error):
             raise
-        return (str(error) or type(error).__name__).splitlines()[0]
+        return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return None
 
 
