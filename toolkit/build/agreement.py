@@ -152,7 +152,7 @@ def _refusal(model: nn.Module, spec: DataSpec, size: int) -> str | None:
     except (AssertionError, RuntimeError, ValueError) as error:
         if lacks_memory(error):
             raise
-        return (str(error) or type(error).__name__).splitlines()[0]
+        return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return None
 
 
@@ -202,7 +202,7 @@ def stages_in_words(recipe: Recipe, spec: DataSpec) -> list[str]:
     """A note for each way in which epochs differ."""
     train, found = recipe.train, list[str]()
     if train.thaw_every:
-        every = counted(train.thaw_every, "epoch")
+        every = "epoch" if train.thaw_every == 1 else counted(train.thaw_every, "epoch")
         found.append(f"{_layers(train.trained_layers or 0)} at first, one more layer every {every} (train.thaw_every)")
     if fixres := train.fixres:
         found.append(
