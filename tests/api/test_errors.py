@@ -73,7 +73,7 @@ def test_a_weights_error_lists_the_first_keys_of_each_kind() -> None:
     assert error.lines() == [
         "does not fit",
         "  1 missing: a",
-        "  10 mis-shaped: k0, k1, k2, k3, k4, k5, k6, k7, and 2 more",
+        "  10 mis-shaped: k0, k1, k2, k3, k4, k5, k6, k7 and 2 more",
     ]
     assert error.unexpected == ()
     assert len(error.mis_shaped) == 10

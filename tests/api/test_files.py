@@ -364,6 +364,13 @@ def test_links_are_followed_and_each_folder_is_entered_once_by_its_own_path(tmp_
     assert found == sorted([*(f"{name}/{name}.png" for name in names), "00/above/sibling/x.png"])
 
 
+def test_a_link_that_leads_to_itself_is_a_file(tmp_path: Path) -> None:
+    touched(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "loop").symlink_to("loop")
+    assert list(files_below(tmp_path, {".png"})) == ["a.png", "loop.png"]
+
+
 def test_a_deep_folder_is_walked(tmp_path: Path) -> None:
     place = tmp_path
     for _ in range(400):

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from toolkit.cli.parser import PROGRAM, Parser
 from toolkit.cli.verbs import CHOICES, FLAGS, ON_COMMAND, VERBS
 from toolkit.host.registry import discover
 from toolkit.recipe.foreign import FIXED, KEYS, VALUES
+from toolkit.runs.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
@@ -360,7 +362,8 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("TOOLKIT_DEBUG", raising=False)
-    monkeypatch.setattr("toolkit.runs.session.start_run", lambda *_, **__: None)
+    prepared = SimpleNamespace(directory=RunDirectory(home / "run"))
+    monkeypatch.setattr("toolkit.runs.session.start_run", lambda *_, **__: prepared)
     monkeypatch.setattr("toolkit.runs.next_steps.print_next_steps", lambda *_: None)
     monkeypatch.setattr("toolkit.tune.session.tune_recipe", checks)
     monkeypatch.setattr("toolkit.export.write.write_bundle", lambda *_, **__: None)

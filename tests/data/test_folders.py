@@ -85,6 +85,13 @@ def test_it_can_be_asked_which_folders_hold_files(tmp_path):
     assert folders_with(tmp_path, is_image) == []
 
 
+def test_a_link_that_leads_to_itself_is_no_class(tmp_path):
+    for name in ("cat/1.jpg", "dog/2.jpg"):
+        put(tmp_path / name)
+    (tmp_path / "loop").symlink_to("loop")
+    assert list_class_folders(tmp_path).classes == ("cat", "dog")
+
+
 def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     put(tmp_path / "loop/a/1.png")
     put(tmp_path / "loop/b/2.png")

@@ -17,6 +17,7 @@ from tests.video_files import number_in, write_video
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import Blocked, DataSpec, VideoSplit
 from toolkit.data.loader import Loader
+from toolkit.data.selected import selected
 from toolkit.data.shards import part, places
 from toolkit.data.shards.cache import BlockCache
 from toolkit.data.shards.index import Index
@@ -98,6 +99,19 @@ def test_an_epoch_of_clips_fetches_each_block_about_once_though_connections_brea
     assert served.dropped
     assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(64))
     assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(batches, local, strict=True))
+
+
+def test_an_epoch_of_selected_clips_fetches_each_block_about_once(tmp_path: Path) -> None:
+    write_video_tars(tmp_path / "data", 64, 2)
+    with http(tmp_path / "data") as served:
+        index = indexed(served.url)
+        limit = int(index.arrays["bytes"].sum()) * 9 // 10
+        split = selected(videos_of(index, served.url, limit=limit), range(0, 128, 2), (0,) * 64)
+        store = ClipStore(split, SPEC, None, workers=2)
+        served.parts.clear()
+        batches = list(Loader(store, SPEC, torch.device("cpu")).training(8, (), seed=1, epoch=2, start=0))
+        assert served.parts.total() <= 1.1 * 64
+    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(64))
 
 
 def test_evaluation_fetches_blocks_ahead(tmp_path: Path) -> None:

@@ -248,15 +248,22 @@ def test_a_bundle_is_explained_without_torch(tmp_path: Path) -> None:
 
 
 def test_a_bundle_without_maps_says_which_export_makes_them(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Of the run that it was exported from, not of the latest one."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(run, tmp_path / "runs" / "tiny" / "run")
-    toy_bundle.write(tmp_path / "toy")
+    for made in (Path("runs/tiny/first"), Path("runs/tiny/later")):
+        made.mkdir(parents=True)
+        (made / "recipe.toml").touch()
+        (made / "best.pt").touch()
+    toy_bundle.write(tmp_path / "toy", trained_on={"run": "first"})
     assert explain("toy", picture) == EXIT_USAGE
     shown = capsys.readouterr().err
     assert "error: toy: has no heat maps, which an export makes with export.maps=true" in shown
-    assert "next:  python -m toolkit export runs/tiny/run --set export.maps=true" in shown
+    assert "next:  python -m toolkit export runs/tiny/first --set export.maps=true" in shown
+    shutil.rmtree("runs")  # the bundle came from another machine: where the run was
+    assert explain("toy", picture) == EXIT_USAGE
+    assert "next:  python -m toolkit export runs/toy/first --set export.maps=true" in capsys.readouterr().err
 
 
 def test_a_bundle_has_no_recipe_to_override(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:

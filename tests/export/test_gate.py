@@ -156,7 +156,7 @@ def test_answers_that_are_no_numbers_fail_the_gate(
 def test_many_answers_that_are_no_numbers_are_not_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = _Judged(tmp_path, count=2 * LISTED + 4)
     dark_becomes(math.nan, 8, monkeypatch)
-    assert judged.verdict().problems[0].endswith(f"{judged.ids[2 * LISTED - 2]}, and 2 more")
+    assert judged.verdict().problems[0].endswith(f"{judged.ids[2 * LISTED - 2]} and 2 more")
 
 
 def test_a_score_that_is_not_a_number_fails_the_gate(tmp_path: Path) -> None:

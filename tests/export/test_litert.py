@@ -26,11 +26,11 @@ from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import EXIT_DONE, EXIT_PARITY, EXIT_USAGE, BundleError, ParityError, UsageError
 from toolkit.cli.main import main
 from toolkit.export import litert
+from toolkit.export.folders import LABELS
 from toolkit.export.litert import (
     ABOUT,
     CONVERTER,
     INTERPRETER,
-    LABELS,
     MODEL,
     LiteRtSession,
     check_litert,

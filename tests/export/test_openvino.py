@@ -14,7 +14,8 @@ import pytest
 from tests import resizing_bundle
 from toolkit.api.errors import EXIT_DONE, EXIT_PARITY, BundleError, ParityError, UsageError
 from toolkit.cli.main import main
-from toolkit.export.openvino import LABELS, MODEL, write_openvino
+from toolkit.export.folders import LABELS
+from toolkit.export.openvino import MODEL, write_openvino
 from toolkit.serving.bundle import Bundle, openvino_session, read_manifest
 from toolkit.serving.bundle.openvino_session import is_installed, library
 

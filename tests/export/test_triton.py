@@ -195,7 +195,7 @@ def test_what_triton_cannot_serve_is_refused_before_the_run_is_exported(
     opened: list[object] = []
     monkeypatch.setattr("toolkit.export.write.open_answering", opened.append)
     if in_the_way:
-        (tmp_path / f"{name}-triton" / name).mkdir(parents=True)
+        (tmp_path / f"{name}-triton" / name / "mine").mkdir(parents=True)
     use: dict[str, Any] = {"overrides": (), "form": "triton", "console": Console(quiet=True)}
     with pytest.raises(UsageError, match=r"Triton"):
         export_run(tmp_path / "run", name=name, exports=tmp_path, **use)
@@ -221,7 +221,7 @@ def test_a_batch_of_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="file modes are not kept here")
 def test_a_repository_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
-    with pytest.raises(RunFailed, match=r"models/toy: cannot be written"):
+    with pytest.raises(RunFailed, match="/models: cannot be written: Not a directory"):
         served(tmp_path)
 
 

@@ -96,6 +96,18 @@ def test_nothing_but_a_bundle_is_replaced(inside: str, tmp_path: Path, capsys: p
     assert (run_directory / "best.pt").read_bytes() == b"precious"
 
 
+def test_a_run_of_a_series_is_exported_under_the_name_of_its_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series, mine = tmp_path / "runs" / "tiny" / "2026-11-28_10-00-00", tmp_path / "tiny"
+    (series / "seed_1").mkdir(parents=True)
+    (series / "series.json").write_text("{}")
+    mine.mkdir()
+    (mine / "work.txt").touch()
+    assert main(["export", str(series / "seed_1"), "--exports", str(tmp_path)]) == EXIT_USAGE
+    assert f"error: {mine}: exists and is not a bundle" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_on_clips_is_exported_evaluated_and_used(
     clip_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

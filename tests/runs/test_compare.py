@@ -320,7 +320,7 @@ def test_against_the_last_run_of_the_recipe(here: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "message", "step"),
     [
-        (["a/1"], "needs two runs or more", "compare a/1 RUN --against-last"),
+        (["a/1"], "needs two runs or more", "compare a/1 RUN or: python -m toolkit compare a/1 --against-last"),
         (["a/1", "a/1"], "a/1: named twice", "compare a/1 RUN"),
         (["a/1", "b/1", "--output", "table.doc"], "unknown format", "--output table.md"),
         (["a/1", "b/1", "--against-last"], "--against-last takes one run", "compare b/1 --against-last"),

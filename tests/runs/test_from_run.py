@@ -250,11 +250,13 @@ def test_a_bundle_means_the_run_that_it_was_exported_from(tmp_path: Path, monkey
     elsewhere = bundle(tmp_path / "exports" / "tiny", "tiny", "2026")
     monkeypatch.chdir(tmp_path)
     assert weights_at(elsewhere).resolve() == best
+    renamed = bundle(tmp_path / "exports" / "other", "other", "2026")
+    assert weights_at(renamed).resolve() == best
     monkeypatch.chdir(tmp_path / "exports")
     with pytest.raises(WeightsError) as caught:
         weights_at(elsewhere)
     assert caught.value.message == (
-        f"{elsewhere}: a bundle has no weights to train from, and its run 2026 was not found at runs/tiny/2026"
+        f"{elsewhere}: a bundle has no weights to train from, and its run 2026 was not found below runs/"
     )
     assert caught.value.next_step == "name the directory of that run: --set model.weights=RUN"
 

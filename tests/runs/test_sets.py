@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,13 @@ def test_missed_and_added_classes_with_what_came_in_their_place() -> None:
     assert [(one.name, one.count, one.share) for one in added] == [("green", 2, 1.0), ("red", 1, 0.5)]
     assert [(one.instead, one.together) for one in added] == [("blue", 2), (None, 0)]
     assert len(statistics.most_added(rows, 1)) == 1
+
+
+@given(st.lists(st.sets(st.sampled_from("abcd")).map(sorted), min_size=1, max_size=12))
+def test_the_best_constant_set_overlaps_as_much_as_any_of_the_most_frequent_classes(targets: list[list[str]]) -> None:
+    ranked = [name for name, _ in Counter(name for target in targets for name in target).most_common()]
+    best, *others = (
+        sum(statistics.overlap(target, answer) for target in targets)
+        for answer in (statistics.best_constant_set(targets), *(ranked[:size] for size in range(len(ranked) + 1)))
+    )
+    assert best == pytest.approx(max(others))

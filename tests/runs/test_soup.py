@@ -78,7 +78,7 @@ def test_runs_that_are_not_alike_are_refused(
     for words, message, step in (
         ([str(first), str(other)], "differs from", f"python -m toolkit soup {first} RUN"),
         ([str(first)], "soup: needs two runs or more", "--seeds 3"),
-        ([str(first), str(first)], "soup: a run is named twice", f"python -m toolkit soup {first}"),
+        ([str(first), str(first)], "soup: a run is named twice", f"python -m toolkit soup {first} RUN"),
         ([str(first), str(tmp_path / "nothing")], "no such directory", "next:"),
     ):
         assert main(["soup", *words, "--runs", str(tmp_path / "soups")]) == EXIT_USAGE

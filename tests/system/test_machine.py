@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -94,3 +95,9 @@ def test_a_gpu_is_seen_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert not has_gpu(tmp_path)
+
+
+def test_the_gpus_of_macos_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert not has_gpu(tmp_path)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests import small
 from toolkit.api.contracts import Augmentation, Headed
-from toolkit.api.errors import RunFailed
+from toolkit.api.errors import DataError, RunFailed
 from toolkit.data.loader import Share
 from toolkit.data.store.corrupt import Corrupt
 from toolkit.training import features as module
@@ -201,6 +201,20 @@ def test_skipped_items_have_no_features_and_no_file(tmp_path: Path) -> None:
     assert torch.allclose(weights(on_pixels), weights(once), atol=1e-6)
     assert set(again.train.store.skipped.reasons) == broken
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("featured", [False, True])
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_split_of_which_no_item_can_be_read_is_named(split: str, featured: bool, tmp_path: Path) -> None:
+    broken = {"train": frozenset(range(20)), "valid": frozenset(range(9))}[split]
+    given = {"train": small.Squares(20), "valid": small.Squares(9)} | {split: small.Squares(len(broken), broken=broken)}
+    setup, made = small.setup(given["train"], given["valid"]), network()
+    getattr(setup, split).store.skipped.corrupt = Corrupt(skip=True, limit=1.0)
+    scored = "nothing can be scored: every item of a split was skipped"
+    unread = f"no item of the {split} split can be read, so it has no features"
+    message = unread if featured else {"train": "no item of the training split can be read", "valid": scored}[split]
+    with pytest.raises(DataError, match=message):
+        trained(on_features(setup, made, tmp_path) if featured else setup, made)
 
 
 def test_features_that_the_cache_has_no_room_for_stay_in_memory(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from tests.tune.studies import begun
 from tests.tune.test_trial import recipe_file
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, RunFailed, UsageError
 from toolkit.cli.main import main
-from toolkit.cli.tune import OF_WORKERS, without
+from toolkit.cli.parser import without
+from toolkit.cli.tune import OF_WORKERS
 from toolkit.tune import storage
 from toolkit.tune.storage import answering, dashboard_command, open_storage, opened_storage
 

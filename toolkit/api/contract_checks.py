@@ -130,8 +130,7 @@ def check_answers(network: nn.Module, spec: DataSpec, device: torch.device, fail
     """
     import torch
 
-    clip = () if spec.frames is None else (spec.frames,)
-    pixels = torch.zeros((2, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    pixels = torch.zeros((2, *spec.item_shape), dtype=torch.uint8, device=device)
     training = network.training
     with torch.inference_mode(), blaming(failed, f"answer a batch {list(pixels.shape)}"):
         logits = network.eval()(pixels)
@@ -159,8 +158,7 @@ def check_objective(
     one_hot = torch.eye(len(spec.classes), device=device)[torch.tensor([0, 0], device=device)]
     targets = one_hot.argmax(1) if spec.targets == "index" else one_hot
     views = (objective.views,) if isinstance(objective, Multiview) else ()
-    clip = () if spec.frames is None else (spec.frames,)
-    pixels = torch.zeros((2, *views, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    pixels = torch.zeros((2, *views, *spec.item_shape), dtype=torch.uint8, device=device)
 
     with blaming(failed, "compute its loss"):
         loss = objective.loss(_Silent(logits, network), pixels, targets) / objective.weight(targets)

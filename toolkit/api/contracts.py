@@ -74,6 +74,16 @@ class DataSpec:
         """T of a clip; None for an image."""
         return self.clip.frames if self.clip else None
 
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """What the shape of an item begins with: `(T,)` of a clip, `()` of an image."""
+        return (self.clip.frames,) if self.clip else ()
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """The shape of an item as the model sees it: `(T, 3, S, S)` of a clip, `(3, S, S)` of an image."""
+        return (*self.clip_shape, 3, self.size, self.size)
+
 
 @dataclass(frozen=True)
 class InputDesign:

@@ -206,7 +206,7 @@ class WeightsError(ToolkitError):
         next_step: str | None = None,
     ) -> None:
         kinds = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", mis_shaped))
-        details = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys]
+        details = [f"{len(keys)} {kind}: {first_few(keys, 8)}" for kind, keys in kinds if keys]
         super().__init__(message, details=details, next_step=next_step)
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
@@ -247,8 +247,3 @@ class Stopped(ToolkitError):  # noqa: N818 - being stopped is not an error
     def __init__(self, message: str, *, exit_code: int, next_step: str) -> None:
         super().__init__(message, next_step=next_step)
         self.exit_code = exit_code
-
-
-def _first(keys: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(keys[:limit])
-    return shown if len(keys) <= limit else f"{shown}, and {len(keys) - limit} more"

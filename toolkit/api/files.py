@@ -201,10 +201,18 @@ def files_below(
             unreadable(error)
             continue
         for entry in entries:
-            if entry.is_dir():
+            if is_folder(entry):
                 (linked if entry.is_symlink() else own).append((entry.path, f"{before}{entry.name}/"))
             elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (a Path a file costs seconds at 60k)
                 yield f"{before}{entry.name}"
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: its reader says what is wrong
+        return False
 
 
 def _remove_abandoned(found: Iterable[Path]) -> None:

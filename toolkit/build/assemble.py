@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from toolkit.data.store.images import ImageStore
 from toolkit.data.store.storage import Memory, open_storage
 from toolkit.data.store.store import Store
 from toolkit.recipe.read import invalid
-from toolkit.recipe.tables import InputTable, Recipe, ScheduleTable
+from toolkit.recipe.tables import InputTable, Recipe, ScheduleTable, TrainTable
 from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
@@ -43,14 +43,14 @@ from toolkit.training.network import Network, feature_size
 from toolkit.training.optimize import (
     LayerDecay,
     freeze_layers,
-    frozen_modules,
-    model_parts,
     parameter_groups,
+    trained_parts,
     undecayed,
     warmed_up,
 )
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, step_apart
+from toolkit.training.stages import Fixres, Stage, Stages, trainable
 from toolkit.training.state import Average, Setup, State, Totals, views_of
 
 
@@ -239,7 +239,7 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
         disagreements(
             assembly.recipe,
             assembly.spec,
-            parts=_parts(assembly),
+            parts=trained_parts(assembly.network.model, assembly.objective),
             objective=assembly.objective,
             metrics=assembly.metrics(),
             schedule=schedule,
@@ -252,9 +252,17 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     problems += indistinct_views(task, assembly.objective, names, setup.augmentations, assembly.spec)
     if problems:
         raise invalid(assembly.plan.source, problems)
-    state = _state(assembly, warmed_up(schedule, warm_up_steps(table.schedule, setup.steps)))
-    # Of the layers that training on ranks has put into the place of others.
-    return state, replace(setup, held=frozen_modules(assembly.network.model, table.trained_layers))
+    warmed = warmed_up(schedule, warm_up_steps(table.schedule, setup.steps))
+    return _state(assembly, warmed, by_layer=setup.stages.thaw), setup
+
+
+def stages_of(table: TrainTable, model: nn.Module) -> Stages:
+    """What each epoch trains, of a model that nothing has frozen but itself."""
+    fixres = None
+    if found := table.fixres:
+        factor = None if found.lr is None else found.lr / table.optimizer.lr
+        fixres = Fixres(found.size, Stage(found.layers, factor=factor), found.epochs)
+    return Stages(table.epochs, table.trained_layers, table.thaw_every, fixres, trainable(model))
 
 
 def warm_up_steps(table: ScheduleTable, steps_per_epoch: int) -> float:
@@ -288,10 +296,13 @@ def _setup(assembly: Assembly) -> Setup:
         direction=table.direction,
         sample=assembly.spec.sample,
         views=views_of(assembly.objective),
+        stages=stages_of(table, assembly.network.model),
     )
 
 
-def _state(assembly: Assembly, schedule: Schedule) -> State:
+def _state(assembly: Assembly, schedule: Schedule, *, by_layer: bool) -> State:
+    """`by_layer`: parameters of different layers are in different groups, since torch's fused SGD takes no group in
+    which some have a momentum and others not yet."""
     network, table, chosen = assembly.network, assembly.recipe.train, assembly.plan.one("optimizer")
     scales = {name: rates.lr_scale for name, rates in table.optimizer.parts.items()}
     decays = table.optimizer.decay_norms_and_biases
@@ -307,10 +318,10 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     if assembly.ranks.together and table.strategy == "fsdp":
         _ = assembly.summary  # kept: it runs an item through the network, which no rank can alone from here on
         parallel.shard(network, *([averaged] if averaged else []), device=assembly.device)
-    decay, bare = table.optimizer.layer_decay, undecayed(network.model)
+    decay, bare = table.optimizer.layer_decay or (1.0 if by_layer else None), undecayed(network.model)
     groups = list(
         parameter_groups(
-            _parts(assembly),
+            trained_parts(network.model, assembly.objective),
             table.optimizer.lr,
             scales,
             decay_norms_and_biases=decays,
@@ -339,14 +350,6 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     )
 
 
-def _parts(assembly: Assembly) -> Mapping[str, nn.Module]:
-    """What is trained, by the names under which a recipe scales learning rates."""
-    parts = model_parts(assembly.network.model)
-    objective = assembly.objective
-    trained = any(parameter.requires_grad for parameter in objective.parameters())
-    return {**parts, "objective": cast(nn.Module, objective)} if trained else parts
-
-
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -354,8 +357,7 @@ def count_parameters(network: nn.Module) -> int:
 def noise(assembly: Assembly, size: int) -> Share:
     """So many items of noise."""
     spec = assembly.spec
-    shape = (size, *(() if spec.frames is None else (spec.frames,)), 3, spec.size, spec.size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=assembly.device)
+    pixels = torch.randint(0, 256, (size, *spec.item_shape), dtype=torch.uint8, device=assembly.device)
     targets = target_tensor([assembly.data.train.targets[0]] * size, spec).to(assembly.device)
     return Share.whole(pixels, targets)
 

@@ -100,7 +100,8 @@ def inspect(plan: Plan, data: Data) -> Inspection:
     """Look at `data`, the data of `plan`. Raises DataError where a first item cannot be decoded and may not be
     skipped, or a split to train on has no items."""
     if not len(data.train):
-        raise DataError("the training split has no items", next_step="see python -m toolkit plugins show DATASET")
+        show = f"python -m toolkit plugins show {plan.one('dataset').name}"
+        raise DataError("the training split has no items", next_step=f"see how to divide it: {show}")
     corrupt = corrupt_of(plan.resolved)
     splits = {name: getattr(data, name) for name in SPLITS if len(getattr(data, name))}
     first = {name: _first(split, data.spec, corrupt, training=name == "train") for name, split in splits.items()}

@@ -41,8 +41,7 @@ def indistinct_views(
 
 def _stored_noise(spec: DataSpec, device: torch.device) -> Share:
     """Some items of noise as they are stored, whose targets differ."""
-    clip = () if spec.frames is None else (spec.frames,)
-    shape = (TRIED, *clip, 3, spec.stored_size, spec.stored_size)
+    shape = (TRIED, *spec.clip_shape, 3, spec.stored_size, spec.stored_size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     classes = len(spec.classes)
     targets: Mapping[TargetForm, Targets] = {

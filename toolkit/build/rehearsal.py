@@ -23,7 +23,7 @@ from toolkit.recipe.read import invalid
 from toolkit.recipe.tables import TrainTable
 from toolkit.system import device as devices
 from toolkit.training.network import Network, feature_size
-from toolkit.training.optimize import model_parts, parameter_groups
+from toolkit.training.optimize import model_parts, parameter_groups, trained_parts
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 EXAMPLE = 1 << 20
@@ -155,12 +155,11 @@ def _items(data: Data) -> int:
 
 def _problems(plan: Plan, data: Data, network: Network, objective: Objective, schedule: Schedule) -> Iterator[Problem]:
     recipe = plan.resolved
-    parts = _parts(network, objective)
     validates = len(data.valid) > 0
     yield from disagreements(
         recipe,
         data.spec,
-        parts=parts,
+        parts=trained_parts(network.model, objective),
         objective=objective,
         metrics=plan.metrics(data.spec),
         schedule=schedule,
@@ -171,23 +170,15 @@ def _problems(plan: Plan, data: Data, network: Network, objective: Objective, sc
     yield from _alone(recipe.train, data, network)
 
 
-def _parts(network: Network, objective: Objective) -> dict[str, nn.Module]:
-    parts = dict(model_parts(network.model))
-    if isinstance(objective, nn.Module) and any(one.requires_grad for one in objective.parameters()):
-        parts["objective"] = objective
-    return parts
-
-
 def _alone(train: TrainTable, data: Data, network: Network) -> Iterator[Problem]:
     """Whether the model refuses to train on one item, as batch norm may, where a step has such a part."""
     batch = min(train.batch_size, _items(data))
     if batch // min(train.accumulate, batch) > 1:
         return
-    shape = (1, *(() if data.spec.frames is None else (data.spec.frames,)), 3, data.spec.size, data.spec.size)
     device = next((one.device for one in network.parameters()), META)
     try:
         with torch.no_grad():
-            network.train()(torch.zeros(shape, dtype=torch.uint8, device=device))
+            network.train()(torch.zeros((1, *data.spec.item_shape), dtype=torch.uint8, device=device))
     except ValueError as error:
         cause = f"a step trains on one item at a time, which the model refuses ({error})"
         yield Problem("train.batch", f"{cause}: use a larger batch, a smaller train.accumulate, or more training items")

@@ -52,12 +52,11 @@ def summarise(network: nn.Module, spec: DataSpec, device: torch.device, *, compi
     """
     from torchinfo import summary
 
-    shape = (1, 3, spec.size, spec.size) if spec.frames is None else (1, spec.frames, 3, spec.size, spec.size)
     columns = ("input_size", "output_size", "num_params", "mult_adds")
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         seen = summary(
             network,
-            input_data=torch.zeros(shape, dtype=torch.uint8, device=device),
+            input_data=torch.zeros((1, *spec.item_shape), dtype=torch.uint8, device=device),
             depth=DEPTH,
             col_names=columns,
             mode="eval",

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import counted, first_few, printable
-from toolkit.cli.parser import add_set, command_line, stopped
+from toolkit.cli.parser import add_set, command_line, set_flags, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 from toolkit.system.notices import columns, show
 
@@ -58,8 +58,7 @@ def _check(options: Namespace) -> None:
             if options.probe:
                 _probe(planned)
     show(f"{options.recipe}: valid")
-    sets = [word for override in options.overrides for word in ("--set", override)]
-    show(f"next:  {command_line(['run', str(options.recipe), *sets])}")
+    show(f"next:  {command_line(['run', str(options.recipe), *set_flags(options.overrides)])}")
 
 
 def _check_data(planned: Plan) -> None:

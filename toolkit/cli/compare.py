@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import EXIT_WORSE, UsageError
-from toolkit.cli.parser import add_open, command_line, console
+from toolkit.cli.parser import add_open, command_line, console, open_if_asked
 from toolkit.cli.places import RUN
 
 if TYPE_CHECKING:
@@ -51,18 +51,15 @@ def _compare(options: Namespace) -> int | None:
         paths = [run_before(paths[0]), *paths]
     sides = contenders(paths, runs=options.runs)
     if len(sides) < 2:
-        step = command_line(["compare", *map(str, paths), "RUN"])
-        raise UsageError("compare: needs two runs or more", next_step=f"name another run, or: {step} --against-last")
+        steps = [command_line(["compare", *map(str, paths), word]) for word in ("RUN", "--against-last")]
+        raise UsageError("compare: needs two runs or more", next_step=" or: ".join(steps))
     if not options.anyway:
         require_like_protocols(sides, anyway=command_line([*options.words, "--anyway"]))
     found = compare(sides)
     output = console()
     print_comparison(found, output)
     _write(found, options)
-    if options.open:
-        from toolkit.system.browser import open_page
-
-        open_page(options.page)
+    open_if_asked(options, options.page)
     return _judged(found, options.fail_if_worse) if options.fail_if_worse else None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolkit.api.errors import UsageError, nearest
 from toolkit.cli.folders import held_by, is_recipe_less, set_words
-from toolkit.cli.parser import Parser, command_line
+from toolkit.cli.parser import Parser, command_line, set_flags
 from toolkit.cli.places import RECIPE, VIDEO_RECIPE, filled
 from toolkit.cli.verbs import CHOICES, FLAGS, ON_COMMAND, PLACES, SUBJECTS, VERBS
 from toolkit.recipe.foreign import FIXED, GIVEN, SWITCHES, key_of, plain, value_of
@@ -55,7 +55,7 @@ class Correction:
 
     @property
     def words(self) -> list[str]:
-        return [*self.verb, *self.places, *self.flags, *(word for text in self.sets for word in ("--set", text))]
+        return [*self.verb, *self.places, *self.flags, *set_flags(self.sets)]
 
 
 def corrected(words: Sequence[str], whole: Parser) -> Correction | None:

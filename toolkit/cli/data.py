@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import Parser, add, add_open, add_set, command_line, count, stopped
+from toolkit.cli.parser import Parser, add, add_open, add_set, command_line, count, open_if_asked, set_flags, stopped
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 from toolkit.system.notices import show
 
@@ -66,15 +66,16 @@ def _no_action(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
-    from toolkit.runs.data_check.check import check_data, default_workers, lines, write_tables
+    from toolkit.runs.data_check.check import check_data, lines, write_tables
     from toolkit.runs.data_check.page import write_page
     from toolkit.runs.directory import created
+    from toolkit.system.machine import allowed_cores
 
     recipe, planned = _planned(options)
     kept = stopped("the check was stopped; nothing is kept", options)
     with kept, created(options.output, planned.resolved.name) as directory:
         checked = check_data(
-            planned, model=options.model, weights=options.weights, workers=default_workers(), progress=_progress
+            planned, model=options.model, weights=options.weights, workers=len(allowed_cores()), progress=_progress
         )
         with directory.explained():
             write_tables(checked, directory.path)
@@ -82,7 +83,7 @@ def _check(options: Namespace) -> None:
     show(*lines(checked), f"report   {page}")
     for line in _next_lines(options, recipe, checked, page.parent):
         show(line)
-    _open(options, page)
+    open_if_asked(options, page)
 
 
 def _next_lines(options: Namespace, recipe: Path | None, checked: Checked, folder: Path) -> Iterator[str]:
@@ -98,10 +99,9 @@ def _next_lines(options: Namespace, recipe: Path | None, checked: Checked, folde
         words = ["init", _held(options.recipe), str(options.recipe)]
         yield f"next:  {command_line(words)}"
         return
-    sets = [word for override in options.overrides for word in ("--set", override)]
     safe = any(finding.decision == EXCLUDE for finding in checked.findings)
     keys = ["--set", f"data.exclude={folder / ISSUES}"] if safe else []
-    yield f"next:  {command_line(['run', str(recipe), *sets, *keys])}"
+    yield f"next:  {command_line(['run', str(recipe), *set_flags(options.overrides), *keys])}"
 
 
 def _show(options: Namespace) -> None:
@@ -113,14 +113,7 @@ def _show(options: Namespace) -> None:
     with kept, created(options.output, planned.resolved.name) as directory, directory.explained():
         page = write_contact_sheet(planned, directory.path, options.items)
     show(f"pictures {page}")
-    _open(options, page)
-
-
-def _open(options: Namespace, page: Path) -> None:
-    if options.open:
-        from toolkit.system.browser import open_page
-
-        open_page(page)
+    open_if_asked(options, page)
 
 
 def _planned(options: Namespace) -> tuple[Path | None, Plan]:

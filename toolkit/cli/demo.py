@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_open, console, stopped
+from toolkit.cli.parser import add_open, console, open_if_asked, stopped
 from toolkit.system.notices import say, show
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def _demo(options: Namespace) -> int:
     show("", f"3 of 3: predict {PICTURES} pictures; each file is named after what it shows")
     show(f"$ {_predict(bundle, pictures)}")
     code = predict_files(bundle, [str(pictures)], top=2)
-    _show_end(run, output, opened=options.open)
+    _show_end(run, output)
+    open_if_asked(options, run.report)
     return code
 
 
@@ -108,9 +109,8 @@ def _save_pictures(planned: Plan, folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{name}.png")
 
 
-def _show_end(run: RunDirectory, output: Console, *, opened: bool) -> None:
+def _show_end(run: RunDirectory, output: Console) -> None:
     from toolkit.api.answers import percent
-    from toolkit.system.notices import say
 
     facts, scores = run.read_json(run.facts), run.read_json(run.scores)
     accuracy, classes = scores["test"]["accuracy"], len(facts["classes"])
@@ -126,7 +126,3 @@ def _show_end(run: RunDirectory, output: Console, *, opened: bool) -> None:
         "       your own videos:   python -m toolkit init videos FOLDER",
         "       other recipes:     python -m toolkit recipes",
     )
-    if opened:
-        from toolkit.system.browser import open_page
-
-        open_page(run.report)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
 from toolkit.cli.parser import add_set, console, stopped
-from toolkit.cli.places import BUNDLE, RUN, filled
+from toolkit.cli.places import BUNDLE, RUN
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -61,4 +61,4 @@ def _opened(options: Namespace) -> Callable[[], tuple[Meaning, Explainer]]:
         )
     from toolkit.export.explaining_bundle import opened_bundle
 
-    return partial(opened_bundle, options.model, filled("RUN"))
+    return partial(opened_bundle, options.model)

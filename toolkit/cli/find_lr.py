@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import command_line
+from toolkit.cli.parser import command_line, set_flags
 from toolkit.cli.recipes import show_file
 from toolkit.system.notices import note, say, show
 
@@ -33,6 +33,5 @@ def find_lr(options: Namespace, console: Console) -> None:
         note("the loss did not fall at any rate, so no rate is proposed: check the labels and augmentations", console)
         return
     say(f"proposed learning rate: {found.proposed:g} (the recipe has {recipe.train.optimizer.lr:g})", console)
-    sets = [word for override in options.overrides for word in ("--set", override)]
-    chosen = ["--set", f"train.optimizer.lr={found.proposed:g}"]
-    show(f"next:  {command_line(['run', str(options.recipe), *sets, *chosen])}")
+    sets = set_flags([*options.overrides, f"train.optimizer.lr={found.proposed:g}"])
+    show(f"next:  {command_line(['run', str(options.recipe), *sets])}")

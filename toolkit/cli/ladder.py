@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_open, add_set, command_line, console, stopped
+from toolkit.cli.parser import add_open, add_set, command_line, console, open_if_asked, stopped
 from toolkit.cli.places import RECIPE
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 
@@ -33,11 +33,9 @@ def fill(parser: Parser) -> None:
 def _ladder(options: Namespace) -> None:
     _check(options)
     folder = _resumed(options) if options.resume is not None else _started(options)
-    if options.open:
-        from toolkit.runs.ladder.summary import PAGE
-        from toolkit.system.browser import open_page
+    from toolkit.runs.ladder.summary import PAGE
 
-        open_page(folder / PAGE)
+    open_if_asked(options, folder / PAGE)
 
 
 def _check(options: Namespace) -> None:

@@ -39,8 +39,7 @@ VERSION = frozenset({"version", "-V", "-v", "--v"})
 
 @unwritable_by_others()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is DESIGN's: 0 done, 1 failed, 2 usage, 3 data, 4 plugin, 75/130 stopped,
-    141 unread."""
+    """Run one command, that of `arguments` or of the command line; its exit code, as `--help` lists them."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -15,6 +15,8 @@ from toolkit.system.choices import BUNDLE_DEVICES, BUNDLE_PRECISIONS, BUNDLE_RUN
 from toolkit.system.notices import columns
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -149,6 +151,19 @@ def add_open(parser: Parser) -> None:
     parser.add_argument("--open", action="store_true", help="show the report in a browser")
 
 
+def open_if_asked(options: argparse.Namespace, page: Path) -> None:
+    """Do what the flag of `add_open` asks for."""
+    if options.open:
+        from toolkit.system.browser import open_page
+
+        open_page(page)
+
+
+def set_flags(overrides: Sequence[str]) -> list[str]:
+    """The words of a command line that have given these overrides."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
 def count(text: str) -> int:
     """The type of an argument that is an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -171,6 +186,17 @@ def _quoted(word: str) -> str:
 def same_command(options: argparse.Namespace) -> str:
     """The command line that `options` were parsed from."""
     return command_line(options.words)
+
+
+def without(words: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
+    """A command line without these flags, and without the values of those that have one."""
+    kept, value = [], False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if not value and name not in flags:
+            kept.append(word)
+        value = not value and flags.get(name, False) and not equals
+    return kept
 
 
 @contextmanager

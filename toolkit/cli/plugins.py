@@ -54,7 +54,7 @@ def _fill_new(parser: Parser) -> None:
     made = ("plugins new acme-vision", "plugins new acme-models --kinds model,metric --license Apache-2.0")
     parser.does(_new, made)
     parser.add_argument("name", metavar="NAME", help="of the distribution, and of its folder")
-    parser.add_argument("--kinds", metavar="KINDS", help="kinds of components, separated by commas (default: all five)")
+    parser.add_argument("--kinds", metavar="KINDS", help="kinds of components, separated by commas (default: all)")
     licences = f"{', '.join(LICENCES)} (default: MIT)"
     parser.add_argument("--license", metavar="LICENSE", choices=LICENCES, default="MIT", help=licences)
 

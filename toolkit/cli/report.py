@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import add_open
+from toolkit.cli.parser import add_open, open_if_asked
 from toolkit.cli.places import RUN
 
 if TYPE_CHECKING:
@@ -33,7 +33,4 @@ def _report(options: Namespace) -> None:
         add_maps(options.run)
     page = write_report(options.run)
     show(f"report {page}")
-    if options.open:
-        from toolkit.system.browser import open_page
-
-        open_page(page)
+    open_if_asked(options, page)

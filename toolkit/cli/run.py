@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_open, add_set, command_line, console, count, stopped
+from toolkit.cli.parser import add_open, add_set, command_line, console, count, open_if_asked, stopped
 from toolkit.cli.places import RECIPE
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 from toolkit.cli.series import add_series, is_series, run_series
@@ -83,10 +83,7 @@ def _run(options: Namespace) -> int | None:
     from toolkit.runs.next_steps import print_next_steps
 
     print_next_steps(prepared, output)
-    if options.open:
-        from toolkit.system.browser import open_page
-
-        open_page(prepared.directory.report)
+    open_if_asked(options, prepared.directory.report)
     return None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import command_line, console, count, stopped
+from toolkit.cli.parser import command_line, console, count, open_if_asked, set_flags, stopped
 from toolkit.cli.recipes import show_file
 
 if TYPE_CHECKING:
@@ -43,11 +43,9 @@ def run_series(options: Namespace) -> None:
     _check(options)
     with stopped("training had not begun, nothing is lost", options):
         folder = _started(options) if options.resume is None else _resumed(options)
-    if options.open:
-        from toolkit.runs.series.summary import PAGE
-        from toolkit.system.browser import open_page
+    from toolkit.runs.series.summary import PAGE
 
-        open_page(folder / PAGE)
+    open_if_asked(options, folder / PAGE)
 
 
 def _started(options: Namespace) -> Path:
@@ -102,7 +100,7 @@ def _series_words(options: Namespace) -> list[str]:
     flags = {"--seeds": options.seeds, "--folds": options.folds, "--fractions": options.fractions}
     numbers = [word for flag, value in flags.items() if value for word in (flag, str(value))]
     grids = [word for text in options.grid for word in ("--grid", text)]
-    return [*numbers, *grids, *(word for text in options.overrides for word in ("--set", text))]
+    return [*numbers, *grids, *set_flags(options.overrides)]
 
 
 def _parts(text: str) -> int:

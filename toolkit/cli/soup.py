@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli.parser import add_open, console, stopped
+from toolkit.cli.parser import add_open, console, open_if_asked, stopped
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,7 +25,4 @@ def _soup(options: Namespace) -> None:
         from toolkit.runs.soup import make_soup
 
         directory = make_soup(options.run, into=options.runs, console=console())
-    if options.open:
-        from toolkit.system.browser import open_page
-
-        open_page(directory.report)
+    open_if_asked(options, directory.report)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
-from toolkit.cli.parser import add_set, command_line, console, count, same_command
+from toolkit.cli.parser import add_set, command_line, console, count, same_command, without
 from toolkit.cli.recipes import RECIPE_HELP, show_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping, Sequence
 
     from toolkit.cli.parser import Parser
     from toolkit.recipe.draft import Draft
@@ -89,14 +88,3 @@ def _serve(options: Namespace, draft: Draft) -> None:
         worker=command_line([*shared, "--storage"]),
         console=console(),
     )
-
-
-def without(words: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
-    """A command line without these flags, and without the values of those that have one."""
-    kept, value = [], False
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if not value and name not in flags:
-            kept.append(word)
-        value = not value and flags.get(name, False) and not equals
-    return kept

@@ -10,7 +10,7 @@ from typing import cast
 
 from toolkit.api.contracts import FileProblem, TargetForm, Targets
 from toolkit.api.errors import DataError, counted, first_few, setting, unknown_name
-from toolkit.api.files import files_below, is_junk
+from toolkit.api.files import files_below, is_folder, is_junk
 from toolkit.data.division import Given
 from toolkit.data.kinds import IMAGES, VIDEOS, items_below, wanted
 from toolkit.data.names import normal
@@ -108,6 +108,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
     ids: list[str] = []
     targets: list[int] = []
     classes = sorted({*map(normal, names)})  # two folders may have one name in two forms of Unicode
+    numbers = {name: number for number, name in enumerate(classes)}
     for name in names:
         found = sorted(f"{name}/{item}" for item in items_below(root / name, wanted(videos=videos)))
         if not found:
@@ -117,7 +118,7 @@ def list_class_folders(root: Path, *, videos: bool = False) -> Listing:
                 next_step=f"Put {_noun(videos)} files ({VIDEOS if videos else IMAGES}) there, or remove the folder.",
             )
         ids += found
-        targets += [classes.index(normal(name))] * len(found)
+        targets += [numbers[normal(name)]] * len(found)
     return Listing(root, tuple(ids), tuple(targets), tuple(classes))
 
 
@@ -129,7 +130,7 @@ def folders_with(root: Path, is_item: Callable[[str], bool]) -> list[str]:
 def folders(root: Path) -> list[str]:
     """The names of the folders of `root`, in order, without hidden ones and what systems add."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
+        return sorted(entry.name for entry in entries if is_folder(entry) and not is_junk(entry.name))
 
 
 def folder_below(root: Path, holds: Callable[[Path], bool]) -> Path | None:

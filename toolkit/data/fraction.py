@@ -7,13 +7,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from toolkit.api.contracts import Data, Targets
-from toolkit.data.selected import selected
+from toolkit.data.selected import of_whole_items, selected
 from toolkit.data.splits import classes_of
 from toolkit.data.targets import FORMS
-from toolkit.data.videos import FramesOf
 
 PROTOCOL_KEY = "train_fraction"
 
@@ -23,14 +23,12 @@ def with_fraction(data: Data, share: float, seed: int) -> Data:
     items of a smaller share are among those of a larger one."""
     return replace(
         data,
-        train=_part(data.train, data, share, seed),
+        train=of_whole_items(data.train, partial(_part, data=data, share=share, seed=seed)),
         protocol={**data.protocol, PROTOCOL_KEY: share},
     )
 
 
 def _part(split: Any, data: Data, share: float, seed: int) -> Any:
-    if isinstance(split, FramesOf):
-        return FramesOf(_part(split.videos, data, share, seed), split.per_video)
     strata = FORMS[data.spec.targets].strata(split.targets, data.spec.classes).targets
     kept = _chosen(split.ids, strata, data.sources, share, seed)
     return selected(split, kept, tuple(split.targets[position] for position in kept))

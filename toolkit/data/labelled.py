@@ -17,7 +17,7 @@ from toolkit.data.groups import UNGROUPED, Groups, find_groups
 from toolkit.data.images import ImageFiles
 from toolkit.data.kinds import may_hold_several
 from toolkit.data.sources import suggest_source
-from toolkit.data.splits import NO_CLASS, SPLITS, Contents, Partition, classes_of, contents, merge_groups
+from toolkit.data.splits import NO_CLASS, SPLITS, Contents, Partition, classes_of, contents, count_classes, merge_groups
 from toolkit.data.targets import FORMS
 from toolkit.data.videos import FramesOf, VideoFiles
 
@@ -195,7 +195,7 @@ def _constant(listing: Listing) -> Iterator[str]:
 
 def _shown(listing: Listing) -> Iterator[str]:
     """Items without a class, classes without an item, and whether some classes have far more items than others."""
-    counts = Counter(number for target in listing.targets for number in classes_of(target))
+    counts = count_classes(listing.targets)
     without = [
         item for item, target in zip(listing.ids, listing.targets, strict=True) if NO_CLASS in classes_of(target)
     ]

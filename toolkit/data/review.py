@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from toolkit.api.answers import names_in
 from toolkit.api.contracts import Data, DataSpec, Target
 from toolkit.api.errors import DataError, counted, first_few, unknown_name
-from toolkit.data.selected import selected
+from toolkit.data.selected import of_whole_items, selected
 from toolkit.data.splits import SPLITS
 from toolkit.data.tables import Table, open_table
 from toolkit.data.videos import FramesOf
@@ -42,7 +43,8 @@ def reviewed(data: Data, exclude: Path | None, relabel: Path | None) -> Data:
     labels = _labels(relabel, known, data.spec) if relabel else {}
     given = {"exclude": exclude, "relabel": relabel}
     files = {name: _digest(file) for name, file in given.items() if file}
-    splits: dict[str, Any] = {split: _reviewed(getattr(data, split), excluded, labels) for split in SPLITS}
+    review = partial(_reviewed, excluded=excluded, labels=labels)
+    splits: dict[str, Any] = {split: of_whole_items(getattr(data, split), review) for split in SPLITS}
     notes = [f"excluded {counted(len(excluded), 'item')} by {exclude}"] if exclude else []
     notes += [f"changed {counted(len(labels), 'label')} by {relabel}"] if relabel else []
     return replace(data, **splits, protocol={**data.protocol, **files}, notes=(*data.notes, *notes))
@@ -54,8 +56,6 @@ def _whole(split: Any) -> Any:
 
 
 def _reviewed(split: Any, excluded: frozenset[str], labels: Mapping[str, Target]) -> Any:
-    if isinstance(split, FramesOf):
-        return FramesOf(_reviewed(split.videos, excluded, labels), split.per_video)
     kept = [position for position, name in enumerate(split.ids) if name not in excluded]
     if len(kept) == len(split) and labels.keys().isdisjoint(split.ids):
         return split

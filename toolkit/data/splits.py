@@ -307,8 +307,7 @@ def _absent_classes(deal: _Deal, classes: Sequence[str]) -> Iterator[str]:
     for split in deal.units:
         names = [classes[target] for target in deal.missing(split) if target != NO_CLASS]
         if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            yield f"the {split} split has no item of {', '.join(names[:5])}{more}: too few groups to be on every side"
+            yield f"the {split} split has no item of {first_few(names, 5)}: too few groups to be on every side"
 
 
 def _size(path: Path) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from toolkit.api.contracts import Data
 from toolkit.api.errors import unknown_name
-from toolkit.data.selected import selected
+from toolkit.data.selected import of_whole_items, selected
 from toolkit.data.splits import NO_CLASS, SPLITS
 from toolkit.data.videos import FramesOf
 
@@ -35,15 +36,17 @@ def objections(data: Data, names: Sequence[str]) -> Iterator[str]:
 def with_unknown(data: Data, names: Sequence[str]) -> Data:
     """`data` without the items of the classes with these names; those of the test split become `Data.unknown`. There
     must be no `objections`."""
-    held = {data.spec.classes.index(name) for name in names}
-    classes = [name for name in data.spec.classes if name not in names]
-    numbers = {data.spec.classes.index(name): number for number, name in enumerate(classes)}
-    known: dict[str, Any] = {split: _known(getattr(data, split), numbers) for split in SPLITS}
+    held = {number for number, name in enumerate(data.spec.classes) if name in names}
+    learnt = [number for number in range(len(data.spec.classes)) if number not in held]
+    numbers = {before: now for now, before in enumerate(learnt)}
+    known: dict[str, Any] = {
+        split: of_whole_items(getattr(data, split), partial(_known, numbers=numbers)) for split in SPLITS
+    }
     return replace(
         data,
         **known,
-        unknown=_unknown(data.test, held),
-        spec=replace(data.spec, classes=tuple(classes)),
+        unknown=of_whole_items(data.test, partial(_unknown, held=held)),
+        spec=replace(data.spec, classes=tuple(data.spec.classes[number] for number in learnt)),
         protocol={**data.protocol, "unknown": ", ".join(sorted(names))},
     )
 
@@ -54,14 +57,10 @@ def _whole(split: Any) -> Any:
 
 
 def _known(split: Any, numbers: dict[int, int]) -> Any:
-    if isinstance(split, FramesOf):
-        return FramesOf(_known(split.videos, numbers), split.per_video)
     kept = [place for place, target in enumerate(split.targets) if target in numbers]
     return selected(split, kept, tuple(numbers[split.targets[place]] for place in kept))
 
 
 def _unknown(split: Any, held: set[int]) -> Any:
-    if isinstance(split, FramesOf):
-        return FramesOf(_unknown(split.videos, held), split.per_video)
     kept = [place for place, target in enumerate(split.targets) if target in held]
     return selected(split, kept, (NO_CLASS,) * len(kept))

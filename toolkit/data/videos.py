@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.api.clips import Times, duration, middle
 from toolkit.data.decoding import read_frames, timeline
@@ -156,6 +156,21 @@ class FramesOf:
         number = middle(len(self.videos.times(video)), part, self.per_video)
         (pixels,) = self.videos.read(video, (number,))
         return pixels
+
+
+@dataclass(frozen=True)
+class BlockedFrames(FramesOf):
+    """The same of a split whose videos lie in blocks."""
+
+    videos: Any
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return [count * self.per_video for count in self.videos.blocks]
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        """Let the videos prepare for the frames of these blocks."""
+        self.videos.expect(blocks)
 
 
 @lru_cache(_OPEN_AT_ONCE)

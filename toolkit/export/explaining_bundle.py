@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from toolkit.data.geometry import crop_start
 from toolkit.data.pixels import read_pixels
 from toolkit.export.explaining import Explained, Explainer, Meaning, resized
 from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.manifest import export_command
 from toolkit.serving.predict.inputs import Source
 from toolkit.serving.predict.sources import read_frames, timeline
 from toolkit.system.machine import allowed_cores
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def opened_bundle(path: Path, run: str | None) -> tuple[Meaning, Explainer]:
-    """A bundle whose graph gives maps. `run` is what it may have been exported from.
+def opened_bundle(path: Path) -> tuple[Meaning, Explainer]:
+    """A bundle whose graph gives maps.
 
     Raises the errors of `Bundle.load`, and UsageError for a bundle without maps."""
     bundle = Bundle.load(path, device="auto")
@@ -35,7 +35,7 @@ def opened_bundle(path: Path, run: str | None) -> tuple[Meaning, Explainer]:
     if manifest.maps is None:
         raise UsageError(
             f"{path}: has no heat maps, which an export makes with export.maps=true",
-            next_step=f"python -m toolkit export {shlex.quote(run or 'RUN')} --set export.maps=true",
+            next_step=f"{export_command(path, manifest)} --set export.maps=true",
         )
     meaning = Meaning(
         classes=manifest.classes,

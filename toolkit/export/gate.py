@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.api.errors import DataError, counted
+from toolkit.api.errors import DataError, counted, first_few
 from toolkit.build.assemble import Assembly
 from toolkit.data.loader import Loader
 from toolkit.export.asking import ask_raw
@@ -289,8 +289,7 @@ def _beyond(value: float, limit: float) -> bool:
 def _not_finite(sides: Sequence[Parity]) -> Iterator[str]:
     for side in sides:
         if ids := side.unanswered:
-            more = f", and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
-            yield f"{side.what}: {len(ids)} answers are not finite numbers, to {', '.join(ids[:LISTED])}{more}"
+            yield f"{side.what}: {len(ids)} answers are not finite numbers, to {first_few(ids, LISTED)}"
 
 
 def _too_different(sides: Sequence[Parity], limits: Limits, judging: Judging) -> Iterator[str]:

@@ -144,11 +144,10 @@ def to_onnx(
 def _answering(deployed: Deployed, spec: DataSpec) -> onnx.ModelProto:
     """What follows the preparation, the batch dynamic."""
     deployed = deployed.cpu().eval().to(memory_format=torch.contiguous_format)
-    clip = () if spec.frames is None else (spec.frames,)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             deployed,
-            (torch.zeros((BATCH_TRACED, *clip, 3, spec.size, spec.size), dtype=torch.uint8),),
+            (torch.zeros((BATCH_TRACED, *spec.item_shape), dtype=torch.uint8),),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 16)},),
             input_names=[SEEN],

@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolkit.api.errors import BundleError, ParityError, RunFailed, UsageError
-from toolkit.api.files import as_utf8, replaced_folder
+from toolkit.api.errors import BundleError, UsageError
+from toolkit.api.files import as_utf8
 from toolkit.build.assemble import Assembly
 from toolkit.data.store.resampling import centre_crop
+from toolkit.export.folders import meaning, require_replaceable, write_labels, write_proved
 from toolkit.export.gate import Reference, Verdict
 from toolkit.export.graph import Deployed, folded, quiet
 from toolkit.serving.bundle import Bundle, Manifest
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 
 FORMAT = "--format litert"
 MODEL = "model.tflite"
-LABELS = "labels.txt"
 ABOUT = "about.json"
-"""What the numbers mean: classes, thresholds, fit, and the recipe that the weights were trained by."""
+"""What the numbers mean."""
 CONVERTER, INTERPRETER = "litert_torch", "ai_edge_litert"
 INSTALL = "pip install 'vision-toolkit[litert]'"
 _LINES = 3
@@ -60,11 +60,7 @@ def check_litert(place: Path) -> None:
             "(the extras litert and sign need different versions of pydantic)",
             next_step=INSTALL,
         )
-    if place.exists() and not (place / MODEL).is_file() and not (place.is_dir() and not any(place.iterdir())):
-        raise UsageError(
-            f"{place}: exists and is not a model of LiteRT (it has no {MODEL})",
-            next_step="give another name with --name NAME, or remove it",
-        )
+    require_replaceable(place, kind="a model of LiteRT", mark=MODEL)
 
 
 def write_litert(
@@ -77,24 +73,16 @@ def write_litert(
     where it answers otherwise, RunFailed when the file system refuses."""
     check_litert(place)
     opened = Bundle.load(bundle, device="cpu")
-    try:
-        with replaced_folder(place) as folder:
-            _convert(expected, manifest, folder / MODEL)
-            _describe(manifest, folder)
-            session = LiteRtSession(folder / MODEL, manifest, physical_cores())
-            verdict = gate(replace(opened, session=session, precision="fp32", runtime="litert"))
-            if verdict.problems:
-                raise ParityError(
-                    f"{place}: not written: LiteRT {version(_named(INTERPRETER))} answers otherwise than the trained "
-                    "model",
-                    details=verdict.findings(),
-                    next_step=f"use the bundle, which ONNX Runtime computes: python -m toolkit predict {bundle} INPUT",
-                )
-    except OSError as error:
-        raise RunFailed(
-            f"{place}: cannot be written: {error.strerror or error}", next_step="free disk space or repair the folder"
-        ) from error
-    return place
+
+    def write(folder: Path) -> Bundle:
+        _convert(expected, manifest, folder / MODEL)
+        write_labels(folder, manifest)
+        about = json.dumps(meaning(manifest), indent=2, ensure_ascii=False) + "\n"
+        (folder / ABOUT).write_bytes(as_utf8(about))
+        session = LiteRtSession(folder / MODEL, manifest, physical_cores())
+        return replace(opened, session=session, precision="fp32", runtime="litert")
+
+    return write_proved(place, bundle, f"LiteRT {version(_named(INTERPRETER))}", write, gate)
 
 
 class OfSquares(nn.Module):
@@ -172,25 +160,12 @@ def _save_program(assembly: Assembly, manifest: Manifest, path: Path) -> None:
     spec = assembly.spec
     deployed = Deployed(folded(assembly.network), assembly.objective.logits, spec, manifest.trust)
     module = OfSquares(deployed, manifest.outputs, spec.size).cpu().eval()
-    clip = () if spec.frames is None else (spec.frames,)
-    frames = torch.zeros((1, *clip, spec.stored_size, spec.stored_size, 3), dtype=torch.uint8)
+    frames = torch.zeros((1, *spec.clip_shape, spec.stored_size, spec.stored_size, 3), dtype=torch.uint8)
     try:
         with quiet(), torch.no_grad():
             torch.export.save(torch.export.export(module, (), {INPUT: frames}), path)
     finally:
         assembly.network.to(assembly.device)
-
-
-def _describe(manifest: Manifest, folder: Path) -> None:
-    labels = "".join(" ".join(name.split()) + "\n" for name in manifest.classes)
-    (folder / LABELS).write_bytes(as_utf8(labels))
-    about = {
-        "classes": list(manifest.classes),
-        "thresholds": None if manifest.thresholds is None else list(manifest.thresholds),
-        "fit": manifest.input.fit,
-        "recipe_digest": manifest.digest,
-    }
-    (folder / ABOUT).write_bytes(as_utf8(json.dumps(about, indent=2, ensure_ascii=False) + "\n"))
 
 
 def _named(package: str) -> str:

@@ -26,8 +26,7 @@ gate judges by their answers; a map that is as far off shows other places."""
 def found_map(assembly: Assembly) -> LinearMap:
     """How the graph makes maps. Raises UsageError for a network of which no graph can."""
     spec = assembly.spec
-    clip = () if spec.frames is None else (spec.frames,)
-    one = torch.zeros((1, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=assembly.device)
+    one = torch.zeros((1, *spec.item_shape), dtype=torch.uint8, device=assembly.device)
     found = linear_map(assembly.network, assembly.objective, one)
     if found is None:
         raise UsageError(

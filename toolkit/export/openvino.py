@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.api.errors import BundleError, ParityError, RunFailed, UsageError
-from toolkit.api.files import replaced_folder
+from toolkit.api.errors import BundleError
+from toolkit.export.folders import meaning, require_replaceable, write_labels, write_proved
 from toolkit.export.gate import Verdict
 from toolkit.serving.bundle import Bundle, Manifest
 from toolkit.serving.bundle.integrity import verify_files
@@ -27,7 +27,6 @@ from toolkit.system.machine import physical_cores
 
 FORMAT = "--format openvino"
 MODEL = "model.xml"
-LABELS = "labels.txt"
 ABOUT = "vision_toolkit"
 """The section of the model's runtime information that says what the numbers mean."""
 
@@ -35,11 +34,7 @@ ABOUT = "vision_toolkit"
 def check_openvino(place: Path) -> None:
     """Raise UsageError where OpenVINO is missing, and where something else than such files is at `place`."""
     library(FORMAT)
-    if place.exists() and not (place / MODEL).is_file() and not (place.is_dir() and not any(place.iterdir())):
-        raise UsageError(
-            f"{place}: exists and is not a model of OpenVINO (it has no {MODEL})",
-            next_step="give another name with --name NAME, or remove it",
-        )
+    require_replaceable(place, kind="a model of OpenVINO", mark=MODEL)
 
 
 def write_openvino(bundle: Path, manifest: Manifest, place: Path, gate: Callable[[Bundle], Verdict]) -> Path:
@@ -51,41 +46,26 @@ def write_openvino(bundle: Path, manifest: Manifest, place: Path, gate: Callable
     check_openvino(place)
     opened = Bundle.load(bundle, device="cpu")
     verify_files(manifest, bundle, precision=opened.precision)
-    try:
-        with replaced_folder(place) as folder:
-            _convert(bundle / manifest.models[opened.precision], manifest, folder)
-            session = OpenVinoSession(folder / MODEL, manifest, physical_cores())
-            verdict = gate(replace(opened, session=session, runtime="openvino"))
-            if verdict.problems:
-                raise ParityError(
-                    f"{place}: not written: OpenVINO {installed_version()} answers otherwise than the trained model",
-                    details=verdict.findings(),
-                    next_step=f"use the bundle, which ONNX Runtime computes: python -m toolkit predict {bundle} INPUT",
-                )
-    except OSError as error:
-        raise RunFailed(
-            f"{place}: cannot be written: {error.strerror or error}", next_step="free disk space or repair the folder"
-        ) from error
-    return place
+
+    def write(folder: Path) -> Bundle:
+        _convert(bundle / manifest.models[opened.precision], manifest, folder)
+        session = OpenVinoSession(folder / MODEL, manifest, physical_cores())
+        return replace(opened, session=session, runtime="openvino")
+
+    return write_proved(place, bundle, f"OpenVINO {installed_version()}", write, gate)
 
 
 def _convert(model: Path, manifest: Manifest, folder: Path) -> None:
     openvino = library(FORMAT)
-    facts = {
-        "classes": json.dumps(list(manifest.classes), ensure_ascii=False),
-        "thresholds": json.dumps(None if manifest.thresholds is None else list(manifest.thresholds)),
-        "fit": manifest.input.fit,
-        "recipe_digest": manifest.digest,
-    }
     try:
         converted = of_squares(model, manifest)
-        for name, value in facts.items():
-            converted.set_rt_info(value, [ABOUT, name])
+        for name, value in meaning(manifest).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            converted.set_rt_info(text, [ABOUT, name])
         openvino.save_model(converted, str(folder / MODEL), compress_to_fp16=False)
     except Exception as error:  # OpenVINO's own errors have no other class in common
         raise BundleError(
             f"{model}: openvino {installed_version()} cannot convert it: {cause_of(error)}",
-            next_step="export without --format openvino",
+            next_step=f"export without {FORMAT}",
         ) from error
-    labels = "".join(" ".join(name.split()) + "\n" for name in manifest.classes)
-    (folder / LABELS).write_text(labels, encoding="utf-8")
+    write_labels(folder, manifest)

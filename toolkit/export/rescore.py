@@ -35,6 +35,7 @@ from toolkit.runs.measuring import Measuring
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.serving.bundle import Bundle
 from toolkit.serving.bundle.latency import latency
+from toolkit.serving.bundle.manifest import export_command
 from toolkit.system.environment import describe_environment
 from toolkit.system.notices import note, show
 from toolkit.training.answers import logits_of
@@ -123,9 +124,8 @@ def _explained(bundle: Bundle, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        lacking = (
-            "install the plugins that offer what is missing, or export the run again: python -m toolkit export RUN"
-        )
+        again = export_command(bundle.path, bundle.manifest)
+        lacking = f"install the plugins that offer what is missing, or export the run again: {again}"
         given = f"correct or remove the overrides: {_command(bundle)}"
         raise RecipeError(error.source, error.problems, next_step=given if overrides else lacking) from error
 

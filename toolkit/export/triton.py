@@ -12,14 +12,13 @@ import json
 import shutil
 from pathlib import Path
 
-from toolkit.api.errors import BundleError, RunFailed, UsageError, unknown_name
-from toolkit.api.files import replaced_folder
+from toolkit.api.errors import BundleError, UsageError, unknown_name
+from toolkit.export.folders import LABELS, placed, require_replaceable, write_labels
 from toolkit.serving.bundle.manifest import INPUT, Manifest
 from toolkit.serving.bundle.trust import DECLINED, PLAUSIBLE, SCORES
 from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"
-LABELS = "labels.txt"
 MODEL = "model.onnx"
 VERSION = "1"
 THRESHOLDS = "thresholds"
@@ -42,16 +41,10 @@ def write_triton(
         raise UsageError(f"max_batch: must be at least 1, got {max_batch}", next_step="give the largest batch to form")
     chosen = _chosen(manifest, precision)
     target = place_in(repository, manifest.name)
-    try:
-        with replaced_folder(target) as folder:
-            _copy_model(bundle, manifest, chosen, folder / VERSION)
-            labels = "".join(" ".join(name.split()) + "\n" for name in manifest.classes)  # in the order of the output
-            (folder / LABELS).write_text(labels, encoding="utf-8")
-            (folder / CONFIGURATION).write_text(configuration(manifest, max_batch=max_batch), encoding="utf-8")
-    except OSError as error:
-        raise RunFailed(
-            f"{target}: cannot be written: {error.strerror or error}", next_step="free disk space or repair the folder"
-        ) from error
+    with placed(target) as folder:
+        _copy_model(bundle, manifest, chosen, folder / VERSION)
+        write_labels(folder, manifest)
+        (folder / CONFIGURATION).write_text(configuration(manifest, max_batch=max_batch), encoding="utf-8")
     return target
 
 
@@ -59,20 +52,16 @@ def place_in(repository: Path, name: str) -> Path:
     """The folder of the model `name` in a model repository. Raises UsageError for a name that cannot be served, and
     where the folder holds something else than a model."""
     target = repository / _servable(name)
-    if target.exists() and not (target / CONFIGURATION).is_file():
-        raise UsageError(
-            f"{target}: exists and is not a model of Triton (it has no {CONFIGURATION})",
-            next_step="name a separate folder for the model repository, or remove this one",
-        )
+    separate = "name a separate folder for the model repository, or remove this one"
+    require_replaceable(target, kind="a model of Triton", mark=CONFIGURATION, next_step=separate)
     return target
 
 
 def configuration(manifest: Manifest, *, max_batch: int = 32) -> str:
     """The text of config.pbtxt: one instance on each GPU, which Triton gives batches of up to `max_batch` inputs."""
     shape = manifest.input
-    clip = [] if shape.frames is None else [shape.frames]
-    layout = "" if clip else "\n    format: FORMAT_NHWC"
-    square = [*clip, shape.square, shape.square, 3]
+    layout = "" if shape.frames else "\n    format: FORMAT_NHWC"
+    square = list(shape.square_shape)
     name = manifest.name.replace("\\", "\\\\").replace('"', '\\"')
     meaning, limits = "The probability of each class; together they are 1", ""
     if manifest.form == "number":
@@ -93,7 +82,7 @@ input [
   {{
     name: "{INPUT}"
     data_type: TYPE_UINT8{layout}
-    dims: {[*clip, -1, -1, 3]}
+    dims: {[*shape.clip_shape, -1, -1, 3]}
   }}
 ]
 # {meaning}.

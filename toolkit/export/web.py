@@ -21,6 +21,8 @@ from pathlib import Path
 
 from toolkit.api.errors import BundleError, RunFailed, UsageError
 from toolkit.api.files import cache_directory, write_atomically
+from toolkit.export.folders import ANOTHER_NAME
+from toolkit.runs.directory import FIX_AND_REPEAT, explained
 from toolkit.serving.bundle.manifest import Manifest
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.serving.server.listing import listed, shown_limits
@@ -63,12 +65,8 @@ def write_web(bundle: Path, manifest: Manifest, place: Path, *, precision: str |
     inside = "\n".join([*data, f'<script type="application/json" id="facts">{facts}</script>', ""])
     text = page().replace("<script>", f"{inside}<script>{script}</script>\n<script>", 1)
     policy = f'{_MARK}\n<meta http-equiv="Content-Security-Policy" content="{rules(text, local=True)}">'
-    try:
+    with explained(place, next_step=FIX_AND_REPEAT):
         write_atomically(place, text.replace("<head>", f"<head>\n{policy}", 1).encode())
-    except OSError as error:
-        raise RunFailed(
-            f"{place}: cannot be written: {error.strerror or error}", next_step="free disk space or repair the folder"
-        ) from error
     return place
 
 
@@ -80,9 +78,7 @@ def check_place(place: Path) -> None:
         with place.open("rb") as file:
             if _MARK.encode() in file.read(1 << 10):
                 return
-    raise UsageError(
-        f"{place}: exists and is not an exported page", next_step="give another name with --name NAME, or remove it"
-    )
+    raise UsageError(f"{place}: exists and is not an exported page", next_step=ANOTHER_NAME)
 
 
 def runtime() -> dict[str, bytes]:

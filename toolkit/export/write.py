@@ -25,6 +25,7 @@ from toolkit.api.files import as_utf8, naming, replaced_folder
 from toolkit.build.assemble import Assembly
 from toolkit.export.bom import BOM, bill_of_materials
 from toolkit.export.card import card_of
+from toolkit.export.folders import require_replaceable
 from toolkit.export.gate import Ask, Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
 from toolkit.export.maps import check_maps, found_map
@@ -36,6 +37,7 @@ from toolkit.export.web import check_place, runtime, write_web
 from toolkit.recipe.places import places, shared, shared_toml
 from toolkit.recipe.tables import Limits, Recipe
 from toolkit.recipe.write import to_toml
+from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained, open_answering, planned_again
 from toolkit.runs.rows import ROWS
@@ -93,7 +95,9 @@ def export_run(
 
     Raises ParityError, and writes nothing, where an exported model does not answer as the trained one does; UsageError
     where something else than a bundle has that name."""
-    place = _free(exports / _checked_name(run.resolve().parent.name if name is None else name))
+    place = exports / _checked_name(RunDirectory(run).recipe_name if name is None else name)
+    another = "give another name with --name NAME, or another folder with --exports DIR"
+    require_replaceable(place, kind="a bundle", mark=MANIFEST, next_step=another)
     more = place.with_name(f"{place.name}.html" if form == "web" else f"{place.name}-{form}")
     _check_form(form, more, place.name)  # what would be refused in the end is refused first
     if key is not None:
@@ -231,21 +235,6 @@ def _checked_name(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise UsageError(f'export: "{name}" cannot name a bundle', next_step="give a plain name with --name NAME")
     return name
-
-
-def _free(place: Path) -> Path:
-    """`place`, if a bundle may be written there: it replaces the whole of an earlier one."""
-    is_bundle = (place / MANIFEST).is_file()
-    if place.exists() and not is_bundle and not _is_empty(place):
-        raise UsageError(
-            f"{place}: exists and is not a bundle (it has no {MANIFEST})",
-            next_step="give another name with --name NAME, or another folder with --exports DIR",
-        )
-    return place
-
-
-def _is_empty(place: Path) -> bool:
-    return place.is_dir() and not any(place.iterdir())
 
 
 def write_models(

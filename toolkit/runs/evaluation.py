@@ -12,7 +12,7 @@ from rich.console import Console
 
 from toolkit.api.contracts import Data, DataSpec, FileProblem, Headed, Pretraining, Sourced, TargetForm
 from toolkit.api.errors import counted, first_few
-from toolkit.build.agreement import contrary_direction, endless_warm_up
+from toolkit.build.agreement import contrary_direction, endless_warm_up, stages_in_words
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import NO_CLASS, SPLITS, count_classes
 from toolkit.data.store.corrupt import Skipped
@@ -69,7 +69,7 @@ class Scored:
         """`remarks` are those of the training."""
         recipe, data, spec = assembly.recipe, assembly.data, assembly.spec
         direction = contrary_direction(recipe, spec, assembly.objective, assembly.metrics) if len(data.valid) else []
-        found = [*data.notes, *assembly.model_notes]
+        found = [*data.notes, *assembly.model_notes, *stages_in_words(recipe, spec)]
         return cls(
             name=recipe.name,
             dataset=recipe.data.name,

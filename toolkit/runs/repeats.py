@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from toolkit.api.answers import percent
 from toolkit.runs.files import RunFiles
 from toolkit.runs.scores import is_share, score_rows, score_text
 from toolkit.system.notices import cell
@@ -36,7 +37,7 @@ def mean_text(name: str, values: Sequence[float]) -> str:
     mean, deviation = mean_and_deviation(values)
     if math.isnan(mean) or math.isnan(deviation):
         return score_text(name, mean)
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f} %" if is_share(name) else f"{mean:.4f} ± {deviation:.4f}"
+    return f"{100 * mean:.1f} ± {percent(deviation)}" if is_share(name) else f"{mean:.4f} ± {deviation:.4f}"
 
 
 class RepeatedRow(NamedTuple):

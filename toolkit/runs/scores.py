@@ -42,7 +42,7 @@ def interval_text(name: str, low: float, high: float) -> str:
     """`78.9 to 83.5 %` for a share, `0.7890 to 0.8350` for another score; empty where it is unknown."""
     if math.isnan(low) or math.isnan(high):
         return ""
-    return f"{100 * low:.1f} to {100 * high:.1f} %" if is_share(name) else f"{low:.4f} to {high:.4f}"
+    return f"{100 * low:.1f} to {percent(high)}" if is_share(name) else f"{low:.4f} to {high:.4f}"
 
 
 @dataclass(frozen=True)

@@ -116,11 +116,12 @@ def _of_column(
     measures, shares = values[known], is_share(measure)
     drawn = np.arange(len(known)) if name == SOURCE else sources[known]
     upwards = measures if shares else -measures
+    counts = np.bincount(codes, minlength=len(numbers)).tolist()
     for label, code in numbers.items():
-        inside = codes == code
-        count = int(inside.sum())
+        count = counts[code]
         if min(count, len(known) - count) < FEWEST:
             continue
+        inside = codes == code
         p_value = below_rest(upwards, inside, drawn, shares=shares)
         interval = mean_interval(measures[inside], drawn[inside], shares=shares)
         score, rest = float(measures[inside].mean()), float(measures[~inside].mean())

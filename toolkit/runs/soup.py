@@ -78,9 +78,10 @@ def mean_weights(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _require_several(runs: Sequence[RunDirectory]) -> None:
-    paths = {run.path.resolve() for run in runs}
-    if len(paths) < len(runs):
-        raise UsageError("soup: a run is named twice", next_step=_command(sorted(map(str, paths))))
+    named = [*{run.path.resolve(): str(run.path) for run in runs}.values()]
+    if len(named) < len(runs):
+        others = ["RUN"] if len(named) == 1 else []
+        raise UsageError("soup: a run is named twice", next_step=_command([*named, *others]))
     if len(runs) < 2:
         repeated = shlex.join(["python", "-m", "toolkit", "run", str(runs[0].recipe), "--seeds", "3"])
         raise UsageError("soup: needs two runs or more", next_step=f"train some that differ in the seed: {repeated}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
+from toolkit.api.answers import percent
 from toolkit.api.clips import Averaged
 from toolkit.api.contracts import DataSpec, Scores
 from toolkit.api.errors import counted, first_few
@@ -94,7 +95,7 @@ def unknown_lines(scores: Mapping[str, Any]) -> Iterator[str]:
         one = found[name]
         yield (
             f"unknown: {counted(found['items'], 'item')} of {first_few(found['classes'])}: by {name} AUROC "
-            f"{one['auroc']:.3f}, {100 * one['declined']:.1f} % declined at {100 * KEPT_KNOWN:g} % kept known items"
+            f"{one['auroc']:.3f}, {percent(one['declined'])} declined at {100 * KEPT_KNOWN:g} % kept known items"
         )
 
 

@@ -7,7 +7,6 @@ metric, and the same twentieths on two runs make their difference one of pairs.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolkit.api.contracts import Data, Metric, Objective, Targets
-from toolkit.data.splits import classes_of
+from toolkit.data.splits import count_classes
 from toolkit.runs.scores import possible
 from toolkit.runs.significance import Interval, jackknife
 from toolkit.training.answers import logits_of
@@ -82,7 +81,7 @@ def _baselines(evaluation: Evaluation, trained: Targets, objective: Objective) -
         middle = torch.tensor(cast(Sequence[Sequence[float]], trained)).median(0).values
         yield "constant", [middle.expand_as(like)]
         return
-    counts = Counter(number for target in trained for number in classes_of(target))
+    counts = count_classes(trained)
     shares = torch.tensor([counts[number] / len(trained) for number in range(like.shape[1])])
     yield "majority", [logits_of(shares, objective.targets).expand_as(like)]
     # Equal probabilities, with ties that fall at random: at the threshold, where answers are sets.

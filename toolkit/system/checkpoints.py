@@ -7,9 +7,11 @@ before it: other programs still read the file, and every changed bit is found be
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
+from pathlib import Path
 from typing import BinaryIO, Final
 
 FORMAT: Final = 3
@@ -26,6 +28,15 @@ _CHUNK: Final = 1 << 20
 def is_current(found: object) -> bool:
     """Whether this is the number of this version's format; a tensor, which compares item by item, is not."""
     return type(found) is int and found == FORMAT
+
+
+def run_of_bundle(bundle: Path, name: str, run: str) -> Path | None:
+    """The directory `run` that a bundle called `name` was exported from: around the bundle, or below runs/. A bundle
+    may have another name than the recipe. None where no such run has a best checkpoint, or several have."""
+    named = [*(place for place in bundle.resolve().parents[:2] if place.name == run), Path("runs") / name / run]
+    found = [place for place in named if (place / BEST).is_file()]
+    others = [path.parent for path in Path("runs").glob(f"*/{glob.escape(run)}/{BEST}")]
+    return found[0] if found else others[0] if len(others) == 1 else None
 
 
 def seal(archive: io.BytesIO) -> None:

@@ -45,9 +45,7 @@ def physical_cores(group: Path = CONTROL_GROUP, topology: Path = TOPOLOGY) -> in
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:
-    """Whether a GPU that torch can train on seems to be here, found without importing torch, which takes seconds."""
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64"
+    """Whether a GPU that runs train on seems to be here, found without importing torch, which takes seconds."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
     return not hidden and any(devices.glob("nvidia[0-9]*"))
 

@@ -17,6 +17,7 @@ from toolkit.api.errors import DataError
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.answers import answers_of, averaged
 from toolkit.training.neighbours import neighbours_logits, spread_of
+from toolkit.training.network import evaluating
 from toolkit.training.sharded import in_step, is_sharded
 from toolkit.training.similarity import Similarity
 from toolkit.transfer.vectors import vectors
@@ -119,9 +120,10 @@ def answer(
     ranks: Ranks = ALONE,
     keep_views: bool = False,
 ) -> Answered:
-    """Run the network over all batches in evaluation mode; its mode is restored. Where a batch has several views of
-    each item, an item's answer is their average. Where features are pretrained, it is that of its neighbours. Each of
-    several `ranks` has batches of its own; all get the same answers, in the order that one rank gives.
+    """Run the network over all batches in evaluation mode; each of its modules gets its own mode back. Where a batch
+    has several views of each item, an item's answer is their average. Where features are pretrained, it is that of its
+    neighbours. Each of several `ranks` has batches of its own; all get the same answers, in the order that one rank
+    gives.
 
     Raises DataError when they hold no item.
     """
@@ -148,11 +150,9 @@ def answering(
     that a caller may show progress or leave."""
     pretrains = isinstance(objective, Pretraining)
     similarity: Similarity | None = getattr(network, "similarity", None)
-    was_training = network.training
-    network.eval()
     answered: list[tuple[Tensor, ...]] = []
     count = 0
-    try:
+    with evaluating(network):
         for batch in in_step(batches, ranks) if is_sharded(network) else batches:
             if not len(batch.pixels):
                 continue
@@ -174,8 +174,6 @@ def answering(
                     answered.append((batch.index, one, batch.targets, *kept))
             count += items
             yield count
-    finally:
-        network.train(was_training)
     columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]
     parts = [part for part in ranks.gather(columns) if part]
     if not parts:

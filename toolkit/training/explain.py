@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.contracts import Objective
-from toolkit.training.network import Network
+from toolkit.training.network import Network, evaluating
 from toolkit.training.optimize import model_parts
 from toolkit.transfer.classifier import Classifier
 
@@ -58,17 +58,13 @@ def explain(
     float32 and in evaluation mode, one item at a time; its mode is restored. Returns None if no gradient of the answer
     reaches the pixels.
     """
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient of an LSTM in evaluation mode
-            layer = map_layer(network.model, _normalized(network, pixels[:1]))
-            explained = [
-                _explain_one(network, objective, pixels[at : at + 1], None if classes is None else classes[at], layer)
-                for at in range(len(pixels))
-            ]
-    finally:
-        network.train(was_training)
+    # cuDNN has no gradient of an LSTM in evaluation mode
+    with evaluating(network), torch.backends.cudnn.flags(enabled=False):
+        layer = map_layer(network.model, _normalized(network, pixels[:1]))
+        explained = [
+            _explain_one(network, objective, pixels[at : at + 1], None if classes is None else classes[at], layer)
+            for at in range(len(pixels))
+        ]
     if not all(one is not None for one in explained):
         return None
     values, chosen, logits = zip(*(one for one in explained if one is not None), strict=True)
@@ -98,16 +94,12 @@ def linear_map(network: Network, objective: Objective, pixels: Tensor) -> Linear
     `pixels` is uint8 `[1, 3, H, W]` or `[1, T, 3, H, W]`, on the network's device; what they show has no effect. The
     gradients are compared at features that are drawn, small and large, of both signs: those of real inputs may all lie
     on one side of what is not linear."""
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         inputs = _normalized(network, pixels)
         layer = map_layer(network.model, inputs)
         if layer is None:
             return None
         found = [_summed_at(network, objective, inputs, layer, size) for size in (0.1, 1.0, 10.0, 100.0)]
-    finally:
-        network.train(was_training)
     first = found[0]
     if first is None or any(one is None or not _alike(one.weights, first.weights) for one in found):
         return None

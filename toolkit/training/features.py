@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.api.contracts import Augmentation, Batch, Headed, Objective
-from toolkit.api.errors import RunFailed
+from toolkit.api.errors import DataError, RunFailed
 from toolkit.api.files import replaced
 from toolkit.data.loader import Loader, Share
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
 from toolkit.data.store.store import Store
 from toolkit.training.asked import Question, Recorded
-from toolkit.training.network import Network, evaluating
+from toolkit.training.network import Network, evaluating, is_frozen
 
 CHECKED = 4
 """Items whose kept features are compared with the backbone's before a file is used: its code may have changed."""
@@ -105,9 +105,13 @@ class Features:
 
     def rows(self, split: str) -> Tensor:
         """`[V, N, ...]` of the training items; of the validation split `[N * V, ...]`, an item's views together. On the
-        device."""
+        device. Raises DataError where no item of the split can be read."""
         for _ in self.ready(0):
             pass
+        if split not in self._rows:
+            raise DataError(
+                f"no item of the {split} split can be read, so it has no features", next_step="repair the data"
+            )
         return self._rows[split]
 
     def require_fixed(self) -> None:
@@ -265,11 +269,8 @@ def backbone_of(network: Network) -> nn.Module:
 
 
 def is_fixed(network: Network) -> bool:
-    """Whether training leaves the backbone as it is: no gradient reaches it, and it stays in evaluation mode while the
-    network is in training mode."""
-    backbone = backbone_of(network)
-    trained = any(parameter.requires_grad for parameter in backbone.parameters())
-    return not trained and not any(module.training for module in backbone.modules())
+    """Whether the backbone stays as it is while the network is trained, in which mode it is now."""
+    return is_frozen(backbone_of(network))
 
 
 def asks_once(objective: Objective, trained: Network, batch: Share) -> bool:

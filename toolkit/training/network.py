@@ -87,11 +87,16 @@ class Network(nn.Module):
 
 def feature_size(network: Network, spec: DataSpec) -> int:
     """The size F of the vectors `[B, F]` of the features of a network whose model is `Headed`."""
-    clip = () if spec.frames is None else (spec.frames,)
     device = next((one.device for one in network.parameters()), torch.device("cpu"))
-    pixels = torch.zeros((1, *clip, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    pixels = torch.zeros((1, *spec.item_shape), dtype=torch.uint8, device=device)
     with torch.no_grad(), evaluating(network):
         return vectors(network.features(pixels), 1).shape[1]
+
+
+def is_frozen(network: nn.Module) -> bool:
+    """Whether training leaves a network as it is: no gradient reaches it, and no module is in training mode."""
+    trained = any(parameter.requires_grad for parameter in network.parameters())
+    return not trained and not any(module.training for module in network.modules())
 
 
 class evaluating(AbstractContextManager[None]):  # noqa: N801 - a context manager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from toolkit.api.contracts import Grouped, Layered, Schedule, Undecayed
+from toolkit.api.contracts import Grouped, Layered, Objective, Schedule, Undecayed
 from toolkit.transfer.layers import layers_of
 
 
@@ -160,3 +160,9 @@ def _frozen(model: nn.Module, trained: int) -> Iterator[nn.Parameter]:
 def model_parts(model: nn.Module) -> Mapping[str, nn.Module]:
     """The model's named parts; one part `model` where it names none."""
     return model.parts() if isinstance(model, Grouped) else {"model": model}
+
+
+def trained_parts(model: nn.Module, objective: Objective) -> Mapping[str, nn.Module]:
+    """What is trained, by the names under which a recipe scales learning rates: `objective` where it has weights."""
+    own = any(parameter.requires_grad for parameter in objective.parameters())
+    return {**model_parts(model), **({"objective": cast(nn.Module, objective)} if own else {})}

@@ -14,10 +14,10 @@ from typing import Any
 
 from toolkit.api.errors import WeightsError
 from toolkit.api.files import read_regular
-from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole
+from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole, run_of_bundle
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import state_dict_of
-from toolkit.transfer.weights import Known, Weights, load_weights
+from toolkit.transfer.weights import INTERPOLATED, Known, Weights, load_weights
 
 _MANIFEST = "bundle.json"  # of `toolkit.serving`, a later room
 _PUBLISHED = (
@@ -58,13 +58,14 @@ class TrainedRun:
             reason = "it has another shape"
         ignore = (_HEAD,) if reason else ()
         try:
-            load_weights(model, self.weights, ignore=ignore, source=f"{self.path} for {name}", known=known)
+            changes = load_weights(model, self.weights, ignore=ignore, source=f"{self.path} for {name}", known=known)
         except WeightsError as error:
             if self.model != name:
                 error.next_step = f"take the model of that run (--set model.name={self.model}), or another run"
             raise
         head = f"the head starts at random weights: {reason}" if reason else "the head as well"
-        return f"starting from the weights of {self.path}; {head}"
+        interpolated = [change for change in changes if change.startswith(INTERPOLATED)]
+        return "; ".join([f"starting from the weights of {self.path}", *interpolated, head])
 
 
 def weights_at(path: Path) -> Path:
@@ -121,18 +122,16 @@ def _parts(content: Mapping[str, Any], path: Path) -> tuple[Weights, list[str], 
 
 
 def _source_of(bundle: Path) -> Path:
-    """The directory of the run that a bundle was exported from: around the bundle, or under runs/."""
+    """The directory of the run that a bundle was exported from: see `run_of_bundle`."""
     try:
         manifest = json.loads(read_regular(bundle / _MANIFEST))
         name, run = str(manifest["name"]), str(manifest["trained_on"]["run"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{bundle}: its {_MANIFEST} names no run", next_step="name the run itself") from error
-    places = [*bundle.resolve().parents[:2], Path("runs") / name / run]
-    for place in places:
-        if place.name == run and (place / BEST).is_file():
-            return place
+    if found := run_of_bundle(bundle, name, run):
+        return found
     raise WeightsError(
-        f"{bundle}: a bundle has no weights to train from, and its run {run} was not found at {places[-1]}",
+        f"{bundle}: a bundle has no weights to train from, and its run {run} was not found below runs/",
         next_step="name the directory of that run: --set model.weights=RUN",
     )
 

@@ -110,7 +110,12 @@ def test_a_recipe_is_not_overwritten_unless_forced(tmp_path: Path, capsys: pytes
     [
         ("init images", 2, "init images: a folder is missing", "python -m toolkit init images FOLDER"),
         ("init videos nowhere", 3, "nowhere: folder not found", "python -m toolkit init videos --help"),
-        ("init images a --output a.json", 2, "--output a.json: expected a name", "--output a.json.toml"),
+        (
+            "init images a --output a.json",
+            2,
+            "--output a.json: expected a name",
+            "python -m toolkit init images a --output a.json.toml",
+        ),
         (
             "init images ../set.zip",
             3,

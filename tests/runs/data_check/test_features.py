@@ -12,7 +12,7 @@ from toolkit.api.errors import EXIT_DONE
 from toolkit.build.plan import Plan, plan
 from toolkit.host.registry import discover
 from toolkit.recipe.read import parse
-from toolkit.runs.data_check.features import _key, extractor
+from toolkit.runs.data_check.features import _key, extractor, features
 
 
 def planned(folder: Path, *overrides: str) -> Plan:
@@ -37,3 +37,15 @@ def test_a_run_sees_items_in_the_size_that_it_was_trained_with(tmp_path: Path) -
     run = tiny.only_run(tmp_path / "runs")
     spec = extractor(recipe, None, str(run)).data.spec
     assert (spec.size, spec.stored_size, spec.fit) == (32, 32, "crop")
+
+
+def test_items_of_a_split_that_cannot_be_decoded_at_all_have_rows_nevertheless(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), weights)
+    recipe = planned(tmp_path)
+    damaged = list((tmp_path / "images/test").rglob("*.png"))
+    for path in damaged:
+        path.write_text(str(path))
+    found = features(extractor(recipe, "shufflenet_v2_x0_5", str(weights)), progress=lambda _: None)
+    assert len(found.values) == 30 + len(damaged)
+    assert found.known.sum() == 30

@@ -85,7 +85,7 @@ def test_what_is_shown_says_which_score_is_too_good() -> None:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose own rule finds nothing, and two annotated videos."""
     monkeypatch.chdir(tmp_path)
-    toy_bundle.write(tmp_path / "toy", segments=Segmentation(1.0, 1.0, 1.0, 30.0))
+    toy_bundle.write(tmp_path / "toy", segments=Segmentation(1.0, 1.0, 1.0, 30.0), trained_on={"run": "first"})
     database = {}
     for name in ("a", "b"):
         joined(tmp_path / f"{name}.mp4", (DARK, 4), (BRIGHT, 4))
@@ -102,7 +102,7 @@ def test_the_command_shows_the_rule_and_how_to_export_with_it(place: Path, capsy
     assert "mAP at IoU 0.5: 100.0 % on these videos, 0.0 % by the bundle's own rule" in said
     assert "mAP at IoU 0.5 on videos that a rule was not chosen on: 100.0 %" in said
     (command,) = (line for line in said if line.startswith("next:"))
-    assert command.startswith("next:  python -m toolkit export RUN --set export.segments.smooth=")
+    assert command.startswith("next:  python -m toolkit export runs/toy/first --set export.segments.smooth=")
     given = dict(pair.removeprefix("export.segments.").split("=") for pair in command.split()[7::2])
     SegmentsTable(**{key: float(value) for key, value in given.items()})
 

@@ -162,6 +162,7 @@ def test_memory_does_not_grow_with_the_video(images: Path, tmp_path: Path, monke
         (["--output", "a.txt"], '--output a.txt: unknown format of segments ".txt"', "end the name with .csv, .json,"),
         (["a.mp4", "--output", "a.vtt"], "--output a.vtt: a .vtt file is about one video, got 2", "write a .csv or"),
         (["--cut", "."], "--cut .: exists and is not an empty folder", "use a new folder: --cut "),
+        (["http://h/b.mp4", "--cut", "new"], "--cut: http://h/b.mp4 is not a file of this machine", "download it"),
         (["--truth", "no.json"], "--truth no.json: No such file or directory", "name a file of annotations"),
         (["--truth", "bad.json"], "--truth bad.json: not annotations of ActivityNet's form: KeyError", "expected {"),
         (["--truth", "odd.json"], '--truth odd.json: the model has no class "cat"', "its classes are dark, bright"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.api.errors import UsageError
+from toolkit.cli.parser import command_line, without
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -35,10 +36,11 @@ def fill(parser: Parser) -> None:
 def _init(options: Namespace) -> None:
     output = options.output or Path(f"{_slug(options.folder) or options.kind}.toml")
     if output.exists() and not options.force:
-        again = shlex.join(["python", "-m", "toolkit", *options.words, "--force"])
+        again = command_line([*options.words, "--force"])
         raise UsageError(f"{output}: file exists; --force overwrites it, --output FILE names another", next_step=again)
     if output.suffix != ".toml":
-        raise UsageError(f"--output {output}: expected a name that ends in .toml", next_step=f"--output {output}.toml")
+        named = command_line([*without(options.words, {"--output": True}), "--output", f"{output}.toml"])
+        raise UsageError(f"--output {output}: expected a name that ends in .toml", next_step=named)
     from toolkit.api.files import as_utf8, write_atomically
     from toolkit.cli.init.start import start
 

@@ -14,7 +14,7 @@ from toolkit.data.sequences import ArrayTargets, MadeTexts
 from toolkit.data.shards.encoded import EncodedVideo
 from toolkit.data.shards.items import ShardItems
 from toolkit.data.timeline import Timeline
-from toolkit.data.videos import FramesOf
+from toolkit.data.videos import BlockedFrames
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def _timeline(video: EncodedVideo) -> Timeline:
 
 
 @dataclass(frozen=True)
-class ShardFrames(FramesOf):
+class ShardFrames(BlockedFrames):
     """A split of single frames of videos in shards, which holds no object for each frame."""
 
     videos: ShardVideos
@@ -72,13 +72,3 @@ class ShardFrames(FramesOf):
         import numpy as np
 
         return ArrayTargets(np.repeat(self.videos.labels, self.per_video))
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        import numpy as np
-
-        return ArrayTargets(np.asarray(self.videos.blocks) * self.per_video)
-
-    def expect(self, blocks: Sequence[int]) -> None:
-        """Fetch these blocks ahead of use."""
-        self.videos.expect(blocks)

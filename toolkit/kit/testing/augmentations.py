@@ -44,10 +44,9 @@ class Scene:
 
     def batch(self, count: int = BATCH) -> Batch:
         """uint8 noise, the same each time."""
-        clip = () if self.spec.frames is None else (self.spec.frames,)
         side = self.spec.stored_size
         rng = torch.Generator().manual_seed(1)
-        drawn = torch.randint(0, 256, (count, *clip, 3, side, side), dtype=torch.uint8, generator=rng)
+        drawn = torch.randint(0, 256, (count, *self.spec.clip_shape, 3, side, side), dtype=torch.uint8, generator=rng)
         targets = DRAWN[self.spec.targets].batch(count, len(self.spec.classes))
         return Batch(drawn, targets, torch.arange(count))
 

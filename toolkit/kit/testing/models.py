@@ -396,9 +396,7 @@ def _built(subject: Subject, spec: DataSpec, *, bare: bool = False) -> nn.Module
 
 def inputs(spec: DataSpec, batch: int) -> Tensor:
     """A normalised batch, float32 `[B, 3, S, S]` or `[B, T, 3, S, S]`, the same each time."""
-    clip = () if spec.frames is None else (spec.frames,)
-    shape = (batch, *clip, 3, spec.size, spec.size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+    return torch.randn((batch, *spec.item_shape), generator=torch.Generator().manual_seed(SEED))
 
 
 def run(model: nn.Module, pixels: Tensor, *, seed: int | None = SEED) -> Tensor:

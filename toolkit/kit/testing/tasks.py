@@ -412,8 +412,7 @@ def onnx(subject: Subject) -> Iterator[str]:
     with quiet():
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
-        clip = () if spec.frames is None else (spec.frames,)
-        shape = (batch, *clip, spec.stored_size, spec.stored_size, 3)
+        shape = (batch, *spec.clip_shape, spec.stored_size, spec.stored_size, 3)
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             squares = centre_crop(frames.movedim(-1, -3), spec.size)
@@ -534,9 +533,8 @@ def build(subject: Subject, *, scale: float = 1.0, seed: int = SEED) -> Scene:
     objective = _built(subject, spec)
     torch.manual_seed(SEED)
     network = Layer(len(spec.classes), scale)
-    clip = () if spec.frames is None else (spec.frames,)
     views = (objective.views,) if isinstance(objective, Multiview) else ()
-    shape = (ITEMS, *views, *clip, 3, spec.size, spec.size)
+    shape = (ITEMS, *views, *spec.item_shape)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED))
     targets = target_tensor(_targets(spec), spec)
     scene = Scene(objective, network, pixels, targets, len(spec.classes), DRAWN[spec.targets])

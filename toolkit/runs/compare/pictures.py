@@ -46,6 +46,7 @@ def _drawn(run: RunFiles) -> Iterator[tuple[str, Path]]:
 
 def _decoded(ids: Sequence[str], run: RunFiles, folder: Path) -> Iterator[tuple[str, Path]]:
     """Each item read from the run's data and written to `folder`."""
+    from toolkit.api.contract_checks import read_image_of
     from toolkit.api.contracts import VideoSplit
     from toolkit.build.plan import plan
     from toolkit.host.registry import discover
@@ -58,7 +59,7 @@ def _decoded(ids: Sequence[str], run: RunFiles, folder: Path) -> Iterator[tuple[
         if name not in places:
             continue
         place = places[name]
-        frames = _frames(split, place) if isinstance(split, VideoSplit) else [_pixels(split.read(place))]
+        frames = _frames(split, place) if isinstance(split, VideoSplit) else [_pixels(read_image_of(split, place))]
         path = folder / f"{number:04}.webp"
         path.write_bytes(_webp(frames))
         yield name, path
@@ -66,9 +67,11 @@ def _decoded(ids: Sequence[str], run: RunFiles, folder: Path) -> Iterator[tuple[
 
 def _frames(split: VideoSplit, place: int) -> list[NDArray[np.uint8]]:
     """Evenly spaced frames of a video."""
+    from toolkit.api.contract_checks import read_frames_of
+
     count = len(split.times(place))
     wanted = sorted({at * (count - 1) // max(1, FRAMES - 1) for at in range(FRAMES)})
-    return [_pixels(frame) for frame in split.read(place, wanted)]
+    return [_pixels(frame) for frame in read_frames_of(split, place, wanted)]
 
 
 def _pixels(picture: Any) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
-from toolkit.api.answers import number
+from toolkit.api.answers import number, percent
 from toolkit.runs.compare.comparison import Comparison, Estimated, Pair
 from toolkit.runs.compare.contender import Contender, flattened
 from toolkit.runs.compare.protocols import ABSENT
@@ -144,7 +144,7 @@ def estimated_text(name: str, one: Estimated) -> str:
     if math.isnan(one.value):
         return "undefined"
     if is_share(name):
-        return f"{100 * one.value:.1f} %" + _interval_text(one.interval, lambda value: f"{100 * value:.1f}")
+        return percent(one.value) + _interval_text(one.interval, lambda value: f"{100 * value:.1f}")
     return number(one.value) + _interval_text(one.interval, number)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -131,15 +130,10 @@ def _cell(value: object) -> object:
     return "" if value is None else value
 
 
-def default_workers() -> int:
-    """Threads that decode: one a core."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def lines(checked: Checked) -> Iterator[str]:
     """What a terminal shows: a row for each kind of finding, with the first item of it."""
     items = checked.items
-    counts = ", ".join(f"{split} {int((items.splits == number).sum()):,}" for number, split in enumerate(SPLITS))
+    counts = ", ".join(f"{split} {count:,}" for split, count in items.counts.items())
     yield f"checked  {len(items):,} {'videos' if items.videos else 'images'}: {counts}"
     if not checked.counts:
         yield "issues   nothing was found"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toolkit.api.files import as_utf8, write_atomically
 from toolkit.build.plan import Plan
-from toolkit.data.splits import NO_CLASS, SPLITS, classes_of
+from toolkit.data.splits import NO_CLASS, classes_of
 from toolkit.runs.data_check.items import Items
 from toolkit.runs.data_check.pictures import Shown, picture
 from toolkit.runs.report.page import render
@@ -46,8 +46,7 @@ def write_contact_sheet(planned: Plan, folder: Path, each: int) -> Path:
     each = max(1, min(each, MOST // max(len(members), 1)))
     sheets = tuple(_sheets(items, members, each))
     template = Path(__file__).parent / "contact.html.j2"
-    splits = {split: int((items.splits == number).sum()) for number, split in enumerate(SPLITS)}
-    page = render(template, {}, name=planned.resolved.name, items=items, sheets=sheets, each=each, splits=splits)
+    page = render(template, {}, name=planned.resolved.name, items=items, sheets=sheets, each=each, splits=items.counts)
     file = folder / CONTACT
     write_atomically(file, as_utf8(page))
     return file

@@ -155,8 +155,8 @@ def features(made: Extractor, *, progress: Callable[[int], None]) -> Features:
         kept: NDArray[np.float16] = np.load(file)
         return Features(kept.astype(np.float32), made.source, made.notes)
     parts = [_of_split(made, getattr(made.data, split), progress) for split in SPLITS]
-    width = max(part.shape[1] for part in parts)
-    parts = [part if len(part) else np.empty((0, width), np.float16) for part in parts]
+    width = max(1, *(part.shape[1] for part in parts))
+    parts = [part if part.size else np.full((len(part), width), np.nan, np.float16) for part in parts]
     whole = np.concatenate(parts)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replaced(file) as temporary, temporary.open("wb") as opened:
@@ -179,7 +179,8 @@ def _key(made: Extractor) -> str:
 
 
 def _of_split(made: Extractor, split: Split | VideoSplit, progress: Callable[[int], None]) -> NDArray[np.float16]:
-    """float16 `[N, D]` of one split; of single frames of videos, the means over each video."""
+    """float16 `[N, D]` of one split, D = 0 where nothing can be decoded; of single frames of videos, the means over
+    each video."""
     import torch
 
     from toolkit.system import device as devices
@@ -193,7 +194,7 @@ def _of_split(made: Extractor, split: Split | VideoSplit, progress: Callable[[in
     if made.data.spec.clip is None:
         network = network.to(memory_format=torch.channels_last)
     loader = _loader(made, split, device)
-    found: NDArray[np.float16] = np.empty((0, 0), np.float16)
+    found: NDArray[np.float16] = np.empty((len(split), 0), np.float16)
     size = CLIPS if made.data.spec.clip else BATCH
     with torch.inference_mode(), last_input(network) as last:
         for batch in loader.evaluation(size):
@@ -213,7 +214,7 @@ def _of_split(made: Extractor, split: Split | VideoSplit, progress: Callable[[in
 
 
 def _by_video(found: NDArray[np.float16], split: FramesOf) -> NDArray[np.float16]:
-    frames = found.astype(np.float32).reshape(len(split.videos), split.per_video, -1)
+    frames = found.astype(np.float32).reshape(len(split.videos), split.per_video, found.shape[1])
     means: NDArray[np.float16] = frames.mean(axis=1).astype(np.float16)
     return means
 

@@ -58,6 +58,11 @@ class Items:
         """int8 `[N]`: the number of each item's split."""
         return np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(part) for part in self.parts])
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items of each split."""
+        return {split: len(part) for split, part in zip(SPLITS, self.parts, strict=True)}
+
     @cached_property
     def paths(self) -> Sequence[Path | None]:
         """The file of each item; None where the dataset does not say."""

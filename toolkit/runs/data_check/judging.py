@@ -73,23 +73,24 @@ def judge(items: Items, features: Features, groups: NDArray[np.int64]) -> tuple[
 
 
 def _errors(items: Items, judged: Judged) -> Iterator[Finding]:
-    likely = judged.likely
-    order = np.argsort(-likely.scores, kind="stable")
-    for place in order[likely.flagged[order]]:
-        suggested = items.spec.classes[likely.suggested[place]]
-        score = round(float(likely.scores[place]), 4)
-        yield about(items, "likely label error", int(judged.known[place]), score=score, detail=f"rather {suggested}")
+    for item, suggested, score in _flagged(items, judged):
+        yield about(items, "likely label error", item, score=score, detail=f"rather {suggested}")
 
 
 def suggestions(items: Items, judged: Judged) -> Iterator[tuple[str, str, str, str, float]]:
     """Rows of labels.csv, the most likely error first: item, an empty label to fill in, the label, the class that is
     likelier, and the score."""
+    for item, suggested, score in _flagged(items, judged):
+        yield items.ids[item], "", items.labels[item], suggested, score
+
+
+def _flagged(items: Items, judged: Judged) -> Iterator[tuple[int, str, float]]:
+    """The items whose labels are likely wrong, the most likely first, each with a likelier class and the score."""
     likely = judged.likely
     order = np.argsort(-likely.scores, kind="stable")
     for place in order[likely.flagged[order]]:
-        item = int(judged.known[place])
         suggested = items.spec.classes[likely.suggested[place]]
-        yield items.ids[item], "", items.labels[item], suggested, round(float(likely.scores[place]), 4)
+        yield int(judged.known[place]), suggested, round(float(likely.scores[place]), 4)
 
 
 def _unlike(items: Items, known: NDArray[np.intp], far: NDArray[np.float64]) -> Iterator[Finding]:

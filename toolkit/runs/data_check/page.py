@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.api.files import as_utf8, write_atomically
-from toolkit.data.splits import SPLITS
 from toolkit.runs.data_check.check import ISSUES, LABELS, REPORT, Checked
 from toolkit.runs.data_check.findings import KINDS, Finding
 from toolkit.runs.data_check.pictures import Shown, picture
@@ -47,7 +46,7 @@ def write_page(checked: Checked, folder: Path) -> Path:
     """Write `folder/check.html`; its path."""
     template = Path(__file__).parent / "check.html.j2"
     sections = tuple(_sections(checked))
-    counts = {split: int((checked.items.splits == number).sum()) for number, split in enumerate(SPLITS)}
+    counts = checked.items.counts
     page = render(
         template, {}, checked=checked, sections=sections, counts=counts, issues=ISSUES, labels=LABELS, most=CLASSES
     )

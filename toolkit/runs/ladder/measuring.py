@@ -12,6 +12,7 @@ from torch import nn
 
 from toolkit.build.assemble import Assembly, noise
 from toolkit.system import device as devices
+from toolkit.training.network import evaluating
 
 WARM_UP = 3
 """Answers before the first that counts: they choose kernels and take memory."""
@@ -23,15 +24,13 @@ _PEAK = "VmHWM:"
 def latency(network: nn.Module, assembly: Assembly) -> float:
     """Seconds of the answer to one item, in the precision of the run: the median."""
     pixels = noise(assembly, 1).pixels
-    training, times = network.training, list[float]()
-    network.eval()
-    with torch.inference_mode(), assembly.autocast():
+    times = list[float]()
+    with torch.inference_mode(), evaluating(network), assembly.autocast():
         for _ in range(WARM_UP + ANSWERS):
             started = time.perf_counter()
             network(pixels)
             devices.synchronize(assembly.device)
             times.append(time.perf_counter() - started)
-    network.train(training)
     return median(times[WARM_UP:])
 
 

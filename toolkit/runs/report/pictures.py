@@ -215,6 +215,8 @@ def _answers(model: nn.Module, normalised: Tensor) -> list[tuple[str, Tensor]]:
     import torch
     from torch import nn
 
+    from toolkit.training.network import evaluating
+
     answers: list[tuple[str, Tensor]] = []
 
     def keep(name: str, output: Tensor) -> None:
@@ -224,19 +226,15 @@ def _answers(model: nn.Module, normalised: Tensor) -> list[tuple[str, Tensor]]:
         varied = channels.var(dim=(-2, -1)).topk(min(CHANNELS, len(channels))).indices
         answers.append((name, channels[varied]))
 
-    modes = {module: module.training for module in model.modules()}
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
     ]
     try:
-        model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             model(normalised)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():  # not model.train(): frozen parts stay in eval mode
-            module.training = training
     return answers

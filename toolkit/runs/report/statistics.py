@@ -90,9 +90,19 @@ def overlap(target: Collection[str], answer: Collection[str]) -> float:
 
 def best_constant_set(targets: Sequence[Collection[str]]) -> tuple[str, ...]:
     """The set that overlaps most with `targets` on average, of those that hold the most frequent classes."""
-    ranked = [name for name, _ in Counter(name for target in targets for name in target).most_common()]
-    sets = [tuple(ranked[:size]) for size in range(len(ranked) + 1)]
-    return max(sets, key=lambda answer: sum(overlap(target, answer) for target in targets))
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for target in targets:
+        for name in target:
+            sizes[name].append(len(target))
+    ranked = sorted(sizes, key=lambda name: -len(sizes[name]))
+    best, chosen = float(sum(not target for target in targets)), 0
+    shared = Counter[int]()  # by the size of a target: how often these hold a class of the answer
+    for count, name in enumerate(ranked, 1):
+        shared.update(sizes[name])
+        reached = sum(2 * times / (size + count) for size, times in shared.items())
+        if reached > best:
+            best, chosen = reached, count
+    return tuple(ranked[:chosen])
 
 
 def confusion_matrix(classes: Sequence[str], predictions: Sequence[Prediction]) -> Matrix:

@@ -258,7 +258,7 @@ def _waiting(judged: Judged) -> Iterator[Verdict]:
     waited = sum(one.seconds * one.waiting for one in records)
     if not seconds or waited / seconds < WAITING:
         return
-    text = f"Starved of data: {100 * waited / seconds:.0f} % of the training time is spent waiting for data."
+    text = f"Starved of data: {percent(waited / seconds, 0)} of the training time is spent waiting for data."
     yield Verdict("waiting", text, ("input.memory_gb", "input.cache_gb", "input.workers"))
 
 

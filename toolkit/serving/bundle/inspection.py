@@ -101,9 +101,7 @@ def inspect_model(path: Path, *, allowed: Collection[str] = ()) -> Findings:
 
 def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
     """Raise BundleError unless the model takes and gives what the manifest says."""
-    frames = manifest.input.frames
-    clip = () if frames is None else (frames,)
-    takes = Port(INPUT, _UINT8, ("N", *clip, "H", "W", 3))
+    takes = Port(INPUT, _UINT8, ("N", *manifest.input.clip_shape, "H", "W", 3))
     if len(findings.inputs) != 1 or not _fits(findings.inputs[0], takes):
         raise _differs(path, "takes", findings.inputs, takes)
     count = len(manifest.classes)

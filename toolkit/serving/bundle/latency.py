@@ -20,9 +20,7 @@ ANSWERS = 30
 def latency(bundle: Bundle, *, seconds: float) -> float:
     """Milliseconds for one image or clip of the stored size, on the bundle's device: the median of the answers of at
     least so many `seconds`."""
-    shape = bundle.manifest.input
-    clip = () if shape.frames is None else (shape.frames,)
-    item = np.zeros((1, *clip, shape.square, shape.square, 3), np.uint8)
+    item = np.zeros((1, *bundle.manifest.input.square_shape), np.uint8)
     for _ in range(WARM_UP):
         bundle.session.run(item)
     taken: list[float] = []

@@ -15,7 +15,7 @@ from toolkit.serving.bundle.regular import check_regular
 from toolkit.serving.bundle.seal import sealed, without_seal
 from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.serving.bundle.wire import AGAIN
-from toolkit.system.checkpoints import BEST
+from toolkit.system.checkpoints import BEST, run_of_bundle
 from toolkit.system.choices import BUNDLE_PRECISIONS
 from toolkit.system.segmentation import Segmentation
 
@@ -55,6 +55,16 @@ class Input:
     fit: Fit
     frames: int | None = None
     """T of a clip; None for an image."""
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """What the shape of an input begins with: `(T,)` of a clip, `()` of an image."""
+        return () if self.frames is None else (self.frames,)
+
+    @property
+    def square_shape(self) -> tuple[int, ...]:
+        """Of an input that is not resampled: `(S, S, 3)`, or `(T, S, S, 3)` of a clip."""
+        return (*self.clip_shape, self.square, self.square, 3)
 
 
 @dataclass(frozen=True)
@@ -381,6 +391,13 @@ def _inside(name: str) -> bool:
 
 def _damaged(path: Path, problem: str) -> BundleError:
     return BundleError(f"{path}: {problem}", next_step=AGAIN)
+
+
+def export_command(bundle: Path, manifest: Manifest) -> str:
+    """The command that exports the run again that a bundle came from: where it is, or where it was."""
+    run = str(manifest.trained_on.get("run", "RUN"))
+    place = run_of_bundle(bundle, manifest.name, run) or Path("runs") / manifest.name / run
+    return f"python -m toolkit export {shlex.quote(str(place))}"
 
 
 def bundle_near(path: Path) -> str | None:

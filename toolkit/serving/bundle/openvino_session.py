@@ -89,8 +89,7 @@ def of_squares(path: Path, manifest: Manifest) -> Any:
     openvino = library()
     reader = _frontends().load_by_framework("onnx")  # a file that is not ONNX goes to no other reader
     model = reader.convert(reader.load(str(path)))
-    side, clip = manifest.input.square, () if manifest.input.frames is None else (manifest.input.frames,)
-    model.reshape({INPUT: openvino.PartialShape([-1, *clip, side, side, 3])})
+    model.reshape({INPUT: openvino.PartialShape([-1, *manifest.input.square_shape])})
     return model
 
 

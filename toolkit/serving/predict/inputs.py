@@ -46,6 +46,11 @@ class Source:
     """When the end of that part was on show, where it is live."""
 
     @property
+    def remote(self) -> bool:
+        """Whether it lies behind a URL."""
+        return "://" in self.place and not Path(self.place).exists()
+
+    @property
     def endless(self) -> bool:
         return self.kind in ("camera", "stream")
 

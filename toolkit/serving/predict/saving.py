@@ -219,4 +219,4 @@ def _timeline(job: PredictionJob, source: Source) -> list[Shown]:
 
 
 def _is_file(source: Source) -> bool:
-    return source.kind in ("image", "video") and "://" not in source.place
+    return source.kind in ("image", "video") and not source.remote

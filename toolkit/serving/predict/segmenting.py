@@ -15,6 +15,7 @@ from toolkit.api.answers import percent
 from toolkit.api.clips import duration
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE, DataError, UsageError, counted, printable
 from toolkit.api.files import free_name, replaced
+from toolkit.serving.bundle.manifest import export_command
 from toolkit.serving.predict.answers import Answer, answer_all
 from toolkit.serving.predict.choosing import Answered
 from toolkit.serving.predict.inputs import Source
@@ -67,6 +68,11 @@ def check_segments(segmenting: Segmenting, sources: Sequence[Source], *, other: 
         raise UsageError(
             f"--output {output}: a {output.suffix} file is about one video, got {len(sources):,}",
             next_step="write a .csv or .json file",
+        )
+    remote = next((source for source in sources if source.remote), None)
+    if cut is not None and remote is not None:
+        raise UsageError(
+            f"--cut: {printable(remote.name)} is not a file of this machine", next_step="download it, and give the file"
         )
     if cut is not None and os.path.lexists(cut) and not (cut.is_dir() and not any(cut.iterdir())):
         raise UsageError(
@@ -196,7 +202,7 @@ def _choice(job: PredictionJob, kept: Mapping[str, Answered], truth: Mapping[str
     if choice.rule == manifest.segments:
         yield "the bundle has this rule already"
     else:
-        yield f"next:  python -m toolkit export RUN {given}"
+        yield f"next:  {export_command(job.bundle.path, manifest)} {given}"
 
 
 def _scores(videos: Sequence[Video], truth: Mapping[str, Sequence[Segment]]) -> Iterator[str]:

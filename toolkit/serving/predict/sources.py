@@ -35,14 +35,14 @@ _IMAGE = "_pipe"
 
 def timeline(source: Source) -> Timeline:
     """When the frames of a video are shown. Raises DataError naming it when it cannot be opened or has no frames."""
-    return frames.timeline(Remote(source) if is_remote(source) else Path(source.place))
+    return frames.timeline(Remote(source) if source.remote else Path(source.place))
 
 
 def read_frames(
     source: Source, line: Timeline, numbers: Sequence[int], *, threads: int, stop: threading.Event
 ) -> Iterator[NDArray[np.uint8]]:
     """As `toolkit.data.decoding.read_frames`, which a video behind a URL is read by as a file is."""
-    video = Remote(source) if is_remote(source) else Path(source.place)
+    video = Remote(source) if source.remote else Path(source.place)
     return frames.read_frames(video, line, numbers, threads=threads, stop=stop)
 
 
@@ -103,10 +103,6 @@ def in_words(error: OSError | FFmpegError) -> str:
         return f"cannot be decoded: {error.strerror or error}"
     # FFmpeg's word for a body that is shorter than was said, and for a part of it that a server does not give
     return "cannot be read to its end" if error.errno == errno.EIO else f"the connection was lost: {error.strerror}"
-
-
-def is_remote(source: Source) -> bool:
-    return "://" in source.place and not Path(source.place).exists()
 
 
 def _camera(source: Source) -> str:

@@ -59,8 +59,7 @@ class Opening:
             for _ in range(self.sessions)
         ]
         for bundle in bundles:
-            side, frames = bundle.manifest.input.square, bundle.manifest.input.frames
-            bundle.session.run(np.zeros((1, *(() if frames is None else (frames,)), side, side, 3), np.uint8))
+            bundle.session.run(np.zeros((1, *bundle.manifest.input.square_shape), np.uint8))
         return bundles
 
 

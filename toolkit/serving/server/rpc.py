@@ -83,10 +83,12 @@ class _Service:
 
     def _handler(self, name: str, call: Callable[[Any], Awaitable[Any]]) -> Any:
         async def answered(request: Any, context: Any) -> Any:
-            begun, status = time.perf_counter(), grpc.StatusCode.OK
+            begun, status = time.perf_counter(), grpc.StatusCode.UNKNOWN  # what gRPC answers to any other exception
             try:
                 self._check_token(name, context)
-                return await call(request)
+                answer = await call(request)
+                status = grpc.StatusCode.OK
+                return answer
             except Refused as refused:
                 status = _CODES[refused.status]
                 await context.abort(status, refused.message)

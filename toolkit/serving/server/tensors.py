@@ -73,12 +73,11 @@ class Given:
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """What a model takes and gives; -1 is any size."""
-    clip = [] if manifest.input.frames is None else [manifest.input.frames]
     return {
         "name": manifest.name,
         "versions": [VERSION],
         "platform": PLATFORM,
-        "inputs": [{"name": INPUT, "datatype": TAKEN, "shape": [-1, *clip, -1, -1, 3]}],
+        "inputs": [{"name": INPUT, "datatype": TAKEN, "shape": [-1, *manifest.input.clip_shape, -1, -1, 3]}],
         "outputs": [_output(name, len(manifest.classes)) for name in manifest.outputs],
     }
 

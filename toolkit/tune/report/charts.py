@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from toolkit.api.answers import percent
 from toolkit.runs.report.figures import HALF, WHOLE, Drawing, Theme, chart, figure, in_percent, name_axes, shorten
 from toolkit.runs.scores import is_share, score_text
 from toolkit.tune.outcome import shown
@@ -217,7 +218,7 @@ def _importances(contents: Contents) -> Iterator[Chart]:
         remark = f"share of the differences in {metric} among {finished} finished trials that a key explains"
         if finished < TRUSTED:
             remark += f"; warning: fewer than {TRUSTED} trials are too few, more may change the order"
-        alt = "Bar chart of " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())
+        alt = "Bar chart of " + ", ".join(f"{key} {percent(share, 0)}" for key, share in shares.items())
         drawing = chart(HALF, 0.8 + 0.34 * len(shares), partial(_bars, contents.short, shares))
         yield Chart(_numbered("importances", contents, place), metric, remark, alt, drawing)
 
@@ -225,7 +226,7 @@ def _importances(contents: Contents) -> Iterator[Chart]:
 def _bars(short: Mapping[str, str], shares: Mapping[str, float], axes: Axes, theme: Theme) -> None:
     names, values = [short.get(key, key) for key in reversed([*shares])], [*reversed([*shares.values()])]
     bars = axes.barh(names, values, color=theme.accent)
-    axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=4, color=theme.ink, fontsize=8)
+    axes.bar_label(bars, [percent(value, 0) for value in values], padding=4, color=theme.ink, fontsize=8)
     axes.set_xlim(0, max(1e-9, 1.18 * max(values)))
     axes.set_xticks([])
     axes.spines[:].set_visible(False)

@@ -1,7 +1,6 @@
 """The process of one worker: `python -m toolkit.tune.worker.process`, started by `toolkit.tune.worker.workers`.
 
-Its order comes as a line of JSON on standard input, which stays open as long as the process that started it lives; its
-error goes as a line of JSON to standard output.
+Its error goes as a line of JSON to standard output.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from toolkit.api.errors import EXIT_DONE, ToolkitError
@@ -19,6 +17,7 @@ from toolkit.recipe.draft import Draft
 from toolkit.recipe.tables import Recipe
 from toolkit.system.signals import Signalled, Signals, exit_code
 from toolkit.tune.study import plan_study
+from toolkit.tune.worker.orders import take
 from toolkit.tune.worker.trial import StudyLocation, joined
 
 
@@ -29,8 +28,7 @@ def main() -> int:
     with answer:
         try:
             with Signals():
-                order = json.loads(sys.stdin.readline())
-                threading.Thread(target=_end_with_parent, daemon=True).start()
+                order = take(end=signal.SIGTERM)
                 recipe = Recipe.model_validate({**order["tables"], "name": order["name"]})
                 planned = plan_study(Draft(order["source"], order["tables"], (), recipe), discover())
                 location = StudyLocation(Path(order["runs"]), order["storage"], order["again"])
@@ -43,13 +41,6 @@ def main() -> int:
             print(json.dumps(ending), file=answer)
             return error.exit_code
     return EXIT_DONE
-
-
-def _end_with_parent() -> None:
-    """Stop as by SIGTERM when the process that started this one is gone, and its end of the pipe with it."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The process of one rank of a trial: `python -m toolkit.tune.worker.rank`, started by `toolkit.tune.worker.ranked`.
-
-Its order comes as a line of JSON on standard input, which stays open as long as the worker lives.
-"""
+"""The process of one rank of a trial: `python -m toolkit.tune.worker.rank`, started by `toolkit.tune.worker.ranked`."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +24,7 @@ from toolkit.runs.loop import Records
 from toolkit.runs.session import joined_by, train_run
 from toolkit.system.ranks import Ranks, launched
 from toolkit.system.signals import Signalled, Signals, exit_code
+from toolkit.tune.worker.orders import take
 from toolkit.tune.worker.ranked import GO_ON, LEAVE, Ending, decision_after, ending_of, record_of
 
 DECISION_SECONDS = 3600.0
@@ -37,8 +34,7 @@ DECISION_SECONDS = 3600.0
 def main() -> int:
     """Train the run that standard input names; the exit code is that of the command `run`."""
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # standard output belongs to who started the worker
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_worker, daemon=True).start()
+    order = take(end=signal.SIGKILL)  # at once: another worker may take the trial over
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=DECISION_SECONDS))
     try:
@@ -76,13 +72,6 @@ def _obey(training: Records, store: TCPStore, ranks: Ranks) -> None:
             return
         if decision != GO_ON:
             training.throw(RunFailed(decision))
-
-
-def _end_with_worker() -> None:
-    """End at once when the worker is gone, and its end of the pipe with it: another one may take the trial over."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.loop import Records
 from toolkit.system.launch import how_killed, threads_of_each
 from toolkit.system.ranks import VARIABLES, RanksLost
+from toolkit.tune.worker.orders import give
 
 GO_ON, LEAVE = "go on", "leave"
 """Decisions on a run after an epoch; any other is the cause of its failure."""
@@ -136,11 +137,7 @@ def _start(order: Mapping[str, Any], rank: int, ranks: int, port: int) -> subpro
         text=True,
         start_new_session=True,  # Ctrl-C comes to the worker, which passes it on once
     )
-    if process.stdin is None:
-        raise AssertionError("unreachable: a pipe was asked for")
-    with suppress(BrokenPipeError):  # the rank has died already, which is noticed later
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()  # it stays open: its end says that the worker is gone
+    give(order, process)
     return process
 
 

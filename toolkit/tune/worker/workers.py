@@ -21,6 +21,7 @@ from toolkit.recipe.tables import Recipe
 from toolkit.system import device as devices
 from toolkit.system.notices import note, warn
 from toolkit.system.signals import Signalled, Signals, exit_code, how_ended
+from toolkit.tune.worker.orders import give
 from toolkit.tune.worker.trial import StudyLocation
 
 LOOK_SECONDS = 0.1
@@ -160,8 +161,6 @@ class Workers:
                 text=True,
                 start_new_session=True,  # Ctrl-C comes to this process, which passes it on once
             )
-        if process.stdin is None:
-            raise AssertionError("unreachable: a pipe was asked for")
         order = {
             "name": self.recipe.name,
             "tables": self.recipe.tables(),
@@ -172,8 +171,7 @@ class Workers:
             "threads": share.threads,
             "ranks": self.ranks,
         }
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
+        give(order, process)
         return WorkerProcess(number, process, log)
 
     def _wait(self, started: Sequence[WorkerProcess]) -> None:
