@@ -28,7 +28,7 @@ from toolkit.api.errors import printable
 from toolkit.data.pixels import decode_pixels
 from toolkit.export.card import MATRIX_CLASSES, card, code, confusions, in_words, score, snippet, text, words
 from toolkit.runs.report.statistics import ClassScores
-from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle import Bundle, Rejection, Trust
 from toolkit.serving.bundle.manifest import Manifest, read_manifest
 
 FLIP = 'run/a_1.jpg: "dark" became "bright", margin 0.0121'
@@ -62,6 +62,20 @@ def rows(table: str) -> list[list[str]]:
 
 def python_blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("reject", "what"),
+    [
+        (Rejection("energy", 8.0, 0.05), "energy is below 8"),
+        (Rejection("similarity", 2.0, 0.05, 0.5), "confidence + 0.5 x similarity is below 2"),
+    ],
+)
+def test_the_card_says_what_is_declined_and_names_the_output(tmp_path: Path, reject: Rejection, what: str) -> None:
+    page = card(manifest(tmp_path, trust=Trust(reject=reject)), None)
+    assert f"an answer whose {what} is declined" in page
+    assert f"| output | `{reject.score}` | float32 | `[N]` | " in page
+    assert "; for unknown inputs it is low |" in page
 
 
 # The lines of Python

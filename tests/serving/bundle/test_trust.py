@@ -96,6 +96,14 @@ def test_frames_of_mixed_sizes_have_energies_in_their_order(tmp_path: Path) -> N
     assert bundle.predict(mixed).declined == expected == [False, True, False]
 
 
+def test_what_is_compared_is_shown_as_it_is_computed() -> None:
+    assert [trust.reject.formula for trust in (CONFIDENT, ENERGETIC, ALIKE) if trust.reject] == [
+        "confidence",
+        "energy",
+        "confidence + 0.5 x similarity",
+    ]
+
+
 def test_a_bundle_without_trust_declines_nothing(tmp_path: Path) -> None:
     answers = Bundle.load(written(tmp_path, Trust()), device="cpu").predict(DARK)
     assert (answers.declined, answers.plausible, answers.scores) == ([False], None, None)

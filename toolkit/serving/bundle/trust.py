@@ -37,6 +37,11 @@ class Rejection:
             return confidence
         return score if self.score == "energy" else confidence + self.weight * score
 
+    @property
+    def formula(self) -> str:
+        """What is compared, as a person reads it."""
+        return f"confidence + {self.weight:.4g} x similarity" if self.score == "similarity" else self.score
+
 
 @dataclass(frozen=True)
 class Conformal:
