@@ -46,6 +46,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[train.optimizer]`": tables.OptimizerTable,
     "`[train.optimizer.parts.NAME]`": tables.PartRates,
     "`[train.schedule]`": tables.ScheduleTable,
+    "`[train.fixres]`": tables.FixresTable,
     "`[export]`": tables.ExportTable,
     "`[export.segments]`": tables.SegmentsTable,
     "`[export.PRECISION]`": tables.Limits,

@@ -27,7 +27,7 @@ from toolkit.serving.bundle.manifest import (
     Maps,
 )
 from toolkit.serving.bundle.seal import SEAL, sealed
-from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE, UNTOUCHED, Trust
+from toolkit.serving.bundle.trust import DECLINED, PLAUSIBLE, UNTOUCHED, Trust
 
 
 def write(
@@ -48,9 +48,9 @@ def write(
     """A valid bundle at `folder`, which is made. Class c of C is the answer for a mean between 255 c / C and
     255 (c + 1) / C. With `thresholds` the answer is a set, and the probability of class c is 0.5 for a mean of
     255 (c + 0.5) / C, and more for a brighter input. With `numbers` output c is c + 1 times the mean. It declines and
-    has sets as `trust` says, and its energy is the highest logit. With `maps`, the side of the only frames that it then
-    takes, it gives the brightness of each quarter as a map of each class, darker for later ones. `changes` are fields
-    of the manifest; the precisions differ in name alone."""
+    has sets as `trust` says; its energy is the highest logit, and its similarity a fourth of that. With `maps`, the
+    side of the only frames that it then takes, it gives the brightness of each quarter as a map of each class, darker
+    for later ones. `changes` are fields of the manifest; the precisions differ in name alone."""
     folder.mkdir(parents=True)
     frames = None if clip is None else clip.frames
     form: TargetForm = "number" if numbers else "index" if thresholds is None else "set"
@@ -136,13 +136,23 @@ def model(
     ]
     outputs = [helper.make_tensor_value_info(OUTPUTS[form], TensorProto.FLOAT, ["N", classes])]
     if trust.reject is not None:
-        constants |= {"by_class": np.array([1], np.int64), "least": np.array(trust.reject.threshold, np.float32)}
-        score = ENERGY if trust.scored else "confidence"
-        taken = "logits" if trust.scored else OUTPUTS[form]
-        nodes.append(helper.make_node("ReduceMax", [taken, "by_class"], [score], "score", keepdims=0))
-        nodes.append(helper.make_node("Less", [score, "least"], [DECLINED], "decline"))
+        score: str = trust.reject.score
+        constants |= {
+            "by_class": np.array([1], np.int64),
+            "least": np.array(trust.reject.threshold, np.float32),
+            "fourth": np.array(0.25, np.float32),
+            "times": np.array(trust.reject.weight, np.float32),
+        }
+        nodes += [
+            helper.make_node("ReduceMax", [OUTPUTS[form], "by_class"], ["confidence"], "sure", keepdims=0),
+            helper.make_node("ReduceMax", ["logits", "by_class"], ["energy"], "most", keepdims=0),
+            helper.make_node("Mul", ["energy", "fourth"], ["similarity"], "like"),
+            helper.make_node("Mul", ["similarity", "times"], ["weighed"], "weigh"),
+            helper.make_node("Add", ["confidence", "weighed"], ["both"], "add"),
+            helper.make_node("Less", [{"similarity": "both"}.get(score, score), "least"], [DECLINED], "decline"),
+        ]
         if trust.scored:
-            outputs.append(helper.make_tensor_value_info(ENERGY, TensorProto.FLOAT, ["N"]))
+            outputs.append(helper.make_tensor_value_info(trust.scored, TensorProto.FLOAT, ["N"]))
         outputs.append(helper.make_tensor_value_info(DECLINED, TensorProto.BOOL, ["N"]))
     if trust.conformal is not None:
         constants["enough"] = np.array(trust.conformal.threshold, np.float32)

@@ -17,9 +17,10 @@ from toolkit.transfer.framewise import Mean, framewise
 from toolkit.transfer.hub import Repository
 from toolkit.transfer.licences import Licences
 from toolkit.transfer.pretrained import ThawEpoch, Transfer
-from toolkit.transfer.weights import Weights
+from toolkit.transfer.weights import Known, Positions, Weights
 from toolkit_openclip.names import Named, Template, library
 
+KNOWN = Known(positions=(Positions(r"(?:visual|backbone(?:\.1)?)\.positional_embedding|trunk\.pos_embed"),))
 TEMPERATURE = 100.0
 """Factor on the similarities at first: that of the published models."""
 
@@ -54,9 +55,7 @@ def zero_shot(
     named = Named.of(model)
     with fitting(spec, model):
         whole: Any = library().create_model(named.model, load_weights=False, force_image_size=spec.size)
-    start = Transfer(weights, freeze, thaw_epoch, licences).start(OfOpenClip(named), spec, model)
-    if start.weights is not None:
-        library().model.resize_pos_embed(start.weights, whole)
+    start = Transfer(weights, freeze, thaw_epoch, licences).start(OfOpenClip(named), spec, model, KNOWN)
     start.load(whole)
     text = text_embeddings(whole, library().get_tokenizer(named.model), spec.classes, templates)
     head = nn.Sequential(Unit(), *_over_frames(spec.frames), TextHead(text))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
-from pydantic import Field
 from torch import nn
 
 from toolkit.api.contracts import DataSpec, Provenance
@@ -16,13 +15,13 @@ from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temp
 from toolkit.transfer.hub import Repository
 from toolkit.transfer.layers import own_undecayed
 from toolkit.transfer.licences import UNKNOWN, Licences
-from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
+from toolkit.transfer.pretrained import Dropout, DropPath, Hidden, ThawEpoch, Transfer
 from toolkit.transfer.published import Published
-from toolkit.transfer.weights import Weights
+from toolkit.transfer.weights import Positions, Weights
 from toolkit_timm.lite import KNOWN
 from toolkit_timm.names import licence, published, timm
 
-Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+OF_TIMM = replace(KNOWN, positions=(Positions("pos_embed"),))
 
 
 def image_model(  # noqa: PLR0913 - the keys of a recipe
@@ -33,7 +32,7 @@ def image_model(  # noqa: PLR0913 - the keys of a recipe
     freeze: bool = False,
     thaw_epoch: ThawEpoch | None = None,
     dropout: Dropout = 0.0,
-    drop_path: Share | None = None,
+    drop_path: DropPath | None = None,
     hidden: Hidden | None = None,
     head: Head = "average",
     head_width: HeadWidth | None = None,
@@ -68,14 +67,15 @@ def image_model(  # noqa: PLR0913 - the keys of a recipe
     if about and about.fixed_input_size:
         options["img_size"] = spec.size
     pretrained = OfTimm(model, about, spec, options)
-    start = Transfer(weights, freeze, thaw_epoch, licences).start(pretrained, spec, model, KNOWN)
+    start = Transfer(weights, freeze, thaw_epoch, licences).start(pretrained, spec, model, OF_TIMM)
     backbone = pretrained.backbone()
     features = count_features(backbone, replace(spec, clip=None), model)
     start.load(backbone, ignore=_classifier(about))
     whole = framewise(backbone, spec.frames)
     inner = "1." if whole is not backbone else ""
     undecayed = [f"{inner}{name}" for name in own_undecayed(backbone)]
-    return start.classifier(whole, layers.head(spec, features), undecayed=undecayed)
+    notes = pretrained.notes if weights == pretrained.word and start.provenance else ()
+    return start.classifier(whole, layers.head(spec, features), notes=notes, undecayed=undecayed)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,14 @@ class OfTimm:
                 raise
             raise ValueError(f"drop_path: {self.model} has no branches that could be dropped") from error
         return built
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """On what timm changes to fit its weights to images of this size."""
+        side = self.about.input_size[-1]
+        if "img_size" not in self.options or side == self.spec.size:
+            return ()
+        return (f"positions of {self.model} interpolated by timm from {side} px to {self.spec.size} px",)
 
     @property
     def provenance(self) -> Provenance:

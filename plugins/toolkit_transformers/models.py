@@ -18,10 +18,10 @@ from toolkit.transfer.classifier import Classifier, fitting
 from toolkit.transfer.framewise import Layers, Temporal, framewise
 from toolkit.transfer.hub import WEIGHTS
 from toolkit.transfer.licences import Licences
-from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
-from toolkit.transfer.weights import NOTHING, Known, Spelling, Weights, read_weights
+from toolkit.transfer.pretrained import Dropout, DropPath, Hidden, Start, ThawEpoch, Transfer
+from toolkit.transfer.weights import Known, Positions, Spelling, Weights, fit_positions, read_weights
 from toolkit_transformers.lora import Lora, add_lora
-from toolkit_transformers.networks import CLASSIFIER, Encoder, encoder_of, network_of, quiet
+from toolkit_transformers.networks import CLASSIFIER, Encoder, encoder_of, network_of, positions_of, quiet
 from toolkit_transformers.sources import RATES, Source
 
 UNDECAYED = ("position_embedding", "time_embedding", "cls_token", "register_tokens", "mask_token")
@@ -38,6 +38,7 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     freeze: bool = False,
     thaw_epoch: ThawEpoch | None = None,
     dropout: Dropout = 0.0,
+    drop_path: DropPath | None = None,
     hidden: Hidden | None = None,
     head: Pooling = "average",
     lora: Lora | None = None,
@@ -57,6 +58,8 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     freeze: train the head alone; the backbone stays in eval mode.
     thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
     dropout: share of features zeroed before the last fully connected layer.
+    drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382), for kinds of networks
+        that have it in their configuration; unset: as that says.
     hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
     head: average (of the features that the encoder pools itself; of an image encoder's frames the mean of their
         logits), attentive (a learned query attends to all tokens, arXiv 2404.08471), or for the frames of an image
@@ -71,17 +74,19 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     of_clips = named.config.get("model_type") in RATES
     _check(named, spec, of_clips=of_clips, head=head, hidden=hidden, adapted=lora is not None and freeze)
     seen = spec if of_clips else replace(spec, clip=None)
-    network = network_of(named.config, seen, source)
+    network = network_of(named.config, seen, source, drop_path=drop_path)
     replaced = _replaced(network, pooled=head != "attentive")
+    known = _known(network, positions_of(network, named.config))
     start = Transfer(weights, freeze, thaw_epoch, licences).start(
-        OfTransformers(named), spec, type(network).__name__, _known(network)
+        OfTransformers(named), spec, type(network).__name__, known
     )
     notes: list[str] = []
     if start.weights is not None:
-        fitting_ones, notes = _renamed(start.weights, network, replaced, start.source)
+        fitting_ones, notes = _renamed(start, network, replaced)
         start = replace(start, weights=fitting_ones)
     start.load(network, ignore=replaced)
     backbone = Encoder(network, tokens=head == "attentive", size=spec.size)
+    notes += backbone.notes if start.weights is not None else ()
     features = _count_features(backbone, seen, source)
     if lora:
         add_lora(backbone, lora)
@@ -118,12 +123,17 @@ class OfTransformers:
         return _of_folder(self.source.folder) if self.source.folder else self.source.repository.fetch(timeout)
 
 
-def _renamed(weights: Weights, network: nn.Module, replaced: tuple[str, ...], source: str) -> tuple[Weights, list[str]]:
-    """Published weights under the names of the network, of which transformers has changed some, and a note on what they
-    lack. Weights of which it knows few names are returned as they are: they may have prefixes.
+def _renamed(start: Start, network: nn.Module, replaced: tuple[str, ...]) -> tuple[Weights, list[str]]:
+    """Published weights under the names of the network, of which transformers has changed some, and notes on positions
+    that were interpolated and on what they lack. Weights of which it knows few names are returned as they are: they may
+    have prefixes.
 
     Raises WeightsError for weights of another shape, or where a few of the encoder's are missing.
     """
+    source, prefix = start.source, _prefix(network)
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    shapes |= {key.removeprefix(prefix): shape for key, shape in shapes.items()}
+    weights, fitted = fit_positions(start.weights or {}, shapes, start.known.positions)
     whole: Any = type(network)
     with quiet():
         made, found = whole.from_pretrained(
@@ -137,13 +147,13 @@ def _renamed(weights: Weights, network: nn.Module, replaced: tuple[str, ...], so
     wanted = {name for name in network.state_dict() if not name.startswith(replaced)}
     missing = [name for name in found["missing_keys"] if name in wanted]
     if len(missing) > len(wanted) / 2:
-        return weights, []
+        return weights, fitted
     misshapen = [
         f"{name} ({_shape(theirs)} given, {_shape(ours)} wanted)"
         for name, theirs, ours in found["mismatched_keys"]
         if name in wanted
     ]
-    lacking = [name for name in missing if name.startswith(_prefix(network))]
+    lacking = [name for name in missing if name.startswith(prefix)]
     if misshapen or lacking:
         raise WeightsError(
             f"{source}: the weights do not fit the model",
@@ -151,7 +161,7 @@ def _renamed(weights: Weights, network: nn.Module, replaced: tuple[str, ...], so
             mis_shaped=misshapen,
             next_step="use the frames and the size that they were trained with, or --set model.weights=none",
         )
-    notes = [f"{source}: no {first_few(missing)}; random values there"] if missing else []
+    notes = [*fitted, *([f"{source}: no {first_few(missing)}; random values there"] if missing else [])]
     return {name: value for name, value in made.state_dict().items() if name in wanted}, notes
 
 
@@ -213,13 +223,12 @@ def _replaced(network: nn.Module, *, pooled: bool) -> tuple[str, ...]:
     return tuple(f"{name}." for name in {CLASSIFIER, *pooling})
 
 
-def _known(network: nn.Module) -> Known:
+def _known(network: nn.Module, positions: Sequence[Positions]) -> Known:
     """The names of an encoder that was saved alone, without the network around it."""
     prefix = _prefix(network)
     rename = (rf"(?!{re.escape(prefix)})(.+)", rf"{prefix}\1")
-    return (
-        Known([Spelling("the encoder alone", r".+", [rename], dropped=r"(head|predictor)\..+")]) if prefix else NOTHING
-    )
+    alone = Spelling("the encoder alone", r".+", [rename], dropped=r"(head|predictor)\..+")
+    return Known([alone] if prefix else [], positions=positions)
 
 
 def _of_folder(folder: Path) -> Weights:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError, nearest
 from toolkit.api.extras import require
+from toolkit.transfer.weights import Positions
 from toolkit_transformers.lora import merge_lora
 from toolkit_transformers.sources import RATES
 
@@ -29,12 +30,17 @@ def library() -> Any:
     return require("transformers", extra="transformers", user='model "transformers"')
 
 
-def network_of(config: Mapping[str, Any], spec: DataSpec, name: str) -> nn.Module:
+def network_of(config: Mapping[str, Any], spec: DataSpec, name: str, *, drop_path: float | None = None) -> nn.Module:
     """The network at random weights, for clips or images as `spec` has them, with its classifier replaced by nothing.
 
-    Raises RecipeError for a kind of network that transformers does not know.
+    Raises RecipeError for a kind of network that transformers does not know, ValueError for a `drop_path` if that kind
+    has no stochastic depth.
     """
     found = _configuration(config, spec, name)
+    if drop_path is not None:
+        if not hasattr(found, "drop_path_rate"):
+            raise ValueError(f"drop_path: {name} has no branches that could be dropped")
+        found.drop_path_rate = drop_path
     auto = library()
     makers = (auto.AutoModelForVideoClassification, auto.AutoModelForImageClassification, auto.AutoModel)
     maker = next(one for one in makers if type(found) in one._model_mapping)
@@ -74,11 +80,21 @@ def _configuration(config: Mapping[str, Any], spec: DataSpec, name: str) -> Any:
         for key, value in (("num_frames", spec.frames), ("frames_per_clip", spec.frames)):
             if model_type in RATES and model_type not in _LEARNED and hasattr(found, key):
                 setattr(found, key, value)
-    if model_type == "videomae":  # its positions are computed
+    if model_type in ("videomae", "vivit"):  # the former computes its positions, `positions_of` has those of the latter
         found.image_size = spec.size
     if model_type == "vjepa2":
         found.crop_size = spec.size
     return found
+
+
+def positions_of(network: nn.Module, config: Mapping[str, Any]) -> tuple[Positions, ...]:
+    """Tables that transformers does not interpolate itself. `config` is that of the published weights."""
+    ours: Any = network.config
+    if ours.model_type != "vivit":
+        return ()
+    published = type(ours).from_dict(dict(config))
+    count, trained = (one.num_frames // one.tubelet_size[0] for one in (ours, published))
+    return (Positions("position_embeddings", "frames", count=count, published=trained),)
 
 
 class Encoder(nn.Module):
@@ -92,8 +108,10 @@ class Encoder(nn.Module):
             self.network.layernorm = nn.Identity()  # of its pooled features alone
         self._input = network.main_input_name
         knows = inspect.signature(self.network.forward).parameters
-        learned = getattr(network.config, "vision_config", network.config)
-        stretched = getattr(learned, "image_size", size) not in (size, [size, size], (size, size))
+        side = getattr(getattr(network.config, "vision_config", network.config), "image_size", size)
+        stretched = side not in (size, [size, size], (size, size))
+        learned = any("position_embedding" in name for name, _ in network.named_parameters())
+        self.notes = (f"positions interpolated from {_px(side)} px to {size} px",) if stretched and learned else ()
         asked = {"interpolate_pos_encoding": stretched, "skip_predictor": True}
         self._others = {key: value for key, value in asked.items() if value and key in knows}
 
@@ -108,6 +126,10 @@ class Encoder(nn.Module):
     def fold(self) -> None:
         """Fold adapters into the weights."""
         merge_lora(self)
+
+
+def _px(side: Any) -> int:
+    return int(side if isinstance(side, int) else side[0])
 
 
 @contextmanager

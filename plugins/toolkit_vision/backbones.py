@@ -1,7 +1,7 @@
 """One factory for each torchvision classifier in `names.BACKBONES`, made when it is asked for.
 
-`toolkit_vision.backbones:resnet50` is a function with the arguments of `_resnet`'s inner function, the others have
-those of `_factory`'s.
+`toolkit_vision.backbones:resnet50` is a function with the arguments of `_resnet`'s inner function, `convnext_tiny` has
+those of `_dropping`'s, others have those of `_factory`'s.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import nn
 from toolkit.api.contracts import DataSpec
 from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temporal
 from toolkit.transfer.licences import Licences
-from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
-from toolkit_vision.names import BACKBONES, RESNETS
+from toolkit.transfer.pretrained import Dropout, DropPath, Hidden, ThawEpoch, Transfer
+from toolkit_vision.names import BACKBONES, DROPPING, RESNETS
 from toolkit_vision.torchvision_models import classifier
 
 _DOC = """torchvision's {name} with a new head; of clips it sees each frame on its own.
@@ -34,6 +34,10 @@ head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 
 head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
 licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
     use. Weights with another licence are refused before they are fetched.
+"""
+
+_DROP_PATH = """drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382); unset: as
+    published.
 """
 
 _SHIFT = """shift: move an eighth of the channels a frame forward and an eighth a frame back before the first
@@ -59,6 +63,28 @@ def _factory(name: str) -> Callable[..., nn.Module]:
         return classifier(name, spec, Transfer(weights, freeze, thaw_epoch, licences), layers)
 
     return _named(build, name, _DOC)
+
+
+def _dropping(name: str) -> Callable[..., nn.Module]:
+    def build(  # noqa: PLR0913 - the keys of a recipe
+        spec: DataSpec,
+        *,
+        weights: str = "none",
+        freeze: bool = False,
+        thaw_epoch: ThawEpoch | None = None,
+        dropout: Dropout = 0.2,
+        drop_path: DropPath | None = None,
+        hidden: Hidden | None = None,
+        head: Head = "average",
+        head_width: HeadWidth | None = None,
+        head_layers: HeadLayers | None = None,
+        licences: Licences | None = None,
+    ) -> nn.Module:
+        layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
+        transfer = Transfer(weights, freeze, thaw_epoch, licences)
+        return classifier(name, spec, transfer, layers, drop_path=drop_path)
+
+    return _named(build, name, _DOC + _DROP_PATH)
 
 
 def _resnet(name: str) -> Callable[..., nn.Module]:
@@ -91,4 +117,6 @@ def _named(build: Callable[..., nn.Module], name: str, doc: str) -> Callable[...
 def __getattr__(name: str) -> Callable[..., nn.Module]:
     if name not in BACKBONES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _resnet(name) if name in RESNETS else _factory(name)
+    if name in RESNETS:
+        return _resnet(name)
+    return _dropping(name) if name.startswith(DROPPING) else _factory(name)

@@ -91,6 +91,9 @@ RESNETS = (
 )
 """Those of them whose residual branches can be shifted in time."""
 
+DROPPING = ("convnext", "efficientnet", "maxvit", "swin")
+"""Beginnings of the names of those whose residual branches are dropped in training (stochastic depth)."""
+
 LEFT_OUT = {
     "googlenet": "trains with auxiliary classifiers, so it returns several logits",
     "inception_v3": "trains with auxiliary classifiers, so it returns several logits",

@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from toolkit.api.errors import WeightsError
-from toolkit.transfer.weights import Known, Spelling, fits
+from toolkit.transfer.weights import Known, Positions, Spelling, fits
 from toolkit_vision.names import BACKBONES
 
 _DENSENET_2017 = Spelling(
@@ -202,6 +202,8 @@ SPELLINGS = (
     *(_HUGGING_FACE_VIT, _HUGGING_FACE_CONVNEXT, _HUGGING_FACE_RESNET, _AUTHORS_CONVNEXT),
 )
 
+POSITIONS = (Positions(r"encoder\.pos_embedding"),)
+
 _FAMILIES = {
     r"denseblock1\.denselayer1": ("densenet",),
     r"(^|\.)layer4\.0\.conv1|embedder\.embedder": ("resnet", "resnext", "wide_resnet"),
@@ -224,7 +226,7 @@ def known_for(name: str, last_layer: Callable[[nn.Module], str]) -> Known:
 
     last_layer: removes the last layer of a torchvision model and returns its name.
     """
-    return Known(SPELLINGS, partial(_advise, name, last_layer))
+    return Known(SPELLINGS, partial(_advise, name, last_layer), POSITIONS)
 
 
 def _advise(
@@ -250,6 +252,6 @@ def recognised(weights: Mapping[str, Tensor], last_layer: Callable[[nn.Module], 
         with torch.device("meta"):
             model: nn.Module = torchvision.models.get_model(name, weights=None)
         layer = last_layer(model)
-        if fits(model, weights, ignore=(f"{layer}.",), known=Known(SPELLINGS)):
+        if fits(model, weights, ignore=(f"{layer}.",), known=Known(SPELLINGS, positions=POSITIONS)):
             return name
     return None

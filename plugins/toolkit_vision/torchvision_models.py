@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torchvision
 from torch import nn
 
 from toolkit.api.contracts import DataSpec
-from toolkit.transfer.classifier import Classifier, count_features
+from toolkit.transfer.classifier import Classifier, count_features, fitting
+from toolkit.transfer.drop_path import set_drop_path
 from toolkit.transfer.framewise import Layers, framewise
 from toolkit.transfer.pretrained import Transfer
 from toolkit_vision.imagenet import imagenet
@@ -24,12 +26,14 @@ def classifier(
     layers: Layers,
     *,
     alter: Callable[[nn.Module], None] | None = None,
+    drop_path: float | None = None,
     shift: bool = False,
     notes: Sequence[str] = (),
 ) -> Classifier:
     """Build torchvision's model `name`, load its weights and replace its last layer by a head.
 
     alter: changes the fresh model before weights are loaded (another stem, say).
+    drop_path: greatest probability with which a residual branch is dropped; None: as published.
     shift: let the branches of a ResNet see their neighbours in time.
     notes: what a user must know of the model.
 
@@ -42,9 +46,12 @@ def classifier(
     if shift and spec.frames is None:
         raise ValueError("shift: needs clips, and these are images: add a [clip] table")
     start = transfer.start(imagenet(name), spec, name, known_for(name, remove_last_linear))
-    backbone: nn.Module = torchvision.models.get_model(name, weights=None)
+    with fitting(spec, name):
+        backbone: nn.Module = torchvision.models.get_model(name, weights=None, **_sized(name, spec.size))
     if alter:
         alter(backbone)
+    if drop_path is not None:
+        set_drop_path(backbone, drop_path, name)
     layer = remove_last_linear(backbone)
     features = count_features(backbone, replace(spec, clip=None), name)
     if start.weights is None:
@@ -53,6 +60,13 @@ def classifier(
     if shift and spec.frames:
         shift_in_time(backbone, spec.frames)
     return start.classifier(framewise(backbone, spec.frames), layers.head(spec, features), notes=notes)
+
+
+def _sized(name: str, size: int) -> dict[str, Any]:
+    """What torchvision needs to build a model for images of this size."""
+    if name.startswith("vit_"):
+        return {"image_size": size}
+    return {"input_size": (size, size)} if name.startswith("maxvit") else {}
 
 
 def start_as_identity(backbone: nn.Module) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from tests import tiny
-from toolkit.build.agreement import _undivided
+from toolkit.api.contracts import DataSpec
+from toolkit.build.agreement import _undivided, stages_in_words
 from toolkit.recipe.read import parse
 from toolkit.recipe.tables import Recipe
 from toolkit_tasks.classification import Classification
@@ -18,6 +20,29 @@ def recipe(folder: Path, strategy: str) -> Recipe:
     found = parse(tiny.write_recipe(folder), [f"train.strategy={strategy}"]).recipe
     assert found
     return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "notes"),
+    [
+        ([], []),
+        (
+            ["train.trained_layers=0", "train.thaw_every=1"],
+            ["only the head trained at first, one more layer every epoch (train.thaw_every)"],
+        ),
+        (
+            ["train.trained_layers=2", "train.thaw_every=3", "train.fixres={size=16, epochs=2, layers=0}"],
+            [
+                "only the head and 2 layers trained at first, one more layer every 3 epochs (train.thaw_every)",
+                "training at 16 px; in the last 2 epochs at 32 px, only the head trained (train.fixres)",
+            ],
+        ),
+    ],
+)
+def test_how_epochs_differ_in_words(tmp_path: Path, asked: list[str], notes: list[str]) -> None:
+    found = parse(tiny.write_recipe(tmp_path), asked).recipe
+    assert found
+    assert stages_in_words(found, DataSpec(tiny.CLASSES, size=32)) == notes
 
 
 def test_a_task_that_trains_weights_is_not_divided(tmp_path: Path) -> None:

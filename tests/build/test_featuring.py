@@ -61,6 +61,8 @@ FLIP = 'augment=["horizontal_flip"]'
         (["model.thaw_epoch=1"], None),
         (["model.freeze=false", "train.trained_layers=0"], 1),
         (["model.freeze=false", "train.trained_layers=1"], None),
+        (["model.freeze=false", "train.trained_layers=0", "train.thaw_every=1"], None),
+        (["model.freeze=false", "train.trained_layers=0", "train.fixres={size=16, layers=0}"], None),
     ],
 )
 def test_features_are_computed_once_where_they_stay_the_same(
@@ -76,6 +78,10 @@ def test_features_are_computed_once_where_they_stay_the_same(
         (["model.freeze=false"], "the backbone is trained, so its features change"),
         (["model.thaw_epoch=1"], "the backbone is trained, so its features change"),
         (['model={name="wide_resnet", depth=10, width=1}'], 'model "wide_resnet" has no backbone and head of its own'),
+        (
+            ["model.freeze=false", "train.trained_layers=0", "train.thaw_every=1"],
+            "what is trained changes from epoch to epoch: remove train.thaw_every and train.fixres",
+        ),
         (['augment=["mixup"]'], 'augmentation "mixup" changes targets, which are not kept with features'),
     ],
 )
@@ -108,6 +114,40 @@ def test_features_that_memory_has_no_room_for_are_refused_or_computed_in_each_st
         (
             ["train.schedule.warmup_steps=2", "train.schedule.warmup_epochs=1"],
             "train.schedule.warmup_steps=2: give either warmup_steps or warmup_epochs",
+        ),
+        (
+            ["train.thaw_every=1", "train.trained_layers=0"],
+            'train.thaw_every=1: model "resnet18" has frozen its backbone itself: unfreeze it '
+            "(--set model.freeze=false)",
+        ),
+        (
+            ["train.fixres={size=16}"],
+            'train.fixres.layers: model "resnet18" has frozen its backbone itself',
+        ),
+        (
+            ["model.freeze=false", "train.thaw_every=1"],
+            "train.thaw_every=1: requires train.trained_layers, the number of layers trained at first",
+        ),
+        (
+            ["model.freeze=false", "train.fixres={size=16, epochs=2}"],
+            "train.fixres.epochs: must be less than train.epochs = 2, got 2",
+        ),
+        (
+            ["model.freeze=false", "train.fixres.size=32"],
+            "train.fixres.size=32: must be less than input.size = 32, got 32",
+        ),
+        (
+            ["model.freeze=false", "train.fixres={size=16}", "train.strategy=fsdp"],
+            'train.fixres={size=16}\': cannot be combined with train.strategy = "fsdp"',
+        ),
+        (
+            ['model={name="timm", model="vit_tiny_patch16_224"}', "input.size=64", "train.fixres={size=32, layers=0}"],
+            'model "timm" takes items of 64 px alone (',
+        ),
+        (
+            ['model={name="timm", model="vit_tiny_patch16_224"}', "input.size=64", "train.fixres={size=32, layers=0}"],
+            "train at 32 px without train.fixres, then start another run from that one (--set model.weights=RUN "
+            "--set input.size=64 --set train.trained_layers=0)",
         ),
     ],
 )

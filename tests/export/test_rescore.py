@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -163,12 +164,13 @@ def test_what_a_bundle_declines_and_its_sets_are_measured_again(
     assert ">2.50</td>" in page
 
 
+@pytest.mark.parametrize("score", ["energy", "similarity"])
 def test_a_bundle_is_scored_on_classes_that_it_never_learned(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str], score: Any
 ) -> None:
     recipe = (tmp_path / "tiny.toml").read_text(encoding="utf-8")
     known = tuple(name for name in tiny.CLASSES if name != "red")
-    trust = Trust(reject=Rejection("energy", 1e9, 0.05))
+    trust = Trust(reject=Rejection(score, 1e9, 0.05, 0.5))
     toy_bundle.write(tmp_path / "careful" / "toy", classes=known, recipe=recipe, trust=trust)
     words = tiny.overridden(['data.unknown=["red"]'])
     assert main(["evaluate", "careful/toy", "--device", "cpu", *words]) == EXIT_DONE
@@ -176,9 +178,9 @@ def test_a_bundle_is_scored_on_classes_that_it_never_learned(
     scores = json.loads((made / "scores.json").read_text())
     assert scores["trust"]["unknown"] == {"items": 4, "declined": 1}
     assert (scores["unknown"]["classes"], scores["unknown"]["items"]) == (["red"], 4)
-    assert {"confidence", "energy"} < scores["unknown"].keys()
+    assert scores["unknown"].keys() == {"classes", "items", "confidence", score}
     assert scores["protocol"]["skipped"] == {"train": 0, "valid": 0, "test": 0, "unknown": 0}
-    assert "unknown: 4 items of red: by energy AUROC " in capsys.readouterr().out
+    assert f"unknown: 4 items of red: by {score} AUROC " in capsys.readouterr().out
 
 
 def test_a_bundle_that_does_not_give_its_energy_is_scored_by_its_confidence(

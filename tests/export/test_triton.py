@@ -96,7 +96,7 @@ def test_one_class_an_answer_has_no_thresholds(tmp_path: Path) -> None:
     assert "# The probability of each class; together they are 1.\n" in (folder / "config.pbtxt").read_text()
 
 
-@pytest.mark.parametrize("score", ["confidence", "energy"])
+@pytest.mark.parametrize("score", ["confidence", "energy", "similarity"])
 def test_what_says_how_far_answers_go_is_configured_as_the_model_gives_it(tmp_path: Path, score: Any) -> None:
     trust = Trust(reject=Rejection(score, 0.5, 0.05), conformal=Conformal(0.2, 0.1))
     bundle = toy_bundle.write(tmp_path / "toy", trust=trust)

@@ -13,15 +13,22 @@ import pytest
 import torch
 
 from tests.export.models import noise
-from toolkit.api.contracts import DataSpec
+from tests.quarters import Quarters
+from toolkit.api.clips import Clip
+from toolkit.api.contracts import Batch, DataSpec
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, DataError
 from toolkit.build.agreement import distrusted
 from toolkit.cli.main import main
+from toolkit.export.graph import to_onnx
 from toolkit.export.judging import Paired
-from toolkit.export.trust import Decisions, Worsened, asks_for_trust, chosen_trust, lines, warnings, worsened
+from toolkit.export.trust import Decisions, Worsened, asks_for_trust, chosen_trust, decided, lines, warnings, worsened
 from toolkit.recipe.tables import ConformalTable, ExportTable, RejectTable
 from toolkit.serving.bundle import Bundle, Conformal, Rejection, Trust, read_manifest
-from toolkit.training.evaluate import Answered
+from toolkit.training.evaluate import Answered, answer
+from toolkit.training.network import Network
+from toolkit.training.similarity import fit_similarity
+from toolkit.training.trust import similarity_weight, trust_scores
+from toolkit_tasks.classification import Classification
 
 ASKED = ("export.calibrate=true", "export.reject.rate=0.1", "export.reject.score=energy", "export.conformal.error=0.1")
 ALL = ExportTable(calibrate=True, reject=RejectTable(rate=0.1), conformal=ConformalTable(error=0.1))
@@ -89,6 +96,57 @@ def test_of_videos_the_average_over_views_is_calibrated_and_declined(clip_run: P
     raw = manifest.gate["fp32"]["raw_files"]
     assert manifest.trust.measured["valid"]["coverage"] == pytest.approx(raw["coverage"])
     assert "those of each view by itself" in (tmp_path / "sure" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("frames", [None, 3])
+def test_the_graph_gives_the_similarity_and_declines_by_it(frames: int | None, tmp_path: Path) -> None:
+    clip = None if frames is None else Clip(frames=frames)
+    spec = DataSpec(("a", "b", "c"), 4, clip=clip)
+    shape = (7, 4, 4, 3) if frames is None else (7, frames, 4, 4, 3)
+    network, given = Network(Quarters(frames or 1), spec), noise(*shape)
+    pixels = torch.from_numpy(given).movedim(-1, -3)
+    batch = Batch(pixels, torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.arange(7))
+    network.similarity = fit_similarity(network, [batch], classes=3)
+    answered = answer(network, Classification(0.0, None), [batch], torch.inference_mode)
+    found, weight = answered.similarities, similarity_weight(answered)
+    assert found is not None
+    confidence = answered.logits.div(1.5).softmax(1).amax(1)
+    threshold = float((confidence + weight * found).median()) - 1e-4
+    trust = Trust(1.5, Rejection("similarity", threshold, 0.1, weight))
+    graph = to_onnx(network, Classification(0.0, None).logits, spec, {"classes": "[]"}, trust)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_outputs()]
+    assert names == ["probabilities", "similarity", "declined"]
+    for part in (given, given[:1]):
+        _, similar, declined = session.run(None, {"frames": part})
+        np.testing.assert_allclose(similar, found[: len(part)].numpy(), atol=1e-5)
+        assert declined.tolist() == (confidence + weight * found < threshold)[: len(part)].tolist()
+    assert 0 < sum((confidence + weight * found < threshold).tolist()) < 7
+
+
+@pytest.mark.parametrize("similar", [True, False], ids=["weighed", "all alike"])
+def test_a_rejection_by_similarity_has_the_weight_that_validation_chose(similar: bool) -> None:
+    valid = answered(40)
+    alike = torch.rand(40, generator=torch.Generator().manual_seed(1)) if similar else torch.ones(40)
+    valid = replace(valid, similarities=alike)
+    trust = chosen_trust(assembly(ExportTable(reject=RejectTable(rate=0.1, score="similarity"))), valid)
+    assert trust.reject is not None
+    assert trust.reject.weight == similarity_weight(valid)
+    assert (trust.reject.weight > 0) is similar
+    scores = trust_scores(valid, "similarity", trust.reject.weight)
+    declined = decided(trust, valid, "probabilities").declined
+    assert declined is not None
+    assert declined.tolist() == (scores < trust.reject.threshold).tolist()
+    assert declined.sum() == 3
+
+
+def test_a_model_without_features_has_no_similarity(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", "cifar10_94", "--set", "export.reject.rate=0.1", "--set", "export.reject.score=similarity"]
+    assert main(words) == EXIT_USAGE
+    expected = (
+        '--set export.reject.score=similarity: model "whitened_cnn" has no backbone and head of its own: use "conf'
+    )
+    assert expected in capsys.readouterr().err
 
 
 def test_a_recipe_that_asks_for_nothing_has_no_trust() -> None:
@@ -179,10 +237,29 @@ def test_the_screen_shows_each_choice_with_what_came_of_it() -> None:
         "5.0 %",
         "reject: declines 12.5 % of the test items, 4.0 % of those answered right (at most 5.0 % was asked for); "
         "accuracy 50.0 % becomes 60.0 % on the rest; declines 25.0 % of 40 unknown items",
-        "conformal: the sets hold the truth of 89.0 % of the test items (asked for 90.0 %), with 2.50 classes on "
-        "average",
+        "conformal: the sets hold the truth of 89.0 % of the test items (asked for 90.0 %; chance alone gives 82.0 to "
+        "96.0 %), with 2.50 classes on average",
     ]
     assert list(lines(Trust())) == []
+
+
+def test_without_a_test_split_nothing_is_said_of_chance() -> None:
+    *_, text = lines(replace(TRUST, measured={"valid": {**MEASURED["test"], "items": 99.0}}))
+    assert "of the valid items (asked for 90.0 %), with 2.50 classes" in text
+
+
+def test_sets_hold_the_truth_as_often_as_asked_on_the_other_halves_of_answers() -> None:
+    """Of 432 answers, one half chooses and the other measures; both are drawn 1,000 times."""
+    draw = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(432, 12, generator=draw)
+    targets = torch.multinomial(logits.softmax(1), 1, generator=draw).flatten()
+    coverage = []
+    for _ in range(1000):
+        chosen, other = torch.randperm(432, generator=draw).split(216)
+        half = Answered(chosen, logits[chosen], targets[chosen])
+        trust = chosen_trust(assembly(ExportTable(conformal=ConformalTable(error=0.1))), half)
+        coverage.append(Decisions.of(trust, logits[other].softmax(1), None, targets[other]).shares()["coverage"])
+    assert 0.9 <= sum(coverage) / len(coverage) <= 0.905
 
 
 def test_a_test_split_unlike_validation_is_a_warning() -> None:

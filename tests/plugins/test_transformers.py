@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ from toolkit.api.errors import RecipeError, ToolkitError, UsageError, WeightsErr
 from toolkit.export.graph import to_onnx
 from toolkit.training.network import Network
 from toolkit.transfer.attentive import AttentiveProbe
+from toolkit.transfer.layers import layers_of
 from toolkit.transfer.licences import LicenceError
+from toolkit.transfer.positions import Positions
+from toolkit.transfer.trained import TrainedRun
 from toolkit_transformers.lora import Lora
-from toolkit_transformers.models import transformer
-from toolkit_transformers.networks import encoder_of, network_of
+from toolkit_transformers.models import _known, transformer
+from toolkit_transformers.networks import Encoder, encoder_of, network_of, positions_of
 from toolkit_transformers.published import PUBLISHED
 from toolkit_transformers.sources import Source, design
 
@@ -73,6 +77,39 @@ def test_features_are_those_of_the_published_network(family: tuple[str, Path, An
     assert not model.notes[1:]
 
 
+@pytest.mark.parametrize("taken", ["vit", "dinov2", "siglip", "timesformer", "videoprism_vision_model"])
+def test_positions_of_another_size_are_interpolated_by_transformers(taken: str, tmp_path: Path) -> None:
+    folder = write_source(tmp_path, taken, size=SIDES.get(taken, 32))
+    write_weights(folder)
+    spec = spec_of(taken)
+    side = 2 * spec.size
+    model = transformer(replace(spec, size=side), source=str(folder), weights="pretrained").eval()
+    assert model.notes[1:] == (f"positions interpolated from {spec.size} px to {side} px",)
+    assert model(inputs(replace(spec, size=side))).isfinite().all()
+
+
+@pytest.mark.parametrize(("frames", "side"), [(4, 64), (8, 32), (8, 64)])
+def test_positions_of_vivit_are_interpolated_when_they_are_loaded(frames: int, side: int, tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "source", "vivit")
+    theirs = write_weights(folder)
+    spec = DataSpec(tuple("abc"), size=side, clip=Clip(frames=frames))
+    model = transformer(spec, source=str(folder), weights="pretrained").eval()
+    table = theirs.vivit.embeddings.position_embeddings.detach()
+    wanted = torch.Size([1, 1 + frames // 2 * (side // 16) ** 2, 32])
+    expected = Positions("", "frames", count=frames // 2, published=2).fitted(table, wanted)
+    assert expected
+    ours: Any = model.backbone.network
+    assert torch.equal(ours.vivit.embeddings.position_embeddings, expected.value)
+    grid = f"2x2x2 to {frames // 2}x{side // 16}x{side // 16}"
+    assert model.notes[1:] == (f"positions vivit.embeddings.position_embeddings interpolated from {grid}",)
+    assert model(inputs(spec)).isfinite().all()
+
+    small = transformer(CLIPS, source=str(folder))
+    run = TrainedRun(Path("best.pt"), dict(small.state_dict()), CLIPS.classes, "transformers")
+    known = _known(ours, positions_of(ours, Source(str(folder)).config))
+    assert f"position_embeddings interpolated from {grid}; the head" in run.load_into(model, "", CLIPS.classes, known)
+
+
 def test_the_encoder_may_be_saved_alone(family: tuple[str, Path, Any], tmp_path: Path) -> None:
     name, _, theirs = family
     encoder = encoder_of(theirs)
@@ -112,8 +149,11 @@ def test_the_published_number_of_parameters(name: str, millions: float) -> None:
     takes = PUBLISHED[name].takes
     spec = DataSpec(tuple("ab"), takes.size, clip=Clip(takes.frames, takes.rate or 1) if takes.frames else None)
     with torch.device("meta"):
-        encoder = encoder_of(network_of(Source(name).config, spec, name))
+        network = network_of(Source(name).config, spec, name)
+    encoder = encoder_of(network)
     assert sum(one.numel() for one in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+    # As BEiT counts layers: the embeddings, and each block.
+    assert len(layers_of(Encoder(network, tokens=True, size=takes.size))) == 1 + network.config.num_hidden_layers
 
 
 def test_every_published_one_is_counted() -> None:
@@ -147,6 +187,12 @@ def test_positions_and_tokens_do_not_decay(dinov2: str) -> None:
     names = set(transformer(CLIPS, source=dinov2).no_weight_decay())
     inside = "backbone.1.network.dinov2.embeddings"
     assert names == {f"{inside}.{name}" for name in ("cls_token", "mask_token", "position_embeddings")}
+
+
+def test_drop_path_reaches_the_network(dinov2: str) -> None:
+    model = transformer(IMAGES, source=dinov2, drop_path=0.4)
+    rates = {one.drop_prob for one in model.modules() if type(one).__name__.endswith("DropPath")}
+    assert max(rates) == 0.4
 
 
 def test_a_probe_on_frames_attends_to_the_tokens_of_all_of_them(dinov2: str) -> None:
@@ -234,6 +280,7 @@ def test_checkpointing_changes_memory_not_gradients(videomae: str) -> None:
             'source: expected a folder, or organisation/name of the Hugging Face Hub, got "MCG-NJU"',
         ),
         ({"thaw_epoch": 1}, "thaw_epoch: needs freeze = true"),
+        ({"drop_path": 0.1}, "drop_path: SOURCE has no branches that could be dropped"),
     ],
 )
 def test_arguments_that_do_not_go_together(videomae: str, arguments: dict[str, Any], message: str) -> None:

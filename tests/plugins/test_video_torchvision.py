@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.video import MViT
+from torchvision.ops import StochasticDepth
 
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import RecipeError
+from toolkit.transfer.weights import fit_positions
 from toolkit_video import models
 from toolkit_video.designs import TORCHVISION, Wanted
 from toolkit_video.kinetics import kinetics400
@@ -97,6 +100,35 @@ def test_logits_are_torchvisions(
     with torch.no_grad():
         expected = theirs(clips.movedim(1, 2))
         torch.testing.assert_close(model(clips), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "depend"),
+    [("mvit_v1_b", 2), ("mvit_v2_s", 48), ("swin3d_t", 0), ("s3d", 0), ("r3d_18", 0), ("mc3_18", 0), ("mvit_b", 2)],
+)
+@pytest.mark.usefixtures("undrawn")
+def test_weights_of_clips_of_another_size_and_length_fit(name: str, depend: int) -> None:
+    def shapes(frames: int, size: int) -> dict[str, torch.Size]:
+        network = models._builder(name)(Wanted(3, frames, size)).whole
+        return {key: value.shape for key, value in network.state_dict().items()}
+
+    given, wanted = shapes(16, 224), shapes(8, 96)
+    assert sum(given[key] != shape for key, shape in wanted.items()) == depend
+    tables = {key: torch.zeros(shape) for key, shape in given.items() if shape != wanted[key]}
+    fitted, notes = fit_positions(tables, wanted, models.OF_MVIT.positions)
+    assert {key: value.shape for key, value in fitted.items()} == {key: wanted[key] for key in tables}
+    assert bool(notes) == bool(depend)
+
+
+@pytest.mark.parametrize("name", [*models.DESIGNS])
+def test_models_that_drop_branches_say_so(name: str) -> None:
+    assert ("drop_path" in inspect.signature(getattr(models, name)).parameters) == name.startswith(models.DROPPING)
+
+
+def test_drop_path_reaches_the_branches() -> None:
+    with torch.device("meta"):
+        model = build("swin3d_t", 64, 4, drop_path=0.5)
+    assert max(one.p for one in model.modules() if isinstance(one, StochasticDepth)) == 0.5
 
 
 def test_a_size_that_a_model_cannot_take() -> None:

@@ -21,14 +21,16 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 import toolkit_vision
 from toolkit.api.contracts import DataSpec, Noted, Staged
 from toolkit.api.errors import RecipeError, WeightsError
 from toolkit.transfer import pretrained as transfer
 from toolkit.transfer.classifier import Classifier, classification_head
+from toolkit.transfer.positions import Positions
 from toolkit_vision import backbones, cnn, imagenet, small
-from toolkit_vision.names import BACKBONES, LEFT_OUT
+from toolkit_vision.names import BACKBONES, DROPPING, LEFT_OUT
 
 SPEC = DataSpec(classes=tuple("abc"), size=64)
 TINY = "shufflenet_v2_x0_5"
@@ -324,7 +326,7 @@ def test_a_backbone_frozen_at_random_weights_is_noted() -> None:
     assert "frozen at random weights" in note
 
 
-@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 64), ("alexnet", 32), ("densenet121", 16)])
+@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 80), ("alexnet", 32), ("densenet121", 16)])
 @pytest.mark.usefixtures("undrawn")
 def test_a_size_the_model_cannot_take(name: str, size: int) -> None:
     with pytest.raises(RecipeError, match=f"model {name}") as caught:
@@ -369,6 +371,57 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     assert not any(name.startswith("fc.") for name in caught.value.mis_shaped)
     owner = "these are weights of shufflenet_v2_x1_0: --set model.name=shufflenet_v2_x1_0"
     assert caught.value.next_step == owner
+
+
+def test_positions_of_a_vision_transformer_are_fitted_to_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchvision.models, "get_model", tiny_transformer)
+    weights = snapshot(tiny_transformer("vit_b_16", image_size=64))
+    torch.save(weights, tmp_path / "weights.pt")
+    model = build("vit_b_16", DataSpec(classes=tuple("abc"), size=96), weights=str(tmp_path / "weights.pt"))
+    assert "; positions encoder.pos_embedding interpolated from 4x4 to 6x6" in model.notes[0]
+    given = weights["encoder.pos_embedding"]
+    assert torch.equal(model.backbone.encoder.pos_embedding[:, 0], given[:, 0])
+    expected = Positions("").fitted(given, torch.Size([1, 37, 16]))
+    assert expected
+    assert torch.equal(model.backbone.encoder.pos_embedding, expected.value)
+    assert model.eval()(pixels(96)).shape == (2, 3)
+
+
+def test_drop_path_reaches_the_branches() -> None:
+    with torch.device("meta"):
+        model = build("convnext_tiny", drop_path=0.5)
+    assert max(one.p for one in model.modules() if isinstance(one, StochasticDepth)) == 0.5
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_models_that_drop_branches_say_so(name: str) -> None:
+    assert ("drop_path" in inspect.signature(factory(name)).parameters) == name.startswith(DROPPING)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet50", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t", "maxvit_t", "vgg16_bn"],
+)
+@pytest.mark.usefixtures("undrawn")
+def test_the_published_number_of_parameters(name: str) -> None:
+    published = torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]
+    model: typing.Any = build(name, DataSpec(classes=tuple(map(str, range(1000))), size=224), **PUBLISHED.get(name, {}))
+    count = sum(one.numel() for one in model.parameters())
+    assert count == pytest.approx(published, rel=0.01)
+
+
+PUBLISHED = {"vgg16_bn": {"layers": "imagenet"}}
+"""Arguments of a model that is usually built otherwise."""
+
+
+def tiny_transformer(name: str, *, weights: None = None, image_size: int = 224) -> nn.Module:
+    """torchvision's own class, small."""
+    del name, weights
+    network: nn.Module = torchvision.models.VisionTransformer(image_size, 16, 1, 2, 16, 16)
+    nn.init.normal_(network.encoder.pos_embedding)  # type: ignore[union-attr, arg-type]
+    return network
 
 
 def test_densenet_files_of_2017(tmp_path: Path) -> None:

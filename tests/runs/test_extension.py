@@ -131,6 +131,20 @@ def test_more_epochs_by_set_lead_to_the_command_that_extends(run: Path, capsys: 
     assert LastCheckpoint.load(run / "last.pt").state["epoch"] == 3
 
 
+def test_last_epochs_at_another_size_are_not_extended(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(recipe_of(tmp_path, images), tmp_path / "runs", "train.fixres={size=24}")
+    said = "training at 24 px; in the last 1 epoch at 32 px, only the head and 1 layer trained (train.fixres)"
+    assert said in json.loads((run / "facts.json").read_text())["notes"]
+    assert said in " ".join(capsys.readouterr().out.split())
+    message, words = refused(capsys, ["run", "--resume", str(run), "--extend", "4"])
+    assert message == (
+        f"error: {run}: cannot be extended from 2 to 4 epochs: train.fixres has trained the last epochs at another size"
+    )
+    assert f"model.weights={run}" in words
+
+
 @pytest.mark.parametrize("asked", [["--extend", "4"], ["--set", "train.epochs=4"]])
 def test_a_schedule_over_all_epochs_is_not_extended_and_the_next_step_trains_anyway(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], asked: list[str], monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,13 @@ def test_each_step_trains_more_layers_of_the_same_recipe(recipe: Path) -> None:
         assert (one.seed, one.train.epochs, one.data.args) == (0, 1, found["full"].data.args)
 
 
+def test_no_step_thaws_layers_or_changes_sizes(recipe: Path) -> None:
+    found = of(recipe, "model.freeze=false", "train.epochs=3", "train.trained_layers=0", "train.thaw_every=1")
+    assert all(one.train.thaw_every is None for one in found.values())
+    found = of(recipe, "train.epochs=3", "train.fixres={size=16}")
+    assert all(one.train.fixres is None for one in found.values())
+
+
 def test_until_names_the_last_step(recipe: Path) -> None:
     assert list(of(recipe, until="probe")) == ["majority", "zero-shot", "probe"]
     assert list(of(recipe, until="no-gain")) == list(of(recipe))

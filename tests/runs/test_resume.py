@@ -86,6 +86,20 @@ def leftovers(run: Path) -> set[str]:
     return {path.name for path in run.rglob(".*")} - {".lock"}
 
 
+def test_layers_that_join_later_and_a_last_epoch_at_another_size_resume_exactly(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("train.epochs=3", "train.trained_layers=0", "train.thaw_every=1", "train.fixres={size=24, lr=0.01}")
+    recipe = tiny.write_recipe(tmp_path, images)
+    assert tiny.run(recipe, tmp_path / "whole", *asked) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.runs.loop.fit", signalling(StepDone, 5, signal.SIGTERM))
+        assert tiny.run(recipe, tmp_path / "stopped", *asked) == 75
+    assert resumed(capsys) == 0
+    whole, stopped = (outcome(tiny.only_run(tmp_path / folder)) for folder in ("whole", "stopped"))
+    assert whole == stopped
+
+
 # Signals, sent by the process to itself at chosen moments
 
 EVENTS: dict[str, tuple[type[Event], int]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from tests import tiny
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import EXIT_DONE, EXIT_USAGE
 from toolkit.runs.trust import calibration, unknown_lines
+from toolkit.system.choices import TrustScore
 from toolkit.training.answers import answers_of
 from toolkit.training.evaluate import Evaluation
 
@@ -50,10 +51,10 @@ def test_answers_that_are_not_finite_are_not_calibrated() -> None:
 
 
 def test_the_screen_has_a_line_for_each_score() -> None:
-    scores = {name: {"auroc": 0.75, "declined": 0.25} for name in ("confidence", "energy")}
+    scores = {name: {"auroc": 0.75, "declined": 0.25} for name in get_args(TrustScore)}
     shown = list(unknown_lines({"unknown": {"classes": ["cat"], "items": 1, **scores}}))
     assert shown[0] == ("unknown: 1 item of cat: by confidence AUROC 0.750, 25.0 % declined at 95 % kept known items")
-    assert len(shown) == 2
+    assert len(shown) == 3
     assert list(unknown_lines({})) == []
 
 
@@ -62,14 +63,27 @@ def test_classes_that_are_held_out_are_scored_apart(tmp_path: Path, capsys: pyte
     assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", 'data.unknown=["red"]') == EXIT_DONE
     printed = capsys.readouterr().out
     assert "2 classes, train 16, valid 4, test 8, unknown 4 items" in printed
-    assert "unknown: 4 items of red: by confidence AUROC " in printed
+    for name in get_args(TrustScore):
+        assert f"unknown: 4 items of red: by {name} AUROC " in printed
     run = tiny.only_run(tmp_path / "runs")
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
     assert (scores["unknown"]["classes"], scores["unknown"]["items"]) == (["red"], 4)
+    assert scores["unknown"]["similarity"]["auroc"] != scores["unknown"]["confidence"]["auroc"]
     assert scores["protocol"]["unknown"] == "red"
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Unknown classes" in page
     assert "After temperature scaling" in page
+
+
+def test_a_model_without_features_is_scored_by_its_logits_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tiny.write_images(tmp_path / "images")
+    recipe = tiny.write_recipe(tmp_path, images, text=tiny.WITHOUT_WEIGHTS)
+    assert tiny.run(recipe, tmp_path / "runs", "train.epochs=1", 'data.unknown=["red"]') == EXIT_DONE
+    assert "by similarity" not in capsys.readouterr().out
+    scores = json.loads((tiny.only_run(tmp_path / "runs") / "scores.json").read_text(encoding="utf-8"))
+    assert scores["unknown"].keys() == {"classes", "items", "confidence", "energy"}
 
 
 def test_a_class_that_cannot_be_held_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

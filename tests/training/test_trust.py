@@ -11,10 +11,12 @@ from torch import Tensor
 from toolkit.training.answers import averaged
 from toolkit.training.evaluate import Answered
 from toolkit.training.trust import (
+    ROUNDING,
     TEMPERATURES,
     fewest_values,
     fit_temperature,
     log_loss,
+    rank_of,
     separation,
     tempered,
     threshold_of,
@@ -58,23 +60,40 @@ def test_a_temperature_stays_within_its_range() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.37])
 @pytest.mark.parametrize("count", [19, 40, 200])
-def test_at_most_the_share_of_further_values_is_below_the_threshold(share: float, count: int) -> None:
+def test_the_share_of_further_values_is_below_the_threshold(share: float, count: int) -> None:
+    """Neither more, nor fewer by 1 / (count + 1)."""
     draw = torch.Generator().manual_seed(count)
     below = []
-    for _ in range(400):
+    for _ in range(4000):
         threshold = threshold_of(torch.rand(count, generator=draw), share)
         assert threshold is not None
         below.append(threshold)  # the share of uniform values that are below it
-    assert sum(below) / len(below) <= share + 0.01
-    assert sum(below) / len(below) >= share - 2 / count
+    noise = 4 * (share * (1 - share) / (count + 2) / len(below)) ** 0.5
+    assert share - 1 / (count + 1) - ROUNDING - noise <= sum(below) / len(below) <= share + noise
+    assert sum(below) / len(below) == pytest.approx(rank_of(count, share) / (count + 1) - ROUNDING / 2, abs=noise)
 
 
-def test_the_threshold_keeps_what_it_was_chosen_on() -> None:
+def test_a_share_is_counted_as_it_is_written() -> None:
+    assert 0.29 * 100 < 29
+    assert rank_of(99, 0.29) == 29
+    assert fewest_values(0.05) == 19
+
+
+def test_the_threshold_keeps_the_value_it_was_chosen_by_even_rounded() -> None:
     values = torch.tensor([0.9, 0.1, 0.5, 0.7])
     threshold = threshold_of(values, 0.4)
-    assert threshold == pytest.approx(0.3)  # between the lowest and the next
+    assert threshold == pytest.approx(0.5 - ROUNDING, abs=1e-7)
     assert int((values < threshold).sum()) == 1
-    assert threshold_of(values, 0.2) == pytest.approx(0.1)
+    assert threshold_of(values, 0.2) == pytest.approx(0.1 - ROUNDING, abs=1e-7)
+    close = torch.tensor([0.5, 0.5 + ROUNDING, 0.7])
+    assert threshold_of(close, 0.5) == pytest.approx(0.5 + ROUNDING / 2, abs=1e-7)
+
+
+def test_values_that_repeat_are_kept_together() -> None:
+    values = torch.tensor([0.1, 0.5, 0.5, 0.5])
+    threshold = threshold_of(values, 0.6)
+    assert threshold == 0.5
+    assert int((values < threshold).sum()) == 1
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 
+import torch
 from torch import nn
 
-from toolkit.api.contracts import Curve, DataSpec, Metric, Objective, Pretraining, Schedule
-from toolkit.api.errors import Problem, nearest
+from toolkit.api.contracts import Curve, DataSpec, Headed, Metric, Objective, Pretraining, Schedule
+from toolkit.api.errors import Problem, counted, nearest
+from toolkit.api.memory import lacks_memory
 from toolkit.recipe.tables import Recipe
 from toolkit.training.answers import ANSWERING, logits_of
 from toolkit.training.evaluate import score
+from toolkit.training.network import evaluating
 from toolkit.training.optimize import Layers
 
 MEASURED = ("latency",)
@@ -35,9 +38,11 @@ def disagreements(
         yield Problem(f"train.optimizer.parts.{name}", message, nearest(name, parts))
     yield from _undivided(recipe, objective)
     yield from distrusted(recipe, spec)
+    yield from _featureless(recipe, model)
     if isinstance(objective, Pretraining):
         yield from _unanswered(recipe)
     yield from _unfrozen(recipe, model)
+    yield from _stages(recipe, spec, model)
     if recipe.train.schedule.warmup_steps is not None and recipe.train.schedule.warmup_epochs:
         yield Problem("train.schedule.warmup_steps", "give either warmup_steps or warmup_epochs")
     if recipe.train.accumulate > recipe.train.batch_size:
@@ -81,6 +86,14 @@ def distrusted(recipe: Recipe, spec: DataSpec) -> Iterator[Problem]:
             yield Problem(key, "requires items with one class each; remove it")
 
 
+def _featureless(recipe: Recipe, model: nn.Module) -> Iterator[Problem]:
+    """Features that the recipe asks for and the model does not show."""
+    reject = recipe.export.reject
+    if reject is not None and reject.score == "similarity" and not isinstance(model, Headed):
+        message = f'model "{recipe.model.name}" has no backbone and head of its own: use "confidence" or "energy"'
+        yield Problem("export.reject.score", message)
+
+
 def _unanswered(recipe: Recipe) -> Iterator[Problem]:
     """What the recipe asks for that needs answers of a head, where only features are learned."""
     trusted = {"export.calibrate": recipe.export.calibrate, "export.reject": recipe.export.reject is not None}
@@ -91,13 +104,56 @@ def _unanswered(recipe: Recipe) -> Iterator[Problem]:
 
 def _unfrozen(recipe: Recipe, model: nn.Module) -> Iterator[Problem]:
     """Layers that the recipe trains and the model has frozen."""
-    layers, asked = Layers.of(model), recipe.train.trained_layers
-    if not asked or not len(layers):
+    layers, train = Layers.of(model), recipe.train
+    asked = {
+        "train.trained_layers": train.trained_layers,
+        "train.thaw_every": train.thaw_every,
+        "train.fixres.layers": train.fixres and train.fixres.layers,
+    }
+    if not any(asked.values()) or not len(layers):
         return
     last = [one for name, one in model.named_parameters() if layers.depth(name) == len(layers) - 1]
     if not any(one.requires_grad for one in last):
         message = f'model "{recipe.model.name}" has frozen its backbone itself: unfreeze it (--set model.freeze=false)'
-        yield Problem("train.trained_layers", message)
+        yield from (Problem(key, message) for key, count in asked.items() if count)
+
+
+def _stages(recipe: Recipe, spec: DataSpec, model: nn.Module) -> Iterator[Problem]:
+    """Epochs that cannot be trained as the recipe has them."""
+    train = recipe.train
+    asked = {"train.thaw_every": train.thaw_every, "train.fixres": train.fixres}
+    for key in (key for key, wanted in asked.items() if wanted and train.strategy == "fsdp"):
+        yield Problem(key, 'cannot be combined with train.strategy = "fsdp"')
+    if train.thaw_every and train.trained_layers is None:
+        yield Problem("train.thaw_every", "requires train.trained_layers, the number of layers trained at first")
+    if train.fixres is None:
+        return
+    if train.fixres.epochs >= train.epochs:
+        message = f"must be less than train.epochs = {train.epochs}, got {train.fixres.epochs}"
+        yield Problem("train.fixres.epochs", message)
+    if train.fixres.size >= spec.size:
+        yield Problem("train.fixres.size", f"must be less than input.size = {spec.size}, got {train.fixres.size}")
+    elif reason := _refusal(model, spec, train.fixres.size):
+        message = (
+            f'model "{recipe.model.name}" takes items of {spec.size} px alone ({reason}): train at '
+            f"{train.fixres.size} px without train.fixres, then start another run from that one (--set "
+            f"model.weights=RUN --set input.size={spec.size} --set train.trained_layers={train.fixres.layers})"
+        )
+        yield Problem("train.fixres.size", message)
+
+
+def _refusal(model: nn.Module, spec: DataSpec, size: int) -> str | None:
+    """Why the model cannot take items of `size` x `size` pixels; None where it can."""
+    clip = () if spec.frames is None else (spec.frames,)
+    device = next((one.device for one in model.parameters()), None)
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(torch.zeros(1, *clip, 3, size, size, device=device))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if lacks_memory(error):
+            raise
+        return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return None
 
 
 def unknown_aims(recipe: Recipe, spec: DataSpec, objective: Objective, metrics: list[Metric]) -> Iterator[Problem]:
@@ -140,6 +196,24 @@ def endless_warm_up(recipe: Recipe, steps_per_epoch: int) -> list[str]:
         f"the learning rate never reaches train.optimizer.lr: the warm-up takes {warm_up:g} {unit} (--set "
         f"train.schedule.{key}=...), the training {whole}"
     ]
+
+
+def stages_in_words(recipe: Recipe, spec: DataSpec) -> list[str]:
+    """A note for each way in which epochs differ."""
+    train, found = recipe.train, list[str]()
+    if train.thaw_every:
+        every = "epoch" if train.thaw_every == 1 else counted(train.thaw_every, "epoch")
+        found.append(f"{_layers(train.trained_layers or 0)} at first, one more layer every {every} (train.thaw_every)")
+    if fixres := train.fixres:
+        found.append(
+            f"training at {fixres.size} px; in the last {counted(fixres.epochs, 'epoch')} at {spec.size} px, "
+            f"{_layers(fixres.layers)} (train.fixres)"
+        )
+    return found
+
+
+def _layers(count: int) -> str:
+    return f"only the head and {counted(count, 'layer')} trained" if count else "only the head trained"
 
 
 def _answered(spec: DataSpec, objective: Objective, metrics: list[Metric], *, wrong_by: int) -> dict[str, float]:

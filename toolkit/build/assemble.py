@@ -30,7 +30,7 @@ from toolkit.data.store.images import ImageStore
 from toolkit.data.store.storage import Memory, open_storage
 from toolkit.data.store.store import Store
 from toolkit.recipe.read import invalid
-from toolkit.recipe.tables import InputTable, Recipe, ScheduleTable
+from toolkit.recipe.tables import InputTable, Recipe, ScheduleTable, TrainTable
 from toolkit.recipe.write import digest, to_toml
 from toolkit.system import device as devices
 from toolkit.system.choices import Precision
@@ -43,7 +43,6 @@ from toolkit.training.network import Network, feature_size
 from toolkit.training.optimize import (
     LayerDecay,
     freeze_layers,
-    frozen_modules,
     parameter_groups,
     trained_parts,
     undecayed,
@@ -51,6 +50,7 @@ from toolkit.training.optimize import (
 )
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, step_apart
+from toolkit.training.stages import Fixres, Stage, Stages, trainable
 from toolkit.training.state import Average, Setup, State, Totals, views_of
 
 
@@ -252,9 +252,17 @@ def training(assembly: Assembly) -> tuple[State, Setup]:
     problems += indistinct_views(task, assembly.objective, names, setup.augmentations, assembly.spec)
     if problems:
         raise invalid(assembly.plan.source, problems)
-    state = _state(assembly, warmed_up(schedule, warm_up_steps(table.schedule, setup.steps)))
-    # Of the layers that training on ranks has put into the place of others.
-    return state, replace(setup, held=frozen_modules(assembly.network.model, table.trained_layers))
+    warmed = warmed_up(schedule, warm_up_steps(table.schedule, setup.steps))
+    return _state(assembly, warmed, by_layer=setup.stages.thaw), setup
+
+
+def stages_of(table: TrainTable, model: nn.Module) -> Stages:
+    """What each epoch trains, of a model that nothing has frozen but itself."""
+    fixres = None
+    if found := table.fixres:
+        factor = None if found.lr is None else found.lr / table.optimizer.lr
+        fixres = Fixres(found.size, Stage(found.layers, factor=factor), found.epochs)
+    return Stages(table.epochs, table.trained_layers, table.thaw_every, fixres, trainable(model))
 
 
 def warm_up_steps(table: ScheduleTable, steps_per_epoch: int) -> float:
@@ -288,10 +296,13 @@ def _setup(assembly: Assembly) -> Setup:
         direction=table.direction,
         sample=assembly.spec.sample,
         views=views_of(assembly.objective),
+        stages=stages_of(table, assembly.network.model),
     )
 
 
-def _state(assembly: Assembly, schedule: Schedule) -> State:
+def _state(assembly: Assembly, schedule: Schedule, *, by_layer: bool) -> State:
+    """`by_layer`: parameters of different layers are in different groups, since torch's fused SGD takes no group in
+    which some have a momentum and others not yet."""
     network, table, chosen = assembly.network, assembly.recipe.train, assembly.plan.one("optimizer")
     scales = {name: rates.lr_scale for name, rates in table.optimizer.parts.items()}
     decays = table.optimizer.decay_norms_and_biases
@@ -307,7 +318,7 @@ def _state(assembly: Assembly, schedule: Schedule) -> State:
     if assembly.ranks.together and table.strategy == "fsdp":
         _ = assembly.summary  # kept: it runs an item through the network, which no rank can alone from here on
         parallel.shard(network, *([averaged] if averaged else []), device=assembly.device)
-    decay, bare = table.optimizer.layer_decay, undecayed(network.model)
+    decay, bare = table.optimizer.layer_decay or (1.0 if by_layer else None), undecayed(network.model)
     groups = list(
         parameter_groups(
             trained_parts(network.model, assembly.objective),

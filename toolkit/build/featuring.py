@@ -53,6 +53,8 @@ def _unsuitable(assembly: Assembly, setup: Setup) -> str | None:
         reason = "several ranks compute features in each step: use one rank"
     elif not isinstance(network.model, Headed):
         reason = f'model "{model}" has no backbone and head of its own: use another model'
+    elif setup.stages.vary:
+        reason = "what is trained changes from epoch to epoch: remove train.thaw_every and train.fixres"
     elif not _stays(network, setup):
         reason = "the backbone is trained, so its features change: freeze it (--set train.trained_layers=0)"
     elif not asks_once(assembly.objective, network, training_noise(assembly, 2)):
@@ -68,7 +70,7 @@ def _stays(network: Network, setup: Setup) -> bool:
     """Whether the backbone stays as it is while the network is trained."""
     with evaluating(network):
         network.train()
-        for module in setup.held:
+        for module in setup.stages.begin(network.model, 0):
             module.eval()
         return is_fixed(network)
 
@@ -127,8 +129,8 @@ def _unteachable(assembly: Assembly, setup: Setup, asked: list[Question]) -> str
         return "there are several ranks"
     if assembly.spec.clip is not None:
         return "clips of a video are drawn in each epoch"
-    if changing:
-        return f'augmentation "{changing[0]}" changes pixels'
+    if changing or assembly.recipe.train.fixres:
+        return f'augmentation "{changing[0]}" changes pixels' if changing else "train.fixres changes their size"
     if any(one != asked[0] for one in asked):
         return "the loss asks it for several things"
     needed, free = _bytes_of_answers(assembly, setup, asked[0]), memory_available()

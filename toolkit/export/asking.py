@@ -73,7 +73,7 @@ def ask_raw(
     gone = {} if skipped is None else skipped.reasons
     there = [row for row, item in enumerate(index) if item not in gone]
     average = "probabilities" if clip is None else clip.average
-    return average_views(answers[there], average, bundle.manifest.form, scores=int(bundle.manifest.trust.scored))
+    return average_views(answers[there], average, bundle.manifest.form, scores=bundle.manifest.trust.score_columns)
 
 
 def _grouped(items: Iterator[_Asked], sizes: Sequence[int]) -> Iterator[list[_Asked]]:

@@ -19,7 +19,7 @@ from toolkit.runs.report import statistics
 from toolkit.runs.report.numbers import OutputScores, output_scores
 from toolkit.runs.rows import Row
 from toolkit.serving.bundle.manifest import INPUT, FrameSampling, Manifest
-from toolkit.serving.bundle.trust import Trust
+from toolkit.serving.bundle.trust import SCORES, Trust
 
 MATRIX_CLASSES = 20
 """Most classes that the confusion matrix shows: a wider table is not read."""
@@ -93,6 +93,7 @@ def card(
         findings=_findings(manifest.gate),
         flips=_flips(manifest.gate),
         trust=manifest.trust,
+        meanings=SCORES,
         searched=manifest.searched,
         measured=_measured(manifest.trust),
         unknown=manifest.protocol.get("unknown", ""),

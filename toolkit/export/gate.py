@@ -327,16 +327,16 @@ def _compare(
 ) -> Parity:
     evaluation, assembly, rows = expected.evaluation, expected.assembly, torch.from_numpy(answers)
     answered, trust = rows[:, : evaluation.answers.shape[1]], expected.trust
-    energies = rows[:, -1] if trust.scored else None
+    scores = rows[:, -1] if trust.scored else None
     judging, finite = expected.judging, answered.isfinite().all(1)
     difference = judging.difference(evaluation.answers, answered, assembly)
     # Where one probability falls and another rises by that, a margin of twice as much is gone.
     explained = difference if evaluation.thresholds is not None else 2 * difference
     asked = Asked(evaluation, answered, thresholds, assembly, expected.ids, min(explained, limits.tie))
     flips = dict(judging.flipped(asked))
-    decisions = Decisions.of(trust, answered, energies, evaluation.targets)
+    decisions = Decisions.of(trust, answered, scores, evaluation.targets)
     right = evaluation.answers.argmax(1) == evaluation.targets if trust.outputs else torch.empty(0)
-    scores, hundredths = _scores(asked, finite, [row for row, flip in flips.items() if flip.tie], expected)
+    scored, hundredths = _scores(asked, finite, [row for row, flip in flips.items() if flip.tie], expected)
     return Parity(
         what,
         batches,
@@ -344,7 +344,7 @@ def _compare(
         tuple(flips.values()),
         judging.paired(asked, flips.values()),
         tuple(expected.ids[row] for row in (~finite).nonzero().flatten().tolist()),
-        scores,
+        scored,
         hundredths,
         decisions,
         tuple(worsened(expected.decisions, decisions, right)),
@@ -376,7 +376,7 @@ def _on_squares(ask: Ask, expected: Reference, progress: Callable[[int], None]) 
     for part in _in_turn(index.tolist(), expected.square_batches):
         found = ask(expected.squares(part))
         views = found.reshape(len(part), -1, found.shape[1])
-        form, scores = expected.assembly.spec.targets, int(expected.trust.scored)
+        form, scores = expected.assembly.spec.targets, expected.trust.score_columns
         answers.append(average_views(views, expected.loader.average, form, scores=scores))
         progress(len(part))
     return np.concatenate(answers)

@@ -21,6 +21,7 @@ from toolkit.serving.bundle.trust import UNTOUCHED, Trust
 from toolkit.training.answers import answers_of
 from toolkit.training.explain import LinearMap
 from toolkit.training.network import Network
+from toolkit.transfer.vectors import vectors
 
 if TYPE_CHECKING:
     import onnx
@@ -55,19 +56,28 @@ class Deployed(nn.Module):
 
     def forward(self, seen: Tensor) -> tuple[Tensor, ...]:
         """The answers, then what `Trust.outputs` names, then the maps."""
-        with _kept(self.network.model, self.maps) as features:
-            logits, trust = self.logits(self.network(seen)), self.trust
+        trust = self.trust
+        alike = trust.scored == "similarity"
+        with _kept(self.network.model, self.maps) as maps:
+            features = self.network(seen, features=True) if alike else seen
+            logits = self.logits(self.network(features))
         answers = answers_of(logits if trust.temperature == 1 else logits / trust.temperature, self.form)
         found = [answers]
         if trust.reject is not None:
-            energy = logits.logsumexp(-1)
-            score = energy if trust.scored else answers.amax(-1)
-            found += [*([energy] if trust.scored else ()), score < trust.reject.threshold]
+            score = self._similarity(features, seen.shape[0]) if alike else logits.logsumexp(-1)
+            compared = trust.reject.compared(answers.amax(-1), score)
+            found += [*([score] if trust.scored else ()), compared < trust.reject.threshold]
         if trust.conformal is not None:
             found.append(answers >= trust.conformal.threshold)
         if self.maps is not None:
-            found.append(_summed(features[0], self.maps.weights, self.frames))
+            found.append(_summed(maps[0], self.maps.weights, self.frames))
         return tuple(found)
+
+    def _similarity(self, features: Tensor, items: int) -> Tensor:
+        if self.network.similarity is None:
+            raise AssertionError("the network measures no similarity")
+        similarity: Tensor = self.network.similarity(vectors(features, items))
+        return similarity
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def evaluate_bundle(
         scores |= uncertain_scores(answers, data, objective, lambda: planned.metrics(data.spec))
         if data.unknown is not None:
             given[UNKNOWN] = _asked(bundle, data, UNKNOWN, skipped[UNKNOWN], None, console)
-        scores |= rescored_unknown(given, planned.resolved.data.unknown or ())
+        scores |= rescored_unknown(manifest.trust, given, planned.resolved.data.unknown or ())
         scores |= rescored_trust(manifest, given, scored.protocol())
         scores |= {
             "bundle": str(bundle.path),

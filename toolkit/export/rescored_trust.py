@@ -24,24 +24,26 @@ class Given(NamedTuple):
     """What a bundle gives to N items of a split."""
 
     answered: Answered
-    energies: Tensor | None
-    """float32 `[N]`; None where the bundle does not decline by them."""
+    scores: Tensor | None
+    """float32 `[N]`: what the bundle gives besides its answers, if it declines by that."""
 
-    def scores(self) -> dict[TrustScore, Tensor]:
-        """Each score that the bundle gives, float32 `[N]`: the higher, the more an answer is trusted."""
+    def compared(self, trust: Trust) -> dict[TrustScore, Tensor]:
+        """The confidence, and what the bundle declines by, float32 `[N]`: the higher, the more an answer is trusted."""
         found: dict[TrustScore, Tensor] = {"confidence": trust_scores(self.answered, "confidence")}
-        return found if self.energies is None else {**found, "energy": self.energies}
+        if trust.reject is not None:
+            found[trust.reject.score] = trust.reject.compared(found["confidence"], self.scores)
+        return found
 
     def decisions(self, trust: Trust) -> Decisions:
         answered = self.answered
-        return Decisions.of(trust, answers_of(answered.logits, "index"), self.energies, answered.targets)
+        return Decisions.of(trust, answers_of(answered.logits, "index"), self.scores, answered.targets)
 
 
-def rescored_unknown(given: Mapping[str, Given], classes: Sequence[str]) -> dict[str, Any]:
+def rescored_unknown(trust: Trust, given: Mapping[str, Given], classes: Sequence[str]) -> dict[str, Any]:
     """As `unknown_scores` of a run, by the scores that the bundle gives; `classes` are those held out."""
     if UNKNOWN not in given or "test" not in given:
         return {}
-    known, unknown = given["test"].scores(), given[UNKNOWN].scores()
+    known, unknown = given["test"].compared(trust), given[UNKNOWN].compared(trust)
     found = {name: separation(known[name], unknown[name]) for name in known}
     return unknown_entry(classes, len(given[UNKNOWN].answered.index), found)
 

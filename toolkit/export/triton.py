@@ -15,7 +15,7 @@ from pathlib import Path
 from toolkit.api.errors import BundleError, UsageError, unknown_name
 from toolkit.export.folders import LABELS, placed, require_replaceable, write_labels
 from toolkit.serving.bundle.manifest import INPUT, Manifest
-from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE
+from toolkit.serving.bundle.trust import DECLINED, PLAUSIBLE, SCORES
 from toolkit.serving.bundle.wire import AGAIN
 
 CONFIGURATION = "config.pbtxt"
@@ -122,13 +122,13 @@ def _caution(name: str, classes: int) -> str:
   # {_MEANINGS[name]}.
   {{
     name: "{name}"
-    data_type: {"TYPE_FP32" if name == ENERGY else "TYPE_BOOL"}
+    data_type: {"TYPE_FP32" if name in SCORES else "TYPE_BOOL"}
     {shape}
   }}"""
 
 
 _MEANINGS = {
-    ENERGY: "The log of the sum of the exponentials of the logits",
+    **{name: meaning[0].upper() + meaning[1:] for name, meaning in SCORES.items()},
     DECLINED: "Whether the answer is declined: the input counts as unknown",
     PLAUSIBLE: "Which classes are in the set that holds the truth",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,16 @@ from toolkit.runs.trust import answer_unknown, calibration_scores
 from toolkit.serving.bundle import Conformal, Rejection, Trust
 from toolkit.training.answers import answers_of
 from toolkit.training.evaluate import Answered, answer
-from toolkit.training.trust import fewest_values, fit_temperature, tempered, threshold_of, trust_scores
+from toolkit.training.trust import (
+    fewest_values,
+    fit_temperature,
+    rank_of,
+    similarities,
+    similarity_weight,
+    tempered,
+    threshold_of,
+    trust_scores,
+)
 
 IMPROBABLE = 0.001
 """Probability of so many sets without the truth, below which the test items are unlike those of validation."""
@@ -52,8 +61,10 @@ def chosen_trust(assembly: Assembly, valid: Answered | None) -> Trust:
     trust = Trust(temperature=fit_temperature(valid, average) if table.calibrate else 1.0)
     after = calibrated(valid, trust, average)
     if table.reject is not None:
-        scores = trust_scores(valid if table.reject.score == "energy" else after, table.reject.score)
-        trust = replace(trust, reject=_rejection(table.reject, scores[after.logits.argmax(1) == after.targets]))
+        weight = similarity_weight(after) if table.reject.score == "similarity" else 0.0
+        scores = trust_scores(valid if table.reject.score == "energy" else after, table.reject.score, weight)
+        right = after.logits.argmax(1) == after.targets
+        trust = replace(trust, reject=replace(_rejection(table.reject, scores[right]), weight=weight))
     if table.conformal is not None:
         trust = replace(trust, conformal=_conformal(table.conformal, after))
     return trust
@@ -96,12 +107,11 @@ class Decisions(NamedTuple):
     """Whether the set of an answer holds the truth."""
 
     @classmethod
-    def of(cls, trust: Trust, probabilities: Tensor, energies: Tensor | None, targets: Tensor) -> Decisions:
-        """By the probabilities `[N, C]` and the energies `[N]`, where these decide."""
+    def of(cls, trust: Trust, probabilities: Tensor, scores: Tensor | None, targets: Tensor) -> Decisions:
+        """By the probabilities `[N, C]` and the scores `[N]` of `Trust.scored`, where these decide."""
         declined = covered = None
         if trust.reject is not None:
-            score = energies if trust.scored and energies is not None else probabilities.amax(-1)
-            declined = score < trust.reject.threshold
+            declined = trust.reject.compared(probabilities.amax(-1), scores) < trust.reject.threshold
         if trust.conformal is not None:
             # an unknown item has no class, and so is never covered
             true = probabilities.gather(1, targets.clamp(min=0)[:, None]).flatten()
@@ -118,9 +128,15 @@ NOTHING_DECIDED = Decisions(None, None)
 
 def decided(trust: Trust, answered: Answered, average: Averaged) -> Decisions:
     """Of the network's own answers."""
-    energies = trust_scores(answered, "energy") if trust.scored else None
     after = calibrated(answered, trust, average)
-    return Decisions.of(trust, after.logits.softmax(-1), energies, answered.targets)
+    return Decisions.of(trust, after.logits.softmax(-1), _given(trust, answered), answered.targets)
+
+
+def _given(trust: Trust, answered: Answered) -> Tensor | None:
+    """What the exported graph gives under the name of `Trust.scored`."""
+    if trust.scored is None:
+        return None
+    return trust_scores(answered, "energy") if trust.scored == "energy" else similarities(answered)
 
 
 def measured(trust: Trust, assembly: Assembly, valid: Answered) -> Trust:
@@ -192,8 +208,18 @@ def lines(trust: Trust) -> Iterator[str]:
     if trust.conformal is not None:
         yield (
             f"conformal: the sets hold the truth of {percent(found['coverage'])} of the {split} items (asked for "
-            f"{percent(1 - trust.conformal.error)}), with {found['set_size']:.2f} classes on average"
+            f"{percent(1 - trust.conformal.error)}{_by_chance(trust)}), with {found['set_size']:.2f} classes on average"
         )
+
+
+def _by_chance(trust: Trust) -> str:
+    """Between which shares the sets hold the truth of 19 in 20 test splits like this one."""
+    lacking = _lacking(trust)
+    if lacking is None:
+        return ""
+    items = trust.measured["test"]["items"]
+    least, most = (1 - float(one) / items for one in lacking.ppf([0.975, 0.025]))
+    return f"; chance alone gives {100 * least:.1f} to {percent(most)}"
 
 
 def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown: Mapping[str, float]) -> str:
@@ -210,20 +236,34 @@ def _rejected(reject: Rejection, split: str, found: Mapping[str, float], unknown
 
 def warnings(trust: Trust) -> Iterator[str]:
     """What a user must know before relying on it."""
-    from scipy.stats import betabinom
-
-    found, valid = trust.measured.get("test", {}), trust.measured.get("valid", {})
-    if trust.conformal is None or "coverage" not in found:
+    lacking = _lacking(trust)
+    if lacking is None:
         return
-    items, known = int(found["items"]), int(valid["items"])
+    found = trust.measured["test"]
+    items = int(found["items"])
     missed = round(items * (1 - found["coverage"]))
-    lacking = int(trust.conformal.error * (known + 1))
-    chance = float(betabinom.sf(missed - 1, items, lacking, known + 1 - lacking))
+    chance = float(lacking.sf(missed - 1))
     if chance < IMPROBABLE:
         yield (
             f"the sets lack the truth of {missed:,} of {items:,} test items, which is more than chance: the test items "
             "are unlike those of validation, so the sets promise too much for items like them"
         )
+
+
+def _lacking(trust: Trust) -> Any:
+    """How the number of sets that lack the truth is distributed over test splits of this size, where their items are
+    like those of validation: a frozen distribution of scipy. None where no such split was measured.
+
+    Source: Vovk, "Conditional validity of inductive conformal predictors", ACML 2012.
+    """
+    from scipy.stats import betabinom
+
+    found, valid = trust.measured.get("test", {}), trust.measured.get("valid", {})
+    if trust.conformal is None or "coverage" not in found:
+        return None
+    known = int(valid["items"])
+    below = rank_of(known, trust.conformal.error)
+    return betabinom(n=int(found["items"]), a=below, b=known + 1 - below)
 
 
 @dataclass(frozen=True)

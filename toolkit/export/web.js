@@ -28,8 +28,8 @@
     return session.run({ frames: new Tensor("uint8", pixels, [1, ...clips, height, width, 3]) });
   }
 
-  // One row of the answers to an image, or to the frames of a clip, of one size; the energy is behind it if there is one.
-  function row(found) { return [...found[facts.output].data, ...(facts.scored ? found.energy.data : [])].map(Number); }
+  // One row of the answers to an image, or to the frames of a clip, of one size; the score is behind it if there is one.
+  function row(found) { return [...found[facts.output].data, ...(facts.scored ? found[facts.scored].data : [])].map(Number); }
 
   async function ask(pixels, height, width) { return row(await run(pixels, height, width)); }
 
@@ -195,7 +195,8 @@
     const limits = facts.thresholds;
     const named = limits === null ? [order[0]] : [...names.keys()].filter((place) => answer[place] >= limits[place]);
     const classes = order.slice(0, top).map((place) => ({ class: names[place], probability: answer[place] }));
-    const { reject, conformal } = trust, score = facts.scored ? row[names.length] : Math.max(...answer);
+    const { reject, conformal } = trust, most = Math.max(...answer), own = row[names.length];
+    const score = { confidence: most, energy: own, similarity: most + reject?.weight * own }[reject?.score];
     return {
       prediction: named.map((place) => names[place]), classes,
       ...(reject ? { declined: score < reject.threshold } : {}),

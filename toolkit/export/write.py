@@ -41,6 +41,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained, open_answering, planned_again
 from toolkit.runs.rows import ROWS
+from toolkit.runs.trust import measure_similarity
 from toolkit.serving.bundle import (
     MANIFEST,
     UNTOUCHED,
@@ -214,6 +215,9 @@ def _judged(
 def _reference(assembly: Assembly, console: Console, say: Callable[[str], None]) -> Reference:
     """The trained model's answers, with what the recipe asks for to say how far they go."""
     with console.status("asking the trained model"):
+        reject = assembly.recipe.export.reject
+        if reject is not None and reject.score == "similarity":
+            measure_similarity(assembly)
         expected = reference(assembly)
         if not asks_for_trust(assembly.recipe.export):
             return expected

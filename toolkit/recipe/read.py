@@ -23,6 +23,7 @@ from toolkit.recipe.tables import (
     ClipTable,
     ConformalTable,
     ExportTable,
+    FixresTable,
     InputTable,
     Limits,
     OptimizerTable,
@@ -30,6 +31,7 @@ from toolkit.recipe.tables import (
     Recipe,
     RejectTable,
     ScheduleTable,
+    SegmentsTable,
     TrainTable,
     TuneTable,
 )
@@ -47,6 +49,8 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "tune": TuneTable,
 }
 """The core's own tables by their dotted names."""
+_INNER: Mapping[str, type[BaseModel]] = {"train.fixres": FixresTable, "export.segments": SegmentsTable}
+"""Tables whose keys mean something in them alone: elsewhere they are no sign of what was meant."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, name: str | None = None) -> Recipe:
@@ -174,7 +178,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def keys_of(table: str) -> list[str]:
     """The keys that the table with this dotted name may have."""
-    model = _TABLES.get(table, Limits if table.startswith("export.") else PartRates)
+    model = {**_TABLES, **_INNER}.get(table, Limits if table.startswith("export.") else PartRates)
     return [key for key in model.model_fields if (table, key) != ("", "name")]
 
 

@@ -139,6 +139,20 @@ class ScheduleTable(Use):
     """The same in optimizer steps; unset: `warmup_epochs`."""
 
 
+class FixresTable(BaseModel):
+    """Small training items, and larger ones in the last epochs (FixRes, arXiv 1906.06423)."""
+
+    model_config = _CLOSED
+    size: Side
+    """Side, in pixels, of training items before the last epochs; those and evaluation see `input.size`."""
+    epochs: Items = 1
+    """Last epochs, which train at `input.size`."""
+    layers: Annotated[int, Field(ge=0)] = 1
+    """How many of the model's last layers they train with its head."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of all their steps; unset: as the schedule goes on."""
+
+
 def table_of(kind: str) -> type[Use]:
     """The table of a component of this kind; its fields are keys of the core's own, the rest the component's."""
     tables: dict[str, type[Use]] = {
@@ -237,6 +251,10 @@ class TrainTable(BaseModel):
     """Decay, at each step, of averaged weights, which are then evaluated and kept; unset: no average."""
     trained_layers: Annotated[int, Field(ge=0)] | None = None
     """How many of the model's last layers are trained with its head; the others are frozen. Unset: all are trained."""
+    thaw_every: Annotated[int, Field(ge=1)] | None = None
+    """Epochs after which one more of the frozen layers is trained (gradual unfreezing); unset: never."""
+    fixres: FixresTable | None = None
+    """Small training items first, larger ones in the last epochs; unset: one size."""
     feature_views: Annotated[int, Field(ge=0)] | None = None
     """Augmented views of each item of which a frozen backbone computes the features once, for all epochs. 0: features
     are computed in each step. Unset: one view where nothing augments images, else 0."""
@@ -290,7 +308,8 @@ class RejectTable(BaseModel):
     rate: Annotated[float, Field(gt=0, lt=1)]
     """Largest share of right answers that may be declined."""
     score: TrustScore = "confidence"
-    """What is compared: the confidence (the probability of the likeliest class), or the energy of the logits."""
+    """What is compared: the confidence (the probability of the likeliest class), the energy of the logits, or the
+    similarity of the features to those of a class, added to the confidence."""
 
 
 class ConformalTable(BaseModel):

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from toolkit.api.contracts import Data, DataSpec, FileProblem, Pretraining, Sourced, TargetForm
+from toolkit.api.contracts import Data, DataSpec, FileProblem, Headed, Pretraining, Sourced, TargetForm
 from toolkit.api.errors import counted, first_few
-from toolkit.build.agreement import contrary_direction, endless_warm_up
+from toolkit.build.agreement import contrary_direction, endless_warm_up, stages_in_words
 from toolkit.build.assemble import Assembly, count_parameters
 from toolkit.data.splits import NO_CLASS, SPLITS, count_classes
 from toolkit.data.store.corrupt import Skipped
@@ -28,7 +28,7 @@ from toolkit.runs.scores import Certainty
 from toolkit.runs.screen import print_scores, print_trust
 from toolkit.runs.slices import Columns, slices_of, write_slices
 from toolkit.runs.sources import write_sources
-from toolkit.runs.trust import calibration, unknown_lines, unknown_scores
+from toolkit.runs.trust import calibration, measure_similarity, unknown_lines, unknown_scores
 from toolkit.runs.uncertainty import uncertain_scores
 from toolkit.system.notices import note, say, show
 from toolkit.training.evaluate import Evaluation, evaluate
@@ -69,7 +69,7 @@ class Scored:
         """`remarks` are those of the training."""
         recipe, data, spec = assembly.recipe, assembly.data, assembly.spec
         direction = contrary_direction(recipe, spec, assembly.objective, assembly.metrics) if len(data.valid) else []
-        found = [*data.notes, *assembly.model_notes]
+        found = [*data.notes, *assembly.model_notes, *stages_in_words(recipe, spec)]
         return cls(
             name=recipe.name,
             dataset=recipe.data.name,
@@ -225,6 +225,9 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
     table = assembly.recipe.train
     answers: dict[str, Evaluation] = {}
     measures: Mapping[str, Mapping[str, float]] = {}
+    if assembly.unknown is not None and isinstance(assembly.network.model, Headed):
+        with assembly.autocast():
+            measure_similarity(assembly)
     for name, loader in (("valid", assembly.valid), ("test", assembly.test)):
         if not len(loader.store):
             continue
@@ -244,8 +247,7 @@ def score_splits(assembly: Assembly, scored: Scored, best_epoch: int) -> Evaluat
     scores = run_scores(scored, splits, best_epoch) | thresholds_by_class(answers, assembly.spec)
     scores |= uncertain_scores(answers, assembly.data, assembly.objective, assembly.metrics)
     scores |= calibration(answers, assembly.spec, assembly.valid.average)
-    if "test" in answers:
-        scores |= unknown_scores(assembly, answers["test"])
+    scores |= unknown_scores(assembly, answers)
     return Evaluated(scored, answers, scores, measures)
 
 

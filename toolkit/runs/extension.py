@@ -22,6 +22,7 @@ from toolkit.runs.loop import Prepared, stale
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.checkpoint import BestCheckpoint, LastCheckpoint
 from toolkit.training.fit import watched
+from toolkit.training.stages import Stages
 from toolkit.training.state import Setup, State
 
 EPOCHS = "train.epochs"
@@ -63,7 +64,8 @@ def offer_extension(directory: RunDirectory, planned: Plan, saved: LastCheckpoin
 def extensible(assembly: Assembly, state: State, setup: Setup, epochs: int) -> bool:
     """Whether a run that has ended may be trained to `epochs` epochs."""
     ended_early = stale(state, assembly.recipe.train.patience)
-    return not ended_early and _changed_past(assembly, setup, state.records, 0, epochs) is None
+    other_stage = _changed_stage(setup.stages, epochs, state.epoch)
+    return not ended_early and not other_stage and _changed_past(assembly, setup, state.records, 0, epochs) is None
 
 
 def from_weights(directory: RunDirectory, plan: Plan, epochs: int) -> str | None:
@@ -117,6 +119,12 @@ def _require_same_past(prepared: Prepared, saved: LastCheckpoint, before: int) -
             f"{counted(table.patience, 'epoch')} without a better {table.metric} (train.patience)",
             next_step=_start_again(directory, assembly.plan, behind, f"train.patience={2 * table.patience}"),
         )
+    if _changed_stage(setup.stages, before, behind + bool(saved.state["step"])):
+        raise CheckpointError(
+            f"{directory.path}: cannot be extended from {before} to {table.epochs} epochs: train.fixres has trained "
+            "the last epochs at another size",
+            next_step=_start_again(directory, assembly.plan, behind),
+        )
     changed = _changed_past(assembly, setup, records, saved.state["step"], before)
     if changed is not None:
         raise CheckpointError(
@@ -136,6 +144,12 @@ def _start_again(directory: RunDirectory, plan: Plan, behind: int, *overrides: s
 
 def _run_again(directory: RunDirectory) -> list[str]:
     return ["python", "-m", "toolkit", "run", str(directory.recipe)]
+
+
+def _changed_stage(stages: Stages, epochs: int, behind: int) -> bool:
+    """Whether the first `behind` epochs of a training of `epochs` epochs train something else."""
+    other = replace(stages, epochs=epochs)
+    return any(other.of(epoch) != stages.of(epoch) for epoch in range(behind))
 
 
 def _changed_past(

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.api.contracts import Staged
 from toolkit.api.errors import RunFailed
 from toolkit.api.files import write_atomically
 from toolkit.build.assemble import assemble, training
@@ -20,6 +19,7 @@ from toolkit.build.plan import Plan
 from toolkit.data.loader import Share
 from toolkit.system import device as devices
 from toolkit.system.randomness import seed_globally
+from toolkit.training.fit import begin_epoch, training_batches
 from toolkit.training.state import Setup, State
 from toolkit.training.step import train_step
 
@@ -63,10 +63,7 @@ def find_rate(planned: Plan) -> RateRange:
     assembly = assemble(settled(planned, kept), kept)
     state, setup = training(assembly)
     own = assembly.recipe.train.optimizer.lr
-    for module in state.network.modules():
-        if isinstance(module, Staged):
-            module.begin_epoch(0)
-    state.network.train()
+    begin_epoch(state, setup)
     rates, losses = list[float](), list[float]()
     mean = 0.0
     for step, batch in enumerate(itertools.islice(_batches(setup), STEPS)):
@@ -90,9 +87,7 @@ def find_rate(planned: Plan) -> RateRange:
 def _batches(setup: Setup) -> Iterator[Share]:
     """Training batches of one epoch after the other; those whose items were all skipped are passed over."""
     for epoch in itertools.count():
-        batches = setup.train.training(
-            setup.batch, setup.augmentations, seed=setup.seed, epoch=epoch, start=0, views=setup.views
-        )
+        batches = training_batches(setup, epoch=epoch)
         yield from (batch for batch in batches if batch.items)
 
 

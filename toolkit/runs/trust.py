@@ -14,7 +14,16 @@ from toolkit.build.assemble import Assembly
 from toolkit.runs.report import statistics
 from toolkit.system.choices import TrustScore
 from toolkit.training.evaluate import Answered, Autocast, Evaluation, answer
-from toolkit.training.trust import KEPT_KNOWN, fit_temperature, log_loss, separation, tempered, trust_scores
+from toolkit.training.similarity import fit_similarity
+from toolkit.training.trust import (
+    KEPT_KNOWN,
+    fit_temperature,
+    log_loss,
+    separation,
+    similarity_weight,
+    tempered,
+    trust_scores,
+)
 
 
 def calibration(answers: Mapping[str, Evaluation], spec: DataSpec, average: Averaged) -> dict[str, Any]:
@@ -48,14 +57,26 @@ def _curve(answered: Answered) -> statistics.Calibration:
     return statistics.binned(list(zip(confidence.tolist(), right.tolist(), strict=True)))
 
 
-def unknown_scores(assembly: Assembly, known: Answered) -> dict[str, Any]:
-    """What scores.json has under `unknown`: how well each score distinguishes the `known` test items from those of
-    classes that the model has not learned. Empty where the recipe holds no class out."""
-    if assembly.unknown is None:
+def measure_similarity(assembly: Assembly) -> None:
+    """Let the network measure how similar features are to those of its training items, all of which it is asked."""
+    table = assembly.recipe.train
+    batches = assembly.train.evaluation(table.eval_batch or table.batch_size)
+    network, classes = assembly.network, len(assembly.spec.classes)
+    network.similarity = fit_similarity(network, batches, classes=classes, ranks=assembly.ranks).to(assembly.device)
+
+
+def unknown_scores(assembly: Assembly, answers: Mapping[str, Answered]) -> dict[str, Any]:
+    """What scores.json has under `unknown`: how well each score distinguishes the test items from those of classes that
+    the model has not learned. Empty where the recipe holds no class out, or no test items are among the `answers`."""
+    if assembly.unknown is None or "test" not in answers:
         return {}
-    unknown = answer_unknown(assembly, assembly.autocast)
-    scores: Sequence[TrustScore] = get_args(TrustScore)
-    found = {name: separation(trust_scores(known, name), trust_scores(unknown, name)) for name in scores}
+    unknown, known = answer_unknown(assembly, assembly.autocast), answers["test"]
+    measured = assembly.network.similarity is not None
+    scores = [name for name in get_args(TrustScore) if measured or name != "similarity"]
+    weight = similarity_weight(answers.get("valid", known)) if measured else 0.0
+    found = {
+        name: separation(trust_scores(known, name, weight), trust_scores(unknown, name, weight)) for name in scores
+    }
     return unknown_entry(assembly.recipe.data.unknown or (), len(unknown.index), found)
 
 

@@ -11,7 +11,7 @@ BundlePrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
 """Of a model in a bundle."""
 BUNDLE_PRECISIONS: tuple[BundlePrecision, ...] = get_args(BundlePrecision)
 
-TrustScore: TypeAlias = Literal["confidence", "energy"]
+TrustScore: TypeAlias = Literal["confidence", "energy", "similarity"]
 """By what a model declines to answer."""
 
 BundleDevice: TypeAlias = Literal["cpu", "cuda", "tensorrt", "coreml"]

@@ -19,6 +19,7 @@ from toolkit.training.answers import answers_of, averaged
 from toolkit.training.neighbours import neighbours_logits, spread_of
 from toolkit.training.network import evaluating
 from toolkit.training.sharded import in_step, is_sharded
+from toolkit.training.similarity import Similarity
 from toolkit.transfer.vectors import vectors
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -37,6 +38,8 @@ class Answered:
     """int64 `[N]` of class indices, float32 `[N, C]` of zeros and ones where targets are sets, or of numbers."""
     views: Tensor | None = field(default=None, kw_only=True)
     """float32 `[N, V, C]`: the logits of each view, where they were kept."""
+    similarities: Tensor | None = field(default=None, kw_only=True)
+    """float32 `[N]`: of features to those of the nearest class, averaged over views, where the network measures it."""
     spread: float | None = field(default=None, kw_only=True)
     """Of features that are pretrained: see `toolkit.training.neighbours.spread_of`."""
 
@@ -50,7 +53,15 @@ class Answered:
         if self.spread is not None:
             scores["spread"] = self.spread
         return Evaluation(
-            self.index, self.logits, self.targets, answers, thresholds, scores, views=self.views, spread=self.spread
+            self.index,
+            self.logits,
+            self.targets,
+            answers,
+            thresholds,
+            scores,
+            views=self.views,
+            similarities=self.similarities,
+            spread=self.spread,
         )
 
 
@@ -138,6 +149,7 @@ def answering(
     """The answers of `answer`, a batch at a time: yields the number of items that this rank has answered so far, so
     that a caller may show progress or leave."""
     pretrains = isinstance(objective, Pretraining)
+    similarity: Similarity | None = getattr(network, "similarity", None)
     answered: list[tuple[Tensor, ...]] = []
     count = 0
     with evaluating(network):
@@ -145,7 +157,8 @@ def answering(
             if not len(batch.pixels):
                 continue
             with torch.inference_mode(), autocast():
-                outputs = network(batch.pixels, features=True) if pretrains else network(batch.pixels)
+                features = network(batch.pixels, features=True) if pretrains or similarity is not None else batch.pixels
+                outputs = features if pretrains else network(features)
                 items = len(batch.index)
                 if not items:
                     continue
@@ -153,9 +166,12 @@ def answering(
                     answered.append((batch.index, vectors(outputs, items), batch.targets))
                 else:
                     logits = objective.logits(outputs.float())
-                    views = [logits.unflatten(0, (items, -1))] if keep_views else []
+                    kept = [logits.unflatten(0, (items, -1))] if keep_views else []
+                    if similarity is not None:
+                        each = similarity(vectors(features, len(logits)))
+                        kept.append(each.unflatten(0, (items, -1)).mean(1))
                     one = averaged(logits, objective.targets, items, average)
-                    answered.append((batch.index, one, batch.targets, *views))
+                    answered.append((batch.index, one, batch.targets, *kept))
             count += items
             yield count
     columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]
@@ -171,7 +187,8 @@ def answering(
         features, logits = logits, neighbours_logits(logits, targets, objective.targets, objective.classes)
         spread = spread_of(objective, features, device_of(objective))
         return Answered(index, logits, targets, views=logits[:, None] if keep_views else None, spread=spread)
-    return Answered(index, logits, targets, views=kept[0] if kept else None)
+    views = kept.pop(0) if keep_views else None
+    return Answered(index, logits, targets, views=views, similarities=kept.pop() if kept else None)
 
 
 def device_of(objective: Objective) -> torch.device:

@@ -10,10 +10,10 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.api.contracts import Direction, EpochRecord, Staged
 from toolkit.api.errors import DataError, RunFailed
@@ -22,6 +22,7 @@ from toolkit.system.randomness import seed_globally
 from toolkit.training.evaluate import Answered, Evaluation, answering, device_of
 from toolkit.training.features import Featuring
 from toolkit.training.finite import require_worth
+from toolkit.training.stages import at_size
 from toolkit.training.state import Setup, State, Totals
 from toolkit.training.step import train_step
 from toolkit.training.taught import Asking, Taught
@@ -78,10 +79,7 @@ def fit(state: State, setup: Setup) -> Iterator[Event]:
     if setup.taught is not None and state.epoch < setup.epochs:
         yield from _taught(setup.taught, state.epoch + 1)
     while state.epoch < setup.epochs:
-        for module in state.network.modules():
-            if isinstance(module, Staged):
-                module.begin_epoch(state.epoch)
-        state.parallel.begin_epoch()
+        begin_epoch(state, setup)
         yield from _train_epoch(state, setup)
         yield (yield from _finish_epoch(state, setup))
 
@@ -93,17 +91,31 @@ def _taught(taught: Taught | str, epoch: int) -> Iterator[Event]:
         yield Asking(epoch, taught)
 
 
-def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
+def begin_epoch(state: State, setup: Setup) -> None:
+    """Put the network into training mode, and freeze and thaw what the epoch asks for."""
+    for module in state.network.modules():
+        if isinstance(module, Staged):
+            module.begin_epoch(state.epoch)
+    held = setup.stages.begin(cast(nn.Module, state.network.model), state.epoch)
+    state.parallel.begin_epoch()
     state.network.train()
-    for module in setup.held:
+    for module in held:
         module.eval()
+
+
+def training_batches(setup: Setup, *, epoch: int, start: int = 0) -> Iterator[Share]:
+    """This rank's share of the batches `start`, `start + 1`, ... of an epoch, augmented and at its size."""
+    shares = setup.train.training(
+        setup.batch, setup.augmentations, seed=setup.seed, epoch=epoch, start=start, views=setup.views
+    )
+    return at_size(shares, setup.stages.of(epoch).size)
+
+
+def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
     if setup.features is not None:
         setup.features.require_fixed()
     totals = state.totals
-    batches = setup.train.training(
-        setup.batch, setup.augmentations, seed=setup.seed, epoch=state.epoch, start=state.step, views=setup.views
-    )
-    for share, waited in timed(batches):
+    for share, waited in timed(training_batches(setup, epoch=state.epoch, start=state.step)):
         started = time.perf_counter()
         for group, rate in zip(state.optimizer.param_groups, state.rates(setup, state.step), strict=True):
             group["lr"] = rate

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Headed
 from toolkit.api.errors import Problem, RecipeError
+from toolkit.training.similarity import Similarity
 from toolkit.transfer.vectors import vectors
 
 if TYPE_CHECKING:
@@ -55,10 +56,14 @@ class Network(nn.Module):
     """uint8 pixels `[B, 3, H, W]` or `[B, T, 3, H, W]` to logits `[B, C]`. A model that is `Headed` also takes what its
     backbone has made of them, which is floats."""
 
+    similarity: Similarity | None
+    """To the classes that were learned, of a trained network whose features are judged; no part of its state."""
+
     def __init__(self, model: nn.Module, spec: DataSpec) -> None:
         super().__init__()
         self.normalize = Normalize(spec.mean, spec.std)
         self.model = model
+        self.similarity = None
 
     def forward(self, pixels: Tensor, *, features: bool = False) -> Tensor:
         """Logits; with `features` what the backbone of a model that is `Headed` gives."""

@@ -17,6 +17,7 @@ from toolkit.data.loader import Loader, batches_in
 from toolkit.training.features import Features
 from toolkit.training.parallel import Parallel
 from toolkit.training.sharded import is_sharded, load, load_optimizer, local, whole
+from toolkit.training.stages import WHOLE, Stages
 from toolkit.training.taught import Taught
 
 
@@ -38,8 +39,8 @@ class Setup:
     metric: str
     direction: Direction
     sample: bool
-    held: Sequence[nn.Module] = ()
-    """Modules of frozen layers: in evaluation mode while the network is trained."""
+    stages: Stages = WHOLE
+    """How many layers each epoch trains, and at which size."""
     views: int = 1
     """Of each item of a training batch."""
     features: Features | None = None
@@ -195,7 +196,9 @@ class State:
 
     def rates(self, setup: Setup, step: int) -> list[float]:
         """The learning rate of each parameter group at a step of the epoch under way."""
-        factor = self.schedule.factor(self.epoch * setup.steps + step)
+        factor = setup.stages.of(self.epoch).factor
+        if factor is None:
+            factor = self.schedule.factor(self.epoch * setup.steps + step)
         return [group["base_lr"] * factor for group in self.optimizer.param_groups]
 
     def state_dict(self) -> SavedState:

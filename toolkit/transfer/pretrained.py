@@ -28,12 +28,14 @@ from toolkit.transfer.hub import Repository
 from toolkit.transfer.licences import check_licence
 from toolkit.transfer.published import UnreachableError
 from toolkit.transfer.trained import trained_run, weights_at
-from toolkit.transfer.weights import NOTHING, Known, Weights, load_weights
+from toolkit.transfer.weights import INTERPOLATED, NOTHING, Known, Weights, load_weights
 
 ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
 """Type of an argument `thaw_epoch`."""
 Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """Type of an argument `dropout`."""
+DropPath: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""Type of an argument `drop_path`, the greatest probability with which a residual branch is dropped."""
 Hidden: TypeAlias = Annotated[int, Field(ge=1)]
 """Type of an argument `hidden`, a number of units."""
 
@@ -167,7 +169,7 @@ class Start:
     provenance: Provenance | None = None
     """Of published weights."""
     _taken: list[str] = field(default_factory=list)
-    """Notes on what was taken from the user's own file."""
+    """Notes on what was taken from the user's own file, and on positions that were interpolated."""
 
     def load(self, module: nn.Module, *, ignore: Sequence[str] = ()) -> None:
         """Copy the weights into `module`, all or nothing; without weights, the module stays as it is.
@@ -182,6 +184,8 @@ class Start:
         changes = load_weights(module, self.weights, ignore=ignore, source=self.source, known=self.known)
         if self.path:
             self._taken.append("; ".join([f"starting from the weights of {self.path}", *changes]))
+        else:
+            self._taken.extend(change for change in changes if change.startswith(INTERPOLATED))
 
     def classifier(
         self,

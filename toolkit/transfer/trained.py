@@ -17,7 +17,7 @@ from toolkit.api.files import read_regular
 from toolkit.system.checkpoints import BEST, FORMAT, LAST, is_current, is_whole, run_of_bundle
 from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.files import state_dict_of
-from toolkit.transfer.weights import Known, Weights, load_weights
+from toolkit.transfer.weights import INTERPOLATED, Known, Weights, load_weights
 
 _MANIFEST = "bundle.json"  # of `toolkit.serving`, a later room
 _PUBLISHED = (
@@ -58,13 +58,14 @@ class TrainedRun:
             reason = "it has another shape"
         ignore = (_HEAD,) if reason else ()
         try:
-            load_weights(model, self.weights, ignore=ignore, source=f"{self.path} for {name}", known=known)
+            changes = load_weights(model, self.weights, ignore=ignore, source=f"{self.path} for {name}", known=known)
         except WeightsError as error:
             if self.model != name:
                 error.next_step = f"take the model of that run (--set model.name={self.model}), or another run"
             raise
         head = f"the head starts at random weights: {reason}" if reason else "the head as well"
-        return f"starting from the weights of {self.path}; {head}"
+        interpolated = [change for change in changes if change.startswith(INTERPOLATED)]
+        return "; ".join([f"starting from the weights of {self.path}", *interpolated, head])
 
 
 def weights_at(path: Path) -> Path:

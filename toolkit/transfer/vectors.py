@@ -14,4 +14,4 @@ def vectors(features: Tensor, items: int) -> Tensor:
         rows = rows.mean(1)
     elif rows.ndim > 3:
         rows = rows.flatten(2).mean(2)
-    return rows if len(rows) == items else rows.unflatten(0, (items, -1)).mean(1)
+    return rows if rows.shape[0] == items else rows.unflatten(0, (items, -1)).mean(1)

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from toolkit.api.errors import WeightsError, first_few
 from toolkit.transfer.files import read_weights
 from toolkit.transfer.names import Reading, Spelling, Weights, readings
+from toolkit.transfer.positions import Positions
 
-__all__ = ["Known", "Spelling", "Weights", "fits", "load_weights", "read_weights"]
+__all__ = ["Known", "Positions", "Spelling", "Weights", "fits", "load_weights", "read_weights"]
 
 _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1; no default batch norm reads it
 _ORDINARY = (torch.float32, torch.float16, torch.bfloat16)
 
+
+INTERPOLATED = "positions "
+"""What a note on tables that were interpolated begins with."""
 
 Advice: TypeAlias = Callable[[Mapping[str, Tensor], WeightsError], str | None]
 
@@ -30,6 +34,8 @@ class Known:
     """Names of other libraries for the same architectures."""
     advice: Advice | None = None
     """Returns the next step for weights that do not fit, from the weights and the error; None: the usual one."""
+    positions: Sequence[Positions] = ()
+    """Tables that are interpolated for inputs of another size than that of a file."""
 
 
 NOTHING = Known()
@@ -47,6 +53,8 @@ class Fit:
     missing: Sequence[str]
     unexpected: Sequence[str]
     mis_shaped: Sequence[str]
+    interpolated: Sequence[str] = ()
+    """What was done to tables of positions."""
 
     @property
     def misfits(self) -> int:
@@ -58,14 +66,14 @@ class Fit:
         return self.misfits + len(self.reading.outside) if self.misfits else 0
 
     def changes(self) -> list[str]:
-        """What was removed, translated and dropped to make the file fit."""
+        """What was removed, translated, dropped and interpolated to make the file fit."""
         found = [f'prefix "{self.reading.prefix}" removed'] if self.reading.prefix else []
         if self.reading.spelling:
             found.append(f"names of {self.reading.spelling.source} translated")
         dropped = [f"{name} ({_shape(value)})" for name, value in self.ignored.items()]
         if dropped or self.reading.outside:
             found.append(f"dropped {first_few([*dropped, *self.reading.outside])}")
-        return found
+        return [*found, *self.interpolated]
 
 
 def load_weights(
@@ -79,7 +87,8 @@ def load_weights(
     """Copy `weights` into `module`, all or nothing, cast to the dtypes and devices the module has.
 
     Prefixes that frameworks put before names (`module.`, `model.`, `backbone.`, ...) are removed and names of other
-    libraries translated where the weights then fit. Returns what was removed, translated, dropped and cast.
+    libraries translated where the weights then fit. Positions of another size are interpolated where `known` says how.
+    Returns what was removed, translated, dropped, interpolated and cast.
 
     ignore: prefixes of names left alone, both in `weights` and in `module`.
     source: where the weights come from, for the message.
@@ -89,7 +98,7 @@ def load_weights(
         WeightsError: lists every missing, unexpected and mis-shaped name, or tensors whose values cannot be used; the
             module is then unchanged.
     """
-    fit = _best_fit(module, weights, ignore, known.spellings)
+    fit = _best_fit(module, weights, ignore, known)
     if fit.misfits:
         error = WeightsError(
             f"{source}: the weights do not fit the model",
@@ -110,16 +119,14 @@ def load_weights(
 
 def fits(module: nn.Module, weights: Mapping[str, Tensor], *, ignore: Sequence[str], known: Known = NOTHING) -> bool:
     """Whether `load_weights` finds each name in each shape; `module` may be on the meta device."""
-    return not _best_fit(module, weights, ignore, known.spellings).misfits
+    return not _best_fit(module, weights, ignore, known).misfits
 
 
-def _best_fit(
-    module: nn.Module, weights: Mapping[str, Tensor], ignore: Sequence[str], spellings: Sequence[Spelling]
-) -> Fit:
+def _best_fit(module: nn.Module, weights: Mapping[str, Tensor], ignore: Sequence[str], known: Known) -> Fit:
     wanted = module.state_dict()
     best: Fit | None = None
-    for reading in readings(dict(weights), spellings):
-        fit = _fit(reading, wanted, tuple(ignore))
+    for reading in readings(dict(weights), known.spellings):
+        fit = _fit(reading, wanted, tuple(ignore), known.positions)
         if best is None or fit.distance < best.distance:
             best = fit
         if not best.misfits:
@@ -128,12 +135,15 @@ def _best_fit(
     return best
 
 
-def _fit(reading: Reading, wanted: Mapping[str, Tensor], ignore: tuple[str, ...]) -> Fit:
+def _fit(
+    reading: Reading, wanted: Mapping[str, Tensor], ignore: tuple[str, ...], positions: Sequence[Positions]
+) -> Fit:
     ignored = {name: value for name, value in reading.weights.items() if name.startswith(ignore)}
     needed = {name: value for name, value in wanted.items() if not name.startswith(ignore)}
     given = {name: value for name, value in reading.weights.items() if name not in ignored}
     if reading.spelling:
         given = {name: _reshaped(value, needed.get(name)) for name, value in given.items()}
+    given, interpolated = fit_positions(given, {name: value.shape for name, value in needed.items()}, positions)
     shared = [name for name in needed if name in given]
     return Fit(
         reading,
@@ -146,7 +156,22 @@ def _fit(reading: Reading, wanted: Mapping[str, Tensor], ignore: tuple[str, ...]
             for name in shared
             if given[name].shape != needed[name].shape
         ],
+        interpolated,
     )
+
+
+def fit_positions(
+    weights: Weights, wanted: Mapping[str, torch.Size], positions: Sequence[Positions]
+) -> tuple[Weights, list[str]]:
+    """The weights with each table of positions in the wanted shape, where its rows show how, and a note on these."""
+    found, grids = dict(weights), dict[str, list[str]]()
+    for name, value in weights.items():
+        for table in positions if value.shape != wanted.get(name, value.shape) else ():
+            if table.has(name) and (fitted := table.fitted(value, wanted[name])):
+                found[name] = fitted.value
+                grids.setdefault(f"{fitted.given} to {fitted.wanted}", []).append(name)
+    notes = [f"{first_few(names, 1)} interpolated from {change}" for change, names in grids.items()]
+    return found, [f"{INTERPOLATED}{'; '.join(notes)}"] if notes else []
 
 
 def _reshaped(value: Tensor, wanted: Tensor | None) -> Tensor:

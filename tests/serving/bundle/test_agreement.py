@@ -72,8 +72,9 @@ def test_numbers_and_energies_are_judged_by_their_own_size(tmp_path: Path) -> No
     assert not found.passes
     assert str(found).startswith('"height" differs by 1e+02; the limit is ')
     assert compared(numbers, "fp32", 0.09, spread=1000.0, column=1).passes
-    scored = read_manifest(toy_bundle.write(tmp_path / "scored", trust=Trust(reject=Rejection("energy", 8.0, 0.05))))
-    assert str(compared(scored, "fp32", 1.0, column=2)).startswith("the energy differs by 1;")
+    for reject in (Rejection("energy", 8.0, 0.05), Rejection("similarity", 2.0, 0.05, 0.5)):
+        scored = read_manifest(toy_bundle.write(tmp_path / reject.score, trust=Trust(reject=reject)))
+        assert str(compared(scored, "fp32", 1.0, column=2)).startswith(f"the {reject.score} differs by 1;")
 
 
 @pytest.mark.parametrize("clip", [None, Clip(frames=3)])

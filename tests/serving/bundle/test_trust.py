@@ -19,6 +19,7 @@ from toolkit.serving.bundle import Bundle, Conformal, Rejection, Trust, read_man
 MEASURED = {"test": {"items": 3, "coverage": 1.0}}
 CONFIDENT = Trust(2.0, Rejection("confidence", 0.9, 0.05), Conformal(0.25, 0.1), MEASURED)
 ENERGETIC = Trust(reject=Rejection("energy", 8.0, 0.05))
+ALIKE = Trust(reject=Rejection("similarity", 2.0, 0.05, 0.5))
 DARK, MIDDLE, BRIGHT = (np.full((16, 16, 3), value, np.uint8) for value in (0, 127, 255))
 
 
@@ -26,7 +27,7 @@ def written(tmp_path: Path, trust: Trust, **changes: Any) -> Path:
     return toy_bundle.write(tmp_path / "toy", trust=trust, **changes)
 
 
-@pytest.mark.parametrize("trust", [CONFIDENT, ENERGETIC, Trust()])
+@pytest.mark.parametrize("trust", [CONFIDENT, ENERGETIC, ALIKE, Trust()])
 def test_what_is_written_is_read(tmp_path: Path, trust: Trust) -> None:
     assert read_manifest(written(tmp_path, trust)).trust == trust
 
@@ -44,6 +45,10 @@ def refusal(bundle: Path, change: dict[str, Any]) -> str:
         ({"temperature": "2"}, "trust.temperature: must be a number, got '2'"),
         ({"reject": {"score": "luck", "threshold": 0.5, "rate": 0.1}}, "trust.reject.score: unknown score 'luck'"),
         ({"reject": {"score": "energy", "threshold": None, "rate": 0.1}}, "trust.reject.threshold: must be a number"),
+        (
+            {"reject": {"score": "similarity", "threshold": 0.5, "rate": 0.1, "weight": "2"}},
+            "trust.reject.weight: must be a number, got '2'",
+        ),
         ({"conformal": {"threshold": True, "error": 0.1}}, "trust.conformal.threshold: must be a number, got True"),
         ({"conformal": {"threshold": 0.5}}, "missing 1 required positional argument: 'error'"),
         ({"sets": 3}, "unexpected keyword argument 'sets'"),
@@ -66,7 +71,7 @@ def test_the_graph_must_give_what_the_bundle_says(tmp_path: Path) -> None:
     assert '"declined" bool [N], "plausible" bool [N, 2]; by bundle.json it gives' in caught.value.message
 
 
-@pytest.mark.parametrize("trust", [CONFIDENT, ENERGETIC])
+@pytest.mark.parametrize("trust", [CONFIDENT, ENERGETIC, ALIKE])
 def test_the_toolkit_decides_as_the_graph_does(tmp_path: Path, trust: Trust) -> None:
     bundle = Bundle.load(written(tmp_path, trust), device="cpu")
     frames = np.stack([DARK, MIDDLE, BRIGHT])
@@ -80,8 +85,8 @@ def test_the_toolkit_decides_as_the_graph_does(tmp_path: Path, trust: Trust) -> 
         assert answers.plausible == sets == [("dark",), ("dark", "bright"), ("bright",)]
     else:
         assert answers.plausible is None
-        assert answers.energies is not None
-        np.testing.assert_array_equal(answers.energies, given["energy"])
+        assert answers.scores is not None
+        np.testing.assert_array_equal(answers.scores, given[trust.scored])
 
 
 def test_frames_of_mixed_sizes_have_energies_in_their_order(tmp_path: Path) -> None:
@@ -93,7 +98,7 @@ def test_frames_of_mixed_sizes_have_energies_in_their_order(tmp_path: Path) -> N
 
 def test_a_bundle_without_trust_declines_nothing(tmp_path: Path) -> None:
     answers = Bundle.load(written(tmp_path, Trust()), device="cpu").predict(DARK)
-    assert (answers.declined, answers.plausible, answers.energies) == ([False], None, None)
+    assert (answers.declined, answers.plausible, answers.scores) == ([False], None, None)
 
 
 def test_clips_have_one_energy_each(tmp_path: Path) -> None:

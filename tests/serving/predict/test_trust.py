@@ -99,6 +99,13 @@ def test_views_are_averaged_before_they_are_declined(tmp_path: Path) -> None:
     assert bundle.answers(row[None]).declined == [False]
 
 
+def test_a_similarity_is_added_to_the_confidence_of_the_mean_answer(tmp_path: Path) -> None:
+    reject = Rejection("similarity", 1.55, 0.05, 2.0)
+    bundle = Bundle.load(toy_bundle.write(tmp_path / "toy", trust=Trust(reject=reject)), device="cpu")
+    rows = np.array([[0.9, 0.1, 0.3], [0.4, 0.6, 0.5], [0.9, 0.1, 0.35]], np.float32)
+    assert bundle.answers(rows).declined == [True, False, False]
+
+
 def test_an_energy_that_is_no_number_has_no_meaning(tmp_path: Path) -> None:
     from toolkit.api.errors import DataError
 

@@ -99,8 +99,8 @@ def test_declined_answers_and_sets_are_outputs_too(client: Any, site: Site) -> N
     answers = site.bundle("careful").predict(frames)
     assert found.as_numpy("declined").tolist() == answers.declined == [True, True, False]
     assert found.as_numpy("plausible").tolist() == [[True, False], [True, True], [False, True]]
-    assert answers.energies is not None
-    np.testing.assert_allclose(found.as_numpy("energy"), answers.energies, rtol=1e-6)
+    assert answers.scores is not None
+    np.testing.assert_allclose(found.as_numpy("energy"), answers.scores, rtol=1e-6)
     assert found.as_numpy("probabilities").shape == (3, 2)
     alone = client.infer("careful", [asked(client, frames)], outputs=[client.kind.InferRequestedOutput("declined")])
     assert alone.as_numpy("declined").tolist() == answers.declined

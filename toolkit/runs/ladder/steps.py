@@ -39,7 +39,7 @@ class Step:
         tables = deepcopy(planned.resolved.tables())
         tables.pop("tune", None)
         train, model = tables["train"], tables["model"]
-        for key in ("trained_layers", "feature_views"):
+        for key in ("trained_layers", "thaw_every", "fixres", "feature_views"):
             train.pop(key, None)
         if "freeze" in model:  # the core freezes instead, the same way for every step
             model["freeze"] = False

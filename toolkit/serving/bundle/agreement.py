@@ -65,13 +65,13 @@ def agreement(manifest: Manifest, precision: str, proved: Ask, other: Ask) -> Ag
         allowed = max(EXACT * sizes[column], min(limit, SHARE) * spreads[column])
         return Agreement(what, float(differences[:, column].max()), float(allowed))
 
-    energy = [of_numbers("the energy", count)] if manifest.trust.scored else []
+    score = [of_numbers(f"the {manifest.trust.scored}", count)] if manifest.trust.scored else []
     if manifest.form == "number":
         answers = [of_numbers(f'"{name}"', column) for column, name in enumerate(manifest.classes)]
     else:
         allowed = min(limit, max(EXACT, SHARE * float(spreads[:count].max())))
         answers = [Agreement("a probability", float(differences[:, :count].max()), allowed)]
-    return max((*answers, *energy), key=_excess)
+    return max((*answers, *score), key=_excess)
 
 
 def probes(expected: Input) -> Iterator[NDArray[np.uint8]]:

@@ -30,7 +30,7 @@ from toolkit.serving.bundle.manifest import INPUT, MAPS, Manifest
 from toolkit.serving.bundle.operators import elements_out, growth, objection
 from toolkit.serving.bundle.regular import check_regular, irregularity
 from toolkit.serving.bundle.shapes import Shape, count, shape_out, varies
-from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE
+from toolkit.serving.bundle.trust import DECLINED, PLAUSIBLE, SCORES
 from toolkit.serving.bundle.wire import AGAIN, Fields, Reader, Span
 
 LEAST_LIMIT = 4 << 30
@@ -107,7 +107,7 @@ def check_interface(findings: Findings, manifest: Manifest, path: Path) -> None:
     count = len(manifest.classes)
     kinds: dict[str, tuple[int, tuple[int | str, ...]]] = {
         manifest.output: (_FLOAT, ("N", count)),
-        ENERGY: (_FLOAT, ("N",)),
+        **dict.fromkeys(SCORES, (_FLOAT, ("N",))),
         DECLINED: (_BOOL, ("N",)),
         PLAUSIBLE: (_BOOL, ("N", count)),
         **({} if manifest.maps is None else {MAPS: (_FLOAT, ("N", count, *manifest.maps.extent))}),

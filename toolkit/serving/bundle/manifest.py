@@ -181,12 +181,12 @@ class Manifest:
 
     @property
     def columns(self) -> int:
-        """Of what a session gives for an input: an answer of C numbers, and behind it the energy where the graph gives
-        one."""
-        return len(self.classes) + self.trust.scored
+        """Of what a session gives for an input: an answer of C numbers, and behind it the score that the model declines
+        by where there is one."""
+        return len(self.classes) + self.trust.score_columns
 
     def parted(self, row: NDArray[np.float32]) -> tuple[NDArray[np.float32], float | None]:
-        """The answer `[C]` and the energy, if the graph gives one, of one row of a session."""
+        """The answer `[C]` and the score, if the graph gives one, of one row of a session."""
         count = len(self.classes)
         return row[:count], float(row[count]) if self.trust.scored else None
 

@@ -41,14 +41,14 @@ class Answers:
     thresholds: tuple[float, ...] | None = None
     """The probability of each class from which it counts as present, in a model that answers with sets of classes."""
     trust: Trust = UNTOUCHED
-    energies: NDArray[np.float32] | None = None
-    """`[N]`, of a model that declines by it."""
+    scores: NDArray[np.float32] | None = None
+    """`[N]`: the energies, or the similarities, of a model that declines by them."""
 
     @property
     def declined(self) -> list[bool]:
         """Whether each answer is declined, so that its input counts as unknown; of a model that never declines, no."""
-        energies = [None] * len(self.probabilities) if self.energies is None else self.energies.tolist()
-        return list(map(self.trust.declines, self.probabilities.tolist(), energies))
+        scores = [None] * len(self.probabilities) if self.scores is None else self.scores.tolist()
+        return list(map(self.trust.declines, self.probabilities.tolist(), scores))
 
     @property
     def plausible(self) -> list[tuple[str, ...]] | None:
@@ -171,7 +171,7 @@ class Bundle:
 
     def rows(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """What the graph answers to frames as `predict` takes them: `[N, C]` probabilities or numbers, and behind them
-        the energy where the model declines by it."""
+        the score that the model declines by, where the graph gives one."""
         if isinstance(frames, Sequence):
             return self._mixed(frames)
         many = getattr(frames, "ndim", 0) > rank(self.manifest.input)
@@ -215,11 +215,11 @@ class Bundle:
             raise UsageError(f"{self.path}: answers with {what}", next_step=f"call Bundle.{method}(frames)")
 
     def answers(self, rows: NDArray[np.float32]) -> Answers:
-        """What probabilities `[N, C]` of this model say, with the energy behind them, `[N, C + 1]`, where it declines
+        """What probabilities `[N, C]` of this model say, with the score behind them, `[N, C + 1]`, where it declines
         by that: means over the views of a video, for example."""
         manifest, count = self.manifest, len(self.manifest.classes)
-        energies = rows[:, count] if manifest.trust.scored else None
-        return Answers(rows[:, :count], manifest.classes, manifest.thresholds, manifest.trust, energies)
+        scores = rows[:, count] if manifest.trust.scored else None
+        return Answers(rows[:, :count], manifest.classes, manifest.thresholds, manifest.trust, scores)
 
     def square(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """uint8 `[S, S, 3]` of an image or uint8 `[H, W, 3]`: to the bit what the graph makes of it, and what training

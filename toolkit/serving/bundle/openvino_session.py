@@ -54,7 +54,7 @@ class OpenVinoSession:
             ) from error
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
+        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with a score last where the graph gives one.
         Raises BundleError where it cannot be computed."""
         largest = self.largest(pixels.shape[1:])
         return answered_in_parts(pixels, largest, self._columns, self.path, self._answered)

@@ -17,7 +17,6 @@ from toolkit.api.errors import BundleError
 from toolkit.serving.bundle.inspection import Findings
 from toolkit.serving.bundle.manifest import INPUT, MAPS, SIDES, Manifest
 from toolkit.serving.bundle.providers import PROVIDERS, not_loaded, provider_options
-from toolkit.serving.bundle.trust import ENERGY
 from toolkit.serving.bundle.wire import AGAIN
 from toolkit.system.choices import BundleDevice
 from toolkit.system.machine import memory_available, physical_cores
@@ -92,15 +91,16 @@ def answered_in_parts(
 
 
 def read_outputs(manifest: Manifest) -> tuple[str, ...]:
-    """Names of the outputs that make a row: the answers, and the energy where the graph gives it."""
-    return (manifest.output, ENERGY) if manifest.trust.scored else (manifest.output,)
+    """Names of the outputs that make a row: the answers, and the score that the model declines by, if the graph gives
+    it."""
+    return (manifest.output,) if manifest.trust.scored is None else (manifest.output, manifest.trust.scored)
 
 
 class Session(Protocol):
     """What computes a model. Calls from several threads are safe."""
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
+        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with a score last where the graph gives one.
         Raises BundleError where it cannot be computed."""
 
     def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -138,7 +138,7 @@ class ModelSession:
         self._captured: dict[tuple[int, ...], _Captured] = {}
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with the energy last where the graph gives it.
+        """uint8 `[N, ..., H, W, 3]` to float32 `[N, C]`, or `[N, C + 1]` with a score last where the graph gives one.
         Raises BundleError where it cannot be computed."""
         largest = self.largest(pixels.shape[1:])
         return answered_in_parts(pixels, largest, self._columns, self.path, partial(self._answered, largest=largest))

@@ -9,8 +9,14 @@ from typing import Any, get_args
 from toolkit.api.answers import named_classes
 from toolkit.system.choices import TrustScore
 
-DECLINED, ENERGY, PLAUSIBLE = "declined", "energy", "plausible"
-"""Names of the graph's outputs besides its answers."""
+DECLINED, PLAUSIBLE = "declined", "plausible"
+"""Names of the graph's outputs besides its answers and the score that it declines by."""
+SCORES = {
+    "energy": "the log of the sum of the exponentials of the logits; for unknown inputs it is low",
+    "similarity": "the cosine of the angle between the features and those of the nearest class; for unknown inputs it "
+    "is low",
+}
+"""Names of the outputs that are such a score, and what they hold."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,15 @@ class Rejection:
     threshold: float
     rate: float
     """Largest share of right answers that the threshold was chosen to decline."""
+    weight: float = 0.0
+    """Of the similarity, which is added to the confidence; 0 where another score decides."""
+
+    def compared(self, confidence: Any, score: Any) -> Any:
+        """What is compared with the threshold: of the probability of the likeliest class, and of what the graph gives
+        under the name of the score, where it does. Both are numbers, or arrays or tensors of one shape."""
+        if self.score == "confidence":
+            return confidence
+        return score if self.score == "energy" else confidence + self.weight * score
 
 
 @dataclass(frozen=True)
@@ -58,21 +73,26 @@ class Trust:
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the graph puts out besides its answers."""
-        energy = (ENERGY,) if self.scored else ()
+        scores = () if self.scored is None else (self.scored,)
         declined = () if self.reject is None else (DECLINED,)
-        return (*energy, *declined, *(() if self.conformal is None else (PLAUSIBLE,)))
+        return (*scores, *declined, *(() if self.conformal is None else (PLAUSIBLE,)))
 
     @property
-    def scored(self) -> bool:
-        """Whether the graph gives the score by which it declines; else it follows from the probabilities."""
-        return self.reject is not None and self.reject.score == "energy"
+    def scored(self) -> str | None:
+        """The name of the output with the score by which the model declines; None where that follows from the
+        probabilities."""
+        return self.reject.score if self.reject is not None and self.reject.score in SCORES else None
 
-    def declines(self, probabilities: Sequence[float], energy: float | None) -> bool:
-        """Whether the answer with these C probabilities is declined; `energy` where the graph gives it."""
-        if self.reject is None:
+    @property
+    def score_columns(self) -> int:
+        """How many numbers a session gives behind the answer."""
+        return int(self.scored is not None)
+
+    def declines(self, probabilities: Sequence[float], score: float | None) -> bool:
+        """Whether the answer with these C probabilities is declined; `score` is what the graph gives, where it does."""
+        if self.reject is None or (score is None and self.scored):
             return False
-        score = energy if self.scored else max(probabilities)
-        return score is not None and score < self.reject.threshold
+        return bool(self.reject.compared(max(probabilities), score) < self.reject.threshold)
 
     def plausible(self, probabilities: Sequence[float]) -> list[int] | None:
         """Numbers of the classes in the set of an answer, perhaps none; None where a bundle has no sets."""
@@ -84,7 +104,7 @@ class Trust:
         """What no exported bundle says."""
         numbers: list[tuple[str, object]] = [("temperature", self.temperature)]
         if self.reject is not None:
-            numbers += [("reject.threshold", self.reject.threshold), ("reject.rate", self.reject.rate)]
+            numbers += [(f"reject.{name}", getattr(self.reject, name)) for name in ("threshold", "rate", "weight")]
             if self.reject.score not in get_args(TrustScore):
                 yield f"trust.reject.score: unknown score {self.reject.score!r}"
         if self.conformal is not None:

@@ -45,7 +45,7 @@ class Line(NamedTuple):
 def caption(manifest: Manifest, probabilities: NDArray[np.float32], top: int) -> list[Line]:
     """The lines for an answer, one row of `Bundle.rows`: the `top` likeliest classes, every class of a set, or every
     number. One that is declined says so first."""
-    probabilities, energy = manifest.parted(probabilities)
+    probabilities, score = manifest.parted(probabilities)
     row = probabilities.tolist()
     sample = [Line("SAMPLE model")] if manifest.sample else []
     if manifest.form == "number":
@@ -56,7 +56,7 @@ def caption(manifest: Manifest, probabilities: NDArray[np.float32], top: int) ->
     else:
         numbers = sorted(named_classes(row, manifest.thresholds), key=lambda place: -row[place])
     lines = [Line(f"{_short(manifest.classes[place])}  {percent(row[place])}", row[place]) for place in numbers]
-    declined = [Line(UNKNOWN)] if manifest.trust.declines(row, energy) else []
+    declined = [Line(UNKNOWN)] if manifest.trust.declines(row, score) else []
     return [*declined, *(lines or [Line(NONE)]), *sample]
 
 

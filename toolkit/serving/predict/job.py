@@ -90,4 +90,4 @@ class PredictionJob:
 
         manifest = self.bundle.manifest
         average = "probabilities" if manifest.clip is None else manifest.clip.average
-        return average_views(probabilities, average, manifest.form, scores=int(manifest.trust.scored))
+        return average_views(probabilities, average, manifest.form, scores=manifest.trust.score_columns)

@@ -157,7 +157,7 @@ class CautiousClass(OneClass):
         return answers.top(self._top)[0], Caution(answers.declined[0], SEPARATOR.join(plausible[0]))
 
     def check(self, answers: NDArray[np.float32]) -> None:
-        super().check(answers[:, : answers.shape[1] - self._trust.scored])
+        super().check(answers[:, : answers.shape[1] - self._trust.score_columns])
         _check_finite(answers)
 
     def values(self, top: Top, said: Said) -> list[object]:

@@ -56,7 +56,7 @@ class Summary:
     def add(self, probabilities: NDArray[np.float32], *, first: bool) -> None:
         """Count the answer, one row of `Bundle.rows`; `first` is whether it is the first one of its input."""
         manifest = self.bundle.manifest
-        answer, energy = manifest.parted(probabilities)
+        answer, score = manifest.parted(probabilities)
         row = answer.tolist()
         self.answered += first
         self.answers += 1
@@ -64,7 +64,7 @@ class Summary:
             for name, value in zip(manifest.classes, row, strict=True):
                 self._sums[name] = self._sums.get(name, 0.0) + value
             return
-        if manifest.trust.declines(row, energy):
+        if manifest.trust.declines(row, score):
             self.declined += 1
             self._classes.update([UNKNOWN_CLASS])
             return

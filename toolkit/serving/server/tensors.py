@@ -17,7 +17,7 @@ from toolkit import __version__
 from toolkit.api.errors import UsageError
 from toolkit.serving.bundle.inputs import check_frames, rank
 from toolkit.serving.bundle.manifest import INPUT, Manifest
-from toolkit.serving.bundle.trust import DECLINED, ENERGY, PLAUSIBLE
+from toolkit.serving.bundle.trust import DECLINED, PLAUSIBLE, SCORES
 from toolkit.serving.server.models import VERSION, Served
 from toolkit.serving.server.refusals import BAD, TOO_LARGE, Refused
 
@@ -83,7 +83,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
 
 
 def _output(name: str, classes: int) -> dict[str, Any]:
-    shape = [-1] if name in (ENERGY, DECLINED) else [-1, classes]
+    shape = [-1] if name in (*SCORES, DECLINED) else [-1, classes]
     return {"name": name, "datatype": "BOOL" if name in (DECLINED, PLAUSIBLE) else "FP32", "shape": shape}
 
 
@@ -165,7 +165,7 @@ def given(wanted: Wanted, answers: NDArray[np.float32], manifest: Manifest) -> G
     rows, answers = answers, answers[:, : len(manifest.classes)]
     if wanted.name != manifest.output:
         found = _caution(wanted.name, rows, manifest)
-        return Given(wanted, "FP32" if wanted.name == ENERGY else "BOOL", found, found.shape)
+        return Given(wanted, "FP32" if wanted.name in SCORES else "BOOL", found, found.shape)
     if not wanted.classes:
         return Given(wanted, "FP32", answers, answers.shape)
     order = (-answers).argsort(1, kind="stable")[:, : wanted.classes]
@@ -180,11 +180,11 @@ def given(wanted: Wanted, answers: NDArray[np.float32], manifest: Manifest) -> G
 def _caution(name: str, rows: NDArray[np.float32], manifest: Manifest) -> NDArray[np.float32] | NDArray[np.bool_]:
     """What says how far the answers go: `[N]`, or `[N, C]` of the classes in a set."""
     parted = [manifest.parted(row) for row in rows]
-    if name == ENERGY:
-        return np.array([energy for _, energy in parted], np.float32)
-    answers = [(row.tolist(), energy) for row, energy in parted]
+    if name in SCORES:
+        return np.array([score for _, score in parted], np.float32)
+    answers = [(row.tolist(), score) for row, score in parted]
     if name == DECLINED:
-        return np.array([manifest.trust.declines(row, energy) for row, energy in answers], np.bool_)
+        return np.array([manifest.trust.declines(row, score) for row, score in answers], np.bool_)
     shown = np.zeros((len(rows), len(manifest.classes)), np.bool_)
     for place, (row, _) in enumerate(answers):
         shown[place, manifest.trust.plausible(row) or []] = True

@@ -197,12 +197,12 @@ def described(served: Served, answers: NDArray[np.float32], top: int) -> dict[st
     layout_of(manifest, top).check(answers)
     clip = manifest.clip
     average = "probabilities" if clip is None else clip.average
-    row = average_views(answers, average, manifest.form, scores=int(manifest.trust.scored))
+    row = average_views(answers, average, manifest.form, scores=manifest.trust.score_columns)
     return described_row(served, row, top)
 
 
 def described_row(served: Served, row: NDArray[np.float32], top: int) -> dict[str, Any]:
-    """One answer, `[C]` with the energy behind it where there is one, as a response has it."""
+    """One answer, `[C]` with the score behind it where there is one, as a response has it."""
     bundle, manifest = served.bundle, served.bundle.manifest
     if manifest.form == "number":
         named = zip(manifest.classes, row.tolist(), strict=True)
