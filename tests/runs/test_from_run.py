@@ -252,6 +252,12 @@ def test_a_bundle_means_the_run_that_it_was_exported_from(tmp_path: Path, monkey
     assert weights_at(elsewhere).resolve() == best
     renamed = bundle(tmp_path / "exports" / "other", "other", "2026")
     assert weights_at(renamed).resolve() == best
+    seed = tmp_path / "runs" / "tiny" / "2027" / "seed-0" / "best.pt"
+    seed.parent.mkdir(parents=True)
+    seed.touch()
+    (tmp_path / "runs" / "latest").symlink_to("tiny/2027")
+    member = bundle(tmp_path / "exports" / "member", "tiny", "seed-0")
+    assert weights_at(member) == Path("runs/tiny/2027/seed-0/best.pt")
     monkeypatch.chdir(tmp_path / "exports")
     with pytest.raises(WeightsError) as caught:
         weights_at(elsewhere)

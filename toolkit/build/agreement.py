@@ -144,11 +144,10 @@ def _stages(recipe: Recipe, spec: DataSpec, model: nn.Module) -> Iterator[Proble
 
 def _refusal(model: nn.Module, spec: DataSpec, size: int) -> str | None:
     """Why the model cannot take items of `size` x `size` pixels; None where it can."""
-    clip = () if spec.frames is None else (spec.frames,)
     device = next((one.device for one in model.parameters()), None)
     try:
         with torch.no_grad(), evaluating(model):
-            model(torch.zeros(1, *clip, 3, size, size, device=device))
+            model(torch.zeros(1, *spec.clip_shape, 3, size, size, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:
         if lacks_memory(error):
             raise

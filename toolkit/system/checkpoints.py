@@ -35,8 +35,9 @@ def run_of_bundle(bundle: Path, name: str, run: str) -> Path | None:
     may have another name than the recipe. None where no such run has a best checkpoint, or several have."""
     named = [*(place for place in bundle.resolve().parents[:2] if place.name == run), Path("runs") / name / run]
     found = [place for place in named if (place / BEST).is_file()]
-    others = [path.parent for path in Path("runs").glob(f"*/{glob.escape(run)}/{BEST}")]
-    return found[0] if found else others[0] if len(others) == 1 else None
+    below = [f"*/{glob.escape(run)}/{BEST}", f"*/*/{glob.escape(run)}/{BEST}"]  # the second: runs of a series
+    others = {path.resolve(): path.parent for pattern in below for path in Path("runs").glob(pattern)}
+    return found[0] if found else next(iter(others.values())) if len(others) == 1 else None
 
 
 def seal(archive: io.BytesIO) -> None:
