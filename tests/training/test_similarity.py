@@ -61,6 +61,14 @@ def test_the_similarity_is_the_largest_cosine_to_the_mean_of_a_class(known: list
     assert not network.state_dict().keys() & {"similarity.directions"}
 
 
+def test_frozen_parts_stay_in_evaluation_mode() -> None:
+    network = Network(Quarters(), SPEC)
+    network.model.eval()
+    fit_similarity(network, batches(3, [0, 1, 2]), classes=3)
+    assert network.training
+    assert not network.model.training
+
+
 def test_features_of_a_known_direction_are_similar_whatever_their_length() -> None:
     similarity = Similarity(torch.eye(2, 3))
     given = torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.1, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 9.0], [-1.0, -1.0, 0.0]])

@@ -14,7 +14,7 @@ from toolkit.api.memory import lacks_memory
 from toolkit.recipe.tables import Recipe
 from toolkit.training.answers import ANSWERING, logits_of
 from toolkit.training.evaluate import score
-from toolkit.training.network import evaluating
+from toolkit.training.modes import evaluating
 from toolkit.training.optimize import Layers
 
 MEASURED = ("latency",)

@@ -15,7 +15,8 @@ from toolkit.recipe.read import invalid
 from toolkit.system.machine import memory_available
 from toolkit.training.asked import Asked, Question, Recorded
 from toolkit.training.features import Features, asks_once, is_fixed
-from toolkit.training.network import Network, evaluating, is_frozen
+from toolkit.training.modes import evaluating, is_frozen
+from toolkit.training.network import Network
 from toolkit.training.sharded import is_sharded
 from toolkit.training.state import Setup, State
 from toolkit.training.taught import Taught

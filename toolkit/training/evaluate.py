@@ -16,8 +16,8 @@ from toolkit.api.contracts import Batch, Data, Metric, Objective, Pretraining, S
 from toolkit.api.errors import DataError
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.answers import answers_of, averaged
+from toolkit.training.modes import evaluating
 from toolkit.training.neighbours import neighbours_logits, spread_of
-from toolkit.training.network import evaluating
 from toolkit.training.sharded import in_step, is_sharded
 from toolkit.training.similarity import Similarity
 from toolkit.transfer.vectors import vectors

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.api.contracts import Objective
-from toolkit.training.network import Network, evaluating
+from toolkit.training.modes import evaluating
+from toolkit.training.network import Network
 from toolkit.training.optimize import model_parts
 from toolkit.transfer.classifier import Classifier
 

@@ -23,7 +23,8 @@ from toolkit.data.loader import Loader, Share
 from toolkit.data.store.storage import remove_oldest, warn_unwritten
 from toolkit.data.store.store import Store
 from toolkit.training.asked import Question, Recorded
-from toolkit.training.network import Network, evaluating, is_frozen
+from toolkit.training.modes import evaluating, is_frozen
+from toolkit.training.network import Network
 
 CHECKED = 4
 """Items whose kept features are compared with the backbone's before a file is used: its code may have changed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Headed
 from toolkit.api.errors import Problem, RecipeError
+from toolkit.training.modes import evaluating
 from toolkit.training.similarity import Similarity
 from toolkit.transfer.vectors import vectors
 
@@ -91,24 +91,3 @@ def feature_size(network: Network, spec: DataSpec) -> int:
     pixels = torch.zeros((1, *spec.item_shape), dtype=torch.uint8, device=device)
     with torch.no_grad(), evaluating(network):
         return vectors(network.features(pixels), 1).shape[1]
-
-
-def is_frozen(network: nn.Module) -> bool:
-    """Whether training leaves a network as it is: no gradient reaches it, and no module is in training mode."""
-    trained = any(parameter.requires_grad for parameter in network.parameters())
-    return not trained and not any(module.training for module in network.modules())
-
-
-class evaluating(AbstractContextManager[None]):  # noqa: N801 - a context manager
-    """Puts a module into evaluation mode and each of its modules back into its own mode."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def __enter__(self) -> None:
-        self._modes = [(module, module.training) for module in self._module.modules()]
-        self._module.eval()
-
-    def __exit__(self, *error: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode

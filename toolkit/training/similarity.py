@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.api.contracts import Batch
 from toolkit.system.ranks import ALONE, Ranks
+from toolkit.training.modes import evaluating
 from toolkit.training.sharded import in_step, is_sharded
 from toolkit.transfer.vectors import vectors
 
@@ -40,15 +41,13 @@ class Similarity(nn.Module):
 
 @torch.no_grad()
 def fit_similarity(network: nn.Module, batches: Iterable[Batch], *, classes: int, ranks: Ranks = ALONE) -> Similarity:
-    """The similarity to `classes` classes, by the features of all items of the batches, in evaluation mode; the
-    network's mode is restored. Each of several `ranks` has batches of its own; all get the same.
+    """The similarity to `classes` classes, by the features of all items of the batches, in evaluation mode. Each of
+    several `ranks` has batches of its own; all get the same.
 
     network: a `Network` whose model is `Headed`
     """
-    was_training = network.training
-    network.eval()
     sums = torch.zeros(classes, 1, dtype=torch.float64)
-    try:
+    with evaluating(network):
         for batch in in_step(batches, ranks) if is_sharded(network) else batches:
             if not len(batch.pixels):
                 continue
@@ -56,8 +55,6 @@ def fit_similarity(network: nn.Module, batches: Iterable[Batch], *, classes: int
             if items := len(batch.index):
                 found = _directions(vectors(features, items)).cpu().double()
                 sums = sums.expand(-1, found.shape[1]).index_add(0, batch.targets.cpu(), found)
-    finally:
-        network.train(was_training)
     total = torch.stack(torch.broadcast_tensors(*ranks.gather(sums))).sum(0)
     return Similarity(_directions(total[total.any(1)]))
 
