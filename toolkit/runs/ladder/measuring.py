@@ -12,7 +12,7 @@ from torch import nn
 
 from toolkit.build.assemble import Assembly, noise
 from toolkit.system import device as devices
-from toolkit.training.network import evaluating
+from toolkit.training.modes import evaluating
 
 WARM_UP = 3
 """Answers before the first that counts: they choose kernels and take memory."""

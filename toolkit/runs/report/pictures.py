@@ -215,7 +215,7 @@ def _answers(model: nn.Module, normalised: Tensor) -> list[tuple[str, Tensor]]:
     import torch
     from torch import nn
 
-    from toolkit.training.network import evaluating
+    from toolkit.training.modes import evaluating
 
     answers: list[tuple[str, Tensor]] = []
 
