@@ -489,6 +489,23 @@ def test_python_trains_reads_and_uses_a_run_as_shown(
     assert shown["use.py"][-1] == "torch.Size([1, 3])"
 
 
+def test_the_readme_trains_in_python_as_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = titled(ROOT / "README.md", "train.py")
+    assert shown.count('"cifar10_cnn"') == 1
+    tiny.write_recipe(tmp_path, tiny.write_images(tmp_path / "images"))
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(shown.replace('"cifar10_cnn"', '"tiny.toml"'), encoding="utf-8")
+    values = runpy.run_path("train.py", run_name="__main__")
+    _, scored, *_ = [line for line in capsys.readouterr().out.splitlines() if line.endswith("report.html")]
+    accuracy, report = scored.split(" ", 1)
+    assert 0 <= float(accuracy) <= 1
+    assert Path(report).is_file()
+    assert len(values["run"].records) == 4
+    assert values["bundle"].classes == ("blue", "green", "red")
+
+
 # Plugins
 
 
