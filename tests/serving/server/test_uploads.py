@@ -175,7 +175,7 @@ def test_a_field_without_meaning_says_why(site: Site, fields: dict[str, str], sa
         (b"x", "text/plain", 415, "expected multipart/form-data, or application/json with base64"),
         (b"--a--\r\n", "multipart/form-data; boundary=a", 400, "model: expected one of images"),
         (b"x", "multipart/form-data; boundary=a", 400, "nvalid multipart data"),
-        (b"x", "multipart/form-data", 400, "Missing boundary"),
+        (b"x", "multipart/form-data", 400, "expected multipart/form-data with a boundary"),
         (b"{}", "application/json", 400, "inputs: expected a list of 1 to 64 objects"),
         (b'{"inputs": [5]}', "application/json", 400, 'inputs[0]: expected an object with either "data" or "url"'),
         (b'{"inputs": [{"data": "%"}]}', "application/json", 400, "inputs[0].data: expected base64"),

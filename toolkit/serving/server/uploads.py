@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from toolkit.api.clips import duration
 from toolkit.api.errors import DataError, counted, printable
 from toolkit.data.kinds import LOOKED_AT, VIDEO_SUFFIXES, format_of, kind_of, suffix_of
+from toolkit.data.pixels import UndecodableError, decode_pixels
+from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict.inputs import Source, settled
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.server.listing import MOST_FILES
@@ -81,8 +83,6 @@ class Answering:
 
     def _square(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """What the model gets of a picture, and the height and width of that."""
-        from toolkit.data.pixels import UndecodableError, decode_pixels
-
         try:
             pixels = decode_pixels(data, largest=self.limits.pixels)
         except UndecodableError as error:
@@ -189,12 +189,8 @@ class Answering:
 def described(served: Served, answers: NDArray[np.float32], top: int) -> dict[str, Any]:
     """The answer that the rows of several views are together, as `predict` averages them. Raises DataError where
     they have no meaning."""
-    from toolkit.serving.bundle.views import average_views
-    from toolkit.serving.predict.rows import layout_of
-
-    bundle = served.bundle
-    manifest = bundle.manifest
-    layout_of(manifest, top).check(answers)
+    served.layout.check(answers)
+    manifest = served.bundle.manifest
     clip = manifest.clip
     average = "probabilities" if clip is None else clip.average
     row = average_views(answers, average, manifest.form, scores=manifest.trust.score_columns)
