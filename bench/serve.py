@@ -1,8 +1,8 @@
 """A server of a ResNet-50 in int8 under load: against the bare session at the same batch, once with tensors and once
 with files that it decodes; and against LitServe with the same session, files, batch and delay.
 
-The clients are a process of their own, on the same cores. Each figure says how much of the CPU time they took, and the ratio
-of CPU times, on which other processes have little influence."""
+The clients are a process of their own, on the same cores. Each figure has the share of the CPU time that they took, and
+the ratio of CPU times: other processes have little influence on that."""
 
 from __future__ import annotations
 

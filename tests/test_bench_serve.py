@@ -38,6 +38,15 @@ def test_a_connection_that_the_server_ends_is_opened_again(tmp_path: Path) -> No
     assert set(statuses) <= {"413", LOST}
 
 
+def test_more_clients_than_may_wait_add_answers_of_status_429_alone(tmp_path: Path) -> None:
+    request = uploading("/v1/predict", "a.png", "image/png", png(250))
+    settings = Settings(port=0, delay=0.05, batch=8, limits=Limits(waiting=4))
+    with model_server.running([toy_bundle.write(tmp_path / "toy")], settings) as server:
+        statuses = asked(server.port, request, 8, 400)["statuses"]
+    assert isinstance(statuses, dict)
+    assert statuses.keys() == {"200", "429"}
+
+
 def test_the_cpu_time_of_a_process_is_that_of_its_threads_and_children() -> None:
     def work() -> None:
         sum(range(3_000_000))

@@ -215,20 +215,28 @@ async def answer_all(answering: Answering, uploads: Sequence[Upload]) -> list[di
     of the first, and where the server is busy."""
     if not 0 < len(uploads) <= MOST_FILES:
         raise Refused(UNREADABLE, f"expected 1 to {MOST_FILES} files, got {len(uploads)}")
-    answers: list[dict[str, Any]] = []
-    first: Refused | None = None
     with answering.served.batcher.admit(len(uploads)):
-        for upload in uploads:
-            name = printable(upload.name)
-            try:
-                answers.append({"name": name, **await answering.answer(upload)})
-            except Refused as refused:
-                first = first or Refused(refused.status, f"{name}: {refused.message}")
-                answers.append({"name": name, "error": refused.message})
-    if first is not None and all("error" in answer for answer in answers):
-        others = f" (and {counted(len(answers) - 1, 'more file')})" if len(answers) > 1 else ""
-        raise Refused(first.status, first.message + others)
-    return answers
+        found = await _each(answering, uploads)
+    refusals = [Refused(one.status, f"{name}: {one.message}") for name, one in found if isinstance(one, Refused)]
+    if len(refusals) == len(found):
+        first, others = refusals[0], len(refusals) - 1
+        more = f" (and {counted(others, 'more file')})" if others else ""
+        raise Refused(first.status, first.message + more)
+    return [{"name": name, **({"error": one.message} if isinstance(one, Refused) else one)} for name, one in found]
+
+
+async def _each(answering: Answering, uploads: Sequence[Upload]) -> list[tuple[str, dict[str, Any] | Refused]]:
+    """The name of each file, with its answer or the reason why not. Pictures share batches; videos, of which each may
+    need much memory, are answered one after the other."""
+
+    async def tried(upload: Upload) -> dict[str, Any] | Refused:
+        try:
+            return await answering.answer(upload)
+        except Refused as refused:
+            return refused
+
+    pictures = iter(await asyncio.gather(*(tried(one) for one in uploads if _is_still(one.data))))
+    return [(printable(one.name), next(pictures) if _is_still(one.data) else await tried(one)) for one in uploads]
 
 
 def _is_still(data: bytes) -> bool:
