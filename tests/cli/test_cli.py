@@ -492,6 +492,18 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
     assert "next:  python -m toolkit run a.toml --set $'model.name=\\x1b[31m\\x9b' --set train.epochs=5" in text
 
 
+@pytest.mark.parametrize("command", ["check", "ladder"])
+def test_a_fault_that_an_argument_causes_elsewhere_is_not_sent_to_the_file(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "har_resnet50", "--set", "model.name=resnet18"]) == 2
+    *_, fault, step = shown(capsys)
+    assert fault.endswith(
+        'har_resnet50: model.stem: must be "imagenet" with ImageNet weights, which were trained with that stem'
+    )
+    assert step == "next:  fix this, then run the same command again"
+
+
 def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tiny.write_recipe(tmp_path)), "--recipe-only"]) == 0  # its components are known now
     capsys.readouterr()
@@ -501,7 +513,7 @@ def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureF
         f"error: {recipe}: train.epochs: must be at least 1, got 0",
         'error: --set train.batch=none: must be an integer or "auto", got "none"',
         """error: --set 'model={name = '"'"'cnn'"'"', dropout = 3}': model.dropout: must be less than 1, got 3""",
-        f"next:  fix this, then run: python -m toolkit check {recipe}",
+        "next:  fix this, then run the same command again",
     ]
     assert main(["check", str(recipe), "--set", "train.epochs=five"]) == 2
     assert shown(capsys) == [
