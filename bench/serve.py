@@ -182,7 +182,7 @@ def _beside_session(what: str, ours: Load, session: BareSession, effort: Effort)
         f"cpu={median(session.cpu) / ours.whole_cpu:.3f}",
         f"clients={ours.clients_share:.1%}",
         f"p99={times:.2f}x target<={SLOWEST:g}",
-        f"memory=+{grown / 2**20:.0f}MiB",
+        f"memory={grown / 2**20:+.0f}MiB",
     )
     faults = (f"statuses {sorted(ours.statuses)}",) * (ours.statuses != {"200"})
     late = (f"p99 {times:.2f}",) * (times > SLOWEST)
