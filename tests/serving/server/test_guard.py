@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -154,84 +153,6 @@ def test_slow_requests_are_ended(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     said = exchanged(site, head)
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b"the body did not come in time" in said
-
-
-def test_a_head_without_an_end_is_refused_before_it_is_large(site: Site) -> None:
-    says = b'{"error": "the head of the request is larger than 16,384 bytes"}'
-    for name in (b"", b"X: ", b"X-"):
-        with connected(site) as connection:
-            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n" + name)
-            said = flooded(connection, b"a" if name else b"X: a\r\n")
-        assert said.startswith(b"HTTP/1.1 431 ")
-        assert said.endswith(says)
-
-
-def test_what_is_no_request_is_refused_before_it_is_large(site: Site) -> None:
-    """Line ends are allowed before a request."""
-    with connected(site) as connection:
-        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-        assert flooded(connection, b"\r\n").startswith(b"HTTP/1.1 431 ")
-
-
-def test_trailers_are_not_read(site: Site) -> None:
-    chunks = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
-    with connected(site) as connection:
-        connection.sendall(POST + chunks + b"Inference-Header-Content-Length: x\r\n\r\n")
-        assert b"inputs: expected a list of one object" in connection.recv(1 << 16)
-    with connected(site) as connection:
-        connection.sendall(POST + chunks)
-        flooded(connection, b"X: a\r\n")  # and not held: the connection ends
-
-
-def flooded(connection: socket.socket, part: bytes) -> bytes:
-    """What the server says to these bytes again and again, until it closes the connection."""
-    many = part * (1 + 4096 // len(part))
-    connection.settimeout(0.001)
-    with suppress(ConnectionError):
-        for _ in range(10_000):
-            with suppress(TimeoutError):
-                connection.sendall(many)
-                if said := connection.recv(1 << 16):
-                    connection.settimeout(60)
-                    return said + received(connection)
-                return b""
-        pytest.fail("it takes all of it")
-    return b""
-
-
-def test_a_client_may_send_some_requests_before_it_is_answered(site: Site) -> None:
-    request = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    said = exchanged(site, request * connections.MOST_PIPELINED + last)
-    assert said.count(b"HTTP/1.1 200 ") == connections.MOST_PIPELINED + 1
-    said = exchanged(site, request * 100)
-    assert said.count(b"HTTP/1.1 200 ") <= 1
-    assert b"HTTP/1.1 400 " in said
-
-
-def test_a_client_that_offers_another_protocol_is_answered_in_this_one(site: Site) -> None:
-    """As Java's client does with each first request."""
-    head = POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
-    with connected(site) as connection:
-        for parts in (
-            [head + b"Content-Length: 2\r\n\r\n{}"],
-            [head, b"Content-Length: 2\r\n\r\n", b"{", b"}"],
-            [head + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n{}\r\n0\r\n\r\n"],
-            [POST + b"Content-Length: 2\r\n\r\n{}"],
-        ):
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(0.01)  # so that it comes by itself
-            said = connection.recv(1 << 16)
-            assert said.startswith(b"HTTP/1.1 400 ")
-            assert b"inputs: expected a list of one object" in said
-        connection.sendall(
-            b"GET /v2/health/live HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + POST
-        )
-        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-        connection.sendall(b"Content-Length: 2\r\n\r\n{}")
-        assert b"inputs: expected a list of one object" in connection.recv(1 << 16)
 
 
 HOST = b"Host: localhost\r\n"

@@ -19,7 +19,7 @@ from toolkit.api.errors import UsageError
 from toolkit.serving.server.app import Application
 from toolkit.serving.server.batching import AHEAD
 from toolkit.serving.server.connections import Connection
-from toolkit.serving.server.guard import Guard
+from toolkit.serving.server.guard import LARGEST_HEAD, Guard
 from toolkit.serving.server.metrics import Metrics
 from toolkit.serving.server.models import Models, Opening
 from toolkit.serving.server.settings import Settings
@@ -165,6 +165,7 @@ class Running:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=MOST_CONNECTIONS,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
         )
 
     async def _watch(self) -> None:
