@@ -27,7 +27,7 @@ from toolkit_optim.schedules import Plateau, one_cycle
 from toolkit_tasks.classification import Classification
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
-TIMES = {"seconds", "valid_seconds", "waiting", "rank_waiting"}
+TIMES = {"seconds", "valid_seconds", "waiting", "rank_waiting", "rank_speeds"}
 
 
 @pytest.fixture
