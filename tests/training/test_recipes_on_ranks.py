@@ -1,7 +1,7 @@
 """Shipped recipes, smaller, on 1, 2 and 4 ranks: the same batches, losses and scores.
 
-In float32 other sums round otherwise, and a deep network makes much of a little: a ReLU that switches changes a
-gradient. In float64 it has nothing to make much of, so a fault would show, whatever the depth.
+Other sums round otherwise, and a deep network magnifies that in float32: a ReLU that switches changes a gradient. In
+float64 a difference would be a fault.
 
 `TOOLKIT_WHOLE_RECIPES=1 pytest tests/training/test_recipes_on_ranks.py` trains more of a ResNet-18 than CI does.
 """
@@ -93,25 +93,25 @@ def joined(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 
 @pytest.mark.slow  # trains each recipe in three processes
-@pytest.mark.parametrize("recipe", SHALLOW)
-def test_a_recipe_means_the_same_on_any_number_of_ranks(recipe: str) -> None:
-    for alone, found in compared(recipe, SHALLOW[recipe], torch.float32):
+@pytest.mark.parametrize(("recipe", "overrides"), SHALLOW.items())
+def test_a_recipe_means_the_same_on_any_number_of_ranks(recipe: str, overrides: Sequence[str]) -> None:
+    for alone, found in compared(recipe, overrides, torch.float32):
         steps = len(alone.losses) // EPOCHS
         assert found.losses[:steps] == pytest.approx(alone.losses[:steps], rel=1e-5)
 
 
 @pytest.mark.slow  # trains each recipe in three processes
-@pytest.mark.parametrize("recipe", DEEP)
-def test_in_float64_a_deep_network_does_too(recipe: str) -> None:
-    for alone, found in compared(recipe, DEEP[recipe], torch.float64):
+@pytest.mark.parametrize(("recipe", "overrides"), DEEP.items())
+def test_in_float64_deep_networks_agree_for_all_epochs(recipe: str, overrides: Sequence[str]) -> None:
+    for alone, found in compared(recipe, overrides, torch.float64):
         assert found.losses == pytest.approx(alone.losses, rel=1e-12)
 
 
 @pytest.mark.slow  # trains each recipe in three processes
-@pytest.mark.parametrize("recipe", DEEP)
 @pytest.mark.skipif(not WHOLE, reason="too few steps for ReLUs to switch: runs with TOOLKIT_WHOLE_RECIPES=1")
-def test_in_float32_a_deep_network_begins_alike_and_ends_as_accurate(recipe: str) -> None:
-    for alone, found in compared(recipe, DEEP[recipe], torch.float32):
+@pytest.mark.parametrize(("recipe", "overrides"), DEEP.items())
+def test_in_float32_deep_networks_begin_alike_and_end_as_accurate(recipe: str, overrides: Sequence[str]) -> None:
+    for alone, found in compared(recipe, overrides, torch.float32):
         assert found.losses[0] == pytest.approx(alone.losses[0], rel=1e-5)
 
 
