@@ -155,7 +155,7 @@ def answering(
     pretrains = isinstance(objective, Pretraining)
     similarity: Similarity | None = getattr(network, "similarity", None)
     answered: list[tuple[Tensor, ...]] = []
-    count, started = 0, time.perf_counter()
+    count, seconds, started = 0, 0.0, time.perf_counter()
     with evaluating(network):
         for batch in in_step(batches, ranks) if is_sharded(network) else batches:
             if not len(batch.pixels):
@@ -177,9 +177,12 @@ def answering(
                     one = averaged(logits, objective.targets, items, average)
                     answered.append((batch.index, one, batch.targets, *kept))
             count += items
+            seconds += time.perf_counter() - started
             yield count
+            started = time.perf_counter()  # without what the caller has done, on the first rank alone
     columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]  # waits for the device
-    found, rates = zip(*ranks.gather((columns, count / (time.perf_counter() - started))), strict=True)
+    seconds += time.perf_counter() - started
+    found, rates = zip(*ranks.gather((columns, count / seconds)), strict=True)
     speeds = rates if ranks.together and not is_sharded(network) else ()
     parts = [part for part in found if part]
     if not parts:
