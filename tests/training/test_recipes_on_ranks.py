@@ -36,7 +36,7 @@ SHALLOW = {
     "har_resnet50": CNN,
     "har_resnet50_attention": (*CNN, "clip.frames=4", "model.head=attention"),
 }
-CLIPS, SIZE, FRAMES = (20, 64, 4) if WHOLE else (8, 32, 2)
+CLIPS, SIZE, FRAMES = (20, 64, 4) if WHOLE else (6, 32, 2)
 RESNET = (
     *("model.name=resnet18", "model.weights=none", "model.stem=imagenet"),
     *(f"input.size={SIZE}", f"input.stored={SIZE + 8}", f"data.sample_clips={CLIPS}"),
@@ -121,7 +121,7 @@ def compared(recipe: str, overrides: Sequence[str], dtype: torch.dtype) -> Itera
     work = partial(trained, recipe=recipe, overrides=overrides, dtype=dtype)
     alone = work(ALONE)
     steps = len(alone.losses) // EPOCHS
-    assert steps > 2
+    assert steps > 1
     assert len(set(alone.losses)) == len(alone.losses)
     for count in COUNTS:
         for found in together(work, count):
