@@ -800,3 +800,14 @@ def test_a_run_on_ranks_shows_which_wait_longest() -> None:
     drawn = figures.waiting_by_rank(rows)(figures.LIGHT)
     names = [text.get_text().strip() for text in drawn.legends[0].get_texts()]
     assert names == ["rank 0", "rank 1", "rank 8", "rank 7", "rank 6", "rank 5"]
+
+
+def test_a_run_on_ranks_shows_which_are_slow() -> None:
+    rows = [dataclasses.replace(row, rank_speeds=[100.0, 40.0, 0.0, 90.0]) for row in records(3, {})]
+    rows[0] = dataclasses.replace(rows[0], rank_speeds=[])  # the run began on one rank
+    drawn = figures.speed_by_rank(rows)(figures.LIGHT)
+    names = [text.get_text().strip() for text in drawn.legends[0].get_texts()]
+    assert names == ["rank 1", "rank 3", "rank 0"]
+    first, *later = zip(*(line.get_ydata() for line in drawn.axes[0].get_lines()), strict=True)
+    assert all(map(math.isnan, first))
+    assert later == [(40, 90, 100)] * 2

@@ -13,6 +13,7 @@ import torch
 
 from toolkit.api.errors import EXIT_USAGE, RunFailed, UsageError
 from toolkit.system.device import (
+    at_least_float32,
     autocast,
     choose_device,
     choose_precision,
@@ -184,3 +185,19 @@ def test_memory_that_the_machine_lacks_names_what_takes_less() -> None:
         raise MemoryError
     with pytest.raises(RuntimeError, match="another"), enough_memory():
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_fewer_bits_than_a_float32_are_filled_up(dtype: torch.dtype, expected: torch.dtype) -> None:
+    values = torch.tensor([0.5, -3.0], dtype=dtype)
+    found = at_least_float32(values)
+    assert found.dtype == expected
+    assert found.tolist() == [0.5, -3.0]

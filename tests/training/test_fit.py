@@ -27,7 +27,7 @@ from toolkit_optim.schedules import Plateau, one_cycle
 from toolkit_tasks.classification import Classification
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
-TIMES = {"seconds", "valid_seconds", "waiting", "rank_waiting"}
+TIMES = {"seconds", "valid_seconds", "waiting", "rank_waiting", "rank_speeds"}
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_the_loss_is_torchs_own(setup: Setup, objective: Classification, augment
     )
     event = next(iter(fit(small.state(setup, network=network, objective=objective), changed)))
     assert isinstance(event, StepDone)
-    torch.testing.assert_close(event.loss, expected.detach())
+    torch.testing.assert_close(event.loss, expected.detach().double(), rtol=1e-6, atol=1e-6)
 
 
 def test_a_batch_of_classes_without_weight_changes_nothing(setup: Setup) -> None:

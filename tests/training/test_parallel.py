@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tests import small
 from tests.ranks import together
 from toolkit.api.contracts import EpochRecord
+from toolkit.data.loader import Loader, Share
 from toolkit.system.ranks import ALONE, Ranks
 from toolkit.training.evaluate import evaluate
 from toolkit.training.fit import StepDone, fit
@@ -150,3 +151,31 @@ def test_local_statistics_are_joined_before_they_are_used() -> None:
     (one, layers), (other, _) = together(_local, 2)
     assert len(layers) == 1
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Late(Loader):
+    """Rank 1 waits ten seconds for each of its shares, as far as anyone knows."""
+
+    def training(self, *given: Any, **named: Any) -> Iterator[Share]:
+        for share in super().training(*given, **named):
+            yield replace(share, waits=(0.0, 10.0, 0.0, 0.0))
+
+
+def _late(ranks: Ranks) -> tuple[list[StepDone], list[EpochRecord]]:
+    torch.set_num_threads(1)
+    state, setup = prepared(ranks)
+    train = Late(setup.train.store, setup.train.spec, setup.train.device, ranks=ranks)
+    events = list(fit(state, replace(setup, train=train)))
+    return [one for one in events if isinstance(one, StepDone)], [one for one in events if isinstance(one, EpochRecord)]
+
+
+def test_ranks_that_are_slow_are_named() -> None:
+    """By how long they wait for their data, and by how fast they answer the validation split: 11 items are batches for
+    three of four ranks."""
+    everywhere = together(_late, 4)
+    assert len({tuple(records[0].rank_speeds) for _, records in everywhere}) == 1
+    for steps, records in everywhere:
+        assert [(step.slowest, step.waited) for step in steps] == [(1, 10.0), (1, 20.0)] * 2
+        for record in records:
+            assert len(record.rank_waiting) == len(record.rank_speeds) == 4
+            assert min(record.rank_speeds[:3]) > record.rank_speeds[3] == 0

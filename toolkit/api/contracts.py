@@ -442,6 +442,9 @@ class EpochRecord:
     """Whether the data is the built-in sample."""
     rank_waiting: Sequence[float] = ()
     """Of several ranks the share (0..1) of `seconds` that each one spent waiting for its own data; else empty."""
+    rank_speeds: Sequence[float] = ()
+    """Of several ranks the validation items that each one answered in a second; 0 of one that had none to answer. Empty
+    of a single rank, of divided weights (all ranks then answer at one pace) and without a validation split."""
 
 
 @dataclass(frozen=True)

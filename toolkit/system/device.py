@@ -98,6 +98,12 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype)
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """float32 of what autocast has computed in fewer bits. float64 stays: a network of doubles shows whether a
+    difference is rounding."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def describe(device: torch.device) -> str:
     """The device as people call it."""
     if device.type == "cuda":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.api.contracts import Objective
 from toolkit.api.errors import RunFailed
 from toolkit.data.loader import Share
+from toolkit.system.device import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Asked:
                 f"the model cannot be trained on one item at a time: {error}",
                 next_step="use larger batches (--set train.batch=...) or fewer parts (--set train.accumulate=...)",
             ) from error
-        return outputs.float()
+        return at_least_float32(outputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Answered:
     """float32 `[N]`: of features to those of the nearest class, averaged over views, where the network measures it."""
     spread: float | None = field(default=None, kw_only=True)
     """Of features that are pretrained: see `toolkit.training.neighbours.spread_of`."""
+    speeds: Sequence[float] = field(default=(), kw_only=True)
+    """Items that each of several ranks has answered in a second; empty where all answer at one pace."""
 
     @torch.no_grad()
     def scored(self, objective: Objective, metrics: Sequence[Metric], thresholds: Tensor | None = None) -> Evaluation:
@@ -62,6 +65,7 @@ class Answered:
             views=self.views,
             similarities=self.similarities,
             spread=self.spread,
+            speeds=self.speeds,
         )
 
 
@@ -151,7 +155,7 @@ def answering(
     pretrains = isinstance(objective, Pretraining)
     similarity: Similarity | None = getattr(network, "similarity", None)
     answered: list[tuple[Tensor, ...]] = []
-    count = 0
+    count, seconds, started = 0, 0.0, time.perf_counter()
     with evaluating(network):
         for batch in in_step(batches, ranks) if is_sharded(network) else batches:
             if not len(batch.pixels):
@@ -173,9 +177,14 @@ def answering(
                     one = averaged(logits, objective.targets, items, average)
                     answered.append((batch.index, one, batch.targets, *kept))
             count += items
+            seconds += time.perf_counter() - started
             yield count
-    columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]
-    parts = [part for part in ranks.gather(columns) if part]
+            started = time.perf_counter()  # without what the caller has done, on the first rank alone
+    columns = [torch.cat(column).cpu() for column in zip(*answered, strict=True)]  # waits for the device
+    seconds += time.perf_counter() - started
+    found, rates = zip(*ranks.gather((columns, count / seconds)), strict=True)
+    speeds = rates if ranks.together and not is_sharded(network) else ()
+    parts = [part for part in found if part]
     if not parts:
         raise DataError("nothing can be scored: every item of a split was skipped", next_step="repair the data")
     whole = [torch.cat(column) for column in zip(*parts, strict=True)]
@@ -186,9 +195,10 @@ def answering(
     if isinstance(objective, Pretraining):
         features, logits = logits, neighbours_logits(logits, targets, objective.targets, objective.classes)
         spread = spread_of(objective, features, device_of(objective))
-        return Answered(index, logits, targets, views=logits[:, None] if keep_views else None, spread=spread)
+        views = logits[:, None] if keep_views else None
+        return Answered(index, logits, targets, views=views, spread=spread, speeds=speeds)
     views = kept.pop(0) if keep_views else None
-    return Answered(index, logits, targets, views=views, similarities=kept.pop() if kept else None)
+    return Answered(index, logits, targets, views=views, similarities=kept.pop() if kept else None, speeds=speeds)
 
 
 def device_of(objective: Objective) -> torch.device:

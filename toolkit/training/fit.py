@@ -45,7 +45,7 @@ class StepDone:
     seconds: float
     """Time spent in this epoch's steps so far."""
     waited: float
-    """Of that, time spent waiting for data."""
+    """Of that, time spent waiting for data; of several ranks that of `slowest`."""
     slowest: int = 0
     """The rank that has waited longest for its data in this epoch."""
 
@@ -125,6 +125,7 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
         state.step += 1
         totals.waited += waited
         waits = state.parallel.waits = [sum(pair) for pair in zip(state.parallel.waits, share.waits, strict=True)]
+        slowest = waits.index(max(waits))
         totals.seconds += waited + time.perf_counter() - started
         yield StepDone(
             epoch=state.epoch + 1,
@@ -134,8 +135,8 @@ def _train_epoch(state: State, setup: Setup) -> Iterator[StepDone]:
             loss=loss,
             lr=state.optimizer.param_groups[-1]["lr"],
             seconds=totals.seconds,
-            waited=totals.waited,
-            slowest=waits.index(max(waits)),
+            waited=waits[slowest] if state.parallel.ranks.together else totals.waited,
+            slowest=slowest,
         )
     if not totals.items:
         raise DataError("no item of the training split can be read", next_step="repair the data")
@@ -175,6 +176,7 @@ def _finish_epoch(state: State, setup: Setup) -> Generator[Validating, None, Epo
         waiting=waited / max(seconds, 1e-9),
         best=best,
         rank_waiting=[wait / max(seconds, 1e-9) for wait in state.parallel.waits] if ranks.together else [],
+        rank_speeds=evaluation.speeds if evaluation else [],
         sample=setup.sample,
     )
     if best:

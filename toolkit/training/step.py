@@ -19,7 +19,7 @@ CHECKS_EVERY = 50
 
 def train_step(state: State, setup: Setup, share: Share) -> Tensor:
     """Take one optimizer step on a batch, of which this rank computes `share`, and return the batch's mean loss, a
-    scalar on the device.
+    float64 scalar on the device.
 
     Raises RunFailed, before the weights change, where the loss is not finite. On CUDA nothing here waits for the
     device: a flag there is set, which fused optimizers obey, and the host looks at it every `CHECKS_EVERY` steps.
@@ -27,7 +27,7 @@ def train_step(state: State, setup: Setup, share: Share) -> Tensor:
     state.optimizer.zero_grad(set_to_none=True)
     parallel = state.parallel
     computed = parallel.computed(share)
-    loss = torch.zeros((), device=state.device)
+    loss = torch.zeros((), dtype=torch.float64, device=state.device)
     # Each part is divided by what the whole batch weighs, so the number of parts changes nothing but sums of floats.
     weight = parallel.weight(share)
     for part in parallel.parts(share, setup.accumulate, (setup.seed, state.epoch, state.step)):

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -185,12 +186,29 @@ def learning_rates(records: Sequence[EpochRecord]) -> Drawing:
 
 def waiting_by_rank(records: Sequence[EpochRecord]) -> Drawing:
     """Share of each epoch's training time that ranks waited for their data: those that waited most, slowest first."""
-    count = max(len(record.rank_waiting) for record in records)
-    padded = [[*record.rank_waiting, *[math.nan] * (count - len(record.rank_waiting))] for record in records]
-    waits = {rank: [one[rank] for one in padded] for rank in range(count)}
-    slowest = sorted(waits, key=lambda rank: -sum(wait for wait in waits[rank] if wait > 0))[: len(LIGHT.series)]
-    curves = {f"rank {rank}": waits[rank] for rank in slowest}
+    waits = _by_rank([record.rank_waiting for record in records])
+    slowest = sorted(waits, key=lambda rank: -sum(wait for wait in waits[rank] if wait > 0))
+    curves = _of_ranks(waits, slowest)
     return _curves(records, curves, None, "waiting for data", shares=True, legend="outside right upper")
+
+
+def speed_by_rank(records: Sequence[EpochRecord]) -> Drawing:
+    """Validation items that ranks answered in a second, by epoch: those that were slowest, slowest first."""
+    found = _by_rank([record.rank_speeds for record in records])
+    speeds = {rank: [value or math.nan for value in values] for rank, values in found.items()}
+    known = {rank: [value for value in values if value > 0] for rank, values in speeds.items()}
+    slowest = sorted((rank for rank in known if known[rank]), key=lambda rank: sum(known[rank]) / len(known[rank]))
+    return _curves(records, _of_ranks(speeds, slowest), None, "items/s", legend="outside right upper")
+
+
+def _by_rank(rows: Sequence[Sequence[float]]) -> dict[int, list[float]]:
+    """The values of each rank, of epochs that may have unlike numbers of ranks; NaN where there was no such rank."""
+    return dict(enumerate(map(list, zip_longest(*rows, fillvalue=math.nan))))
+
+
+def _of_ranks(values: Mapping[int, list[float]], order: Sequence[int]) -> dict[str, list[float]]:
+    """The curves of the first ranks in this order, as many as there are colours."""
+    return {f"rank {rank}": values[rank] for rank in order[: len(LIGHT.series)]}
 
 
 def score_names(records: Sequence[EpochRecord]) -> list[str]:

@@ -70,6 +70,8 @@ def _drawings(shown: Page) -> Iterator[tuple[str, figures.Drawing]]:
         yield "learning_rate", figures.learning_rates(records)
         if any(record.rank_waiting for record in records):
             yield "waiting_by_rank", figures.waiting_by_rank(records)
+        if any(record.rank_speeds for record in records):
+            yield "speed_by_rank", figures.speed_by_rank(records)
     if shown.metric:
         yield "score", figures.metric_curve(records, shown.metric, shown.best_epoch)
     names_of = figures.error_names if shown.files.targets == "number" else figures.score_names

@@ -198,7 +198,8 @@ class _Group:
             ended = [process.poll() for process in self.processes]
             if self.store.check([record_of(number)]):
                 table: dict[str, Any] = json.loads(self.store.get(record_of(number)))
-                return EpochRecord(**{**table, "rank_waiting": tuple(table["rank_waiting"])})  # JSON has no tuples
+                lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
+                return EpochRecord(**{**table, **lists})  # JSON has no tuples
             if any(ended):
                 raise self._error()
             if None not in ended:
