@@ -21,7 +21,7 @@ from toolkit.transfer.weights import Positions, Weights
 from toolkit_timm.lite import KNOWN
 from toolkit_timm.names import licence, published, timm
 
-OF_TIMM = replace(KNOWN, positions=(Positions("pos_embed"),))
+OF_TIMM = replace(KNOWN, positions=(Positions("pos_embed"), Positions("relative_position_bias_table", "distances")))
 
 
 def image_model(  # noqa: PLR0913 - the keys of a recipe
