@@ -56,19 +56,14 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     weights: none (random); pretrained (the safetensors of the source, downloaded once and cached);
         hub:ORGANISATION/NAME; the path of a weights file; or a run of this model (runs/RECIPE/TIME).
     freeze: train the head alone; the backbone stays in eval mode.
-    thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
-    dropout: share of features zeroed before the last fully connected layer.
     drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382), for kinds of networks
         that have it in their configuration; unset: as that says.
-    hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
     head: average (of the features that the encoder pools itself; of an image encoder's frames the mean of their
         logits), attentive (a learned query attends to all tokens, arXiv 2404.08471), or for the frames of an image
         encoder lstm, gru or attention.
     lora: train low-rank matrices next to the layers of the backbone instead of the layers; they are merged into the
         weights at export.
     checkpointing: keep few activations and compute the others again in the backward pass: less memory, more time.
-    licences: the licences that published weights may have, as model hubs name them; unset: those that permit
-        commercial use. Weights with another licence are refused before they are fetched.
     """
     named = Source(source, revision)
     of_clips = named.config.get("model_type") in RATES
