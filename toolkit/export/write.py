@@ -41,6 +41,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained, open_answering, planned_again
 from toolkit.runs.rows import ROWS
+from toolkit.runs.scores import score_text
 from toolkit.runs.trust import measure_similarity
 from toolkit.serving.bundle import (
     MANIFEST,
@@ -446,10 +447,11 @@ def _line(verdict: Verdict, by: str) -> str:
     ties = f" and {counted(len(raw.flips) - raw.changed, 'tie')}" if len(raw.flips) > raw.changed else ""
     flips = f", {counted(raw.changed, 'prediction')} flipped{ties}" if verdict.judging.flips else ""
     paired = f" ({raw.paired})" if raw.paired.worse + raw.paired.better else ""
+    exported, trained = (score_text(verdict.metric, one) for one in (raw.scores[verdict.metric], verdict.trained))
     return (
         f"gate {verdict.precision}{by}: {'passed' if not verdict.problems else 'FAILED'}, "
-        f"{verdict.items} {verdict.split} items, {verdict.metric} {raw.scores[verdict.metric]:.4f} "
-        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
+        f"{verdict.items} {verdict.split} items, {verdict.metric} {exported} "
+        f"(trained {trained}), largest difference {verdict.squares.difference:.2g}"
         f"{verdict.judging.unit} ({raw.difference:.2g} from raw files){flips}{paired}"
     )
 
