@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from toolkit.export.card import card_of
 from toolkit.export.folders import require_replaceable
 from toolkit.export.gate import Ask, Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
+from toolkit.export.kept import is_whole, place_of
 from toolkit.export.maps import check_maps, found_map
 from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
@@ -54,8 +56,10 @@ from toolkit.serving.bundle import (
     Maps,
     Searched,
     VideoSampling,
+    read_manifest,
 )
 from toolkit.serving.bundle.signature import check_key, sign
+from toolkit.serving.predict.summary import labels
 from toolkit.system.environment import versions
 from toolkit.system.notices import note, say
 from toolkit.system.segmentation import Segmentation
@@ -73,6 +77,10 @@ CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
 FRAMES_OF_A_VIDEO = 8
 """Frames of a video that the answer is averaged over, where the dataset has no videos to say how many."""
+GATED = ("openvino", "litert")
+"""Formats that other libraries compute, so that each export asks them and the trained model."""
+CONVERTED: Mapping[str, Callable[[Path, Manifest, Path], Path]] = {"triton": write_triton, "web": write_web}
+"""Formats that are made of a bundle, its manifest and a place."""
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
@@ -89,7 +97,8 @@ def export_run(
     key: Path | None = None,
     form: str = "bundle",
 ) -> Path:
-    """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
+    """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name. Where the run keeps
+    the same bundle, because `predict` has exported it, that one is copied.
 
     A private `key` signs it. `form` adds to it: "triton" a model repository, "openvino" a model of OpenVINO, "litert"
     one of LiteRT, and "web" a page that answers in the browser.
@@ -103,14 +112,34 @@ def export_run(
     _check_form(form, more, place.name)  # what would be refused in the end is refused first
     if key is not None:
         check_key(key)
-    trained = open_answering(run, overrides)
-    for text in Scored.of_run(trained.assembly).screen_notes():
-        note(text, console)
     shown = partial(say, console=console)
-    written = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
-    if form != "bundle":
-        shown(f"{form} {_write_form(form, more, place, written, console, shown)}")
+    if form in GATED or not _reused(RunDirectory(run), overrides, place, console, key):
+        trained = open_answering(run, overrides)
+        for text in Scored.of_run(trained.assembly).screen_notes():
+            note(text, console)
+        written = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
+        if form in GATED:
+            shown(f"{form} {_write_gated(form, more, place, written, console, shown)}")
+    if form in CONVERTED:
+        shown(f"{form} {CONVERTED[form](place, read_manifest(place), more)}")
     return place
+
+
+def _reused(run: RunDirectory, overrides: Sequence[str], place: Path, console: Console, key: Path | None) -> bool:
+    """Copy the bundle that the run keeps to `place` and sign it, if there is one and nothing about it would differ."""
+    if place.name != run.recipe_name or not (run.recipe.is_file() and run.best.is_file()):
+        return False
+    kept = place_of(run, overrides)
+    if not is_whole(kept):
+        return False
+    with replaced_folder(place) as folder:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        if key is not None:
+            sign(folder, key)
+    for text in labels(read_manifest(place)):
+        note(text, console)
+    note(f"reused {kept}: same checkpoint, recipe and settings; it has passed the gate", console)
+    return True
 
 
 def _check_form(form: str, place: Path, name: str) -> None:
@@ -129,14 +158,10 @@ def _check_form(form: str, place: Path, name: str) -> None:
         check_litert(place)
 
 
-def _write_form(
+def _write_gated(
     form: str, place: Path, bundle: Path, written: Written, console: Console, say: Callable[[str], None]
 ) -> Path:
     manifest = written.manifest
-    if form == "triton":
-        return write_triton(bundle, manifest, place)
-    if form == "web":
-        return write_web(bundle, manifest, place)
 
     def gate(candidate: Bundle) -> Verdict:
         return _judge_each([candidate], written.expected, console, say)[0]
