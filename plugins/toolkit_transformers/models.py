@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import Problem, RecipeError, WeightsError, first_few
 from toolkit.transfer.attentive import AttentiveProbe
-from toolkit.transfer.classifier import Classifier, fitting
+from toolkit.transfer.classifier import Classifier, count_features
 from toolkit.transfer.framewise import Layers, Temporal, framewise
 from toolkit.transfer.hub import WEIGHTS
 from toolkit.transfer.licences import Licences
@@ -82,7 +82,7 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     start.load(network, ignore=replaced)
     backbone = Encoder(network, tokens=head == "attentive", size=spec.size)
     notes += backbone.notes if start.weights is not None else ()
-    features = _count_features(backbone, seen, source)
+    features = count_features(backbone, seen, source, tokens=head == "attentive")
     if lora:
         add_lora(backbone, lora)
     if checkpointing:
@@ -181,17 +181,6 @@ def _head(spec: DataSpec, features: int, head: Pooling, dropout: float, hidden: 
     if spec.frames is None:
         return probe
     return nn.Sequential(nn.Unflatten(0, (-1, spec.frames)), nn.Flatten(1, 2), probe)
-
-
-def _count_features(backbone: nn.Module, spec: DataSpec, name: str) -> int:
-    """F of the features `[1, F]` or tokens `[1, N, F]` of one grey item. Raises RecipeError for a size that the network
-    cannot take."""
-    clip = () if spec.frames is None else (spec.frames,)
-    backbone.eval()
-    with fitting(spec, name), torch.no_grad():
-        features: Tensor = backbone(torch.zeros(1, *clip, 3, spec.size, spec.size))
-    backbone.train()
-    return features.shape[-1]
 
 
 def _save_memory(backbone: Encoder, name: str) -> None:
