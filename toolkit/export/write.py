@@ -55,6 +55,7 @@ from toolkit.serving.bundle import (
     Manifest,
     Maps,
     Searched,
+    Trust,
     VideoSampling,
     read_manifest,
 )
@@ -278,38 +279,14 @@ def write_models(
     the weights were trained, empty where they were not. `expected` is what a precision that is searched is held
     against, unless it was `searched` and found to be fp32."""
     trust = UNTOUCHED if expected is None else expected.trust
-    table = assembly.recipe.export
-    toml = to_toml(assembly.recipe)
-    known = places(toml)
-    spec, protocol = assembly.spec, shared({**Scored.of_run(assembly).protocol(), "precision": "fp32"}, known)
-    chosen = assembly.objective.thresholds
-    thresholds = None if chosen is None else tuple(chosen.tolist())
+    table, manifest = assembly.recipe.export, _without_models(assembly, name, digest, trained_on, trust)
     with console.status("exporting the graph"):
         maps = found_map(assembly) if table.maps else None
         objective = cast("nn.Module", assembly.objective).cpu()
-        about = metadata(spec, thresholds, protocol, digest, trust)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust, maps)
-    manifest = Manifest(
-        name=name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        classes=spec.classes,
-        sample=spec.sample,
-        input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
-        sampling=_sampling(assembly),
-        models={},
-        files={},
-        recipe=shared_toml(assembly.recipe),
-        digest=digest,
-        protocol=protocol,
-        trained_on=shared(trained_on, known),
-        scores={},
-        versions=versions(),
-        form=spec.targets,
-        thresholds=thresholds,
-        trust=trust,
-        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
-        maps=None if maps is None else Maps("Grad-CAM", maps.layer, maps.extent),
-    )
+        about = metadata(assembly.spec, manifest.thresholds, manifest.protocol, digest, trust)
+        model = to_onnx(assembly.network, assembly.objective.logits, assembly.spec, about, trust, maps)
+    if maps is not None:
+        manifest = replace(manifest, maps=Maps("Grad-CAM", maps.layer, maps.extent))
     if searched is not None:
         manifest = _written(replace(manifest, searched=searched), folder, "fp32", model)
     elif table.precision == "auto":
@@ -321,6 +298,32 @@ def write_models(
     assembly.network.to(assembly.device)
     objective.to(assembly.device)
     return manifest
+
+
+def _without_models(
+    assembly: Assembly, name: str, digest: str, trained_on: Mapping[str, Any], trust: Trust
+) -> Manifest:
+    spec, known, thresholds = assembly.spec, places(to_toml(assembly.recipe)), assembly.objective.thresholds
+    return Manifest(
+        name=name,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        classes=spec.classes,
+        sample=spec.sample,
+        input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
+        sampling=_sampling(assembly),
+        models={},
+        files={},
+        recipe=shared_toml(assembly.recipe),
+        digest=digest,
+        protocol=shared({**Scored.of_run(assembly).protocol(), "precision": "fp32"}, known),
+        trained_on=shared(trained_on, known),
+        scores={},
+        versions=versions(),
+        form=spec.targets,
+        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
+        trust=trust,
+        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
+    )
 
 
 def _written(manifest: Manifest, folder: Path, precision: str, model: onnx.ModelProto) -> Manifest:
