@@ -18,7 +18,8 @@ def draw_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Tensor:
-    """Boxes inside an image of `sides`: share of its area uniform in `scale`, log of width / height in `ratio`.
+    """Boxes inside an image of `sides` (height, width), int64 `[B, 4]`: top, left, height and width in pixels. The
+    share of the area is uniform in `scale`. Width / height lies in `ratio`, its logarithm is uniform.
 
     Where no attempt fits, the largest box whose shape lies in `ratio`.
     """
@@ -49,7 +50,8 @@ def rounded_root(squares: Tensor) -> Tensor:
 
 
 def draw_centred(draws: Draws, sides: tuple[int, int], extents: tuple[Tensor, Tensor]) -> Tensor:
-    """Boxes of height and width `extents` (`[B]` each) around a pixel anywhere, less what lies outside the image."""
+    """Boxes as of `draw_boxes`, of height and width `extents` (int64 `[B]` each) around a pixel anywhere, less what
+    lies outside the image."""
     starts, lengths = [], []
     for side, extent in zip(sides, extents, strict=True):
         start = draws.integers(0, side) - extent // 2
@@ -61,7 +63,8 @@ def draw_centred(draws: Draws, sides: tuple[int, int], extents: tuple[Tensor, Te
 
 
 def pasted(pixels: Tensor, boxes: Tensor, other: Tensor) -> Tensor:
-    """A copy of `pixels` that shows `other` (of the same shape) inside each sample's box; an empty one nothing."""
+    """A copy of `pixels`, uint8 `[B, ..., H, W]`, that shows `other` (of the same shape) inside each sample's box; an
+    empty one nothing."""
     return paste_one_by_one(pixels, boxes, other) if on_host(pixels) else paste_at_once(pixels, boxes, other)
 
 

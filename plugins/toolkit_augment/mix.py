@@ -76,7 +76,7 @@ def _draw(draws: Draws, alpha: float, p: float) -> tuple[Tensor, Tensor]:
 
 
 def blended(pixels: Tensor, partner: Tensor, kept: Tensor) -> Tensor:
-    """uint8 `kept` x own + (1 - `kept`) x partner's, rounded."""
+    """uint8 `[B, ..., H, W]`: `kept` (float32 `[B]`) x own + (1 - `kept`) x partner's (int64 `[B]`), rounded."""
     out = torch.empty_like(pixels)
     for part in parts(pixels):
         theirs = pixels[partner[part]].float()

@@ -47,8 +47,6 @@ def zero_shot(
         become spaces.
     freeze: keep the image encoder as it is.
     thaw_epoch: the epoch, counted from 0, from which a frozen image encoder is trained too; unset: never.
-    licences: the licences that published weights may have, as model hubs name them; unset: those that permit
-        commercial use. Weights with another licence are refused before they are fetched.
     """
     if not templates:
         raise ValueError("templates: expected at least one")

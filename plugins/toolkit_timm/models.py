@@ -21,7 +21,7 @@ from toolkit.transfer.weights import Positions, Weights
 from toolkit_timm.lite import KNOWN
 from toolkit_timm.names import licence, published, timm
 
-OF_TIMM = replace(KNOWN, positions=(Positions("pos_embed"),))
+OF_TIMM = replace(KNOWN, positions=(Positions("pos_embed"), Positions("relative_position_bias_table", "distances")))
 
 
 def image_model(  # noqa: PLR0913 - the keys of a recipe
@@ -47,16 +47,6 @@ def image_model(  # noqa: PLR0913 - the keys of a recipe
         hub:ORGANISATION/NAME, a repository with timm's names; the path of a weights file with timm's names, in which
         only the classifier may differ or be absent; or a run of this model (runs/RECIPE/TIME).
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
-    thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
-    dropout: share of features zeroed before the last fully connected layer.
-    drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382); unset: as timm has it.
-    hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
-    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
-        (mean of its outputs), or attention (transformer encoder with learned positions).
-    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
-    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
-    licences: the licences that published weights may have, as model hubs name them; unset: those that permit
-        commercial use. Weights with another licence are refused before they are fetched.
     """
     layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
     layers.temporal.check(spec.frames)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolkit.api.contracts import DataSpec, Provenance
 from toolkit.api.errors import Problem, RecipeError, WeightsError, first_few
 from toolkit.transfer.attentive import AttentiveProbe
-from toolkit.transfer.classifier import Classifier, fitting
+from toolkit.transfer.classifier import Classifier, count_features
 from toolkit.transfer.framewise import Layers, Temporal, framewise
 from toolkit.transfer.hub import WEIGHTS
 from toolkit.transfer.licences import Licences
@@ -56,19 +56,14 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     weights: none (random); pretrained (the safetensors of the source, downloaded once and cached);
         hub:ORGANISATION/NAME; the path of a weights file; or a run of this model (runs/RECIPE/TIME).
     freeze: train the head alone; the backbone stays in eval mode.
-    thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
-    dropout: share of features zeroed before the last fully connected layer.
     drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382), for kinds of networks
         that have it in their configuration; unset: as that says.
-    hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
     head: average (of the features that the encoder pools itself; of an image encoder's frames the mean of their
         logits), attentive (a learned query attends to all tokens, arXiv 2404.08471), or for the frames of an image
         encoder lstm, gru or attention.
     lora: train low-rank matrices next to the layers of the backbone instead of the layers; they are merged into the
         weights at export.
     checkpointing: keep few activations and compute the others again in the backward pass: less memory, more time.
-    licences: the licences that published weights may have, as model hubs name them; unset: those that permit
-        commercial use. Weights with another licence are refused before they are fetched.
     """
     named = Source(source, revision)
     of_clips = named.config.get("model_type") in RATES
@@ -87,7 +82,7 @@ def transformer(  # noqa: PLR0913 - the keys of a recipe
     start.load(network, ignore=replaced)
     backbone = Encoder(network, tokens=head == "attentive", size=spec.size)
     notes += backbone.notes if start.weights is not None else ()
-    features = _count_features(backbone, seen, source)
+    features = count_features(backbone, seen, source, tokens=head == "attentive")
     if lora:
         add_lora(backbone, lora)
     if checkpointing:
@@ -186,17 +181,6 @@ def _head(spec: DataSpec, features: int, head: Pooling, dropout: float, hidden: 
     if spec.frames is None:
         return probe
     return nn.Sequential(nn.Unflatten(0, (-1, spec.frames)), nn.Flatten(1, 2), probe)
-
-
-def _count_features(backbone: nn.Module, spec: DataSpec, name: str) -> int:
-    """F of the features `[1, F]` or tokens `[1, N, F]` of one grey item. Raises RecipeError for a size that the network
-    cannot take."""
-    clip = () if spec.frames is None else (spec.frames,)
-    backbone.eval()
-    with fitting(spec, name), torch.no_grad():
-        features: Tensor = backbone(torch.zeros(1, *clip, 3, spec.size, spec.size))
-    backbone.train()
-    return features.shape[-1]
 
 
 def _save_memory(backbone: Encoder, name: str) -> None:

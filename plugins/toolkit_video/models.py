@@ -1,7 +1,7 @@
 """One factory for each model in `designs.DESIGNS`, made when it is asked for.
 
-`toolkit_video.models:x3d_s` is a function with the arguments of `_factory`'s inner function, `swin3d_t` has those of
-`_dropping`'s.
+`toolkit_video.models:swin3d_t` is a function with the arguments of `_factory`'s inner function; `x3d_s` has no
+`drop_path`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import nn
 
 from toolkit.api.contracts import DataSpec
 from toolkit.api.errors import Problem, RecipeError
+from toolkit.api.variants import variant
 from toolkit.transfer.classifier import Classifier, fitting
 from toolkit.transfer.drop_path import set_drop_path
 from toolkit.transfer.licences import Licences
@@ -38,34 +39,11 @@ weights: none; kinetics400 (those that {library} publishes, downloaded once and 
     (runs/RECIPE/TIME), whose last layer is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
     Hugging Face Hub.
 freeze: train the last layer alone; the backbone stays in eval mode and keeps its batch-norm statistics.
-thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
 dropout: share of features zeroed before the last layer.
-{drop_path}licences: the licences that published weights may have, as model hubs name them; unset: those that permit
-    commercial use. Weights with another licence are refused before they are fetched.
-"""
-
-
-_DROP_PATH = """drop_path: greatest probability with which a residual branch is dropped (arXiv 1603.09382); unset: as
-    published.
 """
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
-    def build(
-        spec: DataSpec,
-        *,
-        weights: str = "none",
-        freeze: bool = False,
-        thaw_epoch: ThawEpoch | None = None,
-        dropout: Dropout = 0.5,
-        licences: Licences | None = None,
-    ) -> nn.Module:
-        return _model(name, spec, Transfer(weights, freeze, thaw_epoch, licences), dropout)
-
-    return _named(build, name, "")
-
-
-def _dropping(name: str) -> Callable[..., nn.Module]:
     def build(
         spec: DataSpec,
         *,
@@ -78,18 +56,12 @@ def _dropping(name: str) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         return _model(name, spec, Transfer(weights, freeze, thaw_epoch, licences), dropout, drop_path)
 
-    return _named(build, name, _DROP_PATH)
-
-
-def _named(build: Callable[..., nn.Module], name: str, drop_path: str) -> Callable[..., nn.Module]:
     design = DESIGNS[name]
-    build.__name__ = build.__qualname__ = name
-    texts = {"title": design.title, "library": design.library, "drop_path": drop_path}
-    build.__doc__ = _DOC.format(**texts, **asdict(design.takes))
-    return build
+    doc = _DOC.format(title=design.title, library=design.library, **asdict(design.takes))
+    return variant(build, name, doc, without=[] if name.startswith(DROPPING) else ["drop_path"])
 
 
-def _model(name: str, spec: DataSpec, transfer: Transfer, dropout: float, drop_path: float | None = None) -> Classifier:
+def _model(name: str, spec: DataSpec, transfer: Transfer, dropout: float, drop_path: float | None) -> Classifier:
     """The named model with a new last layer; see the factories' own text for the arguments.
 
     Raises:
@@ -139,4 +111,4 @@ def _checked(name: str, spec: DataSpec) -> Wanted:
 def __getattr__(name: str) -> Callable[..., nn.Module]:
     if name not in DESIGNS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _dropping(name) if name.startswith(DROPPING) else _factory(name)
+    return _factory(name)

@@ -42,10 +42,6 @@ def cnn(  # noqa: PLR0913 - the keys of a recipe
         the path of a weights file with the names of its groups.
     freeze: train the head alone; the groups stay in eval mode and keep their batch-norm statistics.
     thaw_epoch: the epoch, counted from 0, from which frozen groups are trained too; unset: never.
-    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
-        (mean of its outputs), or attention (transformer encoder with learned positions).
-    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
-    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
     """
     if spec.size >> len(widths) == 0:
         raise ValueError(f"widths: at most {spec.size.bit_length() - 1} groups for {spec.size} px, got {len(widths)}")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+Shift: TypeAlias = Annotated[
+    bool,
+    "move an eighth of the channels a frame forward and an eighth a frame back before the first convolution of each "
+    "residual branch (TSM, arXiv 1811.08383).",
+]
+"""Type of an argument `shift`, and what it means."""
 _SHARE = 8
 """One channel in so many moves forward in time, and one back."""
 

@@ -11,6 +11,7 @@ from toolkit.transfer.classifier import Classifier
 from toolkit.transfer.framewise import Head, HeadLayers, HeadWidth, Layers, Temporal
 from toolkit.transfer.licences import Licences
 from toolkit.transfer.pretrained import Dropout, Hidden, ThawEpoch, Transfer
+from toolkit_vision.shift import Shift
 from toolkit_vision.torchvision_models import classifier
 
 Form: TypeAlias = Literal["auto", "cifar", "imagenet"]
@@ -37,7 +38,7 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
     head: Head = "average",
     head_width: HeadWidth | None = None,
     head_layers: HeadLayers | None = None,
-    shift: bool = False,
+    shift: Shift = False,
     licences: Licences | None = None,
 ) -> Classifier:
     """torchvision's resnet18 with a new head and, for small images, the stem of He et al. (arXiv 1512.03385, 4.2).
@@ -51,17 +52,6 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
         (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
         Hugging Face Hub.
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
-    thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
-    dropout: share of features zeroed before the last fully connected layer.
-    hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
-    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
-        (mean of its outputs), or attention (transformer encoder with learned positions).
-    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
-    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
-    shift: move an eighth of the channels a frame forward and an eighth a frame back before the first convolution of
-        each residual branch (TSM, arXiv 1811.08383).
-    licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
-        use. Weights with another licence are refused before they are fetched.
     """
     if stem == "cifar" and weights == "imagenet":
         raise ValueError('stem: must be "imagenet" with ImageNet weights, which were trained with that stem')
@@ -97,15 +87,6 @@ def vgg16_bn(  # noqa: PLR0913 - the keys of a recipe
         (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
         Hugging Face Hub.
     freeze: train the head alone; the backbone stays in eval mode and keeps its batch-norm statistics.
-    thaw_epoch: the epoch, counted from 0, from which a frozen backbone is trained too; unset: never.
-    dropout: share of features zeroed before the last fully connected layer.
-    hidden: width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.
-    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
-        (mean of its outputs), or attention (transformer encoder with learned positions).
-    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
-    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
-    licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
-        use. Weights with another licence are refused before they are fetched.
     """
     transfer = Transfer(weights, freeze, thaw_epoch, licences)
     ours = Layers(dropout, hidden, Temporal(head, head_width, head_layers))

@@ -38,10 +38,6 @@ def wide_resnet(
     depth: layers, 4 more than a multiple of 6.
     width: how many times as many channels as in a narrow network.
     block_dropout: share of values zeroed between the two convolutions of each block; 0.3 in the paper, where used.
-    head: how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru
-        (mean of its outputs), or attention (transformer encoder with learned positions).
-    head_width: channels of lstm, gru or attention (there a multiple of 64); unset: 256.
-    head_layers: layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention.
     """
     blocks, rest = divmod(depth - OUTSIDE, BLOCK_LAYERS)
     if rest:

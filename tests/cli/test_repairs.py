@@ -25,12 +25,32 @@ STEPS = {
     "use --set train.device=auto, or install a driver": None,
     "--set data.root='": None,
     "python -m toolkit plugins list": None,
+    "give a number of items: --set train.batch=...": None,
+    "use other seeds: --seeds 4": (
+        "use other seeds: python -m toolkit run x.toml --set data.root=a --set train.epochs=1 --seeds 4"
+    ),
+    "export under another name with: --name NAME": None,
+    "save to a new folder: --save out-2": None,
 }
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_setting_becomes_the_whole_command(step: str) -> None:
     assert completed(step, WORDS, parser()) == (STEPS[step] or step)
+
+
+@pytest.mark.parametrize("given", [("--save", "out"), ("--save=out",), ()])
+def test_a_flag_becomes_the_whole_command(given: tuple[str, ...]) -> None:
+    words = ("predict", "exports/tiny", *given, "a b.png")
+    whole = "python -m toolkit predict exports/tiny 'a b.png' --save out-2"
+    assert completed("save to a new folder: --save out-2", words, parser()) == f"save to a new folder: {whole}"
+    assert completed("--save out-2", words, parser()) == whole
+
+
+def test_flags_go_before_words_that_are_none() -> None:
+    words = ("predict", "exports/tiny", "--save", "out", "--", "-odd.png")
+    whole = "python -m toolkit predict exports/tiny --save out-2 -- -odd.png"
+    assert completed("--save out-2", words, parser()) == whole
 
 
 def test_a_command_without_settings_keeps_the_step() -> None:

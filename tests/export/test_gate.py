@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,10 @@ def test_limits_are_the_recipes(
     monkeypatch.setattr(export, "to_onnx", lambda *_: onnx.load(bundle / "model.onnx"))
     words = ["export", str(run), "--exports", str(tmp_path), "--set", "export.fp32.max_difference=0.0"]
     assert main(words) == EXIT_PARITY
-    assert "max_difference is 0" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "max_difference is 0" in printed.err
+    (line,) = (line for line in printed.out.splitlines() if line.startswith("gate "))
+    assert re.search(r"fp32: FAILED, \d+ valid items, accuracy [\d.]+ % \(trained [\d.]+ %\), largest difference", line)
 
 
 def overflowing(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -164,7 +168,7 @@ def test_a_score_that_is_not_a_number_fails_the_gate(tmp_path: Path) -> None:
     judged.evaluation.scores["accuracy"] = math.nan
     problems = judged.verdict("int8").problems
     assert [problem.partition(":")[0] for problem in problems] == ["squares", "raw_files"]
-    assert all("accuracy 1.0000 where the trained model has nan" in problem for problem in problems)
+    assert all("accuracy 100.0 % where the trained model has undefined" in problem for problem in problems)
 
 
 def test_a_trained_model_that_gives_no_numbers_fails_the_gate(tmp_path: Path) -> None:

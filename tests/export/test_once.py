@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shlex
@@ -96,6 +97,32 @@ def test_a_kept_bundle_is_used_without_torch(kept, picture) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_export_takes_the_bundle_that_predict_has_made(kept, tmp_path, capsys, monkeypatch) -> None:
+    (name,) = bundles(kept)
+    monkeypatch.setattr(write, "to_onnx", lambda *_: pytest.fail("exported again"))
+    capsys.readouterr()
+    assert main(["export", str(kept), "--exports", str(tmp_path / "exports"), "--format", "triton"]) == EXIT_DONE
+    said = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in said if line.startswith("note: "))
+    reason = "same checkpoint, recipe and settings; it has passed the gate"
+    assert line == f"note: reused {kept / 'bundles' / name}: {reason}"
+    place, source = tmp_path / "exports" / "tiny", kept / "bundles" / name
+    assert filecmp.dircmp(place, source).left_only == filecmp.dircmp(place, source).right_only == []
+    names = [path.name for path in source.iterdir()]
+    assert filecmp.cmpfiles(place, source, names, shallow=False) == (names, [], [])
+    assert (tmp_path / "exports" / "tiny-triton" / "tiny").is_dir()
+
+
+@pytest.mark.parametrize("words", [["--name", "other"], ["--set", "export.precision=fp16"], []])
+def test_export_exports_again_where_something_differs(kept, tmp_path, capsys, words) -> None:
+    if not words:
+        changed_checkpoint(kept)
+    assert main(["export", str(kept), "--exports", str(tmp_path / "exports"), *words]) == EXIT_DONE
+    said = capsys.readouterr().out
+    assert "reused" not in said
+    assert "gate fp" in said
 
 
 def test_a_changed_checkpoint_is_exported_again_and_the_old_bundle_goes(kept, picture, capsys) -> None:

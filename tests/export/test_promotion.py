@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -15,7 +16,8 @@ from toolkit.api.errors import EXIT_DONE, EXIT_PARITY, EXIT_USAGE, EXIT_WORSE
 from toolkit.cli.main import main
 from toolkit.export import write
 from toolkit.runs.compare.comparison import Comparison
-from toolkit_trackers.mlflow import RUN_DIRECTORY, _connect
+from toolkit_trackers.mlflow import RUN_DIRECTORY, MLflow, _connect
+from toolkit_trackers.tensorboard import TensorBoard
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,17 @@ def test_without_a_registry_the_next_step_names_one(first, capsys) -> None:
     assert f"error: {first / 'recipe.toml'}: no tracker of this recipe keeps a registry of models" in said
     step = said.splitlines()[-1].removeprefix("next:  name one that does: python -m toolkit ")
     assert main(shlex.split(step)) == EXIT_DONE
+
+
+@pytest.mark.parametrize(
+    ("trackers", "code"), [('["mlflow", "tensorboard"]', EXIT_DONE), ('["tensorboard"]', EXIT_USAGE)]
+)
+def test_every_tracker_is_closed(first, monkeypatch, trackers: str, code: int) -> None:
+    closed = set()
+    for kind in (MLflow, TensorBoard):
+        monkeypatch.setattr(kind, "close", lambda self: closed.add(type(self).__name__.lower()))
+    assert main(["promote", str(first), "--set", f"trackers={trackers}"]) == code
+    assert closed == set(json.loads(trackers))
 
 
 def test_a_version_that_cannot_be_compared_with_is_named(first, second, runs, capsys) -> None:

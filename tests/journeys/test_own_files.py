@@ -39,7 +39,7 @@ def test_photos(user: User) -> None:
     assert "daisy" in user.seen
     user.follows("predict", "--save annotated")
     assert len(list(Path("annotated").iterdir())) == 1
-    assert "gate fp32: passed" in user.types(export)
+    assert "it has passed the gate" in user.types(export)
     assert "rose" in user.follows("predict exports/my_flowers")
 
 
@@ -87,7 +87,7 @@ def test_several_labels_per_image(user: User) -> None:
     assert "mean_average_precision" in user.seen
     assert "sea" in user.types(predict)
     user.types("python -m toolkit export runs/latest")
-    assert "gate fp32: passed" in user.seen
+    assert "it has passed the gate" in user.seen
     user.types("python -m toolkit predict exports/scenes scenes/images --output answers.csv")
     rows = list(csv.DictReader(Path("answers.csv").read_text("utf-8").splitlines()))
     assert {name for row in rows for name in row["prediction"].split("|")} <= {"sun", "sea", "dog", ""}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.broken_components import BROKEN, SETS, SOUND, SPEC, Broken, Soft, SoftSets, sound_dataset
+from tests.inner_pytest import inner_pytest
 from tests.installed import install
 from toolkit.api.contracts import Augmentation, Batch, Data, DataSpec, InputDesign, Model
 from toolkit.api.errors import UsageError
@@ -328,13 +328,12 @@ def test_fixtures(image_class_folders, video_class_folders, image_spec, clip_spe
 """
 
 
-def test_the_pytest_plugin_gives_fixtures_and_each_case_its_tests(tmp_path: Path) -> None:
+def test_the_pytest_plugin_gives_fixtures_and_each_case_its_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-v")  # as developers have it
     (tmp_path / "test_acme.py").write_text(FIXTURES, encoding="utf-8")
-    words = ["-m", "pytest", "-v", "-p", "toolkit.kit.testing.pytest_plugin", "-W", "error", str(tmp_path)]
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = inner_pytest(tmp_path, "-v", "-p", "toolkit.kit.testing.pytest_plugin")
     assert done.returncode == 0, done.stdout
     for name in ("accuracy-scores", "accuracy-bounds", "top_k-scores", "top_k-bounds"):
         assert f"test_metric[{name}] PASSED" in done.stdout

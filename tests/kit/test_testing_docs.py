@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -15,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.inner_pytest import inner_pytest
 from tests.test_docs import ACME, DOCS, TESTING, code, install_from, rows, titled
 from toolkit.kit.testing import Case, Rule, rules
 from toolkit.recipe.kinds import KINDS
@@ -37,24 +35,6 @@ def test_every_field_of_a_case_is_listed() -> None:
     text = TESTING.read_text(encoding="utf-8")
     listed_fields = [code(field)[0] for field, _ in rows(text)]
     assert listed_fields == [field.name for field in dataclasses.fields(Case)]
-
-
-def run_pytest(folder: Path, *words: str) -> str:
-    """What pytest says of the tests in `folder`, with the package that is installed there."""
-    environment = {
-        **os.environ,
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *words, str(folder / "test_acme.py")],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout
 
 
 SLOW = {"onnx", "processes"}
@@ -97,4 +77,4 @@ def test_a_broken_rule_reads_as_shown(tmp_path: Path) -> None:
     install_from(tmp_path, *ACME)
     broken = tmp_path / "acme_mean_rank.py"
     broken.write_text(broken.read_text(encoding="utf-8").replace("mean()", "sum()"), encoding="utf-8")
-    assert titled(TESTING, "a broken rule") in run_pytest(tmp_path, "-k", "mean_rank-empty")
+    assert titled(TESTING, "a broken rule") in inner_pytest(tmp_path, "-k", "mean_rank-empty", "test_acme.py").stdout

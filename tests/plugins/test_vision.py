@@ -26,6 +26,7 @@ from torchvision.ops import StochasticDepth
 import toolkit_vision
 from toolkit.api.contracts import DataSpec, Noted, Staged
 from toolkit.api.errors import RecipeError, WeightsError
+from toolkit.recipe.reading import read_signature
 from toolkit.transfer import pretrained as transfer
 from toolkit.transfer.classifier import Classifier, classification_head
 from toolkit.transfer.positions import Positions
@@ -97,7 +98,7 @@ def test_the_signature_is_a_schema(name: str) -> None:
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.default is not inspect.Parameter.empty
         assert parameter.name in hints
-        assert f"\n{parameter.name}: " in str(inspect.getdoc(found))
+    assert all(one.doc for one in read_signature(found).arguments)
     assert found.__name__ == name
 
 

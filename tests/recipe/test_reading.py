@@ -110,6 +110,27 @@ def test_all_problems_are_reported_at_once():
     assert len(problems({"count": "3", "share": 2, "text": 1, "nothing": 1, "triple": [1]})) == 5
 
 
+Width = Annotated[int, Field(ge=1), "channels"]
+
+
+def test_a_text_in_the_annotation_documents_what_the_docstring_does_not():
+    def build(
+        spec: Any,
+        *,
+        width: Width | None = None,
+        inner: Width = 8,
+        outer: Annotated[Width, "channels of them"] = 8,
+        plain: int = 1,
+    ) -> None:
+        """Builds.
+
+        inner: hidden channels
+        """
+
+    docs = {one.name: one.doc for one in describe(build)}
+    assert docs == {"width": "channels", "inner": "hidden channels", "outer": "channels of them", "plain": ""}
+
+
 def test_missing_required_argument():
     def needs(spec: Any, *, classes: int) -> None: ...
 

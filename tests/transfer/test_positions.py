@@ -15,6 +15,9 @@ from toolkit.transfer.weights import Known, load_weights
 
 SQUARES = Positions("pos_embed")
 LINE = Positions("rel_pos", "line")
+DISTANCES = Positions("table", "distances")
+CLOSE = 1e-4
+"""Absolute: torch finds places between rows in float32."""
 
 
 def keys_cubic(distance: np.ndarray) -> np.ndarray:
@@ -44,7 +47,7 @@ def test_squares_are_interpolated_bicubically_and_tokens_stay(given: int, wanted
     across = matrix(given, wanted, "cubic")
     grid = table[0, tokens:].numpy().reshape(given, given, 3)
     expected = np.einsum("ai,bj,ijc->abc", across, across, grid).reshape(-1, 3)
-    np.testing.assert_allclose(found.value[0, tokens:], expected, atol=1e-5)
+    np.testing.assert_allclose(found.value[0, tokens:], expected, atol=CLOSE)
     assert torch.equal(found.value[:, :tokens], table[:, :tokens])
     assert (found.given, found.wanted) == (f"{given}x{given}", f"{wanted}x{wanted}")
 
@@ -58,12 +61,28 @@ def test_it_is_what_timm_does() -> None:
     torch.testing.assert_close(found.value, resample_abs_pos_embed(table, [6, 6], num_prefix_tokens=1))
 
 
+@pytest.mark.parametrize(("given", "wanted"), [(7, 11), (27, 13)])
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_distances_are_interpolated_bicubically_and_the_tokens_behind_them_stay(
+    given: int, wanted: int, tokens: int
+) -> None:
+    table = torch.randn(given**2 + tokens, 2)
+    found = DISTANCES.fitted(table, torch.Size([wanted**2 + tokens, 2]))
+    assert found
+    across = matrix(given, wanted, "cubic")
+    grid = table[: given**2].numpy().reshape(given, given, 2)
+    expected = np.einsum("ai,bj,ijc->abc", across, across, grid).reshape(-1, 2)
+    np.testing.assert_allclose(found.value[: wanted**2], expected, atol=CLOSE)
+    assert torch.equal(found.value[wanted**2 :], table[given**2 :])
+    assert (found.given, found.wanted) == (f"{given}x{given}", f"{wanted}x{wanted}")
+
+
 @pytest.mark.parametrize(("given", "wanted"), [(8, 16), (55, 27)])
 def test_a_line_is_interpolated_linearly(given: int, wanted: int) -> None:
     table = torch.randn(given, 3)
     found = LINE.fitted(table, torch.Size([wanted, 3]))
     assert found
-    np.testing.assert_allclose(found.value, matrix(given, wanted, "linear") @ table.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.value, matrix(given, wanted, "linear") @ table.numpy(), atol=CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +99,7 @@ def test_frames_are_interpolated_in_space_and_then_in_time(
     across, along = matrix(given[1], wanted[1], "cubic"), matrix(given[0], wanted[0], "linear")
     grid = table[0, 1:].numpy().reshape(given[0], given[1], given[1], 3)
     expected = np.einsum("ft,ai,bj,tijc->fabc", along, across, across, grid).reshape(-1, 3)
-    np.testing.assert_allclose(found.value[0, 1:], expected, atol=1e-5)
+    np.testing.assert_allclose(found.value[0, 1:], expected, atol=CLOSE)
     assert torch.equal(found.value[:, :1], table[:, :1])
 
 
@@ -92,6 +111,9 @@ def test_frames_are_interpolated_in_space_and_then_in_time(
         (SQUARES, (2, 17, 4), (2, 26, 4)),
         (SQUARES, (17,), (26,)),
         (LINE, (3, 7), (7,)),
+        (DISTANCES, (49, 2), (84, 2)),  # without a class token, and with one
+        (DISTANCES, (36, 2), (81, 2)),  # no window has distances in 6 rows
+        (DISTANCES, (49, 2), (81, 3)),
         (Positions("p", "frames", count=8), (1, 392, 4), (1, 1568, 4)),  # 8 frames of 7 x 7, or 2 of 14 x 14
         (Positions("p", "frames", count=8, published=5), (1, 392, 4), (1, 1568, 4)),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,11 @@ def _promote(options: Namespace) -> int | None:
     from toolkit.export.promotion import Candidate
 
     output = console()
-    with stopped("the alias is as it was", options):
-        candidate = Candidate.of(
-            options.run, options.overrides, model=options.name, alias=options.alias, metric=options.metric
-        )
+    asked = {"model": options.name, "alias": options.alias, "metric": options.metric}
+    with (
+        stopped("the alias is as it was", options),
+        closing(Candidate.of(options.run, options.overrides, **asked)) as candidate,
+    ):
         other = options.against or candidate.in_use()
         if other is not None and other.resolve() == candidate.run.path.resolve():
             show(f"{candidate.run.path} is {candidate.alias} already", console=output)

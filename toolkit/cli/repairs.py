@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.api.errors import MissingRunError, Problem, RecipeError, UsageError
-from toolkit.cli.parser import PROGRAM, Parser, command_line
+from toolkit.cli.parser import PROGRAM, Parser, command_line, without
 from toolkit.cli.places import filled
 from toolkit.recipe.foreign import key_of, value_of
 from toolkit.recipe.kinds import KINDS
 
-_SETTINGS = re.compile(r"(^|: )(--set .+)$")
+_FLAGS = re.compile(r"(^|: )(--[a-z][a-z-]* .+)$")
+_PLACEHOLDER = re.compile(r"(.*=)?([A-Z_]+|\.\.\.)")
 
 
 def repaired(error: RecipeError, words: Sequence[str]) -> str | None:
@@ -34,21 +35,20 @@ def with_nearest_run(error: MissingRunError, words: Sequence[str]) -> str | None
 
 
 def completed(step: str, words: Sequence[str], parser: Parser) -> str:
-    """A next step with the whole command in place of the `--set KEY=VALUE` in which it ends, where this command takes
-    some: of values of the same keys the last counts. A command that resumes gets the `--ranks` of this one."""
+    """A next step with the whole command in place of the flags and values in which it ends, where this command takes
+    them: of `--set`, only values of the same keys are replaced. A command that resumes gets the `--ranks` of this one.
+    """
     ranks = _ranks(words)
     if ranks and f"{PROGRAM} run --resume " in step:
         return f"{step} --ranks {ranks}"
-    found = _SETTINGS.search(step)
-    if not found or not (settings := _settings(found[2])):
+    found = _FLAGS.search(step)
+    if not found or not (given := _given(found[2])):
         return step
-    kept = list(words)
-    for one in settings:
-        key = one.partition("=")[0]
-        for place in range(len(kept) - 1, 0, -1):
-            if kept[place - 1] == "--set" and kept[place].partition("=")[0].strip() == key:
-                del kept[place - 1 : place + 1]
-        kept += ["--set", one]
+    end = words.index("--") if "--" in words else len(words)  # behind it are inputs alone
+    kept = list(words[:end])
+    for flag, value in given:
+        kept = [*(_unset(kept, value) if flag == "--set" else without(kept, {flag: True})), flag, value]
+    kept += words[end:]
     try:
         parser.parse_args(kept)
     except UsageError:
@@ -62,15 +62,26 @@ def _ranks(words: Sequence[str]) -> str:
     return next((value if word == "--ranks" else word[8:] for word, value in pairs if word.startswith("--ranks")), "")
 
 
-def _settings(text: str) -> list[str]:
-    """The `KEY=VALUE` of a text of `--set` alone; empty where it has a placeholder, such as `KEY=SHARE`."""
+def _given(text: str) -> list[tuple[str, str]]:
+    """The flags of a text that holds nothing but flags and their values; empty where a value is a placeholder, such as
+    `KEY=SHARE`."""
     try:
         words = shlex.split(text)
     except ValueError:
         return []
-    flags, settings = words[::2], words[1::2]
-    whole = len(flags) == len(settings) and all(flag == "--set" for flag in flags)
-    return settings if whole and not any(one.rpartition("=")[2].isupper() for one in settings) else []
+    flags, values = words[::2], words[1::2]
+    whole = len(flags) == len(values) and all(flag.startswith("--") for flag in flags)
+    filled_in = not any(_PLACEHOLDER.fullmatch(value) for value in values)
+    return [*zip(flags, values, strict=True)] if whole and filled_in else []
+
+
+def _unset(words: Sequence[str], setting: str) -> list[str]:
+    """The words without `--set` of the same key."""
+    key, kept = setting.partition("=")[0], list(words)
+    for place in range(len(kept) - 1, 0, -1):
+        if kept[place - 1] == "--set" and kept[place].partition("=")[0].strip() == key:
+            del kept[place - 1 : place + 1]
+    return kept
 
 
 def _repair(problem: Problem, source: str, words: list[str]) -> bool:

@@ -165,7 +165,10 @@ def drawn(explained: Explained, meaning: Meaning) -> Image.Image:
 
 
 def over_whole(map_: NDArray[np.float32], height: int, width: int, fit: Fit, share: float) -> NDArray[np.float32]:
-    """A map of what the model sees, on the whole picture: NaN where the model does not look."""
+    """A map `[h, w]` of what the model sees, on the whole picture, `[height, width]`: NaN where it does not look.
+
+    share: of a side of the square, what the centre crop keeps, 0..1
+    """
     sides = [min(height, width)] * 2 if fit == "crop" else [height, width]
     tall, wide = (max(round(side * share), 1) for side in sides)
     heat = np.full((height, width), np.nan, np.float32)

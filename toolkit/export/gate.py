@@ -37,6 +37,7 @@ from toolkit.export.trust import (
     worsened,
 )
 from toolkit.recipe.tables import Limits
+from toolkit.runs.scores import score_text
 from toolkit.serving.bundle import UNTOUCHED, Bundle, Trust
 from toolkit.serving.bundle.views import average_views
 from toolkit.system import device as devices
@@ -259,7 +260,8 @@ def _judged(sides: Sequence[Parity], expected: Reference, limits: Limits) -> tup
     drops = [sign * (side.hundredths - before) for side in sides]
     for side, drop in zip(sides, drops, strict=True):
         if math.isnan(drop) or (drop > limits.max_drop and side.paired.significant):
-            found = f"{side.what}: {metric} {side.scores[metric]:.4f} where the trained model has {trained:.4f}"
+            found = f"{side.what}: {metric} {score_text(metric, side.scores[metric])}"
+            found += f" where the trained model has {score_text(metric, trained)}"
             without = " without ties" if len(side.flips) > side.changed else ""
             worse_by = f"worse by {drop:.2f} {judging.points}{without} ({side.paired})"
             problems.append(f"{found}: {worse_by}; max_drop is {limits.max_drop:g}")

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 def to_int8(model: onnx.ModelProto, calibration: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Static quantisation between QuantizeLinear and DequantizeLinear nodes: uint8 activations, int8 weights with a
-    scale for each channel. `calibration` gives batches of uint8 frames, training items as the graph sees them; a batch
-    whose items were all skipped is ignored. Raises DataError where every one is.
+    scale for each channel.
+
+    calibration: batches of training items as the graph sees them, uint8 `[B, S, S, 3]` or `[B, T, S, S, 3]`; one whose
+        items were all skipped is ignored
+
+    Raises DataError where every batch is.
 
     Convolutions over time gain as others do, grouped ones too: left in float, those of an X3D-S would cost almost all
     of what the others gain, since every second layer is one."""

@@ -5,8 +5,6 @@ Finding a bundle that is there imports no torch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,20 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit import __version__
-from toolkit.api.errors import BundleError, RunFailed
+from toolkit.api.errors import RunFailed
 from toolkit.api.files import exclusive
+from toolkit.export.kept import digest_of, is_whole, place_of
 from toolkit.runs.directory import RunDirectory, existing, explained
-from toolkit.serving.bundle import MANIFEST, read_manifest
-from toolkit.serving.bundle.integrity import verify_files
-from toolkit.serving.bundle.manifest import SCHEMA
-from toolkit.system.notices import note, warn
+from toolkit.serving.bundle import MANIFEST
+from toolkit.system.notices import note
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-DIGITS = 8
-"""Hexadecimal digits of each digest in the name of a kept bundle."""
 
 
 def run_at(path: Path) -> RunDirectory | None:
@@ -44,39 +37,15 @@ def bundle_of(run: RunDirectory, overrides: Sequence[str], console: Console) -> 
     """
     if not run.best.is_file():
         _refuse_untrained(run)
-    place = _place(run, overrides)
-    if _is_whole(place):
+    place = place_of(run, overrides)
+    if is_whole(place):
         return place
     with _alone(run, console):
-        if not _is_whole(place):
+        if not is_whole(place):
             note(f"exporting the run once; later calls reuse {place}", console)
             _export(run, overrides, place, console)
             _remove_stale(run, place)
     return place
-
-
-def _place(run: RunDirectory, overrides: Sequence[str]) -> Path:
-    settings = [run.recipe.read_bytes().hex(), list(overrides), SCHEMA, __version__]
-    asked = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    return run.bundles / f"{_digest(run)}-{asked[:DIGITS]}"
-
-
-def _digest(run: RunDirectory) -> str:
-    with run.best.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
-
-
-def _is_whole(place: Path) -> bool:
-    if not place.is_dir():
-        return False
-    try:
-        manifest = read_manifest(place)
-        for precision in manifest.models:
-            verify_files(manifest, place, precision=precision)
-    except BundleError as error:
-        warn(f"{error.message}; exporting again")
-        return False
-    return True
 
 
 @contextmanager
@@ -98,7 +67,7 @@ def _export(run: RunDirectory, overrides: Sequence[str], place: Path, console: C
 
     trained = open_answering(run.path, overrides)
     write_bundle(trained, place, overrides, name=run.recipe_name, console=console, say=lambda _: None)
-    if not place.name.startswith(_digest(run)):  # training went on meanwhile
+    if not place.name.startswith(digest_of(run)):  # training went on meanwhile
         shutil.rmtree(place)
         raise RunFailed(f"{run.best}: changed during the export", next_step="run the same command again")
 

@@ -15,6 +15,7 @@ from toolkit.runs.compare.comparison import Comparison, compare
 from toolkit.runs.compare.contender import contenders
 from toolkit.runs.compare.protocols import require_like_protocols
 from toolkit.runs.directory import RunDirectory, existing
+from toolkit.runs.loop import Trackers
 from toolkit.runs.reopen import planned_again
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ TRACKED = """--set 'trackers=["mlflow"]'"""
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run that asks for an alias of a registered model."""
+    """A run that asks for an alias of a registered model. `close` ends its trackers."""
 
     run: RunDirectory
+    trackers: Trackers
     registry: Registering
+    """One of the trackers."""
     model: str
     alias: str
     metric: str
@@ -42,14 +45,21 @@ class Candidate:
         tracker of the recipe keeps a registry."""
         run = existing(path)
         planned = planned_again(run, None, overrides)
-        registries = [one for one in planned.trackers(run.path) if isinstance(one, Registering)]
-        if not registries:
+        made = planned.trackers(run.path)
+        trackers = Trackers(made, None)
+        registry = next((one for one in made if isinstance(one, Registering)), None)
+        if registry is None:
+            trackers.close()
             raise UsageError(
                 f"{run.recipe}: no tracker of this recipe keeps a registry of models",
                 next_step=f"name one that does: python -m toolkit promote {shlex.quote(str(path))} {TRACKED}",
             )
         metric = metric or planned.resolved.train.metric
-        return cls(run, registries[0], model or run.recipe_name, alias, metric)
+        return cls(run, trackers, registry, model or run.recipe_name, alias, metric)
+
+    def close(self) -> None:
+        """Close all trackers of the recipe, not only the one that keeps the registry."""
+        self.trackers.close()
 
     def in_use(self) -> Path | None:
         """The run that has the alias now, or None. Raises UsageError where it cannot be compared with."""

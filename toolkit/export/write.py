@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from toolkit.export.card import card_of
 from toolkit.export.folders import require_replaceable
 from toolkit.export.gate import Ask, Reference, Verdict, judge, reference
 from toolkit.export.graph import metadata, to_onnx
+from toolkit.export.kept import is_whole, place_of
 from toolkit.export.maps import check_maps, found_map
 from toolkit.export.rescore import evaluate_bundle
 from toolkit.export.results import results
@@ -41,6 +43,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.evaluation import Scored
 from toolkit.runs.reopen import Trained, open_answering, planned_again
 from toolkit.runs.rows import ROWS
+from toolkit.runs.scores import score_text
 from toolkit.runs.trust import measure_similarity
 from toolkit.serving.bundle import (
     MANIFEST,
@@ -52,9 +55,12 @@ from toolkit.serving.bundle import (
     Manifest,
     Maps,
     Searched,
+    Trust,
     VideoSampling,
+    read_manifest,
 )
 from toolkit.serving.bundle.signature import check_key, sign
+from toolkit.serving.predict.summary import labels
 from toolkit.system.environment import versions
 from toolkit.system.notices import note, say
 from toolkit.system.segmentation import Segmentation
@@ -72,6 +78,10 @@ CALIBRATION_BATCH = 32
 """Ranges of values are averaged over batches: the fewer frames in each, the less a rare extreme stretches them."""
 FRAMES_OF_A_VIDEO = 8
 """Frames of a video that the answer is averaged over, where the dataset has no videos to say how many."""
+GATED = ("openvino", "litert")
+"""Formats that other libraries compute, so that each export asks them and the trained model."""
+CONVERTED: Mapping[str, Callable[[Path, Manifest, Path], Path]] = {"triton": write_triton, "web": write_web}
+"""Formats that are made of a bundle, its manifest and a place."""
 MEASURED = 100
 """Training videos, evenly spaced, that the length of the others is judged by."""
 SINGLE_FILE = 2**31 - 2**20
@@ -88,7 +98,8 @@ def export_run(
     key: Path | None = None,
     form: str = "bundle",
 ) -> Path:
-    """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name.
+    """Write `exports/<name>`, a bundle of the run's best checkpoint, over a bundle of that name. Where the run keeps
+    the same bundle, because `predict` has exported it, that one is copied.
 
     A private `key` signs it. `form` adds to it: "triton" a model repository, "openvino" a model of OpenVINO, "litert"
     one of LiteRT, and "web" a page that answers in the browser.
@@ -102,14 +113,34 @@ def export_run(
     _check_form(form, more, place.name)  # what would be refused in the end is refused first
     if key is not None:
         check_key(key)
-    trained = open_answering(run, overrides)
-    for text in Scored.of_run(trained.assembly).screen_notes():
-        note(text, console)
     shown = partial(say, console=console)
-    written = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
-    if form != "bundle":
-        shown(f"{form} {_write_form(form, more, place, written, console, shown)}")
+    if form in GATED or not _reused(RunDirectory(run), overrides, place, console, key):
+        trained = open_answering(run, overrides)
+        for text in Scored.of_run(trained.assembly).screen_notes():
+            note(text, console)
+        written = write_bundle(trained, place, overrides, name=place.name, console=console, say=shown, key=key)
+        if form in GATED:
+            shown(f"{form} {_write_gated(form, more, place, written, console, shown)}")
+    if form in CONVERTED:
+        shown(f"{form} {CONVERTED[form](place, read_manifest(place), more)}")
     return place
+
+
+def _reused(run: RunDirectory, overrides: Sequence[str], place: Path, console: Console, key: Path | None) -> bool:
+    """Copy the bundle that the run keeps to `place` and sign it, if there is one and nothing about it would differ."""
+    if place.name != run.recipe_name or not (run.recipe.is_file() and run.best.is_file()):
+        return False
+    kept = place_of(run, overrides)
+    if not is_whole(kept):
+        return False
+    with replaced_folder(place) as folder:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        if key is not None:
+            sign(folder, key)
+    for text in labels(read_manifest(place)):
+        note(text, console)
+    note(f"reused {kept}: same checkpoint, recipe and settings; it has passed the gate", console)
+    return True
 
 
 def _check_form(form: str, place: Path, name: str) -> None:
@@ -128,14 +159,10 @@ def _check_form(form: str, place: Path, name: str) -> None:
         check_litert(place)
 
 
-def _write_form(
+def _write_gated(
     form: str, place: Path, bundle: Path, written: Written, console: Console, say: Callable[[str], None]
 ) -> Path:
     manifest = written.manifest
-    if form == "triton":
-        return write_triton(bundle, manifest, place)
-    if form == "web":
-        return write_web(bundle, manifest, place)
 
     def gate(candidate: Bundle) -> Verdict:
         return _judge_each([candidate], written.expected, console, say)[0]
@@ -252,38 +279,14 @@ def write_models(
     the weights were trained, empty where they were not. `expected` is what a precision that is searched is held
     against, unless it was `searched` and found to be fp32."""
     trust = UNTOUCHED if expected is None else expected.trust
-    table = assembly.recipe.export
-    toml = to_toml(assembly.recipe)
-    known = places(toml)
-    spec, protocol = assembly.spec, shared({**Scored.of_run(assembly).protocol(), "precision": "fp32"}, known)
-    chosen = assembly.objective.thresholds
-    thresholds = None if chosen is None else tuple(chosen.tolist())
+    table, manifest = assembly.recipe.export, _without_models(assembly, name, digest, trained_on, trust)
     with console.status("exporting the graph"):
         maps = found_map(assembly) if table.maps else None
         objective = cast("nn.Module", assembly.objective).cpu()
-        about = metadata(spec, thresholds, protocol, digest, trust)
-        model = to_onnx(assembly.network, assembly.objective.logits, spec, about, trust, maps)
-    manifest = Manifest(
-        name=name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        classes=spec.classes,
-        sample=spec.sample,
-        input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
-        sampling=_sampling(assembly),
-        models={},
-        files={},
-        recipe=shared_toml(assembly.recipe),
-        digest=digest,
-        protocol=protocol,
-        trained_on=shared(trained_on, known),
-        scores={},
-        versions=versions(),
-        form=spec.targets,
-        thresholds=thresholds,
-        trust=trust,
-        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
-        maps=None if maps is None else Maps("Grad-CAM", maps.layer, maps.extent),
-    )
+        about = metadata(assembly.spec, manifest.thresholds, manifest.protocol, digest, trust)
+        model = to_onnx(assembly.network, assembly.objective.logits, assembly.spec, about, trust, maps)
+    if maps is not None:
+        manifest = replace(manifest, maps=Maps("Grad-CAM", maps.layer, maps.extent))
     if searched is not None:
         manifest = _written(replace(manifest, searched=searched), folder, "fp32", model)
     elif table.precision == "auto":
@@ -295,6 +298,32 @@ def write_models(
     assembly.network.to(assembly.device)
     objective.to(assembly.device)
     return manifest
+
+
+def _without_models(
+    assembly: Assembly, name: str, digest: str, trained_on: Mapping[str, Any], trust: Trust
+) -> Manifest:
+    spec, known, thresholds = assembly.spec, places(to_toml(assembly.recipe)), assembly.objective.thresholds
+    return Manifest(
+        name=name,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        classes=spec.classes,
+        sample=spec.sample,
+        input=Input(square=spec.stored_size, size=spec.size, fit=spec.fit, frames=spec.frames),
+        sampling=_sampling(assembly),
+        models={},
+        files={},
+        recipe=shared_toml(assembly.recipe),
+        digest=digest,
+        protocol=shared({**Scored.of_run(assembly).protocol(), "precision": "fp32"}, known),
+        trained_on=shared(trained_on, known),
+        scores={},
+        versions=versions(),
+        form=spec.targets,
+        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
+        trust=trust,
+        segments=Segmentation(**assembly.recipe.export.segments.model_dump()),
+    )
 
 
 def _written(manifest: Manifest, folder: Path, precision: str, model: onnx.ModelProto) -> Manifest:
@@ -446,10 +475,11 @@ def _line(verdict: Verdict, by: str) -> str:
     ties = f" and {counted(len(raw.flips) - raw.changed, 'tie')}" if len(raw.flips) > raw.changed else ""
     flips = f", {counted(raw.changed, 'prediction')} flipped{ties}" if verdict.judging.flips else ""
     paired = f" ({raw.paired})" if raw.paired.worse + raw.paired.better else ""
+    exported, trained = (score_text(verdict.metric, one) for one in (raw.scores[verdict.metric], verdict.trained))
     return (
         f"gate {verdict.precision}{by}: {'passed' if not verdict.problems else 'FAILED'}, "
-        f"{verdict.items} {verdict.split} items, {verdict.metric} {raw.scores[verdict.metric]:.4f} "
-        f"(trained {verdict.trained:.4f}), largest difference {verdict.squares.difference:.2g}"
+        f"{verdict.items} {verdict.split} items, {verdict.metric} {exported} "
+        f"(trained {trained}), largest difference {verdict.squares.difference:.2g}"
         f"{verdict.judging.unit} ({raw.difference:.2g} from raw files){flips}{paired}"
     )
 

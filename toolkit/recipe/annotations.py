@@ -114,6 +114,17 @@ def type_name(annotation: Any) -> str:
     return re.sub(r"(?:[\w<>]+\.)+", "", inspect.formatannotation(annotation))
 
 
+def text_of(annotation: Any) -> str:
+    """What an annotation says to people: the last text in its `Annotated`, or in that of a member of its union; empty
+    without one."""
+    annotation = getattr(annotation, "__value__", annotation)
+    if get_origin(annotation) is Annotated:
+        annotation, *metadata = get_args(annotation)
+        return next((one for one in reversed(metadata) if isinstance(one, str)), "") or text_of(annotation)
+    members = get_args(annotation) if get_origin(annotation) in _UNIONS else ()
+    return next(filter(None, map(text_of, members)), "")
+
+
 def argument(name: str, value: Value, default: Any, doc: str, *, required: bool) -> Argument:
     return Argument(name, value, _default_text(value, default), required, doc)
 
@@ -134,7 +145,7 @@ def _unwrapped(of: _Annotation) -> Value:
 def _limited(of: _Annotation) -> Value | None:
     annotation, *metadata = of.inner
     value = of.read(annotation)
-    extras = tuple(_extra(one) for one in metadata if not isinstance(one, str))  # text is for people
+    extras = tuple(_extra(one) for one in metadata if not isinstance(one, str))  # see `text_of`
     return value if isinstance(value, Foreign) or not extras else Limited(value, extras)
 
 
@@ -236,7 +247,8 @@ def _record(of: _Annotation, found: Mapping[str, tuple[Any, Any]], docs: Mapping
         value, required = value_of(annotation, (*of.inside, kind)), default is _REQUIRED
         if isinstance(value, Foreign) and required:
             return Foreign(f"{type_name(kind)} ({name} is of type {value.name})")
-        arguments.append(argument(name, value, default, described.get(name, ""), required=required))
+        doc = described.get(name) or text_of(annotation)
+        arguments.append(argument(name, value, default, doc, required=required))
     return Record(Named.of(kind), tuple(arguments))
 
 

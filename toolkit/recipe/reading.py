@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from toolkit.recipe.annotations import argument, value_of
+from toolkit.recipe.annotations import argument, text_of, value_of
 from toolkit.recipe.checking import converted, table_of
 from toolkit.recipe.docstrings import documented, without_arguments
 from toolkit.recipe.plain import alike, plain, storable
@@ -35,12 +35,12 @@ def read_signature(factory: Factory, given: tuple[str, ...] = ()) -> Signature:
     docs = documented(docstring)
     signature = Signature(
         arguments=tuple(
-            argument(one.name, value, one.default, docs.get(one.name, ""), required=one.default is one.empty)
-            for one, value in keys
+            argument(one.name, value, one.default, docs.get(one.name) or text, required=one.default is one.empty)
+            for one, value, text in keys
         ),
-        defaults=_defaults(keys),
+        defaults=_defaults([(one, value) for one, value, _ in keys]),
         given=tuple(name for name in inspect.signature(factory).parameters if name in given),
-        description=without_arguments(docstring, [one.name for one, _ in keys]),
+        description=without_arguments(docstring, [one.name for one, _, _ in keys]),
         factory=getattr(factory, "__qualname__", repr(factory)),
         source=_source(factory),
     )
@@ -66,18 +66,19 @@ def _source(factory: Factory) -> str | None:
     return None
 
 
-def _keys(factory: Factory, given: Collection[str]) -> list[tuple[inspect.Parameter, Value]]:
-    """Each parameter that is a key of the factory's table, with the kind of its values."""
+def _keys(factory: Factory, given: Collection[str]) -> list[tuple[inspect.Parameter, Value, str]]:
+    """Each parameter that is a key of the factory's table, with the kind of its values and what its annotation says."""
     found = []
     for one in _parameters(factory):
         if one.name in given:
             continue
-        value = value_of(_annotation(factory, one))
+        annotation = _annotation(factory, one)
+        value = value_of(annotation)
         if one.kind is one.POSITIONAL_ONLY:
             value = Foreign(f"{value.words()} (positional-only)")
         if isinstance(value, Foreign) and one.default is one.empty:
             raise TypeError(f"argument {one.name}: a recipe cannot give {value.name}")
-        found.append((one, value))
+        found.append((one, value, text_of(annotation)))
     return found
 
 

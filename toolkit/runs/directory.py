@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from toolkit.api.errors import DataError, MissingRunError, RunFailed
 from toolkit.api.files import as_utf8, exclusive, read_regular, remove_unfinished, write_atomically
 from toolkit.runs.latest import followed
 from toolkit.system.checkpoints import BEST, LAST
 from toolkit.system.notices import warn
+
+T = TypeVar("T")
 
 _FIX = "free disk space or fix the folder"
 FIX_AND_REPEAT = f"{_FIX}, then run the same command again"
@@ -95,6 +99,19 @@ class RunDirectory:
         if not isinstance(table, dict):
             raise self.damaged(file, f"expected a table, got a {type(table).__name__}")
         return table
+
+    def read_rows(self, file: Path, read: Callable[[Mapping[str, str]], T]) -> list[T]:
+        """What `read` makes of each row of a CSV file, by column; nothing where there is no such file. Raises DataError
+        with the line where it raises KeyError, TypeError or ValueError."""
+        if not file.is_file():
+            return []
+        rows = csv.DictReader(io.StringIO(self.read_text(file), newline=""))
+        try:
+            return [read(row) for row in rows]
+        except KeyError as error:
+            raise self.damaged(file, f"column {error.args[0]} is missing") from error
+        except (TypeError, ValueError, csv.Error) as error:
+            raise self.damaged(file, f"line {rows.line_num}: {error}") from error
 
     def write_text(self, file: Path, text: str) -> None:
         """Write one file of the run. Raises RunFailed when the file system refuses."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,14 +50,8 @@ def draw_embedding(
 
 def read_embedding(directory: RunDirectory) -> Mapping[str, Point]:
     """Where items lie, by id; empty where there is no such file. Raises DataError where it is damaged."""
-    path = directory.embedding
-    if not path.is_file():
-        return {}
-    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
-    try:
-        return {row["id"]: Point(float(row["x"]), float(row["y"])) for row in rows}
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
+    read = directory.read_rows(directory.embedding, lambda row: (row["id"], Point(float(row["x"]), float(row["y"]))))
+    return dict(read)
 
 
 def _mapped(assembly: Assembly, shown: Loader, places: Sequence[int]) -> list[Point]:

@@ -3,8 +3,6 @@ torch."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,18 +85,11 @@ def write_estimates(directory: RunDirectory, rows: Sequence[Estimate], spec: Dat
 
 def read_estimates(directory: RunDirectory) -> list[Estimate]:
     """The rows of predictions.csv; none where there is no such file. Raises DataError where it is damaged."""
-    path = directory.predictions
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
-    found = []
-    try:
-        names = [name.removeprefix(TARGET) for name in rows.fieldnames or () if name.startswith(TARGET)]
-        for row in rows:
-            both = ({name: float(row[f"{kind}{name}"]) for name in names} for kind in (TARGET, PREDICTION))
-            found.append(Estimate(row["id"], *both))
-    except KeyError as error:
-        raise directory.damaged(path, f"column {error.args[0]} is missing") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
-    return found
+    return directory.read_rows(directory.predictions, _read)
+
+
+def _read(row: Mapping[str, str]) -> Estimate:
+    names = [key.removeprefix(TARGET) for key in row if key and key.startswith(TARGET)]
+    return Estimate(
+        row["id"], *({name: float(row[f"{kind}{name}"]) for name in names} for kind in (TARGET, PREDICTION))
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from toolkit.api.contracts import FileProblem
@@ -24,11 +22,6 @@ def write_file_problems(directory: RunDirectory, problems: Sequence[FileProblem]
 
 def read_file_problems(directory: RunDirectory) -> list[FileProblem]:
     """The rows of files.csv; none where there is no such file. Raises DataError where it is damaged."""
-    path = directory.file_problems
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
-    try:
-        return [FileProblem(*(row[column] or "" for column in COLUMNS)) for row in rows]
-    except (KeyError, csv.Error) as error:
-        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
+    return directory.read_rows(
+        directory.file_problems, lambda row: FileProblem(*(row[column] or "" for column in COLUMNS))
+    )

@@ -5,8 +5,6 @@ set is empty."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -94,18 +92,10 @@ def write_predictions(directory: RunDirectory, rows: Sequence[Prediction], spec:
 
 def read_predictions(directory: RunDirectory) -> list[Prediction]:
     """The rows of predictions.csv; none where there is no such file. Raises DataError where it is damaged."""
-    path = directory.predictions
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
-    found = []
-    try:
-        for row in rows:
-            ranks = [key.removeprefix("class_") for key in row if key and key.startswith("class_")]
-            top = {row[f"class_{rank}"]: float(row[f"probability_{rank}"]) for rank in ranks}
-            found.append(Prediction(row["id"], row["target"], row["prediction"], float(row["confidence"]), top))
-    except KeyError as error:
-        raise directory.damaged(path, f"column {error.args[0]} is missing") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
-    return found
+    return directory.read_rows(directory.predictions, _read)
+
+
+def _read(row: Mapping[str, str]) -> Prediction:
+    ranks = [key.removeprefix("class_") for key in row if key and key.startswith("class_")]  # None: cells without name
+    top = {row[f"class_{rank}"]: float(row[f"probability_{rank}"]) for rank in ranks}
+    return Prediction(row["id"], row["target"], row["prediction"], float(row["confidence"]), top)

@@ -93,7 +93,8 @@ def _spread(places: Sequence[int], limit: int) -> list[int]:
 
 
 def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -> tuple[Tensor, Tensor, list[str]]:
-    """Training items as stored and as the model sees them in the first epoch, with their labels."""
+    """N training items as stored and as the model sees them in the first epoch, uint8 `[N, 3, H, W]` or
+    `[N, T, 3, H, W]` on the CPU, with their labels."""
     count = min(SHOWN, len(assembly.train.store))
     places = torch.linspace(0, len(assembly.train.store) - 1, count).long().tolist()
     batch = assembly.train.at(places)
@@ -103,8 +104,8 @@ def augmented_sheet(assembly: Assembly, augmentations: Sequence[Augmentation]) -
 
 
 def label(target: Tensor, spec: DataSpec) -> str:
-    """A target as text; a mixed one as its two largest shares, or where targets are sets, as the share of each class
-    that is not wholly there; numbers as they are."""
+    """A target, int64 `[]` or float32 `[C]`, as text; a mixed one as its two largest shares, or where targets are sets,
+    as the share of each class that is not wholly there; numbers as they are."""
     if target.ndim == 0:
         return spec.classes[int(target)]
     if spec.targets == "number":

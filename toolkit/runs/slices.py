@@ -6,8 +6,6 @@ together, except where the slice is a source: then the question is about that so
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -172,16 +170,7 @@ def write_slices(directory: RunDirectory, slices: Sequence[Slice]) -> None:
 
 def read_slices(directory: RunDirectory) -> list[Slice]:
     """The rows of slices.csv; none where there is no such file. Raises DataError where it is damaged."""
-    path = directory.slices
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
-    try:
-        return [_read(row) for row in rows]
-    except KeyError as error:
-        raise directory.damaged(path, f"column {error.args[0]} is missing") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
+    return directory.read_rows(directory.slices, _read)
 
 
 def _read(row: Mapping[str, str]) -> Slice:

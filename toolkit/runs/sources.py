@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 
 from toolkit.api.files import csv_text
@@ -23,11 +21,4 @@ def write_sources(directory: RunDirectory, ids: Iterable[str], sources: Mapping[
 
 def read_sources(directory: RunDirectory) -> dict[str, str]:
     """The source of each item by id; empty where there is no such file. Raises DataError where it is damaged."""
-    path = directory.sources
-    if not path.is_file():
-        return {}
-    rows = csv.DictReader(io.StringIO(directory.read_text(path), newline=""))
-    try:
-        return {row["id"]: row["source"] for row in rows}
-    except (KeyError, csv.Error) as error:
-        raise directory.damaged(path, f"line {rows.line_num}: {error}") from error
+    return dict(directory.read_rows(directory.sources, lambda row: (row["id"], row["source"])))

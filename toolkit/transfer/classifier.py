@@ -139,8 +139,9 @@ def fitting(spec: DataSpec, name: str) -> Iterator[None]:
         raise RecipeError(f"model {name}", [problem], next_step="--set input.size=224") from error
 
 
-def count_features(backbone: nn.Module, spec: DataSpec, name: str) -> int:
-    """The number of features F that `backbone` gives for an item, `[1, 3, H, W]` or `[1, T, 3, H, W]` -> `[1, F]`.
+def count_features(backbone: nn.Module, spec: DataSpec, name: str, *, tokens: bool = False) -> int:
+    """The number of features F that `backbone` gives for an item, `[1, 3, H, W]` or `[1, T, 3, H, W]` -> `[1, F]`, or
+    with `tokens` -> `[1, N, F]`.
 
     Passes it one grey item in eval mode, and leaves it in training mode.
 
@@ -152,6 +153,6 @@ def count_features(backbone: nn.Module, spec: DataSpec, name: str) -> int:
     with fitting(spec, name), torch.no_grad():
         features = backbone(torch.zeros(1, *clip, 3, spec.size, spec.size))
     backbone.train()
-    if not isinstance(features, Tensor) or features.ndim != 2:
+    if not isinstance(features, Tensor) or features.ndim != (3 if tokens else 2):
         raise RecipeError(f"model {name}", [Problem("model", f"{name} gives no vector of features for an item")])
-    return features.shape[1]
+    return features.shape[-1]

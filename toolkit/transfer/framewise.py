@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from toolkit.api.contracts import DataSpec
 from toolkit.transfer.classifier import classification_head
 
-Head: TypeAlias = Literal["average", "lstm", "gru", "attention"]
-HeadWidth: TypeAlias = Annotated[int, Field(ge=1)]
-HeadLayers: TypeAlias = Annotated[int, Field(ge=1)]
+Head: TypeAlias = Annotated[
+    Literal["average", "lstm", "gru", "attention"],
+    "how the frames of a clip become one answer: average (of their logits, TSN, arXiv 1608.00859), lstm or gru (mean "
+    "of its outputs), or attention (transformer encoder with learned positions).",
+]
+HeadWidth: TypeAlias = Annotated[
+    int, Field(ge=1), "channels of lstm, gru or attention (there a multiple of 64); unset: 256."
+]
+HeadLayers: TypeAlias = Annotated[
+    int, Field(ge=1), "layers of lstm, gru or attention; unset: 1 of lstm and gru, 2 of attention."
+]
+"""Types of the arguments `head`, `head_width` and `head_layers`, and what they mean."""
 
 WIDTH = 256
 LAYERS = {"lstm": 1, "gru": 1, "attention": 2}

@@ -11,7 +11,12 @@ from pydantic import Field
 
 from toolkit.api.errors import WeightsError
 
-Licences: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+Licences: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(min_length=1),
+    "the licences that published weights may have, as model hubs name them; unset: those that permit commercial use. "
+    "Weights with another licence are refused before they are fetched.",
+]
 """Type of an argument `licences`."""
 
 FREE = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "mit")

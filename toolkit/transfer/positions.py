@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Axes: TypeAlias = Literal["square", "line", "frames"]
+Axes: TypeAlias = Literal["square", "line", "frames", "distances"]
 Grid: TypeAlias = tuple[int, int]
 """Frames, and places on each side of a frame."""
 
 TOKENS = 5
 """Most rows of a table that belong to no place: a class token, and up to four registers."""
+BEHIND = (0, 3)
+"""Rows of tokens in a table of distances: from the class token to a place, from a place to it, from it to itself."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Positions:
     A `square` has the places of an image, row by row, behind the rows of tokens without a place. They are interpolated
     bicubically and antialiased, as timm does (`resample_abs_pos_embed`). A `line` has the places of frames, or
     distances; they are interpolated linearly, as in MViTv2 (arXiv 2112.01526). `frames` are squares, one of each frame.
+    `distances` are those between two places of a window in both directions, row by row, before the rows of tokens; they
+    are interpolated as a square is, which Swin does too (arXiv 2103.14030).
     """
 
     names: str
@@ -58,7 +62,13 @@ class Positions:
         if value.shape[:-2].numel() != 1 or wanted[:-2].numel() != 1 or value.shape[-1] != wanted[-1]:
             return None
         rows = value.flatten(0, -2).float()
-        found = _on_a_line(rows, wanted[-2]) if self.axes == "line" else self._on_squares(rows, wanted[-2])
+        match self.axes:
+            case "line":
+                found: Fitted | None = _on_a_line(rows, wanted[-2])
+            case "distances":
+                found = _on_distances(rows, wanted[-2])
+            case _:
+                found = self._on_squares(rows, wanted[-2])
         return found and Fitted(found.value.reshape(wanted), found.given, found.wanted)
 
     def _on_squares(self, rows: Tensor, count: int) -> Fitted | None:
@@ -85,6 +95,16 @@ class Positions:
 def _on_a_line(rows: Tensor, count: int) -> Fitted:
     value = functional.interpolate(rows.T[None], count, mode="linear", align_corners=False)[0].T
     return Fitted(value, str(len(rows)), str(count))
+
+
+def _on_distances(rows: Tensor, count: int) -> Fitted | None:
+    for tokens in BEHIND:
+        distances, behind = rows[: len(rows) - tokens], rows[len(rows) - tokens :]
+        given, wanted = _grid(len(distances), 1), _grid(count - tokens, 1)
+        if given and wanted and given[1] % 2 and wanted[1] % 2:  # of n places in a row: 1 - n to n - 1
+            value = torch.cat((_resampled(distances, given, wanted), behind))
+            return Fitted(value, _named(given), _named(wanted))
+    return None
 
 
 def _resampled(rows: Tensor, given: Grid, wanted: Grid) -> Tensor:

@@ -30,13 +30,25 @@ from toolkit.transfer.published import UnreachableError
 from toolkit.transfer.trained import trained_run, weights_at
 from toolkit.transfer.weights import INTERPOLATED, NOTHING, Known, Weights, load_weights
 
-ThawEpoch: TypeAlias = Annotated[int, Field(ge=1)]
-"""Type of an argument `thaw_epoch`."""
-Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+ThawEpoch: TypeAlias = Annotated[
+    int, Field(ge=1), "the epoch, counted from 0, from which a frozen backbone is trained too; unset: never."
+]
+"""Type of an argument `thaw_epoch`, and what it means where a docstring does not say it."""
+Dropout: TypeAlias = Annotated[
+    float, Field(ge=0, lt=1), "share of features zeroed before the last fully connected layer."
+]
 """Type of an argument `dropout`."""
-DropPath: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
-"""Type of an argument `drop_path`, the greatest probability with which a residual branch is dropped."""
-Hidden: TypeAlias = Annotated[int, Field(ge=1)]
+DropPath: TypeAlias = Annotated[
+    float,
+    Field(ge=0, lt=1),
+    "greatest probability with which a residual branch is dropped (arXiv 1603.09382); unset: as published.",
+]
+"""Type of an argument `drop_path`."""
+Hidden: TypeAlias = Annotated[
+    int,
+    Field(ge=1),
+    "width of a hidden fully connected layer with batch norm and ReLU in the head; unset: none.",
+]
 """Type of an argument `hidden`, a number of units."""
 
 HUB = "hub:"

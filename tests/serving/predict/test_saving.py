@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image
 from tests import toy_bundle
 from tests.plugins.data_files import write_video
 from toolkit.api.clips import Clip
-from toolkit.api.errors import EXIT_DATA, EXIT_DONE, UsageError
+from toolkit.api.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, UsageError
+from toolkit.cli.main import main
 from toolkit.data.decoding import timeline
 from toolkit.serving.predict import predict_files
 from toolkit.serving.predict.captions import Layout, Line, caption
@@ -102,6 +104,18 @@ def test_a_folder_that_holds_something_is_refused_with_one_that_does_not(tmp_pat
     assert caught.value.next_step == f"save to a new folder: --save {tmp_path / 'out-2'}"
     (tmp_path / "empty").mkdir()
     check_save(tmp_path / "empty", [], stream=False)
+
+
+@pytest.mark.parametrize("taken", ["my out", "my out/b.png"])
+def test_the_next_step_of_a_folder_that_is_taken_works_as_typed(tmp_path, bundle, capsys, taken: str) -> None:
+    picture = grey(tmp_path / "a b.png", 1)
+    grey(tmp_path / taken, 1) if "/" in taken else (tmp_path / taken).touch()
+    words = ["predict", str(bundle), "--save", str(tmp_path / "my out"), str(picture), "--device", "cpu"]
+    assert main(words) == EXIT_USAGE
+    whole = "python -m toolkit "
+    step = capsys.readouterr().err.splitlines()[-1].partition(whole)[2]
+    assert main(shlex.split(step)) == EXIT_DONE
+    assert [path.name for path in (tmp_path / "my out-2").iterdir()] == ["a_b.png"]
 
 
 def test_a_free_name_is_the_first_that_is(tmp_path) -> None:

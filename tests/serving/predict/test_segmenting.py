@@ -17,7 +17,8 @@ from toolkit.cli.main import main
 from toolkit.data.decoding import read_frames, timeline
 from toolkit.serving.bundle import Rejection, Trust
 from toolkit.serving.predict import segments as module
-from toolkit.serving.predict.segment_files import clock
+from toolkit.serving.predict.inputs import find_sources
+from toolkit.serving.predict.segment_files import Video, as_page, clock
 from toolkit.system.segmentation import Segmentation
 
 RATE = 10
@@ -123,6 +124,13 @@ def test_files_of_every_format_say_the_same(images: Path, tmp_path: Path, capsys
     assert page.count("<rect ") == 2
 
 
+def test_a_page_plays_a_remote_video_from_its_url_without_the_password(tmp_path: Path) -> None:
+    (source,) = find_sources(["https://me:secret@host/a%20b.mp4?x=1&y=2"], ()).sources
+    page = as_page([Video(source, 2.0, [])], tmp_path / "out.html")
+    assert 'src="https://host/a%20b.mp4?x=1&amp;y=2"' in page
+    assert "secret" not in page
+
+
 def test_parts_are_copied_without_encoding_them_again(images: Path, tmp_path: Path) -> None:
     video = joined(tmp_path / "a.mp4", *PARTS)
     words = ["predict", str(images), str(video), "--segments", "--device", "cpu", "--cut", str(tmp_path / "cut")]
@@ -161,7 +169,7 @@ def test_memory_does_not_grow_with_the_video(images: Path, tmp_path: Path, monke
         (["--save", "out"], "--segments: cannot go with --save", "remove --save"),
         (["--output", "a.txt"], '--output a.txt: unknown format of segments ".txt"', "end the name with .csv, .json,"),
         (["a.mp4", "--output", "a.vtt"], "--output a.vtt: a .vtt file is about one video, got 2", "write a .csv or"),
-        (["--cut", "."], "--cut .: exists and is not an empty folder", "use a new folder: --cut "),
+        (["--cut", "."], "--cut .: exists and is not an empty folder", "use a new folder: python -m toolkit predict "),
         (["http://h/b.mp4", "--cut", "new"], "--cut: http://h/b.mp4 is not a file of this machine", "download it"),
         (["--truth", "no.json"], "--truth no.json: No such file or directory", "name a file of annotations"),
         (["--truth", "bad.json"], "--truth bad.json: not annotations of ActivityNet's form: KeyError", "expected {"),

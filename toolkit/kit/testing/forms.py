@@ -28,7 +28,8 @@ class Answers(NamedTuple):
 
 
 class Drawn(Protocol):
-    """One form of targets."""
+    """One form of targets, of N items with C classes or outputs. Targets of a batch are int64 `[N]` where they are one
+    class each, else float32 `[N, C]`."""
 
     def targets(self, items: int, count: int) -> Targets:
         """Of a split: every class is shown, or every output has different numbers."""
@@ -37,10 +38,10 @@ class Drawn(Protocol):
         """float32 `[N, C]`: the right answers, as shares of classes or as numbers."""
 
     def wrong(self, right: Tensor) -> Tensor:
-        """Answers that are all wrong."""
+        """float32 `[N, C]`: answers that are all wrong."""
 
     def agree(self, answers: Tensor, right: Tensor) -> Tensor:
-        """bool `[N]`: whether answers decide as the right ones do."""
+        """bool `[N]`: whether answers, float32 `[N, C]`, decide as the right ones do."""
 
     def answers(self, items: int, count: int) -> Answers:
         """Mostly right ones."""
@@ -55,13 +56,13 @@ class Drawn(Protocol):
         """Targets that lack something."""
 
     def batch(self, items: int, count: int) -> Tensor:
-        """Targets of a training batch."""
+        """Targets of a training batch of so many items."""
 
     def changed(self, batch: Tensor, count: int) -> Mapping[str, Tensor]:
-        """Targets that an augmentation may be given, by what they are called."""
+        """Targets that an augmentation may be given, by what they are called: as `batch`, or float32 `[N, C]` mixed."""
 
     def wrong_batch(self, found: Tensor, items: int, count: int) -> str | None:
-        """What is wrong with targets that an augmentation gave."""
+        """What is wrong with targets that an augmentation gave; None where nothing is."""
 
 
 class _OfClasses(ABC):

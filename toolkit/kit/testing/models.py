@@ -382,7 +382,7 @@ def evaluating(subject: Subject) -> nn.Module:
 
 @once
 def answers_of_two(subject: Subject) -> Tensor:
-    """What it answers for two items."""
+    """What it answers for two items, in evaluation: float `[2, C]`."""
     return run(evaluating(subject), inputs(spec_of(subject), 2))
 
 
@@ -400,7 +400,8 @@ def inputs(spec: DataSpec, batch: int) -> Tensor:
 
 
 def run(model: nn.Module, pixels: Tensor, *, seed: int | None = SEED) -> Tensor:
-    """The model's answers, without gradients; what it draws comes from `seed`."""
+    """The model's answers `[B, C]` to normalised pixels, without gradients; what it draws comes from `seed`. Raises
+    TypeError where it gives no tensor."""
     if seed is not None:
         torch.manual_seed(seed)
     with torch.no_grad():

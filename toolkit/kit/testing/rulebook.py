@@ -69,7 +69,8 @@ class Rulebook:
 
 
 def arguments(subject: Subject) -> Iterator[str]:
-    """Every key of a recipe is a keyword-only argument with a type that TOML knows and a line in the docstring."""
+    """Every key of a recipe is a keyword-only argument with a type that TOML knows, and a line in the docstring
+    or a text in its annotation."""
     from toolkit.recipe.reading import read_signature
 
     factory = subject.factory

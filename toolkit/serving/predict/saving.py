@@ -56,7 +56,7 @@ def check_save(folder: Path, sources: Sequence[Source], *, stream: bool) -> None
             next_step="remove --stream" if live is None else "write the answers with --output answers.csv",
         )
     if os.path.lexists(folder) and not folder.is_dir():
-        raise UsageError(f"--save {folder}: not a folder", next_step=f"--save {free_name(folder)}")
+        raise UsageError(f"--save {folder}: not a folder", next_step=f"--save {shlex.quote(str(free_name(folder)))}")
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(
             f"--save {folder}: the folder is not empty, and nothing in it is replaced",

@@ -83,7 +83,7 @@ def as_edl(videos: Sequence[Video], output: Path) -> str:  # noqa: ARG001
 
 
 def as_page(videos: Sequence[Video], output: Path) -> str:
-    """A page with a timeline of each video, which it plays from where it lies next to the page."""
+    """A page with a timeline of each video, which it plays from its URL, or from where it lies next to the page."""
     import jinja2
 
     folder = Path(__file__).parent
@@ -95,10 +95,9 @@ def as_page(videos: Sequence[Video], output: Path) -> str:
 
 def _on_page(video: Video, output: Path) -> Mapping[str, Any]:
     labels = sorted({one.label for one in video.segments})
-    address = os.path.relpath(Path(video.source.place).absolute(), output.absolute().parent)
     return {
         "name": printable(video.source.name),
-        "address": quote(Path(address).as_posix()),
+        "address": _address(video.source, output),
         "length": video.length,
         "segments": video.segments,
         "lanes": [
@@ -106,6 +105,13 @@ def _on_page(video: Video, output: Path) -> Mapping[str, Any]:
             for place, label in enumerate(labels)
         ],
     }
+
+
+def _address(source: Source, output: Path) -> str:
+    """Where the page finds the video: its URL, as it is shown, so that no password gets into the page."""
+    if source.remote:
+        return source.name
+    return quote(Path(os.path.relpath(Path(source.place).absolute(), output.absolute().parent)).as_posix())
 
 
 def _label(one: Segment) -> str:
