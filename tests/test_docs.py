@@ -503,7 +503,7 @@ def test_the_readme_trains_in_python_as_shown(
     assert 0 <= float(accuracy) <= 1
     assert Path(report).is_file()
     assert len(values["run"].records) == 4
-    assert values["bundle"].classes == ("blue", "green", "red")
+    assert values["bundle"].manifest.classes == ("blue", "green", "red")
 
 
 # Plugins

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests import toy_bundle
 from tests.loopback import UNSIZED, serving
-from tests.video_files import cut, joined, number_in, spoil, write_video
+from tests.video_files import cut, joined, number_in, small, spoil, write_video
 from toolkit.api.clips import Clip
 from toolkit.api.errors import EXIT_DATA, EXIT_DONE
+from toolkit.cli.main import main
 from toolkit.serving.predict import predict_files
 from toolkit.serving.predict.clock import Clock
 from toolkit.serving.predict.inputs import Source
@@ -104,10 +107,29 @@ def test_all_recordings_in_a_row_are_answered(tmp_path: Path, bundle: Path, caps
     assert "1 input answered (4 answers)" in capsys.readouterr().err
 
 
-def test_a_codec_that_is_not_supported_is_refused_by_name_live_too(
+def test_a_codec_that_is_not_supported_is_refused_by_name(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_video(tmp_path / "a.avi", 8, codec="magicyuv")
     good = write_video(tmp_path / "good.mp4", 8)
     assert predicted(bundle, path, good) == EXIT_DATA
     assert 'the codec "magicyuv" is not supported; convert the video to H.264 or FFV1' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (partial(write_video, frames=8, codec="magicyuv"), 'the codec "magicyuv" is not supported; convert the video'),
+        (lambda path: small(path, b"text"), "cannot be decoded: Invalid data found"),
+        (lambda path: spoil(write_video(path), range(12)), "none of its frames can be decoded"),
+    ],
+    ids=["codec", "text", "damage"],
+)
+def test_a_played_file_that_gives_no_picture_is_refused_by_name(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], Path], reason: str
+) -> None:
+    path = write(tmp_path / "a.avi")
+    assert main(["predict", str(bundle), str(path), "--stream", "--every", "1", "--device", "cpu"]) == EXIT_DATA
+    refused = capsys.readouterr().err.splitlines()[-2:]
+    assert refused[0].startswith(f"error: {path}: {reason}")
+    assert refused[1] == "next:  give another video file"

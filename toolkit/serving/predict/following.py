@@ -84,9 +84,12 @@ def follow(job: PredictionJob, clock: Clock) -> int:
                 _answer_into(rows, ring, job, course, clock)
         except Signalled:
             pass  # how a camera ends
-        except ToolkitError:
+        except ToolkitError as error:
             if course.delays.count:
                 course.report(name)
+            if isinstance(error, DataError) and source.kind == "video" and not source.remote:
+                # What the reader proposes is for datasets: to skip the file, by a key of a recipe.
+                raise DataError(error.message, next_step="give another video file") from error
             raise
         course.report(name)
         if job.output is not None:
