@@ -293,9 +293,9 @@ def _distinct(found: Sequence[Contender]) -> Sequence[str]:
 
 
 def _ends(paths: Sequence[Path]) -> Iterator[list[str]]:
-    """The last three names of each path, then the last four, and so on: a page shows no whole path."""
+    """The last two names of each path, then the last three, and so on: a page shows no whole path."""
     parts = [path.parts[1:] for path in paths]
-    for count in range(3, max(map(len, parts)) + 1):
+    for count in range(2, max(map(len, parts)) + 1):
         yield ["/".join(names[-count:]) for names in parts]
 
 
