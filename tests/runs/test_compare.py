@@ -387,6 +387,15 @@ def test_runs_of_one_recipe_are_named_by_the_values_that_differ(here: Path) -> N
     assert [one.name for one in compared(*runs).contenders] == ['model.name="cnn"', 'model.name="resnet18"']
 
 
+def test_the_page_shows_flips_of_the_whole_split(here: Path) -> None:
+    sides = [write_run(here / name / "1", [answer] * ITEMS) for name, answer in (("bad", False), ("good", True))]
+    page = write_page(compared(*sides), here / "compare.html").read_text(encoding="utf-8")
+    shown = [int(place) for place in re.findall(r"<span>(?:cat|dog)/(\d+)\.png</span>", page)]
+    assert shown == [(2 * place + 1) * ITEMS // 48 for place in range(24)]
+    assert "24 of 400, evenly spaced." in page
+    assert "Both answered 400 items; 400 became better and 0 worse." in page
+
+
 def test_runs_of_one_name_are_named_by_their_folders_also_on_the_page(here: Path) -> None:
     for side, seed in (("x", 0), ("y", 1)):
         write_run(here / side / "same" / "seed-0", right(0.8, seed), seed=seed)
