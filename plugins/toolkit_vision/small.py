@@ -44,7 +44,8 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
     Of clips it sees each frame on its own.
 
     stem: cifar (3x3 convolution, stride 1, no max-pooling), imagenet (7x7, stride 2, max-pooling), or auto: cifar up
-        to 64 px. The cifar stem keeps full resolution and so costs 16 times the multiply-adds.
+        to 64 px, but imagenet with ImageNet weights. The cifar stem keeps full resolution and so costs 16 times the
+        multiply-adds.
     weights: none; imagenet (torchvision's own, downloaded once and cached); the path of a weights file with the names
         of torchvision or Hugging Face, in which only the last layer may differ or be absent; or a run of this model
         (runs/RECIPE/TIME), whose head is taken too where the classes are the same; or hub:ORGANISATION/NAME of the
@@ -62,9 +63,9 @@ def resnet18(  # noqa: PLR0913 - the keys of a recipe
     licences: the licences that published weights may have, as model hubs name them; unset: those that permit commercial
         use. Weights with another licence are refused before they are fetched.
     """
-    cifar = _is_cifar(stem, spec)
-    if cifar and weights == "imagenet":
+    if stem == "cifar" and weights == "imagenet":
         raise ValueError('stem: must be "imagenet" with ImageNet weights, which were trained with that stem')
+    cifar = weights != "imagenet" and _is_cifar(stem, spec)
     transfer = Transfer(weights, freeze, thaw_epoch, licences)
     layers = Layers(dropout, hidden, Temporal(head, head_width, head_layers))
     alter = _cifar_stem if cifar else None

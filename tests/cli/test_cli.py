@@ -492,6 +492,14 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
     assert "next:  python -m toolkit run a.toml --set $'model.name=\\x1b[31m\\x9b' --set train.epochs=5" in text
 
 
+def test_a_recipe_that_a_command_made_is_no_file_to_check(capsys: pytest.CaptureFixture[str]) -> None:
+    cifar = ["--set", "model.name=resnet18", "--set", "model.stem=cifar"]
+    assert main(["ladder", "har_resnet50", *cifar]) == 2
+    *_, fault, step = shown(capsys)
+    assert fault.startswith('error: recipe har_resnet50: model.stem: must be "imagenet" with ImageNet weights')
+    assert step == "next:  fix this, then run the same command again"
+
+
 def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tiny.write_recipe(tmp_path)), "--recipe-only"]) == 0  # its components are known now
     capsys.readouterr()
@@ -501,7 +509,7 @@ def test_the_fault_is_placed_at_the_flag(tmp_path: Path, capsys: pytest.CaptureF
         f"error: {recipe}: train.epochs: must be at least 1, got 0",
         'error: --set train.batch=none: must be an integer or "auto", got "none"',
         """error: --set 'model={name = '"'"'cnn'"'"', dropout = 3}': model.dropout: must be less than 1, got 3""",
-        f"next:  fix this, then run: python -m toolkit check {recipe}",
+        "next:  fix this, then run the same command again",
     ]
     assert main(["check", str(recipe), "--set", "train.epochs=five"]) == 2
     assert shown(capsys) == [

@@ -221,7 +221,15 @@ def test_vgg16_bn_for_small_images_has_no_wide_layers() -> None:
 
 def test_imagenet_weights_with_the_cifar_stem() -> None:
     with pytest.raises(ValueError, match='stem: must be "imagenet"'):
-        small.resnet18(SPEC, weights="imagenet")
+        small.resnet18(SPEC, stem="cifar", weights="imagenet")
+
+
+@pytest.mark.usefixtures("cache", "undrawn")
+def test_imagenet_weights_choose_their_own_stem(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve_from(monkeypatch, "http://127.0.0.1:1/tiny-01234567.pth")
+    model = small.resnet18(DataSpec(classes=("a", "b"), size=64, sample=True), weights="imagenet")
+    assert model.backbone.conv1.stride == (2, 2)
+    assert [note for note in model.notes if "stem" in note] == []
 
 
 @pytest.mark.usefixtures("undrawn")

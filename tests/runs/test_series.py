@@ -97,6 +97,9 @@ def test_seeds_are_runs_in_one_folder_with_a_summary(recipe: Path, capsys: pytes
     for name in ("table.md", "table.csv", "table.tex", "table.json", "series.html"):
         assert (folder / name).is_file()
         assert f"{folder.name}/{name}" in shown
+    page = (folder / "series.html").read_text(encoding="utf-8")
+    assert "Made by <code>python -m toolkit run</code>" in page
+    assert "Holm" not in page  # nothing is compared
     assert re.search(r"score .* mean .* std .* 95 % interval .* seed-0 .* seed-1", shown)
     (side,) = json.loads((folder / "table.json").read_text(encoding="utf-8"))["contenders"]
     scores = [json.loads((folder / one.run / "scores.json").read_text(encoding="utf-8")) for one in members]

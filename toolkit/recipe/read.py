@@ -68,13 +68,20 @@ def invalid(source: str, found: Sequence[Problem]) -> RecipeError:
     """The error of all that is wrong. A key that `--set` gave is reported as that argument."""
     flag = source.flag if isinstance(source, Source) else lambda _: ""
     placed = [_homed(problem)._replace(flag=flag(problem.key)) for problem in found]
-    again = f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
+    again = _again(source)
     wrong = [problem for problem in placed if problem.fault != "unread"]
     if wrong and all(problem.flag for problem in wrong):
         several = "these arguments" if len(wrong) > 1 else "this argument"
         named = f"--set {shlex.quote(wrong[0].flag)}" if len(wrong) == 1 and len(wrong[0].flag) <= 200 else several
         again = f"fix {named}, then run the same command again"
     return RecipeError(source, placed, next_step=wrong[0].command or again if len(wrong) == 1 else again)
+
+
+def _again(source: str) -> str:
+    """What to do about a fault of the recipe: its file can be checked alone, unless `--set` or a program changes it."""
+    if getattr(source, "overrides", ()) or file_of(Path(source)).suffix != ".toml":
+        return "fix this, then run the same command again"
+    return f"fix this, then run: python -m toolkit check {shlex.quote(source)}"
 
 
 def _homed(problem: Problem) -> Problem:

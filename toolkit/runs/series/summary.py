@@ -31,4 +31,4 @@ def summarise(folder: Path, members: Sequence[Member], failures: Mapping[str, st
         path = (folder / TABLE).with_suffix(suffix)
         RunDirectory(folder).write_text(path, text(found))
         show(f"table {path}", console=console)
-    show(f"report {write_page(found, folder / PAGE)}", console=console)
+    show(f"report {write_page(found, folder / PAGE, command='run')}", console=console)
