@@ -396,6 +396,13 @@ def test_the_page_shows_flips_of_the_whole_split(here: Path) -> None:
     assert "Both answered 400 items; 400 became better and 0 worse." in page
 
 
+def test_a_run_without_an_error_is_not_certain_to_make_none(here: Path) -> None:
+    found = compared(write_run(here / "a" / "1", [True] * 40), write_run(here / "b" / "1", right(0.8, count=40)))
+    low, high = found.measured["a"].interval
+    assert low == pytest.approx(0.9, abs=0.02)
+    assert high == 1
+
+
 def test_runs_of_one_name_are_named_by_their_folders_also_on_the_page(here: Path) -> None:
     for side, seed in (("x", 0), ("y", 1)):
         write_run(here / side / "same" / "seed-0", right(0.8, seed), seed=seed)
