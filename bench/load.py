@@ -41,7 +41,7 @@ def usage(proc: Path = PROC) -> Usage | None:
     names = {f"cpu{core}" for core in allowed_cores()}
     cores = [[int(count) for count in counts[:_COUNTED]] for name, *counts in lines if name in names]
     busy = sum(counts[column] for counts in cores for column in _BUSY)
-    return Usage(sum(map(sum, cores)), busy, sum(_own_ticks(proc)))
+    return Usage(sum(map(sum, cores)), busy, sum(_ticks_below(os.getpid(), proc)))
 
 
 def others_share(before: Usage | None, after: Usage | None) -> float | None:
@@ -52,7 +52,12 @@ def others_share(before: Usage | None, after: Usage | None) -> float | None:
     return max(0.0, others / (after.passed - before.passed))
 
 
-def _own_ticks(proc: Path) -> Iterator[int]:
+def cpu_seconds_of(process: int, proc: Path = PROC) -> float:
+    """CPU seconds so far of a process and all that descend from it, to 0.01 each."""
+    return sum(_ticks_below(process, proc)) / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks_below(ancestor: int, proc: Path) -> Iterator[int]:
     parents, ticks = dict[int, int](), dict[int, int]()
     for folder in proc.iterdir():
         if folder.name.isdecimal():
@@ -62,7 +67,7 @@ def _own_ticks(proc: Path) -> Iterator[int]:
                 ticks[int(folder.name)] = sum(map(int, fields[_USED]))
     for process, used in ticks.items():
         line = process
-        while line not in (0, os.getpid()):
+        while line not in (0, ancestor):
             line = parents.get(line, 0)
         if line:
             yield used

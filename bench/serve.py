@@ -1,8 +1,12 @@
-"""A server of a ResNet-50 in int8 under load: against the bare session at the same batch, and against LitServe with the
-same session, files, batch and delay. The clients are a process of their own."""
+"""A server of a ResNet-50 in int8 under load: against the bare session at the same batch, once with tensors and once
+with files that it decodes; and against LitServe with the same session, files, batch and delay.
+
+The clients are a process of their own, on the same cores. Each figure has the share of the CPU time that they took, and
+the ratio of CPU times: other processes have little influence on that."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -23,14 +28,18 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from bench.clients import post, uploading
 from bench.data import Options
+from bench.load import cpu_seconds_of
 from bench.pairs import Effort, Figure, Skipped, compare
 from bench.predict import resnet50
 from toolkit.api.errors import DataError
 from toolkit.export.write import write_models
 from toolkit.serving.bundle import Bundle
+from toolkit.serving.bundle.manifest import INPUT
 from toolkit.system.machine import physical_cores
 
+NAME = "bench"
 PAIRS = 5
 CLIENTS = 64
 BATCH = 16
@@ -58,69 +67,143 @@ def figures(options: Options) -> Iterator[Figure | Skipped]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         bundle.mkdir()
-        manifest = write_models(assembly, "bench", bundle, Console(quiet=True))
-        opened = Bundle.load(bundle, device="cpu", precision="int8")
-        side = manifest.input.square
-        file = Path(folder) / "square.jpg"
-        pixels = np.random.default_rng(0).integers(0, 255, (side // 8, side // 8, 3), np.uint8)
-        Image.fromarray(pixels).resize((side, side)).save(file)
-        with started(_ours(bundle), "/v2/health/ready") as (port, process):
-            ours = Load(f"http://127.0.0.1:{port}/v1/predict", file)
-            squares = np.stack([np.asarray(Image.open(file))] * BATCH)
-            yield _beside_session(ours, opened, squares, effort, process)
-            yield _beside_litserve(ours, bundle / manifest.models["int8"], file, effort)
+        manifest = write_models(assembly, NAME, bundle, Console(quiet=True))
+        picture = _picture(manifest.input.square)
+        pixels = np.asarray(Image.open(io.BytesIO(picture)))
+        session = BareSession(Bundle.load(bundle, device="cpu", precision="int8"), np.stack([pixels] * BATCH))
+        with started(_ours(bundle), "/v2/health/ready") as server:
+            tensors, files = Path(folder) / "tensors", Path(folder) / "files"
+            tensors.write_bytes(_inferring(pixels))
+            files.write_bytes(_uploading("/v1/predict", picture))
+            yield _beside_session("tensors", Load(server, tensors), session, effort)
+            yield _beside_session("files", Load(server, files), session, effort)
+            yield _beside_litserve(Load(server, files), bundle / manifest.models["int8"], picture, effort)
+
+
+def _picture(side: int) -> bytes:
+    """A JPEG of this side, of blocks in drawn colours."""
+    pixels = np.random.default_rng(0).integers(0, 255, (side // 8, side // 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((side, side)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _inferring(pixels: Any) -> bytes:
+    """A request of the Open Inference Protocol with one image as bytes, answered in bytes."""
+    tensor = {
+        "name": INPUT,
+        "datatype": "UINT8",
+        "shape": [1, *pixels.shape],
+        "parameters": {"binary_data_size": pixels.nbytes},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": len(head)}
+    return post(f"/v2/models/{NAME}/infer", head + pixels.tobytes(), headers)
+
+
+def _uploading(path: str, picture: bytes) -> bytes:
+    return uploading(path, "square.jpg", "image/jpeg", picture)
+
+
+@dataclass
+class BareSession:
+    """One timing of the session alone, on decoded images."""
+
+    bundle: Bundle
+    squares: Any
+    cpu: list[float] = field(default_factory=list)
+    """CPU seconds of each timing."""
+
+    def __call__(self) -> float:
+        begun, worked = time.perf_counter(), time.process_time()
+        for _ in range(REQUESTS // BATCH):
+            self.bundle.session.run(self.squares)
+        self.cpu.append(time.process_time() - worked)
+        return time.perf_counter() - begun
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that answers."""
+
+    port: int
+    process: int
 
 
 class Load:
-    """The clients of one server."""
+    """The clients of one server, who all send what a file holds."""
 
-    def __init__(self, url: str, file: Path) -> None:
-        self._words = [sys.executable, "-m", "bench.clients", url, str(file), str(CLIENTS), str(REQUESTS)]
+    def __init__(self, server: Server, request: Path) -> None:
+        self._server = server
+        self._words = [sys.executable, "-m", "bench.clients", str(server.port), str(request)]
         self.slowest: list[float] = []
+        self.cpu: list[float] = []
+        """CPU seconds of each timing, of the server."""
+        self.asking: list[float] = []
+        """The same of the clients."""
         self.statuses: set[str] = set()
 
     def __call__(self) -> float:
-        done = subprocess.run(self._words, capture_output=True, check=True, text=True)
+        before = cpu_seconds_of(self._server.process)
+        words = [*self._words, str(CLIENTS), str(REQUESTS)]
+        done = subprocess.run(words, capture_output=True, check=True, text=True)
         found = json.loads(done.stdout)
+        self.cpu.append(cpu_seconds_of(self._server.process) - before)
+        self.asking.append(found["cpu"])
         self.slowest.append(found["p99"])
         self.statuses |= set(found["statuses"])
         return float(found["seconds"])
 
+    @property
+    def memory(self) -> int:
+        """Bytes that the server holds."""
+        return memory(self._server.process)
 
-def _beside_session(
-    ours: Load, bundle: Bundle, squares: Any, effort: Effort, process: subprocess.Popen[bytes]
-) -> Figure:
-    def session() -> float:
-        begun = time.perf_counter()
-        for _ in range(REQUESTS // BATCH):
-            bundle.session.run(squares)
-        return time.perf_counter() - begun
+    @property
+    def whole_cpu(self) -> float:
+        """CPU seconds of a timing, of server and clients."""
+        return median(map(sum, zip(self.cpu, self.asking, strict=True)))
 
+    @property
+    def clients_share(self) -> float:
+        """Of the CPU time of server and clients."""
+        return median(self.asking) / self.whole_cpu
+
+
+def _beside_session(what: str, ours: Load, session: BareSession, effort: Effort) -> Figure:
     ours()
-    before = memory(process.pid)
+    before = ours.memory
     paired = compare(ours, session, effort, OF_SESSION)
-    grown = memory(process.pid) - before
+    grown = ours.memory - before
     least = CLIENTS / BATCH * median(paired.theirs) / (REQUESTS // BATCH) + DELAY
     times = median(ours.slowest) / least
-    rate = REQUESTS / median(paired.ours)
-    facts = (f"rate={rate:.1f}/s", f"p99={times:.2f}x target<={SLOWEST:g}", f"memory=+{grown / 2**20:.0f}MiB")
+    facts = (
+        f"rate={REQUESTS / median(paired.ours):.1f}/s",
+        f"cpu={median(session.cpu) / ours.whole_cpu:.3f}",
+        f"clients={ours.clients_share:.1%}",
+        f"p99={times:.2f}x target<={SLOWEST:g}",
+        f"memory={grown / 2**20:+.0f}MiB",
+    )
     faults = (f"statuses {sorted(ours.statuses)}",) * (ours.statuses != {"200"})
     late = (f"p99 {times:.2f}",) * (times > SLOWEST)
-    return Figure("serve/beside_session", paired, OF_SESSION, facts, faults, late)
+    return Figure(f"serve/{what}_beside_session", paired, OF_SESSION, facts, faults, late)
 
 
-def _beside_litserve(ours: Load, model: Path, file: Path, effort: Effort) -> Figure | Skipped:
+def _beside_litserve(ours: Load, model: Path, picture: bytes, effort: Effort) -> Figure | Skipped:
     if find_spec("litserve") is None:
-        return Skipped("serve/beside_litserve", "litserve is not installed (pip install -e '.[bench]')")
+        return Skipped("serve/files_beside_litserve", "litserve is not installed (pip install -e '.[bench]')")
     words = ["-m", "bench.litserve_side", str(model), "PORT", str(BATCH), str(DELAY), str(physical_cores())]
-    with started(words, "/health") as (port, _):
-        theirs = Load(f"http://127.0.0.1:{port}/predict", file)
+    with started(words, "/health") as server, tempfile.NamedTemporaryFile() as request:
+        request.write(_uploading("/predict", picture))
+        request.flush()
+        theirs = Load(server, Path(request.name))
         theirs()
         paired = compare(ours, theirs, effort, OF_LITSERVE)
-    sides = (("ours", paired.ours, ours), ("litserve", paired.theirs, theirs))
-    facts = [f"{name}={REQUESTS / median(times):.1f}/s,p99={median(load.slowest):.2f}s" for name, times, load in sides]
+    facts = [f"cpu={theirs.whole_cpu / ours.whole_cpu:.3f}", f"clients={ours.clients_share:.1%}"]
+    for name, times, load in (("ours", paired.ours, ours), ("litserve", paired.theirs, theirs)):
+        facts.append(f"{name}={REQUESTS / median(times):.1f}/s,p99={median(load.slowest):.2f}s")
     faults = [f"LitServe answers with {sorted(theirs.statuses)}"] * (theirs.statuses != {"200"})
-    return Figure("serve/beside_litserve", paired, OF_LITSERVE, tuple(facts), tuple(faults))
+    return Figure("serve/files_beside_litserve", paired, OF_LITSERVE, tuple(facts), tuple(faults))
 
 
 def _ours(bundle: Path) -> list[str]:
@@ -129,8 +212,8 @@ def _ours(bundle: Path) -> list[str]:
 
 
 @contextmanager
-def started(words: Sequence[str], ready: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server that answers at `ready`, and its port, which stands for the word PORT. It ends with the block."""
+def started(words: Sequence[str], ready: str) -> Iterator[Server]:
+    """A server that answers at `ready`; the word PORT stands for its port. It ends with the block."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     line = [sys.executable, *(str(port) if word == "PORT" else word for word in words)]
@@ -138,7 +221,7 @@ def started(words: Sequence[str], ready: str) -> Iterator[tuple[int, subprocess.
     with subprocess.Popen(line, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
             _wait(f"http://127.0.0.1:{port}{ready}", process)
-            yield port, process
+            yield Server(port, process.pid)
         finally:
             os.killpg(process.pid, signal.SIGTERM)  # the workers of LitServe outlive it
 

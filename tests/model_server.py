@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.serving.server.models import Opening
-from toolkit.serving.server.running import Running
+from toolkit.serving.server.running import Running, new_event_loop
 from toolkit.serving.server.settings import Settings
 
 
@@ -18,7 +18,7 @@ def running(bundles: Sequence[Path], settings: Settings) -> Iterator[Running]:
     """A server of these bundles that answers inside the block, and has answered all that it accepted after it."""
     server = Running(settings, Opening("cpu", sessions=settings.sessions))
     server.load(bundles)
-    begun, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+    begun, loop, stop = threading.Event(), new_event_loop(), asyncio.Event()
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -52,9 +53,10 @@ def answered(
     batch: int = 4,
     delay: float = LONG,
     most: int = 8,
+    threads: int = 1,
 ) -> Any:
     async def run() -> Any:
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             return await work(Batcher([model], batch, delay, most, pool, model))
 
     return asyncio.run(run())
@@ -76,6 +78,51 @@ def test_what_is_alone_is_answered_after_the_delay() -> None:
     model = Model()
     answers = answered(lambda batcher: batcher.ask([level(7)]), model, delay=0.001)
     assert answers.tolist() == [[7]]
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    """Returns once it holds, while the loop goes on."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_a_full_batch_is_ready_while_another_is_computed_and_needs_no_loop_to_begin() -> None:
+    model = Model()
+
+    async def work(batcher: Batcher) -> int:
+        model.go.clear()
+        first = [asyncio.create_task(batcher.ask([level(value)])) for value in (1, 2)]
+        await reached(model.begun.is_set)
+        second = [asyncio.create_task(batcher.ask([level(value)])) for value in (3, 4)]
+        await reached(lambda: batcher.batches == 2)
+        model.go.set()
+        for _ in range(int(LONG * 1000)):  # the loop stands still until both are computed
+            if len(model.batches) == 2:
+                break
+            time.sleep(0.001)
+        computed = len(model.batches)
+        assert [float((await one)[0, 0]) for one in (*first, *second)] == [1, 2, 3, 4]
+        return computed
+
+    assert answered(work, model, batch=2, threads=2) == 2
+
+
+def test_what_does_not_fill_a_batch_waits_for_others_while_nothing_is_free() -> None:
+    model = Model()
+
+    async def work(batcher: Batcher) -> None:
+        model.go.clear()
+        asked = [asyncio.create_task(batcher.ask([level(1)]))]
+        await reached(model.begun.is_set)
+        for value in (2, 3):
+            asked.append(asyncio.create_task(batcher.ask([level(value)])))
+            await asyncio.sleep(0.01)  # longer than the delay
+        assert batcher.batches == 1
+        model.go.set()
+        assert [float((await one)[0, 0]) for one in asked] == [1, 2, 3]
+
+    answered(work, model, delay=0, threads=2)
+    assert [shape[0] for shape in model.batches] == [1, 2]
 
 
 def test_a_large_request_is_several_batches() -> None:

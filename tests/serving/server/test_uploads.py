@@ -52,6 +52,17 @@ def test_several_images_are_answered_in_their_order(site: Site) -> None:
     assert first["kind"] == "image"
 
 
+def test_the_images_of_one_request_share_a_batch(tmp_path: Path) -> None:
+    settings = Settings(port=0, delay=10.0, batch=3)
+    with model_server.running([toy_bundle.write(tmp_path / "toy")], settings) as server:
+        files = [("file", ("a.png", png(level))) for level in (250, 5, 250)]
+        answers = httpx.post(f"{server.address}/v1/predict", files=files, timeout=60).json()["answers"]
+        metrics = httpx.get(f"{server.address}/metrics").text
+    assert [one["prediction"] for one in answers] == [["bright"], ["dark"], ["bright"]]
+    assert 'toolkit_batch_size_sum{model="toy"} 3.0' in metrics
+    assert 'toolkit_batch_size_count{model="toy"} 1.0' in metrics
+
+
 def test_an_image_is_answered_as_predict_answers_it(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(120))
@@ -175,7 +186,7 @@ def test_a_field_without_meaning_says_why(site: Site, fields: dict[str, str], sa
         (b"x", "text/plain", 415, "expected multipart/form-data, or application/json with base64"),
         (b"--a--\r\n", "multipart/form-data; boundary=a", 400, "model: expected one of images"),
         (b"x", "multipart/form-data; boundary=a", 400, "nvalid multipart data"),
-        (b"x", "multipart/form-data", 400, "Missing boundary"),
+        (b"x", "multipart/form-data", 400, "expected multipart/form-data with a boundary"),
         (b"{}", "application/json", 400, "inputs: expected a list of 1 to 64 objects"),
         (b'{"inputs": [5]}', "application/json", 400, 'inputs[0]: expected an object with either "data" or "url"'),
         (b'{"inputs": [{"data": "%"}]}', "application/json", 400, "inputs[0].data: expected base64"),

@@ -11,9 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from python_multipart.exceptions import FormParserError
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -22,6 +20,7 @@ from starlette.routing import Route
 from toolkit.api.errors import ToolkitError, printable
 from toolkit.serving.server import v2
 from toolkit.serving.server.fetching import fetch
+from toolkit.serving.server.forms import read_form
 from toolkit.serving.server.guard import Guard, failure, refusal
 from toolkit.serving.server.listing import MOST_FILES, gives_maps, listed, shown_limits
 from toolkit.serving.server.metrics import CONTENT_TYPE, Metrics
@@ -43,8 +42,6 @@ LEAST_EVERY = 0.05
 """Shortest time between two moments, in seconds."""
 _SMALL = 1 << 16
 """Bytes of a body that is parsed at once: a larger one by a thread, so that others are answered meanwhile."""
-_MOST_FIELDS = 16
-_LONGEST_FIELD = 1 << 12
 _CARD = "README.md"
 
 
@@ -179,15 +176,9 @@ class Application:
         raise Refused(UNSUPPORTED, "expected multipart/form-data, or application/json with base64")
 
     async def _form(self, request: Request) -> _Asked:
-        form = request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD)
-        try:
-            async with form as found:
-                files = [file for file in found.getlist("file") if isinstance(file, UploadFile)]
-                uploads = [Upload(file.filename or "file", await file.read()) for file in files]
-                fields = {name: value for name, value in found.items() if isinstance(value, str)}
-        except FormParserError as error:
-            raise Refused(BAD, "body: invalid multipart data") from error
-        return _Asked(self._answering(fields), uploads)
+        body, kind = await request.body(), request.headers["content-type"]
+        form = await self._parsed(body, lambda: read_form(body, kind))
+        return _Asked(self._answering(form.fields), [Upload(name, data) for name, data in form.files])
 
     async def _json(self, request: Request) -> _Asked:
         body = await request.body()

@@ -43,13 +43,14 @@ def serve(
     check(settings)
     try:
         from toolkit.serving.server.models import Opening
-        from toolkit.serving.server.running import Running
+        from toolkit.serving.server.running import Running, new_event_loop
     except ImportError as error:
         raise missing(error) from error
     running = Running(settings, Opening(device, precision, signed_by, runtime, settings.sessions))
     try:
         running.load(bundles)
-        return asyncio.run(_run(running, started or (lambda _: None)))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_run(running, started or (lambda _: None)))
     finally:
         running.close()
 

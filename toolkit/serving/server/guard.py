@@ -50,6 +50,7 @@ SAFE: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
 }
 """Headers of every answer."""
+_RAW_SAFE = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
 
 
 class Bodies:
@@ -170,11 +171,10 @@ class _Passing:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in SAFE.items():
-                headers.setdefault(name, value)
+            given = {name for name, _ in message["headers"]}
+            message["headers"] += [(name, value) for name, value in _RAW_SAFE if name not in given]
             if self._guard.draining or not (self._whole or self._reads):
-                headers["Connection"] = "close"
+                MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
 

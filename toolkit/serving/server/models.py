@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,6 +16,7 @@ import numpy as np
 from toolkit.api.errors import BundleError, ToolkitError, UsageError, printable
 from toolkit.serving.bundle import MANIFEST, Bundle
 from toolkit.serving.bundle.providers import usual_batch
+from toolkit.serving.predict.rows import Layout, layout_of
 from toolkit.serving.server.batching import Batcher
 from toolkit.serving.server.metrics import Metrics
 from toolkit.serving.server.refusals import NOT_FOUND, Refused
@@ -74,6 +76,11 @@ class Served:
     @property
     def name(self) -> str:
         return self.bundle.manifest.name
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What checks answers of the model."""
+        return layout_of(self.bundle.manifest, 1)
 
     async def ask(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """What the model puts out, `[N, C]`, for N inputs that fit it. Raises Refused where it is busy."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvloop import new_event_loop
 
 from toolkit.api.errors import UsageError
 from toolkit.serving.server.app import Application
+from toolkit.serving.server.batching import AHEAD
 from toolkit.serving.server.connections import Connection
 from toolkit.serving.server.guard import LARGEST_HEAD, Guard
 from toolkit.serving.server.metrics import Metrics
@@ -27,6 +29,7 @@ from toolkit.system.machine import allowed_cores
 if TYPE_CHECKING:
     from grpc.aio import Server as RpcServer
 
+__all__ = ["Running", "new_event_loop"]
 
 LOOKS = 1.0
 """Seconds between two looks whether a bundle was replaced."""
@@ -59,7 +62,7 @@ class Running:
         self.port: int = self._socket.getsockname()[1]
         self.grpc_port: int | None = None
         self._decoding = ThreadPoolExecutor(len(allowed_cores()), "decode")
-        computing = max(len(allowed_cores()), settings.sessions) + 1  # one for a bundle that is opened
+        computing = AHEAD * max(len(allowed_cores()), settings.sessions) + 1  # one for a bundle that is opened
         self._computing = ThreadPoolExecutor(computing, "compute")
         self.metrics = Metrics()
         self.models = Models(settings, opening, self.metrics, self._computing)

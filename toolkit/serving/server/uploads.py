@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from toolkit.api.clips import duration
 from toolkit.api.errors import DataError, counted, printable
 from toolkit.data.kinds import LOOKED_AT, VIDEO_SUFFIXES, format_of, kind_of, suffix_of
+from toolkit.data.pixels import UndecodableError, decode_pixels
+from toolkit.serving.bundle.views import average_views
 from toolkit.serving.predict.inputs import Source, settled
 from toolkit.serving.predict.job import PredictionJob
 from toolkit.serving.server.listing import MOST_FILES
@@ -81,8 +83,6 @@ class Answering:
 
     def _square(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """What the model gets of a picture, and the height and width of that."""
-        from toolkit.data.pixels import UndecodableError, decode_pixels
-
         try:
             pixels = decode_pixels(data, largest=self.limits.pixels)
         except UndecodableError as error:
@@ -189,12 +189,8 @@ class Answering:
 def described(served: Served, answers: NDArray[np.float32], top: int) -> dict[str, Any]:
     """The answer that the rows of several views are together, as `predict` averages them. Raises DataError where
     they have no meaning."""
-    from toolkit.serving.bundle.views import average_views
-    from toolkit.serving.predict.rows import layout_of
-
-    bundle = served.bundle
-    manifest = bundle.manifest
-    layout_of(manifest, top).check(answers)
+    served.layout.check(answers)
+    manifest = served.bundle.manifest
     clip = manifest.clip
     average = "probabilities" if clip is None else clip.average
     row = average_views(answers, average, manifest.form, scores=manifest.trust.score_columns)
@@ -219,20 +215,28 @@ async def answer_all(answering: Answering, uploads: Sequence[Upload]) -> list[di
     of the first, and where the server is busy."""
     if not 0 < len(uploads) <= MOST_FILES:
         raise Refused(UNREADABLE, f"expected 1 to {MOST_FILES} files, got {len(uploads)}")
-    answers: list[dict[str, Any]] = []
-    first: Refused | None = None
     with answering.served.batcher.admit(len(uploads)):
-        for upload in uploads:
-            name = printable(upload.name)
-            try:
-                answers.append({"name": name, **await answering.answer(upload)})
-            except Refused as refused:
-                first = first or Refused(refused.status, f"{name}: {refused.message}")
-                answers.append({"name": name, "error": refused.message})
-    if first is not None and all("error" in answer for answer in answers):
-        others = f" (and {counted(len(answers) - 1, 'more file')})" if len(answers) > 1 else ""
-        raise Refused(first.status, first.message + others)
-    return answers
+        found = await _each(answering, uploads)
+    refusals = [Refused(one.status, f"{name}: {one.message}") for name, one in found if isinstance(one, Refused)]
+    if len(refusals) == len(found):
+        first, others = refusals[0], len(refusals) - 1
+        more = f" (and {counted(others, 'more file')})" if others else ""
+        raise Refused(first.status, first.message + more)
+    return [{"name": name, **({"error": one.message} if isinstance(one, Refused) else one)} for name, one in found]
+
+
+async def _each(answering: Answering, uploads: Sequence[Upload]) -> list[tuple[str, dict[str, Any] | Refused]]:
+    """The name of each file, with its answer or the reason why not. Pictures share batches; videos, of which each may
+    need much memory, are answered one after the other."""
+
+    async def tried(upload: Upload) -> dict[str, Any] | Refused:
+        try:
+            return await answering.answer(upload)
+        except Refused as refused:
+            return refused
+
+    pictures = iter(await asyncio.gather(*(tried(one) for one in uploads if _is_still(one.data))))
+    return [(printable(one.name), next(pictures) if _is_still(one.data) else await tried(one)) for one in uploads]
 
 
 def _is_still(data: bytes) -> bool:
