@@ -36,17 +36,24 @@ def draw_objects(split: str, per_class: int) -> ArrayItems:
 
 def _draw(name: str, rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
     """uint8 `[count, 3, 32, 32]`."""
+    cover = _covers(name, rng, count)[:, None]
     x, y = _grid()
-    radius = rng.uniform(7, 13, (count, 1, 1))
-    right, down = (x - rng.uniform(-5, 5, (count, 1, 1))) / radius, (y - rng.uniform(-5, 5, (count, 1, 1))) / radius
-    angle = rng.uniform(-0.6, 0.6, (count, 1, 1))
-    across, along = right * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - right * np.sin(angle)
-    cover = np.clip(_SHAPES[name](across, along) * radius + 0.5, 0, 1)[:, None]
     behind, front = _apart(rng, count)
     scene = behind * _texture(rng, x, y, count)
     scene += cover * (front * _texture(rng, x, y, count) - scene)
     scene += rng.standard_normal(scene.shape, np.float32) * rng.uniform(3, 14, (count, 1, 1, 1))
     return np.clip(np.rint(scene), 0, 255).astype(np.uint8)
+
+
+def _covers(name: str, rng: np.random.Generator, count: int) -> Floats:
+    """How much of each pixel the object covers: `[count, 32, 32]`, 0..1; the first that is drawn of an object."""
+    x, y = _grid()
+    radius = rng.uniform(7, 13, (count, 1, 1))
+    right, down = (x - rng.uniform(-5, 5, (count, 1, 1))) / radius, (y - rng.uniform(-5, 5, (count, 1, 1))) / radius
+    angle = rng.uniform(-0.6, 0.6, (count, 1, 1))
+    across, along = right * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - right * np.sin(angle)
+    covers: Floats = np.clip(_SHAPES[name](across, along) * radius + 0.5, 0, 1)
+    return covers
 
 
 def _grid() -> tuple[Floats, Floats]:

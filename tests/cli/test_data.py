@@ -89,6 +89,9 @@ def test_planted_faults_are_found_and_excluded(here: Path, capsys: pytest.Captur
     details = {row["item"]: row["detail"] for row in rows}
     assert details["train/cat/leak.png"] == "the same bytes, in another split"
     assert details["train/dog/same.bmp"] == "the same pixels"
+    assert details["train/dog/broken.png"].startswith("cannot be decoded: it is not a JPEG, ")
+    (page,) = Path("checks").glob("*/*/check.html")
+    assert str(root) not in page.read_text(encoding="utf-8")
     safe = {row["item"] for row in rows if row["decision"] == "exclude"}
     assert safe == {"train/cat/leak.png", "train/cat/copy.png", "train/dog/same.bmp", "train/dog/broken.png"}
 

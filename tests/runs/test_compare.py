@@ -21,6 +21,7 @@ from toolkit.api.errors import EXIT_DONE, EXIT_USAGE, EXIT_WORSE
 from toolkit.cli.main import main
 from toolkit.runs.compare.comparison import Comparison, compare
 from toolkit.runs.compare.contender import contenders
+from toolkit.runs.compare.page import write_page
 from toolkit.runs.compare.tables import FORMATS, Table, as_json, main_table, print_table
 
 CLASSES = ("cat", "dog")
@@ -346,6 +347,12 @@ def test_what_cannot_be_compared_is_refused_with_the_next_command(
     assert step in error
 
 
+def test_a_run_by_two_paths_is_named_twice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(here / "a" / "1", right(0.8))
+    assert main(["compare", str(run), "a/1"]) == EXIT_USAGE
+    assert "a/1: named twice" in capsys.readouterr().err
+
+
 def test_a_bundle_is_compared_by_its_latest_evaluation(here: Path) -> None:
     run = write_run(here / "runs" / "r" / "1", right(0.8))
     (here / "exports" / "r").mkdir(parents=True)
@@ -378,6 +385,31 @@ def test_runs_have_no_latency(here: Path) -> None:
 def test_runs_of_one_recipe_are_named_by_the_values_that_differ(here: Path) -> None:
     runs = [write_run(here / "r" / model, right(0.8), model=model) for model in ("cnn", "resnet18")]
     assert [one.name for one in compared(*runs).contenders] == ['model.name="cnn"', 'model.name="resnet18"']
+
+
+def test_the_page_shows_flips_of_the_whole_split(here: Path) -> None:
+    sides = [write_run(here / name / "1", [answer] * ITEMS) for name, answer in (("bad", False), ("good", True))]
+    page = write_page(compared(*sides), here / "compare.html").read_text(encoding="utf-8")
+    shown = [int(place) for place in re.findall(r"<span>(?:cat|dog)/(\d+)\.png</span>", page)]
+    assert shown == [(2 * place + 1) * ITEMS // 48 for place in range(24)]
+    assert "24 of 400, evenly spaced." in page
+    assert "Both answered 400 items; 400 became better and 0 worse." in page
+
+
+def test_a_run_without_an_error_is_not_certain_to_make_none(here: Path) -> None:
+    found = compared(write_run(here / "a" / "1", [True] * 40), write_run(here / "b" / "1", right(0.8, count=40)))
+    low, high = found.measured["a"].interval
+    assert low == pytest.approx(0.9, abs=0.02)
+    assert high == 1
+
+
+def test_runs_of_one_name_are_named_by_their_folders_also_on_the_page(here: Path) -> None:
+    for side, seed in (("x", 0), ("y", 1)):
+        write_run(here / side / "same" / "seed-0", right(0.8, seed), seed=seed)
+    found = compared(here / "x" / "same" / "seed-0", here / "y" / "same" / "seed-0")
+    assert [one.name for one in found.contenders] == ["x/same/seed-0", "y/same/seed-0"]
+    page = write_page(found, here / "compare.html").read_text(encoding="utf-8")
+    assert "<h1>x/same/seed-0, y/same/seed-0</h1>" in page
 
 
 def test_the_page_is_one_file_with_pictures_of_flipped_items(here: Path) -> None:

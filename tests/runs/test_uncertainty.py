@@ -80,6 +80,16 @@ def test_a_share_stays_within_0_and_1() -> None:
     assert of(right).interval("accuracy", 29 / 30).high <= 1.0
 
 
+@pytest.mark.parametrize("answer", [False, True])
+def test_a_share_of_all_items_or_of_none_is_not_certain(answer: bool) -> None:
+    right = torch.full((30,), answer)
+    low, high = of(right).interval("accuracy", float(answer))
+    assert high - low == pytest.approx(0.1135, abs=1e-3)  # Wilson's
+    assert (high if answer else low) == pytest.approx(float(answer))
+    videos = of(right, [f"video {place // 10}" for place in range(30)]).interval("accuracy", float(answer))
+    assert videos.high - videos.low > 0.5
+
+
 def test_baselines_look_at_no_item() -> None:
     found = of(torch.ones(400, dtype=torch.bool)).baselines
     assert found["majority"]["accuracy"] == 0.5

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from toolkit.api.contracts import Data, Metric, Objective, Targets
 from toolkit.data.splits import count_classes
-from toolkit.runs.scores import possible
-from toolkit.runs.significance import Interval, jackknife
+from toolkit.runs.scores import is_share, possible
+from toolkit.runs.significance import Interval, jackknife, wilson_interval
 from toolkit.training.answers import logits_of
 from toolkit.training.evaluate import Evaluation, score
 
@@ -36,10 +36,15 @@ class Uncertainty:
     """Each score without one block of items, in the order of the blocks."""
     baselines: Mapping[str, Mapping[str, float]]
     """Scores of answers that look at no item, by how they are made: `chance`, `majority` or `constant`."""
+    sources: int
+    """What the items come from is so many."""
 
     def interval(self, name: str, value: float) -> Interval:
         """Of the score of this name."""
-        return possible(name, jackknife(value, self.replicates.get(name, ())).interval)
+        found = possible(name, jackknife(value, self.replicates.get(name, ())).interval)
+        if found.low == found.high == value in (0.0, 1.0) and is_share(name):
+            return wilson_interval(value, self.sources)  # without blocks all items are equal too: nothing varies
+        return found
 
 
 def uncertainty(
@@ -61,7 +66,8 @@ def uncertainty(
         for name, found in _baselines(evaluation, trained, objective)
     }
     names = kept[0] if kept else {}
-    return Uncertainty({name: [one.get(name, math.nan) for one in kept] for name in names}, baselines)
+    replicates = {name: [one.get(name, math.nan) for one in kept] for name in names}
+    return Uncertainty(replicates, baselines, len({*sources}))
 
 
 def _without_a_block(sources: Sequence[str]) -> Iterator[Tensor]:

@@ -25,6 +25,7 @@ from toolkit.runs.significance import (
     holm,
     jackknife,
     mcnemar,
+    mean_interval,
     over_runs,
     sign_flip,
     welch,
@@ -250,7 +251,10 @@ def _with(metric: str) -> str:
 def _measured(one: Contender) -> Estimated:
     values = list(one.items.values())
     mean = math.fsum(values) / len(values) if values else math.nan
-    return Estimated(mean, bootstrap(values, _sources(one, one.items)), "items")
+    sources = _sources(one, one.items)
+    if is_share(MEASURE[one.form]) and mean in (0.0, 1.0):  # every draw of a bootstrap would be the same
+        return Estimated(mean, mean_interval(values, sources, shares=True), "items")
+    return Estimated(mean, bootstrap(values, sources), "items")
 
 
 def _scored(one: Contender, name: str) -> Estimated | None:

@@ -279,16 +279,24 @@ def _named_apart(found: Sequence[Contender]) -> list[Contender]:
 
 def _distinct(found: Sequence[Contender]) -> Sequence[str]:
     """The shortest names that distinguish the contenders: of their recipes, the values in which these differ, of their
-    folders, or both. Raises UsageError where one is named twice."""
+    folders, both, or the ends of their paths. Raises UsageError where one is named twice."""
     recipes, folders = [one.first.name for one in found], [one.name for one in found]
     both = [f"{recipe}/{folder}" for recipe, folder in zip(recipes, folders, strict=True)]
-    paths = [str(one.first.directory.path) for one in found]
-    for names in (recipes, _values(found), folders, both, paths):
+    paths = [one.first.directory.path.absolute() for one in found]
+    for names in (recipes, _values(found), folders, both, *_ends(paths)):
         if len({*names}) == len(found):
             return names
-    twice = next(path for path in paths if paths.count(path) > 1)
-    others = list(dict.fromkeys(paths))
+    named = {path: one.first.directory.path for path, one in zip(paths, found, strict=True)}
+    twice = next(named[path] for path in paths if paths.count(path) > 1)
+    others = list(named.values())
     raise UsageError(f"{twice}: named twice", next_step=_command(*others, *([] if len(others) > 1 else ["RUN"])))
+
+
+def _ends(paths: Sequence[Path]) -> Iterator[list[str]]:
+    """The last two names of each path, then the last three, and so on: a page shows no whole path."""
+    parts = [path.parts[1:] for path in paths]
+    for count in range(2, max(map(len, parts)) + 1):
+        yield ["/".join(names[-count:]) for names in parts]
 
 
 def _values(found: Sequence[Contender]) -> list[str]:

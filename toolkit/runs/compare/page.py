@@ -16,9 +16,10 @@ from toolkit.runs.compare.tables import Table, main_table, recipe_table, runs_ta
 from toolkit.runs.directory import FIX_AND_REPEAT, explained
 from toolkit.runs.report import figures
 from toolkit.runs.report.page import Picture, embedded, pictures, render
+from toolkit.runs.report.pictures import evenly_spaced
 
 SHOWN_FLIPS = 24
-"""Items of each kind that a pair shows, at most."""
+"""Items of each kind that a pair shows, at most, evenly spaced."""
 LISTED_KINDS = 12
 """Classes and sources that a pair lists, at most."""
 
@@ -84,12 +85,11 @@ def _shown(found: Comparison, scratch: Path) -> Iterator[Shown]:
     for number, pair in enumerate(pairs):
         folder = scratch / f"pair-{number}"
         folder.mkdir()
-        chosen = (*pair.flips.better[:SHOWN_FLIPS], *pair.flips.worse[:SHOWN_FLIPS])
+        # items are often in the order of their classes: the first ones would all be of one class
+        sides = [evenly_spaced(ids, SHOWN_FLIPS) for ids in (pair.flips.better, pair.flips.worse)]
+        chosen = [name for side in sides for name in side]
         drawn, missing = pictures_of(chosen, [*pair.first.runs, *pair.second.runs], folder) if chosen else ({}, "")
-        better, worse = (
-            [_flipped(pair, name, drawn.get(name)) for name in ids[:SHOWN_FLIPS]]
-            for ids in (pair.flips.better, pair.flips.worse)
-        )
+        better, worse = ([_flipped(pair, name, drawn.get(name)) for name in side] for side in sides)
         yield Shown(pair, better, worse, missing)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from toolkit.data.splits import NO_CLASS, classes_of
 from toolkit.runs.data_check.items import Items
 from toolkit.runs.data_check.pictures import Shown, picture
 from toolkit.runs.report.page import render
+from toolkit.runs.report.pictures import evenly_spaced
 
 CONTACT = "contact.html"
 MOST = 3000
@@ -68,12 +69,6 @@ def _sheets(items: Items, members: dict[str, list[int]], each: int) -> Iterator[
     for name, held in members.items():
         portraits = tuple(
             Portrait(items.ids[item], items.split_name(item), items.labels[item], picture(items, item))
-            for item in _spread(held, each)
+            for item in evenly_spaced(held, each)
         )
         yield Sheet(name, len(held), portraits)
-
-
-def _spread(held: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the items, evenly spaced."""
-    shown = min(count, len(held))
-    return [held[(2 * place + 1) * len(held) // (2 * shown)] for place in range(shown)]

@@ -116,7 +116,7 @@ def _measure_one(part: Split | VideoSplit, index: int, path: Any) -> tuple[Measu
     try:
         found = _of_video(part, index) if isinstance(part, VideoSplit) else _of_image(part, index)
     except DataError as error:
-        return Measured(error.message), []
+        return Measured(error.message.removeprefix(f"{error.path}: ")), []  # a finding names its item
     return found, oddities(path) if path else []
 
 

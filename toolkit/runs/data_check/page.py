@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.api.files import as_utf8, write_atomically
+from toolkit.recipe.places import without_places
 from toolkit.runs.data_check.check import ISSUES, LABELS, REPORT, Checked
 from toolkit.runs.data_check.findings import KINDS, Finding
 from toolkit.runs.data_check.pictures import Shown, picture
@@ -51,7 +52,7 @@ def write_page(checked: Checked, folder: Path) -> Path:
         template, {}, checked=checked, sections=sections, counts=counts, issues=ISSUES, labels=LABELS, most=CLASSES
     )
     file = folder / REPORT
-    write_atomically(file, as_utf8(page))
+    write_atomically(file, as_utf8(without_places(page)))
     return file
 
 

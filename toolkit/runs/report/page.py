@@ -146,11 +146,11 @@ def _finalized(value: Any) -> Any:
 
 
 def _breakable(text: str) -> Markup:
-    """`text` for a narrow place: a line may break behind each separator of classes and folders."""
+    """`text` for a narrow place: a line may break behind each separator of classes, folders and keys."""
     from markupsafe import Markup, escape
 
     escaped = str(escape(_finalized(str(text))))
-    return Markup(re.sub(r"[|/_]", r"\g<0><wbr>", escaped))  # noqa: S704 - what it holds is escaped
+    return Markup(re.sub(r"[|/_.=]", r"\g<0><wbr>", escaped))  # noqa: S704 - what it holds is escaped
 
 
 def render(template: Path, pictures: Mapping[str, Picture], **values: Any) -> str:

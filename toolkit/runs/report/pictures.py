@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from toolkit.api.files import write_atomically
 from toolkit.runs.report.figures import SHEET, WHOLE, Theme, figure, save, shorten
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Rgb: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
+T = TypeVar("T")
 ACROSS = 8
 """Pictures, or frames of clips, side by side on a sheet."""
 ITEMS = "items"
@@ -123,6 +124,12 @@ def _strip(picture: Tensor) -> Rgb:
     frames = picture.cpu() if picture.ndim == 4 else picture.cpu()[None]
     strip: Rgb = torch.cat(list(frames[chosen_frames(len(frames))]), dim=-1).permute(1, 2, 0).numpy()
     return strip
+
+
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items."""
+    shown = min(count, len(items))
+    return [items[(2 * place + 1) * len(items) // (2 * shown)] for place in range(shown)]
 
 
 def chosen_frames(count: int) -> list[int]:
