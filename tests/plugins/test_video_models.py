@@ -24,6 +24,7 @@ from tests.loopback import serving
 from toolkit.api.clips import Clip
 from toolkit.api.contracts import DataSpec, InputDesign
 from toolkit.api.errors import RecipeError, WeightsError
+from toolkit.recipe.reading import read_signature
 from toolkit.transfer import published
 from toolkit_video import kinetics, models
 from toolkit_video.designs import DESIGNS, PYTORCHVIDEO, Design, Wanted
@@ -85,10 +86,10 @@ def test_the_signature_is_a_schema(name: str) -> None:
     hints = typing.get_type_hints(found, include_extras=True)
     first, *others = inspect.signature(found).parameters.values()
     assert first.name == "spec"
-    for parameter in others:
-        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        assert parameter.name in hints
-        assert f"\n{parameter.name}: " in str(inspect.getdoc(found))
+    assert all(one.kind is inspect.Parameter.KEYWORD_ONLY and one.name in hints for one in others)
+    arguments = read_signature(found).arguments
+    assert [one.name for one in arguments] == [one.name for one in others]
+    assert all(one.doc for one in arguments)
     assert found.__name__ == name
 
 
