@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -128,13 +128,23 @@ class Server:
 
     port: int
     process: int
+    """It leads a group of its own."""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It computes nothing inside the block. One that has nothing to do may look for work all the time."""
+        os.killpg(self.process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process, signal.SIGCONT)
 
 
 class Load:
     """The clients of one server, who all send what a file holds."""
 
     def __init__(self, server: Server, request: Path) -> None:
-        self._server = server
+        self.server = server
         self._words = [sys.executable, "-m", "bench.clients", str(server.port), str(request)]
         self.slowest: list[float] = []
         self.cpu: list[float] = []
@@ -144,11 +154,11 @@ class Load:
         self.statuses: set[str] = set()
 
     def __call__(self) -> float:
-        before = cpu_seconds_of(self._server.process)
+        before = cpu_seconds_of(self.server.process)
         words = [*self._words, str(CLIENTS), str(REQUESTS)]
         done = subprocess.run(words, capture_output=True, check=True, text=True)
         found = json.loads(done.stdout)
-        self.cpu.append(cpu_seconds_of(self._server.process) - before)
+        self.cpu.append(cpu_seconds_of(self.server.process) - before)
         self.asking.append(found["cpu"])
         self.slowest.append(found["p99"])
         self.statuses |= set(found["statuses"])
@@ -157,7 +167,7 @@ class Load:
     @property
     def memory(self) -> int:
         """Bytes that the server holds."""
-        return memory(self._server.process)
+        return memory(self.server.process)
 
     @property
     def whole_cpu(self) -> float:
@@ -198,12 +208,22 @@ def _beside_litserve(ours: Load, model: Path, picture: bytes, effort: Effort) ->
         request.flush()
         theirs = Load(server, Path(request.name))
         theirs()
-        paired = compare(ours, theirs, effort, OF_LITSERVE)
+        paired = compare(_alone(ours, theirs), _alone(theirs, ours), effort, OF_LITSERVE)
     facts = [f"cpu={theirs.whole_cpu / ours.whole_cpu:.3f}", f"clients={ours.clients_share:.1%}"]
     for name, times, load in (("ours", paired.ours, ours), ("litserve", paired.theirs, theirs)):
         facts.append(f"{name}={REQUESTS / median(times):.1f}/s,p99={median(load.slowest):.2f}s")
     faults = [f"LitServe answers with {sorted(theirs.statuses)}"] * (theirs.statuses != {"200"})
     return Figure("serve/files_beside_litserve", paired, OF_LITSERVE, tuple(facts), tuple(faults))
+
+
+def _alone(load: Load, other: Load) -> Callable[[], float]:
+    """A timing of one server while the other stands still."""
+
+    def timing() -> float:
+        with other.server.paused():
+            return load()
+
+    return timing
 
 
 def _ours(bundle: Path) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.clients import LOST, asked, post, uploading
 from bench.load import cpu_seconds_of
+from bench.serve import Server
 from tests import model_server, toy_bundle
 from tests.serving.server.test_uploads import png
 from toolkit.serving.server.settings import Limits, Settings
@@ -59,3 +60,14 @@ def test_the_cpu_time_of_a_process_is_that_of_its_threads_and_children() -> None
     subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
     assert before < between < cpu_seconds_of(os.getpid())
     assert cpu_seconds_of(2**30) == 0
+
+
+def test_a_paused_server_stands_still_and_goes_on() -> None:
+    line = [sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(line, start_new_session=True) as process:
+        try:
+            with Server(port=0, process=process.pid).paused():
+                assert os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+        finally:
+            process.kill()
