@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from uvloop import new_event_loop
+
 from toolkit.serving.server.models import Opening
-from toolkit.serving.server.running import Running, new_event_loop
+from toolkit.serving.server.running import Running
 from toolkit.serving.server.settings import Settings
 
 

@@ -42,8 +42,10 @@ def serve(
     use and a library that is missing, BundleError for a bundle that cannot be used."""
     check(settings)
     try:
+        from uvloop import new_event_loop
+
         from toolkit.serving.server.models import Opening
-        from toolkit.serving.server.running import Running, new_event_loop
+        from toolkit.serving.server.running import Running
     except ImportError as error:
         raise missing(error) from error
     running = Running(settings, Opening(device, precision, signed_by, runtime, settings.sessions))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
-from uvloop import new_event_loop
 
 from toolkit.api.errors import UsageError
 from toolkit.serving.server.app import Application
@@ -29,7 +28,6 @@ from toolkit.system.machine import allowed_cores
 if TYPE_CHECKING:
     from grpc.aio import Server as RpcServer
 
-__all__ = ["Running", "new_event_loop"]
 
 LOOKS = 1.0
 """Seconds between two looks whether a bundle was replaced."""
