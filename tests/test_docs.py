@@ -502,7 +502,7 @@ def test_the_readme_trains_in_python_as_shown(
     accuracy, report = scored.split(" ", 1)
     assert 0 <= float(accuracy) <= 1
     assert Path(report).is_file()
-    assert len(values["run"].records) == 4
+    assert len(values["run"].records) == 2
     assert values["bundle"].manifest.classes == ("blue", "green", "red")
 
 
